@@ -1,0 +1,194 @@
+"""Every error that slg-wds raises on purpose.
+
+SlgWdsError
+├── UsageError                options that cannot be, alone or together
+├── MissingDependencyError    an optional package is not installed
+├── ImageSourceError          the images as a whole
+│   ├── NoImagesError             no image where images were expected
+│   ├── NoTargetsError            class folders were needed and there are none
+│   ├── DuplicateKeyError         two images share one key
+│   └── ImageShardError           a tar of images is truncated or corrupt
+├── ImageError                one image
+│   ├── ImageDecodeError          its bytes are not an image that can be read
+│   └── ImageTooLargeError        more pixels than the stated limit
+├── TeacherError
+│   ├── UnknownArchError          no model of that name
+│   ├── WeightsError              weights that do not fit, or cannot be read safely
+│   └── TeacherOutputError        not [N, classes], or not finite
+├── FormatError               bytes that are not what FORMAT.md says
+│   ├── RecordError
+│   ├── ShardError
+│   │   ├── ShardTruncatedError
+│   │   └── ChecksumError
+│   ├── ManifestError             plan, slg.json, index, _info.json
+│   └── UnsupportedFeatureError   a newer version or a required feature
+├── LabelSetError
+│   ├── NotALabelSetError
+│   ├── IncompleteSetError
+│   ├── IdentityMismatchError     each difference named
+│   ├── ReferenceSetError         crops cannot be taken from that reference
+│   └── RuleError                 a rule of recovery that the stored columns cannot give
+├── ReplayError               a loader or its state that cannot be
+└── StoreError
+    ├── NotFoundError
+    ├── PermissionDeniedError
+    ├── StoreFullError
+    ├── UnsupportedStoreError     a store or file system without what atomic commits need
+    └── StoreUnavailableError     no answer in time, or faults past all retries
+
+A message says what is wrong; `url`, `shard` and `key` say where; `hint` says what to do. All survive pickling.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class SlgWdsError(Exception):
+    """Base of all errors of this package.
+
+    Attributes:
+        message: what is wrong, one line.
+        url, shard, key: where, each None when it does not apply.
+        hint: what to do about it, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        url: str | None = None,
+        shard: str | None = None,
+        key: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.url = url
+        self.shard = shard
+        self.key = key
+        self.hint = hint
+
+    def __str__(self) -> str:
+        places = [f"{name} {value}" for name in ("key", "shard", "url") if (value := getattr(self, name))]
+        text = f"{self.message} ({', '.join(places)})" if places else self.message
+        return f"{text}; {self.hint}" if self.hint else text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self.message, dict(vars(self))))
+
+    def located(self, *, url: str | None = None, shard: str | None = None, key: str | None = None) -> SlgWdsError:
+        """Fill in the places that are still unknown and return self, for `raise error.located(...)`."""
+        self.url = self.url or url
+        self.shard = self.shard or shard
+        self.key = self.key or key
+        return self
+
+
+def _rebuild(kind: type[SlgWdsError], message: str, state: dict[str, Any]) -> SlgWdsError:
+    error = kind.__new__(kind)
+    Exception.__init__(error, message)
+    error.__dict__.update(state)
+    return error
+
+
+class UsageError(SlgWdsError): ...
+
+
+class MissingDependencyError(SlgWdsError): ...
+
+
+class ImageSourceError(SlgWdsError): ...
+
+
+class NoImagesError(ImageSourceError): ...
+
+
+class NoTargetsError(ImageSourceError): ...
+
+
+class DuplicateKeyError(ImageSourceError): ...
+
+
+class ImageShardError(ImageSourceError): ...
+
+
+class ImageError(SlgWdsError): ...
+
+
+class ImageDecodeError(ImageError): ...
+
+
+class ImageTooLargeError(ImageError): ...
+
+
+class TeacherError(SlgWdsError): ...
+
+
+class UnknownArchError(TeacherError): ...
+
+
+class WeightsError(TeacherError): ...
+
+
+class TeacherOutputError(TeacherError): ...
+
+
+class FormatError(SlgWdsError): ...
+
+
+class RecordError(FormatError): ...
+
+
+class ShardError(FormatError): ...
+
+
+class ShardTruncatedError(ShardError): ...
+
+
+class ChecksumError(ShardError): ...
+
+
+class ManifestError(FormatError): ...
+
+
+class UnsupportedFeatureError(FormatError): ...
+
+
+class LabelSetError(SlgWdsError): ...
+
+
+class NotALabelSetError(LabelSetError): ...
+
+
+class IncompleteSetError(LabelSetError): ...
+
+
+class IdentityMismatchError(LabelSetError): ...
+
+
+class ReferenceSetError(LabelSetError): ...
+
+
+class RuleError(LabelSetError): ...
+
+
+class ReplayError(SlgWdsError): ...
+
+
+class StoreError(SlgWdsError): ...
+
+
+class NotFoundError(StoreError): ...
+
+
+class PermissionDeniedError(StoreError): ...
+
+
+class StoreFullError(StoreError): ...
+
+
+class UnsupportedStoreError(StoreError): ...
+
+
+class StoreUnavailableError(StoreError): ...
