@@ -34,6 +34,9 @@ SlgWdsError
     ├── PermissionDeniedError
     ├── StoreFullError
     ├── UnsupportedStoreError     a store or file system without what atomic commits need
+    ├── InvalidNameError          a name that is not a plain relative one within its store
+    ├── ObjectTooLargeError       more bytes than its reader allows
+    ├── OutOfRangeError           bytes asked for past the end of an object
     └── StoreUnavailableError     no answer in time, or faults past all retries
 
 A message says what is wrong; `url`, `shard` and `key` say where; `hint` says what to do. All survive pickling.
@@ -77,7 +80,9 @@ class SlgWdsError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuild, (type(self), self.message, dict(vars(self))))
 
-    def located(self, *, url: str | None = None, shard: str | None = None, key: str | None = None) -> SlgWdsError:
+    def located(
+        self, *, url: str | None = None, shard: str | None = None, key: str | None = None
+    ) -> SlgWdsError:
         """Fill in the places that are still unknown and return self, for `raise error.located(...)`."""
         self.url = self.url or url
         self.shard = self.shard or shard
@@ -189,6 +194,15 @@ class StoreFullError(StoreError): ...
 
 
 class UnsupportedStoreError(StoreError): ...
+
+
+class InvalidNameError(StoreError): ...
+
+
+class ObjectTooLargeError(StoreError): ...
+
+
+class OutOfRangeError(StoreError): ...
 
 
 class StoreUnavailableError(StoreError): ...

@@ -1,0 +1,41 @@
+"""Where labels and images lie: a folder, or a prefix in object storage, under one small interface.
+
+Local folders go through the operating system; s3:// gs:// az:// http:// https:// go through obstore, which is
+imported when the first such store is used. This package imports neither torch nor the format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from slg_wds.store.base import MAX_BYTES, TEMPORARY_AGE, Data, Entry, Store
+from slg_wds.store.local import LocalStore
+from slg_wds.store.urls import expand_braces, join, path_of, scheme_of, split_url
+
+__all__ = [
+    "MAX_BYTES",
+    "TEMPORARY_AGE",
+    "Data",
+    "Entry",
+    "Store",
+    "expand_braces",
+    "join",
+    "open_store",
+    "split_url",
+]
+
+_NO_OPTIONS: Mapping[str, str] = {}
+
+
+def open_store(url: str, options: Mapping[str, str] = _NO_OPTIONS) -> Store:
+    """Return the store at url: a path (relative, absolute, ~), file://, s3://, gs://, az://, http:// or https://.
+
+    Nothing is touched or contacted yet. `options` configure object storage (endpoint, region, ...) and are ignored
+    for a folder. Raises UsageError for a URL or option that cannot be.
+    """
+    scheme = scheme_of(url)
+    if scheme == "file":
+        return LocalStore(path_of(url))
+    from slg_wds.store.remote import RemoteStore
+
+    return RemoteStore(url, options)

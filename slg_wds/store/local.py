@@ -1,0 +1,259 @@
+"""A folder on a file system, where an object appears by one hard link or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from slg_wds.errors import (
+    InvalidNameError,
+    NotFoundError,
+    PermissionDeniedError,
+    StoreError,
+    StoreFullError,
+    StoreUnavailableError,
+    UnsupportedStoreError,
+)
+from slg_wds.store.base import (
+    MAX_BYTES,
+    TEMPORARY_AGE,
+    TEMPORARY_PREFIX,
+    Data,
+    Entry,
+    Store,
+    buffers,
+    check_name,
+    check_prefix,
+    check_range,
+    out_of_range,
+    too_large,
+)
+
+# EFBIG is a limit on the size of one file (ulimit -f, or the file system's own).
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+_FAULT = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
+# EPERM is what link() says where the file system has no hard links; a folder that may not be written has refused
+# the temporary before.
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EXDEV, errno.EMLINK)
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+class LocalStore(Store):
+    """Objects as files below a folder. Folders are made as needed; links to files are followed."""
+
+    is_local = True
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.url = str(root)
+
+    def local_path(self, name: str) -> Path:
+        return self.root / check_name(name)
+
+    def read(self, name: str, max_bytes: int = MAX_BYTES) -> bytes:
+        path = self.local_path(name)
+        with _translated(path), open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > max_bytes:
+                raise too_large(size, max_bytes, str(path))
+            data = file.read(size)
+        if len(data) != size:
+            raise StoreUnavailableError(f"{len(data)} bytes could be read of {size}", url=str(path))
+        return data
+
+    def read_range(self, name: str, offset: int, size: int) -> bytes:
+        check_range(offset, size)
+        path = self.local_path(name)
+        with _translated(path), open(path, "rb") as file:
+            total = os.fstat(file.fileno()).st_size
+            if offset + size > total:
+                raise out_of_range(offset, size, total, str(path))
+            file.seek(offset)
+            data = file.read(size)
+        if len(data) != size:
+            raise StoreUnavailableError(f"{len(data)} bytes could be read of {size}", url=str(path))
+        return data
+
+    def size(self, name: str) -> int | None:
+        path = self.local_path(name)
+        try:
+            with _translated(path):
+                status = path.stat()
+        except NotFoundError:
+            return None
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+    def create(self, name: str, data: Data) -> bool:
+        path = self.local_path(name)
+        with _translated(path):
+            if os.path.lexists(path):
+                return False
+            _make_folder(path.parent)
+            with _temporary(path) as temporary:
+                _write(temporary, buffers(data))
+                made = _link(temporary, path)
+            _sync_folder(path.parent)
+        return made
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        folder = check_prefix(prefix)
+        entries = [
+            Entry(name, status.st_size, status.st_mtime)
+            for name, status in _walk(self.root / folder, f"{folder}/" if folder else "")
+            if not _is_temporary(name)
+        ]
+        return iter(sorted(entries, key=lambda entry: entry.name))
+
+    def delete(self, name: str) -> None:
+        path = self.local_path(name)
+        with contextlib.suppress(NotFoundError), _translated(path):
+            path.unlink()
+
+    def check_writable(self) -> None:
+        """See Store; also makes the folder and removes old temporaries."""
+        with _translated(self.root):
+            _make_folder(self.root)
+            with _temporary(self.root / "probe") as source, _temporary(self.root / "probe") as target:
+                _write(source, [memoryview(b"probe")])
+                _link(source, target)
+                now = (
+                    source.stat().st_mtime
+                )  # of the file server's clock, which temporaries' times are of too
+        self._sweep(now - TEMPORARY_AGE)
+
+    def sweep(self, max_age: float = TEMPORARY_AGE) -> int:
+        with _translated(self.root), _temporary(self.root / "probe") as probe:
+            _write(probe, [])
+            now = probe.stat().st_mtime
+        return self._sweep(now - max_age)
+
+    def _sweep(self, before: float) -> int:
+        removed = 0
+        for name, status in _walk(self.root, ""):
+            if _is_temporary(name) and status.st_mtime < before:
+                # Somebody else may sweep at the same time, or own it and let only its owner remove it.
+                with contextlib.suppress(FileNotFoundError, PermissionError):
+                    (self.root / name).unlink()
+                    removed += 1
+        return removed
+
+
+def _is_temporary(name: str) -> bool:
+    return name.rpartition("/")[2].startswith(TEMPORARY_PREFIX)
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """Give a name beside path for a file that is gone afterwards, whatever happens (a kill aside)."""
+    stem = os.fsdecode(os.fsencode(path.name)[:100])  # the whole stays below the 255 bytes a name may have
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{stem}-{os.getpid()}-{secrets.token_hex(8)}"
+    try:
+        yield temporary
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def _write(path: Path, parts: list[memoryview]) -> None:
+    """Make a new file of these bytes and have them on the disk."""
+    with open(path, "xb", buffering=0) as file:
+        for part in parts:
+            left = part
+            while left:
+                left = left[file.write(left) or 0 :]
+        os.fsync(file.fileno())
+
+
+def _link(temporary: Path, path: Path) -> bool:
+    """Give the finished file its name; False where the name is taken by another file."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        # Over NFS the answer to a link that was made can be lost, and the client's second try then finds it made.
+        with contextlib.suppress(OSError):
+            return os.path.samestat(temporary.lstat(), path.lstat())
+        return False
+    except OSError as error:
+        if error.errno in _NO_LINKS:
+            raise UnsupportedStoreError(
+                f"this file system makes no hard links ({error.strerror}), which atomic commits need",
+                url=str(path.parent),
+                hint="write to another file system or to object storage",
+            ) from error
+        raise
+    return True
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder with its parents, each durably."""
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        if path == path.parent:
+            break
+        path = path.parent
+    for folder in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+        _sync_folder(folder.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:  # some network and FUSE file systems cannot
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield (name, status) of every file below folder; nothing where there is no such folder."""
+    folders = []
+    try:
+        with _translated(folder), os.scandir(folder) as found:
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.name)
+                    continue
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile, or a dangling link
+                    status = entry.stat()
+                    if stat.S_ISREG(status.st_mode):
+                        yield prefix + entry.name, status
+    except NotFoundError:
+        return
+    for name in folders:
+        yield from _walk(folder / name, f"{prefix}{name}/")
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Turn the operating system's errors into ours, naming path."""
+    try:
+        yield
+    except OSError as error:
+        raise _store_error(error, str(path)) from error
+
+
+def _store_error(error: OSError, url: str) -> StoreError:
+    said = error.strerror or str(error)
+    if error.errno in _ABSENT:
+        return NotFoundError("no such file", url=url)
+    if error.errno in _FULL:
+        return StoreFullError(f"nothing more fits here: {said}", url=url)
+    if error.errno in _DENIED:
+        return PermissionDeniedError(f"not permitted: {said}", url=url)
+    if error.errno in _FAULT:
+        return StoreUnavailableError(f"the file system fails: {said}", url=url)
+    if error.errno == errno.ENAMETOOLONG:
+        return InvalidNameError("a name too long for this file system", url=url)
+    return StoreError(f"the file system refuses: {said}", url=url)

@@ -1,0 +1,3 @@
+"""Object storage through obstore."""
+
+from __future__ import annotations

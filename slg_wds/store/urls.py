@@ -1,0 +1,100 @@
+"""URLs: which kind of store they name, their last part, and brace patterns."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from slg_wds.errors import UsageError
+from slg_wds.store.base import check_name
+
+REMOTE_SCHEMES = ("s3", "gs", "az", "http", "https")
+MAX_EXPANDED = 1_000_000
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_TYPO = re.compile(r"(s3|gs|az|https?|file|pipe):", re.IGNORECASE)
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+
+def scheme_of(url: str) -> str:
+    """Return the URL's scheme in lower case, "file" for a plain path; UsageError for one that is unknown."""
+    if not url:
+        raise UsageError("an empty URL")
+    match = _SCHEME.match(url)
+    if match is None:
+        if _TYPO.match(url):
+            raise UsageError(
+                f"{url!r} is neither a URL nor a path", hint="write SCHEME://..., or ./ before a path"
+            )
+        return "file"
+    scheme = match[1].lower()
+    if scheme not in (*REMOTE_SCHEMES, "file"):
+        raise UsageError(
+            f"no store for {scheme}:// URLs", url=url, hint=f"known: {', '.join(REMOTE_SCHEMES)}, paths"
+        )
+    return scheme
+
+
+def path_of(url: str) -> Path:
+    """Return the absolute path of a plain path (`~` expanded) or file:// URL (percent-decoded)."""
+    if url.lower().startswith("file://"):
+        parts = urlsplit(url)
+        if parts.netloc not in ("", "localhost") or not parts.path:
+            raise UsageError("a file URL is file:///absolute/path", url=url)
+        return Path(unquote(parts.path))
+    return Path(os.path.abspath(os.path.expanduser(url)))  # noqa: PTH100, PTH111 (no resolve: links stay as named)
+
+
+def join(url: str, name: str) -> str:
+    """Return the URL of the object `name` in the store at `url`."""
+    return f"{url.rstrip('/')}/{check_name(name)}"
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """Return (URL of the parent, last part): where an object's store is opened, and its name in it."""
+    start = match.end() if (match := _SCHEME.match(url)) else 0
+    parent, slash, name = url[start:].rpartition("/")
+    if not name or (start and not slash):
+        raise UsageError("a URL that ends in the name of a file was expected", url=url)
+    if start:
+        return (url[:start] + (parent or "/"), name)
+    return (parent or "/" if slash else ".", name)
+
+
+def expand_braces(url: str) -> list[str]:
+    """Return what the patterns in url stand for, in order: `{000..012}` ranges (zero-padded), `{a,b}` choices.
+
+    Several patterns multiply, the last one running fastest, as in a shell. A URL without any is itself.
+    """
+    pieces: list[list[str]] = []
+    end = 0
+    for match in _BRACES.finditer(url):
+        pieces += [[url[end : match.start()]], _choices(match[1], url)]
+        end = match.end()
+    pieces.append([url[end:]])
+    if any(brace in piece for piece in itertools.chain(*pieces) for brace in "{}"):
+        raise UsageError("braces that are nested or do not pair", url=url)
+    count = 1
+    for choices in pieces:
+        count *= len(choices)
+    if count > MAX_EXPANDED:
+        raise UsageError(f"a pattern for {count} files, over {MAX_EXPANDED}", url=url)
+    return ["".join(parts) for parts in itertools.product(*pieces)]
+
+
+def _choices(inner: str, url: str) -> list[str]:
+    if match := _RANGE.fullmatch(inner):
+        first, last = int(match[1]), int(match[2])
+        if last < first:
+            raise UsageError(f"a range that runs backwards: {{{inner}}}", url=url)
+        if last - first >= MAX_EXPANDED:
+            raise UsageError(f"a range of over {MAX_EXPANDED} files: {{{inner}}}", url=url)
+        width = max(len(match[1]), len(match[2])) if "0" in (match[1][0], match[2][0]) else 0
+        return [f"{number:0{width}d}" for number in range(first, last + 1)]
+    if "," not in inner:
+        raise UsageError(f"{{{inner}}} is neither a range {{0..9}} nor a choice {{a,b}}", url=url)
+    return inner.split(",")
