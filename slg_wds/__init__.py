@@ -1,0 +1,47 @@
+"""Soft labels of strong teachers for many crops of every image, as WebDataset shards.
+
+Names are loaded when first used: importing the package costs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from slg_wds.config import EvaluateConfig as EvaluateConfig
+    from slg_wds.config import GenerateConfig as GenerateConfig
+    from slg_wds.errors import SlgWdsError as SlgWdsError
+    from slg_wds.evaluating import evaluate as evaluate
+    from slg_wds.format.record import Record as Record
+    from slg_wds.generating import generate as generate
+    from slg_wds.labels import recover as recover
+    from slg_wds.labelset import LabelSet as LabelSet
+    from slg_wds.labelset import open_labels as open_labels
+
+_HOMES = {
+    "EvaluateConfig": "config",
+    "GenerateConfig": "config",
+    "LabelSet": "labelset",
+    "Record": "format.record",
+    "SlgWdsError": "errors",
+    "evaluate": "evaluating",
+    "generate": "generating",
+    "open_labels": "labelset",
+    "recover": "labels",
+}
+__all__ = sorted([*_HOMES, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'slg_wds' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"slg_wds.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

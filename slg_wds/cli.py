@@ -1,0 +1,125 @@
+"""The command line: one frozen dataclass per command, turned into flags by tyro.
+
+Exit codes: 0 done; 1 an error of slg-wds, told in one line; 2 wrong usage; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import FrameType
+
+from slg_wds.errors import SlgWdsError, UsageError
+
+
+@dataclass(frozen=True)
+class Command:
+    """Where a command's options and body are; both are imported only when it is called."""
+
+    config: str
+    body: str
+    summary: str
+
+
+COMMANDS = {
+    "generate": Command(
+        "slg_wds.config:GenerateConfig", "slg_wds.generating:main", "label crops of images with a teacher"
+    ),
+    "evaluate": Command(
+        "slg_wds.config:EvaluateConfig", "slg_wds.evaluating:main", "accuracy of a teacher on labelled images"
+    ),
+}
+
+LAUNCHER_FLAGS = {
+    "world-size": "start it with torchrun, srun or several times on one --save_path",
+    "rank": "start it with torchrun, srun or several times on one --save_path",
+    "dist-url": "no process group is needed: processes share the work through --save_path",
+    "dist-backend": "no process group is needed: processes share the work through --save_path",
+    "multiprocessing-distributed": "start one process per GPU with --gpu N on one --save_path",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command named by the arguments (default: the process's own) and return the exit code."""
+    name, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
+    rest = rest[:-1] if rest else []
+    if name in ("", "-h", "--help"):
+        print(_overview())
+        return 0 if name else 2
+    if name == "--version":
+        from slg_wds import __version__
+
+        print(f"slg-wds {__version__}")
+        return 0
+    if name not in COMMANDS:
+        print(f"slg-wds: no command {name!r}\n\n{_overview()}", file=sys.stderr)
+        return 2
+    return _run(name, COMMANDS[name], rest)
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: slg-wds COMMAND [options]      (slg-wds COMMAND --help lists them)",
+            "",
+            "Soft labels of strong teachers for many crops of every image, as WebDataset shards.",
+            "",
+            *lines,
+        ]
+    )
+
+
+def _run(name: str, command: Command, arguments: Sequence[str]) -> int:
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        _refuse_launcher_flags(arguments)
+        config = _parse(name, command, arguments)
+        code = _resolve(command.body)(config)
+        return int(code or 0)
+    except UsageError as error:
+        print(f"slg-wds {name}: {error}", file=sys.stderr)
+        return 2
+    except SlgWdsError as error:
+        print(f"slg-wds {name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"slg-wds {name}: interrupted; every finished shard is kept, run the same command to resume", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """SIGTERM ends a run as Ctrl-C does: workers stop, temporaries are removed."""
+    raise KeyboardInterrupt
+
+
+def _refuse_launcher_flags(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        flag = argument.lstrip("-").partition("=")[0].replace("_", "-")
+        if argument.startswith("--") and flag in LAUNCHER_FLAGS:
+            raise UsageError(f"{argument} belongs to the original's process launcher", hint=LAUNCHER_FLAGS[flag])
+
+
+def _parse(name: str, command: Command, arguments: Sequence[str]) -> object:
+    import tyro
+
+    config: object = tyro.cli(
+        _resolve(command.config),
+        prog=f"slg-wds {name}",
+        args=list(arguments),
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    return config
+
+
+def _resolve(place: str):  # type: ignore[no-untyped-def]
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,178 @@
+"""The options of every command: one frozen dataclass each, which is the command line and the Python API alike."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from slg_wds.errors import UsageError
+
+
+Values = Literal["float32", "float16", "log8"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Source = Literal["timm", "pytorch", "private"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherConfig:
+    """Which images, which teachers, and on what they run: what `generate` and `evaluate` share."""
+
+    data: Positional[str]
+    """Images: a folder of class folders (or with train and val folders), a flat folder, or WebDataset shards (a
+    folder or URL of .tar files, or a brace pattern)."""
+    arch: Annotated[str, arg(aliases=["-a"])]
+    """Teacher: a model of --teacher_source; for several, `timm:a,pytorch:b,private:module:factory`."""
+    teacher_source: str = "timm"
+    """Where -a is looked up: timm, pytorch (torchvision) or private (`package.module:factory`, `file.py:factory`)."""
+    teacher_path: str | None = None
+    """Weights to load instead of the published ones: .safetensors, .pth or .pt; one per teacher, by commas."""
+    pretrained: bool = False
+    """Accepted for FKD's command lines; published weights are always used unless --teacher_path gives others."""
+    weights: tuple[float, ...] | None = None
+    """Weight of each teacher in the average of several (default: equal)."""
+    input_size: int | None = None
+    """Side of the teacher's input in pixels (default: the teacher's own)."""
+    mean: tuple[float, float, float] | None = None
+    """Mean of the input's normalisation, of pixels in 0..1 (default: the teacher's own)."""
+    std: tuple[float, float, float] | None = None
+    """Standard deviation of the input's normalisation (default: the teacher's own)."""
+    interpolation: str | None = None
+    """Resize of crops: bicubic, bilinear or nearest (default: the teacher's own)."""
+    crop_pct: float | None = None
+    """Part of the resized image that the evaluation's central crop shows (default: the teacher's own)."""
+    precision: Precision = "fp32"
+    """Arithmetic of the forward."""
+    compile: bool = False
+    """Compile the teacher (torch.compile); worth its minute of start on any real run."""
+    gpu: int | None = None
+    """Number of the GPU to run on (default: the first, or the CPU when there is none)."""
+    threads_per_forward: int | None = None
+    """CPU threads of one forward (default: all cores). Results move in the last bits with it on a CPU."""
+    batch_size: Annotated[int, arg(aliases=["-b"])] = 8
+    """Images decoded ahead. Does not set the forward's size: see --num_seg."""
+    workers: Annotated[int, arg(aliases=["-j"])] = 0
+    """Threads that decode and crop (0: one per core)."""
+    split: str | None = None
+    """Sub-folder of DATA to use (default: train where it exists; val for an evaluation)."""
+    class_map: str | None = None
+    """File that gives each class folder its class number in the teacher: lines `folder number`, or JSON."""
+    class_subset: str | None = None
+    """Make labels over these classes only: a file of class numbers, or `auto` (the class folders' own)."""
+    max_pixels: int = 178_956_970
+    """Largest image accepted, in pixels; guards against decompression bombs."""
+    store_option: tuple[str, ...] = ()
+    """Settings of an object store, key=value (for example endpoint=http://host:9000)."""
+
+    def check(self) -> None:
+        """Raise UsageError for option values that cannot be, before anything slow starts."""
+        if self.batch_size < 1:
+            raise UsageError(f"--batch-size {self.batch_size} is below 1")
+        if self.workers < 0:
+            raise UsageError(f"--workers {self.workers} is below 0")
+        if self.threads_per_forward is not None and self.threads_per_forward < 1:
+            raise UsageError(f"--threads-per-forward {self.threads_per_forward} is below 1")
+        if self.input_size is not None and self.input_size < 1:
+            raise UsageError(f"--input_size {self.input_size} is below 1")
+        if self.max_pixels < 1:
+            raise UsageError(f"--max-pixels {self.max_pixels} is below 1")
+
+    @property
+    def num_workers(self) -> int:
+        """Decoding threads: those asked, or the cores that this process may use."""
+        return self.workers or cores()
+
+    @property
+    def store_options(self) -> dict[str, str]:
+        """--store-option as a mapping. Raises UsageError where one is not key=value."""
+        pairs = [option.partition("=") for option in self.store_option]
+        for name, equals, _ in pairs:
+            if not equals or not name:
+                raise UsageError(f"--store-option {name!r} is not key=value")
+        return {name: value for name, _, value in pairs}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig(TeacherConfig):
+    """Label many random crops of every image with a teacher, into a label set of WebDataset shards."""
+
+    save_path: str = ""
+    """Where the label set goes: a folder, or a URL such as s3://bucket/prefix. Run again to resume."""
+    num_crops: int = 500
+    """Crops of each image."""
+    num_seg: int = 50
+    """Crops in one forward, the true batch size. --num_crops need not be a multiple."""
+    label_type: str = "marginal_smoothing_k5"
+    """hard, smoothing, marginal_smoothing_kN, marginal_renorm_kN, shared_tail_kN or full."""
+    values: Values | None = None
+    """Coding of probabilities (default: float16). log8 halves them at no measurable loss."""
+    use_fp16: bool = False
+    """FKD's spelling of --values float16."""
+    tail_classes: int = 64
+    """Classes that the shared tail of an image keeps; 0 writes none."""
+    temp: float = 1.0
+    """Temperature: logits are divided by it before the softmax."""
+    reference_path: str | None = None
+    """Label set whose boxes and flips are used as they are; one with more crops gives its first ones."""
+    min_scale_crops: float = 0.08
+    """Least area of a crop, as a part of the image."""
+    max_scale_crops: float = 1.0
+    """Largest area of a crop. The original's code has 0.936, made for tf_efficientnet_l2_ns_475; give it to match."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Least and largest aspect ratio of a crop, width over height."""
+    flip_prob: float = 0.5
+    """Probability that a crop is flipped."""
+    seed: int = 0
+    """Seeds the boxes, flips and the order of images in shards."""
+    embed_images: str | None = None
+    """Put the images into the shards: `original`, or `max-side=512[,quality=90]` (re-encoded before labelling)."""
+    samples_per_shard: int = 256
+    """Images in a shard. Image shards as a source keep their own."""
+    list_file: Annotated[str | None, arg(name="list")] = None
+    """Only the images listed in this file, one path (or unique file name) a line."""
+    keep_extensions: bool = False
+    """Keep file extensions in keys, for folders that hold a.jpg beside a.png."""
+    on_error: Literal["fail", "skip"] = "fail"
+    """An image that cannot be decoded stops the run, or is left out, counted and recorded."""
+    evaluate: Annotated[bool, arg(aliases=["-e"])] = False
+    """Only report the teacher's accuracy on DATA/val."""
+    dry_run: bool = False
+    """Only say what would be done: images, shards, predicted bytes and hours from a few measured forwards."""
+
+    def check(self) -> None:
+        super().check()
+        for name in ("num_crops", "num_seg", "samples_per_shard"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name} {getattr(self, name)} is below 1")
+        if self.num_crops > 1_000_000:
+            raise UsageError(f"--num_crops {self.num_crops} is above 1,000,000")
+        if not 0 < self.temp < float("inf"):
+            raise UsageError(f"--temp {self.temp:g} is not positive")
+        if self.tail_classes < 0:
+            raise UsageError(f"--tail-classes {self.tail_classes} is below 0")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"--seed {self.seed} is not inside 0..2^63-1")
+        if self.use_fp16 and self.values not in (None, "float16"):
+            raise UsageError(f"--use_fp16 contradicts --values {self.values}")
+        if not self.save_path and not (self.dry_run or self.evaluate):
+            raise UsageError("--save_path is missing", hint="say where the label set goes")
+
+    @property
+    def coding(self) -> Values:
+        """The coding of probabilities that was asked for."""
+        return self.values or "float16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(TeacherConfig):
+    """Report a teacher's top-1, top-5 and loss under its own evaluation transform."""
+
+    json: bool = field(default=False)
+    """Print the result as JSON."""
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
