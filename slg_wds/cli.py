@@ -89,7 +89,10 @@ def _run(name: str, command: Command, arguments: Sequence[str]) -> int:
         print(f"slg-wds {name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"slg-wds {name}: interrupted; every finished shard is kept, run the same command to resume", file=sys.stderr)
+        print(
+            f"slg-wds {name}: interrupted; every finished shard is kept, run the same command to resume",
+            file=sys.stderr,
+        )
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -105,7 +108,9 @@ def _refuse_launcher_flags(arguments: Sequence[str]) -> None:
     for argument in arguments:
         flag = argument.lstrip("-").partition("=")[0].replace("_", "-")
         if argument.startswith("--") and flag in LAUNCHER_FLAGS:
-            raise UsageError(f"{argument} belongs to the original's process launcher", hint=LAUNCHER_FLAGS[flag])
+            raise UsageError(
+                f"{argument} belongs to the original's process launcher", hint=LAUNCHER_FLAGS[flag]
+            )
 
 
 def _parse(name: str, command: Command, arguments: Sequence[str]) -> object:

@@ -1,4 +1,4 @@
-"""One column of numbers <-> one zstd frame: little-endian, byte-shuffled, with content size and checksum."""
+"""Numbers <-> columns: byte planes, least significant first, each one zstd frame with content size and checksum."""
 
 from __future__ import annotations
 
@@ -7,18 +7,25 @@ from typing import Any
 
 import numpy as np
 import zstandard
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
 
-LEVEL = 3
 MAX_COLUMN_BYTES = 1 << 28
+MAX_PLANES = 4
+
+# Measured on real labels: the most significant plane is worth a thorough search, the planes below it are noise
+# that no level shrinks. Long planes (label kind "full") would take a thorough search too long.
+LEVEL_TOP = 12
+LEVEL_NOISE = 1
+LEVEL_LONG = 3
+LONG = 1 << 16
 
 _local = threading.local()
 
 
-def compress(data: bytes | memoryview, level: int = LEVEL) -> bytes:
-    """One zstd frame with content size and checksum, as every column is stored."""
+def compress(data: bytes | memoryview, level: int) -> bytes:
+    """One zstd frame with content size and checksum; (de)compressors are kept per thread."""
     compressors: dict[int, zstandard.ZstdCompressor] = _local.__dict__.setdefault("compressors", {})
     if level not in compressors:
         compressors[level] = zstandard.ZstdCompressor(level, write_checksum=True, write_content_size=True)
@@ -28,47 +35,48 @@ def compress(data: bytes | memoryview, level: int = LEVEL) -> bytes:
 def decompress(frame: Any, size: int) -> bytes:
     """The content of one zstd frame, which must declare exactly `size` bytes and carry a checksum.
 
-    Raises RecordError; nothing is allocated before the declared size has been compared.
+    Nothing is allocated before the declared size has been compared. Raises RecordError.
     """
-    if not isinstance(frame, (bytes, memoryview)):
-        raise RecordError(f"a column is {type(frame).__name__}, not bytes")
-    if not 0 <= size <= MAX_COLUMN_BYTES:
-        raise RecordError(f"a column of {size} bytes is over the limit of {MAX_COLUMN_BYTES}")
-    try:
-        parameters = zstandard.get_frame_parameters(frame)
-    except zstandard.ZstdError as error:
-        raise RecordError(f"a column is not a zstd frame: {error}") from None
-    if parameters.content_size != size:
-        raise RecordError(f"a column declares {parameters.content_size} bytes where {size} are needed")
-    if not parameters.has_checksum:
-        raise RecordError("a column has no checksum")
+    if not isinstance(frame, bytes):
+        raise RecordError(f"a column's plane is {type(frame).__name__}, not bytes")
     decompressor: zstandard.ZstdDecompressor | None = getattr(_local, "decompressor", None)
     if decompressor is None:
         decompressor = _local.decompressor = zstandard.ZstdDecompressor()
     try:
-        content = decompressor.decompress(frame, allow_extra_data=False)
+        parameters = zstandard.get_frame_parameters(frame)
+        if parameters.content_size != size:
+            raise RecordError(f"a column's plane declares {parameters.content_size} bytes, not {size}")
+        if not parameters.has_checksum:
+            raise RecordError("a column's plane has no checksum")
+        return decompressor.decompress(frame, allow_extra_data=False)
     except zstandard.ZstdError as error:
-        raise RecordError(f"a column does not decompress: {error}") from None
-    if len(content) != size:
-        raise RecordError(f"a column holds {len(content)} bytes where {size} are needed")
-    return content
+        raise RecordError(f"a column's plane is not a whole zstd frame: {error}") from None
 
 
-def encode_column(values: NDArray[Any], dtype: DTypeLike) -> bytes:
-    """Numbers of any shape, in C order, as one frame of `dtype`; the caller has checked that they fit."""
-    little = np.dtype(dtype).newbyteorder("<")
-    flat = np.ascontiguousarray(values, dtype=little).reshape(-1)
-    if flat.nbytes > MAX_COLUMN_BYTES:
-        raise RecordError(f"a column of {flat.nbytes} bytes is over the limit of {MAX_COLUMN_BYTES}")
-    planes = flat.view(np.uint8).reshape(-1, little.itemsize)
-    return compress(np.ascontiguousarray(planes.T).tobytes())
+def encode_column(values: NDArray[Any]) -> list[bytes]:
+    """Unsigned integers of any shape, in C order, as planes; all-zero planes at the top are left out."""
+    little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+    planes = little.reshape(-1).view(np.uint8).reshape(little.size, little.itemsize)
+    if len(planes) > MAX_COLUMN_BYTES // little.itemsize:
+        raise RecordError(f"a column of {little.nbytes} bytes is over the limit of {MAX_COLUMN_BYTES}")
+    used = np.flatnonzero(planes.any(axis=0))
+    count = int(used[-1]) + 1 if len(used) else 0
+    top = LEVEL_TOP if len(planes) <= LONG else LEVEL_LONG
+    return [
+        compress(np.ascontiguousarray(planes[:, i]).tobytes(), top if i == count - 1 else LEVEL_NOISE)
+        for i in range(count)
+    ]
 
 
-def decode_column(frame: Any, dtype: DTypeLike, count: int) -> NDArray[Any]:
-    """The `count` numbers of one frame, [count] of `dtype`."""
-    little = np.dtype(dtype).newbyteorder("<")
-    content = np.frombuffer(decompress(frame, count * little.itemsize), np.uint8)
-    if little.itemsize == 1:
-        return content.view(little)
-    planes = content.reshape(little.itemsize, count)
-    return np.ascontiguousarray(planes.T).view(little).reshape(count)
+def decode_column(planes: Any, itemsize: int, count: int) -> NDArray[Any]:
+    """The `count` numbers of a column as unsigned integers of `itemsize` (1, 2 or 4) bytes, [count]."""
+    if not isinstance(planes, list) or len(planes) > itemsize:
+        raise RecordError(f"a column is not a list of at most {itemsize} planes")
+    if count * itemsize > MAX_COLUMN_BYTES:
+        raise RecordError(f"a column of {count * itemsize} bytes is over the limit of {MAX_COLUMN_BYTES}")
+    if itemsize == 1 and planes:
+        return np.frombuffer(decompress(planes[0], count), np.uint8)
+    out = np.zeros((count, itemsize), np.uint8)
+    for i, plane in enumerate(planes):
+        out[:, i] = np.frombuffer(decompress(plane, count), np.uint8)
+    return out.reshape(-1).view(np.dtype(f"<u{itemsize}"))

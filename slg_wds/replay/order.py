@@ -5,8 +5,8 @@ The order is a contract across versions, platforms and numbers of ranks; tests p
 S shards that hold samples, in the epoch's order; N samples; B columns (images) of a global batch; L lanes;
 T = N // B full batches. A *slot* is a place in the sequence of shards laid end to end, 0 <= slot < N.
 
-1. One 64-bit key from SHA-256 of (digest, seed, epoch); further keys from it by splitmix64's finaliser. numpy's
-   Generator is not used: its streams are not promised across versions.
+1. One 64-bit key from SHA-256 of (digest, seed, epoch); further keys from it by splitmix64's finaliser.
+   numpy's Generator is not used: its streams are not promised across versions.
 2. Shards are sorted by mix(key, shard), which is injective, so no two tie.
 3. Lane l owns columns [l*B//L, (l+1)*B//L) and its share of the slots: the sequence is cut by samples, in
    proportion to columns, so that all lanes end together whatever the sizes of shards.
@@ -14,13 +14,14 @@ T = N // B full batches. A *slot* is a place in the sequence of shards laid end 
 5. Inside a lane, slots are permuted within windows of m shards (m = 1: this step does nothing).
 6. A slot's shard is the one that holds it; the sample in it is a keyed permutation of the slot's place there.
 
-Rank r of R takes columns [r*B//R, (r+1)*B//R), so global batches do not depend on R. See the tests for a scalar
-restatement of all six steps.
+Rank r of R takes columns [r*B//R, (r+1)*B//R), so global batches do not depend on R.
+tests/replay/test_order.py restates all six steps in scalar Python.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import operator
 from collections.abc import Mapping
 from functools import cached_property
@@ -40,15 +41,16 @@ _ROUNDS = 8
 _SMALLEST_RADIX = 8  # a smaller one is visibly uneven for permutations of 5 and 6
 _WORD = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
-_MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-_GOLDEN_U, _FIRST_U, _SECOND_U = (np.uint64(v) for v in (_GOLDEN, *_MULTIPLIERS))
+_FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_FEW = 12  # below this many, Python integers are quicker than arrays
+_GOLDEN_U, _FIRST_U, _SECOND_U = (np.uint64(v) for v in (_GOLDEN, _FIRST, _SECOND))
 _S27, _S30, _S31, _S32 = (np.uint64(v) for v in (27, 30, 31, 32))
 
 
 def mix(value: int) -> int:
     """Apply splitmix64's finaliser, a bijection of 64-bit words."""
-    value = ((value ^ (value >> 30)) * _MULTIPLIERS[0]) & _WORD
-    value = ((value ^ (value >> 27)) * _MULTIPLIERS[1]) & _WORD
+    value = ((value ^ (value >> 30)) * _FIRST) & _WORD
+    value = ((value ^ (value >> 27)) * _SECOND) & _WORD
     return value ^ (value >> 31)
 
 
@@ -59,7 +61,7 @@ def subkey(key: int, number: int) -> int:
 
 def subkeys(key: U64, number: U64) -> U64:
     """Derive keys for arrays [n] of keys and numbers (at least 1-D: numpy warns of overflow in scalars)."""
-    word = number * _GOLDEN_U
+    word: U64 = number * _GOLDEN_U
     word += key
     word ^= word >> _S30
     word *= _FIRST_U
@@ -70,7 +72,7 @@ def subkeys(key: U64, number: U64) -> U64:
 
 
 def hashed_key(*parts: object) -> int:
-    """Hash the parts, as text with newlines between, to a 64-bit key."""
+    """Return the first 8 bytes, little-endian, of the SHA-256 of the parts as text, newlines between."""
     text = "\n".join(str(part) for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
@@ -78,55 +80,77 @@ def hashed_key(*parts: object) -> int:
 def permute(x: U64, n: U64, key: U64) -> U64:
     """Permute range(n[i]) by key[i] and return where x[i] goes, for each i.
 
-    A permutation of all n without tables: eight Feistel-like rounds on (left, right) in mixed radix a*b >= n,
-    each adding a hash of one half to the other modulo its radix, hence bijective; whatever lands outside range(n)
-    goes round again, which follows the cycle of the larger permutation back inside (x < n <= a*b guarantees it).
+    A permutation of any n without tables: eight Feistel-like rounds on (left, right) in a mixed radix
+    a*b >= n, each adding a hash of one half to the other modulo its radix, hence a bijection of range(a*b).
+    What lands outside range(n) goes round again: along its cycle it comes back inside, since x < n.
 
     Args:
-        x, n, key: uint64 [count], x < n, 1 <= n < 2**52 (where float64's square root rounds as exact ones do).
+        x, n, key: uint64 [count], x < n, 1 <= n < 2**52 (square roots of more are not exact in float64).
 
     Returns:
         uint64 [count], below n.
     """
-    a = np.maximum(np.ceil(np.sqrt(n)).astype(np.uint64), np.uint64(_SMALLEST_RADIX))
+    root = np.ceil(np.sqrt(n.astype(np.float64))).astype(np.uint64)
+    a = np.maximum(root, np.uint64(_SMALLEST_RADIX))
     b = np.maximum((n + a - np.uint64(1)) // a, np.uint64(_SMALLEST_RADIX))
     result = _rounds(x, a, b, key)
-    result[n == 1] = 0  # the walk would be long and end there anyway
+    result[n == 1] = 0  # a long walk would end there too
     outside = np.flatnonzero(result >= n)
-    if outside.size:
-        a, b, n, key = a[outside], b[outside], n[outside], key[outside]
-        walker = result[outside]
-        while outside.size:
-            walker = _rounds(walker, a, b, key)
-            inside = walker < n
-            result[outside[inside]] = walker[inside]
-            stay = ~inside
-            outside, walker, a, b, n, key = (v[stay] for v in (outside, walker, a, b, n, key))
+    while outside.size > _FEW:
+        result[outside] = _rounds(result[outside], a[outside], b[outside], key[outside])
+        outside = outside[result[outside] >= n[outside]]
+    for i in outside.tolist():
+        result[i] = _walk(int(result[i]), int(n[i]), int(a[i]), int(b[i]), int(key[i]))
     return result
+
+
+def permute_one(x: int, n: int, key: int) -> int:
+    """Do what `permute` does for one x, without numpy: some 4 us instead of 80."""
+    if n == 1:
+        return 0
+    a = max(math.isqrt(n - 1) + 1, _SMALLEST_RADIX)
+    return _walk(x, n, a, max(-(-n // a), _SMALLEST_RADIX), key)
 
 
 def _rounds(x: U64, a: U64, b: U64, key: U64) -> U64:
     """Apply the bijection of range(a*b) that `permute` walks along."""
     left = x // b
     right = x - left * b
-    round_key, word, temporary = key.copy(), np.empty_like(key), np.empty_like(key)
+    round_key, word, other = key.copy(), np.empty_like(key), np.empty_like(key)
     for _ in range(_ROUNDS):
         round_key += _GOLDEN_U
         np.add(round_key, right, out=word)
-        np.right_shift(word, _S30, out=temporary)
-        word ^= temporary
+        np.right_shift(word, _S30, out=other)
+        word ^= other
         word *= _FIRST_U
-        np.right_shift(word, _S27, out=temporary)
-        word ^= temporary
+        np.right_shift(word, _S27, out=other)
+        word ^= other
         word *= _SECOND_U
         word >>= _S32
-        word *= a  # the high half, as a fraction of 2**32, times the radix: no division
+        word *= a  # the hash's upper half, a fraction of 2**32, times the radix: no division
         word >>= _S32
         left += word
-        np.subtract(left, a, out=temporary)
-        np.minimum(left, temporary, out=left)  # modulo a: below a, the difference wraps and is larger
+        np.subtract(left, a, out=other)
+        np.minimum(left, other, out=left)  # modulo a: for left < a the difference wraps and is larger
         left, right, a, b = right, left, b, a
     return left * b + right
+
+
+def _walk(x: int, n: int, a: int, b: int, key: int) -> int:
+    """Apply `_rounds` to one x until it is below n."""
+    while True:
+        left, right = divmod(x, b)
+        round_key, radix, other = key, a, b
+        for _ in range(_ROUNDS):
+            round_key += _GOLDEN
+            word = (round_key + right) & _WORD
+            word = ((word ^ (word >> 30)) * _FIRST) & _WORD
+            word = ((word ^ (word >> 27)) * _SECOND) & _WORD
+            left, right = right, (left + ((word >> 32) * radix >> 32)) % radix
+            radix, other = other, radix
+        x = left * b + right
+        if x < n:
+            return x
 
 
 class Segments:
@@ -188,7 +212,8 @@ class Order:
         self.lanes = min(_at_least(1, "lanes", lanes), self.batch_size)
         self.epoch, self.last = _at_least(0, "epoch", epoch), last
         self.fingerprint = fingerprint(digest, seed, batch, lanes, window)
-        key = hashed_key(f"slg-wds order {ORDER_VERSION}", self.fingerprint["digest"], seed, epoch)
+        identity = self.fingerprint["digest"], self.fingerprint["seed"], self.epoch
+        key = hashed_key(f"slg-wds order {ORDER_VERSION}", *identity)
         self._shard_ids, self._shards = _sequence(_checked_sizes(shard_sizes), subkey(key, 1), subkey(key, 3))
         self._window_key = _array(subkey(key, 2))
         self.num_samples = int(self._shards.edges[-1])
@@ -196,22 +221,19 @@ class Order:
         self._lay_lanes()
 
     def _lay_lanes(self) -> None:
-        lane = np.arange(self.lanes + 1, dtype=np.int64)
-        self._lane_columns = lane * self.batch_size // self.lanes
-        self._lane_slots = self.full_batches * self._lane_columns + np.minimum(
-            self._lane_columns, self.remainder
-        )
+        columns = np.arange(self.lanes + 1, dtype=np.int64) * self.batch_size // self.lanes
+        slots = self.full_batches * columns + np.minimum(columns, self.remainder)
+        self._lane_columns, self._lane_slots = columns, slots
         # Batch t's slot in column b is origin[b] + t * stride[b].
         column = np.arange(self.batch_size, dtype=np.int64)
         lane = ((column + 1) * self.lanes - 1) // self.batch_size
-        into, odd = column - self._lane_columns[lane], lane % 2 == 1
-        width = np.diff(self._lane_columns)[lane]
-        self._origin = np.where(odd, self._lane_slots[lane + 1] - 1 - into, self._lane_slots[lane] + into)
+        into, width, odd = column - columns[lane], np.diff(columns)[lane], lane % 2 == 1
+        self._origin = np.where(odd, slots[lane + 1] - 1 - into, slots[lane] + into)
         self._stride = np.where(odd, -width, width)
 
     @cached_property
     def _windows(self) -> Segments:
-        """Runs of m whole shards, cut where lanes are cut and in step with none of the neighbours."""
+        """Runs of m whole shards, cut where lanes are cut, which start later from lane to lane."""
         borders, lanes = self._shards.edges[1:-1], self._lane_slots
         lane = np.searchsorted(lanes, borders, side="right") - 1
         stagger = np.arange(self.lanes) % self.window
@@ -248,7 +270,7 @@ class Order:
         return shard, sample
 
     def mask(self, t: int, first_column: int = 0, last_column: int | None = None) -> BoolArray:
-        """Return which columns of batch t hold an image, bool [columns]; false only where the last is padded."""
+        """Return which columns of batch t hold an image, bool [columns]; false only in padding."""
         first, last = self._checked(t, t + 1, first_column, last_column)
         return np.arange(first, last) < (self.batch_size if t < self.full_batches else self.remainder)
 
@@ -266,8 +288,8 @@ class Order:
     def spans(self, first_column: int = 0, last_column: int | None = None) -> Spans:
         """Return when each shard is first needed by these columns and when it may be forgotten.
 
-        With m = 1 the bounds are exact. With m > 1 they are the window's: never too narrow, and a shard may be
-        listed that these columns miss, when they are part of a lane or the shard has few samples.
+        With m = 1 the bounds are exact. With m > 1 they are the window's: never too narrow, and where the
+        columns are part of a lane, or a shard has few samples, one may be listed that is not read.
         """
         first, last = self._checked(0, 0, first_column, last_column)
         window_edges, shard_edges = self._windows.edges, self._shards.edges
@@ -295,16 +317,13 @@ class Order:
         if self.last == "drop":
             high = np.minimum(high, self.full_batches * width)
         left, right = (np.clip(column - self._lane_columns[lane], 0, width) for column in (first, last))
-        # Step q is in column q % width; the nearest steps from low upwards, and from high - 1 down, in the columns:
+        # Step q reads column q % width: move low up, and high - 1 down, to the nearest step in the columns.
         column = low % width
-        low = np.where(
-            column < left, low - column + left, np.where(column < right, low, low - column + width + left)
-        )
+        low = low + np.where(column < left, left, np.where(column < right, column, width + left)) - column
         column = (high - 1) % width
-        back = np.where(
-            column >= right, column - right + 1, np.where(column >= left, 0, column - right + 1 + width)
-        )
-        return (left < right) & (low < high), low // width, (high - 1 - back) // width + 1
+        top_step = high - 1 - column
+        top_step += np.where(column >= right, right - 1, np.where(column >= left, column, right - 1 - width))
+        return (left < right) & (low < high), low // width, top_step // width + 1
 
     def _slots(
         self, start: int, stop: int, first_column: int, last_column: int | None
@@ -362,7 +381,7 @@ def check_fingerprint(found: object, expected: Mapping[str, int | str]) -> None:
 
 def _sequence(sizes: I64, order_key: int, sample_key: int) -> tuple[I64, Segments]:
     """Return the epoch's sequence of shards, empty ones left out: their ids, and their slots."""
-    ids = np.flatnonzero(sizes)
+    ids = np.flatnonzero(sizes).astype(np.int64)
     ids = ids[np.argsort(subkeys(_array(order_key), ids.view(np.uint64)))]
     edges = np.concatenate(([0], np.cumsum(sizes[ids])))
     return ids, Segments(edges, subkeys(_array(sample_key), ids.view(np.uint64)))

@@ -28,10 +28,10 @@ _NO_OPTIONS: Mapping[str, str] = {}
 
 
 def open_store(url: str, options: Mapping[str, str] = _NO_OPTIONS) -> Store:
-    """Return the store at url: a path (relative, absolute, ~), file://, s3://, gs://, az://, http:// or https://.
+    """Return the store at url: a path (~ too), file://, s3://, gs://, az://, http:// or https://.
 
-    Nothing is touched or contacted yet. `options` configure object storage (endpoint, region, ...) and are ignored
-    for a folder. Raises UsageError for a URL or option that cannot be.
+    Nothing is touched or contacted yet. `options` configure object storage (endpoint, region, ..., timeout,
+    retry_timeout, max_retries) and are ignored for a folder. Raises UsageError for a wrong URL or option.
     """
     scheme = scheme_of(url)
     if scheme == "file":

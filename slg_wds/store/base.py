@@ -7,12 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Union
 
 from slg_wds.errors import InvalidNameError, ObjectTooLargeError, OutOfRangeError
 
-Buffer = Union[bytes, bytearray, memoryview]
-Data = Union[Buffer, Sequence[Buffer]]
+Buffer = bytes | bytearray | memoryview
+Data = Buffer | Sequence[Buffer]
 
 MAX_BYTES = 1 << 31  # a shard over 2 GiB is refused at planning, so nothing larger is ever read whole
 TEMPORARY_PREFIX = ".tmp-"
@@ -23,7 +22,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 @dataclass(frozen=True)
 class Entry:
-    """One object in a listing: its name within the store, bytes, and when it was made (seconds since 1970)."""
+    """One object in a listing: its name within the store, bytes, when it was made (seconds since 1970)."""
 
     name: str
     size: int
@@ -31,9 +30,9 @@ class Entry:
 
 
 class Store(ABC):
-    """A place for objects, at `url`. Names are relative, parts separated by `/`; `..` never leaves the store.
+    """A place for objects, at `url`. Names are relative, in parts separated by `/`, and never leave it.
 
-    An object is made whole by `create` and never changed. Stores are picklable and may be used by many threads.
+    An object is made whole by `create` and never changed. A store is picklable and usable by many threads.
     Every failure is a `StoreError` whose `url` is that of the object.
     """
 
@@ -65,7 +64,7 @@ class Store(ABC):
 
     @abstractmethod
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        """Yield every object below the folder `prefix` ("" or e.g. "index/"), at any depth, sorted by name."""
+        """Yield every object below the folder `prefix` ("" is all, or "index/"), at any depth, in order."""
 
     @abstractmethod
     def delete(self, name: str) -> None:
@@ -101,16 +100,18 @@ def check_name(name: str) -> str:
     if not name:
         raise InvalidNameError("an empty name")
     if name.startswith("/") or "" in parts or "." in parts or ".." in parts:
-        raise InvalidNameError(
-            f"{name!r} is not a relative name: it is absolute or has an empty, '.' or '..' part"
-        )
+        raise InvalidNameError(f"{name!r} is no relative name: absolute, or with an empty, '.' or '..' part")
     if _CONTROL.search(name):
         raise InvalidNameError(f"{name!r} has a control character")
-    if parts[-1].startswith(TEMPORARY_PREFIX):
+    if is_temporary(name):
         raise InvalidNameError(
             f"{name!r}: names that begin with {TEMPORARY_PREFIX!r} are kept for temporaries"
         )
     return name
+
+
+def is_temporary(name: str) -> bool:
+    return name.rpartition("/")[2].startswith(TEMPORARY_PREFIX)
 
 
 def check_prefix(prefix: str) -> str:

@@ -30,6 +30,7 @@ from slg_wds.store.base import (
     check_name,
     check_prefix,
     check_range,
+    is_temporary,
     out_of_range,
     too_large,
 )
@@ -39,8 +40,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 _FAULT = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
-# EPERM is what link() says where the file system has no hard links; a folder that may not be written has refused
-# the temporary before.
+# EPERM is what link() says where the file system has no hard links; a folder that may not be written has
+# refused the temporary before.
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EXDEV, errno.EMLINK)
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -107,7 +108,7 @@ class LocalStore(Store):
         entries = [
             Entry(name, status.st_size, status.st_mtime)
             for name, status in _walk(self.root / folder, f"{folder}/" if folder else "")
-            if not _is_temporary(name)
+            if not is_temporary(name)
         ]
         return iter(sorted(entries, key=lambda entry: entry.name))
 
@@ -123,9 +124,7 @@ class LocalStore(Store):
             with _temporary(self.root / "probe") as source, _temporary(self.root / "probe") as target:
                 _write(source, [memoryview(b"probe")])
                 _link(source, target)
-                now = (
-                    source.stat().st_mtime
-                )  # of the file server's clock, which temporaries' times are of too
+                now = source.stat().st_mtime  # by the file server's clock, as all times here are
         self._sweep(now - TEMPORARY_AGE)
 
     def sweep(self, max_age: float = TEMPORARY_AGE) -> int:
@@ -137,16 +136,12 @@ class LocalStore(Store):
     def _sweep(self, before: float) -> int:
         removed = 0
         for name, status in _walk(self.root, ""):
-            if _is_temporary(name) and status.st_mtime < before:
+            if is_temporary(name) and status.st_mtime < before:
                 # Somebody else may sweep at the same time, or own it and let only its owner remove it.
                 with contextlib.suppress(FileNotFoundError, PermissionError):
                     (self.root / name).unlink()
                     removed += 1
         return removed
-
-
-def _is_temporary(name: str) -> bool:
-    return name.rpartition("/")[2].startswith(TEMPORARY_PREFIX)
 
 
 @contextlib.contextmanager
@@ -176,7 +171,7 @@ def _link(temporary: Path, path: Path) -> bool:
     try:
         os.link(temporary, path)
     except FileExistsError:
-        # Over NFS the answer to a link that was made can be lost, and the client's second try then finds it made.
+        # Over NFS the answer to a link that was made can be lost; the client's second try then finds it.
         with contextlib.suppress(OSError):
             return os.path.samestat(temporary.lstat(), path.lstat())
         return False
@@ -200,8 +195,11 @@ def _make_folder(path: Path) -> None:
             break
         path = path.parent
     for folder in reversed(missing):
-        with contextlib.suppress(FileExistsError):
+        try:
             folder.mkdir()
+        except FileExistsError:
+            if not folder.is_dir():
+                raise StoreError("a file lies where a folder is needed", url=str(folder)) from None
         _sync_folder(folder.parent)
 
 

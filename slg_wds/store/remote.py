@@ -1,3 +1,229 @@
-"""Object storage through obstore."""
+"""Object storage and web servers, through obstore."""
 
 from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from slg_wds.errors import (
+    NotFoundError,
+    PermissionDeniedError,
+    StoreError,
+    StoreUnavailableError,
+    UnsupportedStoreError,
+)
+from slg_wds.store.base import (
+    MAX_BYTES,
+    TEMPORARY_PREFIX,
+    Data,
+    Entry,
+    Store,
+    buffers,
+    check_name,
+    check_prefix,
+    check_range,
+    is_temporary,
+    out_of_range,
+    too_large,
+)
+from slg_wds.store.client import (
+    CONTACT,
+    READING,
+    Client,
+    Deadlines,
+    make_client,
+    patience,
+    refuse_fork,
+    settings_of,
+    writing,
+)
+from slg_wds.store.faults import answered, translated
+from slg_wds.store.urls import join
+
+Result = TypeVar("Result")
+_PAUSES = (0.2, 1.0, 5.0)  # seconds between attempts of our own, beside obstore's
+
+
+class RemoteStore(Store):
+    """A prefix in a bucket (s3, gs, az), or below a web server's URL (http, https), which can only be read.
+
+    Clients are made on first use in a process; a pickled store carries none. Waiting is bounded by `client`'s
+    deadlines: first contact by 20 s, after that a fault is retried for 180 s (store option retry_timeout). An
+    interrupt takes effect when the request under way ends.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, str]) -> None:
+        self.url = url
+        self._settings = settings_of(url, options)
+        self._clients: dict[Deadlines, Client] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_clients": {}}
+
+    def read(self, name: str, max_bytes: int = MAX_BYTES) -> bytes:
+        def whole(total: int, url: str) -> int:
+            if total > max_bytes:
+                raise too_large(total, max_bytes, url)
+            return total
+
+        return self._get(name, {}, whole)
+
+    def read_range(self, name: str, offset: int, size: int) -> bytes:
+        check_range(offset, size)
+        if size == 0:  # cannot be said in HTTP
+            check_name(name)
+            return b""
+
+        def part(total: int, url: str) -> int:
+            if offset + size > total:
+                raise out_of_range(offset, size, total, url)
+            return size
+
+        return self._get(name, {"range": (offset, offset + size)}, part)
+
+    def size(self, name: str) -> int | None:
+        return self._size(check_name(name))
+
+    def create(self, name: str, data: Data) -> bool:
+        """See Store. One conditional put, never in parts.
+
+        When the answer to a put that succeeded is lost, the next try finds our own object and returns False:
+        no store tells whose it is. What is published under one name is the same whoever makes it, so the caller
+        loses nothing but the credit.
+        """
+        self._refuse_http("take new objects")
+        check_name(name)
+        parts = buffers(data)
+        return self._patiently(lambda: self._put(name, parts))
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        import obstore
+
+        self._refuse_http("list")
+        folder = check_prefix(prefix)
+        with translated(self.url_of(folder) if folder else self.url):
+            found = obstore.list(self._client(READING), folder or None).collect()
+        entries = [
+            Entry(meta["path"], meta["size"], meta["last_modified"].timestamp())
+            for meta in found
+            if meta["path"] and not is_temporary(meta["path"])
+        ]
+        return iter(sorted(entries, key=lambda entry: entry.name))
+
+    def delete(self, name: str) -> None:
+        self._refuse_http("delete")
+        with contextlib.suppress(NotFoundError):
+            self._delete(check_name(name))
+
+    def check_writable(self) -> None:
+        """See Store; makes and removes one small object, to see that a second put of its name is refused."""
+        self._refuse_http("take new objects")
+        probe = f"{TEMPORARY_PREFIX}probe-{secrets.token_hex(8)}"
+        try:
+            if not self._put(probe, [memoryview(b"probe")]):
+                raise UnsupportedStoreError("this store says that a new object exists already", url=self.url)
+            if self._put(probe, [memoryview(b"again")]):
+                raise UnsupportedStoreError(
+                    "this store has no conditional puts, which atomic commits need: it replaced an object",
+                    url=self.url,
+                    hint="use a store that honours If-None-Match, or a folder",
+                )
+        except NotFoundError as error:
+            raise NotFoundError("no such bucket", url=self.url) from error
+        finally:
+            with contextlib.suppress(StoreError):  # a writer need not be allowed to delete
+                self._delete(probe)
+
+    def url_of(self, name: str) -> str:
+        return join(self.url, name)
+
+    def _get(self, name: str, options: Any, expected: Callable[[int, str], int]) -> bytes:
+        """Return a body of exactly the bytes that `expected(bytes of the object, url)` says, or raise."""
+        import obstore
+
+        url = self.url_of(name)
+        client = self._client(READING)
+
+        def attempt() -> bytes:
+            with translated(url):
+                result = obstore.get(client, name, options=options)
+                size = expected(int(result.meta["size"]), url)
+                data = bytes(result.bytes())
+            if len(data) != size:
+                raise StoreUnavailableError(f"a body of {len(data)} bytes where {size} were due", url=url)
+            return data
+
+        return self._patiently(attempt)
+
+    def _put(self, name: str, parts: list[memoryview]) -> bool:
+        import obstore
+
+        url = self.url_of(name)
+        client = self._client(writing(sum(part.nbytes for part in parts)))
+        body = parts[0] if len(parts) == 1 else parts
+        with translated(url):
+            try:
+                obstore.put(client, name, body, mode="create", use_multipart=False)
+            except obstore.exceptions.AlreadyExistsError:
+                # obstore says so of S3's 409 too, by which another put is under way and may yet fail.
+                if self._size(name) is None:
+                    raise StoreUnavailableError("another put of this name is under way", url=url) from None
+                return False
+        return True
+
+    def _size(self, name: str) -> int | None:
+        import obstore
+
+        try:
+            with translated(self.url_of(name)):
+                return int(obstore.head(self._client(READING), name)["size"])
+        except NotFoundError:
+            return None
+
+    def _delete(self, name: str) -> None:
+        import obstore
+
+        with translated(self.url_of(name)):
+            obstore.delete(self._client(READING), name)
+
+    def _client(self, deadlines: Deadlines) -> Client:
+        """Return this process's client that waits so long; the first also makes contact, or raises early."""
+        refuse_fork(self.url)
+        if not self._clients:
+            self._make_contact()
+        if deadlines not in self._clients:
+            self._clients[deadlines] = make_client(self._settings, deadlines)
+        return self._clients[deadlines]
+
+    def _make_contact(self) -> None:
+        import obstore
+
+        client = make_client(self._settings, CONTACT)
+        try:
+            with translated(self.url):
+                obstore.head(client, "slg.json")
+        except (StoreUnavailableError, PermissionDeniedError) as error:
+            if not answered(error.__cause__):
+                raise
+        except StoreError:
+            pass  # any answer will do; what is asked for next says what is wrong with it
+        self._clients[CONTACT] = client
+
+    def _patiently(self, attempt: Callable[[], Result]) -> Result:
+        """Attempt again after faults that obstore does not retry itself: short bodies, puts that time out."""
+        end = time.monotonic() + patience(self._settings, READING)
+        for pause in _PAUSES:
+            try:
+                return attempt()
+            except StoreUnavailableError:
+                if time.monotonic() + pause > end:
+                    raise
+            time.sleep(pause)
+        return attempt()
+
+    def _refuse_http(self, what: str) -> None:
+        if self._settings.scheme in ("http", "https"):
+            raise UnsupportedStoreError(f"a web server can only be read: it cannot {what}", url=self.url)

@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from slg_wds.errors import UsageError
 from slg_wds.store.base import check_name
@@ -50,25 +50,31 @@ def path_of(url: str) -> Path:
 
 
 def join(url: str, name: str) -> str:
-    """Return the URL of the object `name` in the store at `url`."""
-    return f"{url.rstrip('/')}/{check_name(name)}"
+    """Return the URL of the object `name` in the store at `url`, percent-encoded for http(s) and file."""
+    check_name(name)
+    return f"{url.rstrip('/')}/{quote(name) if _is_encoded(url) else name}"
 
 
 def split_url(url: str) -> tuple[str, str]:
-    """Return (URL of the parent, last part): where an object's store is opened, and its name in it."""
+    """Return (URL of the parent, name): where its store is opened and its name there, the inverse of join."""
     start = match.end() if (match := _SCHEME.match(url)) else 0
     parent, slash, name = url[start:].rpartition("/")
     if not name or (start and not slash):
         raise UsageError("a URL that ends in the name of a file was expected", url=url)
     if start:
-        return (url[:start] + (parent or "/"), name)
-    return (parent or "/" if slash else ".", name)
+        return url[:start] + (parent or "/"), unquote(name) if _is_encoded(url) else name
+    return (parent or "/") if slash else ".", name
+
+
+def _is_encoded(url: str) -> bool:
+    return url.lower().startswith(("http://", "https://", "file://"))
 
 
 def expand_braces(url: str) -> list[str]:
-    """Return what the patterns in url stand for, in order: `{000..012}` ranges (zero-padded), `{a,b}` choices.
+    """Return what the patterns in url stand for, in order: ranges `{000..012}`, choices `{a,b}`.
 
-    Several patterns multiply, the last one running fastest, as in a shell. A URL without any is itself.
+    A range is as wide as its zero-padded ends. Several patterns multiply, the last one running fastest, as in
+    a shell. A URL without any stands for itself.
     """
     pieces: list[list[str]] = []
     end = 0

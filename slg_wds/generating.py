@@ -1,0 +1,312 @@
+"""`slg-wds generate`: from options to a job, its run, and the summary."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from slg_wds.config import GenerateConfig, cores
+from slg_wds.crops import CropRule
+from slg_wds.errors import ReferenceSetError, UsageError
+from slg_wds.labels import LabelType, parse_label_type
+from slg_wds.labelset import LabelSet, create_labels, open_labels
+from slg_wds.progress import Progress, duration
+from slg_wds.targets import Targets, resolve_targets
+
+if TYPE_CHECKING:
+    from slg_wds.images import ImageSource
+    from slg_wds.labelling.job import Embedding, Job
+    from slg_wds.labelling.shards import Tally
+    from slg_wds.reference import Reference
+    from slg_wds.teachers import Ensemble
+
+
+@dataclass(frozen=True)
+class GenerateResult:
+    """What one run of `generate` did, and the set as it is now.
+
+    Attributes:
+        labels: the label set.
+        complete: whether every shard exists.
+        tally: images, crops, bytes, shards and label statistics of what this process made.
+        seconds: wall time of the labelling, start-up excluded.
+    """
+
+    labels: LabelSet
+    complete: bool
+    tally: Tally
+    seconds: float
+    comparable: bool
+
+    @property
+    def crops_per_second(self) -> float:
+        """Crops labelled by this process a second."""
+        return self.tally.crops / self.seconds if self.seconds else 0.0
+
+
+def generate(config: GenerateConfig) -> GenerateResult:
+    """Make the label set that the config asks for, or finish or join one begun before.
+
+    Raises SlgWdsError; whatever was committed before stays, and the same call resumes.
+    """
+    from slg_wds.labelling.work import launched_rank, work
+
+    config.check()
+    prepared = prepare_run(config)
+    job = prepared.job(create=True)
+    missing = job.labels.missing()
+    left = int(job.labels.plan.shard_sizes[missing].sum()) * config.num_crops
+    with Progress(len(missing), left) as progress:
+        tally = work(job, launched_rank(), progress)
+        seconds = progress.seconds
+    complete = job.labels.finish()
+    return GenerateResult(job.labels, complete, tally, seconds, prepared.targets.comparable)
+
+
+@dataclass
+class PreparedRun:
+    """Everything that is known before the first forward."""
+
+    config: GenerateConfig
+    source: ImageSource
+    label: LabelType
+    teacher: Ensemble
+    targets: Targets
+    reference: Reference | None
+
+    def job(self, create: bool) -> Job:
+        """The job; with `create`, its label set begun or joined at --save_path."""
+        from slg_wds.labelling.job import Job
+
+        config = self.config
+        recipe = _recipe(config, self.label)
+        plan = self.source.plan(
+            config.seed,
+            config.samples_per_shard,
+            target_of=self.targets.of_class,
+            keep_extensions=config.keep_extensions,
+        )
+        if self.reference is not None:
+            _check_reference(self.reference, plan.keys, config)
+        identity = identity_of(config, self.label, self.teacher, self.reference)
+        provenance = run_provenance(config, self.teacher)
+        labels = (
+            create_labels(
+                config.save_path, plan, identity, provenance, self.targets.class_names, config.store_options
+            )
+            if create
+            else LabelSet.unsaved(plan, identity)
+        )
+        return Job(
+            labels=labels,
+            source=self.source,
+            teacher=self.teacher,
+            recipe=recipe,
+            device=self.teacher.device,
+            workers=config.num_workers,
+            ahead=config.batch_size,
+            threads_per_forward=config.threads_per_forward or cores(),
+            reference=self.reference,
+            provenance=shard_provenance(provenance),
+        )
+
+
+def prepare_run(config: GenerateConfig) -> PreparedRun:
+    """Open the images, the reference and the teachers, cheap checks first. Raises SlgWdsError."""
+    from slg_wds.images import open_source
+
+    label = parse_label_type(config.label_type)
+    if label.kind == "shared_tail" and config.tail_classes == 0:
+        raise UsageError(f"--label_type {label} needs --tail-classes above 0")
+    _recipe(config, label)
+    source = open_source(
+        config.data, split=config.split, list_file=config.list_file, store_options=config.store_options
+    )
+    reference = _reference(config)
+    teacher = load_teachers(config, source.classes)
+    label.check(teacher.num_classes)
+    targets = resolve_targets(config, source.classes, teacher.full_classes, teacher.class_subset)
+    return PreparedRun(config, source, label, teacher, targets, reference)
+
+
+def load_teachers(config: Any, classes: list[str] | None) -> Ensemble:
+    """Load the teachers of a config onto its device, with its class subset."""
+    from slg_wds.targets import class_subset
+    from slg_wds.teachers import load_ensemble
+
+    return load_ensemble(config, lambda num_classes: class_subset(config, classes, num_classes))
+
+
+def _reference(config: GenerateConfig) -> Reference | None:
+    if config.reference_path is None:
+        return None
+    from slg_wds.reference import Reference
+
+    return Reference(open_labels(config.reference_path, options=config.store_options), config.num_crops)
+
+
+def _check_reference(reference: Reference, keys: Any, config: GenerateConfig) -> None:
+    missing = reference.missing(keys)
+    if missing and config.on_error == "fail":
+        raise ReferenceSetError(
+            f"the reference lacks {len(missing)} of {len(keys)} images: {', '.join(missing[:5])}"
+            + (" ..." if len(missing) > 5 else ""),
+            url=reference.labels.url,
+            hint="give the reference's own images, or leave the others out with --on-error skip",
+        )
+
+
+def _recipe(config: GenerateConfig, label: LabelType) -> Any:
+    from slg_wds.labelling.job import Recipe
+
+    return Recipe(
+        label=label,
+        coding=config.coding,
+        num_crops=config.num_crops,
+        num_seg=config.num_seg,
+        tail_classes=config.tail_classes,
+        crop_rule=CropRule((config.min_scale_crops, config.max_scale_crops), config.ratio, config.flip_prob),
+        seed=config.seed,
+        embedding=parse_embedding(config.embed_images),
+        max_pixels=config.max_pixels,
+        on_error=config.on_error,
+    )
+
+
+def parse_embedding(text: str | None) -> Embedding | None:
+    """`original`, or `max-side=N[,quality=Q]` with Q in 1..100. Raises UsageError."""
+    from slg_wds.labelling.job import Embedding
+
+    if text is None:
+        return None
+    if text == "original":
+        return Embedding()
+    fields = dict(part.partition("=")[::2] for part in text.split(","))
+    try:
+        numbers = {name: int(value) for name, value in fields.items()}
+        embedding = Embedding(numbers.pop("max-side"), numbers.pop("quality", 90))
+    except (ValueError, KeyError):
+        raise UsageError(
+            f"--embed-images {text!r} is neither `original` nor `max-side=512[,quality=90]`"
+        ) from None
+    if numbers or not embedding.max_side or embedding.max_side < 1 or not 1 <= embedding.quality <= 100:
+        raise UsageError(f"--embed-images {text!r}: max-side is at least 1, quality 1..100, and nothing else")
+    return embedding
+
+
+def identity_of(
+    config: GenerateConfig, label: LabelType, teacher: Ensemble, reference: Reference | None
+) -> dict[str, Any]:
+    """What two runs must share to write into one set: every option that moves a label or a byte on purpose."""
+    embedding = parse_embedding(config.embed_images)
+    return {
+        "teachers": teacher.describe(),
+        "label_type": str(label),
+        "k": label.columns(teacher.num_classes),
+        "values": "none" if label.kind == "hard" else config.coding,
+        "tail_classes": 0 if label.kind in ("hard", "full") else config.tail_classes,
+        "temperature": config.temp,
+        "num_classes": teacher.num_classes,
+        "class_subset": list(teacher.class_subset) if teacher.class_subset is not None else None,
+        "num_crops": config.num_crops,
+        "crop_scale": [config.min_scale_crops, config.max_scale_crops],
+        "crop_ratio": list(config.ratio),
+        "flip_probability": config.flip_prob,
+        "seed": config.seed,
+        "precision": config.precision,
+        "embed_images": dataclasses.asdict(embedding) if embedding else None,
+        "reference": reference.identity if reference else None,
+        "decode": "RGB, no EXIF rotation",
+        "resize": "torchvision v2 uint8 antialias",
+    }
+
+
+def run_provenance(config: GenerateConfig, teacher: Ensemble) -> dict[str, Any]:
+    """What is noted of a run but never compared."""
+    from datetime import datetime, timezone
+    from importlib.metadata import version
+
+    return {
+        "num_seg": config.num_seg,
+        "compile": config.compile,
+        "threads_per_forward": config.threads_per_forward or cores(),
+        "device": teacher.device_name,
+        "software": {
+            name: version(name)
+            for name in (
+                "slg-wds",
+                "torch",
+                "torchvision",
+                "timm",
+                "numpy",
+                "zstandard",
+                "pillow",
+                "webdataset",
+            )
+        },
+        "image_root": config.data,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def shard_provenance(provenance: Mapping[str, Any]) -> dict[str, object]:
+    """The part of a run's provenance that can move bits, for shard.json: no dates, no paths."""
+    names = ("num_seg", "compile", "threads_per_forward", "device", "software")
+    return {name: provenance[name] for name in names}
+
+
+def main(config: GenerateConfig) -> int:
+    """The body of the command: evaluate, dry run, or generate, with a summary on stdout."""
+    config.check()
+    if config.evaluate:
+        from slg_wds.config import EvaluateConfig
+        from slg_wds.evaluating import main as evaluate_main
+
+        shared = {
+            field.name: getattr(config, field.name)
+            for field in dataclasses.fields(EvaluateConfig)
+            if hasattr(config, field.name)
+        }
+        return evaluate_main(EvaluateConfig(**shared))
+    if config.dry_run:
+        from slg_wds.dry_run import dry_run
+
+        print(dry_run(config))
+        return 0
+    result = generate(config)
+    print(summary(result))
+    return 0
+
+
+def summary(result: GenerateResult) -> str:
+    """What was made, for people."""
+    labels, tally = result.labels, result.tally
+    state = "complete" if result.complete else "not complete yet: other processes are still at work"
+    lines = [
+        f"label set {labels.url}: {state}",
+        f"  {len(labels):,} images planned, {labels.num_shards} shards, {labels.num_crops} crops an image, {labels.label_type}",
+    ]
+    if tally.crops:
+        lines += [
+            f"  made here: {tally.images:,} images, {tally.crops:,} crops, {tally.shards} shards, "
+            f"{tally.bytes / 1e6:,.2f} MB, {tally.bytes / tally.crops:.2f} bytes/crop",
+            f"  {result.crops_per_second:,.1f} crops/s over {duration(result.seconds)}",
+            f"  mean top-1 confidence {tally.top1 / tally.crops:.3f}, mean tail mass {tally.tail / tally.crops:.3f}"
+            + (
+                f", top-1 agrees with the target on {tally.agreed / tally.targeted:.1%}"
+                if tally.targeted and result.comparable
+                else ""
+            ),
+        ]
+    else:
+        lines.append("  nothing was left to make")
+    if tally.lost_races:
+        lines.append(f"  {tally.lost_races} shards were made by another process first")
+    if tally.left_out:
+        lines.append(f"  LEFT OUT: {len(tally.left_out)} images")
+        lines += [f"    {path}: {reason}" for path, reason in tally.left_out[:20]]
+        if len(tally.left_out) > 20:
+            lines.append(f"    ... and {len(tally.left_out) - 20} more, all recorded in their shards")
+    return "\n".join(lines)

@@ -1,0 +1,178 @@
+"""Image bytes -> pixels, exactly those of Pillow's `Image.open(f).convert("RGB")`.
+
+torchvision.io decodes what it is measured to decode bit for bit as Pillow does: JPEG (grey, CMYK, YCCK, progressive
+too) and still WebP. All else goes to Pillow, PNG included: libpng inside torchvision ends the process on a damaged
+file. When torchvision refuses a file, Pillow decides.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from slg_wds.errors import ImageDecodeError, ImageTooLargeError
+from slg_wds.images.header import (
+    MAX_PIXELS,
+    check_pixels,
+    check_whole,
+    image_size,
+    open_pillow,
+    pillow_size,
+    quiet_pillow,
+    sniff,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+TORCHVISION_RGB = 3  # torchvision.io.ImageReadMode.RGB
+GREY = b"\x80\x80\x80"  # what libjpeg paints where the data of a picture ran out
+HUFFMAN_FRAME = re.compile(rb"\xff[\xc0-\xc2]\x00")  # baseline, extended, progressive; a short segment length
+FILLER = bytes(range(1, 255, 2)) * 4
+
+
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, path: str = "") -> torch.Tensor:
+    """Decode an image of any format that Pillow reads (its first frame), told by content, never by name.
+
+    Args:
+        max_pixels: refuse images of more, before decoding.
+        path: names the image in errors.
+
+    Returns:
+        uint8 [3, H, W] RGB of strides (1, 3W, 3): rows of whole pixels in memory, the layout that crops fastest.
+        EXIF orientation is not applied; alpha is dropped.
+
+    Raises:
+        ImageDecodeError: not an image, or truncated or corrupt.
+        ImageTooLargeError: more than `max_pixels`.
+    """
+    data = bytes(data)
+    kind = sniff(data)
+    if kind is None:
+        return _from_pillow(data, max_pixels, path)
+    size = image_size(data, path)
+    check_pixels(size, max_pixels, path)
+    if kind != "JPEG":
+        check_whole(data, path)
+    image = _from_torchvision(data, kind)
+    if image is None or tuple(image.shape) != (3, *size):
+        return _from_pillow(data, max_pixels, path)
+    if kind == "JPEG" and image.numpy()[:, -1, -1].tobytes() == GREY:
+        _check_not_starved(data, path)
+    return image
+
+
+def reencode(
+    data: bytes, max_side: int, quality: int = 90, *, max_pixels: int = MAX_PIXELS, path: str = ""
+) -> bytes:
+    """JPEG of the image shrunk (Lanczos) until its longer side is `max_side`; the given bytes where it already fits.
+
+    Args:
+        quality: of the JPEG, 1..95, chroma not subsampled below 4:2:0.
+
+    Raises:
+        ImageDecodeError, ImageTooLargeError: as `decode`.
+    """
+    from PIL import Image
+
+    height, width = image_size(data, path)
+    if max(height, width) <= max_side:
+        return data
+    pixels = decode(data, max_pixels=max_pixels, path=path).permute(1, 2, 0).numpy()  # H W 3
+    scale = max_side / max(height, width)
+    smaller = (max(1, round(width * scale)), max(1, round(height * scale)))
+    out = io.BytesIO()
+    Image.fromarray(pixels).resize(smaller, Image.Resampling.LANCZOS).save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+def decoders() -> dict[str, str]:
+    """Which library decodes which format here, for provenance."""
+    import PIL
+    import torchvision
+
+    by_torchvision = [kind for kind, decoder in _torchvision_decoders().items() if decoder]
+    names = {kind: f"torchvision {torchvision.__version__}" for kind in by_torchvision}
+    return {**names, "others": f"Pillow {PIL.__version__}"}
+
+
+@functools.cache
+def _torchvision_decoders() -> dict[str, Callable[..., Any] | None]:
+    """The operators behind torchvision.io, None where this build lacks one.
+
+    Its functions warn at every call since 0.29 that they will go one day; then Pillow decodes, to the same pixels.
+    """
+    import torch
+
+    try:
+        import torchvision.io  # noqa: F401  # loads the operators
+    except ImportError:
+        return {"JPEG": None, "WEBP": None}
+    return {kind: getattr(torch.ops.image, f"decode_{kind.lower()}", None) for kind in ("JPEG", "WEBP")}
+
+
+def _from_torchvision(data: bytes, kind: str) -> torch.Tensor | None:
+    """uint8 [3, H, W] of strides (1, 3W, 3), or None where torchvision cannot."""
+    import torch
+
+    decoder = _torchvision_decoders().get(kind)
+    if decoder is None:
+        return None
+    try:
+        image: torch.Tensor = decoder(torch.frombuffer(bytearray(data), dtype=torch.uint8), TORCHVISION_RGB)
+    except RuntimeError:
+        return None
+    return image.permute(1, 2, 0).contiguous().permute(2, 0, 1)  # no copy when it is so already
+
+
+def _from_pillow(data: bytes, max_pixels: int, path: str) -> torch.Tensor:
+    """uint8 [3, H, W] of strides (1, 3W, 3)."""
+    import torch
+
+    with open_pillow(data, path) as image:
+        check_pixels(pillow_size(image), max_pixels, path)
+        pixels = np.array(_to_rgb(image, path))  # H W 3, a copy that may be written to
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _to_rgb(image: Image.Image, path: str) -> Image.Image:
+    from PIL import Image
+
+    quiet_pillow()
+    try:
+        return image.convert("RGB")
+    except MemoryError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageTooLargeError(f"{path or 'image'}: {error}") from None
+    except Exception as error:  # plugins let nearly any exception through on bad bytes
+        raise ImageDecodeError(
+            f"{path or 'image'}: cannot be decoded: {error or type(error).__name__}"
+        ) from error
+
+
+def _check_not_starved(data: bytes, path: str) -> None:
+    """Raise ImageDecodeError if a JPEG's last pixel is grey because its data ended early before an end marker.
+
+    Both libraries then only warn. Telling it from a picture that is grey there: bytes put in before the end marker
+    change the pixels only where the decoder was still waiting for data.
+    """
+    start = data.find(b"\xff\xda")
+    end = data.find(b"\xff\xd9", start)
+    if start < 0 or end < 0 or not HUFFMAN_FRAME.search(data, 0, start):
+        return
+    restarts = b"".join(bytes((0xFF, 0xD0 + n)) + FILLER for n in range(8))
+    padded = data[:end].rstrip(b"\xff") + FILLER + restarts + data[end:]
+    try:
+        fed = np.asarray(_to_rgb(open_pillow(padded, path), path))
+        starved = not np.array_equal(fed, np.asarray(_to_rgb(open_pillow(data, path), path)))
+    except ImageDecodeError:
+        return
+    if starved:
+        raise ImageDecodeError(f"{path or 'image'}: truncated JPEG: its data end before the picture does")

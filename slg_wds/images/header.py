@@ -1,0 +1,169 @@
+"""What an image's first bytes say: its format and its size, before anything is decoded."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from typing import TYPE_CHECKING
+
+from slg_wds.errors import ImageDecodeError, ImageTooLargeError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_PIXELS = 178_956_970  # Pillow's own limit: a quarter of 2 GiB at three bytes per pixel
+
+PILLOW = r"PIL\."
+EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "JPEG2000": "jp2", "TIFF": "tif"}  # the others: the format's name
+SIZED_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..SOF15; not DHT, JPG, DAC
+BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})  # TEM, RST0..7, SOI: no length follows
+
+
+def sniff(data: bytes) -> str | None:
+    """ "JPEG", "PNG", "WEBP" or None, by the signature alone."""
+    if data[:3] == b"\xff\xd8\xff":
+        return "JPEG"
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return "PNG"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    return None
+
+
+def image_size(data: bytes, path: str = "") -> tuple[int, int]:
+    """(height, width) from the header alone: microseconds for JPEG, PNG and WebP, a lazy Pillow open for others.
+
+    Raises:
+        ImageDecodeError: no such header, or it is cut short.
+        ImageTooLargeError: Pillow refused a format that only it can read.
+    """
+    readers = {"JPEG": _jpeg_size, "PNG": _png_size, "WEBP": _webp_size}
+    kind = sniff(data)
+    if kind is None:
+        return pillow_size(open_pillow(data, path))
+    try:
+        height, width = readers[kind](data)
+    except (IndexError, ValueError, struct.error):
+        raise ImageDecodeError(f"{path or 'image'}: truncated {kind} header") from None
+    if height < 1 or width < 1:
+        raise ImageDecodeError(f"{path or 'image'}: its {kind} header gives no size")
+    return height, width
+
+
+def image_extension(data: bytes, path: str = "") -> str:
+    """Usual extension of the format by content, without a dot: jpg, png, webp, gif, bmp, tif, ..."""
+    kind = sniff(data) or open_pillow(data, path).format or ""
+    return EXTENSIONS.get(kind, kind.lower())
+
+
+def check_pixels(size: tuple[int, int], max_pixels: int, path: str) -> None:
+    """Raise ImageTooLargeError for a (height, width) of more pixels than the limit."""
+    height, width = size
+    if height * width > max_pixels:
+        raise ImageTooLargeError(
+            f"{path or 'image'}: {width} x {height} pixels are more than the limit of {max_pixels}",
+            hint="raise --max-pixels if the image is what it claims to be",
+        )
+
+
+def check_whole(data: bytes, path: str) -> None:
+    """Raise ImageDecodeError for a PNG or WebP that is cut short, or a PNG chunk of a wrong CRC.
+
+    Pillow passes over damaged chunks of pixels and a missing end; libpng inside torchvision 0.29 even crashes.
+    """
+    kind = sniff(data)
+    if kind == "WEBP" and 8 + int.from_bytes(data[4:8], "little") > len(data):
+        raise ImageDecodeError(f"{path or 'image'}: truncated WEBP: {len(data)} bytes of its file are there")
+    if kind == "PNG":
+        _check_png(data, path)
+
+
+def _check_png(data: bytes, path: str) -> None:
+    view = memoryview(data)
+    place = 8
+    while True:
+        length = int.from_bytes(view[place : place + 4], "big")
+        end = place + 12 + length
+        if end > len(data):
+            raise ImageDecodeError(f"{path or 'image'}: truncated PNG: no end chunk in {len(data)} bytes")
+        name = bytes(view[place + 4 : place + 8])
+        if zlib.crc32(view[place + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+            raise ImageDecodeError(
+                f"{path or 'image'}: corrupt PNG: wrong CRC of chunk {name!r} at byte {place}"
+            )
+        if name == b"IEND":
+            return
+        place = end
+
+
+def _png_size(data: bytes) -> tuple[int, int]:
+    width, height = struct.unpack_from(">II", data, 16)
+    return height, width
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        low_w, high_w, low_h, high_h = struct.unpack_from("<HBHB", data, 24)
+        width, height = 1 + low_w + (high_w << 16), 1 + low_h + (high_h << 16)
+    elif kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    else:
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
+    return height, width
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """Walk the segments up to the start of frame; bytes between segments are passed over, as libjpeg does."""
+    place = 2
+    while True:
+        place = data.index(b"\xff", place) + 1
+        marker = data[place]
+        if marker in SIZED_MARKERS:
+            height, width = struct.unpack_from(">HH", data, place + 4)
+            return height, width
+        if marker in (0xD9, 0xDA):  # pixels or the end before any size
+            return 0, 0
+        if marker == 0xFF:  # a fill byte
+            continue
+        place += 1
+        if marker and marker not in BARE_MARKERS:
+            place += int.from_bytes(data[place : place + 2], "big")
+
+
+def open_pillow(data: bytes, path: str) -> Image.Image:
+    """Open lazily with Pillow: nothing is decoded, its warnings are not shown.
+
+    Raises:
+        ImageDecodeError: no format that Pillow knows.
+        ImageTooLargeError: above Pillow's own limits.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    quiet_pillow()
+    try:
+        return Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError as error:
+        raise ImageTooLargeError(f"{path or 'image'}: {error}") from None
+    except UnidentifiedImageError:
+        what = "empty" if not data else f"not an image that can be read (it begins {bytes(data[:8])!r})"
+        raise ImageDecodeError(f"{path or 'image'}: {what}") from None
+    except Exception as error:  # plugins let nearly any exception through on bad bytes
+        raise ImageDecodeError(f"{path or 'image'}: {error or type(error).__name__}") from error
+
+
+def pillow_size(image: Image.Image) -> tuple[int, int]:
+    """(height, width) of a Pillow image."""
+    return image.height, image.width
+
+
+def quiet_pillow() -> None:
+    """Silence what Pillow warns of from inside (odd EXIF, palettes): where it matters an error follows.
+
+    A standing filter, not `catch_warnings`: that one swaps the whole process's filters, which threads cannot share.
+    """
+    if not any(getattr(item[3], "pattern", None) == PILLOW for item in warnings.filters):
+        warnings.filterwarnings("ignore", module=PILLOW)

@@ -1,0 +1,64 @@
+"""What every worker of one run shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from slg_wds.crops import Boxes, CropRule, Flips, sample_crops
+from slg_wds.labels import LabelType
+
+if TYPE_CHECKING:
+    import torch
+
+    from slg_wds.images import ImageSource
+    from slg_wds.labelset import LabelSet
+    from slg_wds.reference import Reference
+    from slg_wds.teachers import Ensemble
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """How images are put into the shards: as they are, or re-encoded to at most `max_side` pixels a side."""
+
+    max_side: int | None = None
+    quality: int = 90
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides the bytes of a shard, beside the images and the teachers."""
+
+    label: LabelType
+    coding: str
+    num_crops: int
+    num_seg: int
+    tail_classes: int
+    crop_rule: CropRule
+    seed: int
+    embedding: Embedding | None = None
+    max_pixels: int = 178_956_970
+    on_error: Literal["fail", "skip"] = "fail"
+
+
+@dataclass
+class Job:
+    """One run of labelling: what to make, from what, where, on what."""
+
+    labels: LabelSet
+    source: ImageSource
+    teacher: Ensemble
+    recipe: Recipe
+    device: torch.device
+    workers: int
+    ahead: int
+    threads_per_forward: int
+    reference: Reference | None = None
+    provenance: dict[str, object] = field(default_factory=dict)
+
+    def crops(self, key: str, size: tuple[int, int]) -> tuple[Boxes, Flips]:
+        """The boxes and flips of an image: drawn by the seed, or those of the reference set."""
+        recipe = self.recipe
+        if self.reference is not None:
+            return self.reference.crops(key, size, recipe.num_crops)
+        return sample_crops(recipe.seed, key, size, recipe.num_crops, recipe.crop_rule)

@@ -1,0 +1,107 @@
+"""Images of a shard, read, decoded and given their crops in threads, ahead of the teacher."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from slg_wds.crops import Boxes, Flips
+from slg_wds.errors import ImageError, ReferenceSetError
+from slg_wds.images import decode, reencode
+from slg_wds.labelling.job import Job
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image ready to be cut: pixels uint8 [3, H, W], boxes int64 [M, 4], flips bool [M]."""
+
+    number: int
+    path: str
+    pixels: torch.Tensor
+    boxes: Boxes
+    flips: Flips
+    stored: bytes | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.pixels.shape[1], self.pixels.shape[2]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An image that `--on-error skip` leaves out, and why."""
+
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class ShardEnd:
+    """All images of a shard have come."""
+
+    shard: int
+
+
+Item = Prepared | LeftOut | ShardEnd
+
+
+def prepare(job: Job, number: int, read: Callable[[int], bytes]) -> Prepared | LeftOut:
+    """Read and decode image `number` of the plan and draw its crops.
+
+    Raises ImageError (or ReferenceSetError) naming the file unless the recipe says to skip.
+    """
+    plan = job.labels.plan
+    path, key = plan.paths[number], plan.keys[number]
+    recipe = job.recipe
+    try:
+        data = read(number)
+        embedding = recipe.embedding
+        if embedding is not None and embedding.max_side is not None:
+            data = reencode(
+                data, embedding.max_side, embedding.quality, max_pixels=recipe.max_pixels, path=path
+            )
+        pixels = decode(data, max_pixels=recipe.max_pixels, path=path)
+        boxes, flips = job.crops(key, (pixels.shape[1], pixels.shape[2]))
+    except (ImageError, ReferenceSetError) as error:
+        if recipe.on_error == "fail":
+            error.hint = error.hint or "mend or remove it, or leave such images out with --on-error skip"
+            raise error.located(key=path) from None
+        return LeftOut(number, error.message)
+    return Prepared(number, path, pixels, boxes, flips, data if embedding is not None else None)
+
+
+def prepared_images(job: Job, shards: Iterable[int], pool: ThreadPoolExecutor) -> Iterator[Item]:
+    """Yield the images of the shards in plan order, at most `job.ahead` of them decoded before they are asked for.
+
+    A shard is taken from `shards` only when the window reaches it; its ShardEnd follows its last image.
+    """
+    window: deque[Future[Prepared | LeftOut] | ShardEnd] = deque()
+    for task in _tasks(job, shards, pool):
+        window.append(task)
+        while len(window) > job.ahead:
+            yield _finished(window.popleft())
+    while window:
+        yield _finished(window.popleft())
+
+
+def _tasks(
+    job: Job, shards: Iterable[int], pool: ThreadPoolExecutor
+) -> Iterator[Future[Prepared | LeftOut] | ShardEnd]:
+    plan = job.labels.plan
+    for shard in shards:
+        read = job.source.reader(plan, shard)
+        samples = plan.shard(shard)
+        for number in range(samples.start, samples.stop):
+            yield pool.submit(prepare, job, number, read)
+        yield ShardEnd(shard)
+
+
+def _finished(task: Future[Prepared | LeftOut] | ShardEnd) -> Item:
+    return task if isinstance(task, ShardEnd) else task.result()

@@ -1,0 +1,66 @@
+"""Probabilities -> top-k and tail; back to distributions; the sparse soft cross-entropy.
+
+types.py, rules.py   the names of label types; which rule of recovery stored columns can give
+dense.py             numpy: a record's columns -> dense rows
+reduce.py            torch: a teacher's probabilities -> top-k and the sum outside it
+soft.py, tails.py    torch: a batch's columns -> sparse distributions, mixed, dense
+loss.py              torch: a student's cross-entropy with them
+
+Importing this package imports no torch: the names of the last three lines load on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from slg_wds.labels.dense import distribution
+from slg_wds.labels.rules import Columns, default_rule, resolve_rule
+from slg_wds.labels.types import KINDS, LabelType, parse_label_type
+
+if TYPE_CHECKING:
+    from slg_wds.labels.loss import SoftCrossEntropy
+    from slg_wds.labels.reduce import outside_sum, topk
+    from slg_wds.labels.soft import SoftLabels, from_topk, mix, recover
+    from slg_wds.labels.tails import TailBatch, tail_batch
+
+__all__ = [
+    "KINDS",
+    "Columns",
+    "LabelType",
+    "SoftCrossEntropy",
+    "SoftLabels",
+    "TailBatch",
+    "default_rule",
+    "distribution",
+    "from_topk",
+    "mix",
+    "outside_sum",
+    "parse_label_type",
+    "recover",
+    "resolve_rule",
+    "tail_batch",
+    "topk",
+]
+
+_LAZY = {
+    "SoftCrossEntropy": "loss",
+    "SoftLabels": "soft",
+    "TailBatch": "tails",
+    "from_topk": "soft",
+    "mix": "soft",
+    "outside_sum": "reduce",
+    "recover": "soft",
+    "tail_batch": "tails",
+    "topk": "reduce",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

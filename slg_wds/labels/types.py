@@ -1,0 +1,76 @@
+"""Label types: what is kept of a teacher's distribution, and the rules that spread it out again."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+
+from slg_wds.errors import UsageError
+
+KINDS = ("hard", "smoothing", "marginal_smoothing", "marginal_renorm", "shared_tail", "full")
+
+_BARE = ("hard", "smoothing", "full", "marginal_smoothing", "marginal_renorm")
+_WITH_K = re.compile(r"(marginal_smoothing|marginal_renorm|shared_tail)_k([1-9][0-9]{0,8})")
+
+
+@dataclass(frozen=True)
+class LabelType:
+    """A label type; `str()` gives its name, which `parse_label_type` reads back.
+
+    kind: one of KINDS. k: the N of `_kN`; None for the kinds that have none, and for marginal_smoothing and
+    marginal_renorm as rules for reading ("the k that is stored").
+    """
+
+    kind: str
+    k: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.kind in _BARE if self.k is None else _WITH_K.fullmatch(str(self))):
+            raise UsageError(f"there is no label type of kind {self.kind!r} with k = {self.k}")
+
+    def __str__(self) -> str:
+        return self.kind if self.k is None else f"{self.kind}_k{self.k}"
+
+    def check(self, num_classes: int) -> None:
+        """Raise UsageError where num_classes classes cannot have labels of this type."""
+        if num_classes < 1:
+            raise UsageError(f"the number of classes must be at least 1, not {num_classes}")
+        if self.k is not None and self.k > num_classes:
+            raise UsageError(f"label type {self} needs {self.k} classes, but there are {num_classes}")
+
+    def stored_k(self, num_classes: int) -> int:
+        """How many classes per crop are stored to make labels of this type, 1 to num_classes.
+
+        Raises UsageError for a type that only reads (marginal_smoothing without `_kN`) or that does not fit.
+        """
+        self.check(num_classes)
+        if self.kind == "full":
+            return num_classes
+        if self.kind in ("hard", "smoothing"):
+            return 1
+        if self.k is None:
+            raise UsageError(
+                f"label type {self} names no k, so it can read labels but not make them",
+                hint=f"name the k, for instance {self.kind}_k5",
+            )
+        return self.k
+
+
+def parse_label_type(name: str) -> LabelType:
+    """The label type of that name. Raises UsageError, with the nearest names, where there is none."""
+    if name in _BARE:
+        return LabelType(name)
+    if found := _WITH_K.fullmatch(name):
+        return LabelType(found[1], int(found[2]))
+    near = difflib.get_close_matches(name, _names_like(name), n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(_names_like('N'))}"
+    raise UsageError(f"unknown label type {name!r}", hint=hint)
+
+
+def _names_like(name: str) -> list[str]:
+    # The number that was asked for belongs in the suggestion: marginal_smooth_k7 means marginal_smoothing_k7.
+    digits = re.findall(r"[1-9][0-9]{0,8}", name)
+    n = digits[-1] if digits else "N" if name == "N" else "5"
+    kinds = ("marginal_smoothing", "marginal_renorm", "shared_tail")
+    return ["hard", "smoothing", *(f"{kind}_k{n}" for kind in kinds), *_BARE[3:], "full"]

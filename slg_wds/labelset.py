@@ -1,0 +1,316 @@
+"""A label set at a URL: create it, see what is missing, commit a shard, finish it, read it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from slg_wds.errors import (
+    FormatError,
+    IdentityMismatchError,
+    IncompleteSetError,
+    LabelSetError,
+    ManifestError,
+    NotALabelSetError,
+    NotFoundError,
+    UnsupportedStoreError,
+)
+from slg_wds.format.manifest import (
+    Description,
+    Info,
+    Plan,
+    ShardIndex,
+    build_index,
+    decode_description,
+    decode_index,
+    decode_plan,
+    differences,
+    digest,
+    encode_description,
+    encode_index,
+    encode_info,
+    encode_plan,
+)
+from slg_wds.format.record import Record, decode_record
+from slg_wds.format.shard import Shard, check_payload, read_shard
+from slg_wds.store import Store, open_store
+
+PLAN, DESCRIPTION, INFO, INDEX = "plan", "slg.json", "_info.json", "index"
+MAX_SHARD_BYTES = 1 << 31
+_NO_OPTIONS: Mapping[str, str] = {}
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """A label set: its plan, its description, and the store that its shards are in.
+
+    Iterating yields every `Record` in plan order, each shard checked whole before its first.
+    """
+
+    store: Store
+    plan: Plan
+    description: Description
+    digest: str
+    allow_incomplete: bool = False
+
+    @property
+    def url(self) -> str:
+        """Where the set is."""
+        return self.store.url
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """How the labels are made: what two runs must share to write into one set."""
+        return self.description.identity
+
+    @property
+    def label_type(self) -> str:
+        """The label type given when the set was made, its default rule of recovery."""
+        return str(self.identity["label_type"])
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of every distribution."""
+        return int(self.identity["num_classes"])
+
+    @property
+    def num_crops(self) -> int:
+        """Crops of each image."""
+        return int(self.identity["num_crops"])
+
+    def __len__(self) -> int:
+        return len(self.plan.keys)
+
+    def __iter__(self) -> Iterator[Record]:
+        """Yield the records. Raises IncompleteSetError, or FormatError for the first shard that is damaged."""
+        present = self._readable_shards()
+        for number in present:
+            shard = self.shard(number)
+            for position in range(len(shard.samples)):
+                yield self._with_rule(shard.record(position))
+
+    def _readable_shards(self) -> list[int]:
+        missing = set(self.missing())
+        if missing and not self.allow_incomplete:
+            raise IncompleteSetError(
+                f"{len(missing)} of {self.num_shards} shards are missing",
+                url=self.url,
+                hint="finish it with the command that began it, or pass allow_incomplete=True",
+            )
+        return [number for number in range(self.num_shards) if number not in missing]
+
+    def _with_rule(self, record: Record) -> Record:
+        return dataclasses.replace(record, rule=self.label_type)
+
+    @property
+    def num_shards(self) -> int:
+        """Number of shards when the set is complete."""
+        return len(self.plan.shard_names)
+
+    def shard_name(self, number: int) -> str:
+        """The object name of a shard."""
+        return f"{self.plan.shard_names[number]}.tar"
+
+    def exists(self, number: int) -> bool:
+        """Whether a shard is there, and so whole and final."""
+        return self.store.size(self.shard_name(number)) is not None
+
+    def missing(self) -> list[int]:
+        """The numbers of the shards that are not there yet, from one listing (or one question each over http)."""
+        try:
+            present = {entry.name for entry in self.store.list()}
+        except UnsupportedStoreError:  # http: nothing can be listed
+            if self.store.size(INFO) is not None:  # written last, so every shard is there
+                return []
+            return [number for number in range(self.num_shards) if not self.exists(number)]
+        return [number for number in range(self.num_shards) if self.shard_name(number) not in present]
+
+    def shard(self, number: int) -> Shard:
+        """Read one shard whole and check every byte of it and that it belongs here.
+
+        Raises NotFoundError, FormatError.
+        """
+        name = self.shard_name(number)
+        shard = read_shard(self.store.read(name, MAX_SHARD_BYTES), url=self.url, shard=name)
+        part = self.plan.shard(number)
+        shard.check(self.digest, number, part.name, part.keys)
+        return shard
+
+    def index(self, number: int) -> ShardIndex:
+        """Where each record of a shard lies: the index part, or made from the shard where that is missing."""
+        name = f"{INDEX}/{self.plan.shard_names[number]}"
+        try:
+            data = self.store.read(name)
+        except NotFoundError:
+            return build_index(self.shard(number), self.plan, number)
+        return _located(decode_index, data, self.store.url_of(name))
+
+    def record(self, number: int, position: int, index: ShardIndex | None = None) -> Record:
+        """Read one record by a range read: that of `position` in shard `number`'s index."""
+        name = self.shard_name(number)
+        offset, size, crc32 = (index or self.index(number)).records[position]
+        data = self.store.read_range(name, offset, size)
+        check_payload(data, size, crc32, url=self.url, shard=name)
+        return self._with_rule(decode_record(data, url=self.url, shard=name))
+
+    def commit(self, number: int, data: bytes) -> bool:
+        """Publish a shard and its index part. False where another worker's was there first; ours is then dropped.
+
+        Raises LabelSetError for a shard over 2 GiB, StoreError.
+        """
+        name = self.shard_name(number)
+        if len(data) > MAX_SHARD_BYTES:
+            raise LabelSetError(
+                f"the shard has {len(data)} bytes, over 2 GiB", shard=name, hint="lower --samples-per-shard"
+            )
+        made = self.store.create(name, data)
+        if made:
+            self._put_index(number, read_shard(data, url=self.url, shard=name))
+        return made
+
+    def _put_index(self, number: int, shard: Shard) -> None:
+        self.store.create(
+            f"{INDEX}/{self.plan.shard_names[number]}", encode_index(build_index(shard, self.plan, number))
+        )
+
+    def finish(self) -> bool:
+        """Write what index parts are missing, then _info.json, if every shard exists; whether it does."""
+        if self.missing():
+            return False
+        indexed = {entry.name for entry in self.store.list(f"{INDEX}/")}
+        for number, name in enumerate(self.plan.shard_names):
+            if f"{INDEX}/{name}" not in indexed:
+                self._put_index(number, self.shard(number))
+        lengths = [len(self.index(number).records) for number in range(self.num_shards)]
+        files = [self.shard_name(number) for number in range(self.num_shards)]
+        self.store.create(INFO, encode_info(Info(self.split, files, lengths)))
+        return True
+
+    @property
+    def split(self) -> str:
+        """The split's name: what the shards' names begin with, as in train-000000."""
+        return self.plan.shard_names[0].rpartition("-")[0] or "train" if self.num_shards else "train"
+
+
+def open_labels(
+    url: str, *, allow_incomplete: bool = False, options: Mapping[str, str] = _NO_OPTIONS
+) -> LabelSet:
+    """Open the label set at a URL for reading.
+
+    An unfinished set is refused unless `allow_incomplete`; then iterating gives the shards that exist at its start.
+
+    Raises NotALabelSetError, IncompleteSetError, ManifestError, UnsupportedFeatureError, StoreError.
+    """
+    labels = dataclasses.replace(_open(open_store(url, options)), allow_incomplete=allow_incomplete)
+    if not allow_incomplete and labels.store.size(INFO) is None:
+        labels._readable_shards()
+    return labels
+
+
+def _open(store: Store) -> LabelSet:
+    try:
+        plan_bytes = store.read(PLAN)
+        description_bytes = store.read(DESCRIPTION)
+    except NotFoundError as error:
+        raise NotALabelSetError(
+            f"there is no label set here: {error.message}", url=store.url, hint="check the path"
+        ) from None
+    description = _located(decode_description, description_bytes, store.url_of(DESCRIPTION))
+    if hashlib.sha256(plan_bytes).hexdigest() != description.plan_sha256:
+        raise ManifestError(
+            f"the plan is not the one that {DESCRIPTION} was written with", url=store.url_of(PLAN)
+        )
+    plan = _located(decode_plan, plan_bytes, store.url_of(PLAN))
+    return LabelSet(store, plan, description, digest(plan_bytes, description.identity))
+
+
+def _located(decode: Callable[[bytes], T], data: bytes, url: str) -> T:
+    try:
+        return decode(data)
+    except FormatError as error:
+        raise error.located(url=url) from None
+
+
+def create_labels(
+    url: str,
+    plan: Plan,
+    identity: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    class_names: list[str] | None,
+    options: Mapping[str, str] = _NO_OPTIONS,
+) -> LabelSet:
+    """Begin a label set, or join the one that is there if its plan and identity are the same.
+
+    Raises:
+        NotALabelSetError: the place holds something else.
+        IdentityMismatchError: it holds a set made otherwise; each difference is named.
+        StoreError: the place cannot be written to, or lacks what atomic commits need.
+    """
+    store = open_store(url, options)
+    store.check_writable()
+    if store.size(PLAN) is None:
+        _refuse_other_content(store)
+    plan_bytes = encode_plan(plan)
+    if not store.create(PLAN, plan_bytes):
+        plan_bytes = store.read(PLAN)
+        _check_plan(_located(decode_plan, plan_bytes, store.url_of(PLAN)), plan, store.url)
+    description = Description(
+        num_samples=plan.num_samples,
+        num_shards=plan.num_shards,
+        plan_sha256=hashlib.sha256(plan_bytes).hexdigest(),
+        identity=dict(identity),
+        provenance=dict(provenance),
+        class_names=class_names,
+    )
+    if not store.create(DESCRIPTION, encode_description(description)):
+        stored = _located(decode_description, store.read(DESCRIPTION), store.url_of(DESCRIPTION))
+        _check_identity(stored.identity, description.identity, store.url)
+        description = stored
+    return LabelSet(store, plan, description, digest(plan_bytes, description.identity))
+
+
+def _refuse_other_content(store: Store) -> None:
+    other = next((entry.name for entry in store.list()), None)
+    if other is not None and store.size(PLAN) is None:  # a worker beside this one may just have put the plan
+        raise NotALabelSetError(
+            f"it holds something else, {other!r} among it", url=store.url, hint="choose an empty --save_path"
+        )
+
+
+_ELSE = "choose another --save_path, or give the options that made it"
+
+
+def _check_plan(stored: Plan, wanted: Plan, url: str) -> None:
+    if stored != wanted:
+        found = _plan_difference(stored, wanted)
+        raise IdentityMismatchError(
+            f"the label set there was planned from other images or options: {found}", url=url, hint=_ELSE
+        )
+
+
+def _plan_difference(stored: Plan, wanted: Plan) -> str:
+    if len(stored.keys) != len(wanted.keys):
+        return f"{len(stored.keys)} images there, {len(wanted.keys)} now"
+    pairs = enumerate(zip(stored.paths, wanted.paths, strict=True))
+    moved = next(((number, a, b) for number, (a, b) in pairs if a != b), None)
+    if moved:
+        return f"image {moved[0]} is {moved[1]!r} there and {moved[2]!r} now (other files, --seed or --list)"
+    if not np.array_equal(stored.targets, wanted.targets):
+        return "the targets differ (class folders, --class-map or --class-subset)"
+    if not np.array_equal(stored.shard_sizes, wanted.shard_sizes):
+        return f"shards of {stored.shard_sizes[0]} images there, of {wanted.shard_sizes[0]} now"
+    return "the names of keys or shards differ (--keep-extensions or --split)"
+
+
+def _check_identity(stored: Mapping[str, Any], wanted: Mapping[str, Any], url: str) -> None:
+    found = differences(dict(stored), dict(wanted))
+    if found:
+        raise IdentityMismatchError(
+            f"the label set there was made otherwise: {'; '.join(found)}", url=url, hint=_ELSE
+        )

@@ -1,0 +1,108 @@
+"""The one boundary where obstore's errors become ours."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+from slg_wds.errors import (
+    NotFoundError,
+    OutOfRangeError,
+    PermissionDeniedError,
+    StoreError,
+    StoreFullError,
+    StoreUnavailableError,
+    UnsupportedStoreError,
+    UsageError,
+)
+
+# obstore tells most failures by their text alone: the status, and the XML body if there is one.
+_STATUS = re.compile(r"non-2xx status code: (\d{3})")
+_CODE = re.compile(r"<Code>([^<]*)</Code>|\(code: (\w+)\)")
+_SAID = re.compile(r"<Message>([^<]*)</Message>")
+_STORE_NAME = re.compile(r"^(Generic [\w ]+ error: )+")
+_QUERY = re.compile(r"\?\S+")  # may hold a signature
+# Where clients look when nothing else gives credentials: the metadata services of EC2, ECS, GCE and Azure.
+_CREDENTIALS = re.compile(
+    r"169\.254\.169\.254|169\.254\.170\.|/latest/(api/token|meta-data)|computeMetadata|/metadata/identity"
+    r"|[Tt]oken request|redential"
+)
+_NO_CREDENTIALS_HINT = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or what your store needs), "
+    "or the store option skip_signature=true for public data"
+)
+
+
+@contextlib.contextmanager
+def translated(url: str) -> Iterator[None]:
+    """Turn obstore's errors into ours, naming url; AlreadyExistsError is left to the caller."""
+    from obstore import exceptions
+
+    try:
+        yield
+    except exceptions.AlreadyExistsError:
+        raise
+    except (exceptions.BaseError, OSError, ValueError) as error:
+        raise _store_error(error, url) from error
+
+
+@contextlib.contextmanager
+def translated_settings(url: str) -> Iterator[None]:
+    """Turn the refusal of an option or URL, before anything is contacted, into UsageError."""
+    from obstore import exceptions
+
+    try:
+        yield
+    except (exceptions.BaseError, ValueError, TypeError) as error:
+        raise UsageError(f"the store cannot be opened: {_said(str(error))}", url=url) from error
+
+
+def _store_error(error: Exception, url: str) -> StoreError:
+    text = str(error)
+    status, code = _answer(text)
+    if _CREDENTIALS.search(text.partition("\n")[0]):
+        return PermissionDeniedError(f"no credentials: {_said(text)}", url=url, hint=_NO_CREDENTIALS_HINT)
+    if isinstance(error, FileNotFoundError) or status == 404:
+        bucket = code in ("NoSuchBucket", "ContainerNotFound")
+        return NotFoundError("no such bucket" if bucket else "no such object", url=url)
+    if status in (401, 403) or code == "AccessDenied" or type(error).__name__ in _DENIED:
+        return PermissionDeniedError(f"refused by the store: {_said(text)}", url=url)
+    if status == 416:
+        return OutOfRangeError("the object ends before the bytes asked for", url=url)
+    if status == 507:
+        return StoreFullError(f"nothing more fits here: {_said(text)}", url=url)
+    if "non-partial response" in text:
+        return UnsupportedStoreError("this server does not serve ranges of bytes", url=url)
+    if status in (405, 501) or type(error).__name__ in _UNSUPPORTED:
+        return UnsupportedStoreError(f"the store does not know this operation: {_said(text)}", url=url)
+    if status is None and "redirect" in text:
+        return StoreError(
+            "the store points elsewhere", url=url, hint="check store options region and endpoint"
+        )
+    if status is None or status >= 500 or status in (408, 429):
+        return StoreUnavailableError(f"no good answer in time: {_said(text)}", url=url)
+    return StoreError(f"refused by the store: {_said(text)}", url=url)
+
+
+_DENIED = ("PermissionDeniedError", "UnauthenticatedError")
+_UNSUPPORTED = ("NotSupportedError", "NotImplementedError")
+
+
+def answered(error: BaseException | None) -> bool:
+    """Tell whether the cause of one of our errors is an answer of the store, whatever it says."""
+    return isinstance(error, FileNotFoundError) or _answer(str(error))[0] is not None
+
+
+def _answer(text: str) -> tuple[int | None, str | None]:
+    status, code = _STATUS.search(text), _CODE.search(text)
+    return int(status[1]) if status else None, (code[1] or code[2]) if code else None
+
+
+def _said(text: str) -> str:
+    """Return the store's own words if it sent any, else obstore's first line without what may be secret."""
+    _, code = _answer(text)
+    if code and (message := _SAID.search(text)):
+        return f"{code}: {message[1]}"
+    line = _STORE_NAME.sub("", text.partition("\n")[0])
+    return _QUERY.sub("?...", line).strip()
