@@ -10,7 +10,6 @@ from tyro.conf import Positional, arg
 
 from slg_wds.errors import UsageError
 
-
 Values = Literal["float32", "float16", "log8"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Source = Literal["timm", "pytorch", "private"]

@@ -204,7 +204,7 @@ def identity_of(
     return {
         "teachers": teacher.describe(),
         "label_type": str(label),
-        "k": label.columns(teacher.num_classes),
+        "k": label.stored_k(teacher.num_classes),
         "values": "none" if label.kind == "hard" else config.coding,
         "tail_classes": 0 if label.kind in ("hard", "full") else config.tail_classes,
         "temperature": config.temp,

@@ -84,6 +84,17 @@ class LabelSet:
         """Crops of each image."""
         return int(self.identity["num_crops"])
 
+    @classmethod
+    def unsaved(cls, plan: Plan, identity: Mapping[str, Any]) -> LabelSet:
+        """A set that exists in memory only, for a dry run."""
+        return cls(open_store("unsaved"), plan, Description(0, 0, "", dict(identity)), "")
+
+    def first(self, count: int) -> LabelSet:
+        """The same with only the first images of the first shard, for a dry run."""
+        sizes = self.plan.shard_sizes.copy()
+        sizes[0] = min(sizes[0], count)
+        return dataclasses.replace(self, plan=dataclasses.replace(self.plan, shard_sizes=sizes))
+
     def __len__(self) -> int:
         return len(self.plan.keys)
 

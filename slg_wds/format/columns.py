@@ -1,82 +1,78 @@
-"""Numbers <-> columns: byte planes, least significant first, each one zstd frame with content size and checksum."""
+"""Numbers <-> columns: byte planes, the least significant first, each one zstd frame."""
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
-import zstandard
 from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
+from slg_wds.format.frames import compress, decompress
 
 MAX_COLUMN_BYTES = 1 << 28
 MAX_PLANES = 4
 
-# Measured on real labels: the most significant plane is worth a thorough search, the planes below it are noise
-# that no level shrinks. Long planes (label kind "full") would take a thorough search too long.
-LEVEL_TOP = 12
-LEVEL_NOISE = 1
-LEVEL_LONG = 3
-LONG = 1 << 16
-
-_local = threading.local()
-
-
-def compress(data: bytes | memoryview, level: int) -> bytes:
-    """One zstd frame with content size and checksum; (de)compressors are kept per thread."""
-    compressors: dict[int, zstandard.ZstdCompressor] = _local.__dict__.setdefault("compressors", {})
-    if level not in compressors:
-        compressors[level] = zstandard.ZstdCompressor(level, write_checksum=True, write_content_size=True)
-    return compressors[level].compress(data)
-
-
-def decompress(frame: Any, size: int) -> bytes:
-    """The content of one zstd frame, which must declare exactly `size` bytes and carry a checksum.
-
-    Nothing is allocated before the declared size has been compared. Raises RecordError.
-    """
-    if not isinstance(frame, bytes):
-        raise RecordError(f"a column's plane is {type(frame).__name__}, not bytes")
-    decompressor: zstandard.ZstdDecompressor | None = getattr(_local, "decompressor", None)
-    if decompressor is None:
-        decompressor = _local.decompressor = zstandard.ZstdDecompressor()
-    try:
-        parameters = zstandard.get_frame_parameters(frame)
-        if parameters.content_size != size:
-            raise RecordError(f"a column's plane declares {parameters.content_size} bytes, not {size}")
-        if not parameters.has_checksum:
-            raise RecordError("a column's plane has no checksum")
-        return decompressor.decompress(frame, allow_extra_data=False)
-    except zstandard.ZstdError as error:
-        raise RecordError(f"a column's plane is not a whole zstd frame: {error}") from None
+# Measured on real labels: the most significant plane is worth a thorough search, the planes below it are
+# noise that no level shrinks. Long planes (label kind "full") would take a thorough search too long.
+_LEVEL_TOP = 12
+_LEVEL_NOISE = 1
+_LEVEL_LONG = 3
+_LONG = 1 << 16
 
 
 def encode_column(values: NDArray[Any]) -> list[bytes]:
-    """Unsigned integers of any shape, in C order, as planes; all-zero planes at the top are left out."""
+    """Unsigned integers of any shape, in C order, as planes; planes of zeros at the top are left out."""
     little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
-    planes = little.reshape(-1).view(np.uint8).reshape(little.size, little.itemsize)
-    if len(planes) > MAX_COLUMN_BYTES // little.itemsize:
+    if little.nbytes > MAX_COLUMN_BYTES:
         raise RecordError(f"a column of {little.nbytes} bytes is over the limit of {MAX_COLUMN_BYTES}")
-    used = np.flatnonzero(planes.any(axis=0))
-    count = int(used[-1]) + 1 if len(used) else 0
-    top = LEVEL_TOP if len(planes) <= LONG else LEVEL_LONG
+    if not little.size:
+        return []
+    planes = little.reshape(-1).view(np.uint8).reshape(little.size, little.itemsize)
+    count = (int(little.max()).bit_length() + 7) // 8
+    top = _LEVEL_TOP if little.size <= _LONG else _LEVEL_LONG
     return [
-        compress(np.ascontiguousarray(planes[:, i]).tobytes(), top if i == count - 1 else LEVEL_NOISE)
+        compress(np.ascontiguousarray(planes[:, i]).data, top if i == count - 1 else _LEVEL_NOISE)
         for i in range(count)
     ]
 
 
-def decode_column(planes: Any, itemsize: int, count: int) -> NDArray[Any]:
-    """The `count` numbers of a column as unsigned integers of `itemsize` (1, 2 or 4) bytes, [count]."""
-    if not isinstance(planes, list) or len(planes) > itemsize:
-        raise RecordError(f"a column is not a list of at most {itemsize} planes")
+def decode_column(planes: Any, shape: tuple[int, ...], at: Any = ..., itemsize: int = 0) -> NDArray[Any]:
+    """A column of `shape`, or its part [at], as unsigned integers, little-endian.
+
+    `itemsize` is that of the result and bounds the number of planes; 0 for the smallest of 1, 2, 4 that serves.
+    """
+    count = 1
+    for length in shape:
+        count *= length
+    most = itemsize or MAX_PLANES
+    if type(planes) is not list or len(planes) > most:
+        raise RecordError(f"a column is not a list of at most {most} planes")
+    itemsize = itemsize or (1, 1, 2, 4, 4)[len(planes)]
     if count * itemsize > MAX_COLUMN_BYTES:
         raise RecordError(f"a column of {count * itemsize} bytes is over the limit of {MAX_COLUMN_BYTES}")
-    if itemsize == 1 and planes:
-        return np.frombuffer(decompress(planes[0], count), np.uint8)
-    out = np.zeros((count, itemsize), np.uint8)
-    for i, plane in enumerate(planes):
-        out[:, i] = np.frombuffer(decompress(plane, count), np.uint8)
-    return out.reshape(-1).view(np.dtype(f"<u{itemsize}"))
+    parts = [
+        np.frombuffer(decompress(plane, count, RecordError), np.uint8).reshape(shape)[at] for plane in planes
+    ]
+    if itemsize == 1 and parts:
+        return parts[0]
+    if not parts:
+        parts = [np.zeros(shape, np.uint8)[at]]
+    out = np.zeros((*parts[0].shape, itemsize), np.uint8)
+    for i, part in enumerate(parts):
+        out[..., i] = part
+    return out.view(f"<u{itemsize}")[..., 0]
+
+
+def encode_ascending(classes: NDArray[np.int64]) -> list[bytes]:
+    """Ascending classes [n] as a column of the first one and then the steps."""
+    return encode_column(np.diff(classes, prepend=0).astype(np.uint32))
+
+
+def decode_ascending(planes: Any, count: int, num_classes: int) -> NDArray[np.int64]:
+    """Ascending classes, int64 [count]. Raises RecordError unless each is above the last, below num_classes."""
+    steps = decode_column(planes, (count,))
+    classes = steps.cumsum(dtype=np.int64)
+    if count and (classes[-1] >= num_classes or not steps[1:].all()):
+        raise RecordError(f"a list of classes does not ascend below {num_classes}")
+    return classes

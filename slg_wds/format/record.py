@@ -11,15 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError, UnsupportedFeatureError
-from slg_wds.format.columns import decode_column, encode_column
+from slg_wds.format.checks import check_boxes, check_distinct, check_falling, check_fields
+from slg_wds.format.columns import decode_ascending, decode_column, encode_ascending, encode_column
 from slg_wds.format.tail import Tail, build_tail
 from slg_wds.format.values import (
     CODINGS,
-    DTYPES,
     check_probabilities,
     decode_values,
     encode_values,
     quantise,
+    value_dtype,
 )
 
 __all__ = [
@@ -35,10 +36,6 @@ __all__ = [
 ]
 
 VERSION = 1
-MAX_TEXT_BYTES = 4096
-MAX_CROPS = 1 << 24
-MAX_CLASSES = 1 << 24
-MAX_SIDE = (1 << 31) - 1
 MAX_RECORD_BYTES = 1 << 30
 
 
@@ -46,11 +43,11 @@ MAX_RECORD_BYTES = 1 << 30
 class Record:
     """One image's labels.
 
-    key, path: text of 1 to 4096 bytes of UTF-8. target: 0 <= target, or None. size: (height, width) in pixels.
-    crops: int64 [M, 4], top, left, height, width, within the image. flips: bool [M].
-    index: int64 [M, k], classes of each crop, distinct, in falling order of probability; for full, 0 to C - 1.
-    value: float32 [M, k], their probabilities, never rising along a row (unless full); ones where coding is "none".
-    rule: the label set's default rule of recovery; not stored in the record.
+    key, path: text of 1 to 4096 bytes of UTF-8. target: a class, or None. size: (height, width) in pixels.
+    crops: int64 [M, 4] of top, left, height, width, within the image. flips: bool [M].
+    index: int64 [M, k], distinct classes of each crop, most probable first; for full, 0 to C - 1.
+    value: float32 [M, k], their probabilities, never rising along a row unless full; ones for coding "none".
+    rule: the default rule of recovery, which is the label set's; not stored in the record.
     """
 
     key: str
@@ -77,29 +74,33 @@ class Record:
 
     def distribution(self, num_classes: int | None = None, rule: str | None = None) -> NDArray[np.float32]:
         """The labels as distributions, float32 [M, C]; see slg_wds.labels.distribution."""
-        # By name: this layer knows nothing of the ones above, and only this convenience reaches up.
+        # By name: this layer knows nothing of those above; only this convenience reaches up.
         labels = importlib.import_module("slg_wds.labels")
-        return cast("NDArray[np.float32]", labels.distribution(self, num_classes, rule or self.rule))
+        return cast("NDArray[np.float32]", labels.distribution(self, num_classes, rule))
 
 
 def encode_record(record: Record) -> bytes:
-    """The bytes of one record. Raises RecordError for labels that the format cannot hold, naming the key."""
+    """The bytes of one record. Raises RecordError for labels that the format cannot hold."""
     try:
-        _check_record(record)
-        fields = _scalars(record)
-        fields["columns"] = _columns(record, fields)
+        _check_arrays(record)
+        fields, columns = _fields(record), _columns(record)
+        if not record.full:
+            palette, codes = _palette(record.index, record.num_classes)
+            fields["num_palette"] = len(palette)
+            columns |= {"palette": encode_ascending(palette), "codes": encode_column(codes)}
+        check_fields(fields)
     except RecordError as error:
         raise error.located(key=record.key) from None
-    return cast(bytes, msgpack.packb(fields, use_single_float=True))
+    return msgpack.packb({**fields, "columns": columns}, use_single_float=True)
 
 
-def _scalars(record: Record) -> dict[str, Any]:
+def _fields(record: Record) -> dict[str, Any]:
     tail = record.tail
     return {
         "version": VERSION,
         "key": record.key,
         "path": record.path,
-        "target": record.target,
+        "target": None if record.target is None else int(record.target),
         "height": int(record.size[0]),
         "width": int(record.size[1]),
         "num_crops": record.num_crops,
@@ -109,126 +110,62 @@ def _scalars(record: Record) -> dict[str, Any]:
         "full": record.full,
         "num_palette": 0,
         "num_tail": len(tail.classes) if tail else 0,
-        "tail_scale": tail.scale if tail else 0.0,
-        "tail_rest": tail.rest if tail else 0.0,
+        "tail_scale": float(tail.scale) if tail else 0.0,
+        "tail_rest": float(tail.rest) if tail else 0.0,
     }
 
 
-def _columns(record: Record, fields: dict[str, Any]) -> dict[str, list[bytes]]:
+def _columns(record: Record) -> dict[str, list[bytes]]:
     columns = {
         "boxes": encode_column(record.crops.T.astype(np.uint32)),
         "flips": encode_column(np.packbits(record.flips, bitorder="little")),
     }
-    if not record.full:
-        palette, codes = _palette(record.index, record.num_classes)
-        fields["num_palette"] = len(palette)
-        columns["palette"] = encode_column(_differences(palette.astype(np.uint32)))
-        columns["codes"] = encode_column(codes)
     if record.coding != "none":
-        columns["values"] = encode_column(_stored_values(record))
+        stored = encode_values(record.value, record.coding)
+        bits = stored.view(f"<u{stored.itemsize}")
+        columns["values"] = encode_column(bits if record.full else _steps(bits))
     if record.tail:
-        columns["tail_classes"] = encode_column(_differences(record.tail.classes.astype(np.uint32)))
+        columns["tail_classes"] = encode_ascending(record.tail.classes)
         columns["tail_codes"] = encode_column(record.tail.codes)
     return columns
 
 
+def _steps(bits: NDArray[Any]) -> NDArray[Any]:
+    """[M, k]: the first number of a row, then each one's difference to the one before, modulo 2**bits."""
+    steps = bits.copy()
+    steps[:, 1:] -= bits[:, :-1]
+    return steps
+
+
 def _palette(index: NDArray[np.int64], num_classes: int) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
-    """The distinct classes ascending, and each entry's position among them [M, k]."""
+    """The distinct classes ascending [P], and the position of each entry of [M, k] among them."""
     if num_classes <= 8 * index.size:
         seen = np.zeros(num_classes, bool)
         seen[index] = True
-        position = np.cumsum(seen, dtype=np.uint32) - np.uint32(1)
-        return np.flatnonzero(seen), position[index]
+        return np.flatnonzero(seen), (seen.cumsum(dtype=np.uint32) - np.uint32(1))[index]
     palette, codes = np.unique(index, return_inverse=True)
     return palette, codes.reshape(index.shape).astype(np.uint32)
 
 
-def _stored_values(record: Record) -> NDArray[Any]:
-    stored = encode_values(record.value, record.coding)
-    bits = stored.view(np.dtype(f"<u{stored.itemsize}"))
-    return bits if record.full else _differences(bits)
-
-
-def _differences(values: NDArray[Any]) -> NDArray[Any]:
-    """Along the last axis: the first number, then each one's difference to the one before, modulo 2**bits."""
-    out = values.copy()
-    out[..., 1:] -= values[..., :-1]
-    return out
-
-
-def _check_record(record: Record) -> None:
-    _check_text("key", record.key)
-    _check_text("path", record.path)
-    M, k = record.index.shape if record.index.ndim == 2 else (-1, -1)
+def _check_arrays(record: Record) -> None:
+    if record.index.ndim != 2:
+        raise RecordError(f"indices of shape {record.index.shape} are not [M, k]")
+    M, k = record.index.shape
     shapes = (record.crops.shape, record.flips.shape, record.value.shape)
     if shapes != ((M, 4), (M,), (M, k)):
-        raise RecordError(
-            f"boxes, flips and values of shapes {shapes} do not go with indices {record.index.shape}"
-        )
-    _check_scalars(_scalars(record))
-    _check_boxes(record.crops, record.size)
+        raise RecordError(f"boxes, flips and values of shapes {shapes} do not go with indices [{M}, {k}]")
+    kinds = record.crops.dtype.kind + record.flips.dtype.kind + record.index.dtype.kind
+    if kinds.replace("u", "i") != "ibi":
+        raise RecordError("boxes and indices are not whole numbers, or flips are not bool")
+    check_boxes(record.crops, record.size)
     if record.full:
+        if (record.index != np.arange(k)).any():
+            raise RecordError("full labels are not in class order")
         return
     if record.index.size and not (record.index.min() >= 0 and record.index.max() < record.num_classes):
-        raise RecordError(f"class indices are not within [0, {record.num_classes})")
-    _check_distinct(record.index)
-    value = check_probabilities(record.value)
-    if (value[:, 1:] > value[:, :-1]).any():
-        raise RecordError("probabilities rise within a crop's top-k")
-
-
-def _check_text(name: str, text: Any) -> None:
-    try:
-        size = len(text.encode("utf-8")) if isinstance(text, str) else 0
-    except UnicodeEncodeError:
-        raise RecordError(f"the {name} is not UTF-8") from None
-    if not 0 < size <= MAX_TEXT_BYTES:
-        raise RecordError(f"the {name} is not text of 1 to {MAX_TEXT_BYTES} bytes")
-
-
-_RANGES = {
-    "height": (1, MAX_SIDE),
-    "width": (1, MAX_SIDE),
-    "num_crops": (0, MAX_CROPS),
-    "k": (1, MAX_CLASSES),
-    "num_classes": (1, MAX_CLASSES),
-    "num_palette": (0, MAX_CLASSES),
-    "num_tail": (0, MAX_CLASSES),
-}
-
-
-def _check_scalars(fields: dict[str, Any]) -> None:
-    for name, (low, high) in _RANGES.items():
-        number = fields.get(name)
-        if type(number) is not int or not low <= number <= high:
-            raise RecordError(f"{name} is {number!r}, not a whole number from {low} to {high}")
-    target = fields.get("target")
-    if target is not None and (type(target) is not int or not 0 <= target < 1 << 31):
-        raise RecordError(f"target is {target!r}, neither a class nor nil")
-    k, classes, coding, full = (fields.get(name) for name in ("k", "num_classes", "coding", "full"))
-    if not isinstance(coding, str) or coding not in CODINGS or type(full) is not bool:
-        raise RecordError(f"coding {coding!r} with full {full!r} is unknown")
-    if full and (k != classes or coding == "none"):
-        raise RecordError(f"full labels hold a value of every class, not {k} of {classes} as {coding!r}")
-    if coding == "none" and k != 1:
-        raise RecordError(f"labels without values hold one class, not {k}")
-    if k > classes or fields["num_tail"] > classes - k or fields["num_palette"] > classes:
-        raise RecordError(f"k {k} and tail {fields['num_tail']} do not fit in {classes} classes")
-    for name in ("tail_scale", "tail_rest"):
-        if type(fields.get(name)) is not float or not 0.0 <= fields[name] < float("inf"):
-            raise RecordError(f"{name} is {fields.get(name)!r}, not a finite number")
-
-
-def _check_boxes(boxes: NDArray[np.int64], size: tuple[int, int]) -> None:
-    corner, extent = boxes[:, :2], boxes[:, 2:]
-    if len(boxes) and ((corner < 0) | (extent < 1) | (extent > np.array(size) - corner)).any():
-        raise RecordError(f"a box is not within the image of {size[0]} x {size[1]}")
-
-
-def _check_distinct(index: NDArray[Any]) -> None:
-    ordered = np.sort(index, axis=1)
-    if (ordered[:, 1:] == ordered[:, :-1]).any():
-        raise RecordError("a class occurs twice within a crop's top-k")
+        raise RecordError(f"classes are not within the {record.num_classes}")
+    check_distinct(record.index)
+    check_falling(check_probabilities(record.value))
 
 
 def decode_record(
@@ -239,15 +176,15 @@ def decode_record(
     shard: str | None = None,
     key: str | None = None,
 ) -> Record:
-    """One record from its bytes; with `rows` (crop numbers, int [R]) only those crops, checked alone.
+    """One record from its bytes; with `rows` (numbers of crops, int [R]) only those crops, checked alone.
 
-    Raises RecordError for every malformation and UnsupportedFeatureError for a newer version; url, shard and key
-    are what their messages name.
+    Raises RecordError for every malformation, UnsupportedFeatureError for another version; url, shard and key
+    are for their messages.
     """
     try:
         fields = _unpack(data)
         key = key or fields["key"]
-        return _decode(fields, None if rows is None else np.asarray(rows, np.int64))
+        return _decode(fields, _row_numbers(rows, fields["num_crops"]))
     except (RecordError, UnsupportedFeatureError) as error:
         raise error.located(url=url, shard=shard, key=key) from None
 
@@ -259,40 +196,41 @@ def _unpack(data: bytes | memoryview) -> dict[str, Any]:
         fields = msgpack.unpackb(data, max_array_len=64, max_map_len=256, max_ext_len=0)
     except Exception as error:  # msgpack raises many kinds for bytes that are not msgpack
         raise RecordError(f"the record is not msgpack: {type(error).__name__} {error}") from None
-    if not isinstance(fields, dict) or type(fields.get("version")) is not int:
+    if type(fields) is not dict or type(fields.get("version")) is not int:
         raise RecordError("the record is not a map with a version")
     if fields["version"] != VERSION:
         raise UnsupportedFeatureError(
             f"the record's version is {fields['version']}, this reader knows {VERSION}", hint="update slg-wds"
         )
-    _check_text("key", fields.get("key"))
-    _check_text("path", fields.get("path"))
-    _check_scalars(fields)
-    if not isinstance(fields.get("columns"), dict):
+    check_fields(fields)
+    if type(fields.get("columns")) is not dict:
         raise RecordError("the record has no map of columns")
     return fields
 
 
-def _decode(fields: dict[str, Any], rows: NDArray[np.int64] | None) -> Record:
-    M, k, columns = fields["num_crops"], fields["k"], fields["columns"]
-    if rows is not None and len(rows) and not (rows.min() >= 0 and rows.max() < M):
-        raise RecordError(f"crops asked for are not within the record's {M}")
-    at = slice(None) if rows is None else rows
+def _row_numbers(rows: Any, num_crops: int) -> Any:
+    if rows is None:
+        return slice(None)
+    numbers = np.asarray(rows, np.int64)
+    if numbers.ndim != 1 or (len(numbers) and not (numbers.min() >= 0 and numbers.max() < num_crops)):
+        raise RecordError(f"the crops asked for are not among the record's {num_crops}")
+    return numbers
+
+
+def _decode(fields: dict[str, Any], at: Any) -> Record:
+    M, columns = fields["num_crops"], fields["columns"]
     size = (fields["height"], fields["width"])
-    wide = 2 if max(size) < 1 << 16 else 4
-    boxes = decode_column(columns.get("boxes"), wide, 4 * M).reshape(4, M)[:, at].T.astype(np.int64)
-    _check_boxes(boxes, size)
-    bits = decode_column(columns.get("flips"), 1, (M + 7) // 8)
-    flips = np.unpackbits(bits, count=M, bitorder="little").view(np.bool_)[at]
-    index = _decode_index(fields, at, len(boxes))
+    boxes = decode_column(columns.get("boxes"), (4, M), (slice(None), at)).T.astype(np.int64, order="C")
+    check_boxes(boxes, size)
+    bits = decode_column(columns.get("flips"), ((M + 7) // 8,), itemsize=1)
     return Record(
         key=fields["key"],
         path=fields["path"],
         target=fields["target"],
         size=size,
         crops=boxes,
-        flips=flips,
-        index=index,
+        flips=np.unpackbits(bits, count=M, bitorder="little").view(np.bool_)[at],
+        index=_decode_index(fields, at, len(boxes)),
         value=_decode_value(fields, at, len(boxes)),
         tail=_decode_tail(fields),
         coding=fields["coding"],
@@ -302,44 +240,34 @@ def _decode(fields: dict[str, Any], rows: NDArray[np.int64] | None) -> Record:
 
 
 def _decode_index(fields: dict[str, Any], at: Any, count: int) -> NDArray[np.int64]:
-    M, k, classes = fields["num_crops"], fields["k"], fields["num_classes"]
+    M, k, classes, columns = fields["num_crops"], fields["k"], fields["num_classes"], fields["columns"]
     if fields["full"]:
         return np.broadcast_to(np.arange(classes), (count, classes))
-    palette = _ascending(fields["columns"].get("palette"), fields["num_palette"], classes)
-    wide = 1 if len(palette) <= 1 << 8 else 2 if len(palette) <= 1 << 16 else 4
-    codes = decode_column(fields["columns"].get("codes"), wide, M * k).reshape(M, k)[at]
+    palette = decode_ascending(columns.get("palette"), fields["num_palette"], classes)
+    codes = decode_column(columns.get("codes"), (M, k), at)
     if codes.size and codes.max() >= len(palette):
         raise RecordError(f"a code is outside the palette of {len(palette)} classes")
-    _check_distinct(codes)
-    return palette[codes]
-
-
-def _ascending(planes: Any, count: int, classes: int) -> NDArray[np.int64]:
-    steps = decode_column(planes, 2 if classes <= 1 << 16 else 4, count)
-    out = np.cumsum(steps, dtype=np.int64)
-    if count and (out[-1] >= classes or (count > 1 and steps[1:].min() < 1)):
-        raise RecordError(f"a list of classes does not ascend within {classes}")
-    return out
+    check_distinct(codes)
+    return palette.take(codes)
 
 
 def _decode_value(fields: dict[str, Any], at: Any, count: int) -> NDArray[np.float32]:
     M, k, coding = fields["num_crops"], fields["k"], fields["coding"]
     if coding == "none":
         return np.ones((count, k), np.float32)
-    kind = DTYPES[coding]
-    bits = decode_column(fields["columns"].get("values"), kind.itemsize, M * k).reshape(M, k)[at]
-    if not fields["full"]:
-        bits = np.cumsum(bits, axis=1, dtype=bits.dtype)
-    value = decode_values(bits.view(kind), coding)
-    if not fields["full"] and k > 1 and (value[:, 1:] > value[:, :-1]).any():
-        raise RecordError("probabilities rise within a crop's top-k")
+    dtype = value_dtype(coding)
+    bits = decode_column(fields["columns"].get("values"), (M, k), at, dtype.itemsize)
+    if fields["full"]:
+        return decode_values(bits.view(dtype), coding)
+    value = decode_values(bits.cumsum(axis=1, dtype=bits.dtype).view(dtype), coding)
+    check_falling(value)
     return value
 
 
 def _decode_tail(fields: dict[str, Any]) -> Tail | None:
-    if not fields["num_tail"]:
+    count, columns = fields["num_tail"], fields["columns"]
+    if not count:
         return None
-    columns, count = fields["columns"], fields["num_tail"]
-    classes = _ascending(columns.get("tail_classes"), count, fields["num_classes"])
-    codes = decode_column(columns.get("tail_codes"), 1, count)
+    classes = decode_ascending(columns.get("tail_classes"), count, fields["num_classes"])
+    codes = decode_column(columns.get("tail_codes"), (count,), itemsize=1)
     return Tail(classes, codes, fields["tail_scale"], fields["tail_rest"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from slg_wds.crops import cut
 from slg_wds.labelling.prepare import Item, LeftOut, Prepared, ShardEnd
+from slg_wds.window import window
 
 if TYPE_CHECKING:
     import torch
@@ -126,17 +126,9 @@ def _add(batch: Batch, image: Prepared, first: int, buffers: Buffers, pool: Thre
 
 def ahead(batches: Iterator[Batch], count: int) -> Iterator[Batch]:
     """Yield the batches with `count` more of them always begun, each waited for until it is cut."""
-    window: deque[Batch] = deque()
-    for batch in batches:
-        window.append(batch)
-        if len(window) > count:
-            ready = window.popleft()
-            ready.wait()
-            yield ready
-    while window:
-        ready = window.popleft()
-        ready.wait()
-        yield ready
+    for batch in window(batches, count):
+        batch.wait()
+        yield batch
 
 
 def batches_ahead(buffers: Buffers, workers: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from slg_wds.errors import TeacherOutputError
 from slg_wds.labelling.batches import Batch, Buffers
 from slg_wds.labels import LabelType, outside_sum, topk
+from slg_wds.window import window
 
 if TYPE_CHECKING:
     import torch
@@ -47,26 +48,22 @@ class Forward:
 
     def label_all(self, batches: Iterable[Batch]) -> Iterator[Labelled]:
         """Yield the labels of each batch, in order."""
-        flying: deque[tuple[Batch, _Outputs]] = deque()
-        for batch in batches:
-            flying.append((batch, self._launch(batch)))
-            while len(flying) > self._depth:
-                yield self._land(*flying.popleft())
-        while flying:
-            yield self._land(*flying.popleft())
+        launched = ((batch, self._launch(batch)) for batch in batches)
+        for batch, outputs in window(launched, self._depth):
+            yield self._land(batch, outputs)
 
     def _launch(self, batch: Batch) -> _Outputs:
         import torch
 
         if not batch.spans:
-            return _Outputs(None, None, None, None, None)
+            return _Outputs()
         with torch.inference_mode():
             inputs = [tensor.to(self.device, non_blocking=True) for tensor in batch.inputs]
             probs_NC = self.teacher.probabilities(inputs)[: batch.filled]
             finite = torch.isfinite(probs_NC).all()
             if self.label.kind == "full":
                 return self._outputs(finite, None, probs_NC, None)
-            index_Nk, value_Nk = topk(probs_NC, self.label.columns(probs_NC.shape[1]))
+            index_Nk, value_Nk = topk(probs_NC, self.label.stored_k(probs_NC.shape[1]))
             outside = None
             if self.with_tail:
                 segments = [(span.start, span.start + span.count) for span in batch.spans]
@@ -81,15 +78,16 @@ class Forward:
         outside: torch.Tensor | None,
     ) -> _Outputs:
         if self.device.type != "cuda":
-            return _Outputs(finite, index, value, outside, None)
+            return _Outputs(finite, index, value, outside)
         import torch
 
-        host = [
-            None if t is None else t.to("cpu", non_blocking=True) for t in (finite, index, value, outside)
-        ]
-        event = torch.cuda.Event()
+        def to_host(tensor: torch.Tensor | None) -> torch.Tensor | None:
+            return None if tensor is None else tensor.to("cpu", non_blocking=True)
+
+        host = _Outputs(to_host(finite), to_host(index), to_host(value), to_host(outside))
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
-        return _Outputs(*host, event)
+        return dataclasses.replace(host, event=event)
 
     def _land(self, batch: Batch, outputs: _Outputs) -> Labelled:
         if outputs.event is not None:
@@ -113,8 +111,8 @@ class Forward:
 
 @dataclass(frozen=True)
 class _Outputs:
-    finite: torch.Tensor | None
-    index: torch.Tensor | None
-    value: torch.Tensor | None
-    outside: torch.Tensor | None
-    event: torch.cuda.Event | None
+    finite: torch.Tensor | None = None
+    index: torch.Tensor | None = None
+    value: torch.Tensor | None = None
+    outside: torch.Tensor | None = None
+    event: torch.cuda.Event | None = None

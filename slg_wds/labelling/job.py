@@ -40,6 +40,11 @@ class Recipe:
     max_pixels: int = 178_956_970
     on_error: Literal["fail", "skip"] = "fail"
 
+    @property
+    def writes_tail(self) -> bool:
+        """Whether records get a shared tail: hard has no values to go with one, full needs none."""
+        return self.tail_classes > 0 and self.label.kind not in ("hard", "full")
+
 
 @dataclass
 class Job:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from slg_wds.crops import Boxes, Flips
 from slg_wds.errors import ImageError, ReferenceSetError
 from slg_wds.images import decode, reencode
 from slg_wds.labelling.job import Job
+from slg_wds.window import window
 
 if TYPE_CHECKING:
     import torch
@@ -82,13 +82,8 @@ def prepared_images(job: Job, shards: Iterable[int], pool: ThreadPoolExecutor) -
 
     A shard is taken from `shards` only when the window reaches it; its ShardEnd follows its last image.
     """
-    window: deque[Future[Prepared | LeftOut] | ShardEnd] = deque()
-    for task in _tasks(job, shards, pool):
-        window.append(task)
-        while len(window) > job.ahead:
-            yield _finished(window.popleft())
-    while window:
-        yield _finished(window.popleft())
+    for task in window(_tasks(job, shards, pool), job.ahead):
+        yield task if isinstance(task, ShardEnd) else task.result()
 
 
 def _tasks(
@@ -101,7 +96,3 @@ def _tasks(
         for number in range(samples.start, samples.stop):
             yield pool.submit(prepare, job, number, read)
         yield ShardEnd(shard)
-
-
-def _finished(task: Future[Prepared | LeftOut] | ShardEnd) -> Item:
-    return task if isinstance(task, ShardEnd) else task.result()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,7 +13,7 @@ from typing import Protocol
 from slg_wds.errors import UsageError
 from slg_wds.format.shard import ShardHeader, encode_shard
 from slg_wds.labelling.batches import Buffers, ahead, batches_ahead, full_batches
-from slg_wds.labelling.forward import Forward
+from slg_wds.labelling.forward import Forward, Labelled
 from slg_wds.labelling.job import Job
 from slg_wds.labelling.prepare import prepared_images
 from slg_wds.labelling.shards import FinishedShard, Tally, finished_shards
@@ -98,8 +98,7 @@ def work(job: Job, rank: Rank | None, watcher: Watcher) -> Tally:
     total = Tally()
     recipe = job.recipe
     buffers = Buffers(job.teacher.inputs, recipe.num_seg, pinned=job.device.type == "cuda")
-    with_tail = recipe.tail_classes > 0 and recipe.label.kind not in ("hard", "full")
-    forward = Forward(job.teacher, recipe.label, with_tail, job.device, buffers)
+    forward = Forward(job.teacher, recipe.label, recipe.writes_tail, job.device, buffers)
     pool = ThreadPoolExecutor(job.workers, "slg-image", initializer=torch.set_num_threads, initargs=(1,))
     publisher = ThreadPoolExecutor(1, "slg-commit")
     pool.submit(int).result()  # start a worker first: set_num_threads also moves the default of later threads
@@ -120,7 +119,7 @@ def work(job: Job, rank: Rank | None, watcher: Watcher) -> Tally:
     return total
 
 
-def _counted(labelled, watcher):  # type: ignore[no-untyped-def]
+def _counted(labelled: Iterable[Labelled], watcher: Watcher) -> Iterator[Labelled]:
     for batch in labelled:
         watcher.crops(batch.batch.filled)
         yield batch

@@ -1,68 +1,74 @@
-"""Which rule of recovery the stored columns of labels can give."""
+"""Which rules of recovery the stored columns of labels can give."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass
 
 from slg_wds.errors import RuleError
 from slg_wds.labels.types import LabelType, parse_label_type
 
-# Below 4 crops num_crops // 4 leaves a tail without classes, which is stored as none at all.
-_MIN_CROPS_FOR_TAIL = 4
 
+@dataclass(frozen=True)
+class Stored:
+    """What is stored of each distribution.
 
-class Shape(Protocol):
-    """The part of a tail that recovery reads: see slg_wds.format.record.Tail."""
-
-    @property
-    def classes(self) -> NDArray[np.int64]: ...
-    @property
-    def probs(self) -> NDArray[np.float32]: ...
-    @property
-    def rest(self) -> float: ...
-
-
-class Columns(Protocol):
-    """The part of a record that recovery reads: see slg_wds.format.record.Record."""
-
-    @property
-    def index(self) -> NDArray[np.int64]: ...
-    @property
-    def value(self) -> NDArray[np.float32]: ...
-    @property
-    def tail(self) -> Any: ...  # Shape | None; a protocol's own union defeats mypy's check of dataclasses
-    @property
-    def coding(self) -> str: ...
-    @property
-    def full(self) -> bool: ...
-    @property
-    def num_classes(self) -> int: ...
-
-
-def default_rule(*, full: bool, coding: str, tail: bool) -> LabelType:
-    """The rule by which columns are read when nobody asked for one; its k is None: the stored one."""
-    if full:
-        return LabelType("full")
-    if coding == "none":
-        return LabelType("hard")
-    return LabelType("marginal_smoothing")
-
-
-def resolve_rule(
-    rule: str | LabelType,
-    *,
-    k: int,
-    num_classes: int,
-    full: bool = False,
-    coding: str = "float32",
-    tail: bool,
-) -> LabelType:
-    """The rule with its k filled in (for hard and smoothing too: 1; for full: num_classes).
-
-    k: classes stored per crop, 1 to num_classes. tail: whether a shared tail is stored.
-    Raises UsageError for a name that is no rule, RuleError, saying what can be given, for one that the columns
-    cannot give.
+    k: classes per crop, 1 to num_classes (num_classes for full). full: every probability, in class order.
+    values: whether probabilities are stored (not for the type hard). tail: whether a shared tail is.
     """
+
+    k: int
+    num_classes: int
+    full: bool = False
+    values: bool = True
+    tail: bool = False
+
+    def default(self) -> LabelType:
+        """The rule that uses all that is stored."""
+        if self.full:
+            return LabelType("full")
+        if not self.values:
+            return LabelType("hard")
+        return LabelType("shared_tail" if self.tail else "marginal_smoothing", self.k)
+
+    def resolve(self, rule: str | LabelType | None) -> LabelType:
+        """The rule with its k filled in where it means "the k that is stored"; None is the default.
+
+        Raises UsageError for an unknown name, RuleError, saying what can be given, for what cannot be.
+        """
+        asked = self.default() if rule is None else parse_label_type(rule) if isinstance(rule, str) else rule
+        if lack := self._lack(asked):
+            raise RuleError(f"rule {asked} {lack}", hint=f"these labels can give {self.can_give()}")
+        if asked.kind in ("marginal_smoothing", "marginal_renorm") and asked.k is None:
+            return LabelType(asked.kind, self.k)
+        return asked
+
+    def can_give(self) -> str:
+        """The rules that `resolve` takes, in words."""
+        if not self.values:
+            return "hard"
+        upto = "_k1" if self.k == 1 else f"_k1 to _k{self.k}"
+        names = ["hard", "smoothing", f"marginal_smoothing{upto}", f"marginal_renorm{upto}"]
+        if self.full:
+            names.append("full")
+        elif self.tail:
+            names.append(f"shared_tail_k{self.k}")
+        return ", ".join(names)
+
+    def _lack(self, rule: LabelType) -> str | None:
+        if rule.kind == "hard":
+            return None
+        if not self.values:
+            return "needs probabilities, and only the top class is stored"
+        if rule.kind == "full":
+            return None if self.full else f"needs all {self.num_classes} probabilities, and {self.k} are stored"
+        if rule.k is not None and rule.k > self.k:
+            return f"needs {rule.k} classes per crop, and {self.k} are stored"
+        if rule.kind == "shared_tail":
+            return self._lack_of_tail(rule)
+        return None
+
+    def _lack_of_tail(self, rule: LabelType) -> str | None:
+        if self.full or not self.tail:
+            return "needs a shared tail, and none is stored"
+        # The tail is what lies outside *these* k: with fewer the classes between would be missing from it.
+        return None if rule.k == self.k else f"needs the shared tail of {rule.k} classes, stored is that of {self.k}"

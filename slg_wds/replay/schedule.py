@@ -1,6 +1,6 @@
 """Which crops of an image are replayed in which epoch: a pure function of seed, key and epoch; no IO.
 
-An image with M crops, c of them an epoch, has one endless sequence, and epoch e takes places e*c .. e*c + c - 1.
+An image with M crops, c of them an epoch, has one endless sequence; epoch e takes places e*c to e*c + c - 1.
 The sequence is made of rounds of M places, and every round is a permutation of all M crops: none comes again
 before all have come, and what an epoch leaves of a round begins the next epoch.
 

@@ -18,7 +18,7 @@ from slg_wds.errors import (
 )
 
 # obstore tells most failures by their text alone: the status, and the XML body if there is one.
-_STATUS = re.compile(r"non-2xx status code: (\d{3})")
+_STATUS = re.compile(r"non-2xx status code: (\d{3}[\w ]*)")
 _CODE = re.compile(r"<Code>([^<]*)</Code>|\(code: (\w+)\)")
 _SAID = re.compile(r"<Message>([^<]*)</Message>")
 _STORE_NAME = re.compile(r"^(Generic [\w ]+ error: )+")
@@ -29,8 +29,8 @@ _CREDENTIALS = re.compile(
     r"|[Tt]oken request|redential"
 )
 _NO_CREDENTIALS_HINT = (
-    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or what your store needs), "
-    "or the store option skip_signature=true for public data"
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or what your store needs), or the store option "
+    "skip_signature=true for public data"
 )
 
 
@@ -96,7 +96,7 @@ def answered(error: BaseException | None) -> bool:
 
 def _answer(text: str) -> tuple[int | None, str | None]:
     status, code = _STATUS.search(text), _CODE.search(text)
-    return int(status[1]) if status else None, (code[1] or code[2]) if code else None
+    return int(status[1][:3]) if status else None, (code[1] or code[2]) if code else None
 
 
 def _said(text: str) -> str:
@@ -104,5 +104,7 @@ def _said(text: str) -> str:
     _, code = _answer(text)
     if code and (message := _SAID.search(text)):
         return f"{code}: {message[1]}"
+    if status := _STATUS.search(text):
+        return f"HTTP status {status[1]}"
     line = _STORE_NAME.sub("", text.partition("\n")[0])
     return _QUERY.sub("?...", line).strip()

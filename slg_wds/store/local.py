@@ -7,7 +7,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from slg_wds.errors import (
@@ -156,7 +156,7 @@ def _temporary(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-def _write(path: Path, parts: list[memoryview]) -> None:
+def _write(path: Path, parts: Sequence[memoryview]) -> None:
     """Make a new file of these bytes and have them on the disk."""
     with open(path, "xb", buffering=0) as file:
         for part in parts:

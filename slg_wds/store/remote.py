@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from slg_wds.errors import (
@@ -41,7 +41,7 @@ from slg_wds.store.client import (
     writing,
 )
 from slg_wds.store.faults import answered, translated
-from slg_wds.store.urls import join
+from slg_wds.store.urls import join_unchecked
 
 Result = TypeVar("Result")
 _PAUSES = (0.2, 1.0, 5.0)  # seconds between attempts of our own, beside obstore's
@@ -91,12 +91,13 @@ class RemoteStore(Store):
         """See Store. One conditional put, never in parts.
 
         When the answer to a put that succeeded is lost, the next try finds our own object and returns False:
-        no store tells whose it is. What is published under one name is the same whoever makes it, so the caller
-        loses nothing but the credit.
+        no store tells whose it is. What is published under one name is the same whoever makes it, so nothing
+        but the credit is lost.
         """
         self._refuse_http("take new objects")
         check_name(name)
         parts = buffers(data)
+        self._client(READING)  # makes contact, whose failure is not to be waited for
         return self._patiently(lambda: self._put(name, parts))
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
@@ -138,7 +139,7 @@ class RemoteStore(Store):
                 self._delete(probe)
 
     def url_of(self, name: str) -> str:
-        return join(self.url, name)
+        return join_unchecked(self.url, name)
 
     def _get(self, name: str, options: Any, expected: Callable[[int, str], int]) -> bytes:
         """Return a body of exactly the bytes that `expected(bytes of the object, url)` says, or raise."""
@@ -158,7 +159,7 @@ class RemoteStore(Store):
 
         return self._patiently(attempt)
 
-    def _put(self, name: str, parts: list[memoryview]) -> bool:
+    def _put(self, name: str, parts: Sequence[memoryview]) -> bool:
         import obstore
 
         url = self.url_of(name)

@@ -51,7 +51,10 @@ def path_of(url: str) -> Path:
 
 def join(url: str, name: str) -> str:
     """Return the URL of the object `name` in the store at `url`, percent-encoded for http(s) and file."""
-    check_name(name)
+    return join_unchecked(url, check_name(name))
+
+
+def join_unchecked(url: str, name: str) -> str:
     return f"{url.rstrip('/')}/{quote(name) if _is_encoded(url) else name}"
 
 

@@ -1,0 +1,113 @@
+"""`slg-wds evaluate`: is the teacher as accurate as it should be, under its own evaluation transform?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from slg_wds.config import EvaluateConfig, cores
+from slg_wds.errors import NoTargetsError
+from slg_wds.window import window
+
+if TYPE_CHECKING:
+    import torch
+
+    from slg_wds.format.manifest import Plan
+    from slg_wds.images import ImageSource
+    from slg_wds.teachers import Accuracy, Ensemble
+
+BATCH = 50  # images in one forward
+
+
+def evaluate(config: EvaluateConfig) -> Accuracy:
+    """Measure a teacher's accuracy on DATA/val (or --split, or DATA itself where it has no val folder).
+
+    Raises SlgWdsError; NoTargetsError without class folders or where their classes in the teacher are unknown.
+    """
+    import torch
+
+    from slg_wds.generating import load_teachers
+    from slg_wds.images import open_source
+    from slg_wds.targets import resolve_targets
+    from slg_wds.teachers import evaluate as measure
+
+    config.check()
+    source = open_source(
+        config.data,
+        split=config.split,
+        default_split="val",
+        store_options=config.store_options,
+        need_targets=True,
+    )
+    teacher = load_teachers(config, source.classes)
+    targets = resolve_targets(config, source.classes, teacher.full_classes, teacher.class_subset)
+    if source.classes is not None and not targets.comparable:
+        raise NoTargetsError(
+            f"the {len(source.classes)} class folders are not the teacher's {teacher.full_classes} classes",
+            hint="name them by WordNet ids or give --class-map",
+            url=config.data,
+        )
+    plan = source.plan(0, 1 << 20, target_of=targets.of_class)
+    with ThreadPoolExecutor(config.num_workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        pool.submit(int).result()
+        torch.set_num_threads(config.threads_per_forward or cores())
+        return measure(teacher, _batches(config, source, plan, teacher, pool))
+
+
+def _batches(
+    config: EvaluateConfig, source: ImageSource, plan: Plan, teacher: Ensemble, pool: ThreadPoolExecutor
+) -> Iterator[tuple[list[torch.Tensor], torch.Tensor]]:
+    """Yield (a uint8 batch [N, 3, S, S] for each of the teacher's evaluation inputs, targets int64 [N])."""
+
+    from slg_wds.images import decode
+    from slg_wds.teachers import eval_transform
+
+    def load(number: int, read: Callable[[int], bytes]) -> list[torch.Tensor]:
+        pixels = decode(read(number), max_pixels=config.max_pixels, path=plan.paths[number])
+        return [eval_transform(pixels, preprocessing) for preprocessing in teacher.preprocessings]
+
+    def submitted() -> Iterator[tuple[int, Future[list[torch.Tensor]]]]:
+        for shard in range(plan.num_shards):
+            part, read = plan.shard(shard), source.reader(plan, shard)
+            for number in range(part.start, part.stop):
+                yield int(plan.targets[number]), pool.submit(load, number, read)
+
+    rows: list[tuple[int, list[torch.Tensor]]] = []
+    for target, image in window(submitted(), BATCH + config.batch_size):
+        rows.append((target, image.result()))
+        if len(rows) == BATCH:
+            yield _stacked(rows)
+            rows = []
+    if rows:
+        yield _stacked(rows)
+
+
+def _stacked(rows: list[tuple[int, list[torch.Tensor]]]) -> tuple[list[torch.Tensor], torch.Tensor]:
+    import torch
+
+    inputs = [torch.stack(images) for images in zip(*(images for _, images in rows), strict=True)]
+    return inputs, torch.tensor([target for target, _ in rows])
+
+
+def main(config: EvaluateConfig) -> int:
+    """The body of the command: a line of figures on stdout."""
+    accuracy = evaluate(config)
+    if config.json:
+        print(
+            json.dumps(
+                {
+                    "top1": accuracy.top1,
+                    "top5": accuracy.top5,
+                    "loss": accuracy.loss,
+                    "images": accuracy.count,
+                }
+            )
+        )
+    else:
+        print(
+            f"{config.arch} on {accuracy.count:,} images of {config.data}: "
+            f"top-1 {accuracy.top1:.2%}, top-5 {accuracy.top5:.2%}, loss {accuracy.loss:.4f}"
+        )
+    return 0

@@ -1,0 +1,135 @@
+"""A folder of images, of class folders or flat, as torchvision's ImageFolder sees it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+
+from slg_wds.errors import ImageSourceError, NoImagesError, NoTargetsError
+from slg_wds.format.manifest import Plan, StringColumn
+from slg_wds.images.lists import choose_listed
+from slg_wds.images.order import Targets, keys_of, map_targets, shard_names, shuffled, split_evenly
+from slg_wds.images.tree import Tree
+
+IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # ImageFolder's
+OUTSIDE = "outside class folders"
+
+
+class FolderSource:
+    """Images in a folder, listed when opened. Classes are numbered by sorted name, as ImageFolder does.
+
+    Attributes:
+        url: the folder that paths are relative to, the split's.
+        classes: names of the class folders, also of empty ones; None for a flat folder.
+        num_images: images found (and listed, where a list is given).
+        ignored: files that are not images: extension in lower case ("" for none) -> count; images beside class
+            folders count under `outside class folders`.
+
+    Raises:
+        NoImagesError: no image at all. NoTargetsError: `need_targets` of a flat folder.
+        ImageSourceError: a name that is not UTF-8, or what the list names is not there.
+    """
+
+    kind = "folder"
+
+    def __init__(
+        self,
+        tree: Tree,
+        *,
+        split: str | None = None,
+        list_file: str | None = None,
+        keep_extensions: bool = False,
+        need_targets: bool = False,
+    ) -> None:
+        self.url, self.split = tree.url, split
+        self._tree, self._keep_extensions = tree, keep_extensions
+        paths, self.ignored = find_images(tree)
+        folders = tree.folders()
+        nested = [path for path in paths if "/" in path]
+        self.classes = folders if nested else None
+        if nested:
+            self.ignored[OUTSIDE] += len(paths) - len(nested)
+            paths = nested
+        self.ignored = +self.ignored
+        if not paths:
+            raise no_images(tree.url, self.ignored, len(folders))
+        if need_targets and self.classes is None:
+            raise NoTargetsError("class folders are needed, and there are only images", url=tree.url)
+        _check_names([*paths, *folders], tree.url)
+        self._paths = choose_listed(list_file, paths, split) if list_file else paths
+
+    @property
+    def num_images(self) -> int:
+        return len(self._paths)
+
+    def plan(self, seed: int, samples_per_shard: int, *, target_of: Targets | None = None) -> Plan:
+        """All images, sorted by path, then shuffled once by the seed, in shards of so many.
+
+        `target_of` gives the target of a class number (default: that number), None for no target.
+        Raises DuplicateKeyError, UsageError, and ImageSourceError for a target that cannot be.
+        """
+        keys = keys_of(self._paths, self._keep_extensions, self.url)
+        order = shuffled(len(keys), seed)
+        places = order.tolist()
+        sizes = split_evenly(len(keys), samples_per_shard)
+        prefix = re.sub(r"[^\w-]+", "-", self.split or "train")
+        return Plan(
+            shard_names=shard_names(prefix, len(sizes)),
+            shard_sizes=sizes,
+            paths=StringColumn.of(map(self._paths.__getitem__, places)),
+            keys=StringColumn.of(map(keys.__getitem__, places)),
+            targets=map_targets(self._class_numbers(), target_of)[order],
+        )
+
+    def _class_numbers(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        if self.classes is None:
+            return np.full(len(self._paths), -1, np.int64)
+        number = {name: i for i, name in enumerate(self.classes)}
+        return np.fromiter((number[path[: path.index("/")]] for path in self._paths), np.int64, len(self._paths))
+
+    def read(self, path: str) -> bytes:
+        """The bytes of the image at a path of the plan. Raises StoreError; NotFoundError where it is gone."""
+        return self._tree.read(path)
+
+    def reader(self, plan: Plan, shard: int) -> Callable[[int], bytes]:
+        """What reads the images of one shard, by their number in the plan; from any thread."""
+        return lambda number: self.read(plan.paths[number])
+
+
+def find_images(tree: Tree) -> tuple[list[str], Counter[str]]:
+    """(paths of images by ImageFolder's extensions, sorted; the other files by extension)."""
+    paths: list[str] = []
+    ignored: Counter[str] = Counter()
+    for path in tree.walk():
+        if path.lower().endswith(IMG_EXTENSIONS):
+            paths.append(path)
+        else:
+            base = path.rpartition("/")[2]
+            ignored["." + base.rpartition(".")[2].lower() if "." in base else ""] += 1
+    paths.sort()
+    return paths, ignored
+
+
+def no_images(url: str, ignored: Counter[str], folders: int) -> NoImagesError:
+    """The error for a tree without images: empty, or with other files only."""
+    if not ignored:
+        return NoImagesError("no images: its folders are empty" if folders else "no images: it is empty", url=url)
+    found = ", ".join(f"{count} {ext or 'without extension'}" for ext, count in ignored.most_common(5))
+    return NoImagesError(
+        f"no images among its {sum(ignored.values())} files ({found})",
+        url=url,
+        hint=f"images end in {' '.join(IMG_EXTENSIONS)}",
+    )
+
+
+def _check_names(names: list[str], url: str) -> None:
+    try:
+        "\n".join(names).encode("utf-8")
+    except UnicodeEncodeError as error:
+        text = error.object
+        start, end = text.rfind("\n", 0, error.start) + 1, text.find("\n", error.start)
+        name = text[start : end if end >= 0 else None]
+        raise ImageSourceError(f"the name {name!r} is not UTF-8", url=url, hint="rename it") from None

@@ -1,0 +1,105 @@
+"""Paths of images -> keys, a shuffled order, and shards of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slg_wds.errors import DuplicateKeyError, ImageSourceError, UsageError
+from slg_wds.format.names import key_of
+
+Targets = Sequence[int | None] | NDArray[np.integer] | Callable[[int], int | None]
+
+MAX_TARGET = 2**31 - 1
+# Paths whose key is simply what stands before the last dot, nearly all: `key_of` has the whole rule.
+PLAIN = re.compile(r"(?!__)(?:[A-Za-z0-9_-]+/)*[A-Za-z0-9_-]+(?=\.[A-Za-z0-9]+\Z)")
+PLAIN_LENGTH = 1024
+
+
+def keys_of(paths: Sequence[str], keep_extensions: bool, url: str) -> list[str]:
+    """The key of each path, all different.
+
+    Raises:
+        ImageSourceError: a path that has no key (not UTF-8, with `..`).
+        DuplicateKeyError: two paths of one key, both named.
+    """
+    if keep_extensions:
+        keys = [key_of(path, True) for path in paths]
+    else:
+        match = PLAIN.match
+        keys = [
+            found[0] if (found := match(path)) and len(path) < PLAIN_LENGTH else key_of(path) for path in paths
+        ]
+    if len(set(keys)) != len(keys):
+        _raise_duplicate(paths, keys, keep_extensions, url)
+    return keys
+
+
+def _raise_duplicate(paths: Sequence[str], keys: Sequence[str], keep_extensions: bool, url: str) -> None:
+    first: dict[str, str] = {}
+    pairs = [(first[key], path) for path, key in zip(paths, keys, strict=True) if first.setdefault(key, path) != path]
+    if not pairs:  # the very same path twice
+        raise DuplicateKeyError("the same image appears twice", url=url)
+    more = f" (and {len(pairs) - 1} more such pairs)" if len(pairs) > 1 else ""
+    raise DuplicateKeyError(
+        f"{pairs[0][0]} and {pairs[0][1]} would have one key{more}",
+        url=url,
+        hint=None if keep_extensions else "--keep-extensions keeps the extensions in keys",
+    )
+
+
+def shuffled(count: int, seed: int) -> NDArray[np.int64]:
+    """An order of `count` things, int64 [count], a pure function of the seed on every machine and version.
+
+    Sorted by raw Philox words, ties by number: numpy promises those, not its `shuffle`.
+    """
+    if not 0 <= seed < 2**64:
+        raise UsageError(f"the seed {seed} is not inside 0..2^64-1")
+    words = np.random.Philox(key=seed).random_raw(count)
+    return np.argsort(words, kind="stable").astype(np.int64)
+
+
+def split_evenly(count: int, samples_per_shard: int) -> NDArray[np.int64]:
+    """Samples of each shard, int64 [n]: full ones, then the rest."""
+    if samples_per_shard < 1:
+        raise UsageError(f"{samples_per_shard} samples per shard are below 1")
+    sizes = np.full(-(-count // samples_per_shard), samples_per_shard, np.int64)
+    if count % samples_per_shard:
+        sizes[-1] = count % samples_per_shard
+    return sizes
+
+
+def shard_names(prefix: str, count: int) -> list[str]:
+    """PREFIX-000000 and so on."""
+    return [f"{prefix}-{number:06d}" for number in range(count)]
+
+
+def map_targets(numbers: NDArray[np.int64], target_of: Targets | None) -> NDArray[np.int32]:
+    """The target of each sample's class number, -1 (no target) for a class of -1 or one that maps to None.
+
+    Raises ImageSourceError for a class that the mapping does not have or a target that is not an int32.
+    """
+    distinct, places = np.unique(numbers, return_inverse=True)
+    targets = np.array([_target(int(number), target_of) for number in distinct], np.int64)
+    return targets[places.reshape(-1)].astype(np.int32)
+
+
+def _target(number: int, target_of: Targets | None) -> int:
+    if number < 0:
+        return -1
+    if target_of is None:
+        target: int | None = number
+    elif callable(target_of):
+        target = target_of(number)
+    elif number < len(target_of):
+        target = None if target_of[number] is None else int(target_of[number])  # type: ignore[arg-type]
+    else:
+        raise ImageSourceError(f"class {number} is outside the {len(target_of)} classes that have a target")
+    if target is None:
+        return -1
+    if not 0 <= target <= MAX_TARGET:
+        raise ImageSourceError(f"the target {target} of class {number} is not inside 0..{MAX_TARGET}")
+    return target

@@ -1,0 +1,80 @@
+"""The shared tails of a batch's images.
+
+Shapes: B crops, n images, m classes kept of a tail, k classes stored per crop, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class TailBatch:
+    """One tail for each image of a batch, and which of them each crop uses.
+
+    classes: int64 [n, m], ascending, shorter ones filled up with C at the end. probs: float32 [n, m], 0 there.
+    rest: float32 [n], the share of each class that is not kept. row: int64 [B], each crop's image.
+    Only the proportions within an image matter: tail_batch scales each so that its largest share is 1.
+    """
+
+    classes: Tensor
+    probs: Tensor
+    rest: Tensor
+    row: Tensor
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> TailBatch:
+        """The same on a device."""
+        moved = [t.to(device, non_blocking=non_blocking) for t in (self.classes, self.probs, self.rest, self.row)]
+        return TailBatch(*moved)
+
+    def pin_memory(self) -> TailBatch:
+        """The same in memory from which copies to a device need not be waited for."""
+        return TailBatch(*(t.pin_memory() for t in (self.classes, self.probs, self.rest, self.row)))
+
+
+def tail_batch(tails: Sequence[Any], row: Any, num_classes: int) -> TailBatch:
+    """The tails of n images (slg_wds.format Tail or None: an even one) and each crop's image, row [B], as a batch."""
+    n, m = len(tails), max((len(tail.classes) for tail in tails if tail is not None), default=0)
+    classes = np.full((n, m), num_classes, np.int64)
+    probs, rest = np.zeros((n, m), np.float64), np.zeros(n, np.float64)
+    for i, tail in enumerate(tails):
+        if tail is not None:
+            classes[i, : len(tail.classes)] = tail.classes
+            probs[i, : len(tail.classes)] = tail.probs
+            rest[i] = tail.rest
+    # A tail may be as thin as a float32 can be (a very sure teacher); scaled, no quotient of its parts overflows.
+    largest = np.maximum(probs.max(axis=1, initial=0.0), rest)
+    scale = 1.0 / np.where(largest > 0, largest, 1.0)
+    return TailBatch(
+        torch.from_numpy(classes),
+        torch.from_numpy((probs * scale[:, None]).astype(np.float32)),
+        torch.from_numpy((rest * scale).astype(np.float32)),
+        torch.as_tensor(row, dtype=torch.int64),
+    )
+
+
+def spread_tail(left_B: Tensor, index_Bk: Tensor, tail: TailBatch, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Each crop's left probability in the shape of its image's tail, outside the crop's top-k.
+
+    left_B: float [B], what to spread. index_Bk: int64 [B, k]. Returns even [B], a share of every class, and on top
+    of it classes int64 [B, m], mass [B, m], 0 at classes of the top-k (whose own mass is the caller's to add).
+    """
+    classes_nm = tail.classes.clamp(max=num_classes - 1)
+    live_Bm = (tail.classes < num_classes).to(left_B.dtype)[tail.row]
+    classes_Bm = tail.classes[tail.row]
+    # A kept class of the top-k gets nothing. Positions can repeat, but at most one of the repeats is a hit.
+    at_Bk = torch.searchsorted(classes_Bm, index_Bk.contiguous()).clamp_(max=classes_Bm.shape[1] - 1)
+    hit_Bk = classes_Bm.gather(1, at_Bk) == index_Bk
+    live_Bm.scatter_add_(1, at_Bk, -hit_Bk.to(left_B.dtype))
+    probs_Bm = tail.probs.to(left_B.dtype)[tail.row] * live_Bm
+    others_B = num_classes - index_Bk.shape[1] - live_Bm.sum(1)
+    rest_B = tail.rest.to(left_B.dtype)[tail.row] * (others_B > 0)
+    total_B = probs_Bm.sum(1) + rest_B * others_B
+    flat_B = total_B == 0
+    return _shares(left_B, probs_Bm, rest_B, live_Bm, total_B, flat_B), classes_nm[tail.row]

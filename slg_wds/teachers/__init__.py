@@ -1,0 +1,39 @@
+"""Teachers: where a model comes from, how it wants its pixels, and its probabilities for a batch of crops.
+
+    spec.py           what was asked: source, architecture, weights file, share in the ensemble
+    preprocessing.py  mean, std, size, interpolation; the evaluation transform
+    weights.py        weights files <-> modules, without running anything a file says; the digest
+    sources.py        timm, torchvision, private factories -> a module and its own configuration
+    teacher.py        uint8 crops -> logits, on one device, in one precision
+    load.py           a spec -> a teacher
+    ensemble.py       several teachers -> the mean of their softmax outputs
+    evaluate.py       top-1, top-5 and loss on images with targets
+
+Importing this costs nothing: torch, torchvision and timm are imported by the functions that need them.
+"""
+
+from __future__ import annotations
+
+from slg_wds.teachers.ensemble import Ensemble, check_finite
+from slg_wds.teachers.evaluate import Accuracy, evaluate
+from slg_wds.teachers.load import load_teacher
+from slg_wds.teachers.preprocessing import Preprocessing, eval_transform
+from slg_wds.teachers.spec import SOURCES, TeacherSpec, parse_teachers
+from slg_wds.teachers.teacher import PRECISIONS, Teacher
+from slg_wds.teachers.weights import digest
+
+__all__ = [
+    "PRECISIONS",
+    "SOURCES",
+    "Accuracy",
+    "Ensemble",
+    "Preprocessing",
+    "Teacher",
+    "TeacherSpec",
+    "check_finite",
+    "digest",
+    "eval_transform",
+    "evaluate",
+    "load_teacher",
+    "parse_teachers",
+]

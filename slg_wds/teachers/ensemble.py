@@ -1,0 +1,139 @@
+"""Several teachers -> the mean of their softmax outputs, the ensemble of MEAL V2."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from slg_wds.errors import TeacherError, TeacherOutputError, UsageError
+from slg_wds.teachers.teacher import Teacher
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+
+class Ensemble:
+    """One teacher or several, asked on the same boxes.
+
+    Attributes:
+        teachers, weights: the weights sum to 1.
+        inputs: the distinct (input size, interpolation) pairs, so that crops are cut once for each.
+        teacher_classes: width of the teachers' outputs.
+        num_classes: C, width of `probabilities`: that of the subset, where there is one.
+    """
+
+    def __init__(
+        self,
+        teachers: Sequence[Teacher],
+        weights: Sequence[float] | None = None,
+        *,
+        temperature: float = 1.0,
+        class_subset: Sequence[int] | np.ndarray[Any, Any] | torch.Tensor | None = None,
+    ) -> None:
+        """Args:
+            weights: shares, normalised to sum 1; None: equal.
+            temperature: divides the logits.
+            class_subset: int64 [C] the teachers' class numbers to keep, in that order; the other logits are dropped.
+
+        Raises:
+            TeacherError: the teachers' classes differ in number.
+            UsageError: weights, temperature or subset that cannot be.
+        """
+        if not teachers:
+            raise UsageError("no teacher")
+        counts = {teacher.name: teacher.num_classes for teacher in teachers}
+        if len(set(counts.values())) > 1:
+            listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
+            raise TeacherError(f"teachers of one ensemble must have the same classes: {listed}")
+        if not (temperature > 0 and math.isfinite(temperature)):
+            raise UsageError(f"temperature {temperature} is not above 0")
+        self.teachers = list(teachers)
+        self.weights = _shares(weights, len(self.teachers))
+        self.temperature = temperature
+        wanted = [(t.preprocessing.input_size, t.preprocessing.interpolation) for t in teachers]
+        self.inputs: list[tuple[int, str]] = list(dict.fromkeys(wanted))
+        self._batch_of = [self.inputs.index(pair) for pair in wanted]
+        self.device = teachers[0].device
+        self.teacher_classes = teachers[0].num_classes
+        self._subset = _subset(class_subset, self.teacher_classes, self.device)
+        self.num_classes = self.teacher_classes if self._subset is None else len(self._subset)
+
+    @property
+    def name(self) -> str:
+        return " + ".join(teacher.name for teacher in self.teachers)
+
+    def probabilities(self, batches: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The weighted mean of softmax(logits / temperature), without waiting for the device.
+
+        Args:
+            batches: for each of `inputs` in order, the same crops as uint8 [N,3,S,S] on the teachers' device.
+
+        Returns:
+            float32 [N,C]. A row for which any teacher gave a logit that is not finite is NaN throughout, also where that
+            class is not in the subset: pass what is copied to the host, top-k values are enough, to `check_finite`.
+        """
+        import torch
+
+        if len(batches) != len(self.inputs):
+            raise TeacherError(f"{len(batches)} batches for {len(self.inputs)} inputs")
+        mean: torch.Tensor | None = None
+        with torch.inference_mode():
+            for teacher, weight, batch in zip(self.teachers, self.weights, self._batch_of, strict=True):
+                share = self._softmax(teacher.logits(batches[batch]))
+                share = share if weight == 1 else share * weight
+                mean = share if mean is None else mean + share
+        assert mean is not None
+        return mean
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Per teacher what decides the labels, its ensemble weight included, as JSON values."""
+        return [{**t.describe(), "weight": w} for t, w in zip(self.teachers, self.weights, strict=True)]
+
+    def provenance(self) -> list[dict[str, Any]]:
+        return [teacher.provenance() for teacher in self.teachers]
+
+    def _softmax(self, logits: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        # 0 where all are finite, else NaN: softmax alone would hide -inf, and the subset a class outside it.
+        spoilt = (logits * 0).sum(1, keepdim=True)
+        kept = logits if self._subset is None else logits.index_select(1, self._subset)
+        return torch.softmax(kept / self.temperature, 1) + spoilt
+
+
+def check_finite(values: torch.Tensor | np.ndarray[Any, Any], name: str) -> None:
+    """Raises TeacherOutputError where `values` on the host, of probabilities' rows, hold a NaN or an infinity."""
+    import numpy as np
+
+    if not np.isfinite(values).all():
+        raise TeacherOutputError(
+            f"teacher {name} returned values that are not finite (NaN or infinity)",
+            hint="try --precision fp32 or bf16, and check its weights and mean and std",
+        )
+
+
+def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
+    weights = [1.0] * count if weights is None else [float(weight) for weight in weights]
+    total = math.fsum(weights)
+    if len(weights) != count or not math.isfinite(total) or min(weights) < 0 or total == 0:
+        raise UsageError(f"ensemble weights {weights} must be {count}, finite, at least 0 and not all zero")
+    return [weight / total for weight in weights]
+
+
+def _subset(classes: Any, count: int, device: torch.device) -> torch.Tensor | None:
+    import torch
+
+    if classes is None:
+        return None
+    subset = torch.as_tensor(classes)
+    if subset.ndim != 1 or subset.is_floating_point() or len(subset) == 0:
+        raise UsageError("a class subset is a list of class numbers, not empty")
+    subset = subset.long()
+    if int(subset.min()) < 0 or int(subset.max()) >= count:
+        outside = subset[(subset < 0) | (subset >= count)]
+        raise UsageError(f"class {int(outside[0])} of the class subset is not one of the teacher's {count}")
+    if len(subset.unique()) != len(subset):
+        raise UsageError("a class is in the class subset twice")
+    return subset.to(device)

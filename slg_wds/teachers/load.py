@@ -1,0 +1,97 @@
+"""A spec -> a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from slg_wds.errors import UsageError
+from slg_wds.teachers.preprocessing import check_overrides, resolve
+from slg_wds.teachers.sources import build
+from slg_wds.teachers.spec import TeacherSpec
+from slg_wds.teachers.teacher import Teacher, check_precision
+from slg_wds.teachers.weights import digest
+
+if TYPE_CHECKING:
+    import torch
+
+
+def load_teacher(
+    spec: TeacherSpec,
+    *,
+    num_classes_hint: int | None = None,
+    input_size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    interpolation: str | None = None,
+    crop_pct: float | None = None,
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
+    compile: bool = False,
+) -> Teacher:
+    """Make the model, load its weights, find out how it wants its pixels, and try it on two black images.
+
+    Preprocessing is the model's own: timm's pretrained_cfg; the transforms of torchvision's weights, those called
+    DEFAULT unless `-a resnet50.IMAGENET1K_V1` names others, also where the weights come from a file; what a private
+    factory returns beside its module, or its `preprocessing`, `pretrained_cfg` or `default_cfg`. What none of them
+    says is ImageNet's default: 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), bilinear, 0.875.
+
+    Args:
+        num_classes_hint: width of the head where a weights file does not tell it.
+        input_size, mean, std, interpolation, crop_pct: in place of the model's own.
+        device: `cpu`, `cuda`, `cuda:1`, ...
+        precision: `fp32` (no TF32), `bf16` or `fp16` (autocast).
+        compile: torch.compile the normalisation and the model, at the first forward.
+
+    Raises:
+        UsageError: settings that cannot be.
+        TeacherError: the model cannot be made or run; UnknownArchError, WeightsError, TeacherOutputError below it.
+    """
+    overrides = {
+        "input_size": input_size,
+        "mean": mean,
+        "std": std,
+        "interpolation": interpolation,
+        "crop_pct": crop_pct,
+    }
+    check_overrides(overrides)
+    where = _device(device)
+    check_precision(precision, where)
+    built = build(spec, num_classes_hint=num_classes_hint, input_size=input_size)
+    preprocessing, preprocessing_from = resolve(built.config, built.config_from, overrides)
+    if where.type == "cuda":
+        _settle_cuda()
+    return Teacher(
+        built.module,
+        source=spec.source,
+        arch=built.arch,
+        weights_digest=digest(built.module),
+        weights_from=built.weights_from,
+        preprocessing=preprocessing,
+        preprocessing_from=preprocessing_from,
+        device=where,
+        precision=precision,
+        compile=compile,
+    )
+
+
+def _device(device: torch.device | str) -> torch.device:
+    import torch
+
+    try:
+        where = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"unknown device {device!r}", hint="write cpu, cuda or cuda:N") from None
+    if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"no device {where}, this machine has {torch.cuda.device_count()} of that kind")
+    return where
+
+
+def _settle_cuda() -> None:
+    """Same machine, same labels: no algorithm is chosen by timing it, and fp32 is not rounded to TF32."""
+    import torch
+
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False

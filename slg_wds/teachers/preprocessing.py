@@ -1,0 +1,182 @@
+"""How a teacher wants its pixels: size, mean, std, interpolation, and the evaluation transform."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from slg_wds.errors import SlgWdsError, TeacherError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
+
+IMAGENET_DEFAULTS: dict[str, Any] = {
+    "input_size": 224,
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+    "interpolation": "bilinear",
+    "crop_pct": 0.875,
+    "crop_mode": "center",
+}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Attributes:
+    input_size: side of the square input in pixels.
+    mean, std: per channel (red, green, blue), of pixels in 0..1.
+    interpolation: `bicubic`, `bilinear` or `nearest`; the first two always antialiased.
+    crop_pct: evaluation only: the share of the resized shorter side that the centre crop keeps.
+    crop_mode: evaluation only: `squash` gives up the aspect ratio before the centre crop.
+    """
+
+    input_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+    crop_pct: float
+    crop_mode: str = "center"
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the labels, as JSON values."""
+        return {
+            "input_size": self.input_size,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "interpolation": self.interpolation,
+        }
+
+    def __str__(self) -> str:
+        mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (self.mean, self.std))
+        return f"{self.input_size} px, {self.interpolation}, mean ({mean}), std ({std}), crop_pct {self.crop_pct:.4g}"
+
+
+def resolve(
+    config: Mapping[str, Any], origin: str, overrides: Mapping[str, Any]
+) -> tuple[Preprocessing, str]:
+    """Join what the user gave, what the model says of itself, and ImageNet's defaults, in that order.
+
+    Args:
+        config: the model's own settings; keys that are not of Preprocessing are ignored.
+        origin: where they are from, in words.
+        overrides: the user's; None for what was not given.
+
+    Returns:
+        The preprocessing, and in words where each of its parts came from.
+
+    Raises:
+        UsageError: an override that cannot be.
+        TeacherError: a setting of the model's that cannot be.
+    """
+    values: dict[str, Any] = {}
+    given, assumed = [], []
+    for name, parse in _PARSERS.items():
+        if overrides.get(name) is not None:
+            values[name] = parse(overrides[name], lambda text, name=name: UsageError(f"{name}: {text}"))
+            given.append(name)
+        elif config.get(name) is not None:
+            values[name] = parse(config[name], lambda text, name=name: _model_error(origin, name, text))
+        else:
+            values[name] = IMAGENET_DEFAULTS[name]
+            assumed.append(name)
+    # Nobody needs to hear that the centre crop is a centre crop.
+    assumed = [name for name in assumed if name != "crop_mode"]
+    everything = len(assumed) + len(given) >= len(_PARSERS) - 1 and "crop_mode" not in config
+    parts = [] if everything else [origin]
+    parts += [f"ImageNet defaults for {', '.join(assumed)}"] if assumed else []
+    parts += [f"given: {', '.join(given)}"] if given else []
+    return Preprocessing(**values), "; ".join(parts)
+
+
+def check_overrides(overrides: Mapping[str, Any]) -> None:
+    """Refuse early, before any model is made, what `resolve` would refuse of the user's settings."""
+    resolve({}, "", overrides)
+
+
+def _model_error(origin: str, name: str, text: str) -> TeacherError:
+    return TeacherError(f"{origin} has {name}: {text}", hint=f"give --{name.replace('_', '-')} yourself")
+
+
+_Error = Callable[[str], SlgWdsError]
+
+
+def _parse_size(value: Any, error: _Error) -> int:
+    sides = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    channels = sides.pop(0) if len(sides) == 3 else 3
+    if not all(isinstance(side, int) and 1 <= side <= 16384 for side in sides) or len(set(sides)) != 1:
+        raise error(f"{value!r} is not a square of 1 to 16384 pixels")
+    if channels != 3:
+        raise error(f"{value!r} has {channels} channels, only 3 are supported")
+    return int(sides[0])
+
+
+def _parse_triple(value: Any, error: _Error) -> tuple[float, float, float]:
+    try:
+        red, green, blue = (float(channel) for channel in value)
+    except (TypeError, ValueError):
+        raise error(f"{value!r} is not three numbers") from None
+    if not all(math.isfinite(channel) for channel in (red, green, blue)):
+        raise error(f"{value!r} is not three finite numbers")
+    return red, green, blue
+
+
+def _parse_std(value: Any, error: _Error) -> tuple[float, float, float]:
+    triple = _parse_triple(value, error)
+    if min(triple) <= 0:
+        raise error(f"{value!r} must be above 0")
+    return triple
+
+
+def _parse_interpolation(value: Any, error: _Error) -> str:
+    name = str(getattr(value, "value", value)).lower()  # torchvision gives an enumeration
+    if name not in INTERPOLATIONS:
+        raise error(f"unknown interpolation {name!r}, known are {', '.join(INTERPOLATIONS)}")
+    return name
+
+
+def _parse_crop_pct(value: Any, error: _Error) -> float:
+    # Above 1 a few models of timm pad: their images are resized below the input size.
+    if not isinstance(value, (int, float)) or not 0 < value <= 2:
+        raise error(f"{value!r} is not above 0 and at most 2")
+    return float(value)
+
+
+def _parse_crop_mode(value: Any, error: _Error) -> str:
+    # timm's "border" differs from "center" only in what it pads with, above crop_pct 1.
+    return "squash" if value == "squash" else "center"
+
+
+_PARSERS: dict[str, Callable[[Any, _Error], Any]] = {
+    "input_size": _parse_size,
+    "mean": _parse_triple,
+    "std": _parse_std,
+    "interpolation": _parse_interpolation,
+    "crop_pct": _parse_crop_pct,
+    "crop_mode": _parse_crop_mode,
+}
+
+
+def eval_transform(image: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """Resize and centre crop one image as the teacher's own evaluation does.
+
+    Args:
+        image: uint8 [3,H,W].
+        preprocessing: its S is the side of the result.
+
+    Returns:
+        uint8 [3,S,S].
+    """
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional as F
+
+    side = preprocessing.input_size
+    # Rounded down as timm does; the margin keeps 224 / (224 / 232) at torchvision's 232.
+    resized = max(1, math.floor(side / preprocessing.crop_pct + 1e-6))
+    size = [resized, resized] if preprocessing.crop_mode == "squash" else [resized]
+    mode = InterpolationMode(preprocessing.interpolation)
+    out: torch.Tensor = F.center_crop(F.resize(image, size, interpolation=mode, antialias=True), [side, side])
+    return out

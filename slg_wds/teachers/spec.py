@@ -1,0 +1,112 @@
+"""What the command line says of teachers: `-a`, `--teacher_source`, `--teacher_path`, `--weights`."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from slg_wds.errors import UsageError
+
+SOURCES = ("timm", "pytorch", "private")
+
+# Names that timm itself spells with a colon; no source of ours.
+_TIMM_SCHEMES = ("hf-hub", "hf_hub", "local-dir")
+
+
+@dataclass(frozen=True)
+class TeacherSpec:
+    """One teacher as asked for.
+
+    Attributes:
+        source: `timm`, `pytorch` (torchvision) or `private`.
+        arch: a model's name, for `private` `package.module:factory` or `path/file.py:factory`.
+        path: its weights file, or None for the source's own pretrained weights.
+        weight: its share of the ensemble, 0..1; all shares sum to 1.
+    """
+
+    source: str
+    arch: str
+    path: str | None = None
+    weight: float = 1.0
+
+    @property
+    def name(self) -> str:
+        return f"{self.source}:{self.arch}"
+
+
+def parse_teachers(
+    arch: str, source: str = "timm", paths: Sequence[str] = (), weights: Sequence[float] | None = None
+) -> list[TeacherSpec]:
+    """Turn the options into one spec per teacher.
+
+    Args:
+        arch: names separated by commas, each alone (then of `source`) or with its own `timm:`, `pytorch:`, `private:`.
+        source: where names without a source of their own come from.
+        paths: weights files, one per teacher in order (empty: pretrained), or none at all; commas separate too.
+        weights: shares in the ensemble, at least 0, one per teacher; normalised to sum 1. None: equal shares.
+
+    Raises:
+        UsageError: a name, source, count or share that cannot be.
+    """
+    named = [_parse_one(item.strip(), source) for item in arch.split(",")]
+    files = _parse_paths(paths, len(named))
+    shares = _parse_weights(weights, len(named))
+    return [
+        TeacherSpec(kind, name, path, share)
+        for (kind, name), path, share in zip(named, files, shares, strict=True)
+    ]
+
+
+def _parse_one(item: str, default: str) -> tuple[str, str]:
+    prefix, colon, rest = item.partition(":")
+    source, arch = (prefix, rest) if colon and prefix in SOURCES else (default, item)
+    if source not in SOURCES:
+        raise _unknown_source(source)
+    if not arch:
+        raise UsageError("an architecture's name is empty", hint="name each teacher, as in -a resnet50")
+    if source == "private":
+        target, _, factory = arch.rpartition(":")
+        if not target or not factory.isidentifier():
+            raise UsageError(
+                f"private teacher {arch!r} does not name a factory",
+                hint="write package.module:factory or path/file.py:factory",
+            )
+    elif ":" in arch and not (source == "timm" and prefix in _TIMM_SCHEMES):
+        raise _unknown_source(prefix)
+    return source, arch
+
+
+def _unknown_source(source: str) -> UsageError:
+    near = difflib.get_close_matches(source, SOURCES, 1) or (
+        ["pytorch"] if source.lower() in ("torch", "torchvision") else []
+    )
+    guess = f"did you mean {near[0]}? " if near else ""
+    return UsageError(f"unknown teacher source {source!r}", hint=f"{guess}known are {', '.join(SOURCES)}")
+
+
+def _parse_paths(paths: Sequence[str], count: int) -> list[str | None]:
+    # A lone teacher's path is taken whole: commas are legal in file names.
+    files = [part.strip() for path in paths for part in path.split(",")] if count > 1 else list(paths)
+    if not any(files):
+        return [None] * count
+    if len(files) != count:
+        raise UsageError(
+            f"{len(files)} teacher paths for {count} teacher{'s' if count > 1 else ''}",
+            hint="give one --teacher_path per teacher, in order; leave one empty for pretrained weights",
+        )
+    return [file or None for file in files]
+
+
+def _parse_weights(weights: Sequence[float] | None, count: int) -> list[float]:
+    if weights is None or (len(weights) == 0 and count == 1):
+        return [1.0 / count] * count
+    if len(weights) != count:
+        raise UsageError(f"{len(weights)} ensemble weights for {count} teacher{'s' if count > 1 else ''}")
+    total = math.fsum(weights)
+    if not math.isfinite(total) or min(weights) < 0:
+        raise UsageError(f"ensemble weights must be finite and at least 0, not {list(weights)}")
+    if total == 0:
+        raise UsageError("ensemble weights are all zero")
+    return [float(weight) / total for weight in weights]

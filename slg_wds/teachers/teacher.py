@@ -1,0 +1,192 @@
+"""uint8 crops -> logits, on one device, in one precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from slg_wds.errors import SlgWdsError, TeacherError, TeacherOutputError, UsageError
+from slg_wds.teachers.preprocessing import Preprocessing
+from slg_wds.teachers.weights import one_line
+
+if TYPE_CHECKING:
+    import torch
+
+    Forward = Callable[[torch.Tensor], Any]
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+class Teacher:
+    """One model, ready to label. Safe to call from any one thread at a time.
+
+    Attributes:
+        name: `source:architecture`.
+        source, arch, weights_digest: which model it is.
+        weights_from, preprocessing_from: where these came from, in words.
+        preprocessing: how it wants its pixels.
+        num_classes: C, the width of its output.
+        device: where it runs and expects its crops.
+    """
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        *,
+        source: str,
+        arch: str,
+        weights_digest: str,
+        weights_from: str,
+        preprocessing: Preprocessing,
+        preprocessing_from: str,
+        device: torch.device,
+        precision: str,
+        compile: bool,
+    ) -> None:
+        self.name = f"{source}:{arch}"
+        self.source, self.arch = source, arch
+        self.weights_digest, self.weights_from = weights_digest, weights_from
+        self.preprocessing, self.preprocessing_from = preprocessing, preprocessing_from
+        self.device, self.precision, self.compiled = device, precision, compile
+        # One precision to start from: autocast lowers it per operation.
+        module.float().to(device).eval().requires_grad_(False)
+        forward = _forward(module, preprocessing, device, precision)
+        self.num_classes, self._layout = self._probe(module, forward)
+        self._run = _compiled(forward) if compile else forward
+
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """One forward.
+
+        Args:
+            images: uint8 [N,3,S,S] on the teacher's device. A compiled teacher is compiled anew for each new N.
+
+        Returns:
+            float32 [N,C], in which what is not finite is left to `check_finite`, so that nothing waits for the device.
+
+        Raises:
+            TeacherError: the forward failed.
+        """
+        import torch
+
+        side = self.preprocessing.input_size
+        if images.dtype != torch.uint8 or images.shape[1:] != (3, side, side):
+            raise TeacherError(
+                f"{self.name} takes uint8 [N,3,{side},{side}], not {images.dtype} {list(images.shape)}"
+            )
+        with torch.inference_mode():
+            try:
+                out: torch.Tensor = self._run(images.contiguous(memory_format=self._layout))
+            except Exception as error:
+                raise self._failure(images, error) from error
+        return out
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the labels, as JSON values: the part of a label set's identity that is this teacher."""
+        return {
+            "source": self.source,
+            "arch": self.arch,
+            "weights_sha256": self.weights_digest,
+            **self.preprocessing.identity(),
+        }
+
+    def provenance(self) -> dict[str, Any]:
+        """What is worth knowing later but decides no label, as JSON values."""
+        return {
+            "crop_pct": self.preprocessing.crop_pct,
+            "weights_from": self.weights_from,
+            "preprocessing_from": self.preprocessing_from,
+        }
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}, {self.num_classes} classes, weights {self.weights_digest[:12]} from {self.weights_from}; "
+            f"{self.preprocessing} (from {self.preprocessing_from})"
+        )
+
+    def _probe(self, module: torch.nn.Module, forward: Forward) -> tuple[int, torch.memory_format]:
+        """Run two black images: C, and the memory layout that the model can work in."""
+        import torch
+
+        side = self.preprocessing.input_size
+        images = torch.zeros(2, 3, side, side, dtype=torch.uint8, device=self.device)
+        first: TeacherError | None = None
+        # channels_last is 1.5 to 2 times as fast, but a model that calls view() on its activations needs the other.
+        for layout in (torch.channels_last, torch.contiguous_format):
+            _lay_out(module, layout)
+            with torch.inference_mode():
+                try:
+                    out = forward(images.contiguous(memory_format=layout))
+                except SlgWdsError:
+                    raise
+                except Exception as error:
+                    first = first or self._failure(images, error)
+                    continue
+            return self._check_output(out), layout
+        assert first is not None
+        raise first
+
+    def _check_output(self, out: Any) -> int:
+        import torch
+
+        if not isinstance(out, torch.Tensor):
+            raise TeacherOutputError(f"{self.name} returns {type(out).__name__}, not a tensor [N, classes]")
+        if out.ndim != 2 or out.shape[0] != 2 or out.shape[1] < 1:
+            raise TeacherOutputError(f"{self.name} returns {list(out.shape)} for 2 images, not [2, classes]")
+        if not bool(out.isfinite().all()):
+            raise TeacherOutputError(
+                f"{self.name} returns values that are not finite for black images at {self.precision}",
+                hint="try another --precision" if self.precision != "fp32" else None,
+            )
+        return int(out.shape[1])
+
+    def _failure(self, images: torch.Tensor, error: Exception) -> TeacherError:
+        shape = list(images.shape)
+        hint = None
+        if "out of memory" in str(error).lower():
+            hint = "lower --num_seg"
+        elif "dynamo" in type(error).__module__ or "inductor" in type(error).__module__:
+            hint = "leave out --compile"
+        return TeacherError(
+            f"{self.name} failed on uint8 {shape} at {self.precision}: {one_line(error)}", hint=hint
+        )
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raises UsageError for a precision that is unknown or no use on that device."""
+    if precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {precision!r}", hint=f"known are {', '.join(PRECISIONS)}")
+    if precision == "fp16" and device.type == "cpu":
+        raise UsageError("fp16 on a CPU is many times slower than fp32", hint="use --precision bf16 or fp32")
+
+
+def _forward(module: torch.nn.Module, wanted: Preprocessing, device: torch.device, precision: str) -> Forward:
+    import torch
+
+    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (wanted.mean, wanted.std))
+    low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+
+    def forward(images: torch.Tensor) -> Any:
+        # The operations of torchvision's ToTensor and Normalize in their order, so the values are theirs to the bit.
+        pixels = images.float().div(255).sub(mean).div(std)
+        with torch.autocast(device.type, dtype=low, enabled=low is not None):
+            out = module(pixels)
+        return out.float() if isinstance(out, torch.Tensor) else out
+
+    return forward
+
+
+def _compiled(forward: Forward) -> Forward:
+    import torch
+    import torch._inductor.config as inductor
+
+    # Without it kernels may be chosen by timing them, and results would depend on what else the machine did.
+    options = {"deterministic": True} if hasattr(inductor, "deterministic") else {}
+    compiled: Forward = torch.compile(forward, dynamic=False, options=options or None)
+    return compiled
+
+
+def _lay_out(module: torch.nn.Module, layout: torch.memory_format) -> None:
+    # Module.to(memory_format=...) refuses modules with five-dimensional weights.
+    for parameter in module.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=layout)

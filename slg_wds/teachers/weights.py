@@ -1,0 +1,200 @@
+"""Weights files <-> modules. Nothing a file says is executed; what does not fit is named."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+import warnings
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slg_wds.errors import WeightsError
+
+if TYPE_CHECKING:
+    import torch
+
+    State = OrderedDict[str, torch.Tensor]
+
+TORCH_SUFFIXES = (".pth", ".pt", ".tar", ".bin", ".ckpt")
+
+# Where training scripts put the weights. An average of the weights is what they evaluate and publish, so it goes first.
+_NESTS = ("state_dict_ema", "model_ema", "state_dict", "model")
+_PREFIXES = ("module.", "_orig_mod.")
+_CONVERT = (
+    "where you trust the file, load it yourself and write its state dict with safetensors.torch.save_file"
+)
+
+
+def read_weights(path: str) -> tuple[State, str]:
+    """Read a `.safetensors` file or one of torch.save.
+
+    Returns:
+        The tensors by name, without the prefixes that DataParallel and torch.compile add, and in words where they were.
+
+    Raises:
+        WeightsError: no such file, damaged, no weights in it, or a pickle that would run code.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise WeightsError(f"no weights file at {path}")
+    if file.suffix.lower() == ".safetensors":
+        loaded = _read_safetensors(file)
+    elif file.suffix.lower() in TORCH_SUFFIXES:
+        loaded = _read_torch(file)
+    else:
+        raise WeightsError(f"{path}: weights are read from .safetensors, {', '.join(TORCH_SUFFIXES)} files")
+    state, nest = _unnest(loaded)
+    if not state:
+        raise WeightsError(f"{path} holds no named tensors")
+    # AveragedModel keeps a counter beside the names it prefixes; it falls away with the prefix.
+    prefix = _wrappers([name for name in state if name != "n_averaged"])
+    return _rewrap(state, prefix, ""), f"{file.name}{f' [{nest}]' if nest else ''}"
+
+
+def _read_safetensors(file: Path) -> Mapping[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{file} cannot be read as safetensors: {one_line(error)}") from None
+
+
+def _read_torch(file: Path) -> Any:
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of pickle protocols that it then reads or refuses
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"a pickle that would run code ({found[1]})" if found else "a pickle of more than weights"
+        raise WeightsError(
+            f"{file} is {what} and was refused, nothing of it was run", hint=_CONVERT
+        ) from None
+    except Exception as error:  # torch.load has no error of its own: EOFError, KeyError, RuntimeError, ...
+        if "TorchScript" in str(error):
+            raise WeightsError(
+                f"{file} is a TorchScript archive, not weights, and was refused", hint=_CONVERT
+            ) from None
+        raise WeightsError(
+            f"{file} is cut off, damaged or not a file of torch.save: {one_line(error)}"
+        ) from None
+
+
+def _unnest(loaded: Any) -> tuple[State, str]:
+    import torch
+
+    path: list[str] = []
+    while isinstance(loaded, Mapping):
+        nest = next((name for name in _NESTS if isinstance(loaded.get(name), Mapping)), None)
+        if nest is None:
+            break
+        loaded = loaded[nest]
+        path.append(nest)
+    named = loaded.items() if isinstance(loaded, Mapping) else ()
+    state = OrderedDict(
+        (name, value) for name, value in named if isinstance(name, str) and isinstance(value, torch.Tensor)
+    )
+    # Layers migrate old weights by the version numbers that torch.save keeps here.
+    if hasattr(loaded, "_metadata"):
+        state._metadata = loaded._metadata  # type: ignore[attr-defined]
+    return state, ".".join(path)
+
+
+def _wrappers(names: Collection[str]) -> str:
+    """The longest run of `module.` and `_orig_mod.` that all names start with."""
+    prefix = ""
+    while more := next((p for p in _PREFIXES if names and all(n.startswith(prefix + p) for n in names)), ""):
+        prefix += more
+    return prefix
+
+
+def _rewrap(state: State, old: str, new: str) -> State:
+    """The tensors whose names start with `old`, with `new` in its place, and their layers' version numbers."""
+    wrapped: State = OrderedDict(
+        (new + name[len(old) :], value) for name, value in state.items() if name.startswith(old)
+    )
+    versions: dict[str, Any] = getattr(state, "_metadata", {})
+    if versions:
+        renamed = {(new + name[len(old) :]).rstrip("."): value for name, value in versions.items()}
+        wrapped._metadata = renamed  # type: ignore[attr-defined]
+    return wrapped
+
+
+def fit(module: torch.nn.Module, state: State, path: str) -> None:
+    """Load `state` into `module`, every tensor of both.
+
+    Raises:
+        WeightsError: naming what is missing, unexpected or of another shape.
+    """
+    own = module.state_dict()
+    entries = _rewrap(state, "", _wrappers(own))
+    if not hasattr(entries, "_metadata"):
+        entries._metadata = getattr(own, "_metadata", {})  # type: ignore[attr-defined]
+    for name, value in own.items():
+        # A counter of training steps that old files lack and that inference does not read.
+        if name.endswith("num_batches_tracked"):
+            entries.setdefault(name, value)
+    try:
+        module.load_state_dict(entries)
+    except Exception as error:
+        raise WeightsError(
+            f"{path} does not fit the teacher: {_misfit(own, entries) or one_line(error)}"
+        ) from None
+
+
+def _misfit(own: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    shapes = {name: (list(state[name].shape), list(own[name].shape)) for name in own if name in state}
+    other = [
+        f"{name}: {theirs} in the file, {ours} in the model"
+        for name, (theirs, ours) in shapes.items()
+        if theirs != ours
+    ]
+    groups = {
+        "missing": [name for name in own if name not in state],
+        "unexpected": [name for name in state if name not in own],
+        "of another shape": other,
+    }
+    text = "; ".join(f"{len(names)} {what} ({_first(names)})" for what, names in groups.items() if names)
+    return text + (", so the file is of another architecture" if text and not shapes else "")
+
+
+def _first(names: list[str], count: int = 3) -> str:
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+
+
+def head_classes(state: Mapping[str, torch.Tensor], heads: Iterable[str]) -> int | None:
+    """How many classes the first of the layers named `heads` has in these weights; None where it has none of them."""
+    for head in heads:
+        for name in (f"{head}.weight", f"{head}.bias"):
+            if name in state and state[name].ndim:
+                return int(state[name].shape[0])
+    return None
+
+
+def digest(module: torch.nn.Module) -> str:
+    """SHA-256 in hex over the state dict: per tensor in order of name, `name\\ndtype\\nshape\\n` and its raw bytes."""
+    import torch
+
+    sha = hashlib.sha256()
+    state = module.state_dict()
+    for name in sorted(state):
+        tensor = state[name]
+        if not isinstance(tensor, torch.Tensor):
+            continue  # "extra state" of any type has no bytes that could be relied on
+        shape = ",".join(map(str, tensor.shape))
+        sha.update(f"{name}\n{str(tensor.dtype).removeprefix('torch.')}\n{shape}\n".encode())
+        sha.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+    return sha.hexdigest()
+
+
+def one_line(error: BaseException) -> str:
+    """An error of somebody else's code as one short line."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

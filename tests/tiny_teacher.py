@@ -1,0 +1,40 @@
+"""A teacher that is fast enough for tests of everything around it: a small random network, the same each time."""
+
+import torch
+from torch import nn
+
+
+def tiny(classes: int = 20) -> nn.Module:
+    """32-pixel input, bilinear; softmax outputs spread over several classes."""
+    generator = torch.Generator().manual_seed(5)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, classes)
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.7)
+    model.pretrained_cfg = {
+        "input_size": (3, 32, 32),
+        "mean": (0.5, 0.4, 0.3),
+        "std": (0.2, 0.25, 0.3),
+        "interpolation": "bilinear",
+        "crop_pct": 0.875,
+    }
+    return model
+
+
+def nan_for_bright() -> nn.Module:
+    """Gives NaN for crops that are bright on the whole."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = tiny()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            bright = x.mean((1, 2, 3)) > 1.0
+            return torch.where(bright[:, None], float("nan"), self.inner(x))
+
+    model = Model()
+    model.pretrained_cfg = model.inner.pretrained_cfg
+    return model

@@ -1,0 +1,208 @@
+"""How close generation comes to the bare teacher, and how far past the original generator.
+
+usage: bench_generate.py [--arch A] [--crops N] [--images N] [--compile] [--precision P] [--reference FKD_CHECKOUT] ...
+
+In one run, on the same photographs and teacher, start-up and compilation excluded: crops/s of the bare forward (the
+same batch, precision and compilation, nothing else), of our generation end to end, and of the original generator where
+--reference names a checkout of it; their ratios, peak memory and bytes per crop. Rounds of the three alternate, so that
+a drift of the machine's speed moves all alike; medians are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+import demo_photographs
+
+from slg_wds.config import GenerateConfig
+from slg_wds.generating import prepare_run
+from slg_wds.labelling.work import work
+
+HERE = Path(__file__).resolve().parent
+
+
+def main() -> None:
+    options = parse()
+    with tempfile.TemporaryDirectory() as folder:
+        images = Path(folder) / "photographs"
+        lay_out(images, options.images)
+        config = GenerateConfig(
+            data=str(images),
+            arch=options.arch,
+            teacher_source=options.source,
+            save_path=str(Path(folder) / "labels"),
+            num_crops=options.crops,
+            num_seg=options.num_seg,
+            precision=options.precision,
+            compile=options.compile,
+            input_size=options.input_size,
+            values=options.values,
+            workers=options.workers,
+            threads_per_forward=options.threads,
+            pretrained=True,
+        )
+        run = prepare_run(config)
+        threads = options.threads or torch.get_num_threads()
+        torch.set_num_threads(threads)
+        total = options.images * options.crops
+        forwards = min(options.bare_forwards, -(-total // options.num_seg))
+        bare(run, options.num_seg, 3)
+        memory = {"loaded": peak()}
+        bare_rates, our_rates, original_rates, size = [], [], [], 0.0
+        for number in range(options.rounds):
+            torch.set_num_threads(threads)
+            bare_rates.append(bare(run, options.num_seg, forwards))
+            memory.setdefault("bare forward", peak())
+            rate, size = ours(run, folder, number)
+            our_rates.append(rate)
+            memory.setdefault("generation", peak())
+            if options.reference:
+                original_rates.append(original(options, images, Path(folder)))
+        report(options, bare_rates, our_rates, original_rates, size, memory)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--arch", default=f"{HERE / 'demo_teacher.py'}:lite0")
+    parser.add_argument("--source", default="private")
+    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--crops", type=int, default=50)
+    parser.add_argument("--num_seg", type=int, default=50)
+    parser.add_argument("--input_size", type=int)
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--values", default="float16")
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--bare_forwards", type=int, default=40, help="forwards of a round of the bare loop")
+    parser.add_argument("--reference", type=Path, help="checkout of the original (github.com/szq0214/FKD)")
+    parser.add_argument("--reference_images", type=int, default=16)
+    return parser.parse_args()
+
+
+def lay_out(folder: Path, count: int) -> None:
+    """`count` photographs in class folders: the demo's, repeated under other names."""
+    demo_photographs.main(folder)
+    paths = sorted((folder / "train").rglob("*.jpg"))
+    for number in range(len(paths), count):
+        source = paths[number % len(paths)]
+        shutil.copy(source, source.with_name(f"{source.stem}_copy{number}.jpg"))
+    for path in paths[count:]:
+        path.unlink()
+
+
+def bare(run, num_seg: int, forwards: int) -> float:
+    """Crops a second of the teacher alone, its input already on the device."""
+    device = run.teacher.device
+    inputs = [
+        torch.randint(0, 256, (num_seg, size, size, 3), dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
+        for size, _ in run.teacher.inputs
+    ]
+    with torch.inference_mode():
+        run.teacher.probabilities(inputs)
+        synchronize(device)
+        start = time.perf_counter()
+        for _ in range(forwards):
+            run.teacher.probabilities(inputs)
+        synchronize(device)
+    return forwards * num_seg / (time.perf_counter() - start)
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Silent:
+    def crops(self, count: int) -> None: ...
+    def shard(self, name: str, tally, made: bool) -> None: ...
+
+
+def ours(run, folder: str, number: int) -> tuple[float, float]:
+    """Crops a second and bytes a crop of labelling all photographs into a new label set."""
+    object.__setattr__(run.config, "save_path", str(Path(folder) / f"labels{number}"))
+    job = run.job(create=True)
+    start = time.perf_counter()
+    tally = work(job, None, Silent())
+    return tally.crops / (time.perf_counter() - start), tally.bytes / tally.crops
+
+
+def original(options: argparse.Namespace, images: Path, folder: Path) -> float:
+    """Crops a second of the original generator, from its second image's file to its last's.
+
+    Runs generate_soft_label.py of the checkout unchanged, with timm.create_model giving the same teacher, and
+    DataParallel(...).cuda() replaced by the model itself, since it has no way to run on a CPU.
+    """
+    few, labels = folder / "few", folder / "original"
+    shutil.rmtree(labels, ignore_errors=True)
+    if not few.exists():
+        for path in sorted((images / "train").rglob("*.jpg"))[: options.reference_images]:
+            target = few / "train" / path.parent.name / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+        shutil.copytree(few / "train", few / "val")
+    script = options.reference / "FKD" / "FKD_SLG" / "generate_soft_label.py"
+    size = str(options.input_size or 224)
+    command = [
+        sys.executable,
+        str(HERE / "run_original.py"),
+        str(script),
+        str(few),
+        "--save_path",
+        str(labels),
+    ]
+    command += ["-a", "teacher", "--input_size", size, "--num_crops", str(options.crops)]
+    command += ["--num_seg", str(options.num_seg), "-b", "1", "-j", str(options.workers or 2)]
+    with contextlib.suppress(subprocess.CalledProcessError):
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    times = sorted(path.stat().st_mtime for path in labels.rglob("*.tar"))
+    return (len(times) - 1) * options.crops / (times[-1] - times[0]) if len(times) > 1 else float("nan")
+
+
+def peak() -> float:
+    """Largest memory of this process so far, GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def report(options, bare_rates, our_rates, original_rates, size, memory) -> None:
+    ratios = [a / b for a, b in zip(our_rates, bare_rates, strict=True)]
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {threading.active_count()} python threads"
+    )
+    print(
+        f"{options.images} photographs x {options.crops} crops, forwards of {options.num_seg}, {options.precision}"
+        f"{', compiled' if options.compile else ''}"
+    )
+    for name, rates in {
+        "bare forward": bare_rates,
+        "generation": our_rates,
+        "original": original_rates,
+    }.items():
+        if rates:
+            print(
+                f"{name:14} {statistics.median(rates):10.1f} crops/s   rounds {' '.join(f'{r:.1f}' for r in rates)}"
+            )
+    print(f"generation / bare forward: {statistics.median(ratios):.3f}")
+    if original_rates:
+        against = [a / b for a, b in zip(our_rates, original_rates, strict=True)]
+        print(f"generation / original: {statistics.median(against):.2f}")
+    print(f"bytes/crop: {size:.2f}")
+    print("peak memory, GB: " + ", ".join(f"{name} {gigabytes:.2f}" for name, gigabytes in memory.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+# Sourced by the tools: a virtual environment of the project's own, made once and made again when pyproject.toml moves.
+# SLG_WDS_ENV chooses another folder for it, SLG_WDS_PYTHON another interpreter.
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+environment=${SLG_WDS_ENV:-$root/.venv}
+
+find_python() {
+    local candidate
+    for candidate in "${SLG_WDS_PYTHON:-}" python3 python3.13 python3.12 python3.11 python3.10 python; do
+        [ -n "$candidate" ] || continue
+        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo "slg-wds needs Python 3.10 or newer with venv; set SLG_WDS_PYTHON to one" >&2
+    return 1
+}
+
+make_environment() {
+    local python stamp
+    python=$(find_python) || exit 1
+    stamp="$root $(sha256sum < "$root/pyproject.toml" | cut -c 1-64)"
+    [ "$(cat "$environment/slg-wds-stamp" 2>/dev/null)" = "$stamp" ] && return
+    echo "making the environment $environment (a few minutes the first time)" >&2
+    "$python" -m venv "$environment" || exit 1
+    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade pip || exit 1
+    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$root[demo,test]" || exit 1
+    echo "$stamp" > "$environment/slg-wds-stamp"
+}
