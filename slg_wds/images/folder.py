@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from slg_wds.errors import ImageSourceError, NoImagesError, NoTargetsError
 from slg_wds.format.manifest import Plan, StringColumn
@@ -84,7 +85,7 @@ class FolderSource:
             targets=map_targets(self._class_numbers(), target_of)[order],
         )
 
-    def _class_numbers(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def _class_numbers(self) -> NDArray[np.int64]:
         if self.classes is None:
             return np.full(len(self._paths), -1, np.int64)
         number = {name: i for i, name in enumerate(self.classes)}
@@ -108,7 +109,8 @@ def find_images(tree: Tree) -> tuple[list[str], Counter[str]]:
             paths.append(path)
         else:
             base = path.rpartition("/")[2]
-            ignored["." + base.rpartition(".")[2].lower() if "." in base else ""] += 1
+            extension = "." + base.rpartition(".")[2].lower() if "." in base else ""
+            ignored[extension.encode("utf-8", "backslashreplace").decode()] += 1
     paths.sort()
     return paths, ignored
 

@@ -43,7 +43,7 @@ def _read_lines(list_file: str) -> list[str]:
         text = Path(list_file).expanduser().read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the list {list_file} cannot be read: {error}") from None
-    lines = [line.strip().removeprefix("./") for line in text.splitlines()]
+    lines = [line.strip().removeprefix("./") for line in text.split("\n")]
     lines = [line for line in lines if line and not line.startswith("#")]
     if not lines:
         raise UsageError(f"the list {list_file} names no image")

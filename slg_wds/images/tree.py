@@ -36,7 +36,7 @@ def open_tree(url: str, options: Mapping[str, str]) -> Tree:
     store = open_store(url, options)
     if not store.is_local:
         return RemoteTree(store)
-    root = str(store.local_path("x").parent)  # type: ignore[union-attr]
+    root = store.url
     if not os.path.isdir(root):  # noqa: PTH112
         there = os.path.lexists(root)
         raise NoImagesError("a folder of images was expected, not a file" if there else "no such folder", url=url)

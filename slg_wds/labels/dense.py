@@ -107,7 +107,9 @@ def _fill_outside(
     np.put_along_axis(rows_MC, index_MN, 0.0, axis=1)
     mass_M1 = rows_MC.sum(axis=1, keepdims=True)
     rows_MC *= left_M1 / np.where(mass_M1 > 0, mass_M1, 1.0)
-    rows_MC += np.where(mass_M1 > 0, 0.0, left_M1 / others)  # the classes of the top are overwritten by the caller
+    rows_MC += np.where(
+        mass_M1 > 0, 0.0, left_M1 / others
+    )  # the classes of the top are overwritten by the caller
 
 
 def _normalised(rows_MC: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -60,7 +60,9 @@ class Stored:
         if not self.values:
             return "needs probabilities, and only the top class is stored"
         if rule.kind == "full":
-            return None if self.full else f"needs all {self.num_classes} probabilities, and {self.k} are stored"
+            return (
+                None if self.full else f"needs all {self.num_classes} probabilities, and {self.k} are stored"
+            )
         if rule.k is not None and rule.k > self.k:
             return f"needs {rule.k} classes per crop, and {self.k} are stored"
         if rule.kind == "shared_tail":
@@ -71,4 +73,8 @@ class Stored:
         if self.full or not self.tail:
             return "needs a shared tail, and none is stored"
         # The tail is what lies outside *these* k: with fewer the classes between would be missing from it.
-        return None if rule.k == self.k else f"needs the shared tail of {rule.k} classes, stored is that of {self.k}"
+        return (
+            None
+            if rule.k == self.k
+            else f"needs the shared tail of {rule.k} classes, stored is that of {self.k}"
+        )

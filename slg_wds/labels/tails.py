@@ -30,7 +30,9 @@ class TailBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TailBatch:
         """The same on a device."""
-        moved = [t.to(device, non_blocking=non_blocking) for t in (self.classes, self.probs, self.rest, self.row)]
+        moved = [
+            t.to(device, non_blocking=non_blocking) for t in (self.classes, self.probs, self.rest, self.row)
+        ]
         return TailBatch(*moved)
 
     def pin_memory(self) -> TailBatch:
@@ -59,22 +61,29 @@ def tail_batch(tails: Sequence[Any], row: Any, num_classes: int) -> TailBatch:
     )
 
 
-def spread_tail(left_B: Tensor, index_Bk: Tensor, tail: TailBatch, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Each crop's left probability in the shape of its image's tail, outside the crop's top-k.
+def spread_tail(
+    left_B: Tensor, index_Bk: Tensor, tail: TailBatch, num_classes: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Spread each crop's left probability over the classes outside its top-k, in the shape of its image's tail.
 
-    left_B: float [B], what to spread. index_Bk: int64 [B, k]. Returns even [B], a share of every class, and on top
-    of it classes int64 [B, m], mass [B, m], 0 at classes of the top-k (whose own mass is the caller's to add).
+    left_B: float [B]. index_Bk: int64 [B, k], k < C. Returns even [B], the share of every class; classes int64
+    [B, m] and mass [B, m], what these have on top of that; 0 at classes of the top-k, left to the caller.
+    Nothing is larger than what is spread, so nothing cancels, however thin the tail is.
     """
-    classes_nm = tail.classes.clamp(max=num_classes - 1)
-    live_Bm = (tail.classes < num_classes).to(left_B.dtype)[tail.row]
-    classes_Bm = tail.classes[tail.row]
-    # A kept class of the top-k gets nothing. Positions can repeat, but at most one of the repeats is a hit.
+    dtype, k = left_B.dtype, index_Bk.shape[1]
+    classes_Bm = tail.classes.index_select(0, tail.row)
+    live_Bm = (tail.classes < num_classes).to(dtype).index_select(0, tail.row)  # 1: kept and not of the top-k
+    # Several of the top-k can be sent to one place, but only one of them can be the class that is there.
     at_Bk = torch.searchsorted(classes_Bm, index_Bk.contiguous()).clamp_(max=classes_Bm.shape[1] - 1)
     hit_Bk = classes_Bm.gather(1, at_Bk) == index_Bk
-    live_Bm.scatter_add_(1, at_Bk, -hit_Bk.to(left_B.dtype))
-    probs_Bm = tail.probs.to(left_B.dtype)[tail.row] * live_Bm
-    others_B = num_classes - index_Bk.shape[1] - live_Bm.sum(1)
-    rest_B = tail.rest.to(left_B.dtype)[tail.row] * (others_B > 0)
+    live_Bm.scatter_add_(1, at_Bk, -hit_Bk.to(dtype))
+    probs_Bm = tail.probs.to(dtype).index_select(0, tail.row).mul_(live_Bm)
+    others_B = num_classes - k - live_Bm.sum(1)
+    rest_B = tail.rest.to(dtype).index_select(0, tail.row) * (others_B > 0)
     total_B = probs_Bm.sum(1) + rest_B * others_B
     flat_B = total_B == 0
-    return _shares(left_B, probs_Bm, rest_B, live_Bm, total_B, flat_B), classes_nm[tail.row]
+    factor_B = torch.where(flat_B, 0.0, left_B / total_B)
+    above_B = rest_B * factor_B
+    mass_Bm = probs_Bm.mul_(factor_B[:, None]).sub_(live_Bm.mul_(above_B[:, None]))
+    even_B = torch.where(flat_B, left_B / (num_classes - k), above_B)
+    return even_B, classes_Bm.clamp_(max=num_classes - 1), mass_Bm

@@ -235,10 +235,10 @@ class Order:
     def _windows(self) -> Segments:
         """Runs of m whole shards, cut where lanes are cut, which start later from lane to lane."""
         borders, lanes = self._shards.edges[1:-1], self._lane_slots
-        lane = np.searchsorted(lanes, borders, side="right") - 1
-        stagger = np.arange(self.lanes) % self.window
-        shard_in_lane = np.arange(1, borders.size + 1) - self._shards.find(lanes[:-1])[lane]
-        edges = np.union1d(lanes, borders[(shard_in_lane + stagger[lane]) % self.window == 0])
+        before = np.searchsorted(borders, lanes)  # borders before each lane
+        stagger = np.arange(self.lanes) % self.window - self._shards.find(lanes[:-1])
+        shard_in_lane = np.arange(1, borders.size + 1) + np.repeat(stagger, np.diff(before))
+        edges = np.union1d(lanes, borders[shard_in_lane % self.window == 0])
         return Segments(edges, subkeys(self._window_key, edges[:-1].view(np.uint64)))
 
     def __len__(self) -> int:

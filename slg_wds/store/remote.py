@@ -124,16 +124,20 @@ class RemoteStore(Store):
         self._refuse_http("take new objects")
         probe = f"{TEMPORARY_PREFIX}probe-{secrets.token_hex(8)}"
         try:
-            if not self._put(probe, [memoryview(b"probe")]):
-                raise UnsupportedStoreError("this store says that a new object exists already", url=self.url)
+            self._check_conditional(probe)
+        except StoreError as error:
+            error.url = self.url  # not that of the probe, of which nobody knows
+            raise
+
+    def _check_conditional(self, probe: str) -> None:
+        if not self._put(probe, [memoryview(b"probe")]):
+            raise UnsupportedStoreError("this store says of a new object that it exists already")
+        try:
             if self._put(probe, [memoryview(b"again")]):
                 raise UnsupportedStoreError(
                     "this store has no conditional puts, which atomic commits need: it replaced an object",
-                    url=self.url,
                     hint="use a store that honours If-None-Match, or a folder",
                 )
-        except NotFoundError as error:
-            raise NotFoundError("no such bucket", url=self.url) from error
         finally:
             with contextlib.suppress(StoreError):  # a writer need not be allowed to delete
                 self._delete(probe)

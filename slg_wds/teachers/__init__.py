@@ -3,9 +3,11 @@
     spec.py           what was asked: source, architecture, weights file, share in the ensemble
     preprocessing.py  mean, std, size, interpolation; the evaluation transform
     weights.py        weights files <-> modules, without running anything a file says; the digest
-    sources.py        timm, torchvision, private factories -> a module and its own configuration
+    built.py          what a source gives: a module and its own configuration
+    published.py      timm, torchvision
+    private.py        factories of the user
     teacher.py        uint8 crops -> logits, on one device, in one precision
-    load.py           a spec -> a teacher
+    load.py           a spec -> a teacher, options -> an ensemble
     ensemble.py       several teachers -> the mean of their softmax outputs
     evaluate.py       top-1, top-5 and loss on images with targets
 
@@ -14,9 +16,9 @@ Importing this costs nothing: torch, torchvision and timm are imported by the fu
 
 from __future__ import annotations
 
-from slg_wds.teachers.ensemble import Ensemble, check_finite
+from slg_wds.teachers.ensemble import Ensemble
 from slg_wds.teachers.evaluate import Accuracy, evaluate
-from slg_wds.teachers.load import load_teacher
+from slg_wds.teachers.load import load_ensemble, load_teacher
 from slg_wds.teachers.preprocessing import Preprocessing, eval_transform
 from slg_wds.teachers.spec import SOURCES, TeacherSpec, parse_teachers
 from slg_wds.teachers.teacher import PRECISIONS, Teacher
@@ -30,10 +32,10 @@ __all__ = [
     "Preprocessing",
     "Teacher",
     "TeacherSpec",
-    "check_finite",
     "digest",
     "eval_transform",
     "evaluate",
+    "load_ensemble",
     "load_teacher",
     "parse_teachers",
 ]

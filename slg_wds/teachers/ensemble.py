@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from slg_wds.errors import TeacherError, TeacherOutputError, UsageError
+from slg_wds.errors import TeacherError, UsageError
 from slg_wds.teachers.teacher import Teacher
 
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ class Ensemble:
     Attributes:
         teachers, weights: the weights sum to 1.
         inputs: the distinct (input size, interpolation) pairs, so that crops are cut once for each.
-        teacher_classes: width of the teachers' outputs.
+        full_classes: width of the teachers' outputs.
+        preprocessings: the distinct ones, for `evaluate`: their evaluation transforms differ also where inputs do not.
+        class_subset: the teachers' numbers of the classes kept, None for all.
         num_classes: C, width of `probabilities`: that of the subset, where there is one.
     """
 
@@ -56,9 +58,11 @@ class Ensemble:
         self.inputs: list[tuple[int, str]] = list(dict.fromkeys(wanted))
         self._batch_of = [self.inputs.index(pair) for pair in wanted]
         self.device = teachers[0].device
-        self.teacher_classes = teachers[0].num_classes
-        self._subset = _subset(class_subset, self.teacher_classes, self.device)
-        self.num_classes = self.teacher_classes if self._subset is None else len(self._subset)
+        self.full_classes = teachers[0].num_classes
+        self.preprocessings = list(dict.fromkeys(teacher.preprocessing for teacher in teachers))
+        self._subset = _subset(class_subset, self.full_classes, self.device)
+        self.class_subset: list[int] | None = None if self._subset is None else self._subset.tolist()
+        self.num_classes = self.full_classes if self._subset is None else len(self._subset)
 
     @property
     def name(self) -> str:
@@ -71,8 +75,8 @@ class Ensemble:
             batches: for each of `inputs` in order, the same crops as uint8 [N,3,S,S] on the teachers' device.
 
         Returns:
-            float32 [N,C]. A row for which any teacher gave a logit that is not finite is NaN throughout, also where that
-            class is not in the subset: pass what is copied to the host, top-k values are enough, to `check_finite`.
+            float32 [N,C]. A row for which any teacher gave a logit that is not finite is NaN throughout, also where
+            that class is not in the subset: so the caller sees it in the rows' top-k, when these have come to the host.
         """
         import torch
 
@@ -86,6 +90,15 @@ class Ensemble:
                 mean = share if mean is None else mean + share
         assert mean is not None
         return mean
+
+    @property
+    def device_name(self) -> str:
+        """The kind of device, as far as it moves the last bits of a result."""
+        import torch
+
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return f"{self.device.type} {torch.backends.cpu.get_cpu_capability()}"
 
     def describe(self) -> list[dict[str, Any]]:
         """Per teacher what decides the labels, its ensemble weight included, as JSON values."""
@@ -101,17 +114,6 @@ class Ensemble:
         spoilt = (logits * 0).sum(1, keepdim=True)
         kept = logits if self._subset is None else logits.index_select(1, self._subset)
         return torch.softmax(kept / self.temperature, 1) + spoilt
-
-
-def check_finite(values: torch.Tensor | np.ndarray[Any, Any], name: str) -> None:
-    """Raises TeacherOutputError where `values` on the host, of probabilities' rows, hold a NaN or an infinity."""
-    import numpy as np
-
-    if not np.isfinite(values).all():
-        raise TeacherOutputError(
-            f"teacher {name} returned values that are not finite (NaN or infinity)",
-            hint="try --precision fp32 or bf16, and check its weights and mean and std",
-        )
 
 
 def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
@@ -134,6 +136,6 @@ def _subset(classes: Any, count: int, device: torch.device) -> torch.Tensor | No
     if int(subset.min()) < 0 or int(subset.max()) >= count:
         outside = subset[(subset < 0) | (subset >= count)]
         raise UsageError(f"class {int(outside[0])} of the class subset is not one of the teacher's {count}")
-    if len(subset.unique()) != len(subset):
+    if len(set(subset.tolist())) != len(subset):
         raise UsageError("a class is in the class subset twice")
     return subset.to(device)

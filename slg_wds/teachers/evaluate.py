@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from slg_wds.errors import UsageError
-from slg_wds.teachers.ensemble import Ensemble, check_finite
-from slg_wds.teachers.preprocessing import Preprocessing, check_overrides, eval_transform
+from slg_wds.errors import TeacherError, TeacherOutputError, UsageError
+from slg_wds.teachers.ensemble import Ensemble
 from slg_wds.teachers.teacher import Teacher
 
 if TYPE_CHECKING:
@@ -37,70 +34,66 @@ class Accuracy:
 
 def evaluate(
     teacher: Teacher | Ensemble,
-    batches: Iterable[tuple[Sequence[torch.Tensor], Sequence[int]]],
-    *,
-    crop_pct: float | None = None,
-    workers: int = 1,
+    batches: Iterable[tuple[Sequence[torch.Tensor], torch.Tensor | Sequence[int]]],
 ) -> Accuracy:
     """Measure a teacher, at temperature 1 and over all of its classes whatever the ensemble's subset.
 
     Args:
-        batches: decoded images, each uint8 [3,H,W] of any size, and their targets as the teacher's class numbers. One
-            batch is one forward.
-        crop_pct: in place of the teachers' own.
-        workers: threads that resize.
+        batches: for each of the ensemble's `preprocessings` in order, the same images after `eval_transform` as uint8
+            [N,3,S,S]; and their targets [N] as the teacher's class numbers. One batch is one forward.
 
     Raises:
         UsageError: no image, or a target that is not a class.
         TeacherOutputError: logits that are not finite.
     """
-    check_overrides({"crop_pct": crop_pct})
     ensemble = teacher if isinstance(teacher, Ensemble) else Ensemble([teacher])
-    wanted = [
-        dataclasses.replace(t.preprocessing, crop_pct=crop_pct or t.preprocessing.crop_pct)
-        for t in ensemble.teachers
-    ]
-    correct1 = correct5 = count = 0
+    correct1 = correct5 = count = rows = 0
     losses: list[float] = []
-    with ThreadPoolExecutor(workers) as pool:
-        for images, targets in batches:
-            if not len(images):
-                continue
-            cut = {
-                settings: list(pool.map(lambda image, s=settings: eval_transform(image, s), images))
-                for settings in dict.fromkeys(wanted)
-            }
-            log_probs = _log_probabilities(ensemble, wanted, cut)
-            rank, loss = _score(log_probs, targets, ensemble.teacher_classes)
-            correct1 += int((rank < 1).sum())
-            correct5 += int((rank < 5).sum())
-            losses.append(loss)
-            count += len(images)
+    for images, targets in batches:
+        if not len(targets):
+            continue
+        rows = max(rows, len(targets))
+        log_probs = _log_probabilities(ensemble, images, rows)[: len(targets)]
+        rank, loss = _score(log_probs, targets)
+        correct1 += int((rank < 1).sum())
+        correct5 += int((rank < 5).sum())
+        losses.append(loss)
+        count += len(targets)
     if not count:
         raise UsageError("no image to evaluate on")
     return Accuracy(correct1 / count, correct5 / count, math.fsum(losses) / count, count)
 
 
-def _log_probabilities(
-    ensemble: Ensemble, wanted: list[Preprocessing], cut: dict[Preprocessing, list[torch.Tensor]]
-) -> torch.Tensor:
-    """float32 [N,C] on the host: log of the weighted mean of softmax(logits)."""
+def _log_probabilities(ensemble: Ensemble, images: Sequence[torch.Tensor], rows: int) -> torch.Tensor:
+    """float32 [rows,C] on the host: log of the weighted mean of softmax(logits)."""
     import torch
 
+    if len(images) != len(ensemble.preprocessings):
+        raise TeacherError(f"{len(images)} batches for {len(ensemble.preprocessings)} preprocessings")
+    batch_of = dict(zip(ensemble.preprocessings, images, strict=True))
     parts = []
-    for teacher, weight, settings in zip(ensemble.teachers, ensemble.weights, wanted, strict=True):
-        if weight > 0:
-            logits = teacher.logits(torch.stack(cut[settings]).to(teacher.device)).cpu()
-            check_finite(logits, teacher.name)
-            parts.append(logits.log_softmax(1) + math.log(weight))
+    for teacher, weight in zip(ensemble.teachers, ensemble.weights, strict=True):
+        if weight == 0:
+            continue
+        batch = batch_of[teacher.preprocessing]
+        # Padded: a compiled teacher would be compiled anew for a last batch of another size.
+        padding = batch.new_zeros(rows - len(batch), *batch.shape[1:])
+        logits = teacher.logits(torch.cat([batch, padding]).to(teacher.device)).cpu()
+        if not bool(logits.isfinite().all()):
+            raise TeacherOutputError(
+                f"{teacher.name} gave NaN or infinity",
+                hint="try --precision fp32 or bf16, and check its weights",
+            )
+        parts.append(logits.log_softmax(1) + math.log(weight))
     return torch.stack(parts).logsumexp(0)
 
 
-def _score(log_probs: torch.Tensor, targets: Sequence[int], classes: int) -> tuple[torch.Tensor, float]:
+def _score(log_probs: torch.Tensor, targets: torch.Tensor | Sequence[int]) -> tuple[torch.Tensor, float]:
     """int64 [N]: how many classes come before the target, ties to the lower class; and the summed cross-entropy."""
     import torch
 
     wanted = torch.as_tensor(targets).long()
+    classes = log_probs.shape[1]
     if len(wanted) != len(log_probs) or int(wanted.min()) < 0 or int(wanted.max()) >= classes:
         raise UsageError(f"targets must be one class number in 0..{classes - 1} per image")
     own = log_probs.gather(1, wanted[:, None])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from slg_wds.errors import UsageError
+from slg_wds.teachers.built import Built
+from slg_wds.teachers.ensemble import Ensemble
 from slg_wds.teachers.preprocessing import check_overrides, resolve
-from slg_wds.teachers.sources import build
-from slg_wds.teachers.spec import TeacherSpec
+from slg_wds.teachers.private import build_private
+from slg_wds.teachers.published import build_timm, build_torchvision
+from slg_wds.teachers.spec import TeacherSpec, parse_teachers
 from slg_wds.teachers.teacher import Teacher, check_precision
 from slg_wds.teachers.weights import digest
 
@@ -57,7 +60,7 @@ def load_teacher(
     check_overrides(overrides)
     where = _device(device)
     check_precision(precision, where)
-    built = build(spec, num_classes_hint=num_classes_hint, input_size=input_size)
+    built = _build(spec, num_classes_hint, input_size)
     preprocessing, preprocessing_from = resolve(built.config, built.config_from, overrides)
     if where.type == "cuda":
         _settle_cuda()
@@ -73,6 +76,50 @@ def load_teacher(
         precision=precision,
         compile=compile,
     )
+
+
+def load_ensemble(config: Any, subset_of: Callable[[int], Sequence[int] | None]) -> Ensemble:
+    """Load every teacher that the options name.
+
+    Args:
+        config: a TeacherConfig; its `temp` where it has one.
+        subset_of: from the teachers' number of classes to the classes to keep, None for all.
+
+    Raises:
+        UsageError, TeacherError: as parse_teachers, load_teacher and Ensemble do.
+    """
+    import torch
+
+    paths = [config.teacher_path] if config.teacher_path else []
+    specs = parse_teachers(config.arch, config.teacher_source, paths, config.weights)
+    own_gpu = "cuda" if torch.cuda.is_available() else "cpu"
+    settings = {
+        name: getattr(config, name) for name in ("input_size", "mean", "std", "interpolation", "crop_pct")
+    }
+    teachers = [
+        load_teacher(
+            spec,
+            device=own_gpu if config.gpu is None else f"cuda:{config.gpu}",
+            precision=config.precision,
+            compile=config.compile,
+            **settings,
+        )
+        for spec in specs
+    ]
+    return Ensemble(
+        teachers,
+        [spec.weight for spec in specs],
+        temperature=getattr(config, "temp", 1.0),
+        class_subset=subset_of(teachers[0].num_classes),
+    )
+
+
+def _build(spec: TeacherSpec, num_classes_hint: int | None, input_size: int | None) -> Built:
+    if spec.source == "timm":
+        return build_timm(spec, num_classes_hint, input_size)
+    if spec.source == "pytorch":
+        return build_torchvision(spec, num_classes_hint)
+    return build_private(spec)
 
 
 def _device(device: torch.device | str) -> torch.device:

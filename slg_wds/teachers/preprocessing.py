@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from slg_wds.errors import SlgWdsError, TeacherError, UsageError
@@ -73,20 +74,19 @@ def resolve(
         TeacherError: a setting of the model's that cannot be.
     """
     values: dict[str, Any] = {}
-    given, assumed = [], []
+    given, own, assumed = [], [], []
     for name, parse in _PARSERS.items():
         if overrides.get(name) is not None:
-            values[name] = parse(overrides[name], lambda text, name=name: UsageError(f"{name}: {text}"))
+            values[name] = parse(overrides[name], partial(_usage_error, name))
             given.append(name)
         elif config.get(name) is not None:
-            values[name] = parse(config[name], lambda text, name=name: _model_error(origin, name, text))
+            values[name] = parse(config[name], partial(_model_error, origin, name))
+            own.append(name)
         else:
             values[name] = IMAGENET_DEFAULTS[name]
-            assumed.append(name)
-    # Nobody needs to hear that the centre crop is a centre crop.
-    assumed = [name for name in assumed if name != "crop_mode"]
-    everything = len(assumed) + len(given) >= len(_PARSERS) - 1 and "crop_mode" not in config
-    parts = [] if everything else [origin]
+            # Nobody needs to hear that the centre crop is a centre crop.
+            assumed += [name] if name != "crop_mode" else []
+    parts = [origin] if own else []
     parts += [f"ImageNet defaults for {', '.join(assumed)}"] if assumed else []
     parts += [f"given: {', '.join(given)}"] if given else []
     return Preprocessing(**values), "; ".join(parts)
@@ -97,8 +97,12 @@ def check_overrides(overrides: Mapping[str, Any]) -> None:
     resolve({}, "", overrides)
 
 
+def _usage_error(name: str, text: str) -> UsageError:
+    return UsageError(f"--{name.replace('_', '-')} {text}")
+
+
 def _model_error(origin: str, name: str, text: str) -> TeacherError:
-    return TeacherError(f"{origin} has {name}: {text}", hint=f"give --{name.replace('_', '-')} yourself")
+    return TeacherError(f"{origin}: {name} {text}", hint=f"give --{name.replace('_', '-')} yourself")
 
 
 _Error = Callable[[str], SlgWdsError]
@@ -134,7 +138,7 @@ def _parse_std(value: Any, error: _Error) -> tuple[float, float, float]:
 def _parse_interpolation(value: Any, error: _Error) -> str:
     name = str(getattr(value, "value", value)).lower()  # torchvision gives an enumeration
     if name not in INTERPOLATIONS:
-        raise error(f"unknown interpolation {name!r}, known are {', '.join(INTERPOLATIONS)}")
+        raise error(f"{name!r} is not one of {', '.join(INTERPOLATIONS)}")
     return name
 
 

@@ -180,8 +180,8 @@ def _compiled(forward: Forward) -> Forward:
     import torch._inductor.config as inductor
 
     # Without it kernels may be chosen by timing them, and results would depend on what else the machine did.
-    options = {"deterministic": True} if hasattr(inductor, "deterministic") else {}
-    compiled: Forward = torch.compile(forward, dynamic=False, options=options or None)
+    options: Any = {"deterministic": True} if hasattr(inductor, "deterministic") else None
+    compiled: Forward = torch.compile(forward, dynamic=False, options=options)
     return compiled
 
 

@@ -190,7 +190,8 @@ def digest(module: torch.nn.Module) -> str:
             continue  # "extra state" of any type has no bytes that could be relied on
         shape = ",".join(map(str, tensor.shape))
         sha.update(f"{name}\n{str(tensor.dtype).removeprefix('torch.')}\n{shape}\n".encode())
-        sha.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+        raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        sha.update(raw.numpy().data)
     return sha.hexdigest()
 
 

@@ -1,19 +1,14 @@
-"""Where modules come from: timm, torchvision, and private factories named on the command line."""
+"""Models of timm and torchvision, with the weights they publish or a file's."""
 
 from __future__ import annotations
 
 import difflib
-import hashlib
-import importlib
-import importlib.util
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slg_wds.errors import SlgWdsError, TeacherError, UnknownArchError
+from slg_wds.teachers.built import Built
 from slg_wds.teachers.spec import TeacherSpec
 from slg_wds.teachers.weights import fit, head_classes, one_line, read_weights
 
@@ -21,43 +16,13 @@ if TYPE_CHECKING:
     import torch
 
 
-@dataclass(frozen=True)
-class Built:
-    """Attributes:
-    module: the model with its weights, on the CPU.
-    arch: its architecture alone, as it is recorded: no weights tag, no folders. The digest says which weights.
-    weights_from: in words where the weights are from.
-    config: its own preprocessing, possibly incomplete.
-    config_from: in words where that is from.
+def build_timm(spec: TeacherSpec, num_classes_hint: int | None, input_size: int | None) -> Built:
+    """Make a model of timm. An architecture that is made for one input size is made for `input_size`.
+
+    Raises UnknownArchError, WeightsError, TeacherError.
     """
-
-    module: torch.nn.Module
-    arch: str
-    weights_from: str
-    config: Mapping[str, Any] = field(default_factory=dict)
-    config_from: str = ""
-
-
-def build(spec: TeacherSpec, *, num_classes_hint: int | None = None, input_size: int | None = None) -> Built:
-    """Make the model of `spec` with its weights.
-
-    Args:
-        num_classes_hint: width of the head where weights come from a file that does not tell it.
-        input_size: side of the input asked for; architectures that are made for one size are made for this one.
-
-    Raises:
-        UnknownArchError, WeightsError, TeacherError
-    """
-    if spec.source == "timm":
-        return _build_timm(spec, num_classes_hint, input_size)
-    if spec.source == "pytorch":
-        return _build_torchvision(spec, num_classes_hint)
-    return _build_private(spec)
-
-
-def _build_timm(spec: TeacherSpec, num_classes_hint: int | None, input_size: int | None) -> Built:
     import timm
-    import timm.data
+    from timm import data
 
     # Names of old releases, as in FKD's own example, have new names with the weights' tag in them.
     name = timm.models.get_deprecated_models().get(spec.arch) or spec.arch
@@ -82,6 +47,8 @@ def _build_timm(spec: TeacherSpec, num_classes_hint: int | None, input_size: int
         with _making(spec):
             module = timm.create_model(name, pretrained=False, **kwargs)
         fit(module, state, spec.path)
+    resolve_config: Any = data.config.resolve_model_data_config
+    own_config: dict[str, Any] = resolve_config(module)
     own: dict[str, Any] = getattr(module, "pretrained_cfg", None) or {}
     arch = str(own.get("architecture") or name.partition(".")[0])
     tag = f"{arch}.{own['tag']}" if own.get("tag") else arch
@@ -89,7 +56,7 @@ def _build_timm(spec: TeacherSpec, num_classes_hint: int | None, input_size: int
         module,
         arch,
         weights_from,
-        timm.data.resolve_model_data_config(module),
+        own_config,
         f"timm's pretrained_cfg of {tag}",
     )
 
@@ -108,7 +75,11 @@ def _timm_config(timm: Any, name: str) -> Any:
         ) from None
 
 
-def _build_torchvision(spec: TeacherSpec, num_classes_hint: int | None) -> Built:
+def build_torchvision(spec: TeacherSpec, num_classes_hint: int | None) -> Built:
+    """Make a classification model of torchvision; `resnet50.IMAGENET1K_V1` names other weights than DEFAULT.
+
+    Raises UnknownArchError, WeightsError, TeacherError.
+    """
     from torchvision import models
 
     base, _, tag = spec.arch.partition(".")
@@ -208,90 +179,3 @@ def _making(spec: TeacherSpec) -> Iterator[None]:
                 hint="download them where there is a network and give the file by --teacher_path",
             ) from None
         raise TeacherError(f"{spec.name} could not be made: {one_line(error)}") from None
-
-
-def _build_private(spec: TeacherSpec) -> Built:
-    from torch import nn
-
-    target, _, name = spec.arch.rpartition(":")
-    is_file = target.endswith(".py")
-    with _importable(str(Path(target).resolve().parent) if is_file else str(Path.cwd())):
-        factory = _find_factory(spec, target, name, is_file)
-        try:
-            made = factory()
-        except (Exception, SystemExit) as error:
-            raise TeacherError(f"{spec.name}: the factory raised {one_line(error)}") from error
-    module, config = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
-    if not isinstance(module, nn.Module):
-        raise TeacherError(
-            f"{spec.name}: the factory returned {type(module).__name__}",
-            hint="it must return a torch.nn.Module, or such and a dict of its preprocessing",
-        )
-    weights_from = "the factory"
-    if spec.path is not None:
-        state, weights_from = read_weights(spec.path)
-        fit(module, state, spec.path)
-    config, config_from = _private_config(spec, module, config)
-    return Built(
-        module, f"{Path(target).name if is_file else target}:{name}", weights_from, config, config_from
-    )
-
-
-def _find_factory(spec: TeacherSpec, target: str, name: str, is_file: bool) -> Callable[[], Any]:
-    if is_file and not Path(target).is_file():
-        raise TeacherError(f"{spec.name}: no file {target}")
-    try:
-        loaded = _load_file(target) if is_file else importlib.import_module(target)
-    except (Exception, SystemExit) as error:
-        raise TeacherError(f"{spec.name}: importing {target} failed, {one_line(error)}") from error
-    factory = getattr(loaded, name, None)
-    if not callable(factory):
-        near = difflib.get_close_matches(name, [n for n, value in vars(loaded).items() if callable(value)], 3)
-        hint = f"near names are {', '.join(near)}" if near else None
-        raise TeacherError(f"{spec.name}: {target} has no function {name}", hint=hint)
-    made: Callable[[], Any] = factory
-    return made
-
-
-def _load_file(path: str) -> Any:
-    # Registered under a name of its own: dataclasses and torch.compile look their module up.
-    unique = hashlib.sha256(str(Path(path).resolve()).encode()).hexdigest()[:12]
-    name = f"slg_wds_private_{Path(path).stem}_{unique}"
-    module_spec = importlib.util.spec_from_file_location(name, path)
-    if module_spec is None or module_spec.loader is None:
-        raise ImportError(f"{path} is not Python source")
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[name] = module
-    try:
-        module_spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-@contextmanager
-def _importable(folder: str) -> Iterator[None]:
-    """Let a teacher import what lies beside it, as `python file.py` would."""
-    added = folder not in sys.path
-    if added:
-        sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        if added and folder in sys.path:
-            sys.path.remove(folder)
-
-
-def _private_config(spec: TeacherSpec, module: Any, returned: Any) -> tuple[Mapping[str, Any], str]:
-    if returned is not None and not isinstance(returned, Mapping):
-        raise TeacherError(
-            f"{spec.name}: the preprocessing returned is {type(returned).__name__}, not a dict"
-        )
-    if returned is not None:
-        return returned, "what the factory returned"
-    for name in ("preprocessing", "pretrained_cfg", "default_cfg"):
-        config = getattr(module, name, None)
-        if isinstance(config, Mapping):
-            return config, f"the module's {name}"
-    return {}, ""

