@@ -86,7 +86,6 @@ class PreparedRun:
             config.seed,
             config.samples_per_shard,
             target_of=self.targets.of_class,
-            keep_extensions=config.keep_extensions,
         )
         if self.reference is not None:
             _check_reference(self.reference, plan.keys, config)
@@ -122,7 +121,11 @@ def prepare_run(config: GenerateConfig) -> PreparedRun:
         raise UsageError(f"--label_type {label} needs --tail-classes above 0")
     _recipe(config, label)
     source = open_source(
-        config.data, split=config.split, list_file=config.list_file, store_options=config.store_options
+        config.data,
+        split=config.split,
+        list_file=config.list_file,
+        keep_extensions=config.keep_extensions,
+        store_options=config.store_options,
     )
     reference = _reference(config)
     teacher = load_teachers(config, source.classes)
@@ -209,7 +212,7 @@ def identity_of(
         "tail_classes": 0 if label.kind in ("hard", "full") else config.tail_classes,
         "temperature": config.temp,
         "num_classes": teacher.num_classes,
-        "class_subset": list(teacher.class_subset) if teacher.class_subset is not None else None,
+        "class_subset": teacher.class_subset,
         "num_crops": config.num_crops,
         "crop_scale": [config.min_scale_crops, config.max_scale_crops],
         "crop_ratio": list(config.ratio),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from photographs import lay_out
 from s3 import S3Server, running_s3, weed
 
 # A proxy of the machine is not for servers on loopback.
@@ -26,3 +28,21 @@ def s3_server() -> Iterator[S3Server]:
 def s3_url(s3_server: S3Server) -> str:
     """A prefix of its own on that server; open it with `s3_server.options()`."""
     return f"{s3_server.url}/{secrets.token_hex(8)}"
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of real photographs: see photographs.lay_out. Never written to by a test."""
+    return lay_out(tmp_path_factory.mktemp("photographs"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the slow tests too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--slow"):
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="slow: give --slow"))

@@ -121,7 +121,7 @@ def _wait(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None
         "store = S3Store.from_url(sys.argv[1], client_options={'allow_http': True},"
         " retry_config={'max_retries': 300, 'retry_timeout': datetime.timedelta(seconds=float(sys.argv[2])),"
         " 'backoff': {'max_backoff': datetime.timedelta(milliseconds=300)}})\n"
-        "obstore.put(store, '.ready', b'')\nobstore.delete(store, '.ready')\n"
+        "obstore.put(store, '.ready', b'ready')\nobstore.delete(store, '.ready')\n"
     )
     # In a process of its own, so that the tests' process may still fork: obstore cannot be used across one.
     command = [sys.executable, "-c", script, server.url, str(READY_SECONDS)]

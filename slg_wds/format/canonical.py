@@ -1,29 +1,34 @@
-"""Canonical JSON: one value, one string of bytes. Everything that is compared or hashed goes through it."""
+"""JSON of one form only: what is hashed, compared or sealed goes through here."""
 
 from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Callable
 from typing import Any, NoReturn
 
-from slg_wds.errors import ManifestError
+from slg_wds.errors import ManifestError, UnsupportedFeatureError
 
 MAX_JSON_BYTES = 1 << 28
 
 
 def canonical_json(value: Any) -> bytes:
-    """Sorted keys, no spaces, UTF-8, no NaN. Raises ManifestError for what JSON cannot hold exactly."""
-    try:
-        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        return text.encode("utf-8")
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ManifestError(f"a value has no JSON: {error}") from None
+    """Sorted keys, no spaces, UTF-8, no NaN. Raises ManifestError for what JSON does not hold exactly."""
+    return _dump(value, separators=(",", ":"))
 
 
 def pretty_json(value: Any) -> bytes:
-    """The same value for people: indented, sorted keys, a newline at the end."""
-    canonical_json(value)
-    return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+    """The same for people: sorted keys, two spaces of indent, a newline at the end."""
+    return _dump(value, indent=2) + b"\n"
+
+
+def _dump(value: Any, **layout: Any) -> bytes:
+    try:
+        return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, **layout).encode(
+            "utf-8"
+        )
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ManifestError(f"a value has no JSON: {error}") from None
 
 
 def parse_json(data: bytes | memoryview) -> dict[str, Any]:
@@ -44,19 +49,51 @@ def _refuse(name: str) -> NoReturn:
 
 
 def seal(fields: dict[str, Any]) -> dict[str, Any]:
-    """`fields` with "crc32", the CRC-32 of their canonical JSON, as every JSON file of a label set carries."""
+    """`fields` and "crc32", the CRC-32 of their canonical JSON."""
     return {**fields, "crc32": zlib.crc32(canonical_json(fields))}
 
 
-def unseal(data: bytes | memoryview, encode: Any = canonical_json) -> dict[str, Any]:
-    """The fields of sealed JSON, without "crc32". `encode` must give back the very bytes.
+def unseal(data: bytes | memoryview, encode: Callable[[Any], bytes] = canonical_json) -> dict[str, Any]:
+    """The fields of sealed JSON, "crc32" taken off. `encode` must give back the very bytes of `data`.
 
-    So no byte can change unnoticed, not even a space or the order of names. Raises ManifestError.
+    So no byte can change unnoticed, not even a space. Raises ManifestError.
     """
     value = parse_json(data)
     fields = {name: field for name, field in value.items() if name != "crc32"}
     if value.get("crc32") != zlib.crc32(canonical_json(fields)):
-        raise ManifestError("the CRC-32 does not match: it was damaged or changed by hand")
+        raise ManifestError("its CRC-32 does not match: damaged, or changed by hand")
     if encode(value) != data:
-        raise ManifestError("the bytes are not those that a writer gives: damaged or changed by hand")
+        raise ManifestError("its bytes are not those of a writer: damaged, or changed by hand")
     return fields
+
+
+def check_version(what: str, fields: dict[str, Any], version: int) -> None:
+    """That `fields` are of this version: ManifestError where there is none, else UnsupportedFeatureError."""
+    found = fields.get("version")
+    if type(found) is not int:
+        raise ManifestError(f"{what} is not a map with a version")
+    if found != version:
+        raise UnsupportedFeatureError(
+            f"the version of {what} is {found}, this reader knows {version}", hint="update slg-wds"
+        )
+
+
+def typed(fields: dict[str, Any], name: str, kind: type) -> Any:
+    """The field `name`, of exactly that type, an int not negative. Raises ManifestError."""
+    value = fields.get(name)
+    if type(value) is not kind or (isinstance(value, int) and value < 0):
+        raise ManifestError(f"{name} is {_brief(value)}, not of type {kind.__name__}")
+    return value
+
+
+def strings(fields: dict[str, Any], name: str) -> list[str]:
+    """The field `name`, a list of strings. Raises ManifestError."""
+    values = typed(fields, name, list)
+    if not all(isinstance(value, str) for value in values):
+        raise ManifestError(f"{name} does not hold strings alone")
+    return list(values)
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -17,7 +17,7 @@ MAX_TEXT_BYTES = 4096
 _RANGES = {
     "height": (1, (1 << 31) - 1),
     "width": (1, (1 << 31) - 1),
-    "num_crops": (0, 1 << 24),
+    "num_crops": (0, 1 << 20),
     "k": (1, 1 << 24),
     "num_classes": (1, 1 << 24),
     "num_palette": (0, 1 << 24),
@@ -62,8 +62,10 @@ def _check_kind(fields: dict[str, Any]) -> None:
         raise RecordError(f"full labels hold a value of every class, not {k} of {classes} as {coding!r}")
     if coding == "none" and k != 1:
         raise RecordError(f"labels without values hold one class, not {k}")
-    if k + fields["num_tail"] > classes or fields["num_palette"] > classes:
+    if k + fields["num_tail"] > classes:
         raise RecordError(f"k {k} and a tail of {fields['num_tail']} do not fit in {classes} classes")
+    if fields["num_palette"] > min(classes, fields["num_crops"] * k):
+        raise RecordError(f"a palette of {fields['num_palette']} classes is more than there can be")
 
 
 def check_boxes(boxes: NDArray[np.int64], size: tuple[int, int]) -> None:

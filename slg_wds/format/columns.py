@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from slg_wds.errors import RecordError
 from slg_wds.format.frames import compress, decompress
 
-MAX_COLUMN_BYTES = 1 << 28
+MAX_NUMBERS = 1 << 26
 MAX_PLANES = 4
 
 # Measured on real labels: the most significant plane is worth a thorough search, the planes below it are
@@ -24,9 +24,7 @@ _LONG = 1 << 16
 def encode_column(values: NDArray[Any]) -> list[bytes]:
     """Unsigned integers of any shape, in C order, as planes; planes of zeros at the top are left out."""
     little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
-    if little.nbytes > MAX_COLUMN_BYTES:
-        raise RecordError(f"a column of {little.nbytes} bytes is over the limit of {MAX_COLUMN_BYTES}")
-    if not little.size:
+    if not _count(little.shape):
         return []
     planes = little.reshape(-1).view(np.uint8).reshape(little.size, little.itemsize)
     count = (int(little.max()).bit_length() + 7) // 8
@@ -42,26 +40,30 @@ def decode_column(planes: Any, shape: tuple[int, ...], at: Any = ..., itemsize: 
 
     `itemsize` is that of the result and bounds the number of planes; 0 for the smallest of 1, 2, 4 that serves.
     """
-    count = 1
-    for length in shape:
-        count *= length
+    count = _count(shape)
     most = itemsize or MAX_PLANES
     if type(planes) is not list or len(planes) > most:
         raise RecordError(f"a column is not a list of at most {most} planes")
     itemsize = itemsize or (1, 1, 2, 4, 4)[len(planes)]
-    if count * itemsize > MAX_COLUMN_BYTES:
-        raise RecordError(f"a column of {count * itemsize} bytes is over the limit of {MAX_COLUMN_BYTES}")
-    parts = [
-        np.frombuffer(decompress(plane, count, RecordError), np.uint8).reshape(shape)[at] for plane in planes
-    ]
-    if itemsize == 1 and parts:
+    contents = [decompress(plane, count, RecordError) for plane in planes] or [bytes(count)]
+    parts: list[NDArray[np.uint8]] = [np.frombuffer(plane, np.uint8).reshape(shape)[at] for plane in contents]
+    if itemsize == 1:
         return parts[0]
-    if not parts:
-        parts = [np.zeros(shape, np.uint8)[at]]
     out = np.zeros((*parts[0].shape, itemsize), np.uint8)
     for i, part in enumerate(parts):
         out[..., i] = part
-    return out.view(f"<u{itemsize}")[..., 0]
+    numbers: NDArray[Any] = out.view(f"<u{itemsize}")[..., 0]
+    return numbers
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    # Not np.prod, which takes longer and overflows.
+    count = 1
+    for length in shape:
+        count *= length
+    if count > MAX_NUMBERS:
+        raise RecordError(f"a column of {count} numbers is over the limit of {MAX_NUMBERS}")
+    return count
 
 
 def encode_ascending(classes: NDArray[np.int64]) -> list[bytes]:

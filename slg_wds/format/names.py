@@ -14,27 +14,26 @@ SHARD_JSON = "__slg__/shard.json"
 MAX_KEY_BYTES = 4096
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-# WebDataset drops members whose name begins with such a directory.
+# WebDataset skips members whose name begins with such a folder.
 _META = re.compile(r"__[^/]*__/")
 
 
 def key_of(path: str, keep_extension: bool = False) -> str:
-    """The key of an image's path below its source: see "Keys" of FORMAT.md.
+    """The key of an image's path below its source, as "Keys" of FORMAT.md says; `/` parts it on every system.
 
-    Raises ImageSourceError for a path that has no key: empty, absolute, with a component that is empty, "." or
-    "..", with NUL, not UTF-8, or over 4096 bytes.
+    Raises ImageSourceError for a path that has none: empty, absolute, with a part that is empty, "." or "..",
+    with NUL, not UTF-8, or over 4096 bytes (or its key is).
     """
     _check_path(path)
-    folder, base = posixpath.split(path)
+    folder, slash, base = path.rpartition("/")
     if not keep_extension:
         base = posixpath.splitext(base)[0]
-    escaped = base.replace("%", "%25").replace(".", "%2E")
-    key = posixpath.join(folder.replace("%", "%25"), escaped)
-    key = _CONTROL.sub(lambda match: f"%{ord(match[0]):02X}", key)
+    key = folder.replace("%", "%25") + slash + base.replace("%", "%25").replace(".", "%2E")
+    key = _CONTROL.sub(lambda found: f"%{ord(found[0]):02X}", key)
     if _META.match(key):
         key = "%5F" + key[1:]
     if len(key.encode("utf-8")) > MAX_KEY_BYTES:
-        raise ImageSourceError(f"the image's key is over {MAX_KEY_BYTES} bytes", key=key[:64])
+        raise ImageSourceError(f"the key of {path[:64]!r}... is over {MAX_KEY_BYTES} bytes", hint="rename it")
     return key
 
 
@@ -42,17 +41,17 @@ def _check_path(path: str) -> None:
     try:
         size = len(path.encode("utf-8"))
     except UnicodeEncodeError:
-        raise ImageSourceError(f"the path {path!r} is not UTF-8", hint="rename the image") from None
+        raise ImageSourceError(f"the path {path!r} is not UTF-8", hint="rename it") from None
     if size > MAX_KEY_BYTES:
-        raise ImageSourceError(f"the path {path[:64]!r}... is over {MAX_KEY_BYTES} bytes")
+        raise ImageSourceError(f"the path {path[:64]!r}... is over {MAX_KEY_BYTES} bytes", hint="rename it")
     if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
-        raise ImageSourceError(f"{path!r} is not a relative path of an image", hint="rename the image")
+        raise ImageSourceError(f"{path!r} is not the path of an image below its source", hint="rename it")
 
 
 def split_member(name: str) -> tuple[str, str]:
-    """(key, extension) of a member's name; the extension begins at the first dot of the base name."""
+    """(key, extension) of a member's name; the extension begins after the first dot of the base name."""
     folder, slash, base = name.rpartition("/")
-    stem, dot, extension = base.partition(".")
-    if not stem or not dot:
+    stem, _, extension = base.partition(".")
+    if not stem or not extension:
         raise ShardError(f"the member {name!r} has no key or no extension")
     return folder + slash + stem, extension

@@ -132,7 +132,7 @@ def _columns(record: Record) -> dict[str, list[bytes]]:
 
 def _steps(bits: NDArray[Any]) -> NDArray[Any]:
     """[M, k]: the first number of a row, then each one's difference to the one before, modulo 2**bits."""
-    steps = bits.copy()
+    steps: NDArray[Any] = bits.copy()
     steps[:, 1:] -= bits[:, :-1]
     return steps
 

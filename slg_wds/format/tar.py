@@ -1,7 +1,7 @@
 """The one form of tar that a shard has: what tarfile's PAX format gives for read-only files of time 0.
 
-Reading is strict on purpose. A header is rebuilt from the name and size it states and must come out the same, so a
-changed byte is found wherever it is; tarfile and WebDataset end quietly at a damaged header.
+Reading is strict on purpose: a header is rebuilt from the name and size that it states and must come out the
+same, so a changed byte is found wherever it is. tarfile and WebDataset end quietly at a damaged header.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from dataclasses import dataclass
 from slg_wds.errors import ShardError, ShardTruncatedError
 
 BLOCK = 512
-# tarfile pads archives with zeros to a multiple of 20 blocks, after at least two.
+# tarfile ends an archive with at least two blocks of zeros, up to a multiple of 20 blocks.
 ARCHIVE_UNIT = 20 * BLOCK
-MAX_NAME_BYTES = 8192
-_MAX_PAX_BYTES = MAX_NAME_BYTES + 16
 
+_ZEROS = bytes(ARCHIVE_UNIT + 2 * BLOCK)
+_MAX_PAX_BYTES = 1 << 14
 _MODE_FILE = b"0000444\0"
 _MODE_PAX = b"0000000\0"
-# Python releases differ in the device numbers of plain files: empty, or zero in octal.
+# Releases of Python differ in the device numbers of plain files: nothing, or zeros in octal.
 _DEVICES = (bytes(16), b"0000000\0" * 2)
 
 
 @dataclass(frozen=True)
 class Member:
-    """One file of a shard: its name, and where its bytes lie."""
+    """One file of a shard: its name, and where its content lies."""
 
     name: str
     offset: int
@@ -38,84 +38,75 @@ def padded(size: int) -> int:
 
 
 def member_header(name: str, size: int, devices: bytes = _DEVICES[0]) -> bytes:
-    """All header blocks of one member: a PAX header where the name needs one, then the plain header."""
+    """All header blocks of one member: a PAX header where the name needs one, then the plain one."""
     plain = name.encode("ascii", "replace")
     pax = b""
     if len(plain) > 100 or not name.isascii():
         record = _pax_record(name)
-        head = _header(b"././@PaxHeader", len(record), _MODE_PAX, b"x", devices)
-        pax = head + record.ljust(padded(len(record)), b"\0")
+        pax = _header(b"././@PaxHeader", len(record), _MODE_PAX, b"x", devices)
+        pax += record.ljust(padded(len(record)), b"\0")
     return pax + _header(plain[:100], size, _MODE_FILE, b"0", devices)
 
 
 def _pax_record(name: str) -> bytes:
     text = b" path=" + name.encode("utf-8") + b"\n"
-    digits = next(n for n in range(1, 9) if len(str(len(text) + n)) == n)
+    # The length that begins the record counts its own digits.
+    digits = next(n for n in range(1, 9) if len(str(len(text) + n)) <= n)
     return str(len(text) + digits).encode("ascii") + text
 
 
 def _header(name: bytes, size: int, mode: bytes, kind: bytes, devices: bytes) -> bytes:
-    number = b"0000000\0"
-    head = name.ljust(100, b"\0") + mode + number + number + b"%011o\0" % size + b"%011o\0" % 0
-    rest = kind + bytes(100) + b"ustar\x0000" + bytes(64) + devices + bytes(155 + 12)
-    total = sum(head) + 8 * 32 + sum(rest)
-    return head + b"%06o\0 " % total + rest
+    owner, time = b"0000000\0" * 2, b"%011o\0" % 0
+    before = name.ljust(100, b"\0") + mode + owner + b"%011o\0" % size + time
+    after = kind + bytes(100) + b"ustar\x0000" + bytes(64) + devices + bytes(155 + 12)
+    # The checksum adds up all bytes, its own eight taken for spaces.
+    return before + b"%06o\0 " % (sum(before) + 8 * 32 + sum(after)) + after
 
 
 def members(data: memoryview) -> Iterator[Member]:
-    """Every member of a whole archive in order; the end of the archive is checked after the last one.
+    """Every member of a whole archive in order; after the last one, the end of the archive is checked.
 
-    Raises ShardTruncatedError where bytes are missing and ShardError for any byte that should not be there.
+    Raises ShardTruncatedError where bytes are missing, ShardError for any that should not be as they are.
     """
     at = 0
-    while True:
-        block = _block(data, at)
-        if not any(block):
-            _check_end(data, at)
-            return
+    while (block := _slice(data, at, BLOCK)) != _ZEROS[:BLOCK]:
         name, size, at = _member(data, at, block)
         yield Member(name, at, size)
-        if any(data[at + size : at + padded(size)]):
+        if data[at + size : at + padded(size)] != _ZEROS[: padded(size) - size]:
             raise ShardError(f"the padding after member {name!r} is not zero")
         at += padded(size)
+    _check_end(data, at)
 
 
 def _member(data: memoryview, at: int, block: bytes) -> tuple[str, int, int]:
     """(name, size, where the content begins) of the member whose first header block is at `at`."""
-    start, devices = at, block[329:345]
-    if devices not in _DEVICES:
-        raise ShardError(f"the tar header at byte {at} is damaged")
-    name = None
+    start, devices, name = at, block[329:345], None
     if block[156:157] == b"x":
-        size = _octal(block, at)
+        size = _size(block, at)
         if size > _MAX_PAX_BYTES:
             raise ShardError(f"the PAX header at byte {at} is of {size} bytes")
-        name = _pax_name(_slice(data, at + BLOCK, size), at)
+        name = _pax_name(_slice(data, at + BLOCK, padded(size))[:size], at)
         at += BLOCK + padded(size)
-        block = _block(data, at)
-    size = _octal(block, at)
+        block = _slice(data, at, BLOCK)
+    size = _size(block, at)
     name = _plain_name(block, at) if name is None else name
-    end = at + BLOCK
-    if bytes(data[start:end]) != member_header(name, size, devices):
-        raise ShardError(
-            f"the tar header at byte {start} is damaged, or not one that a writer of shards gives"
-        )
-    _slice(data, end, padded(size))
-    return name, size, end
+    at += BLOCK
+    if devices not in _DEVICES or data[start:at] != member_header(name, size, devices):
+        raise ShardError(f"the tar header at byte {start} is damaged, or not of the form that shards have")
+    if at + padded(size) > len(data):
+        raise ShardTruncatedError(f"the shard ends at byte {len(data)}, within member {name!r}")
+    return name, size, at
 
 
-def _block(data: memoryview, at: int) -> bytes:
-    return bytes(_slice(data, at, BLOCK))
-
-
-def _slice(data: memoryview, at: int, size: int) -> memoryview:
+def _slice(data: memoryview, at: int, size: int) -> bytes:
     if at + size > len(data):
         raise ShardTruncatedError(f"the shard ends at byte {len(data)}, where {at + size} are needed")
-    return data[at : at + size]
+    return bytes(data[at : at + size])
 
 
-def _octal(block: bytes, at: int) -> int:
+def _size(block: bytes, at: int) -> int:
     digits = block[124:135]
+    # int() would take signs, spaces and underscores too.
     if not digits.isdigit() or b"8" in digits or b"9" in digits:
         raise ShardError(f"the tar header at byte {at} has no size")
     return int(digits, 8)
@@ -128,22 +119,21 @@ def _plain_name(block: bytes, at: int) -> str:
     return name.decode("ascii")
 
 
-def _pax_name(record: memoryview, at: int) -> str:
-    head, equals, name = bytes(record).partition(b"=")
+def _pax_name(record: bytes, at: int) -> str:
     try:
-        text = name[:-1].decode("utf-8")
+        name = record.partition(b"=")[2][:-1].decode("utf-8")
     except UnicodeDecodeError:
-        text = ""
-    if not text or not equals or bytes(record) != _pax_record(text):
+        name = ""
+    if not name or record != _pax_record(name):
         raise ShardError(f"the PAX header at byte {at} is not one path")
-    return text
+    return name
 
 
 def _check_end(data: memoryview, at: int) -> None:
-    if any(data[at:]):
-        raise ShardError(f"there is something after the end of the archive at byte {at}")
     needed = -(-(at + 2 * BLOCK) // ARCHIVE_UNIT) * ARCHIVE_UNIT
     if len(data) < needed:
         raise ShardTruncatedError(f"the shard ends at byte {len(data)}, where {needed} are needed")
     if len(data) > needed:
-        raise ShardError(f"the shard is {len(data)} bytes, {len(data) - needed} more than it should be")
+        raise ShardError(f"the shard goes on for {len(data) - needed} bytes after its end")
+    if data[at:] != _ZEROS[: needed - at]:
+        raise ShardError(f"the end of the archive, from byte {at}, is not zero")

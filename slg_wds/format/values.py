@@ -38,7 +38,8 @@ def check_probabilities(value: NDArray[Any]) -> NDArray[np.float32]:
         raise RecordError(f"probabilities from {floats.min()} to {floats.max()} are not within [0, 1]")
     clipped: NDArray[np.float32] = np.minimum(floats, np.float32(1.0))
     # -0.0 would break the order of bit patterns; the sum makes it 0.0.
-    return clipped + np.float32(0.0)
+    clipped += np.float32(0.0)
+    return clipped
 
 
 def encode_values(value: NDArray[Any], coding: str) -> NDArray[Any]:

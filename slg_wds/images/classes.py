@@ -20,9 +20,10 @@ def imagenet_targets(classes: Sequence[str]) -> list[int] | None:
     """
     if not classes or not all(WORDNET_ID.fullmatch(name) for name in classes):
         return None
-    from timm.data import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo
 
-    number = {name: i for i, name in enumerate(ImageNetInfo("imagenet-1k").label_names())}
+    names: list[str] = ImageNetInfo("imagenet-1k").label_names()  # type: ignore[no-untyped-call]
+    number = {name: i for i, name in enumerate(names)}
     unknown = [name for name in classes if name not in number]
     if unknown:
         raise ImageSourceError(

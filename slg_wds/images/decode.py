@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import io
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +17,11 @@ import numpy as np
 from slg_wds.errors import ImageDecodeError, ImageTooLargeError
 from slg_wds.images.header import (
     MAX_PIXELS,
+    SCAN,
     check_pixels,
     check_whole,
     image_size,
+    jpeg_segments,
     open_pillow,
     pillow_size,
     quiet_pillow,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 TORCHVISION_RGB = 3  # torchvision.io.ImageReadMode.RGB
 GREY = b"\x80\x80\x80"  # what libjpeg paints where the data of a picture ran out
-HUFFMAN_FRAME = re.compile(rb"\xff[\xc0-\xc2]\x00")  # baseline, extended, progressive; a short segment length
+HUFFMAN_FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive
 FILLER = bytes(range(1, 255, 2)) * 4
 
 
@@ -74,7 +75,7 @@ def reencode(
     """JPEG of the image shrunk (Lanczos) until its longer side is `max_side`; the given bytes where it already fits.
 
     Args:
-        quality: of the JPEG, 1..95, chroma not subsampled below 4:2:0.
+        quality: of the JPEG, 1..95.
 
     Raises:
         ImageDecodeError, ImageTooLargeError: as `decode`.
@@ -98,7 +99,7 @@ def decoders() -> dict[str, str]:
     import torchvision
 
     by_torchvision = [kind for kind, decoder in _torchvision_decoders().items() if decoder]
-    names = {kind: f"torchvision {torchvision.__version__}" for kind in by_torchvision}
+    names = dict.fromkeys(by_torchvision, f"torchvision {torchvision.__version__}")
     return {**names, "others": f"Pillow {PIL.__version__}"}
 
 
@@ -150,10 +151,10 @@ def _to_rgb(image: Image.Image, path: str) -> Image.Image:
     except MemoryError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageTooLargeError(f"{path or 'image'}: {error}") from None
+        raise ImageTooLargeError(str(error), key=path or None) from None
     except Exception as error:  # plugins let nearly any exception through on bad bytes
         raise ImageDecodeError(
-            f"{path or 'image'}: cannot be decoded: {error or type(error).__name__}"
+            f"cannot be decoded: {error or type(error).__name__}", key=path or None
         ) from error
 
 
@@ -163,9 +164,9 @@ def _check_not_starved(data: bytes, path: str) -> None:
     Both libraries then only warn. Telling it from a picture that is grey there: bytes put in before the end marker
     change the pixels only where the decoder was still waiting for data.
     """
-    start = data.find(b"\xff\xda")
-    end = data.find(b"\xff\xd9", start)
-    if start < 0 or end < 0 or not HUFFMAN_FRAME.search(data, 0, start):
+    segments = dict(jpeg_segments(data))
+    end = data.find(b"\xff\xd9", segments.get(SCAN, len(data)))
+    if end < 0 or HUFFMAN_FRAMES.isdisjoint(segments):
         return
     restarts = b"".join(bytes((0xFF, 0xD0 + n)) + FILLER for n in range(8))
     padded = data[:end].rstrip(b"\xff") + FILLER + restarts + data[end:]
@@ -175,4 +176,4 @@ def _check_not_starved(data: bytes, path: str) -> None:
     except ImageDecodeError:
         return
     if starved:
-        raise ImageDecodeError(f"{path or 'image'}: truncated JPEG: its data end before the picture does")
+        raise ImageDecodeError("truncated JPEG: its data end before the picture does", key=path or None)

@@ -89,7 +89,9 @@ class FolderSource:
         if self.classes is None:
             return np.full(len(self._paths), -1, np.int64)
         number = {name: i for i, name in enumerate(self.classes)}
-        return np.fromiter((number[path[: path.index("/")]] for path in self._paths), np.int64, len(self._paths))
+        return np.fromiter(
+            (number[path[: path.index("/")]] for path in self._paths), np.int64, len(self._paths)
+        )
 
     def read(self, path: str) -> bytes:
         """The bytes of the image at a path of the plan. Raises StoreError; NotFoundError where it is gone."""
@@ -100,12 +102,17 @@ class FolderSource:
         return lambda number: self.read(plan.paths[number])
 
 
+def is_image(path: str) -> bool:
+    """Whether a file counts as an image, by its name as ImageFolder judges it."""
+    return path.lower().endswith(IMG_EXTENSIONS)
+
+
 def find_images(tree: Tree) -> tuple[list[str], Counter[str]]:
     """(paths of images by ImageFolder's extensions, sorted; the other files by extension)."""
     paths: list[str] = []
     ignored: Counter[str] = Counter()
     for path in tree.walk():
-        if path.lower().endswith(IMG_EXTENSIONS):
+        if is_image(path):
             paths.append(path)
         else:
             base = path.rpartition("/")[2]
@@ -118,7 +125,9 @@ def find_images(tree: Tree) -> tuple[list[str], Counter[str]]:
 def no_images(url: str, ignored: Counter[str], folders: int) -> NoImagesError:
     """The error for a tree without images: empty, or with other files only."""
     if not ignored:
-        return NoImagesError("no images: its folders are empty" if folders else "no images: it is empty", url=url)
+        return NoImagesError(
+            "no images: its folders are empty" if folders else "no images: it is empty", url=url
+        )
     found = ", ".join(f"{count} {ext or 'without extension'}" for ext, count in ignored.most_common(5))
     return NoImagesError(
         f"no images among its {sum(ignored.values())} files ({found})",

@@ -6,6 +6,7 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from slg_wds.errors import ImageDecodeError, ImageTooLargeError
@@ -18,6 +19,7 @@ MAX_PIXELS = 178_956_970  # Pillow's own limit: a quarter of 2 GiB at three byte
 PILLOW = r"PIL\."
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "JPEG2000": "jp2", "TIFF": "tif"}  # the others: the format's name
 SIZED_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..SOF15; not DHT, JPG, DAC
+SCAN, END = 0xDA, 0xD9
 BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})  # TEM, RST0..7, SOI: no length follows
 
 
@@ -46,9 +48,9 @@ def image_size(data: bytes, path: str = "") -> tuple[int, int]:
     try:
         height, width = readers[kind](data)
     except (IndexError, ValueError, struct.error):
-        raise ImageDecodeError(f"{path or 'image'}: truncated {kind} header") from None
+        raise ImageDecodeError(f"truncated {kind} header", key=path or None) from None
     if height < 1 or width < 1:
-        raise ImageDecodeError(f"{path or 'image'}: its {kind} header gives no size")
+        raise ImageDecodeError(f"the {kind} header gives no size", key=path or None)
     return height, width
 
 
@@ -63,7 +65,8 @@ def check_pixels(size: tuple[int, int], max_pixels: int, path: str) -> None:
     height, width = size
     if height * width > max_pixels:
         raise ImageTooLargeError(
-            f"{path or 'image'}: {width} x {height} pixels are more than the limit of {max_pixels}",
+            f"{width} x {height} pixels are more than the limit of {max_pixels}",
+            key=path or None,
             hint="raise --max-pixels if the image is what it claims to be",
         )
 
@@ -75,7 +78,7 @@ def check_whole(data: bytes, path: str) -> None:
     """
     kind = sniff(data)
     if kind == "WEBP" and 8 + int.from_bytes(data[4:8], "little") > len(data):
-        raise ImageDecodeError(f"{path or 'image'}: truncated WEBP: {len(data)} bytes of its file are there")
+        raise ImageDecodeError(f"truncated WEBP: only {len(data)} bytes are there", key=path or None)
     if kind == "PNG":
         _check_png(data, path)
 
@@ -87,11 +90,11 @@ def _check_png(data: bytes, path: str) -> None:
         length = int.from_bytes(view[place : place + 4], "big")
         end = place + 12 + length
         if end > len(data):
-            raise ImageDecodeError(f"{path or 'image'}: truncated PNG: no end chunk in {len(data)} bytes")
+            raise ImageDecodeError(f"truncated PNG: no end chunk in {len(data)} bytes", key=path or None)
         name = bytes(view[place + 4 : place + 8])
         if zlib.crc32(view[place + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
             raise ImageDecodeError(
-                f"{path or 'image'}: corrupt PNG: wrong CRC of chunk {name!r} at byte {place}"
+                f"corrupt PNG: wrong CRC of chunk {name!r} at byte {place}", key=path or None
             )
         if name == b"IEND":
             return
@@ -117,19 +120,26 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Walk the segments up to the start of frame; bytes between segments are passed over, as libjpeg does."""
-    place = 2
-    while True:
+    for marker, place in jpeg_segments(data):
+        if marker in SIZED_MARKERS:
+            height, width = struct.unpack_from(">HH", data, place + 3)
+            return height, width
+    return 0, 0
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """(marker, where its length stands) of each segment up to the first scan, which is the last one given.
+
+    Bytes between segments are passed over, as libjpeg does. Raises IndexError or ValueError at a cut.
+    """
+    place, marker = 2, 0
+    while marker not in (SCAN, END):
         place = data.index(b"\xff", place) + 1
         marker = data[place]
-        if marker in SIZED_MARKERS:
-            height, width = struct.unpack_from(">HH", data, place + 4)
-            return height, width
-        if marker in (0xD9, 0xDA):  # pixels or the end before any size
-            return 0, 0
         if marker == 0xFF:  # a fill byte
             continue
         place += 1
+        yield marker, place
         if marker and marker not in BARE_MARKERS:
             place += int.from_bytes(data[place : place + 2], "big")
 
@@ -147,12 +157,14 @@ def open_pillow(data: bytes, path: str) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data))
     except Image.DecompressionBombError as error:
-        raise ImageTooLargeError(f"{path or 'image'}: {error}") from None
+        raise ImageTooLargeError(str(error), key=path or None) from None
     except UnidentifiedImageError:
-        what = "empty" if not data else f"not an image that can be read (it begins {bytes(data[:8])!r})"
-        raise ImageDecodeError(f"{path or 'image'}: {what}") from None
+        what = f"not an image that can be read: it begins {data[:8]!r}" if data else "the file is empty"
+        raise ImageDecodeError(what, key=path or None) from None
+    except MemoryError:
+        raise
     except Exception as error:  # plugins let nearly any exception through on bad bytes
-        raise ImageDecodeError(f"{path or 'image'}: {error or type(error).__name__}") from error
+        raise ImageDecodeError(f"not an image: {error or type(error).__name__}", key=path or None) from error
 
 
 def pillow_size(image: Image.Image) -> tuple[int, int]:

@@ -29,12 +29,18 @@ def choose_listed(list_file: str, paths: list[str], split: str | None = None) ->
             base = path.rpartition("/")[2]
             bases[base] = None if base in bases else path
     found = [_resolve(line, known, bases, split) for line in lines]
-    _complain("are not among the images", list_file, (n for n, path in zip(lines, found, strict=True) if path == ""))
     _complain(
-        "are the names of several images", list_file, (n for n, path in zip(lines, found, strict=True) if path is None)
+        "are not among the images", list_file, (n for n, path in zip(lines, found, strict=True) if path == "")
+    )
+    _complain(
+        "are the names of several images",
+        list_file,
+        (n for n, path in zip(lines, found, strict=True) if path is None),
     )
     chosen = Counter(found)
-    _complain("are listed more than once", list_file, (str(path) for path, count in chosen.items() if count > 1))
+    _complain(
+        "are listed more than once", list_file, (str(path) for path, count in chosen.items() if count > 1)
+    )
     return [path for path in paths if path in chosen]
 
 

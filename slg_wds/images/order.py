@@ -31,7 +31,8 @@ def keys_of(paths: Sequence[str], keep_extensions: bool, url: str) -> list[str]:
     else:
         match = PLAIN.match
         keys = [
-            found[0] if (found := match(path)) and len(path) < PLAIN_LENGTH else key_of(path) for path in paths
+            found[0] if (found := match(path)) and len(path) < PLAIN_LENGTH else key_of(path)
+            for path in paths
         ]
     if len(set(keys)) != len(keys):
         _raise_duplicate(paths, keys, keep_extensions, url)
@@ -40,7 +41,11 @@ def keys_of(paths: Sequence[str], keep_extensions: bool, url: str) -> list[str]:
 
 def _raise_duplicate(paths: Sequence[str], keys: Sequence[str], keep_extensions: bool, url: str) -> None:
     first: dict[str, str] = {}
-    pairs = [(first[key], path) for path, key in zip(paths, keys, strict=True) if first.setdefault(key, path) != path]
+    pairs = [
+        (first[key], path)
+        for path, key in zip(paths, keys, strict=True)
+        if first.setdefault(key, path) != path
+    ]
     if not pairs:  # the very same path twice
         raise DuplicateKeyError("the same image appears twice", url=url)
     more = f" (and {len(pairs) - 1} more such pairs)" if len(pairs) > 1 else ""

@@ -1,51 +1,24 @@
-"""Images in WebDataset shards: tars whose members share a name up to the first dot of the base name."""
+"""Images in WebDataset shards, planned as they lie and read by range or by shard."""
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from slg_wds.errors import DuplicateKeyError, ImageShardError, ImageSourceError, NoTargetsError
+from slg_wds.errors import ImageShardError, ImageSourceError, NoTargetsError
 from slg_wds.format.manifest import Plan, StringColumn
 from slg_wds.images.order import Targets, keys_of, map_targets
-from slg_wds.images.tars import BLOCK, Ranges, TarMember, check_header, scan_tar
-from slg_wds.store import Store
+from slg_wds.images.samples import Scanned, scan_samples
+from slg_wds.images.shard_files import TarFile
+from slg_wds.images.tars import BLOCK, Ranges, check_header
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "ppm", "pgm", "pbm", "bmp", "tif", "tiff", "gif", "avif", "jp2")
-TARGET_FIELDS = ("label", "cls", "target", "class_id", "class")  # of a .json member, the first that there is
-MAX_TARGET_BYTES = 1 << 20
 LOCAL_WINDOW = 1 << 13
 REMOTE_WINDOW = 1 << 20
 SCANNERS = 16  # remote shards scanned at a time
 WHOLE = 1 << 28  # a remote shard up to this is read in one go
-
-
-@dataclass(frozen=True)
-class TarFile:
-    """A shard of images: its file name, and where it lies."""
-
-    name: str
-    store: Store
-    path: str
-
-    @property
-    def url(self) -> str:
-        return self.store.url_of(self.path)
-
-
-@dataclass
-class Scanned:
-    """The samples of one shard, n of them: paths (member names), class numbers (-1 for none), where images lie."""
-
-    paths: list[str] = field(default_factory=list)
-    targets: list[int] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
 
 
 class ShardSource:
@@ -179,80 +152,3 @@ class _Whole:
         if self._left == 0:
             self._data = None
         return data
-
-
-def scan_samples(read: Ranges, target_field: str | None = None) -> Scanned:
-    """The samples of one tar, as WebDataset groups them.
-
-    Raises ImageShardError: as `scan_tar`, or a sample without an image or with a target that is no class number.
-    """
-    scanned = Scanned()
-    for key, members in _samples(scan_tar(read)):
-        image = next((members[ext] for ext in IMAGE_EXTENSIONS if ext in members), None)
-        if image is None:
-            raise ImageShardError(
-                f"the sample {key!r} at byte {next(iter(members.values())).offset} has no image "
-                f"(only {', '.join(sorted(members))})",
-                hint="the members of a sample stand together, named alike up to the first dot",
-            )
-        if image.link:
-            raise ImageShardError(f"the image {image.name!r} is a link", hint="pack it with its content")
-        scanned.paths.append(image.name.removeprefix("./"))
-        scanned.targets.append(_target(read, members, target_field))
-        scanned.offsets.append(image.offset)
-        scanned.sizes.append(image.size)
-    return scanned
-
-
-def _samples(members: Iterator[TarMember]) -> Iterator[tuple[str, dict[str, TarMember]]]:
-    """(key, members by extension in lower case) of each run of members of one key; others are passed over."""
-    current: str | None = None
-    sample: dict[str, TarMember] = {}
-    for member in members:
-        folder, slash, base = member.name.rpartition("/")
-        stem, dot, extension = base.partition(".")
-        if not stem or not dot or (folder.startswith("__") and folder.partition("/")[0].endswith("__")):
-            continue  # as WebDataset does: hidden files, files without extension, __meta__/...
-        key, extension = folder + slash + stem, extension.lower()
-        if key != current:
-            if current is not None:
-                yield current, sample
-            current, sample = key, {}
-        if extension in sample:
-            raise DuplicateKeyError(f"the sample {key!r} has two members .{extension}")
-        sample[extension] = member
-    if current is not None:
-        yield current, sample
-
-
-def _target(read: Ranges, members: dict[str, TarMember], target_field: str | None) -> int:
-    member = members.get("cls") if target_field is None else None
-    member = member or members.get("json")
-    if member is None or member.link:
-        return -1
-    if member.size > MAX_TARGET_BYTES:
-        raise ImageShardError(f"the target {member.name!r} is of {member.size} bytes")
-    data = read(member.offset, member.size)
-    try:
-        value = int(data.strip()) if member is members.get("cls") else _from_json(data, target_field)
-    except (ValueError, RecursionError):
-        raise ImageShardError(f"the target {member.name!r} at byte {member.offset} is no class number") from None
-    if not -1 <= value < 2**31:
-        raise ImageShardError(f"the target {member.name!r} at byte {member.offset} is {value}")
-    return value
-
-
-def _from_json(data: bytes, target_field: str | None) -> int:
-    """The class number in a JSON object; -1 where it has none and none was asked for by name."""
-    document = json.loads(data)
-    if not isinstance(document, dict):
-        raise ValueError
-    names = TARGET_FIELDS if target_field is None else (target_field,)
-    value = next((document[name] for name in names if name in document), None if target_field is None else "")
-    if value is None:
-        return -1
-    if type(value) is not int:
-        raise ValueError
-    return value
-
-

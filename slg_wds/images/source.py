@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import re
+import os
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
-from slg_wds.errors import ImageSourceError, NoImagesError, NotFoundError, UsageError
+from slg_wds.errors import NoImagesError, UsageError
 from slg_wds.format.manifest import Plan
-from slg_wds.images.folder import FolderSource
+from slg_wds.images.folder import FolderSource, is_image
 from slg_wds.images.order import Targets
-from slg_wds.images.shards import ShardSource, TarFile
+from slg_wds.images.shard_files import SPLIT_FOLDERS, TarFile, choose_tars, listed_tars, tars_at
+from slg_wds.images.shards import ShardSource
 from slg_wds.images.tree import Tree, open_tree
-from slg_wds.store import Store, expand_braces, open_store, split_url
+from slg_wds.store import open_store
 
-SPLITS = {"train": ("train", "training"), "val": ("val", "validation", "valid"), "test": ("test",)}
-SPLIT_FOLDERS = frozenset(name for names in SPLITS.values() for name in names)
 _NO_OPTIONS: Mapping[str, str] = {}
 
 
@@ -24,15 +22,20 @@ class ImageSource(Protocol):
     """Images that can be planned and read.
 
     Attributes:
-        url: where they lie. kind: "folder" or "shards".
+        url: where they lie.
+        kind: "folder" or "shards".
         classes: names of the class folders in the order of their numbers, None where there are none.
         ignored: what lies there and is not used -> count.
     """
 
-    url: str
-    kind: str
-    classes: list[str] | None
-    ignored: Mapping[str, int]
+    @property
+    def url(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def classes(self) -> list[str] | None: ...
+    @property
+    def ignored(self) -> Mapping[str, int]: ...
 
     def plan(self, seed: int, samples_per_shard: int, *, target_of: Targets | None = None) -> Plan:
         """Which image is which sample of which shard."""
@@ -55,42 +58,71 @@ def open_source(
     """Open the images at a URL: a folder, a .tar, a brace pattern of .tar files, or a folder of .tar files.
 
     Args:
-        split: sub-folder to use. Without it, `default_split` where the folder has one.
+        split: sub-folder to use, or for a folder of tars the split in their names or in `_info.json`.
+        default_split: the same where `split` is not given and there is such a sub-folder.
         list_file: use only the images that this file lists (folders only).
         keep_extensions: keep file extensions in keys.
-        target_field: field of .json members that holds the class number (default: the usual names).
         need_targets: refuse images without targets.
+        target_field: field of .json members that holds the class number (default: the usual names).
 
     Raises:
         NoImagesError: missing, empty, or without any image. NoTargetsError: needed and missing.
         UsageError: options that do not go together. ImageSourceError, StoreError: what cannot be listed.
     """
-    shard_options: dict[str, Any] = {
-        "keep_extensions": keep_extensions,
-        "need_targets": need_targets,
-        "target_field": target_field,
-    }
-    if "{" in url or url.endswith(".tar"):
-        if list_file or split:
-            raise UsageError("--list and --split do not go with the URLs of image shards", url=url)
-        tars = [_tar(one, store_options) for one in expand_braces(url)]
-        return ShardSource(url, tars, **shard_options)
-    store = open_store(url, store_options)
-    tree, inner = (None, split) if not store.is_local and store.url.startswith("http") else _split_tree(
-        open_tree(url, store_options), split, default_split
-    )
-    names, others = _tar_names(store, tree, inner, split, default_split)
-    if names:
+
+    def shards(tars: list[TarFile], ignored: int = 0) -> ShardSource:
         if list_file:
             raise UsageError("--list does not go with image shards", url=url)
-        folder = f"{inner}/" if inner else ""
-        tars = [TarFile(name.rpartition("/")[2], store, folder + name) for name in names]
-        return ShardSource(url, tars, ignored={f"tars of other splits than {split or default_split}": others}
-                           if others else None, **shard_options)
-    if tree is None:
-        raise NoImagesError("a web server lists nothing, and there is no _info.json", url=url,
-                            hint="give a brace pattern of .tar files")
-    return FolderSource(tree, split=inner, list_file=list_file, keep_extensions=keep_extensions,
-                        need_targets=need_targets)
+        return ShardSource(
+            url,
+            tars,
+            keep_extensions=keep_extensions,
+            need_targets=need_targets,
+            target_field=target_field,
+            ignored={"tars of other splits": ignored} if ignored else {},
+        )
+
+    if ("{" in url or url.endswith(".tar")) and not os.path.isdir(url):  # noqa: PTH112
+        if split:
+            raise UsageError("--split does not go with the names of image shards", url=url)
+        return shards(tars_at(url, store_options))
+    if url.lower().startswith(("http://", "https://")):  # cannot be listed
+        return shards(listed_tars(open_store(url, store_options), split, default_split))
+    tree = open_tree(url, store_options)
+    inner, tree = choose_split(tree, split, default_split)
+    tars, ignored = choose_tars(tree, split or default_split, split is not None and inner is None)
+    if tars and not (tree.folders() and any(is_image(path) and "/" in path for path in tree.walk())):
+        store = open_store(tree.url, store_options)
+        return shards([TarFile.of(store, name) for name in tars], ignored)
+    if split is not None and inner is None:
+        raise _no_split(tree, split)
+    return FolderSource(
+        tree, split=inner, list_file=list_file, keep_extensions=keep_extensions, need_targets=need_targets
+    )
 
 
+def choose_split(tree: Tree, split: str | None, default: str) -> tuple[str | None, Tree]:
+    """(the sub-folder to use or None, its tree or `tree` itself).
+
+    A folder named as the default split counts as one if it has folders or tars of its own or stands among splits
+    alone; else it is a class (a class may be called `train`). Raises NoImagesError where there are only other splits.
+    """
+    folders = tree.folders()
+    if split is not None:
+        return (split, tree.below(split)) if split in folders else (None, tree)
+    only_splits = bool(folders) and SPLIT_FOLDERS.issuperset(folders)
+    if default in folders:
+        inner = tree.below(default)
+        if only_splits or inner.folders() or any(name.endswith(".tar") for name in inner.files()):
+            return default, inner
+    elif only_splits and any(path.count("/") > 1 for path in tree.walk()):
+        raise _no_split(tree, default)
+    return None, tree
+
+
+def _no_split(tree: Tree, split: str) -> NoImagesError:
+    folders = tree.folders()
+    there = ", ".join(folders[:5]) + (", ..." if len(folders) > 5 else "")
+    return NoImagesError(
+        f"no folder {split}", url=tree.url, hint=f"there are: {there}" if folders else "it has no folders"
+    )

@@ -78,10 +78,14 @@ def scan_tar(read: Ranges) -> Iterator[TarMember]:
             yield TarMember(name, at + BLOCK, 0, link=True)
         elif kind in FILES and not (kind == b"\0" and name.endswith("/")):
             if at + BLOCK + size > read.size:
-                raise ImageShardError(f"truncated at byte {read.size}, within the member {name!r} at byte {at}")
+                raise ImageShardError(
+                    f"truncated at byte {read.size}, within the member {name!r} at byte {at}"
+                )
             yield TarMember(name, at + BLOCK, size)
         elif kind not in (*PASSED_OVER, b"\0"):
-            raise ImageShardError(f"the member {name!r} at byte {at} is of the kind {kind!r}, which cannot be read")
+            raise ImageShardError(
+                f"the member {name!r} at byte {at} is of the kind {kind!r}, which cannot be read"
+            )
         at += BLOCK + (_padded(size) if kind in FILES else 0)
         extra = _Extra()
     if extra != _Extra():
@@ -92,7 +96,9 @@ def scan_tar(read: Ranges) -> Iterator[TarMember]:
 def check_header(block: bytes, at: int) -> int:
     """The size that a header block states. Raises ImageShardError where its checksum does not hold."""
     fields = block[:148] + b" " * 8 + block[156:]
-    signed = sum(byte - 256 if byte > 127 else byte for byte in fields) if max(fields) > 127 else None  # old writers
+    signed = (
+        sum(byte - 256 if byte > 127 else byte for byte in fields) if max(fields) > 127 else None
+    )  # old writers
     if _number(block[148:156], at) not in (sum(fields), signed):
         what = "this is not a tar" if at == 0 else "corrupt"
         raise ImageShardError(f"{what}: wrong checksum of the tar header at byte {at}")
@@ -176,6 +182,7 @@ def _check_end(read: Ranges, at: int) -> None:
         step = min(1 << 16, read.size - at)
         if any(read(at, step)):
             raise ImageShardError(
-                f"something follows the end of the archive at byte {at}", hint="tars cannot be joined by `cat`"
+                f"something follows the end of the archive at byte {at}",
+                hint="tars cannot be joined by `cat`",
             )
         at += step

@@ -39,7 +39,9 @@ def open_tree(url: str, options: Mapping[str, str]) -> Tree:
     root = store.url
     if not os.path.isdir(root):  # noqa: PTH112
         there = os.path.lexists(root)
-        raise NoImagesError("a folder of images was expected, not a file" if there else "no such folder", url=url)
+        raise NoImagesError(
+            "a folder of images was expected, not a file" if there else "no such folder", url=url
+        )
     return LocalTree(root)
 
 
@@ -74,7 +76,9 @@ class LocalTree:
 
 def walk_files(root: str) -> Iterator[str]:
     """Yield the name of every file below a local folder, relative to it, following links."""
-    pending: list[tuple[str, frozenset[str]]] = [("", frozenset())]  # (folder with its `/`, linked folders it is in)
+    pending: list[tuple[str, frozenset[str]]] = [
+        ("", frozenset())
+    ]  # (folder with its `/`, linked folders it is in)
     while pending:
         prefix, links = pending.pop()
         folders, files, linked = scan(f"{root}/{prefix}")
@@ -85,7 +89,9 @@ def walk_files(root: str) -> Iterator[str]:
             if name in linked:
                 target = os.path.realpath(f"{root}/{prefix}{name}")
                 if target in links or f"{os.path.realpath(f'{root}/{prefix}')}/".startswith(f"{target}/"):
-                    raise ImageSourceError("a link leads back to a folder that it lies in", url=f"{root}/{prefix}{name}")
+                    raise ImageSourceError(
+                        "a link leads back to a folder that it lies in", url=f"{root}/{prefix}{name}"
+                    )
                 above = links | {target}
             pending.append((f"{prefix}{name}/", above))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from slg_wds.crops import Boxes, Flips
-from slg_wds.errors import ImageError, ReferenceSetError
+from slg_wds.errors import ImageError, NotFoundError, PermissionDeniedError, ReferenceSetError
 from slg_wds.images import decode, reencode
 from slg_wds.labelling.job import Job
 from slg_wds.window import window
@@ -69,7 +69,7 @@ def prepare(job: Job, number: int, read: Callable[[int], bytes]) -> Prepared | L
             )
         pixels = decode(data, max_pixels=recipe.max_pixels, path=path)
         boxes, flips = job.crops(key, (pixels.shape[1], pixels.shape[2]))
-    except (ImageError, ReferenceSetError) as error:
+    except (ImageError, ReferenceSetError, NotFoundError, PermissionDeniedError) as error:
         if recipe.on_error == "fail":
             error.hint = error.hint or "mend or remove it, or leave such images out with --on-error skip"
             raise error.located(key=path) from None

@@ -14,8 +14,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from slg_wds.labels.dense import distribution
-from slg_wds.labels.rules import Columns, default_rule, resolve_rule
+from slg_wds.labels.dense import Columns, distribution, stored
+from slg_wds.labels.rules import Stored
 from slg_wds.labels.types import KINDS, LabelType, parse_label_type
 
 if TYPE_CHECKING:
@@ -30,15 +30,15 @@ __all__ = [
     "LabelType",
     "SoftCrossEntropy",
     "SoftLabels",
+    "Stored",
     "TailBatch",
-    "default_rule",
     "distribution",
     "from_topk",
     "mix",
     "outside_sum",
     "parse_label_type",
     "recover",
-    "resolve_rule",
+    "stored",
     "tail_batch",
     "topk",
 ]

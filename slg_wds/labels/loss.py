@@ -70,7 +70,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
         return total.log() - inner.div_(temperature)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         logits, index, mass, even, total = ctx.saved_tensors
         # The buffer becomes the gradient. After that (retain_graph=True) it has to be made again.

@@ -72,7 +72,7 @@ def _store_error(error: Exception, url: str) -> StoreError:
         return OutOfRangeError("the object ends before the bytes asked for", url=url)
     if status == 507:
         return StoreFullError(f"nothing more fits here: {_said(text)}", url=url)
-    if "non-partial response" in text:
+    if "non-partial response" in text or "Range request not supported" in text:
         return UnsupportedStoreError("this server does not serve ranges of bytes", url=url)
     if status in (405, 501) or type(error).__name__ in _UNSUPPORTED:
         return UnsupportedStoreError(f"the store does not know this operation: {_said(text)}", url=url)

@@ -55,7 +55,7 @@ def join(url: str, name: str) -> str:
 
 
 def join_unchecked(url: str, name: str) -> str:
-    return f"{url.rstrip('/')}/{quote(name) if _is_encoded(url) else name}"
+    return f"{url if url.endswith('/') else url + '/'}{quote(name) if _is_encoded(url) else name}"
 
 
 def split_url(url: str) -> tuple[str, str]:

@@ -45,9 +45,8 @@ class Ensemble:
         """
         if not teachers:
             raise UsageError("no teacher")
-        counts = {teacher.name: teacher.num_classes for teacher in teachers}
-        if len(set(counts.values())) > 1:
-            listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
+        if len({teacher.num_classes for teacher in teachers}) > 1:
+            listed = ", ".join(f"{teacher.name} has {teacher.num_classes}" for teacher in teachers)
             raise TeacherError(f"teachers of one ensemble must have the same classes: {listed}")
         if not (temperature > 0 and math.isfinite(temperature)):
             raise UsageError(f"temperature {temperature} is not above 0")

@@ -53,7 +53,7 @@ def evaluate(
         if not len(targets):
             continue
         rows = max(rows, len(targets))
-        log_probs = _log_probabilities(ensemble, images, rows)[: len(targets)]
+        log_probs = _log_probabilities(ensemble, images, len(targets), rows)
         rank, loss = _score(log_probs, targets)
         correct1 += int((rank < 1).sum())
         correct5 += int((rank < 5).sum())
@@ -64,12 +64,16 @@ def evaluate(
     return Accuracy(correct1 / count, correct5 / count, math.fsum(losses) / count, count)
 
 
-def _log_probabilities(ensemble: Ensemble, images: Sequence[torch.Tensor], rows: int) -> torch.Tensor:
-    """float32 [rows,C] on the host: log of the weighted mean of softmax(logits)."""
+def _log_probabilities(
+    ensemble: Ensemble, images: Sequence[torch.Tensor], count: int, rows: int
+) -> torch.Tensor:
+    """float32 [count,C] on the host: log of the weighted mean of softmax(logits)."""
     import torch
 
     if len(images) != len(ensemble.preprocessings):
         raise TeacherError(f"{len(images)} batches for {len(ensemble.preprocessings)} preprocessings")
+    if any(len(batch) != count for batch in images):
+        raise UsageError(f"{count} targets for {len(images[0])} images")
     batch_of = dict(zip(ensemble.preprocessings, images, strict=True))
     parts = []
     for teacher, weight in zip(ensemble.teachers, ensemble.weights, strict=True):
@@ -77,8 +81,8 @@ def _log_probabilities(ensemble: Ensemble, images: Sequence[torch.Tensor], rows:
             continue
         batch = batch_of[teacher.preprocessing]
         # Padded: a compiled teacher would be compiled anew for a last batch of another size.
-        padding = batch.new_zeros(rows - len(batch), *batch.shape[1:])
-        logits = teacher.logits(torch.cat([batch, padding]).to(teacher.device)).cpu()
+        padding = batch.new_zeros(rows - count, *batch.shape[1:])
+        logits = teacher.logits(torch.cat([batch, padding]).to(teacher.device))[:count].cpu()
         if not bool(logits.isfinite().all()):
             raise TeacherOutputError(
                 f"{teacher.name} gave NaN or infinity",
@@ -94,8 +98,8 @@ def _score(log_probs: torch.Tensor, targets: torch.Tensor | Sequence[int]) -> tu
 
     wanted = torch.as_tensor(targets).long()
     classes = log_probs.shape[1]
-    if len(wanted) != len(log_probs) or int(wanted.min()) < 0 or int(wanted.max()) >= classes:
-        raise UsageError(f"targets must be one class number in 0..{classes - 1} per image")
+    if int(wanted.min()) < 0 or int(wanted.max()) >= classes:
+        raise UsageError(f"targets must be class numbers in 0..{classes - 1}")
     own = log_probs.gather(1, wanted[:, None])
     lower = torch.arange(classes)[None, :] < wanted[:, None]
     rank = ((log_probs > own) | ((log_probs == own) & lower)).sum(1)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from slg_wds.errors import SlgWdsError, TeacherError, UnknownArchError
@@ -157,7 +158,8 @@ def _unknown(
 def _making(spec: TeacherSpec) -> Iterator[None]:
     """Turn what goes wrong in timm, torchvision or the network into one line."""
     try:
-        yield
+        with redirect_stdout(sys.stderr):  # torch.hub announces downloads where results go
+            yield
     except SlgWdsError:
         raise
     except Exception as error:

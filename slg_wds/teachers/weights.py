@@ -137,19 +137,22 @@ def fit(module: torch.nn.Module, state: State, path: str) -> None:
     entries = _rewrap(state, "", _wrappers(own))
     if not hasattr(entries, "_metadata"):
         entries._metadata = getattr(own, "_metadata", {})  # type: ignore[attr-defined]
-    for name, value in own.items():
-        # A counter of training steps that old files lack and that inference does not read.
-        if name.endswith("num_batches_tracked"):
-            entries.setdefault(name, value)
+    counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
+    for name, value in counters.items():
+        # Training steps: old files lack them and inference does not read them.
+        entries.setdefault(name, value)
     try:
         module.load_state_dict(entries)
     except Exception as error:
         raise WeightsError(
-            f"{path} does not fit the teacher: {_misfit(own, entries) or one_line(error)}"
+            f"{path} does not fit the teacher: {_misfit(own, entries, counters) or one_line(error)}"
         ) from None
 
 
-def _misfit(own: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+def _misfit(own: Mapping[str, Any], state: Mapping[str, Any], ignored: Collection[str]) -> str:
+    own, state = (
+        {name: entries[name] for name in entries if name not in ignored} for entries in (own, state)
+    )
     shapes = {name: (list(state[name].shape), list(own[name].shape)) for name in own if name in state}
     other = [
         f"{name}: {theirs} in the file, {ours} in the model"

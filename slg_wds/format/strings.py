@@ -1,0 +1,79 @@
+"""Very many strings in one piece of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slg_wds.errors import ManifestError
+
+
+class StringColumn(Sequence[str]):
+    """Strings as one blob of UTF-8 and where each begins and ends, int64 [N]; [i] decodes one, [a:b] is a list."""
+
+    def __init__(self, blob: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
+        self.blob, self.starts, self.ends = blob, starts, ends
+
+    @classmethod
+    def of(cls, strings: Iterable[str]) -> StringColumn:
+        """A column of these strings. Raises ManifestError for one that is not UTF-8."""
+        parts = list(strings)
+        try:
+            encoded = [text.encode("utf-8") for text in parts]
+        except UnicodeEncodeError as error:
+            raise ManifestError(f"{error.object!r} is not UTF-8") from None
+        return cls.joined(b"".join(encoded), np.fromiter(map(len, encoded), np.int64, len(encoded)))
+
+    @classmethod
+    def joined(cls, blob: bytes, lengths: NDArray[np.int64]) -> StringColumn:
+        """The column whose strings, of these lengths in bytes, follow each other in `blob`."""
+        ends = lengths.cumsum(dtype=np.int64)
+        return cls(blob, ends - lengths, ends)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Bytes of each string, int64 [N]."""
+        return self.ends - self.starts
+
+    def check(self) -> None:
+        """That every string is UTF-8, so that reading one never fails. Raises ManifestError."""
+        try:
+            self.blob.decode("utf-8")
+        except UnicodeDecodeError:
+            raise ManifestError("a name is not UTF-8") from None
+        # The blob is; so is every string whose edges are not within a character. Bytes 10xxxxxx continue one.
+        data = np.frombuffer(self.blob, np.uint8)
+        for edges in (self.starts, self.ends):
+            inner = edges[edges < len(data)]
+            if ((data[inner] & 0xC0) == 0x80).any():
+                raise ManifestError("a name is not UTF-8")
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @overload
+    def __getitem__(self, i: int) -> str: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[str]: ...
+    def __getitem__(self, i: int | slice) -> str | list[str]:
+        if isinstance(i, slice):
+            spans = zip(self.starts[i].tolist(), self.ends[i].tolist(), strict=True)
+            return [self.blob[start:end].decode("utf-8") for start, end in spans]
+        return self.blob[self.starts[i] : self.ends[i]].decode("utf-8")
+
+    def __iter__(self) -> Iterator[str]:
+        # In parts: a list of every offset would take more memory than the column.
+        for first in range(0, len(self), 4096):
+            yield from self[first : first + 4096]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, StringColumn):
+            return NotImplemented
+        if not np.array_equal(self.lengths, other.lengths):
+            return False
+        return all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]

@@ -1,0 +1,97 @@
+"""Servers whose every answer a test chooses, for the faults that no real server makes on demand."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from slg_wds.store import Store, open_store
+
+KEYS = {"access_key_id": "k", "secret_access_key": "s", "region": "us-east-1"}
+QUICK = {"retry_timeout": "3", "max_retries": "2", "timeout": "1"}
+
+
+@dataclass
+class Script:
+    """A server that answers request n by `answer(handler, n)` and notes what it was asked."""
+
+    answer: Callable[[http.server.BaseHTTPRequestHandler, int], None]
+    url: str = ""
+    asked: list[str] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+
+    def store(self) -> Store:
+        return open_store("s3://bucket/set", {**KEYS, **QUICK, "endpoint": self.url})
+
+
+@contextlib.contextmanager
+def serving(answer: Callable[[http.server.BaseHTTPRequestHandler, int], None]) -> Iterator[Script]:
+    script = Script(answer)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_one_request(self) -> None:
+            with contextlib.suppress(OSError):  # clients that give up
+                super().handle_one_request()
+                return
+            self.close_connection = True
+
+        def note(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if self.path.endswith("/slg.json"):  # first contact
+                reply(self, 404)
+                return
+            script.asked.append(f"{self.command} {self.path}")
+            script.headers.append({name.lower(): value for name, value in self.headers.items()})
+            script.answer(self, len(script.asked))
+
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = note  # noqa: N815
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    script.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield script
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def reply(
+    handler: http.server.BaseHTTPRequestHandler, status: int, body: bytes = b"", **headers: str
+) -> None:
+    handler.send_response(status)
+    defaults = {
+        "Content-Length": str(len(body)),
+        "ETag": '"1"',
+        "Last-Modified": "Mon, 23 Nov 2026 10:00:00 GMT",
+    }
+    for name, value in {
+        **defaults,
+        **{key.replace("_", "-"): value for key, value in headers.items()},
+    }.items():
+        handler.send_header(name, value)
+    handler.end_headers()
+    if handler.command != "HEAD":
+        handler.wfile.write(body)
+
+
+def hang_up(handler: http.server.BaseHTTPRequestHandler, *_: int) -> None:
+    handler.close_connection = True
+    with contextlib.suppress(OSError):
+        handler.connection.shutdown(socket.SHUT_RDWR)
+
+
+def cut_short(handler: http.server.BaseHTTPRequestHandler, *_: int) -> None:
+    reply(handler, 200, b"01234", Content_Length="10")
+    hang_up(handler)
