@@ -103,12 +103,21 @@ def resolve_targets(
     known = teacher_classes(config, classes, num_classes)
     if known is None:
         return Targets(list(range(len(classes))), list(classes), False)
+    if config.class_map is None and num_classes == 1000 and len(classes) < 1000:
+        names_of_all = _imagenet_names()  # a part of ImageNet's folders: the others have names too
+    else:
+        names_of_all = dict(zip(known, classes, strict=True))
     position = {
         number: place for place, number in enumerate(subset if subset is not None else range(num_classes))
     }
     of_class = [position.get(number) for number in known]
     names = [""] * len(position)
-    for name, place in zip(classes, of_class, strict=True):
-        if place is not None:
-            names[place] = name
+    for number, place in position.items():
+        names[place] = names_of_all.get(number, "")
     return Targets(list(of_class), names, True)
+
+
+def _imagenet_names() -> dict[int, str]:
+    from timm.data import ImageNetInfo
+
+    return dict(enumerate(ImageNetInfo().label_names()))

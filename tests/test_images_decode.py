@@ -26,8 +26,8 @@ from slg_wds.images import MAX_PIXELS, decode, decoders, image_extension, image_
 CHELSEA = skimage.data.chelsea()
 PHOTOS = {
     "chelsea": CHELSEA,
-    "astronaut": skimage.data.astronaut(),
-    "china": load_sample_image("china.jpg"),
+    "astronaut": skimage.data.astronaut()[:200, 150:350],
+    "china": load_sample_image("china.jpg")[100:300, 200:420],
     "odd": CHELSEA[:37, :41],
     "column": CHELSEA[100:200, :1],
     "row": CHELSEA[100:101, :99],
@@ -119,7 +119,9 @@ FORMATS: dict[str, Callable[[Image.Image], bytes]] = {
     "jpeg ycck": lambda im: ycck(saved(cmyk(im), "JPEG")),
     "jpeg exif": lambda im: saved(im, "JPEG", exif=ORIENTATION_6),
     "jpeg trailing": lambda im: saved(im, "JPEG") + b"after the end\xff\xd8\xff\xd9",
-    "mpo": lambda im: saved(im, "MPO", save_all=True, append_images=[im.transpose(Image.Transpose.ROTATE_180)]),
+    "mpo": lambda im: saved(
+        im, "MPO", save_all=True, append_images=[im.transpose(Image.Transpose.ROTATE_180)]
+    ),
     "png": lambda im: saved(im, "PNG"),
     "png rgba": lambda im: saved(with_alpha(im), "PNG"),
     "png grey": lambda im: saved(im.convert("L"), "PNG"),
@@ -147,7 +149,9 @@ FORMATS: dict[str, Callable[[Image.Image], bytes]] = {
         before=chunk(b"gAMA", struct.pack(">I", 30000)),
     ),
     "png trailing": lambda im: saved(im, "PNG") + b"after the end",
-    "apng": lambda im: saved(im, "PNG", save_all=True, append_images=[im.transpose(Image.Transpose.ROTATE_180)]),
+    "apng": lambda im: saved(
+        im, "PNG", save_all=True, append_images=[im.transpose(Image.Transpose.ROTATE_180)]
+    ),
     "webp": lambda im: saved(im, "WEBP", quality=80),
     "webp lossless": lambda im: saved(im, "WEBP", lossless=True),
     "webp alpha": lambda im: saved(with_alpha(im), "WEBP", quality=80),
@@ -169,7 +173,13 @@ FORMATS: dict[str, Callable[[Image.Image], bytes]] = {
     "tiff pages": lambda im: saved(im, "TIFF", save_all=True, append_images=[im.convert("L")]),
 }
 EXTENSIONS = {"jpeg": "jpg", "mpo": "jpg", "apng": "png", "pgm": "ppm", "tiff": "tif"}
-TRUNCATED = ["jpeg q75 subsampling2", "jpeg q75 subsampling2 progressive", "jpeg restarts", "jpeg grey", "jpeg cmyk"]
+TRUNCATED = [
+    "jpeg q75 subsampling2",
+    "jpeg q75 subsampling2 progressive",
+    "jpeg restarts",
+    "jpeg grey",
+    "jpeg cmyk",
+]
 TRUNCATED += ["png", "png palette", "png grey", "png rgb 16", "webp", "webp lossless", "webp alpha"]
 
 
@@ -186,8 +196,6 @@ def hwc(image: torch.Tensor) -> NDArray[np.uint8]:
 @pytest.mark.parametrize("name", FORMATS)
 def test_pixels_are_pillows(name: str) -> None:
     for photo in PHOTOS.values():
-        if "gif" in name and min(photo.shape[:2]) == 1:
-            continue  # Pillow's own quantiser and writer differ between versions on these
         data = FORMATS[name](Image.fromarray(photo))
         image = decode(data, path="a.jpg")
         height, width = photo.shape[:2]
@@ -216,7 +224,7 @@ def test_torchvision_decodes_jpeg_here() -> None:
 
 
 def test_without_torchvision_decoders_the_pixels_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slg_wds.images.decode._torchvision_decoders", dict)
+    monkeypatch.setattr("slg_wds.images.pixels._torchvision_decoders", dict)
     for name in ("jpeg q75 subsampling2", "jpeg cmyk", "webp alpha"):
         data = FORMATS[name](Image.fromarray(CHELSEA))
         assert np.array_equal(hwc(decode(data)), pillow(data))
@@ -225,23 +233,25 @@ def test_without_torchvision_decoders_the_pixels_stay(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("name", TRUNCATED)
 def test_truncation_anywhere_is_an_error(name: str) -> None:
     data = FORMATS[name](Image.fromarray(PHOTOS["odd"] if "16" in name else CHELSEA[:150, :200]))
-    cuts = {*range(0, 40), *np.linspace(40, len(data) - 1, 30).astype(int).tolist()}
+    cuts = {*range(40), *np.linspace(40, len(data) - 1, 30).astype(int).tolist()}
     cuts |= {len(data) - back for back in range(1, 24)}
     for cut in sorted(cuts):
         with pytest.raises(ImageDecodeError) as caught:
             decode(data[:cut], path="n01/cut.JPEG")
         assert "n01/cut.JPEG" in str(caught.value)
     with pytest.raises(ImageDecodeError):
-        decode(data[: len(data) // 2] + bytes(len(data) - len(data) // 2)) if "webp" not in name else decode(b"")
+        decode(data[: len(data) // 2] + bytes(len(data) - len(data) // 2)) if "webp" not in name else decode(
+            b""
+        )
 
 
-@pytest.mark.parametrize("name", ["jpeg q75 subsampling2", "jpeg restarts", "jpeg grey", "jpeg cmyk"])
+@pytest.mark.parametrize(
+    "name", ["jpeg q75 subsampling2", "jpeg restarts", "jpeg grey", "jpeg cmyk", "jpeg ycck"]
+)
 def test_jpeg_cut_and_closed_again_is_an_error(name: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """An end marker after half of the data: both libraries paint the rest grey and only warn."""
+    """An end marker before the end of the data (by more than one block): both libraries paint grey and only warn."""
     data = FORMATS[name](Image.fromarray(CHELSEA[:150, :200]))
-    for cut in np.linspace(1500, len(data) - 40, 40).astype(int).tolist():
-        if name == "jpeg cmyk" and pillow(data[:cut] + b"\xff\xd9")[-1, -1].tolist() != [128] * 3:
-            continue  # of four channels the filling is not grey
+    for cut in np.linspace(1500, len(data) - 300, 40).astype(int).tolist():
         with pytest.raises(ImageDecodeError, match="truncated JPEG"):
             decode(data[:cut] + b"\xff\xd9")
     capfd.readouterr()
@@ -299,7 +309,9 @@ def test_corrupt_bytes_never_escape_as_other_errors(capfd: pytest.CaptureFixture
     capfd.readouterr()
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff", b"\xff\xd8\xff", b"not an image", b"RIFF\0\0\0\0WEBP", b"GIF89a"])
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff", b"\xff\xd8\xff", b"not an image", b"RIFF\0\0\0\0WEBP", b"GIF89a"]
+)
 def test_what_is_no_image(data: bytes) -> None:
     for read in (decode, image_size, lambda data, path: reencode(data, 10, path=path)):
         with pytest.raises(ImageDecodeError, match=r"n02/a\.jpg"):
@@ -322,7 +334,6 @@ def bomb(form: str) -> bytes:
     elif form == "BMP":
         data[18:26] = struct.pack("<ii", 60000, 60000)
     else:
-        data[data.index(b"37\n") - 3 :][:0] = b""
         return b"P6\n60000 60000\n255\n"
     return bytes(data)
 
@@ -331,7 +342,7 @@ def bomb(form: str) -> bytes:
 def test_bombs_are_refused_before_decoding(form: str) -> None:
     data = bomb(form)
     start = time.perf_counter()
-    with pytest.raises(ImageTooLargeError, match="60000|3600000000") as caught:
+    with pytest.raises(ImageTooLargeError, match=r"60000|3600000000") as caught:
         decode(data, path="bomb")
     assert time.perf_counter() - start < 0.5
     assert "bomb" in str(pickle.loads(pickle.dumps(caught.value)))
@@ -341,11 +352,22 @@ def test_the_limit_is_the_callers() -> None:
     for name in ("jpeg q75 subsampling2", "png", "webp", "bmp"):
         data = FORMATS[name](Image.fromarray(PHOTOS["odd"]))
         assert decode(data, max_pixels=37 * 41).shape == (3, 37, 41)
-        with pytest.raises(ImageTooLargeError, match="41 x 37 pixels .* limit of 1516"):
+        with pytest.raises(ImageTooLargeError, match=r"41 x 37 pixels .* limit of 1516"):
             decode(data, max_pixels=37 * 41 - 1)
         with pytest.raises(ImageTooLargeError):
             reencode(data, 8, max_pixels=37 * 41 - 1)
-    assert MAX_PIXELS == Image.MAX_IMAGE_PIXELS
+
+
+def test_a_raised_limit_holds_for_pillow_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 2 * (Image.MAX_IMAGE_PIXELS or 0) == MAX_PIXELS
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    data = FORMATS["png"](Image.fromarray(PHOTOS["odd"]))
+    assert decode(data, max_pixels=37 * 41).shape == (3, 37, 41)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    with pytest.raises(ImageTooLargeError):
+        decode(data, max_pixels=1000)
+    with pytest.raises(ImageTooLargeError, match="exceeds limit"):
+        image_size(FORMATS["bmp"](Image.fromarray(PHOTOS["odd"])), "a.bmp")
 
 
 def test_pillow_warnings_are_not_shown_and_other_filters_stay() -> None:
@@ -358,7 +380,9 @@ def test_pillow_warnings_are_not_shown_and_other_filters_stay() -> None:
     assert sum("PIL" in str(item) for item in warnings.filters) == 1
 
 
-def test_truncated_files_stay_errors_where_pillow_is_told_to_load_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_truncated_files_stay_errors_where_pillow_is_told_to_load_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     for name in ("png", "webp"):
         data = FORMATS[name](Image.fromarray(CHELSEA))

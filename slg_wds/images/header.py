@@ -14,7 +14,7 @@ from slg_wds.errors import ImageDecodeError, ImageTooLargeError
 if TYPE_CHECKING:
     from PIL import Image
 
-MAX_PIXELS = 178_956_970  # Pillow's own limit: a quarter of 2 GiB at three bytes per pixel
+MAX_PIXELS = 178_956_970  # where Pillow too refuses: twice its MAX_IMAGE_PIXELS, from which on it warns
 
 PILLOW = r"PIL\."
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "JPEG2000": "jp2", "TIFF": "tif"}  # the others: the format's name
@@ -165,6 +165,14 @@ def open_pillow(data: bytes, path: str) -> Image.Image:
         raise
     except Exception as error:  # plugins let nearly any exception through on bad bytes
         raise ImageDecodeError(f"not an image: {error or type(error).__name__}", key=path or None) from error
+
+
+def allow_pixels(max_pixels: int) -> None:
+    """Raise Pillow's own limit, for the process, to one that the caller asked for; never lower it."""
+    from PIL import Image
+
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels
 
 
 def pillow_size(image: Image.Image) -> tuple[int, int]:

@@ -26,17 +26,18 @@ def keys_of(paths: Sequence[str], keep_extensions: bool, url: str) -> list[str]:
         ImageSourceError: a path that has no key (not UTF-8, with `..`).
         DuplicateKeyError: two paths of one key, both named.
     """
-    if keep_extensions:
-        keys = [key_of(path, True) for path in paths]
-    else:
-        match = PLAIN.match
-        keys = [
-            found[0] if (found := match(path)) and len(path) < PLAIN_LENGTH else key_of(path)
-            for path in paths
-        ]
+    try:
+        keys = [key_of(path, True) for path in paths] if keep_extensions else list(map(_key_of, paths))
+    except ImageSourceError as error:
+        raise error.located(url=url) from None
     if len(set(keys)) != len(keys):
         _raise_duplicate(paths, keys, keep_extensions, url)
     return keys
+
+
+def _key_of(path: str) -> str:
+    plain = PLAIN.match(path)
+    return plain[0] if plain and len(path) < PLAIN_LENGTH else key_of(path)
 
 
 def _raise_duplicate(paths: Sequence[str], keys: Sequence[str], keep_extensions: bool, url: str) -> None:

@@ -20,6 +20,7 @@ class TailBatch:
 
     classes: int64 [n, m], ascending, shorter ones filled up with C at the end. probs: float32 [n, m], 0 there.
     rest: float32 [n], the share of each class that is not kept. row: int64 [B], each crop's image.
+    ragged: False promises that none was filled up, which saves the looking.
     Only the proportions within an image matter: tail_batch scales each so that its largest share is 1.
     """
 
@@ -27,17 +28,19 @@ class TailBatch:
     probs: Tensor
     rest: Tensor
     row: Tensor
+    ragged: bool = True
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TailBatch:
         """The same on a device."""
         moved = [
             t.to(device, non_blocking=non_blocking) for t in (self.classes, self.probs, self.rest, self.row)
         ]
-        return TailBatch(*moved)
+        return TailBatch(*moved, self.ragged)
 
     def pin_memory(self) -> TailBatch:
         """The same in memory from which copies to a device need not be waited for."""
-        return TailBatch(*(t.pin_memory() for t in (self.classes, self.probs, self.rest, self.row)))
+        pinned = [t.pin_memory() for t in (self.classes, self.probs, self.rest, self.row)]
+        return TailBatch(*pinned, self.ragged)
 
 
 def tail_batch(tails: Sequence[Any], row: Any, num_classes: int) -> TailBatch:
@@ -58,6 +61,7 @@ def tail_batch(tails: Sequence[Any], row: Any, num_classes: int) -> TailBatch:
         torch.from_numpy((probs * scale[:, None]).astype(np.float32)),
         torch.from_numpy((rest * scale).astype(np.float32)),
         torch.as_tensor(row, dtype=torch.int64),
+        ragged=any(tail is None or len(tail.classes) < m for tail in tails),
     )
 
 
@@ -72,7 +76,8 @@ def spread_tail(
     """
     dtype, k = left_B.dtype, index_Bk.shape[1]
     classes_Bm = tail.classes.index_select(0, tail.row)
-    live_Bm = (tail.classes < num_classes).to(dtype).index_select(0, tail.row)  # 1: kept and not of the top-k
+    # 1 where the class is kept and not of the top-k, else 0
+    live_Bm = (classes_Bm < num_classes).to(dtype) if tail.ragged else left_B.new_ones(classes_Bm.shape)
     # Several of the top-k can be sent to one place, but only one of them can be the class that is there.
     at_Bk = torch.searchsorted(classes_Bm, index_Bk.contiguous()).clamp_(max=classes_Bm.shape[1] - 1)
     hit_Bk = classes_Bm.gather(1, at_Bk) == index_Bk
@@ -86,4 +91,4 @@ def spread_tail(
     above_B = rest_B * factor_B
     mass_Bm = probs_Bm.mul_(factor_B[:, None]).sub_(live_Bm.mul_(above_B[:, None]))
     even_B = torch.where(flat_B, left_B / (num_classes - k), above_B)
-    return even_B, classes_Bm.clamp_(max=num_classes - 1), mass_Bm
+    return even_B, classes_Bm.clamp_(max=num_classes - 1) if tail.ragged else classes_Bm, mass_Bm

@@ -70,7 +70,7 @@ def writing(size: int) -> Deadlines:
     return Deadlines(request=seconds, stall=seconds, patience=READING.patience, retries=READING.retries)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Settings:
     """A remote URL and its options, sorted into what obstore takes where. May hold secrets: never printed."""
 

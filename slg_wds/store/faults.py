@@ -48,6 +48,17 @@ def translated(url: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def translated_body(url: str) -> Iterator[None]:
+    """Turn whatever ends a body that had begun into StoreUnavailableError: it is worth another attempt."""
+    from obstore import exceptions
+
+    try:
+        yield
+    except (exceptions.BaseError, OSError, ValueError) as error:
+        raise StoreUnavailableError(f"the body broke off: {_said(str(error))}", url=url) from error
+
+
+@contextlib.contextmanager
 def translated_settings(url: str) -> Iterator[None]:
     """Turn the refusal of an option or URL, before anything is contacted, into UsageError."""
     from obstore import exceptions

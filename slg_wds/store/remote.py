@@ -40,7 +40,7 @@ from slg_wds.store.client import (
     settings_of,
     writing,
 )
-from slg_wds.store.faults import answered, translated
+from slg_wds.store.faults import answered, translated, translated_body
 from slg_wds.store.urls import join_unchecked
 
 Result = TypeVar("Result")
@@ -155,7 +155,8 @@ class RemoteStore(Store):
         def attempt() -> bytes:
             with translated(url):
                 result = obstore.get(client, name, options=options)
-                size = expected(int(result.meta["size"]), url)
+            size = expected(int(result.meta["size"]), url)
+            with translated_body(url):
                 data = bytes(result.bytes())
             if len(data) != size:
                 raise StoreUnavailableError(f"a body of {len(data)} bytes where {size} were due", url=url)

@@ -90,7 +90,9 @@ def test_the_same_crops_and_top_k_whatever_the_coding(labelled):
             assert record.target == full.target and record.size == full.size
 
 
-@pytest.mark.parametrize(("coding", "relative", "above"), [("float16", 2**-11, 2**-14), ("log8", 0.023, 2**-15.9)])
+@pytest.mark.parametrize(
+    ("coding", "relative", "above"), [("float16", 2**-11, 2**-14), ("log8", 0.023, 2**-15.9)]
+)
 def test_values_are_as_near_as_their_coding_can_be(labelled, coding, relative, above):
     for key, full in labelled["full"].items():
         record = labelled[coding][key]
@@ -134,7 +136,9 @@ def test_shared_tail_halves_the_divergence_of_marginal_smoothing(labelled):
     assert divergence("shared_tail_k5") < 0.75 * divergence("marginal_smoothing_k5")
 
 
-@pytest.mark.parametrize("rule", ["hard", "smoothing", "marginal_smoothing_k3", "marginal_renorm_k5", "shared_tail_k5", None])
+@pytest.mark.parametrize(
+    "rule", ["hard", "smoothing", "marginal_smoothing_k3", "marginal_renorm_k5", "shared_tail_k5", None]
+)
 def test_every_rule_gives_rows_that_sum_to_one(labelled, rule):
     for name in ("float16", "log8"):
         for record in labelled[name].values():

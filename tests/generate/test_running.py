@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -53,7 +55,10 @@ def test_records_follow_the_plan_and_hold_what_was_asked(photographs, undisturbe
         assert record.crops.shape == (30, 4) and record.index.shape == (30, 5)
         with Image.open(photographs / "train" / record.path) as image:
             assert record.size == (image.height, image.width)
-        assert record.path.split("/")[0] == sorted(p.name for p in (photographs / "train").iterdir())[record.target]
+        assert (
+            record.path.split("/")[0]
+            == sorted(p.name for p in (photographs / "train").iterdir())[record.target]
+        )
 
 
 @pytest.mark.parametrize("options", [{"workers": 1}, {"workers": 5}, {"batch_size": 1}, {"batch_size": 50}])
@@ -79,20 +84,25 @@ def test_killed_at_random_moments_the_set_is_byte_identical(tmp_path):
 
 
 def test_two_processes_share_the_work(photographs, tmp_path):
-    command = KILL.command(photographs, tmp_path / "set", "--samples-per-shard", "1")
-    alone = KILL.command(photographs, tmp_path / "alone", "--samples-per-shard", "1")
-    KILL.finish(alone)
+    more = ["--samples-per-shard", "1", "--num_crops", "1000"]
+    KILL.finish(KILL.command(photographs, tmp_path / "alone", *more))
+    command = KILL.command(photographs, tmp_path / "set", *more)
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) for _ in range(2)]
     outputs = [process.communicate()[0].decode() for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert KILL.contents(tmp_path / "set") == KILL.contents(tmp_path / "alone")
-    assert all("made here" in output for output in outputs), outputs
+    made = [int(re.search(r"(\d+) shards, [\d.]+ MB", output)[1]) for output in outputs]
+    lost = [int(found[1]) if (found := re.search(r"(\d+) shards were made by", o)) else 0 for o in outputs]
+    assert sum(made) == 36
+    assert all(m + x <= 0.65 * 36 for m, x in zip(made, lost, strict=True)), (made, lost)
 
 
 def test_crops_of_several_images_share_a_forward_and_labels_do_not_move(photographs, undisturbed, tmp_path):
     """num_seg is provenance: other packing, same boxes, and labels that differ in the last bits at most."""
     slg_wds.generate(config(photographs, tmp_path / "set", num_seg=7))
-    pairs = zip(slg_wds.open_labels(str(undisturbed)), slg_wds.open_labels(str(tmp_path / "set")), strict=True)
+    pairs = zip(
+        slg_wds.open_labels(str(undisturbed)), slg_wds.open_labels(str(tmp_path / "set")), strict=True
+    )
     for a, b in pairs:
         assert np.array_equal(a.crops, b.crops) and np.array_equal(a.flips, b.flips)
         assert np.abs(a.value - b.value).max() < 1e-3
@@ -110,12 +120,15 @@ def test_stored_pixels_give_stored_labels(photographs, tmp_path):
         pixels = decode((photographs / "train" / record.path).read_bytes())
         for number in range(0, 30, 3):
             crop = torch.empty((1, 3, 32, 32), dtype=torch.uint8, memory_format=torch.channels_last)
-            cut(pixels, record.crops[number : number + 1], record.flips[number : number + 1], crop, "bilinear")
+            cut(
+                pixels, record.crops[number : number + 1], record.flips[number : number + 1], crop, "bilinear"
+            )
             with torch.inference_mode():
                 expected = (model((crop.float() / 255 - mean) / std) / 2.0).softmax(1)[0].numpy()
             assert np.abs(record.value[number] - expected).max() < 1e-5
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # stock webdataset closes late
 def test_embedded_images_are_the_files_and_stock_webdataset_reads_them(photographs, tmp_path):
     slg_wds.generate(config(photographs, tmp_path / "set", embed_images="original"))
     shards = sorted(str(p) for p in (tmp_path / "set").glob("*.tar"))
@@ -124,6 +137,7 @@ def test_embedded_images_are_the_files_and_stock_webdataset_reads_them(photograp
     for sample in seen:
         assert sample["jpg"] == (photographs / "train" / (sample["__key__"] + ".jpg")).read_bytes()
         assert int(sample["cls"]) >= 0 and sample["slg.msgpack"]
+    gc.collect()
 
 
 def test_reencoded_images_are_what_was_labelled(photographs, tmp_path):
@@ -249,7 +263,18 @@ def test_bad_options_are_one_line_and_leave_nothing(photographs, tmp_path, capsy
 def test_a_folder_with_something_else_is_refused(photographs, tmp_path, capsys):
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "thesis.txt").write_text("mine")
-    code = main(["generate", str(photographs), "-a", TINY, "--teacher_source", "private", "--save-path", str(tmp_path / "set")])
+    code = main(
+        [
+            "generate",
+            str(photographs),
+            "-a",
+            TINY,
+            "--teacher_source",
+            "private",
+            "--save-path",
+            str(tmp_path / "set"),
+        ]
+    )
     assert code == 1 and "thesis.txt" in capsys.readouterr().err
     assert [p.name for p in (tmp_path / "set").iterdir()] == ["thesis.txt"]
 
@@ -282,7 +307,9 @@ def test_a_subset_of_imagenet_folders_gets_the_teachers_numbers(photographs, tmp
 
     options = {"arch": LITE0, "num_crops": 2, "samples_per_shard": 36}
     slg_wds.generate(config(photographs, tmp_path / "all", **options))
-    targets = {record.path.split("/")[0]: record.target for record in slg_wds.open_labels(str(tmp_path / "all"))}
+    targets = {
+        record.path.split("/")[0]: record.target for record in slg_wds.open_labels(str(tmp_path / "all"))
+    }
     assert targets == {
         "n02123045": 281,
         "n07920052": 967,
@@ -322,7 +349,15 @@ def test_interrupted_runs_leave_whole_shards_and_say_how_to_resume(photographs, 
 
 
 def test_dry_run_says_what_would_be_done_and_writes_nothing(photographs, tmp_path, capsys):
-    options = ["--dry-run", "--num_crops", "200", "--samples-per-shard", "10", "--save-path", str(tmp_path / "set")]
+    options = [
+        "--dry-run",
+        "--num_crops",
+        "200",
+        "--samples-per-shard",
+        "10",
+        "--save-path",
+        str(tmp_path / "set"),
+    ]
     assert main(["generate", str(photographs), "-a", TINY, "--teacher_source", "private", *options]) == 0
     out = capsys.readouterr().out
     assert "36 images in 4 shards" in out and "7,200 crops" in out and "bytes/crop" in out

@@ -18,6 +18,7 @@ from slg_wds.errors import ImageDecodeError, ImageTooLargeError
 from slg_wds.images.header import (
     MAX_PIXELS,
     SCAN,
+    allow_pixels,
     check_pixels,
     check_whole,
     image_size,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 TORCHVISION_RGB = 3  # torchvision.io.ImageReadMode.RGB
-GREY = b"\x80\x80\x80"  # what libjpeg paints where the data of a picture ran out
+FILLINGS = (b"\x80" * 3, b"\x40" * 3)  # what libjpeg paints where the data ran out: of RGB or grey, of CMYK
 HUFFMAN_FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive
 FILLER = bytes(range(1, 255, 2)) * 4
 
@@ -64,7 +65,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, path: str = "") -> torc
     image = _from_torchvision(data, kind)
     if image is None or tuple(image.shape) != (3, *size):
         return _from_pillow(data, max_pixels, path)
-    if kind == "JPEG" and image.numpy()[:, -1, -1].tobytes() == GREY:
+    if kind == "JPEG" and image.numpy()[:, -1, -1].tobytes() in FILLINGS:
         _check_not_starved(data, path)
     return image
 
@@ -82,6 +83,7 @@ def reencode(
     """
     from PIL import Image
 
+    allow_pixels(max_pixels)
     height, width = image_size(data, path)
     if max(height, width) <= max_side:
         return data
@@ -136,6 +138,7 @@ def _from_pillow(data: bytes, max_pixels: int, path: str) -> torch.Tensor:
     """uint8 [3, H, W] of strides (1, 3W, 3)."""
     import torch
 
+    allow_pixels(max_pixels)
     with open_pillow(data, path) as image:
         check_pixels(pillow_size(image), max_pixels, path)
         pixels = np.array(_to_rgb(image, path))  # H W 3, a copy that may be written to

@@ -1,0 +1,61 @@
+"""A reader of shards in some forty lines, written from FORMAT.md alone: it imports nothing of slg_wds."""
+
+import io
+import json
+import tarfile
+import zlib
+
+import msgpack
+import numpy as np
+import zstandard
+
+
+def column(planes, shape):
+    number = np.zeros(shape, np.uint32)
+    for i, plane in enumerate(planes):
+        number |= np.frombuffer(zstandard.decompress(plane), np.uint8).reshape(shape).astype(np.uint32) << (
+            8 * i
+        )
+    return number
+
+
+def values(record, shape):
+    if record["coding"] == "none":
+        return np.ones(shape, np.float32)
+    number = column(record["columns"]["values"], shape)
+    if not record["full"]:
+        number = np.cumsum(number, axis=1, dtype=np.uint32)
+    if record["coding"] == "log8":
+        q = number.astype(np.uint8)
+        return np.where(q == 255, 0, 2.0 ** (-q.astype(np.float64) / 16)).astype(np.float32)
+    bits, dtype = {"float32": ("<u4", "<f4"), "float16": ("<u2", "<f2")}[record["coding"]]
+    return number.astype(bits).view(dtype).astype(np.float32)
+
+
+def read_record(data):
+    record = msgpack.unpackb(data)
+    assert record["version"] == 1
+    M, k, P, m = (record[name] for name in ("num_crops", "k", "num_palette", "num_tail"))
+    columns = record.pop("columns")
+    record["boxes"] = column(columns["boxes"], (4, M)).T
+    flips = column(columns["flips"], ((M + 7) // 8,)).astype(np.uint8)
+    record["flips"] = np.unpackbits(flips, bitorder="little")[:M].astype(bool)
+    if not record["full"]:
+        record["index"] = np.cumsum(column(columns["palette"], (P,)))[column(columns["codes"], (M, k))]
+    record["values"] = values({**record, "columns": columns}, (M, k))
+    if m:
+        q = column(columns["tail_codes"], (m,))
+        record["tail_classes"] = np.cumsum(column(columns["tail_classes"], (m,)))
+        v = np.where(q == 255, 0, record["tail_scale"] * 2.0 ** (-q.astype(np.float64) / 16))
+        record["tail_probs"] = v.astype(np.float32)
+    return record
+
+
+def read_shard(data):
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        members = [(member.name, tar.extractfile(member).read()) for member in tar]
+    name, content = members.pop()
+    header = json.loads(content)
+    assert name == "__slg__/shard.json"
+    assert header["members_crc32"] == [zlib.crc32(content) for _, content in members]
+    return header, [(n, read_record(c) if n.endswith(".slg.msgpack") else c) for n, c in members]

@@ -1,0 +1,130 @@
+"""Records to test with: any that the format can hold, and some that look like real labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from slg_wds.format.record import CODINGS, Record, build_tail
+from slg_wds.format.shard import Sample
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=30)
+
+
+def make_record(
+    key: str = "cats/tabby",
+    *,
+    crops: int = 20,
+    k: int = 5,
+    classes: int = 100,
+    coding: str = "float16",
+    full: bool = False,
+    tail: int = 64,
+    size: tuple[int, int] = (375, 500),
+    target: int | None = 7,
+    seed: int = 0,
+    path: str | None = None,
+) -> Record:
+    """Labels of a teacher that knows a few classes well, the same for the same arguments."""
+    rng = np.random.default_rng(seed)
+    # A few classes take most of the probability, as with real images; no function whose bits could differ.
+    seen = classes if full else min(classes, 300)
+    weights = rng.random((crops, seen)) ** 8 + 1e-6
+    weights[:, :12] *= 50
+    probs = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    top = np.argsort(-probs, axis=1, kind="stable")[:, :k]
+    value = np.take_along_axis(probs, top, axis=1)
+    outside = probs.astype(np.float64)
+    np.put_along_axis(outside, top, 0.0, axis=1)
+    where = np.sort(rng.permutation(classes)[:seen])
+    mean = np.zeros(classes)
+    mean[where] = outside.sum(axis=0) / max(1, crops)
+    index: Any = np.broadcast_to(np.arange(classes), (crops, classes)) if full else where[top]
+    return Record(
+        key=key,
+        path=path or f"{key}.JPEG",
+        target=target,
+        size=size,
+        crops=random_boxes(rng, crops, size),
+        flips=rng.random(crops) < 0.5,
+        index=index,
+        value=np.ones_like(value) if coding == "none" else probs if full else value,
+        tail=None if full or coding == "none" else build_tail(mean, tail, crops, k),
+        coding=coding,
+        full=full,
+        num_classes=classes,
+    )
+
+
+def random_boxes(rng: np.random.Generator, crops: int, size: tuple[int, int]) -> Any:
+    """Boxes int64 [crops, 4] anywhere within the image."""
+    extent = rng.integers(1, np.array(size) + 1, (crops, 2))
+    corner = rng.integers(0, np.array(size) - extent + 1)
+    return np.concatenate([corner, extent], axis=1)
+
+
+@st.composite
+def records(draw: st.DrawFn) -> Record:
+    """Any record, small."""
+    coding = draw(st.sampled_from(CODINGS))
+    full = coding != "none" and draw(st.booleans())
+    classes = draw(st.one_of(st.integers(1, 40), st.sampled_from([256, 257, 1000, 100_000])))
+    classes = min(classes, 300) if full else classes
+    record = make_record(
+        draw(NAMES),
+        path=draw(NAMES),
+        crops=draw(st.one_of(st.integers(0, 3), st.integers(4, 60))),
+        k=1 if coding == "none" else classes if full else draw(st.integers(1, min(classes, 12))),
+        classes=classes,
+        coding=coding,
+        full=full,
+        tail=draw(st.integers(0, 70)),
+        size=draw(st.tuples(*[st.one_of(st.integers(1, 600), st.integers(60_000, 200_000))] * 2)),
+        target=draw(st.none() | st.integers(0, 2**31 - 1)),
+        seed=draw(st.integers(0, 99)),
+    )
+    if draw(st.booleans()):
+        return record
+    # Values from everywhere, ties and zeros among them.
+    edges = [0.0, 1.0, 2.0**-15.875, 2.0**-16.874, 2.0**-16.876, 1e-30, 1e-45, 1.0005, 0.5]
+    pool = np.array(
+        draw(st.lists(st.sampled_from(edges) | st.floats(0, 1, width=32), min_size=1, max_size=8))
+    )
+    value = pool[np.random.default_rng(0).integers(0, len(pool), record.value.shape)].astype(np.float32)
+    if coding == "none":
+        return record
+    return replace(record, value=value if full else -np.sort(-value, axis=1))
+
+
+def make_samples(count: int, *, embed: bool = False, **options: Any) -> list[Sample]:
+    """Samples whose images, if embedded, are bytes of some extension each."""
+    samples = []
+    for i in range(count):
+        options.setdefault("crops", 8)
+        record = make_record(f"n{i % 3}/image_{i}", seed=i, target=None if i % 4 == 3 else i, **options)
+        image = bytes([i]) * (100 + i) if embed else None
+        samples.append(Sample(record, image, ("jpg", "png", "webp")[i % 3] if embed else None))
+    return samples
+
+
+def same(a: Record, b: Record) -> bool:
+    """Whether two records are the same in everything that is stored, values as a reader sees them."""
+    plain = ("key", "path", "target", "size", "coding", "full", "num_classes")
+    arrays = ("crops", "flips", "index", "value")
+    return (
+        all(getattr(a, name) == getattr(b, name) for name in plain)
+        and all(np.array_equal(getattr(a, name), getattr(b, name)) for name in arrays)
+        and (a.tail is None) == (b.tail is None)
+        and (a.tail is None or b.tail is None or _same_tail(a.tail, b.tail))
+    )
+
+
+def _same_tail(a: Any, b: Any) -> bool:
+    return (
+        np.array_equal(a.classes, b.classes)
+        and np.array_equal(a.codes, b.codes)
+        and (a.scale, a.rest) == (b.scale, b.rest)
+    )
