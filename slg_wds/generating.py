@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from slg_wds.claims import launched_rank
 from slg_wds.config import GenerateConfig, cores
 from slg_wds.crops import CropRule
 from slg_wds.errors import ReferenceSetError, UsageError
@@ -51,7 +52,7 @@ def generate(config: GenerateConfig) -> GenerateResult:
 
     Raises SlgWdsError; whatever was committed before stays, and the same call resumes.
     """
-    from slg_wds.labelling.work import launched_rank, work
+    from slg_wds.labelling.work import work
 
     config.check()
     prepared = prepare_run(config)
@@ -289,7 +290,8 @@ def summary(result: GenerateResult) -> str:
     state = "complete" if result.complete else "not complete yet: other processes are still at work"
     lines = [
         f"label set {labels.url}: {state}",
-        f"  {len(labels):,} images planned, {labels.num_shards} shards, {labels.num_crops} crops an image, {labels.label_type}",
+        f"  {len(labels):,} images planned, {labels.num_shards} shards, "
+        f"{labels.num_crops} crops an image, {labels.label_type}",
     ]
     if tally.crops:
         lines += [

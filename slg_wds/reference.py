@@ -58,7 +58,7 @@ class Reference:
         record = self.labels.record(shard, position, index[0])
         if record.size != size:
             raise ReferenceSetError(
-                f"the reference saw this image as {record.size[0]} x {record.size[1]} pixels, it is {size[0]} x {size[1]}",
+                f"the reference saw {record.size[0]} x {record.size[1]} pixels, the image has {size[0]} x {size[1]}",
                 **place,
             )
         return record.crops[:num_crops], record.flips[:num_crops]

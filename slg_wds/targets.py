@@ -47,7 +47,8 @@ def teacher_classes(
         wrong = [name for name in classes if not 0 <= mapping[name] < num_classes]
         if wrong:
             raise UsageError(
-                f"--class-map {config.class_map} gives {wrong[0]} the class {mapping[wrong[0]]}, outside 0..{num_classes - 1}"
+                f"--class-map {config.class_map} gives {wrong[0]} the class {mapping[wrong[0]]}, "
+                f"outside 0..{num_classes - 1}"
             )
         return [mapping[name] for name in classes]
     known = imagenet_targets(classes) if num_classes == 1000 else None
@@ -118,6 +119,6 @@ def resolve_targets(
 
 
 def _imagenet_names() -> dict[int, str]:
-    from timm.data import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo
 
-    return dict(enumerate(ImageNetInfo().label_names()))
+    return dict(enumerate(ImageNetInfo().label_names()))  # type: ignore[no-untyped-call]

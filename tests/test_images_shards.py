@@ -87,7 +87,8 @@ def ranges(data: bytes, window: int = 1 << 13) -> Ranges:
 
 def by_webdataset(path: Path) -> list[dict[str, Any]]:
     with open(path, "rb") as file:
-        return list(wds.tariterators.group_by_keys(wds.tariterators.tar_file_iterator(file)))
+        files = wds.tariterators.tar_file_expander([{"url": str(path), "stream": file}])
+        return list(wds.tariterators.group_by_keys(files))
 
 
 @pytest.mark.parametrize("form", [*FORMATS, "writer"])

@@ -95,14 +95,17 @@ def scan_tar(read: Ranges) -> Iterator[TarMember]:
 
 def check_header(block: bytes, at: int) -> int:
     """The size that a header block states. Raises ImageShardError where its checksum does not hold."""
-    fields = block[:148] + b" " * 8 + block[156:]
-    signed = (
-        sum(byte - 256 if byte > 127 else byte for byte in fields) if max(fields) > 127 else None
-    )  # old writers
-    if _number(block[148:156], at) not in (sum(fields), signed):
+    stated = _number(block[148:156], at)
+    spread = 8 * 0x20 - sum(block[148:156])  # the checksum counts itself as spaces
+    if stated != sum(block) + spread and stated != _signed_sum(block) + spread:
         what = "this is not a tar" if at == 0 else "corrupt"
         raise ImageShardError(f"{what}: wrong checksum of the tar header at byte {at}")
     return _number(block[124:136], at)
+
+
+def _signed_sum(block: bytes) -> int:
+    """The sum of bytes taken as signed, which some old writers stored."""
+    return sum(block) - 256 * sum(byte > 127 for byte in block)
 
 
 def _number(text: bytes, at: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -80,19 +80,14 @@ def prepare(job: Job, number: int, read: Callable[[int], bytes]) -> Prepared | L
 def prepared_images(job: Job, shards: Iterable[int], pool: ThreadPoolExecutor) -> Iterator[Item]:
     """Yield the images of the shards in plan order, at most `job.ahead` of them decoded before they are asked for.
 
-    A shard is taken from `shards` only when the window reaches it; its ShardEnd follows its last image.
+    The next shard is taken from `shards` only when all images of this one are handed on (its batches still keep the
+    device busy then): a shard claimed long before it is made is one that another process makes too.
     """
-    for task in window(_tasks(job, shards, pool), job.ahead):
-        yield task if isinstance(task, ShardEnd) else task.result()
-
-
-def _tasks(
-    job: Job, shards: Iterable[int], pool: ThreadPoolExecutor
-) -> Iterator[Future[Prepared | LeftOut] | ShardEnd]:
-    plan = job.labels.plan
     for shard in shards:
-        read = job.source.reader(plan, shard)
-        samples = plan.shard(shard)
-        for number in range(samples.start, samples.stop):
-            yield pool.submit(prepare, job, number, read)
+        read = job.source.reader(job.labels.plan, shard)
+        part = job.labels.plan.shard(shard)
+        numbers = range(part.start, part.stop)
+        tasks = (pool.submit(prepare, job, number, read) for number in numbers)
+        for task in window(tasks, job.ahead):
+            yield task.result()
         yield ShardEnd(shard)

@@ -5,7 +5,7 @@ Shapes: B crops, k classes stored per crop, N <= k classes that the rule reads, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -36,14 +36,19 @@ class SoftLabels:
 
     def __getitem__(self, rows: Tensor | slice) -> SoftLabels:
         """Some of the rows; with `mix`, mixup needs nothing dense: mix([y, y[perm]], [lam, 1 - lam])."""
-        even = None if self.even is None else self.even[rows]
-        return replace(self, index=self.index[rows], mass=self.mass[rows], even=even)
+        return self._each(lambda tensor: tensor[rows])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> SoftLabels:
         """The same on a device."""
-        even = None if self.even is None else self.even.to(device, non_blocking=non_blocking)
-        index, mass = (t.to(device, non_blocking=non_blocking) for t in (self.index, self.mass))
-        return replace(self, index=index, mass=mass, even=even)
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> SoftLabels:
+        """The same in memory from which copies to a device need not be waited for."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> SoftLabels:
+        even = None if self.even is None else change(self.even)
+        return replace(self, index=change(self.index), mass=change(self.mass), even=even)
 
     def dense(self) -> Tensor:
         """The rows in full: [B, C] of mass's dtype, none negative."""

@@ -5,8 +5,8 @@ Shapes: B crops, n images, m classes kept of a tail, k classes stored per crop, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,15 +32,15 @@ class TailBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TailBatch:
         """The same on a device."""
-        moved = [
-            t.to(device, non_blocking=non_blocking) for t in (self.classes, self.probs, self.rest, self.row)
-        ]
-        return TailBatch(*moved, self.ragged)
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> TailBatch:
         """The same in memory from which copies to a device need not be waited for."""
-        pinned = [t.pin_memory() for t in (self.classes, self.probs, self.rest, self.row)]
-        return TailBatch(*pinned, self.ragged)
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> TailBatch:
+        names = ("classes", "probs", "rest", "row")
+        return replace(self, **{name: change(getattr(self, name)) for name in names})
 
 
 def tail_batch(tails: Sequence[Any], row: Any, num_classes: int) -> TailBatch:

@@ -44,7 +44,7 @@ def labelled(photographs, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def oracle(labelled, photographs):
-    """float64 [M, 1000] by key: Pillow crop and bicubic resize, hflip, ToTensor, Normalize, softmax; one crop a time."""
+    """float64 [M, 1000] by key: Pillow crop and bicubic resize, hflip, ToTensor, Normalize, softmax."""
     model = tool("demo_teacher").lite0().eval()
     mean, std = model.pretrained_cfg["mean"], model.pretrained_cfg["std"]
     rows = {}

@@ -365,5 +365,8 @@ def test_dry_run_says_what_would_be_done_and_writes_nothing(photographs, tmp_pat
 
 
 def test_help_imports_no_torch():
-    code = "import sys; from slg_wds.cli import main; main(['--help']); assert not {'torch', 'webdataset', 'numpy'} & set(sys.modules)"
+    code = (
+        "import sys; from slg_wds.cli import main; main(['--help']);"
+        "assert not {'torch', 'webdataset', 'numpy'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
