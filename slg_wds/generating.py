@@ -137,9 +137,11 @@ def prepare_run(config: GenerateConfig) -> PreparedRun:
 
 def load_teachers(config: Any, classes: list[str] | None) -> Ensemble:
     """Load the teachers of a config onto its device, with its class subset."""
+    from slg_wds.memory import keep_freed_memory
     from slg_wds.targets import class_subset
     from slg_wds.teachers import load_ensemble
 
+    keep_freed_memory()
     return load_ensemble(config, lambda num_classes: class_subset(config, classes, num_classes))
 
 

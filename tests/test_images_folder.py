@@ -373,6 +373,7 @@ plan = source.plan(0, 256)
 assert len(encode_plan(plan)) < 16e6
 assert plan.num_samples == 1_000_000 and plan.num_shards == 3907
 assert len(source.classes) == 1000
+assert not {"torch", "PIL", "timm", "webdataset"} & set(sys.modules)
 print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 

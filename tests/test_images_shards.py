@@ -202,6 +202,8 @@ def test_folders_meta_and_hidden_members_are_passed_over(tmp_path: Path) -> None
             "stand together",
         ),
         ([("1.jpg", b"a"), ("1.cls", b"cat")], ImageShardError, r"'1\.cls' at byte \d+ is no class number"),
+        ([("1.jpg", b"a"), ("1.cls", b"1_0")], ImageShardError, "no class number"),
+        ([("1.jpg", b"a"), ("1.cls", b"")], ImageShardError, "no class number"),
         ([("1.jpg", b"a"), ("1.cls", b"-2")], ImageShardError, r"'1\.cls' at byte \d+ is -2"),
         ([("1.jpg", b"a"), ("1.cls", b"9" * 20)], ImageShardError, "99999"),
         ([("1.jpg", b"a"), ("1.json", b"[")], ImageShardError, "no class number"),

@@ -91,7 +91,7 @@ def _target(read: Ranges, members: dict[str, TarMember], target_field: str | Non
         raise ImageShardError(f"the target {member.name!r} is of {member.size} bytes")
     data = read(member.offset, member.size)
     try:
-        value = int(data.strip()) if member is members.get("cls") else _from_json(data, target_field)
+        value = _from_text(data) if member is members.get("cls") else _from_json(data, target_field)
     except (ValueError, RecursionError):
         raise ImageShardError(
             f"the target {member.name!r} at byte {member.offset} is no class number"
@@ -99,6 +99,13 @@ def _target(read: Ranges, members: dict[str, TarMember], target_field: str | Non
     if not -1 <= value < 2**31:
         raise ImageShardError(f"the target {member.name!r} at byte {member.offset} is {value}")
     return value
+
+
+def _from_text(data: bytes) -> int:
+    text = data.strip()
+    if not text.removeprefix(b"-").isdigit():  # int() takes 1_000 too
+        raise ValueError
+    return int(text)
 
 
 def _from_json(data: bytes, target_field: str | None) -> int:

@@ -32,7 +32,9 @@ class TarMember:
 
 
 class Ranges:
-    """Reads ranges of one file, keeping the last piece of at least `window` bytes.
+    """Reads ranges of one file, keeping the last two pieces of at least `window` bytes.
+
+    Two, since the target of a sample is read when the header of the next sample has been.
 
     Args:
         fetch: (offset, size) -> exactly these bytes.
@@ -40,16 +42,18 @@ class Ranges:
 
     def __init__(self, fetch: Callable[[int, int], bytes], size: int, window: int) -> None:
         self.size, self._fetch, self._window = size, fetch, window
-        self._start, self._piece = 0, b""
+        self._pieces: list[tuple[int, bytes]] = []
 
     def __call__(self, offset: int, size: int) -> bytes:
         """Bytes [offset, offset + size). Raises ImageShardError where the file ends before."""
         if offset + size > self.size:
             raise ImageShardError(f"truncated: it ends at byte {self.size}, where {offset + size} are needed")
-        if not self._start <= offset <= offset + size <= self._start + len(self._piece):
-            self._piece = self._fetch(offset, min(max(size, self._window), self.size - offset))
-            self._start = offset
-        return self._piece[offset - self._start : offset - self._start + size]
+        for start, piece in self._pieces:
+            if start <= offset and offset + size <= start + len(piece):
+                return piece[offset - start : offset - start + size]
+        piece = self._fetch(offset, min(max(size, self._window), self.size - offset))
+        self._pieces = [(offset, piece), *self._pieces[:1]]
+        return piece[:size]
 
 
 @dataclass

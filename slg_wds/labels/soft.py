@@ -85,17 +85,9 @@ def from_topk(
     index, value = index[:, :n], value[:, :n].to(dtype)
     if asked.kind == "hard":
         return SoftLabels(index, torch.ones_like(value), None, num_classes)
-    total = value.sum(dim=1)
     if asked.kind == "marginal_renorm" or n == num_classes:
-        return SoftLabels(index, _renormalised(value, total), None, num_classes)
-    left = (1.0 - total).clamp_(min=0.0)
-    value = value / total.clamp(min=1.0)[:, None]  # rounded values can sum to more than 1
-    if asked.kind == "shared_tail" and tail is not None and tail.classes.shape[1] > 0:
-        even, classes, mass = spread_tail(left, index, tail, num_classes)
-        index = torch.cat([index, classes], dim=1)
-        return SoftLabels(index, torch.cat([value - even[:, None], mass], dim=1), even, num_classes)
-    even = left / (num_classes - n)
-    return SoftLabels(index, value - even[:, None], even, num_classes)
+        return SoftLabels(index, _renormalised(value), None, num_classes)
+    return _spread(index, value, num_classes, tail if asked.kind == "shared_tail" else None)
 
 
 def _check_shapes(index: Tensor | None, value: Tensor, num_classes: int, tail: TailBatch | None) -> None:
@@ -115,10 +107,23 @@ def _of_full(value: Tensor, asked: LabelType, num_classes: int) -> tuple[Tensor,
     return topk(value.float(), asked.k or 1)
 
 
-def _renormalised(value: Tensor, total: Tensor) -> Tensor:
+def _renormalised(value: Tensor) -> Tensor:
+    total = value.sum(dim=1, keepdim=True)
     # A sum of 0 happens only where rounding took all there was: then all share evenly.
-    empty = (total == 0)[:, None]
-    return torch.where(empty, 1.0 / value.shape[1], value / torch.where(empty, 1.0, total[:, None]))
+    return torch.where(total == 0, 1.0 / value.shape[1], value / torch.where(total == 0, 1.0, total))
+
+
+def _spread(index: Tensor, value: Tensor, num_classes: int, tail: TailBatch | None) -> SoftLabels:
+    """The top-k as they are, what they leave over the other classes: evenly, or as the shared tails have it."""
+    total = value.sum(dim=1)
+    left = (1.0 - total).clamp_(min=0.0)
+    value = value / total.clamp(min=1.0)[:, None]  # rounded values can sum to more than 1
+    if tail is None or tail.classes.shape[1] == 0:
+        even = left / (num_classes - value.shape[1])
+        return SoftLabels(index, value - even[:, None], even, num_classes)
+    even, classes, mass = spread_tail(left, index, tail, num_classes)
+    index = torch.cat([index, classes], dim=1)
+    return SoftLabels(index, torch.cat([value - even[:, None], mass], dim=1), even, num_classes)
 
 
 @torch.no_grad()

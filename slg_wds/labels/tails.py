@@ -6,7 +6,7 @@ Shapes: B crops, n images, m classes kept of a tail, k classes stored per crop, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,8 +39,8 @@ class TailBatch:
         return self._each(lambda tensor: tensor.pin_memory())
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> TailBatch:
-        names = ("classes", "probs", "rest", "row")
-        return replace(self, **{name: change(getattr(self, name)) for name in names})
+        classes, probs, rest, row = (change(each) for each in (self.classes, self.probs, self.rest, self.row))
+        return TailBatch(classes, probs, rest, row, self.ragged)
 
 
 def tail_batch(tails: Sequence[Any], row: Any, num_classes: int) -> TailBatch:
