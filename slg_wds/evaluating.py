@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -42,6 +43,8 @@ def evaluate(config: EvaluateConfig) -> Accuracy:
         need_targets=True,
     )
     teacher = load_teachers(config, source.classes)
+    for one in teacher.teachers:
+        print(f"teacher {one}", file=sys.stderr)
     targets = resolve_targets(config, source.classes, teacher.full_classes, teacher.class_subset)
     if source.classes is not None and not targets.comparable:
         raise NoTargetsError(

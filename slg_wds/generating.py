@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,7 @@ def generate(config: GenerateConfig) -> GenerateResult:
 
     config.check()
     prepared = prepare_run(config)
+    print(opening(prepared), file=sys.stderr)
     job = prepared.job(create=True)
     missing = job.labels.missing()
     left = int(job.labels.plan.shard_sizes[missing].sum()) * config.num_crops
@@ -133,6 +135,15 @@ def prepare_run(config: GenerateConfig) -> PreparedRun:
     label.check(teacher.num_classes)
     targets = resolve_targets(config, source.classes, teacher.full_classes, teacher.class_subset)
     return PreparedRun(config, source, label, teacher, targets, reference)
+
+
+def opening(run: PreparedRun) -> str:
+    """What a run begins with: the teachers and how they want their pixels, and what is not used of the data."""
+    shares = zip(run.teacher.teachers, run.teacher.weights, strict=True)
+    several = len(run.teacher.teachers) > 1
+    lines = [f"teacher {teacher}" + (f"; weight {weight:.3f}" if several else "") for teacher, weight in shares]
+    ignored = ", ".join(f"{count} {what or 'without extension'}" for what, count in run.source.ignored.items())
+    return "\n".join([*lines, *([f"not used in {run.source.url}: {ignored}"] if ignored else [])])
 
 
 def load_teachers(config: Any, classes: list[str] | None) -> Ensemble:
