@@ -81,11 +81,11 @@ def test_a_tail_almost_wholly_in_the_top_does_not_cancel() -> None:
 
 
 def test_a_tail_batch_is_what_its_images_have() -> None:
-    tails = [Tail(np.array([3, 7]), np.array([0, 16], np.uint8), 0.5, 0.125), None]
+    tails = [Tail(np.array([3, 7]), np.array([0, 16], np.uint8), 0.125, 0.03125), None]
     batch = tail_batch(tails, [1, 0, 0], 9)
     assert batch.classes.tolist() == [[3, 7], [9, 9]]
-    assert batch.probs.tolist() == [[1.0, 0.5], [0.0, 0.0]]
-    assert batch.rest.tolist() == [0.25, 0.0]
+    assert batch.probs.tolist() == [[0.5, 0.25], [0.0, 0.0]]
+    assert batch.rest.tolist() == [0.125, 0.0]
     assert batch.row.tolist() == [1, 0, 0] and batch.row.dtype == torch.int64
     assert batch.ragged and not tail_batch(tails[:1], [0], 9).ragged
     assert tail_batch([None], [0], 9).classes.shape == (1, 0)

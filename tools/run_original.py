@@ -23,7 +23,8 @@ def main() -> None:
     script = sys.argv[1]
     sys.argv = sys.argv[1:]
     sys.path.insert(0, str(Path(script).parent))
-    timm.create_model = lambda *args, **kwargs: demo_teacher.lite0()
+    teacher = demo_teacher.lite0()
+    timm.create_model = lambda *args, **kwargs: teacher
     if not torch.cuda.is_available():
         torch.nn.DataParallel = lambda model: model
         torch.nn.Module.cuda = lambda self, device=None: self

@@ -58,16 +58,16 @@ class _SoftCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, index: Tensor, mass: Tensor, even: Tensor | None, temperature: float
     ) -> Tensor:
-        largest, powers = _exponentials(logits, temperature)
-        total = powers.sum(dim=1)
-        # Against the row's largest logit, so that logits far from 0 lose nothing to rounding.
-        mass, even = mass.to(powers.dtype), None if even is None else even.to(powers.dtype)
-        inner = ((logits.gather(1, index) - largest) * mass).sum(dim=1)
+        buffer = _exponents(logits, temperature)
+        mass, even = mass.to(buffer.dtype), None if even is None else even.to(buffer.dtype)
+        # From the shifted logits, so that logits far from 0 lose nothing to rounding.
+        inner = (buffer.gather(1, index) * mass).sum(dim=1)
         if even is not None:
-            inner += even * (logits.sum(dim=1, dtype=powers.dtype) - logits.shape[1] * largest[:, 0])
+            inner += even * buffer.sum(dim=1)
+        total = buffer.exp2_().sum(dim=1)
         ctx.save_for_backward(logits, index, mass, even, total)
-        ctx.powers, ctx.temperature = powers, temperature
-        return total.log() - inner.div_(temperature)
+        ctx.powers, ctx.temperature = buffer, temperature
+        return (total.log2() - inner).mul_(math.log(2.0))
 
     @staticmethod
     @once_differentiable
@@ -76,7 +76,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
         # The buffer becomes the gradient. After that (retain_graph=True) it has to be made again.
         gradient, ctx.powers = ctx.powers, None
         if gradient is None:
-            gradient = _exponentials(logits, ctx.temperature)[1]
+            gradient = _exponents(logits, ctx.temperature).exp2_()
         scale = (grad / ctx.temperature).to(gradient.dtype)
         gradient.mul_((scale / total)[:, None])
         if even is not None:
@@ -85,10 +85,11 @@ class _SoftCrossEntropy(torch.autograd.Function):
         return gradient.to(logits.dtype), None, None, None, None
 
 
-def _exponentials(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Each row's largest logit [B, 1] and exp((z - largest) / temperature) [B, C], at least float32."""
+def _exponents(logits: Tensor, temperature: float) -> Tensor:
+    """(z - each row's largest) / temperature in powers of 2, [B, C], at least float32.
+
+    Shift, temperature and the change of base are one pass over the logits, and exp2 is faster than exp.
+    """
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    largest = logits.amax(dim=1, keepdim=True).to(dtype)
-    # As powers of 2, the shift and both divisors are one pass over the logits, and exp2 is faster than exp.
     factor = math.log2(math.e) / temperature
-    return largest, torch.add(largest * -factor, logits, alpha=factor).exp2_()
+    return torch.add(logits.amax(dim=1, keepdim=True).to(dtype) * -factor, logits, alpha=factor)

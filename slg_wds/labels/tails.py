@@ -21,7 +21,8 @@ class TailBatch:
     classes: int64 [n, m], ascending, shorter ones filled up with C at the end. probs: float32 [n, m], 0 there.
     rest: float32 [n], the share of each class that is not kept. row: int64 [B], each crop's image.
     ragged: False promises that none was filled up, which saves the looking.
-    Only the proportions within an image matter: tail_batch scales each so that its largest share is 1.
+    Only the proportions within an image matter: tail_batch scales each by the power of 2 that brings its largest share
+    to [0.5, 1).
     """
 
     classes: Tensor
@@ -54,12 +55,11 @@ def tail_batch(tails: Sequence[Any], row: Any, num_classes: int) -> TailBatch:
             probs[i, : len(tail.classes)] = tail.probs
             rest[i] = tail.rest
     # A tail may be as thin as a float32 can be (a very sure teacher); scaled, no quotient of its parts overflows.
-    largest = np.maximum(probs.max(axis=1, initial=0.0), rest)
-    scale = 1.0 / np.where(largest > 0, largest, 1.0)
+    exponent = np.frexp(np.maximum(probs.max(axis=1, initial=0.0), rest))[1]
     return TailBatch(
         torch.from_numpy(classes),
-        torch.from_numpy((probs * scale[:, None]).astype(np.float32)),
-        torch.from_numpy((rest * scale).astype(np.float32)),
+        torch.from_numpy(np.ldexp(probs, -exponent[:, None]).astype(np.float32)),
+        torch.from_numpy(np.ldexp(rest, -exponent).astype(np.float32)),
         torch.as_tensor(row, dtype=torch.int64),
         ragged=any(tail is None or len(tail.classes) < m for tail in tails),
     )
