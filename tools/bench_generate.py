@@ -5,7 +5,8 @@ usage: bench_generate.py [--arch A] [--crops N] [--images N] [--compile] [--prec
 In one run, on the same photographs and teacher, start-up and compilation excluded: crops/s of the bare forward (the
 same batch, precision and compilation, nothing else), of our generation end to end, and of the original generator where
 --reference names a checkout of it; their ratios, peak memory and bytes per crop. Rounds of the three alternate, so that
-a drift of the machine's speed moves all alike; medians are printed.
+a drift of the machine's speed moves all alike; medians are printed. Beside the wall-clock rates stand crops per second of
+processor time: on a CPU that others use at the same time, only the ratio of these means something.
 """
 
 from __future__ import annotations
@@ -62,16 +63,23 @@ def main() -> None:
         bare(run, options.num_seg, 3)
         memory = {"loaded": peak()}
         bare_rates, our_rates, original_rates, size = [], [], [], 0.0
+        bare_cpu, our_cpu = [], []
         for number in range(options.rounds):
             torch.set_num_threads(threads)
+            used = time.process_time()
             bare_rates.append(bare(run, options.num_seg, forwards))
+            bare_cpu.append((forwards + 1) * options.num_seg / (time.process_time() - used))
             memory.setdefault("bare forward", peak())
+            used = time.process_time()
             rate, size = ours(run, folder, number)
+            our_cpu.append(total / (time.process_time() - used))
             our_rates.append(rate)
             memory.setdefault("generation", peak())
             if options.reference:
                 original_rates.append(original(options, images, Path(folder)))
         report(options, bare_rates, our_rates, original_rates, size, memory)
+        used = [a / b for a, b in zip(our_cpu, bare_cpu, strict=True)]
+        print(f"generation / bare forward in processor time: {statistics.median(used):.3f}")
 
 
 def parse() -> argparse.Namespace:

@@ -44,8 +44,13 @@ def _check_path(path: str) -> None:
         raise ImageSourceError(f"the path {path!r} is not UTF-8", hint="rename it") from None
     if size > MAX_KEY_BYTES:
         raise ImageSourceError(f"the path {path[:64]!r}... is over {MAX_KEY_BYTES} bytes", hint="rename it")
-    if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
+    if not is_below(path):
         raise ImageSourceError(f"{path!r} is not the path of an image below its source", hint="rename it")
+
+
+def is_below(path: str) -> bool:
+    """Whether a path stays below what it is relative to: parted by `/`, no part empty, "." or "..", no NUL."""
+    return "\0" not in path and not any(part in ("", ".", "..") for part in path.split("/"))
 
 
 def split_member(name: str) -> tuple[str, str]:

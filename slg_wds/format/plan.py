@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import ManifestError
+from slg_wds.format.names import is_below
 from slg_wds.format.strings import StringColumn
 
 FOLDER, SHARDS = "folder", "shards"
@@ -95,6 +97,7 @@ class Plan:
             raise ManifestError("the size of a shard or a target is negative")
         if N and min(_least(self.keys.lengths), _least(self.paths.lengths)) < 1:
             raise ManifestError("a key or a path is empty")
+        _check_below(self.paths)
         self._check_source()
 
     def _check_source(self) -> None:
@@ -110,6 +113,7 @@ class Plan:
             raise ManifestError("tars of images, or where images lie in them, do not go with the samples")
         if min(_least(offset), _least(size)) < 0:
             raise ManifestError("the place of an image is negative")
+        _check_below(shards)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Plan):
@@ -123,6 +127,17 @@ class Plan:
 
     def _parts(self) -> list[Any]:
         return [getattr(self, name) for name in self.__dataclass_fields__]
+
+
+def _check_below(paths: Sequence[str]) -> None:
+    # Of a million names hardly one has what only some of these have: then none need be looked at singly.
+    if isinstance(paths, StringColumn) and not (
+        paths.mentions(b"..", b"//", b"/./", b"\0") or paths.edges() & set(b"./")
+    ):
+        return
+    for path in paths:
+        if not is_below(path):
+            raise ManifestError(f"{path!r} is not a path below the images' source")
 
 
 def _least(numbers: NDArray[Any]) -> int:

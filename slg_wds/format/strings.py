@@ -51,6 +51,16 @@ class StringColumn(Sequence[str]):
             if ((data[inner] & 0xC0) == 0x80).any():
                 raise ManifestError("a name is not UTF-8")
 
+    def mentions(self, *texts: bytes) -> bool:
+        """Whether one of these stands in the blob; false for every string then, though not the other way round."""
+        return any(text in self.blob for text in texts)
+
+    def edges(self) -> set[int]:
+        """The bytes that strings begin or end with."""
+        data = np.frombuffer(self.blob, np.uint8)
+        some = self.ends > self.starts
+        return {*np.unique(data[self.starts[some]]).tolist(), *np.unique(data[self.ends[some] - 1]).tolist()}
+
     def __len__(self) -> int:
         return len(self.starts)
 
