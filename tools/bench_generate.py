@@ -5,8 +5,8 @@ usage: bench_generate.py [--arch A] [--crops N] [--images N] [--compile] [--prec
 In one run, on the same photographs and teacher, start-up and compilation excluded: crops/s of the bare forward (the
 same batch, precision and compilation, nothing else), of our generation end to end, and of the original generator where
 --reference names a checkout of it; their ratios, peak memory and bytes per crop. Rounds of the three alternate, so that
-a drift of the machine's speed moves all alike; medians are printed. Beside the wall-clock rates stand crops per second of
-processor time: on a CPU that others use at the same time, only the ratio of these means something.
+a drift of the machine's speed moves all alike; medians are printed. Beside the wall-clock rates stand crops per second
+of processor time: on a CPU that others use at the same time, only the ratio of these means something.
 """
 
 from __future__ import annotations
