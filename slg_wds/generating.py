@@ -141,8 +141,12 @@ def opening(run: PreparedRun) -> str:
     """What a run begins with: the teachers and how they want their pixels, and what is not used of the data."""
     shares = zip(run.teacher.teachers, run.teacher.weights, strict=True)
     several = len(run.teacher.teachers) > 1
-    lines = [f"teacher {teacher}" + (f"; weight {weight:.3f}" if several else "") for teacher, weight in shares]
-    ignored = ", ".join(f"{count} {what or 'without extension'}" for what, count in run.source.ignored.items())
+    lines = [
+        f"teacher {teacher}" + (f"; weight {weight:.3f}" if several else "") for teacher, weight in shares
+    ]
+    ignored = ", ".join(
+        f"{count} {what or 'without extension'}" for what, count in run.source.ignored.items()
+    )
     return "\n".join([*lines, *([f"not used in {run.source.url}: {ignored}"] if ignored else [])])
 
 

@@ -52,7 +52,7 @@ def test_reads_as_fkd_defines_it(label_type: str, k: int, sharpness: float, codi
     )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(made_labels())
 def test_every_rule_is_what_it_says(made: Made) -> None:
     check_every_rule(made)

@@ -41,7 +41,7 @@ def sparse(
     return loss.detach(), logits.grad
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.one_of(made_labels(), made_labels(full=True)),
     st.data(),

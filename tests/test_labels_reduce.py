@@ -24,7 +24,7 @@ def sorted_topk(probs: np.ndarray, k: int) -> tuple[list[list[int]], list[list[f
     return order, [[row[c] for c in classes] for row, classes in zip(probs.tolist(), order, strict=True)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(ROWS, st.data())
 @pytest.mark.parametrize("function", [topk, _packed_topk])
 def test_exact_with_ties_to_the_lower_class(function, rows: np.ndarray, data: st.DataObject) -> None:

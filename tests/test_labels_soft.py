@@ -35,7 +35,7 @@ def soft(made: Made, rule: str | None = None, dtype: torch.dtype = torch.float32
     return from_topk(index, value, made.num_classes, rule=rule, tail=tail, dtype=dtype)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.one_of(made_labels(), made_labels(full=True)))
 def test_every_rule_is_what_numpy_gives(made: Made) -> None:
     index, value, tail = columns(made)
