@@ -53,6 +53,13 @@ def is_below(path: str) -> bool:
     return "\0" not in path and not any(part in ("", ".", "..") for part in path.split("/"))
 
 
+def check_key(key: str) -> None:
+    """That a key can stand in a shard, as those of `key_of` can. Raises ShardError."""
+    odd = "." in key.rpartition("/")[2] or _CONTROL.search(key) or _META.match(key)
+    if odd or not is_below(key):
+        raise ShardError("the key is not one that a path gives: see Keys of FORMAT.md", key=key)
+
+
 def split_member(name: str) -> tuple[str, str]:
     """(key, extension) of a member's name; the extension begins after the first dot of the base name."""
     folder, slash, base = name.rpartition("/")

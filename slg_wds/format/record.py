@@ -45,7 +45,7 @@ class Record:
 
     key, path: text of 1 to 4096 bytes of UTF-8. target: a class, or None. size: (height, width) in pixels.
     crops: int64 [M, 4] of top, left, height, width, within the image. flips: bool [M].
-    index: int64 [M, k], distinct classes of each crop, most probable first; for full, 0 to C - 1.
+    index: int64 [M, k], distinct classes of each crop, most probable first; for full, 0 to C - 1, read-only.
     value: float32 [M, k], their probabilities, never rising along a row unless full; ones for coding "none".
     rule: the default rule of recovery, which is the label set's; not stored in the record.
     """

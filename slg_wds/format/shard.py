@@ -11,7 +11,15 @@ from typing import Any
 from slg_wds.errors import ChecksumError, RecordError, ShardError, SlgWdsError
 from slg_wds.format.header import ShardHeader, Sums, decode_header, encode_header, names_crc32
 from slg_wds.format.members import SampleMembers, gather
-from slg_wds.format.names import IMAGE_EXTS, RECORD_EXT, SHARD_JSON, TARGET_EXT, key_of, split_member
+from slg_wds.format.names import (
+    IMAGE_EXTS,
+    RECORD_EXT,
+    SHARD_JSON,
+    TARGET_EXT,
+    check_key,
+    key_of,
+    split_member,
+)
 from slg_wds.format.record import Record, decode_record, encode_record
 from slg_wds.format.tar import Member, members
 
@@ -113,9 +121,10 @@ class Shard:
 def encode_sample(sample: Sample) -> EncodedSample:
     """The members of one sample. Threads may encode samples at once; `encode_shard` takes them ready-made.
 
-    Raises RecordError, and ShardError for an image of an unknown extension.
+    Raises RecordError, and ShardError for a key that no path gives or an image of an unknown extension.
     """
     record = sample.record
+    check_key(record.key)
     fields = {RECORD_EXT: encode_record(record)}
     if sample.image is not None:
         if sample.image_ext not in IMAGE_EXTS:

@@ -73,6 +73,7 @@ def from_topk(
 
     index: int64 [B, k], in falling order of probability, or None for full labels, value [B, C] in class order.
     value: float [B, k]. rule: None uses all that is given. tail: the images' shared tails. dtype: of the result.
+    Labels to train with must not be made under torch.inference_mode: autograd cannot keep such tensors.
     Raises UsageError for shapes that do not fit or an unknown rule, RuleError where the columns cannot give it.
     """
     full = index is None

@@ -382,6 +382,12 @@ def test_samples_that_make_no_shard(samples: list[Sample], message: str) -> None
         encode_shard(samples, HEADER)
 
 
+@pytest.mark.parametrize("key", ["a.b", "a/b.c", "a\nb/c", "__x__/a", "/a", "a//b", "../a", "a/", ".", "a/."])
+def test_keys_that_no_path_gives(key: str) -> None:
+    with pytest.raises(ShardError, match="the key is not one that a path gives"):
+        encode_shard([Sample(make_record(key))], HEADER)
+
+
 def test_provenance_that_is_not_json() -> None:
     with pytest.raises(ManifestError, match="has no JSON"):
         encode_shard([], replace(HEADER, provenance={"x": float("nan")}))
