@@ -128,6 +128,23 @@ def test_stored_pixels_give_stored_labels(photographs, tmp_path):
             assert np.abs(record.value[number] - expected).max() < 1e-5
 
 
+def test_several_teachers_in_one_pass_are_the_mean_of_each(photographs, tmp_path):
+    """Each with its own input size and interpolation, on the same boxes: the exact ensemble of MEAL V2."""
+    other = TINY.replace(":tiny", ":other")
+    options = {"label_type": "full", "values": "float32", "num_crops": 10}
+    for name, arch, weights in [
+        ("a", TINY, None),
+        ("b", other, None),
+        ("both", f"private:{TINY},private:{other}", (1.0, 3.0)),
+    ]:
+        slg_wds.generate(config(photographs, tmp_path / name, arch=arch, weights=weights, **options))
+    sets = [slg_wds.open_labels(str(tmp_path / name)) for name in ("a", "b", "both")]
+    assert [teacher["weight"] for teacher in sets[2].identity["teachers"]] == [0.25, 0.75]
+    for a, b, both in zip(*sets, strict=True):
+        assert np.array_equal(a.crops, both.crops)
+        assert np.abs(0.25 * a.value + 0.75 * b.value - both.value).max() < 1e-6
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # stock webdataset closes late
 def test_embedded_images_are_the_files_and_stock_webdataset_reads_them(photographs, tmp_path):
     slg_wds.generate(config(photographs, tmp_path / "set", embed_images="original"))
