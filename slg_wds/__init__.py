@@ -11,24 +11,40 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from slg_wds.config import EnsembleConfig as EnsembleConfig
     from slg_wds.config import EvaluateConfig as EvaluateConfig
+    from slg_wds.config import ExportConfig as ExportConfig
     from slg_wds.config import GenerateConfig as GenerateConfig
+    from slg_wds.config import ImportConfig as ImportConfig
+    from slg_wds.ensembling import ensemble as ensemble
     from slg_wds.errors import SlgWdsError as SlgWdsError
     from slg_wds.evaluating import evaluate as evaluate
     from slg_wds.format.record import Record as Record
     from slg_wds.generating import generate as generate
+    from slg_wds.interop.exporting import export_fkd as export_fkd
+    from slg_wds.interop.importing import import_fkd as import_fkd
+    from slg_wds.labels import SoftCrossEntropy as SoftCrossEntropy
     from slg_wds.labels import recover as recover
     from slg_wds.labelset import LabelSet as LabelSet
     from slg_wds.labelset import open_labels as open_labels
+    from slg_wds.replay.loader import SoftLabelLoader as SoftLabelLoader
 
 _HOMES = {
+    "EnsembleConfig": "config",
     "EvaluateConfig": "config",
+    "ExportConfig": "config",
     "GenerateConfig": "config",
+    "ImportConfig": "config",
     "LabelSet": "labelset",
     "Record": "format.record",
     "SlgWdsError": "errors",
+    "SoftCrossEntropy": "labels",
+    "SoftLabelLoader": "replay.loader",
+    "ensemble": "ensembling",
     "evaluate": "evaluating",
+    "export_fkd": "interop.exporting",
     "generate": "generating",
+    "import_fkd": "interop.importing",
     "open_labels": "labelset",
     "recover": "labels",
 }

@@ -32,6 +32,21 @@ COMMANDS = {
     "evaluate": Command(
         "slg_wds.config:EvaluateConfig", "slg_wds.evaluating:main", "accuracy of a teacher on labelled images"
     ),
+    "ensemble": Command(
+        "slg_wds.config:EnsembleConfig",
+        "slg_wds.ensembling:main",
+        "merge label sets of the same crops into one",
+    ),
+    "import": Command(
+        "slg_wds.config:ImportConfig",
+        "slg_wds.interop.importing:main",
+        "turn FKD's label files into a label set",
+    ),
+    "export": Command(
+        "slg_wds.config:ExportConfig",
+        "slg_wds.interop.exporting:main",
+        "turn a label set into FKD's label files",
+    ),
 }
 
 LAUNCHER_FLAGS = {

@@ -86,11 +86,7 @@ class TeacherConfig:
     @property
     def store_options(self) -> dict[str, str]:
         """--store-option as a mapping. Raises UsageError where one is not key=value."""
-        pairs = [option.partition("=") for option in self.store_option]
-        for name, equals, _ in pairs:
-            if not equals or not name:
-                raise UsageError(f"--store-option {name!r} is not key=value")
-        return {name: value for name, _, value in pairs}
+        return parse_store_options(self.store_option)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +110,11 @@ class GenerateConfig(TeacherConfig):
     temp: float = 1.0
     """Temperature: logits are divided by it before the softmax."""
     reference_path: str | None = None
-    """Label set whose boxes and flips are used as they are; one with more crops gives its first ones."""
+    """Label set, or folder of FKD's label files, whose boxes and flips are used as they are; one with more crops gives
+    its first ones."""
+    extend: str | None = None
+    """Label set of fewer crops: only the crops that it lacks are labelled (all of images that are new), into a set at
+    --save_path that goes with it: `slg-wds ensemble OLD NEW --save-path ALL` makes one of both."""
     min_scale_crops: float = 0.08
     """Least area of a crop, as a part of the image."""
     max_scale_crops: float = 1.0
@@ -170,6 +170,146 @@ class EvaluateConfig(TeacherConfig):
 
     json: bool = field(default=False)
     """Print the result as JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleConfig:
+    """Merge label sets of the same crops into one: the weighted mean of their distributions. One set alone is
+    re-sharded, cut to fewer classes or coded anew; a set and one that extends it (generate --extend) become one."""
+
+    sets: Positional[tuple[str, ...]]
+    """Label sets, complete and of the same images and crops; shards and order may differ."""
+    save_path: str
+    """Where the merged set goes: a folder or URL. Run again to resume."""
+    weights: tuple[float, ...] | None = None
+    """Weight of each set in the mean (default: equal)."""
+    label_type: str | None = None
+    """hard, smoothing, marginal_smoothing_kN, marginal_renorm_kN, shared_tail_kN or full (default: the first set's)."""
+    values: Values | None = None
+    """Coding of probabilities (default: the first set's)."""
+    tail_classes: int | None = None
+    """Classes that the shared tail of an image keeps; 0 writes none (default: the first set's)."""
+    samples_per_shard: int | None = None
+    """Images in a shard (default: the first set's shards)."""
+    processes: int = 0
+    """Processes that merge (0: one per core)."""
+    check_data: Annotated[str | None, arg(name="check")] = None
+    """The images, to measure how far the merge is from the teachers themselves on a random sample; needs -a."""
+    check_crops: int = 512
+    """Crops of that sample."""
+    arch: Annotated[str | None, arg(aliases=["-a"])] = None
+    """The teachers of the sets in their order, for --check: as for generate."""
+    teacher_source: str = "timm"
+    """Where -a is looked up: timm, pytorch (torchvision) or private."""
+    teacher_path: str | None = None
+    """Weights of the teachers of --check: as for generate."""
+    store_option: tuple[str, ...] = ()
+    """Settings of an object store, key=value (for example endpoint=http://host:9000)."""
+
+    def check(self) -> None:
+        """Raise UsageError for option values that cannot be, before anything is opened."""
+        if not self.sets:
+            raise UsageError("no label set is given")
+        for name, least in (
+            ("samples_per_shard", 1),
+            ("tail_classes", 0),
+            ("processes", 0),
+            ("check_crops", 1),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"--{name.replace('_', '-')} {value} is below {least}")
+        if (self.check_data is None) != (self.arch is None):
+            raise UsageError("--check and -a go together: the images, and the teachers to ask")
+
+    @property
+    def store_options(self) -> dict[str, str]:
+        """--store-option as a mapping. Raises UsageError where one is not key=value."""
+        return parse_store_options(self.store_option)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportConfig:
+    """Turn FKD's label files into a label set."""
+
+    fkd_dir: Positional[str]
+    """Folder of label files, as FKD's generator or its label zoo has them: .../train/CLASS/NAME.tar."""
+    images: str
+    """The images that the labels are of: a folder of class folders (or with a train folder)."""
+    save_path: str
+    """Where the label set goes: a folder, or a URL such as s3://bucket/prefix. Run again to resume."""
+    label_type: str | None = None
+    """Label type, where the shape of the labels does not say it: marginal_renorm, which looks like
+    marginal_smoothing (the default reading)."""
+    values: Values | None = None
+    """Coding of probabilities (default, exact: that of the files, float32 or with --use_fp16 float16)."""
+    num_classes: int = 1000
+    """Classes of the labels."""
+    split: str | None = None
+    """Sub-folder of the images to use (default: train where it exists)."""
+    class_map: str | None = None
+    """File that gives each class folder its class number in the labels: lines `folder number`, or JSON."""
+    seed: int = 0
+    """Seeds the order of images in shards."""
+    samples_per_shard: int = 256
+    """Images in a shard."""
+    keep_extensions: bool = False
+    """Keep file extensions in keys, for folders that hold a.jpg beside a.png."""
+    on_error: Literal["fail", "skip"] = "fail"
+    """An image or label file without its partner, or one that cannot be read, stops the run, or is left out,
+    counted and recorded."""
+    processes: int = 0
+    """Processes that share the work (0: one per core)."""
+    store_option: tuple[str, ...] = ()
+    """Settings of an object store, key=value (for example endpoint=http://host:9000)."""
+
+    def check(self) -> None:
+        """Raise UsageError for option values that cannot be, before anything slow starts."""
+        if not 1 <= self.num_classes <= 1 << 24:
+            raise UsageError(f"--num-classes {self.num_classes} is not inside 1..{1 << 24}")
+        if self.samples_per_shard < 1:
+            raise UsageError(f"--samples-per-shard {self.samples_per_shard} is below 1")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"--seed {self.seed} is not inside 0..2^63-1")
+        if self.processes < 0:
+            raise UsageError(f"--processes {self.processes} is below 0")
+
+    @property
+    def store_options(self) -> dict[str, str]:
+        """--store-option as a mapping. Raises UsageError where one is not key=value."""
+        return parse_store_options(self.store_option)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Turn a label set into label files that FKD's and MEAL V2's training scripts read."""
+
+    labels: Positional[str]
+    """The label set: a folder or URL."""
+    fkd_dir: Positional[str]
+    """Folder to make; it must not exist or be empty."""
+    layout: Literal["fkd", "mealv2"] = "fkd"
+    """Where files go: train/CLASS/NAME.tar, or for MEAL V2's script DATASET/train/CLASS/NAME.tar."""
+    dataset: str | None = None
+    """DATASET of that layout, the name of the folder that holds train (default: that of the labelled images)."""
+    use_fp16: bool = False
+    """Write coordinates and labels as float16, as FKD's --use_fp16."""
+    store_option: tuple[str, ...] = ()
+    """Settings of an object store, key=value (for example endpoint=http://host:9000)."""
+
+    @property
+    def store_options(self) -> dict[str, str]:
+        """--store-option as a mapping. Raises UsageError where one is not key=value."""
+        return parse_store_options(self.store_option)
+
+
+def parse_store_options(options: tuple[str, ...]) -> dict[str, str]:
+    """key=value texts as a mapping. Raises UsageError where one is not key=value."""
+    pairs = [option.partition("=") for option in options]
+    for name, equals, _ in pairs:
+        if not equals or not name:
+            raise UsageError(f"--store-option {name!r} is not key=value")
+    return {name: value for name, _, value in pairs}
 
 
 def cores() -> int:

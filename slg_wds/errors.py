@@ -28,6 +28,8 @@ SlgWdsError
 │   ├── IdentityMismatchError     each difference named
 │   ├── ReferenceSetError         crops cannot be taken from that reference
 │   └── RuleError                 a rule of recovery that the stored columns cannot give
+├── InteropError              label files of FKD and a label set that do not go together
+│   └── LabelFileError            one file: unreadable, unsafe, or not what the others are
 ├── ReplayError               a loader or its state that cannot be
 └── StoreError
     ├── NotFoundError
@@ -176,6 +178,12 @@ class ReferenceSetError(LabelSetError): ...
 
 
 class RuleError(LabelSetError): ...
+
+
+class InteropError(SlgWdsError): ...
+
+
+class LabelFileError(InteropError): ...
 
 
 class ReplayError(SlgWdsError): ...

@@ -60,12 +60,19 @@ def generate(config: GenerateConfig) -> GenerateResult:
     print(opening(prepared), file=sys.stderr)
     job = prepared.job(create=True)
     missing = job.labels.missing()
-    left = int(job.labels.plan.shard_sizes[missing].sum()) * config.num_crops
+    left = int(job.labels.plan.shard_sizes[missing].sum()) * _crops_each(config, prepared.reference)
     with Progress(len(missing), left) as progress:
         tally = work(job, launched_rank(), progress)
         seconds = progress.seconds
     complete = job.labels.finish()
     return GenerateResult(job.labels, complete, tally, seconds, prepared.targets.comparable)
+
+
+def _crops_each(config: GenerateConfig, reference: Reference | None) -> int:
+    """Crops of most images, for the display: those that the set to extend lacks, or all."""
+    from slg_wds.extending import Extension
+
+    return config.num_crops - (reference.labels.num_crops if isinstance(reference, Extension) else 0)
 
 
 @dataclass
@@ -161,11 +168,18 @@ def load_teachers(config: Any, classes: list[str] | None) -> Ensemble:
 
 
 def _reference(config: GenerateConfig) -> Reference | None:
-    if config.reference_path is None:
-        return None
-    from slg_wds.reference import Reference
+    from slg_wds.reference import open_reference
 
-    return Reference(open_labels(config.reference_path, options=config.store_options), config.num_crops)
+    reference = None
+    if config.reference_path is not None:
+        reference = open_reference(config.reference_path, config.num_crops, config.store_options)
+    if config.extend is None:
+        return reference
+    from slg_wds.extending import Extension
+
+    rule = CropRule((config.min_scale_crops, config.max_scale_crops), config.ratio, config.flip_prob)
+    extended = open_labels(config.extend, options=config.store_options)
+    return Extension(extended, config.num_crops, config.seed, rule, reference)
 
 
 def _check_reference(reference: Reference, keys: Any, config: GenerateConfig) -> None:
@@ -174,7 +188,7 @@ def _check_reference(reference: Reference, keys: Any, config: GenerateConfig) ->
         raise ReferenceSetError(
             f"the reference lacks {len(missing)} of {len(keys)} images: {', '.join(missing[:5])}"
             + (" ..." if len(missing) > 5 else ""),
-            url=reference.labels.url,
+            url=reference.url,
             hint="give the reference's own images, or leave the others out with --on-error skip",
         )
 
@@ -221,8 +235,12 @@ def identity_of(
     config: GenerateConfig, label: LabelType, teacher: Ensemble, reference: Reference | None
 ) -> dict[str, Any]:
     """What two runs must share to write into one set: every option that moves a label or a byte on purpose."""
+    from slg_wds.extending import Extension
+
     embedding = parse_embedding(config.embed_images)
-    return {
+    extension = reference if isinstance(reference, Extension) else None
+    crops_of = extension.crops_of if extension else reference
+    identity = {
         "teachers": teacher.describe(),
         "label_type": str(label),
         "k": label.stored_k(teacher.num_classes),
@@ -238,10 +256,14 @@ def identity_of(
         "seed": config.seed,
         "precision": config.precision,
         "embed_images": dataclasses.asdict(embedding) if embedding else None,
-        "reference": reference.identity if reference else None,
+        "reference": crops_of.identity if crops_of else None,
         "decode": "RGB, no EXIF rotation",
         "resize": "torchvision v2 uint8 antialias",
     }
+    if extension:
+        extension.check(identity)
+        identity["extends"] = extension.described
+    return identity
 
 
 def run_provenance(config: GenerateConfig, teacher: Ensemble) -> dict[str, Any]:

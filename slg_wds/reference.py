@@ -2,19 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 
 from slg_wds.crops import Boxes, Flips
-from slg_wds.errors import ReferenceSetError
+from slg_wds.errors import InteropError, NotALabelSetError, NotFoundError, ReferenceSetError
+from slg_wds.fkd import LabelFolder, cut_boxes, open_label_folder, stem_of_key
 from slg_wds.format.manifest import ShardIndex
-from slg_wds.labelset import LabelSet
+from slg_wds.labelset import LabelSet, open_labels
 
 
-class Reference:
-    """Boxes and flips by image key. Records are read one by one by range, never a set or shard whole.
+class Reference(Protocol):
+    """Boxes and flips by image key."""
+
+    @property
+    def url(self) -> str:
+        """Where they come from."""
+
+    @property
+    def identity(self) -> str:
+        """What a run's identity says of its reference."""
+
+    def missing(self, keys: Sequence[str]) -> list[str]:
+        """The keys that the reference has no crops of. Asked once, of all, before `crops`."""
+
+    def crops(self, key: str, size: tuple[int, int], num_crops: int) -> tuple[Boxes, Flips]:
+        """The first `num_crops` boxes int64 [M, 4] and flips bool [M] of an image of (height, width).
+
+        Raises ReferenceSetError where the reference lacks the image or saw one of another size.
+        """
+
+
+def open_reference(url: str, num_crops: int, options: Mapping[str, str]) -> Reference:
+    """Open a label set of ours, or a folder of FKD's label files, as a reference for so many crops.
+
+    Raises ReferenceSetError where it has fewer, NotALabelSetError where it is neither.
+    """
+    try:
+        return SetReference(open_labels(url, options=options), num_crops)
+    except NotALabelSetError as error:
+        try:
+            return FkdReference(open_label_folder(url, options))
+        except InteropError:
+            raise error from None
+
+
+class SetReference:
+    """Boxes and flips of a label set. Records are read one by one by range, never a set or shard whole.
 
     Raises:
         ReferenceSetError: on opening, where the set has fewer crops than asked.
@@ -33,6 +71,11 @@ class Reference:
         self._hashes = hashes[self._order]
         self._starts = np.concatenate([[0], np.cumsum(labels.plan.shard_sizes)])
         self._index = lru_cache(maxsize=64)(self._read_index)
+
+    @property
+    def url(self) -> str:
+        """The label set's place."""
+        return self.labels.url
 
     @property
     def identity(self) -> str:
@@ -77,3 +120,49 @@ class Reference:
         left_out = set(index.left_out)
         keys = (key for key in self.labels.plan.shard(shard).keys if key not in left_out)
         return index, {key: position for position, key in enumerate(keys)}
+
+
+class FkdReference:
+    """Boxes and flips of FKD's label files, as FKD's reader would cut them from an image. Each is read when needed."""
+
+    def __init__(self, folder: LabelFolder) -> None:
+        self._folder = folder
+        self._usable: frozenset[str] = frozenset()
+
+    @property
+    def url(self) -> str:
+        """The folder of label files."""
+        return self._folder.url
+
+    @property
+    def identity(self) -> str:
+        """The digest of the folder, once `missing` has found the label files of the images."""
+        return f"fkd:{self._folder.digest()}"
+
+    def missing(self, keys: Sequence[str]) -> list[str]:
+        """The keys without a label file of their own; two keys that are one up to the first dot share theirs."""
+        stems = [stem_of_key(key) for key in keys]
+        self._folder.match(stems)
+        counts = Counter(stems)
+        self._usable = frozenset(stem for stem in self._folder.stems if counts[stem] == 1)
+        return [key for key, stem in zip(keys, stems, strict=True) if stem not in self._usable]
+
+    def crops(self, key: str, size: tuple[int, int], num_crops: int) -> tuple[Boxes, Flips]:
+        """The first `num_crops` boxes int64 [M, 4] and flips bool [M] of an image.
+
+        Raises ReferenceSetError where its label file is missing, has fewer crops or cannot be read.
+        """
+        stem = stem_of_key(key)
+        place = {"url": self.url, "key": key}
+        if stem not in self._usable:
+            raise ReferenceSetError("the reference has no label file of this image alone", **place)
+        try:
+            read = self._folder.read(stem)
+            boxes = cut_boxes(read.coords, size).boxes
+        except (InteropError, NotFoundError) as error:
+            raise ReferenceSetError(f"{self._folder.name(stem)}: {error.message}", **place) from None
+        if len(boxes) < num_crops:
+            raise ReferenceSetError(
+                f"the reference has {len(boxes)} crops of this image and {num_crops} were asked", **place
+            )
+        return boxes[:num_crops], read.flips[:num_crops]

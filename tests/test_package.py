@@ -23,7 +23,7 @@ LAYERS = [
     {"dry_run", "evaluating", "generating", "ensembling"},
     {"labelling", "replay", "interop", "report"},
     {"claims", "reference"},
-    {"labelset", "images", "crops", "labels", "targets", "teachers", "progress"},
+    {"labelset", "images", "fkd", "crops", "labels", "targets", "teachers", "progress"},
     {"format", "store", "config", "window", "memory"},
     {"errors"},
 ]

@@ -1,0 +1,72 @@
+"""What must be the same in all sets of an ensemble, and in all records of an image; the first difference is named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from slg_wds.ensembling.parents import Parent
+from slg_wds.errors import IdentityMismatchError
+from slg_wds.format.record import Record
+
+# In this order: a difference in the first explains those in the others.
+_SAME = ("num_classes", "class_subset", "temperature", "num_crops")
+
+
+def check_parents(parents: Sequence[Parent]) -> None:
+    """Raise IdentityMismatchError for sets that differ in classes, temperature, crops, keys or targets."""
+    first = parents[0]
+    for other in parents[1:]:
+        for field in _SAME:
+            mine, theirs = first.identity.get(field), other.identity.get(field)
+            # An imported set may not know its teachers' temperature.
+            if mine != theirs and not (field == "temperature" and None in (mine, theirs)):
+                raise _differs(first, other, f"{field}: {mine} != {theirs}")
+        _check_keys(first, other)
+
+
+def _check_keys(first: Parent, other: Parent) -> None:
+    for here, there in ((first, other), (other, first)):
+        if here.plan.keys == there.plan.keys:
+            continue
+        for number, key in enumerate(here.plan.keys):
+            if there.last.find(key, number) is None:
+                raise _differs(there, here, f"the first has no image {key!r}", key)
+    for number, key in enumerate(first.plan.keys):
+        at = other.last.find(key, number)
+        assert at is not None
+        mine, theirs = int(first.plan.targets[number]), int(other.plan.targets[at])
+        if mine != theirs:
+            raise _differs(first, other, f"target: {_target(mine)} != {_target(theirs)}", key)
+
+
+def _target(number: int) -> str:
+    return "none" if number < 0 else str(number)
+
+
+def _differs(first: Parent, other: Parent, what: str, key: str | None = None) -> IdentityMismatchError:
+    return IdentityMismatchError(
+        f"the label sets are not of the same crops: {what}, in {first.url} and {other.url}", key=key
+    )
+
+
+def check_records(parents: Sequence[Parent], records: Sequence[Record]) -> None:
+    """Raise IdentityMismatchError for records of an image that differ in size, target, boxes, flips or classes."""
+    first = records[0]
+    for parent, other in zip(parents[1:], records[1:], strict=True):
+        for field in ("num_classes", "size", "target", "num_crops"):
+            mine, theirs = getattr(first, field), getattr(other, field)
+            if mine != theirs:
+                raise _differs(parents[0], parent, f"{field}: {mine} != {theirs}", first.key)
+        for field, name in (("crops", "box"), ("flips", "flip")):
+            mine, theirs = getattr(first, field), getattr(other, field)
+            if not np.array_equal(mine, theirs):
+                differ = mine != theirs
+                crop = int((differ.any(axis=1) if differ.ndim > 1 else differ).argmax())
+                raise _differs(
+                    parents[0],
+                    parent,
+                    f"{name} of crop {crop}: {mine[crop].tolist()} != {theirs[crop].tolist()}",
+                    first.key,
+                )

@@ -1,0 +1,241 @@
+"""`slg-wds ensemble`: from options to a merged set, and the summary."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from slg_wds.claims import launched_rank
+from slg_wds.config import EnsembleConfig, cores
+from slg_wds.engines.local import run_processes
+from slg_wds.ensembling.checks import check_parents
+from slg_wds.ensembling.convert import check_conversion
+from slg_wds.ensembling.merge import Output
+from slg_wds.ensembling.parents import Parent, open_parents
+from slg_wds.ensembling.work import MergeTally, MergeTask
+from slg_wds.errors import UsageError
+from slg_wds.format.manifest import Plan
+from slg_wds.labels import parse_label_type
+from slg_wds.labelset import LabelSet, create_labels
+from slg_wds.progress import Progress, duration
+
+if TYPE_CHECKING:
+    from slg_wds.ensembling.fidelity import Fidelity
+
+TAIL_CLASSES = 64  # where neither the options nor the first set say
+
+
+@dataclass(frozen=True)
+class EnsembleResult:
+    """What one run of `ensemble` did, and the merged set as it is now.
+
+    labels: the label set. complete: whether every shard exists. tally: what this run made. seconds: wall time.
+    parents: how many sets the mean is of. fidelity: what --check measured, None without.
+    """
+
+    labels: LabelSet
+    complete: bool
+    tally: MergeTally
+    seconds: float
+    parents: int
+    fidelity: Fidelity | None = None
+
+    @property
+    def bound(self) -> float | None:
+        """At most so far, in total variation and on average, is what is read from the teachers' exact ensemble.
+
+        A set's labels and its teacher differ at most in the tail, and the merge and the mean of the sets at most in
+        the merge's tail. Rounding of values comes on top. None where a set stores no values, or nothing was made.
+        """
+        tally = self.tally
+        total = tally.own_tail + (tally.parent_tail if self.parents > 1 else 0.0)
+        return None if not tally.crops or math.isnan(total) else min(1.0, total / tally.crops)
+
+    @property
+    def crops_per_second(self) -> float:
+        """Crops merged by this run a second."""
+        return self.tally.crops / self.seconds if self.seconds else 0.0
+
+
+def ensemble(config: EnsembleConfig) -> EnsembleResult:
+    """Merge the label sets that the config names, or finish or join a merge begun before.
+
+    In a script, with more than one process, call it under `if __name__ == "__main__":`.
+
+    Raises SlgWdsError; whatever was committed before stays, and the same call resumes.
+    """
+    config.check()
+    parents = open_parents(config.sets, config.weights, config.store_options)
+    _warn_of_doubles(parents)
+    check_parents(parents)
+    to = output_of(config, parents)
+    if len(parents) == 1:
+        keyed = parents[0].identity
+        full = keyed["label_type"] == "full"
+        check_conversion(int(keyed["k"]), full, str(keyed["values"]), to)
+    plan = plan_of(parents[0].plan, config.samples_per_shard)
+    names = parents[0].last.labels.description.class_names
+    provenance = _provenance()
+    labels = create_labels(
+        config.save_path, plan, identity_of(parents, to), provenance, names, config.store_options
+    )
+    task = MergeTask(
+        sets=tuple(config.sets),
+        weights=config.weights,
+        save_path=config.save_path,
+        output=to,
+        provenance={"software": provenance["software"]},
+        digests=(*(parent.last.labels.digest for parent in parents), labels.digest),
+        options=config.store_options,
+        launched=launched_rank(),
+    )
+    tally, seconds = _run(task, labels, config)
+    result = EnsembleResult(labels, labels.finish(), tally, seconds, len(parents))
+    if config.check_data is None or not result.complete:
+        return result
+    from slg_wds.ensembling.fidelity import measure
+
+    return dataclasses.replace(result, fidelity=measure(config, labels))
+
+
+def _run(task: MergeTask, labels: LabelSet, config: EnsembleConfig) -> tuple[MergeTally, float]:
+    missing = labels.missing()
+    crops = int(labels.plan.shard_sizes[missing].sum()) * labels.num_crops
+    total = MergeTally()
+    with Progress(len(missing), crops) as progress:
+        if missing:
+            count = min(config.processes or cores(), len(missing))
+            for tally in run_processes(task, count, progress):
+                total.add(tally)
+        total.left_out.sort()  # shards are made in any order
+        return total, progress.seconds
+
+
+def _warn_of_doubles(parents: list[Parent]) -> None:
+    digests = [parent.last.labels.digest for parent in parents]
+    for place, parent in enumerate(parents):
+        if digests.index(digests[place]) < place:
+            warnings.warn(f"the label set {parent.url} is given twice", UserWarning, stacklevel=3)
+
+
+def output_of(config: EnsembleConfig, parents: list[Parent]) -> Output:
+    """What is made; what the config leaves open is as in the first set. Raises UsageError."""
+    first = parents[0].identity
+    label = parse_label_type(config.label_type or str(first["label_type"]))
+    classes = int(first["num_classes"])
+    label.stored_k(classes)
+    tail_classes = parents[0].tail_classes if config.tail_classes is None else config.tail_classes
+    had_none = first["label_type"] in ("hard", "full") or label.kind == "shared_tail"
+    if config.tail_classes is None and had_none and not tail_classes:
+        tail_classes = TAIL_CLASSES
+    if label.kind == "shared_tail" and tail_classes == 0:
+        raise UsageError(f"--label-type {label} needs --tail-classes above 0")
+    stored_values = str(first.get("values") or "none")
+    coding = config.values or (stored_values if stored_values != "none" else "float16")
+    return Output(label, coding, 0 if label.kind in ("hard", "full") else tail_classes, classes)
+
+
+def plan_of(plan: Plan, samples_per_shard: int | None) -> Plan:
+    """The first set's plan, cut into shards of another size where one is asked for. Raises UsageError."""
+    from slg_wds.images.order import shard_names, split_evenly
+
+    if samples_per_shard is None or not plan.num_shards:
+        return plan
+    sizes = split_evenly(plan.num_samples, samples_per_shard)
+    if np.array_equal(sizes, plan.shard_sizes):
+        return plan
+    if plan.image_shards is not None:
+        raise UsageError(
+            "--samples-per-shard does not go with labels of image shards",
+            hint="they keep the image shards' own",
+        )
+    prefix = plan.shard_names[0].rpartition("-")[0] or "train"
+    return dataclasses.replace(plan, shard_sizes=sizes, shard_names=shard_names(prefix, len(sizes)))
+
+
+def identity_of(parents: list[Parent], to: Output) -> dict[str, Any]:
+    """How the merged labels are made: as the first set's, but for labels, teachers and parents."""
+    first = dict(parents[0].identity)
+    first.pop("extends", None)
+    teachers = [
+        {**teacher, "weight": float(teacher.get("weight", 1.0)) * parent.share}
+        for parent in parents
+        for teacher in parent.identity.get("teachers") or []
+    ]
+    return {
+        **first,
+        "teachers": teachers,
+        "label_type": str(to.label),
+        "k": to.k,
+        "values": "none" if to.label.kind == "hard" else to.coding,
+        "tail_classes": to.tail_classes,
+        "parents": [parent.describe() for parent in parents],
+    }
+
+
+def _provenance() -> dict[str, Any]:
+    from datetime import datetime, timezone
+    from importlib.metadata import version
+
+    return {
+        "software": {name: version(name) for name in ("slg-wds", "numpy", "zstandard", "webdataset")},
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def main(config: EnsembleConfig) -> int:
+    """The body of the command: merge, with a summary on stdout."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        result = ensemble(config)
+    for warning in caught:
+        print(f"slg-wds ensemble: warning: {warning.message}", file=sys.stderr)
+    print(summary(result))
+    return 0
+
+
+def summary(result: EnsembleResult) -> str:
+    """What was made, for people."""
+    labels, tally = result.labels, result.tally
+    state = "complete" if result.complete else "not complete yet: other processes are still at work"
+    lines = [
+        f"label set {labels.url}: {state}",
+        f"  {len(labels):,} images planned, {labels.num_shards} shards, {labels.num_crops} crops an image, "
+        f"{labels.label_type}, of {result.parents} label set{'s' if result.parents > 1 else ''}",
+    ]
+    if tally.crops:
+        lines.append(
+            f"  made here: {tally.images:,} images, {tally.crops:,} crops, {tally.shards} shards, "
+            f"{tally.bytes / 1e6:,.2f} MB, {tally.bytes / tally.crops:.2f} bytes/crop; "
+            f"{result.crops_per_second:,.0f} crops/s over {duration(result.seconds)}"
+        )
+        lines.append(_bound_line(result))
+    else:
+        lines.append("  nothing was left to make")
+    if result.fidelity is not None:
+        lines.append(f"  {result.fidelity}")
+    if tally.lost_races:
+        lines.append(f"  {tally.lost_races} shards were made by another process first")
+    if tally.left_out:
+        lines.append(f"  LEFT OUT: {len(tally.left_out)} images")
+        lines += [f"    {path}: {reason}" for path, reason in tally.left_out[:20]]
+        if len(tally.left_out) > 20:
+            lines.append(f"    ... and {len(tally.left_out) - 20} more, all recorded in their shards")
+    return "\n".join(lines)
+
+
+def _bound_line(result: EnsembleResult) -> str:
+    tally = result.tally
+    if result.bound is None:
+        return "  how far it is from the exact labels cannot be bounded: hard labels hold no probabilities"
+    own, theirs = tally.own_tail / tally.crops, tally.parent_tail / tally.crops
+    parts = (
+        f"tails of the sets {theirs:.4f}, of the result {own:.4f}" if result.parents > 1 else "its own tail"
+    )
+    return f"  at most {result.bound:.4f} of total variation from the exact labels ({parts}), rounding aside"

@@ -1,0 +1,254 @@
+"""The sets that are merged: opened, found in by key, read in any order with bounded memory."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from slg_wds.ensembling.convert import joined
+from slg_wds.errors import LabelSetError, ShardError, UsageError
+from slg_wds.format.manifest import ShardIndex
+from slg_wds.format.record import Record
+from slg_wds.format.shard import Shard, check_payload
+from slg_wds.images import image_extension
+from slg_wds.labelset import LabelSet, open_labels
+
+WHOLE_BYTES = 1 << 26  # shards up to this size are read whole where many of their records are wanted
+WHOLE_PART = 0.25  # ... at least this part of them
+KEPT_SHARDS = 2
+KEPT_INDEXES = 64
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Why a set has no labels of an image that it planned."""
+
+    reason: str
+
+
+class KeyedSet:
+    """One label set, its records by key. Shards that follow each other are read whole, strangers by range.
+
+    Memory: two shards of at most 64 MiB, or one record, and the places of 64 shards' records.
+    """
+
+    def __init__(self, labels: LabelSet) -> None:
+        self.labels = labels
+        keys = labels.plan.keys
+        hashes = np.fromiter((hash(key) for key in keys), np.int64, len(keys))
+        self._order = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[self._order]
+        self._starts = np.concatenate([[0], np.cumsum(labels.plan.shard_sizes)])
+        self._wanted: dict[int, bool] = {}
+        self._shards: OrderedDict[int, tuple[Shard, dict[str, int]]] = OrderedDict()
+        self._indexes: OrderedDict[int, tuple[ShardIndex, dict[str, int]]] = OrderedDict()
+
+    def find(self, key: str, near: int = -1) -> int | None:
+        """The number of an image in the plan, looked for first at `near`; None where it is not planned."""
+        keys = self.labels.plan.keys
+        if 0 <= near < len(keys) and keys[near] == key:
+            return near
+        wanted = hash(key)
+        at = int(np.searchsorted(self._hashes, wanted))
+        while at < len(self._hashes) and self._hashes[at] == wanted:
+            number = int(self._order[at])
+            if keys[number] == key:
+                return number
+            at += 1
+        return None
+
+    def shard_of(self, number: int) -> int:
+        """The shard that planned image `number` is in."""
+        return int(np.searchsorted(self._starts, number, "right")) - 1
+
+    def prepare(self, numbers: Iterable[int]) -> None:
+        """Read whole the shards of which many of these images are wanted, forget those that are not wanted."""
+        shards, counts = np.unique([self.shard_of(number) for number in numbers], return_counts=True)
+        for shard in [kept for kept in self._shards if kept not in shards]:
+            del self._shards[shard]
+        self._wanted = {
+            int(shard): int(count) >= WHOLE_PART * int(self.labels.plan.shard_sizes[shard])
+            for shard, count in zip(shards, counts, strict=True)
+        }
+
+    def read(self, number: int) -> Record | Missing:
+        """The record of planned image `number`. Raises FormatError, StoreError."""
+        key, shard = self.labels.plan.keys[number], self.shard_of(number)
+        whole = self._whole(shard)
+        if whole is not None:
+            position = whole[1].get(key)
+            return self._reason(whole[0], key) if position is None else whole[0].record(position)
+        index, positions = self._index(shard)
+        if key not in positions:
+            return self._reason(self.labels.shard(shard), key)
+        return self.labels.record(shard, positions[key], index)
+
+    def image(self, number: int) -> bytes | None:
+        """The embedded image of planned image `number`, None where the set embeds none."""
+        key, shard = self.labels.plan.keys[number], self.shard_of(number)
+        whole = self._whole(shard)
+        if whole is not None:
+            member = whole[0].samples[whole[1][key]].image
+            return None if member is None else bytes(whole[0].content(member))
+        index, positions = self._index(shard)
+        if index.images is None or index.image_shard is not None:
+            return None
+        name = self.labels.shard_name(shard)
+        offset, size, crc32 = index.images[positions[key]]
+        data = self.labels.store.read_range(name, offset, size)
+        check_payload(data, size, crc32, url=self.labels.url, shard=name, key=key)
+        return data
+
+    def _reason(self, shard: Shard, key: str) -> Missing:
+        return Missing(next(str(e["reason"]) for e in shard.header.left_out if e["key"] == key))
+
+    def _whole(self, shard: int) -> tuple[Shard, dict[str, int]] | None:
+        if shard in self._shards:
+            return self._shards[shard]
+        if not self._wanted.get(shard):
+            return None
+        if (self.labels.store.size(self.labels.shard_name(shard)) or 0) > WHOLE_BYTES:
+            self._wanted[shard] = False  # asked once, not for every record
+            return None
+        if len(self._shards) >= KEPT_SHARDS:
+            self._shards.popitem(last=False)
+        data = self.labels.shard(shard)
+        self._shards[shard] = data, {sample.key: i for i, sample in enumerate(data.samples)}
+        return self._shards[shard]
+
+    def _index(self, shard: int) -> tuple[ShardIndex, dict[str, int]]:
+        if shard not in self._indexes:
+            index = self.labels.index(shard)
+            if index.set_digest != self.labels.digest:
+                raise ShardError(
+                    "its index is that of another label set",
+                    url=self.labels.url,
+                    shard=self.labels.shard_name(shard),
+                )
+            left_out = set(index.left_out)
+            keys = (key for key in self.labels.plan.shard(shard).keys if key not in left_out)
+            if len(self._indexes) >= KEPT_INDEXES:
+                self._indexes.popitem(last=False)
+            self._indexes[shard] = index, {key: position for position, key in enumerate(keys)}
+        return self._indexes[shard]
+
+
+class Parent:
+    """One member of the mean: a label set, or a set and those that extend it, joined.
+
+    share: its part of the mean, 0..1. rule: how its labels are recovered, None for all that is stored.
+    plan, identity: of the last, which plans every image.
+    """
+
+    def __init__(self, chain: Sequence[LabelSet], share: float) -> None:
+        self.chain = [KeyedSet(labels) for labels in chain]
+        self.share = share
+        last = chain[-1]
+        self.plan, self.identity, self.url = last.plan, last.identity, last.url
+        self.tail_classes = int(self.identity.get("tail_classes") or 0)
+        # The tail says more than a rule without one; a set that stores none is read as its maker asked.
+        self.rule = None if self.tail_classes else last.label_type
+
+    @property
+    def last(self) -> KeyedSet:
+        """The set that plans every image."""
+        return self.chain[-1]
+
+    def describe(self) -> dict[str, Any]:
+        """What the identity of a merged set says of this parent."""
+        identity = self.identity
+        return {
+            "digest": self.last.labels.digest,
+            "weight": self.share,
+            "label_type": identity["label_type"],
+            "values": identity.get("values"),
+            "tail_classes": self.tail_classes,
+            **({"joined": [keyed.labels.digest for keyed in self.chain[:-1]]} if len(self.chain) > 1 else {}),
+        }
+
+    def numbers(self, keys: Sequence[str], near: int) -> list[list[int | None]]:
+        """Each set's numbers of these images, which begin about number `near`, and what to read whole for them."""
+        found = [[keyed.find(key, near + i) for i, key in enumerate(keys)] for keyed in self.chain]
+        for keyed, numbers in zip(self.chain, found, strict=True):
+            keyed.prepare(number for number in numbers if number is not None)
+        return found
+
+    def read(self, numbers: Sequence[int | None]) -> Record | Missing:
+        """The record of an image by its number in each set, its parts joined."""
+        found = [
+            keyed.read(number)
+            for keyed, number in zip(self.chain, numbers, strict=True)
+            if number is not None
+        ]
+        if isinstance(found[-1], Missing):
+            return found[-1]
+        # What an older part left out, a newer one has labelled whole.
+        parts = [part for part in found if not isinstance(part, Missing)]
+        if len({(part.size, part.target) for part in parts}) > 1:
+            raise LabelSetError(
+                "the sets joined differ in its size or target", url=self.url, key=parts[0].key
+            )
+        record = joined(parts, self.tail_classes)
+        wanted = int(self.identity["num_crops"])
+        if len(self.chain) > 1 and record.num_crops != wanted:
+            raise LabelSetError(
+                f"the sets joined hold {record.num_crops} of its {wanted} crops", url=self.url, key=record.key
+            )
+        return record
+
+    def image(self, numbers: Sequence[int | None]) -> tuple[bytes, str] | None:
+        """The embedded image and its extension, None where there is none."""
+        number = numbers[-1]
+        data = self.last.image(number) if number is not None else None
+        return None if data is None else (data, image_extension(data))
+
+
+def open_parents(
+    urls: Sequence[str], weights: Sequence[float] | None, options: Mapping[str, str]
+) -> list[Parent]:
+    """Open the sets, each with those that extend it made one. Raises UsageError, LabelSetError, StoreError."""
+    chains = _chains([open_labels(url, options=options) for url in urls])
+    return [Parent(chain, share) for chain, share in zip(chains, shares(weights, len(chains)), strict=True)]
+
+
+def _chains(sets: Sequence[LabelSet]) -> list[list[LabelSet]]:
+    extended = {extends(labels): labels for labels in sets if extends(labels)}
+    chains = []
+    for labels in sets:
+        if extends(labels):
+            continue
+        chain = [labels]
+        while chain[-1].digest in extended:
+            chain.append(extended[chain[-1].digest])
+        chains.append(chain)
+    joined_sets = {id(labels) for chain in chains for labels in chain}
+    for labels in sets:
+        if id(labels) not in joined_sets:
+            raise UsageError(
+                f"{labels.url} extends another label set, which must be given too, and each once"
+            )
+    return chains
+
+
+def extends(labels: LabelSet) -> str | None:
+    """The digest of the set that this one extends, None where it stands alone."""
+    found = labels.identity.get("extends")
+    return None if found is None else str(found["digest"])
+
+
+def shares(weights: Sequence[float] | None, count: int) -> list[float]:
+    """Weights as parts of one; None: equal. Raises UsageError."""
+    if weights is None:
+        return [1.0 / count] * count
+    if len(weights) != count:
+        raise UsageError(f"{len(weights)} weights for {count} label sets", hint="give one for each, in order")
+    if not all(0 <= weight < float("inf") for weight in weights):
+        raise UsageError(f"weights {list(weights)} are not all finite and at least 0")
+    total = sum(weights)
+    if not 0 < total < float("inf"):
+        raise UsageError(f"weights {list(weights)} sum to {total:g}")
+    return [float(weight) / total for weight in weights]

@@ -1,0 +1,165 @@
+"""The worker loop: make the shards of a merged set that are missing, the same in every process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from slg_wds.claims import Rank, claims
+from slg_wds.ensembling.checks import check_records
+from slg_wds.ensembling.convert import convert
+from slg_wds.ensembling.merge import Labels, Output, merge
+from slg_wds.ensembling.parents import Missing, Parent, open_parents
+from slg_wds.errors import LabelSetError
+from slg_wds.format.record import Record
+from slg_wds.format.shard import EncodedSample, Sample, ShardHeader, encode_sample, encode_shard
+from slg_wds.labelset import LabelSet, open_labels
+
+
+@dataclass
+class MergeTally:
+    """What was merged: counts, and sums over crops of the probability that is in tails.
+
+    parent_tail: the parents' weighted. own_tail: that of what is written. Each NaN where a set stores no values.
+    """
+
+    images: int = 0
+    crops: int = 0
+    bytes: int = 0
+    shards: int = 0
+    lost_races: int = 0
+    parent_tail: float = 0.0
+    own_tail: float = 0.0
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, other: MergeTally) -> None:
+        """Add another tally to this one."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+
+class Watcher(Protocol):
+    """Whoever is told of progress."""
+
+    def shard(self, name: str, tally: Any, made: bool) -> None: ...
+    def crops(self, count: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class MergeTask:
+    """All that a process needs to know; picklable.
+
+    digests: of the parents and of the merged set, as they were when the run began.
+    """
+
+    sets: tuple[str, ...]
+    weights: tuple[float, ...] | None
+    save_path: str
+    output: Output
+    provenance: Mapping[str, Any]
+    digests: tuple[str, ...]
+    options: Mapping[str, str]
+    launched: Rank | None = None
+
+    def __call__(self, worker: int, workers: int, watcher: Watcher) -> MergeTally:
+        """Make missing shards until there are none. Raises LabelSetError for sets that are not those of the start."""
+        parents = open_parents(self.sets, self.weights, self.options)
+        labels = open_labels(self.save_path, allow_incomplete=True, options=self.options)
+        if (*(parent.last.labels.digest for parent in parents), labels.digest) != self.digests:
+            raise LabelSetError("a label set has been replaced by another since the start", url=labels.url)
+        launched = self.launched or Rank(0, 1)
+        rank = Rank(launched.rank * workers + worker, launched.world_size * workers)
+        total = MergeTally()
+        for number in claims(labels, rank if rank.world_size > 1 else None):
+            total.add(_make(labels, number, parents, self, watcher))
+        return total
+
+
+def _make(
+    labels: LabelSet, number: int, parents: Sequence[Parent], task: MergeTask, watcher: Watcher
+) -> MergeTally:
+    part = labels.plan.shard(number)
+    numbers = [parent.numbers(part.keys, part.start) for parent in parents]
+    tally = MergeTally(shards=1)
+    samples, left_out = [], []
+    for i, (key, path) in enumerate(zip(part.keys, part.paths, strict=True)):
+        at = [[found[i] for found in parent_numbers] for parent_numbers in numbers]
+        records, missing = _read(parents, at)
+        if missing is not None:
+            left_out.append({"key": key, "path": path, "reason": missing})
+            tally.left_out.append((path, missing))
+            continue
+        samples.append(_sample(parents, records, at, path, task.output, tally))
+        watcher.crops(records[0].num_crops)
+    header = ShardHeader(labels.digest, number, part.name, left_out, dict(task.provenance))
+    data = encode_shard(samples, header)
+    tally.bytes = len(data)
+    made = labels.commit(number, data)
+    watcher.shard(part.name, tally, made)
+    return tally if made else MergeTally(lost_races=1)
+
+
+def _read(parents: Sequence[Parent], at: list[list[int | None]]) -> tuple[list[Record], str | None]:
+    """An image's record in each set; and why one has none, where that is so."""
+    records = []
+    for place, (parent, numbers) in enumerate(zip(parents, at, strict=True)):
+        record = parent.read(numbers)
+        if isinstance(record, Missing):
+            return [], record.reason if len(
+                parents
+            ) == 1 else f"{record.reason} (left out of set {place + 1})"
+        records.append(record)
+    check_records(parents, records)
+    return records, None
+
+
+def _sample(
+    parents: Sequence[Parent],
+    records: Sequence[Record],
+    at: list[list[int | None]],
+    path: str,
+    to: Output,
+    tally: MergeTally,
+) -> EncodedSample:
+    first = records[0]
+    if len(records) == 1:
+        labels = convert(first, to)
+    else:
+        labels = merge(records, [parent.rule for parent in parents], [parent.share for parent in parents], to)
+    _count(tally, parents, records, labels, to)
+    record = Record(
+        key=first.key,
+        path=path,
+        target=first.target,
+        size=first.size,
+        crops=first.crops,
+        flips=first.flips,
+        index=labels.index,
+        value=labels.value,
+        tail=labels.tail,
+        coding="none" if to.label.kind == "hard" else to.coding,
+        full=to.full,
+        num_classes=first.num_classes,
+    )
+    image = parents[0].image(at[0]) if parents[0].identity.get("embed_images") is not None else None
+    return encode_sample(Sample(record, *image) if image else Sample(record))
+
+
+def _count(
+    tally: MergeTally, parents: Sequence[Parent], records: Sequence[Record], labels: Labels, to: Output
+) -> None:
+    tally.images += 1
+    tally.crops += len(labels.value)
+    tally.own_tail += _left(labels.value, to.full, to.label.kind == "hard")
+    for parent, record in zip(parents, records, strict=True):
+        tally.parent_tail += parent.share * _left(record.value, record.full, record.coding == "none")
+
+
+def _left(value: Any, full: bool, hard: bool) -> float:
+    """The sum over crops of the probability outside the top-k; NaN where that is not known."""
+    if hard:
+        return float("nan")
+    return 0.0 if full else float(np.maximum(0.0, 1.0 - value.sum(axis=1, dtype=np.float64)).sum())

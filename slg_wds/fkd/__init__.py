@@ -1,0 +1,20 @@
+"""The original FKD's label files: their bytes, their boxes, and folders of them."""
+
+from __future__ import annotations
+
+from slg_wds.fkd.boxes import CutBoxes, cut_boxes, exact_coords, relative
+from slg_wds.fkd.files import FkdLabels, read_label_file
+from slg_wds.fkd.folder import LabelFolder, open_label_folder, stem_of, stem_of_key
+
+__all__ = [
+    "CutBoxes",
+    "FkdLabels",
+    "LabelFolder",
+    "cut_boxes",
+    "exact_coords",
+    "open_label_folder",
+    "read_label_file",
+    "relative",
+    "stem_of",
+    "stem_of_key",
+]

@@ -1,0 +1,209 @@
+"""The worker loop of an import: label files and image headers -> records -> shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+from slg_wds.claims import Rank, claims
+from slg_wds.errors import FormatError, ImageError, InteropError, LabelFileError, NotFoundError, SlgWdsError
+from slg_wds.fkd import CutBoxes, FkdLabels, LabelFolder, cut_boxes, stem_of
+from slg_wds.format.record import Record
+from slg_wds.format.shard import EncodedSample, Sample, ShardHeader, encode_sample, encode_shard
+from slg_wds.images import ImageSource, image_size
+from slg_wds.interop.columns import asked_type, columns_of
+from slg_wds.labels import LabelType
+from slg_wds.labelset import LabelSet
+
+THREADS = 2  # one waits for the disk while the other converts
+HEAD_BYTES = 1 << 16
+
+
+@dataclass
+class ImportTally:
+    """What was made: counts, for the summary."""
+
+    images: int = 0
+    crops: int = 0
+    bytes: int = 0
+    shards: int = 0
+    lost_races: int = 0
+    inexact: int = 0
+    clamped: int = 0
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, other: ImportTally) -> None:
+        """Add another tally to this one."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+
+class Watcher(Protocol):
+    """Whoever is told of progress."""
+
+    def shard(self, name: str, tally: Any, made: bool) -> None:
+        """A shard is committed, or was there already when this worker came with its own."""
+
+    def crops(self, count: int) -> None:
+        """The labels of so many crops have been converted."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What all label files of a set have in common: label type, crops, and whether --use_fp16 wrote them."""
+
+    label: LabelType
+    num_crops: int
+    half: bool
+
+    def check(self, read: FkdLabels, num_classes: int) -> None:
+        """Raise LabelFileError for a file of another kind."""
+        asked_type(str(self.label), read.labels, num_classes)
+        if read.half != self.half:
+            names = {True: "float16", False: "float32"}
+            raise LabelFileError(f"it is {names[read.half]}, other files are {names[self.half]}")
+        if read.num_crops != self.num_crops:
+            raise LabelFileError(f"it has {read.num_crops} crops, other files have {self.num_crops}")
+
+
+@dataclass(frozen=True)
+class ImportJob:
+    """One import: into what, from what.
+
+    sharing: paths of images by stem, where several would share one label file.
+    """
+
+    labels: LabelSet
+    source: ImageSource
+    folder: LabelFolder
+    kind: Kind
+    coding: str
+    sharing: Mapping[str, list[str]]
+    on_error: str
+    software: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The encoded labels of one image, or why they are left out."""
+
+    number: int
+    sample: EncodedSample | None
+    inexact: int = 0
+    clamped: int = 0
+    reason: str = ""
+
+
+def import_shards(job: ImportJob, rank: Rank | None, watcher: Watcher) -> ImportTally:
+    """Make missing shards until there are none; return what this worker made.
+
+    Raises the first error of any image, after which nothing more is committed.
+    """
+    total = ImportTally()
+    pool = ThreadPoolExecutor(THREADS, "slg-import")
+    try:
+        for number in claims(job.labels, rank):
+            part = job.labels.plan.shard(number)
+            head = _head_reader(job, number)
+            convert = partial(_import_image, job, head)
+            total.add(_commit(job, number, list(pool.map(convert, range(part.start, part.stop))), watcher))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return total
+
+
+def _import_image(job: ImportJob, head: Callable[[int], tuple[int, int]], number: int) -> Imported:
+    plan = job.labels.plan
+    path, stem = plan.paths[number], stem_of(plan.paths[number])
+    try:
+        if stem in job.sharing:
+            others = [other for other in job.sharing[stem] if other != path]
+            raise LabelFileError(f"it may have the labels of {path} or of {' or '.join(others)}")
+        if stem not in job.folder.stems:
+            raise LabelFileError("the image has no label file")
+        read = job.folder.read(stem)
+        job.kind.check(read, job.labels.num_classes)
+        size = head(number)
+        cut = cut_boxes(read.coords, size)
+        sample = encode_sample(Sample(_record(job, number, read, size, cut)))
+    except (InteropError, FormatError, ImageError, NotFoundError) as error:
+        if job.on_error == "fail":
+            raise _named(job, error, stem) from None
+        return Imported(number, None, reason=f"{job.folder.name(stem)}: {error.message}")
+    return Imported(number, sample, int(cut.inexact.sum()), int(cut.clamped.sum()))
+
+
+def _named(job: ImportJob, error: SlgWdsError, stem: str) -> SlgWdsError:
+    if isinstance(error, FormatError):  # of the record that the file would have made
+        error = LabelFileError(error.message)
+    error.hint = error.hint or "mend or remove it, or leave such files out with --on-error skip"
+    return job.folder.located(error, stem) if isinstance(error, InteropError) else error
+
+
+def _record(job: ImportJob, number: int, read: FkdLabels, size: tuple[int, int], cut: CutBoxes) -> Record:
+    plan, classes = job.labels.plan, job.labels.num_classes
+    columns = columns_of(read.labels, job.kind.label, classes)
+    target = int(plan.targets[number])
+    return Record(
+        key=plan.keys[number],
+        path=plan.paths[number],
+        target=target if target >= 0 else None,
+        size=size,
+        crops=cut.boxes,
+        flips=read.flips,
+        index=columns.index,
+        value=columns.value,
+        tail=None,
+        coding=job.coding,
+        full=job.kind.label.kind == "full",
+        num_classes=classes,
+    )
+
+
+def _head_reader(job: ImportJob, shard: int) -> Callable[[int], tuple[int, int]]:
+    """What gives the (height, width) of the images of a shard by their number in the plan."""
+    plan = job.labels.plan
+    whole = job.source.reader(plan, shard)
+    local = job.source.kind == "folder" and "://" not in job.source.url
+
+    def size(number: int) -> tuple[int, int]:
+        path = plan.paths[number]
+        if local:
+            try:
+                with open(f"{job.source.url}/{path}", "rb") as file:
+                    return image_size(file.read(HEAD_BYTES), path)
+            except (OSError, ImageError):
+                pass  # a long header, or an error that the reader of whole files names
+        return image_size(whole(number), path)
+
+    return size
+
+
+def _commit(job: ImportJob, number: int, images: list[Imported], watcher: Watcher) -> ImportTally:
+    plan = job.labels.plan
+    samples = [image.sample for image in images if image.sample is not None]
+    left_out = [
+        {"key": plan.keys[image.number], "path": plan.paths[image.number], "reason": image.reason}
+        for image in images
+        if image.sample is None
+    ]
+    tally = ImportTally(
+        images=len(samples),
+        crops=len(samples) * job.kind.num_crops,
+        shards=1,
+        inexact=sum(image.inexact for image in images),
+        clamped=sum(image.clamped for image in images),
+        left_out=[(entry["path"], entry["reason"]) for entry in left_out],
+    )
+    boxes = {"inexact": tally.inexact, "clamped": tally.clamped}
+    provenance = {"software": dict(job.software), "boxes": boxes}
+    name = plan.shard_names[number]
+    data = encode_shard(samples, ShardHeader(job.labels.digest, number, name, left_out, provenance))
+    made = job.labels.commit(number, data)
+    tally.bytes = len(data)
+    watcher.crops(tally.crops)
+    watcher.shard(name, tally, made)
+    return tally if made else ImportTally(lost_races=1)

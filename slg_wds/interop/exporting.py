@@ -1,0 +1,164 @@
+"""`slg-wds export`: a label set -> FKD's label files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from slg_wds.config import ExportConfig
+from slg_wds.errors import InteropError, UsageError
+from slg_wds.fkd import exact_coords
+from slg_wds.fkd.folder import EXTENSION, stem_of
+from slg_wds.format.record import Record
+from slg_wds.interop.columns import Columns, stored_labels
+from slg_wds.labels import LabelType, parse_label_type
+from slg_wds.labelset import LabelSet, open_labels
+
+COMPONENTS = {
+    "fkd": 3,
+    "mealv2": 4,
+}  # of an image's path, that the two readers join to their --softlabel_path
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was written.
+
+    Attributes:
+        folder: the --softlabel_path to give to the training script.
+        files, crops: how many.
+        inexact: boxes that FKD's reader will not cut as the teacher saw them; 0 but with use_fp16.
+        without_tail: whether shared tails stayed behind, which label files cannot hold.
+    """
+
+    folder: str
+    files: int
+    crops: int
+    inexact: int
+    without_tail: bool
+
+
+def export_fkd(config: ExportConfig) -> ExportResult:
+    """Write the label files of a set into a new folder, which appears only when all are written.
+
+    Raises InteropError: a folder that is not empty, images whose label file would have another name than the reader
+    looks for, or lie outside. LabelSetError, FormatError, StoreError: the set cannot be read whole.
+    """
+    labels = open_labels(config.labels, options=config.store_options)
+    names = LabelFileNames(labels, config)
+    names.check(labels.plan.paths)
+    target = Path(config.fkd_dir)
+    _check_empty(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.parent / f".{target.name}.unfinished-{os.getpid()}"
+    unfinished.mkdir()
+    try:
+        crops = inexact = files = 0
+        for record in labels:
+            inexact += _write(unfinished / names.of(record.path), record, labels, config.use_fp16)
+            crops += record.num_crops
+            files += 1
+        unfinished.rename(target)  # onto an empty folder too; a folder that was filled meanwhile is an error
+    except OSError as error:
+        raise InteropError(f"cannot be written: {error.strerror}", url=str(target)) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    tails = int(labels.identity.get("tail_classes") or 0) > 0 or _type_of(labels).kind == "shared_tail"
+    return ExportResult(str(target), files, crops, inexact, tails)
+
+
+class LabelFileNames:
+    """Where the readers look for the label file of an image: the last components of its path, cut at the first dot."""
+
+    def __init__(self, labels: LabelSet, config: ExportConfig) -> None:
+        self._count = COMPONENTS[config.layout]
+        self._url = labels.url
+        # The reader takes the components from the path of the image: ROOT/DATASET/SPLIT/CLASS/NAME.
+        folders = [_dataset(labels) if config.dataset is None else config.dataset, labels.split]
+        if config.dataset is not None and config.layout != "mealv2":
+            raise UsageError("--dataset goes with --layout mealv2 only")
+        if self._count == 4 and not folders[0]:
+            raise UsageError("--layout mealv2 needs --dataset, the name of the folder that holds train")
+        if any("/" in folder for folder in folders):
+            raise UsageError(f"{'/'.join(folders)!r} is not the name of a dataset's folder and of one in it")
+        self._folders = folders[4 - self._count :]
+
+    def of(self, path: str) -> str:
+        """The label file's name below --softlabel_path. Raises InteropError where there is none, or one outside."""
+        inside = path.split("/")
+        if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in [*inside, *self._folders]):
+            raise self._refused(f"the label file of {path!r} would lie outside the folder")
+        parts = [*self._folders, *inside][-self._count :]
+        if any("." in part for part in parts[:-1]):
+            raise self._refused(
+                f"FKD's reader cuts {'/'.join(parts)} at its first dot, so folders cannot have one"
+            )
+        stem = stem_of("/".join(parts))
+        if stem.endswith("/"):
+            raise self._refused(f"the image {path!r} has no name before its first dot")
+        return stem + EXTENSION
+
+    def check(self, paths: Iterable[str]) -> None:
+        """Raise InteropError naming the first two images that would share a label file, or one that has no name."""
+        seen: dict[str, str] = {}
+        for path in paths:
+            other = seen.setdefault(self.of(path), path)
+            if other != path:
+                raise self._refused(
+                    f"{other} and {path} would share the label file {self.of(path)}: "
+                    "FKD cuts names at the first dot"
+                )
+
+    def _refused(self, message: str) -> InteropError:
+        return InteropError(message, url=self._url)
+
+
+def _dataset(labels: LabelSet) -> str:
+    """The name of the folder that holds the split, by where the labelled images were."""
+    root = str(labels.description.provenance.get("image_root") or "").rstrip("/")
+    folder, _, base = root.rpartition("/")
+    return folder.rpartition("/")[2] if base == labels.split else base
+
+
+def _check_empty(target: Path) -> None:
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise InteropError("it is a link or a file, not a folder", url=str(target))
+    if target.exists() and any(target.iterdir()):
+        raise InteropError("the folder is not empty", url=str(target), hint="choose another")
+
+
+def _type_of(labels: LabelSet) -> LabelType:
+    label = parse_label_type(labels.label_type)
+    return LabelType("marginal_smoothing", label.k) if label.kind == "shared_tail" else label
+
+
+def _write(file: Path, record: Record, labels: LabelSet, half: bool) -> int:
+    """Write the label file of a record; return how many of its boxes the reader will cut otherwise."""
+    import torch
+
+    coords, exact = exact_coords(record.crops, record.size, half)
+    stored = stored_labels(Columns(record.index, record.value), _type_of(labels), half)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save([coords, record.flips.copy(), stored], file)
+    return int((~exact).sum())
+
+
+def main(config: ExportConfig) -> int:
+    """The body of the command, with a summary on stdout."""
+    print(summary(export_fkd(config)))
+    return 0
+
+
+def summary(result: ExportResult) -> str:
+    """What was written, for people."""
+    lines = [
+        f"{result.files:,} label files of {result.crops:,} crops in {result.folder}",
+        f"  boxes that FKD's reader will cut otherwise: {result.inexact:,}"
+        + (", as float16 coordinates are rounded" if result.inexact else ""),
+    ]
+    if result.without_tail:
+        lines.append("  shared tails stayed behind: FKD spreads what is outside the top-k evenly")
+    return "\n".join(lines)

@@ -1,0 +1,268 @@
+"""`slg-wds import`: FKD's label files -> a label set."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from slg_wds.claims import Rank, launched_rank
+from slg_wds.config import ImportConfig, cores
+from slg_wds.errors import InteropError, LabelFileError, NotFoundError
+from slg_wds.fkd import LabelFolder, open_label_folder, stem_of
+from slg_wds.format.manifest import Plan
+from slg_wds.interop.columns import asked_type, found_type
+from slg_wds.interop.conversion import ImportJob, ImportTally, Kind, import_shards
+from slg_wds.labelset import LabelSet, create_labels
+from slg_wds.progress import Progress, duration
+from slg_wds.targets import resolve_targets
+
+LISTED = 20
+
+
+@dataclass(frozen=True)
+class ImportResult:
+    """What one run of `import` did, and the set as it is now.
+
+    Attributes:
+        labels: the label set.
+        complete: whether every shard exists.
+        tally: images, crops, bytes, shards, and boxes that cannot be exact, of what this run made.
+        strangers: label files of no image.
+        seconds: wall time of the conversion, start-up excluded.
+    """
+
+    labels: LabelSet
+    complete: bool
+    tally: ImportTally
+    strangers: list[str]
+    seconds: float
+
+
+def import_fkd(config: ImportConfig) -> ImportResult:
+    """Make the label set of FKD's label files, or finish or join one begun before.
+
+    Raises SlgWdsError; whatever was committed before stays, and the same call resumes.
+    """
+    from slg_wds.engines.local import run_processes
+
+    config.check()
+    prepared = prepare_import(config)
+    labels = prepared.job.labels
+    missing = labels.missing()
+    left = int(labels.plan.shard_sizes[missing].sum()) * labels.num_crops
+    count = max(1, min(config.processes or cores(), len(missing)))
+    with Progress(len(missing), left) as progress:
+        if count == 1:
+            tallies = [import_shards(prepared.job, launched_rank(), progress)]
+        else:
+            tallies = run_processes(partial(_worker, config), count, progress)
+        seconds = progress.seconds
+    tally = ImportTally()
+    for part in tallies:
+        tally.add(part)
+    return ImportResult(labels, labels.finish(), tally, prepared.strangers, seconds)
+
+
+def _worker(config: ImportConfig, worker: int, count: int, watcher: Any) -> ImportTally:
+    import torch
+
+    torch.set_num_threads(1)
+    outer = launched_rank() or Rank(0, 1)
+    rank = Rank(outer.rank * count + worker, outer.world_size * count)
+    return import_shards(prepare_import(config).job, rank, watcher)
+
+
+@dataclass(frozen=True)
+class PreparedImport:
+    """An import ready to run, and the label files that are of no image."""
+
+    job: ImportJob
+    strangers: list[str]
+
+
+def prepare_import(config: ImportConfig) -> PreparedImport:
+    """List images and label files, match them, and begin or join the label set. Raises SlgWdsError."""
+    from slg_wds.images import open_source
+
+    folder = open_label_folder(config.fkd_dir, config.store_options)
+    source = open_source(
+        config.images,
+        split=config.split,
+        keep_extensions=config.keep_extensions,
+        store_options=config.store_options,
+    )
+    targets = resolve_targets(_as_any(config), source.classes, config.num_classes, None)
+    plan = source.plan(config.seed, config.samples_per_shard, target_of=targets.of_class)
+    stems = [stem_of(path) for path in plan.paths]
+    folder.match(stems, config.split or "train")
+    sharing = _sharing(plan.paths, stems)
+    strangers = sorted(folder.name(stem) for stem in folder.stems.difference(stems))
+    if config.on_error == "fail":
+        _refuse_partnerless(folder, plan, stems, sharing, strangers)
+    kind = _kind(folder, sorted(folder.stems.intersection(stems) - sharing.keys()), config)
+    coding = "none" if kind.label.kind == "hard" else config.values or ("float16" if kind.half else "float32")
+    identity = _identity(config, kind, coding, folder.digest())
+    provenance = _provenance(config)
+    labels = create_labels(
+        config.save_path, plan, identity, provenance, targets.class_names, config.store_options
+    )
+    job = ImportJob(labels, source, folder, kind, coding, sharing, config.on_error, provenance["software"])
+    return PreparedImport(job, strangers)
+
+
+def _as_any(config: ImportConfig) -> Any:
+    return config  # of a teacher's options, targets need class_map alone, which is here too
+
+
+def _sharing(paths: Sequence[str], stems: list[str]) -> dict[str, list[str]]:
+    """The paths of images by stem, where several would share one label file and nobody knows whose labels it has."""
+    if len(set(stems)) == len(stems):
+        return {}
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for path, stem in zip(paths, stems, strict=True):
+        groups[stem].append(path)
+    return {stem: sorted(group) for stem, group in groups.items() if len(group) > 1}
+
+
+def _refuse_partnerless(
+    folder: LabelFolder,
+    plan: Plan,
+    stems: list[str],
+    sharing: Mapping[str, list[str]],
+    strangers: Sequence[str],
+) -> None:
+    problems = []
+    if sharing:
+        stem, paths = min(sharing.items())
+        problems.append(
+            f"{sum(map(len, sharing.values()))} images share a label file with another, since FKD cuts names at the "
+            f"first dot: {' and '.join(paths[:3])} have {folder.name(stem)}"
+        )
+    lacking = sorted(p for p, stem in zip(plan.paths, stems, strict=True) if stem not in folder.stems)
+    if lacking:
+        problems.append(f"{len(lacking)} of {len(stems)} images have no label file: {_few(lacking)}")
+    if strangers:
+        problems.append(f"{len(strangers)} label files are of no image: {_few(strangers)}")
+    if problems:
+        raise InteropError(
+            "; ".join(problems), url=folder.url, hint="mend it, or leave such out with --on-error skip"
+        )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def _kind(folder: LabelFolder, stems: list[str], config: ImportConfig) -> Kind:
+    """What kind of labels these are, by the first file (the first readable one with --on-error skip)."""
+    for stem in stems:
+        try:
+            read = folder.read(stem)
+            name = config.label_type
+            label = (
+                asked_type(name, read.labels, config.num_classes)
+                if name
+                else found_type(read.labels, config.num_classes)
+            )
+            label.check(config.num_classes)
+            return Kind(label, read.num_crops, read.half)
+        except (LabelFileError, NotFoundError) as error:
+            if config.on_error == "fail":
+                raise folder.located(error, stem) from None
+    raise InteropError("no label file of these images can be read", url=folder.url)
+
+
+def _identity(config: ImportConfig, kind: Kind, coding: str, digest: str) -> dict[str, Any]:
+    """As that of `generate`, with None for what label files do not tell."""
+    return {
+        "imported_from": {
+            "format": "fkd",
+            "digest": digest,
+            "precision": "float16" if kind.half else "float32",
+        },
+        "teachers": [],
+        "label_type": str(kind.label),
+        "k": kind.label.stored_k(config.num_classes),
+        "values": coding,
+        "tail_classes": 0,
+        "temperature": None,
+        "num_classes": config.num_classes,
+        "class_subset": None,
+        "num_crops": kind.num_crops,
+        "crop_scale": None,
+        "crop_ratio": None,
+        "flip_probability": None,
+        "seed": config.seed,
+        "precision": None,
+        "embed_images": None,
+        "reference": None,
+        "on_error": config.on_error,
+        "decode": "RGB, no EXIF rotation",
+        "resize": "Pillow",
+    }
+
+
+def _provenance(config: ImportConfig) -> dict[str, Any]:
+    from datetime import datetime, timezone
+    from importlib.metadata import version
+
+    return {
+        "software": {name: version(name) for name in ("slg-wds", "numpy", "zstandard", "webdataset")},
+        "label_root": config.fkd_dir,
+        "image_root": config.images,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def main(config: ImportConfig) -> int:
+    """The body of the command, with a summary on stdout."""
+    print(summary(import_fkd(config)))
+    return 0
+
+
+def summary(result: ImportResult) -> str:
+    """What was made, for people."""
+    labels, tally = result.labels, result.tally
+    state = "complete" if result.complete else "not complete yet: other processes are still at work"
+    lines = [
+        f"label set {labels.url}: {state}",
+        f"  {len(labels):,} images planned, {labels.num_shards} shards, {labels.num_crops} crops an image, "
+        f"{labels.label_type}, values {labels.identity['values']}",
+    ]
+    if tally.crops:
+        files = tally.images / max(result.seconds, 1e-9)
+        lines += [
+            f"  made here: {tally.images:,} images, {tally.crops:,} crops, {tally.shards} shards, "
+            f"{tally.bytes / 1e6:,.2f} MB, {tally.bytes / tally.crops:.2f} bytes/crop",
+            f"  {files:,.0f} label files/s over {duration(result.seconds)}",
+            *_about_boxes(tally, labels),
+        ]
+    else:
+        lines.append("  nothing was left to make")
+    for what, names in (
+        ("LABEL FILES OF NO IMAGE", result.strangers),
+        ("LEFT OUT", [f"{path}: {reason}" for path, reason in tally.left_out]),
+    ):
+        if names:
+            lines += [f"  {what}: {len(names)}", *(f"    {name}" for name in names[:LISTED])]
+            lines += [f"    ... and {len(names) - LISTED} more"] if len(names) > LISTED else []
+    return "\n".join(lines)
+
+
+def _about_boxes(tally: ImportTally, labels: LabelSet) -> list[str]:
+    lines = [f"  boxes that cannot be exact: {tally.inexact:,} of {tally.crops:,}"]
+    if tally.inexact:
+        half = labels.identity["imported_from"]["precision"] == "float16"
+        lines[0] += (
+            ", as float16 coordinates are rounded; they are what FKD's reader cuts"
+            if half
+            else ", since the images have another size than those labelled; they are what FKD's reader cuts"
+        )
+    if tally.clamped:
+        lines.append(
+            f"  boxes cut at the image's edge: {tally.clamped:,} (FKD's reader adds a black line there)"
+        )
+    return lines

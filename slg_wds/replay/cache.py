@@ -1,0 +1,299 @@
+"""Remote shards on local disk: a bounded directory, shared by the ranks of a machine.
+
+A file's name holds its label set's digest. It appears by rename, whole, and is checked against the index (size and
+SHA-256) before a process first reads from it, so neither a kill nor another process' fault can do harm; nothing is
+locked. The least recently used files go first, but none that this process still needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path
+
+from slg_wds.errors import (
+    ChecksumError,
+    PermissionDeniedError,
+    ReplayError,
+    SlgWdsError,
+    StoreError,
+    StoreFullError,
+    UnsupportedStoreError,
+    UsageError,
+)
+from slg_wds.labelset import LabelSet
+from slg_wds.replay.order import Spans
+from slg_wds.replay.sets import Sets
+
+PIECE = 8 << 20  # bytes asked for at a time: what an end has to wait for
+DOWNLOADS = 4
+TEMPORARY_AGE = 3600.0  # seconds after which a temporary's writer is taken for dead
+ATTEMPTS = 2
+_FILE = re.compile(r"slg-[0-9a-f]{16}-.+\.tar")
+_TEMPORARY = ".slg-tmp-"
+
+
+class CacheDirectory:
+    """The files, of any label sets, within `limit` bytes. Other files in the directory are left alone.
+
+    Raises PermissionDeniedError, StoreError where it cannot be written to.
+    """
+
+    def __init__(self, path: str | None, limit: int) -> None:
+        self.path = Path(path).expanduser() if path else default_directory()
+        self.limit = limit
+        self._lock = threading.Lock()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with self.temporary():
+                pass
+        except OSError as error:
+            raise _failure(error, self.path) from error
+        self._sweep()
+
+    @contextlib.contextmanager
+    def temporary(self) -> Iterator[tuple[FileIO, Path]]:
+        """A new file open for writing and its path; gone afterwards unless renamed."""
+        path = self.path / f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(8)}"
+        try:
+            with open(path, "xb", buffering=0) as file:
+                yield file, path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def make_room(self, size: int, needed: set[str]) -> None:
+        """Remove files, the least recently used first and none of those `needed`, until `size` more bytes fit."""
+        with self._lock:
+            files, total = [], size
+            for entry in os.scandir(self.path):
+                with contextlib.suppress(FileNotFoundError):
+                    status = entry.stat(follow_symlinks=False)
+                    if _FILE.fullmatch(entry.name):
+                        files.append((status.st_mtime_ns, status.st_size, entry.path))
+                        total += status.st_size
+                    elif entry.name.startswith(_TEMPORARY):
+                        total += status.st_size
+            for _, length, path in sorted(files):
+                if total <= self.limit:
+                    return
+                if path not in needed:
+                    Path(path).unlink(missing_ok=True)
+                    total -= length
+
+    def _sweep(self) -> None:
+        for entry in os.scandir(self.path):
+            if entry.name.startswith(_TEMPORARY):
+                with contextlib.suppress(OSError):
+                    if time.time() - entry.stat().st_mtime > TEMPORARY_AGE:
+                        os.unlink(entry.path)  # noqa: PTH108
+
+
+def default_directory() -> Path:
+    """Where shards are cached when nothing is said: below XDG_CACHE_HOME or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slg-wds"
+
+
+class ShardCache:
+    """The shards of one label set, downloaded ahead of their use in an epoch, from any thread.
+
+    Args:
+        member: the number of the label set among `sets`.
+        budget: bytes that this process may need at a time. largest: bytes of the largest shard.
+    """
+
+    def __init__(self, sets: Sets, member: int, directory: CacheDirectory, budget: int, largest: int) -> None:
+        self._sets, self._member, self._directory = sets, member, directory
+        self._labels: LabelSet = sets.members[member]
+        self.budget, self.largest = budget, max(1, largest)
+        self._ready: dict[int, str] = {}
+        self._needed: dict[int, int] = {}  # shard -> the batch after its last use
+        self._queue: deque[tuple[int, int]] = deque()
+        self._changed = threading.Condition()
+        self._threads: list[threading.Thread] = []
+        self._stopped = self._open = False
+        self._error: SlgWdsError | None = None
+
+    @property
+    def url(self) -> str:
+        return self._labels.url
+
+    @property
+    def slots(self) -> int:
+        """How many shards fit at a time."""
+        return self.budget // self.largest
+
+    def path(self, number: int) -> str | None:
+        """Where a shard lies that is there and checked, else None."""
+        return self._ready.get(number)
+
+    def begin(self, spans: Spans, start: int) -> None:
+        """Download the shards of an epoch from batch `start` on, in the order of use, as far ahead as fits.
+
+        Nothing is downloaded before the first batch is finished, which takes its samples by range: whole shards
+        would make it wait.
+        """
+        for number, path in list(self._ready.items()):
+            if not os.path.exists(path):  # noqa: PTH110  # evicted since
+                self._ready.pop(number, None)
+        with self._changed:
+            self._stopped = self._open = False
+            self._error = None
+            self._needed = {}
+            spans_left = zip(*(column.tolist() for column in spans), strict=True)
+            self._queue = deque((shard, stop) for shard, _, stop in spans_left if stop > start)
+        self._threads = [
+            threading.Thread(target=self._run, name=f"slg-cache-{n}", daemon=True) for n in range(DOWNLOADS)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def advance(self, batch: int) -> None:
+        """Batches before `batch` are finished. Raises what a download failed with."""
+        with self._changed:
+            self._open = True
+            for number in [n for n, stop in self._needed.items() if stop <= batch]:
+                del self._needed[number]
+            self._changed.notify_all()
+            if self._error is not None:
+                raise self._error
+
+    def lost(self, number: int) -> None:
+        """A file turned out to be altered, or is gone: download it again."""
+        with self._changed:
+            path = self._ready.pop(number, None)
+            if path is not None and number in self._needed:
+                self._queue.appendleft((number, self._needed.pop(number)))
+                self._changed.notify()
+
+    def end(self) -> None:
+        """Stop downloading; what is under way ends with its piece."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(5.0)
+        self._threads = []
+
+    def _run(self) -> None:
+        while (number := self._next()) is not None:
+            try:
+                self._fetch(number)
+            except SlgWdsError as error:
+                with self._changed:
+                    self._error = self._error or error.located(
+                        url=self.url, shard=self._labels.shard_name(number)
+                    )
+                return
+
+    def _next(self) -> int | None:
+        """Wait for the next shard that is to be fetched and fits; None at the end."""
+        with self._changed:
+            while not self._stopped:
+                while self._queue and self._queue[0][0] in self._ready:
+                    number, stop = self._queue.popleft()
+                    self._needed[number] = stop
+                if self._queue and self._open and len(self._needed) < self.slots:
+                    number, stop = self._queue.popleft()
+                    self._needed[number] = stop
+                    return number
+                self._changed.wait()
+        return None
+
+    def _fetch(self, number: int) -> None:
+        size, sha256 = self._sets.shard(number).files[self._member]
+        path = self._directory.path / f"slg-{self._labels.digest[:16]}-{self._labels.shard_name(number)}"
+        if not self._is_sound(path, size, sha256):
+            for attempt in range(ATTEMPTS):
+                if self._download(number, path, size, sha256):
+                    break
+                if self._stopped:
+                    return
+                if attempt + 1 == ATTEMPTS:
+                    raise ChecksumError(
+                        f"its bytes are not the {size} of SHA-256 {sha256[:16]}... in the index"
+                    )
+        with contextlib.suppress(OSError):
+            os.utime(path)  # the least recently used goes first
+        self._ready[number] = str(path)
+
+    def _is_sound(self, path: Path, size: int, sha256: str) -> bool:
+        try:
+            with open(path, "rb") as file:
+                state = hashlib.sha256()
+                if os.fstat(file.fileno()).st_size == size:
+                    while not self._stopped and (piece := file.read(PIECE)):
+                        state.update(piece)
+        except OSError:
+            return False
+        return state.hexdigest() == sha256
+
+    def _download(self, number: int, path: Path, size: int, sha256: str) -> bool:
+        """Whether the file is there now; not where it was stopped or the bytes are not the index's."""
+        name = self._labels.shard_name(number)
+        with self._changed:
+            needed = {str(path), *(self._ready[n] for n in self._needed if n in self._ready)}
+        self._directory.make_room(size, needed)
+        state = hashlib.sha256()
+        try:
+            with self._directory.temporary() as (file, temporary):
+                for offset in range(0, size, PIECE):
+                    if self._stopped:
+                        return False
+                    piece = self._labels.store.read_range(name, offset, min(PIECE, size - offset))
+                    state.update(piece)
+                    file.write(piece)
+                if state.hexdigest() != sha256:
+                    return False
+                temporary.replace(path)
+        except OSError as error:
+            raise _failure(error, self._directory.path) from error
+        return True
+
+
+def largest_shard(labels: LabelSet) -> int:
+    """Bytes of the largest shard of a remote set, from one listing; over http of a few shards."""
+    names = {labels.shard_name(number) for number in range(labels.num_shards)}
+    try:
+        return max((entry.size for entry in labels.store.list() if entry.name in names), default=0)
+    except UnsupportedStoreError:
+        few = {0, labels.num_shards // 2, labels.num_shards - 1}
+        return max(labels.store.size(labels.shard_name(number)) or 0 for number in few)
+
+
+def check_fits(caches: list[ShardCache], spans: Spans, lanes: int, window: int) -> None:
+    """That the shards read at one time fit, and one more. Raises ReplayError with settings that do."""
+    events = sorted([*((t, 1) for t in spans.start.tolist()), *((t, -1) for t in spans.stop.tolist())])
+    open_now = most = 0
+    for _, change in events:
+        open_now += change
+        most = max(most, open_now)
+    for cache in caches:
+        if cache.slots < most + 1:
+            share = cache.slots / (most + 1)
+            fitting = max(1, int(lanes * window * share) - 2)
+            raise ReplayError(
+                f"the cache's {cache.budget} bytes for this process hold {cache.slots} shards of {cache.largest} "
+                f"bytes, and {most} are read at a time",
+                url=cache.url,
+                hint=f"give it {(most + 1) * cache.largest} bytes for each process of this machine and label set, "
+                f"or read fewer at a time: lanes={fitting}, window=1",
+            )
+
+
+def _failure(error: OSError, path: Path) -> SlgWdsError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreFullError("the cache's disk is full", url=str(path), hint="lower cache_bytes")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return PermissionDeniedError("the cache cannot be written to", url=str(path), hint="pass cache_dir=")
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        return UsageError("a file lies where the cache should be", url=str(path), hint="pass cache_dir=")
+    return StoreError(f"the cache fails: {error.strerror}", url=str(path))

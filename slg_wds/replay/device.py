@@ -1,0 +1,139 @@
+"""Batches on the training device, normalised there."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from slg_wds.errors import UsageError
+from slg_wds.replay.batch import Batch
+
+if TYPE_CHECKING:
+    from slg_wds.replay.loader import SoftLabelLoader
+
+
+class DeviceLoader:
+    """A loader whose batches are on a device: images of `dtype`, channels_last, (pixel / 255 - mean) / std.
+
+    On a GPU a batch is copied from pinned memory on a stream of its own while the one before is trained on; nothing
+    waits on the host. The state is the inner loader's and counts batches that were handed over.
+
+    Args:
+        mean, std: of the three channels, for pixels in 0..1. dtype: of the images, float32 by default.
+    """
+
+    def __init__(
+        self,
+        loader: SoftLabelLoader,
+        device: torch.device | str,
+        mean: Sequence[float],
+        std: Sequence[float],
+        dtype: torch.dtype | None,
+    ) -> None:
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise UsageError(f"mean {mean} and std {std} are not three numbers each, std above 0")
+        self.loader, self.device = loader, torch.device(device)
+        self.dtype = dtype or torch.float32
+        self._cuda = self.device.type == "cuda"
+        if self._cuda:
+            loader.pin_memory()
+        self._mean, self._std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (mean, std))
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.loader.walk(self._ahead if self._cuda else self._here)
+
+    def set_epoch(self, epoch: int) -> None:
+        """See SoftLabelLoader."""
+        self.loader.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See SoftLabelLoader."""
+        return self.loader.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See SoftLabelLoader."""
+        self.loader.load_state_dict(state)
+
+    def normalised(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 [B, 3, S, S] on the device as the teachers' input: the same operations in the same order."""
+        pixels = images.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
+        return pixels.to(self.dtype)
+
+    def _here(self, epoch: int, start: int) -> Iterator[Batch]:
+        for batch in self.loader.batches(epoch, start):
+            moved = _moved(batch, self.device, non_blocking=False)
+            yield replace(moved, images=self.normalised(moved.images))
+
+    def _ahead(self, epoch: int, start: int) -> Iterator[Batch]:
+        """Yield each batch when the next one's copy has begun."""
+        copies = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        waiting: deque[tuple[Batch, torch.cuda.Event]] = deque()
+        sources: deque[tuple[Batch, torch.cuda.Event]] = deque()  # pinned memory that is being read
+        for batch in self.loader.batches(epoch, start):
+            with torch.cuda.stream(copies):
+                moved = _moved(_pinned(batch), self.device, non_blocking=True)
+                copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                copied.record(copies)
+            sources.append((batch, copied))
+            waiting.append((moved, copied))
+            del batch, moved
+            while sources and sources[0][1].query():  # type: ignore[no-untyped-call]
+                sources.popleft()
+            if len(waiting) > 1:
+                yield self._handed(*waiting.popleft())
+        while waiting:
+            yield self._handed(*waiting.popleft())
+        for _, copied in sources:
+            copied.synchronize()
+
+    def _handed(self, batch: Batch, copied: torch.cuda.Event) -> Batch:
+        stream = torch.cuda.current_stream(self.device)
+        stream.wait_event(copied)
+        for tensor in _tensors(batch):
+            tensor.record_stream(stream)
+        return replace(batch, images=self.normalised(batch.images))
+
+
+def _moved(batch: Batch, device: torch.device, non_blocking: bool) -> Batch:
+    def to(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(device, non_blocking=non_blocking)
+
+    return replace(
+        batch,
+        images=to(batch.images),
+        index=to(batch.index),
+        value=to(batch.value),
+        tail=None if batch.tail is None else batch.tail.to(device, non_blocking),
+        labels=batch.labels.to(device, non_blocking),
+        target=to(batch.target),
+        crop=to(batch.crop),
+        mask=to(batch.mask),
+    )
+
+
+def _pinned(batch: Batch) -> Batch:
+    """The batch with its small tensors pinned too; the images' memory is so already."""
+    return replace(
+        batch,
+        index=batch.index.contiguous().pin_memory(),
+        value=batch.value.pin_memory(),
+        tail=None if batch.tail is None else batch.tail.pin_memory(),
+        labels=batch.labels.pin_memory(),
+        target=batch.target.pin_memory(),
+        crop=batch.crop.pin_memory(),
+        mask=batch.mask.pin_memory(),
+    )
+
+
+def _tensors(batch: Batch) -> list[torch.Tensor]:
+    labels, tail = batch.labels, batch.tail
+    found = [batch.images, batch.index, batch.value, batch.target, batch.crop, batch.mask]
+    found += [labels.index, labels.mass, *([] if labels.even is None else [labels.even])]
+    return found if tail is None else [*found, tail.classes, tail.probs, tail.rest, tail.row]

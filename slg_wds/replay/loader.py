@@ -1,0 +1,303 @@
+"""The loader: label shards and images in, training batches of exactly the teacher's crops out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from slg_wds.config import cores
+from slg_wds.crops import INTERPOLATIONS
+from slg_wds.errors import ReplayError, UsageError
+from slg_wds.labels import LabelType
+from slg_wds.labelset import LabelSet
+from slg_wds.replay.batch import Batch
+from slg_wds.replay.buffers import ImageBuffers
+from slg_wds.replay.cache import CacheDirectory, ShardCache, check_fits, largest_shard
+from slg_wds.replay.draft import Draft, Reading
+from slg_wds.replay.epoch import Epoch
+from slg_wds.replay.files import OpenFiles
+from slg_wds.replay.order import Order
+from slg_wds.replay.pictures import Pictures, open_pictures
+from slg_wds.replay.ranks import images_of, local_ranks, rank_of
+from slg_wds.replay.selection import CropFilter, Everything, Filtered, Selection
+from slg_wds.replay.sequential import Sequential
+from slg_wds.replay.sets import Sets
+from slg_wds.replay.shards import LocalShards, RemoteShards, Shards
+from slg_wds.replay.state import from_state, to_state
+from slg_wds.replay.workers import Workers
+
+if TYPE_CHECKING:
+    import torch
+
+    from slg_wds.replay.device import DeviceLoader
+
+CACHE_BYTES = 64 << 30
+READERS = 16  # threads that wait for a network, where something is remote
+LANES = 256
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_NO_OPTIONS: Mapping[str, str] = {}
+Labels = str | LabelSet | Sequence[str | LabelSet]
+
+
+class SoftLabelLoader:
+    """Batches of crops with their teachers' soft labels; an iterable of `Batch`, len() of them an epoch.
+
+    An epoch is one walk over the images. Iterating goes through one epoch, from where a loaded state says; when it is
+    through, the next iteration is the next epoch. The order is a pure function of label set, seed, epoch, global batch
+    size, lanes and window: the global batches are the same for any number of ranks and threads.
+
+    Args:
+        labels: URL of a label set, or several of one plan, whose distributions are averaged with `weights`.
+        images: None where the images are embedded, else the folder or WebDataset shards that they lie in.
+        global_batch_size: crops over all ranks; divides by ranks x crops_per_image.
+        crops_per_image: crops of an image in a batch, one after the other.
+        size, interpolation: of the crops; by default the (first) teacher's, whose input is then replayed bit for bit.
+        rule: rule of recovery of `Batch.labels`, by default the label type that the set was made with.
+        crop_filter: (measure, low, high), see `selection.CropFilter`; what it leaves out is counted in `selection`.
+        shuffle: False walks in plan order. seed: of the order and of the choice of crops.
+        rank, world_size: by default torch.distributed's or torchrun's.
+        threads: that decode and cut, by default one per core that the process may use.
+        last: "drop" leaves out the images that fill no batch, "pad" adds a batch for them, with a mask.
+        evaluation: every image once, its first crop, in plan order, the last batch padded.
+        allow_incomplete: take an unfinished label set as it is now.
+        cache_dir, cache_bytes: where and how much of remote shards is kept, for all ranks of a machine together.
+        prefetch: batches made ahead. lanes, window: of the order, see `order`.
+        store_options: of `open_store`, for labels and images.
+
+    Raises SlgWdsError at once for whatever can be known before the first batch.
+    """
+
+    def __init__(
+        self,
+        labels: Labels,
+        images: str | None = None,
+        *,
+        global_batch_size: int,
+        crops_per_image: int = 4,
+        size: int | None = None,
+        interpolation: str | None = None,
+        rule: str | LabelType | None = None,
+        weights: Sequence[float] | None = None,
+        crop_filter: tuple[str, float, float] | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+        threads: int | None = None,
+        last: Literal["drop", "pad"] = "drop",
+        evaluation: bool = False,
+        allow_incomplete: bool = False,
+        cache_dir: str | None = None,
+        cache_bytes: int = CACHE_BYTES,
+        prefetch: int | None = None,
+        lanes: int | None = None,
+        window: int = 1,
+        store_options: Mapping[str, str] = _NO_OPTIONS,
+    ) -> None:
+        if evaluation and crop_filter is not None:
+            raise UsageError(
+                "evaluation takes every image's first crop, so a crop filter does not go with it"
+            )
+        if last not in ("drop", "pad"):
+            raise UsageError(f"last is {last!r}", hint="it is 'drop' or 'pad'")
+        self.rank, self.world_size = rank_of(rank, world_size)
+        self._c = 1 if evaluation else crops_per_image
+        self._batch = images_of(global_batch_size, self.world_size, self._c)
+        self._evaluation, self._shuffle, self._seed = evaluation, shuffle and not evaluation, seed
+        self._last: Literal["drop", "pad"] = "pad" if evaluation else last
+        self._threads = _positive("threads", cores() if threads is None else threads)
+        n = self._batch // self.world_size
+        self._prefetch = _positive(
+            "prefetch", 1 + -(-2 * self._threads // n) if prefetch is None else prefetch
+        )
+        self._lanes, self._window = min(LANES if lanes is None else lanes, self._batch), window
+        self.sets = Sets.open(
+            labels, weights, rule, allow_incomplete=allow_incomplete, options=dict(store_options)
+        )
+        self._files = OpenFiles()
+        self._caches: list[ShardCache] = []
+        self._shards = self._open_shards(cache_dir, cache_bytes)
+        self._pictures: Pictures = open_pictures(self.sets, self._shards, images, store_options, self._files)
+        self.size, self.interpolation = _input_of(self.sets, size, interpolation)
+        self.crop_filter = None if crop_filter is None else CropFilter(*crop_filter)
+        self.selection: Selection = self._select()
+        self._buffers = ImageBuffers(n * self._c, self.size, self._prefetch + 2)
+        self._epoch, self._consumed, self._resume = 0, 0, 0
+        self._order = self._order_of(0)
+        self.fingerprint = {**self._order.fingerprint, **self._choices()}
+        if not len(self._order):
+            raise ReplayError(
+                f"{self._order.num_samples} images make no batch of {self._batch}",
+                url=self.sets.url,
+                hint="lower global_batch_size, or pass last='pad'",
+            )
+        if self._caches:
+            check_fits(self._caches, self._order.spans(*self._columns()), self._lanes, self._window)
+
+    def _open_shards(self, cache_dir: str | None, cache_bytes: int) -> list[Shards]:
+        members = self.sets.members
+        remote = [number for number, labels in enumerate(members) if not labels.store.is_local]
+        shards: list[Shards] = [LocalShards(one, self._files) for one in members if one.store.is_local]
+        if remote:
+            directory = CacheDirectory(cache_dir, cache_bytes)
+            budget = cache_bytes // (local_ranks(self.world_size) * len(remote))
+            for number in remote:
+                largest = largest_shard(members[number])
+                cache = ShardCache(self.sets, number, directory, budget, largest)
+                self._caches.append(cache)
+                shards.insert(number, RemoteShards(members[number], self._files, cache))
+        return shards
+
+    def _select(self) -> Selection:
+        if self.crop_filter is None:
+            return Everything(self.sets.sizes, self.sets.num_crops)
+        return Filtered(self.sets, self.crop_filter, self._c, self._threads, self._records)
+
+    def _records(self, shard: int, position: int) -> list[bytes]:
+        places, key = self.sets.shard(shard).records, self.sets.key(shard, position)
+        pairs = zip(self._shards, places, strict=True)
+        return [shards.read(shard, place[position].tolist(), key) for shards, place in pairs]
+
+    def _choices(self) -> dict[str, Any]:
+        """What else of a state must agree for it to go on where it was."""
+        return {
+            "crops_per_image": self._c,
+            "shuffle": self._shuffle,
+            "evaluation": self._evaluation,
+            "last": self._last,
+        }
+
+    def _digest(self) -> str:
+        if self.crop_filter is None:
+            return self.sets.digest
+        return hashlib.sha256(f"{self.sets.digest} {self.crop_filter}".encode()).hexdigest()
+
+    def _order_of(self, epoch: int) -> Order | Sequential:
+        sizes, digest = self.selection.sizes, self._digest()
+        if not self._shuffle:
+            return Sequential(sizes, digest, self._seed, self._batch, self._last)
+        return Order(sizes, digest, self._seed, epoch, self._batch, self._lanes, self._window, self._last)
+
+    def _columns(self) -> tuple[int, int]:
+        n = self._batch // self.world_size
+        return self.rank * n, (self.rank + 1) * n
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @property
+    def num_samples(self) -> int:
+        """Images of an epoch, over all ranks, before the last partial batch is dropped."""
+        return self._order.num_samples
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is being walked, or that the next iteration walks."""
+        return self._epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next iteration; a loaded state of this very epoch stays."""
+        if epoch < 0:
+            raise UsageError(f"epoch is {epoch}")
+        if epoch != self._epoch:
+            self._epoch, self._consumed, self._resume = epoch, 0, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the trainer is: after it was given n batches, a loader with this state goes on with batch n."""
+        return to_state(self._epoch, self._consumed, self.fingerprint)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a state was taken, on any number of ranks. Raises ReplayError for another order's state."""
+        epoch, batches = from_state(state, self.fingerprint)
+        if batches > len(self):
+            raise ReplayError(f"the state is at batch {batches} of an epoch of {len(self)}")
+        self._epoch, self._consumed, self._resume = epoch, batches, batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.walk(self.batches)
+
+    def to(
+        self,
+        device: torch.device | str,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        dtype: torch.dtype | None = None,
+    ) -> DeviceLoader:
+        """The same loader with batches on a device, their images normalised there; see `device.DeviceLoader`."""
+        from slg_wds.replay.device import DeviceLoader
+
+        return DeviceLoader(self, device, mean, std, dtype)
+
+    def pin_memory(self) -> None:
+        """Make the images of batches in pinned memory from now on."""
+        self._buffers.pinned = True
+
+    def walk(self, batches: Callable[[int, int], Iterator[Batch]]) -> Iterator[Batch]:
+        """Yield what `batches(epoch, start)` does and keep the state: a batch counts once it is handed over."""
+        epoch, start = self._epoch, self._resume
+        self._resume, self._consumed = 0, start
+        for number, batch in enumerate(batches(epoch, start), start + 1):
+            self._consumed = number
+            yield batch
+        if self._epoch == epoch:
+            self._epoch, self._consumed = epoch + 1, 0
+
+    def batches(self, number: int, start: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch from `start` on, at most `prefetch` of them under way."""
+        order = self._order_of(number)
+        c = None if self._evaluation else self._c
+        epoch = Epoch(self.sets, self.selection, order, self._columns(), self._seed, number, c)
+        reading = Reading(self.sets, self._shards, self._pictures, self.size, self.interpolation)
+        remote = bool(self._caches) or self._pictures.remote
+        workers = Workers(self._threads, READERS if remote else 0)
+        under_way: deque[Draft] = deque()
+        try:
+            for cache in self._caches:
+                cache.begin(order.spans(*self._columns()), start)
+            for t, (shard, position, keys, crops) in enumerate(epoch.batches(start), start):
+                draft = Draft(reading, shard, position, keys, crops, self._buffers.take())
+                workers.put(draft, lambda i, shards=draft.shards: self._waits(shards[i]))
+                under_way.append(draft)
+                del draft
+                if len(under_way) > self._prefetch:
+                    yield self._finished(under_way, t + 1)
+            while under_way:
+                yield self._finished(under_way, len(order))
+        finally:
+            for cache in self._caches:
+                cache.end()
+            workers.close()
+            self._files.clear()
+
+    def _finished(self, under_way: deque[Draft], begun: int) -> Batch:
+        batch = under_way.popleft().result()
+        for cache in self._caches:
+            cache.advance(begun - len(under_way))
+        return batch
+
+    def _waits(self, shard: int) -> bool:
+        return self._pictures.remote or not all(one.ready(shard) for one in self._shards)
+
+
+def _positive(name: str, value: int) -> int:
+    if value < 1:
+        raise UsageError(f"{name} is {value}", hint="1 is the least")
+    return value
+
+
+def _input_of(sets: Sets, size: int | None, interpolation: str | None) -> tuple[int, str]:
+    """Size and interpolation of the crops: those given, else the first teacher's."""
+    teachers = sets.members[0].identity.get("teachers") or [{}]
+    size = teachers[0].get("input_size") if size is None else size
+    interpolation = teachers[0].get("interpolation") if interpolation is None else interpolation
+    if size is None or interpolation is None:
+        raise UsageError(
+            "the label set does not say what its teacher saw",
+            url=sets.url,
+            hint="pass size= and interpolation=",
+        )
+    if size < 1 or interpolation not in INTERPOLATIONS:
+        raise UsageError(f"crops of size {size}, {interpolation}", hint=f"one of {', '.join(INTERPOLATIONS)}")
+    return int(size), str(interpolation)

@@ -1,0 +1,180 @@
+"""Bytes of the images: inside the label shards, in a folder, or in tars of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from slg_wds.errors import (
+    ImageShardError,
+    ImageSourceError,
+    NoImagesError,
+    NotFoundError,
+    ReplayError,
+    SlgWdsError,
+    UsageError,
+)
+from slg_wds.images.tars import BLOCK, check_header
+from slg_wds.replay.files import OpenFiles
+from slg_wds.replay.sets import Sets
+from slg_wds.replay.shards import Shards
+from slg_wds.store import Store, expand_braces, open_store, split_url
+
+SPLITS = ("train", "val", "validation", "test")
+
+
+class Pictures(Protocol):
+    """The images of a label set, readable from any thread."""
+
+    remote: bool
+
+    def read(self, shard: int, position: int, key: str) -> bytes:
+        """The bytes of the image of a sample. Raises SlgWdsError naming it."""
+
+
+class EmbeddedPictures:
+    """Images inside the label shards."""
+
+    def __init__(self, sets: Sets, shards: Shards) -> None:
+        self._sets, self._shards, self.remote = sets, shards, False  # as remote as the records beside them
+
+    def read(self, shard: int, position: int, key: str) -> bytes:
+        images = self._sets.shard(shard).images
+        if images is None:
+            raise ReplayError("the shard has no images, though the set embeds them", key=key)
+        return self._shards.read(shard, images[position].tolist(), key)
+
+
+class FolderPictures:
+    """Image files at the plan's paths below a folder or prefix; nothing is listed."""
+
+    def __init__(self, sets: Sets, store: Store, inner: str, files: OpenFiles) -> None:
+        self._sets, self._store, self._inner = sets, store, inner
+        self.remote = not store.is_local
+
+    def read(self, shard: int, position: int, key: str) -> bytes:
+        path = self._sets.plan.paths[self._sets.shard(shard).numbers[position]]
+        try:
+            return self._store.read(self._inner + path)
+        except NotFoundError as error:
+            raise NotFoundError("the image is not there", url=error.url, key=key) from None
+        except SlgWdsError as error:
+            raise error.located(key=key) from None
+
+
+class TarPictures:
+    """Images where the plan says that they lie in tars, whose headers are not read through."""
+
+    def __init__(self, sets: Sets, tars: Mapping[str, tuple[Store, str]], files: OpenFiles) -> None:
+        self._sets, self._tars, self._files = sets, tars, files
+        self.remote = not all(store.is_local for store, _ in tars.values())
+
+    def read(self, shard: int, position: int, key: str) -> bytes:
+        plan, number = self._sets.plan, self._sets.shard(shard).numbers[position]
+        store, name = self._tars[plan.image_shards[shard]]
+        offset, size = int(plan.image_offset[number]), int(plan.image_size[number])
+        where = {"url": store.url_of(name), "key": key}
+        try:
+            local = store.local_path(name)
+            if local is not None:
+                data = self._files.read(str(local), offset - BLOCK, BLOCK + size)
+            else:
+                data = store.read_range(name, offset - BLOCK, BLOCK + size)
+        except SlgWdsError as error:
+            raise error.located(**where) from None
+        if len(data) != BLOCK + size:
+            raise ImageShardError("the tar of images is truncated", **where)
+        _check_place(data[:BLOCK], offset, size, where)
+        return data[BLOCK:]
+
+
+def _check_place(header: bytes, offset: int, size: int, where: dict[str, str]) -> None:
+    """That a tar header of this size stands before the image: the tar is still the planned one."""
+    try:
+        stated = check_header(header, offset - BLOCK)
+    except ImageShardError:
+        stated = -1
+    if stated not in (size, 0):  # PAX states sizes of 8 GiB and more elsewhere
+        raise ImageShardError(
+            f"no image at byte {offset}: the tar changed after the labels were made", **where
+        )
+
+
+def open_pictures(
+    sets: Sets, shards: list[Shards], images: str | None, options: Mapping[str, str], files: OpenFiles
+) -> Pictures:
+    """The images of a label set: embedded where `images` is None, else at that URL.
+
+    Raises UsageError where none are embedded and none are given, NoImagesError where they are not there.
+    """
+    if images is None:
+        if sets.embedded is None:
+            raise UsageError(
+                "the label set has no images in it",
+                url=sets.url,
+                hint="pass images=, the folder or the WebDataset shards that the labels were made from",
+            )
+        return EmbeddedPictures(sets, shards[sets.embedded])
+    if sets.plan.source == "shards":
+        return TarPictures(sets, _tars(sets, images, options), files)
+    if images.endswith(".tar"):
+        raise UsageError(
+            "the labels were made from a folder of images, not from tars", url=images, hint="pass that folder"
+        )
+    store, inner = _folder(sets, images, options)
+    return FolderPictures(sets, store, inner, files)
+
+
+def _folder(sets: Sets, images: str, options: Mapping[str, str]) -> tuple[Store, str]:
+    """The store and the folder in it that the plan's paths are below: the split's or the given one."""
+    store = open_store(images, options)
+    first = sets.plan.paths[0] if len(sets.plan.paths) else None
+    for inner in _inner_folders(sets):
+        if first is None or _there(store, inner + first):
+            return store, inner
+    # The first image alone may be gone: a few more say whether this is the folder.
+    step = max(1, len(sets.plan.paths) // 8)
+    for number in range(step, len(sets.plan.paths), step):
+        for inner in _inner_folders(sets):
+            if _there(store, inner + sets.plan.paths[number]):
+                return store, inner
+    raise NoImagesError(
+        f"the images of the label set are not there: no {first}",
+        url=images,
+        hint="pass the folder that the labels were made from",
+    )
+
+
+def _inner_folders(sets: Sets) -> list[str]:
+    split = sets.members[0].split
+    return ["", f"{split}/", *(f"{other}/" for other in SPLITS if other != split)]
+
+
+def _there(store: Store, name: str) -> bool:
+    return store.size(name) is not None
+
+
+def _tars(sets: Sets, images: str, options: Mapping[str, str]) -> dict[str, tuple[Store, str]]:
+    """Where each tar of the plan lies: by a pattern, or in a folder or the split's folder below it."""
+    names = list(dict.fromkeys(sets.plan.image_shards))
+    if "{" in images or images.endswith(".tar"):
+        found = {}
+        stores: dict[str, Store] = {}
+        for one in expand_braces(images):
+            parent, name = split_url(one)
+            store = stores.setdefault(parent, open_store(parent, options))
+            found[name] = (store, name)
+    else:
+        store = open_store(images, options)
+        inner = next((i for i in _inner_folders(sets) if names and _there(store, i + names[0])), "")
+        found = {name: (store, inner + name) for name in names}
+    missing = next((name for name in names if name not in found), None)
+    if missing is None and names and not _there(*found[names[0]]):
+        missing = names[0]
+    if missing is not None:
+        raise ImageSourceError(
+            f"the tar {missing} of the label set's plan is not there",
+            url=images,
+            hint="pass the tars that the labels were made from",
+        )
+    return {name: found[name] for name in names}

@@ -1,0 +1,236 @@
+"""Label sets of one plan, opened together: which samples there are, and where in the shards each lies."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from slg_wds.errors import (
+    IncompleteSetError,
+    ManifestError,
+    NotFoundError,
+    ReplayError,
+    SlgWdsError,
+    UsageError,
+)
+from slg_wds.format.manifest import decode_info
+from slg_wds.labels import LabelType, Stored
+from slg_wds.labelset import INFO, LabelSet, open_labels
+
+I64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ShardSamples:
+    """The samples of one shard, n of them.
+
+    numbers: their numbers in the plan [n]. records: for each set int64 [n, 3] of offset, size, CRC-32 in its shard.
+    images: the same of embedded images, or [n, 2] of offset, size within the tar of images; else None.
+    files: for each set the shard's bytes and their SHA-256.
+    """
+
+    numbers: Sequence[int]
+    records: list[I64]
+    images: I64 | None
+    files: list[tuple[int, str]]
+
+
+class Sets:
+    """One or several label sets, whose distributions are averaged.
+
+    Attributes:
+        members: the sets; their weights (summing to 1) and rules of recovery in the same order.
+        sizes: int64 [shards], samples of each shard, 0 where an unfinished set lacks it.
+        digest: of the samples and their labels, hex; for one complete set, that set's.
+        embedded: the number of the first set that has the images, else None.
+
+    Raises:
+        UsageError: weights that do not fit. ReplayError: sets that do not go together. RuleError: a rule that the
+            labels cannot give. LabelSetError, ManifestError, StoreError: as `open_labels`.
+    """
+
+    def __init__(
+        self, members: Sequence[LabelSet], weights: Sequence[float] | None, rule: str | LabelType | None
+    ) -> None:
+        if not members:
+            raise UsageError("no label set was given")
+        self.members = list(members)
+        self.weights = _shares(len(self.members), weights)
+        for other in self.members[1:]:
+            _check_alike(self.members[0], other)
+        self.rules = [_rule(labels, rule) for labels in self.members]
+        sizes = [_sizes(labels) for labels in self.members]
+        for labels, found in zip(self.members[1:], sizes[1:], strict=True):
+            if not np.array_equal(found, sizes[0]):
+                shard = labels.shard_name(int(np.argmax(found != sizes[0])))
+                raise ReplayError(
+                    f"the shard has not as many samples here as in {self.url}", url=labels.url, shard=shard
+                )
+        self.sizes = sizes[0]
+        self.starts = np.concatenate(([0], np.cumsum(self.plan.shard_sizes)))
+        self.digest = self._digest()
+        having = [number for number, labels in enumerate(self.members) if labels.identity.get("embed_images")]
+        self.embedded = having[0] if having else None
+        self._shards: dict[int, ShardSamples] = {}
+        self._locks = [threading.Lock() for _ in range(64)]
+
+    @classmethod
+    def open(
+        cls,
+        urls: str | LabelSet | Sequence[str | LabelSet],
+        weights: Sequence[float] | None = None,
+        rule: str | LabelType | None = None,
+        *,
+        allow_incomplete: bool = False,
+        options: Any = None,
+    ) -> Sets:
+        """Open the label sets at these URLs (or take those that are open)."""
+        given = [urls] if isinstance(urls, (str, LabelSet)) else list(urls)
+        members = [
+            one
+            if isinstance(one, LabelSet)
+            else open_labels(one, allow_incomplete=allow_incomplete, options=options or {})
+            for one in given
+        ]
+        return cls(members, weights, rule)
+
+    @property
+    def plan(self) -> Any:
+        return self.members[0].plan
+
+    @property
+    def url(self) -> str:
+        return self.members[0].url
+
+    @property
+    def num_classes(self) -> int:
+        return self.members[0].num_classes
+
+    @property
+    def num_crops(self) -> int:
+        """Crops of each image that every set has labels of."""
+        return min(labels.num_crops for labels in self.members)
+
+    def shard(self, number: int) -> ShardSamples:
+        """The samples of a shard, read from the index at first use. From any thread."""
+        found = self._shards.get(number)
+        if found is None:
+            with self._locks[number % len(self._locks)]:  # read once, however many threads ask
+                found = self._shards.get(number)
+                if found is None:
+                    found = self._shards[number] = self._read(number)
+        return found
+
+    def key(self, shard: int, position: int) -> str:
+        """The key of a sample; of a shard that left none out without its index."""
+        if self.sizes[shard] == self.plan.shard_sizes[shard]:
+            return str(self.plan.keys[int(self.starts[shard]) + position])
+        return str(self.plan.keys[self.shard(shard).numbers[position]])
+
+    def _read(self, number: int) -> ShardSamples:
+        indexes = [labels.index(number) for labels in self.members]
+        for labels, index in zip(self.members, indexes, strict=True):
+            place = {"url": labels.url, "shard": labels.shard_name(number)}
+            if (index.set_digest, index.shard) != (labels.digest, number):
+                raise ManifestError("its index is that of another shard or set", **place)
+            if len(index.records) != self.sizes[number]:
+                found = len(index.records)
+                raise ManifestError(f"its index has {found} samples, {INFO} {self.sizes[number]}", **place)
+            if index.left_out != indexes[0].left_out:
+                raise ReplayError(f"other images were left out here than in {self.url}", **place)
+        start, stop = (int(edge) for edge in self.starts[number : number + 2])
+        numbers: Sequence[int] = range(start, stop)
+        if indexes[0].left_out:
+            left_out = set(indexes[0].left_out)
+            numbers = [n for n in numbers if self.plan.keys[n] not in left_out]
+        images = indexes[self.embedded or 0].images
+        return ShardSamples(
+            numbers=numbers,
+            records=[np.array(index.records, np.int64).reshape(-1, 3) for index in indexes],
+            images=None if images is None else np.array(images, np.int64),
+            files=[(index.bytes, index.sha256) for index in indexes],
+        )
+
+    def _digest(self) -> str:
+        if len(self.members) == 1 and np.array_equal(self.sizes, self.plan.shard_sizes):
+            return self.members[0].digest
+        state = hashlib.sha256(self.sizes.astype("<i8").tobytes())
+        for labels in self.members:
+            state.update(bytes.fromhex(labels.digest))
+        return state.hexdigest()
+
+
+def _shares(count: int, weights: Sequence[float] | None) -> list[float]:
+    given = [1.0] * count if weights is None else [float(weight) for weight in weights]
+    total = sum(given)
+    if len(given) != count or not all(weight >= 0 for weight in given) or not 0 < total < float("inf"):
+        raise UsageError(f"{count} label sets need as many weights >= 0 with a positive sum, not {given}")
+    return [weight / total for weight in given]
+
+
+def _check_alike(first: LabelSet, other: LabelSet) -> None:
+    if first.description.plan_sha256 != other.description.plan_sha256:
+        raise ReplayError(
+            f"its plan is not that of {first.url}",
+            url=other.url,
+            hint="label sets are averaged only when made from the same images, --seed and --samples-per-shard",
+        )
+    fields = ("num_classes", "class_subset", "crop_scale", "crop_ratio", "flip_probability", "seed")
+    for name in fields[
+        : 2 if "reference" in (other.identity or {}) and other.identity["reference"] else None
+    ]:
+        a, b = first.identity.get(name), other.identity.get(name)
+        if a != b:
+            raise ReplayError(f"its {name} is {b!r}, that of {first.url} {a!r}", url=other.url)
+
+
+def _rule(labels: LabelSet, rule: str | LabelType | None) -> LabelType:
+    """The rule of recovery to use for a set. Raises RuleError where its columns cannot give it."""
+    identity = labels.identity
+    stored = Stored(
+        k=int(identity["k"]),
+        num_classes=labels.num_classes,
+        full=labels.label_type == "full",
+        values=identity["values"] != "none",
+        tail=int(identity.get("tail_classes", 0)) > 0,
+    )
+    try:
+        return stored.resolve(rule if rule is not None else labels.label_type)
+    except SlgWdsError as error:
+        raise error.located(url=labels.url) from None
+
+
+def _sizes(labels: LabelSet) -> I64:
+    """Samples of each shard: of `_info.json`, or from the index of each shard that exists."""
+    try:
+        info = decode_info(labels.store.read(INFO))
+    except NotFoundError:
+        return _sizes_by_index(labels)
+    except ManifestError as error:
+        raise error.located(url=labels.store.url_of(INFO)) from None
+    lengths = np.array(info.shard_lengths, np.int64)
+    names = [labels.shard_name(number) for number in range(labels.num_shards)]
+    if info.filenames != names or (lengths > labels.plan.shard_sizes).any():
+        raise ManifestError("it does not list the planned shards", url=labels.store.url_of(INFO))
+    return lengths
+
+
+def _sizes_by_index(labels: LabelSet) -> I64:
+    missing = set(labels.missing())
+    if missing and not labels.allow_incomplete:
+        raise IncompleteSetError(
+            f"{len(missing)} of {labels.num_shards} shards are missing",
+            url=labels.url,
+            hint="finish it with the command that began it, or pass allow_incomplete=True",
+        )
+    sizes = np.zeros(labels.num_shards, np.int64)
+    for number in range(labels.num_shards):
+        if number not in missing:
+            sizes[number] = len(labels.index(number).records)
+    return sizes

@@ -1,0 +1,162 @@
+"""Replay inside a stock WebDataset pipeline with DataLoader workers: functions for `.map(...)`.
+
+    pipeline = (
+        webdataset.WebDataset(shards, shardshuffle=100)
+        .map(decode_record_stage(crops_per_image=4, seed=0, epoch=epoch))
+        .map(cut_crops(224, "bicubic"))
+    )
+    loader = torch.utils.data.DataLoader(pipeline, 32, num_workers=8, collate_fn=CollateCrops())
+
+Nothing here touches object storage, holds a lock or starts a thread: it may be forked, spawned and pickled. A shard
+that is cut off ends early without an error in stock WebDataset; `SoftLabelLoader` and `slg-wds verify` notice.
+
+Shapes: c crops of an image, k classes stored per crop, B crops of a batch, S pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from slg_wds.crops import INTERPOLATIONS, cut
+from slg_wds.errors import ImageError, RecordError, UsageError
+from slg_wds.format.names import IMAGE_EXTS, RECORD_EXT
+from slg_wds.format.record import Record, decode_record
+from slg_wds.images import MAX_PIXELS, decode
+from slg_wds.labels import LabelType, stored
+from slg_wds.replay.batch import Batch
+from slg_wds.replay.schedule import crop_numbers
+
+Sample = dict[str, Any]
+
+
+def decode_record_stage(crops_per_image: int = 4, seed: int = 0, epoch: int = 0) -> DecodeRecord:
+    """What turns a sample's record into `record`, a Record of the epoch's crops, and `crop`, their numbers int64 [c].
+
+    The crops are those that SoftLabelLoader takes with the same seed and epoch.
+    """
+    if crops_per_image < 1 or epoch < 0:
+        raise UsageError(f"crops_per_image {crops_per_image}, epoch {epoch}")
+    return DecodeRecord(crops_per_image, seed, epoch)
+
+
+def cut_crops(
+    size: int, interpolation: str = "bicubic", image: Callable[[Sample], bytes] | None = None
+) -> CutCrops:
+    """What cuts the crops of `record` from the sample's image into `images`, uint8 [c, 3, S, S], channels_last.
+
+    `image(sample)` gives the image's bytes where they are not in the sample; size and interpolation are the teacher's
+    in slg.json for exactly its input.
+    """
+    if size < 1 or interpolation not in INTERPOLATIONS:
+        raise UsageError(f"crops of size {size}, {interpolation}", hint=f"one of {', '.join(INTERPOLATIONS)}")
+    return CutCrops(size, interpolation, image)
+
+
+@dataclass
+class DecodeRecord:
+    """See decode_record_stage. `epoch` may be set between epochs, where workers are started anew for each."""
+
+    crops_per_image: int
+    seed: int
+    epoch: int
+
+    def __call__(self, sample: Sample) -> Sample:
+        data, place = sample.get(RECORD_EXT), _place(sample)
+        if not isinstance(data, bytes):
+            raise RecordError(
+                f"the sample has no {RECORD_EXT} of bytes", **place, hint="put this stage before .decode()"
+            )
+        whole = decode_record(data, **place)
+        crops = crop_numbers(self.seed, whole.key, self.epoch, whole.num_crops, self.crops_per_image)
+        record = replace(
+            whole,
+            crops=whole.crops[crops],
+            flips=whole.flips[crops],
+            index=whole.index[crops],
+            value=whole.value[crops],
+        )
+        return {**sample, "record": record, "crop": crops}
+
+
+@dataclass
+class CutCrops:
+    """See cut_crops."""
+
+    size: int
+    interpolation: str
+    image: Callable[[Sample], bytes] | None
+
+    def __call__(self, sample: Sample) -> Sample:
+        import torch
+
+        record: Record = sample["record"]
+        place = _place(sample)
+        data = self._bytes(sample, place)
+        height, width = record.size
+        pixels = decode(data, max_pixels=max(MAX_PIXELS, height * width), path=record.path)
+        if tuple(pixels.shape[1:]) != record.size:
+            raise ImageError(
+                f"the image has {pixels.shape[1]} x {pixels.shape[2]} pixels, "
+                f"and the labels were made of {height} x {width}",
+                **place,
+            )
+        out = torch.empty((len(record.crops), self.size, self.size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+        cut(pixels, record.crops, record.flips, out, self.interpolation)
+        return {**sample, "images": out}
+
+    def _bytes(self, sample: Sample, place: Mapping[str, str | None]) -> bytes:
+        if self.image is not None:
+            return self.image(sample)
+        extension = next((ext for ext in IMAGE_EXTS if isinstance(sample.get(ext), bytes)), None)
+        if extension is None:
+            raise ImageError("the sample has no image", **place, hint="pass image= to cut_crops")
+        data: bytes = sample[extension]
+        return data
+
+
+@dataclass
+class CollateCrops:
+    """What makes a Batch of samples that went through both stages.
+
+    rule: the rule of recovery of `Batch.labels`; by default all that is stored is used.
+    """
+
+    rule: str | LabelType | None = None
+
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
+        import torch
+
+        from slg_wds.labels import from_topk, tail_batch
+
+        records: list[Record] = [sample["record"] for sample in samples]
+        first, counts = records[0], [len(record.crops) for record in records]
+        asked = stored(first).resolve(self.rule)
+        value = torch.from_numpy(np.concatenate([record.value for record in records]))
+        index = torch.from_numpy(np.concatenate([record.index for record in records]))
+        tails = None
+        if any(record.tail is not None for record in records) or asked.kind == "shared_tail":
+            row = np.repeat(np.arange(len(records)), counts)
+            tails = tail_batch([record.tail for record in records], row, first.num_classes)
+        used = tails if asked.kind == "shared_tail" else None
+        labels = from_topk(None if first.full else index, value, first.num_classes, rule=asked, tail=used)
+        targets = np.array([-1 if record.target is None else record.target for record in records], np.int64)
+        return Batch(
+            images=torch.cat([sample["images"] for sample in samples]),
+            index=index,
+            value=value,
+            tail=tails,
+            labels=labels,
+            target=torch.from_numpy(np.repeat(targets, counts)),
+            key=[record.key for record, count in zip(records, counts, strict=True) for _ in range(count)],
+            crop=torch.from_numpy(np.concatenate([sample["crop"] for sample in samples])),
+            mask=torch.ones(len(value), dtype=torch.bool),
+        )
+
+
+def _place(sample: Sample) -> dict[str, str | None]:
+    url, key = sample.get("__url__"), sample.get("__key__")
+    return {"url": None if url is None else str(url), "key": None if key is None else str(key)}

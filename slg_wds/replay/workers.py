@@ -1,0 +1,90 @@
+"""The threads that make batches."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import Any
+
+from slg_wds.replay.draft import Draft, Loaded
+
+JOIN_SECONDS = 5.0
+TOGETHER = 8  # images that a thread takes at a time
+
+
+class Workers:
+    """Threads that decode and cut, and others that wait for a network in their stead.
+
+    Threads are daemons: one that waits for a server which no longer answers does not keep the process from ending.
+    """
+
+    def __init__(self, threads: int, readers: int) -> None:
+        self._queue: queue.SimpleQueue[tuple[Draft, list[int], Loaded | None] | None] = queue.SimpleQueue()
+        self._remote: queue.SimpleQueue[tuple[Draft, int] | None] = queue.SimpleQueue()
+        self._stopped = False
+        started = threading.Semaphore(0)
+        self._threads = [self._thread(self._work, f"slg-replay-{n}", started) for n in range(threads)]
+        self._readers = [self._thread(self._read, f"slg-read-{n}") for n in range(readers)]
+        _start_single_threaded(self._threads, started)
+        for reader in self._readers:
+            reader.start()
+
+    def put(self, draft: Draft, remote: Any) -> None:
+        """Take the images of a batch; `remote(i)` tells whether image i needs a network."""
+        here = []
+        for i, shard in enumerate(draft.shards):
+            if shard < 0:
+                continue
+            if self._readers and remote(i):
+                self._remote.put((draft, i))
+            else:
+                here.append(i)
+        step = max(1, min(TOGETHER, len(here) // (2 * len(self._threads))))
+        for first in range(0, len(here), step):
+            self._queue.put((draft, here[first : first + step], None))
+
+    def close(self) -> None:
+        """End the threads; images that are under way are finished, others dropped."""
+        self._stopped = True
+        for _ in self._threads:
+            self._queue.put(None)
+        for _ in self._readers:
+            self._remote.put(None)
+        for thread in (*self._threads, *self._readers):
+            thread.join(JOIN_SECONDS)
+
+    @staticmethod
+    def _thread(target: Any, name: str, *arguments: Any) -> threading.Thread:
+        return threading.Thread(target=target, name=name, args=arguments, daemon=True)
+
+    def _work(self, started: threading.Semaphore) -> None:
+        import torch
+
+        torch.set_num_threads(1)  # of this thread's own operators
+        started.release()
+        while (task := self._queue.get()) is not None:
+            if not self._stopped:
+                task[0].fill(task[1], task[2])
+            del task  # a batch in a waiting thread's hand would keep its buffer
+
+    def _read(self) -> None:
+        while (task := self._remote.get()) is not None:
+            if not self._stopped:
+                draft, i = task
+                loaded = draft.load(i)
+                if loaded is not None:
+                    self._queue.put((draft, [i], loaded))
+                del draft, loaded
+            del task
+
+
+def _start_single_threaded(threads: list[threading.Thread], started: threading.Semaphore) -> None:
+    """Start threads that set one thread for themselves, which also moves the default of all later ones: set it back."""
+    import torch
+
+    before = torch.get_num_threads()
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        started.acquire()
+    torch.set_num_threads(before)

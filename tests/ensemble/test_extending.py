@@ -1,0 +1,106 @@
+"""Sets that extend others, and both joined."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from photographs import TINY
+
+import slg_wds
+from slg_wds import errors
+
+OTHER = f"{Path(__file__).resolve().parent / 'other_teacher.py'}:tiny_other"
+
+
+def label(data, target, crops, **options):
+    defaults = {"teacher_source": "private", "arch": TINY, "num_seg": 16, "samples_per_shard": 5}
+    defaults |= {"threads_per_forward": 1, "num_crops": crops}
+    slg_wds.generate(slg_wds.GenerateConfig(data=str(data), save_path=str(target), **{**defaults, **options}))
+    return slg_wds.open_labels(str(target))
+
+
+def join(target, *sets):
+    slg_wds.ensemble(slg_wds.EnsembleConfig(sets=tuple(map(str, sets)), save_path=str(target), processes=1))
+    return slg_wds.open_labels(str(target))
+
+
+@pytest.fixture(scope="module")
+def few(photographs, tmp_path_factory):
+    """Half of the photographs with 20 crops; and the folder of them."""
+    folder = tmp_path_factory.mktemp("few")
+    shutil.copytree(photographs / "train", folder / "data" / "train")
+    for path in sorted((folder / "data" / "train").rglob("*.jpg"))[1::6]:
+        path.unlink()
+    label(folder / "data", folder / "old", 20)
+    return folder
+
+
+def test_extended_and_joined_is_what_one_run_makes(photographs, few, tmp_path):
+    """New images, further crops: boxes, flips, classes and values are those of one run, tails within their coding."""
+    new = label(photographs, tmp_path / "new", 40, extend=str(few / "old"))
+    counts = {record.key: record.num_crops for record in new}
+    assert sorted(set(counts.values())) == [20, 40] and sum(n == 40 for n in counts.values()) == 6
+    both = join(tmp_path / "both", few / "old", tmp_path / "new")
+    whole = label(photographs, tmp_path / "whole", 40)
+    assert both.num_crops == 40 and both.plan == whole.plan
+    for mine, theirs in zip(both, whole, strict=True):
+        for name in ("crops", "flips", "index", "value"):
+            assert np.array_equal(getattr(mine, name), getattr(theirs, name)), name
+        assert len(mine.tail.classes) == len(theirs.tail.classes)
+        assert np.abs(mine.distribution() - theirs.distribution()).max() < 0.05
+
+
+def test_a_set_that_extends_can_be_extended_and_the_three_joined(few, tmp_path):
+    label(few / "data", tmp_path / "second", 30, extend=str(few / "old"))
+    label(few / "data", tmp_path / "third", 45, extend=str(tmp_path / "second"))
+    three = join(tmp_path / "all", tmp_path / "third", few / "old", tmp_path / "second")
+    for mine, theirs in zip(three, label(few / "data", tmp_path / "whole", 45), strict=True):
+        for name in ("crops", "flips", "index", "value"):
+            assert np.array_equal(getattr(mine, name), getattr(theirs, name)), name
+
+
+def test_what_cannot_be_extended(few, tmp_path):
+    with pytest.raises(errors.UsageError, match="has 20 crops"):
+        label(few / "data", tmp_path / "n", 20, extend=str(few / "old"))
+    with pytest.raises(errors.IdentityMismatchError, match="seed: 0 != 1"):
+        label(few / "data", tmp_path / "n", 40, extend=str(few / "old"), seed=1)
+    label(few / "data", tmp_path / "new", 40, extend=str(few / "old"))
+    with pytest.raises(errors.UsageError, match="must be given too"):
+        join(tmp_path / "both", tmp_path / "new")
+
+
+def test_an_image_that_has_changed_is_not_extended(few, tmp_path):
+    shutil.copytree(few / "data", tmp_path / "data")
+    paths = sorted((tmp_path / "data").rglob("*.jpg"))
+    other = next(path for path in paths if path.stat().st_size != paths[0].stat().st_size)
+    from PIL import Image
+
+    with Image.open(other) as image:
+        image.resize((image.width // 2, image.height // 2)).save(paths[0])
+    with pytest.raises(errors.SlgWdsError, match="pixels"):
+        label(tmp_path / "data", tmp_path / "new", 40, extend=str(few / "old"))
+
+
+def test_full_sets_merged_are_the_ensemble_of_one_pass(photographs, tmp_path, capsys):
+    """And --check, which asks the teachers themselves, finds no difference."""
+    options = {"label_type": "full", "values": "float32", "weights": None}
+    label(photographs, tmp_path / "a", 12, **options)
+    label(photographs, tmp_path / "b", 12, **options, temp=1.0, teacher_path=None, arch=OTHER)
+    label(photographs, tmp_path / "one", 12, **options | {"arch": f"{TINY},{OTHER}"})
+    merged = join(tmp_path / "m", tmp_path / "a", tmp_path / "b")
+    for mine, theirs in zip(merged, slg_wds.open_labels(str(tmp_path / "one")), strict=True):
+        assert np.abs(mine.value - theirs.value).max() < 1e-6
+    result = slg_wds.ensemble(
+        slg_wds.EnsembleConfig(
+            sets=(str(tmp_path / "a"), str(tmp_path / "b")),
+            save_path=str(tmp_path / "m"),
+            check_data=str(photographs),
+            arch=f"{TINY},{OTHER}",
+            teacher_source="private",
+            check_crops=64,
+        )
+    )
+    assert result.fidelity.crops == 64 and result.fidelity.kl < 1e-6 and result.fidelity.agreement == 1.0

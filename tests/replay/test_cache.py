@@ -1,0 +1,250 @@
+"""Remote shards through the cache: the same batches, bounded, checked, and healed."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+from replay_sets import Made, make, pack, told
+
+import slg_wds
+from slg_wds.errors import (
+    ChecksumError,
+    ReplayError,
+    StoreError,
+    StoreFullError,
+    UsageError,
+)
+from slg_wds.replay.cache import CacheDirectory
+from slg_wds.store import open_store
+
+
+@pytest.fixture(scope="module")
+def local(photographs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sets")
+    tars = pack(photographs, folder / "tars")
+    return {
+        "embedded": Made(make(photographs, folder / "embedded", embed_images="original"), None),
+        "folder": Made(make(photographs, folder / "folder"), str(photographs)),
+        "tars": Made(make(tars, folder / "tarlabels"), str(tars)),
+    }
+
+
+def upload(folder: str, url: str, options) -> None:
+    """Put every file below a folder."""
+    source, store = open_store(folder), open_store(url, options)
+    for entry in source.list():
+        assert store.create(entry.name, source.read(entry.name))
+
+
+@pytest.fixture
+def remote(local, s3_server, s3_url, tmp_path):
+    """The embedded set on S3: a loader of it, with a cache of its own."""
+    upload(local["embedded"].labels, s3_url, s3_server.options())
+
+    def loader(**options):
+        defaults = {
+            "global_batch_size": 12, "crops_per_image": 2, "threads": 2, "lanes": 3, "prefetch": 1,
+            "cache_dir": str(tmp_path / "cache"), "store_options": s3_server.options(),
+        }  # fmt: skip
+        return slg_wds.SoftLabelLoader(s3_url, **{**defaults, **options})
+
+    loader.url = s3_url
+    return loader
+
+
+@pytest.fixture
+def expected(local):
+    loader = local["embedded"].loader(global_batch_size=12, lanes=3)
+    return [told(loader), told(loader), told(loader)]
+
+
+def cached(tmp_path):
+    return sorted((tmp_path / "cache").glob("slg-*.tar"))
+
+
+def slowly(batches):
+    """What was told of batches, with time for the downloads between them."""
+    seen = []
+    for batch in batches:
+        seen += told([batch])
+        time.sleep(0.15)
+    return seen
+
+
+def no_reads(loader, monkeypatch):
+    """Let no byte of a shard be read from the store any more."""
+
+    def refuse(name, offset, size):
+        raise AssertionError(f"{name} was read from the store")
+
+    monkeypatch.setattr(loader.sets.members[0].store, "read_range", refuse)
+
+
+def test_batches_are_those_of_the_local_set_and_later_ones_come_from_the_cache(
+    remote, expected, tmp_path, monkeypatch
+):
+    loader = remote()
+    assert slowly(loader) == expected[0]
+    assert len(cached(tmp_path)) == 8
+    loader.load_state_dict({**loader.state_dict(), "epoch": 1})
+    assert slowly(loader) == expected[1]
+    no_reads(loader, monkeypatch)
+    assert told(loader) == expected[2]
+
+
+def test_another_process_uses_what_is_there(remote, expected, tmp_path, monkeypatch):
+    slowly(remote())
+    again = remote()
+    before = [path.stat().st_ino for path in cached(tmp_path)]
+    assert slowly(again) == expected[0]
+    assert [path.stat().st_ino for path in cached(tmp_path)] == before
+    no_reads(again, monkeypatch)
+    assert told(again) == expected[1]
+
+
+def test_nothing_is_downloaded_before_the_first_batch(remote, expected, tmp_path):
+    iterator = iter(remote())
+    first = told([next(iterator)])
+    assert first == expected[0][:1]
+    iterator.close()
+    fresh = remote(cache_dir=str(tmp_path / "cache2"))
+    reads = []
+    store = fresh.sets.members[0].store
+    read_range = store.read_range
+    store.read_range = lambda name, offset, size: reads.append(size) or read_range(name, offset, size)
+    iterator = iter(fresh)
+    next(iterator)
+    sizes = [fresh.sets.shard(number).files[0][0] for number in range(8)]
+    samples = sum(size for size in reads if size not in sizes)
+    assert samples < 10 * max(sizes)
+    iterator.close()
+
+
+@pytest.mark.parametrize("spoil", ["byte", "cut", "swap", "gone"])
+def test_an_altered_cache_file_is_fetched_again(remote, expected, tmp_path, spoil):
+    slowly(remote())
+    alter(cached(tmp_path), spoil)
+    assert slowly(remote()) == expected[0]  # found when the process first uses it
+    sound(remote(), tmp_path)
+
+
+@pytest.mark.parametrize("spoil", ["byte", "cut", "gone"])
+def test_a_cache_file_altered_under_way_is_fetched_again(remote, expected, tmp_path, spoil):
+    loader = remote()
+    slowly(loader)
+    alter(cached(tmp_path), spoil)
+    assert slowly(loader) == expected[1]
+    assert slowly(loader) == expected[2]
+    slowly(loader)
+    if spoil == "gone":
+        sound(loader, tmp_path)
+
+
+def alter(paths, spoil):
+    for path in paths[:4]:
+        data = bytearray(path.read_bytes())
+        if spoil == "byte":
+            for at in range(600, len(data), 900):
+                data[at] ^= 255
+        elif spoil == "cut":
+            del data[3000:]
+        if spoil == "gone":
+            path.unlink()
+        elif spoil == "swap":
+            path.write_bytes(paths[7].read_bytes())
+        else:
+            path.write_bytes(data)
+
+
+def sound(loader, tmp_path):
+    store = loader.sets.members[0].store
+    assert len(cached(tmp_path)) == 8
+    for path in cached(tmp_path):
+        assert path.read_bytes() == store.read(path.name.split("-", 2)[2])
+
+
+def test_the_cache_stays_within_its_bytes(remote, expected, tmp_path):
+    largest = max(remote().sets.shard(number).files[0][0] for number in range(8))
+    limit = 5 * largest
+    loader = remote(lanes=1, cache_bytes=limit)
+    seen = []
+    for batch in loader:
+        seen.append(tuple(batch.key))
+        time.sleep(0.15)
+        assert sum(path.stat().st_size for path in (tmp_path / "cache").iterdir()) <= limit
+    assert 3 <= len(cached(tmp_path)) <= 7
+    assert len(seen) == 6
+
+
+def test_a_cache_too_small_is_refused_with_settings_that_fit(remote, tmp_path):
+    largest = max(remote().sets.shard(number).files[0][0] for number in range(8))
+    with pytest.raises(
+        ReplayError, match=r"hold 2 shards of \d+ bytes.*give it \d+ bytes.*lanes=\d+"
+    ) as caught:
+        remote(cache_bytes=2 * largest)
+    needed = int(caught.value.hint.split()[2])
+    remote(cache_bytes=needed)
+
+
+def test_a_remote_shard_that_is_damaged_is_named(local, s3_server, s3_url, tmp_path):
+    labels = slg_wds.open_labels(local["embedded"].labels)
+    options = s3_server.options()
+    source, store = open_store(local["embedded"].labels), open_store(s3_url, options)
+    for entry in source.list():
+        data = bytearray(source.read(entry.name))
+        if entry.name == "train-000004.tar":
+            place = labels.index(4).records[2]
+            data[place[0] + 100] ^= 1
+        store.create(entry.name, bytes(data))
+    loader = slg_wds.SoftLabelLoader(
+        s3_url, global_batch_size=12, crops_per_image=2, threads=2, cache_dir=str(tmp_path / "c"),
+        store_options=options, lanes=3,
+    )  # fmt: skip
+    with pytest.raises(ChecksumError) as caught:
+        slowly(loader)
+    assert caught.value.shard == "train-000004.tar" and caught.value.url == s3_url
+
+
+def test_remote_images_in_a_folder_and_in_tars(local, s3_server, s3_url, tmp_path):
+    options = s3_server.options()
+    upload(local["folder"].images + "/train", f"{s3_url}/pictures/train", options)
+    upload(local["tars"].images, f"{s3_url}/tars", options)
+    for kind, place in (("folder", "pictures"), ("tars", "tars")):
+        made = local[kind]
+        loader = made.loader(images=f"{s3_url}/{place}", store_options=options)
+        assert told(loader) == told(made.loader())
+
+
+def test_old_temporaries_go_and_other_files_stay(tmp_path):
+    old, new, other = (tmp_path / name for name in (".slg-tmp-1-a", ".slg-tmp-2-b", "mine.tar"))
+    for path in (old, new, other):
+        path.write_bytes(b"x" * 100)
+    os.utime(old, (time.time() - 7200,) * 2)
+    os.utime(other, (1, 1))
+    cache = CacheDirectory(str(tmp_path), 1000)
+    assert not old.exists() and new.exists()
+    for number in range(9):
+        path = tmp_path / f"slg-0123456789abcdef-train-{number:06d}.tar"
+        path.write_bytes(b"x" * 100)
+        os.utime(path, (1000 + number,) * 2)
+    needed = str(tmp_path / "slg-0123456789abcdef-train-000000.tar")
+    cache.make_room(300, {needed})
+    left = sorted(int(path.stem[-6:]) for path in tmp_path.glob("slg-*"))
+    assert left == [0, 4, 5, 6, 7, 8] and other.exists()
+
+
+def test_a_cache_that_cannot_be_written_is_refused(remote, tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises((UsageError, StoreError), match="cache"):
+        remote(cache_dir=str(tmp_path / "file" / "below"))
+
+    def full(self, needed, size):
+        raise OSError(28, "No space left on device")
+
+    loader = remote()
+    monkeypatch.setattr("pathlib.Path.replace", lambda *_: full(None, None, None))
+    with pytest.raises(StoreFullError, match="disk is full"):
+        slowly(loader)
+    assert [path for path in (tmp_path / "cache").iterdir() if path.name.startswith(".slg-tmp")] == []

@@ -1,0 +1,429 @@
+"""The loader: exactly the teacher's crops, every image once, the same whatever the ranks and threads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+import torch
+from replay_sets import NUM_CROPS, Made, make, pack, told, truth
+
+import slg_wds
+from slg_wds.errors import (
+    ChecksumError,
+    FormatError,
+    ImageError,
+    IncompleteSetError,
+    NoImagesError,
+    NotFoundError,
+    ReplayError,
+    RuleError,
+    SlgWdsError,
+    UsageError,
+)
+
+
+@pytest.fixture(scope="module")
+def kinds(photographs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sets")
+    tars = pack(photographs, folder / "tars")
+    return {
+        "embedded": Made(make(photographs, folder / "embedded", embed_images="original"), None),
+        "folder": Made(make(photographs, folder / "folder"), str(photographs)),
+        "tars": Made(make(tars, folder / "tarlabels"), str(tars)),
+        "tail": Made(
+            make(photographs, folder / "tail", label_type="shared_tail_k3", tail_classes=6), str(photographs)
+        ),
+        "full": Made(
+            make(photographs, folder / "full", label_type="full", values="float32"), str(photographs)
+        ),
+        "hard": Made(make(photographs, folder / "hard", label_type="hard"), str(photographs)),
+    }
+
+
+@pytest.fixture(scope="module")
+def embedded(kinds):
+    return kinds["embedded"]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    before = set(threading.enumerate())
+    yield
+    assert [thread for thread in threading.enumerate() if thread not in before and "slg" in thread.name] == []
+
+
+@pytest.mark.parametrize("kind", ["embedded", "folder", "tars", "tail", "full", "hard"])
+def test_pixels_and_labels_are_the_teachers(kinds, kind):
+    made = kinds[kind]
+    expected = truth(made.labels, made.images)
+    loader = made.loader(global_batch_size=16, crops_per_image=4, last="pad")
+    seen = Counter()
+    for _ in range(3):  # three epochs of 4 crops are all 12
+        for batch in loader:
+            dense = batch.labels.dense()
+            assert batch.images.is_contiguous(memory_format=torch.channels_last)
+            for i in torch.nonzero(batch.mask)[:, 0].tolist():
+                pixels, label = expected[batch.key[i], int(batch.crop[i])]
+                assert torch.equal(batch.images[i], pixels)
+                torch.testing.assert_close(dense[i], label, atol=2e-6, rtol=0)
+                seen[batch.key[i], int(batch.crop[i])] += 1
+    assert seen == dict.fromkeys(expected, 1)
+
+
+def test_targets_values_and_indices_are_the_records(kinds):
+    made = kinds["folder"]
+    records = {record.key: record for record in slg_wds.open_labels(made.labels)}
+    for batch in made.loader():
+        for i, key in enumerate(batch.key):
+            record, crop = records[key], int(batch.crop[i])
+            assert batch.target[i] == record.target
+            assert batch.index[i].tolist() == record.index[crop].tolist()
+            assert batch.value[i].tolist() == record.value[crop].tolist()
+
+
+def test_every_image_once_an_epoch_and_crops_without_replacement(embedded):
+    loader = embedded.loader(crops_per_image=5, global_batch_size=20)  # 4 images: 36 in 9 batches
+    assert len(loader) == 9
+    drawn = defaultdict(list)
+    orders = []
+    for epoch in range(12):  # 5 rounds of 12 crops
+        keys = []
+        assert loader.epoch == epoch
+        for batch in loader:
+            keys += batch.key[::5]
+            for key, crop in zip(batch.key, batch.crop.tolist(), strict=True):
+                drawn[key].append(crop)
+        assert len(keys) == 36 == len(set(keys))
+        orders.append(tuple(keys))
+    assert len(set(orders)) == 12
+    assert all(Counter(crops) == dict.fromkeys(range(NUM_CROPS), 5) for crops in drawn.values())
+
+
+@pytest.mark.parametrize(("lanes", "window"), [(None, 1), (3, 1), (2, 2)])
+@pytest.mark.parametrize(("last", "batch"), [("drop", 6), ("pad", 24)])
+def test_batches_do_not_depend_on_ranks_threads_or_resume(embedded, lanes, window, last, batch):
+    common = {
+        "lanes": lanes,
+        "window": window,
+        "last": last,
+        "global_batch_size": batch,
+        "crops_per_image": 1,
+    }
+    whole = told(embedded.loader(threads=1, **common))
+    assert told(embedded.loader(threads=4, prefetch=7, **common)) == whole
+    for ranks in (2, 3):
+        parts = [told(embedded.loader(rank=r, world_size=ranks, **common)) for r in range(ranks)]
+        for t, batch in enumerate(whole):
+            for field in range(4):
+                assert sum((part[t][field] for part in parts), ()) == batch[field]
+            assert b"".join(part[t][4] for part in parts) == batch[4]
+    state = None
+    for resume in (0, 1, len(whole)):
+        loader = embedded.loader(**common)
+        iterator = iter(loader)
+        head = told([next(iterator) for _ in range(resume)])
+        state = json.loads(json.dumps(loader.state_dict()))
+        iterator.close()
+        again = embedded.loader(**common)
+        again.load_state_dict(state)
+        assert again.state_dict() == state
+        again.set_epoch(0)
+        assert head + told(again) == whole
+        assert again.epoch == 1
+
+
+def test_a_state_moves_between_numbers_of_ranks(embedded):
+    common = {"global_batch_size": 6, "crops_per_image": 1, "lanes": 4}
+    whole = told(embedded.loader(**common))
+    state, seen = None, []
+    for ranks, batches in ((2, 2), (6, 1), (3, 3)):
+        loaders = [embedded.loader(rank=r, world_size=ranks, threads=1, **common) for r in range(ranks)]
+        for loader in loaders:
+            if state is not None:
+                loader.load_state_dict(state)
+        iterators = [iter(loader) for loader in loaders]
+        for _ in range(batches):
+            parts = told(next(iterator) for iterator in iterators)
+            seen.append(sum((part[0] for part in parts), ()))
+        states = [loader.state_dict() for loader in loaders]
+        assert all(one == states[0] for one in states)
+        state = states[0]
+        for iterator in iterators:
+            iterator.close()
+    assert seen == [batch[0] for batch in whole]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seed": 1},
+        {"global_batch_size": 12},
+        {"lanes": 2},
+        {"window": 2},
+        {"crops_per_image": 4},
+        {"shuffle": False},
+    ],
+)
+def test_a_state_of_another_order_is_refused(embedded, kinds, other):
+    state = embedded.loader(**other).state_dict()
+    with pytest.raises(ReplayError, match=r"another order: .+ there and .+ here"):
+        embedded.loader().load_state_dict(state)
+    with pytest.raises(ReplayError, match="digest is"):
+        embedded.loader().load_state_dict(kinds["folder"].loader().state_dict())
+
+
+def test_after_an_epoch_comes_the_next_and_set_epoch_goes_anywhere(embedded):
+    loader = embedded.loader()
+    first, second = told(loader), told(loader)
+    assert first != second
+    loader.set_epoch(0)
+    assert told(loader) == first
+    loader.set_epoch(1)
+    assert told(loader) == second
+    iterator = iter(loader)
+    next(iterator)
+    iterator.close()
+    assert loader.state_dict()["batches"] == 1 and len(told(loader)) == len(loader)  # a new walk of epoch 2
+
+
+def test_evaluation_walks_the_plan_with_first_crops(embedded):
+    keys = list(slg_wds.open_labels(embedded.labels).plan.keys)
+    for ranks in (1, 2):
+        walked, masks = [[] for _ in range(9)], []
+        for rank in range(ranks):
+            loader = embedded.loader(evaluation=True, global_batch_size=10, rank=rank, world_size=ranks)
+            assert len(loader) == 4
+            for t, batch in enumerate(loader):
+                walked[t] += [key for key, there in zip(batch.key, batch.mask.tolist(), strict=True) if there]
+                masks += batch.mask.tolist()
+                assert set(batch.crop[batch.mask].tolist()) <= {0}
+                padding = ~batch.mask
+                assert not batch.images[padding].any() and (batch.target[padding] == -1).all()
+                torch.testing.assert_close(batch.labels.dense().sum(1), torch.ones(len(batch)))
+        assert [key for part in walked for key in part] == keys and masks.count(False) == 4
+
+
+def test_without_shuffling_the_plan_is_walked(embedded):
+    keys = list(slg_wds.open_labels(embedded.labels).plan.keys)
+    loader = embedded.loader(shuffle=False, global_batch_size=20, crops_per_image=2)
+    assert [key for batch in loader for key in batch.key[::2]] == keys[:30]
+
+
+def test_two_sets_are_averaged_with_weights(kinds, photographs, tmp_path):
+    first = kinds["folder"]
+    second = make(photographs, tmp_path / "hot", temp=3.0, label_type="marginal_smoothing_k3")
+    a, b = truth(first.labels, first.images), truth(second, first.images)
+    loader = slg_wds.SoftLabelLoader(
+        [first.labels, second], first.images, global_batch_size=24, weights=[3, 1], threads=2
+    )
+    for batch in loader:
+        assert batch.index.shape[1] == 8 == batch.value.shape[1]
+        dense = batch.labels.dense()
+        for i, place in enumerate(zip(batch.key, batch.crop.tolist(), strict=True)):
+            torch.testing.assert_close(dense[i], 0.75 * a[place][1] + 0.25 * b[place][1], atol=2e-6, rtol=0)
+
+
+def test_a_crop_filter_leaves_out_and_repeats(kinds):
+    made = kinds["folder"]
+    records = {record.key: record for record in slg_wds.open_labels(made.labels)}
+    low, high = 0.25, 0.5
+    kept = {k: np.flatnonzero((r.value[:, 0] >= low) & (r.value[:, 0] <= high)) for k, r in records.items()}
+    kept = {key: set(crops.tolist()) for key, crops in kept.items() if len(crops)}
+    assert 0 < len(kept) < len(records) and any(len(crops) < 4 for crops in kept.values())
+    loader = made.loader(crop_filter=("confidence", low, high), global_batch_size=4, crops_per_image=4)
+    assert len(loader) == len(kept)
+    assert loader.selection.left_out == len(records) - len(kept)
+    assert loader.selection.repeating == sum(len(crops) < 4 for crops in kept.values())
+    for batch in loader:
+        crops = batch.crop.tolist()
+        assert set(crops) <= kept[batch.key[0]]
+        assert len(set(crops)) == min(4, len(kept[batch.key[0]]))
+    ranks = [told(made.loader(crop_filter=("tail", 0.0, 0.4), rank=r, world_size=2)) for r in range(2)]
+    whole = told(made.loader(crop_filter=("tail", 0.0, 0.4)))
+    assert [a[0] + b[0] for a, b in zip(*ranks, strict=True)] == [batch[0] for batch in whole]
+    with pytest.raises(ReplayError, match="no crop of any image"):
+        made.loader(crop_filter=("confidence", 1.5, 2.0))
+    with pytest.raises(UsageError, match="confidence or tail"):
+        made.loader(crop_filter=("entropy", 0, 1))
+
+
+def test_break_and_exceptions_end_the_threads(embedded):
+    for batch in embedded.loader(prefetch=5):  # noqa: B007
+        break
+    iterator = iter(embedded.loader(prefetch=5))
+    next(iterator)
+    iterator.close()
+    with pytest.raises(KeyboardInterrupt):
+        for batch in embedded.loader():  # noqa: B007
+            raise KeyboardInterrupt
+
+
+def test_the_trainers_number_of_torch_threads_is_left_alone(embedded):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for _ in embedded.loader():
+            assert torch.get_num_threads() == 2
+            seen = []
+            thread = threading.Thread(target=lambda seen=seen: seen.append(torch.get_num_threads()))
+            thread.start()
+            thread.join()
+            assert seen == [2]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_batches_that_are_kept_are_not_written_over(embedded):
+    loader = embedded.loader()
+    batches = [batch for _ in range(3) for batch in loader]
+    loader.set_epoch(0)
+    assert told(batches) == told(batch for _ in range(3) for batch in loader)
+
+
+def test_to_a_device_normalises_and_counts_what_was_handed_over(embedded):
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+    plain = list(embedded.loader())
+    moved = embedded.loader().to("cpu", mean, std, torch.float32)
+    assert len(moved) == len(plain)
+    for number, (batch, other) in enumerate(zip(moved, plain, strict=True), 1):
+        assert moved.state_dict()["batches"] == number
+        shaped = [torch.tensor(v).view(1, 3, 1, 1) for v in (mean, std)]
+        assert torch.equal(batch.images, (other.images.float() / 255 - shaped[0]) / shaped[1])
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+        assert batch.key == other.key and torch.equal(batch.labels.dense(), other.labels.dense())
+    assert next(iter(embedded.loader().to("cpu", dtype=torch.bfloat16))).images.dtype == torch.bfloat16
+
+
+def damaged(made: Made, folder, member: str):
+    """A copy of a label set with one bit of one member flipped: (where, shard, key)."""
+    shutil.copytree(made.labels, folder)
+    labels = slg_wds.open_labels(str(folder))
+    index = labels.index(2)
+    place = (index.images if member == "image" else index.records)[3]
+    path = folder / labels.shard_name(2)
+    path.chmod(0o644)
+    data = bytearray(path.read_bytes())
+    data[place[0] + place[1] // 2] ^= 1
+    path.write_bytes(data)
+    return labels.shard_name(2), labels.plan.shard(2).keys[3]
+
+
+@pytest.mark.parametrize("member", ["image", "record"])
+def test_a_damaged_shard_is_named(embedded, tmp_path, member):
+    shard, key = damaged(embedded, tmp_path / "set", member)
+    with pytest.raises(ChecksumError) as caught:
+        list(Made(str(tmp_path / "set"), None).loader())
+    assert (caught.value.shard, caught.value.key) == (shard, key)
+    assert caught.value.url == str(tmp_path / "set")
+
+
+def test_truncated_missing_and_swapped_shards_are_errors(embedded, tmp_path):
+    for number, spoil in enumerate((truncate, remove, swap, swap_indexes)):
+        folder = tmp_path / str(number)
+        shutil.copytree(embedded.labels, folder)
+        spoil(folder)
+        with pytest.raises(SlgWdsError) as caught:
+            list(Made(str(folder), None).loader(last="pad"))
+        assert isinstance(caught.value, (FormatError, NotFoundError)) and caught.value.shard, spoil
+        assert caught.value.shard.startswith(("train-000001", "train-000002"))
+
+
+def truncate(folder):
+    path = folder / "train-000001.tar"
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def remove(folder):
+    (folder / "train-000001.tar").unlink()
+
+
+def swap(folder, where="", ending=".tar"):
+    one, two = (folder / where / f"train-00000{n}{ending}" for n in (1, 2))
+    one.rename(folder / "x")
+    two.rename(one)
+    (folder / "x").rename(two)
+
+
+def swap_indexes(folder):
+    swap(folder, "index", "")
+
+
+def test_bad_settings_are_refused_by_name(kinds, photographs, tmp_path, monkeypatch):
+    made, embedded = kinds["folder"], kinds["embedded"]
+    with pytest.raises(UsageError, match=r"no images in it.*pass images="):
+        made.loader(images=None)
+    with pytest.raises(NoImagesError, match="folder that the labels were made from"):
+        made.loader(images=str(tmp_path))
+    with pytest.raises(ReplayError, match="global batch of 25 crops does not divide by 2 ranks x 4"):
+        embedded.loader(global_batch_size=25, crops_per_image=4, rank=0, world_size=2)
+    with pytest.raises(ReplayError, match="36 images make no batch of 50"):
+        embedded.loader(global_batch_size=100)
+    with pytest.raises(RuleError, match="needs the shared tail"):
+        kinds["tail"].loader(rule="shared_tail_k2")
+    with pytest.raises(RuleError, match="only the top class"):
+        kinds["hard"].loader(rule="smoothing")
+    with pytest.raises(UsageError, match="weights"):
+        slg_wds.SoftLabelLoader([made.labels], made.images, global_batch_size=4, weights=[1, 2])
+    other = make(photographs, tmp_path / "other", seed=3)
+    with pytest.raises(ReplayError, match="its plan is not that of"):
+        slg_wds.SoftLabelLoader([made.labels, other], made.images, global_batch_size=4)
+    with pytest.raises(UsageError, match="give both or neither"):
+        embedded.loader(rank=0)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert (embedded.loader().rank, embedded.loader().world_size) == (1, 2)
+
+
+def test_images_of_another_size_or_gone_are_named(kinds, photographs, tmp_path):
+    made = kinds["folder"]
+    images = tmp_path / "images"
+    shutil.copytree(photographs / "train", images)
+    path = sorted(images.rglob("*.jpg"))[7]
+    content = path.read_bytes()
+    path.unlink()
+    with pytest.raises(NotFoundError, match="not there") as caught:
+        list(made.loader(images=str(images), last="pad"))
+    assert caught.value.key and caught.value.key.endswith(path.stem)
+    from slg_wds.images import reencode
+
+    path.write_bytes(reencode(content, 100))
+    with pytest.raises(ImageError, match="the labels were made of") as caught:
+        list(made.loader(images=str(images), last="pad"))
+    assert caught.value.key.endswith(path.stem) and caught.value.url == made.labels
+
+
+def test_an_unfinished_set_is_refused_or_taken_as_it_is(embedded, tmp_path):
+    folder = tmp_path / "set"
+    shutil.copytree(embedded.labels, folder)
+    (folder / "_info.json").unlink()
+    (folder / "train-000003.tar").unlink()
+    (folder / "index" / "train-000003").unlink()
+    unfinished = Made(str(folder), None)
+    with pytest.raises(IncompleteSetError, match="1 of 8 shards are missing"):
+        unfinished.loader()
+    loader = unfinished.loader(allow_incomplete=True, last="pad")
+    assert loader.num_samples == 31
+    keys = [key for batch in loader for key, there in zip(batch.key, batch.mask, strict=True) if there]
+    assert len(set(keys)) == 31
+    assert loader.fingerprint["digest"] != embedded.loader().fingerprint["digest"]
+
+
+def test_left_out_images_are_left_out(photographs, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(photographs / "train", images)
+    broken = sorted(images.rglob("*.jpg"))[4]
+    broken.write_bytes(broken.read_bytes()[:5000])
+    labels = make(images, tmp_path / "set", on_error="skip", embed_images="original")
+    made = Made(labels, None)
+    expected = truth(labels, None)
+    loader = made.loader(last="pad")
+    assert loader.num_samples == 35
+    for batch in loader:
+        for i in torch.nonzero(batch.mask)[:, 0].tolist():
+            assert torch.equal(batch.images[i], expected[batch.key[i], int(batch.crop[i])][0])

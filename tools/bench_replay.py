@@ -1,0 +1,387 @@
+"""How close replay comes to bare decoding and resizing, and how far past other loaders.
+
+usage: bench_replay.py [--images N] [--threads T] [--crops 1 4 8] [--rounds R] [--reference FKD_CHECKOUT] [--s3] ...
+
+In one run, on the same photographs and with as many workers as threads, crops/s of
+
+  floor        a thread pool that only decodes and resizes, with our kernels, bytes and boxes in memory before
+  ours         SoftLabelLoader from local shards with embedded images
+  ours, s3     the same from a SeaweedFS server on loopback: the first, cold epoch, and a later one (--s3)
+  webdataset   stock WebDataset + DataLoader with random crops and no labels: Pillow, and torchvision v2 on tensors
+  FKD          the original's ImageFolder_FKD + DataLoader on label files written here (--reference DIR)
+
+Rounds of all alternate, so that a drift of the machine's speed moves all alike. The floor's and our rates are over
+whole epochs; those of loaders with processes are from the first batch to the last, so that starting these is not
+counted (what they make while the first is waited for is a gift to them). Beside the rates, since other work on the
+machine moves them: the CPU time that a crop costs us and the floor. Labels are made up (500 crops, k=5, float16).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import itertools
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import demo_photographs
+
+from slg_wds import SoftLabelLoader, open_labels
+from slg_wds.crops import CropRule, cut, sample_crops
+from slg_wds.format.record import Record
+from slg_wds.format.shard import Sample, ShardHeader, encode_shard
+from slg_wds.images import decode, image_size, open_source
+from slg_wds.labelset import create_labels
+
+SIZE, CLASSES, K, SEED = 224, 1000, 5, 0
+TRAIN_IMAGES = 32  # images of a batch
+
+
+def main() -> None:
+    options = parse()
+    warnings.filterwarnings("ignore")
+    with tempfile.TemporaryDirectory(dir=options.scratch) as name:
+        folder = Path(name)
+        paths = lay_out(folder / "images", options.images)
+        make_set(folder / "images", str(folder / "labels"), options)
+        contenders = contestants(folder, paths, options)
+        with contextlib.ExitStack() as stack:
+            if options.s3:
+                contenders |= remote(stack, folder, options)
+            rates = measured(contenders, options)
+    report(rates, options)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--crops", type=int, nargs="+", default=[1, 4, 8])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--num-crops", type=int, default=500)
+    parser.add_argument("--samples-per-shard", type=int, default=64)
+    parser.add_argument("--reference", type=Path)
+    parser.add_argument("--s3", action="store_true")
+    parser.add_argument("--only", nargs="+", help="names of contenders")
+    parser.add_argument("--scratch", help="folder for temporary files")
+    parser.add_argument("--plot", default="bench_replay.png")
+    parser.add_argument("--json", help="file for all rates")
+    return parser.parse_args()
+
+
+def lay_out(folder: Path, count: int) -> list[Path]:
+    """`count` photographs in class folders, copies of the demo's under names of their own."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        demo_photographs.main(folder)
+    first = sorted((folder / "train").rglob("*.jpg"))
+    for number in range(count - len(first)):
+        source = first[number % len(first)]
+        shutil.copy(source, source.with_name(f"{source.stem}_copy{number}.jpg"))
+    paths = sorted((folder / "train").rglob("*.jpg"))
+    for path in paths[count:]:
+        path.unlink()
+    return paths[:count]
+
+
+def made_up(key: str, path: str, target: int, size: tuple[int, int], num_crops: int) -> Record:
+    boxes, flips = sample_crops(SEED, key, size, num_crops, CropRule())
+    rng = np.random.default_rng(len(key))
+    index = np.argsort(rng.random((num_crops, 64)), axis=1)[:, :K]
+    value = -np.sort(-rng.dirichlet(np.full(K + 1, 0.3), num_crops)[:, :K], axis=1)
+    return Record(
+        key,
+        path,
+        target,
+        size,
+        boxes,
+        flips,
+        index,
+        value.astype(np.float32),
+        None,
+        "float16",
+        False,
+        CLASSES,
+    )
+
+
+def make_set(images: Path, url: str, options: argparse.Namespace, store_options=None) -> None:
+    source = open_source(str(images))
+    plan = source.plan(SEED, options.samples_per_shard)
+    teacher = {"arch": "none", "input_size": SIZE, "interpolation": "bicubic", "weight": 1.0}
+    identity = {
+        "teachers": [teacher], "label_type": f"marginal_smoothing_k{K}", "k": K, "values": "float16",
+        "tail_classes": 0, "num_classes": CLASSES, "num_crops": options.num_crops, "seed": SEED,
+        "embed_images": {"max_side": None, "quality": 90},
+    }  # fmt: skip
+    labels = create_labels(url, plan, identity, {}, None, store_options or {})
+    for number in range(plan.num_shards):
+        part, samples = plan.shard(number), []
+        read = source.reader(plan, number)
+        for at, (key, path, target) in enumerate(zip(part.keys, part.paths, part.targets, strict=True)):
+            data = read(part.start + at)
+            record = made_up(key, path, int(target), image_size(data, path), options.num_crops)
+            samples.append(Sample(record, data, "jpg"))
+        labels.commit(number, encode_shard(samples, ShardHeader(labels.digest, number, part.name, [], {})))
+    labels.finish()
+
+
+def contestants(folder: Path, paths: list[Path], options: argparse.Namespace):
+    """Each contender: crops per image -> crops/s."""
+    labels = str(folder / "labels")
+    threads = options.threads
+    found = {
+        "floor": Floor(labels, threads),
+        "ours": Ours(labels, threads),
+        "webdataset, torchvision v2": lambda c: stock(labels, threads, c, tensor_crops),
+        "webdataset, Pillow": lambda c: stock(labels, threads, c, pillow_crops),
+    }
+    if options.reference:
+        write_original(folder, paths, options)
+        found["FKD"] = lambda c: original(folder, options, c)
+    return found
+
+
+class Floor:
+    """Only decode and resize, in threads, each into memory of its own."""
+
+    def __init__(self, labels: str, threads: int) -> None:
+        self.threads = threads
+        opened = open_labels(labels)
+        self.samples = []
+        for number in range(opened.num_shards):
+            for sample in opened.shard(number):
+                self.samples.append((sample.image, sample.record.crops[:8], sample.record.flips[:8]))
+        self.pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+        self(1)  # the first calls of torch's operators take seconds
+        CPU.clear()
+
+    def __call__(self, c: int) -> float:
+        before = torch.get_num_threads()
+        start, used = time.perf_counter(), time.process_time()
+        list(self.pool.map(self.part, range(self.threads), itertools.repeat(c)))
+        torch.set_num_threads(before)
+        crops = len(self.samples) * c
+        CPU["floor", c].append((time.process_time() - used) / crops)
+        return crops / (time.perf_counter() - start)
+
+    def part(self, worker: int, c: int) -> None:
+        out = torch.empty((c, SIZE, SIZE, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+        for image, boxes, flips in self.samples[worker :: self.threads]:
+            cut(decode(image), boxes[:c], flips[:c], out, "bicubic")
+
+
+class Ours:
+    """A loader of its own for each number of crops, kept over rounds as over epochs."""
+
+    def __init__(self, labels: str, threads: int, **more) -> None:
+        self.labels, self.threads, self.more = labels, threads, more
+        self.loaders = {}
+
+    def __call__(self, c: int) -> float:
+        if c not in self.loaders:
+            self.loaders[c] = SoftLabelLoader(
+                self.labels,
+                global_batch_size=TRAIN_IMAGES * c,
+                crops_per_image=c,
+                threads=self.threads,
+                **self.more,
+            )
+        start, used = time.perf_counter(), time.process_time()
+        crops = sum(len(batch) for batch in self.loaders[c])
+        if not self.more:
+            CPU["ours", c].append((time.process_time() - used) / crops)
+        return crops / (time.perf_counter() - start)
+
+
+CPU = defaultdict(list)  # (contender, crops per image) -> CPU seconds a crop
+
+
+def rate(batches, crops: int) -> float:
+    """Crops a second from the first batch to the last."""
+    iterator = iter(batches)
+    next(iterator)
+    start = time.perf_counter()
+    count = sum(1 for _ in iterator)
+    return crops * count / (time.perf_counter() - start)
+
+
+def tensor_crops(c: int, data: bytes) -> torch.Tensor:
+    from torchvision.transforms import v2
+
+    image = torch.ops.image.decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), 3)
+    transform = v2.Compose(
+        [v2.RandomResizedCrop(SIZE, interpolation=3, antialias=True), v2.RandomHorizontalFlip()]
+    )
+    return torch.stack([transform(image) for _ in range(c)])
+
+
+def pillow_crops(c: int, data: bytes) -> torch.Tensor:
+    from PIL import Image
+    from torchvision.transforms import v2
+
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    transform = v2.Compose(
+        [v2.RandomResizedCrop(SIZE, interpolation=3), v2.RandomHorizontalFlip(), v2.PILToTensor()]
+    )
+    return torch.stack([transform(image) for _ in range(c)])
+
+
+class Crops:
+    def __init__(self, make, c: int) -> None:
+        self.make, self.c = make, c
+
+    def __call__(self, data: bytes) -> torch.Tensor:
+        return self.make(self.c, data)
+
+
+def stock(labels: str, workers: int, c: int, make) -> float:
+    import torchvision.io  # noqa: F401  # the decoder's operators
+    import webdataset
+
+    opened = open_labels(labels)
+    tars = [str(Path(labels) / opened.shard_name(number)) for number in range(opened.num_shards)]
+    data = (
+        webdataset.WebDataset(tars, shardshuffle=len(tars), empty_check=False)
+        .to_tuple("jpg", "cls")
+        .map_tuple(Crops(make, c), int)
+    )
+    loader = torch.utils.data.DataLoader(
+        data, TRAIN_IMAGES, num_workers=workers, drop_last=True, prefetch_factor=2
+    )
+    return rate(loader, TRAIN_IMAGES * c)
+
+
+def write_original(folder: Path, paths: list[Path], options: argparse.Namespace) -> None:
+    """Label files in the original's structure: boxes in fractions, flips, and per crop indices and values."""
+    for path in paths:
+        record = made_up(path.stem, path.name, 0, image_size(path.read_bytes()), options.num_crops)
+        height, width = record.size
+        boxes = torch.from_numpy(record.crops / np.array([height, width, height, width])).float()
+        output = torch.stack([torch.from_numpy(record.index).float(), torch.from_numpy(record.value)], dim=1)
+        target = (folder / "fkd" / "/".join(path.parts[-3:])).with_suffix(".tar")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        torch.save([boxes, torch.from_numpy(record.flips), output], target)
+
+
+def original(folder: Path, options: argparse.Namespace, c: int) -> float:
+    sys.path.insert(0, str(options.reference / "FKD"))
+    import utils_FKD
+    from torchvision import transforms
+
+    transform = utils_FKD.Compose_FKD(
+        transforms=[
+            utils_FKD.RandomResizedCrop_FKD(size=SIZE, interpolation="bilinear"),
+            utils_FKD.RandomHorizontalFlip_FKD(),
+            transforms.ToTensor(),
+            transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )
+    data = utils_FKD.ImageFolder_FKD(
+        root=str(folder / "images" / "train"),
+        transform=transform,
+        num_crops=c,
+        softlabel_path=str(folder / "fkd"),
+    )
+    loader = torch.utils.data.DataLoader(
+        data, TRAIN_IMAGES, shuffle=True, num_workers=options.threads, drop_last=True
+    )
+    return rate(loader, TRAIN_IMAGES * c)
+
+
+def remote(stack: contextlib.ExitStack, folder: Path, options: argparse.Namespace):
+    from s3 import running_s3
+
+    os.environ["NO_PROXY"] = "127.0.0.1"
+    server = stack.enter_context(running_s3())
+    url, keys = f"{server.url}/bench", server.options()
+    make_set(folder / "images", url, options, keys)
+    more = {"store_options": keys, "cache_bytes": 8 << 30}
+    runs = itertools.count()
+
+    def cold(c: int) -> float:
+        cache = folder / f"cold{next(runs)}"
+        value = Ours(url, options.threads, cache_dir=str(cache), **more)(c)
+        shutil.rmtree(cache)
+        return value
+
+    warm = Ours(url, options.threads, cache_dir=str(folder / "warm"), **more)
+    for c in options.crops:
+        warm(c)
+    return {"ours, s3, cold": cold, "ours, s3, cached": warm}
+
+
+def measured(contenders, options: argparse.Namespace) -> dict[str, dict[int, list[float]]]:
+    chosen = {name: run for name, run in contenders.items() if not options.only or name in options.only}
+    rates = {name: {c: [] for c in options.crops} for name in chosen}
+    for _ in range(options.rounds):
+        for c in options.crops:
+            for name, run in chosen.items():
+                rates[name][c].append(run(c))
+    return rates
+
+
+def report(rates: dict[str, dict[int, list[float]]], options: argparse.Namespace) -> None:
+    print(
+        f"{options.images} photographs at {SIZE}, {options.threads} threads or workers, {options.rounds} rounds"
+    )
+    print(f"{'crops/s (of ours)':30}" + "".join(f"{f'{c} crops/image':>22}" for c in options.crops))
+    for name, by_crops in rates.items():
+        cells = []
+        for c in options.crops:
+            ratio = statistics.median(a / b for a, b in zip(rates["ours"][c], by_crops[c], strict=True))
+            cells.append(f"{statistics.median(by_crops[c]):12,.0f} (x{ratio:6.3f})")
+        print(f"{name:30}" + "".join(f"{cell:>22}" for cell in cells))
+    print("in brackets: ours / this, the median of the rounds' ratios")
+    for c in options.crops:
+        if CPU["floor", c] and CPU["ours", c]:
+            floor, ours = (statistics.median(CPU[name, c]) * 1e6 for name in ("floor", "ours"))
+            extra = (ours - floor) * c
+            print(
+                f"{c} crops/image: {ours:.0f} us of CPU time a crop, the floor {floor:.0f}: "
+                f"{floor / ours:.3f} of ours, {extra:.0f} us more an image"
+            )
+    if options.json:
+        Path(options.json).write_text(json.dumps(rates, indent=1))
+    plot(rates, options)
+
+
+def plot(rates: dict[str, dict[int, list[float]]], options: argparse.Namespace) -> None:
+    try:
+        import matplotlib
+    except ImportError:
+        print("no plot: matplotlib is not installed")
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 4.5))
+    width = 0.8 / len(rates)
+    for number, (name, by_crops) in enumerate(rates.items()):
+        places = [at + number * width for at in range(len(options.crops))]
+        axes.bar(places, [statistics.median(by_crops[c]) for c in options.crops], width, label=name)
+    axes.set_xticks([at + 0.4 - width / 2 for at in range(len(options.crops))])
+    axes.set_xticklabels([f"{c} crops/image" for c in options.crops])
+    axes.set_ylabel(f"crops/s at {SIZE} px, {options.threads} threads")
+    axes.legend(fontsize="small")
+    figure.tight_layout()
+    figure.savefig(options.plot, dpi=150)
+    print(f"plot: {options.plot}")
+
+
+if __name__ == "__main__":
+    main()
