@@ -19,10 +19,9 @@ PACKAGE = Path(slg_wds.__file__).parent
 # Imports point down this list only.
 LAYERS = [
     {"cli", "__main__", "__init__"},
-    {"engines"},
     {"dry_run", "evaluating", "generating", "ensembling"},
     {"labelling", "replay", "interop", "report"},
-    {"claims", "reference"},
+    {"claims", "engines", "extending", "reference"},
     {"labelset", "images", "fkd", "crops", "labels", "targets", "teachers", "progress"},
     {"format", "store", "config", "window", "memory"},
     {"errors"},
