@@ -112,9 +112,13 @@ class GenerateConfig(TeacherConfig):
     reference_path: str | None = None
     """Label set, or folder of FKD's label files, whose boxes and flips are used as they are; one with more crops gives
     its first ones."""
+    extendable: bool = False
+    """Keep in each record the sums that its shared tail is made of (8 KB an image for 1000 classes), so that
+    --extend can make the very tails of one run. Without, a joined set's tails are its parts', averaged."""
     extend: str | None = None
     """Label set of fewer crops: only the crops that it lacks are labelled (all of images that are new), into a set at
-    --save_path that goes with it: `slg-wds ensemble OLD NEW --save-path ALL` makes one of both."""
+    --save_path that goes with it: the loader reads OLD and NEW as one set, `slg-wds ensemble OLD NEW --save-path ALL`
+    makes one of both."""
     min_scale_crops: float = 0.08
     """Least area of a crop, as a part of the image."""
     max_scale_crops: float = 1.0

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from slg_wds.crops import Boxes, CropRule, Flips, sample_crops
-from slg_wds.errors import IdentityMismatchError, ImageError, UsageError
+from slg_wds.errors import IdentityMismatchError, ImageError, ReferenceSetError, UsageError
 from slg_wds.format.manifest import differences
+from slg_wds.format.record import decode_outside
 from slg_wds.labelset import LabelSet
 from slg_wds.reference import Reference, SetReference
 
@@ -80,6 +82,21 @@ class Extension(SetReference):
         if not (np.array_equal(boxes[begun], there) and np.array_equal(flips[begun], there_flips)):
             raise ImageError("its crops in the set to extend are others than those drawn now", key=key)
         return boxes[first:], flips[first:]
+
+    def outside(self, key: str) -> NDArray[np.float64] | None:
+        """What all crops of an image up to here have outside their top-k, summed; None where it is new.
+
+        Raises ReferenceSetError where the set's records do not say.
+        """
+        number = self._find(key)
+        if number is None or not self.holds(key):
+            return None
+        shard = self._shard(number)
+        index, positions = self._index(shard)
+        found = decode_outside(self.labels.record_bytes(shard, positions[key], index))
+        if found is None:
+            raise ReferenceSetError("its record has no sums to extend", url=self.labels.url, key=key)
+        return found
 
     def _stored(self, key: str, size: tuple[int, int]) -> tuple[Boxes, Flips]:
         return super().crops(key, size, self.labels.num_crops)

@@ -12,6 +12,7 @@ from slg_wds.claims import launched_rank
 from slg_wds.config import GenerateConfig, cores
 from slg_wds.crops import CropRule
 from slg_wds.errors import ReferenceSetError, UsageError
+from slg_wds.format.manifest import EXTENDS
 from slg_wds.labels import LabelType, parse_label_type
 from slg_wds.labelset import LabelSet, create_labels, open_labels
 from slg_wds.progress import Progress, duration
@@ -103,7 +104,13 @@ class PreparedRun:
         provenance = run_provenance(config, self.teacher)
         labels = (
             create_labels(
-                config.save_path, plan, identity, provenance, self.targets.class_names, config.store_options
+                config.save_path,
+                plan,
+                identity,
+                provenance,
+                self.targets.class_names,
+                config.store_options,
+                requires=[EXTENDS] if "extends" in identity else [],
             )
             if create
             else LabelSet.unsaved(plan, identity)
@@ -129,7 +136,12 @@ def prepare_run(config: GenerateConfig) -> PreparedRun:
     label = parse_label_type(config.label_type)
     if label.kind == "shared_tail" and config.tail_classes == 0:
         raise UsageError(f"--label_type {label} needs --tail-classes above 0")
-    _recipe(config, label)
+    recipe = _recipe(config, label)
+    if config.extendable and not recipe.writes_tail:
+        raise UsageError(
+            f"--extendable is for shared tails, and {label} labels have none here",
+            hint="leave it out: such sets can always be extended",
+        )
     source = open_source(
         config.data,
         split=config.split,
@@ -207,6 +219,7 @@ def _recipe(config: GenerateConfig, label: LabelType) -> Any:
         embedding=parse_embedding(config.embed_images),
         max_pixels=config.max_pixels,
         on_error=config.on_error,
+        extendable=config.extendable,
     )
 
 
@@ -260,6 +273,8 @@ def identity_of(
         "decode": "RGB, no EXIF rotation",
         "resize": "torchvision v2 uint8 antialias",
     }
+    if config.extendable:
+        identity["extendable"] = True
     if extension:
         extension.check(identity)
         identity["extends"] = extension.described

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -164,11 +164,16 @@ class LabelSet:
 
     def record(self, number: int, position: int, index: ShardIndex | None = None) -> Record:
         """Read one record by a range read: that of `position` in shard `number`'s index."""
+        data = self.record_bytes(number, position, index)
+        return self._with_rule(decode_record(data, url=self.url, shard=self.shard_name(number)))
+
+    def record_bytes(self, number: int, position: int, index: ShardIndex | None = None) -> bytes:
+        """The bytes of `record`, checked against the index."""
         name = self.shard_name(number)
         offset, size, crc32 = (index or self.index(number)).records[position]
         data = self.store.read_range(name, offset, size)
         check_payload(data, size, crc32, url=self.url, shard=name)
-        return self._with_rule(decode_record(data, url=self.url, shard=name))
+        return data
 
     def commit(self, number: int, data: bytes) -> bool:
         """Publish a shard and its index part. False where another worker's was there first; ours is then dropped.
@@ -255,8 +260,11 @@ def create_labels(
     provenance: Mapping[str, Any],
     class_names: list[str] | None,
     options: Mapping[str, str] = _NO_OPTIONS,
+    requires: Sequence[str] = (),
 ) -> LabelSet:
     """Begin a label set, or join the one that is there if its plan and identity are the same.
+
+    requires: the features that its readers must know, of `manifest.FEATURES`.
 
     Raises:
         NotALabelSetError: the place holds something else.
@@ -278,6 +286,7 @@ def create_labels(
         identity=dict(identity),
         provenance=dict(provenance),
         class_names=class_names,
+        requires=list(requires),
     )
     if not store.create(DESCRIPTION, encode_description(description)):
         stored = _located(decode_description, store.read(DESCRIPTION), store.url_of(DESCRIPTION))

@@ -13,6 +13,8 @@ from slg_wds.crops import Boxes, Flips
 from slg_wds.errors import InteropError, NotALabelSetError, NotFoundError, ReferenceSetError
 from slg_wds.fkd import LabelFolder, cut_boxes, open_label_folder, stem_of_key
 from slg_wds.format.manifest import ShardIndex
+from slg_wds.joining import refuse_alone
+from slg_wds.keys import KeyNumbers
 from slg_wds.labelset import LabelSet, open_labels
 
 
@@ -43,7 +45,9 @@ def open_reference(url: str, num_crops: int, options: Mapping[str, str]) -> Refe
     Raises ReferenceSetError where it has fewer, NotALabelSetError where it is neither.
     """
     try:
-        return SetReference(open_labels(url, options=options), num_crops)
+        labels = open_labels(url, options=options)
+        refuse_alone(labels)
+        return SetReference(labels, num_crops)
     except NotALabelSetError as error:
         try:
             return FkdReference(open_label_folder(url, options))
@@ -66,9 +70,7 @@ class SetReference:
                 hint=f"ask --num_crops {labels.num_crops} at most",
             )
         self.labels = labels
-        hashes = np.fromiter((hash(key) for key in labels.plan.keys), np.int64, len(labels.plan.keys))
-        self._order = np.argsort(hashes, kind="stable")
-        self._hashes = hashes[self._order]
+        self._numbers = KeyNumbers(labels.plan.keys)
         self._starts = np.concatenate([[0], np.cumsum(labels.plan.shard_sizes)])
         self._index = lru_cache(maxsize=64)(self._read_index)
 
@@ -107,13 +109,7 @@ class SetReference:
         return record.crops[:num_crops], record.flips[:num_crops]
 
     def _find(self, key: str) -> int | None:
-        at = int(np.searchsorted(self._hashes, hash(key)))
-        while at < len(self._hashes) and self._hashes[at] == hash(key):
-            number = int(self._order[at])
-            if self.labels.plan.keys[number] == key:
-                return number
-            at += 1
-        return None
+        return self._numbers.find(key)
 
     def _read_index(self, shard: int) -> tuple[ShardIndex, dict[str, int]]:
         index = self.labels.index(shard)

@@ -21,9 +21,9 @@ LAYERS = [
     {"cli", "__main__", "__init__"},
     {"dry_run", "evaluating", "generating", "ensembling"},
     {"labelling", "replay", "interop", "report"},
-    {"claims", "engines", "extending", "reference"},
+    {"claims", "engines", "extending", "joining", "reference"},
     {"labelset", "images", "fkd", "crops", "labels", "targets", "teachers", "progress"},
-    {"format", "store", "config", "window", "memory"},
+    {"format", "store", "config", "keys", "window", "memory", "threads"},
     {"errors"},
 ]
 

@@ -1,7 +1,7 @@
 """Label sets -> one label set.
 
 merge.py     pure: the records of one image in several sets -> one record
-convert.py   pure: one record -> the same with fewer classes, another coding, or joined with further crops
+convert.py   pure: one record -> the same with fewer classes or another coding
 parents.py   the sets that are merged: opened, found in by key, read in any order with bounded memory
 checks.py    what must be the same in all of them
 work.py      the worker loop: make the missing shards

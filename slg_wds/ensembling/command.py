@@ -163,6 +163,7 @@ def identity_of(parents: list[Parent], to: Output) -> dict[str, Any]:
     """How the merged labels are made: as the first set's, but for labels, teachers and parents."""
     first = dict(parents[0].identity)
     first.pop("extends", None)
+    first.pop("extendable", None)  # merged records keep no sums
     teachers = [
         {**teacher, "weight": float(teacher.get("weight", 1.0)) * parent.share}
         for parent in parents

@@ -1,15 +1,13 @@
-"""One record -> the same labels with fewer classes or another coding; records of further crops -> one record."""
+"""One record -> the same labels with fewer classes or another coding."""
 
 from __future__ import annotations
-
-import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 
 from slg_wds.ensembling.merge import Floats, Labels, Output, largest
 from slg_wds.errors import UsageError
 from slg_wds.format.record import Record, Tail, build_tail
+from slg_wds.joining import tail_vector
 
 
 def check_conversion(stored_k: int, full: bool, values: str, to: Output) -> None:
@@ -58,43 +56,3 @@ def _full_outside(record: Record, k: int) -> Floats:
     np.put_along_axis(rows, largest(record.value, k)[0], 0.0, axis=1)
     v: Floats = rows.mean(axis=0)
     return v
-
-
-def tail_vector(record: Record) -> Floats:
-    """v as stored, float64 [C]: the mean over crops of the probability outside the top-k; even where none is stored."""
-    C, tail = record.num_classes, record.tail
-    if tail is not None:
-        v = np.full(C, tail.rest, np.float64)
-        v[tail.classes] = tail.probs
-        return v
-    share_M = np.maximum(0.0, 1.0 - record.value.sum(axis=1, dtype=np.float64)) / max(C - record.k, 1)
-    v = np.full(C, share_M.mean())
-    np.subtract.at(v, record.index, np.broadcast_to(share_M[:, None] / len(share_M), record.index.shape))
-    return np.maximum(v, 0.0)
-
-
-def joined(parts: Sequence[Record], tail_classes: int) -> Record:
-    """One record of all the parts' crops, in their order.
-
-    Boxes, flips, classes and values are the parts' own. The tail is the mean of theirs by crops: what one run would
-    have stored, but for the rounding of the parts' tails and the classes that these do not keep.
-    """
-    first = parts[0]
-    if len(parts) == 1:
-        return first
-    counts = [part.num_crops for part in parts]
-    tail = None
-    if tail_classes and not first.full and first.coding != "none":
-        v = sum((tail_vector(part) * count for part, count in zip(parts, counts, strict=True)), np.zeros(()))
-        tail = build_tail(v / sum(counts), tail_classes, sum(counts), first.k)
-    index = first.index if first.full else np.concatenate([part.index for part in parts])
-    if first.full:
-        index = np.broadcast_to(np.arange(first.num_classes), (sum(counts), first.num_classes))
-    return dataclasses.replace(
-        first,
-        crops=np.concatenate([part.crops for part in parts]),
-        flips=np.concatenate([part.flips for part in parts]),
-        index=index,
-        value=np.concatenate([part.value for part in parts]),
-        tail=tail,
-    )

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from slg_wds.ensembling.convert import joined
-from slg_wds.errors import LabelSetError, ShardError, UsageError
+from slg_wds.errors import ShardError, UsageError
 from slg_wds.format.manifest import ShardIndex
 from slg_wds.format.record import Record
 from slg_wds.format.shard import Shard, check_payload
 from slg_wds.images import image_extension
+from slg_wds.joining import chains, joined
+from slg_wds.keys import KeyNumbers
 from slg_wds.labelset import LabelSet, open_labels
 
 WHOLE_BYTES = 1 << 26  # shards up to this size are read whole where many of their records are wanted
@@ -38,10 +39,7 @@ class KeyedSet:
 
     def __init__(self, labels: LabelSet) -> None:
         self.labels = labels
-        keys = labels.plan.keys
-        hashes = np.fromiter((hash(key) for key in keys), np.int64, len(keys))
-        self._order = np.argsort(hashes, kind="stable")
-        self._hashes = hashes[self._order]
+        self._numbers = KeyNumbers(labels.plan.keys)
         self._starts = np.concatenate([[0], np.cumsum(labels.plan.shard_sizes)])
         self._wanted: dict[int, bool] = {}
         self._shards: OrderedDict[int, tuple[Shard, dict[str, int]]] = OrderedDict()
@@ -49,17 +47,7 @@ class KeyedSet:
 
     def find(self, key: str, near: int = -1) -> int | None:
         """The number of an image in the plan, looked for first at `near`; None where it is not planned."""
-        keys = self.labels.plan.keys
-        if 0 <= near < len(keys) and keys[near] == key:
-            return near
-        wanted = hash(key)
-        at = int(np.searchsorted(self._hashes, wanted))
-        while at < len(self._hashes) and self._hashes[at] == wanted:
-            number = int(self._order[at])
-            if keys[number] == key:
-                return number
-            at += 1
-        return None
+        return self._numbers.find(key, near)
 
     def shard_of(self, number: int) -> int:
         """The shard that planned image `number` is in."""
@@ -188,17 +176,7 @@ class Parent:
             return found[-1]
         # What an older part left out, a newer one has labelled whole.
         parts = [part for part in found if not isinstance(part, Missing)]
-        if len({(part.size, part.target) for part in parts}) > 1:
-            raise LabelSetError(
-                "the sets joined differ in its size or target", url=self.url, key=parts[0].key
-            )
-        record = joined(parts, self.tail_classes)
-        wanted = int(self.identity["num_crops"])
-        if len(self.chain) > 1 and record.num_crops != wanted:
-            raise LabelSetError(
-                f"the sets joined hold {record.num_crops} of its {wanted} crops", url=self.url, key=record.key
-            )
-        return record
+        return joined(parts, self.last.labels)
 
     def image(self, numbers: Sequence[int | None]) -> tuple[bytes, str] | None:
         """The embedded image and its extension, None where there is none."""
@@ -211,33 +189,8 @@ def open_parents(
     urls: Sequence[str], weights: Sequence[float] | None, options: Mapping[str, str]
 ) -> list[Parent]:
     """Open the sets, each with those that extend it made one. Raises UsageError, LabelSetError, StoreError."""
-    chains = _chains([open_labels(url, options=options) for url in urls])
-    return [Parent(chain, share) for chain, share in zip(chains, shares(weights, len(chains)), strict=True)]
-
-
-def _chains(sets: Sequence[LabelSet]) -> list[list[LabelSet]]:
-    extended = {extends(labels): labels for labels in sets if extends(labels)}
-    chains = []
-    for labels in sets:
-        if extends(labels):
-            continue
-        chain = [labels]
-        while chain[-1].digest in extended:
-            chain.append(extended[chain[-1].digest])
-        chains.append(chain)
-    joined_sets = {id(labels) for chain in chains for labels in chain}
-    for labels in sets:
-        if id(labels) not in joined_sets:
-            raise UsageError(
-                f"{labels.url} extends another label set, which must be given too, and each once"
-            )
-    return chains
-
-
-def extends(labels: LabelSet) -> str | None:
-    """The digest of the set that this one extends, None where it stands alone."""
-    found = labels.identity.get("extends")
-    return None if found is None else str(found["digest"])
+    found = chains([open_labels(url, options=options) for url in urls])
+    return [Parent(chain, share) for chain, share in zip(found, shares(weights, len(found)), strict=True)]
 
 
 def shares(weights: Sequence[float] | None, count: int) -> list[float]:

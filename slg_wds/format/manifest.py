@@ -37,6 +37,7 @@ __all__ = [
     "decode_plan",
     "differences",
     "digest",
+    "digest_of",
     "encode_description",
     "encode_index",
     "encode_info",
@@ -46,7 +47,8 @@ __all__ = [
 VERSION = 1
 
 # What `requires` of slg.json may name. What version 1 has from its beginning needs no name.
-FEATURES: frozenset[str] = frozenset()
+EXTENDS = "extends"  # the set holds only the crops that another one lacks
+FEATURES = frozenset({EXTENDS})
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,12 @@ class Info:
 
 def digest(plan: bytes, identity: dict[str, Any]) -> str:
     """A set's digest, hex: SHA-256 of the SHA-256 of the plan's bytes and that of the identity's canonical JSON."""
-    parts = (hashlib.sha256(plan).digest(), hashlib.sha256(canonical_json(identity)).digest())
+    return digest_of(hashlib.sha256(plan).hexdigest(), identity)
+
+
+def digest_of(plan_sha256: str, identity: dict[str, Any]) -> str:
+    """`digest` by the plan's SHA-256, hex."""
+    parts = (bytes.fromhex(plan_sha256), hashlib.sha256(canonical_json(identity)).digest())
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from slg_wds.errors import RecordError, UnsupportedFeatureError
 from slg_wds.format.checks import check_boxes, check_distinct, check_falling, check_fields
 from slg_wds.format.columns import decode_ascending, decode_column, encode_ascending, encode_column
+from slg_wds.format.outside import OUTSIDE, decode_outside, encode_outside
 from slg_wds.format.tail import Tail, build_tail
 from slg_wds.format.values import (
     CODINGS,
@@ -28,6 +29,7 @@ __all__ = [
     "Record",
     "Tail",
     "build_tail",
+    "decode_outside",
     "decode_record",
     "decode_values",
     "encode_record",
@@ -48,6 +50,8 @@ class Record:
     index: int64 [M, k], distinct classes of each crop, most probable first; for full, 0 to C - 1, read-only.
     value: float32 [M, k], their probabilities, never rising along a row unless full; ones for coding "none".
     rule: the default rule of recovery, which is the label set's; not stored in the record.
+    outside: float64 [C], of each class the sum over crops of its probability outside the top-k, which the tail is made
+        of; only sets that can be extended store it, and only `decode_outside` reads it.
     """
 
     key: str
@@ -63,6 +67,7 @@ class Record:
     full: bool
     num_classes: int
     rule: str | None = None
+    outside: NDArray[np.float64] | None = None
 
     @property
     def num_crops(self) -> int:
@@ -127,6 +132,8 @@ def _columns(record: Record) -> dict[str, list[bytes]]:
     if record.tail:
         columns["tail_classes"] = encode_ascending(record.tail.classes)
         columns["tail_codes"] = encode_column(record.tail.codes)
+    if record.outside is not None:
+        columns[OUTSIDE] = encode_outside(record.outside)
     return columns
 
 
@@ -182,14 +189,15 @@ def decode_record(
     are for their messages.
     """
     try:
-        fields = _unpack(data)
+        fields = unpack_record(data)
         key = key or fields["key"]
         return _decode(fields, _row_numbers(rows, fields["num_crops"]))
     except (RecordError, UnsupportedFeatureError) as error:
         raise error.located(url=url, shard=shard, key=key) from None
 
 
-def _unpack(data: bytes | memoryview) -> dict[str, Any]:
+def unpack_record(data: bytes | memoryview) -> dict[str, Any]:
+    """A record's fields, checked, with its columns as they are stored. Raises as decode_record."""
     if not 0 < len(data) <= MAX_RECORD_BYTES:
         raise RecordError(f"a record of {len(data)} bytes is not within 1 to {MAX_RECORD_BYTES}")
     try:

@@ -14,6 +14,7 @@ from slg_wds.fkd import exact_coords
 from slg_wds.fkd.folder import EXTENSION, stem_of
 from slg_wds.format.record import Record
 from slg_wds.interop.columns import Columns, stored_labels
+from slg_wds.joining import refuse_alone
 from slg_wds.labels import LabelType, parse_label_type
 from slg_wds.labelset import LabelSet, open_labels
 
@@ -48,6 +49,7 @@ def export_fkd(config: ExportConfig) -> ExportResult:
     looks for, or lie outside. LabelSetError, FormatError, StoreError: the set cannot be read whole.
     """
     labels = open_labels(config.labels, options=config.store_options)
+    refuse_alone(labels)
     names = LabelFileNames(labels, config)
     names.check(labels.plan.paths)
     target = Path(config.fkd_dir)

@@ -9,7 +9,9 @@ from slg_wds.crops import Boxes, CropRule, Flips, sample_crops
 from slg_wds.labels import LabelType
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
     from slg_wds.images import ImageSource
     from slg_wds.labelset import LabelSet
@@ -39,6 +41,7 @@ class Recipe:
     embedding: Embedding | None = None
     max_pixels: int = 178_956_970
     on_error: Literal["fail", "skip"] = "fail"
+    extendable: bool = False
 
     @property
     def writes_tail(self) -> bool:
@@ -67,3 +70,13 @@ class Job:
         if self.reference is not None:
             return self.reference.crops(key, size, recipe.num_crops)
         return sample_crops(recipe.seed, key, size, recipe.num_crops, recipe.crop_rule)
+
+    def before(self, key: str) -> NDArray[np.float64] | None:
+        """What the crops of an image in the set that is extended have outside their top-k, summed, float64 [C].
+
+        None where nothing is extended, or what is extended does not say.
+        """
+        from slg_wds.extending import Extension
+
+        extends = self.recipe.extendable and isinstance(self.reference, Extension)
+        return self.reference.outside(key) if extends else None  # type: ignore[union-attr]

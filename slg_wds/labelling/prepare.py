@@ -14,12 +14,17 @@ from slg_wds.labelling.job import Job
 from slg_wds.window import window
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image ready to be cut: pixels uint8 [3, H, W], boxes int64 [M, 4], flips bool [M]."""
+    """An image ready to be cut: pixels uint8 [3, H, W], boxes int64 [M, 4], flips bool [M].
+
+    before: see Job.before.
+    """
 
     number: int
     path: str
@@ -27,6 +32,7 @@ class Prepared:
     boxes: Boxes
     flips: Flips
     stored: bytes | None
+    before: NDArray[np.float64] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -74,7 +80,8 @@ def prepare(job: Job, number: int, read: Callable[[int], bytes]) -> Prepared | L
             error.hint = error.hint or "mend or remove it, or leave such images out with --on-error skip"
             raise error.located(key=path) from None
         return LeftOut(number, error.message)
-    return Prepared(number, path, pixels, boxes, flips, data if embedding is not None else None)
+    stored = data if embedding is not None else None
+    return Prepared(number, path, pixels, boxes, flips, stored, job.before(key))
 
 
 def prepared_images(job: Job, shards: Iterable[int], pool: ThreadPoolExecutor) -> Iterator[Item]:

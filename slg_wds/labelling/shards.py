@@ -124,9 +124,11 @@ def as_record(job: Job, image: Prepared, labels: Labels) -> Record:
     kind = recipe.label.kind
     target = int(plan.targets[image.number])
     crops = len(image.boxes)
-    tail = None
-    if labels.outside is not None and crops:
-        tail = build_tail(labels.outside / crops, recipe.tail_classes, crops, labels.index.shape[1])
+    tail, outside, tailed = None, labels.outside, crops
+    if outside is not None and image.before is not None:
+        outside, tailed = image.before + outside, recipe.num_crops
+    if outside is not None and tailed:
+        tail = build_tail(outside / tailed, recipe.tail_classes, tailed, labels.index.shape[1])
     full_index = np.broadcast_to(np.arange(classes), (crops, classes))
     return Record(
         key=plan.keys[image.number],
@@ -141,4 +143,5 @@ def as_record(job: Job, image: Prepared, labels: Labels) -> Record:
         coding="none" if kind == "hard" else recipe.coding,
         full=kind == "full",
         num_classes=classes,
+        outside=outside if recipe.extendable else None,
     )
