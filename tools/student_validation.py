@@ -1,0 +1,175 @@
+"""How good train_student.py's student is: top-1 and top-5 on images with targets, agreement with held-out labels."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from slg_wds import LabelSet, SoftLabelLoader, open_labels
+from slg_wds.config import EvaluateConfig, parse_store_options
+from slg_wds.errors import NoTargetsError, UsageError
+from slg_wds.images import decode, open_source
+from slg_wds.replay.batch import Batch
+from slg_wds.replay.device import DeviceLoader
+from slg_wds.targets import resolve_targets
+from slg_wds.teachers.preprocessing import Preprocessing, eval_transform
+from slg_wds.window import window
+
+# A model -> (percent, the more the better; the figures in words), the same in every process.
+Validation = Callable[[nn.Module], tuple[float, str]]
+
+
+def open_validations(
+    args: argparse.Namespace,
+    labels: list[LabelSet],
+    num_classes: int,
+    preprocessing: Preprocessing,
+    threads: int,
+) -> list[Validation]:
+    """On IMAGES/val where there is that, then on --val-softlabels; a run's best model is that of the first."""
+    found: list[Validation] = []
+    if args.data and ("://" in args.data or (Path(args.data) / "val").is_dir()):
+        found.append(HardTargets(args, labels, num_classes, preprocessing, threads))
+    if args.val_softlabels:
+        found.append(SoftTargets(args, num_classes, preprocessing, threads))
+    return found
+
+
+class HardTargets:
+    """Top-1 and top-5 under the student's own evaluation transform; every process takes its part of the images."""
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        labels: list[LabelSet],
+        num_classes: int,
+        preprocessing: Preprocessing,
+        threads: int,
+    ) -> None:
+        self.args, self.preprocessing, self.threads = args, preprocessing, threads
+        options = parse_store_options(tuple(args.store_option))
+        self.source = open_source(args.data, split="val", need_targets=True, store_options=options)
+        self.plan = self.source.plan(0, 1 << 20, target_of=self._classes(labels, num_classes))
+        if int(self.plan.targets.max(initial=0)) >= num_classes:
+            raise NoTargetsError(
+                f"val has the class {self.plan.targets.max()}, the student {num_classes} classes",
+                url=args.data,
+            )
+        shaped = [torch.tensor(v).view(1, 3, 1, 1) for v in (preprocessing.mean, preprocessing.std)]
+        self.mean, self.std = (v.to(args.device) for v in shaped)
+
+    def _classes(self, labels: list[LabelSet], num_classes: int) -> list[int | None] | None:
+        """The class of each folder: by the label set's names of its classes, else as `slg-wds evaluate` does."""
+        folders = self.source.classes
+        if folders is None:
+            return None
+        names = (labels[0].description.class_names if labels else None) or []
+        if not self.args.class_map and len(names) == num_classes and set(folders) <= set(names):
+            return [names.index(folder) for folder in folders]
+        config = EvaluateConfig(data=self.args.data, arch=self.args.arch, class_map=self.args.class_map)
+        targets = resolve_targets(config, folders, num_classes, None)
+        if not targets.comparable:
+            raise NoTargetsError(
+                f"the {len(folders)} class folders of val are not the student's {num_classes} classes",
+                hint="name them as the train folders or by WordNet ids, or give --class-map",
+                url=self.args.data,
+            )
+        return targets.of_class
+
+    def __call__(self, model: nn.Module) -> tuple[float, str]:
+        counts = torch.zeros(3, dtype=torch.float64, device=self.args.device)  # top-1, top-5, images
+        for images, targets in self._batches():
+            pixels = images.to(self.args.device).float().div_(255).sub_(self.mean).div_(self.std)
+            logits = model(pixels)
+            hits_N5 = logits.topk(min(5, logits.shape[1])).indices == targets.to(self.args.device)[:, None]
+            counts[0] += hits_N5[:, 0].sum()
+            counts[1] += hits_N5.sum()
+            counts[2] += len(targets)
+        top1, top5, images_seen = summed(counts)
+        figures = f"top-1 {top1 / images_seen:.2%}, top-5 {top5 / images_seen:.2%}"
+        return 100 * top1 / images_seen, f"{figures} on {images_seen:.0f} images"
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """(uint8 [N, 3, S, S], targets int64 [N]) of this process's part."""
+        size = max(1, self.args.batch_size // self.args.ranks)
+        rows: list[tuple[Tensor, int]] = []
+        with ThreadPoolExecutor(self.threads) as pool:
+            for target, image in window(self._submitted(pool), 4 * self.threads):
+                rows.append((image.result(), target))
+                if len(rows) == size:
+                    yield _stacked(rows)
+                    rows = []
+        if rows:
+            yield _stacked(rows)
+
+    def _submitted(self, pool: ThreadPoolExecutor) -> Iterator[tuple[int, Future[Tensor]]]:
+        for shard in range(self.plan.num_shards):
+            part, read = self.plan.shard(shard), self.source.reader(self.plan, shard)
+            for number in range(part.start, part.stop):
+                if number % self.args.ranks == self.args.rank:
+                    yield int(self.plan.targets[number]), pool.submit(self._image, read, number)
+
+    def _image(self, read: Callable[[int], bytes], number: int) -> Tensor:
+        return eval_transform(decode(read(number), path=self.plan.paths[number]), self.preprocessing)
+
+
+class SoftTargets:
+    """KL(labels || student) in nats and agreement of the likeliest classes, on the first crop of held-out images."""
+
+    def __init__(
+        self, args: argparse.Namespace, num_classes: int, preprocessing: Preprocessing, threads: int
+    ) -> None:
+        options = parse_store_options(tuple(args.store_option))
+        labels = open_labels(args.val_softlabels, options=options)
+        if labels.num_classes != num_classes:
+            raise UsageError(
+                f"held-out labels over {labels.num_classes} classes, not {num_classes}", url=labels.url
+            )
+        self.args, self.temperature = args, args.temp
+        loader = SoftLabelLoader(
+            labels,
+            None if labels.identity.get("embed_images") else args.val_images or args.data,
+            global_batch_size=max(1, args.batch_size // args.ranks) * args.ranks,
+            evaluation=True,
+            size=preprocessing.input_size,
+            interpolation=args.interpolation,
+            threads=threads,
+            cache_dir=args.cache_dir,
+            store_options=options,
+        )
+        self.loader: DeviceLoader = loader.to(args.device, preprocessing.mean, preprocessing.std)
+
+    def __call__(self, model: nn.Module) -> tuple[float, str]:
+        sums = torch.zeros(3, dtype=torch.float64, device=self.args.device)  # KL, agreements, images
+        for batch in self.loader:
+            sums += self._sums(model, batch)
+        divergence, agreeing, images = summed(sums)
+        figures = f"KL to the teacher {divergence / images:.4f}, agreement {agreeing / images:.2%}"
+        return 100 * agreeing / images, f"{figures} on {images:.0f} held-out images"
+
+    def _sums(self, model: nn.Module, batch: Batch) -> Tensor:
+        teacher_BC = batch.labels.dense()
+        student_BC = (model(batch.images).float() / self.temperature).log_softmax(1)
+        divergence_B = (torch.xlogy(teacher_BC, teacher_BC) - teacher_BC * student_BC).sum(1)
+        agrees_B = teacher_BC.argmax(1) == student_BC.argmax(1)
+        return torch.stack(
+            [(one * batch.mask).double().sum() for one in (divergence_B, agrees_B, batch.mask)]
+        )
+
+
+def summed(counts: Tensor) -> list[float]:
+    """Over all processes."""
+    if dist.is_initialized():
+        dist.all_reduce(counts)
+    found: list[float] = counts.tolist()
+    return found
+
+
+def _stacked(rows: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+    return torch.stack([image for image, _ in rows]), torch.tensor([target for _, target in rows])
