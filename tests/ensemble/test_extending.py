@@ -67,13 +67,16 @@ def test_an_extendable_set_extended_and_joined_is_exactly_what_one_run_makes(pho
     label(photographs, tmp_path / "c", 50, extendable=True, extend=str(tmp_path / "b"))
     parts = [tmp_path / name for name in "cab"]
     for crops, sets in ((33, parts[1:]), (50, parts)):
-        both, whole = join(tmp_path / f"both{crops}", *sets), label(photographs, tmp_path / f"w{crops}", crops)
+        both, whole = (
+            join(tmp_path / f"both{crops}", *sets),
+            label(photographs, tmp_path / f"w{crops}", crops),
+        )
         assert len(both) == 36 and both.num_crops == crops
         assert all(same(mine, theirs) for mine, theirs in zip(both, whole, strict=True))
 
 
 def test_how_far_the_tails_of_sets_without_sums_are_off(few, tmp_path, record_property):
-    """Recovered: within 0.03 of each probability, and nearer to one run's than even tails, though parts keep 5 classes."""
+    """Recovered: within 0.03 of each probability, and nearer to one run's than even tails; the parts keep 5 classes."""
     label(few / "data", tmp_path / "new", 40, extend=str(few / "old"))
     both = join(tmp_path / "both", few / "old", tmp_path / "new")
     far, kl, even = 0.0, [], []
@@ -93,8 +96,13 @@ def test_a_set_that_extends_is_refused_alone_by_all_that_read_it(few, tmp_path, 
     """By readers that do not know of it too: slg.json requires it."""
     label(few / "data", tmp_path / "new", 40, extend=str(few / "old"))
     new = slg_wds.open_labels(str(tmp_path / "new"))
-    assert new.description.requires == ["extends"] and slg_wds.open_labels(str(few / "old")).description.requires == []
-    with pytest.raises(errors.UsageError, match=r"only the crops that the set it extends lacks.*ensemble OLD NEW"):
+    assert (
+        new.description.requires == ["extends"]
+        and slg_wds.open_labels(str(few / "old")).description.requires == []
+    )
+    with pytest.raises(
+        errors.UsageError, match=r"only the crops that the set it extends lacks.*ensemble OLD NEW"
+    ):
         label(few / "data", tmp_path / "other", 40, reference_path=str(tmp_path / "new"))
     with pytest.raises(errors.UsageError, match="only the crops that the set it extends lacks"):
         slg_wds.export_fkd(slg_wds.ExportConfig(labels=str(tmp_path / "new"), fkd_dir=str(tmp_path / "fkd")))
@@ -106,7 +114,9 @@ def test_a_set_that_extends_is_refused_alone_by_all_that_read_it(few, tmp_path, 
 def test_extendable_only_where_there_are_tails_and_only_with_its_like(few, tmp_path):
     with pytest.raises(errors.UsageError, match="hard labels have none"):
         label(few / "data", tmp_path / "n", 20, label_type="hard", extendable=True)
-    with pytest.raises(errors.IdentityMismatchError, match=r"extendable: absent != True.*options that made it"):
+    with pytest.raises(
+        errors.IdentityMismatchError, match=r"extendable: absent != True.*options that made it"
+    ):
         label(few / "data", tmp_path / "n", 40, extend=str(few / "old"), extendable=True)
 
 

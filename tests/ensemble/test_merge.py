@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_sets import probabilities, record
 
-from slg_wds.ensembling.convert import check_conversion, convert, joined
+from slg_wds.ensembling.convert import check_conversion, convert
 from slg_wds.ensembling.merge import Output, merge
 from slg_wds.errors import UsageError
 from slg_wds.format.record import build_tail
+from slg_wds.joining import joined
 from slg_wds.labels import parse_label_type
+from slg_wds.labelset import LabelSet
 
 TYPES = (
     "hard",
@@ -162,7 +164,8 @@ def test_joined_records_are_those_of_one_run_but_for_the_tails_rounding():
     whole = record("k", rows, "shared_tail_k5")
     parts = [record("k", part, "shared_tail_k5", crops=whole.crops[at], flips=whole.flips[at])
              for part, at in ((rows[:25], slice(25)), (rows[25:], slice(25, None)))]  # fmt: skip
-    found = joined(parts, 64)
+    identity = {"extends": {"digest": "00", "first_crop": 25}, "num_crops": 40, "tail_classes": 64}
+    found = joined(parts, LabelSet.unsaved(None, identity))
     for name in ("crops", "flips", "index", "value"):
         assert np.array_equal(getattr(found, name), getattr(whole, name))
     assert len(found.tail.classes) == len(whole.tail.classes)
