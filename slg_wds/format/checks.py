@@ -68,11 +68,17 @@ def _check_kind(fields: dict[str, Any]) -> None:
         raise RecordError(f"a palette of {fields['num_palette']} classes is more than there can be")
 
 
-def check_boxes(boxes: NDArray[np.int64], size: tuple[int, int]) -> None:
-    """That every box [M, 4] of top, left, height, width is at least one pixel and within the image."""
+def check_boxes(boxes: NDArray[np.int64], size: tuple[int, int] | NDArray[np.int64]) -> None:
+    """That every box [M, 4] of top, left, height, width is at least one pixel and within its image.
+
+    size: (height, width) of the one image, or of each box's, int64 [M, 2].
+    """
     corner, extent = boxes[:, :2], boxes[:, 2:]
     if len(boxes) and (corner.min() < 0 or extent.min() < 1 or (corner + extent > size).any()):
-        raise RecordError(f"a box is not within the image of {size[0]} x {size[1]}")
+        raise RecordError(
+            "a box is not within the image"
+            + (f" of {size[0]} x {size[1]}" if isinstance(size, tuple) else "")
+        )
 
 
 def check_distinct(index: NDArray[Any]) -> None:

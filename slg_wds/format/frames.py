@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import zstandard
 
 from slg_wds.errors import FormatError
@@ -27,9 +29,7 @@ def decompress(frame: Any, size: int, error: type[FormatError]) -> bytes:
     """
     if not isinstance(frame, bytes):
         raise error(f"a zstd frame is {type(frame).__name__}, not bytes")
-    decompressor: zstandard.ZstdDecompressor | None = getattr(_local, "decompressor", None)
-    if decompressor is None:
-        decompressor = _local.decompressor = zstandard.ZstdDecompressor()
+    decompressor = _decompressor()
     try:
         parameters = zstandard.get_frame_parameters(frame)
         if parameters.content_size != size:
@@ -39,3 +39,34 @@ def decompress(frame: Any, size: int, error: type[FormatError]) -> bytes:
         return decompressor.decompress(frame, allow_extra_data=False)
     except zstandard.ZstdError as cause:
         raise error(f"a zstd frame is damaged: {cause}") from None
+
+
+def decompress_all(
+    frames: Sequence[Any], sizes: Sequence[int], error: type[FormatError]
+) -> bytes | memoryview:
+    """The contents of frames one after the other, each checked as by `decompress`, in one call of the library."""
+    decompressor = _decompressor()
+    if not frames or not hasattr(
+        decompressor, "multi_decompress_to_buffer"
+    ):  # zstandard without its C backend
+        return b"".join(decompress(frame, size, error) for frame, size in zip(frames, sizes, strict=True))
+    try:
+        for frame, size in zip(frames, sizes, strict=True):
+            # Magic number, then the descriptor: bit 2 says that a checksum follows (RFC 8878, 3.1.1.1).
+            if type(frame) is not bytes or len(frame) < 6 or not frame[4] & 4:
+                raise error("a zstd frame is not bytes, too short, or has no checksum")
+            if zstandard.frame_content_size(frame) != size:
+                raise error(f"a zstd frame does not declare the {size} bytes that belong")
+        found = decompressor.multi_decompress_to_buffer(
+            list(frames), np.array(sizes, "<u8").tobytes(), threads=0
+        )
+    except (zstandard.ZstdError, ValueError) as cause:
+        raise error(f"a zstd frame is damaged: {cause}") from None
+    return b"".join(found[i].tobytes() for i in range(len(found)))
+
+
+def _decompressor() -> zstandard.ZstdDecompressor:
+    found: zstandard.ZstdDecompressor | None = getattr(_local, "decompressor", None)
+    if found is None:
+        found = _local.decompressor = zstandard.ZstdDecompressor()
+    return found

@@ -14,6 +14,7 @@ from slg_wds.labelling.forward import Forward, Labelled
 from slg_wds.labelling.job import Job
 from slg_wds.labelling.prepare import prepared_images
 from slg_wds.labelling.shards import FinishedShard, Tally, finished_shards
+from slg_wds.threads import use_one_thread
 
 
 class Watcher(Protocol):
@@ -37,7 +38,7 @@ def work(job: Job, rank: Rank | None, watcher: Watcher) -> Tally:
     recipe = job.recipe
     buffers = Buffers(job.teacher.inputs, recipe.num_seg, pinned=job.device.type == "cuda")
     forward = Forward(job.teacher, recipe.label, recipe.writes_tail, job.device, buffers)
-    pool = ThreadPoolExecutor(job.workers, "slg-image", initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(job.workers, "slg-image", initializer=use_one_thread)
     publisher = ThreadPoolExecutor(1, "slg-commit")
     pool.submit(int).result()  # start a worker first: set_num_threads also moves the default of later threads
     torch.set_num_threads(job.threads_per_forward)

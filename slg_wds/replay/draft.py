@@ -15,17 +15,17 @@ import numpy.typing as npt
 
 from slg_wds.crops import cut
 from slg_wds.errors import ImageError, RecordError, ReplayError, SlgWdsError
-from slg_wds.format.record import Record, decode_record
 from slg_wds.images import MAX_PIXELS, decode
 from slg_wds.replay.batch import Batch
+from slg_wds.replay.columns import Columns
 from slg_wds.replay.pictures import Pictures
+from slg_wds.replay.records import Labels, Records
 from slg_wds.replay.sets import Sets
-from slg_wds.replay.shards import Shards
 
 if TYPE_CHECKING:
     import torch
 
-    from slg_wds.labels import SoftLabels, TailBatch
+    from slg_wds.labels import SoftLabels
 
 I64 = npt.NDArray[np.int64]
 
@@ -35,7 +35,7 @@ class Reading:
     """What every batch is made from."""
 
     sets: Sets
-    shards: list[Shards]
+    records: Records
     pictures: Pictures
     size: int
     interpolation: str
@@ -45,7 +45,7 @@ class Reading:
 class Loaded:
     """The bytes of one sample: its record in each set, and its image."""
 
-    records: list[bytes]
+    records: list[Labels]
     image: bytes
 
 
@@ -64,8 +64,12 @@ class Draft:
         self.shards, self.positions = shard.tolist(), position.tolist()
         self.keys, self.crops, self.images = keys, crops, images
         n, self._c = crops.shape
+        self._columns = [
+            Columns(reading.sets, number, n, self._c) for number in range(len(reading.sets.members))
+        ]
         self._target = np.full(n, -1, np.int64)
-        self._labels: list[list[Record | None]] = [[None] * n for _ in reading.sets.members]
+        self._sizes = [(0, 0)] * n
+        self._boxes, self._flips = np.zeros((n, self._c, 4), np.int64), np.zeros((n, self._c), np.bool_)
         self._left = sum(number >= 0 for number in self.shards)
         self._lock = threading.Lock()
         self._done = threading.Event()
@@ -99,64 +103,80 @@ class Draft:
     def fill(self, images: Sequence[int], loaded: Loaded | None = None) -> None:
         """Decode these images' records, then their pixels, and cut their crops into the batch.
 
-        All records first: between the pixels of two images their code and data fall out of the processor's caches,
-        and decoding one takes three times as long.
+        All records first, and together: between the pixels of two images their code and data fall out of the
+        processor's caches, and decoding one takes three times as long.
         """
-        for i in images:
-            self._attempt(self._fill_labels, i, loaded)
+        self._fill_labels(images, loaded)
         for i in images:
             self._attempt(self._fill_image, i, loaded)
             self._one_done()
 
-    def _attempt(self, step: Callable[[int, Loaded | None], None], i: int, loaded: Loaded | None) -> None:
+    def _attempt(self, step: Callable[..., Any], i: int, *more: Any) -> Any:
         if self.error is None:
             try:
-                step(i, loaded)
+                return step(i, *more)
             except BaseException as error:
                 self._fail(i, error)
+        return None
 
-    def _read_records(self, i: int) -> list[bytes]:
-        shard, position, key = self.shards[i], self.positions[i], self.keys[i]
-        places = self.reading.sets.shard(shard).records
-        return [
-            shards.read(shard, place[position].tolist(), key)
-            for shards, place in zip(self.reading.shards, places, strict=True)
-        ]
+    def _read_records(self, i: int) -> list[Labels]:
+        return self.reading.records.read(self.shards[i], self.positions[i], self.keys[i], self.crops[i])
 
     def _read_image(self, i: int) -> bytes:
         return self.reading.pictures.read(self.shards[i], self.positions[i], self.keys[i])
 
-    def _fill_labels(self, i: int, loaded: Loaded | None) -> None:
-        data = loaded.records if loaded else self._read_records(i)
-        key, rows = self.keys[i], self.crops[i]
-        for number, (labels, one) in enumerate(zip(self.reading.sets.members, data, strict=True)):
-            record = decode_record(one, rows=rows, url=labels.url, key=key)
-            if record.key != key:
-                raise RecordError(f"it holds the record of {record.key!r}", url=labels.url)
-            if number > 0:
-                _check_same_crops(self._first(i), record, labels.url)
-            self._labels[number][i] = record
-        target = self._first(i).target
-        self._target[i] = -1 if target is None else target
+    def _fill_labels(self, images: Sequence[int], loaded: Loaded | None) -> None:
+        data = [loaded.records if loaded else self._attempt(self._read_records, i) for i in images]
+        if self.error is None:
+            try:
+                self._decode_labels(images, data)
+            except SlgWdsError as error:
+                if len(images) == 1:
+                    self._fail(images[0], error)
+                for i, one in (
+                    zip(images, data, strict=True) if len(images) > 1 else ()
+                ):  # which of them is it?
+                    self._attempt(lambda i, one=one: self._decode_labels([i], [one]), i)
+                if self.error is None:
+                    self._fail(images[0], error)
 
-    def _first(self, i: int) -> Record:
-        record = self._labels[0][i]
-        assert record is not None
-        return record
+    def _decode_labels(self, images: Sequence[int], data: Sequence[Any]) -> None:
+        """The labels of some images from the bytes of their records, [image][set]."""
+        at = np.array(images)
+        for number, labels in enumerate(self.reading.sets.members):
+            try:
+                rows = self.reading.records.rows(number, [one[number] for one in data], self.crops[at])
+                self._columns[number].put(at, rows)
+            except SlgWdsError as error:
+                raise error.located(url=labels.url) from None
+            sizes = [(one["height"], one["width"]) for one in rows.fields]
+            for i, size, one in zip(images, sizes, rows.fields, strict=True):
+                if one["key"] != self.keys[i]:
+                    raise RecordError(f"it holds the record of {one['key']!r}", url=labels.url)
+                if number == 0:
+                    self._sizes[i] = size
+                    self._target[i] = -1 if one["target"] is None else one["target"]
+            if number == 0:
+                self._boxes[at], self._flips[at] = rows.boxes, rows.flips
+            elif not (
+                sizes == [self._sizes[i] for i in images]
+                and (rows.boxes == self._boxes[at]).all()
+                and (rows.flips == self._flips[at]).all()
+            ):
+                raise ReplayError("its crops are not those of the first label set", url=labels.url)
 
-    def _fill_image(self, i: int, loaded: Loaded | None) -> None:
+    def _fill_image(self, i: int, loaded: Loaded | None = None) -> None:
         data = loaded.image if loaded else self._read_image(i)
-        record = self._first(i)
-        height, width = record.size
+        height, width = size = self._sizes[i]
         pixels = decode(data, max_pixels=max(MAX_PIXELS, height * width), path=self.keys[i])
-        if tuple(pixels.shape[1:]) != record.size:
+        if tuple(pixels.shape[1:]) != size:
             raise ImageError(
                 f"the image has {pixels.shape[1]} x {pixels.shape[2]} pixels, "
                 f"and the labels were made of {height} x {width}",
                 hint="replay the images that the labels were made from",
             )
         out = self.images[i * self._c : (i + 1) * self._c]
-        cut(pixels, record.crops, record.flips, out, self.reading.interpolation)
+        cut(pixels, self._boxes[i], self._flips[i], out, self.reading.interpolation)
 
     def _fail(self, i: int, error: BaseException) -> None:
         if isinstance(error, Exception):
@@ -188,7 +208,7 @@ class Draft:
     def _assembled(self) -> Batch:
         import torch
 
-        parts = [self._columns(number) for number in range(len(self._labels))]
+        parts = [columns.labels() for columns in self._columns]
         c, present = self._c, np.repeat(np.array(self.shards) >= 0, self._c)
         labels = self._mixed([part[2] for part in parts])
         crop = np.where(present, self.crops.reshape(-1), -1)
@@ -210,50 +230,3 @@ class Draft:
         from slg_wds.labels import mix
 
         return labels[0] if len(labels) == 1 else mix(labels, self.reading.sets.weights)
-
-    def _columns(self, number: int) -> tuple[torch.Tensor, torch.Tensor, SoftLabels, TailBatch | None]:
-        """(index [B, k], value [B, k], distributions, tails) of one set."""
-        import torch
-
-        from slg_wds.labels import from_topk, tail_batch
-
-        sets, c = self.reading.sets, self._c
-        records, rule, classes = self._labels[number], sets.rules[number], sets.num_classes
-        identity = sets.members[number].identity
-        full, k = sets.members[number].label_type == "full", int(identity["k"])
-        n = len(records)
-        index, value = np.zeros((n, c, k), np.int64), np.zeros((n, c, k), np.float32)
-        if not full:
-            index[:] = np.arange(k)  # padding, too, has distinct classes
-        for i, record in enumerate(records):
-            if record is not None:
-                _check_width(record, k, full, sets.members[number].url)
-                value[i] = record.value
-                if not full:
-                    index[i] = record.index
-        value_Bk = torch.from_numpy(value.reshape(n * c, k))
-        if full:
-            labels = from_topk(None, value_Bk, classes, rule=rule)
-            return torch.arange(classes).expand(n * c, -1), value_Bk, labels, None
-        index_Bk = torch.from_numpy(index.reshape(n * c, k))
-        tails: Any = None
-        if int(identity.get("tail_classes", 0)) > 0:
-            row = np.repeat(np.arange(n), c)
-            tails = tail_batch([record and record.tail for record in records], row, classes)
-        labels = from_topk(
-            index_Bk, value_Bk, classes, rule=rule, tail=tails if rule.kind == "shared_tail" else None
-        )
-        return index_Bk, value_Bk, labels, tails
-
-
-def _check_width(record: Record, k: int, full: bool, url: str) -> None:
-    if record.value.shape[1] != k or record.full != full:
-        raise RecordError(f"{record.value.shape[1]} classes per crop, not {k}", url=url, key=record.key)
-
-
-def _check_same_crops(first: Record, other: Record, url: str) -> None:
-    same = (
-        first.size == other.size and (first.crops == other.crops).all() and (first.flips == other.flips).all()
-    )
-    if not same:
-        raise ReplayError("its crops are not those of the first label set", url=url, key=other.key)

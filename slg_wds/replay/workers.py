@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 from slg_wds.replay.draft import Draft, Loaded
+from slg_wds.threads import use_one_thread
 
 JOIN_SECONDS = 5.0
 TOGETHER = 8  # images that a thread takes at a time
@@ -58,9 +59,7 @@ class Workers:
         return threading.Thread(target=target, name=name, args=arguments, daemon=True)
 
     def _work(self, started: threading.Semaphore) -> None:
-        import torch
-
-        torch.set_num_threads(1)  # of this thread's own operators
+        use_one_thread()
         started.release()
         while (task := self._queue.get()) is not None:
             if not self._stopped:
