@@ -16,7 +16,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
 
@@ -32,7 +32,6 @@ from slg_wds.errors import (
 )
 from slg_wds.labelset import LabelSet
 from slg_wds.replay.order import Spans
-from slg_wds.replay.sets import Sets
 
 PIECE = 8 << 20  # bytes asked for at a time: what an end has to wait for
 DOWNLOADS = 4
@@ -106,13 +105,19 @@ class ShardCache:
     """The shards of one label set, downloaded ahead of their use in an epoch, from any thread.
 
     Args:
-        member: the number of the label set among `sets`.
+        file: bytes and SHA-256 of a shard by its number.
         budget: bytes that this process may need at a time. largest: bytes of the largest shard.
     """
 
-    def __init__(self, sets: Sets, member: int, directory: CacheDirectory, budget: int, largest: int) -> None:
-        self._sets, self._member, self._directory = sets, member, directory
-        self._labels: LabelSet = sets.members[member]
+    def __init__(
+        self,
+        labels: LabelSet,
+        file: Callable[[int], tuple[int, str]],
+        directory: CacheDirectory,
+        budget: int,
+        largest: int,
+    ) -> None:
+        self._labels, self._file, self._directory = labels, file, directory
         self.budget, self.largest = budget, max(1, largest)
         self._ready: dict[int, str] = {}
         self._needed: dict[int, int] = {}  # shard -> the batch after its last use
@@ -209,7 +214,7 @@ class ShardCache:
         return None
 
     def _fetch(self, number: int) -> None:
-        size, sha256 = self._sets.shard(number).files[self._member]
+        size, sha256 = self._file(number)
         path = self._directory.path / f"slg-{self._labels.digest[:16]}-{self._labels.shard_name(number)}"
         if not self._is_sound(path, size, sha256):
             for attempt in range(ATTEMPTS):

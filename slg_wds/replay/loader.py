@@ -14,17 +14,18 @@ from slg_wds.labels import LabelType
 from slg_wds.labelset import LabelSet
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.buffers import ImageBuffers
-from slg_wds.replay.cache import CacheDirectory, ShardCache, check_fits, largest_shard
+from slg_wds.replay.cache import ShardCache, check_fits
+from slg_wds.replay.caching import Caching
 from slg_wds.replay.draft import Draft, Reading
 from slg_wds.replay.epoch import Epoch
 from slg_wds.replay.files import OpenFiles
 from slg_wds.replay.order import Order
 from slg_wds.replay.pictures import Pictures, open_pictures
 from slg_wds.replay.ranks import images_of, local_ranks, rank_of
+from slg_wds.replay.records import Records
 from slg_wds.replay.selection import CropFilter, Everything, Filtered, Selection
 from slg_wds.replay.sequential import Sequential
 from slg_wds.replay.sets import Sets
-from slg_wds.replay.shards import LocalShards, RemoteShards, Shards
 from slg_wds.replay.state import from_state, to_state
 from slg_wds.replay.workers import Workers
 
@@ -49,7 +50,9 @@ class SoftLabelLoader:
     size, lanes and window: the global batches are the same for any number of ranks and threads.
 
     Args:
-        labels: URL of a label set, or several of one plan, whose distributions are averaged with `weights`.
+        labels: URL of a label set, or several of one plan, whose distributions are averaged with `weights`. A set and
+            those that extend it (`generate --extend`), given together as in ["OLD", "NEW"], are one of them: the
+            batches are those of the same labels made in one go.
         images: None where the images are embedded, else the folder or WebDataset shards that they lie in.
         global_batch_size: crops over all ranks; divides by ranks x crops_per_image.
         crops_per_image: crops of an image in a batch, one after the other.
@@ -118,8 +121,10 @@ class SoftLabelLoader:
         )
         self._files = OpenFiles()
         self._caches: list[ShardCache] = []
-        self._shards = self._open_shards(cache_dir, cache_bytes)
-        self._pictures: Pictures = open_pictures(self.sets, self._shards, images, store_options, self._files)
+        self._records = self._open_records(cache_dir, cache_bytes)
+        self._pictures: Pictures = open_pictures(
+            self.sets, self._records.shards, images, store_options, self._files
+        )
         self.size, self.interpolation = _input_of(self.sets, size, interpolation)
         self.crop_filter = None if crop_filter is None else CropFilter(*crop_filter)
         self.selection: Selection = self._select()
@@ -136,29 +141,20 @@ class SoftLabelLoader:
         if self._caches:
             check_fits(self._caches, self._order.spans(*self._columns()), self._lanes, self._window)
 
-    def _open_shards(self, cache_dir: str | None, cache_bytes: int) -> list[Shards]:
-        members = self.sets.members
-        remote = [number for number, labels in enumerate(members) if not labels.store.is_local]
-        shards: list[Shards] = [LocalShards(one, self._files) for one in members if one.store.is_local]
-        if remote:
-            directory = CacheDirectory(cache_dir, cache_bytes)
-            budget = cache_bytes // (local_ranks(self.world_size) * len(remote))
-            for number in remote:
-                largest = largest_shard(members[number])
-                cache = ShardCache(self.sets, number, directory, budget, largest)
-                self._caches.append(cache)
-                shards.insert(number, RemoteShards(members[number], self._files, cache))
-        return shards
+    def _open_records(self, cache_dir: str | None, cache_bytes: int) -> Records:
+        sets, caching = self.sets, Caching(self._files, cache_dir, cache_bytes, local_ranks(self.world_size))
+        shards = [caching.shards(labels, sets.file_of(m)) for m, labels in enumerate(sets.members)]
+        older = [
+            [caching.shards(one.labels, one.file if one.aligned else None) for one in chain]
+            for chain in sets.older
+        ]
+        self._caches = caching.opened()
+        return Records(sets, shards, older)
 
     def _select(self) -> Selection:
         if self.crop_filter is None:
             return Everything(self.sets.sizes, self.sets.num_crops)
-        return Filtered(self.sets, self.crop_filter, self._c, self._threads, self._records)
-
-    def _records(self, shard: int, position: int) -> list[bytes]:
-        places, key = self.sets.shard(shard).records, self.sets.key(shard, position)
-        pairs = zip(self._shards, places, strict=True)
-        return [shards.read(shard, place[position].tolist(), key) for shards, place in pairs]
+        return Filtered(self.sets, self.crop_filter, self._c, self._threads, self._records.whole)
 
     def _choices(self) -> dict[str, Any]:
         """What else of a state must agree for it to go on where it was."""
@@ -249,8 +245,8 @@ class SoftLabelLoader:
         order = self._order_of(number)
         c = None if self._evaluation else self._c
         epoch = Epoch(self.sets, self.selection, order, self._columns(), self._seed, number, c)
-        reading = Reading(self.sets, self._shards, self._pictures, self.size, self.interpolation)
-        remote = bool(self._caches) or self._pictures.remote
+        reading = Reading(self.sets, self._records, self._pictures, self.size, self.interpolation)
+        remote = self._records.remote or self._pictures.remote
         workers = Workers(self._threads, READERS if remote else 0)
         under_way: deque[Draft] = deque()
         try:
@@ -278,7 +274,7 @@ class SoftLabelLoader:
         return batch
 
     def _waits(self, shard: int) -> bool:
-        return self._pictures.remote or not all(one.ready(shard) for one in self._shards)
+        return self._pictures.remote or not self._records.ready(shard)
 
 
 def _positive(name: str, value: int) -> int:

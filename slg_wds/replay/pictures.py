@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from slg_wds.errors import (
@@ -101,7 +101,7 @@ def _check_place(header: bytes, offset: int, size: int, where: dict[str, str]) -
 
 
 def open_pictures(
-    sets: Sets, shards: list[Shards], images: str | None, options: Mapping[str, str], files: OpenFiles
+    sets: Sets, shards: Sequence[Shards], images: str | None, options: Mapping[str, str], files: OpenFiles
 ) -> Pictures:
     """The images of a label set: embedded where `images` is None, else at that URL.
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slg_wds.errors import ReplayError, UsageError
-from slg_wds.format.record import Record, decode_record
+from slg_wds.format.record import Record
 from slg_wds.replay.sets import Sets
 from slg_wds.window import window
 
@@ -90,7 +90,7 @@ class Filtered:
         crop_filter: CropFilter,
         crops_per_image: int,
         threads: int,
-        read: Callable[[int, int], list[bytes]],
+        read: Callable[[int, int], list[Record]],
     ) -> None:
         self._num_crops = sets.num_crops
         shards = [number for number in range(len(sets.sizes)) if sets.sizes[number]]
@@ -140,19 +140,18 @@ def _gathered(table: dict[int, I64], shard: I64, sample: I64) -> I64:
 
 
 def _kept(
-    sets: Sets, crop_filter: CropFilter, shard: int, read: Callable[[int, int], list[bytes]]
+    sets: Sets, crop_filter: CropFilter, shard: int, read: Callable[[int, int], list[Record]]
 ) -> npt.NDArray[np.uint8]:
     """Which crops of a shard's samples are kept, as bits [samples, ceil(M / 8)]."""
     rows = [
-        crop_filter.keeps(sum(_measures(sets, crop_filter, shard, read(shard, position))))  # type: ignore[arg-type]
+        crop_filter.keeps(sum(_measures(sets, crop_filter, read(shard, position))))  # type: ignore[arg-type]
         for position in range(int(sets.sizes[shard]))
     ]
     return np.packbits(np.stack(rows), axis=1)
 
 
 def _measures(
-    sets: Sets, crop_filter: CropFilter, shard: int, records: list[bytes]
+    sets: Sets, crop_filter: CropFilter, records: list[Record]
 ) -> Iterator[npt.NDArray[np.float64]]:
-    for labels, weight, data in zip(sets.members, sets.weights, records, strict=True):
-        record = decode_record(data, url=labels.url, shard=labels.shard_name(shard))
+    for weight, record in zip(sets.weights, records, strict=True):
         yield weight * crop_filter.measured(record)[: sets.num_crops]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,10 @@ from slg_wds.errors import (
     UsageError,
 )
 from slg_wds.format.manifest import decode_info
+from slg_wds.joining import chains, joined_digest
 from slg_wds.labels import LabelType, Stored
 from slg_wds.labelset import INFO, LabelSet, open_labels
+from slg_wds.replay.older import OlderSet
 
 I64 = npt.NDArray[np.int64]
 
@@ -33,34 +35,41 @@ class ShardSamples:
     numbers: their numbers in the plan [n]. records: for each set int64 [n, 3] of offset, size, CRC-32 in its shard.
     images: the same of embedded images, or [n, 2] of offset, size within the tar of images; else None.
     files: for each set the shard's bytes and their SHA-256.
+    older: for each set, for each one that it extends, int64 [n, 4], see `OlderSet.places`.
     """
 
     numbers: Sequence[int]
     records: list[I64]
     images: I64 | None
     files: list[tuple[int, str]]
+    older: list[list[I64]]
 
 
 class Sets:
-    """One or several label sets, whose distributions are averaged.
+    """One or several label sets, whose distributions are averaged; a set and those that extend it are one.
 
     Attributes:
-        members: the sets; their weights (summing to 1) and rules of recovery in the same order.
+        members: the sets, of such a chain the last; older: what each extends, the oldest first.
+        weights, rules: those of the members; weights sum to 1.
         sizes: int64 [shards], samples of each shard, 0 where an unfinished set lacks it.
-        digest: of the samples and their labels, hex; for one complete set, that set's.
+        digest: of the samples and their labels, hex; for one complete set, that set's, for a chain that of the same
+            labels made in one go.
         embedded: the number of the first set that has the images, else None.
 
     Raises:
-        UsageError: weights that do not fit. ReplayError: sets that do not go together. RuleError: a rule that the
-            labels cannot give. LabelSetError, ManifestError, StoreError: as `open_labels`.
+        UsageError: weights that do not fit, a set without the one that it extends. ReplayError: sets that do not go
+            together. RuleError: a rule that the labels cannot give. LabelSetError, ManifestError, StoreError: as
+            `open_labels`.
     """
 
     def __init__(
-        self, members: Sequence[LabelSet], weights: Sequence[float] | None, rule: str | LabelType | None
+        self, given: Sequence[LabelSet], weights: Sequence[float] | None, rule: str | LabelType | None
     ) -> None:
-        if not members:
+        if not given:
             raise UsageError("no label set was given")
-        self.members = list(members)
+        together = chains(given)
+        self.members = [chain[-1] for chain in together]
+        self.older = [[OlderSet(one, chain[-1]) for one in chain[:-1]] for chain in together]
         self.weights = _shares(len(self.members), weights)
         for other in self.members[1:]:
             _check_alike(self.members[0], other)
@@ -92,13 +101,13 @@ class Sets:
     ) -> Sets:
         """Open the label sets at these URLs (or take those that are open)."""
         given = [urls] if isinstance(urls, (str, LabelSet)) else list(urls)
-        members = [
+        opened = [
             one
             if isinstance(one, LabelSet)
             else open_labels(one, allow_incomplete=allow_incomplete, options=options or {})
             for one in given
         ]
-        return cls(members, weights, rule)
+        return cls(opened, weights, rule)
 
     @property
     def plan(self) -> Any:
@@ -127,6 +136,10 @@ class Sets:
                     found = self._shards[number] = self._read(number)
         return found
 
+    def file_of(self, member: int) -> Callable[[int], tuple[int, str]]:
+        """What gives the bytes and SHA-256 of a shard of one set by its number."""
+        return lambda number: self.shard(number).files[member]
+
     def key(self, shard: int, position: int) -> str:
         """The key of a sample; of a shard that left none out without its index."""
         if self.sizes[shard] == self.plan.shard_sizes[shard]:
@@ -150,19 +163,22 @@ class Sets:
             left_out = set(indexes[0].left_out)
             numbers = [n for n in numbers if self.plan.keys[n] not in left_out]
         images = indexes[self.embedded or 0].images
+        keys = [self.plan.keys[number] for number in numbers]
         return ShardSamples(
             numbers=numbers,
             records=[np.array(index.records, np.int64).reshape(-1, 3) for index in indexes],
             images=None if images is None else np.array(images, np.int64),
             files=[(index.bytes, index.sha256) for index in indexes],
+            older=[[older.places(numbers, keys) for older in chain] for chain in self.older],
         )
 
     def _digest(self) -> str:
-        if len(self.members) == 1 and np.array_equal(self.sizes, self.plan.shard_sizes):
-            return self.members[0].digest
+        digests = [joined_digest(labels) for labels in self.members]
+        if len(digests) == 1 and np.array_equal(self.sizes, self.plan.shard_sizes):
+            return digests[0]
         state = hashlib.sha256(self.sizes.astype("<i8").tobytes())
-        for labels in self.members:
-            state.update(bytes.fromhex(labels.digest))
+        for digest in digests:
+            state.update(bytes.fromhex(digest))
         return state.hexdigest()
 
 

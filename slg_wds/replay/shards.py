@@ -50,22 +50,25 @@ class LocalShards:
 
 
 class RemoteShards:
-    """Shards in object storage: read from the cache once they are there, until then by range."""
+    """Shards in object storage: read from the cache once they are there, until then (or without one) by range."""
 
     remote = True
 
-    def __init__(self, labels: LabelSet, files: OpenFiles, cache: ShardCache) -> None:
+    def __init__(self, labels: LabelSet, files: OpenFiles, cache: ShardCache | None) -> None:
         self._labels, self._files, self.cache = labels, files, cache
 
     def ready(self, number: int) -> bool:
-        return self.cache.path(number) is not None
+        return self._path(number) is not None
+
+    def _path(self, number: int) -> str | None:
+        return None if self.cache is None else self.cache.path(number)
 
     def read(self, number: int, place: list[int], key: str) -> bytes:
         offset, size, crc32 = place
         name = self._labels.shard_name(number)
         where = {"url": self._labels.url, "shard": name, "key": key}
-        path = self.cache.path(number)
-        if path is not None:
+        path = self._path(number)
+        if self.cache is not None and path is not None:
             try:
                 data = self._files.read(path, offset, size)
                 check_payload(data, size, crc32, **where)
