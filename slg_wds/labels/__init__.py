@@ -4,9 +4,10 @@ types.py, rules.py   the names of label types; which rule of recovery stored col
 dense.py             numpy: a record's columns -> dense rows
 reduce.py            torch: a teacher's probabilities -> top-k and the sum outside it
 soft.py, tails.py    torch: a batch's columns -> sparse distributions, mixed, dense
+adaptation.py        torch: softened hard labels for crops of low confidence
 loss.py              torch: a student's cross-entropy with them
 
-Importing this package imports no torch: the names of the last three lines load on first use.
+Importing this package imports no torch: what is made of torch loads on first use.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from slg_wds.labels.adaptation import LabelAdaptation
 from slg_wds.labels.dense import Columns, distribution, stored
 from slg_wds.labels.rules import Stored
 from slg_wds.labels.types import KINDS, LabelType, parse_label_type
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "KINDS",
     "Columns",
+    "LabelAdaptation",
     "LabelType",
     "SoftCrossEntropy",
     "SoftLabels",

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from slg_wds.crops import cut
 from slg_wds.errors import ImageError, RecordError, ReplayError, SlgWdsError
 from slg_wds.images import MAX_PIXELS, decode
+from slg_wds.labels.adaptation import LabelAdaptation, adapted
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.columns import Columns
 from slg_wds.replay.pictures import Pictures
@@ -39,6 +40,7 @@ class Reading:
     pictures: Pictures
     size: int
     interpolation: str
+    adaptation: LabelAdaptation | None = None
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,8 @@ class Draft:
 
         parts = [columns.labels() for columns in self._columns]
         c, present = self._c, np.repeat(np.array(self.shards) >= 0, self._c)
-        labels = self._mixed([part[2] for part in parts])
+        target = torch.from_numpy(np.repeat(self._target, c))
+        labels = self._adapted(self._mixed([part[2] for part in parts]), target, [part[1] for part in parts])
         crop = np.where(present, self.crops.reshape(-1), -1)
         if not present.all():
             self.images[torch.from_numpy(~present)] = 0
@@ -220,7 +223,7 @@ class Draft:
             value=parts[0][1] if len(parts) == 1 else torch.cat([part[1] for part in parts], dim=1),
             tail=parts[0][3] if len(parts) == 1 else None,
             labels=labels,
-            target=torch.from_numpy(np.repeat(self._target, c)),
+            target=target,
             key=[key for key in self.keys for _ in range(c)],
             crop=torch.from_numpy(crop),
             mask=torch.from_numpy(present),
@@ -230,3 +233,13 @@ class Draft:
         from slg_wds.labels import mix
 
         return labels[0] if len(labels) == 1 else mix(labels, self.reading.sets.weights)
+
+    def _adapted(self, labels: SoftLabels, target: torch.Tensor, values: list[torch.Tensor]) -> SoftLabels:
+        by, weights = self.reading.adaptation, self.reading.sets.weights
+        if by is None:
+            return labels
+        # In float64, as a crop filter measures: one threshold then parts the crops the same way in both.
+        confidence = sum(
+            value.amax(dim=1).double() * weight for value, weight in zip(values, weights, strict=True)
+        )
+        return adapted(labels, target, confidence, by)  # type: ignore[arg-type]

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from slg_wds.config import cores
 from slg_wds.crops import INTERPOLATIONS
 from slg_wds.errors import ReplayError, UsageError
-from slg_wds.labels import LabelType
+from slg_wds.labels import LabelAdaptation, LabelType
 from slg_wds.labelset import LabelSet
+from slg_wds.replay.adapting import adaptation_of
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.buffers import ImageBuffers
 from slg_wds.replay.cache import ShardCache, check_fits
@@ -59,6 +60,8 @@ class SoftLabelLoader:
         size, interpolation: of the crops; by default the (first) teacher's, whose input is then replayed bit for bit.
         rule: rule of recovery of `Batch.labels`, by default the label type that the set was made with.
         crop_filter: (measure, low, high), see `selection.CropFilter`; what it leaves out is counted in `selection`.
+        label_adaptation: (below, smoothing, share), see `labels.LabelAdaptation`: FerKD's softened hard labels for
+            crops of low confidence, in `Batch.labels`; index and value stay as stored.
         shuffle: False walks in plan order. seed: of the order and of the choice of crops.
         rank, world_size: by default torch.distributed's or torchrun's.
         threads: that decode and cut, by default one per core that the process may use.
@@ -84,6 +87,7 @@ class SoftLabelLoader:
         rule: str | LabelType | None = None,
         weights: Sequence[float] | None = None,
         crop_filter: tuple[str, float, float] | None = None,
+        label_adaptation: Sequence[float] | LabelAdaptation | None = None,
         shuffle: bool = True,
         seed: int = 0,
         rank: int | None = None,
@@ -127,6 +131,7 @@ class SoftLabelLoader:
         )
         self.size, self.interpolation = _input_of(self.sets, size, interpolation)
         self.crop_filter = None if crop_filter is None else CropFilter(*crop_filter)
+        self.label_adaptation = adaptation_of(label_adaptation, self.sets)
         self.selection: Selection = self._select()
         self._buffers = ImageBuffers(n * self._c, self.size, self._prefetch + 2)
         self._epoch, self._consumed, self._resume = 0, 0, 0
@@ -245,7 +250,9 @@ class SoftLabelLoader:
         order = self._order_of(number)
         c = None if self._evaluation else self._c
         epoch = Epoch(self.sets, self.selection, order, self._columns(), self._seed, number, c)
-        reading = Reading(self.sets, self._records, self._pictures, self.size, self.interpolation)
+        reading = Reading(
+            self.sets, self._records, self._pictures, self.size, self.interpolation, self.label_adaptation
+        )
         remote = self._records.remote or self._pictures.remote
         workers = Workers(self._threads, READERS if remote else 0)
         under_way: deque[Draft] = deque()

@@ -1,0 +1,60 @@
+"""Label adaptation at read time: crops that the teacher is unsure of learn from the image's own class."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from slg_wds.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from slg_wds.labels.soft import SoftLabels
+
+
+@dataclass(frozen=True)
+class LabelAdaptation:
+    """What FerKD does with crops of low confidence: their soft label gives way to the softened hard one.
+
+    A crop whose largest stored probability p is below `below` gets, of soft label y, target t and C classes,
+
+        y' = (1 - share) y + share ((1 - smoothing) onehot(t) + smoothing / C)
+
+    and every other crop keeps y. With share 1 this is the calibration of "FerKD: Surgical Label Adaptation for
+    Efficient Distillation" (Zhiqiang Shen, ICCV 2023, arXiv 2312.17473): less confident regions take softened hard
+    ground-truth labels. FerKD also leaves out the hardest and the easiest crops: that is the loader's
+    crop_filter=("confidence", low, high), with low <= below <= high. The even spread of `smoothing` (Szegedy et al.,
+    2016) and a share below 1 are ours.
+
+    below: 0..1; of several label sets the weighted mean of p counts. smoothing, share: 0..1.
+    """
+
+    below: float
+    smoothing: float = 0.1
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not (math.isfinite(value) and 0 <= value <= 1):
+                raise UsageError(f"label adaptation with {name} {value}", hint="it is from 0 to 1")
+
+
+def adapted(labels: SoftLabels, target: Tensor, confidence: Tensor, by: LabelAdaptation) -> SoftLabels:
+    """B distributions after adaptation. target: int64 [B], below C; rows of -1 stay. confidence: float [B]."""
+    import torch
+
+    C, dtype = labels.num_classes, labels.mass.dtype
+    share_B = ((confidence < by.below) & (target >= 0)).to(dtype) * by.share
+    kept_B = 1.0 - share_B
+    even_B = share_B * (by.smoothing / C)
+    if labels.even is not None:
+        even_B = even_B + labels.even * kept_B
+    own_B1 = (share_B * (1.0 - by.smoothing))[:, None]
+    return replace(
+        labels,
+        index=torch.cat([labels.index, target.clamp(min=0)[:, None]], dim=1),
+        mass=torch.cat([labels.mass * kept_B[:, None], own_B1], dim=1),
+        even=even_B,
+    )
