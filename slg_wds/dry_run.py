@@ -12,6 +12,7 @@ import numpy as np
 from slg_wds.config import GenerateConfig
 from slg_wds.generating import prepare_run
 from slg_wds.progress import duration
+from slg_wds.threads import use_one_thread
 
 if TYPE_CHECKING:
     from slg_wds.labelling.forward import Labelled
@@ -40,7 +41,7 @@ def dry_run(config: GenerateConfig) -> str:
     buffers = Buffers(job.teacher.inputs, recipe.num_seg, pinned=job.device.type == "cuda")
     forward = Forward(job.teacher, recipe.label, recipe.writes_tail, job.device, buffers)
     times: list[float] = []
-    with ThreadPoolExecutor(job.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ThreadPoolExecutor(job.workers, initializer=use_one_thread) as pool:
         pool.submit(int).result()
         torch.set_num_threads(job.threads_per_forward)
         images = prepared_images(job, [0], pool)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from slg_wds.config import EvaluateConfig, cores
 from slg_wds.errors import NoTargetsError
+from slg_wds.threads import use_one_thread
 from slg_wds.window import window
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def evaluate(config: EvaluateConfig) -> Accuracy:
             url=config.data,
         )
     plan = source.plan(0, 1 << 20, target_of=targets.of_class)
-    with ThreadPoolExecutor(config.num_workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ThreadPoolExecutor(config.num_workers, initializer=use_one_thread) as pool:
         pool.submit(int).result()
         torch.set_num_threads(config.threads_per_forward or cores())
         return measure(teacher, _batches(config, source, plan, teacher, pool))

@@ -18,6 +18,7 @@ from slg_wds.interop.conversion import ImportJob, ImportTally, Kind, import_shar
 from slg_wds.labelset import LabelSet, create_labels
 from slg_wds.progress import Progress, duration
 from slg_wds.targets import resolve_targets
+from slg_wds.threads import use_one_thread
 
 LISTED = 20
 
@@ -67,9 +68,7 @@ def import_fkd(config: ImportConfig) -> ImportResult:
 
 
 def _worker(config: ImportConfig, worker: int, count: int, watcher: Any) -> ImportTally:
-    import torch
-
-    torch.set_num_threads(1)
+    use_one_thread()
     outer = launched_rank() or Rank(0, 1)
     rank = Rank(outer.rank * count + worker, outer.world_size * count)
     return import_shards(prepare_import(config).job, rank, watcher)
