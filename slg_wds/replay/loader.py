@@ -63,7 +63,7 @@ class SoftLabelLoader:
         label_adaptation: (below, smoothing, share), see `labels.LabelAdaptation`: FerKD's softened hard labels for
             crops of low confidence, in `Batch.labels`; index and value stay as stored.
         shuffle: False walks in plan order. seed: of the order and of the choice of crops.
-        rank, world_size: by default torch.distributed's or torchrun's.
+        rank, world_size: by default torch.distributed's, torchrun's or srun's.
         threads: that decode and cut, by default one per core that the process may use.
         last: "drop" leaves out the images that fill no batch, "pad" adds a batch for them, with a mask.
         evaluation: every image once, its first crop, in plan order, the last batch padded.
