@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 import re
+import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,17 @@ class Training:
     progress: Progress = field(default_factory=Progress)
 
 
+def prepare(args: argparse.Namespace) -> None:
+    """Find out before the first step whether checkpoints can be written."""
+    folder = Path(args.save_checkpoint_path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SlgWdsError(f"checkpoints cannot be written here: {error.strerror}", url=str(folder)) from None
+
+
 def save(args: argparse.Namespace, training: Training, best: bool = False) -> None:
     """Write the checkpoint in one step: after a kill at any moment there is the old one or the new one."""
     if args.rank:
@@ -87,7 +99,6 @@ def save(args: argparse.Namespace, training: Training, best: bool = False) -> No
     }
     folder = Path(args.save_checkpoint_path)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name in (CHECKPOINT, BEST) if best else (CHECKPOINT,):
             write_at_once(folder / name, content)
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk

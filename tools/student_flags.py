@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from typing import NoReturn
 
 from slg_wds.errors import UsageError
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (--help lists the flags)\n")
+
+
 def parse(description: str, arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="train_student", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     # fmt: off
@@ -50,7 +58,7 @@ def parse(description: str, arguments: list[str] | None = None) -> argparse.Name
     add("--gpu", type=int, help="this GPU only")
     # Ours.
     add("--label-weights", type=float, nargs="+", help="of several label sets")
-    add("--crop-filter", nargs=3, metavar=("MEASURE", "LOW", "HIGH"), help="confidence or tail, and its range")
+    add("--crop-filter", nargs=3, metavar=("MEASURE", "LOW", "HIGH"), help="only crops with confidence or tail inside")
     add("--size", type=int, help="side of the student's input (default: the model's own)")
     add("--interpolation", help="resize of crops (default: the teacher's)")
     add("--opt", choices=["sgd", "adamw"], default="sgd")
@@ -95,3 +103,8 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError("--sync-bn needs GPUs")
     if args.evaluate and not args.resume and not args.pretrained:
         raise UsageError("-e needs weights", hint="give --resume CHECKPOINT or --pretrained")
+    if args.crop_filter:
+        try:
+            args.crop_filter = [args.crop_filter[0], *map(float, args.crop_filter[1:])]
+        except ValueError:
+            raise UsageError(f"--crop-filter {' '.join(args.crop_filter)} is not MEASURE LOW HIGH") from None

@@ -138,7 +138,7 @@ class SoftTargets:
             global_batch_size=max(1, args.batch_size // args.ranks) * args.ranks,
             evaluation=True,
             size=preprocessing.input_size,
-            interpolation=args.interpolation,
+            interpolation=preprocessing.interpolation,
             threads=threads,
             cache_dir=args.cache_dir,
             store_options=options,

@@ -19,6 +19,7 @@ import argparse
 import contextlib
 import copy
 import difflib
+import gc
 import math
 import os
 import sys
@@ -34,7 +35,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from student_checkpoints import Progress, Training, read_checkpoint, restore, save, say
+from student_checkpoints import Progress, Training, prepare, read_checkpoint, restore, save, say
 from student_flags import check, parse
 from student_validation import Validation, open_validations
 
@@ -59,6 +60,7 @@ def main() -> int:
     try:
         start_process_group(args)
         run(args)
+        end_together()
     except SlgWdsError as error:
         print(f"train_student: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
@@ -69,6 +71,13 @@ def main() -> int:
         if dist.is_initialized():
             dist.destroy_process_group()
     return 0
+
+
+def end_together() -> None:
+    """Wait for all processes: one that leaves while another still talks to it may abort on its way out."""
+    if dist.is_initialized():
+        gc.collect()  # what refers to the process group in a cycle would outlive it
+        dist.barrier()
 
 
 def launch(args: argparse.Namespace) -> None:
@@ -110,7 +119,7 @@ def run(args: argparse.Namespace) -> None:
     labels = [] if args.evaluate else open_sets(args)
     args.num_classes = num_classes = classes_of(args, labels, found)
     torch.manual_seed(args.seed)
-    model, preprocessing = make_student(args, num_classes)
+    model, preprocessing = make_student(args, num_classes, teachers_interpolation(labels))
     training = set_up(args, model)
     if found is not None:
         restore(args, training, found)
@@ -121,6 +130,7 @@ def run(args: argparse.Namespace) -> None:
         validate(args, training, validations)
         return
     criterion = SoftCrossEntropy(args.temp)
+    prepare(args)
     todo = list(walks(training.progress.epoch, args.epochs, args.num_crops))
     loaders = {crops: open_loader(args, labels, preprocessing, crops) for crops in dict(todo).values()}
     say(args, f"student {args.arch}: {parameters(model):,} parameters, {num_classes} classes, input "
@@ -274,8 +284,10 @@ class Meter:
 # --- The student. ---
 
 
-def make_student(args: argparse.Namespace, num_classes: int) -> tuple[nn.Module, Preprocessing]:
-    """The student on the CPU and how it wants its pixels."""
+def make_student(
+    args: argparse.Namespace, num_classes: int, interpolation: str | None
+) -> tuple[nn.Module, Preprocessing]:
+    """The student on the CPU, and how it is shown pixels: as it wants them, resized as its teacher's were."""
     if ":" in args.arch and not args.arch.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
         built = build_private(TeacherSpec("private", args.arch))
         model, config, origin = built.module, dict(built.config), built.config_from
@@ -294,8 +306,13 @@ def make_student(args: argparse.Namespace, num_classes: int) -> tuple[nn.Module,
     resize: Any = getattr(model, "set_input_size", None)
     if args.size is not None and resize is not None:  # a model made for one size
         resize(img_size=args.size)
-    overrides = {"input_size": args.size, "interpolation": args.interpolation}
+    overrides = {"input_size": args.size, "interpolation": args.interpolation or interpolation}
     return model, resolve(config, origin, overrides)[0]
+
+
+def teachers_interpolation(labels: list[LabelSet]) -> str | None:
+    teachers = labels[0].identity.get("teachers") if labels else None
+    return teachers[0].get("interpolation") if teachers else None
 
 
 def set_up(args: argparse.Namespace, model: nn.Module) -> Training:
@@ -361,7 +378,8 @@ def open_loader(
 ) -> DeviceLoader:
     """The loader of walks with so many crops of an image, its batches on the device."""
     embedded = any(one.identity.get("embed_images") for one in labels)
-    measure = args.crop_filter and (args.crop_filter[0], *map(float, args.crop_filter[1:]))
+    if not embedded and args.data is None:
+        raise UsageError("the label set has no images in it", hint="give IMAGES", url=labels[0].url)
     loader = SoftLabelLoader(
         labels,
         None if embedded else args.data,
@@ -369,10 +387,10 @@ def open_loader(
         global_batch_size=math.ceil(args.batch_size / args.num_crops) * args.num_crops,
         crops_per_image=crops,
         size=preprocessing.input_size,
-        interpolation=args.interpolation,
+        interpolation=preprocessing.interpolation,
         rule="full" if args.soft_label_type == "ori" else args.soft_label_type,
         weights=args.label_weights,
-        crop_filter=measure,
+        crop_filter=args.crop_filter and tuple(args.crop_filter),
         seed=args.seed,
         threads=threads_of(args),
         cache_dir=args.cache_dir,

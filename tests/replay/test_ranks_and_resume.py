@@ -1,0 +1,140 @@
+"""The same global batches for any ranks, threads and resume points: 300 small images, their labels, real processes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from replay_sets import make, told
+
+import slg_wds
+
+COUNT = 300
+RANKS, THREADS = (1, 2, 3, 5, 8), (1, 4)
+
+
+@pytest.fixture(scope="module")
+def labels(photographs, tmp_path_factory):
+    """An embedded set of 300 images of 60 pixels in shards of 17, 8 crops of each."""
+    folder = tmp_path_factory.mktemp("many")
+    paths = sorted((photographs / "train").rglob("*.jpg"))
+    for number in range(COUNT):
+        with Image.open(paths[number % len(paths)]) as image:
+            image.thumbnail((60, 60))
+            target = folder / "images" / f"class{number % 7}" / f"{number:03d}.jpg"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            image.rotate(number // len(paths)).save(target)
+    more = {"num_crops": 8, "samples_per_shard": 17, "embed_images": "original"}
+    return make(folder / "images", folder / "labels", **more)
+
+
+def open_ranks(labels: str, ranks: int, **options) -> list[slg_wds.SoftLabelLoader]:
+    common = {"crops_per_image": 2, "threads": 2, "seed": 7, **options}
+    return [slg_wds.SoftLabelLoader(labels, rank=r, world_size=ranks, **common) for r in range(ranks)]
+
+
+def together(parts: list[list[tuple]]) -> list[tuple]:
+    """What all ranks were told, put together batch by batch."""
+    return [
+        tuple(
+            b"".join(one) if isinstance(one[0], bytes) else sum(one, ()) for one in zip(*batch, strict=True)
+        )
+        for batch in zip(*parts, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(("lanes", "window"), [(None, 1), (7, 3)])
+@pytest.mark.parametrize("last", ["drop", "pad"])
+def test_matrix_of_ranks_threads_and_resume_points(labels, lanes, window, last):
+    order = {
+        "global_batch_size": 240,
+        "lanes": lanes,
+        "window": window,
+        "last": last,
+    }  # 120 = lcm of the ranks
+    whole = told(open_ranks(labels, 1, **order)[0])
+    assert len(whole) == (2 if last == "drop" else 3)
+    loader = open_ranks(labels, 1, **order)[0]
+    states = [loader.state_dict(), *(json.loads(json.dumps(loader.state_dict())) for _ in loader)]
+    for ranks, threads in itertools.product(RANKS, THREADS):
+        for start, state in enumerate(states):
+            loaders = open_ranks(labels, ranks, **{**order, "threads": threads})
+            for one in loaders:
+                one.load_state_dict(state)
+            place = (ranks, threads, start)
+            assert together([told(one) for one in loaders]) == whole[start:], place
+            assert {one.epoch for one in loaders} == {1}, place
+
+
+def test_two_eight_three_ranks_are_one_walk(labels):
+    """A global batch of 24 images, over the end of an epoch, each change in the middle of one."""
+    order = {"global_batch_size": 48}
+    single = open_ranks(labels, 1, **order)[0]
+    expected = [*told(single), *told(single)]
+    assert len(single) == COUNT // 24 == 12 and len(expected) == 24
+    found, state = [], single.state_dict() | {"epoch": 0, "batches": 0}
+    for ranks, count in ((2, 5), (8, 11), (3, 8)):
+        loaders = open_ranks(labels, ranks, **order)
+        for one in loaders:
+            one.load_state_dict(state)
+        endless = [itertools.chain.from_iterable(itertools.repeat(one)) for one in loaders]
+        found += together([told(itertools.islice(walk, count)) for walk in endless])
+        states = [one.state_dict() for one in loaders]
+        assert all(one == states[0] for one in states)
+        state = json.loads(json.dumps(states[0]))
+    assert found == expected
+    assert (state["epoch"], state["batches"]) == (1, 12)
+
+
+def torchrun(ranks: int, labels: str, folder: Path, batches: int) -> list[list[tuple[str, int]]]:
+    """(key, crop) of each global batch that the ranks of a real run were given."""
+    script = Path(__file__).with_name("walking_rank.py")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    words = [*launcher, str(script), labels, str(folder), str(batches)]
+    done = subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    parts = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(ranks)]
+    return [
+        [pair for keys, crops in batch for pair in zip(keys, crops, strict=True)]
+        for batch in zip(*parts, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def walked(labels):
+    """(key, crop) of each batch of one rank, and the state after each."""
+    loader = slg_wds.SoftLabelLoader(labels, global_batch_size=24, crops_per_image=2)
+    seen = [
+        (list(zip(batch.key, batch.crop.tolist(), strict=True)), json.dumps(loader.state_dict()))
+        for batch in loader
+    ]
+    return [batch for batch, _ in seen], [state for _, state in seen]
+
+
+def test_three_processes_go_on_from_one(labels, walked, tmp_path):
+    expected, states = walked
+    (tmp_path / "state.json").write_text(states[8])
+    assert torchrun(3, labels, tmp_path, 7) == expected[9:16]
+    assert (tmp_path / "state.json").read_text() == states[15]
+
+
+@pytest.mark.slow
+def test_three_processes_saved_and_restored(labels, walked, tmp_path):
+    expected, states = walked
+    first = torchrun(3, labels, tmp_path, 9)
+    assert (tmp_path / "state.json").read_text() == states[8]
+    second = torchrun(3, labels, tmp_path, 6)
+    third = torchrun(2, labels, tmp_path, 0)
+    assert first + second + third == expected and len(third) == len(expected) - 15 > 0
+    assert json.loads((tmp_path / "state.json").read_text())["epoch"] == 1

@@ -1,0 +1,39 @@
+"""One rank of a walk under torchrun: walking_rank.py LABELS FOLDER BATCHES.
+
+Goes on from FOLDER/state.json where there is one, writes the keys and crops of its part of each of so many batches
+(0: of all that are left) to FOLDER/RANK.json, and as rank 0 the state after them, which must be that of all ranks.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from itertools import islice
+from pathlib import Path
+
+import torch.distributed as dist
+
+from slg_wds import SoftLabelLoader
+
+
+def main(labels: str, folder: Path, batches: int) -> None:
+    dist.init_process_group("gloo")
+    loader = SoftLabelLoader(labels, global_batch_size=24, crops_per_image=2, threads=2)
+    assert (loader.rank, loader.world_size) == (dist.get_rank(), dist.get_world_size())
+    state = folder / "state.json"
+    if state.exists():
+        loader.load_state_dict(json.loads(state.read_text()))
+    walk = islice(iter(loader), batches or None)
+    seen = [[batch.key, batch.crop.tolist()] for batch in walk]
+    (folder / f"{dist.get_rank()}.json").write_text(json.dumps(seen))
+    states: list[object] = [None] * dist.get_world_size()
+    dist.all_gather_object(states, loader.state_dict())
+    assert all(one == states[0] for one in states), states
+    if dist.get_rank() == 0:
+        state.write_text(json.dumps(states[0]))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

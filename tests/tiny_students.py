@@ -1,0 +1,48 @@
+"""Students that train in milliseconds, made by name on train_student.py's command line."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+CLASSES = 20  # of tiny_teacher.tiny
+
+
+def plain() -> nn.Module:
+    """Nothing in it looks at the batch as a whole or draws random numbers."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, CLASSES)
+    )
+    return sized(model)
+
+
+def restless() -> nn.Module:
+    """Batch norm and dropout: running averages and random numbers have to survive a kill too."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+        nn.Dropout(0.2), nn.Linear(32, CLASSES),
+    )  # fmt: skip
+    return sized(model)
+
+
+def sized(model: nn.Module) -> nn.Module:
+    model.pretrained_cfg = {"input_size": (3, 32, 32), "interpolation": "bilinear"}
+    return model
+
+
+def weights(path: str) -> dict[str, torch.Tensor]:
+    """All tensors of a checkpoint, by their places in it."""
+    found: dict[str, torch.Tensor] = {}
+
+    def visit(value: object, name: str) -> None:
+        if isinstance(value, torch.Tensor):
+            found[name] = value
+        elif isinstance(value, dict):
+            for key, inner in value.items():
+                visit(inner, f"{name}/{key}")
+        elif isinstance(value, list):
+            for key, inner in enumerate(value):
+                visit(inner, f"{name}/{key}")
+
+    visit(torch.load(path, weights_only=True), "")
+    return found

@@ -1,0 +1,215 @@
+"""train_student.py as processes: killed and resumed, on several ranks, by FKD's command lines, with wrong ones."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from photographs import TINY, TOOLS
+from tiny_students import plain, weights
+
+import slg_wds
+
+STUDENTS = Path(__file__).resolve().parent.parent / "tiny_students.py"
+PLAIN, RESTLESS = f"{STUDENTS}:plain", f"{STUDENTS}:restless"
+EVERYTHING = ("-a", RESTLESS, "--mixup_cutmix", "--ema", "0.9", "--cos")
+
+
+@pytest.fixture(scope="module")
+def labels(photographs, tmp_path_factory):
+    target = str(tmp_path_factory.mktemp("training") / "labels")
+    config = slg_wds.GenerateConfig(
+        data=str(photographs), save_path=target, teacher_source="private", arch=TINY, num_crops=12, num_seg=16,
+        samples_per_shard=5,
+    )  # fmt: skip
+    slg_wds.generate(config)
+    return target
+
+
+@pytest.fixture(scope="module")
+def command(photographs, labels):
+    """36 images, 4 crops each, 16 crops a batch: 9 steps a walk of 4 epochs."""
+
+    def words(target: Path, *more: str) -> list[str]:
+        common = ["--softlabel_path", labels, "-b", "16", "--lr", "0.05", "-j", "1", "-p", "1", "--seed", "3"]
+        folder = ["--save_checkpoint_path", str(target), str(photographs)]
+        return [sys.executable, str(TOOLS / "train_student.py"), *common, *more, *folder]
+
+    return words
+
+
+def one_thread() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def finish(words: list[str], code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, env=one_thread(), check=False)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def kill_after(words: list[str], steps: int) -> bool:
+    """Run until so many lines of steps were printed, then SIGKILL; whether the run was still going."""
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=one_thread()
+    ) as process:
+        seen: list[str] = []
+        for line in process.stdout:
+            seen.append(line)
+            if sum(" loss " in one for one in seen) == steps:
+                os.kill(process.pid, signal.SIGKILL)
+                process.stdout.read()
+                return process.wait() == -signal.SIGKILL
+        assert process.wait() == 0, "".join(seen)
+    return False
+
+
+def same(one: Path, other: Path) -> None:
+    a, b = (weights(str(folder / "checkpoint.pth.tar")) for folder in (one, other))
+    assert a.keys() == b.keys() and len(a) > 5
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+def trained_steps(text: str) -> int:
+    return int(re.search(r"trained ([\d,]+) steps", text)[1].replace(",", ""))
+
+
+def kill_and_resume(
+    command, folder: Path, settings: tuple[str, ...], steps: int, chance: random.Random
+) -> int:
+    """Kill after a random number of steps again and again; returns the number of kills."""
+    kills = 0
+    resuming = command(folder, *settings, "--resume", "auto")
+    while kill_after(resuming, chance.randrange(1, steps)):
+        kills += 1
+    return kills
+
+
+def test_a_killed_run_ends_with_the_very_weights(command, tmp_path):
+    settings = (*EVERYTHING, "--epochs", "22", "--checkpoint-every", "4")  # 5 walks of 9 steps, 2 of 2
+    whole = finish(command(tmp_path / "whole", *settings))
+    assert trained_steps(whole.stdout) == 49
+    for steps in (7, 20):  # an offset inside a walk, and one that later walks hide
+        assert kill_after(command(tmp_path / "killed", *settings, "--resume", "auto"), steps)
+    last = finish(command(tmp_path / "killed", *settings, "--resume", "auto"))
+    assert 4 <= int(re.search(r"resumed at epoch \d+, step (\d+)", last.stdout)[1]) < 49
+    assert trained_steps(last.stdout) == 49
+    same(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        EVERYTHING,
+        ("-a", PLAIN),
+        ("-a", RESTLESS, "--opt", "adamw", "--amp", "bf16", "--warmup", "30"),
+        ("-a", RESTLESS, "--num_crops", "1", "--mixup_cutmix", "--mixup_switch_prob", "0"),
+    ],
+)
+def test_any_number_of_kills_changes_no_bit(command, tmp_path, settings):
+    settings = (*settings, "--epochs", "60", "--checkpoint-every", "5")
+    whole = finish(command(tmp_path / "whole", *settings))
+    kills = kill_and_resume(command, tmp_path / "killed", settings, 40, random.Random(str(settings)))
+    assert kills >= 3 and trained_steps(whole.stdout) > 100
+    same(tmp_path / "whole", tmp_path / "killed")
+
+
+def torchrun(words: list[str], ranks: int) -> list[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    return [words[0], *launcher, *words[1:]]
+
+
+def test_two_ranks_train_as_one(command, tmp_path):
+    """The same global batches, so the same weights but for the order of sums; a checkpoint moves between them."""
+    settings = ("-a", PLAIN, "--epochs", "5", "--ema", "0.5")
+    finish(command(tmp_path / "one", *settings))
+    done = finish(torchrun(command(tmp_path / "two", *settings), 2))
+    assert trained_steps(done.stdout) == 11 and done.stdout.count("trained") == 1
+    a, b = (weights(str(tmp_path / name / "checkpoint.pth.tar")) for name in ("one", "two"))
+    start = plain().state_dict()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(a["/state_dict/4.weight"], start["4.weight"], atol=1e-3)
+
+
+def test_flags_of_fkds_readme(command, labels, photographs, tmp_path):
+    """Its two training command lines and its evaluation, with a small student and batch."""
+    script = [sys.executable, str(TOOLS / "train_student.py")]
+    common = ["-a", PLAIN, "--lr", "0.1", "--num_crops", "4", "-b", "16", "--temp", "1.0", "--cos"]
+    launcher = [
+        "--dist-url",
+        "tcp://127.0.0.1:10001",
+        "--dist-backend",
+        "nccl",
+        "--multiprocessing-distributed",
+    ]
+    path = ["--save_checkpoint_path", str(tmp_path / "out"), "--softlabel_path", labels, str(photographs)]
+    data = tmp_path / "data"
+    shutil.copytree(photographs / "train", data / "val")
+    classes = sorted(folder.name for folder in (data / "val").iterdir())
+    numbers = tmp_path / "classes"
+    numbers.write_text("".join(f"{name} {number}\n" for number, name in enumerate(classes)))
+    more = ["--world-size", "1", "--rank", "0", "-j", "32", "--epochs", "4"]
+    done = finish([*script, *launcher, *more, *common, *path])
+    assert trained_steps(done.stdout) == 4 * 2  # the last four epochs are walks of one crop: 36 // 16 steps
+    checkpoint = str(tmp_path / "out" / "checkpoint.pth.tar")
+    evaluating = [*script, "-a", PLAIN, "-e", "--resume", checkpoint, "--num_classes", "20"]
+    done = finish([*evaluating, "--class-map", str(numbers), str(data)])
+    top1, top5 = accuracy(checkpoint, data / "val", classes)
+    assert f"top-1 {top1:.2%}, top-5 {top5:.2%} on 36 images" in done.stdout
+
+
+def accuracy(checkpoint: str, folder: Path, classes: list[str]) -> tuple[float, float]:
+    """By Pillow and torchvision's evaluation transform on tensors, image by image."""
+    from PIL import Image
+    from torchvision.transforms import v2
+
+    student = plain().eval()
+    student.load_state_dict(torch.load(checkpoint, weights_only=True)["state_dict"])
+    transform = v2.Compose(
+        [
+            v2.PILToTensor(), v2.Resize(36, antialias=True), v2.CenterCrop(32), v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )  # fmt: skip
+    hits = []
+    for number, name in enumerate(classes):
+        for path in sorted((folder / name).iterdir()):
+            with Image.open(path) as image, torch.no_grad():
+                order = student(transform(image.convert("RGB"))[None])[0].argsort(descending=True).tolist()
+            hits.append(order.index(number))
+    return sum(h < 1 for h in hits) / len(hits), sum(h < 5 for h in hits) / len(hits)
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "message"),
+    [
+        (["--frobnicate"], 2, "unrecognized arguments: --frobnicate"),
+        (["-b", "many"], 2, "invalid int value"),
+        (["-a", "resnet5"], 1, "timm has no model 'resnet5'; near names are resnet50"),
+        (["-b", "1000"], 1, "36 images make no batch of 250"),
+        (["--num_classes", "7"], 2, "--num_classes 7, but the labels are over 20"),
+        (["--resume", "nowhere"], 1, "the checkpoint cannot be read"),
+        (["--soft_label_type", "marginal_smoothing_k10"], 1, "needs 10 classes per crop, and 5 are stored"),
+        (["--amp", "fp16"], 2, "--amp fp16 needs a GPU"),
+        (["--save_checkpoint_path", "/proc/no"], 1, "checkpoints cannot be written here"),
+        (["-e"], 2, "-e needs weights"),
+    ],
+)
+def test_wrong_flags_give_one_line(command, tmp_path, settings, code, message):
+    if torch.cuda.is_available() and "fp16" in settings:
+        pytest.skip("this machine has a GPU")
+    words = command(tmp_path, "-a", PLAIN)
+    done = finish([*words[:-3], *(settings if "--save_checkpoint_path" in settings else [*words[-3:-1], *settings]),
+                   words[-1]], code)  # fmt: skip
+    assert done.stderr.startswith("train_student: ") and message in done.stderr
+    assert done.stderr.count("\n") == 1 and done.stdout == ""
