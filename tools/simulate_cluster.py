@@ -1,7 +1,7 @@
 """What the worker loop does on clusters of 1 to 4,096 workers: efficiency, work done twice, requests, their price.
 
 usage: simulate_cluster.py [--crops-per-second 2000] [--images 1281167] [--num-crops 500]
-                           [--samples-per-shard 16 64 256] [--workers 1 8 64 512 1024 4096] [--lose-every 600] [--back-after 300] ...
+                           [--samples-per-shard 16 64 256] [--workers 1 8 64] [--lose-every 600] ...
        simulate_cluster.py --check
 
 It runs the package's own loop (slg_wds.claims) against a simulated store and clock. A shard takes its crops divided by
