@@ -19,8 +19,8 @@ PACKAGE = Path(slg_wds.__file__).parent
 # Imports point down this list only.
 LAYERS = [
     {"cli", "__main__", "__init__"},
-    {"dry_run", "evaluating", "generating", "ensembling"},
-    {"labelling", "replay", "interop", "report"},
+    {"dry_run", "evaluating", "generating"},
+    {"labelling", "ensembling", "replay", "interop", "report"},
     {"claims", "engines", "extending", "joining", "reference"},
     {"labelset", "images", "fkd", "crops", "labels", "targets", "teachers", "progress"},
     {"format", "store", "config", "keys", "window", "memory", "threads"},
