@@ -35,6 +35,7 @@ from slg_wds.replay.order import Spans
 
 PIECE = 8 << 20  # bytes asked for at a time: what an end has to wait for
 DOWNLOADS = 4
+JOIN_SECONDS = 5.0
 TEMPORARY_AGE = 3600.0  # seconds after which a temporary's writer is taken for dead
 ATTEMPTS = 2
 _FILE = re.compile(r"slg-[0-9a-f]{16}-.+\.tar")
@@ -184,8 +185,9 @@ class ShardCache:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
+        end = time.monotonic() + JOIN_SECONDS
         for thread in self._threads:
-            thread.join(5.0)
+            thread.join(max(0.0, end - time.monotonic()))
         self._threads = []
 
     def _run(self) -> None:

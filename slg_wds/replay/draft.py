@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slg_wds.crops import cut
-from slg_wds.errors import ImageError, RecordError, ReplayError, SlgWdsError
+from slg_wds.errors import ImageError, RecordError, ReplayError, SlgWdsError, StoreUnavailableError
 from slg_wds.images import MAX_PIXELS, decode
 from slg_wds.labels.adaptation import LabelAdaptation, adapted
 from slg_wds.replay.batch import Batch
@@ -72,6 +72,7 @@ class Draft:
         self._target = np.full(n, -1, np.int64)
         self._sizes = [(0, 0)] * n
         self._boxes, self._flips = np.zeros((n, self._c, 4), np.int64), np.zeros((n, self._c), np.bool_)
+        self._loading: set[int] = set()
         self._left = sum(number >= 0 for number in self.shards)
         self._lock = threading.Lock()
         self._done = threading.Event()
@@ -84,21 +85,36 @@ class Draft:
     def done(self) -> bool:
         return self._done.is_set()
 
-    def result(self) -> Batch:
-        """Wait for the batch. Raises the error of the thread that failed."""
-        self._done.wait()
+    def result(self, deadline: float) -> Batch:
+        """Wait so many seconds for the batch.
+
+        Raises the first error of a thread, at once; StoreUnavailableError where neither comes in time.
+        """
+        if not self._done.wait(deadline):
+            self._late(deadline)
         if self.error is not None:
             raise self.error
         assert self._batch is not None
         return self._batch
 
+    def _late(self, deadline: float) -> None:
+        late = StoreUnavailableError(
+            f"the batch is not there after {deadline:g} s",
+            hint="see what its storage does, or raise deadline=",
+        )
+        waiting = sorted(self._loading) or [i for i, shard in enumerate(self.shards) if shard >= 0]
+        self._fail(waiting[0], late)
+
     def load(self, i: int) -> Loaded | None:
         """Read image i's bytes, which may wait for a network; None if that failed, which `result` raises."""
         try:
+            self._loading.add(i)
             if self.error is None:
                 return Loaded(self._read_records(i), self._read_image(i))
         except BaseException as error:
             self._fail(i, error)
+        finally:
+            self._loading.discard(i)
         self._one_done()
         return None
 
@@ -191,6 +207,7 @@ class Draft:
                 error.__cause__ = cause
         with self._lock:
             self.error = self.error or error
+        self._done.set()
 
     def _one_done(self) -> None:
         with self._lock:

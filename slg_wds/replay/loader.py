@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 CACHE_BYTES = 64 << 30
 READERS = 16  # threads that wait for a network, where something is remote
 LANES = 256
+DEADLINE = 600.0
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _NO_OPTIONS: Mapping[str, str] = {}
 Labels = str | LabelSet | Sequence[str | LabelSet]
@@ -69,6 +71,8 @@ class SoftLabelLoader:
         evaluation: every image once, its first crop, in plan order, the last batch padded.
         allow_incomplete: take an unfinished label set as it is now.
         cache_dir, cache_bytes: where and how much of remote shards is kept, for all ranks of a machine together.
+        deadline: seconds that a batch is waited for; then StoreUnavailableError names the shard. Mostly the store's own
+            limits come first: its options retry_timeout (180 s) and read_timeout (30 s without a byte).
         prefetch: batches made ahead. lanes, window: of the order, see `order`.
         store_options: of `open_store`, for labels and images.
 
@@ -98,6 +102,7 @@ class SoftLabelLoader:
         allow_incomplete: bool = False,
         cache_dir: str | None = None,
         cache_bytes: int = CACHE_BYTES,
+        deadline: float = DEADLINE,
         prefetch: int | None = None,
         lanes: int | None = None,
         window: int = 1,
@@ -119,6 +124,9 @@ class SoftLabelLoader:
         self._prefetch = _positive(
             "prefetch", 1 + -(-2 * self._threads // n) if prefetch is None else prefetch
         )
+        if not deadline > 0:
+            raise UsageError(f"deadline is {deadline}", hint="seconds, more than 0")
+        self._deadline = min(deadline, threading.TIMEOUT_MAX)
         self._lanes, self._window = min(LANES if lanes is None else lanes, self._batch), window
         self.sets = Sets.open(
             labels, weights, rule, allow_incomplete=allow_incomplete, options=dict(store_options)
@@ -275,7 +283,7 @@ class SoftLabelLoader:
             self._files.clear()
 
     def _finished(self, under_way: deque[Draft], begun: int) -> Batch:
-        batch = under_way.popleft().result()
+        batch = under_way.popleft().result(self._deadline)
         for cache in self._caches:
             cache.advance(begun - len(under_way))
         return batch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from typing import Any
 
 from slg_wds.replay.draft import Draft, Loaded
@@ -51,8 +52,9 @@ class Workers:
             self._queue.put(None)
         for _ in self._readers:
             self._remote.put(None)
+        end = time.monotonic() + JOIN_SECONDS
         for thread in (*self._threads, *self._readers):
-            thread.join(JOIN_SECONDS)
+            thread.join(max(0.0, end - time.monotonic()))
 
     @staticmethod
     def _thread(target: Any, name: str, *arguments: Any) -> threading.Thread:
