@@ -62,18 +62,19 @@ class Shaky:
 
 
 def at_random(seed: int, **chances: float) -> Fault:
-    """Faults by chance, of GETs of shards alone: at_random(0, reset=0.1, stall=0.05)."""
-    chance, lock = random.Random(seed), threading.Lock()
+    """Faults by chance, of GETs of shards alone, none more than twice for the same bytes: at_random(0, reset=0.1)."""
+    chance, lock, made = random.Random(seed), threading.Lock(), Counter[tuple[str, str]]()
 
     def fault(request: Request) -> str:
         if request.method != "GET" or not request.path.endswith(".tar"):
             return ""
         with lock:
             drawn = chance.random()
-        for name, share in chances.items():
-            drawn -= share
-            if drawn < 0:
-                return {"status": "503"}.get(name, name)
+            for name, share in chances.items():
+                drawn -= share
+                if drawn < 0 and made[request.path, request.range] < 2:
+                    made[request.path, request.range] += 1
+                    return {"status": "503"}.get(name, name)
         return ""
 
     return fault

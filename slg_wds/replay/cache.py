@@ -257,13 +257,20 @@ class ShardCache:
                         return False
                     piece = self._labels.store.read_range(name, offset, min(PIECE, size - offset))
                     state.update(piece)
-                    file.write(piece)
+                    _write(file, piece)
                 if state.hexdigest() != sha256:
                     return False
                 temporary.replace(path)
         except OSError as error:
             raise _failure(error, self._directory.path) from error
         return True
+
+
+def _write(file: FileIO, data: bytes) -> None:
+    """All of it: a disk that fills up takes a part and says so only at the next write."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
 
 
 def largest_shard(labels: LabelSet) -> int:
