@@ -1,0 +1,214 @@
+"""The sets of a report: opened together, sampled, read image by image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from slg_wds.ensembling.parents import WHOLE_PART, Missing, Parent
+from slg_wds.errors import IncompleteSetError, SlgWdsError, UsageError
+from slg_wds.format.record import Record
+from slg_wds.joining import chains
+from slg_wds.labelset import LabelSet, open_labels
+from slg_wds.report.class_names import class_names, named_classes
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Which images are looked at: for each chosen shard its number and its images' numbers in the plan."""
+
+    shards: list[tuple[int, list[int]]]
+    present: int
+
+    @property
+    def images(self) -> int:
+        return sum(len(numbers) for _, numbers in self.shards)
+
+
+@dataclass(frozen=True)
+class Read:
+    """One image: its number in the first set's plan, and its record in every set, None where one has none."""
+
+    number: int
+    records: list[Record | None]
+
+
+class ReportedSets:
+    """One or several label sets; a set and those that extend it count as one. The first says what is sampled.
+
+    Attributes: sets, each one's parts made one; names: short, distinct ones for people. skipped: images that the
+    first set left out, or that have no crops.
+
+    Raises UsageError for sets over different classes; LabelSetError, ManifestError, StoreError as `open_labels`.
+    """
+
+    def __init__(self, urls: Sequence[str], options: Mapping[str, str]) -> None:
+        opened = [open_labels(url, allow_incomplete=True, options=options) for url in urls]
+        together = chains(opened)
+        self.sets = [Parent(chain, 1.0) for chain in together]
+        self.labels = [chain[-1] for chain in together]
+        self.names = short_names([labels.url for labels in self.labels])
+        self.skipped = 0
+        for labels in self.labels[1:]:
+            _check_classes(self.labels[0], labels)
+
+    @property
+    def first(self) -> LabelSet:
+        """The set that is sampled."""
+        return self.labels[0]
+
+    @property
+    def chain(self) -> list[LabelSet]:
+        """The first set with those that it extends before it."""
+        return [keyed.labels for keyed in self.sets[0].chain]
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the targets number the classes of the labels."""
+        return self.first.description.class_names is None or named_classes(self.first) is not None
+
+    def class_names(self) -> list[str] | None:
+        """A name for every class, from the first set that has any."""
+        return next((names for labels in self.labels if (names := class_names(labels)) is not None), None)
+
+    def sample(self, samples: int) -> Sample:
+        """Choose about so many images, or all: whole parts of shards drawn at random, the same each time.
+
+        Raises IncompleteSetError where no shard is there yet.
+        """
+        labels = self.first
+        missing = set(labels.missing())
+        present = [number for number in range(labels.num_shards) if number not in missing]
+        if not present:
+            raise IncompleteSetError("it has no shard yet", url=labels.url, hint="wait for the first one")
+        sizes = labels.plan.shard_sizes[present]
+        if int(sizes.sum()) <= samples:
+            chosen = present
+        else:
+            count = min(len(present), max(1, math.ceil(samples / max(1.0, WHOLE_PART * float(sizes.mean())))))
+            drawn = np.random.default_rng(0).choice(len(present), count, replace=False)
+            chosen = [present[at] for at in sorted(drawn)]
+        return Sample(list(_spread(labels, chosen, samples)), len(present))
+
+    def read(self, sample: Sample) -> Iterator[Read]:
+        """Every image of the sample in all sets. Memory: two shards, or one record, of each set."""
+        for _, numbers in sample.shards:
+            keys = [self.first.plan.keys[number] for number in numbers]
+            found = [parent.numbers(keys, numbers[0]) for parent in self.sets]
+            for at, number in enumerate(numbers):
+                records = [
+                    self._record(parent, [of_set[at] for of_set in places])
+                    for parent, places in zip(self.sets, found, strict=True)
+                ]
+                if records[0] is None:
+                    self.skipped += 1
+                else:
+                    yield Read(number, records)
+
+    def again(self, number: int) -> Read:
+        """One image once more."""
+        key = self.first.plan.keys[number]
+        places = [parent.numbers([key], number) for parent in self.sets]
+        return Read(
+            number,
+            [
+                self._record(parent, [of_set[0] for of_set in found])
+                for parent, found in zip(self.sets, places, strict=True)
+            ],
+        )
+
+    @staticmethod
+    def _record(parent: Parent, numbers: Sequence[int | None]) -> Record | None:
+        if numbers[-1] is None or not parent.last.labels.exists(parent.last.shard_of(numbers[-1])):
+            return None
+        try:
+            record = parent.read(numbers)
+        except SlgWdsError as error:
+            raise error.located(url=parent.url) from None
+        return None if isinstance(record, Missing) or not record.num_crops else record
+
+
+def _spread(labels: LabelSet, shards: Sequence[int], samples: int) -> Iterator[tuple[int, list[int]]]:
+    starts = np.concatenate([[0], np.cumsum(labels.plan.shard_sizes)])
+    each = math.ceil(samples / len(shards))
+    left = samples
+    for shard in shards:
+        start, size = int(starts[shard]), int(labels.plan.shard_sizes[shard])
+        count = size if int(labels.plan.shard_sizes[list(shards)].sum()) <= samples else min(each, size, left)
+        left -= count
+        if count:
+            yield shard, [start + at * size // count for at in range(count)]
+
+
+def _check_classes(first: LabelSet, other: LabelSet) -> None:
+    for name in ("num_classes", "class_subset"):
+        a, b = first.identity.get(name), other.identity.get(name)
+        if a != b:
+            raise UsageError(
+                f"its {name} is {b!r}, that of {first.url} {a!r}",
+                url=other.url,
+                hint="sets in one report are of the same classes",
+            )
+
+
+def short_names(urls: Sequence[str]) -> list[str]:
+    """The last parts of URLs, as many as it takes to tell them apart."""
+    parts = [url.rstrip("/").split("/") for url in urls]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-count:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name} ({number})" for number, name in enumerate(urls, 1)]
+
+
+class Pictures(Protocol):
+    """Bytes of the images of the first set."""
+
+    def read(self, number: int, key: str) -> bytes:
+        """The image of planned image `number`. Raises SlgWdsError naming it."""
+
+
+class EmbeddedPictures:
+    """Images inside the first set that embeds them."""
+
+    def __init__(self, sets: ReportedSets, which: int) -> None:
+        self._parent, self._keys = sets.sets[which], sets.first.plan.keys
+
+    def read(self, number: int, key: str) -> bytes:
+        numbers = self._parent.numbers([key], number)
+        found = self._parent.image([of_set[0] for of_set in numbers])
+        if found is None:
+            raise UsageError("the shard has no images, though the set embeds them", key=key)
+        return found[0]
+
+
+class ExternalPictures:
+    """Images where --images says, at the places of the first set's plan."""
+
+    def __init__(self, sets: ReportedSets, images: str, options: Mapping[str, str]) -> None:
+        from slg_wds.replay.files import OpenFiles
+        from slg_wds.replay.pictures import open_pictures
+        from slg_wds.replay.sets import Sets
+
+        self._sets = Sets(sets.chain, None, None)
+        self._inner = open_pictures(self._sets, [], images, options, OpenFiles())
+        self._parent = sets.sets[0].last
+
+    def read(self, number: int, key: str) -> bytes:
+        shard = self._parent.shard_of(number)
+        position = list(self._sets.shard(shard).numbers).index(number)
+        return self._inner.read(shard, position, key)
+
+
+def open_pictures_of(sets: ReportedSets, images: str | None, options: Mapping[str, str]) -> Pictures | None:
+    """Where the images are: at `images`, inside a set, or None where neither is. Raises SlgWdsError."""
+    if images is not None:
+        return ExternalPictures(sets, images, options)
+    for which, labels in enumerate(sets.labels):
+        if labels.identity.get("embed_images"):
+            return EmbeddedPictures(sets, which)
+    return None
