@@ -1,0 +1,109 @@
+"""The loader's crops, normalised, are bit for bit what the teacher was given: it says so itself in its labels."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from replay_sets import Made, make, pack
+from witness_teacher import hashed, witnessed
+
+import slg_wds
+from slg_wds.store import open_store
+
+TESTS = Path(__file__).resolve().parent.parent
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CROPS = 28  # of 36 images: 1,008
+
+
+@pytest.fixture(scope="module")
+def pictures(photographs, tmp_path_factory):
+    """The photographs as JPEG (grey, CMYK, turned by EXIF), PNG (palette, alpha), WebP and BMP."""
+    folder = tmp_path_factory.mktemp("pictures")
+    shutil.copytree(photographs / "train", folder / "train")
+    paths = sorted((folder / "train").rglob("*.jpg"))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    saved = (
+        ("jpg", "L", {}), ("jpg", "CMYK", {}), ("jpg", "RGB", {"exif": turned, "progressive": True}),
+        ("png", "P", {}), ("png", "RGBA", {}), ("png", "L", {}), ("webp", "RGB", {"quality": 80}), ("bmp", "RGB", {}),
+    )  # fmt: skip
+    for path, (ending, mode, options) in zip(paths[::4], saved, strict=False):
+        with Image.open(path) as image:
+            changed = image.convert(mode)
+        path.unlink()
+        changed.save(path.with_suffix(f".{ending}"), **options)
+    return folder
+
+
+def labelled(data, target, teacher="bicubic224", **options):
+    arch = f"{TESTS / 'witness_teacher.py'}:{teacher}"
+    defaults = {"arch": arch, "label_type": "full", "values": "float32", "num_crops": CROPS, "num_seg": 32}
+    return make(data, target, **{**defaults, **options})
+
+
+def check(made: Made, crops: int, images: int, **options):
+    """Every crop of every image, one walk of `crops` a time."""
+    loader = made.loader(global_batch_size=crops * 4, crops_per_image=crops, **options).to("cpu", MEAN, STD)
+    seen = set()
+    for batch in loader:
+        for i in range(len(batch)):
+            assert (hashed(batch.images[i]) == witnessed(batch.value[i].numpy())).all(), batch.key[i]
+            seen.add((batch.key[i], int(batch.crop[i])))
+    assert len(seen) == crops * images
+
+
+KINDS = {
+    "embedded": {"embed_images": "original"},
+    "reencoded": {"embed_images": "max-side=180,quality=70"},
+    "folder": {},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_thousand_crops_of_a_folder(pictures, tmp_path, kind):
+    labels = labelled(pictures, tmp_path / "set", **KINDS[kind])
+    check(Made(labels, None if "embed_images" in KINDS[kind] else str(pictures)), CROPS, 36)
+
+
+def test_a_thousand_crops_of_image_shards(photographs, tmp_path):
+    tars = pack(photographs, tmp_path / "tars")
+    check(Made(labelled(tars, tmp_path / "set"), str(tars)), CROPS, 36)
+
+
+def test_another_size_and_interpolation_and_several_threads(pictures, tmp_path):
+    labels = labelled(pictures, tmp_path / "set", "bilinear97", num_crops=8, num_seg=50)
+    check(Made(labels, str(pictures)), 8, 36, threads=4)
+
+
+def test_from_object_storage(pictures, s3_server, s3_url, tmp_path):
+    labels = labelled(pictures, tmp_path / "set", "bilinear97", num_crops=8, embed_images="original")
+    source, store = open_store(labels), open_store(s3_url, s3_server.options())
+    for entry in source.list():
+        store.create(entry.name, source.read(entry.name))
+    options = {"cache_dir": str(tmp_path / "cache"), "store_options": s3_server.options(), "lanes": 2}
+    check(Made(s3_url, None), 8, 36, **options)
+
+
+def test_it_would_show(pictures, tmp_path):
+    """One pixel value off in one crop is seen."""
+    labels = labelled(pictures, tmp_path / "set", "bilinear97", num_crops=2)
+    batch = next(iter(Made(labels, str(pictures)).loader(global_batch_size=8, crops_per_image=2)))
+    batch.images[3, 1, 50, 50] ^= 1
+    shaped = [torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD)]
+    images = batch.images.float().div(255).sub(shaped[0]).div(shaped[1])
+    same = [
+        (hashed(image) == witnessed(row)).all()
+        for image, row in zip(images, batch.value.numpy(), strict=True)
+    ]
+    assert np.flatnonzero(~np.array(same)).tolist() == [3]
+
+
+def test_a_teachers_set_names_its_size(pictures, tmp_path):
+    labels = labelled(pictures, tmp_path / "set", "bilinear97", num_crops=2)
+    loader = slg_wds.SoftLabelLoader(labels, str(pictures), global_batch_size=8)
+    assert (loader.size, loader.interpolation) == (97, "bilinear")
