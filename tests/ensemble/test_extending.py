@@ -75,7 +75,7 @@ def test_an_extendable_set_extended_and_joined_is_exactly_what_one_run_makes(pho
         assert all(same(mine, theirs) for mine, theirs in zip(both, whole, strict=True))
 
 
-def test_how_far_the_tails_of_sets_without_sums_are_off(few, tmp_path, record_property):
+def test_how_far_the_tails_of_sets_without_sums_are_off(few, tmp_path):
     """Recovered: within 0.03 of each probability, and nearer to one run's than even tails; the parts keep 5 classes."""
     label(few / "data", tmp_path / "new", 40, extend=str(few / "old"))
     both = join(tmp_path / "both", few / "old", tmp_path / "new")
@@ -86,9 +86,7 @@ def test_how_far_the_tails_of_sets_without_sums_are_off(few, tmp_path, record_pr
         flat = theirs.distribution(None, "marginal_smoothing_k5").astype(np.float64)
         for found, other in ((kl, q), (even, flat)):
             found.append((p * (np.log(p + 1e-30) - np.log(other + 1e-30))).sum(axis=1).mean())
-    record_property("largest_difference", far)
-    record_property("kl", np.mean(kl))
-    record_property("kl_even", np.mean(even))
+    print(f"largest difference {far:.4f}, KL {np.mean(kl):.5f}, of even tails {np.mean(even):.5f}")
     assert far < 0.03 and np.mean(kl) < np.mean(even) / 2
 
 
