@@ -15,6 +15,8 @@ LAUNCHERS = (
     ("SLURM_PROCID", "SLURM_NTASKS"),  # srun
     ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"),
 )
+LISTED_AT_ONCE = 1000  # names in one answer of an object store
+LEAST_PATIENCE = 16
 
 
 @dataclass(frozen=True)
@@ -52,18 +54,23 @@ def claims(labels: LabelSet, rank: Rank | None) -> Iterator[int]:
     """Yield shards to make until none is missing: the worker's own block in order, then the missing at random.
 
     Each is looked for again immediately before. At random, because workers that walk on in plan order and meet
-    would make the same shards for the rest of the run.
+    would make the same shards for the rest of the run. What is missing is listed, and listed anew once as many shards
+    as a listing costs requests were found made in the meantime: asking a store for each of a stale list takes hours
+    (tools/simulate_cluster.py).
     """
     claimed: set[int] = set()
     order = random.Random(os.urandom(16))
     own = rank.block(labels.num_shards) if rank else range(0)
-    candidates = list(own)
-    while True:
+    patience = max(LEAST_PATIENCE, labels.num_shards // LISTED_AT_ONCE)
+    while missing := [number for number in labels.missing() if number not in claimed]:
+        candidates = [number for number in missing if number in own]
+        if not candidates:
+            candidates = missing
+            order.shuffle(candidates)
+        stale = 0
         for number in candidates:
             if not labels.exists(number):
                 claimed.add(number)
                 yield number
-        candidates = [number for number in labels.missing() if number not in claimed]
-        if not candidates:
-            return
-        order.shuffle(candidates)
+            elif (stale := stale + 1) == patience:
+                break
