@@ -1,0 +1,167 @@
+"""Is a student of stored labels as accurate as one of the live teacher, on real labelled images?
+
+usage: digits.py [--crops 8] [--steps 400] [--seeds 5]
+
+scikit-learn's 1,797 handwritten digits as PNG files in class folders, a third held out. A small teacher is trained on
+their true classes first; `slg-wds generate` labels crops of the others with it; smaller students are trained for the
+same steps on the same crops, in the same order, from the stored labels, from the live teacher's softmax of the
+replayed crops, and from the true classes. Prints the accuracies on the held-out digits as a markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+from students import all_crops, log_probabilities, normalised, small_cnn, spread, table, train
+from torch import Tensor, nn
+
+import slg_wds
+from slg_wds.config import cores
+from slg_wds.labels import SoftLabels, from_topk
+from slg_wds.memory import keep_freed_memory
+
+SIZE, CLASSES, BATCH, RATE = 32, 10, 64, 3e-3
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def teacher() -> nn.Module:
+    """The private teacher that `slg-wds generate` calls; its weights come from a file."""
+    model = small_cnn(CLASSES, 24)
+    preprocessing = {"input_size": SIZE, "mean": MEAN, "std": STD, "interpolation": "bilinear"}
+    model.preprocessing = preprocessing  # type: ignore[assignment]
+    return model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--crops", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--width", type=int, default=4, help="of the student; the teacher has 24")
+    args = parser.parse_args()
+    keep_freed_memory()
+    torch.set_num_threads(cores())
+    with tempfile.TemporaryDirectory() as name:
+        experiment(args, Path(name))
+
+
+def experiment(args: argparse.Namespace, folder: Path) -> None:
+    start = time.monotonic()
+    digits, classes, kept = lay_out(folder)
+    weights, accuracy = train_teacher(digits, classes, kept, folder)
+    sets = {
+        "stored, marginal smoothing k=3, float16": generate(
+            folder, weights, args.crops, "marginal_smoothing_k3"
+        ),
+        "stored, shared tail k=3, log8": generate(folder, weights, args.crops, "shared_tail_k3"),
+    }
+    labels: dict[str, SoftLabels] = {}
+    images: Tensor | None = None
+    for kind, url in sets.items():
+        again, labels[kind], names = all_crops(url, None, SIZE)
+        assert images is None or torch.equal(images, again)
+        images = again
+    assert images is not None
+    model = teacher().eval()
+    model.load_state_dict(weights_of(weights))
+    with torch.no_grad():
+        live = torch.cat([model(normalised(part)).softmax(1) for part in torch.split(images, 256)])
+    labels["live teacher"] = from_topk(None, live, CLASSES, rule="full")
+    true = torch.tensor([classes[int(key.rpartition("/")[2])] for key, _ in names])
+    labels["true classes"] = from_topk(true[:, None], torch.ones(len(true), 1), CLASSES, rule="hard")
+    print(
+        f"{len(names)} crops of {len(names) // args.crops} digits, {int((~kept).sum())} held out; teacher "
+        f"{accuracy:.2%}; students of width {args.width}, {args.steps} steps of {BATCH}, {args.seeds} seeds; "
+        f"labelling and replay {time.monotonic() - start:.0f} s",
+        flush=True,
+    )
+    report(args, images, labels, digits[~kept], torch.tensor(classes)[~kept])
+    print(f"{time.monotonic() - start:.0f} s in all")
+
+
+def lay_out(folder: Path) -> tuple[Tensor, list[int], Tensor]:
+    """PNG files of those to train on; all digits at SIZE as uint8 [N, 3, S, S], classes, bool [N]: not held out."""
+    data = load_digits()
+    kept = torch.from_numpy(np.random.default_rng(0).permutation(len(data.images)) % 3 != 0)
+    pixels = []
+    for number, (image, digit) in enumerate(zip(data.images, data.target.tolist(), strict=True)):
+        picture = Image.fromarray(np.uint8(image * 255 / 16)).convert("RGB")
+        pixels.append(np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR)))
+        if kept[number]:
+            path = folder / "digits" / "train" / str(digit) / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(path)
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2), data.target.tolist(), kept
+
+
+def train_teacher(digits: Tensor, classes: list[int], kept: Tensor, folder: Path) -> tuple[str, float]:
+    """Its weights file and its accuracy on the digits held out."""
+    torch.manual_seed(100)
+    model, path = teacher(), str(folder / "teacher.safetensors")
+    numbers = torch.tensor(classes)
+    true = from_topk(numbers[kept][:, None], torch.ones(int(kept.sum()), 1), CLASSES, rule="hard")
+    train(model, digits[kept], lambda rows: true[rows], 400, BATCH, RATE, seed=100)
+    save_file(model.state_dict(), path)
+    right = log_probabilities(model, digits[~kept]).argmax(1) == numbers[~kept]
+    return path, float(right.float().mean())
+
+
+def weights_of(path: str) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    found: dict[str, Tensor] = load_file(path)
+    return found
+
+
+def generate(folder: Path, weights: str, crops: int, label_type: str) -> str:
+    target = str(folder / label_type)
+    config = slg_wds.GenerateConfig(
+        data=str(folder / "digits"), save_path=target, teacher_source="private", arch=f"{__file__}:teacher",
+        teacher_path=weights, label_type=label_type, values="log8" if "tail" in label_type else "float16",
+        num_crops=crops, flip_prob=0.0, min_scale_crops=0.4, embed_images="original",
+    )  # fmt: skip
+    slg_wds.generate(config)
+    return target
+
+
+def report(
+    args: argparse.Namespace,
+    images: Tensor,
+    labels: dict[str, SoftLabels],
+    held: Tensor,
+    true: Tensor,
+) -> None:
+    found: dict[str, list[float]] = {}
+    for kind, rows in labels.items():
+        for seed in range(args.seeds):
+            torch.manual_seed(seed)
+            student = small_cnn(CLASSES, args.width)
+            train(student, images, lambda now, rows=rows: rows[now], args.steps, BATCH, RATE, seed)  # type: ignore[misc]
+            right = log_probabilities(student, held).argmax(1) == true
+            found.setdefault(kind, []).append(100 * float(right.float().mean()))
+    header = [
+        "trained from",
+        "accuracy, %",
+        "difference to the live teacher's",
+        "KL of the labels",
+        "of each seed",
+    ]
+    lines = []
+    for kind, values in found.items():
+        differences = [a - b for a, b in zip(values, found["live teacher"], strict=True)]
+        seeds = " ".join(f"{value:.2f}" for value in values)
+        lines.append([kind, spread(values, 2), f"{statistics.mean(differences):+.2f}", seeds])
+    print(table(header, lines), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""Do students learn from stored labels what they learn from the teacher itself?
+
+usage: learning.py [--crops 100] [--steps 300] [--seeds 3] [--student cnn] [--size 96]
+
+EfficientNet-Lite2 labels crops of real photographs. A small student is trained from scratch for the same steps, on the
+same crops in the same order, from (a) the teacher's hard top-1, (b) marginal smoothing k=5 in float32, (c) the same in
+log8, (d) the shared tail with k=5 in log8, (e) the live teacher's full softmax of the replayed crop. Measured is
+KL(teacher || student) and the agreement of the likeliest classes on crops of a view of each photograph that was kept
+from training, and of photographs that were kept whole. Prints a markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import skimage.data
+import torch
+from PIL import Image
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from demo_photographs import PHOTOGRAPHS, views
+from students import all_crops, divergence, log_probabilities, make_student, spread, table, train
+
+import slg_wds
+from slg_wds.config import Values, cores
+from slg_wds.labels import SoftLabels, from_topk
+from slg_wds.memory import keep_freed_memory
+from slg_wds.teachers.load import load_teacher
+from slg_wds.teachers.spec import TeacherSpec
+
+TEACHER = f"{Path(__file__).resolve().parent.parent / 'demo_teacher.py'}:lite2"
+HELD_OUT_VIEW = 5  # the central one
+UNSEEN = {
+    "astronaut": skimage.data.astronaut,
+    "coins": skimage.data.coins,
+    "hubble": skimage.data.hubble_deep_field,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--crops", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--student", default="cnn", help="cnn, or a model of timm")
+    parser.add_argument("--size", type=int, default=96)
+    args = parser.parse_args()
+    keep_freed_memory()
+    torch.set_num_threads(cores())
+    with tempfile.TemporaryDirectory() as name:
+        experiment(args, Path(name))
+
+
+def experiment(args: argparse.Namespace, folder: Path) -> None:
+    start = time.monotonic()
+    counts = lay_out(folder)
+    sets = {split: generate(folder, split, args.crops if split == "train" else 20) for split in counts}
+    kinds = {
+        "(b) marginal smoothing k=5, float32": convert(sets["train"], "marginal_smoothing_k5", "float32"),
+        "(c) marginal smoothing k=5, log8": convert(sets["train"], "marginal_smoothing_k5", "log8"),
+        "(d) shared tail k=5, log8": convert(sets["train"], "shared_tail_k5", "log8"),
+    }
+    images, hard, names = all_crops(kinds["(b) marginal smoothing k=5, float32"], None, args.size, "hard")
+    labels = {"(a) hard top-1": hard}
+    for kind, url in kinds.items():
+        again, labels[kind], others = all_crops(url, None, args.size)
+        assert others == names and torch.equal(again, images)
+    live, worst = live_teacher(sets["train"])
+    labels["(e) live teacher"] = live
+    held_out = {split: held(sets[split], args.size) for split in ("held", "unseen")}
+    print(
+        f"{len(names)} crops of {counts['train']} views of {len(PHOTOGRAPHS)} photographs; "
+        f"{counts['held']} views held out, {counts['unseen']} of unseen photographs; "
+        f"{args.student} at {args.size}, {args.steps} steps of {args.batch}, {args.seeds} seeds; "
+        f"stored and live probabilities differ by at most {worst:.1e}; "
+        f"labelling and replay {time.monotonic() - start:.0f} s",
+        flush=True,
+    )
+    found = {kind: trained(args, images, rows, held_out) for kind, rows in labels.items()}
+    report(found, {kind: mean_divergence(live, rows) for kind, rows in labels.items()})
+    print(f"{time.monotonic() - start:.0f} s in all")
+
+
+def lay_out(folder: Path) -> dict[str, int]:
+    """Views to train on, one held-out view of each photograph, and whole photographs held out."""
+    counts = dict.fromkeys(("train", "held", "unseen"), 0)
+
+    def put(split: str, wnid: str, name: str, image: Image.Image) -> None:
+        path = folder / split / wnid / f"{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path, quality=92)
+        counts[split] += 1
+
+    for wnid, photographs in PHOTOGRAPHS.items():
+        for name, load in photographs.items():
+            for number, view in enumerate(views(np.asarray(load())[..., :3])):  # type: ignore[no-untyped-call]
+                put("held" if number == HELD_OUT_VIEW else "train", wnid, f"{name}_{number}", view)
+    for name, load in UNSEEN.items():
+        pixels = np.asarray(load())  # type: ignore[no-untyped-call]
+        pixels = np.stack([pixels] * 3, axis=2) if pixels.ndim == 2 else pixels[..., :3]
+        for number, view in enumerate(views(pixels)):
+            put("unseen", "unseen", f"{name}_{number}", view)
+    return counts
+
+
+def generate(folder: Path, split: str, crops: int) -> str:
+    """All probabilities of the teacher, from which the other kinds are made without another forward."""
+    target = str(folder / f"labels-{split}")
+    config = slg_wds.GenerateConfig(
+        data=str(folder / split), save_path=target, teacher_source="private", arch=TEACHER, label_type="full",
+        values="float32", num_crops=crops, embed_images="original", seed=len(split),
+    )  # fmt: skip
+    slg_wds.generate(config)
+    return target
+
+
+def convert(source: str, label_type: str, values: Values) -> str:
+    target = f"{source}-{label_type}-{values}"
+    slg_wds.ensemble(
+        slg_wds.EnsembleConfig(
+            sets=(source,),
+            save_path=target,
+            label_type=label_type,
+            values=values,
+            tail_classes=64,
+            processes=1,
+        )
+    )
+    return target
+
+
+def live_teacher(labels: str) -> tuple[SoftLabels, float]:
+    """The teacher's softmax of every replayed crop at its own size, and the largest difference to what is stored."""
+    teacher = load_teacher(TeacherSpec("private", TEACHER))
+    images, stored, _ = all_crops(labels, None, teacher.preprocessing.input_size)
+    with torch.no_grad():
+        rows = torch.cat([teacher.logits(part).softmax(1) for part in torch.split(images, 50)])
+    # Cloned: what inference mode made cannot be trained with.
+    live = from_topk(None, rows.clone(), rows.shape[1], rule="full")
+    return live, float((live.dense() - stored.dense()).abs().max())
+
+
+def held(labels: str, size: int) -> tuple[Tensor, Tensor]:
+    """Crops of a held-out set, uint8 [N, 3, S, S], and the teacher's probabilities [N, C]."""
+    images, stored, _ = all_crops(labels, None, size)
+    return images, stored.dense()
+
+
+def trained(
+    args: argparse.Namespace, images: Tensor, labels: SoftLabels, held_out: dict[str, tuple[Tensor, Tensor]]
+) -> dict[str, list[float]]:
+    """Per seed: KL on each held-out set, agreement on the first."""
+    found: dict[str, list[float]] = {}
+    for seed in range(args.seeds):
+        torch.manual_seed(seed)
+        student = make_student(args.student, labels.num_classes)
+        train(student, images, lambda rows: labels[rows], args.steps, args.batch, args.rate, seed)
+        for split, (crops, teacher) in held_out.items():
+            student_rows = log_probabilities(student, crops)
+            found.setdefault(split, []).append(divergence(teacher, student_rows))
+            agreement = (student_rows.argmax(1) == teacher.argmax(1)).float().mean()
+            found.setdefault(f"{split} agreement", []).append(100 * float(agreement))
+    return found
+
+
+def mean_divergence(live: SoftLabels, labels: SoftLabels) -> float:
+    """Mean KL(teacher || labels) on the training crops; infinite where labels leave out what the teacher has."""
+    return divergence(live.dense(), labels.dense().log())
+
+
+def report(found: dict[str, dict[str, list[float]]], labels_divergence: dict[str, float]) -> None:
+    header = ["trained from", "KL of the labels", "KL, held-out views", "agreement there, %", "KL, unseen photographs",
+              "KL of each seed"]  # fmt: skip
+    rows = [
+        [
+            kind, f"{labels_divergence[kind]:.4f}", spread(one["held"]), spread(one["held agreement"], 1),
+            spread(one["unseen"], 3), " ".join(f"{value:.4f}" for value in one["held"]),
+        ]
+        for kind, one in found.items()
+    ]  # fmt: skip
+    print(table(header, rows), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""What the experiments share: training a student on rows of labelled crops, and tables of several seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slg_wds import SoftCrossEntropy, SoftLabelLoader, open_labels
+from slg_wds.labels import SoftLabels
+
+Labels = Callable[[Tensor], SoftLabels]  # row numbers int64 [B] -> their distributions
+
+
+def small_cnn(num_classes: int, width: int = 24) -> nn.Sequential:
+    """Four strided convolutions with batch norm, the last of 8 x width channels, and a linear head."""
+    layers: list[nn.Module] = []
+    inner = 3
+    for outer in (width, 2 * width, 4 * width, 8 * width):
+        layers += [
+            nn.Conv2d(inner, outer, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(outer),
+            nn.ReLU(),
+        ]
+        inner = outer
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inner, num_classes))
+
+
+def make_student(name: str, num_classes: int) -> nn.Module:
+    """`cnn`, or a model of timm."""
+    import timm
+
+    model = small_cnn(num_classes) if name == "cnn" else timm.create_model(name, num_classes=num_classes)
+    return model.to(memory_format=torch.channels_last)
+
+
+def all_crops(
+    labels: str, images: str | None, size: int, rule: str | None = None
+) -> tuple[Tensor, SoftLabels, list[Any]]:
+    """Every crop of a label set once, by the loader: uint8 [N, 3, S, S], distributions, (key, crop) of each row."""
+    crops = open_labels(labels).num_crops
+    loader = SoftLabelLoader(
+        labels, images, global_batch_size=crops, crops_per_image=crops, size=size, rule=rule, shuffle=False
+    )
+    batches = list(loader)
+    parts = [batch.labels for batch in batches]
+    even = (
+        None if parts[0].even is None else torch.cat([part.even for part in parts if part.even is not None])
+    )
+    joined = SoftLabels(
+        torch.cat([part.index for part in parts]),
+        torch.cat([part.mass for part in parts]),
+        even,
+        parts[0].num_classes,
+    )
+    names = [name for batch in batches for name in zip(batch.key, batch.crop.tolist(), strict=True)]
+    return torch.cat([batch.images for batch in batches]), joined, names
+
+
+def normalised(images: Tensor) -> Tensor:
+    """uint8 [B, 3, S, S] -> float32, by ImageNet's mean and standard deviation."""
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    return images.float().div_(255).sub_(mean).div_(std)
+
+
+def train(
+    student: nn.Module, images: Tensor, labels: Labels, steps: int, batch: int, rate: float, seed: int
+) -> None:
+    """So many steps of AdamW with a cosine schedule; rows [B] of each step are a function of the seed alone."""
+    draw = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    optimizer = torch.optim.AdamW(student.parameters(), rate, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
+    criterion = SoftCrossEntropy()
+    student.train()
+    rows = torch.empty(0, dtype=torch.int64)
+    for _ in range(steps):
+        if len(rows) < batch:
+            rows = torch.cat([rows, torch.randperm(len(images), generator=draw)])
+        now, rows = rows[:batch], rows[batch:]
+        loss = criterion(student(normalised(images[now])), labels(now))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+
+
+@torch.no_grad()
+def log_probabilities(student: nn.Module, images: Tensor) -> Tensor:
+    """float32 [N, C]."""
+    student.eval()
+    return torch.cat([student(normalised(part)).log_softmax(1) for part in torch.split(images, 256)])
+
+
+def divergence(teacher: Tensor, student: Tensor) -> float:
+    """Mean KL(teacher || student) in nats: probabilities [N, C] and log-probabilities [N, C]."""
+    return float((torch.xlogy(teacher, teacher) - teacher * student).sum(1).mean())
+
+
+def spread(values: Sequence[float], digits: int = 4) -> str:
+    """Mean and standard deviation over seeds."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
