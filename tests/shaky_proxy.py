@@ -18,7 +18,8 @@ from s3 import S3Server
 
 # What may happen to an answer: "" nothing; "503" that status; "short" half of the body, then the end of the
 # connection; "reset" half of it, then a reset; "stall" half of it, then nothing more; "trickle" a byte now and then;
-# "late" all of it, after `late` seconds; "hush" no answer at all.
+# "late" all of it, after `late` seconds; "hush" no answer at all; "refused" a reset before the server hears of it;
+# "lost" a reset in place of the answer, after the server has done what it was asked.
 Fault = Callable[["Request"], str]
 
 
@@ -131,6 +132,11 @@ def _serve(
         proxy.ended.wait()
         handler.close_connection = True
         return
+    if what in ("refused", "lost"):
+        if what == "lost":
+            _upstream(handler, proxy, body)
+        _reset(handler)
+        return
     if what == "late":
         proxy.ended.wait(proxy.late)
     status, headers, data = (503, [], b"<Error><Code>SlowDown</Code></Error>")
@@ -181,9 +187,15 @@ def _send(
     if what == "stall":
         proxy.ended.wait()
     if what == "reset":
-        handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        handler.connection.close()
+        _reset(handler)
     if what in ("short", "stall", "reset", "trickle"):
         handler.close_connection = True
         if what != "reset":
             handler.connection.shutdown(socket.SHUT_RDWR)
+
+
+def _reset(handler: http.server.BaseHTTPRequestHandler) -> None:
+    handler.close_connection = True
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.shutdown(socket.SHUT_RD)
+    handler.connection.close()
