@@ -39,7 +39,7 @@ def test_epochs_count_passes_over_single_crops(program, epochs, num_crops):
 
 
 def flags(program, *more: str) -> argparse.Namespace:
-    args = program.parse("", [*more])
+    args = tool("student_flags").parse("", [*more])
     args.rank, args.ranks, args.seed = 0, 1, 3
     return args
 
