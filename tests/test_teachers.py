@@ -427,3 +427,24 @@ except TeacherError as error:
     (line,) = done.stdout.splitlines()
     assert line.startswith("private:tiny_teacher.py:tiny failed on uint8 [4, 3, 32, 32] at fp32: Inductor")
     assert line.endswith("; leave out --compile")
+
+
+@pytest.mark.parametrize(
+    ("variables", "gpus", "device"),
+    [
+        ({}, 0, "cpu"),
+        ({"LOCAL_RANK": "3"}, 0, "cpu"),
+        ({}, 8, "cuda:0"),
+        ({"LOCAL_RANK": "3"}, 8, "cuda:3"),
+        ({"SLURM_LOCALID": "5"}, 8, "cuda:5"),
+        ({"SLURM_LOCALID": "5"}, 1, "cuda:0"),  # srun --gpus-per-task 1 shows each task its own alone
+    ],
+)
+def test_the_local_number_chooses_the_gpu(monkeypatch, variables, gpus, device):
+    from slg_wds.teachers.load import own_device
+
+    for name in ("LOCAL_RANK", "SLURM_LOCALID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert own_device(gpus) == device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -92,14 +93,14 @@ def load_ensemble(config: Any, subset_of: Callable[[int], Sequence[int] | None])
 
     paths = [config.teacher_path] if config.teacher_path else []
     specs = parse_teachers(config.arch, config.teacher_source, paths, config.weights)
-    own_gpu = "cuda" if torch.cuda.is_available() else "cpu"
+    own = own_device(torch.cuda.device_count() if torch.cuda.is_available() else 0)
     settings = {
         name: getattr(config, name) for name in ("input_size", "mean", "std", "interpolation", "crop_pct")
     }
     teachers = [
         load_teacher(
             spec,
-            device=own_gpu if config.gpu is None else f"cuda:{config.gpu}",
+            device=own if config.gpu is None else f"cuda:{config.gpu}",
             precision=config.precision,
             compile=config.compile,
             **settings,
@@ -112,6 +113,14 @@ def load_ensemble(config: Any, subset_of: Callable[[int], Sequence[int] | None])
         temperature=getattr(config, "temp", 1.0),
         class_subset=subset_of(teachers[0].num_classes),
     )
+
+
+def own_device(gpus: int) -> str:
+    """The device of a process that was not told one: of several GPUs that which torchrun or srun numbered it for."""
+    if not gpus:
+        return "cpu"
+    local = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0"
+    return f"cuda:{int(local) % gpus}" if local.isdecimal() else "cuda:0"
 
 
 def _build(spec: TeacherSpec, num_classes_hint: int | None, input_size: int | None) -> Built:
