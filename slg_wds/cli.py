@@ -47,6 +47,19 @@ COMMANDS = {
         "slg_wds.interop.exporting:main",
         "turn a label set into FKD's label files",
     ),
+    "inspect": Command(
+        "slg_wds.config:InspectConfig",
+        "slg_wds.report.inspect:main",
+        "say what a label set is, how far it is, and show an image's labels",
+    ),
+    "verify": Command(
+        "slg_wds.config:VerifyConfig",
+        "slg_wds.report.verify:main",
+        "check every byte and label of a set, and mend it",
+    ),
+    "report": Command(
+        "slg_wds.config:ReportConfig", "slg_wds.report.page:main", "draw label sets as a page for the browser"
+    ),
 }
 
 LAUNCHER_FLAGS = {

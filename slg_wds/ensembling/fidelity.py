@@ -45,10 +45,10 @@ class Fidelity:
 
 def measure(config: EnsembleConfig, labels: LabelSet, seed: int = 0) -> Fidelity:
     """Ask the teachers of the command line for a sample of crops and compare. Raises SlgWdsError."""
-    teacher = _load(config, labels)
+    teacher = load_told(config, labels)
     kls: list[NDArray[np.float64]] = []
     same: list[NDArray[np.bool_]] = []
-    for record, exact in _exact(config, labels, teacher, np.random.default_rng(seed)):
+    for record, exact in exact_rows(config, labels, teacher, np.random.default_rng(seed)):
         rule = None if labels.identity["tail_classes"] else labels.label_type
         read = record.distribution(rule=rule).astype(np.float64)
         ratio = np.log(np.maximum(exact, _TINY)) - np.log(np.maximum(read, _TINY))
@@ -57,7 +57,7 @@ def measure(config: EnsembleConfig, labels: LabelSet, seed: int = 0) -> Fidelity
     return Fidelity(float(np.concatenate(kls).mean()), float(np.concatenate(same).mean()), sum(map(len, kls)))
 
 
-def _load(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
+def load_told(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
     """The teachers that are named, weighted as slg.json says; that it says no other teachers is checked."""
     from slg_wds.teachers import load_ensemble
 
@@ -72,6 +72,7 @@ def _load(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
         teacher_source=config.teacher_source,
         teacher_path=config.teacher_path,
         temp=float(labels.identity.get("temperature") or 1.0),
+        precision=labels.identity.get("precision") or "fp32",
     )
     loaded = load_ensemble(teacher_config, lambda num_classes: labels.identity.get("class_subset"))
     for mine, theirs in zip(loaded.describe(), told, strict=True):
@@ -81,29 +82,29 @@ def _load(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
     return loaded
 
 
-def _exact(
-    config: EnsembleConfig, labels: LabelSet, teacher: Ensemble, chance: np.random.Generator
+def exact_rows(
+    config: EnsembleConfig,
+    labels: LabelSet,
+    teacher: Ensemble,
+    chance: np.random.Generator,
+    places: NDArray[np.int64] | None = None,
 ) -> Iterator[tuple[Record, NDArray[np.float64]]]:
-    """Records of a few random crops each, and the teachers' own distributions of them, float64 [n, C]."""
-    source = open_source(str(config.check_data), store_options=config.store_options)
-    plan = source.plan(0, 1 << 20)
-    number_of = {key: number for number, key in enumerate(plan.keys)}
-    starts = np.cumsum(plan.shard_sizes)
+    """Records of a few random crops each, and the teachers' own distributions of them, float64 [n, C].
+
+    places: the planned images to choose from, by number (default: all). Their pixels are the set's own where it
+    embeds them, else those of the config's images.
+    """
     each = min(CROPS_PER_IMAGE, labels.num_crops)
     wanted = -(-config.check_crops // each)
-    keyed = KeyedSet(labels)
-    for place in chance.permutation(len(labels))[:wanted].tolist():
+    keyed, images = KeyedSet(labels), _Images(config)
+    for place in chance.permutation(len(labels) if places is None else places)[:wanted].tolist():
         record = keyed.read(place)
         if isinstance(record, Missing):
             continue
-        number = number_of.get(record.key)
-        if number is None:
-            raise ImageSourceError("an image of the labels is not there", url=source.url, key=record.key)
-        read = source.reader(plan, int(np.searchsorted(starts, number, "right")))
-        pixels = decode(read(number), path=record.path)
-        if pixels.shape[1:] != record.size:
+        pixels = decode(keyed.image(place) or images.read(record.key), path=record.path)
+        if tuple(pixels.shape[1:]) != record.size:
             raise ImageSourceError(
-                "an image is not the one that was labelled", url=source.url, key=record.key
+                "an image is not the one that was labelled", url=config.check_data, key=record.key
             )
         rows = np.sort(chance.permutation(record.num_crops)[:each])
         part = dataclasses.replace(
@@ -114,6 +115,27 @@ def _exact(
             value=record.value[rows],
         )
         yield part, _ask(teacher, pixels, part)
+
+
+class _Images:
+    """The images that a config names, by key; listed when the first is asked for."""
+
+    def __init__(self, config: EnsembleConfig) -> None:
+        self._config = config
+        self._numbers: dict[str, int] = {}
+
+    def read(self, key: str) -> bytes:
+        """The bytes of an image. Raises ImageSourceError where there is none of that key."""
+        if not self._numbers:
+            options = self._config.store_options
+            self._source = open_source(str(self._config.check_data), store_options=options)
+            self._plan = self._source.plan(0, 1 << 20)
+            self._numbers = {name: number for number, name in enumerate(self._plan.keys)}
+        number = self._numbers.get(key)
+        if number is None:
+            raise ImageSourceError("an image of the labels is not there", url=self._source.url, key=key)
+        shard = int(np.searchsorted(np.cumsum(self._plan.shard_sizes), number, "right"))
+        return self._source.reader(self._plan, shard)(number)
 
 
 def _ask(teacher: Ensemble, pixels: torch.Tensor, record: Record) -> NDArray[np.float64]:

@@ -1,0 +1,210 @@
+"""All records of a shard checked at once: what decoding each would check, and more, in a fraction of the time.
+
+A group of records of one shape goes through numpy as one, classes of a crop first, so that each check is a few passes
+over long rows. It only says whether all is well; what is wrong, and with which record, comes from decoding them singly.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slg_wds.errors import RecordError
+from slg_wds.format.columns import MAX_NUMBERS
+from slg_wds.format.frames import decompress_all
+from slg_wds.format.values import decode_values, value_dtype
+
+GROUP_NUMBERS = 1 << 18  # numbers of one column in a group: it stays in the cache
+MAX_PAIRS = 12  # classes of a crop up to which comparing each two of them is faster than sorting
+_LARGEST = {"float32": 0x3F800000, "float16": 0x3C00}  # the bits of 1
+Fields = dict[str, Any]
+Numbers = NDArray[Any]
+
+
+class OddError(Exception):
+    """Something in the group is not as it should be."""
+
+
+def all_sound(records: Sequence[Fields], sum_over_one: float) -> bool:
+    """Whether every record, unpacked, decodes and has rows that sum to at most 1 + `sum_over_one` + their rounding.
+
+    False says nothing of which one, and may be wrong about a record of a form that no writer gives.
+    """
+    groups: defaultdict[tuple[Any, ...], list[Fields]] = defaultdict(list)
+    for fields in records:
+        names = ("num_crops", "k", "coding", "full", "num_classes")
+        groups[tuple(fields[name] for name in names)].append(fields)
+    try:
+        for (M, k, *_), group in groups.items():
+            if max(M * k, 4 * M) > MAX_NUMBERS:
+                return False
+            count = max(1, GROUP_NUMBERS // max(1, M * max(k, 4)))
+            for first in range(0, len(group), count):
+                _check(_Group(group[first : first + count]), sum_over_one)
+    except (OddError, RecordError):
+        return False
+    return True
+
+
+class _Group:
+    """n records of one shape; `column` gives a column of all of them."""
+
+    def __init__(self, records: Sequence[Fields]) -> None:
+        self.records = records
+        first = records[0]
+        self.M, self.k, self.classes = first["num_crops"], first["k"], first["num_classes"]
+        self.coding, self.full = str(first["coding"]), bool(first["full"])
+        self._found: dict[str, list[tuple[slice, list[int], list[int]]]] = {}
+        frames: list[Any] = []
+        sizes: list[int] = []
+        end = 0
+        for name, most in self._columns().items():
+            counts = self.counts(name)
+            planes = [
+                self._planes(fields, name, most, count) for fields, count in zip(records, counts, strict=True)
+            ]
+            for plane in range(max(map(len, planes))):
+                have = [at for at, found in enumerate(planes) if len(found) > plane]
+                mine = [counts[at] for at in have]
+                frames += [planes[at][plane] for at in have]
+                sizes += mine
+                self._found.setdefault(name, []).append((slice(end, end + sum(mine)), have, mine))
+                end += sum(mine)
+        self._flat = np.frombuffer(decompress_all(frames, sizes, RecordError), np.uint8)
+
+    def _columns(self) -> dict[str, int]:
+        """The columns that must be there, and the most planes of each."""
+        found = {"boxes": 4, "flips": 1, "tail_classes": 4, "tail_codes": 1}
+        if self.coding != "none":
+            found["values"] = value_dtype(self.coding).itemsize
+        return found if self.full else {**found, "palette": 4, "codes": 4}
+
+    def counts(self, name: str) -> list[int]:
+        """How many numbers each record has in a column."""
+        fixed = {"boxes": 4 * self.M, "flips": (self.M + 7) // 8, "codes": self.M * self.k}
+        fixed["values"] = fixed["codes"]
+        if name in fixed:
+            return [fixed[name]] * len(self.records)
+        field = "num_palette" if name == "palette" else "num_tail"
+        return [int(fields[field]) for fields in self.records]
+
+    @staticmethod
+    def _planes(fields: Fields, name: str, most: int, count: int) -> list[Any]:
+        planes = fields["columns"].get(name, None if count or not name.startswith("tail") else [])
+        if type(planes) is not list or len(planes) > most:
+            raise OddError
+        return planes
+
+    def column(self, name: str, itemsize: int = 0) -> Numbers:
+        """Unsigned numbers [all records'], one record's after the other's; the smallest dtype that serves."""
+        counts = self.counts(name)
+        found = self._found.get(name, [])
+        itemsize = itemsize or (1, 1, 2, 4, 4)[len(found)]
+        if itemsize == 1 and len(found) == 1 and len(found[0][1]) == len(counts):
+            return self._flat[found[0][0]]
+        out = np.zeros((sum(counts), itemsize), np.uint8)
+        for plane, (place, have, mine) in enumerate(found):
+            if len(have) == len(counts):
+                out[:, plane] = self._flat[place]
+                continue
+            ends = np.cumsum(counts)
+            at = place.start
+            for record, count in zip(have, mine, strict=True):
+                out[ends[record] - count : ends[record], plane] = self._flat[at : at + count]
+                at += count
+        numbers: Numbers = out.view(f"<u{itemsize}")[:, 0]
+        return numbers
+
+
+def _check(group: _Group, sum_over_one: float) -> None:
+    """Raise OddError or RecordError unless all is well."""
+    n, M, k = len(group.records), group.M, group.k
+    _check_boxes(group, n, M)
+    _ascending(group, "tail_classes")
+    if not group.full and M:
+        _ascending(group, "palette")
+        # Classes first: [k, n * M].
+        codes = np.ascontiguousarray(group.column("codes").reshape(n * M, k).T)
+        sizes = np.array(group.counts("palette"), np.int64)
+        if (codes.reshape(k, n, M).max(axis=(0, 2)) >= sizes).any():
+            raise OddError
+        _check_distinct(codes)
+    if M and group.coding != "none":
+        _check_values(group, n * M, k, sum_over_one)
+
+
+def _check_boxes(group: _Group, n: int, M: int) -> None:
+    if not M:
+        return
+    boxes = group.column("boxes").reshape(n, 4, M)
+    sizes = np.array([(fields["height"], fields["width"]) for fields in group.records], np.uint64)
+    extents = boxes[:, 2:]
+    # Wide enough that a sum cannot come round.
+    ends = boxes[:, :2].astype(np.uint32 if boxes.itemsize < 4 else np.uint64) + extents
+    if not extents.all() or (ends.max(axis=2) > sizes).any():
+        raise OddError
+
+
+def _ascending(group: _Group, name: str) -> None:
+    """That each record's list of classes, stored as steps, ascends below their number."""
+    counts = np.array(group.counts(name), np.int64)
+    steps = group.column(name)
+    if not len(steps):
+        return
+    counts = counts[counts > 0]
+    starts = np.cumsum(counts) - counts
+    if (np.add.reduceat(steps, starts, dtype=np.int64) >= group.classes).any():
+        raise OddError
+    zeros = steps == 0
+    zeros[starts] = False
+    if zeros.any():
+        raise OddError
+
+
+def _check_distinct(codes: Numbers) -> None:
+    """That no code stands twice in a column of [k, crops]."""
+    k = len(codes)
+    if k > MAX_PAIRS:
+        ordered = np.sort(codes, axis=0)
+        if (ordered[1:] == ordered[:-1]).any():
+            raise OddError
+        return
+    for apart in range(1, k):
+        if (codes[apart:] == codes[:-apart]).any():
+            raise OddError
+
+
+def _check_values(group: _Group, crops: int, k: int, sum_over_one: float) -> None:
+    dtype = value_dtype(group.coding)
+    bits = group.column("values", dtype.itemsize).reshape(crops, k).T
+    if group.full:
+        stored = np.ascontiguousarray(bits)
+    else:
+        stored = np.empty((k, crops), bits.dtype)
+        stored[0] = bits[0]
+        for at in range(1, k):
+            np.add(stored[at - 1], bits[at], out=stored[at])
+        # Bits of numbers of at least 0 are in the numbers' own order; a negative one's are above all.
+        rising = stored[1:] < stored[:-1] if group.coding == "log8" else stored[1:] > stored[:-1]
+        if rising.any():
+            raise OddError
+    if group.coding != "log8" and stored.size and stored.max() > _LARGEST[group.coding]:
+        raise OddError
+    total = decode_values(stored.view(dtype), group.coding).sum(axis=0, dtype=np.float32)
+    if total.max() > 1.0 + sum_over_one + rounding(group.coding, k):
+        raise OddError
+
+
+def rounding(coding: str, k: int) -> float:
+    """How far k coded probabilities may sum above what they stand for: half a step of each, and of the sum."""
+    relative, least = {
+        "float32": (2.0**-24, 0.0),
+        "float16": (2.0**-11, 2.0**-25),
+        "log8": (2.0 ** (1 / 32) - 1.0, 2.0**-16.8),
+        "none": (0.0, 0.0),
+    }[coding]
+    return float(relative + k * (least + 2.0**-24))

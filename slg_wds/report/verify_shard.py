@@ -1,0 +1,257 @@
+"""One shard, checked in every byte and every value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from slg_wds.errors import (
+    ChecksumError,
+    FormatError,
+    NotFoundError,
+    RecordError,
+    ShardTruncatedError,
+    SlgWdsError,
+    StoreError,
+    UnsupportedFeatureError,
+)
+from slg_wds.format.manifest import ShardIndex, build_index, decode_index
+from slg_wds.format.names import split_member
+from slg_wds.format.outside import OUTSIDE, decode_outside
+from slg_wds.format.plan import PlannedShard
+from slg_wds.format.record import decode_record, unpack_record
+from slg_wds.format.shard import Shard, read_shard
+from slg_wds.format.values import OVER_ONE
+from slg_wds.labelset import INDEX, MAX_SHARD_BYTES, LabelSet
+from slg_wds.report.verify_records import all_sound, rounding
+
+SUM_IMPORTED = 2.0**-6  # what `import` allows FKD's float16 values to sum above 1
+LISTED_A_SHARD = 20  # problems of one shard that are told singly
+
+MISSING, DAMAGED, FOREIGN, UNREADABLE = "missing", "damaged", "foreign", "unreadable"
+UNSUPPORTED, INDEX_PART, INFO_FILE, TEACHER = "unsupported", "index", "info", "teacher"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong: its kind, what it is, and where.
+
+    kind: missing, damaged, foreign (a whole shard of another set or place), unreadable (the store's fault),
+    unsupported (a newer version), index, info, teacher. number: of the shard, -1 for none.
+    """
+
+    kind: str
+    what: str
+    shard: str | None = None
+    key: str | None = None
+    number: int = -1
+
+
+@dataclass
+class ShardReport:
+    """What was found of one shard. samples: -1 where it is not whole. bytes, crops: that were checked."""
+
+    number: int
+    bytes: int = 0
+    samples: int = -1
+    crops: int = 0
+    images: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ShardChecks:
+    """Checks the shards of one set.
+
+    indexed: whether a missing index part is a problem. max_pixels: the largest embedded image that is decoded, 0 to
+    decode none.
+    """
+
+    labels: LabelSet
+    indexed: bool
+    max_pixels: int
+
+    def read(self, number: int) -> bytes | SlgWdsError:
+        """The bytes of a shard, or why there are none."""
+        try:
+            return self.labels.store.read(self.labels.shard_name(number), MAX_SHARD_BYTES)
+        except StoreError as error:
+            return error
+
+    def check(self, number: int, data: bytes | SlgWdsError) -> ShardReport:
+        """All that can be said of a shard's bytes. Damage is reported, never raised."""
+        report = ShardReport(number)
+        name = self.labels.shard_name(number)
+
+        def tell(kind: str, what: str, key: str | None = None) -> None:
+            report.problems.append(Problem(kind, what, name, key, number))
+
+        if isinstance(data, SlgWdsError):
+            tell(MISSING if isinstance(data, NotFoundError) else UNREADABLE, data.message)
+            return report
+        report.bytes = len(data)
+        part = self.labels.plan.shard(number)
+        try:
+            shard = read_shard(data)
+        except FormatError as error:
+            tell(kind_of(error), _why(error), error.key)
+            return report
+        if (foreign := _foreign(self.labels, shard, part)) is not None:
+            tell(FOREIGN, foreign)
+            return report
+        wrong = list(self._record_problems(shard, part, report))
+        for key, what in wrong[:LISTED_A_SHARD]:
+            tell(DAMAGED, what, key)
+        if len(wrong) > LISTED_A_SHARD:
+            tell(DAMAGED, f"and {len(wrong) - LISTED_A_SHARD} more problems of its records or images")
+        if not wrong:
+            report.samples = len(shard)
+        for kind, what in self._index_problems(shard, number):
+            tell(kind, what)
+        return report
+
+    def _index_problems(self, shard: Shard, number: int) -> Iterator[tuple[str, str]]:
+        name = f"{INDEX}/{self.labels.plan.shard_names[number]}"
+        wanted = build_index(shard, self.labels.plan, number)
+        try:
+            found = decode_index(self.labels.store.read(name))
+        except NotFoundError:
+            if self.indexed:
+                yield INDEX_PART, "its index part is missing"
+        except UnsupportedFeatureError as error:
+            yield UNSUPPORTED, f"its index part: {error.message}"
+        except FormatError as error:
+            yield INDEX_PART, f"its index part is damaged: {error.message}"
+        except StoreError as error:
+            yield UNREADABLE, f"its index part: {error.message}"
+        else:
+            if found != wanted:
+                yield INDEX_PART, f"its index part is not the shard's: {_index_difference(found, wanted)}"
+
+    def _record_problems(
+        self, shard: Shard, part: PlannedShard, report: ShardReport
+    ) -> Iterator[tuple[str | None, str]]:
+        """(key, what) for every record and image that is not as it should be."""
+        base = SUM_IMPORTED if self.labels.identity.get("imported_from") else OVER_ONE
+        planned = {key: at for at, key in enumerate(part.keys)}
+        unpacked: list[tuple[int, dict[str, Any]]] = []
+        for i, sample in enumerate(shard.samples):
+            try:
+                fields = unpack_record(shard.content(sample.record))
+                self._check_fields(fields, part, planned[sample.key])
+                _check_extras(shard, i, fields)
+                unpacked.append((i, fields))
+            except FormatError as error:
+                yield sample.key, error.message
+        report.crops = sum(int(fields["num_crops"]) for _, fields in unpacked)
+        if not all_sound([fields for _, fields in unpacked], base):
+            yield from _one_by_one(shard, [i for i, _ in unpacked], base)
+        if self.max_pixels:
+            yield from _image_problems(shard, unpacked, report, self.max_pixels)
+
+    def _check_fields(self, fields: dict[str, Any], part: PlannedShard, at: int) -> None:
+        """That a record is the planned image's, and labelled as slg.json says. Raises RecordError."""
+        identity = self.labels.identity
+        target = int(part.targets[at])
+        wanted: dict[str, Any] = {
+            "key": part.keys[at],
+            "path": part.paths[at],
+            "target": target if target >= 0 else None,
+            "coding": identity.get("values"),
+            "k": identity.get("k"),
+            "num_classes": identity.get("num_classes"),
+            "full": identity.get("label_type") == "full",
+        }
+        for name, value in wanted.items():
+            if fields[name] != value and (value is not None or name == "target"):
+                raise RecordError(f"its {name} is {fields[name]!r}, where {value!r} belongs")
+        crops, extends = self.labels.num_crops, identity.get("extends")
+        allowed = {crops, crops - int(extends["first_crop"])} if extends else {crops}
+        if fields["num_crops"] not in allowed:
+            raise RecordError(f"it has {fields['num_crops']} crops, where {min(allowed)} belong")
+
+
+def kind_of(error: SlgWdsError) -> str:
+    """Which kind of problem an error tells of."""
+    if isinstance(error, UnsupportedFeatureError):
+        return UNSUPPORTED
+    return DAMAGED if isinstance(error, FormatError) else UNREADABLE
+
+
+def _why(error: SlgWdsError) -> str:
+    names: dict[type[SlgWdsError], str] = {ShardTruncatedError: "truncated: ", ChecksumError: "checksum: "}
+    return names.get(type(error), "") + error.message
+
+
+def _foreign(labels: LabelSet, shard: Shard, part: PlannedShard) -> str | None:
+    """Why a whole shard is not the planned one, None where it is."""
+    try:
+        shard.check(labels.digest, part.number, part.name, part.keys)
+    except FormatError as error:
+        return error.message
+    return None
+
+
+def _check_extras(shard: Shard, i: int, fields: dict[str, Any]) -> None:
+    """The target's own member, and the sums of a set that can be extended. Raises RecordError."""
+    sample = shard.samples[i]
+    wanted = (
+        None if fields["target"] is None or sample.image is None else str(fields["target"]).encode("ascii")
+    )
+    if wanted != (bytes(shard.content(sample.target)) if sample.target else None):
+        raise RecordError(f"its cls member does not agree with its target, {fields['target']}")
+    if OUTSIDE in fields["columns"]:
+        decode_outside(bytes(shard.content(sample.record)))
+
+
+def _one_by_one(shard: Shard, which: list[int], base: float) -> Iterator[tuple[str, str]]:
+    for i in which:
+        sample = shard.samples[i]
+        try:
+            record = decode_record(shard.content(sample.record))
+        except FormatError as error:
+            yield sample.key, error.message
+            continue
+        total = record.value.sum(axis=1, dtype=np.float64)
+        if len(total) and total.max() > 1.0 + base + rounding(record.coding, record.k):
+            row = int(total.argmax())
+            yield sample.key, f"the probabilities of crop {row} sum to {total[row]:.6f}"
+
+
+def _image_problems(
+    shard: Shard, unpacked: list[tuple[int, dict[str, Any]]], report: ShardReport, max_pixels: int
+) -> Iterator[tuple[str, str]]:
+    if not any(sample.image for sample in shard.samples):
+        return  # decoding takes torch
+    from slg_wds.images import decode, image_extension
+
+    for i, fields in unpacked:
+        sample = shard.samples[i]
+        if sample.image is None:
+            continue
+        data = bytes(shard.content(sample.image))
+        report.images += 1
+        try:
+            height, width = decode(data, max_pixels=max_pixels).shape[1:]
+            found = image_extension(data)
+        except SlgWdsError as error:
+            yield sample.key, f"its image: {error.message}"
+            continue
+        if (height, width) != (fields["height"], fields["width"]):
+            yield (
+                sample.key,
+                f"its image is of {height} x {width}, its record of {fields['height']} x {fields['width']}",
+            )
+        if found != split_member(sample.image.name)[1]:
+            yield sample.key, f"its image is {found}, not {split_member(sample.image.name)[1]}"
+
+
+def _index_difference(found: ShardIndex, wanted: ShardIndex) -> str:
+    for name in ("set_digest", "shard", "name", "bytes", "sha256", "left_out", "image_shard"):
+        mine, theirs = getattr(found, name), getattr(wanted, name)
+        if mine != theirs:
+            return f"{name} is {str(mine)[:70]}, where {str(theirs)[:70]} belongs"
+    return "the places of its members differ"

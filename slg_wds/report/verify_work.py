@@ -1,0 +1,57 @@
+"""The shards of a set shared out among processes, each reading one ahead of the one that it checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from slg_wds.errors import LabelSetError, StoreUnavailableError
+from slg_wds.labelset import open_labels
+from slg_wds.report.verify_shard import ShardChecks, ShardReport
+from slg_wds.threads import use_one_thread
+from slg_wds.window import window
+
+ATTEMPTS = 3  # shards in a row that a store may fail to give, before it is taken for gone
+
+
+class Watcher(Protocol):
+    """Whoever is told of progress."""
+
+    def checked(self, report: ShardReport) -> None:
+        """A shard has been looked at."""
+
+
+@dataclass(frozen=True)
+class VerifyTask:
+    """What every process of one run shares; picklable. numbers: of the shards to check. digest: of the set."""
+
+    url: str
+    options: Mapping[str, str]
+    digest: str
+    numbers: tuple[int, ...]
+    indexed: bool
+    max_pixels: int
+
+    def __call__(self, worker: int, count: int, watcher: Watcher) -> None:
+        """Check every `count`-th shard and tell the watcher of each. Memory: two shards.
+
+        Raises StoreUnavailableError where the store has gone, LabelSetError where the set is another one by now.
+        """
+        labels = open_labels(self.url, allow_incomplete=True, options=self.options)
+        if count > 1 and self.max_pixels and labels.identity.get("embed_images"):
+            use_one_thread()  # of torch, which only decoding needs
+        if labels.digest != self.digest:
+            raise LabelSetError("the set has been replaced meanwhile", url=self.url, hint="verify it again")
+        checks = ShardChecks(labels, self.indexed, self.max_pixels)
+        failed = 0
+        with ThreadPoolExecutor(1, "slg-read") as pool:
+            mine = self.numbers[worker::count]
+            for number, read in window(((n, pool.submit(checks.read, n)) for n in mine), 1):
+                data: Any = read.result()
+                failed = failed + 1 if isinstance(data, StoreUnavailableError) else 0
+                if failed == ATTEMPTS:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise data
+                watcher.checked(checks.check(number, data))
