@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 BARS = 40
+SIZE = (4.3, 3.0)  # inches; the page scales them
 SETTINGS: Any = {
     "font.size": 9.5, "axes.edgecolor": GRID, "axes.labelcolor": MUTED, "text.color": INK, "xtick.color": GRID,
     "ytick.color": GRID, "xtick.labelcolor": MUTED, "ytick.labelcolor": MUTED, "axes.spines.top": False,
@@ -31,14 +32,19 @@ SETTINGS: Any = {
 }  # fmt: skip
 
 
-def drawn(name: str, title: str, draw: Callable[[Axes], None], size: tuple[float, float] = (4.3, 2.7)) -> str:
+def drawn(
+    name: str,
+    title: str,
+    draw: Callable[[Axes], None],
+    layout: Literal["constrained"] | None = "constrained",
+) -> str:
     """The SVG of a figure with one set of axes."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(SETTINGS):
-        figure: Figure = Figure(figsize=size, layout="constrained")
+        figure: Figure = Figure(figsize=SIZE, layout=layout)
         FigureCanvasSVG(figure)
         draw(figure.add_subplot())
         return themed(figure, name, title)
@@ -59,14 +65,24 @@ def histogram(name: str, title: str, counts: Floats, label: str, top: float, spl
 
 def tail_histogram(name: str, title: str, counts: Floats, split: bool) -> str:
     """The tail's counts over a logarithmic axis."""
-    bars = counts.reshape(2, BARS, BINS // BARS).sum(axis=2) / max(float(counts.sum()), 1.0)
-    edges = np.linspace(math.log10(LEAST_TAIL), 0, BARS + 1)
+    shares = counts / max(float(counts.sum()), 1.0)
+    fine = np.linspace(math.log10(LEAST_TAIL), 0, BINS + 1)
+    # Decades that nearly all lie above are not drawn empty; the lowest bar takes what lies below it.
+    lowest = max(-6, min(-2, math.floor(fine[int(np.argmax(np.cumsum(shares.sum(axis=0)) > 0.002))])))
+    start = int(np.argmin(np.abs(fine - lowest)))
+    join = max(1, round((BINS - start) / BARS))
+    start += (BINS - start) % join
+    bars = shares[:, start:].reshape(2, -1, join).sum(axis=2)
+    bars[:, 0] += shares[:, :start].sum(axis=1)
+    edges = fine[start::join]
+    ticks = {-6: "≤10⁻⁶", -5: "10⁻⁵", -4: "0.01%", -3: "0.1%", -2: "1%", -1: "10%", 0: "100%"}
 
     def draw(axes: Axes) -> None:
         _stacked(axes, edges, bars, split)
         axes.set_xlabel("probability outside the stored classes")
         axes.set_xlim(edges[0], 0)
-        axes.set_xticks([-6, -4, -2, -1, 0], ["≤10⁻⁶", "10⁻⁴", "1%", "10%", "100%"])
+        shown = [tick for tick in ticks if tick >= edges[0] - 0.01]
+        axes.set_xticks(shown, [ticks[tick] for tick in shown])
 
     return drawn(name, title, draw)
 
@@ -148,21 +164,21 @@ def _unit(axes: Axes) -> None:
         _percent(axis)
 
 
-def heat(name: str, title: str, values: Floats, low: float, high: float, label: str) -> str:
+def heat(name: str, title: str, values: Floats, low: float, high: float) -> str:
     """A map [G, G] of the image's own height and width, its colours from `low` to `high`."""
 
     def draw(axes: Axes) -> None:
         _mesh(axes, values, np.linspace(0, 1, len(values) + 1), np.linspace(0, 1, len(values) + 1), low, high)
-        axes.invert_yaxis()
-        axes.set_aspect("equal")
+        axes.set_position((0.125, 0.09, 0.685, 0.88))
+        axes.set_ylim(1, 0)
         axes.grid(False)
         axes.set_xticks([0, 0.5, 1], ["left", "middle", "right"])
         axes.set_yticks([0, 0.5, 1], ["top", "middle", "bottom"])
         axes.spines["bottom"].set_visible(False)
         axes.tick_params(length=0)
-        _scale(axes, low, high, label)
+        _scale(axes, low, high)
 
-    return drawn(name, title, draw, (4.3, 3.4))
+    return drawn(name, title, draw, None)
 
 
 def _mesh(axes: Axes, values: Floats, across: Floats, up: Floats, low: float, high: float) -> None:
@@ -178,7 +194,7 @@ def _mesh(axes: Axes, values: Floats, across: Floats, up: Floats, low: float, hi
     mesh.set_facecolor([tuple(colour) for colour in colours.reshape(-1, 4).tolist()])
 
 
-def _scale(axes: Axes, low: float, high: float, label: str) -> None:
+def _scale(axes: Axes, low: float, high: float) -> None:
     """The scale of a map, at its right."""
     inner = axes.inset_axes((1.06, 0.0, 0.045, 1.0))
     _mesh(
@@ -192,9 +208,7 @@ def _scale(axes: Axes, low: float, high: float, label: str) -> None:
     inner.grid(False)
     inner.set_xticks([])
     inner.yaxis.tick_right()
-    inner.yaxis.set_label_position("right")
     inner.set_yticks([low, (low + high) / 2, high])
-    inner.set_ylabel(label)
     inner.spines["bottom"].set_visible(False)
     inner.tick_params(length=0)
     _percent(inner.yaxis)
@@ -223,7 +237,7 @@ def density(name: str, title: str, counts: Floats, labels: tuple[str, str], line
             axis.set_ticks([0, 0.25, 0.5, 0.75, 1])
             _percent(axis)
 
-    return drawn(name, title, draw, (4.3, 3.4) if line == "equal" else (4.3, 3.0))
+    return drawn(name, title, draw)
 
 
 def _means(counts: Floats) -> tuple[Floats, Floats]:
@@ -251,7 +265,7 @@ def divergences(name: str, title: str, pairs: Sequence[Pair]) -> str:
         _percent(axes.yaxis)
         axes.locator_params(axis="y", nbins=4)
 
-    return drawn(name, title, draw, (4.3, 3.4))
+    return drawn(name, title, draw)
 
 
 __all__ = [

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from slg_wds.ensembling.parents import WHOLE_PART, Missing, Parent
-from slg_wds.errors import IncompleteSetError, SlgWdsError, UsageError
+from slg_wds.errors import IncompleteSetError, RecordError, UsageError
 from slg_wds.format.record import Record
 from slg_wds.joining import chains
 from slg_wds.labelset import LabelSet, open_labels
@@ -53,6 +53,7 @@ class ReportedSets:
         self.labels = [chain[-1] for chain in together]
         self.names = short_names([labels.url for labels in self.labels])
         self.skipped = 0
+        self._gone: dict[int, set[int]] = {}
         for labels in self.labels[1:]:
             _check_classes(self.labels[0], labels)
 
@@ -81,7 +82,7 @@ class ReportedSets:
         Raises IncompleteSetError where no shard is there yet.
         """
         labels = self.first
-        missing = set(labels.missing())
+        missing = self._missing(0)
         present = [number for number in range(labels.num_shards) if number not in missing]
         if not present:
             raise IncompleteSetError("it has no shard yet", url=labels.url, hint="wait for the first one")
@@ -101,8 +102,8 @@ class ReportedSets:
             found = [parent.numbers(keys, numbers[0]) for parent in self.sets]
             for at, number in enumerate(numbers):
                 records = [
-                    self._record(parent, [of_set[at] for of_set in places])
-                    for parent, places in zip(self.sets, found, strict=True)
+                    self._record(which, [of_set[at] for of_set in places])
+                    for which, places in enumerate(found)
                 ]
                 if records[0] is None:
                     self.skipped += 1
@@ -113,23 +114,34 @@ class ReportedSets:
         """One image once more."""
         key = self.first.plan.keys[number]
         places = [parent.numbers([key], number) for parent in self.sets]
-        return Read(
-            number,
-            [
-                self._record(parent, [of_set[0] for of_set in found])
-                for parent, found in zip(self.sets, places, strict=True)
-            ],
-        )
+        records = [self._record(which, [of_set[0] for of_set in found]) for which, found in enumerate(places)]
+        return Read(number, records)
 
-    @staticmethod
-    def _record(parent: Parent, numbers: Sequence[int | None]) -> Record | None:
-        if numbers[-1] is None or not parent.last.labels.exists(parent.last.shard_of(numbers[-1])):
+    def present(self) -> list[int]:
+        """How many shards of each set are there."""
+        return [labels.num_shards - len(self._missing(which)) for which, labels in enumerate(self.labels)]
+
+    def _missing(self, which: int) -> set[int]:
+        if which not in self._gone:
+            self._gone[which] = set(self.labels[which].missing())
+        return self._gone[which]
+
+    def _record(self, which: int, numbers: Sequence[int | None]) -> Record | None:
+        """An image's record in a set by its number there, None where it has none. Raises FormatError, StoreError."""
+        parent, number = self.sets[which], numbers[-1]
+        if number is None or parent.last.shard_of(number) in self._missing(which):
             return None
-        try:
-            record = parent.read(numbers)
-        except SlgWdsError as error:
-            raise error.located(url=parent.url) from None
-        return None if isinstance(record, Missing) or not record.num_crops else record
+        record = parent.read(numbers)
+        if isinstance(record, Missing) or not record.num_crops:
+            return None
+        classes, target = self.labels[which].num_classes, record.target
+        if record.num_classes != classes or (self.comparable and target is not None and target >= classes):
+            raise RecordError(
+                f"its {record.num_classes} classes or its target, {target}, are not of the set's {classes} classes",
+                url=parent.url,
+                key=record.key,
+            )
+        return record
 
 
 def _spread(labels: LabelSet, shards: Sequence[int], samples: int) -> Iterator[tuple[int, list[int]]]:

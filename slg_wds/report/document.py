@@ -1,0 +1,192 @@
+"""The page's HTML from what was counted: template, embedded data, security policy."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from slg_wds import __version__
+from slg_wds.report import contents, gallery, recipe
+from slg_wds.report.comparing import Comparison
+from slg_wds.report.reading import Pictures, ReportedSets, Sample
+from slg_wds.report.statistics import Statistics
+
+MOST_ROWS = 2000  # sampled images that the search knows
+
+
+def render(
+    sets: ReportedSets,
+    sample: Sample,
+    each: Sequence[Statistics],
+    comparison: Comparison | None,
+    pictures: Pictures | None,
+) -> str:
+    """The page. Raises ImageError for a picture of the gallery that is not the labelled one, StoreError."""
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_template),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    statistics = each[0]
+    css, script = _template("report.css"), _template("report.js")
+    names = contents.Names(sets.class_names())
+    choices = gallery.choose(
+        statistics.rows, comparison.differing if comparison else {}, statistics.has_values
+    )
+    return environment.get_template("report.html.j2").render(
+        **_fields(sets, sample, each, comparison, names),
+        **_about_gallery(sets, statistics, choices, names, pictures is not None),
+        policy=policy(css, script),
+        css=Markup(css),
+        script=Markup(script),
+        data=Markup(embedded(_data(sets, statistics, choices, names, pictures))),
+    )
+
+
+def _template(name: str) -> str:
+    return (resources.files("slg_wds.report") / "templates" / name).read_text("utf-8")
+
+
+def policy(css: str, script: str) -> str:
+    """The page's Content-Security-Policy: its own style and script by their hashes, its own pictures, nothing else."""
+    return "; ".join(
+        [
+            "default-src 'none'",
+            "img-src data:",
+            f"style-src '{_hash(css)}'",
+            f"script-src '{_hash(script)}'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "require-trusted-types-for 'script'",
+        ]
+    )
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}"
+
+
+def embedded(data: Any) -> str:
+    """JSON that no HTML parser takes for markup: `<`, `>` and `&` are escaped."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _fields(
+    sets: ReportedSets,
+    sample: Sample,
+    each: Sequence[Statistics],
+    comparison: Comparison | None,
+    names: contents.Names,
+) -> dict[str, Any]:
+    """All that the template asks for but the gallery."""
+    statistics = each[0]
+    full = sets.first.label_type == "full"
+    pairs = comparison.pairs if comparison else []
+    agreement, divergence = contents.matrices(comparison, len(sets.names)) if comparison else ([], [])
+    classes = contents.class_table(statistics)[2]
+    return {
+        "version": __version__,
+        "title": " · ".join(sets.names),
+        "url": " and ".join(labels.url for labels in sets.labels),
+        "lede": recipe.lede(sets.labels, statistics),
+        "notes": recipe.notes(sets, sample),
+        "sections": _sections(statistics, bool(pairs)),
+        "tiles": contents.tiles(statistics, full),
+        "recipes": recipe.recipes(sets.labels, sets.present(), sets.names),
+        "has_targets": statistics.agreement is not None,
+        "has_values": statistics.has_values,
+        "said": bool(classes),
+        "texts": contents.texts(statistics, comparison, classes, sets.first.label_type),
+        "figures": _figures(sets, statistics, comparison),
+        "confusions": contents.confusions(statistics, names),
+        "names": sets.names,
+        "pairs": pairs,
+        "summary": contents.summary(sets.names, each),
+        "agreement": agreement,
+        "divergence": divergence,
+        "apart": contents.apart(pairs, names) if pairs else [],
+    }
+
+
+def _figures(
+    sets: ReportedSets, statistics: Statistics, comparison: Comparison | None
+) -> dict[str, contents.Parts]:
+    full, sure = sets.first.label_type == "full", statistics.has_values
+    return {
+        "confidence": contents.confidence_figures(statistics, full) if sure else [],
+        "classes": contents.class_figures(statistics) if statistics.agreement is not None else [],
+        "crops": contents.crop_figures(statistics),
+        "teachers": contents.teacher_figures(comparison, sets.names, sure) if comparison else [],
+    }
+
+
+def _sections(statistics: Statistics, several: bool) -> list[tuple[str, str]]:
+    """(id, name) of the sections that the navigation names."""
+    found = [("glance", "At a glance"), ("recipe", "Recipe"), ("images", "Images")]
+    found += [("confidence", "Confidence")] if statistics.has_values else []
+    found += [("classes", "Classes"), ("crops", "Crops")]
+    return found + ([("teachers", "Teachers")] if several else [])
+
+
+def _about_gallery(
+    sets: ReportedSets,
+    statistics: Statistics,
+    choices: list[gallery.Choice],
+    names: contents.Names,
+    has_pictures: bool,
+) -> dict[str, Any]:
+    counts = {kind: sum(kind in choice.kinds for choice in choices) for kind in gallery.KINDS}
+    return {
+        "gallery_intro": recipe.gallery_intro(statistics, len(sets.names)),
+        "gallery_count": len(choices),
+        "has_pictures": has_pictures,
+        "search_hint": f"{contents.first_word(names, statistics)} …" if names.given else "part of a key",
+        "kinds": [(kind, name, counts[kind]) for kind, name in gallery.KINDS.items() if counts[kind]],
+    }
+
+
+def _data(
+    sets: ReportedSets,
+    statistics: Statistics,
+    choices: list[gallery.Choice],
+    names: contents.Names,
+    pictures: Pictures | None,
+) -> dict[str, Any]:
+    """What the page's script reads."""
+    images, used = gallery.describe(sets, choices)
+    if pictures is not None:
+        gallery.add_thumbnails(images, choices, pictures)
+    columns, classes, _ = contents.class_table(statistics)
+    shown = {choice.row.number for choice in choices}
+    rows = [row for row in statistics.rows if row.number not in shown][:MOST_ROWS]
+    asked = used | {c for row in rows for c in (row.target, row.answer)} | {row[0] for row in classes}
+    if columns[-1]["kind"] == "other":
+        asked |= {row[-1] for row in classes}
+    return {
+        "sets": sets.names,
+        "names": {c: names[c] for c in sorted(c for c in asked if c is not None)},
+        "images": images,
+        "rows": [
+            [gallery.cut(row.key), row.target, row.answer, _round(row.agreement), _round(row.confidence)]
+            for row in rows
+        ],
+        "columns": columns,
+        "classes": classes,
+        "has_values": statistics.has_values,
+    }
+
+
+def _round(share: float | None) -> float | None:
+    return None if share is None else round(share, 4)

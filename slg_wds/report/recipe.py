@@ -1,0 +1,221 @@
+"""What a report says in words: how a set was made, the numbers at a glance, how to read the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from slg_wds.labels import parse_label_type
+from slg_wds.labelset import LabelSet
+from slg_wds.report.reading import ReportedSets, Sample
+from slg_wds.report.statistics import Statistics
+
+Rows = list[tuple[str, list[str]]]
+LONGEST = 300  # characters of anything that slg.json says
+
+
+def number(value: float) -> str:
+    """1234567 as 1,234,567."""
+    return f"{value:,.0f}"
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """0.123 as 12.3%; what rounds to nothing or to all, though it is not, is told as it is."""
+    text = f"{100 * share:.{digits}f}%"
+    return f"{100 * share:.1g}%" if share > 0 and not text.strip("0.%") else text
+
+
+def recipe(labels: LabelSet, present: int) -> Rows:
+    """How a set was made, as (what, lines)."""
+    identity, provenance = labels.identity, labels.description.provenance
+    plan = labels.plan
+    rows: Rows = [
+        ("Label set", [labels.url]),
+        (_plural("Teacher", identity.get("teachers")), _teachers(identity)),
+        ("Labels", _labels(labels)),
+        (
+            "Images",
+            [f"{number(plan.num_samples)} in {number(plan.num_shards)} shards", _complete(labels, present)],
+        ),
+        ("Crops", _crops(labels)),
+        ("Classes", _classes(labels)),
+        ("Pictures", [_pictures(identity, plan.source)]),
+        ("Made", _made(identity, provenance)),
+    ]
+    if identity.get("parents"):
+        rows.insert(2, ("Merged from", [_parent(parent) for parent in identity["parents"]]))
+    if identity.get("imported_from"):
+        rows.insert(2, ("Imported", ["from FKD's label files"]))
+    rows.append(("Digest", [labels.digest[:16]]))
+    return [(what, [line[:LONGEST] for line in lines if line]) for what, lines in rows if any(lines)]
+
+
+def recipes(sets: Sequence[LabelSet], present: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The recipe of each set; of several, what all have in common first and once."""
+    each = [recipe(labels, count) for labels, count in zip(sets, present, strict=True)]
+    common = [row for row in each[0] if all(row in other for other in each[1:])] if len(each) > 1 else []
+    found = [{"name": "All sets", "rows": common}] if common else []
+    for name, rows in zip(names, each, strict=True):
+        found.append({"name": name, "rows": [row for row in rows if row not in common]})
+    return found
+
+
+def teacher_names(labels: LabelSet) -> list[str]:
+    """The teachers' names, shortly."""
+    found = [teacher for teacher in labels.identity.get("teachers") or [] if isinstance(teacher, dict)]
+    return [str(teacher.get("arch", "a teacher"))[:80] for teacher in found]
+
+
+def _teachers(identity: Mapping[str, Any]) -> list[str]:
+    teachers = [teacher for teacher in identity.get("teachers") or [] if isinstance(teacher, dict)]
+    lines = []
+    for teacher in teachers:
+        parts = [f"{teacher.get('arch')} ({teacher.get('source')})"]
+        if len(teachers) > 1 and isinstance(teacher.get("weight"), float):
+            parts.append(f"weight {percent(teacher['weight'])}")
+        parts.append(f"{teacher.get('input_size')} px, {teacher.get('interpolation')}")
+        parts.append(f"weights {str(teacher.get('weights_sha256'))[:8]}")
+        lines.append(", ".join(parts))
+    return lines or ["not told"]
+
+
+def _plural(word: str, things: Any) -> str:
+    return f"{word}s" if things and len(things) > 1 else word
+
+
+def _labels(labels: LabelSet) -> list[str]:
+    identity = labels.identity
+    kind = parse_label_type(labels.label_type)
+    about = {
+        "hard": "the most probable class alone",
+        "smoothing": "the most probable class, the rest spread evenly",
+        "marginal_smoothing": f"the {kind.k} most probable classes, the rest spread evenly",
+        "marginal_renorm": f"the {kind.k} most probable classes, scaled to sum to 1",
+        "shared_tail": f"the {kind.k} most probable classes, the rest in the shape of the image's own tail",
+        "full": "every class",
+    }[kind.kind]
+    tail = identity.get("tail_classes") or 0
+    lines = [labels.label_type, about, f"stored as {identity.get('values')}"]
+    if tail and kind.kind != "shared_tail":
+        lines.append(f"a shared tail of up to {tail} classes is stored too")
+    if identity.get("temperature") not in (None, 1, 1.0):
+        lines.append(f"temperature {identity['temperature']}")
+    return lines
+
+
+def _complete(labels: LabelSet, present: int) -> str:
+    return "complete" if present == labels.num_shards else f"{number(present)} shards are there so far"
+
+
+def _crops(labels: LabelSet) -> list[str]:
+    identity = labels.identity
+    lines = [f"{number(labels.num_crops)} of each image"]
+    if _pair(identity.get("crop_scale")) and _pair(identity.get("crop_ratio")):
+        (low, high), (thin, wide) = identity["crop_scale"], identity["crop_ratio"]
+        lines.append(
+            f"{percent(low, 0)} to {percent(high, 0)} of its area, {thin:.2f} to {wide:.2f} wide to high"
+        )
+        lines.append(
+            f"{percent(float(identity.get('flip_probability') or 0), 0)} flipped, seed {identity.get('seed')}"
+        )
+    if identity.get("reference"):
+        lines.append("boxes taken from a reference set")
+    return lines
+
+
+def _pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(v, (int, float)) for v in value)
+
+
+def _classes(labels: LabelSet) -> list[str]:
+    subset = labels.identity.get("class_subset")
+    return [number(labels.num_classes), "a subset of the teacher's" if subset else ""]
+
+
+def _pictures(identity: Mapping[str, Any], source: str) -> str:
+    embedding = identity.get("embed_images")
+    if not embedding:
+        return "outside the set, in " + ("tars of images" if source == "shards" else "a folder")
+    side = embedding.get("max_side") if isinstance(embedding, dict) else None
+    return f"in the shards, at most {side} pixels" if side else "in the shards, as they were"
+
+
+def _made(identity: Mapping[str, Any], provenance: Mapping[str, Any]) -> list[str]:
+    software = provenance.get("software")
+    versions = software if isinstance(software, dict) else {}
+    named = ", ".join(f"{name} {versions[name]}" for name in ("slg-wds", "torch", "timm") if name in versions)
+    on = " in ".join(str(v) for v in (provenance.get("device"), identity.get("precision")) if v)
+    return [str(provenance.get("date") or "").replace("T", " "), on, named]
+
+
+def _parent(parent: Any) -> str:
+    if not isinstance(parent, dict):
+        return "a set"
+    weight = parent.get("weight")
+    share = f", weight {percent(weight)}" if isinstance(weight, (int, float)) else ""
+    return f"{str(parent.get('digest'))[:12]}, {parent.get('label_type')}{share}"
+
+
+def lede(sets: Sequence[LabelSet], statistics: Statistics) -> str:
+    """What the report is of, in a sentence or two."""
+    labels = sets[0]
+    teachers = list(dict.fromkeys(name for each in sets for name in teacher_names(each)))
+    of = (
+        " and ".join(teachers)
+        if 0 < len(teachers) <= 3
+        else f"{len(teachers)} teachers"
+        if teachers
+        else "a teacher"
+    )
+    looked = " Every label is counted here." if statistics.images >= labels.plan.num_samples else ""
+    return (
+        f"What {of} saw in {number(labels.num_crops)} crops of each of "
+        f"{number(labels.plan.num_samples)} images.{looked}"
+    )
+
+
+def notes(sets: ReportedSets, sample: Sample) -> list[str]:
+    """What a reader must know before the numbers: what was sampled, what is missing."""
+    labels, found = sets.first, []
+    if sample.images < labels.plan.num_samples:
+        found.append(
+            f"A sample: {number(sample.images)} of {number(labels.plan.num_samples)} images, in "
+            f"{number(len(sample.shards))} "
+            f"of {number(labels.num_shards)} shards drawn at random, the same ones each time. --samples "
+            f"sets how many."
+        )
+    if sample.present < labels.num_shards:
+        found.append(
+            f"The set is not complete: {number(sample.present)} of {number(labels.num_shards)} shards "
+            f"are there."
+        )
+    if sets.skipped:
+        found.append(
+            f"{number(sets.skipped)} of the sampled images have no labels: they were left out when made."
+        )
+    return found
+
+
+def gallery_intro(statistics: Statistics, sets: int) -> str:
+    """What the gallery shows first, and how to read a card."""
+    first = (
+        "Images that the teacher takes for another class than their target come first, fewest agreeing "
+        "crops before all, then "
+        if statistics.disagreeing
+        else "First come "
+    )
+    order = (
+        "the least sure and the surest images, and some at random. "
+        if statistics.has_values
+        else "images at random. "
+    )
+    differ = (
+        "With several sets the images on which the teachers differ most have a filter of their own. "
+        if sets > 1
+        else ""
+    )
+    return (
+        f"{first}{order}{differ}Of each image up to eight crops are drawn, from the least sure to the "
+        f"surest: point at a box or "
+        "a crop, or walk them with the arrow keys, to see what the teacher makes of it."
+    )
