@@ -16,12 +16,13 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from io import FileIO
 from pathlib import Path
 
 from slg_wds.errors import (
     ChecksumError,
+    NotFoundError,
     PermissionDeniedError,
     ReplayError,
     SlgWdsError,
@@ -32,6 +33,7 @@ from slg_wds.errors import (
 )
 from slg_wds.labelset import LabelSet
 from slg_wds.replay.order import Spans
+from slg_wds.store import Store
 
 PIECE = 8 << 20  # bytes asked for at a time: what an end has to wait for
 DOWNLOADS = 4
@@ -220,7 +222,7 @@ class ShardCache:
         path = self._directory.path / f"slg-{self._labels.digest[:16]}-{self._labels.shard_name(number)}"
         if not self._is_sound(path, size, sha256):
             for attempt in range(ATTEMPTS):
-                if self._download(number, path, size, sha256):
+                if self._download(number, size, lambda found: path if found == sha256 else None):
                     break
                 if self._stopped:
                     return
@@ -228,11 +230,15 @@ class ShardCache:
                     raise ChecksumError(
                         f"its bytes are not the {size} of SHA-256 {sha256[:16]}... in the index"
                     )
+        self._is_there(number, path)
+
+    def _is_there(self, number: int, path: Path) -> None:
         with contextlib.suppress(OSError):
             os.utime(path)  # the least recently used goes first
         self._ready[number] = str(path)
 
     def _is_sound(self, path: Path, size: int, sha256: str) -> bool:
+        """Whether a file has so many bytes, of a SHA-256 that begins so."""
         try:
             with open(path, "rb") as file:
                 state = hashlib.sha256()
@@ -241,29 +247,72 @@ class ShardCache:
                         state.update(piece)
         except OSError:
             return False
-        return state.hexdigest() == sha256
+        return state.hexdigest().startswith(sha256)
 
-    def _download(self, number: int, path: Path, size: int, sha256: str) -> bool:
-        """Whether the file is there now; not where it was stopped or the bytes are not the index's."""
-        name = self._labels.shard_name(number)
+    def _download(self, number: int, size: int, path_of: Callable[[str], Path | None]) -> Path | None:
+        """Where the file is now, by its SHA-256; None where it was stopped or there is no place for such bytes."""
         with self._changed:
-            needed = {str(path), *(self._ready[n] for n in self._needed if n in self._ready)}
+            needed = {self._ready[n] for n in self._needed if n in self._ready}
         self._directory.make_room(size, needed)
         state = hashlib.sha256()
         try:
             with self._directory.temporary() as (file, temporary):
                 for offset in range(0, size, PIECE):
                     if self._stopped:
-                        return False
-                    piece = self._labels.store.read_range(name, offset, min(PIECE, size - offset))
+                        return None
+                    piece = self._read(number, offset, min(PIECE, size - offset))
                     state.update(piece)
                     _write(file, piece)
-                if state.hexdigest() != sha256:
-                    return False
-                temporary.replace(path)
+                path = path_of(state.hexdigest())
+                if path is not None:
+                    temporary.replace(path)
         except OSError as error:
             raise _failure(error, self._directory.path) from error
-        return True
+        return path
+
+    def _read(self, number: int, offset: int, size: int) -> bytes:
+        return self._labels.store.read_range(self._labels.shard_name(number), offset, size)
+
+
+class TarCache(ShardCache):
+    """The tars of images that the label shards are of, likewise.
+
+    Nothing says what their bytes should be. So a file's name holds the size and SHA-256 of what was downloaded, and
+    tells what became of it since; whether the tar is the planned one is seen where an image is read.
+
+    Args:
+        tars: store and name of each label shard's tar.
+    """
+
+    def __init__(
+        self, labels: LabelSet, tars: Sequence[tuple[Store, str]], directory: CacheDirectory, largest: int
+    ) -> None:
+        super().__init__(labels, lambda _: (0, ""), directory, 0, largest)
+        self._tars = tars
+
+    def _fetch(self, number: int) -> None:
+        store, name = self._tars[number]
+        size = store.size(name)
+        if size is None:
+            raise NotFoundError("no such object", url=store.url_of(name))
+        place = hashlib.sha256(store.url_of(name).encode()).hexdigest()[:16]
+        start = f"slg-{place}-{size}-"
+        for path in sorted(self._directory.path.glob(f"{start}*.tar")):
+            if self._is_sound(path, size, path.stem[len(start) :]):
+                return self._is_there(number, path)
+            if self._stopped:
+                return None
+            path.unlink(missing_ok=True)
+        found = self._download(
+            number, size, lambda sha256: self._directory.path / f"{start}{sha256[:32]}.tar"
+        )
+        if found is not None:
+            self._is_there(number, found)
+        return None
+
+    def _read(self, number: int, offset: int, size: int) -> bytes:
+        store, name = self._tars[number]
+        return store.read_range(name, offset, size)
 
 
 def _write(file: FileIO, data: bytes) -> None:
@@ -283,13 +332,19 @@ def largest_shard(labels: LabelSet) -> int:
         return max(labels.store.size(labels.shard_name(number)) or 0 for number in few)
 
 
-def check_fits(caches: list[ShardCache], spans: Spans, lanes: int, window: int) -> None:
-    """That the shards read at one time fit, and one more. Raises ReplayError with settings that do."""
+def most_at_once(spans: Spans) -> int:
+    """How many shards are read at one time."""
     events = sorted([*((t, 1) for t in spans.start.tolist()), *((t, -1) for t in spans.stop.tolist())])
     open_now = most = 0
     for _, change in events:
         open_now += change
         most = max(most, open_now)
+    return most
+
+
+def check_fits(caches: list[ShardCache], spans: Spans, lanes: int, window: int) -> None:
+    """That the shards read at one time fit, and one more. Raises ReplayError with settings that do."""
+    most = most_at_once(spans)
     for cache in caches:
         if cache.slots < most + 1:
             share = cache.slots / (most + 1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from slg_wds.labelset import LabelSet
-from slg_wds.replay.cache import CacheDirectory, ShardCache, largest_shard
+from slg_wds.replay.cache import CacheDirectory, ShardCache, TarCache, largest_shard
 from slg_wds.replay.files import OpenFiles
 from slg_wds.replay.shards import LocalShards, RemoteShards, Shards
+from slg_wds.store import Store
 
 
 class Caching:
@@ -35,8 +36,25 @@ class Caching:
         self._caches.append(ShardCache(labels, file, self._directory, 0, largest_shard(labels)))
         return RemoteShards(labels, self._files, self._caches[-1])
 
-    def opened(self) -> list[ShardCache]:
-        """The caches, each with its share of the bytes."""
-        for cache in self._caches:
-            cache.budget = self._limit // (self._processes * len(self._caches))
-        return self._caches
+    def tars(self, labels: LabelSet, tars: Sequence[tuple[Store, str]]) -> TarCache | None:
+        """A cache of the tars of images of each label shard; None where none of them is remote, or all are empty."""
+        if all(store.is_local for store, _ in tars):
+            return None
+        few = {0, len(tars) // 2, len(tars) - 1}
+        largest = max(store.size(name) or 0 for store, name in (tars[number] for number in few))
+        if self._directory is None:
+            self._directory = CacheDirectory(self._path, self._limit)
+        return TarCache(labels, tars, self._directory, largest)
+
+    def opened(self, tars: TarCache | None, at_once: int) -> list[ShardCache]:
+        """The caches with their shares of the bytes, by the size of their files.
+
+        That of tars is among them where the files read at once, and one more, fit with it; else tars are read by range.
+        """
+        caches = [*self._caches, *([] if tars is None else [tars])]
+        slots = self._limit // self._processes // max(1, sum(cache.largest for cache in caches))
+        if tars is not None and slots <= at_once:
+            return self.opened(None, at_once)
+        for cache in caches:
+            cache.budget = slots * cache.largest
+        return caches

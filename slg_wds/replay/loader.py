@@ -16,13 +16,13 @@ from slg_wds.labelset import LabelSet
 from slg_wds.replay.adapting import adaptation_of
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.buffers import ImageBuffers
-from slg_wds.replay.cache import ShardCache, check_fits
+from slg_wds.replay.cache import ShardCache, check_fits, most_at_once
 from slg_wds.replay.caching import Caching
 from slg_wds.replay.draft import Draft, Reading
 from slg_wds.replay.epoch import Epoch
 from slg_wds.replay.files import OpenFiles
 from slg_wds.replay.order import Order
-from slg_wds.replay.pictures import Pictures, open_pictures
+from slg_wds.replay.pictures import Pictures, TarPictures, open_pictures
 from slg_wds.replay.ranks import images_of, local_ranks, rank_of
 from slg_wds.replay.records import Records
 from slg_wds.replay.selection import CropFilter, Everything, Filtered, Selection
@@ -70,7 +70,8 @@ class SoftLabelLoader:
         last: "drop" leaves out the images that fill no batch, "pad" adds a batch for them, with a mask.
         evaluation: every image once, its first crop, in plan order, the last batch padded.
         allow_incomplete: take an unfinished label set as it is now.
-        cache_dir, cache_bytes: where and how much of remote shards is kept, for all ranks of a machine together.
+        cache_dir, cache_bytes: where and how much of remote shards, and of remote tars of images where these fit too,
+            is kept, for all ranks of a machine together.
         deadline: seconds that a batch is waited for; then StoreUnavailableError names the shard. Mostly the store's own
             limits come first: its options retry_timeout (180 s) and read_timeout (30 s without a byte).
         prefetch: batches made ahead. lanes, window: of the order, see `order`.
@@ -133,7 +134,8 @@ class SoftLabelLoader:
         )
         self._files = OpenFiles()
         self._caches: list[ShardCache] = []
-        self._records = self._open_records(cache_dir, cache_bytes)
+        caching = Caching(self._files, cache_dir, cache_bytes, local_ranks(self.world_size))
+        self._records = self._open_records(caching)
         self._pictures: Pictures = open_pictures(
             self.sets, self._records.shards, images, store_options, self._files
         )
@@ -151,18 +153,26 @@ class SoftLabelLoader:
                 url=self.sets.url,
                 hint="lower global_batch_size, or pass last='pad'",
             )
+        self._open_caches(caching)
         if self._caches:
             check_fits(self._caches, self._order.spans(*self._columns()), self._lanes, self._window)
 
-    def _open_records(self, cache_dir: str | None, cache_bytes: int) -> Records:
-        sets, caching = self.sets, Caching(self._files, cache_dir, cache_bytes, local_ranks(self.world_size))
+    def _open_records(self, caching: Caching) -> Records:
+        sets = self.sets
         shards = [caching.shards(labels, sets.file_of(m)) for m, labels in enumerate(sets.members)]
         older = [
             [caching.shards(one.labels, one.file if one.aligned else None) for one in chain]
             for chain in sets.older
         ]
-        self._caches = caching.opened()
         return Records(sets, shards, older)
+
+    def _open_caches(self, caching: Caching) -> None:
+        pictures, tars = self._pictures, None
+        if isinstance(pictures, TarPictures):
+            tars = caching.tars(self.sets.members[0], pictures.tars)
+        self._caches = caching.opened(tars, most_at_once(self._order.spans(*self._columns())))
+        if tars is not None and isinstance(pictures, TarPictures):
+            pictures.cache = tars if tars in self._caches else None
 
     def _select(self) -> Selection:
         if self.crop_filter is None:
@@ -289,7 +299,7 @@ class SoftLabelLoader:
         return batch
 
     def _waits(self, shard: int) -> bool:
-        return self._pictures.remote or not self._records.ready(shard)
+        return not (self._pictures.ready(shard) and self._records.ready(shard))
 
 
 def _positive(name: str, value: int) -> int:

@@ -15,6 +15,7 @@ from slg_wds.errors import (
     UsageError,
 )
 from slg_wds.images.tars import BLOCK, check_header
+from slg_wds.replay.cache import TarCache
 from slg_wds.replay.files import OpenFiles
 from slg_wds.replay.sets import Sets
 from slg_wds.replay.shards import Shards
@@ -28,6 +29,9 @@ class Pictures(Protocol):
 
     remote: bool
 
+    def ready(self, shard: int) -> bool:
+        """Whether reading from this shard's images needs no waiting for a network, beyond that for its labels."""
+
     def read(self, shard: int, position: int, key: str) -> bytes:
         """The bytes of the image of a sample. Raises SlgWdsError naming it."""
 
@@ -37,6 +41,9 @@ class EmbeddedPictures:
 
     def __init__(self, sets: Sets, shards: Shards) -> None:
         self._sets, self._shards, self.remote = sets, shards, False  # as remote as the records beside them
+
+    def ready(self, shard: int) -> bool:
+        return True
 
     def read(self, shard: int, position: int, key: str) -> bytes:
         images = self._sets.shard(shard).images
@@ -52,6 +59,9 @@ class FolderPictures:
         self._sets, self._store, self._inner = sets, store, inner
         self.remote = not store.is_local
 
+    def ready(self, shard: int) -> bool:
+        return not self.remote
+
     def read(self, shard: int, position: int, key: str) -> bytes:
         path = self._sets.plan.paths[self._sets.shard(shard).numbers[position]]
         try:
@@ -63,17 +73,40 @@ class FolderPictures:
 
 
 class TarPictures:
-    """Images where the plan says that they lie in tars, whose headers are not read through."""
+    """Images where the plan says that they lie in tars, whose headers are not read through.
+
+    cache: of remote tars, None to read each image by range.
+    """
+
+    cache: TarCache | None = None
 
     def __init__(self, sets: Sets, tars: Mapping[str, tuple[Store, str]], files: OpenFiles) -> None:
         self._sets, self._tars, self._files = sets, tars, files
         self.remote = not all(store.is_local for store, _ in tars.values())
+
+    @property
+    def tars(self) -> list[tuple[Store, str]]:
+        """Store and name of each label shard's tar."""
+        return [self._tars[name] for name in self._sets.plan.image_shards]
+
+    def ready(self, shard: int) -> bool:
+        return not self.remote or (self.cache is not None and self.cache.path(shard) is not None)
 
     def read(self, shard: int, position: int, key: str) -> bytes:
         plan, number = self._sets.plan, self._sets.shard(shard).numbers[position]
         store, name = self._tars[plan.image_shards[shard]]
         offset, size = int(plan.image_offset[number]), int(plan.image_size[number])
         where = {"url": store.url_of(name), "key": key}
+        cached = None if self.cache is None else self.cache.path(shard)
+        if self.cache is not None and cached is not None:
+            try:
+                return _checked(self._files.read(cached, offset - BLOCK, BLOCK + size), offset, size, where)
+            except (
+                ImageShardError,
+                NotFoundError,
+            ):  # altered since it was checked, or evicted by another process
+                self._files.forget(cached)
+                self.cache.lost(shard)
         try:
             local = store.local_path(name)
             if local is not None:
@@ -82,22 +115,22 @@ class TarPictures:
                 data = store.read_range(name, offset - BLOCK, BLOCK + size)
         except SlgWdsError as error:
             raise error.located(**where) from None
-        if len(data) != BLOCK + size:
-            raise ImageShardError("the tar of images is truncated", **where)
-        _check_place(data[:BLOCK], offset, size, where)
-        return data[BLOCK:]
+        return _checked(data, offset, size, where)
 
 
-def _check_place(header: bytes, offset: int, size: int, where: dict[str, str]) -> None:
-    """That a tar header of this size stands before the image: the tar is still the planned one."""
+def _checked(data: bytes, offset: int, size: int, where: dict[str, str]) -> bytes:
+    """The image, if a tar header of its size stands before it: the tar is still the planned one."""
+    if len(data) != BLOCK + size:
+        raise ImageShardError("the tar of images is truncated", **where)
     try:
-        stated = check_header(header, offset - BLOCK)
+        stated = check_header(data[:BLOCK], offset - BLOCK)
     except ImageShardError:
         stated = -1
     if stated not in (size, 0):  # PAX states sizes of 8 GiB and more elsewhere
         raise ImageShardError(
             f"no image at byte {offset}: the tar changed after the labels were made", **where
         )
+    return data[BLOCK:]
 
 
 def open_pictures(

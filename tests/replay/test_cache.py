@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 from replay_sets import Made, make, pack, told
@@ -213,8 +214,78 @@ def test_remote_images_in_a_folder_and_in_tars(local, s3_server, s3_url, tmp_pat
     upload(local["tars"].images, f"{s3_url}/tars", options)
     for kind, place in (("folder", "pictures"), ("tars", "tars")):
         made = local[kind]
-        loader = made.loader(images=f"{s3_url}/{place}", store_options=options)
+        loader = made.loader(
+            images=f"{s3_url}/{place}", store_options=options, cache_dir=str(tmp_path / "cache")
+        )
         assert told(loader) == told(made.loader())
+
+
+@pytest.fixture
+def pictures(local, s3_server, s3_url, tmp_path):
+    """Labels here, tars of images on S3: a loader of them with a cache of its own."""
+    upload(local["tars"].images, s3_url, s3_server.options())
+
+    def loader(**options):
+        defaults = {
+            "images": s3_url, "global_batch_size": 12, "lanes": 3, "prefetch": 1,
+            "cache_dir": str(tmp_path / "cache"), "store_options": s3_server.options(),
+        }  # fmt: skip
+        return local["tars"].loader(**{**defaults, **options})
+
+    return loader
+
+
+def no_tars_read(loader, monkeypatch):
+    """Let no byte of a tar of images be read from the store any more."""
+
+    def refuse(name, offset, size):
+        raise AssertionError(f"{name} was read from the store")
+
+    for store in {id(store): store for store, _ in loader._pictures.tars}.values():
+        monkeypatch.setattr(store, "read_range", refuse)
+
+
+def test_remote_tars_of_images_are_cached_too(local, pictures, tmp_path, monkeypatch):
+    here = local["tars"].loader(global_batch_size=12, lanes=3)
+    expected = [told(here) for _ in range(5)]
+    loader = pictures()
+    assert [slowly(loader), slowly(loader)] == expected[:2]
+    tars = sorted((tmp_path / "cache").iterdir())
+    originals = sorted(path.read_bytes() for path in Path(local["tars"].images).iterdir())
+    assert sorted(path.read_bytes() for path in tars) == originals
+    no_tars_read(loader, monkeypatch)
+    assert slowly(loader) == expected[2]
+    monkeypatch.undo()
+    before = [path.stat().st_ino for path in tars]
+    again = pictures()  # as another process would find it
+    assert slowly(again) == expected[0]
+    assert [path.stat().st_ino for path in tars] == before
+
+
+@pytest.mark.parametrize("spoil", ["byte", "cut", "swap", "gone"])
+def test_an_altered_tar_of_images_is_fetched_again(local, pictures, tmp_path, spoil):
+    expected = told(local["tars"].loader(global_batch_size=12, lanes=3))
+    slowly(pictures())
+    tars = sorted((tmp_path / "cache").iterdir())
+    if spoil == "swap":
+        tars[0].write_bytes(tars[1].read_bytes())
+    elif spoil == "gone":
+        tars[0].unlink()
+    elif spoil == "cut":
+        os.truncate(tars[0], 3000)
+    else:
+        data = bytearray(tars[0].read_bytes())
+        data[len(data) // 2] ^= 1
+        tars[0].write_bytes(data)
+    assert slowly(pictures()) == expected
+    originals = sorted(path.read_bytes() for path in Path(local["tars"].images).iterdir())
+    assert sorted(path.read_bytes() for path in (tmp_path / "cache").iterdir()) == originals
+
+
+def test_tars_of_images_that_do_not_fit_are_read_by_range(local, pictures, tmp_path):
+    loader = pictures(cache_bytes=100_000)
+    assert slowly(loader) == told(local["tars"].loader(global_batch_size=12, lanes=3))
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_old_temporaries_go_and_other_files_stay(tmp_path):
