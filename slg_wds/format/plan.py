@@ -132,7 +132,11 @@ class Plan:
 def _check_below(paths: Sequence[str]) -> None:
     # Of a million names hardly one has what only some of these have: then none need be looked at singly.
     if isinstance(paths, StringColumn) and not (
-        paths.mentions(b"..", b"//", b"/./", b"\0") or paths.edges() & set(b"./")
+        paths.mentions(0)
+        or paths.repeats(ord("."))
+        or paths.repeats(ord("/"))
+        or b"/./" in paths.blob
+        or paths.edges() & set(b"./")
     ):
         return
     for path in paths:
