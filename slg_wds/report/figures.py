@@ -189,7 +189,7 @@ def _mesh(axes: Axes, values: Floats, across: Floats, up: Floats, low: float, hi
     mesh = axes.pcolormesh(across, up, values, linewidth=0, antialiased=False, clip_on=False)
     colours = np.empty((*values.shape, 4))
     colours[...] = to_rgba(ACCENT)
-    colours[..., 3] = np.round(0.04 + 0.96 * share, 2)
+    colours[..., 3] = np.round(0.04 + 0.95 * share, 2)
     mesh.set_array(None)
     mesh.set_facecolor([tuple(colour) for colour in colours.reshape(-1, 4).tolist()])
 
@@ -221,7 +221,7 @@ def density(name: str, title: str, counts: Floats, labels: tuple[str, str], line
 
     def draw(axes: Axes) -> None:
         axes.grid(False)
-        values = np.where(counts > 0, shown, -0.04 / 0.96)
+        values = np.where(counts > 0, shown, -0.04 / 0.95)
         _mesh(axes, values.T, edges, edges, 0.0, 1.0)
         if line == "equal":
             axes.plot([0, 1], [0, 1], color=SECOND, linewidth=1.2, dashes=(3, 3))
