@@ -122,6 +122,7 @@ def walked(labels):
     return [batch for batch, _ in seen], [state for _, state in seen]
 
 
+@pytest.mark.timeout(600)
 def test_three_processes_go_on_from_one(labels, walked, tmp_path):
     expected, states = walked
     (tmp_path / "state.json").write_text(states[8])
