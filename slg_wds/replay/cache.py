@@ -7,6 +7,7 @@ locked. The least recently used files go first, but none that this process still
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import hashlib
@@ -163,6 +164,7 @@ class ShardCache:
         ]
         for thread in self._threads:
             thread.start()
+        atexit.register(self.end)
 
     def advance(self, batch: int) -> None:
         """Batches before `batch` are finished. Raises what a download failed with."""
@@ -184,6 +186,7 @@ class ShardCache:
 
     def end(self) -> None:
         """Stop downloading; what is under way ends with its piece."""
+        atexit.unregister(self.end)
         with self._changed:
             self._stopped = True
             self._changed.notify_all()

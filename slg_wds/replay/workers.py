@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 import time
@@ -18,6 +19,7 @@ class Workers:
     """Threads that decode and cut, and others that wait for a network in their stead.
 
     Threads are daemons: one that waits for a server which no longer answers does not keep the process from ending.
+    All others are ended before the interpreter is, which aborts where it ends under a thread inside of torch.
     """
 
     def __init__(self, threads: int, readers: int) -> None:
@@ -30,6 +32,7 @@ class Workers:
         _start_single_threaded(self._threads, started)
         for reader in self._readers:
             reader.start()
+        atexit.register(self.close)
 
     def put(self, draft: Draft, remote: Any) -> None:
         """Take the images of a batch; `remote(i)` tells whether image i needs a network."""
@@ -47,6 +50,7 @@ class Workers:
 
     def close(self) -> None:
         """End the threads; images that are under way are finished, others dropped."""
+        atexit.unregister(self.close)
         self._stopped = True
         for _ in self._threads:
             self._queue.put(None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from collections import Counter, defaultdict
 
@@ -261,6 +263,20 @@ def test_break_and_exceptions_end_the_threads(embedded):
     with pytest.raises(KeyboardInterrupt):
         for batch in embedded.loader():  # noqa: B007
             raise KeyboardInterrupt
+
+
+def test_a_program_may_end_in_the_middle_of_a_walk(embedded):
+    """Torch aborts a process whose interpreter ends under one of its threads: nothing may be left to be ended."""
+    program = f"""
+import slg_wds
+loader = slg_wds.SoftLabelLoader({embedded.labels!r}, global_batch_size=24, threads=4, prefetch=8, size=512)
+walk = iter(loader)
+next(walk)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_trainers_number_of_torch_threads_is_left_alone(embedded):
