@@ -20,6 +20,9 @@ from slg_wds.errors import (
     NotFoundError,
     UnsupportedStoreError,
 )
+from slg_wds.format.canonical import MAX_JSON_BYTES
+from slg_wds.format.identity import check_identity
+from slg_wds.format.index import MAX_SHARD_BYTES
 from slg_wds.format.manifest import (
     Description,
     Info,
@@ -41,8 +44,8 @@ from slg_wds.format.shard import Shard, check_payload, read_shard
 from slg_wds.store import Store, open_store
 
 PLAN, DESCRIPTION, INFO, INDEX = "plan", "slg.json", "_info.json", "index"
-MAX_SHARD_BYTES = 1 << 31
 _NO_OPTIONS: Mapping[str, str] = {}
+D = TypeVar("D")
 T = TypeVar("T")
 
 
@@ -157,7 +160,7 @@ class LabelSet:
         """Where each record of a shard lies: the index part, or made from the shard where that is missing."""
         name = f"{INDEX}/{self.plan.shard_names[number]}"
         try:
-            data = self.store.read(name)
+            data = self.store.read(name, MAX_JSON_BYTES)
         except NotFoundError:
             return build_index(self.shard(number), self.plan, number)
         return _located(decode_index, data, self.store.url_of(name))
@@ -232,7 +235,7 @@ def open_labels(
 def _open(store: Store) -> LabelSet:
     try:
         plan_bytes = store.read(PLAN)
-        description_bytes = store.read(DESCRIPTION)
+        description_bytes = store.read(DESCRIPTION, MAX_JSON_BYTES)
     except NotFoundError as error:
         raise NotALabelSetError(
             f"there is no label set here: {error.message}", url=store.url, hint="check the path"
@@ -242,11 +245,16 @@ def _open(store: Store) -> LabelSet:
         raise ManifestError(
             f"the plan is not the one that {DESCRIPTION} was written with", url=store.url_of(PLAN)
         )
+    _located(check_identity, description.identity, store.url_of(DESCRIPTION))
     plan = _located(decode_plan, plan_bytes, store.url_of(PLAN))
+    if (plan.num_samples, plan.num_shards) != (description.num_samples, description.num_shards):
+        raise ManifestError(
+            "its numbers of images and shards are not the plan's", url=store.url_of(DESCRIPTION)
+        )
     return LabelSet(store, plan, description, digest(plan_bytes, description.identity))
 
 
-def _located(decode: Callable[[bytes], T], data: bytes, url: str) -> T:
+def _located(decode: Callable[[D], T], data: D, url: str) -> T:
     try:
         return decode(data)
     except FormatError as error:
@@ -289,7 +297,9 @@ def create_labels(
         requires=list(requires),
     )
     if not store.create(DESCRIPTION, encode_description(description)):
-        stored = _located(decode_description, store.read(DESCRIPTION), store.url_of(DESCRIPTION))
+        stored = _located(
+            decode_description, store.read(DESCRIPTION, MAX_JSON_BYTES), store.url_of(DESCRIPTION)
+        )
         _check_identity(stored.identity, description.identity, store.url)
         description = stored
     return LabelSet(store, plan, description, digest(plan_bytes, description.identity))

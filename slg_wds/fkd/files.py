@@ -6,24 +6,20 @@ height and width as parts of the image's height and width.
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import io
-import re
-import threading
 import zipfile
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import LabelFileError
+from slg_wds.fkd.pickled import load_arrays
 
-MAX_CONTENT_BYTES = 1 << 30
-DTYPES = ("f2", "f4", "f8", "i8", "i4", "u1", "b1")
-_LOADING = threading.Lock()
+MAX_CONTENT_BYTES = 1 << 27  # full labels of 1,000 crops over 22,000 classes are 88 MB
+MAX_ENTRIES = 64  # three arrays take 3 to 7
+_ENTRY = b"PK\x01\x02"  # what each part's line in a zip's list begins with
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +47,10 @@ class FkdLabels:
 
 
 def read_label_file(data: bytes) -> FkdLabels:
-    """Read a label file through torch's restricted unpickler; numpy arrays of numbers are all it may build.
+    """Read a label file, by an interpreter of its own to which arrays of numbers are all there is.
 
-    Raises LabelFileError for everything else: nothing of it is executed.
+    Raises LabelFileError for everything else: nothing of it is executed, and memory is bounded by its size.
     """
-    _check_archive(data)
     parts = _load(data)
     if not isinstance(parts, list | tuple) or len(parts) != 3:
         raise LabelFileError("it does not hold the three arrays coords, flips and labels")
@@ -84,84 +79,50 @@ def read_label_file(data: bytes) -> FkdLabels:
     return FkdLabels(coords[:M], flips[:M].astype(np.bool_), labels)
 
 
-def _check_archive(data: bytes) -> None:
-    """That it is a whole zip archive of bounded size. torch.save has written nothing else since 2020."""
+def _load(data: bytes) -> Any:
+    """The arrays of a whole zip archive of bounded size. torch.save has written nothing else since 2020."""
+    if data.count(_ENTRY) > MAX_ENTRIES:  # each takes ten times the memory
+        raise LabelFileError(f"it has over {MAX_ENTRIES} parts", hint="it is no label file")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+            return _read(archive)
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, RuntimeError) as error:
         raise LabelFileError(
             f"it is no whole file of torch.save ({len(data)} bytes): {error}",
             hint="it is truncated, damaged or no label file",
         ) from None
+
+
+def _read(archive: zipfile.ZipFile) -> Any:
+    entries = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
+    size = sum(entry.file_size for entry in archive.infolist())
     if size > MAX_CONTENT_BYTES:
         raise LabelFileError(f"its content of {size} bytes is over the limit of {MAX_CONTENT_BYTES}")
 
+    def read(name: str) -> bytes:
+        if name not in entries:
+            raise LabelFileError(f"it has no part {name[:80]!r}", hint="it is no label file")
+        entry = entries[name]
+        if entry.compress_type != zipfile.ZIP_STORED:  # as torch.save stores all
+            raise LabelFileError(f"its part {name[:80]!r} is compressed", hint="it is no label file")
+        with archive.open(entry) as part:
+            return part.read(entry.file_size)  # no more than that, which read() of the archive exceeds
 
-def _load(data: bytes) -> Any:
-    import torch
-
-    with _numpy_allowed():
-        try:
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        except Exception as error:  # the unpickler lets many kinds through on damaged bytes
-            # Around the reason it explains to users how to switch the protection off: not to be passed on.
-            text = re.sub(r"(?s).*WeightsUnpickler error: |.*`False`[^\n]*\n", "", str(error)).strip()
-            reason = re.split(r"\n|\. ", text)[0]
-            raise LabelFileError(
-                f"it cannot be read safely: {type(error).__name__}: {reason[:200]}",
-                hint="label files hold numpy arrays only; nothing else is loaded",
-            ) from None
-
-
-@contextlib.contextmanager
-def _numpy_allowed() -> Iterator[None]:
-    """Let torch's restricted unpickler build numpy arrays of numbers meanwhile.
-
-    Its list of allowed names is the process's, so threads take turns (they would wait for each other anyway: it is
-    Python code), and the list is put back as it was.
-    """
-    from torch import serialization
-
-    with _LOADING:
-        before = serialization.get_safe_globals()
-        serialization.add_safe_globals(_numpy_names())
-        try:
-            yield
-        finally:
-            serialization.clear_safe_globals()
-            serialization.add_safe_globals(before)
-
-
-@functools.cache
-def _numpy_names() -> list[Any]:
-    allowed: list[Any] = [np.ndarray, np.dtype, *{type(np.dtype(name)) for name in DTYPES}]
-    # numpy 1 pickled as numpy.core, numpy 2 as numpy._core; torch tells functions by these two attributes.
-    return [
-        *allowed,
-        *(_reconstruct_as(module) for module in ("numpy.core.multiarray", "numpy._core.multiarray")),
-    ]
-
-
-def _reconstruct_as(module: str) -> Callable[..., Any]:
-    def reconstruct(kind: Any, shape: Any, code: Any) -> NDArray[Any]:
-        """An empty array to be filled; always exactly that, whatever the file asks for."""
-        if kind is not np.ndarray or shape != (0,):
-            raise LabelFileError("its arrays are not numpy's own")
-        empty: NDArray[Any] = np.ndarray((0,), np.int8)
-        return empty
-
-    reconstruct.__module__, reconstruct.__name__, reconstruct.__qualname__ = module, *("_reconstruct",) * 2
-    return reconstruct
+    if "byteorder" in entries and read("byteorder") != b"little":
+        raise LabelFileError("its tensors are of a big-endian machine")
+    try:
+        return load_arrays(read("data.pkl"), lambda key: read(f"data/{key}"), size)
+    except LabelFileError as error:
+        raise LabelFileError(
+            f"it cannot be read safely: {error.message}",
+            hint="label files hold numpy arrays only; nothing else is loaded",
+        ) from None
 
 
 def _array(part: Any, name: str) -> NDArray[Any]:
-    if type(part) is not np.ndarray and hasattr(part, "numpy"):  # a tensor
-        with contextlib.suppress(TypeError, RuntimeError):  # sparse or quantised
-            part = part.detach().numpy()
-    if type(part) is not np.ndarray or part.dtype.kind not in "fiub":
+    if type(part) is not np.ndarray:
         raise LabelFileError(f"its {name} are not an array of numbers")
-    return cast("NDArray[Any]", part)
+    return part
 
 
 def _flags(flips: NDArray[Any]) -> bool:

@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 
 from slg_wds.errors import ManifestError, UnsupportedFeatureError
 
-MAX_JSON_BYTES = 1 << 28
+MAX_JSON_BYTES = 1 << 24  # a list in JSON takes two bytes, in memory thirty times as many
+MAX_DEPTH = 32  # objects and lists within each other: those who walk through them may recurse
 
 
 def canonical_json(value: Any) -> bytes:
@@ -31,17 +32,28 @@ def _dump(value: Any, **layout: Any) -> bytes:
         raise ManifestError(f"a value has no JSON: {error}") from None
 
 
-def parse_json(data: bytes | memoryview) -> dict[str, Any]:
+def parse_json(data: bytes | memoryview, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """One JSON object. Raises ManifestError for anything else, NaN and infinities among it."""
-    if len(data) > MAX_JSON_BYTES:
-        raise ManifestError(f"{len(data)} bytes of JSON are over the limit of {MAX_JSON_BYTES}")
+    if len(data) > max_bytes:
+        raise ManifestError(f"{len(data)} bytes of JSON are over the limit of {max_bytes}")
     try:
         value = json.loads(str(data, "utf-8"), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise ManifestError(f"not JSON: {error}") from None
     if not isinstance(value, dict):
         raise ManifestError(f"JSON of a {type(value).__name__}, not of an object")
+    _check_depth(value)
     return value
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inside = (part for one in level for part in (one.values() if isinstance(one, dict) else one))
+        level = [part for part in inside if isinstance(part, dict | list)]
+        if not level:
+            return
+    raise ManifestError(f"JSON nested more than {MAX_DEPTH} deep")
 
 
 def _refuse(name: str) -> NoReturn:
@@ -82,7 +94,7 @@ def typed(fields: dict[str, Any], name: str, kind: type) -> Any:
     """The field `name`, of exactly that type, an int not negative. Raises ManifestError."""
     value = fields.get(name)
     if type(value) is not kind or (isinstance(value, int) and value < 0):
-        raise ManifestError(f"{name} is {_brief(value)}, not of type {kind.__name__}")
+        raise ManifestError(f"{name} is {brief(value)}, not of type {kind.__name__}")
     return value
 
 
@@ -94,6 +106,7 @@ def strings(fields: dict[str, Any], name: str) -> list[str]:
     return list(values)
 
 
-def _brief(value: Any) -> str:
-    text = repr(value)
+def brief(value: Any) -> str:
+    """A value read from a file as a message may show it."""
+    text = repr(value[:80] if isinstance(value, str | bytes) else value)
     return text if len(text) <= 80 else f"{text[:77]}..."

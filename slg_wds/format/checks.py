@@ -9,9 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
+from slg_wds.format.canonical import brief
 from slg_wds.format.values import CODINGS
 
 MAX_TEXT_BYTES = 4096
+# What a small file may unfold to is bounded: zstd makes a thousand zeros one byte.
+MAX_TOP = 1 << 24  # classes of all crops of a record, unless every class is stored
+MAX_FULL_CLASSES = 1 << 20
+MAX_PALETTE = 1 << 20
+MAX_TAIL = 1 << 18  # a quarter of the most crops, as a tail has at most
 
 # Inclusive.
 _RANGES = {
@@ -20,8 +26,8 @@ _RANGES = {
     "num_crops": (0, 1 << 20),
     "k": (1, 1 << 24),
     "num_classes": (1, 1 << 24),
-    "num_palette": (0, 1 << 24),
-    "num_tail": (0, 1 << 24),
+    "num_palette": (0, MAX_PALETTE),
+    "num_tail": (0, MAX_TAIL),
 }
 
 
@@ -42,22 +48,26 @@ def check_fields(fields: dict[str, Any]) -> None:
     for name, (low, high) in _RANGES.items():
         number = fields.get(name)
         if type(number) is not int or not low <= number <= high:
-            raise RecordError(f"{name} is {number!r}, not a whole number from {low} to {high}")
+            raise RecordError(f"{name} is {brief(number)}, not a whole number from {low} to {high}")
     target = fields.get("target", -1)
     if target is not None and (type(target) is not int or not 0 <= target < 1 << 31):
-        raise RecordError(f"the target is {target!r}, neither a class nor nil")
+        raise RecordError(f"the target is {brief(target)}, neither a class nor nil")
     for name in ("tail_scale", "tail_rest"):
         share = fields.get(name)
         if type(share) is not float or not math.isfinite(share) or not 0.0 <= share <= 2.0:
-            raise RecordError(f"{name} is {share!r}, not a share")
+            raise RecordError(f"{name} is {brief(share)}, not a share")
     _check_kind(fields)
 
 
 def _check_kind(fields: dict[str, Any]) -> None:
     coding, full = fields.get("coding"), fields.get("full")
     if coding not in CODINGS or type(full) is not bool:
-        raise RecordError(f"coding {coding!r} with full {full!r} is unknown")
+        raise RecordError(f"coding {brief(coding)} with full {brief(full)} is unknown")
     k, classes = fields["k"], fields["num_classes"]
+    if not full and fields["num_crops"] * k > MAX_TOP:
+        raise RecordError(f"{fields['num_crops']} crops of {k} classes are over the limit of {MAX_TOP}")
+    if full and classes > MAX_FULL_CLASSES:
+        raise RecordError(f"full labels of {classes} classes are over the limit of {MAX_FULL_CLASSES}")
     if full and (k != classes or coding == "none"):
         raise RecordError(f"full labels hold a value of every class, not {k} of {classes} as {coding!r}")
     if coding == "none" and k != 1:

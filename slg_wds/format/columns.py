@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from slg_wds.errors import RecordError
 from slg_wds.format.frames import compress, decompress
 
-MAX_NUMBERS = 1 << 26
+MAX_NUMBERS = 1 << 25
 MAX_PLANES = 4
 
 # Measured on real labels: the most significant plane is worth a thorough search, the planes below it are

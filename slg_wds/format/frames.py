@@ -22,6 +22,14 @@ def compress(data: bytes | memoryview, level: int) -> bytes:
     return compressors[level].compress(data)
 
 
+def content_size(frame: Any) -> int:
+    """The bytes that a frame declares, 0 for what is no frame."""
+    try:
+        return max(0, int(zstandard.frame_content_size(frame))) if isinstance(frame, bytes) else 0
+    except zstandard.ZstdError:
+        return 0
+
+
 def decompress(frame: Any, size: int, error: type[FormatError]) -> bytes:
     """The content of one frame, which must declare exactly `size` bytes and carry a checksum, or raise `error`.
 

@@ -12,6 +12,8 @@ from slg_wds.format.plan import Plan, PlannedShard
 from slg_wds.format.shard import Shard, read_shard
 
 VERSION = 1
+MAX_SHARD_BYTES = 1 << 31
+_MAX_PLACE = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ def decode_index(data: bytes | memoryview) -> ShardIndex:
     fields = unseal(data)
     check_version("the index", fields, VERSION)
     size = typed(fields, "bytes", int)
+    if size > MAX_SHARD_BYTES:
+        raise ManifestError(f"the index is of a shard of {size} bytes, over {MAX_SHARD_BYTES}")
     tar = None if fields.get("image_shard") is None else typed(fields, "image_shard", str)
     images = fields.get("images")
     index = ShardIndex(
@@ -70,7 +74,11 @@ def _places(rows: Any, width: int, size: int | None) -> list[list[int]]:
     if not isinstance(rows, list):
         raise ManifestError("the index has no list of places")
     for row in rows:
-        if not isinstance(row, list) or len(row) != width or any(type(n) is not int or n < 0 for n in row):
+        if (
+            not isinstance(row, list)
+            or len(row) != width
+            or any(type(n) is not int or not 0 <= n <= _MAX_PLACE for n in row)
+        ):
             raise ManifestError(f"the index has a place that is not {width} numbers")
         if size is not None and row[0] + row[1] > size:
             raise ManifestError(f"the index has a place outside the shard's {size} bytes")

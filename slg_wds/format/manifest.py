@@ -46,6 +46,8 @@ __all__ = [
 
 VERSION = 1
 
+MAX_INFO_BYTES = 1 << 25  # some 800,000 shards
+
 # What `requires` of slg.json may name. What version 1 has from its beginning needs no name.
 EXTENDS = "extends"  # the set holds only the crops that another one lacks
 FEATURES = frozenset({EXTENDS})
@@ -151,7 +153,7 @@ def encode_info(info: Info) -> bytes:
 
 def decode_info(data: bytes | memoryview) -> Info:
     """_info.json from its bytes. Raises ManifestError."""
-    splits = typed(parse_json(data), "splits", dict)
+    splits = typed(parse_json(data, MAX_INFO_BYTES), "splits", dict)
     fields = next(iter(splits.values()), None)
     if len(splits) != 1 or not isinstance(fields, dict):
         raise ManifestError(f"_info.json has {len(splits)} splits, not one")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
 from slg_wds.format.columns import decode_column, encode_column
+from slg_wds.format.packed import unpack
 
 OUTSIDE = "outside"
 
@@ -21,7 +21,7 @@ def encode_outside(outside: NDArray[np.float64]) -> list[bytes]:
 
 def decode_outside(data: bytes) -> NDArray[np.float64] | None:
     """The sum of a record, from the bytes of one that decodes; None where it keeps none. Raises RecordError."""
-    fields = msgpack.unpackb(data)
+    fields = unpack(data)
     planes: Any = fields["columns"].get(OUTSIDE)
     if planes is None:
         return None

@@ -14,6 +14,7 @@ from slg_wds.format.names import is_below
 from slg_wds.format.strings import StringColumn
 
 FOLDER, SHARDS = "folder", "shards"
+MAX_NAME_BYTES = 4096  # of a key or a path
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ class Plan:
             raise ManifestError("the size of a shard or a target is negative")
         if N and min(_least(self.keys.lengths), _least(self.paths.lengths)) < 1:
             raise ManifestError("a key or a path is empty")
+        if N and max(int(self.keys.lengths.max()), int(self.paths.lengths.max())) > MAX_NAME_BYTES:
+            raise ManifestError(f"a key or a path is over {MAX_NAME_BYTES} bytes")
         _check_below(self.paths)
         self._check_source()
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from slg_wds.errors import ManifestError
 from slg_wds.format.canonical import check_version, typed
-from slg_wds.format.frames import compress, decompress
+from slg_wds.format.frames import compress, content_size, decompress
+from slg_wds.format.packed import unpack
 from slg_wds.format.plan import FOLDER, Plan
 from slg_wds.format.strings import StringColumn
 
@@ -18,6 +19,9 @@ VERSION = 1
 MAX_SAMPLES = 1 << 28
 MAX_SHARDS = 1 << 24
 MAX_TEXT_BYTES = 1 << 34
+# What a small file may unfold to: (so many, and so many more for each of its bytes). Images in order of a shuffle
+# take two bytes each at least, and texts that repeat compress a hundred times at most.
+_SAMPLES, _SHARDS, _TEXT = (1 << 20, 4), (1 << 18, 1), (1 << 27, 128)
 _LEVEL = 6
 
 
@@ -38,7 +42,28 @@ def encode_plan(plan: Plan) -> bytes:
         fields["image_shards"] = _pack_strings(StringColumn.of(plan.image_shards or []))
         fields["image_offset"] = _pack(plan.image_offset, "<u8")
         fields["image_size"] = _pack(plan.image_size, "<u8")
-    return msgpack.packb(fields)
+    data: bytes = msgpack.packb(fields)
+    _check_sizes(fields, len(data))
+    return data
+
+
+def _check_sizes(fields: dict[str, Any], size: int) -> None:
+    """That a plan of `size` bytes does not unfold to very many more, before any of it is unfolded."""
+    n, N = typed(fields, "num_shards", int), typed(fields, "num_samples", int)
+    if n > MAX_SHARDS or N > MAX_SAMPLES:
+        raise ManifestError(f"{n} shards of {N} samples are over {MAX_SHARDS} or {MAX_SAMPLES}")
+    pairs = [fields.get(name) for name in ("paths", "shard_names", "image_shards")]
+    frames = [pair[1] for pair in pairs if isinstance(pair, list) and len(pair) == 2] + [
+        fields.get("other_keys")
+    ]
+    text = sum(content_size(frame) for frame in frames)
+    for what, number, (free, each) in (
+        ("samples", N, _SAMPLES),
+        ("shards", n, _SHARDS),
+        ("bytes of names", text, _TEXT),
+    ):
+        if number > free + each * size:
+            raise ManifestError(f"{number} {what} in a plan of {size} bytes are more than there can be")
 
 
 def _pack_names(paths: list[str], keys: list[str]) -> dict[str, Any]:
@@ -70,15 +95,14 @@ def _pack(values: Any, dtype: str) -> bytes:
 def decode_plan(data: bytes | memoryview) -> Plan:
     """A plan from its bytes. Raises ManifestError for every malformation, UnsupportedFeatureError if newer."""
     try:
-        fields = msgpack.unpackb(data, max_array_len=64, max_map_len=256, max_ext_len=0)
+        fields = unpack(data)
     except Exception as error:  # msgpack raises many kinds for bytes that are not msgpack
         raise ManifestError(f"the plan is not msgpack: {type(error).__name__} {error}") from None
     if not isinstance(fields, dict):
         raise ManifestError("the plan is not a map with a version")
     check_version("the plan", fields, VERSION)
-    n, N = typed(fields, "num_shards", int), typed(fields, "num_samples", int)
-    if n > MAX_SHARDS or N > MAX_SAMPLES:
-        raise ManifestError(f"{n} shards of {N} samples are over {MAX_SHARDS} or {MAX_SAMPLES}")
+    _check_sizes(fields, len(data))
+    n, N = fields["num_shards"], fields["num_samples"]
     paths = _unpack_strings(fields.get("paths"), N)
     plan = Plan(
         shard_names=_unpack_strings(fields.get("shard_names"), n)[:],

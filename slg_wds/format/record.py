@@ -14,6 +14,7 @@ from slg_wds.errors import RecordError, UnsupportedFeatureError
 from slg_wds.format.checks import check_boxes, check_distinct, check_falling, check_fields
 from slg_wds.format.columns import decode_ascending, decode_column, encode_ascending, encode_column
 from slg_wds.format.outside import OUTSIDE, decode_outside, encode_outside
+from slg_wds.format.packed import unpack
 from slg_wds.format.tail import Tail, build_tail
 from slg_wds.format.values import (
     CODINGS,
@@ -201,7 +202,7 @@ def unpack_record(data: bytes | memoryview) -> dict[str, Any]:
     if not 0 < len(data) <= MAX_RECORD_BYTES:
         raise RecordError(f"a record of {len(data)} bytes is not within 1 to {MAX_RECORD_BYTES}")
     try:
-        fields = msgpack.unpackb(data, max_array_len=64, max_map_len=256, max_ext_len=0)
+        fields = unpack(data)
     except Exception as error:  # msgpack raises many kinds for bytes that are not msgpack
         raise RecordError(f"the record is not msgpack: {type(error).__name__} {error}") from None
     if type(fields) is not dict or type(fields.get("version")) is not int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from slg_wds.format.tail import Tail
 from slg_wds.format.values import decode_values, value_dtype
 
 I64 = NDArray[np.int64]
+UNFOLDED = 1 << 26  # bytes of columns opened at a time
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,32 @@ def decode_rows(data: Sequence[bytes], rows: I64) -> Rows:
     crops = np.array([one["num_crops"] for one in fields], np.int64)
     if rows.size and not (rows.min() >= 0 and (rows < crops[:, None]).all()):
         raise RecordError(f"the crops asked for are not among the record's {crops.min()}")
-    return _Group(fields, rows, crops).decoded()
+    parts = [_Group(fields[run], rows[run], crops[run]).decoded() for run in _runs(fields)]
+    return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _runs(fields: Sequence[dict[str, Any]]) -> Iterator[slice]:
+    """The records in parts that unfold to a bounded number of bytes, or one by one where they are large."""
+    first = total = 0
+    for i, one in enumerate(fields):
+        M, k = one["num_crops"], one["k"]
+        size = M * (8 * k + 17) + 4 * one["num_palette"] + 5 * one["num_tail"]
+        if total and total + size > UNFOLDED:
+            yield slice(first, i)
+            first, total = i, 0
+        total += size
+    yield slice(first, len(fields))
+
+
+def _joined(parts: Sequence[Rows]) -> Rows:
+    return Rows(
+        fields=[fields for part in parts for fields in part.fields],
+        boxes=np.concatenate([part.boxes for part in parts]),
+        flips=np.concatenate([part.flips for part in parts]),
+        index=None if parts[0].index is None else np.concatenate([cast(I64, part.index) for part in parts]),
+        value=np.concatenate([part.value for part in parts]),
+        tails=[tail for part in parts for tail in part.tails],
+    )
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
@@ -45,7 +46,12 @@ class StringColumn(Sequence[str]):
         if self.blob.isascii():
             return
         try:
-            self.blob.decode("utf-8")
+            decoder = codecs.getincrementaldecoder(
+                "utf-8"
+            )()  # of the whole, one wide letter would make all wide
+            for first in range(0, len(self.blob), _PIECE):
+                decoder.decode(self.blob[first : first + _PIECE])
+            decoder.decode(b"", True)
         except UnicodeDecodeError:
             raise ManifestError("a name is not UTF-8") from None
         # The blob is; so is every string whose edges are not within a character. Bytes 10xxxxxx continue one.

@@ -26,6 +26,8 @@ class OpenFiles:
         """The bytes from `offset`, fewer than `size` at the end of the file. Raises NotFoundError, StoreError."""
         file = self._file(path)
         try:
+            # What an index asks for is not yet known to be there, and memory is taken for what is asked.
+            size = min(size, max(0, os.fstat(file.descriptor).st_size - offset))
             data = os.pread(file.descriptor, size, offset)
             while 0 < len(data) < size:  # a signal, or more than 2 GiB
                 more = os.pread(file.descriptor, size - len(data), offset + len(data))

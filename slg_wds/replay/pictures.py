@@ -97,6 +97,10 @@ class TarPictures:
         store, name = self._tars[plan.image_shards[shard]]
         offset, size = int(plan.image_offset[number]), int(plan.image_size[number])
         where = {"url": store.url_of(name), "key": key}
+        if offset < BLOCK:
+            raise ImageShardError(
+                f"the plan places an image at byte {offset}, before any content of a tar", **where
+            )
         cached = None if self.cache is None else self.cache.path(shard)
         if self.cache is not None and cached is not None:
             try:

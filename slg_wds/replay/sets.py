@@ -19,7 +19,7 @@ from slg_wds.errors import (
     SlgWdsError,
     UsageError,
 )
-from slg_wds.format.manifest import decode_info
+from slg_wds.format.manifest import MAX_INFO_BYTES, decode_info
 from slg_wds.joining import chains, joined_digest
 from slg_wds.labels import LabelType, Stored
 from slg_wds.labelset import INFO, LabelSet, open_labels
@@ -225,7 +225,7 @@ def _rule(labels: LabelSet, rule: str | LabelType | None) -> LabelType:
 def _sizes(labels: LabelSet) -> I64:
     """Samples of each shard: of `_info.json`, or from the index of each shard that exists."""
     try:
-        info = decode_info(labels.store.read(INFO))
+        info = decode_info(labels.store.read(INFO, MAX_INFO_BYTES))
     except NotFoundError:
         return _sizes_by_index(labels)
     except ManifestError as error:

@@ -194,7 +194,7 @@ def crop_figures(statistics: Statistics) -> Parts:
             "sure",
             "Where confidence lies",
             figures.heat("sure", "Mean confidence of crops that show each part", sure, low, high),
-            f"Mean confidence of the crops that show each part, {percent(low)} to {percent(high)}: dark "
+            f"Mean confidence of the crops that show each part, {percent(low)} to {percent(high)}: strongest "
             f"where what the "
             "teacher knows the images by tends to be.",
         )

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from slg_wds.errors import FormatError, NotFoundError, SlgWdsError, UnsupportedStoreError
+from slg_wds.format.canonical import MAX_JSON_BYTES
 from slg_wds.format.header import decode_header
-from slg_wds.format.manifest import Info, ShardIndex, decode_index, decode_info
+from slg_wds.format.manifest import MAX_INFO_BYTES, Info, ShardIndex, decode_index, decode_info
 from slg_wds.format.tar import members, padded
 from slg_wds.labelset import INDEX, INFO, LabelSet
 
@@ -108,7 +109,7 @@ def pace(times: Sequence[float], missing: int) -> Pace | None:
 
 def _info(labels: LabelSet, notes: list[str]) -> Info | None:
     try:
-        info = decode_info(labels.store.read(INFO))
+        info = decode_info(labels.store.read(INFO, MAX_INFO_BYTES))
     except NotFoundError:
         return None
     except FormatError as error:
@@ -169,7 +170,9 @@ def read_indexes(labels: LabelSet, state: State, numbers: Sequence[int]) -> None
 
     def read(number: int) -> ShardIndex | SlgWdsError:
         try:
-            return decode_index(labels.store.read(f"{INDEX}/{labels.plan.shard_names[number]}"))
+            return decode_index(
+                labels.store.read(f"{INDEX}/{labels.plan.shard_names[number]}", MAX_JSON_BYTES)
+            )
         except SlgWdsError as error:
             return error
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from slg_wds.config import VerifyConfig, cores
 from slg_wds.engines.local import run_processes
 from slg_wds.errors import FormatError, NotFoundError, UnsupportedStoreError
-from slg_wds.format.manifest import Info, decode_info
+from slg_wds.format.manifest import MAX_INFO_BYTES, Info, decode_info
 from slg_wds.labelset import DESCRIPTION, INDEX, INFO, PLAN, LabelSet, open_labels
 from slg_wds.progress import duration
 from slg_wds.report.terminal import printable, wide_console
@@ -115,7 +115,7 @@ def _info_problems(labels: LabelSet, lengths: dict[int, int], finished: bool) ->
     if not finished:
         return [Problem(INFO_FILE, "every shard is there, but it is missing", INFO)] if whole else []
     try:
-        found = decode_info(labels.store.read(INFO))
+        found = decode_info(labels.store.read(INFO, MAX_INFO_BYTES))
     except NotFoundError:
         return []
     except FormatError as error:

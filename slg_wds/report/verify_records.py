@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
-from slg_wds.format.columns import MAX_NUMBERS
 from slg_wds.format.frames import decompress_all
 from slg_wds.format.values import decode_values, value_dtype
 
 GROUP_NUMBERS = 1 << 18  # numbers of one column in a group: it stays in the cache
+MAX_TOGETHER = 1 << 22  # numbers of one record, above which decoding it takes less memory
 MAX_PAIRS = 12  # classes of a crop up to which comparing each two of them is faster than sorting
 _LARGEST = {"float32": 0x3F800000, "float16": 0x3C00}  # the bits of 1
 Fields = dict[str, Any]
@@ -40,7 +40,7 @@ def all_sound(records: Sequence[Fields], sum_over_one: float) -> bool:
         groups[tuple(fields[name] for name in names)].append(fields)
     try:
         for (M, k, *_), group in groups.items():
-            if max(M * k, 4 * M) > MAX_NUMBERS:
+            if M * k > MAX_TOGETHER:
                 return False
             count = max(1, GROUP_NUMBERS // max(1, M * max(k, 4)))
             for first in range(0, len(group), count):

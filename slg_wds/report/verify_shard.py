@@ -18,6 +18,8 @@ from slg_wds.errors import (
     StoreError,
     UnsupportedFeatureError,
 )
+from slg_wds.format.canonical import MAX_JSON_BYTES
+from slg_wds.format.index import MAX_SHARD_BYTES
 from slg_wds.format.manifest import ShardIndex, build_index, decode_index
 from slg_wds.format.names import split_member
 from slg_wds.format.outside import OUTSIDE, decode_outside
@@ -25,7 +27,7 @@ from slg_wds.format.plan import PlannedShard
 from slg_wds.format.record import decode_record, unpack_record
 from slg_wds.format.shard import Shard, read_shard
 from slg_wds.format.values import OVER_ONE
-from slg_wds.labelset import INDEX, MAX_SHARD_BYTES, LabelSet
+from slg_wds.labelset import INDEX, LabelSet
 from slg_wds.report.verify_records import all_sound, rounding
 
 SUM_IMPORTED = 2.0**-6  # what `import` allows FKD's float16 values to sum above 1
@@ -117,7 +119,7 @@ class ShardChecks:
         name = f"{INDEX}/{self.labels.plan.shard_names[number]}"
         wanted = build_index(shard, self.labels.plan, number)
         try:
-            found = decode_index(self.labels.store.read(name))
+            found = decode_index(self.labels.store.read(name, MAX_JSON_BYTES))
         except NotFoundError:
             if self.indexed:
                 yield INDEX_PART, "its index part is missing"

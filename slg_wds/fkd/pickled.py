@@ -1,0 +1,256 @@
+"""The pickle inside a label file -> its numpy arrays and tensors, by an interpreter that can build nothing else.
+
+torch's restricted unpickler executes nothing foreign either, but it can be made to take any amount of memory
+(`bytearray(2**40)`, codecs that double their input, tensors of stride 0). Here no name of the file is looked up, each
+of the few that such files hold stands for a few lines below, no array is larger than the bytes that it came from, and
+all together are not much larger than the file.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slg_wds.errors import LabelFileError
+
+MAX_OPCODES = 4096  # a file of three arrays has about a hundred
+MAX_COPIES = 3  # of all content; each array is made in two steps of as many bytes
+DTYPES = ("f2", "f4", "f8", "i8", "i4", "u1", "b1")
+_STORAGES = {
+    "torch HalfStorage": "f2",
+    "torch FloatStorage": "f4",
+    "torch DoubleStorage": "f8",
+    "torch LongStorage": "i8",
+    "torch IntStorage": "i4",
+    "torch ByteStorage": "u1",
+    "torch BoolStorage": "b1",
+}
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_LITERALS = frozenset(
+    {"BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
+)
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+Read = Callable[[str], bytes]
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A name of a module, that is not looked up."""
+
+    name: str
+
+
+@dataclass
+class _Dtype:
+    """An element type, one of DTYPES; `order` is "<", ">" or "|"."""
+
+    code: str
+    order: str = "<"
+
+
+@dataclass
+class _Array:
+    """An array that is to be filled."""
+
+    array: NDArray[Any] | None = None
+
+
+def load_arrays(pickled: bytes, storage: Read, size: int) -> Any:
+    """What the pickle holds: lists and tuples of numpy arrays. `storage` reads the bytes of a tensor's storage.
+
+    size: bytes of the pickle and all storages.
+
+    Raises LabelFileError for every other opcode, name or argument.
+    """
+    machine = _Machine(storage, MAX_COPIES * size)
+    try:
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):
+            if count > MAX_OPCODES:
+                raise LabelFileError(f"it has over {MAX_OPCODES} steps")
+            if opcode.name == "STOP":
+                return _arrays(machine.pop())
+            machine.step(opcode.name, argument)
+    except LabelFileError:
+        raise
+    except (ValueError, TypeError, IndexError, KeyError, OverflowError) as error:
+        raise LabelFileError(f"its steps do not go together: {type(error).__name__} {error}") from None
+    raise LabelFileError("it does not end")
+
+
+def _arrays(value: Any, depth: int = 0) -> Any:
+    if isinstance(value, _Array):
+        return value.array
+    if isinstance(value, list | tuple) and not depth:
+        return [_arrays(part, depth + 1) for part in value]
+    return value
+
+
+class _Machine:
+    """A stack, and what was put aside. It makes no more than `limit` bytes."""
+
+    def __init__(self, storage: Read, limit: int) -> None:
+        self._storage, self._left = storage, limit
+        self._stack: list[Any] = []
+        self._marks: list[int] = []
+        self._memo: dict[int, Any] = {}
+
+    def pop(self) -> Any:
+        if self._marks and len(self._stack) <= self._marks[-1]:
+            raise LabelFileError("its steps do not go together")
+        return self._stack.pop()
+
+    def step(self, name: str, argument: Any) -> None:
+        if name in _LITERALS:
+            self._stack.append(argument)
+        elif name in _CONSTANTS:
+            self._stack.append(_CONSTANTS[name])
+        elif name in _TUPLES:
+            parts = [self.pop() for _ in range(_TUPLES[name])]
+            self._stack.append(tuple(reversed(parts)))
+        elif name in ("GLOBAL", "STACK_GLOBAL"):
+            self._stack.append(
+                _Name(argument if name == "GLOBAL" else " ".join(reversed([self.pop(), self.pop()])))
+            )
+        elif name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            self._memo[len(self._memo) if name == "MEMOIZE" else argument] = self._stack[-1]
+        elif name in ("BINGET", "LONG_BINGET"):
+            self._stack.append(self._memo[argument])
+        elif name not in ("PROTO", "FRAME"):
+            self._build(name)
+
+    def _build(self, name: str) -> None:
+        if name == "MARK":
+            self._marks.append(len(self._stack))
+        elif name in ("EMPTY_LIST", "EMPTY_DICT"):
+            self._stack.append([] if name == "EMPTY_LIST" else {})
+        elif name == "TUPLE":
+            self._stack.append(tuple(self._since_mark()))
+        elif name in ("APPENDS", "APPEND"):
+            more = self._since_mark() if name == "APPENDS" else [self.pop()]
+            self._stack[-1].extend(more) if type(self._stack[-1]) is list else self._refuse(name)
+        elif name == "BINPERSID":
+            self._put(self._stored(self.pop()))
+        elif name == "REDUCE":
+            arguments, function = self.pop(), self.pop()
+            self._put(_called(function, arguments))
+        elif name == "BUILD":
+            state, built = self.pop(), self.pop()
+            _fill(built, state)
+            self._put(built)
+        else:
+            self._refuse(name)
+
+    def _put(self, made: Any) -> None:
+        array = made.array if isinstance(made, _Array) else made
+        self._left -= len(array) if type(array) is bytes else getattr(array, "nbytes", 0)
+        if self._left < 0:
+            raise LabelFileError("its steps make more than the file holds")
+        self._stack.append(made)
+
+    def _refuse(self, name: str) -> None:
+        raise LabelFileError(f"the step {name} has no place in it")
+
+    def _since_mark(self) -> list[Any]:
+        at = self._marks.pop()
+        parts = self._stack[at:]
+        del self._stack[at:]
+        return parts
+
+    def _stored(self, place: Any) -> NDArray[Any]:
+        """A tensor's storage, flat."""
+        what, kind, key, _, count = place
+        if (
+            what != "storage"
+            or not isinstance(kind, _Name)
+            or kind.name not in _STORAGES
+            or type(key) is not str
+        ):
+            raise LabelFileError(f"it refers to {_brief(what)} {_brief(kind)}")
+        data: NDArray[Any] = np.frombuffer(self._storage(key), f"<{_STORAGES[kind.name]}")
+        if len(data) != count:
+            raise LabelFileError(f"a storage of {count} numbers has {len(data)}")
+        return data
+
+
+def _called(function: Any, arguments: Any) -> Any:
+    """What a call gives: of the few functions that such files call."""
+    if not isinstance(function, _Name) or type(arguments) is not tuple:
+        raise LabelFileError("it calls what is no function")
+    name = function.name.replace("numpy.core.", "numpy._core.")
+    if name == "numpy._core.multiarray _reconstruct":
+        kind, shape, _ = arguments
+        if kind != _Name("numpy ndarray") or shape != (0,):
+            raise LabelFileError("its arrays are not numpy's own")
+        return _Array()
+    if name == "numpy dtype":
+        if arguments[0] not in DTYPES:
+            raise LabelFileError(f"it holds elements of type {_brief(arguments[0])}")
+        return _Dtype(arguments[0])
+    if name == "_codecs encode":
+        text, codec = arguments
+        if type(text) is not str or codec not in ("latin1", "latin-1"):
+            raise LabelFileError(f"it encodes by {_brief(codec)}")
+        return text.encode("latin-1")
+    if name in ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor"):
+        return _Array(_tensor(*arguments[:4]))
+    if name == "collections OrderedDict" and not arguments:
+        return {}
+    raise LabelFileError(f"it calls {name[:80]!r}")
+
+
+def _fill(built: Any, state: Any) -> None:
+    """Give a dtype its byte order, or an array its content."""
+    if isinstance(built, _Dtype):
+        if state[1] not in ("<", ">", "|"):
+            raise LabelFileError(f"a byte order of {_brief(state[1])}")
+        built.order = state[1]
+    elif isinstance(built, _Array):
+        _, shape, dtype, fortran, data = state
+        if not isinstance(dtype, _Dtype) or type(data) is not bytes or not _is_shape(shape):
+            raise LabelFileError("an array's content is not numbers")
+        flat = np.frombuffer(data, dtype.order + dtype.code)
+        array = flat.reshape(shape, order="F" if fortran else "C")
+        if dtype.code == "b1" and array.size and array.view("u1").max() > 1:
+            raise LabelFileError("a flag is neither true nor false")
+        built.array = array.astype(array.dtype.newbyteorder("="), order="C", copy=True)
+    elif type(built) is not dict:
+        raise LabelFileError("it changes what is no array")
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> NDArray[Any]:
+    """The numbers of a tensor, which may not be more than its storage has."""
+    if not isinstance(storage, np.ndarray) or not (
+        _is_shape(shape) and _is_shape(strides) and _is_shape((offset,))
+    ):
+        raise LabelFileError("a tensor's place is not numbers")
+    if len(shape) != len(strides):
+        raise LabelFileError("a tensor's shape and strides do not go together")
+    count, last = 1, offset
+    for length, stride in zip(shape, strides, strict=True):
+        count *= length
+        last += (length - 1) * stride
+    if count > len(storage) or (count and last >= len(storage)):
+        raise LabelFileError("a tensor reaches out of its storage")
+    if not count:
+        return np.zeros(shape, storage.dtype)
+    steps = [stride * storage.itemsize for stride in strides]
+    found = np.lib.stride_tricks.as_strided(storage[offset:], shape, steps, writeable=False)
+    copied: NDArray[Any] = found.copy()
+    return copied
+
+
+def _is_shape(shape: Sequence[Any]) -> bool:
+    return (
+        type(shape) is tuple and len(shape) <= 8 and all(type(n) is int and 0 <= n < 1 << 31 for n in shape)
+    )
+
+
+def _brief(value: Any) -> str:
+    """A value in a message; of what may contain others without end, only its type."""
+    value = value.name if isinstance(value, _Name) else value
+    return repr(value[:80]) if type(value) is str else type(value).__name__
