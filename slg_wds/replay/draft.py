@@ -118,16 +118,10 @@ class Draft:
         self._one_done()
         return None
 
-    def fill(self, images: Sequence[int], loaded: Loaded | None = None) -> None:
-        """Decode these images' records, then their pixels, and cut their crops into the batch.
-
-        All records first, and together: between the pixels of two images their code and data fall out of the
-        processor's caches, and decoding one takes three times as long.
-        """
-        self._fill_labels(images, loaded)
-        for i in images:
-            self._attempt(self._fill_image, i, loaded)
-            self._one_done()
+    def fill_image(self, i: int, loaded: Loaded | None = None) -> None:
+        """Decode image i, whose labels are there, and cut its crops into the batch."""
+        self._attempt(self._cut, i, loaded)
+        self._one_done()
 
     def _attempt(self, step: Callable[..., Any], i: int, *more: Any) -> Any:
         if self.error is None:
@@ -143,7 +137,12 @@ class Draft:
     def _read_image(self, i: int) -> bytes:
         return self.reading.pictures.read(self.shards[i], self.positions[i], self.keys[i])
 
-    def _fill_labels(self, images: Sequence[int], loaded: Loaded | None) -> None:
+    def fill_labels(self, images: Sequence[int], loaded: Loaded | None = None) -> None:
+        """Decode the records of these images.
+
+        Many together, and not each before its image: between the pixels of two images their code and data fall out of
+        the processor's caches, and decoding one takes three times as long.
+        """
         data = [loaded.records if loaded else self._attempt(self._read_records, i) for i in images]
         if self.error is None:
             try:
@@ -183,7 +182,7 @@ class Draft:
             ):
                 raise ReplayError("its crops are not those of the first label set", url=labels.url)
 
-    def _fill_image(self, i: int, loaded: Loaded | None = None) -> None:
+    def _cut(self, i: int, loaded: Loaded | None) -> None:
         data = loaded.image if loaded else self._read_image(i)
         height, width = size = self._sizes[i]
         pixels = decode(data, max_pixels=max(MAX_PIXELS, height * width), path=self.keys[i])

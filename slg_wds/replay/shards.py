@@ -39,13 +39,13 @@ class LocalShards:
 
     def read(self, number: int, place: list[int], key: str) -> bytes:
         offset, size, crc32 = place
-        where = {"url": self._labels.url, "shard": self._labels.shard_name(number), "key": key}
         try:
             data = self._files.read(self._paths[number], offset, size)
+            check_payload(data, size, crc32)
         except SlgWdsError as error:
             error.url = None
+            where = {"url": self._labels.url, "shard": self._labels.shard_name(number), "key": key}
             raise error.located(**where) from None
-        check_payload(data, size, crc32, **where)
         return data
 
 

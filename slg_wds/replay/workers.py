@@ -6,13 +6,23 @@ import atexit
 import queue
 import threading
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from slg_wds.replay.draft import Draft, Loaded
 from slg_wds.threads import use_one_thread
 
 JOIN_SECONDS = 5.0
 TOGETHER = 8  # images that a thread takes at a time
+RECORDS_TOGETHER = 64  # and records: many, since decoding a few costs as much as decoding many
+
+
+class _Task(NamedTuple):
+    """Images of a batch whose labels, then pixels are to be filled in, or (`labelled`) pixels alone."""
+
+    draft: Draft
+    images: list[int]
+    loaded: Loaded | None = None
+    labelled: bool = False
 
 
 class Workers:
@@ -23,7 +33,7 @@ class Workers:
     """
 
     def __init__(self, threads: int, readers: int) -> None:
-        self._queue: queue.SimpleQueue[tuple[Draft, list[int], Loaded | None] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._remote: queue.SimpleQueue[tuple[Draft, int] | None] = queue.SimpleQueue()
         self._stopped = False
         started = threading.Semaphore(0)
@@ -44,9 +54,8 @@ class Workers:
                 self._remote.put((draft, i))
             else:
                 here.append(i)
-        step = max(1, min(TOGETHER, len(here) // (2 * len(self._threads))))
-        for first in range(0, len(here), step):
-            self._queue.put((draft, here[first : first + step], None))
+        for first in range(0, len(here), RECORDS_TOGETHER):
+            self._queue.put(_Task(draft, here[first : first + RECORDS_TOGETHER]))
 
     def close(self) -> None:
         """End the threads; images that are under way are finished, others dropped."""
@@ -69,8 +78,19 @@ class Workers:
         started.release()
         while (task := self._queue.get()) is not None:
             if not self._stopped:
-                task[0].fill(task[1], task[2])
+                self._do(task)
             del task  # a batch in a waiting thread's hand would keep its buffer
+
+    def _do(self, task: _Task) -> None:
+        draft, images, loaded = task.draft, task.images, task.loaded
+        if not task.labelled:
+            draft.fill_labels(images, loaded)
+            step = max(1, min(TOGETHER, len(images) // (2 * len(self._threads))))
+            for first in range(step, len(images), step):
+                self._queue.put(_Task(draft, images[first : first + step], labelled=True))
+            images = images[:step]
+        for i in images:
+            draft.fill_image(i, loaded)
 
     def _read(self) -> None:
         while (task := self._remote.get()) is not None:
@@ -78,7 +98,7 @@ class Workers:
                 draft, i = task
                 loaded = draft.load(i)
                 if loaded is not None:
-                    self._queue.put((draft, [i], loaded))
+                    self._queue.put(_Task(draft, [i], loaded))
                 del draft, loaded
             del task
 
