@@ -1,0 +1,108 @@
+"""Fuzz the decoders with atheris: bytes that no writer made must give a value or an error of slg_wds, nothing else.
+
+    pip install 'slg-wds[fuzz]'
+    python tools/fuzz.py --seconds 60                    # every decoder in turn
+    python tools/fuzz.py record plan --seconds 1800      # some
+
+Each decoder runs in a process of its own, below 1 GB of memory and 20 s for each input. What it finds lies in
+OUT/DECODER: crash-, oom- and timeout- files, to be kept in tests/malformed/DECODER once they are mended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+RSS_MB = 1024
+SECONDS_EACH = 20
+LONGEST = 1 << 16  # bytes of an input
+FINDINGS = ("crash-", "oom-", "timeout-", "leak-")
+
+
+def main() -> int:
+    """Fuzz the decoders asked for; 1 where something was found."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("decoders", nargs="*", help="some of them (default: all)")
+    parser.add_argument("--seconds", type=int, default=60, help="for each decoder")
+    parser.add_argument("--out", type=Path, default=Path("fuzz-out"), help="corpus and findings")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.worker is not None:
+        return fuzz(given.worker, given.seconds, given.out)
+    from fuzz_targets import TARGETS
+
+    unknown = set(given.decoders) - set(TARGETS)
+    if unknown:
+        parser.error(f"no decoder {', '.join(sorted(unknown))}: there are {', '.join(TARGETS)}")
+    failed = [run(name, given.seconds, given.out) for name in given.decoders or TARGETS]
+    return 1 if any(failed) else 0
+
+
+def run(name: str, seconds: int, out: Path) -> bool:
+    """Fuzz one decoder in a process of its own, print a line of what it did; whether it found anything."""
+    folder = out / name
+    folder.mkdir(parents=True, exist_ok=True)
+    before = set(findings(folder))
+    command = [sys.executable, __file__, "--worker", name, "--seconds", str(seconds), "--out", str(out)]
+    started = time.monotonic()
+    with open(folder / "log", "wb") as log:
+        code = subprocess.run(command, stdout=log, stderr=log).returncode
+    text = (folder / "log").read_text(errors="replace")
+    new = sorted(set(findings(folder)) - before)
+    print(
+        f"{name:<11} {number('stat::number_of_executed_units', text):>10,} inputs in "
+        f"{time.monotonic() - started:,.0f} s, {last('cov', text):,} places covered, {last('corp', text):,} kept, "
+        f"{number('stat::peak_rss_mb', text)} MB; {len(new)} findings{''.join(f' {path}' for path in new)}"
+        + ("" if code == 0 or new else f"; it ended with {code}: see {folder / 'log'}"),
+        flush=True,
+    )
+    return code != 0 or bool(new)
+
+
+def findings(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.name.startswith(FINDINGS)]
+
+
+def number(name: str, text: str) -> int:
+    """A final statistic of libFuzzer."""
+    found = re.findall(rf"{re.escape(name)}:\s+(\d+)", text)
+    return int(found[-1]) if found else 0
+
+
+def last(name: str, text: str) -> int:
+    """The last value of a field of libFuzzer's lines."""
+    found = re.findall(rf" {name}: (\d+)", text)
+    return int(found[-1]) if found else 0
+
+
+def fuzz(name: str, seconds: int, out: Path) -> int:
+    """The worker: never returns, libFuzzer ends the process."""
+    import atheris
+
+    with atheris.instrument_imports(include=["slg_wds"]):
+        import fuzz_targets
+    folder, corpus = out / name, out / name / "corpus"
+    corpus.mkdir(parents=True, exist_ok=True)
+    for at, seed in enumerate(fuzz_targets.seeds(name)):
+        (corpus / f"seed-{at:03d}").write_bytes(seed)
+    flags = {
+        "max_total_time": seconds,
+        "rss_limit_mb": RSS_MB,
+        "timeout": SECONDS_EACH,
+        "max_len": LONGEST,
+        "print_final_stats": 1,
+        "artifact_prefix": f"{folder}{os.sep}",
+    }
+    arguments = [sys.argv[0], *(f"-{flag}={value}" for flag, value in flags.items()), str(corpus)]
+    atheris.Setup(arguments, fuzz_targets.TARGETS[name])
+    atheris.Fuzz()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,270 @@
+"""What `tools/fuzz.py` calls with bytes that no writer made, one function for each decoder.
+
+Each returns, whatever the bytes: errors of slg_wds are what a decoder should raise, any other is a finding. Checksums
+keep a fuzzer from what is behind them, so every input is tried twice: as it is, and as the content of a file whose
+checksums and frames are made to fit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import pickle
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from slg_wds.errors import RecordError, SlgWdsError
+from slg_wds.fkd import read_label_file
+from slg_wds.format.canonical import canonical_json, pretty_json, seal
+from slg_wds.format.frames import compress
+from slg_wds.format.header import decode_header, names_crc32
+from slg_wds.format.identity import check_identity
+from slg_wds.format.index import decode_index, encode_index
+from slg_wds.format.manifest import decode_description, decode_info
+from slg_wds.format.names import SHARD_JSON
+from slg_wds.format.packed import unpack
+from slg_wds.format.planbytes import decode_plan, encode_plan
+from slg_wds.format.record import decode_outside, decode_record, encode_record, unpack_record
+from slg_wds.format.rows import decode_rows
+from slg_wds.format.shard import read_shard
+from slg_wds.format.tar import ARCHIVE_UNIT, BLOCK, member_header, members
+from slg_wds.report.verify_records import all_sound
+
+TESTS = Path(__file__).resolve().parent.parent / "tests"
+MOST_CROPS = 4096  # of a record that all readers are compared on
+
+
+def record(data: bytes) -> None:
+    """A record; an input whose planes are not compressed is tried with frames around them."""
+    _tried(_check_record, data)
+    fields = _unpacked(data)
+    if isinstance(fields, dict):
+        columns = fields.get("columns")
+        if isinstance(columns, dict):
+            fields["columns"] = {name: _framed(planes) for name, planes in columns.items()}
+        _tried(_check_record, _packed(fields))
+
+
+def _check_record(data: bytes) -> None:
+    """All readers of records agree on it."""
+    try:
+        found = decode_record(data)
+    except RecordError:
+        with contextlib.suppress(SlgWdsError):
+            fields = unpack_record(data)
+            assert not all_sound([fields], 1e30), "verify takes what cannot be read"
+            rows = np.arange(min(fields["num_crops"], MOST_CROPS))[None]
+            decode_rows([data], rows)
+            assert rows.size < fields["num_crops"], "the loader takes what cannot be read"
+        return
+    rows = np.arange(min(found.num_crops, MOST_CROPS))[None]
+    by_loader = decode_rows([data], rows)
+    assert np.array_equal(by_loader.boxes[0], found.crops[rows[0]])
+    assert np.array_equal(by_loader.value[0], found.value[rows[0]])
+    assert by_loader.index is None or np.array_equal(by_loader.index[0], found.index[rows[0]])
+    decode_outside(data)
+    again = decode_record(encode_record(found))
+    assert np.array_equal(again.value, found.value) and np.array_equal(again.index, found.index)
+
+
+def shard(data: bytes) -> None:
+    """A shard; a msgpack list of [name, content] is tried as a tar of these members."""
+    _tried(_check_shard, data)
+    parts = _unpacked(data)
+    if isinstance(parts, list) and all(map(_is_member, parts)):
+        _tried(_check_shard, shard_of([(name, content) for name, content in parts]))
+
+
+def _is_member(part: Any) -> bool:
+    if not isinstance(part, list) or len(part) != 2:
+        return False
+    return isinstance(part[0], str) and 0 < len(part[0]) < 5000 and isinstance(part[1], bytes)
+
+
+def shard_of(parts: list[tuple[str, bytes]]) -> bytes:
+    """A tar of these members, with the sums of a shard.json at the end made to fit."""
+    if parts and parts[-1][0] == SHARD_JSON:
+        names, crc32s = [name for name, _ in parts[:-1]], [zlib.crc32(content) for _, content in parts[:-1]]
+        sums = {"members_crc32": crc32s, "names_crc32": names_crc32(names)}
+        parts = [*parts[:-1], (SHARD_JSON, resealed(parts[-1][1], canonical_json, **sums))]
+    body = b"".join(member_header(n, len(c)) + c + bytes(-len(c) % BLOCK) for n, c in parts)
+    return body + bytes(2 * BLOCK + -(len(body) + 2 * BLOCK) % ARCHIVE_UNIT)
+
+
+def _check_shard(data: bytes) -> None:
+    found = read_shard(data, shard="x.tar")
+    keys = [sample.key for sample in found.samples]
+    assert len(keys) == len(set(keys)) == len(found)
+    for at, key in enumerate(keys):
+        with contextlib.suppress(SlgWdsError):
+            assert found.sample(at).record.key == key
+
+
+def plan(data: bytes) -> None:
+    """A plan; strings of bytes in it are tried as the contents of frames."""
+    _tried(_check_plan, data)
+    fields = _unpacked(data)
+    if isinstance(fields, dict):
+        _tried(_check_plan, _packed({name: _framed(value) for name, value in fields.items()}))
+
+
+def _check_plan(data: bytes) -> None:
+    found = decode_plan(data)
+    assert sum(len(found.shard(number)) for number in range(found.num_shards)) == found.num_samples
+    assert all(found.keys) and all(found.paths)
+    assert decode_plan(encode_plan(found)) == found
+
+
+def index(data: bytes) -> None:
+    """An index part, also sealed anew."""
+    _tried(_check_index, data)
+    _tried(_check_index, resealed(data, canonical_json))
+
+
+def _check_index(data: bytes) -> None:
+    found = decode_index(data)
+    assert decode_index(encode_index(found)) == found
+    np.array(found.records, np.int64), np.array(found.images or [], np.int64)  # as readers take them
+
+
+def manifest(data: bytes) -> None:
+    """slg.json with its identity, _info.json and shard.json, also sealed anew."""
+    for sealed in (data, resealed(data, pretty_json)):
+        _tried(lambda data: check_identity(decode_description(data).identity), sealed)
+    for sealed in (data, resealed(data, canonical_json)):
+        _tried(decode_header, sealed)
+    _tried(lambda data: np.array(decode_info(data).shard_lengths, np.int64), data)
+
+
+def label_file(data: bytes) -> None:
+    """FKD's label file; the bytes are also tried as the pickle within one."""
+    _tried(read_label_file, data)
+    _tried(read_label_file, label_file_of(data))
+
+
+def label_file_of(pickled: bytes) -> bytes:
+    """A file as torch.save writes it, with this pickle and two storages of 64 bytes."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in (("data.pkl", pickled), ("data/0", bytes(64)), ("data/1", bytes(64))):
+            archive.writestr(f"archive/{name}", content)
+    return stream.getvalue()
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "record": record,
+    "shard": shard,
+    "plan": plan,
+    "index": index,
+    "manifest": manifest,
+    "label_file": label_file,
+}
+
+
+def seeds(name: str) -> list[bytes]:
+    """Whole files for a decoder to begin with, the contents behind their checksums, and what once was found."""
+    golden = TESTS / "golden"
+    found = {"record": _record_seeds, "shard": _shard_seeds, "label_file": _label_seeds}
+    if name in found:
+        whole = found[name](golden)
+    elif name == "manifest":
+        whole = [(golden / "slg.json").read_bytes(), (golden / "_info.json").read_bytes(), *_headers(golden)]
+    else:
+        whole = [(golden / name).read_bytes()]
+    known = TESTS / "malformed" if name == "shard" else TESTS / "malformed" / name
+    return [*whole, *(path.read_bytes() for path in sorted(known.glob("*")) if path.is_file())]
+
+
+def _record_seeds(golden: Path) -> list[bytes]:
+    whole = [path.read_bytes() for path in sorted(golden.glob("*.slg.msgpack"))]
+    return [*whole, *(_opened(data) for data in whole)]
+
+
+def _opened(data: bytes) -> bytes:
+    """A record with its planes as they are before compression."""
+    import zstandard
+
+    fields = unpack(data)
+    decompress = zstandard.ZstdDecompressor().decompress
+    fields["columns"] = {
+        name: [decompress(plane) for plane in planes] for name, planes in fields["columns"].items()
+    }
+    return _packed(fields)
+
+
+def _shard_seeds(golden: Path) -> list[bytes]:
+    whole = [path.read_bytes() for path in sorted(golden.glob("*.tar"))]
+    parts = [
+        [[m.name, data[m.offset : m.offset + m.size]] for m in members(memoryview(data))] for data in whole
+    ]
+    return [*whole, *(msgpack.packb(one) for one in parts)]
+
+
+def _headers(golden: Path) -> list[bytes]:
+    found = []
+    for path in sorted(golden.glob("*.tar")):
+        data = path.read_bytes()
+        last = list(members(memoryview(data)))[-1]
+        found.append(data[last.offset : last.offset + last.size])
+    return found
+
+
+def _label_seeds(golden: Path) -> list[bytes]:
+    import torch
+
+    coords = np.array([[0.0, 0.25, 0.5, 0.5], [0.125, 0.0, 0.75, 1.0]], np.float32)
+    flips = np.array([True, False])
+    labels = np.array([[[3, 1], [0.5, 0.25]], [[7, 2], [0.75, 0.125]]], np.float32)
+    found = []
+    for value in (
+        [coords, flips, labels],
+        [coords.astype(np.float16), flips, labels[:, 0].astype(np.int64)],
+        [torch.from_numpy(part) for part in (coords, flips, labels)],
+    ):
+        stream = io.BytesIO()
+        torch.save(value, stream)
+        with zipfile.ZipFile(stream) as archive:
+            name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+            found += [stream.getvalue(), archive.read(name)]
+    return [*found, *(pickle.dumps([coords, flips, labels], protocol) for protocol in (2, 4, 5))]
+
+
+def resealed(data: bytes, encode: Callable[[Any], bytes], **changes: Any) -> bytes:
+    """JSON with its checksum made to fit and these fields changed; what is no JSON object as it is."""
+    with contextlib.suppress(ValueError, RecursionError, SlgWdsError):
+        fields = json.loads(data)
+        if isinstance(fields, dict):
+            fields.pop("crc32", None)
+            return encode(seal({**fields, **changes}))
+    return data
+
+
+def _tried(check: Callable[[bytes], Any], data: bytes) -> None:
+    with contextlib.suppress(SlgWdsError):
+        check(data)
+
+
+def _unpacked(data: bytes) -> Any:
+    try:
+        return unpack(data)
+    except Exception:  # msgpack raises many kinds
+        return None
+
+
+def _packed(value: Any) -> bytes:
+    packed: bytes = msgpack.packb(value)
+    return packed
+
+
+def _framed(value: Any) -> Any:
+    """The same with each string of bytes, on its own or in a list, as a zstd frame."""
+    if isinstance(value, list):
+        return [_framed(one) for one in value]
+    return compress(value, 1) if isinstance(value, bytes) else value
