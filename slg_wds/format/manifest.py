@@ -19,7 +19,7 @@ from slg_wds.format.canonical import (
 )
 from slg_wds.format.index import ShardIndex, build_index, decode_index, encode_index
 from slg_wds.format.plan import Plan, PlannedShard
-from slg_wds.format.planbytes import decode_plan, encode_plan
+from slg_wds.format.planbytes import MAX_SAMPLES, decode_plan, encode_plan
 from slg_wds.format.strings import StringColumn
 
 __all__ = [
@@ -158,7 +158,7 @@ def decode_info(data: bytes | memoryview) -> Info:
     if len(splits) != 1 or not isinstance(fields, dict):
         raise ManifestError(f"_info.json has {len(splits)} splits, not one")
     lengths = typed(fields, "shard_lengths", list)
-    if not all(type(length) is int and length >= 0 for length in lengths):
+    if not all(type(length) is int and 0 <= length <= MAX_SAMPLES for length in lengths):
         raise ManifestError("shard_lengths of _info.json are not numbers of samples")
     info = Info(typed(fields, "name", str), strings(fields, "filenames"), lengths)
     if len(info.filenames) != len(lengths) or fields.get("num_samples") != info.num_samples:
