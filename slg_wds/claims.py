@@ -9,12 +9,8 @@ from dataclasses import dataclass
 
 from slg_wds.errors import UsageError
 from slg_wds.labelset import LabelSet
+from slg_wds.tally import Watcher
 
-LAUNCHERS = (
-    ("RANK", "WORLD_SIZE"),  # torchrun
-    ("SLURM_PROCID", "SLURM_NTASKS"),  # srun
-    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"),
-)
 LISTED_AT_ONCE = 1000  # names in one answer of an object store
 LEAST_PATIENCE = 16
 
@@ -30,33 +26,69 @@ class Rank:
         """The shards that this worker walks first."""
         return range(self.rank * shards // self.world_size, (self.rank + 1) * shards // self.world_size)
 
+    def within(self, worker: int, workers: int) -> Rank | None:
+        """The rank of one of the workers that this process starts; None where it is the only one anywhere."""
+        size = self.world_size * workers
+        return Rank(self.rank * workers + worker, size) if size > 1 else None
+
+
+ALONE = Rank(0, 1)
+
 
 def launched_rank() -> Rank | None:
-    """The rank that torchrun, srun or a Slurm array gave this process, None without one.
+    """The rank that torchrun or srun gave this process, among the tasks of a Slurm array if it is one; None alone.
 
     Raises UsageError for variables that contradict each other.
     """
-    for rank_name, size_name in LAUNCHERS:
-        rank, size = os.environ.get(rank_name), os.environ.get(size_name)
-        if rank is None and size is None:
-            continue
-        if rank is None or size is None:
-            if rank_name == "SLURM_PROCID":  # sbatch sets SLURM_NTASKS alone
-                continue
-            raise UsageError(f"{rank_name if rank is None else size_name} is not set but its partner is")
-        number = int(rank) - int(os.environ.get("SLURM_ARRAY_TASK_MIN", "0") if "ARRAY" in rank_name else 0)
-        if int(size) > 1 and 0 <= number < int(size):
-            return Rank(number, int(size))
-    return None
+    inner = _numbered("RANK", "WORLD_SIZE") or _of_srun() or ALONE
+    return (_of_array() or ALONE).within(inner.rank, inner.world_size)
 
 
-def claims(labels: LabelSet, rank: Rank | None) -> Iterator[int]:
+def _of_srun() -> Rank | None:
+    if "SLURM_PROCID" not in os.environ:  # sbatch sets SLURM_NTASKS alone
+        return None
+    return _numbered("SLURM_PROCID", "SLURM_NTASKS")
+
+
+def _of_array() -> Rank | None:
+    """The place of an array's task in START-END:STEP; None where the array is a list with gaps."""
+    number, count = _number("SLURM_ARRAY_TASK_ID"), _number("SLURM_ARRAY_TASK_COUNT")
+    if number is None or count is None:
+        return _numbered("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")
+    place = (number - (_number("SLURM_ARRAY_TASK_MIN") or 0)) // (_number("SLURM_ARRAY_TASK_STEP") or 1)
+    return Rank(place, count) if 0 <= place < count else None
+
+
+def _numbered(rank_name: str, size_name: str) -> Rank | None:
+    rank, size = _number(rank_name), _number(size_name)
+    if rank is None and size is None:
+        return None
+    if rank is None or size is None:
+        found, lacking = (size_name, rank_name) if rank is None else (rank_name, size_name)
+        raise UsageError(f"{found} is set but {lacking} is not", hint=_LAUNCH)
+    if not 0 <= rank < size:
+        raise UsageError(f"{rank_name} is {rank} and {size_name} {size}", hint=_LAUNCH)
+    return Rank(rank, size)
+
+
+def _number(name: str) -> int | None:
+    text = os.environ.get(name)
+    try:
+        return None if text is None else int(text)
+    except ValueError:
+        raise UsageError(f"{name} is {text!r}, not a number", hint=_LAUNCH) from None
+
+
+_LAUNCH = "start every process with torchrun or srun, or unset it to start one by hand"
+
+
+def claims(labels: LabelSet, rank: Rank | None, watcher: Watcher | None = None) -> Iterator[int]:
     """Yield shards to make until none is missing: the worker's own block in order, then the missing at random.
 
     Each is looked for again immediately before. At random, because workers that walk on in plan order and meet
     would make the same shards for the rest of the run. What is missing is listed, and listed anew once as many shards
     as a listing costs requests were found made in the meantime: asking a store for each of a stale list takes hours
-    (tools/simulate_cluster.py).
+    (tools/simulate_cluster.py). The watcher is told of each, and may refuse one that the run has given up.
     """
     claimed: set[int] = set()
     order = random.Random(os.urandom(16))
@@ -71,6 +103,7 @@ def claims(labels: LabelSet, rank: Rank | None) -> Iterator[int]:
         for number in candidates:
             if not labels.exists(number):
                 claimed.add(number)
-                yield number
+                if watcher is None or watcher.claim(labels.plan.shard_names[number]):
+                    yield number
             elif (stale := stale + 1) == patience:
                 break

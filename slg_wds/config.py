@@ -47,13 +47,14 @@ class TeacherConfig:
     compile: bool = False
     """Compile the teacher (torch.compile); worth its minute of start on any real run."""
     gpu: int | None = None
-    """Number of the GPU to run on (default: the first, or the CPU when there is none)."""
+    """Number of the one GPU to run on (default: see --devices)."""
     threads_per_forward: int | None = None
-    """CPU threads of one forward (default: all cores). Results move in the last bits with it on a CPU."""
+    """CPU threads of one forward (default: all cores, shared evenly by the processes of --devices). Results move in
+    the last bits with it on a CPU."""
     batch_size: Annotated[int, arg(aliases=["-b"])] = 8
     """Images decoded ahead. Does not set the forward's size: see --num_seg."""
     workers: Annotated[int, arg(aliases=["-j"])] = 0
-    """Threads that decode and crop (0: one per core)."""
+    """Threads of each process that decode and crop (0: one per core, shared evenly)."""
     split: str | None = None
     """Sub-folder of DATA to use (default: train where it exists; val for an evaluation)."""
     class_map: str | None = None
@@ -90,11 +91,36 @@ class TeacherConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateConfig(TeacherConfig):
+class EngineConfig:
+    """Where the workers of a command run: what `generate`, `ensemble` and `import` share."""
+
+    engine: Literal["local", "ray"] = "local"
+    """Workers are processes of this machine, or actors of a Ray cluster."""
+    address: str | None = None
+    """The Ray cluster: auto, host:port or ray://host:port (default: RAY_ADDRESS, else one of this machine alone)."""
+    actors: int | None = None
+    """Ray actors at most; they start as the cluster has room (default: as many as it has room for now)."""
+
+    def check_engine(self) -> None:
+        """Raise UsageError for options of an engine that cannot be."""
+        if self.actors is not None and self.actors < 1:
+            raise UsageError(f"--actors {self.actors} is below 1")
+        if self.engine != "ray" and (self.actors or self.address):
+            given = "--actors" if self.actors else "--address"
+            raise UsageError(f"{given} is for --engine ray")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig(TeacherConfig, EngineConfig):
     """Label many random crops of every image with a teacher, into a label set of WebDataset shards."""
 
     save_path: str = ""
     """Where the label set goes: a folder, or a URL such as s3://bucket/prefix. Run again to resume."""
+    devices: str | None = None
+    """What to run on, a process each: `0,1`, `cuda:0,cuda:2`, or `cpu:N` for N CPU processes (default: all GPUs, or
+    one CPU process; under torchrun and srun each process's own GPU)."""
+    gpus_per_actor: float | None = None
+    """GPUs of each Ray actor, 0.5 for two on one (default: 1, or 0 where the cluster has none)."""
     num_crops: int = 500
     """Crops of each image."""
     num_seg: int = 50
@@ -146,6 +172,13 @@ class GenerateConfig(TeacherConfig):
 
     def check(self) -> None:
         super().check()
+        self.check_engine()
+        if self.engine == "ray" and (self.devices is not None or self.gpu is not None):
+            raise UsageError("--devices and --gpu are for --engine local", hint="see --gpus-per-actor")
+        if self.engine != "ray" and self.gpus_per_actor is not None:
+            raise UsageError("--gpus-per-actor is for --engine ray")
+        if self.gpus_per_actor is not None and not 0 <= self.gpus_per_actor < 1 << 10:
+            raise UsageError(f"--gpus-per-actor {self.gpus_per_actor:g} is not a number of GPUs")
         for name in ("num_crops", "num_seg", "samples_per_shard"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name} {getattr(self, name)} is below 1")
@@ -177,7 +210,7 @@ class EvaluateConfig(TeacherConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnsembleConfig:
+class EnsembleConfig(EngineConfig):
     """Merge label sets of the same crops into one: the weighted mean of their distributions. One set alone is
     re-sharded, cut to fewer classes or coded anew; a set and one that extends it (generate --extend) become one."""
 
@@ -196,7 +229,7 @@ class EnsembleConfig:
     samples_per_shard: int | None = None
     """Images in a shard (default: the first set's shards)."""
     processes: int = 0
-    """Processes that merge (0: one per core)."""
+    """Processes that merge, of --engine local (0: one per core)."""
     check_data: Annotated[str | None, arg(name="check")] = None
     """The images, to measure how far the merge is from the teachers themselves on a random sample; needs -a."""
     check_crops: int = 512
@@ -212,6 +245,7 @@ class EnsembleConfig:
 
     def check(self) -> None:
         """Raise UsageError for option values that cannot be, before anything is opened."""
+        self.check_engine()
         if not self.sets:
             raise UsageError("no label set is given")
         for name, least in (
@@ -233,7 +267,7 @@ class EnsembleConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportConfig:
+class ImportConfig(EngineConfig):
     """Turn FKD's label files into a label set."""
 
     fkd_dir: Positional[str]
@@ -263,12 +297,13 @@ class ImportConfig:
     """An image or label file without its partner, or one that cannot be read, stops the run, or is left out,
     counted and recorded."""
     processes: int = 0
-    """Processes that share the work (0: one per core)."""
+    """Processes that share the work, of --engine local (0: one per core)."""
     store_option: tuple[str, ...] = ()
     """Settings of an object store, key=value (for example endpoint=http://host:9000)."""
 
     def check(self) -> None:
         """Raise UsageError for option values that cannot be, before anything slow starts."""
+        self.check_engine()
         if not 1 <= self.num_classes <= 1 << 24:
             raise UsageError(f"--num-classes {self.num_classes} is not inside 1..{1 << 24}")
         if self.samples_per_shard < 1:

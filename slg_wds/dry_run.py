@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from slg_wds.config import GenerateConfig
-from slg_wds.generating import prepare_run
+from slg_wds.preparing import prepare_run
 from slg_wds.progress import duration
 from slg_wds.threads import use_one_thread
 

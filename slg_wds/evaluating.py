@@ -30,8 +30,8 @@ def evaluate(config: EvaluateConfig) -> Accuracy:
     """
     import torch
 
-    from slg_wds.generating import load_teachers
     from slg_wds.images import open_source
+    from slg_wds.preparing import load_teachers
     from slg_wds.targets import resolve_targets
     from slg_wds.teachers import evaluate as measure
 

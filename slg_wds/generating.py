@@ -1,29 +1,21 @@
-"""`slg-wds generate`: from options to a job, its run, and the summary."""
+"""`slg-wds generate`: from options to the run of a crew, and the summary."""
 
 from __future__ import annotations
 
 import dataclasses
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from slg_wds.claims import launched_rank
+from slg_wds.claims import ALONE, Rank, launched_rank
 from slg_wds.config import GenerateConfig, cores
-from slg_wds.crops import CropRule
-from slg_wds.errors import ReferenceSetError, UsageError
-from slg_wds.format.manifest import EXTENDS
-from slg_wds.labels import LabelType, parse_label_type
-from slg_wds.labelset import LabelSet, create_labels, open_labels
-from slg_wds.progress import Progress, duration
-from slg_wds.targets import Targets, resolve_targets
+from slg_wds.engines.crew import Crew
+from slg_wds.labelset import LabelSet, open_labels
+from slg_wds.preparing import crops_each, opening, prepare_run
+from slg_wds.progress import Finished, Progress, duration, summary
+from slg_wds.tally import Start, Watcher
 
 if TYPE_CHECKING:
-    from slg_wds.images import ImageSource
-    from slg_wds.labelling.job import Embedding, Job
-    from slg_wds.labelling.shards import Tally
-    from slg_wds.reference import Reference
-    from slg_wds.teachers import Ensemble
+    from slg_wds.labelling.shards import LabelTally
 
 
 @dataclass(frozen=True)
@@ -32,287 +24,115 @@ class GenerateResult:
 
     Attributes:
         labels: the label set.
-        complete: whether every shard exists.
-        tally: images, crops, bytes, shards and label statistics of what this process made.
-        seconds: wall time of the labelling, start-up excluded.
+        run: what was made and given up, and whether every shard exists.
+        comparable: whether targets and labels number the same classes.
     """
 
     labels: LabelSet
-    complete: bool
-    tally: Tally
-    seconds: float
+    run: Finished
     comparable: bool
 
     @property
+    def complete(self) -> bool:
+        """Whether every shard exists."""
+        return self.run.complete
+
+    @property
+    def tally(self) -> LabelTally:
+        """Images, crops, bytes, shards and label statistics of what this run made."""
+        return self.run.tally  # type: ignore[no-any-return]
+
+    @property
     def crops_per_second(self) -> float:
-        """Crops labelled by this process a second."""
-        return self.tally.crops / self.seconds if self.seconds else 0.0
+        """Crops labelled by this run a second."""
+        return float(self.tally.crops / self.run.seconds) if self.run.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class GenerateTask:
+    """What every worker of a run is told; picklable, so it names everything and holds nothing loaded.
+
+    devices: of each worker. launched: the rank of the process that starts them, None without.
+    """
+
+    config: GenerateConfig
+    devices: tuple[str, ...]
+    launched: Rank | None
+
+    def __call__(self, worker: int, workers: int, watcher: Watcher) -> None:
+        """Open all that the options name, begin or join the set, and make shards until none is missing."""
+        from slg_wds.labelling.work import work
+
+        device = self.devices[worker]
+        _use(device)
+        prepared = prepare_run(self.config, device)
+        job = prepared.job(create=True)
+        missing = job.labels.missing()
+        crops = int(job.labels.plan.shard_sizes[missing].sum()) * crops_each(self.config, prepared.reference)
+        start = Start(job.labels.digest, len(missing), crops, opening(prepared), prepared.targets.comparable)
+        watcher.begin(start)
+        work(job, (self.launched or ALONE).within(worker, workers), watcher)
+
+
+def _use(device: str) -> None:
+    """Make a GPU the current one, or pinned memory would take some of the first GPU's for every process."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.set_device(device)
 
 
 def generate(config: GenerateConfig) -> GenerateResult:
     """Make the label set that the config asks for, or finish or join one begun before.
 
+    In a script, with more than one device, call it under `if __name__ == "__main__":`.
+
     Raises SlgWdsError; whatever was committed before stays, and the same call resumes.
     """
-    from slg_wds.labelling.work import work
+    result = run(config)
+    result.run.check(result.labels)
+    return result
+
+
+def run(config: GenerateConfig) -> GenerateResult:
+    """As `generate`, but shards that were given up are told in the result alone."""
+    from slg_wds.labelling.shards import LabelTally
 
     config.check()
-    prepared = prepare_run(config)
-    print(opening(prepared), file=sys.stderr)
-    job = prepared.job(create=True)
-    missing = job.labels.missing()
-    left = int(job.labels.plan.shard_sizes[missing].sum()) * _crops_each(config, prepared.reference)
-    with Progress(len(missing), left) as progress:
-        tally = work(job, launched_rank(), progress)
+    with Progress(LabelTally()) as progress:
+        if config.engine == "ray":
+            from slg_wds.engines.ray import run_ray
+            from slg_wds.engines.sharing import Wish
+
+            wish = Wish(config.actors, config.threads_per_forward, config.gpus_per_actor)
+            given_up = run_ray(lambda crew: _task(config, crew, None), wish, config.address, progress)
+        else:
+            from slg_wds.engines.devices import local_crew
+            from slg_wds.engines.processes import run_local
+
+            launched = launched_rank()
+            crew = local_crew(config.devices, config.gpu, _visible_gpus(), cores())
+            given_up = run_local(_task(config, crew, launched), crew, progress)
         seconds = progress.seconds
-    complete = job.labels.finish()
-    return GenerateResult(job.labels, complete, tally, seconds, prepared.targets.comparable)
+    labels = open_labels(config.save_path, allow_incomplete=True, options=config.store_options)
+    complete = not given_up and labels.finish()
+    comparable = progress.start is not None and progress.start.comparable
+    return GenerateResult(labels, Finished(progress.total, given_up, complete, seconds), comparable)
 
 
-def _crops_each(config: GenerateConfig, reference: Reference | None) -> int:
-    """Crops of most images, for the display: those that the set to extend lacks, or all."""
-    from slg_wds.extending import Extension
+def _visible_gpus() -> int:
+    import torch
 
-    return config.num_crops - (reference.labels.num_crops if isinstance(reference, Extension) else 0)
-
-
-@dataclass
-class PreparedRun:
-    """Everything that is known before the first forward."""
-
-    config: GenerateConfig
-    source: ImageSource
-    label: LabelType
-    teacher: Ensemble
-    targets: Targets
-    reference: Reference | None
-
-    def job(self, create: bool) -> Job:
-        """The job; with `create`, its label set begun or joined at --save_path."""
-        from slg_wds.labelling.job import Job
-
-        config = self.config
-        recipe = _recipe(config, self.label)
-        plan = self.source.plan(
-            config.seed,
-            config.samples_per_shard,
-            target_of=self.targets.of_class,
-        )
-        if self.reference is not None:
-            _check_reference(self.reference, plan.keys, config)
-        identity = identity_of(config, self.label, self.teacher, self.reference)
-        provenance = run_provenance(config, self.teacher)
-        labels = (
-            create_labels(
-                config.save_path,
-                plan,
-                identity,
-                provenance,
-                self.targets.class_names,
-                config.store_options,
-                requires=[EXTENDS] if "extends" in identity else [],
-            )
-            if create
-            else LabelSet.unsaved(plan, identity)
-        )
-        return Job(
-            labels=labels,
-            source=self.source,
-            teacher=self.teacher,
-            recipe=recipe,
-            device=self.teacher.device,
-            workers=config.num_workers,
-            ahead=config.batch_size,
-            threads_per_forward=config.threads_per_forward or cores(),
-            reference=self.reference,
-            provenance=shard_provenance(provenance),
-        )
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def prepare_run(config: GenerateConfig) -> PreparedRun:
-    """Open the images, the reference and the teachers, cheap checks first. Raises SlgWdsError."""
-    from slg_wds.images import open_source
-
-    label = parse_label_type(config.label_type)
-    if label.kind == "shared_tail" and config.tail_classes == 0:
-        raise UsageError(f"--label_type {label} needs --tail-classes above 0")
-    recipe = _recipe(config, label)
-    if config.extendable and not recipe.writes_tail:
-        raise UsageError(
-            f"--extendable is for shared tails, and {label} labels have none here",
-            hint="leave it out: such sets can always be extended",
-        )
-    source = open_source(
-        config.data,
-        split=config.split,
-        list_file=config.list_file,
-        keep_extensions=config.keep_extensions,
-        store_options=config.store_options,
+def _task(config: GenerateConfig, crew: Crew, launched: Rank | None) -> GenerateTask:
+    settled = dataclasses.replace(
+        config,
+        threads_per_forward=config.threads_per_forward or crew.cores,
+        workers=config.workers or crew.cores,
     )
-    reference = _reference(config)
-    teacher = load_teachers(config, source.classes)
-    label.check(teacher.num_classes)
-    targets = resolve_targets(config, source.classes, teacher.full_classes, teacher.class_subset)
-    return PreparedRun(config, source, label, teacher, targets, reference)
-
-
-def opening(run: PreparedRun) -> str:
-    """What a run begins with: the teachers and how they want their pixels, and what is not used of the data."""
-    shares = zip(run.teacher.teachers, run.teacher.weights, strict=True)
-    several = len(run.teacher.teachers) > 1
-    lines = [
-        f"teacher {teacher}" + (f"; weight {weight:.3f}" if several else "") for teacher, weight in shares
-    ]
-    ignored = ", ".join(
-        f"{count} {what or 'without extension'}" for what, count in run.source.ignored.items()
-    )
-    return "\n".join([*lines, *([f"not used in {run.source.url}: {ignored}"] if ignored else [])])
-
-
-def load_teachers(config: Any, classes: list[str] | None) -> Ensemble:
-    """Load the teachers of a config onto its device, with its class subset."""
-    from slg_wds.memory import keep_freed_memory
-    from slg_wds.targets import class_subset
-    from slg_wds.teachers import load_ensemble
-
-    keep_freed_memory()
-    return load_ensemble(config, lambda num_classes: class_subset(config, classes, num_classes))
-
-
-def _reference(config: GenerateConfig) -> Reference | None:
-    from slg_wds.reference import open_reference
-
-    reference = None
-    if config.reference_path is not None:
-        reference = open_reference(config.reference_path, config.num_crops, config.store_options)
-    if config.extend is None:
-        return reference
-    from slg_wds.extending import Extension
-
-    rule = CropRule((config.min_scale_crops, config.max_scale_crops), config.ratio, config.flip_prob)
-    extended = open_labels(config.extend, options=config.store_options)
-    return Extension(extended, config.num_crops, config.seed, rule, reference)
-
-
-def _check_reference(reference: Reference, keys: Any, config: GenerateConfig) -> None:
-    missing = reference.missing(keys)
-    if missing and config.on_error == "fail":
-        raise ReferenceSetError(
-            f"the reference lacks {len(missing)} of {len(keys)} images: {', '.join(missing[:5])}"
-            + (" ..." if len(missing) > 5 else ""),
-            url=reference.url,
-            hint="give the reference's own images, or leave the others out with --on-error skip",
-        )
-
-
-def _recipe(config: GenerateConfig, label: LabelType) -> Any:
-    from slg_wds.labelling.job import Recipe
-
-    return Recipe(
-        label=label,
-        coding=config.coding,
-        num_crops=config.num_crops,
-        num_seg=config.num_seg,
-        tail_classes=config.tail_classes,
-        crop_rule=CropRule((config.min_scale_crops, config.max_scale_crops), config.ratio, config.flip_prob),
-        seed=config.seed,
-        embedding=parse_embedding(config.embed_images),
-        max_pixels=config.max_pixels,
-        on_error=config.on_error,
-        extendable=config.extendable,
-    )
-
-
-def parse_embedding(text: str | None) -> Embedding | None:
-    """`original`, or `max-side=N[,quality=Q]` with Q in 1..100. Raises UsageError."""
-    from slg_wds.labelling.job import Embedding
-
-    if text is None:
-        return None
-    if text == "original":
-        return Embedding()
-    fields = dict(part.partition("=")[::2] for part in text.split(","))
-    try:
-        numbers = {name: int(value) for name, value in fields.items()}
-        embedding = Embedding(numbers.pop("max-side"), numbers.pop("quality", 90))
-    except (ValueError, KeyError):
-        raise UsageError(
-            f"--embed-images {text!r} is neither `original` nor `max-side=512[,quality=90]`"
-        ) from None
-    if numbers or not embedding.max_side or embedding.max_side < 1 or not 1 <= embedding.quality <= 100:
-        raise UsageError(f"--embed-images {text!r}: max-side is at least 1, quality 1..100, and nothing else")
-    return embedding
-
-
-def identity_of(
-    config: GenerateConfig, label: LabelType, teacher: Ensemble, reference: Reference | None
-) -> dict[str, Any]:
-    """What two runs must share to write into one set: every option that moves a label or a byte on purpose."""
-    from slg_wds.extending import Extension
-
-    embedding = parse_embedding(config.embed_images)
-    extension = reference if isinstance(reference, Extension) else None
-    crops_of = extension.crops_of if extension else reference
-    identity = {
-        "teachers": teacher.describe(),
-        "label_type": str(label),
-        "k": label.stored_k(teacher.num_classes),
-        "values": "none" if label.kind == "hard" else config.coding,
-        "tail_classes": 0 if label.kind in ("hard", "full") else config.tail_classes,
-        "temperature": config.temp,
-        "num_classes": teacher.num_classes,
-        "class_subset": teacher.class_subset,
-        "num_crops": config.num_crops,
-        "crop_scale": [config.min_scale_crops, config.max_scale_crops],
-        "crop_ratio": list(config.ratio),
-        "flip_probability": config.flip_prob,
-        "seed": config.seed,
-        "precision": config.precision,
-        "embed_images": dataclasses.asdict(embedding) if embedding else None,
-        "reference": crops_of.identity if crops_of else None,
-        "decode": "RGB, no EXIF rotation",
-        "resize": "torchvision v2 uint8 antialias",
-    }
-    if config.extendable:
-        identity["extendable"] = True
-    if extension:
-        extension.check(identity)
-        identity["extends"] = extension.described
-    return identity
-
-
-def run_provenance(config: GenerateConfig, teacher: Ensemble) -> dict[str, Any]:
-    """What is noted of a run but never compared."""
-    from datetime import datetime, timezone
-    from importlib.metadata import version
-
-    return {
-        "num_seg": config.num_seg,
-        "compile": config.compile,
-        "threads_per_forward": config.threads_per_forward or cores(),
-        "device": teacher.device_name,
-        "software": {
-            name: version(name)
-            for name in (
-                "slg-wds",
-                "torch",
-                "torchvision",
-                "timm",
-                "numpy",
-                "zstandard",
-                "pillow",
-                "webdataset",
-            )
-        },
-        "image_root": config.data,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-
-
-def shard_provenance(provenance: Mapping[str, Any]) -> dict[str, object]:
-    """The part of a run's provenance that can move bits, for shard.json: no dates, no paths."""
-    names = ("num_seg", "compile", "threads_per_forward", "device", "software")
-    return {name: provenance[name] for name in names}
+    return GenerateTask(settled, crew.devices, launched)
 
 
 def main(config: GenerateConfig) -> int:
@@ -333,39 +153,21 @@ def main(config: GenerateConfig) -> int:
 
         print(dry_run(config))
         return 0
-    result = generate(config)
-    print(summary(result))
+    result = run(config)
+    print(told(result))
+    result.run.check(result.labels)
     return 0
 
 
-def summary(result: GenerateResult) -> str:
+def told(result: GenerateResult) -> str:
     """What was made, for people."""
-    labels, tally = result.labels, result.tally
-    state = "complete" if result.complete else "not complete yet: other processes are still at work"
-    lines = [
-        f"label set {labels.url}: {state}",
-        f"  {len(labels):,} images planned, {labels.num_shards} shards, "
-        f"{labels.num_crops} crops an image, {labels.label_type}",
-    ]
+    tally = result.tally
+    lines = []
     if tally.crops:
-        lines += [
-            f"  made here: {tally.images:,} images, {tally.crops:,} crops, {tally.shards} shards, "
-            f"{tally.bytes / 1e6:,.2f} MB, {tally.bytes / tally.crops:.2f} bytes/crop",
-            f"  {result.crops_per_second:,.1f} crops/s over {duration(result.seconds)}",
+        agreed = tally.agreed / tally.targeted if tally.targeted and result.comparable else None
+        lines = [
+            f"  {result.crops_per_second:,.1f} crops/s over {duration(result.run.seconds)}",
             f"  mean top-1 confidence {tally.top1 / tally.crops:.3f}, mean tail mass {tally.tail / tally.crops:.3f}"
-            + (
-                f", top-1 agrees with the target on {tally.agreed / tally.targeted:.1%}"
-                if tally.targeted and result.comparable
-                else ""
-            ),
+            + ("" if agreed is None else f", top-1 agrees with the target on {agreed:.1%}"),
         ]
-    else:
-        lines.append("  nothing was left to make")
-    if tally.lost_races:
-        lines.append(f"  {tally.lost_races} shards were made by another process first")
-    if tally.left_out:
-        lines.append(f"  LEFT OUT: {len(tally.left_out)} images")
-        lines += [f"    {path}: {reason}" for path, reason in tally.left_out[:20]]
-        if len(tally.left_out) > 20:
-            lines.append(f"    ... and {len(tally.left_out) - 20} more, all recorded in their shards")
-    return "\n".join(lines)
+    return summary(result.labels, result.run, "", lines)

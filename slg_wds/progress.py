@@ -5,36 +5,44 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from slg_wds.errors import LabelSetError
+from slg_wds.tally import Start, Tally, Watcher
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
-    from slg_wds.labelling.shards import Tally
+    from slg_wds.labelset import LabelSet
+
+LISTED = 20  # names in a summary
 
 
-class Progress:
+class Progress(Watcher):
     """Counts images, crops and shards of a run and shows rate and time left. Threads may report at once.
 
     Everything goes to stderr, so stdout keeps only results.
+
+    Attributes:
+        total: what has been made, the tally given with that of every shard added.
+        start: what the first worker that was ready said, None before.
     """
 
-    def __init__(self, shards_left: int, crops_left: int) -> None:
-        self.shards_left = shards_left
-        self.crops_left = crops_left
-        self.done_shards = 0
+    def __init__(self, total: Tally) -> None:
+        self.total = total
+        self.start: Start | None = None
+        self.shards_left = 0
+        self.crops_left = 0
+        self._done: set[str] = set()
         self.done_crops = 0
-        self._start = time.monotonic()
+        self._began = time.monotonic()
         self._lock = threading.Lock()
         self._display: RichProgress | None = None
 
     def __enter__(self) -> Progress:
-        self._start = time.monotonic()
-        if sys.stderr.isatty():
-            self._display = _display()
-            self._task = self._display.add_task("crops", total=self.crops_left, shards=self._shards())
-            self._display.start()
         return self
 
     def __exit__(
@@ -43,10 +51,33 @@ class Progress:
         if self._display is not None:
             self._display.stop()
 
+    def begin(self, start: Start) -> None:
+        """The first worker is ready: the clock and the display start. Raises LabelSetError for one of another set."""
+        if self.start is not None:
+            if start.digest != self.start.digest:
+                raise LabelSetError("the label set has been replaced by another since the start")
+            return
+        self.start = start
+        self.shards_left, self.crops_left = start.shards, start.crops
+        self._began = time.monotonic()
+        if start.said:
+            print(start.said, file=sys.stderr, flush=True)
+        if sys.stderr.isatty():
+            self._display = _display()
+            self._task = self._display.add_task("crops", total=self.crops_left, shards=self._shards())
+            self._display.start()
+
+    def say(self, text: str) -> None:
+        """Print a line above the display."""
+        if self._display is not None:
+            self._display.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
     @property
     def seconds(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self._start
+        """Seconds since the first worker was ready."""
+        return time.monotonic() - self._began
 
     def crops(self, count: int) -> None:
         """So many crops have been labelled."""
@@ -58,7 +89,8 @@ class Progress:
     def shard(self, name: str, tally: Tally, made: bool) -> None:
         """A shard is committed, or was there already."""
         with self._lock:
-            self.done_shards += 1
+            self._done.add(name)
+            self.total.add(tally if made else tally.lost())
         if self._display is not None:
             self._display.update(self._task, shards=self._shards())
             return
@@ -73,7 +105,7 @@ class Progress:
         )
 
     def _shards(self) -> str:
-        return f"{self.done_shards}/{self.shards_left}"
+        return f"{len(self._done)}/{self.shards_left}"
 
 
 def _display() -> RichProgress:
@@ -113,3 +145,64 @@ def duration(seconds: float) -> str:
         if seconds >= size * 1.5:
             return f"{seconds / size:.1f} {unit}" if unit != "min" else f"{seconds / size:.0f} min"
     return f"{seconds:.0f} s"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run leaves: the tally of what it made, the shards it gave up and why, and whether every shard exists.
+
+    seconds: wall time of the work, start-up excluded.
+    """
+
+    tally: Any
+    given_up: Mapping[str, str]
+    complete: bool
+    seconds: float
+
+    def check(self, labels: LabelSet) -> None:
+        """Raise LabelSetError for shards that were given up."""
+        if self.given_up:
+            name, how = min(self.given_up.items())
+            others = f" ({len(self.given_up) - 1} more were given up)" if len(self.given_up) > 1 else ""
+            raise LabelSetError(
+                f"workers failed on one shard again and again: {how}{others}",
+                url=labels.url,
+                shard=labels.shard_name(labels.plan.shard_names.index(name)),
+                hint="all other shards are finished; run the same command to try again",
+            )
+
+
+def summary(labels: LabelSet, run: Finished, more: str, lines: Sequence[str]) -> str:
+    """What a run made, for people: the head and the foot of every command's summary, `lines` between them.
+
+    more: what the second line says after the label type. lines: of what was made, below the counts; unused where
+    nothing was.
+    """
+    total, given_up = run.tally, run.given_up
+    state = "complete" if run.complete else "not complete yet: other processes are still at work"
+    if given_up:
+        state = f"not complete, {len(given_up)} shards were given up"
+    text = [
+        f"label set {labels.url}: {state}",
+        f"  {len(labels):,} images planned, {labels.num_shards} shards, {labels.num_crops} crops an image, "
+        f"{labels.label_type}{more}",
+    ]
+    if total.crops:
+        text.append(
+            f"  made here: {total.images:,} images, {total.crops:,} crops, {total.shards} shards, "
+            f"{total.bytes / 1e6:,.2f} MB, {total.bytes / total.crops:.2f} bytes/crop"
+        )
+        text += lines
+    else:
+        text.append("  nothing was left to make")
+    if total.lost_races:
+        text.append(f"  {total.lost_races} shards were made by another process first")
+    return "\n".join([*text, *listed("LEFT OUT", [f"{path}: {why}" for path, why in sorted(total.left_out)])])
+
+
+def listed(what: str, names: Sequence[str]) -> list[str]:
+    """Lines that count names and show the first of them; none for none."""
+    if not names:
+        return []
+    lines = [f"  {what}: {len(names)}", *(f"    {name}" for name in names[:LISTED])]
+    return [*lines, f"    ... and {len(names) - LISTED} more"] if len(names) > LISTED else lines

@@ -19,11 +19,11 @@ PACKAGE = Path(slg_wds.__file__).parent
 # Imports point down this list only.
 LAYERS = [
     {"cli", "__main__", "__init__"},
-    {"dry_run", "evaluating", "generating"},
+    {"dry_run", "evaluating", "generating", "preparing"},
     {"labelling", "ensembling", "replay", "interop", "report"},
     {"claims", "engines", "extending", "joining", "reference"},
     {"labelset", "images", "fkd", "crops", "labels", "targets", "teachers", "progress"},
-    {"format", "store", "config", "keys", "window", "memory", "threads"},
+    {"format", "store", "config", "keys", "window", "memory", "tally", "threads"},
     {"errors"},
 ]
 

@@ -29,8 +29,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 import demo_photographs
 
 from slg_wds.config import GenerateConfig
-from slg_wds.generating import prepare_run
 from slg_wds.labelling.work import work
+from slg_wds.preparing import prepare_run
+from slg_wds.tally import Watcher
 
 HERE = Path(__file__).resolve().parent
 
@@ -135,17 +136,12 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-class Silent:
-    def crops(self, count: int) -> None: ...
-    def shard(self, name: str, tally, made: bool) -> None: ...
-
-
 def ours(run, folder: str, number: int) -> tuple[float, float]:
     """Crops a second and bytes a crop of labelling all photographs into a new label set."""
     object.__setattr__(run.config, "save_path", str(Path(folder) / f"labels{number}"))
     job = run.job(create=True)
     start = time.perf_counter()
-    tally = work(job, None, Silent())
+    tally = work(job, None, Watcher())
     return tally.crops / (time.perf_counter() - start), tally.bytes / tally.crops
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import pickle
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any, TypeVar
 
+from slg_wds.engines.crew import picklable
 from slg_wds.errors import SlgWdsError
 
 T = TypeVar("T")
@@ -62,7 +63,7 @@ def run_processes(function: Callable[[int, int, Any], T], count: int, watcher: A
             theirs.close()  # so that the worker's end is the only one, and its death is seen
         return _gather(pipes, processes, watcher)
     finally:
-        _end(processes)
+        end_processes(processes)
         for pipe in pipes:
             pipe.close()
 
@@ -91,16 +92,20 @@ def _gather(pipes: Sequence[Connection], processes: Sequence[BaseProcess], watch
 
 
 def _died(process: BaseProcess, worker: int) -> SlgWdsError:
-    process.join(END_SECONDS)
-    code = process.exitcode
-    how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
     return SlgWdsError(
-        f"worker process {worker} ended without a word ({how})",
+        f"worker process {worker} ended without a word ({how_ended(process)})",
         hint="out of memory? In a script of your own, start under `if __name__ == '__main__':`, or use one process",
     )
 
 
-def _end(processes: Sequence[BaseProcess]) -> None:
+def how_ended(process: BaseProcess) -> str:
+    """Wait for the process and say how it ended: signal 9, exit code 1."""
+    process.join(END_SECONDS)
+    code = process.exitcode
+    return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+
+
+def end_processes(processes: Sequence[BaseProcess]) -> None:
     """Tell those that are still there to end, then see to it."""
     started = [process for process in processes if process.pid is not None]
     for process in started:
@@ -114,25 +119,20 @@ def _end(processes: Sequence[BaseProcess]) -> None:
 
 
 def _work(function: Callable[[int, int, Any], Any], worker: int, count: int, pipe: Connection) -> None:
-    """The body of a worker: Ctrl-C is the parent's to handle; SIGTERM, and the parent's death, end it cleanly."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _interrupt)
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    end_with_parent()
     reports = Reports(pipe)
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
         try:
             reports.send("result", function(worker, count, reports))
         except Exception as error:
-            reports.send("error", _picklable(error))
+            reports.send("error", picklable(error))
 
 
-def _picklable(error: Exception) -> Exception:
-    """The error, or where another package's does not survive the way, one that tells of it."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return SlgWdsError(f"{type(error).__name__}: {error}")
-    return error
+def end_with_parent() -> None:
+    """In a worker: Ctrl-C is the parent's to handle; SIGTERM, and the parent's death, end it cleanly."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _interrupt)
+    threading.Thread(target=_follow_parent, daemon=True).start()
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
@@ -144,3 +144,5 @@ def _follow_parent() -> None:
     if parent is not None:
         wait([parent.sentinel])
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(END_SECONDS)
+        os._exit(1)  # in a call that no signal interrupts

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slg_wds.claims import launched_rank
-from slg_wds.config import EnsembleConfig, cores
-from slg_wds.engines.local import run_processes
+from slg_wds.config import EnsembleConfig
+from slg_wds.engines.run import run_on_cpus
 from slg_wds.ensembling.checks import check_parents
 from slg_wds.ensembling.convert import check_conversion
 from slg_wds.ensembling.merge import Output
@@ -23,7 +23,8 @@ from slg_wds.errors import UsageError
 from slg_wds.format.manifest import Plan
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset import LabelSet, create_labels
-from slg_wds.progress import Progress, duration
+from slg_wds.progress import Finished, Progress, duration, summary
+from slg_wds.tally import Start
 
 if TYPE_CHECKING:
     from slg_wds.ensembling.fidelity import Fidelity
@@ -35,16 +36,24 @@ TAIL_CLASSES = 64  # where neither the options nor the first set say
 class EnsembleResult:
     """What one run of `ensemble` did, and the merged set as it is now.
 
-    labels: the label set. complete: whether every shard exists. tally: what this run made. seconds: wall time.
+    labels: the label set. run: what was made and given up, and whether every shard exists.
     parents: how many sets the mean is of. fidelity: what --check measured, None without.
     """
 
     labels: LabelSet
-    complete: bool
-    tally: MergeTally
-    seconds: float
+    run: Finished
     parents: int
     fidelity: Fidelity | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every shard exists."""
+        return self.run.complete
+
+    @property
+    def tally(self) -> MergeTally:
+        """What this run made."""
+        return self.run.tally  # type: ignore[no-any-return]
 
     @property
     def bound(self) -> float | None:
@@ -60,7 +69,7 @@ class EnsembleResult:
     @property
     def crops_per_second(self) -> float:
         """Crops merged by this run a second."""
-        return self.tally.crops / self.seconds if self.seconds else 0.0
+        return self.tally.crops / self.run.seconds if self.run.seconds else 0.0
 
 
 def ensemble(config: EnsembleConfig) -> EnsembleResult:
@@ -70,6 +79,13 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
 
     Raises SlgWdsError; whatever was committed before stays, and the same call resumes.
     """
+    result = run(config)
+    result.run.check(result.labels)
+    return result
+
+
+def run(config: EnsembleConfig) -> EnsembleResult:
+    """As `ensemble`, but shards that were given up are told in the result alone."""
     config.check()
     parents = open_parents(config.sets, config.weights, config.store_options)
     _warn_of_doubles(parents)
@@ -93,10 +109,9 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
         provenance={"software": provenance["software"]},
         digests=(*(parent.last.labels.digest for parent in parents), labels.digest),
         options=config.store_options,
-        launched=launched_rank(),
+        launched=launched_rank() if config.engine == "local" else None,
     )
-    tally, seconds = _run(task, labels, config)
-    result = EnsembleResult(labels, labels.finish(), tally, seconds, len(parents))
+    result = EnsembleResult(labels, _run(task, labels, config), len(parents))
     if config.check_data is None or not result.complete:
         return result
     from slg_wds.ensembling.fidelity import measure
@@ -104,17 +119,14 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
     return dataclasses.replace(result, fidelity=measure(config, labels))
 
 
-def _run(task: MergeTask, labels: LabelSet, config: EnsembleConfig) -> tuple[MergeTally, float]:
+def _run(task: MergeTask, labels: LabelSet, config: EnsembleConfig) -> Finished:
     missing = labels.missing()
     crops = int(labels.plan.shard_sizes[missing].sum()) * labels.num_crops
-    total = MergeTally()
-    with Progress(len(missing), crops) as progress:
-        if missing:
-            count = min(config.processes or cores(), len(missing))
-            for tally in run_processes(task, count, progress):
-                total.add(tally)
-        total.left_out.sort()  # shards are made in any order
-        return total, progress.seconds
+    with Progress(MergeTally()) as progress:
+        progress.begin(Start(labels.digest, len(missing), crops))
+        given_up = run_on_cpus(task, config, config.processes, len(missing), progress) if missing else {}
+        seconds = progress.seconds
+    return Finished(progress.total, given_up, not given_up and labels.finish(), seconds)
 
 
 def _warn_of_doubles(parents: list[Parent]) -> None:
@@ -194,41 +206,23 @@ def main(config: EnsembleConfig) -> int:
     """The body of the command: merge, with a summary on stdout."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        result = ensemble(config)
+        result = run(config)
     for warning in caught:
         print(f"slg-wds ensemble: warning: {warning.message}", file=sys.stderr)
-    print(summary(result))
+    print(told(result))
+    result.run.check(result.labels)
     return 0
 
 
-def summary(result: EnsembleResult) -> str:
+def told(result: EnsembleResult) -> str:
     """What was made, for people."""
-    labels, tally = result.labels, result.tally
-    state = "complete" if result.complete else "not complete yet: other processes are still at work"
-    lines = [
-        f"label set {labels.url}: {state}",
-        f"  {len(labels):,} images planned, {labels.num_shards} shards, {labels.num_crops} crops an image, "
-        f"{labels.label_type}, of {result.parents} label set{'s' if result.parents > 1 else ''}",
-    ]
-    if tally.crops:
-        lines.append(
-            f"  made here: {tally.images:,} images, {tally.crops:,} crops, {tally.shards} shards, "
-            f"{tally.bytes / 1e6:,.2f} MB, {tally.bytes / tally.crops:.2f} bytes/crop; "
-            f"{result.crops_per_second:,.0f} crops/s over {duration(result.seconds)}"
-        )
-        lines.append(_bound_line(result))
-    else:
-        lines.append("  nothing was left to make")
-    if result.fidelity is not None:
-        lines.append(f"  {result.fidelity}")
-    if tally.lost_races:
-        lines.append(f"  {tally.lost_races} shards were made by another process first")
-    if tally.left_out:
-        lines.append(f"  LEFT OUT: {len(tally.left_out)} images")
-        lines += [f"    {path}: {reason}" for path, reason in tally.left_out[:20]]
-        if len(tally.left_out) > 20:
-            lines.append(f"    ... and {len(tally.left_out) - 20} more, all recorded in their shards")
-    return "\n".join(lines)
+    of = f", of {result.parents} label set{'s' if result.parents > 1 else ''}"
+    lines = []
+    if result.tally.crops:
+        rate = f"  {result.crops_per_second:,.0f} crops/s over {duration(result.run.seconds)}"
+        lines = [rate, _bound_line(result)]
+    text = summary(result.labels, result.run, of, lines)
+    return text if result.fidelity is None else f"{text}\n  {result.fidelity}"
 
 
 def _bound_line(result: EnsembleResult) -> str:

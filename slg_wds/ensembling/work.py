@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from slg_wds.claims import Rank, claims
+from slg_wds.claims import ALONE, Rank, claims
 from slg_wds.ensembling.checks import check_records
 from slg_wds.ensembling.convert import convert
 from slg_wds.ensembling.merge import Labels, Output, merge
@@ -17,35 +17,18 @@ from slg_wds.errors import LabelSetError
 from slg_wds.format.record import Record
 from slg_wds.format.shard import EncodedSample, Sample, ShardHeader, encode_sample, encode_shard
 from slg_wds.labelset import LabelSet, open_labels
+from slg_wds.tally import Tally, Watcher
 
 
 @dataclass
-class MergeTally:
+class MergeTally(Tally):
     """What was merged: counts, and sums over crops of the probability that is in tails.
 
     parent_tail: the parents' weighted. own_tail: that of what is written. Each NaN where a set stores no values.
     """
 
-    images: int = 0
-    crops: int = 0
-    bytes: int = 0
-    shards: int = 0
-    lost_races: int = 0
     parent_tail: float = 0.0
     own_tail: float = 0.0
-    left_out: list[tuple[str, str]] = field(default_factory=list)
-
-    def add(self, other: MergeTally) -> None:
-        """Add another tally to this one."""
-        for name, value in vars(other).items():
-            setattr(self, name, getattr(self, name) + value)
-
-
-class Watcher(Protocol):
-    """Whoever is told of progress."""
-
-    def shard(self, name: str, tally: Any, made: bool) -> None: ...
-    def crops(self, count: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -70,10 +53,8 @@ class MergeTask:
         labels = open_labels(self.save_path, allow_incomplete=True, options=self.options)
         if (*(parent.last.labels.digest for parent in parents), labels.digest) != self.digests:
             raise LabelSetError("a label set has been replaced by another since the start", url=labels.url)
-        launched = self.launched or Rank(0, 1)
-        rank = Rank(launched.rank * workers + worker, launched.world_size * workers)
         total = MergeTally()
-        for number in claims(labels, rank if rank.world_size > 1 else None):
+        for number in claims(labels, (self.launched or ALONE).within(worker, workers), watcher):
             total.add(_make(labels, number, parents, self, watcher))
         return total
 
@@ -99,7 +80,7 @@ def _make(
     tally.bytes = len(data)
     made = labels.commit(number, data)
     watcher.shard(part.name, tally, made)
-    return tally if made else MergeTally(lost_races=1)
+    return tally if made else tally.lost()
 
 
 def _read(parents: Sequence[Parent], at: list[list[int | None]]) -> tuple[list[Record], str | None]:

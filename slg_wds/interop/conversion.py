@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
 
 from slg_wds.claims import Rank, claims
 from slg_wds.errors import FormatError, ImageError, InteropError, LabelFileError, NotFoundError, SlgWdsError
@@ -17,38 +16,18 @@ from slg_wds.images import ImageSource, image_size
 from slg_wds.interop.columns import asked_type, columns_of
 from slg_wds.labels import LabelType
 from slg_wds.labelset import LabelSet
+from slg_wds.tally import Tally, Watcher
 
 THREADS = 2  # one waits for the disk while the other converts
 HEAD_BYTES = 1 << 16
 
 
 @dataclass
-class ImportTally:
-    """What was made: counts, for the summary."""
+class ImportTally(Tally):
+    """What was converted: counts, for the summary."""
 
-    images: int = 0
-    crops: int = 0
-    bytes: int = 0
-    shards: int = 0
-    lost_races: int = 0
     inexact: int = 0
     clamped: int = 0
-    left_out: list[tuple[str, str]] = field(default_factory=list)
-
-    def add(self, other: ImportTally) -> None:
-        """Add another tally to this one."""
-        for name, value in vars(other).items():
-            setattr(self, name, getattr(self, name) + value)
-
-
-class Watcher(Protocol):
-    """Whoever is told of progress."""
-
-    def shard(self, name: str, tally: Any, made: bool) -> None:
-        """A shard is committed, or was there already when this worker came with its own."""
-
-    def crops(self, count: int) -> None:
-        """The labels of so many crops have been converted."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +84,7 @@ def import_shards(job: ImportJob, rank: Rank | None, watcher: Watcher) -> Import
     total = ImportTally()
     pool = ThreadPoolExecutor(THREADS, "slg-import")
     try:
-        for number in claims(job.labels, rank):
+        for number in claims(job.labels, rank, watcher):
             part = job.labels.plan.shard(number)
             head = _head_reader(job, number)
             convert = partial(_import_image, job, head)
@@ -206,4 +185,4 @@ def _commit(job: ImportJob, number: int, images: list[Imported], watcher: Watche
     tally.bytes = len(data)
     watcher.crops(tally.crops)
     watcher.shard(name, tally, made)
-    return tally if made else ImportTally(lost_races=1)
+    return tally if made else tally.lost()

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from slg_wds.claims import Rank, launched_rank
-from slg_wds.config import ImportConfig, cores
+from slg_wds.claims import ALONE, Rank, launched_rank
+from slg_wds.config import ImportConfig
+from slg_wds.engines.run import run_on_cpus
 from slg_wds.errors import InteropError, LabelFileError, NotFoundError
 from slg_wds.fkd import LabelFolder, open_label_folder, stem_of
 from slg_wds.format.manifest import Plan
 from slg_wds.interop.columns import asked_type, found_type
 from slg_wds.interop.conversion import ImportJob, ImportTally, Kind, import_shards
 from slg_wds.labelset import LabelSet, create_labels
-from slg_wds.progress import Progress, duration
+from slg_wds.progress import Finished, Progress, duration, listed, summary
+from slg_wds.tally import Start, Watcher
 from slg_wds.targets import resolve_targets
 from slg_wds.threads import use_one_thread
-
-LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -29,49 +28,66 @@ class ImportResult:
 
     Attributes:
         labels: the label set.
-        complete: whether every shard exists.
-        tally: images, crops, bytes, shards, and boxes that cannot be exact, of what this run made.
+        run: what was made and given up, and whether every shard exists.
         strangers: label files of no image.
-        seconds: wall time of the conversion, start-up excluded.
     """
 
     labels: LabelSet
-    complete: bool
-    tally: ImportTally
+    run: Finished
     strangers: list[str]
-    seconds: float
+
+    @property
+    def complete(self) -> bool:
+        """Whether every shard exists."""
+        return self.run.complete
+
+    @property
+    def tally(self) -> ImportTally:
+        """Images, crops, bytes, shards, and boxes that cannot be exact, of what this run made."""
+        return self.run.tally  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class ImportTask:
+    """What every worker is told; picklable. launched: the rank of the process that starts them, None without."""
+
+    config: ImportConfig
+    launched: Rank | None
+
+    def __call__(self, worker: int, workers: int, watcher: Watcher) -> ImportTally:
+        """Open everything again, and make shards until none is missing."""
+        if workers > 1:
+            use_one_thread()
+        rank = (self.launched or ALONE).within(worker, workers)
+        return import_shards(prepare_import(self.config).job, rank, watcher)
 
 
 def import_fkd(config: ImportConfig) -> ImportResult:
     """Make the label set of FKD's label files, or finish or join one begun before.
 
+    In a script, with more than one process, call it under `if __name__ == "__main__":`.
+
     Raises SlgWdsError; whatever was committed before stays, and the same call resumes.
     """
-    from slg_wds.engines.local import run_processes
+    result = run(config)
+    result.run.check(result.labels)
+    return result
 
+
+def run(config: ImportConfig) -> ImportResult:
+    """As `import_fkd`, but shards that were given up are told in the result alone."""
     config.check()
     prepared = prepare_import(config)
     labels = prepared.job.labels
     missing = labels.missing()
     left = int(labels.plan.shard_sizes[missing].sum()) * labels.num_crops
-    count = max(1, min(config.processes or cores(), len(missing)))
-    with Progress(len(missing), left) as progress:
-        if count == 1:
-            tallies = [import_shards(prepared.job, launched_rank(), progress)]
-        else:
-            tallies = run_processes(partial(_worker, config), count, progress)
+    task = ImportTask(config, launched_rank() if config.engine == "local" else None)
+    with Progress(ImportTally()) as progress:
+        progress.begin(Start(labels.digest, len(missing), left))
+        given_up = run_on_cpus(task, config, config.processes, len(missing), progress) if missing else {}
         seconds = progress.seconds
-    tally = ImportTally()
-    for part in tallies:
-        tally.add(part)
-    return ImportResult(labels, labels.finish(), tally, prepared.strangers, seconds)
-
-
-def _worker(config: ImportConfig, worker: int, count: int, watcher: Any) -> ImportTally:
-    use_one_thread()
-    outer = launched_rank() or Rank(0, 1)
-    rank = Rank(outer.rank * count + worker, outer.world_size * count)
-    return import_shards(prepare_import(config).job, rank, watcher)
+    finished = Finished(progress.total, given_up, not given_up and labels.finish(), seconds)
+    return ImportResult(labels, finished, prepared.strangers)
 
 
 @dataclass(frozen=True)
@@ -218,37 +234,22 @@ def _provenance(config: ImportConfig) -> dict[str, Any]:
 
 def main(config: ImportConfig) -> int:
     """The body of the command, with a summary on stdout."""
-    print(summary(import_fkd(config)))
+    result = run(config)
+    print(told(result))
+    result.run.check(result.labels)
     return 0
 
 
-def summary(result: ImportResult) -> str:
+def told(result: ImportResult) -> str:
     """What was made, for people."""
     labels, tally = result.labels, result.tally
-    state = "complete" if result.complete else "not complete yet: other processes are still at work"
-    lines = [
-        f"label set {labels.url}: {state}",
-        f"  {len(labels):,} images planned, {labels.num_shards} shards, {labels.num_crops} crops an image, "
-        f"{labels.label_type}, values {labels.identity['values']}",
-    ]
+    lines = []
     if tally.crops:
-        files = tally.images / max(result.seconds, 1e-9)
-        lines += [
-            f"  made here: {tally.images:,} images, {tally.crops:,} crops, {tally.shards} shards, "
-            f"{tally.bytes / 1e6:,.2f} MB, {tally.bytes / tally.crops:.2f} bytes/crop",
-            f"  {files:,.0f} label files/s over {duration(result.seconds)}",
-            *_about_boxes(tally, labels),
-        ]
-    else:
-        lines.append("  nothing was left to make")
-    for what, names in (
-        ("LABEL FILES OF NO IMAGE", result.strangers),
-        ("LEFT OUT", [f"{path}: {reason}" for path, reason in tally.left_out]),
-    ):
-        if names:
-            lines += [f"  {what}: {len(names)}", *(f"    {name}" for name in names[:LISTED])]
-            lines += [f"    ... and {len(names) - LISTED} more"] if len(names) > LISTED else []
-    return "\n".join(lines)
+        files = tally.images / max(result.run.seconds, 1e-9)
+        rate = f"  {files:,.0f} label files/s over {duration(result.run.seconds)}"
+        lines = [rate, *_about_boxes(tally, labels)]
+    text = summary(labels, result.run, f", values {labels.identity['values']}", lines)
+    return "\n".join([text, *listed("LABEL FILES OF NO IMAGE", result.strangers)])
 
 
 def _about_boxes(tally: ImportTally, labels: LabelSet) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,27 +16,17 @@ from slg_wds.labelling.batches import Span
 from slg_wds.labelling.forward import Labelled
 from slg_wds.labelling.job import Job
 from slg_wds.labelling.prepare import LeftOut, Prepared
+from slg_wds.tally import Tally
 
 
 @dataclass
-class Tally:
-    """What was made: counts, and sums over crops for the summary."""
+class LabelTally(Tally):
+    """What was labelled: counts, and sums over crops for the summary."""
 
-    images: int = 0
-    crops: int = 0
-    bytes: int = 0
-    shards: int = 0
-    lost_races: int = 0
     top1: float = 0.0
     tail: float = 0.0
     targeted: int = 0
     agreed: int = 0
-    left_out: list[tuple[str, str]] = field(default_factory=list)
-
-    def add(self, other: Tally) -> None:
-        """Add another tally to this one."""
-        for name, value in vars(other).items():
-            setattr(self, name, getattr(self, name) + value)
 
 
 @dataclass
@@ -66,7 +56,7 @@ class FinishedShard:
     number: int
     samples: list[Future[EncodedSample]]
     left_out: list[LeftOut]
-    tally: Tally
+    tally: LabelTally
 
 
 def finished_shards(
@@ -77,7 +67,7 @@ def finished_shards(
     Labels of an image are encoded as soon as its last crop comes, so full labels of a shard never lie raw in memory.
     """
     open_images: dict[int, Labels] = {}
-    shard = FinishedShard(-1, [], [], Tally())
+    shard = FinishedShard(-1, [], [], LabelTally())
     for batch in labelled:
         for position, span in enumerate(batch.batch.spans):
             number = span.image.number
@@ -90,7 +80,7 @@ def finished_shards(
         if batch.batch.ended is not None:
             shard.number = batch.batch.ended
             yield shard
-            shard = FinishedShard(-1, [], [], Tally())
+            shard = FinishedShard(-1, [], [], LabelTally())
 
 
 def _empty(batch: Labelled, image: Prepared) -> Labels:
@@ -99,7 +89,7 @@ def _empty(batch: Labelled, image: Prepared) -> Labels:
     return Labels(index, np.empty((crops, width), np.float32))
 
 
-def _count(job: Job, tally: Tally, image: Prepared, labels: Labels) -> None:
+def _count(job: Job, tally: LabelTally, image: Prepared, labels: Labels) -> None:
     full = job.recipe.label.kind == "full"
     top1 = labels.value.max(axis=1) if full else labels.value[:, 0]
     first = labels.value.argmax(axis=1) if full else labels.index[:, 0]

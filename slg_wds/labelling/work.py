@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
 
 from slg_wds.claims import Rank, claims
 from slg_wds.format.shard import ShardHeader, encode_shard
@@ -13,28 +12,31 @@ from slg_wds.labelling.batches import Buffers, ahead, batches_ahead, full_batche
 from slg_wds.labelling.forward import Forward, Labelled
 from slg_wds.labelling.job import Job
 from slg_wds.labelling.prepare import prepared_images
-from slg_wds.labelling.shards import FinishedShard, Tally, finished_shards
+from slg_wds.labelling.shards import FinishedShard, LabelTally, finished_shards
+from slg_wds.tally import Watcher
 from slg_wds.threads import use_one_thread
 
 
-class Watcher(Protocol):
-    """Whoever is told of progress."""
-
-    def shard(self, name: str, tally: Tally, made: bool) -> None:
-        """A shard is committed, or was there already when this worker came with its own."""
-
-    def crops(self, count: int) -> None:
-        """So many crops have been labelled."""
-
-
-def work(job: Job, rank: Rank | None, watcher: Watcher) -> Tally:
+def work(job: Job, rank: Rank | None, watcher: Watcher) -> LabelTally:
     """Make missing shards until there are none; return what this worker made.
 
     Raises the first error of any thread, after which nothing more is committed.
     """
+    total = LabelTally()
+    names = job.labels.plan.shard_names
+    for name in watcher.careful():
+        number = names.index(name)
+        if not job.labels.exists(number) and watcher.claim(name):
+            total.add(label_shards(job, [number], watcher))
+    total.add(label_shards(job, claims(job.labels, rank, watcher), watcher))
+    return total
+
+
+def label_shards(job: Job, shards: Iterable[int], watcher: Watcher) -> LabelTally:
+    """Make these shards, the next one begun while the last is finished; return what was made."""
     import torch
 
-    total = Tally()
+    total = LabelTally()
     recipe = job.recipe
     buffers = Buffers(job.teacher.inputs, recipe.num_seg, pinned=job.device.type == "cuda")
     forward = Forward(job.teacher, recipe.label, recipe.writes_tail, job.device, buffers)
@@ -42,9 +44,9 @@ def work(job: Job, rank: Rank | None, watcher: Watcher) -> Tally:
     publisher = ThreadPoolExecutor(1, "slg-commit")
     pool.submit(int).result()  # start a worker first: set_num_threads also moves the default of later threads
     torch.set_num_threads(job.threads_per_forward)
-    commits: deque[Future[Tally]] = deque()
+    commits: deque[Future[LabelTally]] = deque()
     try:
-        images = prepared_images(job, claims(job.labels, rank), pool)
+        images = prepared_images(job, shards, pool)
         batches = ahead(full_batches(images, buffers, pool), batches_ahead(buffers, job.workers))
         for shard in finished_shards(job, _counted(forward.label_all(batches), watcher), pool):
             commits.append(publisher.submit(_commit, job, shard, watcher))
@@ -64,7 +66,7 @@ def _counted(labelled: Iterable[Labelled], watcher: Watcher) -> Iterator[Labelle
         yield batch
 
 
-def _commit(job: Job, shard: FinishedShard, watcher: Watcher) -> Tally:
+def _commit(job: Job, shard: FinishedShard, watcher: Watcher) -> LabelTally:
     plan = job.labels.plan
     name = plan.shard_names[shard.number]
     left_out = [
@@ -79,4 +81,4 @@ def _commit(job: Job, shard: FinishedShard, watcher: Watcher) -> Tally:
     tally.shards = 1
     tally.left_out = [(entry["path"], entry["reason"]) for entry in left_out]
     watcher.shard(name, tally, made)
-    return tally if made else Tally(lost_races=1)
+    return tally if made else tally.lost()

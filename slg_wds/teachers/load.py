@@ -79,12 +79,15 @@ def load_teacher(
     )
 
 
-def load_ensemble(config: Any, subset_of: Callable[[int], Sequence[int] | None]) -> Ensemble:
+def load_ensemble(
+    config: Any, subset_of: Callable[[int], Sequence[int] | None], device: str | None = None
+) -> Ensemble:
     """Load every teacher that the options name.
 
     Args:
         config: a TeacherConfig; its `temp` where it has one.
         subset_of: from the teachers' number of classes to the classes to keep, None for all.
+        device: where to run; None: the config's GPU, else this process's own device.
 
     Raises:
         UsageError, TeacherError: as parse_teachers, load_teacher and Ensemble do.
@@ -93,14 +96,16 @@ def load_ensemble(config: Any, subset_of: Callable[[int], Sequence[int] | None])
 
     paths = [config.teacher_path] if config.teacher_path else []
     specs = parse_teachers(config.arch, config.teacher_source, paths, config.weights)
-    own = own_device(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    if device is None and config.gpu is not None:
+        device = f"cuda:{config.gpu}"
+    device = device or own_device(torch.cuda.device_count() if torch.cuda.is_available() else 0)
     settings = {
         name: getattr(config, name) for name in ("input_size", "mean", "std", "interpolation", "crop_pct")
     }
     teachers = [
         load_teacher(
             spec,
-            device=own if config.gpu is None else f"cuda:{config.gpu}",
+            device=device,
             precision=config.precision,
             compile=config.compile,
             **settings,

@@ -1,0 +1,97 @@
+"""A crew: workers that run one worker loop, each with a device; and the worker's side of their talk with the run."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from slg_wds.errors import SlgWdsError
+from slg_wds.tally import Start, Watcher
+
+Message = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who will work: the device of each worker, and the CPU cores that each may use."""
+
+    devices: tuple[str, ...]
+    cores: int
+
+    @property
+    def workers(self) -> int:
+        """How many there are."""
+        return len(self.devices)
+
+
+class Task(Protocol):
+    """What every worker does; picklable, and of modules that can be imported where it runs."""
+
+    def __call__(self, worker: int, workers: int, watcher: Watcher) -> object:
+        """Make shards until none is missing."""
+
+
+class Reporter(Watcher):
+    """A worker's watcher: each call becomes a message to the run.
+
+    send: may be called by threads at once. careful: see Watcher. avoided: names of shards that the run has given up;
+    may grow at any time.
+    """
+
+    def __init__(
+        self, send: Callable[[Message], None], careful: Sequence[str] = (), avoided: Iterable[str] = ()
+    ) -> None:
+        self._send = send
+        self._careful = tuple(careful)
+        self.avoided = set(avoided)
+
+    def begin(self, start: Start) -> None:
+        self._send(("begin", start))
+
+    def careful(self) -> Sequence[str]:
+        return self._careful
+
+    def claim(self, name: str) -> bool:
+        if name in self.avoided:
+            return False
+        self._send(("claim", name))
+        return True
+
+    def crops(self, count: int) -> None:
+        self._send(("crops", count))
+
+    def shard(self, name: str, tally: Any, made: bool) -> None:
+        self._send(("shard", name, tally, made))
+
+    def say(self, text: str) -> None:
+        self._send(("say", text))
+
+
+def perform(
+    task: Task, worker: int, workers: int, reporter: Reporter, send: Callable[[Message], None]
+) -> None:
+    """Run the task and send how it ended: done; an error of ours, which ends the run; or failed, for another try."""
+    send(("started",))
+    try:
+        task(worker, workers, reporter)
+    except SlgWdsError as error:
+        send(("error", picklable(error)))
+    except Exception as error:
+        traceback.print_exc(file=sys.stderr)
+        said = (str(error) or "no message").splitlines()[0]
+        send(("failed", f"{type(error).__name__}: {said}"))
+    else:
+        send(("done",))
+
+
+def picklable(error: Exception) -> Exception:
+    """The error, or where another package's does not survive the way, one that tells of it."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return SlgWdsError(f"{type(error).__name__}: {error}")
+    return error

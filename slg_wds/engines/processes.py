@@ -1,0 +1,120 @@
+"""The local engine: a crew of processes on this machine, each started again when it ends before its time."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+from slg_wds.engines.crew import Crew, Message, Reporter, Task, perform
+from slg_wds.engines.local import end_processes, end_with_parent, how_ended
+from slg_wds.engines.supervisor import GRACE_SECONDS, Supervisor
+from slg_wds.tally import Watcher
+
+
+def run_local(task: Task, crew: Crew, watcher: Watcher) -> dict[str, str]:
+    """Let a crew make shards until none is missing; return the shards given up, each with how its last attempt ended.
+
+    A crew of one works in this very process, where every error is raised as it is.
+
+    Raises the first error of ours of any worker; SlgWdsError where workers end again and again.
+    """
+    if crew.workers == 1:
+        task(0, 1, watcher)
+        return {}
+    run = _Run(task, crew.workers, watcher)
+    try:
+        return run.finish()
+    finally:
+        run.close()
+
+
+class _Run:
+    def __init__(self, task: Task, workers: int, watcher: Watcher) -> None:
+        self._task = task
+        self._workers = workers
+        self._supervisor = Supervisor(workers, watcher)
+        self._crew: dict[Connection, tuple[int, BaseProcess]] = {}
+
+    def finish(self) -> dict[str, str]:
+        for worker in range(self._workers):
+            self._start(worker, ())
+        end: float | None = None
+        while self._crew:
+            ready = wait(list(self._crew), None if end is None else max(0.0, end - time.monotonic()))
+            if not ready:
+                break  # the others make what exists already
+            for pipe in ready:
+                assert isinstance(pipe, Connection)
+                self._hear(pipe)
+            if self._supervisor.finished and end is None:
+                end = time.monotonic() + GRACE_SECONDS
+        return self._supervisor.given_up
+
+    def close(self) -> None:
+        end_processes([process for _, process in self._crew.values()])
+        for pipe in self._crew:
+            pipe.close()
+
+    def _start(self, worker: int, careful: Sequence[str]) -> None:
+        # Not fork: threads, torch and obstore's clients do not survive one.
+        context = multiprocessing.get_context("spawn")
+        mine, theirs = context.Pipe()
+        arguments = (self._task, worker, self._workers, theirs, careful, tuple(self._supervisor.given_up))
+        process = context.Process(target=_work, args=arguments, daemon=True)
+        self._crew[mine] = (worker, process)
+        process.start()
+        theirs.close()  # so that the worker's end is the only one, and its death is seen
+
+    def _hear(self, pipe: Connection) -> None:
+        worker, process = self._crew[pipe]
+        try:
+            message = pipe.recv()
+        except (EOFError, OSError):
+            del self._crew[pipe]
+            pipe.close()
+            if not self._supervisor.places[worker].done:
+                self._again(worker, how_ended(process))
+            process.join()
+            return
+        self._supervisor.hear(worker, message)
+
+    def _again(self, worker: int, how: str) -> None:
+        if self._supervisor.finished:
+            return
+        known = set(self._supervisor.given_up)
+        careful = self._supervisor.ended(worker, how)
+        for name in set(self._supervisor.given_up) - known:
+            for pipe in self._crew:
+                with contextlib.suppress(OSError):
+                    pipe.send(name)
+        self._start(worker, careful)
+
+
+def _work(
+    task: Task, worker: int, workers: int, pipe: Connection, careful: Sequence[str], avoided: Sequence[str]
+) -> None:
+    """The body of a worker."""
+    end_with_parent()
+    lock = threading.Lock()
+
+    def send(message: Message) -> None:
+        with lock:
+            pipe.send(message)
+
+    reporter = Reporter(send, careful, avoided)
+    threading.Thread(target=_listen, args=(pipe, reporter.avoided), daemon=True).start()
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+        perform(task, worker, workers, reporter, send)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _listen(pipe: Connection, avoided: set[str]) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            avoided.add(pipe.recv())

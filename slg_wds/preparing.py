@@ -1,0 +1,271 @@
+"""From the options of `slg-wds generate` to a job: images, teachers, identity and provenance."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from slg_wds.config import GenerateConfig, cores
+from slg_wds.crops import CropRule
+from slg_wds.errors import ReferenceSetError, UsageError
+from slg_wds.format.manifest import EXTENDS
+from slg_wds.labels import LabelType, parse_label_type
+from slg_wds.labelset import LabelSet, create_labels, open_labels
+from slg_wds.targets import Targets, resolve_targets
+
+if TYPE_CHECKING:
+    from slg_wds.images import ImageSource
+    from slg_wds.labelling.job import Embedding, Job
+    from slg_wds.reference import Reference
+    from slg_wds.teachers import Ensemble
+
+
+@dataclass
+class PreparedRun:
+    """Everything that is known before the first forward."""
+
+    config: GenerateConfig
+    source: ImageSource
+    label: LabelType
+    teacher: Ensemble
+    targets: Targets
+    reference: Reference | None
+
+    def job(self, create: bool) -> Job:
+        """The job; with `create`, its label set begun or joined at --save_path."""
+        from slg_wds.labelling.job import Job
+
+        config = self.config
+        recipe = _recipe(config, self.label)
+        plan = self.source.plan(
+            config.seed,
+            config.samples_per_shard,
+            target_of=self.targets.of_class,
+        )
+        if self.reference is not None:
+            _check_reference(self.reference, plan.keys, config)
+        identity = identity_of(config, self.label, self.teacher, self.reference)
+        provenance = run_provenance(config, self.teacher)
+        labels = (
+            create_labels(
+                config.save_path,
+                plan,
+                identity,
+                provenance,
+                self.targets.class_names,
+                config.store_options,
+                requires=[EXTENDS] if "extends" in identity else [],
+            )
+            if create
+            else LabelSet.unsaved(plan, identity)
+        )
+        return Job(
+            labels=labels,
+            source=self.source,
+            teacher=self.teacher,
+            recipe=recipe,
+            device=self.teacher.device,
+            workers=config.num_workers,
+            ahead=config.batch_size,
+            threads_per_forward=config.threads_per_forward or cores(),
+            reference=self.reference,
+            provenance=shard_provenance(provenance),
+        )
+
+
+def prepare_run(config: GenerateConfig, device: str | None = None) -> PreparedRun:
+    """Open the images, the reference and the teachers, cheap checks first. Raises SlgWdsError.
+
+    device: where to run; None: the config's GPU, else this process's own device.
+    """
+    from slg_wds.images import open_source
+
+    label = parse_label_type(config.label_type)
+    if label.kind == "shared_tail" and config.tail_classes == 0:
+        raise UsageError(f"--label_type {label} needs --tail-classes above 0")
+    recipe = _recipe(config, label)
+    if config.extendable and not recipe.writes_tail:
+        raise UsageError(
+            f"--extendable is for shared tails, and {label} labels have none here",
+            hint="leave it out: such sets can always be extended",
+        )
+    source = open_source(
+        config.data,
+        split=config.split,
+        list_file=config.list_file,
+        keep_extensions=config.keep_extensions,
+        store_options=config.store_options,
+    )
+    reference = _reference(config)
+    teacher = load_teachers(config, source.classes, device)
+    label.check(teacher.num_classes)
+    targets = resolve_targets(config, source.classes, teacher.full_classes, teacher.class_subset)
+    return PreparedRun(config, source, label, teacher, targets, reference)
+
+
+def opening(run: PreparedRun) -> str:
+    """What a run begins with: the teachers and how they want their pixels, and what is not used of the data."""
+    shares = zip(run.teacher.teachers, run.teacher.weights, strict=True)
+    several = len(run.teacher.teachers) > 1
+    lines = [
+        f"teacher {teacher}" + (f"; weight {weight:.3f}" if several else "") for teacher, weight in shares
+    ]
+    ignored = ", ".join(
+        f"{count} {what or 'without extension'}" for what, count in run.source.ignored.items()
+    )
+    return "\n".join([*lines, *([f"not used in {run.source.url}: {ignored}"] if ignored else [])])
+
+
+def load_teachers(config: Any, classes: list[str] | None, device: str | None = None) -> Ensemble:
+    """Load the teachers of a config onto a device, by default the config's, with its class subset."""
+    from slg_wds.memory import keep_freed_memory
+    from slg_wds.targets import class_subset
+    from slg_wds.teachers import load_ensemble
+
+    keep_freed_memory()
+    return load_ensemble(config, lambda num_classes: class_subset(config, classes, num_classes), device)
+
+
+def crops_each(config: GenerateConfig, reference: Reference | None) -> int:
+    """Crops of most images, for the display: those that the set to extend lacks, or all."""
+    from slg_wds.extending import Extension
+
+    return config.num_crops - (reference.labels.num_crops if isinstance(reference, Extension) else 0)
+
+
+def _reference(config: GenerateConfig) -> Reference | None:
+    from slg_wds.reference import open_reference
+
+    reference = None
+    if config.reference_path is not None:
+        reference = open_reference(config.reference_path, config.num_crops, config.store_options)
+    if config.extend is None:
+        return reference
+    from slg_wds.extending import Extension
+
+    rule = CropRule((config.min_scale_crops, config.max_scale_crops), config.ratio, config.flip_prob)
+    extended = open_labels(config.extend, options=config.store_options)
+    return Extension(extended, config.num_crops, config.seed, rule, reference)
+
+
+def _check_reference(reference: Reference, keys: Any, config: GenerateConfig) -> None:
+    missing = reference.missing(keys)
+    if missing and config.on_error == "fail":
+        raise ReferenceSetError(
+            f"the reference lacks {len(missing)} of {len(keys)} images: {', '.join(missing[:5])}"
+            + (" ..." if len(missing) > 5 else ""),
+            url=reference.url,
+            hint="give the reference's own images, or leave the others out with --on-error skip",
+        )
+
+
+def _recipe(config: GenerateConfig, label: LabelType) -> Any:
+    from slg_wds.labelling.job import Recipe
+
+    return Recipe(
+        label=label,
+        coding=config.coding,
+        num_crops=config.num_crops,
+        num_seg=config.num_seg,
+        tail_classes=config.tail_classes,
+        crop_rule=CropRule((config.min_scale_crops, config.max_scale_crops), config.ratio, config.flip_prob),
+        seed=config.seed,
+        embedding=parse_embedding(config.embed_images),
+        max_pixels=config.max_pixels,
+        on_error=config.on_error,
+        extendable=config.extendable,
+    )
+
+
+def parse_embedding(text: str | None) -> Embedding | None:
+    """`original`, or `max-side=N[,quality=Q]` with Q in 1..100. Raises UsageError."""
+    from slg_wds.labelling.job import Embedding
+
+    if text is None:
+        return None
+    if text == "original":
+        return Embedding()
+    fields = dict(part.partition("=")[::2] for part in text.split(","))
+    try:
+        numbers = {name: int(value) for name, value in fields.items()}
+        embedding = Embedding(numbers.pop("max-side"), numbers.pop("quality", 90))
+    except (ValueError, KeyError):
+        raise UsageError(
+            f"--embed-images {text!r} is neither `original` nor `max-side=512[,quality=90]`"
+        ) from None
+    if numbers or not embedding.max_side or embedding.max_side < 1 or not 1 <= embedding.quality <= 100:
+        raise UsageError(f"--embed-images {text!r}: max-side is at least 1, quality 1..100, and nothing else")
+    return embedding
+
+
+def identity_of(
+    config: GenerateConfig, label: LabelType, teacher: Ensemble, reference: Reference | None
+) -> dict[str, Any]:
+    """What two runs must share to write into one set: every option that moves a label or a byte on purpose."""
+    from slg_wds.extending import Extension
+
+    embedding = parse_embedding(config.embed_images)
+    extension = reference if isinstance(reference, Extension) else None
+    crops_of = extension.crops_of if extension else reference
+    identity = {
+        "teachers": teacher.describe(),
+        "label_type": str(label),
+        "k": label.stored_k(teacher.num_classes),
+        "values": "none" if label.kind == "hard" else config.coding,
+        "tail_classes": 0 if label.kind in ("hard", "full") else config.tail_classes,
+        "temperature": config.temp,
+        "num_classes": teacher.num_classes,
+        "class_subset": teacher.class_subset,
+        "num_crops": config.num_crops,
+        "crop_scale": [config.min_scale_crops, config.max_scale_crops],
+        "crop_ratio": list(config.ratio),
+        "flip_probability": config.flip_prob,
+        "seed": config.seed,
+        "precision": config.precision,
+        "embed_images": dataclasses.asdict(embedding) if embedding else None,
+        "reference": crops_of.identity if crops_of else None,
+        "decode": "RGB, no EXIF rotation",
+        "resize": "torchvision v2 uint8 antialias",
+    }
+    if config.extendable:
+        identity["extendable"] = True
+    if extension:
+        extension.check(identity)
+        identity["extends"] = extension.described
+    return identity
+
+
+def run_provenance(config: GenerateConfig, teacher: Ensemble) -> dict[str, Any]:
+    """What is noted of a run but never compared."""
+    from datetime import datetime, timezone
+    from importlib.metadata import version
+
+    return {
+        "num_seg": config.num_seg,
+        "compile": config.compile,
+        "threads_per_forward": config.threads_per_forward or cores(),
+        "device": teacher.device_name,
+        "software": {
+            name: version(name)
+            for name in (
+                "slg-wds",
+                "torch",
+                "torchvision",
+                "timm",
+                "numpy",
+                "zstandard",
+                "pillow",
+                "webdataset",
+            )
+        },
+        "image_root": config.data,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def shard_provenance(provenance: Mapping[str, Any]) -> dict[str, object]:
+    """The part of a run's provenance that can move bits, for shard.json: no dates, no paths."""
+    names = ("num_seg", "compile", "threads_per_forward", "device", "software")
+    return {name: provenance[name] for name in names}
