@@ -48,6 +48,14 @@ def dense(records, rules, shares, to):
     return mean, order, tail
 
 
+def tied(mean, order, tail_classes):
+    """Whether two classes are so near each other that a rounding decides which of them the tail names."""
+    outside = mean.copy()
+    np.put_along_axis(outside, order, 0.0, axis=1)
+    ranked = np.sort(outside.mean(0))[::-1]
+    return len(ranked) > tail_classes and ranked[tail_classes - 1] - ranked[tail_classes] < 1e-7 * ranked[0]
+
+
 def agrees(records, rules, shares, to):
     mean, order, tail = dense(records, rules, shares, to)
     found = merge(records, rules, shares, to)
@@ -63,7 +71,7 @@ def agrees(records, rules, shares, to):
     clear = np.abs(np.diff(np.sort(mean, axis=1)[:, ::-1][:, : to.k + 1], axis=1)).min(axis=1) > 1e-7
     assert (found.index == order)[clear].all()
     assert (found.tail is None) == (tail is None)
-    if tail is not None:
+    if tail is not None and clear.all() and not tied(mean, order, to.tail_classes):
         spread = [
             dataclasses.replace(
                 records[0],
