@@ -86,6 +86,11 @@ def fuzz(name: str, seconds: int, out: Path) -> int:
 
     with atheris.instrument_imports(include=["slg_wds"]):
         import fuzz_targets
+    from fuzz_mutate import mutate
+
+    def mutator(data: bytes, longest: int, seed: int) -> bytes:
+        return mutate(data, longest, seed, atheris.Mutate)
+
     folder, corpus = out / name, out / name / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
     for at, seed in enumerate(fuzz_targets.seeds(name)):
@@ -99,7 +104,7 @@ def fuzz(name: str, seconds: int, out: Path) -> int:
         "artifact_prefix": f"{folder}{os.sep}",
     }
     arguments = [sys.argv[0], *(f"-{flag}={value}" for flag, value in flags.items()), str(corpus)]
-    atheris.Setup(arguments, fuzz_targets.TARGETS[name])
+    atheris.Setup(arguments, fuzz_targets.TARGETS[name], custom_mutator=mutator)
     atheris.Fuzz()
     return 0
 
