@@ -9,7 +9,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -135,38 +135,37 @@ def cut(
         out: uint8 [M, 3, S, S], channels_last.
         interpolation: one of INTERPOLATIONS.
     """
+    import torch
+
     resize = _resize_kernel(interpolation)
     size = list(out.shape[-2:])
     image_1 = image[None]
+    # Resized into pixels laid out as those of `out`: flipping them takes a tenth of the resize, any other layout longer
+    # than the resize itself.
+    unflipped = torch.empty_like(out[:1])
     for number, ((top, left, height, width), flip) in enumerate(
         zip(boxes.tolist(), flips.tolist(), strict=True)
     ):
         crop = image_1[:, :, top : top + height, left : left + width]
         target = out[number : number + 1]
         if flip:
-            target.copy_(resize(crop, size).flip(-1))
+            resize(crop, size, unflipped)
+            target.copy_(unflipped.flip(-1))
         else:
             resize(crop, size, target)
 
 
-def _resize_kernel(interpolation: str) -> Callable[..., torch.Tensor]:
+def _resize_kernel(interpolation: str) -> Callable[[torch.Tensor, list[int], torch.Tensor], torch.Tensor]:
     """The operator under torchvision's antialiased resize, called without its layers of Python.
 
-    `out=` writes straight into the batch, which makes it about 1.5 times as fast as torchvision's function.
+    `out` may lie in the batch, which makes it about 1.5 times as fast as torchvision's function.
     """
     import torch
 
     aten = torch.ops.aten
     if interpolation == "nearest":  # no antialiasing, as in torchvision
-        return lambda crop, size, out=None: _call(aten.upsample_nearest2d, crop, (size,), out)
+        nearest = aten.upsample_nearest2d.out
+        return lambda crop, size, out: nearest(crop, size, out=out)
     name = {"bilinear": "_upsample_bilinear2d_aa", "bicubic": "_upsample_bicubic2d_aa"}[interpolation]
-    return lambda crop, size, out=None: _call(getattr(aten, name), crop, (size, False), out)
-
-
-def _call(
-    operator: Any, crop: torch.Tensor, arguments: tuple[Any, ...], out: torch.Tensor | None
-) -> torch.Tensor:
-    result: torch.Tensor = (
-        operator(crop, *arguments) if out is None else operator.out(crop, *arguments, out=out)
-    )
-    return result
+    antialiased = getattr(aten, name).out
+    return lambda crop, size, out: antialiased(crop, size, False, out=out)

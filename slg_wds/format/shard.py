@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from isal.isal_zlib import crc32 as crc32_of
 
 from slg_wds.errors import ChecksumError, RecordError, ShardError, SlgWdsError
 from slg_wds.format.header import ShardHeader, Sums, decode_header, encode_header, names_crc32
@@ -155,7 +156,7 @@ def encode_shard(samples: Iterable[Sample | EncodedSample], header: ShardHeader)
             encoded = sample if isinstance(sample, EncodedSample) else encode_sample(sample)
             writer.write({"__key__": encoded.key, **encoded.fields})
             for extension, content in sorted(encoded.fields.items()):
-                written.append((Member(f"{encoded.key}.{extension}", 0, len(content)), zlib.crc32(content)))
+                written.append((Member(f"{encoded.key}.{extension}", 0, len(content)), crc32_of(content)))
         try:
             num_samples = len(gather(written))
         except ShardError as error:
@@ -184,7 +185,7 @@ def _read(data: memoryview, url: str | None) -> Shard:
         raise ShardError(f"its last member is not {SHARD_JSON}")
     *rest, last = found
     header, sums = decode_header(data[last.offset : last.offset + last.size])
-    crc32s = [zlib.crc32(data[member.offset : member.offset + member.size]) for member in rest]
+    crc32s = [crc32_of(data[member.offset : member.offset + member.size]) for member in rest]
     if len(crc32s) != len(sums.members_crc32):
         raise ShardError(f"{len(crc32s)} members, where {len(sums.members_crc32)} were written")
     for member, crc32, wanted in zip(rest, crc32s, sums.members_crc32, strict=True):
@@ -200,7 +201,7 @@ def _read(data: memoryview, url: str | None) -> Shard:
 
 def check_payload(data: bytes | memoryview, size: int, crc32: int, **place: str | None) -> None:
     """That a member's bytes, read by range, are those of the index. Raises ChecksumError."""
-    if len(data) != size or zlib.crc32(data) != crc32:
+    if len(data) != size or crc32_of(data) != crc32:
         raise ChecksumError(
             f"{len(data)} bytes are not the {size} of CRC-32 {crc32:08x} in the index", **place
         )
