@@ -111,8 +111,8 @@ class _Group:
         codes = None if full else self._place("codes", widths)
         tail_sizes = [one["num_tail"] for one in fields]
         tail_classes, tail_codes = (
-            self._place("tail_classes", tail_sizes),
-            self._place("tail_codes", tail_sizes, 1),
+            self._place("tail_classes", tail_sizes, optional=True),
+            self._place("tail_codes", tail_sizes, 1, optional=True),
         )
         self._flat = np.frombuffer(decompress_all(self._frames, self._sizes, RecordError), np.uint8)
 
@@ -134,11 +134,16 @@ class _Group:
             tails=self._tails(tail_classes, tail_codes, tail_sizes),
         )
 
-    def _place(self, name: str, counts: list[int], itemsize: int = MAX_PLANES) -> _Place:
-        """Note the frames of a column of so many numbers in each record, to be opened together."""
+    def _place(
+        self, name: str, counts: list[int], itemsize: int = MAX_PLANES, optional: bool = False
+    ) -> _Place:
+        """Note the frames of a column of so many numbers in each record, to be opened together.
+
+        optional: a record without any of these numbers may lack the column.
+        """
         places, missing = [], [-1] * itemsize
         for columns, count in zip(self._columns, counts, strict=True):
-            planes = columns.get(name, None if count else [])
+            planes = columns.get(name, [] if optional and not count else None)
             if type(planes) is not list or len(planes) > itemsize or count > MAX_NUMBERS:
                 raise RecordError(
                     f"a column is not a list of at most {itemsize} planes of {MAX_NUMBERS} numbers"

@@ -27,7 +27,7 @@ class OpenFiles:
         file = self._file(path)
         try:
             # What an index asks for is not yet known to be there, and memory is taken for what is asked.
-            size = min(size, max(0, os.fstat(file.descriptor).st_size - offset))
+            size = min(size, max(0, file.size - offset))
             data = os.pread(file.descriptor, size, offset)
             while 0 < len(data) < size:  # a signal, or more than 2 GiB
                 more = os.pread(file.descriptor, size - len(data), offset + len(data))
@@ -63,12 +63,13 @@ class OpenFiles:
 
 
 class _File:
-    """A descriptor that is closed when the last thread lets go of it."""
+    """A descriptor that is closed when the last thread lets go of it; the size as it was at opening."""
 
     def __init__(self, path: str) -> None:
         self.descriptor = -1
         try:
             self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self.size = os.fstat(self.descriptor).st_size
         except (FileNotFoundError, NotADirectoryError):
             raise NotFoundError("no such file", url=path) from None
         except PermissionError as error:
