@@ -172,6 +172,7 @@ def test_braces_expand_as_in_a_shell() -> None:
         f"s3://b/train-00000{n}.tar" for n in range(3)
     ]
     assert expand_braces("{8..11}") == ["8", "9", "10", "11"]
+    assert expand_braces("{0..10}") == [str(n) for n in range(11)]
     assert expand_braces("{08..11}") == ["08", "09", "10", "11"]
     assert expand_braces("{a,b}-{0..1}") == ["a-0", "a-1", "b-0", "b-1"]
     assert expand_braces("x{,.bak}") == ["x", "x.bak"]

@@ -77,7 +77,7 @@ def load_arrays(pickled: bytes, storage: Read, size: int) -> Any:
             machine.step(opcode.name, argument)
     except LabelFileError:
         raise
-    except (ValueError, TypeError, IndexError, KeyError, OverflowError) as error:
+    except (ValueError, TypeError, IndexError, KeyError, OverflowError, DeprecationWarning) as error:
         raise LabelFileError(f"its steps do not go together: {type(error).__name__} {error}") from None
     raise LabelFileError("it does not end")
 

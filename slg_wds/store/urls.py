@@ -102,7 +102,9 @@ def _choices(inner: str, url: str) -> list[str]:
             raise UsageError(f"a range that runs backwards: {{{inner}}}", url=url)
         if last - first >= MAX_EXPANDED:
             raise UsageError(f"a range of over {MAX_EXPANDED} files: {{{inner}}}", url=url)
-        width = max(len(match[1]), len(match[2])) if "0" in (match[1][0], match[2][0]) else 0
+        ends = (match[1], match[2])
+        padded = any(len(end) > 1 and end[0] == "0" for end in ends)  # a lone 0 is not
+        width = max(map(len, ends)) if padded else 0
         return [f"{number:0{width}d}" for number in range(first, last + 1)]
     if "," not in inner:
         raise UsageError(f"{{{inner}}} is neither a range {{0..9}} nor a choice {{a,b}}", url=url)
