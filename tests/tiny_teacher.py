@@ -1,6 +1,7 @@
 """A teacher that is fast enough for tests of everything around it: a small random network, the same each time."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -63,3 +64,21 @@ def wait_for_the_others(meeting: str) -> None:
     (Path(folder) / str(os.getpid())).touch()
     while len(os.listdir(folder)) < int(count):
         time.sleep(0.01)
+
+
+def deadly() -> nn.Module:
+    """As `tiny`, but a white image kills the process that looks at it, while SLG_TEST_DEADLY is set."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = tiny()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if os.environ.get("SLG_TEST_DEADLY") and bool((x.amin((1, 2, 3)) > 2.3).any()):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return self.inner(x)
+
+    model = Model()
+    model.pretrained_cfg = model.inner.pretrained_cfg
+    return model

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
@@ -68,7 +69,8 @@ class _Run:
         arguments = (self._task, worker, self._workers, theirs, careful, tuple(self._supervisor.given_up))
         process = context.Process(target=_work, args=arguments, daemon=True)
         self._crew[mine] = (worker, process)
-        process.start()
+        with _no_interrupt():
+            process.start()
         theirs.close()  # so that the worker's end is the only one, and its death is seen
 
     def _hear(self, pipe: Connection) -> None:
@@ -96,6 +98,19 @@ class _Run:
         self._start(worker, careful)
 
 
+@contextlib.contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Start a process deaf to Ctrl-C, which is its parent's to handle, from its first instruction on."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _work(
     task: Task, worker: int, workers: int, pipe: Connection, careful: Sequence[str], avoided: Sequence[str]
 ) -> None:
@@ -105,11 +120,14 @@ def _work(
 
     def send(message: Message) -> None:
         with lock:
-            pipe.send(message)
+            try:
+                pipe.send(message)
+            except OSError:  # the run is gone
+                os.kill(os.getpid(), signal.SIGTERM)
 
     reporter = Reporter(send, careful, avoided)
     threading.Thread(target=_listen, args=(pipe, reporter.avoided), daemon=True).start()
-    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+    with contextlib.suppress(KeyboardInterrupt):
         perform(task, worker, workers, reporter, send)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

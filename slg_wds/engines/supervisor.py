@@ -72,7 +72,8 @@ class Supervisor:
         """
         place = self.places[worker]
         how, place.failure = place.failure or how, None
-        if not any(other.started for other in self.places):
+        self._ends += 1
+        if self._ends >= max(2, len(self.places)) and not any(other.started for other in self.places):
             raise SlgWdsError(
                 f"worker {worker} ended without a word ({how})",
                 hint="out of memory? In a script of your own, start under `if __name__ == '__main__':`",
@@ -85,7 +86,6 @@ class Supervisor:
         return again
 
     def _count(self, place: Place, worker: int, held: list[str], how: str, blame: bool) -> None:
-        self._ends += 1
         place.in_vain = 0 if held else place.in_vain + 1
         if place.in_vain >= FAILURES or self._ends > self._most_ends:
             raise SlgWdsError(f"workers end again and again, worker {worker} at last: {how}")

@@ -1,0 +1,271 @@
+"""Who works, with what, and what is decided when a worker ends: numbers and messages alone."""
+
+import pytest
+
+from slg_wds.engines.crew import Crew, Reporter, perform, picklable
+from slg_wds.engines.devices import local_crew
+from slg_wds.engines.sharing import Share, Wish, no_room, share_of
+from slg_wds.engines.supervisor import FAILURES, Supervisor
+from slg_wds.errors import ImageDecodeError, SlgWdsError, UsageError
+from slg_wds.tally import Start, Watcher
+
+LAUNCHED = ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE")
+
+
+@pytest.fixture(autouse=True)
+def nobody_launched(monkeypatch):
+    for name in LAUNCHED:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("devices", "gpu", "gpus", "expected", "cores"),
+    [
+        (None, None, 0, ["cpu"], 16),
+        (None, None, 1, ["cuda:0"], 16),
+        (None, None, 3, ["cuda:0", "cuda:1", "cuda:2"], 5),
+        (None, 1, 2, ["cuda:1"], 16),
+        ("cpu", None, 4, ["cpu"], 16),
+        ("cpu:3", None, 4, ["cpu"] * 3, 5),
+        ("cpu:32", None, 0, ["cpu"] * 32, 1),
+        ("0", None, 2, ["cuda:0"], 16),
+        ("cuda:1,0", None, 2, ["cuda:1", "cuda:0"], 8),
+        ("0, 0", None, 1, ["cuda:0", "cuda:0"], 8),
+    ],
+)
+def test_devices_and_their_share_of_the_cores(devices, gpu, gpus, expected, cores):
+    crew = local_crew(devices, gpu, gpus, 16)
+    assert crew == Crew(tuple(expected), cores) and crew.workers == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("environment", "gpus", "expected"),
+    [
+        ({"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}, 4, Crew(("cuda:1",), 4)),
+        ({"LOCAL_RANK": "5", "LOCAL_WORLD_SIZE": "8"}, 4, Crew(("cuda:1",), 2)),
+        ({"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}, 4, Crew(("cuda:0",), 16)),
+        ({"SLURM_LOCALID": "2", "SLURM_STEP_TASKS_PER_NODE": "4(x2),3"}, 4, Crew(("cuda:2",), 4)),
+        ({"SLURM_LOCALID": "0", "SLURM_STEP_TASKS_PER_NODE": "1(x8)"}, 2, Crew(("cuda:0", "cuda:1"), 8)),
+        ({"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}, 0, Crew(("cpu",), 16)),
+    ],
+)
+def test_a_launched_process_takes_its_own_gpu_and_share(monkeypatch, environment, gpus, expected):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert local_crew(None, None, gpus, 16) == expected
+
+
+@pytest.mark.parametrize(
+    "devices", ["cpu:0", "2", "cuda:2", "gpu", "", "0,", "0;1", "-1", "cpu:-1", "cpu,cpu"]
+)
+def test_devices_that_are_not_there_or_not_understood(devices):
+    with pytest.raises(UsageError):
+        local_crew(devices, None, 2, 16)
+
+
+def test_the_message_counts_the_gpus_that_are_there():
+    with pytest.raises(UsageError, match=r"no device 2: this machine has 2 GPUs, 0\.\.1"):
+        local_crew("2", None, 2, 16)
+    with pytest.raises(UsageError, match=r"cuda:0: this machine has no GPU"):
+        local_crew(None, 0, 0, 16)
+
+
+CPUS = [{"CPU": 8.0}, {"CPU": 16.0}]
+GPUS = [{"CPU": 32.0, "GPU": 4.0}, {"CPU": 8.0}, {"CPU": 32.0, "GPU": 4.0}]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "wish", "expected"),
+    [
+        (CPUS, Wish(), Share(1, 12, 0.0, 12)),
+        (CPUS, Wish(actors=6), Share(6, 4, 0.0, 4)),
+        (CPUS, Wish(threads=1), Share(24, 1, 0.0, 1)),
+        (CPUS, Wish(threads=3), Share(7, 3, 0.0, 3)),
+        (CPUS, Wish(threads=1, most=5), Share(5, 1, 0.0, 1)),
+        (CPUS, Wish(actors=100), Share(100, 1, 0.0, 1)),  # the others start as it grows
+        (CPUS, Wish(threads=17), Share(0, 17, 0.0, 17)),
+        (CPUS, Wish(gpus=1), Share(0, 1, 1.0, 1)),
+        (GPUS, Wish(), Share(8, 1, 1.0, 8)),
+        (GPUS, Wish(gpus=0.5), Share(16, 1, 0.5, 4)),
+        (GPUS, Wish(actors=3), Share(3, 1, 1.0, 8)),
+        (GPUS, Wish(gpus=2), Share(4, 1, 2.0, 16)),
+        (GPUS, Wish(gpus=0, threads=8), Share(9, 8, 0.0, 8)),
+        ([], Wish(), Share(0, 1, 0.0, 1)),
+    ],
+)
+def test_how_a_cluster_is_divided(nodes, wish, expected):
+    assert share_of(nodes, wish) == expected
+
+
+def test_no_room_says_what_was_asked_and_what_is_there():
+    said = no_room(CPUS, share_of(CPUS, Wish(gpus=2)))
+    assert "1 CPU and 2 GPU" in said and "2 nodes" in said and "16 CPU and 0 GPU" in said
+
+
+class Noted(Watcher):
+    def __init__(self):
+        self.lines, self.shards, self.count = [], [], 0
+
+    def say(self, text):
+        self.lines.append(text)
+
+    def shard(self, name, tally, made):
+        self.shards.append((name, tally, made))
+
+    def crops(self, count):
+        self.count += count
+
+
+def crew(workers, started=True):
+    supervisor = Supervisor(workers, watcher := Noted())
+    for worker in range(workers if started else 0):
+        supervisor.hear(worker, ("started",))
+    return supervisor, watcher
+
+
+def claim(supervisor, worker, *names):
+    for name in names:
+        supervisor.hear(worker, ("claim", name))
+
+
+def test_what_workers_report_reaches_the_watcher():
+    supervisor, watcher = crew(2)
+    claim(supervisor, 0, "a")
+    supervisor.hear(0, ("crops", 5))
+    supervisor.hear(1, ("crops", 7))
+    supervisor.hear(0, ("shard", "a", "tally", True))
+    assert watcher.count == 12 and watcher.shards == [("a", "tally", True)]
+    assert not supervisor.finished
+    supervisor.hear(1, ("done",))
+    assert supervisor.finished and supervisor.places[1].done and not supervisor.places[0].done
+
+
+def test_the_next_worker_makes_what_the_last_held_alone():
+    supervisor, watcher = crew(2)
+    claim(supervisor, 0, "a", "b", "c")
+    supervisor.hear(0, ("shard", "b", None, True))
+    assert supervisor.ended(0, "signal 9") == ["a", "c"]
+    assert supervisor.given_up == {} and "signal 9" in watcher.lines[-1]
+    assert supervisor.ended(0, "signal 9") == []  # it held nothing
+
+
+def test_a_shard_is_given_up_only_where_it_was_alone_in_the_last_of_its_failures():
+    supervisor, watcher = crew(2)
+    for _ in range(FAILURES):
+        claim(supervisor, 0, "good", "bad")
+        assert supervisor.ended(0, "x") == ["good", "bad"]
+    assert supervisor.given_up == {}
+    claim(supervisor, 0, "good")
+    supervisor.hear(0, ("shard", "good", None, True))
+    claim(supervisor, 0, "bad")
+    assert supervisor.ended(0, "signal 9") == []
+    assert supervisor.given_up == {"bad": "signal 9"}
+    assert any("bad is given up" in line for line in watcher.lines)
+
+
+def test_failures_of_one_shard_add_up_over_workers():
+    supervisor, _ = crew(3)
+    for worker in range(FAILURES):
+        claim(supervisor, worker, "bad")
+        again = supervisor.ended(worker, "signal 11")
+        assert again == (["bad"] if worker < FAILURES - 1 else [])
+    assert supervisor.given_up == {"bad": "signal 11"}
+
+
+def test_lost_nodes_are_nobodys_fault():
+    supervisor, _ = crew(1)
+    for _ in range(2):
+        claim(supervisor, 0, "a")
+        assert supervisor.ended(0, "its node was lost", blame=False) == ["a"]
+    claim(supervisor, 0, "a")
+    supervisor.hear(0, ("shard", "a", None, True))
+    for _ in range(FAILURES - 1):
+        claim(supervisor, 0, "b")
+        supervisor.ended(0, "signal 9")
+    assert supervisor.given_up == {}
+
+
+def test_workers_that_end_in_vain_end_the_run():
+    supervisor, _ = crew(2)
+    supervisor.ended(1, "exit code 1")
+    supervisor.ended(1, "exit code 1")
+    with pytest.raises(SlgWdsError, match="again and again, worker 1 at last: exit code 1"):
+        supervisor.ended(1, "exit code 1")
+
+
+def test_a_shard_made_between_ends_makes_them_harmless():
+    supervisor, _ = crew(1)
+    for _ in range(10 * FAILURES):
+        claim(supervisor, 0, "a")
+        supervisor.hear(0, ("shard", "a", None, True))
+        supervisor.ended(0, "exit code 1")
+
+
+def test_ends_that_make_nothing_are_counted_over_all_workers():
+    supervisor, _ = crew(2)
+    with pytest.raises(SlgWdsError, match="again and again"):
+        for number in range(100):
+            claim(supervisor, number % 2, f"shard{number}", f"other{number}")
+            supervisor.ended(number % 2, "signal 9")
+    assert number < 20
+
+
+def test_workers_that_cannot_start_end_the_run_at_once():
+    supervisor, _ = crew(2, started=False)
+    supervisor.ended(0, "exit code 1")
+    with pytest.raises(SlgWdsError, match="__main__"):
+        supervisor.ended(1, "exit code 1")
+
+
+def test_what_a_worker_says_of_its_failure_is_told_instead_of_its_exit_code():
+    supervisor, watcher = crew(1)
+    claim(supervisor, 0, "a")
+    supervisor.hear(0, ("failed", "RuntimeError: CUDA out of memory"))
+    supervisor.ended(0, "exit code 0")
+    assert "CUDA out of memory" in watcher.lines[-1] and "exit code" not in watcher.lines[-1]
+
+
+def test_an_error_of_ours_ends_the_run():
+    supervisor, _ = crew(2)
+    with pytest.raises(ImageDecodeError, match="no JPEG"):
+        supervisor.hear(1, ("error", ImageDecodeError("no JPEG", key="a")))
+
+
+def told(task):
+    messages = []
+    perform(task, 0, 1, Reporter(messages.append, ["a"], ["b"]), messages.append)
+    return messages
+
+
+def test_a_worker_tells_all_that_it_does_and_refuses_what_was_given_up(capsys):
+    def task(worker, workers, watcher):
+        watcher.begin(Start("digest", 3, 30))
+        assert list(watcher.careful()) == ["a"]
+        assert watcher.claim("a") and not watcher.claim("b")
+        watcher.shard("a", "tally", False)
+
+    assert told(task) == [
+        ("started",), ("begin", Start("digest", 3, 30)), ("claim", "a"), ("shard", "a", "tally", False), ("done",),
+    ]  # fmt: skip
+    assert capsys.readouterr().err == ""
+
+
+def test_errors_of_ours_and_others_are_told_apart(capsys):
+    def ours(worker, workers, watcher):
+        raise UsageError("wrong", hint="right")
+
+    def other(worker, workers, watcher):
+        raise ZeroDivisionError("a\nb")
+
+    (_, (kind, error)) = told(ours)
+    assert kind == "error" and type(error) is UsageError and capsys.readouterr().err == ""
+    assert told(other)[1] == ("failed", "ZeroDivisionError: a")
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_error_that_does_not_travel_is_told_by_one_that_does():
+    class LocalError(SlgWdsError):
+        pass
+
+    assert type(picklable(LocalError("of here"))) is SlgWdsError
+    assert "LocalError: of here" in str(picklable(LocalError("of here")))
