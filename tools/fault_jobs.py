@@ -28,6 +28,7 @@ class Run:
             start_new_session=True,
             env={**os.environ, **environment},
         )
+        _started.append(self)
         self.said: list[str] = []
         self.printed: list[str] = []
         pairs = ((self.process.stderr, self.said), (self.process.stdout, self.printed))
@@ -67,9 +68,9 @@ class Run:
         return code
 
     def check(self) -> None:
-        """Wait for its end. Raises RuntimeError, with what it said, where that was not a success."""
+        """Wait for its end. Raises RuntimeError, with its last words, where that was not a success."""
         if self.end() != 0:
-            raise RuntimeError(f"exit code {self.process.returncode}:\n{self.text}")
+            raise RuntimeError(f"exit code {self.process.returncode}: {' / '.join(self.said[-3:])}")
 
     @property
     def text(self) -> str:
@@ -80,6 +81,19 @@ class Run:
     def restarts(self) -> int:
         """How many workers it has started again."""
         return sum("started again" in line for line in self.said)
+
+
+_started: list[Run] = []
+
+
+def end_all() -> None:
+    """Kill whatever is left of all runs."""
+    while _started:
+        run = _started.pop()
+        for pid in [*below(run.process.pid), run.process.pid]:
+            if run.running:
+                kill(pid)
+        run.process.wait()
 
 
 def _read(stream: IO[str], lines: list[str]) -> None:

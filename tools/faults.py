@@ -20,7 +20,7 @@ from fault_proxy import Request, by_seed, shaky
 from kill_test import command
 from s3 import KillableS3, S3Server, killable_s3
 
-SMALL = ("--samples-per-shard", "2", "--num_crops", "100")
+SMALL = ("--samples-per-shard", "2", "--num_crops", "300")
 SHARDS = 18  # of the demo's 36 photographs
 TWO = ("--devices", "cpu:2")
 RAY = ("--engine", "ray", "--actors", "2")
@@ -47,10 +47,17 @@ class Round:
         return arguments
 
     def moment(self, run: Run) -> bool:
-        """Wait for a random moment among the shards; whether the run is still under way."""
-        if run.wait_for_shards(self.chance.randint(1, SHARDS * 2 // 3)):
-            time.sleep(self.chance.uniform(0, 0.3))
-        return run.running
+        """Wait for a random moment in the first half of the work; whether the run is still under way."""
+        if run.wait_for_shards(self.chance.randint(1, SHARDS // 2)):
+            time.sleep(self.chance.uniform(0, 0.2))
+        return run.running and run.shards < SHARDS
+
+    def kill_one(self, run: Run, word: str = "spawn_main") -> bool:
+        """Kill one of its workers at a random moment; whether it was at work."""
+        if not self.moment(run):
+            return False
+        pids = run.workers(word)
+        return bool(pids) and kill(self.chance.choice(pids))
 
 
 Fault = Callable[
@@ -61,7 +68,7 @@ Fault = Callable[
 def killed_worker(at: Round) -> tuple[bool, int]:
     """One of two processes of --devices: the run starts another in its place."""
     run = Run(at.command(*TWO))
-    hit = at.moment(run) and kill(at.chance.choice(run.workers()))
+    hit = at.kill_one(run)
     run.check()
     return hit, run.restarts
 
@@ -89,10 +96,13 @@ def killed_rank(at: Round) -> tuple[bool, int]:
         Run([*torchrun, "--node-rank", str(number), *at.command()[1:]], OMP_NUM_THREADS="1")
         for number in range(2)
     ]
-    victim = at.chance.randrange(2)
-    hit = at.moment(ranks[victim]) and all(kill(pid) for pid in ranks[victim].workers("slg_wds generate"))
-    ranks[1 - victim].check()
-    ranks[victim].end()
+    victim, other = at.chance.sample(ranks, 2)
+    hit = at.kill_one(victim, "slg_wds generate")
+    wait_until(lambda: not other.workers("slg_wds generate"))
+    assert (at.target / "_info.json").exists(), other.text
+    for rank in ranks:
+        rank.kill()  # torchrun itself waits five minutes for the machine that was lost
+        rank.end()
     return hit, 0
 
 
@@ -158,7 +168,7 @@ def two_jobs(at: Round) -> tuple[bool, int]:
 def killed_actor(at: Round) -> tuple[bool, int]:
     """One of two Ray actors: the run starts another in its place."""
     run = Run(at.command(*RAY))
-    hit = at.moment(run) and kill(at.chance.choice(run.workers(ACTOR)))
+    hit = at.kill_one(run, ACTOR)
     run.check()
     return hit, run.restarts
 

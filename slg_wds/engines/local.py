@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -132,11 +133,20 @@ def end_with_parent() -> None:
     """In a worker: Ctrl-C is the parent's to handle; SIGTERM, and the parent's death, end it cleanly."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupt)
+    sys.unraisablehook = _interrupt_again
     threading.Thread(target=_follow_parent, daemon=True).start()
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:
+    """An interrupt that comes while Python runs a finalizer is dropped there with a traceback: have it come again."""
+    if unraisable.exc_type is KeyboardInterrupt:
+        os.kill(os.getpid(), signal.SIGTERM)
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def _follow_parent() -> None:

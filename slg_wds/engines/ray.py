@@ -198,7 +198,8 @@ def connected(address: str | None) -> Iterator[Any]:
     try:
         yield ray
     finally:
-        ray.shutdown()
+        with contextlib.suppress(OSError):  # on a full disk, where what ended the run is to be told
+            ray.shutdown()
 
 
 def _connect(ray: Any, address: str) -> None:
