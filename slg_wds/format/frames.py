@@ -65,12 +65,24 @@ def decompress_all(
                 raise error("a zstd frame is not bytes, too short, or has no checksum")
             if zstandard.frame_content_size(frame) != size:
                 raise error(f"a zstd frame does not declare the {size} bytes that belong")
+            if _end(frame) != len(frame):
+                raise error("a zstd frame is damaged: it ends before its bytes do, or after")
         found = decompressor.multi_decompress_to_buffer(
             list(frames), np.array(sizes, "<u8").tobytes(), threads=0
         )
     except (zstandard.ZstdError, ValueError) as cause:
         raise error(f"a zstd frame is damaged: {cause}") from None
     return b"".join(found[i].tobytes() for i in range(len(found)))
+
+
+def _end(frame: bytes) -> int:
+    """Where a frame with a checksum ends: its blocks say how long they are (RFC 8878, 3.1.1.2)."""
+    at = zstandard.frame_header_size(frame)
+    while True:
+        block = int.from_bytes(frame[at : at + 3], "little")
+        at += 4 if block & 6 == 2 else 3 + (block >> 3)  # one byte stands for a run of it
+        if block & 1 or at >= len(frame):
+            return at + 4
 
 
 def _decompressor() -> zstandard.ZstdDecompressor:
