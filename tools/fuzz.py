@@ -4,7 +4,7 @@
     python tools/fuzz.py --seconds 60                    # every decoder in turn
     python tools/fuzz.py record plan --seconds 1800      # some
 
-Each decoder runs in a process of its own, below 1 GB of memory and 20 s for each input. What it finds lies in
+Each decoder runs in processes of its own, below 1 GB of memory and 20 s for each input. What it finds lies in
 OUT/DECODER: crash-, oom- and timeout- files, to be kept in tests/malformed/DECODER once they are mended.
 """
 
@@ -20,6 +20,7 @@ from pathlib import Path
 
 RSS_MB = 1024
 SECONDS_EACH = 20
+SLICE = 300  # seconds of one process: atheris keeps about 100 bytes an input, which are not the decoder's
 LONGEST = 1 << 16  # bytes of an input
 FINDINGS = ("crash-", "oom-", "timeout-", "leak-")
 
@@ -44,24 +45,33 @@ def main() -> int:
 
 
 def run(name: str, seconds: int, out: Path) -> bool:
-    """Fuzz one decoder in a process of its own, print a line of what it did; whether it found anything."""
+    """Fuzz one decoder, print a line of what it did; whether it found anything."""
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
     before = set(findings(folder))
-    command = [sys.executable, __file__, "--worker", name, "--seconds", str(seconds), "--out", str(out)]
     started = time.monotonic()
-    with open(folder / "log", "wb") as log:
-        code = subprocess.run(command, stdout=log, stderr=log).returncode
-    text = (folder / "log").read_text(errors="replace")
+    inputs, peak, code, text = 0, 0, 0, ""
+    while code == 0 and (left := seconds - (time.monotonic() - started)) >= 1:
+        code, text = one_process(name, min(SLICE, round(left)), out)
+        inputs += number("stat::number_of_executed_units", text)
+        peak = max(peak, number("stat::peak_rss_mb", text))
     new = sorted(set(findings(folder)) - before)
     print(
-        f"{name:<11} {number('stat::number_of_executed_units', text):>10,} inputs in "
-        f"{time.monotonic() - started:,.0f} s, {last('cov', text):,} places covered, {last('corp', text):,} kept, "
-        f"{number('stat::peak_rss_mb', text)} MB; {len(new)} findings{''.join(f' {path}' for path in new)}"
+        f"{name:<11} {inputs:>10,} inputs in {time.monotonic() - started:,.0f} s, {last('cov', text):,} places "
+        f"covered, {last('corp', text):,} kept, {peak} MB; {len(new)} findings{''.join(f' {path}' for path in new)}"
         + ("" if code == 0 or new else f"; it ended with {code}: see {folder / 'log'}"),
         flush=True,
     )
     return code != 0 or bool(new)
+
+
+def one_process(name: str, seconds: int, out: Path) -> tuple[int, str]:
+    """Go on with a decoder's corpus for a while; the exit code, and what libFuzzer said."""
+    log = out / name / "log"
+    command = [sys.executable, __file__, "--worker", name, "--seconds", str(seconds), "--out", str(out)]
+    with open(log, "wb") as stream:
+        code = subprocess.run(command, stdout=stream, stderr=stream).returncode
+    return code, log.read_text(errors="replace")
 
 
 def findings(folder: Path) -> list[Path]:
