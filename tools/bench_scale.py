@@ -1,0 +1,138 @@
+"""What more processes gain: two of --devices, two launches, torchrun and Ray against one; and what S3 costs.
+
+usage: bench_scale.py [--images 24] [--crops 100] [--rounds 3] [--only one devices ...] [--s3]
+
+Every way labels the same photographs with efficientnet-lite0 on the CPU, one thread a process, rounds in turn. A rate
+is that of the steady state, from the times of the commits: the crops of all shards but the first, over the time from
+the first commit to the last; start-up, the same for a day's work, is left out. --s3 writes with one process to
+SeaweedFS on loopback, which shares the cores, and compares crops/s as the summaries say them, since a store's times
+are in whole seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bench_generate import lay_out
+
+HERE = Path(__file__).resolve().parent
+ONE = ["--devices", "cpu"]
+Runs = Callable[[list[str]], list[list[str]]]  # a generate command -> the commands to run at once
+WAYS: dict[str, tuple[list[str], Runs]] = {
+    "one": (ONE, lambda command: [command]),
+    "devices": (["--devices", "cpu:2"], lambda command: [command]),
+    "launches": (ONE, lambda command: [command, command]),
+    "torchrun": (ONE, lambda command: [[sys.executable, *_TORCHRUN, *command[1:]]]),
+    "ray": (["--engine", "ray", "--actors", "2"], lambda command: [command]),
+}
+_TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--images", type=int, default=24)
+    parser.add_argument("--crops", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--s3", action="store_true", help="also what writing to S3 costs")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        photographs = Path(folder) / "photographs"
+        lay_out(photographs, options.images)
+        print(f"load {os.getloadavg()[0]:.1f} at the start", flush=True)
+        if options.only:
+            scaling(Path(folder), photographs, options)
+        if options.s3:
+            storage(Path(folder), photographs, options)
+    print(f"load {os.getloadavg()[0]:.1f} at the end")
+
+
+def scaling(folder: Path, photographs: Path, options: argparse.Namespace) -> None:
+    """Print the rate of each way and its ratio to one process, medians over rounds."""
+    rates: dict[str, list[float]] = {way: [] for way in options.only}
+    for number in range(options.rounds):
+        for way in options.only:
+            more, runs = WAYS[way]
+            target = folder / f"{way}{number}"
+            together(runs([*generate(photographs, str(target), options.crops), *more]))
+            rates[way].append(steady_rate(target, options.crops))
+    for way, found in rates.items():
+        line = f"{way:<10}{statistics.median(found):8.1f} crops/s"
+        for peer in ("one", "torchrun"):
+            if peer in rates and peer != way and (peer == "one" or way == "ray"):
+                line += f"   {ratio(found, rates[peer]):.3f} of {peer}"
+        print(line, flush=True)
+
+
+def storage(folder: Path, photographs: Path, options: argparse.Namespace) -> None:
+    """Print the rate of one process that writes to disk and to S3, and the ratio."""
+    sys.path.insert(0, str(HERE.parent / "tests"))
+    from s3 import running_s3
+
+    disk, remote = [], []
+    with running_s3() as server:
+        environment = {**os.environ, **server.environment(), "NO_PROXY": "127.0.0.1"}
+        for number in range(options.rounds):
+            for found, target in (
+                (disk, str(folder / f"disk{number}")),
+                (remote, f"{server.url}/bench{number}"),
+            ):
+                command = [*generate(photographs, target, options.crops), *ONE]
+                done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+                told = re.search(r"([\d,.]+) crops/s over", done.stdout)
+                assert told, done.stdout
+                found.append(float(told[1].replace(",", "")))
+    print(
+        f"disk {statistics.median(disk):.1f}, S3 {statistics.median(remote):.1f} crops/s: {ratio(remote, disk):.3f}"
+    )
+
+
+def generate(photographs: Path, target: str, crops: int) -> list[str]:
+    """The command of one run, one thread a process."""
+    return [
+        *(sys.executable, "-m", "slg_wds", "generate", str(photographs), "--save-path", target),
+        *(
+            "--teacher_source",
+            "private",
+            "-a",
+            f"{HERE / 'demo_teacher.py'}:lite0",
+            "--samples-per-shard",
+            "1",
+        ),
+        *("--num_crops", str(crops), "--num_seg", "50", "--threads-per-forward", "1", "-j", "1"),
+    ]
+
+
+def together(commands: Sequence[list[str]]) -> None:
+    """Run commands at once. Raises RuntimeError with what a failing one said."""
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for command in commands
+    ]
+    for process in processes:
+        _, said = process.communicate()
+        if process.returncode:
+            raise RuntimeError(said)
+
+
+def steady_rate(target: Path, crops: int) -> float:
+    """Crops/s between the first commit and the last, of shards of one image."""
+    times = sorted(path.stat().st_mtime for path in target.glob("train-*.tar"))
+    return (len(times) - 1) * crops / (times[-1] - times[0])
+
+
+def ratio(these: Sequence[float], those: Sequence[float]) -> float:
+    """The median of the rounds' ratios."""
+    return statistics.median(a / b for a, b in zip(these, those, strict=True))
+
+
+if __name__ == "__main__":
+    main()
