@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import http.server
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from slg_wds.store import Store, open_store
 
@@ -29,7 +31,12 @@ class Script:
 
 
 @contextlib.contextmanager
-def serving(answer: Callable[[http.server.BaseHTTPRequestHandler, int], None]) -> Iterator[Script]:
+def serving(
+    answer: Callable[[http.server.BaseHTTPRequestHandler, int], None],
+    certificate: tuple[Path, Path] | None = None,
+    first_contact: bool = True,
+) -> Iterator[Script]:
+    """Run the server; over TLS with a (certificate, key). first_contact: whether it answers that itself."""
     script = Script(answer)
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -43,7 +50,7 @@ def serving(answer: Callable[[http.server.BaseHTTPRequestHandler, int], None]) -
 
         def note(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            if self.path.endswith("/slg.json"):  # first contact
+            if first_contact and self.path.endswith("/slg.json"):
                 reply(self, 404)
                 return
             script.asked.append(f"{self.command} {self.path}")
@@ -56,9 +63,13 @@ def serving(answer: Callable[[http.server.BaseHTTPRequestHandler, int], None]) -
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    script.url = f"http://127.0.0.1:{server.server_port}"
+    script.url = f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
     try:
         yield script
     finally:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.server
 import os
 import pickle
-import re
 import socket
 import subprocess
 import sys
@@ -19,7 +16,8 @@ from pathlib import Path
 
 import pytest
 from s3 import S3Server
-from scripted import KEYS, QUICK, Script, cut_short, hang_up, reply, serving
+from scripted import KEYS, QUICK, cut_short, hang_up, serving
+from website import web_server
 
 from slg_wds import errors
 from slg_wds.store import Store, open_store
@@ -226,30 +224,6 @@ def test_options_do_not_show() -> None:
 
 
 # --- web servers ---
-
-
-@contextlib.contextmanager
-def web_server(root: Path, ranges: bool = True) -> Iterator[Script]:
-    """Serve the files below root, with or without byte ranges."""
-    from urllib.parse import unquote
-
-    def answer(handler: http.server.BaseHTTPRequestHandler, _: int) -> None:
-        path = root / unquote(handler.path).lstrip("/")
-        if not path.is_file():
-            reply(handler, 404)
-            return
-        data = path.read_bytes()
-        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", handler.headers.get("Range", ""))
-        if not asked or not ranges:
-            reply(handler, 200, data)
-        elif int(asked[1]) >= len(data):
-            reply(handler, 416, Content_Range=f"bytes */{len(data)}")
-        else:
-            start, end = int(asked[1]), min(int(asked[2]), len(data) - 1)
-            reply(handler, 206, data[start : end + 1], Content_Range=f"bytes {start}-{end}/{len(data)}")
-
-    with serving(answer) as script:
-        yield script
 
 
 @pytest.fixture
