@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import http.server
 import re
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from scripted import cut_short, hang_up, reply, serving
 
 from slg_wds import errors
+from slg_wds.store import open_store
 
 
 def test_create_is_one_conditional_put() -> None:
@@ -141,3 +144,45 @@ def test_signatures_in_urls_are_not_repeated() -> None:
 
     text = "Generic X error: Error performing GET https://h/x?sig=hush&se=1 in 1ms - HTTP error: sending"
     assert _said(text) == "Error performing GET https://h/x?... in 1ms - HTTP error: sending"
+
+
+def test_a_server_that_is_away_for_a_while_is_waited_for() -> None:
+    """Longer than 20 attempts without growing waits take."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            self.wfile.write(b"hello")
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    address = server.server_address
+
+    def begin() -> None:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    begin()
+    store = open_store(f"http://127.0.0.1:{address[1]}/set")
+    assert store.read("a") == b"hello"
+    server.shutdown()
+    server.server_close()
+
+    def again() -> None:
+        nonlocal server
+        time.sleep(10)
+        server = ThreadingHTTPServer(address, Answer)
+        begin()
+
+    back = threading.Thread(target=again)
+    back.start()
+    assert store.read("a") == b"hello"
+    back.join()
+    server.shutdown()
+    server.server_close()

@@ -36,7 +36,10 @@ class Deadlines:
 CONNECT = 5.0
 # First contact fails early: a wrong endpoint, or credentials looked for in vain, show within 20 s.
 CONTACT = Deadlines(request=10, stall=10, patience=10, retries=2)
-READING = Deadlines(request=3600, stall=30, patience=180, retries=20)
+READING = Deadlines(request=3600, stall=30, patience=180, retries=1000)  # its patience ends first
+# Each wait is drawn between the first and three times the last. With the library's own, twice the last, waits hardly
+# grow: 20 attempts were over in 4 s, less than a server takes to start again.
+BACKOFF = {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=15), "base": 3}
 _SLOWEST_UPLOAD = 1 << 20  # bytes per second
 
 _CLIENT_KEYS = frozenset(
@@ -114,6 +117,7 @@ def make_client(settings: Settings, deadlines: Deadlines) -> Client:
     retry: Any = {
         "max_retries": int(settings.retry.get("max_retries", deadlines.retries)),
         "retry_timeout": timedelta(seconds=patience(settings, deadlines)),
+        "backoff": BACKOFF,
     }
     with translated_settings(settings.address):
         if settings.scheme in ("http", "https"):
