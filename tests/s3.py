@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -132,11 +133,14 @@ def _die_with_parent() -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    """Ports below those of outgoing connections, one of which could take a port while its server is down."""
+    found: list[int] = []
+    while len(found) < count:
+        port = secrets.randbelow(20_000) + 10_000
+        with contextlib.suppress(OSError), socket.socket() as one:
+            one.bind(("127.0.0.1", port))
+            found += [port] if port not in found else []
+    return found
 
 
 def _wait(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -41,6 +41,37 @@ def test_a_store_that_does_not_know_conditional_puts_is_refused() -> None:
         script.store().check_writable()
 
 
+@pytest.mark.parametrize("lost", [1, 2])
+def test_one_lost_answer_does_not_refuse_a_store(lost: int) -> None:
+    """Neither that to the first put of the probe, which was made all the same, nor that to the second."""
+    held: set[str] = set()
+    puts: list[str] = []
+
+    def answer(handler: http.server.BaseHTTPRequestHandler, _: int) -> None:
+        if handler.command != "PUT":
+            reply(handler, 204)
+            return
+        status = 412 if handler.path in held else 200
+        held.add(handler.path)
+        puts.append(handler.path)
+        if len(puts) == lost:
+            hang_up(handler)
+        else:
+            reply(handler, status)
+
+    with serving(answer) as script:
+        script.store().check_writable()
+    assert puts.count(puts[-1]) > 1 and len(set(puts)) <= 2
+
+
+def test_a_store_that_says_of_all_objects_that_they_exist_is_refused() -> None:
+    with (
+        serving(lambda handler, _: reply(handler, 412 if handler.command == "PUT" else 200)) as script,
+        pytest.raises(errors.UnsupportedStoreError, match="exists already"),
+    ):
+        script.store().check_writable()
+
+
 def test_a_missing_bucket_cannot_be_written() -> None:
     body = b"<Error><Code>NoSuchBucket</Code><Message>gone</Message></Error>"
     with serving(lambda handler, _: reply(handler, 404, body)) as script:

@@ -122,17 +122,21 @@ class RemoteStore(Store):
     def check_writable(self) -> None:
         """See Store; makes and removes one small object, to see that a second put of its name is refused."""
         self._refuse_http("take new objects")
-        probe = f"{TEMPORARY_PREFIX}probe-{secrets.token_hex(8)}"
         try:
-            self._check_conditional(probe)
+            self._client(READING)  # makes contact, whose failure is not to be waited for
+            # Where the answer to a put is lost, obstore's own next try finds the probe: then once more with another.
+            if not any(self._patiently(self._check_conditional) for _ in _PAUSES):
+                raise UnsupportedStoreError("this store says of every new object that it exists already")
         except StoreError as error:
             error.url = self.url  # not that of the probe, of which nobody knows
             raise
 
-    def _check_conditional(self, probe: str) -> None:
-        if not self._put(probe, [memoryview(b"probe")]):
-            raise UnsupportedStoreError("this store says of a new object that it exists already")
+    def _check_conditional(self) -> bool:
+        """Put a probe twice; False where the first is refused. Raises UnsupportedStoreError where the second is not."""
+        probe = f"{TEMPORARY_PREFIX}probe-{secrets.token_hex(8)}"
         try:
+            if not self._put(probe, [memoryview(b"probe")]):
+                return False
             if self._put(probe, [memoryview(b"again")]):
                 raise UnsupportedStoreError(
                     "this store has no conditional puts, which atomic commits need: it replaced an object",
@@ -140,7 +144,8 @@ class RemoteStore(Store):
                 )
         finally:
             with contextlib.suppress(StoreError):  # a writer need not be allowed to delete
-                self._delete(probe)
+                self._delete(probe, CONTACT)
+        return True
 
     def url_of(self, name: str) -> str:
         return join_unchecked(self.url, name)
@@ -189,11 +194,11 @@ class RemoteStore(Store):
         except NotFoundError:
             return None
 
-    def _delete(self, name: str) -> None:
+    def _delete(self, name: str, deadlines: Deadlines = READING) -> None:
         import obstore
 
         with translated(self.url_of(name)):
-            obstore.delete(self._client(READING), name)
+            obstore.delete(self._client(deadlines), name)
 
     def _client(self, deadlines: Deadlines) -> Client:
         """Return this process's client that waits so long; the first also makes contact, or raises early."""
