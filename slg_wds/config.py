@@ -61,7 +61,7 @@ class TeacherConfig:
     """File that gives each class folder its class number in the teacher: lines `folder number`, or JSON."""
     class_subset: str | None = None
     """Make labels over these classes only: a file of class numbers, or `auto` (the class folders' own)."""
-    max_pixels: int = 178_956_970
+    max_pixels: int = 67_108_864
     """Largest image accepted, in pixels; guards against decompression bombs."""
     store_option: tuple[str, ...] = ()
     """Settings of an object store, key=value (for example endpoint=http://host:9000)."""
@@ -383,7 +383,7 @@ class VerifyConfig:
     """Take no offence at shards that an unfinished set lacks."""
     decode_images: bool = True
     """Decode embedded images; without, their checksums alone are compared."""
-    max_pixels: int = 178_956_970
+    max_pixels: int = 67_108_864
     """Largest embedded image that is decoded, in pixels."""
     teacher: str | None = None
     """The images, to ask the teachers of -a again about a random sample of crops (not needed where embedded)."""

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
+from pathlib import Path
 
+import slg_wds
 from slg_wds.format.header import Sums, decode_header, encode_header, names_crc32
+from slg_wds.format.index import build_index, encode_index
+from slg_wds.format.record import Record, decode_record, encode_record
+from slg_wds.format.shard import read_shard
 from slg_wds.format.tar import ARCHIVE_UNIT, BLOCK, member_header, members
 
 Members = list[tuple[str, bytes]]
+Change = Callable[[str, bytes], bytes]  # of a member, by its name
 
 
 def members_of(shard: bytes) -> Members:
@@ -37,3 +44,24 @@ def samples_of(found: Members) -> list[Members]:
         folder, slash, base = name.rpartition("/")
         groups.setdefault(folder + slash + base.partition(".")[0], []).append((name, content))
     return list(groups.values())
+
+
+def rewritten(labels: Path, change: Change) -> Path:
+    """The set with every member changed, and every checksum and index part right again."""
+    opened = slg_wds.open_labels(str(labels))
+    for number in range(opened.num_shards):
+        path = labels / opened.shard_name(number)
+        found = members_of(path.read_bytes())
+        found = [*((name, change(name, content)) for name, content in found[:-1]), found[-1]]
+        data = tar_of(resealed(found, len(samples_of(found))))
+        path.write_bytes(data)
+        index = build_index(read_shard(data), opened.plan, number)
+        (labels / "index" / path.stem).write_bytes(encode_index(index))
+    return labels
+
+
+def of_records(change: Callable[[Record], Record]) -> Change:
+    def changed(name: str, content: bytes) -> bytes:
+        return encode_record(change(decode_record(content))) if name.endswith(".slg.msgpack") else content
+
+    return changed

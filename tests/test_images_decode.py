@@ -359,7 +359,7 @@ def test_the_limit_is_the_callers() -> None:
 
 
 def test_a_raised_limit_holds_for_pillow_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 2 * (Image.MAX_IMAGE_PIXELS or 0) == MAX_PIXELS
+    assert 2 * (Image.MAX_IMAGE_PIXELS or 0) >= MAX_PIXELS
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
     data = FORMATS["png"](Image.fromarray(PHOTOS["odd"]))
     assert decode(data, max_pixels=37 * 41).shape == (3, 37, 41)

@@ -72,7 +72,7 @@ def members(data: memoryview) -> Iterator[Member]:
     while (block := _slice(data, at, BLOCK)) != _ZEROS[:BLOCK]:
         name, size, at = _member(data, at, block)
         yield Member(name, at, size)
-        if data[at + size : at + padded(size)] != _ZEROS[: padded(size) - size]:
+        if bytes(data[at + size : at + padded(size)]) != _ZEROS[: padded(size) - size]:
             raise ShardError(f"the padding after member {name!r} is not zero")
         at += padded(size)
     _check_end(data, at)
@@ -91,7 +91,7 @@ def _member(data: memoryview, at: int, block: bytes) -> tuple[str, int, int]:
     size = _size(block, at)
     name = _plain_name(block, at) if name is None else name
     at += BLOCK
-    if devices not in _DEVICES or data[start:at] != member_header(name, size, devices):
+    if devices not in _DEVICES or bytes(data[start:at]) != member_header(name, size, devices):
         raise ShardError(f"the tar header at byte {start} is damaged, or not of the form that shards have")
     if at + padded(size) > len(data):
         raise ShardTruncatedError(f"the shard ends at byte {len(data)}, within member {name!r}")
@@ -135,5 +135,5 @@ def _check_end(data: memoryview, at: int) -> None:
         raise ShardTruncatedError(f"the shard ends at byte {len(data)}, where {needed} are needed")
     if len(data) > needed:
         raise ShardError(f"the shard goes on for {len(data) - needed} bytes after its end")
-    if data[at:] != _ZEROS[: needed - at]:
+    if bytes(data[at:]) != _ZEROS[: needed - at]:  # a view is compared number by number
         raise ShardError(f"the end of the archive, from byte {at}, is not zero")

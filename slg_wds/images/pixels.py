@@ -8,8 +8,9 @@ file. When torchvision refuses a file, Pillow decides.
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+STRIP_PIXELS = 1 << 20
 TORCHVISION_RGB = 3  # torchvision.io.ImageReadMode.RGB
 FILLINGS = (b"\x80" * 3, b"\x40" * 3)  # what libjpeg paints where the data ran out: of RGB or grey, of CMYK
 HUFFMAN_FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive
@@ -66,7 +68,10 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, path: str = "") -> torc
     if image is None or tuple(image.shape) != (3, *size):
         return _from_pillow(data, max_pixels, path)
     if kind == "JPEG" and image.numpy()[:, -1, -1].tobytes() in FILLINGS:
+        del image  # two of them at a time would take more memory than one of most pixels may
         _check_not_starved(data, path)
+        image = _from_torchvision(data, kind)
+        assert image is not None
     return image
 
 
@@ -141,8 +146,20 @@ def _from_pillow(data: bytes, max_pixels: int, path: str) -> torch.Tensor:
     allow_pixels(max_pixels)
     with open_pillow(data, path) as image:
         check_pixels(pillow_size(image), max_pixels, path)
-        pixels = np.array(_to_rgb(image, path))  # H W 3, a copy that may be written to
+        rgb = _to_rgb(image, path)
+        pixels = np.empty((rgb.height, rgb.width, 3), np.uint8)
+        for top, strip in _strips(rgb):
+            pixels[top : top + len(strip)] = strip
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, np.ndarray[Any, np.dtype[np.uint8]]]]:
+    """(top, uint8 [h, W, 3]) of an RGB image: to numpy it goes by copies, which are to be small."""
+    rows = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        bottom = min(image.height, top + rows)
+        part = image if bottom - top == image.height else image.crop((0, top, image.width, bottom))
+        yield top, np.asarray(part)
 
 
 def _to_rgb(image: Image.Image, path: str) -> Image.Image:
@@ -150,7 +167,8 @@ def _to_rgb(image: Image.Image, path: str) -> Image.Image:
 
     quiet_pillow()
     try:
-        return image.convert("RGB")
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB")
     except MemoryError:
         raise
     except Image.DecompressionBombError as error:
@@ -174,9 +192,16 @@ def _check_not_starved(data: bytes, path: str) -> None:
     restarts = b"".join(bytes((0xFF, 0xD0 + n)) + FILLER for n in range(8))
     padded = data[:end].rstrip(b"\xff") + FILLER + restarts + data[end:]
     try:
-        fed = np.asarray(_to_rgb(open_pillow(padded, path), path))
-        starved = not np.array_equal(fed, np.asarray(_to_rgb(open_pillow(data, path), path)))
+        starved = _digest(padded, path) != _digest(data, path)
     except ImageDecodeError:
         return
     if starved:
         raise ImageDecodeError("truncated JPEG: its data end before the picture does", key=path or None)
+
+
+def _digest(data: bytes, path: str) -> bytes:
+    """SHA-256 of an image's pixels."""
+    digest = hashlib.sha256()
+    for _, strip in _strips(_to_rgb(open_pillow(data, path), path)):
+        digest.update(strip.tobytes())
+    return digest.digest()

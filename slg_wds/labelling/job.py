@@ -39,7 +39,7 @@ class Recipe:
     crop_rule: CropRule
     seed: int
     embedding: Embedding | None = None
-    max_pixels: int = 178_956_970
+    max_pixels: int = 67_108_864
     on_error: Literal["fail", "skip"] = "fail"
     extendable: bool = False
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from slg_wds.errors import LabelSetError, StoreUnavailableError
+from slg_wds.errors import LabelSetError, SlgWdsError, StoreUnavailableError
 from slg_wds.labelset import open_labels
 from slg_wds.report.verify_shard import ShardChecks, ShardReport
 from slg_wds.threads import use_one_thread
 from slg_wds.window import window
 
 ATTEMPTS = 3  # shards in a row that a store may fail to give, before it is taken for gone
+TOGETHER, MOST_TOGETHER = 1 << 20, 64  # bytes and number of small shards that are checked as one
+Read = bytes | SlgWdsError
 
 
 class Watcher(Protocol):
@@ -35,7 +37,7 @@ class VerifyTask:
     max_pixels: int
 
     def __call__(self, worker: int, count: int, watcher: Watcher) -> None:
-        """Check every `count`-th shard and tell the watcher of each. Memory: two shards.
+        """Check every `count`-th shard and tell the watcher of each. Memory: two shards, or 1 MB of small ones.
 
         Raises StoreUnavailableError where the store has gone, LabelSetError where the set is another one by now.
         """
@@ -45,13 +47,32 @@ class VerifyTask:
         if labels.digest != self.digest:
             raise LabelSetError("the set has been replaced meanwhile", url=self.url, hint="verify it again")
         checks = ShardChecks(labels, self.indexed, self.max_pixels)
-        failed = 0
         with ThreadPoolExecutor(1, "slg-read") as pool:
             mine = self.numbers[worker::count]
-            for number, read in window(((n, pool.submit(checks.read, n)) for n in mine), 1):
-                data: Any = read.result()
-                failed = failed + 1 if isinstance(data, StoreUnavailableError) else 0
-                if failed == ATTEMPTS:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    raise data
-                watcher.checked(checks.check(number, data))
+            reads = (
+                (n, read.result()) for n, read in window(((n, pool.submit(checks.read, n)) for n in mine), 1)
+            )
+            try:
+                for shards in _gathered(reads):
+                    for report in checks.check_all(shards):
+                        watcher.checked(report)
+            except StoreUnavailableError:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def _gathered(reads: Iterable[tuple[int, Read]]) -> Iterator[list[tuple[int, Read]]]:
+    """Shards by themselves, small ones several at a time. Raises StoreUnavailableError where a store has gone."""
+    together: list[tuple[int, Read]] = []
+    size = failed = 0
+    for number, data in reads:
+        failed = failed + 1 if isinstance(data, StoreUnavailableError) else 0
+        if failed == ATTEMPTS and isinstance(data, StoreUnavailableError):
+            raise data
+        together.append((number, data))
+        size += 0 if isinstance(data, SlgWdsError) else len(data)
+        if size >= TOGETHER or len(together) == MOST_TOGETHER:
+            yield together
+            together, size = [], 0
+    if together:
+        yield together

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import trust_sets
 from photographs import TINY
-from resealing import members_of, resealed, samples_of, tar_of
+from resealing import of_records, rewritten
 from trust_sets import copy_of
 
-import slg_wds
 from slg_wds.cli import main
-from slg_wds.format.index import build_index, encode_index
-from slg_wds.format.record import Record, decode_record, encode_record
-from slg_wds.format.shard import read_shard
+from slg_wds.format.record import Record
 
 OTHER = TINY.replace(":tiny", ":other")
-Change = Callable[[str, bytes], bytes]
 
 
 @pytest.fixture(scope="module")
@@ -33,27 +28,6 @@ def faithful(small_images, tmp_path_factory) -> Path:
 def embedded(small_images, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("with images") / "set"
     return trust_sets.make(small_images, folder, embed_images="original")
-
-
-def rewritten(labels: Path, change: Change) -> Path:
-    """The set with every member changed, and every checksum and index part right again."""
-    opened = slg_wds.open_labels(str(labels))
-    for number in range(opened.num_shards):
-        path = labels / opened.shard_name(number)
-        found = members_of(path.read_bytes())
-        found = [*((name, change(name, content)) for name, content in found[:-1]), found[-1]]
-        data = tar_of(resealed(found, len(samples_of(found))))
-        path.write_bytes(data)
-        index = build_index(read_shard(data), opened.plan, number)
-        (labels / "index" / path.stem).write_bytes(encode_index(index))
-    return labels
-
-
-def of_records(change: Callable[[Record], Record]) -> Change:
-    def changed(name: str, content: bytes) -> bytes:
-        return encode_record(change(decode_record(content))) if name.endswith(".slg.msgpack") else content
-
-    return changed
 
 
 def even(record: Record) -> Record:
