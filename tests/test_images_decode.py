@@ -224,7 +224,7 @@ def test_torchvision_decodes_jpeg_here() -> None:
 
 
 def test_without_torchvision_decoders_the_pixels_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slg_wds.images.pixels._torchvision_decoders", dict)
+    monkeypatch.setattr("slg_wds.images.pixels.torchvision_decoders", dict)
     for name in ("jpeg q75 subsampling2", "jpeg cmyk", "webp alpha"):
         data = FORMATS[name](Image.fromarray(CHELSEA))
         assert np.array_equal(hwc(decode(data)), pillow(data))

@@ -5,6 +5,7 @@ usage: bench_replay.py [--images N] [--threads T] [--crops 1 4 8] [--rounds R] [
 In one run, on the same photographs and with as many workers as threads, crops/s of
 
   floor        a thread pool that only decodes and resizes, with our kernels, bytes and boxes in memory before
+  one call     the same with decoding and cutting of an image in one call of compiled code, as our loader does them
   ours         SoftLabelLoader from local shards with embedded images
   ours, s3     the same from a SeaweedFS server on loopback: the first, cold epoch, and a later one (--s3)
   webdataset   stock WebDataset + DataLoader with random crops and no labels: Pillow, and torchvision v2 on tensors
@@ -47,6 +48,7 @@ from slg_wds.format.record import Record
 from slg_wds.format.shard import Sample, ShardHeader, encode_shard
 from slg_wds.images import decode, image_size, open_source
 from slg_wds.labelset import create_labels
+from slg_wds.replay.jpeg_crops import cut_jpegs
 
 SIZE, CLASSES, K, SEED = 224, 1000, 5, 0
 TRAIN_IMAGES = 32  # images of a batch
@@ -145,7 +147,8 @@ def contestants(folder: Path, paths: list[Path], options: argparse.Namespace):
     labels = str(folder / "labels")
     threads = options.threads
     found = {
-        "floor": Floor(labels, threads),
+        "floor": Floor("floor", decode_and_cut, labels, threads),
+        "one call": Floor("one call", cut_in_one_call, labels, threads),
         "ours": Ours(labels, threads),
         "webdataset, torchvision v2": lambda c: stock(labels, threads, c, tensor_crops),
         "webdataset, Pillow": lambda c: stock(labels, threads, c, pillow_crops),
@@ -156,16 +159,26 @@ def contestants(folder: Path, paths: list[Path], options: argparse.Namespace):
     return found
 
 
+def decode_and_cut(image: bytes, size, boxes, flips, out: torch.Tensor) -> None:
+    cut(decode(image), boxes, flips, out, "bicubic")
+
+
+def cut_in_one_call(image: bytes, size, boxes, flips, out: torch.Tensor) -> None:
+    if cut_jpegs([image], [size], boxes[None], flips[None], [out], "bicubic") != [True]:
+        raise SystemExit("a photograph that takes more than one call")
+
+
 class Floor:
     """Only decode and resize, in threads, each into memory of its own."""
 
-    def __init__(self, labels: str, threads: int) -> None:
-        self.threads = threads
+    def __init__(self, name: str, make, labels: str, threads: int) -> None:
+        self.name, self.make, self.threads = name, make, threads
         opened = open_labels(labels)
         self.samples = []
         for number in range(opened.num_shards):
             for sample in opened.shard(number):
-                self.samples.append((sample.image, sample.record.crops[:8], sample.record.flips[:8]))
+                record = sample.record
+                self.samples.append((sample.image, record.size, record.crops[:8], record.flips[:8]))
         self.pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
         self(1)  # the first calls of torch's operators take seconds
         CPU.clear()
@@ -176,13 +189,13 @@ class Floor:
         list(self.pool.map(self.part, range(self.threads), itertools.repeat(c)))
         torch.set_num_threads(before)
         crops = len(self.samples) * c
-        CPU["floor", c].append((time.process_time() - used) / crops)
+        CPU[self.name, c].append((time.process_time() - used) / crops)
         return crops / (time.perf_counter() - start)
 
     def part(self, worker: int, c: int) -> None:
         out = torch.empty((c, SIZE, SIZE, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
-        for image, boxes, flips in self.samples[worker :: self.threads]:
-            cut(decode(image), boxes[:c], flips[:c], out, "bicubic")
+        for image, size, boxes, flips in self.samples[worker :: self.threads]:
+            self.make(image, size, boxes[:c], flips[:c], out)
 
 
 class Ours:
@@ -348,13 +361,14 @@ def report(rates: dict[str, dict[int, list[float]]], options: argparse.Namespace
         print(f"{name:30}" + "".join(f"{cell:>22}" for cell in cells))
     print("in brackets: ours / this, the median of the rounds' ratios")
     for c in options.crops:
-        if CPU["floor", c] and CPU["ours", c]:
-            floor, ours = (statistics.median(CPU[name, c]) * 1e6 for name in ("floor", "ours"))
-            extra = (ours - floor) * c
-            print(
-                f"{c} crops/image: {ours:.0f} us of CPU time a crop, the floor {floor:.0f}: "
-                f"{floor / ours:.3f} of ours, {extra:.0f} us more an image"
-            )
+        ours = CPU["ours", c]
+        for name in ("floor", "one call"):
+            if ours and CPU[name, c]:
+                least, all_of_it = (statistics.median(times) * 1e6 for times in (CPU[name, c], ours))
+                print(
+                    f"{c} crops/image: {all_of_it:.0f} us of CPU time a crop, {name} {least:.0f}: "
+                    f"{least / all_of_it:.3f} of ours, {(all_of_it - least) * c:.0f} us more an image"
+                )
     if options.json:
         Path(options.json).write_text(json.dumps(rates, indent=1))
     plot(rates, options)

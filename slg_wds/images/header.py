@@ -54,6 +54,14 @@ def image_size(data: bytes, path: str = "") -> tuple[int, int]:
     return height, width
 
 
+def is_jpeg_of(data: bytes, size: tuple[int, int]) -> bool:
+    """Whether this begins as a JPEG of that (height, width)."""
+    try:
+        return sniff(data) == "JPEG" and _jpeg_size(data) == size
+    except (IndexError, ValueError, struct.error):
+        return False
+
+
 def image_extension(data: bytes, path: str = "") -> str:
     """Usual extension of the format by content, without a dot: jpg, png, webp, gif, bmp, tif, ..."""
     kind = sniff(data) or open_pillow(data, path).format or ""

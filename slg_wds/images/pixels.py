@@ -105,13 +105,13 @@ def decoders() -> dict[str, str]:
     import PIL
     import torchvision
 
-    by_torchvision = [kind for kind, decoder in _torchvision_decoders().items() if decoder]
+    by_torchvision = [kind for kind, decoder in torchvision_decoders().items() if decoder]
     names = dict.fromkeys(by_torchvision, f"torchvision {torchvision.__version__}")
     return {**names, "others": f"Pillow {PIL.__version__}"}
 
 
 @functools.cache
-def _torchvision_decoders() -> dict[str, Callable[..., Any] | None]:
+def torchvision_decoders() -> dict[str, Callable[..., Any] | None]:
     """The operators behind torchvision.io, None where this build lacks one.
 
     Its functions warn at every call since 0.29 that they will go one day; then Pillow decodes, to the same pixels.
@@ -129,7 +129,7 @@ def _from_torchvision(data: bytes, kind: str) -> torch.Tensor | None:
     """uint8 [3, H, W] of strides (1, 3W, 3), or None where torchvision cannot."""
     import torch
 
-    decoder = _torchvision_decoders().get(kind)
+    decoder = torchvision_decoders().get(kind)
     if decoder is None:
         return None
     try:

@@ -115,13 +115,22 @@ class Draft:
             self._fail(i, error)
         finally:
             self._loading.discard(i)
-        self._one_done()
+        self._some_done(1)
         return None
 
-    def fill_image(self, i: int, loaded: Loaded | None = None) -> None:
-        """Decode image i, whose labels are there, and cut its crops into the batch."""
-        self._attempt(self._cut, i, loaded)
-        self._one_done()
+    def fill_images(self, images: Sequence[int], loaded: Loaded | None = None) -> None:
+        """Decode these images, whose labels are there, and cut their crops into the batch.
+
+        Some together, for the same reason as their labels.
+        """
+        data = [loaded.image if loaded else self._attempt(self._read_image, i) for i in images]
+        done = None
+        if self.error is None:
+            done = self._attempt(lambda _: self._cut_together(images, data), images[0])
+        for i, one, cut_already in zip(images, data, done or [False] * len(images), strict=True):
+            if not cut_already:
+                self._attempt(self._cut, i, one)
+        self._some_done(len(images))
 
     def _attempt(self, step: Callable[..., Any], i: int, *more: Any) -> Any:
         if self.error is None:
@@ -182,8 +191,15 @@ class Draft:
             ):
                 raise ReplayError("its crops are not those of the first label set", url=labels.url)
 
-    def _cut(self, i: int, loaded: Loaded | None) -> None:
-        data = loaded.image if loaded else self._read_image(i)
+    def _cut_together(self, images: Sequence[int], data: Sequence[bytes]) -> list[bool]:
+        """Cut the images that are of the usual kind; whether each was."""
+        from slg_wds.replay.jpeg_crops import cut_jpegs
+
+        at = np.array(images)
+        sizes, out = [self._sizes[i] for i in images], [self._crops_of(i) for i in images]
+        return cut_jpegs(data, sizes, self._boxes[at], self._flips[at], out, self.reading.interpolation)
+
+    def _cut(self, i: int, data: bytes) -> None:
         height, width = size = self._sizes[i]
         pixels = decode(data, max_pixels=max(MAX_PIXELS, height * width), path=self.keys[i])
         if tuple(pixels.shape[1:]) != size:
@@ -192,8 +208,10 @@ class Draft:
                 f"and the labels were made of {height} x {width}",
                 hint="replay the images that the labels were made from",
             )
-        out = self.images[i * self._c : (i + 1) * self._c]
-        cut(pixels, self._boxes[i], self._flips[i], out, self.reading.interpolation)
+        cut(pixels, self._boxes[i], self._flips[i], self._crops_of(i), self.reading.interpolation)
+
+    def _crops_of(self, i: int) -> torch.Tensor:
+        return self.images[i * self._c : (i + 1) * self._c]
 
     def _fail(self, i: int, error: BaseException) -> None:
         if isinstance(error, Exception):
@@ -208,9 +226,9 @@ class Draft:
             self.error = self.error or error
         self._done.set()
 
-    def _one_done(self) -> None:
+    def _some_done(self, images: int) -> None:
         with self._lock:
-            self._left -= 1
+            self._left -= images
             last = self._left == 0
         if last:
             self._close()

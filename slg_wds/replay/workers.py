@@ -89,8 +89,7 @@ class Workers:
             for first in range(step, len(images), step):
                 self._queue.put(_Task(draft, images[first : first + step], labelled=True))
             images = images[:step]
-        for i in images:
-            draft.fill_image(i, loaded)
+        draft.fill_images(images, loaded)
 
     def _read(self) -> None:
         while (task := self._remote.get()) is not None:
