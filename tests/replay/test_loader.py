@@ -443,3 +443,12 @@ def test_left_out_images_are_left_out(photographs, tmp_path):
     for batch in loader:
         for i in torch.nonzero(batch.mask)[:, 0].tolist():
             assert torch.equal(batch.images[i], expected[batch.key[i], int(batch.crop[i])][0])
+
+
+def test_without_compiled_code_the_batches_are_the_same(embedded, monkeypatch):
+    compiled = list(embedded.loader())
+    monkeypatch.setattr("slg_wds.replay.jpeg_crops._COMPILED", None)
+    plain = list(embedded.loader())
+    assert len(plain) == len(compiled) > 0
+    for one, other in zip(plain, compiled, strict=True):
+        assert torch.equal(one.images, other.images)
