@@ -24,6 +24,7 @@ from slg_wds.format.manifest import Plan
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset import LabelSet, create_labels
 from slg_wds.progress import Finished, Progress, duration, summary
+from slg_wds.store import open_store
 from slg_wds.tally import Start
 
 if TYPE_CHECKING:
@@ -59,12 +60,11 @@ class EnsembleResult:
     def bound(self) -> float | None:
         """At most so far, in total variation and on average, is what is read from the teachers' exact ensemble.
 
-        A set's labels and its teacher differ at most in the tail, and the merge and the mean of the sets at most in
-        the merge's tail. Rounding of values comes on top. None where a set stores no values, or nothing was made.
+        Of the classes in the result's top-k, both give at least what the sets store of them: the overlap of the two
+        is no less. Rounding of values comes on top. None where a set stores no values, or nothing was made.
         """
         tally = self.tally
-        total = tally.own_tail + (tally.parent_tail if self.parents > 1 else 0.0)
-        return None if not tally.crops or math.isnan(total) else min(1.0, total / tally.crops)
+        return None if not tally.crops or math.isnan(tally.known) else 1.0 - tally.known / tally.crops
 
     @property
     def crops_per_second(self) -> float:
@@ -88,6 +88,7 @@ def run(config: EnsembleConfig) -> EnsembleResult:
     """As `ensemble`, but shards that were given up are told in the result alone."""
     config.check()
     parents = open_parents(config.sets, config.weights, config.store_options)
+    _refuse_own_place(open_store(config.save_path, config.store_options).url, parents)
     _warn_of_doubles(parents)
     check_parents(parents)
     to = output_of(config, parents)
@@ -116,6 +117,7 @@ def run(config: EnsembleConfig) -> EnsembleResult:
         return result
     from slg_wds.ensembling.fidelity import measure
 
+    print("asking the teachers about a sample of the crops", file=sys.stderr, flush=True)
     return dataclasses.replace(result, fidelity=measure(config, labels))
 
 
@@ -127,6 +129,11 @@ def _run(task: MergeTask, labels: LabelSet, config: EnsembleConfig) -> Finished:
         given_up = run_on_cpus(task, config, config.processes, len(missing), progress) if missing else {}
         seconds = progress.seconds
     return Finished(progress.total, given_up, not given_up and labels.finish(), seconds)
+
+
+def _refuse_own_place(target: str, parents: list[Parent]) -> None:
+    if any(target == keyed.labels.url for parent in parents for keyed in parent.chain):
+        raise UsageError("--save-path is one of the sets to merge", url=target, hint="choose another")
 
 
 def _warn_of_doubles(parents: list[Parent]) -> None:
@@ -204,14 +211,17 @@ def _provenance() -> dict[str, Any]:
 
 def main(config: EnsembleConfig) -> int:
     """The body of the command: merge, with a summary on stdout."""
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = _warned  # at once: the merge may take hours
         result = run(config)
-    for warning in caught:
-        print(f"slg-wds ensemble: warning: {warning.message}", file=sys.stderr)
     print(told(result))
     result.run.check(result.labels)
     return 0
+
+
+def _warned(message: Warning | str, *place: Any, **more: Any) -> None:
+    print(f"slg-wds ensemble: warning: {message}", file=sys.stderr, flush=True)
 
 
 def told(result: EnsembleResult) -> str:

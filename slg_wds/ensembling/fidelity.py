@@ -16,6 +16,7 @@ from slg_wds.ensembling.parents import KeyedSet, Missing
 from slg_wds.errors import ImageSourceError, UsageError
 from slg_wds.format.manifest import differences
 from slg_wds.images import decode, open_source
+from slg_wds.labels import parse_label_type
 from slg_wds.labelset import LabelSet
 
 if TYPE_CHECKING:
@@ -25,20 +26,30 @@ if TYPE_CHECKING:
     from slg_wds.teachers import Ensemble
 
 CROPS_PER_IMAGE = 8
+MOST_PER_IMAGE = 50  # of few images; a forward's worth
 _TINY = 1e-12  # for the logarithm of a class that the labels give nothing
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """kl: mean KL(exact || labels) in nats. agreement: share of crops of the same top class. crops: how many."""
+    """How near labels are to their teachers.
+
+    kl: mean KL(exact || labels) in nats, read with all that is stored. kl_by_type: the same, read by the label type,
+    where that leaves stored tails aside; else None. agreement: share of crops of the same top class. crops: how many.
+    """
 
     kl: float
+    kl_by_type: float | None
+    label_type: str
     agreement: float
     crops: int
 
     def __str__(self) -> str:
+        by_type = (
+            "" if self.kl_by_type is None else f" ({self.kl_by_type:.4f} when read as {self.label_type})"
+        )
         return (
-            f"measured on {self.crops} crops against the teachers: KL {self.kl:.4f} nats, "
+            f"measured on {self.crops} crops against the teachers: KL {self.kl:.4f} nats{by_type}, "
             f"the same top class for {self.agreement:.1%}"
         )
 
@@ -46,15 +57,32 @@ class Fidelity:
 def measure(config: EnsembleConfig, labels: LabelSet, seed: int = 0) -> Fidelity:
     """Ask the teachers of the command line for a sample of crops and compare. Raises SlgWdsError."""
     teacher = load_told(config, labels)
+    tails = bool(labels.identity["tail_classes"])
+    both = tails and parse_label_type(labels.label_type).kind != "shared_tail"
     kls: list[NDArray[np.float64]] = []
+    by_type: list[NDArray[np.float64]] = []
     same: list[NDArray[np.bool_]] = []
     for record, exact in exact_rows(config, labels, teacher, np.random.default_rng(seed)):
-        rule = None if labels.identity["tail_classes"] else labels.label_type
-        read = record.distribution(rule=rule).astype(np.float64)
-        ratio = np.log(np.maximum(exact, _TINY)) - np.log(np.maximum(read, _TINY))
-        kls.append((exact * ratio).sum(axis=1))
+        read = record.distribution(rule=None if tails else labels.label_type)
+        kls.append(_divergence(exact, read))
+        if both:
+            by_type.append(_divergence(exact, record.distribution(rule=labels.label_type)))
         same.append(exact.argmax(axis=1) == read.argmax(axis=1))
-    return Fidelity(float(np.concatenate(kls).mean()), float(np.concatenate(same).mean()), sum(map(len, kls)))
+    if not kls:
+        raise UsageError("no image of the labels is left to ask the teachers about", url=labels.url)
+    return Fidelity(
+        kl=float(np.concatenate(kls).mean()),
+        kl_by_type=float(np.concatenate(by_type).mean()) if both else None,
+        label_type=labels.label_type,
+        agreement=float(np.concatenate(same).mean()),
+        crops=sum(map(len, kls)),
+    )
+
+
+def _divergence(exact: NDArray[np.float64], read: NDArray[np.float32]) -> NDArray[np.float64]:
+    ratio = np.log(np.maximum(exact, _TINY)) - np.log(np.maximum(read.astype(np.float64), _TINY))
+    divergence: NDArray[np.float64] = (exact * ratio).sum(axis=1)
+    return divergence
 
 
 def load_told(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
@@ -64,7 +92,7 @@ def load_told(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
     told = list(labels.identity["teachers"])
     asked = len((config.arch or "").split(","))
     if asked != len(told):
-        raise UsageError(f"-a names {asked} teachers, and the labels are of {len(told)}")
+        raise UsageError(f"-a names {asked} of the labels' {len(told)} teachers")
     teacher_config = GenerateConfig(
         data=str(config.check_data),
         arch=str(config.arch),
@@ -78,7 +106,10 @@ def load_told(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
     for mine, theirs in zip(loaded.describe(), told, strict=True):
         found = [line for line in differences(theirs, mine) if not line.startswith(("weight:", "arch:"))]
         if found:
-            raise UsageError(f"-a does not name the teachers of the labels: {'; '.join(found)}")
+            raise UsageError(
+                f"-a does not name the teachers of the labels: {'; '.join(found)}",
+                hint="name them in the order in which slg-wds inspect shows them",
+            )
     return loaded
 
 
@@ -89,12 +120,14 @@ def exact_rows(
     chance: np.random.Generator,
     places: NDArray[np.int64] | None = None,
 ) -> Iterator[tuple[Record, NDArray[np.float64]]]:
-    """Records of a few random crops each, and the teachers' own distributions of them, float64 [n, C].
+    """Records of a few random crops each (more where images are few), and the teachers' own rows, float64 [n, C].
 
     places: the planned images to choose from, by number (default: all). Their pixels are the set's own where it
     embeds them, else those of the config's images.
     """
-    each = min(CROPS_PER_IMAGE, labels.num_crops)
+    number = len(labels) if places is None else len(places)
+    each = max(CROPS_PER_IMAGE, -(-config.check_crops // max(1, number)))
+    each = min(each, labels.num_crops, MOST_PER_IMAGE)
     wanted = -(-config.check_crops // each)
     keyed, images = KeyedSet(labels), _Images(config)
     for place in chance.permutation(len(labels) if places is None else places)[:wanted].tolist():

@@ -22,13 +22,15 @@ from slg_wds.tally import Tally, Watcher
 
 @dataclass
 class MergeTally(Tally):
-    """What was merged: counts, and sums over crops of the probability that is in tails.
+    """What was merged: counts, and sums over crops of probability, each NaN where a set stores no values.
 
-    parent_tail: the parents' weighted. own_tail: that of what is written. Each NaN where a set stores no values.
+    parent_tail: outside the parents' top-k, weighted. own_tail: outside the top-k that is written. known: of the
+    classes of that top-k, what the parents store, weighted: no rule of recovery has a part in it.
     """
 
     parent_tail: float = 0.0
     own_tail: float = 0.0
+    known: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,20 @@ def _count(
     tally.own_tail += _left(labels.value, to.full, to.label.kind == "hard")
     for parent, record in zip(parents, records, strict=True):
         tally.parent_tail += parent.share * _left(record.value, record.full, record.coding == "none")
+        tally.known += parent.share * _known(record, labels.index, to)
+
+
+def _known(record: Record, index: Any, to: Output) -> float:
+    """The sum over crops of the probability that a record stores of the classes [M, k] of the result."""
+    if record.coding == "none" or to.label.kind == "hard":
+        return float("nan")
+    if to.full:
+        found = record.value
+    elif record.full:
+        found = np.take_along_axis(record.value, index, axis=1)
+    else:
+        found = record.value * (record.index[:, :, None] == index[:, None, :]).any(axis=2)
+    return float(np.minimum(1.0, found.sum(axis=1, dtype=np.float64)).sum())
 
 
 def _left(value: Any, full: bool, hard: bool) -> float:

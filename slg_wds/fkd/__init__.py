@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from slg_wds.fkd.boxes import CutBoxes, cut_boxes, exact_coords, relative
-from slg_wds.fkd.files import FkdLabels, read_label_file
+from slg_wds.fkd.files import FkdLabels, encode_label_file, read_label_file
 from slg_wds.fkd.folder import LabelFolder, open_label_folder, stem_of, stem_of_key
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "FkdLabels",
     "LabelFolder",
     "cut_boxes",
+    "encode_label_file",
     "exact_coords",
     "open_label_folder",
     "read_label_file",

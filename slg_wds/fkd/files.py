@@ -1,4 +1,4 @@
-"""Bytes of a label file -> its arrays.
+"""Bytes of a label file <-> its arrays.
 
 A file is torch.save of `[coords, flips, labels]`, three arrays of one row per crop: coords [M, 4] are top, left,
 height and width as parts of the image's height and width.
@@ -7,9 +7,11 @@ height and width as parts of the image's height and width.
 from __future__ import annotations
 
 import io
+import pickle
 import zipfile
 from dataclasses import dataclass
-from typing import Any
+from types import SimpleNamespace
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +79,32 @@ def read_label_file(data: bytes) -> FkdLabels:
         raise LabelFileError(f"crop coordinates from {coords.min()} to {coords.max()} are not within [0, 1]")
     M = len(labels)
     return FkdLabels(coords[:M], flips[:M].astype(np.bool_), labels)
+
+
+def encode_label_file(coords: NDArray[Any], flips: NDArray[np.bool_], labels: NDArray[Any]) -> bytes:
+    """A label file as the original saves it, whichever numpy reads it."""
+    import torch
+
+    stream = io.BytesIO()
+    torch.save([coords, flips.copy(), labels], stream, pickle_module=_OF_ANY_NUMPY)
+    return stream.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    """numpy 2 names its parts by modules that numpy 1, which the original's time had, lacks; both know the old name."""
+
+    def __init__(self, file: IO[bytes], protocol: int) -> None:
+        self._file, self._own = file, io.BytesIO()
+        super().__init__(self._own, protocol)
+
+    def dump(self, value: Any) -> None:
+        super().dump(value)
+        # Named once, before the first array's content: what comes later refers to it by number.
+        named = self._own.getvalue().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n", 1)
+        self._file.write(named)
+
+
+_OF_ANY_NUMPY = SimpleNamespace(__name__="pickle", Pickler=_Pickler)
 
 
 def _load(data: bytes) -> Any:

@@ -10,13 +10,15 @@ from pathlib import Path
 
 from slg_wds.config import ExportConfig
 from slg_wds.errors import InteropError, UsageError
-from slg_wds.fkd import exact_coords
+from slg_wds.fkd import encode_label_file, exact_coords
 from slg_wds.fkd.folder import EXTENSION, stem_of
 from slg_wds.format.record import Record
-from slg_wds.interop.columns import Columns, stored_labels
+from slg_wds.interop.columns import FP16_WHOLE, Columns, stored_labels
 from slg_wds.joining import refuse_alone
 from slg_wds.labels import LabelType, parse_label_type
 from slg_wds.labelset import LabelSet, open_labels
+from slg_wds.progress import Progress, listed
+from slg_wds.tally import Start, Tally
 
 COMPONENTS = {
     "fkd": 3,
@@ -33,6 +35,7 @@ class ExportResult:
         files, crops: how many.
         inexact: boxes that FKD's reader will not cut as the teacher saw them; 0 but with use_fp16.
         without_tail: whether shared tails stayed behind, which label files cannot hold.
+        left_out: paths of images that the set planned and has no labels of.
     """
 
     folder: str
@@ -40,6 +43,7 @@ class ExportResult:
     crops: int
     inexact: int
     without_tail: bool
+    left_out: list[str]
 
 
 def export_fkd(config: ExportConfig) -> ExportResult:
@@ -50,6 +54,7 @@ def export_fkd(config: ExportConfig) -> ExportResult:
     """
     labels = open_labels(config.labels, options=config.store_options)
     refuse_alone(labels)
+    _check_precision(labels, config)
     names = LabelFileNames(labels, config)
     names.check(labels.plan.paths)
     target = Path(config.fkd_dir)
@@ -58,18 +63,44 @@ def export_fkd(config: ExportConfig) -> ExportResult:
     unfinished = target.parent / f".{target.name}.unfinished-{os.getpid()}"
     unfinished.mkdir()
     try:
-        crops = inexact = files = 0
-        for record in labels:
-            inexact += _write(unfinished / names.of(record.path), record, labels, config.use_fp16)
-            crops += record.num_crops
-            files += 1
+        tally = _write_all(unfinished, labels, names, config.use_fp16)
         unfinished.rename(target)  # onto an empty folder too; a folder that was filled meanwhile is an error
     except OSError as error:
         raise InteropError(f"cannot be written: {error.strerror}", url=str(target)) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     tails = int(labels.identity.get("tail_classes") or 0) > 0 or _type_of(labels).kind == "shared_tail"
-    return ExportResult(str(target), files, crops, inexact, tails)
+    left_out = sorted(path for path, _ in tally.left_out)
+    return ExportResult(str(target), tally.images, tally.crops, tally.inexact, tails, left_out)
+
+
+@dataclass
+class ExportTally(Tally):
+    """What was written: counts, for the summary."""
+
+    inexact: int = 0
+
+
+def _write_all(folder: Path, labels: LabelSet, names: LabelFileNames, half: bool) -> ExportTally:
+    with Progress(ExportTally()) as progress:
+        progress.begin(Start(labels.digest, labels.num_shards, len(labels) * labels.num_crops))
+        for number in range(labels.num_shards):
+            shard = labels.shard(number)
+            tally = ExportTally(shards=1)
+            tally.left_out = [(str(entry["path"]), str(entry["reason"])) for entry in shard.header.left_out]
+            for position in range(len(shard.samples)):
+                _write(folder, shard.record(position), labels, names, half, tally)
+                progress.crops(labels.num_crops)
+            progress.shard(labels.plan.shard_names[number], tally, True)
+        return progress.total  # type: ignore[return-value]
+
+
+def _check_precision(labels: LabelSet, config: ExportConfig) -> None:
+    if config.use_fp16 and labels.num_classes > FP16_WHOLE + 1 and labels.label_type != "full":
+        raise UsageError(
+            f"float16 holds no class numbers above {FP16_WHOLE}, and the labels are of {labels.num_classes} classes",
+            hint="leave out --use_fp16",
+        )
 
 
 class LabelFileNames:
@@ -137,15 +168,19 @@ def _type_of(labels: LabelSet) -> LabelType:
     return LabelType("marginal_smoothing", label.k) if label.kind == "shared_tail" else label
 
 
-def _write(file: Path, record: Record, labels: LabelSet, half: bool) -> int:
-    """Write the label file of a record; return how many of its boxes the reader will cut otherwise."""
-    import torch
-
+def _write(
+    folder: Path, record: Record, labels: LabelSet, names: LabelFileNames, half: bool, tally: ExportTally
+) -> None:
     coords, exact = exact_coords(record.crops, record.size, half)
     stored = stored_labels(Columns(record.index, record.value), _type_of(labels), half)
+    data = encode_label_file(coords, record.flips, stored)
+    file = folder / names.of(record.path)
     file.parent.mkdir(parents=True, exist_ok=True)
-    torch.save([coords, record.flips.copy(), stored], file)
-    return int((~exact).sum())
+    file.write_bytes(data)
+    tally.images += 1
+    tally.crops += record.num_crops
+    tally.bytes += len(data)
+    tally.inexact += int((~exact).sum())
 
 
 def main(config: ExportConfig) -> int:
@@ -163,4 +198,5 @@ def summary(result: ExportResult) -> str:
     ]
     if result.without_tail:
         lines.append("  shared tails stayed behind: FKD spreads what is outside the top-k evenly")
-    return "\n".join(lines)
+    lines.append(f"  train with --softlabel_path {result.folder}")
+    return "\n".join([*lines, *listed("IMAGES WITHOUT LABELS, at which its reader stops", result.left_out)])

@@ -58,11 +58,52 @@ def test_the_bound_holds_for_the_known_teachers(tmp_path):
     for teacher in (1, 2):
         label_set(tmp_path / f"s{teacher}", teacher)
         label_set(tmp_path / f"f{teacher}", teacher, label_type="full")
-    result = merge(tmp_path / "m", tmp_path / "s1", tmp_path / "s2")
     merge(tmp_path / "exact", tmp_path / "f1", tmp_path / "f2")
-    pairs = zip(*(slg_wds.open_labels(str(tmp_path / name)) for name in ("m", "exact")), strict=True)
-    distance = [np.abs(m.distribution() - exact.value).sum(axis=1).mean() / 2 for m, exact in pairs]
-    assert 0 < np.mean(distance) <= result.bound < 1
+    for label_type in ("shared_tail_k5", "marginal_renorm_k2", "shared_tail_k9", "full"):
+        result = merge(tmp_path / label_type, tmp_path / "s1", tmp_path / "s2", label_type=label_type)
+        pairs = zip(
+            *(slg_wds.open_labels(str(tmp_path / name)) for name in (label_type, "exact")), strict=True
+        )
+        distance = [np.abs(m.distribution() - exact.value).sum(axis=1).mean() / 2 for m, exact in pairs]
+        assert 0 < np.mean(distance) <= result.bound < 1
+
+
+def test_the_bound_is_what_no_label_says(tmp_path):
+    """The part that the sets do not store of the result's classes; teachers could put it all elsewhere, no more."""
+    for teacher in (1, 2):
+        label_set(tmp_path / f"s{teacher}", teacher)
+    result = merge(
+        tmp_path / "m", tmp_path / "s1", tmp_path / "s2", weights=(1, 3), label_type="shared_tail_k4"
+    )
+    known = []
+    for merged, *parents in zip(
+        *(slg_wds.open_labels(str(tmp_path / name)) for name in ("m", "s1", "s2")), strict=True
+    ):
+        for weight, parent in zip((0.25, 0.75), parents, strict=True):
+            for chosen, index, value in zip(merged.index, parent.index, parent.value, strict=True):
+                stored = dict(zip(index.tolist(), value.tolist(), strict=True))
+                known.append(weight * sum(stored.get(c, 0.0) for c in chosen.tolist()))
+    assert result.bound == pytest.approx(1 - 2 * np.mean(known), abs=1e-9)
+    with pytest.warns(UserWarning, match="given twice"):
+        twice = merge(tmp_path / "twice", tmp_path / "s1", tmp_path / "s1")
+    alone = merge(tmp_path / "alone", tmp_path / "s1")
+    assert twice.bound == pytest.approx(
+        alone.bound, abs=1e-7
+    )  # nothing is lost by the mean of a set with itself
+
+
+def test_hard_labels_give_no_bound(tmp_path, capsys):
+    for teacher in (1, 2):
+        label_set(tmp_path / f"s{teacher}", teacher, label_type="hard", coding="none", tail=0)
+    sets = [str(tmp_path / f"s{teacher}") for teacher in (1, 2)]
+    arguments = ["ensemble", *sets, "--save-path", str(tmp_path / "m"), "--processes", "1"]
+    assert main([*arguments, "--label-type", "shared_tail_k2"]) == 0
+    assert "cannot be bounded" in capsys.readouterr().out
+
+
+def test_a_set_is_not_merged_into_itself(two, tmp_path):
+    with pytest.raises(errors.UsageError, match="--save-path is one of the sets"):
+        merge(two[0], *two)
 
 
 @pytest.mark.parametrize("shard", [1, 3, 100])
@@ -210,9 +251,11 @@ def test_weights_that_cannot_be(two, tmp_path, weights):
 def test_the_same_set_twice_is_a_warning(two, tmp_path, capsys):
     with pytest.warns(UserWarning, match="given twice"):
         merge(tmp_path / "m", two[0], two[0])
-    again = ["ensemble", str(two[0]), str(two[0]), "--save-path", str(tmp_path / "m"), "--processes", "1"]
+    capsys.readouterr()
+    again = ["ensemble", str(two[0]), str(two[0]), "--save-path", str(tmp_path / "n"), "--processes", "1"]
     assert main(again) == 0
-    assert "given twice" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.index("given twice") < said.index("train-000000")  # before the work, not after hours of it
 
 
 def test_an_incomplete_parent_is_refused(tmp_path):

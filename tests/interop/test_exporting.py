@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickletools
+import zipfile
+
 import fkd_original as original
 import numpy as np
 import pytest
@@ -86,6 +89,41 @@ def test_a_generated_set_of_shared_tails_leaves_them_behind(images, tmp_path, ca
         assert np.array_equal(stored[:, 0], record.index) and np.array_equal(stored[:, 1], record.value)
         top_left = [original.readers_box(row, record.size)[:2][::-1] for row in coords]
         assert top_left == [tuple(box) for box in record.crops[:, :2].tolist()]
+
+
+def test_a_numpy_of_the_originals_time_can_read_the_files(label_files, images, tmp_path):
+    """numpy 1 has no numpy._core, which numpy 2 names in its pickles."""
+    bring(label_files(), images, tmp_path / "set")
+    take(tmp_path / "set", tmp_path / "back")
+    for file in (tmp_path / "back").rglob("*.tar"):
+        with zipfile.ZipFile(file) as archive:
+            pickled = archive.read("archive/data.pkl")
+        named = {argument for code, argument, _ in pickletools.genops(pickled) if code.name == "GLOBAL"}
+        assert named == {
+            "numpy.core.multiarray _reconstruct",
+            "numpy ndarray",
+            "numpy dtype",
+            "_codecs encode",
+        }
+
+
+def test_images_that_the_set_left_out_are_told(label_files, images, tmp_path, capsys):
+    labels = label_files()
+    (labels / "dataset/train/n02123045/chelsea_1.tar").unlink()
+    bring(labels, images, tmp_path / "set", on_error="skip")
+    assert main(["export", str(tmp_path / "set"), str(tmp_path / "back")]) == 0
+    said, progress = capsys.readouterr()
+    assert "4 label files of 48 crops" in said and f"--softlabel_path {tmp_path / 'back'}" in said
+    assert "IMAGES WITHOUT LABELS, at which its reader stops: 1\n    n02123045/chelsea_1.jpg" in said
+    assert "train-000002" in progress and "shard 3/3" in progress
+
+
+def test_float16_is_refused_where_it_cannot_hold_the_classes(label_files, images, tmp_path):
+    bring(label_files("hard"), images, tmp_path / "set", num_classes=2050)
+    with pytest.raises(errors.UsageError, match=r"no class numbers above 2048.*2050 classes"):
+        take(tmp_path / "set", tmp_path / "back", use_fp16=True)
+    assert not (tmp_path / "back").exists()
+    take(tmp_path / "set", tmp_path / "back")
 
 
 def test_a_folder_that_holds_something_is_left_alone(label_files, images, tmp_path):
