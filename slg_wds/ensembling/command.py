@@ -96,23 +96,14 @@ def run(config: EnsembleConfig) -> EnsembleResult:
         keyed = parents[0].identity
         full = keyed["label_type"] == "full"
         check_conversion(int(keyed["k"]), full, str(keyed["values"]), to)
-    plan = plan_of(parents[0].plan, config.samples_per_shard)
-    names = parents[0].last.labels.description.class_names
-    provenance = _provenance()
-    labels = create_labels(
-        config.save_path, plan, identity_of(parents, to), provenance, names, config.store_options
-    )
-    task = MergeTask(
-        sets=tuple(config.sets),
-        weights=config.weights,
-        save_path=config.save_path,
-        output=to,
-        provenance={"software": provenance["software"]},
-        digests=(*(parent.last.labels.digest for parent in parents), labels.digest),
-        options=config.store_options,
-        launched=launched_rank() if config.engine == "local" else None,
-    )
-    result = EnsembleResult(labels, _run(task, labels, config), len(parents))
+    labels = _begin(config, parents, to)
+    missing = labels.missing()
+    task = _task(config, parents, to, labels, missing)
+    with Progress(MergeTally()) as progress:
+        given_up = run_on_cpus(task, config, config.processes, len(missing), progress) if missing else {}
+        seconds = progress.seconds
+    finished = Finished(progress.total, given_up, not given_up and labels.finish(), seconds)
+    result = EnsembleResult(labels, finished, len(parents))
     if config.check_data is None or not result.complete:
         return result
     from slg_wds.ensembling.fidelity import measure
@@ -121,14 +112,41 @@ def run(config: EnsembleConfig) -> EnsembleResult:
     return dataclasses.replace(result, fidelity=measure(config, labels))
 
 
-def _run(task: MergeTask, labels: LabelSet, config: EnsembleConfig) -> Finished:
-    missing = labels.missing()
+def _begin(config: EnsembleConfig, parents: list[Parent], to: Output) -> LabelSet:
+    from datetime import datetime, timezone
+
+    plan = plan_of(parents[0].plan, config.samples_per_shard)
+    names = parents[0].last.labels.description.class_names
+    provenance = {
+        "software": _software(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    return create_labels(
+        config.save_path, plan, identity_of(parents, to), provenance, names, config.store_options
+    )
+
+
+def _software() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("slg-wds", "numpy", "zstandard", "webdataset")}
+
+
+def _task(
+    config: EnsembleConfig, parents: list[Parent], to: Output, labels: LabelSet, missing: list[int]
+) -> MergeTask:
     crops = int(labels.plan.shard_sizes[missing].sum()) * labels.num_crops
-    with Progress(MergeTally()) as progress:
-        progress.begin(Start(labels.digest, len(missing), crops))
-        given_up = run_on_cpus(task, config, config.processes, len(missing), progress) if missing else {}
-        seconds = progress.seconds
-    return Finished(progress.total, given_up, not given_up and labels.finish(), seconds)
+    return MergeTask(
+        sets=tuple(config.sets),
+        weights=config.weights,
+        save_path=config.save_path,
+        output=to,
+        provenance={"software": _software()},
+        digests=(*(parent.last.labels.digest for parent in parents), labels.digest),
+        options=config.store_options,
+        start=Start(labels.digest, len(missing), crops),
+        launched=launched_rank() if config.engine == "local" else None,
+    )
 
 
 def _refuse_own_place(target: str, parents: list[Parent]) -> None:
@@ -196,16 +214,6 @@ def identity_of(parents: list[Parent], to: Output) -> dict[str, Any]:
         "values": "none" if to.label.kind == "hard" else to.coding,
         "tail_classes": to.tail_classes,
         "parents": [parent.describe() for parent in parents],
-    }
-
-
-def _provenance() -> dict[str, Any]:
-    from datetime import datetime, timezone
-    from importlib.metadata import version
-
-    return {
-        "software": {name: version(name) for name in ("slg-wds", "numpy", "zstandard", "webdataset")},
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 
 

@@ -15,9 +15,9 @@ from slg_wds.ensembling.merge import Labels, Output, merge
 from slg_wds.ensembling.parents import Missing, Parent, open_parents
 from slg_wds.errors import LabelSetError
 from slg_wds.format.record import Record
-from slg_wds.format.shard import EncodedSample, Sample, ShardHeader, encode_sample, encode_shard
+from slg_wds.format.shard import EncodedSample, Sample, ShardHeader, encode_sample, encode_shard, load_writer
 from slg_wds.labelset import LabelSet, open_labels
-from slg_wds.tally import Tally, Watcher
+from slg_wds.tally import Start, Tally, Watcher
 
 
 @dataclass
@@ -37,7 +37,7 @@ class MergeTally(Tally):
 class MergeTask:
     """All that a process needs to know; picklable.
 
-    digests: of the parents and of the merged set, as they were when the run began.
+    digests: of the parents and of the merged set, as they were when the run began. start: what was missing then.
     """
 
     sets: tuple[str, ...]
@@ -47,6 +47,7 @@ class MergeTask:
     provenance: Mapping[str, Any]
     digests: tuple[str, ...]
     options: Mapping[str, str]
+    start: Start
     launched: Rank | None = None
 
     def __call__(self, worker: int, workers: int, watcher: Watcher) -> MergeTally:
@@ -55,6 +56,8 @@ class MergeTask:
         labels = open_labels(self.save_path, allow_incomplete=True, options=self.options)
         if (*(parent.last.labels.digest for parent in parents), labels.digest) != self.digests:
             raise LabelSetError("a label set has been replaced by another since the start", url=labels.url)
+        load_writer()
+        watcher.begin(self.start)
         total = MergeTally()
         for number in claims(labels, (self.launched or ALONE).within(worker, workers), watcher):
             total.add(_make(labels, number, parents, self, watcher))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -141,12 +142,16 @@ def _target_text(record: Record) -> bytes | None:
     return None if record.target is None else str(record.target).encode("ascii")
 
 
+def load_writer() -> None:
+    """Import what writing needs and reading does not: WebDataset takes 1.5 s. Else the first `encode_shard` does."""
+    importlib.import_module("webdataset.writer")
+
+
 def encode_shard(samples: Iterable[Sample | EncodedSample], header: ShardHeader) -> bytes:
     """The bytes of one shard: the samples' members in order, then `__slg__/shard.json`.
 
     Raises RecordError, ShardError for samples that do not go together, ManifestError for a header without JSON.
     """
-    # Here, because WebDataset takes 1.5 s to import and reading needs none of it.
     from webdataset.writer import TarWriter
 
     stream = io.BytesIO()

@@ -13,6 +13,7 @@ from slg_wds.engines.run import run_on_cpus
 from slg_wds.errors import InteropError, LabelFileError, NotFoundError
 from slg_wds.fkd import LabelFolder, open_label_folder, stem_of
 from slg_wds.format.manifest import Plan
+from slg_wds.format.shard import load_writer
 from slg_wds.interop.columns import asked_type, found_type
 from slg_wds.interop.conversion import ImportJob, ImportTally, Kind, import_shards
 from slg_wds.labelset import LabelSet, create_labels
@@ -49,17 +50,24 @@ class ImportResult:
 
 @dataclass(frozen=True)
 class ImportTask:
-    """What every worker is told; picklable. launched: the rank of the process that starts them, None without."""
+    """What every worker is told; picklable.
+
+    launched: the rank of the process that starts them, None without. start: what was missing then.
+    """
 
     config: ImportConfig
     launched: Rank | None
+    start: Start
 
     def __call__(self, worker: int, workers: int, watcher: Watcher) -> ImportTally:
         """Open everything again, and make shards until none is missing."""
         if workers > 1:
             use_one_thread()
         rank = (self.launched or ALONE).within(worker, workers)
-        return import_shards(prepare_import(self.config).job, rank, watcher)
+        job = prepare_import(self.config).job
+        load_writer()
+        watcher.begin(self.start)
+        return import_shards(job, rank, watcher)
 
 
 def import_fkd(config: ImportConfig) -> ImportResult:
@@ -81,9 +89,9 @@ def run(config: ImportConfig) -> ImportResult:
     labels = prepared.job.labels
     missing = labels.missing()
     left = int(labels.plan.shard_sizes[missing].sum()) * labels.num_crops
-    task = ImportTask(config, launched_rank() if config.engine == "local" else None)
+    launched = launched_rank() if config.engine == "local" else None
+    task = ImportTask(config, launched, Start(labels.digest, len(missing), left))
     with Progress(ImportTally()) as progress:
-        progress.begin(Start(labels.digest, len(missing), left))
         given_up = run_on_cpus(task, config, config.processes, len(missing), progress) if missing else {}
         seconds = progress.seconds
     finished = Finished(progress.total, given_up, not given_up and labels.finish(), seconds)

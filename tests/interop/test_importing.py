@@ -285,3 +285,23 @@ def test_label_files_are_a_reference_for_another_teacher(label_files, images, tm
     (labels / "dataset/train/n02123045/chelsea_1.tar").unlink()
     with pytest.raises(errors.ReferenceSetError, match="lacks 1 of 5 images: n02123045/chelsea_1"):
         slg_wds.generate(slg_wds.GenerateConfig(**options, save_path=str(tmp_path / "less"), num_crops=10))
+
+
+def test_a_reference_of_label_files_leaves_out_what_it_has_not(label_files, images, tmp_path, capsys):
+    """With --on-error skip: an image without its file, one whose file is torn; and the run can be resumed."""
+    labels = label_files()
+    (labels / "dataset/train/n02123045/chelsea_1.tar").unlink()
+    torn = labels / "dataset/train/n07920052/coffee_2.tar"
+    torn.write_bytes(torn.read_bytes()[:700])
+    command = ["generate", str(images), "--save-path", str(tmp_path / "set"), "--teacher_source", "private"]
+    command += ["-a", TINY, "--num_crops", "10", "--reference_path", str(labels), "--on-error", "skip"]
+    command += ["--samples-per-shard", "2", "--threads-per-forward", "1"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "LEFT OUT: 2" in said and "made here: 3 images, 30 crops" in said
+    assert "n02123045/chelsea_1.jpg: the reference has no label file of this image alone" in said
+    assert "n07920052/coffee_2.jpg: dataset/train/n07920052/coffee_2.tar: it is no whole file" in said
+    before = KILL.contents(tmp_path / "set")
+    (tmp_path / "set" / "train-000001.tar").unlink()
+    (tmp_path / "set" / "_info.json").unlink()
+    assert main(command) == 0 and KILL.contents(tmp_path / "set") == before
