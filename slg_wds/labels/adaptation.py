@@ -23,10 +23,10 @@ class LabelAdaptation:
         y' = (1 - share) y + share ((1 - smoothing) onehot(t) + smoothing / C)
 
     and every other crop keeps y. With share 1 this is the calibration of "FerKD: Surgical Label Adaptation for
-    Efficient Distillation" (Zhiqiang Shen, ICCV 2023, arXiv 2312.17473): less confident regions take softened hard
-    ground-truth labels. FerKD also leaves out the hardest and the easiest crops: that is the loader's
-    crop_filter=("confidence", low, high), with low <= below <= high. The even spread of `smoothing` (Szegedy et al.,
-    2016) and a share below 1 are ours.
+    Efficient Distillation" (Zhiqiang Shen, ICCV 2023, arXiv 2312.17473), as its abstract states it: less confident
+    regions are calibrated by softened hard ground-truth labels. Its other half, the choice of regions by how hard they
+    are, is the loader's crop_filter=("confidence", low, high), with low <= below <= high. That a hard label is softened
+    by an even spread (Szegedy et al., 2016), and a share below 1, are ours; the bounds are for you to choose.
 
     below: 0..1; of several label sets the weighted mean of p counts. smoothing, share: 0..1.
     """
