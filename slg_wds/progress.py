@@ -91,8 +91,10 @@ class Progress(Watcher):
         with self._lock:
             self._done.add(name)
             self.total.add(tally if made else tally.lost())
+            if not made:
+                self.done_crops -= tally.crops  # counted by the process that was first
         if self._display is not None:
-            self._display.update(self._task, shards=self._shards())
+            self._display.update(self._task, completed=self.done_crops, shards=self._shards())
             return
         rate = self.done_crops / max(self.seconds, 1e-9)
         left = max(0.0, self.crops_left - self.done_crops) / rate if rate else 0.0
