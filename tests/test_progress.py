@@ -1,0 +1,24 @@
+"""What is shown of a run while it goes on."""
+
+from __future__ import annotations
+
+from slg_wds.progress import Progress
+from slg_wds.tally import Start, Tally
+
+
+def test_a_shard_that_another_process_made_first_counts_once(capsys):
+    """Both processes told of its crops; no more than all are ever shown, and the summary has one shard."""
+    with Progress(Tally()) as progress:
+        progress.begin(Start("digest", shards=2, crops=30))
+        for name, crops, made in (
+            ("train-000000", 20, True),
+            ("train-000000", 20, False),
+            ("train-000001", 10, True),
+        ):
+            progress.crops(crops)
+            progress.shard(name, Tally(images=crops // 10, crops=crops, shards=1), made)
+        assert progress.done_crops == 30
+    assert (progress.total.crops, progress.total.shards, progress.total.lost_races) == (30, 2, 1)
+    first, lost, last = capsys.readouterr().err.splitlines()
+    assert "another process was first" in lost and "shard 1/2" in lost
+    assert "shard 1/2" in first and "shard 2/2" in last and "about 0 s left" in last
