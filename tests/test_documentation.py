@@ -20,7 +20,7 @@ from slg_wds.replay import stages
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 REFERENCE = README.partition("\n## Reference\n")[2].partition("\n## ")[0]
-ORIGINALS = {"train_FKD.py", "generate_soft_label.py", "mine.py"}  # of FKD, and of the reader
+ORIGINALS = {"train_FKD.py", "FKD_train.py", "generate_soft_label.py", "mine.py"}  # of FKD, and of the reader
 
 
 def code_of(text: str) -> list[str]:

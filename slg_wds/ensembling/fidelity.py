@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 CROPS_PER_IMAGE = 8
 MOST_PER_IMAGE = 50  # of few images; a forward's worth
+MOST_SIDE = 2048  # of a teacher's input; a set from a stranger may say more than there is memory for
+_PIXELS = ("input_size", "mean", "std", "interpolation")
 _TINY = 1e-12  # for the logarithm of a class that the labels give nothing
 
 
@@ -71,8 +73,8 @@ def measure(config: EnsembleConfig, labels: LabelSet, seed: int = 0) -> Fidelity
     if not kls:
         raise UsageError("no image of the labels is left to ask the teachers about", url=labels.url)
     return Fidelity(
-        kl=float(np.concatenate(kls).mean()),
-        kl_by_type=float(np.concatenate(by_type).mean()) if both else None,
+        kl=max(0.0, float(np.concatenate(kls).mean())),  # a rounding may take it below
+        kl_by_type=max(0.0, float(np.concatenate(by_type).mean())) if both else None,
         label_type=labels.label_type,
         agreement=float(np.concatenate(same).mean()),
         crops=sum(map(len, kls)),
@@ -86,7 +88,7 @@ def _divergence(exact: NDArray[np.float64], read: NDArray[np.float32]) -> NDArra
 
 
 def load_told(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
-    """The teachers that are named, weighted as slg.json says; that it says no other teachers is checked."""
+    """The teachers that are named, with the weights and pixels of slg.json; that it says no other ones is checked."""
     from slg_wds.teachers import load_ensemble
 
     told = list(labels.identity["teachers"])
@@ -102,7 +104,12 @@ def load_told(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
         temp=float(labels.identity.get("temperature") or 1.0),
         precision=labels.identity.get("precision") or "fp32",
     )
-    loaded = load_ensemble(teacher_config, lambda num_classes: labels.identity.get("class_subset"))
+    settings = [{name: teacher.get(name) for name in _PIXELS} for teacher in told]
+    if max((each["input_size"] or 0 for each in settings), default=0) > MOST_SIDE:
+        raise UsageError(f"the labels say that a teacher saw over {MOST_SIDE} pixels a side", url=labels.url)
+    loaded = load_ensemble(
+        teacher_config, lambda num_classes: labels.identity.get("class_subset"), settings=settings
+    )
     for mine, theirs in zip(loaded.describe(), told, strict=True):
         found = [line for line in differences(theirs, mine) if not line.startswith(("weight:", "arch:"))]
         if found:

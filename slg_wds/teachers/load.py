@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from slg_wds.errors import UsageError
@@ -18,6 +18,8 @@ from slg_wds.teachers.weights import digest
 
 if TYPE_CHECKING:
     import torch
+
+OVERRIDES = ("input_size", "mean", "std", "interpolation", "crop_pct")
 
 
 def load_teacher(
@@ -80,7 +82,10 @@ def load_teacher(
 
 
 def load_ensemble(
-    config: Any, subset_of: Callable[[int], Sequence[int] | None], device: str | None = None
+    config: Any,
+    subset_of: Callable[[int], Sequence[int] | None],
+    device: str | None = None,
+    settings: Sequence[Mapping[str, Any]] | None = None,
 ) -> Ensemble:
     """Load every teacher that the options name.
 
@@ -88,6 +93,7 @@ def load_ensemble(
         config: a TeacherConfig; its `temp` where it has one.
         subset_of: from the teachers' number of classes to the classes to keep, None for all.
         device: where to run; None: the config's GPU, else this process's own device.
+        settings: each teacher's own overrides, by the names in OVERRIDES; None: the config's for all.
 
     Raises:
         UsageError, TeacherError: as parse_teachers, load_teacher and Ensemble do.
@@ -99,18 +105,17 @@ def load_ensemble(
     if device is None and config.gpu is not None:
         device = f"cuda:{config.gpu}"
     device = device or own_device(torch.cuda.device_count() if torch.cuda.is_available() else 0)
-    settings = {
-        name: getattr(config, name) for name in ("input_size", "mean", "std", "interpolation", "crop_pct")
-    }
+    if settings is None:
+        settings = [{name: getattr(config, name) for name in OVERRIDES}] * len(specs)
     teachers = [
         load_teacher(
             spec,
             device=device,
             precision=config.precision,
             compile=config.compile,
-            **settings,
+            **given,
         )
-        for spec in specs
+        for spec, given in zip(specs, settings, strict=True)
     ]
     return Ensemble(
         teachers,

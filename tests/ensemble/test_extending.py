@@ -11,6 +11,7 @@ from photographs import TINY
 
 import slg_wds
 from slg_wds import errors
+from slg_wds.cli import main
 
 OTHER = f"{Path(__file__).resolve().parent / 'other_teacher.py'}:tiny_other"
 
@@ -169,3 +170,39 @@ def test_full_sets_merged_are_the_ensemble_of_one_pass(photographs, tmp_path, ca
         )
     )
     assert result.fidelity.crops == 64 and result.fidelity.kl < 1e-6 and result.fidelity.agreement == 1.0
+
+
+def test_check_asks_each_teacher_with_the_pixels_that_it_saw(photographs, tmp_path, capsys):
+    """Other input sizes and normalisation than the teachers' own, different for the two; more crops of few images."""
+    full, reference = {"label_type": "full", "values": "float32"}, str(tmp_path / "a")
+    label(photographs, reference, 20, **full, input_size=40, mean=(0.3, 0.4, 0.5))
+    other = {"arch": OTHER, "interpolation": "bilinear", "reference_path": reference}
+    label(photographs, tmp_path / "b", 20, **full, **other)
+    command = f"ensemble {reference} {tmp_path / 'b'} --save-path {tmp_path / 'm'} --processes 1".split()
+    check = ["--check", str(photographs), "--teacher-source", "private", "--check-crops", "600"]
+    assert main([*command, *check, "-a", f"{TINY},{OTHER}"]) == 0
+    said, progress = capsys.readouterr()
+    assert "measured on 612 crops against the teachers: KL 0.0000 nats, the same top class for 100.0%" in said
+    assert "asking the teachers" in progress
+    assert main([*command, *check, "-a", f"{OTHER},{TINY}"]) == 2
+    assert "weights_sha256" in (error := capsys.readouterr().err) and "in the order" in error
+    assert main([*command, *check, "-a", TINY]) == 2
+    assert "names 1 of the labels' 2 teachers" in capsys.readouterr().err
+
+
+def test_check_tells_both_readings_of_labels_with_tails(photographs, tmp_path):
+    """k-classes labels whose type leaves the stored tails aside: the loader reads by type unless told otherwise."""
+    label(photographs, tmp_path / "a", 16, label_type="marginal_smoothing_k3")
+    result = slg_wds.ensemble(
+        slg_wds.EnsembleConfig(
+            sets=(str(tmp_path / "a"),),
+            save_path=str(tmp_path / "m"),
+            check_data=str(photographs),
+            arch=TINY,
+            teacher_source="private",
+            processes=1,
+        )
+    )
+    found = result.fidelity
+    assert 0 < found.kl < found.kl_by_type
+    assert f"({found.kl_by_type:.4f} when read as marginal_smoothing_k3)" in str(found)
