@@ -13,7 +13,10 @@ from photographs import TINY
 from resealing import of_records, rewritten
 from trust_sets import copy_of
 
+import slg_wds
 from slg_wds.cli import main
+from slg_wds.ensembling.fidelity import load_told
+from slg_wds.errors import UsageError
 from slg_wds.format.record import Record
 
 OTHER = TINY.replace(":tiny", ":other")
@@ -58,7 +61,7 @@ def asked(images: Path | None, arch: str = TINY) -> list[str]:
 
 def test_the_teachers_own_labels(faithful, embedded, small_images, capsys):
     assert main(["verify", str(faithful), *asked(small_images)]) == 0
-    assert "the labels are theirs: 96 crops asked again" in capsys.readouterr().out  # all, as there are fewer than 512
+    assert "the labels are theirs: 96 crops asked again" in capsys.readouterr().out  # all
     assert main(["verify", str(embedded), *asked(None), "--check-crops", "16"]) == 0
     assert "16 crops asked again" in capsys.readouterr().out
 
@@ -186,3 +189,17 @@ def test_what_is_well_is_left_as_it_is(faithful, tmp_path):
     times = {path: path.stat().st_mtime_ns for path in labels.rglob("*")}
     assert main(["verify", str(labels), "--fix", "--delete-damaged", "--processes", "1"]) == 0
     assert {path: path.stat().st_mtime_ns for path in labels.rglob("*")} == times
+
+
+def test_a_set_cannot_have_its_checker_make_pixels_without_end(faithful):
+    """slg.json says how the teachers saw their pixels, and is believed up to a size."""
+    labels = slg_wds.open_labels(str(faithful))
+    (teacher,) = labels.identity["teachers"]
+    identity = {**labels.identity, "teachers": [{**teacher, "input_size": 2049}]}
+    forged = dataclasses.replace(
+        labels, description=dataclasses.replace(labels.description, identity=identity)
+    )
+    question = slg_wds.EnsembleConfig(sets=(), save_path="", arch=TINY, teacher_source="private")
+    assert load_told(question, labels).inputs == [(32, "bilinear")]
+    with pytest.raises(UsageError, match="over 2048 pixels a side"):
+        load_told(question, forged)
