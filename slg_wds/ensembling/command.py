@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slg_wds.claims import launched_rank
+from slg_wds.claims import finish, launched_rank
 from slg_wds.config import EnsembleConfig
 from slg_wds.engines.run import run_on_cpus
 from slg_wds.ensembling.checks import check_parents
@@ -126,7 +126,7 @@ def _run(task: MergeTask, labels: LabelSet, config: EnsembleConfig) -> Finished:
         progress.begin(Start(labels.digest, len(missing), crops))
         given_up = run_on_cpus(task, config, config.processes, len(missing), progress) if missing else {}
         seconds = progress.seconds
-    return Finished(progress.total, given_up, not given_up and labels.finish(), seconds)
+    return Finished(progress.total, given_up, not given_up and finish(labels, task.launched), seconds)
 
 
 def _warn_of_doubles(parents: list[Parent]) -> None:
