@@ -3,11 +3,11 @@
 usage: bench_scale.py [--images 144] [--crops 32] [--num-seg 16] [--rounds 3] [--only one devices ...] [--s3]
 
 Every way labels the same photographs with efficientnet-lite0 on the CPU, one thread a process, rounds in turn. A rate
-is that of the steady state, from the times of the commits: from the Nth of N workers to the last but a fifth. Start-up
-is the same for a day's work, and so is the end, where launches that know of no ranks make shards twice. `bare` is the
-forward alone in one process and in two, what the machine itself gains: forwards of 50 crops stream their activations
-through memory, which cores share. --s3 writes with one process to SeaweedFS on loopback, which shares the cores, and compares crops/s
-as the summaries say them, since a store's times are in whole seconds.
+is that of the steady state, by the times of the commits: the middle three fifths of them. Start-up is the same for a
+day's work, and so is the end, where launches that know of no ranks make shards twice. `bare` is the forward alone in
+one process and in two, what the machine itself gains: forwards of 50 crops stream their activations through memory,
+which cores share. --s3 writes with one process to SeaweedFS on loopback, which shares the cores, and
+compares crops/s as the summaries say them, since a store's times are in whole seconds.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def scaling(folder: Path, photographs: Path, ways: list[str], options: argparse.
             more, runs = WAYS[way]
             target = folder / f"{way}{number}"
             together(runs([*generate(photographs, str(target), options), *more]))
-            rates[way].append(steady_rate(target, options.crops, 1 if way == "one" else 2))
+            rates[way].append(steady_rate(target, options.crops))
     for way, found in rates.items():
         line = f"{way:<10}{statistics.median(found):8.1f} crops/s"
         for peer in ("one", "torchrun"):
@@ -170,10 +170,10 @@ def together(commands: Sequence[list[str]]) -> None:
             raise RuntimeError(said)
 
 
-def steady_rate(target: Path, crops: int, workers: int) -> float:
-    """Crops/s of workers, from when each has made a shard, of one image, to four fifths of the set."""
+def steady_rate(target: Path, crops: int) -> float:
+    """Crops/s over the middle three fifths of the commits, of shards of one image."""
     times = sorted(path.stat().st_mtime for path in target.glob("train-*.tar"))
-    times = times[workers - 1 : len(times) * 4 // 5]
+    times = times[len(times) // 5 : len(times) * 4 // 5]
     return (len(times) - 1) * crops / (times[-1] - times[0])
 
 
