@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-import reported_sets
+import trust_sets
 
 import slg_wds
 from slg_wds import claims, labelset
@@ -15,11 +15,18 @@ from slg_wds.format.manifest import decode_info
 from slg_wds.labelset import INDEX, INFO
 
 
+@pytest.fixture(scope="module")
+def made(photographs, tmp_path_factory):
+    """A set of three shards."""
+    folder = tmp_path_factory.mktemp("finishing")
+    images = trust_sets.small_photographs(photographs, folder / "images")
+    return trust_sets.make(images, folder / "set", samples_per_shard=3)
+
+
 @pytest.fixture
-def finished(tmp_path):
-    """A set of three shards of which nobody has said that it is whole."""
-    reported_sets.label_set(tmp_path / "set", embedded=False)
-    (tmp_path / "set" / INFO).unlink()
+def finished(made, tmp_path):
+    """The set, of which nobody has said that it is whole."""
+    (trust_sets.copy_of(made, tmp_path / "set") / INFO).unlink()
     return slg_wds.open_labels(str(tmp_path / "set"))
 
 
