@@ -22,7 +22,7 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 def loop():
-    for _ in range(3):
+    for _ in range(20):
         torch.empty(10_000_000).fill_(1.0)
     before = faults()
     for _ in range(80):
