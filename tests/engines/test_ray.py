@@ -53,34 +53,6 @@ def test_actors_on_s3_make_the_bytes_of_one_process_on_disk(photographs, alone, 
     assert KILL.contents(tmp_path / "copy") == alone
 
 
-PAGES = """
-import resource
-import torch
-import tiny_teacher
-
-def factory():
-    def faults(count):
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for _ in range(count):
-            torch.empty(10_000_000).fill_(1.0)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-    faults(20)
-    if faults(40) > 40 * 10_000 / 100:  # pages of 4 KiB
-        raise RuntimeError("freed memory is not kept")
-    return tiny_teacher.tiny()
-"""
-
-
-def test_actors_keep_freed_memory_as_processes_do(photographs, tmp_path):
-    """Else the kernel finds every page of every activation anew: half the speed on a CPU."""
-    (tmp_path / "teacher.py").write_text(PAGES)
-    command = KILL.command(photographs, tmp_path / "set", *MORE, *RAY)
-    command[command.index("-a") + 1] = f"{tmp_path / 'teacher.py'}:factory"
-    done = run(command)
-    assert done.returncode == 0 and "freed memory" not in done.stderr, done.stderr
-
-
 def children(pid):
     """Processes below this one, by name."""
     found, todo = {}, [pid]
