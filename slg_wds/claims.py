@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from slg_wds.tally import Watcher
 
 LISTED_AT_ONCE = 1000  # names in one answer of an object store
 LEAST_PATIENCE = 16
+COUNT_SECONDS = 0.001  # of a shard, when a finished set is counted
+MOST_WAIT = 300.0  # seconds, for another rank to count it
 
 
 @dataclass(frozen=True)
@@ -107,3 +110,19 @@ def claims(labels: LabelSet, rank: Rank | None, watcher: Watcher | None = None) 
                     yield number
             elif (stale := stale + 1) == patience:
                 break
+
+
+def finish(labels: LabelSet, rank: Rank | None) -> bool:
+    """Finish the set if every shard exists; whether it does.
+
+    All ranks come here within moments of each other, and counting the set takes a read a shard: the first rank counts,
+    the others wait for that, each of them until a moment of its own, at which it takes the first to be dead.
+    """
+    if labels.missing():
+        return False
+    if rank and rank.rank:
+        most = min(MOST_WAIT, COUNT_SECONDS * labels.num_shards * rank.world_size)
+        end = time.monotonic() + random.uniform(0.0, most)
+        while time.monotonic() < end and not labels.finished():
+            time.sleep(min(1.0, most))
+    return labels.finish()

@@ -147,10 +147,27 @@ def _parse(name: str, command: Command, arguments: Sequence[str]) -> object:
     config: object = tyro.cli(
         _resolve(command.config),
         prog=f"slg-wds {name}",
-        args=list(arguments),
+        args=_gathered(arguments),
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     return config
+
+
+def _gathered(arguments: Sequence[str]) -> list[str]:
+    """The arguments with all values of a repeated --store-option behind one: tyro would keep the last's alone."""
+    others: list[str] = []
+    options: list[str] = []
+    place = others
+    for argument in arguments:
+        flag, _, value = argument.partition("=")
+        if flag in ("--store-option", "--store_option"):
+            options += [value] if value else []
+            place = others if value else options
+            continue
+        if argument.startswith("-"):
+            place = others
+        place.append(argument)
+    return [*others, "--store-option", *options] if options else others
 
 
 def _resolve(place: str):  # type: ignore[no-untyped-def]

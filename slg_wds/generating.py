@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from slg_wds.claims import ALONE, Rank, launched_rank
+from slg_wds.claims import ALONE, Rank, finish, launched_rank
 from slg_wds.config import GenerateConfig, cores
 from slg_wds.engines.crew import Crew
 from slg_wds.labelset import LabelSet, open_labels
@@ -99,6 +99,7 @@ def run(config: GenerateConfig) -> GenerateResult:
     from slg_wds.labelling.shards import LabelTally
 
     config.check()
+    launched = launched_rank() if config.engine == "local" else None
     with Progress(LabelTally()) as progress:
         if config.engine == "ray":
             from slg_wds.engines.ray import run_ray
@@ -110,12 +111,11 @@ def run(config: GenerateConfig) -> GenerateResult:
             from slg_wds.engines.devices import local_crew
             from slg_wds.engines.processes import run_local
 
-            launched = launched_rank()
             crew = local_crew(config.devices, config.gpu, _visible_gpus(), cores())
             given_up = run_local(_task(config, crew, launched), crew, progress)
         seconds = progress.seconds
     labels = open_labels(config.save_path, allow_incomplete=True, options=config.store_options)
-    complete = not given_up and labels.finish()
+    complete = not given_up and finish(labels, launched)
     comparable = progress.start is not None and progress.start.comparable
     return GenerateResult(labels, Finished(progress.total, given_up, complete, seconds), comparable)
 

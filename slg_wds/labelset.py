@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -44,6 +45,7 @@ from slg_wds.format.shard import Shard, check_payload, read_shard
 from slg_wds.store import Store, open_store
 
 PLAN, DESCRIPTION, INFO, INDEX = "plan", "slg.json", "_info.json", "index"
+READERS = 32  # threads
 _NO_OPTIONS: Mapping[str, str] = {}
 D = TypeVar("D")
 T = TypeVar("T")
@@ -140,7 +142,7 @@ class LabelSet:
         try:
             present = {entry.name for entry in self.store.list()}
         except UnsupportedStoreError:  # http: nothing can be listed
-            if self.store.size(INFO) is not None:  # written last, so every shard is there
+            if self.finished():  # written last, so every shard is there
                 return []
             return [number for number in range(self.num_shards) if not self.exists(number)]
         return [number for number in range(self.num_shards) if self.shard_name(number) not in present]
@@ -206,10 +208,20 @@ class LabelSet:
         for number, name in enumerate(self.plan.shard_names):
             if f"{INDEX}/{name}" not in indexed:
                 self._put_index(number, self.shard(number))
-        lengths = [len(self.index(number).records) for number in range(self.num_shards)]
-        files = [self.shard_name(number) for number in range(self.num_shards)]
-        self.store.create(INFO, encode_info(Info(self.split, files, lengths)))
+        if not self.finished():
+            self.store.create(INFO, encode_info(self._count()))
         return True
+
+    def finished(self) -> bool:
+        """Whether somebody has seen that every shard exists, and said so."""
+        return self.store.size(INFO) is not None
+
+    def _count(self) -> Info:
+        # Tens of thousands of small reads, each of which is mostly waiting.
+        with ThreadPoolExecutor(READERS) as pool:
+            lengths = list(pool.map(lambda number: len(self.index(number).records), range(self.num_shards)))
+        files = [self.shard_name(number) for number in range(self.num_shards)]
+        return Info(self.split, files, lengths)
 
     @property
     def split(self) -> str:
@@ -227,7 +239,7 @@ def open_labels(
     Raises NotALabelSetError, IncompleteSetError, ManifestError, UnsupportedFeatureError, StoreError.
     """
     labels = dataclasses.replace(_open(open_store(url, options)), allow_incomplete=allow_incomplete)
-    if not allow_incomplete and labels.store.size(INFO) is None:
+    if not allow_incomplete and not labels.finished():
         labels._readable_shards()
     return labels
 

@@ -12,7 +12,7 @@ import pytest
 from scripted import cut_short, hang_up, reply, serving
 
 from slg_wds import errors
-from slg_wds.store import open_store
+from slg_wds.store import faults, open_store, remote
 
 
 def test_create_is_one_conditional_put() -> None:
@@ -91,6 +91,23 @@ def test_a_lost_answer_to_a_put_is_a_race_lost_to_oneself() -> None:
     with serving(answer) as script:
         assert script.store().create("x", b"1") is False
         assert script.asked == ["PUT /bucket/set/x", "PUT /bucket/set/x", "HEAD /bucket/set/x"]
+
+
+def test_puts_that_are_reset_again_and_again_are_retried_until_patience_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(remote, "_PAUSES", (0.01, 0.02))
+    last = 12
+
+    def answer(handler: http.server.BaseHTTPRequestHandler, number: int) -> None:
+        if number < last:
+            hang_up(handler)
+        else:
+            reply(handler, 200)
+
+    with serving(answer) as script:
+        assert script.store().create("x", b"1") is True
+        assert len(script.asked) == last
 
 
 def test_a_put_that_meets_another_under_way_is_tried_again() -> None:
@@ -217,3 +234,14 @@ def test_a_server_that_is_away_for_a_while_is_waited_for() -> None:
     back.join()
     server.shutdown()
     server.server_close()
+
+
+def test_the_answer_of_a_service_for_credentials_is_no_contact_with_the_store() -> None:
+    """Else every later request, each in want of credentials, would be retried for minutes."""
+    with pytest.raises(errors.PermissionDeniedError), faults.translated("gs://bucket"):
+        raise OSError(
+            "Generic GCS error: Error performing token request: Error performing GET "
+            "http://169.254.169.254/computeMetadata/v1 - Server returned non-2xx status code: 403 Forbidden: "
+        )
+    assert not faults.answered(OSError("token request: Server returned non-2xx status code: 403 Forbidden: "))
+    assert faults.answered(OSError("Server returned non-2xx status code: 403 Forbidden: "))

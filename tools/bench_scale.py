@@ -1,25 +1,29 @@
 """What more processes gain: two of --devices, two launches, torchrun and Ray against one; and what S3 costs.
 
-usage: bench_scale.py [--images 24] [--crops 100] [--rounds 3] [--only one devices ...] [--s3]
+usage: bench_scale.py [--images 144] [--crops 32] [--num-seg 16] [--rounds 3] [--only one devices ...] [--s3]
 
 Every way labels the same photographs with efficientnet-lite0 on the CPU, one thread a process, rounds in turn. A rate
-is that of the steady state, from the times of the commits: the crops of all shards but the first, over the time from
-the first commit to the last; start-up, the same for a day's work, is left out. --s3 writes with one process to
-SeaweedFS on loopback, which shares the cores, and compares crops/s as the summaries say them, since a store's times
-are in whole seconds.
+is that of the steady state, by the times of the commits: the middle three fifths of them. Start-up is the same for a
+day's work, and so is the end, where launches that know of no ranks make shards twice. `bare` is the forward alone in
+one process and in two, what the machine itself gains: forwards of 50 crops stream their activations through memory,
+which cores share. --s3 writes with one process to SeaweedFS on loopback, which shares the cores, and
+compares crops/s as the summaries say them, since a store's times are in whole seconds.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench_generate import lay_out
 
@@ -38,31 +42,80 @@ _TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-p
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--images", type=int, default=24)
-    parser.add_argument("--crops", type=int, default=100)
+    parser.add_argument("--images", type=int, default=144)
+    parser.add_argument("--crops", type=int, default=32)
+    parser.add_argument("--num-seg", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--only", nargs="*", choices=["bare", *WAYS], default=["bare", *WAYS])
     parser.add_argument("--s3", action="store_true", help="also what writing to S3 costs")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         photographs = Path(folder) / "photographs"
         lay_out(photographs, options.images)
         print(f"load {os.getloadavg()[0]:.1f} at the start", flush=True)
-        if options.only:
-            scaling(Path(folder), photographs, options)
+        ways = [way for way in options.only if way != "bare"]
+        if "bare" in options.only:
+            bare(options)
+        if ways:
+            scaling(Path(folder), photographs, ways, options)
         if options.s3:
             storage(Path(folder), photographs, options)
     print(f"load {os.getloadavg()[0]:.1f} at the end")
 
 
-def scaling(folder: Path, photographs: Path, options: argparse.Namespace) -> None:
+def bare(options: argparse.Namespace) -> None:
+    """Print the rate of the forward alone, in one process and in two."""
+    one, two = [], []
+    for _ in range(options.rounds):
+        for processes, found in ((1, one), (2, two)):
+            found.append(forwards(processes, options.num_seg))
+    print(f"bare      {statistics.median(one):8.1f} crops/s, two {ratio(two, one):.3f} of one", flush=True)
+
+
+def forwards(processes: int, num_seg: int) -> float:
+    """Crops/s of processes that do nothing but forwards of one thread."""
+    context = multiprocessing.get_context("spawn")
+    barrier, rates = context.Barrier(processes), context.Queue()
+    workers = [
+        context.Process(target=forward_alone, args=(num_seg, barrier, rates)) for _ in range(processes)
+    ]
+    for worker in workers:
+        worker.start()
+    total = sum(rates.get() for _ in workers)
+    for worker in workers:
+        worker.join()
+    return float(total)
+
+
+def forward_alone(num_seg: int, barrier: Any, rates: Any) -> None:
+    """One of these processes."""
+    import torch
+    from demo_teacher import lite0
+
+    from slg_wds.memory import keep_freed_memory
+
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    model = lite0().eval().to(memory_format=torch.channels_last)
+    inputs = torch.zeros(num_seg, 3, 224, 224).to(memory_format=torch.channels_last)
+    count = 600 // num_seg
+    with torch.inference_mode():
+        model(inputs)
+        barrier.wait()
+        begin = time.perf_counter()
+        for _ in range(count):
+            model(inputs)
+    rates.put(count * num_seg / (time.perf_counter() - begin))
+
+
+def scaling(folder: Path, photographs: Path, ways: list[str], options: argparse.Namespace) -> None:
     """Print the rate of each way and its ratio to one process, medians over rounds."""
-    rates: dict[str, list[float]] = {way: [] for way in options.only}
+    rates: dict[str, list[float]] = {way: [] for way in ways}
     for number in range(options.rounds):
-        for way in options.only:
+        for way in ways:
             more, runs = WAYS[way]
             target = folder / f"{way}{number}"
-            together(runs([*generate(photographs, str(target), options.crops), *more]))
+            together(runs([*generate(photographs, str(target), options), *more]))
             rates[way].append(steady_rate(target, options.crops))
     for way, found in rates.items():
         line = f"{way:<10}{statistics.median(found):8.1f} crops/s"
@@ -85,7 +138,7 @@ def storage(folder: Path, photographs: Path, options: argparse.Namespace) -> Non
                 (disk, str(folder / f"disk{number}")),
                 (remote, f"{server.url}/bench{number}"),
             ):
-                command = [*generate(photographs, target, options.crops), *ONE]
+                command = [*generate(photographs, target, options), *ONE]
                 done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
                 told = re.search(r"([\d,.]+) crops/s over", done.stdout)
                 assert told, done.stdout
@@ -95,19 +148,13 @@ def storage(folder: Path, photographs: Path, options: argparse.Namespace) -> Non
     )
 
 
-def generate(photographs: Path, target: str, crops: int) -> list[str]:
+def generate(photographs: Path, target: str, options: argparse.Namespace) -> list[str]:
     """The command of one run, one thread a process."""
     return [
         *(sys.executable, "-m", "slg_wds", "generate", str(photographs), "--save-path", target),
-        *(
-            "--teacher_source",
-            "private",
-            "-a",
-            f"{HERE / 'demo_teacher.py'}:lite0",
-            "--samples-per-shard",
-            "1",
-        ),
-        *("--num_crops", str(crops), "--num_seg", "50", "--threads-per-forward", "1", "-j", "1"),
+        *("--teacher_source", "private", "-a", f"{HERE / 'demo_teacher.py'}:lite0"),
+        *("--samples-per-shard", "1", "--num_crops", str(options.crops), "--num_seg", str(options.num_seg)),
+        *("--threads-per-forward", "1", "-j", "1"),
     ]
 
 
@@ -124,8 +171,9 @@ def together(commands: Sequence[list[str]]) -> None:
 
 
 def steady_rate(target: Path, crops: int) -> float:
-    """Crops/s between the first commit and the last, of shards of one image."""
+    """Crops/s over the middle three fifths of the commits, of shards of one image."""
     times = sorted(path.stat().st_mtime for path in target.glob("train-*.tar"))
+    times = times[len(times) // 5 : len(times) * 4 // 5]
     return (len(times) - 1) * crops / (times[-1] - times[0])
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from slg_wds import memory
 from slg_wds.engines.crew import Crew, Message, Reporter, Task, perform
 from slg_wds.engines.sharing import Share, Wish, no_room, share_of
 from slg_wds.engines.supervisor import GRACE_SECONDS, Supervisor
@@ -119,7 +120,8 @@ class _Run:
         environment = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
         # Two calls at once: `avoid` beside `run`. Restarts are ours, since the next worker is told what the last held.
         options = {"num_cpus": self._share.cpus, "num_gpus": self._share.gpus, "max_concurrency": 2}
-        actor = kind.options(max_restarts=0, **options).remote(os.getcwd(), environment)  # noqa: PTH109
+        runtime = {"env_vars": memory.ENVIRONMENT}
+        actor = kind.options(max_restarts=0, runtime_env=runtime, **options).remote(os.getcwd(), environment)  # noqa: PTH109
         given_up = list(self._supervisor.given_up)
         call = actor.run.options(num_returns="streaming")
         self._actors[worker] = actor
@@ -212,7 +214,7 @@ def _connect(ray: Any, address: str) -> None:
         _check_answer(address)
     options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="warning", **options)
+        ray.init(address=address, log_to_driver=False, logging_level="error", **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise SlgWdsError(f"no Ray cluster at {address}: {_first(str(error))}", hint=_ADDRESS) from None
 

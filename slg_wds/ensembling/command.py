@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slg_wds.claims import launched_rank
+from slg_wds.claims import finish, launched_rank
 from slg_wds.config import EnsembleConfig
 from slg_wds.engines.run import run_on_cpus
 from slg_wds.ensembling.checks import check_parents
@@ -102,7 +102,7 @@ def run(config: EnsembleConfig) -> EnsembleResult:
     with Progress(MergeTally()) as progress:
         given_up = run_on_cpus(task, config, config.processes, len(missing), progress) if missing else {}
         seconds = progress.seconds
-    finished = Finished(progress.total, given_up, not given_up and labels.finish(), seconds)
+    finished = Finished(progress.total, given_up, not given_up and finish(labels, task.launched), seconds)
     result = EnsembleResult(labels, finished, len(parents))
     if config.check_data is None or not result.complete:
         return result

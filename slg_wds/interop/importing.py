@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slg_wds.claims import ALONE, Rank, launched_rank
+from slg_wds.claims import ALONE, Rank, finish, launched_rank
 from slg_wds.config import ImportConfig
 from slg_wds.engines.run import run_on_cpus
 from slg_wds.errors import InteropError, LabelFileError, NotFoundError
@@ -94,7 +94,7 @@ def run(config: ImportConfig) -> ImportResult:
     with Progress(ImportTally()) as progress:
         given_up = run_on_cpus(task, config, config.processes, len(missing), progress) if missing else {}
         seconds = progress.seconds
-    finished = Finished(progress.total, given_up, not given_up and labels.finish(), seconds)
+    finished = Finished(progress.total, given_up, not given_up and finish(labels, task.launched), seconds)
     return ImportResult(labels, finished, prepared.strangers)
 
 

@@ -101,7 +101,12 @@ _UNSUPPORTED = ("NotSupportedError", "NotImplementedError")
 
 
 def answered(error: BaseException | None) -> bool:
-    """Tell whether the cause of one of our errors is an answer of the store, whatever it says."""
+    """Tell whether the cause of one of our errors is an answer of the store, whatever it says.
+
+    That of the service asked for credentials is none: without them every later request would be retried in vain.
+    """
+    if _CREDENTIALS.search(str(error).partition("\n")[0]):
+        return False
     return isinstance(error, FileNotFoundError) or _answer(str(error))[0] is not None
 
 

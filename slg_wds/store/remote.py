@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,7 +45,7 @@ from slg_wds.store.faults import answered, translated, translated_body
 from slg_wds.store.urls import join_unchecked
 
 Result = TypeVar("Result")
-_PAUSES = (0.2, 1.0, 5.0)  # seconds between attempts of our own, beside obstore's
+_PAUSES = (0.2, 1.0, 5.0)  # seconds between attempts of our own, beside obstore's; the last again and again
 
 
 class RemoteStore(Store):
@@ -224,16 +225,17 @@ class RemoteStore(Store):
         self._clients[CONTACT] = client
 
     def _patiently(self, attempt: Callable[[], Result]) -> Result:
-        """Attempt again after faults that obstore does not retry itself: short bodies, puts that time out."""
+        """Attempt again after faults that obstore does not retry itself: short bodies, puts reset or timed out."""
         end = time.monotonic() + patience(self._settings, READING)
-        for pause in _PAUSES:
+        pauses = itertools.chain(_PAUSES, itertools.repeat(_PAUSES[-1]))
+        while True:
             try:
                 return attempt()
             except StoreUnavailableError:
+                pause = next(pauses)
                 if time.monotonic() + pause > end:
                     raise
             time.sleep(pause)
-        return attempt()
 
     def _refuse_http(self, what: str) -> None:
         if self._settings.scheme in ("http", "https"):

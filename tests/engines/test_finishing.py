@@ -1,0 +1,83 @@
+"""Which of the workers counts a set that they have finished together, and how."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import trust_sets
+
+import slg_wds
+from slg_wds import claims, labelset
+from slg_wds.claims import Rank, finish
+from slg_wds.format.manifest import decode_info
+from slg_wds.labelset import INDEX, INFO
+
+
+@pytest.fixture(scope="module")
+def made(photographs, tmp_path_factory):
+    """A set of three shards."""
+    folder = tmp_path_factory.mktemp("finishing")
+    images = trust_sets.small_photographs(photographs, folder / "images")
+    return trust_sets.make(images, folder / "set", samples_per_shard=3)
+
+
+@pytest.fixture
+def finished(made, tmp_path):
+    """The set, of which nobody has said that it is whole."""
+    (trust_sets.copy_of(made, tmp_path / "set") / INFO).unlink()
+    return slg_wds.open_labels(str(tmp_path / "set"))
+
+
+@pytest.fixture
+def reads(finished, monkeypatch):
+    """The names of the index parts that are read, by whomever."""
+    found, read = [], type(finished.store).read
+
+    def noted(store, name, *arguments):
+        if name.startswith(f"{INDEX}/"):
+            found.append(name)
+        return read(store, name, *arguments)
+
+    monkeypatch.setattr(type(finished.store), "read", noted)
+    return found
+
+
+def test_the_other_ranks_wait_for_the_first(finished, reads, monkeypatch):
+    monkeypatch.setattr(claims.random, "uniform", lambda low, high: 60.0)
+    others = [threading.Thread(target=finish, args=(finished, Rank(rank, 8))) for rank in range(1, 8)]
+    for other in others:
+        other.start()
+    time.sleep(0.2)
+    assert not finished.finished() and not reads
+    assert finish(finished, Rank(0, 8))
+    for other in others:
+        other.join(10)
+    assert not any(other.is_alive() for other in others)
+    assert sorted(reads) == [f"{INDEX}/train-00000{number}" for number in range(3)]
+    assert decode_info(finished.store.read(INFO)).shard_lengths == finished.plan.shard_sizes.tolist()
+
+
+def test_a_first_rank_that_is_dead_is_not_waited_for(finished, reads):
+    assert finish(finished, Rank(1, 2))
+    assert finished.finished() and len(reads) == 3
+
+
+@pytest.mark.parametrize("rank", [None, Rank(0, 2), Rank(1, 2)])
+def test_a_set_with_a_shard_missing_is_not_finished(finished, rank):
+    finished.store.delete("train-000001.tar")
+    assert not finish(finished, rank)
+    assert not finished.finished()
+
+
+def test_the_parts_of_the_index_are_read_at_once(finished, monkeypatch):
+    """Each read waits until all are under way: one after the other would wait for ever."""
+    together, index = threading.Barrier(3, timeout=20), labelset.LabelSet.index
+
+    def meeting(labels, number):
+        together.wait()
+        return index(labels, number)
+
+    monkeypatch.setattr(labelset.LabelSet, "index", meeting)
+    assert finished.finish()

@@ -1,0 +1,22 @@
+"""Options that may be given more than once."""
+
+from __future__ import annotations
+
+import pytest
+
+from slg_wds.cli import COMMANDS, _parse
+
+BOTH = {"endpoint": "http://host:9000", "region": "b=c"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["set", "--store-option", "endpoint=http://host:9000", "region=b=c"],
+        ["--store-option", "endpoint=http://host:9000", "--json", "set", "--store_option", "region=b=c"],
+        ["set", "--store-option=endpoint=http://host:9000", "--store-option=region=b=c", "--json"],
+    ],
+)
+def test_store_options_add_up(arguments):
+    config = _parse("inspect", COMMANDS["inspect"], arguments)
+    assert config.labels == "set" and config.store_options == BOTH
