@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -138,7 +139,7 @@ class LabelSet:
     def missing(self) -> list[int]:
         """The numbers of the shards that are not there yet, from one listing (or one question each over http)."""
         try:
-            present = {entry.name for entry in self.store.list()}
+            present = {entry.name for entry in self.store.list(deep=False)}
         except UnsupportedStoreError:  # http: nothing can be listed
             if self.store.size(INFO) is not None:  # written last, so every shard is there
                 return []
@@ -232,7 +233,12 @@ def open_labels(
     return labels
 
 
-def _open(store: Store) -> LabelSet:
+def glance_at(url: str, options: Mapping[str, str] = _NO_OPTIONS) -> LabelSet:
+    """`open_labels` of a set, finished or not, to say what it is: its images' names are read only when asked for."""
+    return dataclasses.replace(_open(open_store(url, options), names_later=True), allow_incomplete=True)
+
+
+def _open(store: Store, names_later: bool = False) -> LabelSet:
     try:
         plan_bytes = store.read(PLAN)
         description_bytes = store.read(DESCRIPTION, MAX_JSON_BYTES)
@@ -246,7 +252,8 @@ def _open(store: Store) -> LabelSet:
             f"the plan is not the one that {DESCRIPTION} was written with", url=store.url_of(PLAN)
         )
     _located(check_identity, description.identity, store.url_of(DESCRIPTION))
-    plan = _located(decode_plan, plan_bytes, store.url_of(PLAN))
+    decode = functools.partial(decode_plan, names_later=names_later)
+    plan = _located(decode, plan_bytes, store.url_of(PLAN))
     if (plan.num_samples, plan.num_shards) != (description.num_samples, description.num_shards):
         raise ManifestError(
             "its numbers of images and shards are not the plan's", url=store.url_of(DESCRIPTION)
