@@ -109,6 +109,7 @@ def decode_plan(data: bytes | memoryview, names_later: bool = False) -> Plan:
     _check_sizes(fields, len(data))
     n, N = fields["num_shards"], fields["num_samples"]
     paths: StringColumn
+    keys: StringColumn
     if names_later:
         whole = functools.cache(lambda: decode_plan(data))
         paths, keys = LaterColumn(N, lambda: whole().paths), LaterColumn(N, lambda: whole().keys)
