@@ -125,7 +125,7 @@ def measure(labels: Path, scratch: Path, options: argparse.Namespace) -> None:
         verify(labels)
     if "report" in options.only:
         page = scratch / "report.html"
-        tell("report", [*COMMAND, "report", str(labels), "-o", str(page), "--force"], 1)
+        tell("report", [*COMMAND, "report", str(labels), "-o", str(page)], 1)
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
         print(f"  a page of {page.stat().st_size / 1e6:.2f} MB; the largest process so far {peak:.0f} MB")
 
