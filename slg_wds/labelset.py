@@ -45,6 +45,7 @@ from slg_wds.format.shard import Shard, check_payload, read_shard
 from slg_wds.store import Store, open_store
 
 PLAN, DESCRIPTION, INFO, INDEX = "plan", "slg.json", "_info.json", "index"
+MANY = 1 << 22  # images whose names take half a second to unpack and check
 _NO_OPTIONS: Mapping[str, str] = {}
 D = TypeVar("D")
 T = TypeVar("T")
@@ -234,11 +235,11 @@ def open_labels(
 
 
 def glance_at(url: str, options: Mapping[str, str] = _NO_OPTIONS) -> LabelSet:
-    """`open_labels` of a set, finished or not, to say what it is: its images' names are read only when asked for."""
-    return dataclasses.replace(_open(open_store(url, options), names_later=True), allow_incomplete=True)
+    """`open_labels` of a set, finished or not, to say what it is: over MANY names are read only when asked for."""
+    return dataclasses.replace(_open(open_store(url, options), all_names=False), allow_incomplete=True)
 
 
-def _open(store: Store, names_later: bool = False) -> LabelSet:
+def _open(store: Store, all_names: bool = True) -> LabelSet:
     try:
         plan_bytes = store.read(PLAN)
         description_bytes = store.read(DESCRIPTION, MAX_JSON_BYTES)
@@ -252,6 +253,7 @@ def _open(store: Store, names_later: bool = False) -> LabelSet:
             f"the plan is not the one that {DESCRIPTION} was written with", url=store.url_of(PLAN)
         )
     _located(check_identity, description.identity, store.url_of(DESCRIPTION))
+    names_later = not all_names and description.num_samples > MANY
     decode = functools.partial(decode_plan, names_later=names_later)
     plan = _located(decode, plan_bytes, store.url_of(PLAN))
     if (plan.num_samples, plan.num_shards) != (description.num_samples, description.num_shards):
