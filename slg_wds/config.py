@@ -378,7 +378,8 @@ class VerifyConfig:
     fix: bool = False
     """Make missing or wrong index parts and _info.json again, from whole shards."""
     delete_damaged: bool = False
-    """Remove damaged shards too (and what says that they are there), for the command that made the set to redo."""
+    """Remove damaged shards too (and what says that they are there), for the command that made the set to redo. The
+    exit code is 1 then: the set lacks them."""
     allow_incomplete: bool = False
     """Take no offence at shards that an unfinished set lacks."""
     decode_images: bool = True

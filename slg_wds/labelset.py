@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +47,7 @@ from slg_wds.store import Store, open_store
 
 PLAN, DESCRIPTION, INFO, INDEX = "plan", "slg.json", "_info.json", "index"
 READERS = 32  # threads
+MANY = 1 << 22  # images whose names take half a second to unpack and check
 _NO_OPTIONS: Mapping[str, str] = {}
 D = TypeVar("D")
 T = TypeVar("T")
@@ -140,7 +142,7 @@ class LabelSet:
     def missing(self) -> list[int]:
         """The numbers of the shards that are not there yet, from one listing (or one question each over http)."""
         try:
-            present = {entry.name for entry in self.store.list()}
+            present = {entry.name for entry in self.store.list(deep=False)}
         except UnsupportedStoreError:  # http: nothing can be listed
             if self.finished():  # written last, so every shard is there
                 return []
@@ -244,7 +246,12 @@ def open_labels(
     return labels
 
 
-def _open(store: Store) -> LabelSet:
+def glance_at(url: str, options: Mapping[str, str] = _NO_OPTIONS) -> LabelSet:
+    """`open_labels` of a set, finished or not, to say what it is: over MANY names are read only when asked for."""
+    return dataclasses.replace(_open(open_store(url, options), all_names=False), allow_incomplete=True)
+
+
+def _open(store: Store, all_names: bool = True) -> LabelSet:
     try:
         plan_bytes = store.read(PLAN)
         description_bytes = store.read(DESCRIPTION, MAX_JSON_BYTES)
@@ -258,7 +265,9 @@ def _open(store: Store) -> LabelSet:
             f"the plan is not the one that {DESCRIPTION} was written with", url=store.url_of(PLAN)
         )
     _located(check_identity, description.identity, store.url_of(DESCRIPTION))
-    plan = _located(decode_plan, plan_bytes, store.url_of(PLAN))
+    names_later = not all_names and description.num_samples > MANY
+    decode = functools.partial(decode_plan, names_later=names_later)
+    plan = _located(decode, plan_bytes, store.url_of(PLAN))
     if (plan.num_samples, plan.num_shards) != (description.num_samples, description.num_shards):
         raise ManifestError(
             "its numbers of images and shards are not the plan's", url=store.url_of(DESCRIPTION)

@@ -114,6 +114,9 @@ def test_listing_goes_deep_and_is_sorted(store: Store) -> None:
     assert [entry.name for entry in store.list("index/")] == in_index
     assert [entry.name for entry in store.list("index")] == in_index
     assert [entry.size for entry in store.list("a/")] == [3]
+    assert [entry.name for entry in store.list(deep=False)] == ["a b", "a.tar", "b"]
+    assert [entry.name for entry in store.list("index", deep=False)] == in_index[1:]
+    assert list(store.list("nothing", deep=False)) == []
     store.delete("index/train-0")
     assert [entry.name for entry in store.list("index/")] == ["index/deep/y", "index/train-1"]
 

@@ -48,11 +48,11 @@ class MemoryStore(Store):
         made = b"".join(buffers(data))
         return self.objects.setdefault(name, made) is made
 
-    def list(self, prefix: str = "") -> Iterator[Entry]:
+    def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[Entry]:
         return iter(
             Entry(name, len(data), 0.0)
             for name, data in sorted(self.objects.items())
-            if name.startswith(prefix)
+            if name.startswith(prefix) and (deep or "/" not in name[len(prefix) :])
         )
 
     def delete(self, name: str) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 RSS_MB = 1024
 SECONDS_EACH = 20
-SLICE = 300  # seconds of one process: atheris keeps about 100 bytes an input, which are not the decoder's
+SLICE = 1 << 20  # inputs of one process: atheris keeps 100 to 600 bytes of each, which are not the decoder's
 LONGEST = 1 << 16  # bytes of an input
 FINDINGS = ("crash-", "oom-", "timeout-", "leak-")
 
@@ -52,7 +52,7 @@ def run(name: str, seconds: int, out: Path) -> bool:
     started = time.monotonic()
     inputs, peak, code, text = 0, 0, 0, ""
     while code == 0 and (left := seconds - (time.monotonic() - started)) >= 1:
-        code, text = one_process(name, min(SLICE, round(left)), out)
+        code, text = one_process(name, round(left), out)
         inputs += number("stat::number_of_executed_units", text)
         peak = max(peak, number("stat::peak_rss_mb", text))
     new = sorted(set(findings(folder)) - before)
@@ -107,6 +107,7 @@ def fuzz(name: str, seconds: int, out: Path) -> int:
         (corpus / f"seed-{at:03d}").write_bytes(seed)
     flags = {
         "max_total_time": seconds,
+        "runs": SLICE,
         "rss_limit_mb": RSS_MB,
         "timeout": SECONDS_EACH,
         "max_len": LONGEST,

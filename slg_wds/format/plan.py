@@ -86,6 +86,18 @@ class Plan:
 
     def check(self) -> None:
         """That the parts go together. Raises ManifestError; keys are taken to be distinct."""
+        self.check_shards()
+        if self.num_samples and min(_least(self.keys.lengths), _least(self.paths.lengths)) < 1:
+            raise ManifestError("a key or a path is empty")
+        if (
+            self.num_samples
+            and max(int(self.keys.lengths.max()), int(self.paths.lengths.max())) > MAX_NAME_BYTES
+        ):
+            raise ManifestError(f"a key or a path is over {MAX_NAME_BYTES} bytes")
+        _check_below(self.paths)
+
+    def check_shards(self) -> None:
+        """`check` of all but what the images are called."""
         N, n = self.num_samples, self.num_shards
         counts = (len(self.keys), len(self.targets), len(self.shard_sizes), int(self.shard_sizes.sum()))
         if counts != (N, N, n, N):
@@ -96,11 +108,6 @@ class Plan:
             raise ManifestError("the names of shards are not distinct plain names")
         if min(_least(self.shard_sizes), _least(self.targets) + 1) < 0:
             raise ManifestError("the size of a shard or a target is negative")
-        if N and min(_least(self.keys.lengths), _least(self.paths.lengths)) < 1:
-            raise ManifestError("a key or a path is empty")
-        if N and max(int(self.keys.lengths.max()), int(self.paths.lengths.max())) > MAX_NAME_BYTES:
-            raise ManifestError(f"a key or a path is over {MAX_NAME_BYTES} bytes")
-        _check_below(self.paths)
         self._check_source()
 
     def _check_source(self) -> None:

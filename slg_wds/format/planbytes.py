@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import msgpack
@@ -13,7 +14,7 @@ from slg_wds.format.canonical import check_version, typed
 from slg_wds.format.frames import compress, content_size, decompress
 from slg_wds.format.packed import unpack
 from slg_wds.format.plan import FOLDER, Plan
-from slg_wds.format.strings import StringColumn
+from slg_wds.format.strings import LaterColumn, StringColumn
 
 VERSION = 1
 MAX_SAMPLES = 1 << 28
@@ -92,8 +93,12 @@ def _pack(values: Any, dtype: str) -> bytes:
     return compress(numbers.view(np.uint8).reshape(-1, numbers.itemsize).T.tobytes(), _LEVEL)
 
 
-def decode_plan(data: bytes | memoryview) -> Plan:
-    """A plan from its bytes. Raises ManifestError for every malformation, UnsupportedFeatureError if newer."""
+def decode_plan(data: bytes | memoryview, names_later: bool = False) -> Plan:
+    """A plan from its bytes. Raises ManifestError for every malformation, UnsupportedFeatureError if newer.
+
+    names_later: of very many images the paths and keys take most of the time; they are then unpacked and checked, and
+    raise, only when the first of them is asked for.
+    """
     try:
         fields = unpack(data)
     except Exception as error:  # msgpack raises many kinds for bytes that are not msgpack
@@ -103,17 +108,24 @@ def decode_plan(data: bytes | memoryview) -> Plan:
     check_version("the plan", fields, VERSION)
     _check_sizes(fields, len(data))
     n, N = fields["num_shards"], fields["num_samples"]
-    paths = _unpack_strings(fields.get("paths"), N)
+    paths: StringColumn
+    keys: StringColumn
+    if names_later:
+        whole = functools.cache(lambda: decode_plan(data))
+        paths, keys = LaterColumn(N, lambda: whole().paths), LaterColumn(N, lambda: whole().keys)
+    else:
+        paths = _unpack_strings(fields.get("paths"), N)
+        keys = _unpack_keys(fields, paths)
     plan = Plan(
         shard_names=_unpack_strings(fields.get("shard_names"), n)[:],
         shard_sizes=_unpack(fields.get("shard_sizes"), "<u4", n).astype(np.int64),
         paths=paths,
-        keys=_unpack_keys(fields, paths),
+        keys=keys,
         targets=_unpack(fields.get("targets"), "<i4", N),
         source=typed(fields, "source", str),
         **_unpack_places(fields, n, N),
     )
-    plan.check()
+    plan.check_shards() if names_later else plan.check()
     return plan
 
 
@@ -160,4 +172,7 @@ def _text(frame: Any, size: int) -> bytes:
 def _unpack(frame: Any, kind: str, count: int) -> NDArray[Any]:
     dtype = np.dtype(kind)
     planes = np.frombuffer(decompress(frame, count * dtype.itemsize, ManifestError), np.uint8)
-    return np.ascontiguousarray(planes.reshape(dtype.itemsize, count).T).view(dtype).reshape(count)
+    out = np.empty((count, dtype.itemsize), np.uint8)
+    for byte, plane in enumerate(planes.reshape(dtype.itemsize, count)):
+        out[:, byte] = plane  # in a third of the time of a transposed copy
+    return out.view(dtype).reshape(count)

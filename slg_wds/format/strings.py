@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,3 +107,21 @@ class StringColumn(Sequence[str]):
         return all(a == b for a, b in zip(self, other, strict=True))
 
     __hash__ = None  # type: ignore[assignment]
+
+
+class LaterColumn(StringColumn):
+    """A column of which only the number of strings is known until the first of them is asked for."""
+
+    def __init__(self, count: int, unpack: Callable[[], StringColumn]) -> None:
+        self._count, self._unpack = count, unpack
+
+    def __getattr__(self, name: str) -> Any:
+        # Asked only for what is not there yet.
+        if name not in ("blob", "starts", "ends"):
+            raise AttributeError(name)
+        column = self._unpack()
+        super().__init__(column.blob, column.starts, column.ends)
+        return vars(self)[name]
+
+    def __len__(self) -> int:
+        return self._count

@@ -329,7 +329,7 @@ def largest_shard(labels: LabelSet) -> int:
     """Bytes of the largest shard of a remote set, from one listing; over http of a few shards."""
     names = {labels.shard_name(number) for number in range(labels.num_shards)}
     try:
-        return max((entry.size for entry in labels.store.list() if entry.name in names), default=0)
+        return max((entry.size for entry in labels.store.list(deep=False) if entry.name in names), default=0)
     except UnsupportedStoreError:
         few = {0, labels.num_shards // 2, labels.num_shards - 1}
         return max(labels.store.size(labels.shard_name(number)) or 0 for number in few)

@@ -369,7 +369,7 @@ def texts(statistics: Statistics, comparison: Comparison | None, classes: int, r
         "teachers": f"The same crops through other teachers: {compared}",
         "divergence": f"Mean over crops of KL(row ‖ column) in nats, on up to {DENSE_CROPS} crops of "
         f"each image; "
-        f"probabilities below {FLOOR:g} count as that.",
+        f"probabilities below 1 in {number(1 / FLOOR)} count as that.",
         "apart": "Mean divergence of the crops of each class, in nats. The filter “Teachers differ” of "
         "the gallery shows "
         "the images.",

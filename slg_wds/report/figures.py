@@ -102,7 +102,9 @@ def _stacked(axes: Axes, edges: Floats, bars: Floats, split: bool) -> None:
 def _percent(axis: Any) -> None:
     from matplotlib.ticker import PercentFormatter
 
-    axis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    told = PercentFormatter(1.0, decimals=None)
+    told.set_axis(axis)
+    axis.set_major_formatter(lambda share, at: told(share, at).replace(".0%", "%"))
 
 
 def reliability(name: str, title: str, statistics: Statistics) -> str:
@@ -174,6 +176,12 @@ def heat(name: str, title: str, values: Floats, low: float, high: float) -> str:
         axes.grid(False)
         axes.set_xticks([0, 0.5, 1], ["left", "middle", "right"])
         axes.set_yticks([0, 0.5, 1], ["top", "middle", "bottom"])
+        # Within the map's edges: in its corner two would meet.
+        (left, _, right), (top, _, bottom) = axes.get_xticklabels(), axes.get_yticklabels()
+        left.set_horizontalalignment("left")
+        right.set_horizontalalignment("right")
+        top.set_verticalalignment("top")
+        bottom.set_verticalalignment("bottom")
         axes.spines["bottom"].set_visible(False)
         axes.tick_params(length=0)
         _scale(axes, low, high)

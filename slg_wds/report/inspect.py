@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from slg_wds.config import InspectConfig
-from slg_wds.labelset import LabelSet, open_labels
+from slg_wds.labelset import LabelSet, glance_at, open_labels
 from slg_wds.report.class_names import class_names, named_classes
 from slg_wds.report.inspect_image import find_image, image_dict
 from slg_wds.report.inspect_sizes import Sizes, measure
@@ -26,7 +26,7 @@ def inspect(url: str, *, options: dict[str, str] | None = None) -> dict[str, Any
 
     Raises NotALabelSetError, ManifestError, UnsupportedFeatureError, StoreError.
     """
-    labels = open_labels(url, allow_incomplete=True, options=options or {})
+    labels = glance_at(url, options or {})
     state = look(labels)
     return as_dict(labels, state, measure(labels, state))
 

@@ -72,7 +72,7 @@ def look(labels: LabelSet, now: float | None = None) -> State:
     notes: list[str] = []
     info = _info(labels, notes)
     try:
-        sizes = {entry.name: (entry.size, entry.modified) for entry in labels.store.list()}
+        sizes = {entry.name: (entry.size, entry.modified) for entry in labels.store.list(deep=False)}
     except UnsupportedStoreError:
         state = _unlisted(labels, info)
     else:

@@ -51,13 +51,19 @@ def recipe(labels: LabelSet, present: int) -> Rows:
 
 
 def recipes(sets: Sequence[LabelSet], present: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
-    """The recipe of each set; of several, what all have in common first and once."""
+    """The recipe of each set; of several, the lines that all have in common first and once."""
     each = [recipe(labels, count) for labels, count in zip(sets, present, strict=True)]
-    common = [row for row in each[0] if all(row in other for other in each[1:])] if len(each) > 1 else []
-    found = [{"name": "All sets", "rows": common}] if common else []
-    for name, rows in zip(names, each, strict=True):
-        found.append({"name": name, "rows": [row for row in rows if row not in common]})
+    said = [{(what, line) for what, lines in rows for line in lines} for rows in each]
+    common = set.intersection(*said) if len(each) > 1 else set()
+    found = [{"name": "All sets", "rows": _only(each[0], common)}] if common else []
+    for name, rows, mine in zip(names, each, said, strict=True):
+        found.append({"name": name, "rows": _only(rows, mine - common)})
     return found
+
+
+def _only(rows: Rows, wanted: set[tuple[str, str]]) -> Rows:
+    kept = [(what, [line for line in lines if (what, line) in wanted]) for what, lines in rows]
+    return [(what, lines) for what, lines in kept if lines]
 
 
 def teacher_names(labels: LabelSet) -> list[str]:
@@ -73,7 +79,8 @@ def _teachers(identity: Mapping[str, Any]) -> list[str]:
         parts = [f"{teacher.get('arch')} ({teacher.get('source')})"]
         if len(teachers) > 1 and isinstance(teacher.get("weight"), float):
             parts.append(f"weight {percent(teacher['weight'])}")
-        parts.append(f"{teacher.get('input_size')} px, {teacher.get('interpolation')}")
+        if teacher.get("input_size"):
+            parts.append(f"{teacher['input_size']} px, {teacher.get('interpolation')}")
         parts.append(f"weights {str(teacher.get('weights_sha256'))[:8]}")
         lines.append(", ".join(parts))
     return lines or ["not told"]
@@ -198,24 +205,11 @@ def notes(sets: ReportedSets, sample: Sample) -> list[str]:
 
 def gallery_intro(statistics: Statistics, sets: int) -> str:
     """What the gallery shows first, and how to read a card."""
-    first = (
-        "Images that the teacher takes for another class than their target come first, fewest agreeing "
-        "crops before all, then "
-        if statistics.disagreeing
-        else "First come "
-    )
-    order = (
-        "the least sure and the surest images, and some at random. "
-        if statistics.has_values
-        else "images at random. "
-    )
-    differ = (
-        "With several sets the images on which the teachers differ most have a filter of their own. "
-        if sets > 1
-        else ""
-    )
+    kinds = ["images taken for another class than their target"] if statistics.disagreeing else []
+    kinds += ["those on which the teachers differ"] if sets > 1 else []
+    kinds += ["the least sure", "the surest"] if statistics.has_values else []
+    order = ", then ".join([*kinds, "some at random"])
     return (
-        f"{first}{order}{differ}Of each image up to eight crops are drawn, from the least sure to the "
-        f"surest: point at a box or "
-        "a crop, or walk them with the arrow keys, to see what the teacher makes of it."
+        f"{order[0].upper()}{order[1:]}. Up to eight crops of each are drawn, the least sure first: point at one, or "
+        "walk them with the arrow keys, to see what the teacher makes of it."
     )

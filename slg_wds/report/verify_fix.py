@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from slg_wds.errors import LabelSetError
 from slg_wds.format.manifest import build_index, encode_index
 from slg_wds.labelset import INDEX, INFO, LabelSet
-from slg_wds.report.verify_shard import DAMAGED, FOREIGN, INDEX_PART, INFO_FILE, Problem
+from slg_wds.report.verify_shard import DAMAGED, FOREIGN, INDEX_PART, INFO_FILE, MISSING, Problem
 
 
 def fix(
@@ -16,7 +16,7 @@ def fix(
     """Mend a set; what is left wrong, and what was done, in words.
 
     Index parts and _info.json are made again from whole shards. With `delete_damaged`, shards that are not whole, or
-    not this set's, are removed, with their index parts and _info.json.
+    not this set's, are removed, with their index parts and _info.json: until they are made again, they are missing.
 
     Raises StoreError; LabelSetError, with nothing removed, where every shard is another set's.
     """
@@ -28,6 +28,10 @@ def fix(
         _remove(labels, bad, done)
         problems = [
             problem for problem in problems if problem.number not in bad and problem.kind != INFO_FILE
+        ]
+        problems += [
+            Problem(MISSING, "damaged, and removed", labels.shard_name(number), number=number)
+            for number in bad
         ]
     left = [problem for problem in problems if problem.kind not in (INDEX_PART, INFO_FILE)]
     for number in sorted({problem.number for problem in problems if problem.kind == INDEX_PART}):

@@ -63,8 +63,8 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def list(self, prefix: str = "") -> Iterator[Entry]:
-        """Yield every object below the folder `prefix` ("" is all, or "index/"), at any depth, in order."""
+    def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[Entry]:
+        """Yield every object below the folder `prefix` ("" is all, or "index/"), in order, at any depth or not deep."""
 
     @abstractmethod
     def delete(self, name: str) -> None:

@@ -103,11 +103,11 @@ class LocalStore(Store):
             _sync_folder(path.parent)
         return made
 
-    def list(self, prefix: str = "") -> Iterator[Entry]:
+    def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[Entry]:
         folder = check_prefix(prefix)
         entries = [
             Entry(name, status.st_size, status.st_mtime)
-            for name, status in _walk(self.root / folder, f"{folder}/" if folder else "")
+            for name, status in _walk(self.root / folder, f"{folder}/" if folder else "", deep)
             if not is_temporary(name)
         ]
         return iter(sorted(entries, key=lambda entry: entry.name))
@@ -214,14 +214,15 @@ def _sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield (name, status) of every file below folder; nothing where there is no such folder."""
+def _walk(folder: Path, prefix: str, deep: bool = True) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield (name, status) of every file in folder, and below it if deep; nothing where there is no such folder."""
     folders = []
     try:
         with _translated(folder), os.scandir(folder) as found:
             for entry in found:
                 if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.name)
+                    if deep:
+                        folders.append(entry.name)
                     continue
                 with contextlib.suppress(FileNotFoundError):  # removed meanwhile, or a dangling link
                     status = entry.stat()

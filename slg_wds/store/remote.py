@@ -101,13 +101,17 @@ class RemoteStore(Store):
         self._client(READING)  # makes contact, whose failure is not to be waited for
         return self._patiently(lambda: self._put(name, parts))
 
-    def list(self, prefix: str = "") -> Iterator[Entry]:
+    def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[Entry]:
         import obstore
 
         self._refuse_http("list")
         folder = check_prefix(prefix)
         with translated(self.url_of(folder) if folder else self.url):
-            found = obstore.list(self._client(READING), folder or None).collect()
+            client = self._client(READING)
+            if deep:
+                found = obstore.list(client, folder or None).collect()
+            else:
+                found = obstore.list_with_delimiter(client, folder or None)["objects"]
         entries = [
             Entry(meta["path"], meta["size"], meta["last_modified"].timestamp())
             for meta in found

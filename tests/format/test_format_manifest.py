@@ -221,6 +221,20 @@ def test_each_malformed_plan_has_its_error(case: str) -> None:
     kind = UnsupportedFeatureError if case == "version" else ManifestError
     with pytest.raises(kind, match=message):
         decode_plan(msgpack.packb(fields))
+    with pytest.raises(kind, match=message):  # at once, or when the first name is asked for
+        decode_plan(msgpack.packb(fields), names_later=True).keys[0]
+
+
+@pytest.mark.parametrize("case", ["no UTF-8", "no other keys", "one part"])
+def test_names_may_wait_until_one_is_asked_for(case: str) -> None:
+    whole = decode_plan(encode_plan(PLAN), names_later=True)
+    assert whole == PLAN and (len(whole.keys), whole.paths[1]) == (3, "b/ü.x.jpg")
+    fields = {**msgpack.unpackb(encode_plan(PLAN)), **WRONG[case][0]}
+    later = decode_plan(msgpack.packb(fields), names_later=True)
+    assert (later.num_samples, len(later.keys), later.shard_names) == (3, 3, PLAN.shard_names)
+    for column in (later.paths, later.keys):
+        with pytest.raises(ManifestError, match=WRONG[case][1]):
+            column[0]
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_each_damage_is_named_and_mended(photographs, labels, capsys):
     assert main(["verify", str(labels), "--fix"]) == 1  # the damaged shards are still there
     assert KILL.contents(labels)["index/train-000003"] == whole["index/train-000003"]
     assert (labels / "train-000001.tar").exists()
-    main(["verify", str(labels), "--fix", "--delete-damaged"])
+    assert main(["verify", str(labels), "--fix", "--delete-damaged"]) == 1  # they are missing now
     assert not (labels / "train-000001.tar").exists() and not (labels / "train-000002.tar").exists()
     make(photographs, labels)
     assert KILL.contents(labels) == whole

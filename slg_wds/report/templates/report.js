@@ -16,6 +16,9 @@
   };
   const name = (id) => data.names[id] ?? `class ${id}`;
   const short = (id) => name(id).split(",")[0];
+  const shared = new Map();
+  for (const id of Object.keys(data.names)) shared.set(short(id), (shared.get(short(id)) ?? 0) + 1);
+  const brief = (id) => (shared.get(short(id)) > 1 ? name(id) : short(id)); // as short as tells it from the others
   const percent = (p) => (p >= 0.9995 ? "100%" : p >= 0.0005 ? `${(100 * p).toFixed(1)}%` : p > 0 ? "<0.1%" : "0%");
   const count = (n) => n.toLocaleString("en");
   const folded = (text) => text.normalize("NFKD").replace(/[\u0300-\u036f]/g, "").toLowerCase();
@@ -83,10 +86,10 @@
       make("image", { href: image.src, width: w, height: h, preserveAspectRatio: "none", transform: flip }));
   };
 
-  const bar = (kind, label, p) => {
+  const bar = (kind, label, p, whole = label) => {
     const fill = make("div", { class: "fill" });
     fill.style.width = `${Math.min(100, 100 * p)}%`;
-    return make("li", { class: kind }, make("span", { class: "name", title: label }, label),
+    return make("li", { class: kind }, make("span", { class: "name", title: whole }, label),
       make("div", { class: "track" }, fill), make("span", { class: "p" }, percent(p)));
   };
 
@@ -94,8 +97,8 @@
     const list = make("ul", { class: "bars" });
     said.c.forEach((id, at) => {
       const kind = image.target === null ? "" : id === image.target ? "goal" : at === 0 ? "wrong" : "";
-      if (said.p) list.append(bar(kind, name(id), said.p[at]));
-      else list.append(make("li", { class: kind }, make("span", { class: "name" }, name(id))));
+      if (said.p) list.append(bar(kind, brief(id), said.p[at], name(id)));
+      else list.append(make("li", { class: kind }, make("span", { class: "name", title: name(id) }, brief(id))));
     });
     if (said.p) list.append(bar("rest", "all other classes", Math.max(0, 1 - said.p.reduce((a, b) => a + b, 0))));
     return data.sets.length > 1 ? [make("p", { class: "of" }, make("bdi", {}, data.sets[which])), list] : [list];
@@ -208,6 +211,7 @@
   if (table) {
     const columns = data.columns, body = table.tBodies[0], head = table.tHead.rows[0];
     const classes = data.classes.map((row) => ({ row, text: folded(name(row[0])) }));
+    const heads = { count: "n tally", share: "n" };
     const first = 12, every = $("class-more"), find = $("class-search");
     let by = columns.length > 3 ? 3 : 1, down = columns.length <= 3, all = false;
     const cell = (column, row, at) => {
@@ -223,7 +227,7 @@
         track.style.setProperty("--share", `${100 * value}%`);
         return make("td", { class: "n" }, make("span", { class: "cell" }, track, percent(value)));
       }
-      return make("td", { class: "n" }, count(value));
+      return make("td", { class: "n tally" }, count(value));
     };
     const order = (a, b) => {
       const [x, y] = [a.row[by], b.row[by]].map((v) => (columns[by].kind === "name" ? name(v) : columns[by].kind === "other" ? (v === null ? "" : name(v)) : v));
@@ -244,7 +248,7 @@
     columns.forEach((column, at) => {
       const button = make("button", { type: "button" }, column.title);
       button.addEventListener("click", () => { down = by === at ? !down : column.kind === "count"; by = at; list(); });
-      head.append(make("th", { scope: "col", class: ["name", "other"].includes(column.kind) ? null : "n" }, button));
+      head.append(make("th", { scope: "col", class: heads[column.kind] }, button));
     });
     every.addEventListener("click", () => { all = true; list(); });
     find.addEventListener("input", list);

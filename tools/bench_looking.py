@@ -1,0 +1,165 @@
+"""How long it takes to look at a label set of ImageNet's size: inspect, verify, report, and --help.
+
+usage: bench_looking.py [--shards 5005] [--images 256] [--crops 16] [--rounds 5] [--keep FOLDER] [--only inspect ...]
+
+The labels are made up: 5,005 shards of 256 images with names as ImageNet's, float16, k = 5, a shared tail, no images.
+Each command is a process of its own, its interpreter's start included; the best and the median of the rounds are
+printed, beside those of peers that do the least that could do: an interpreter that imports numpy and rich, `sha256sum`
+of every shard. Files are in the page cache. --keep makes the set once and finds it there again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgpack
+import numpy as np
+
+from slg_wds.crops import CropRule, sample_crops
+from slg_wds.format.manifest import Plan, StringColumn
+from slg_wds.format.record import Record, build_tail, encode_record
+from slg_wds.format.shard import EncodedSample, ShardHeader, encode_shard
+from slg_wds.labelset import LabelSet, create_labels
+
+CLASSES, K, SEED, VARIETY = 1000, 5, 7, 64
+COMMAND = [sys.executable, "-m", "slg_wds"]
+WAYS = ("help", "inspect", "key", "verify", "report")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--shards", type=int, default=5005)
+    parser.add_argument("--images", type=int, default=256, help="of each shard")
+    parser.add_argument("--crops", type=int, default=16, help="of each image")
+    parser.add_argument("--rounds", type=int, default=5, help="of help, inspect and key; the others take one")
+    parser.add_argument("--keep", type=Path, help="folder for the set")
+    parser.add_argument("--only", nargs="*", choices=WAYS, default=WAYS)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.keep or Path(scratch)
+        labels = folder / f"set-{options.shards}-{options.images}-{options.crops}"
+        if not (labels / "_info.json").exists():
+            make(labels, options)
+        print(f"load {os.getloadavg()[0]:.1f} at the start", flush=True)
+        measure(labels, Path(scratch), options)
+
+
+def make(folder: Path, options: argparse.Namespace) -> None:
+    """A label set of made-up labels."""
+    N = options.shards * options.images
+    numbers = np.random.default_rng(SEED).permutation(N)
+    keys = [
+        f"n{number % CLASSES:08d}/n{number % CLASSES:08d}_{number // CLASSES}" for number in numbers.tolist()
+    ]
+    plan = Plan(
+        [f"train-{number:06d}" for number in range(options.shards)],
+        np.full(options.shards, options.images, np.int64),
+        StringColumn.of(f"{key}.JPEG" for key in keys),
+        StringColumn.of(keys),
+        (numbers % CLASSES).astype(np.int32),
+    )
+    teacher = {"source": "timm", "arch": "none", "weights_sha256": "0" * 64, "weight": 1.0}
+    identity = {
+        "teachers": [teacher], "label_type": f"shared_tail_k{K}", "k": K, "values": "float16", "tail_classes": 64,
+        "temperature": 1.0, "num_classes": CLASSES, "class_subset": None, "num_crops": options.crops,
+        "crop_scale": [0.08, 1.0], "crop_ratio": [0.75, 1.3333], "flip_probability": 0.5, "seed": SEED,
+        "precision": "fp32", "reference": None, "embed_images": None,
+    }  # fmt: skip
+    labels = create_labels(str(folder), plan, identity, {}, [f"n{c:08d}" for c in range(CLASSES)])
+    patterns = [msgpack.unpackb(encode_record(made_up(number, options.crops))) for number in range(VARIETY)]
+    for number in labels.missing():
+        labels.commit(number, shard(labels, number, patterns))
+    labels.finish()
+
+
+def shard(labels: LabelSet, number: int, patterns: Sequence[dict[str, object]]) -> bytes:
+    """The bytes of one shard, its images' labels taken from the patterns in turn."""
+    part, samples = labels.plan.shard(number), []
+    for at, (key, path, target) in enumerate(zip(part.keys, part.paths, part.targets.tolist(), strict=True)):
+        fields = {**patterns[(number + at) % VARIETY], "key": key, "path": path, "target": target}
+        samples.append(EncodedSample(key, {"slg.msgpack": msgpack.packb(fields, use_single_float=True)}))
+    return encode_shard(samples, ShardHeader(labels.digest, number, part.name))
+
+
+def made_up(number: int, crops: int) -> Record:
+    """Labels of nobody, of a sharpness that differs from image to image."""
+    chance = np.random.default_rng(number)
+    logits = chance.normal(0, 1 + number % 5, CLASSES) + chance.normal(0, 1, (crops, CLASSES))
+    rows = np.exp(logits - logits.max(axis=1, keepdims=True))
+    rows /= rows.sum(axis=1, keepdims=True)
+    index = np.argsort(-rows, axis=1, kind="stable")[:, :K]
+    value = np.take_along_axis(rows, index, axis=1)
+    np.put_along_axis(rows, index, 0.0, axis=1)
+    size = (int(chance.integers(300, 500)), int(chance.integers(300, 500)))
+    boxes, flips = sample_crops(SEED, str(number), size, crops, CropRule())
+    return Record(
+        "key", "path", 0, size, boxes, flips, index, value.astype(np.float32),
+        build_tail(rows.mean(axis=0), 64, crops, K), "float16", False, CLASSES,
+    )  # fmt: skip
+
+
+def measure(labels: Path, scratch: Path, options: argparse.Namespace) -> None:
+    """Print a line for each way of looking."""
+    last = f"n{7:08d}/n{7:08d}_3"
+    quick = {
+        "help": ["--help"],
+        "inspect": ["inspect", str(labels)],
+        "key": ["inspect", str(labels), "--key", last],
+    }
+    tell("an interpreter", [sys.executable, "-c", "pass"], options.rounds)
+    tell("numpy and rich", [sys.executable, "-c", "import numpy, rich.table, rich.console"], options.rounds)
+    for way, arguments in quick.items():
+        if way in options.only:
+            tell(way, [*COMMAND, *arguments], options.rounds)
+    if "verify" in options.only:
+        verify(labels)
+    if "report" in options.only:
+        page = scratch / "report.html"
+        tell("report", [*COMMAND, "report", str(labels), "-o", str(page)], 1)
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
+        print(f"  a page of {page.stat().st_size / 1e6:.2f} MB; the largest process so far {peak:.0f} MB")
+
+
+def tell(name: str, command: Sequence[str], rounds: int) -> None:
+    """Run a command some times and print how long it took."""
+    seconds = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "COLUMNS": "120"})
+        seconds.append(time.perf_counter() - started)
+    print(f"{name:<15} best {min(seconds):.3f} s, median {statistics.median(seconds):.3f} s", flush=True)
+
+
+def verify(labels: Path) -> None:
+    """MB/s of one process and of all, and of sha256sum."""
+    tars = sorted(labels.glob("*.tar"))
+    size = sum(path.stat().st_size for path in tars)
+    started = time.perf_counter()
+    subprocess.run(["sha256sum", *map(str, tars)], check=True, stdout=subprocess.DEVNULL)
+    print(f"{'sha256sum':<15} {size / 1e6 / (time.perf_counter() - started):.0f} MB/s of {size / 1e6:.0f} MB")
+    for processes in (1, os.cpu_count() or 1):
+        command = [*COMMAND, "verify", str(labels), "--processes", str(processes)]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+        rate = re.search(r"\(([\d,]+) MB/s\)", said)
+        print(
+            f"{f'verify, {processes}':<15} {rate[1] if rate else '?'} MB/s; {size / 1e6 / used:.0f} MB for each second "
+            f"of a core; the largest process so far {after.ru_maxrss / 1e3:.0f} MB",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
