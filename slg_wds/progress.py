@@ -183,23 +183,29 @@ def summary(labels: LabelSet, run: Finished, more: str, lines: Sequence[str]) ->
     total, given_up = run.tally, run.given_up
     state = "complete" if run.complete else "not complete yet: other processes are still at work"
     if given_up:
-        state = f"not complete, {len(given_up)} shards were given up"
+        state = f"not complete, {counted(len(given_up), 'shard')} given up"
     text = [
         f"label set {labels.url}: {state}",
-        f"  {len(labels):,} images planned, {labels.num_shards} shards, {labels.num_crops} crops an image, "
-        f"{labels.label_type}{more}",
+        f"  {counted(len(labels), 'image')} planned, {counted(labels.num_shards, 'shard')}, "
+        f"{counted(labels.num_crops, 'crop')} an image, {labels.label_type}{more}",
     ]
     if total.crops:
         text.append(
-            f"  made here: {total.images:,} images, {total.crops:,} crops, {total.shards} shards, "
+            f"  made here: {counted(total.images, 'image')}, {counted(total.crops, 'crop')}, "
+            f"{counted(total.shards, 'shard')}, "
             f"{total.bytes / 1e6:,.2f} MB, {total.bytes / total.crops:.2f} bytes/crop"
         )
         text += lines
     else:
         text.append("  nothing was left to make")
     if total.lost_races:
-        text.append(f"  {total.lost_races} shards were made by another process first")
+        text.append(f"  {counted(total.lost_races, 'shard')} made by another process first")
     return "\n".join([*text, *listed("LEFT OUT", [f"{path}: {why}" for path, why in sorted(total.left_out)])])
+
+
+def counted(number: int, noun: str) -> str:
+    """As in "1 shard" and "1,282 shards"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def listed(what: str, names: Sequence[str]) -> list[str]:

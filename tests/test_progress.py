@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slg_wds.progress import Progress
+from slg_wds.progress import Progress, counted
 from slg_wds.tally import Start, Tally
 
 
@@ -22,3 +22,12 @@ def test_a_shard_that_another_process_made_first_counts_once(capsys):
     first, lost, last = capsys.readouterr().err.splitlines()
     assert "another process was first" in lost and "shard 1/2" in lost
     assert "shard 1/2" in first and "shard 2/2" in last and "about 0 s left" in last
+
+
+def test_numbers_agree_with_their_nouns():
+    assert [counted(n, "shard") for n in (0, 1, 2, 1282)] == [
+        "0 shards",
+        "1 shard",
+        "2 shards",
+        "1,282 shards",
+    ]

@@ -82,7 +82,7 @@ def test_a_shard_that_kills_its_worker_each_time_is_given_up_and_named(photograp
     last = run.said[-1]
     assert shard in last and "signal 9" in last and "run the same command" in last
     assert f"{shard[:-4]} is given up after 3 failures" in run.text and "Traceback" not in run.text
-    assert "not complete, 1 shards were given up" in run.printed[0]
+    assert "not complete, 1 shard given up" in run.printed[0]
 
     again = start(data, target, *more)
     assert again.end() == 0, again.text
