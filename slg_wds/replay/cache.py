@@ -126,6 +126,7 @@ class ShardCache:
         self._ready: dict[int, str] = {}
         self._needed: dict[int, int] = {}  # shard -> the batch after its last use
         self._queue: deque[tuple[int, int]] = deque()
+        self._coming: set[int] = set()  # shards that are on their way in one piece
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
         self._stopped = self._open = False
@@ -143,6 +144,19 @@ class ShardCache:
     def path(self, number: int) -> str | None:
         """Where a shard lies that is there and checked, else None."""
         return self._ready.get(number)
+
+    def soon(self, number: int) -> str | None:
+        """The same, after waiting for a shard that is on its way in one piece.
+
+        That takes no longer than asking for a part of it anew, which would delay the others.
+        """
+        path = self._ready.get(number)
+        if path is None and number in self._coming:
+            with self._changed:
+                while number in self._coming and not self._stopped:
+                    self._changed.wait()
+            path = self._ready.get(number)
+        return path
 
     def begin(self, spans: Spans, start: int) -> None:
         """Download the shards of an epoch from batch `start` on, in the order of use, as far ahead as fits.
@@ -205,6 +219,10 @@ class ShardCache:
                         url=self.url, shard=self._labels.shard_name(number)
                     )
                 return
+            finally:
+                with self._changed:
+                    self._coming.discard(number)
+                    self._changed.notify_all()
 
     def _next(self) -> int | None:
         """Wait for the next shard that is to be fetched and fits; None at the end."""
@@ -256,6 +274,8 @@ class ShardCache:
         """Where the file is now, by its SHA-256; None where it was stopped or there is no place for such bytes."""
         with self._changed:
             needed = {self._ready[n] for n in self._needed if n in self._ready}
+            if size <= PIECE:
+                self._coming.add(number)
         self._directory.make_room(size, needed)
         state = hashlib.sha256()
         try:

@@ -101,7 +101,7 @@ class TarPictures:
             raise ImageShardError(
                 f"the plan places an image at byte {offset}, before any content of a tar", **where
             )
-        cached = None if self.cache is None else self.cache.path(shard)
+        cached = None if self.cache is None else self.cache.soon(shard)
         if self.cache is not None and cached is not None:
             try:
                 return _checked(self._files.read(cached, offset - BLOCK, BLOCK + size), offset, size, where)

@@ -58,16 +58,13 @@ class RemoteShards:
         self._labels, self._files, self.cache = labels, files, cache
 
     def ready(self, number: int) -> bool:
-        return self._path(number) is not None
-
-    def _path(self, number: int) -> str | None:
-        return None if self.cache is None else self.cache.path(number)
+        return self.cache is not None and self.cache.path(number) is not None
 
     def read(self, number: int, place: list[int], key: str) -> bytes:
         offset, size, crc32 = place
         name = self._labels.shard_name(number)
         where = {"url": self._labels.url, "shard": name, "key": key}
-        path = self._path(number)
+        path = None if self.cache is None else self.cache.soon(number)
         if self.cache is not None and path is not None:
             try:
                 data = self._files.read(path, offset, size)

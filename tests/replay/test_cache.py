@@ -123,6 +123,24 @@ def test_nothing_is_downloaded_before_the_first_batch(remote, expected, tmp_path
     iterator.close()
 
 
+def test_a_shard_on_its_way_in_one_piece_is_not_asked_for_in_parts(remote, expected, monkeypatch):
+    loader = remote()
+    store = loader.sets.members[0].store
+    read, begun, late = store.read_range, {}, []
+
+    def watched(name, offset, size):
+        if offset == 0:
+            begun[name] = time.monotonic()
+            time.sleep(1.0)
+        elif time.monotonic() - begun.get(name, float("inf")) > 0.1:  # not asked for just before
+            late.append(name)
+        return read(name, offset, size)
+
+    monkeypatch.setattr(store, "read_range", watched)
+    assert slowly(loader) == expected[0]
+    assert begun and late == []
+
+
 @pytest.mark.parametrize("spoil", ["byte", "cut", "swap", "gone"])
 def test_an_altered_cache_file_is_fetched_again(remote, expected, tmp_path, spoil):
     slowly(remote())
