@@ -118,9 +118,9 @@ def finish(labels: LabelSet, rank: Rank | None) -> bool:
     All ranks come here within moments of each other, and counting the set takes a read a shard: the first rank counts,
     the others wait for that, each of them until a moment of its own, at which it takes the first to be dead.
     """
-    if labels.missing():
-        return False
     if rank and rank.rank:
+        if labels.missing():
+            return False
         most = min(MOST_WAIT, COUNT_SECONDS * labels.num_shards * rank.world_size)
         end = time.monotonic() + random.uniform(0.0, most)
         while time.monotonic() < end and not labels.finished():

@@ -23,7 +23,7 @@ from slg_wds.errors import UsageError
 from slg_wds.format.manifest import Plan
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset import LabelSet, create_labels
-from slg_wds.progress import Finished, Progress, duration, summary
+from slg_wds.progress import Finished, Progress, counted, duration, summary
 from slg_wds.store import open_store
 from slg_wds.tally import Start
 
@@ -234,7 +234,7 @@ def _warned(message: Warning | str, *place: Any, **more: Any) -> None:
 
 def told(result: EnsembleResult) -> str:
     """What was made, for people."""
-    of = f", of {result.parents} label set{'s' if result.parents > 1 else ''}"
+    of = f", of {counted(result.parents, 'label set')}"
     lines = []
     if result.tally.crops:
         rate = f"  {result.crops_per_second:,.0f} crops/s over {duration(result.run.seconds)}"
