@@ -38,6 +38,7 @@ from slg_wds.store import Store
 
 PIECE = 8 << 20  # bytes asked for at a time: what an end has to wait for
 DOWNLOADS = 4
+FEW = 8  # shards that a first batch may wait for whole
 JOIN_SECONDS = 5.0
 TEMPORARY_AGE = 3600.0  # seconds after which a temporary's writer is taken for dead
 ATTEMPTS = 2
@@ -126,7 +127,7 @@ class ShardCache:
         self._ready: dict[int, str] = {}
         self._needed: dict[int, int] = {}  # shard -> the batch after its last use
         self._queue: deque[tuple[int, int]] = deque()
-        self._coming: set[int] = set()  # shards that are on their way in one piece
+        self._coming: set[int] = set()  # shards of one piece that are on their way, or the next to be
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
         self._stopped = self._open = False
@@ -145,34 +146,39 @@ class ShardCache:
         """Where a shard lies that is there and checked, else None."""
         return self._ready.get(number)
 
-    def soon(self, number: int) -> str | None:
-        """The same, after waiting for a shard that is on its way in one piece.
+    def coming(self, number: int) -> bool:
+        """Whether a shard is on its way in one piece.
 
-        That takes no longer than asking for a part of it anew, which would delay the others.
+        Waiting for it takes no longer than asking for a part of it anew, which would delay the others.
         """
-        path = self._ready.get(number)
-        if path is None and number in self._coming:
-            with self._changed:
-                while number in self._coming and not self._stopped:
-                    self._changed.wait()
-            path = self._ready.get(number)
-        return path
+        return number in self._coming
+
+    def wait(self, number: int) -> None:
+        """Wait for a shard that is coming, until it is there, failed, or the epoch ended."""
+        with self._changed:
+            while number in self._coming and not self._stopped:
+                self._changed.wait()
 
     def begin(self, spans: Spans, start: int) -> None:
         """Download the shards of an epoch from batch `start` on, in the order of use, as far ahead as fits.
 
-        Nothing is downloaded before the first batch is finished, which takes its samples by range: whole shards
-        would make it wait.
+        Where the first batch needs a few small shards, it waits for them. Else nothing is downloaded before it is
+        finished, and it takes its samples by range: whole shards would make it wait.
         """
         for number, path in list(self._ready.items()):
             if not os.path.exists(path):  # noqa: PTH110  # evicted since
                 self._ready.pop(number, None)
+        spans_left = [
+            span for span in zip(*(column.tolist() for column in spans), strict=True) if span[2] > start
+        ]
+        first = {shard for shard, begin, _ in spans_left if begin <= start}
         with self._changed:
-            self._stopped = self._open = False
+            self._stopped = False
             self._error = None
             self._needed = {}
-            spans_left = zip(*(column.tolist() for column in spans), strict=True)
-            self._queue = deque((shard, stop) for shard, _, stop in spans_left if stop > start)
+            self._queue = deque((shard, stop) for shard, _, stop in spans_left)
+            self._open = self.largest <= PIECE and len(first) <= min(FEW, self.slots)
+            self._coming = first - self._ready.keys() if self._open else set()
         self._threads = [
             threading.Thread(target=self._run, name=f"slg-cache-{n}", daemon=True) for n in range(DOWNLOADS)
         ]
@@ -218,6 +224,7 @@ class ShardCache:
                     self._error = self._error or error.located(
                         url=self.url, shard=self._labels.shard_name(number)
                     )
+                    self._coming.clear()  # there may be no thread left for them
                 return
             finally:
                 with self._changed:

@@ -19,7 +19,7 @@ from slg_wds.images import MAX_PIXELS, decode
 from slg_wds.labels.adaptation import LabelAdaptation, adapted
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.columns import Columns
-from slg_wds.replay.pictures import Pictures
+from slg_wds.replay.pictures import EmbeddedPictures, Pictures
 from slg_wds.replay.records import Labels, Records
 from slg_wds.replay.sets import Sets
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from slg_wds.labels import SoftLabels
+    from slg_wds.replay.cache import ShardCache
 
 I64 = npt.NDArray[np.int64]
 
@@ -41,6 +42,21 @@ class Reading:
     size: int
     interpolation: str
     adaptation: LabelAdaptation | None = None
+    caches: Sequence[ShardCache] = ()
+
+    def ready(self, shard: int) -> bool:
+        """Whether reading samples of a shard needs no waiting for a network."""
+        return self.pictures.ready(shard) and self.records.ready(shard)
+
+    def coming(self, shard: int) -> bool:
+        """Whether it will be ready soon, which is to be waited for."""
+        caches = self.caches
+        return bool(caches) and all(one.path(shard) is not None or one.coming(shard) for one in caches)
+
+    def wait(self, shard: int) -> None:
+        """Wait for what is coming of a shard."""
+        for cache in self.caches:
+            cache.wait(shard)
 
 
 @dataclass(frozen=True)
@@ -110,13 +126,20 @@ class Draft:
         try:
             self._loading.add(i)
             if self.error is None:
-                return Loaded(self._read_records(i), self._read_image(i))
+                return self._read(i)
         except BaseException as error:
             self._fail(i, error)
         finally:
             self._loading.discard(i)
         self._some_done(1)
         return None
+
+    def wait(self, i: int) -> bool:
+        """Wait for image i's shard if it is coming; whether it is there."""
+        self._loading.add(i)
+        self.reading.wait(self.shards[i])
+        self._loading.discard(i)
+        return self.reading.ready(self.shards[i])
 
     def fill_images(self, images: Sequence[int], loaded: Loaded | None = None) -> None:
         """Decode these images, whose labels are there, and cut their crops into the batch.
@@ -139,6 +162,13 @@ class Draft:
             except BaseException as error:
                 self._fail(i, error)
         return None
+
+    def _read(self, i: int) -> Loaded:
+        pictures, sample = self.reading.pictures, (self.shards[i], self.positions[i], self.keys[i])
+        if isinstance(pictures, EmbeddedPictures):
+            image = pictures.place(*sample)
+            return Loaded(*self.reading.records.read_with_image(*sample, self.crops[i], image))
+        return Loaded(self._read_records(i), self._read_image(i))
 
     def _read_records(self, i: int) -> list[Labels]:
         return self.reading.records.read(self.shards[i], self.positions[i], self.keys[i], self.crops[i])

@@ -269,7 +269,13 @@ class SoftLabelLoader:
         c = None if self._evaluation else self._c
         epoch = Epoch(self.sets, self.selection, order, self._columns(), self._seed, number, c)
         reading = Reading(
-            self.sets, self._records, self._pictures, self.size, self.interpolation, self.label_adaptation
+            self.sets,
+            self._records,
+            self._pictures,
+            self.size,
+            self.interpolation,
+            self.label_adaptation,
+            self._caches,
         )
         remote = self._records.remote or self._pictures.remote
         workers = Workers(self._threads, READERS if remote else 0)
@@ -279,7 +285,7 @@ class SoftLabelLoader:
                 cache.begin(order.spans(*self._columns()), start)
             for t, (shard, position, keys, crops) in enumerate(epoch.batches(start), start):
                 draft = Draft(reading, shard, position, keys, crops, self._buffers.take())
-                workers.put(draft, lambda i, shards=draft.shards: self._waits(shards[i]))
+                workers.put(draft)
                 under_way.append(draft)
                 del draft
                 if len(under_way) > self._prefetch:
@@ -297,9 +303,6 @@ class SoftLabelLoader:
         for cache in self._caches:
             cache.advance(begun - len(under_way))
         return batch
-
-    def _waits(self, shard: int) -> bool:
-        return not (self._pictures.ready(shard) and self._records.ready(shard))
 
 
 def _positive(name: str, value: int) -> int:

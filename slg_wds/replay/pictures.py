@@ -18,7 +18,7 @@ from slg_wds.images.tars import BLOCK, check_header
 from slg_wds.replay.cache import TarCache
 from slg_wds.replay.files import OpenFiles
 from slg_wds.replay.sets import Sets
-from slg_wds.replay.shards import Shards
+from slg_wds.replay.shards import Place, Shards
 from slg_wds.store import Store, expand_braces, open_store, split_url
 
 SPLITS = ("train", "val", "validation", "test")
@@ -46,10 +46,15 @@ class EmbeddedPictures:
         return True
 
     def read(self, shard: int, position: int, key: str) -> bytes:
+        return self._shards.read(shard, self.place(shard, position, key), key)
+
+    def place(self, shard: int, position: int, key: str) -> Place:
+        """Where the image of a sample lies in the shard."""
         images = self._sets.shard(shard).images
         if images is None:
             raise ReplayError("the shard has no images, though the set embeds them", key=key)
-        return self._shards.read(shard, images[position].tolist(), key)
+        place: Place = images[position].tolist()
+        return place
 
 
 class FolderPictures:
@@ -101,7 +106,7 @@ class TarPictures:
             raise ImageShardError(
                 f"the plan places an image at byte {offset}, before any content of a tar", **where
             )
-        cached = None if self.cache is None else self.cache.soon(shard)
+        cached = None if self.cache is None else self.cache.path(shard)
         if self.cache is not None and cached is not None:
             try:
                 return _checked(self._files.read(cached, offset - BLOCK, BLOCK + size), offset, size, where)

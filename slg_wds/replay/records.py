@@ -17,7 +17,7 @@ from slg_wds.format.record import Record, decode_record
 from slg_wds.format.rows import Rows, decode_rows
 from slg_wds.joining import joined, tail_of_all
 from slg_wds.replay.sets import Sets
-from slg_wds.replay.shards import Shards
+from slg_wds.replay.shards import Place, Shards
 
 I64 = npt.NDArray[np.int64]
 
@@ -57,15 +57,34 @@ class Records:
 
     def read(self, shard: int, position: int, key: str, crops: I64 | None = None) -> list[Labels]:
         """The bytes of a sample's labels in every member, of these crops [c] or all. Raises SlgWdsError."""
-        samples = self.sets.shard(shard)
-        found: list[Labels] = []
-        for member, shards in enumerate(self.shards):
-            data = shards.read(shard, samples.records[member][position].tolist(), key)
-            if self.older[member]:
-                found.append(self._parts(member, samples.older[member], position, key, data, crops))
-            else:
-                found.append(data)
-        return found
+        places = self._places(shard, position)
+        newest = [one.read(shard, place, key) for one, place in zip(self.shards, places, strict=True)]
+        return self._chained(shard, position, key, newest, crops)
+
+    def read_with_image(
+        self, shard: int, position: int, key: str, crops: I64, image: Place
+    ) -> tuple[list[Labels], bytes]:
+        """The same, and the image that is embedded beside one of them, asked for together."""
+        newest, found = [], b""
+        for member, place in enumerate(self._places(shard, position)):
+            places = [place, image] if member == self.sets.embedded else [place]
+            data, *more = self.shards[member].read_together(shard, places, key)
+            newest.append(data)
+            found = more[0] if more else found
+        return self._chained(shard, position, key, newest, crops), found
+
+    def _places(self, shard: int, position: int) -> list[Place]:
+        return [places[position].tolist() for places in self.sets.shard(shard).records]
+
+    def _chained(
+        self, shard: int, position: int, key: str, newest: Sequence[bytes], crops: I64 | None
+    ) -> list[Labels]:
+        """What the newest sets of the chains hold of a sample, and what those that they extend do."""
+        older = self.sets.shard(shard).older
+        return [
+            self._parts(member, older[member], position, key, data, crops) if self.older[member] else data
+            for member, data in enumerate(newest)
+        ]
 
     def _parts(
         self, member: int, places: Sequence[I64], position: int, key: str, newest: bytes, crops: I64 | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from slg_wds.errors import ChecksumError, NotFoundError, OutOfRangeError, SlgWdsError
@@ -12,6 +13,10 @@ from slg_wds.replay.files import OpenFiles
 if TYPE_CHECKING:
     from slg_wds.replay.cache import ShardCache
 
+GAP = 16 << 10  # bytes between members that are read too, to ask once for both
+
+Place = list[int]  # offset, size, CRC-32
+
 
 class Shards(Protocol):
     """The shards of one label set, readable from any thread."""
@@ -21,8 +26,11 @@ class Shards(Protocol):
     def ready(self, number: int) -> bool:
         """Whether a read of this shard needs no waiting for a network."""
 
-    def read(self, number: int, place: list[int], key: str) -> bytes:
-        """The bytes at [offset, size, crc32]. Raises ChecksumError, StoreError naming the shard and the key."""
+    def read(self, number: int, place: Place, key: str) -> bytes:
+        """The bytes at a place. Raises ChecksumError, StoreError naming the shard and the key."""
+
+    def read_together(self, number: int, places: Sequence[Place], key: str) -> list[bytes]:
+        """The bytes at places near each other, asked for at once where asking is dear."""
 
 
 class LocalShards:
@@ -37,7 +45,10 @@ class LocalShards:
     def ready(self, number: int) -> bool:
         return True
 
-    def read(self, number: int, place: list[int], key: str) -> bytes:
+    def read_together(self, number: int, places: Sequence[Place], key: str) -> list[bytes]:
+        return [self.read(number, place, key) for place in places]
+
+    def read(self, number: int, place: Place, key: str) -> bytes:
         offset, size, crc32 = place
         try:
             data = self._files.read(self._paths[number], offset, size)
@@ -60,27 +71,40 @@ class RemoteShards:
     def ready(self, number: int) -> bool:
         return self.cache is not None and self.cache.path(number) is not None
 
-    def read(self, number: int, place: list[int], key: str) -> bytes:
-        offset, size, crc32 = place
-        name = self._labels.shard_name(number)
-        where = {"url": self._labels.url, "shard": name, "key": key}
-        path = None if self.cache is None else self.cache.soon(number)
+    def read(self, number: int, place: Place, key: str) -> bytes:
+        return self.read_together(number, [place], key)[0]
+
+    def read_together(self, number: int, places: Sequence[Place], key: str) -> list[bytes]:
+        path = None if self.cache is None else self.cache.path(number)
         if self.cache is not None and path is not None:
             try:
-                data = self._files.read(path, offset, size)
-                check_payload(data, size, crc32, **where)
-                return data
+                found = [self._files.read(path, offset, size) for offset, size, _ in places]
+                return self._checked(number, places, key, found)
             except (
                 ChecksumError,
                 NotFoundError,
             ):  # altered since it was checked, or evicted by another process
                 self._files.forget(path)
                 self.cache.lost(number)
+        return self._checked(number, places, key, self._ranges(number, places, key))
+
+    def _ranges(self, number: int, places: Sequence[Place], key: str) -> list[bytes]:
+        """The bytes at places by range, by one where they are near each other."""
+        start, stop = min(place[0] for place in places), max(place[0] + place[1] for place in places)
+        if stop - start > sum(place[1] for place in places) + GAP * (len(places) - 1):
+            return [one for place in places for one in self._ranges(number, [place], key)]
+        name = self._labels.shard_name(number)
+        where = {"url": self._labels.url, "shard": name, "key": key}
         try:
-            data = self._labels.store.read_range(name, offset, size)
+            data = self._labels.store.read_range(name, start, stop - start)
         except OutOfRangeError as error:
             raise ChecksumError(f"the shard is truncated: {error.message}", **where) from None
         except SlgWdsError as error:
             raise error.located(**where) from None
-        check_payload(data, size, crc32, **where)
-        return data
+        return [data[offset - start : offset - start + size] for offset, size, _ in places]
+
+    def _checked(self, number: int, places: Sequence[Place], key: str, found: Sequence[bytes]) -> list[bytes]:
+        where = {"url": self._labels.url, "shard": self._labels.shard_name(number), "key": key}
+        for data, (_, size, crc32) in zip(found, places, strict=True):
+            check_payload(data, size, crc32, **where)
+        return list(found)

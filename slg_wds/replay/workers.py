@@ -6,6 +6,7 @@ import atexit
 import queue
 import threading
 import time
+from collections import defaultdict
 from typing import Any, NamedTuple
 
 from slg_wds.replay.draft import Draft, Loaded
@@ -34,7 +35,7 @@ class Workers:
 
     def __init__(self, threads: int, readers: int) -> None:
         self._queue: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        self._remote: queue.SimpleQueue[tuple[Draft, int] | None] = queue.SimpleQueue()
+        self._remote: queue.SimpleQueue[tuple[Draft, list[int]] | None] = queue.SimpleQueue()
         self._stopped = False
         started = threading.Semaphore(0)
         self._threads = [self._thread(self._work, f"slg-replay-{n}", started) for n in range(threads)]
@@ -44,16 +45,20 @@ class Workers:
             reader.start()
         atexit.register(self.close)
 
-    def put(self, draft: Draft, remote: Any) -> None:
-        """Take the images of a batch; `remote(i)` tells whether image i needs a network."""
-        here = []
+    def put(self, draft: Draft) -> None:
+        """Take the images of a batch. Those of a shard that is on its way wait for it together."""
+        here, coming = [], defaultdict(list)
         for i, shard in enumerate(draft.shards):
             if shard < 0:
                 continue
-            if self._readers and remote(i):
-                self._remote.put((draft, i))
-            else:
+            if not self._readers or draft.reading.ready(shard):
                 here.append(i)
+            elif draft.reading.coming(shard):
+                coming[shard].append(i)
+            else:
+                self._remote.put((draft, [i]))
+        for images in coming.values():
+            self._remote.put((draft, images))
         for first in range(0, len(here), RECORDS_TOGETHER):
             self._queue.put(_Task(draft, here[first : first + RECORDS_TOGETHER]))
 
@@ -94,12 +99,18 @@ class Workers:
     def _read(self) -> None:
         while (task := self._remote.get()) is not None:
             if not self._stopped:
-                draft, i = task
-                loaded = draft.load(i)
-                if loaded is not None:
-                    self._queue.put(_Task(draft, [i], loaded))
-                del draft, loaded
+                self._read_one(*task)
             del task
+
+    def _read_one(self, draft: Draft, images: list[int]) -> None:
+        """Let images of one shard be filled in: once it is there, else with bytes read here."""
+        if draft.wait(images[0]):
+            return self._queue.put(_Task(draft, images))
+        for i in images:
+            loaded = draft.load(i)
+            if loaded is not None:
+                self._queue.put(_Task(draft, [i], loaded))
+        return None
 
 
 def _start_single_threaded(threads: list[threading.Thread], started: threading.Semaphore) -> None:
