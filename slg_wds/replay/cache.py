@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from io import FileIO
+from itertools import islice
 from pathlib import Path
 
 from slg_wds.errors import (
@@ -38,7 +39,7 @@ from slg_wds.store import Store
 
 PIECE = 8 << 20  # bytes asked for at a time: what an end has to wait for
 DOWNLOADS = 4
-FEW = 8  # shards that a first batch may wait for whole
+FEW = 8  # shards that a batch may wait for whole before any of them is on its way
 JOIN_SECONDS = 5.0
 TEMPORARY_AGE = 3600.0  # seconds after which a temporary's writer is taken for dead
 ATTEMPTS = 2
@@ -130,7 +131,7 @@ class ShardCache:
         self._coming: set[int] = set()  # shards of one piece that are on their way, or the next to be
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
-        self._stopped = self._open = False
+        self._stopped = self._open = self._expected = False
         self._error: SlgWdsError | None = None
 
     @property
@@ -177,14 +178,22 @@ class ShardCache:
             self._error = None
             self._needed = {}
             self._queue = deque((shard, stop) for shard, _, stop in spans_left)
+            self._coming = set()
             self._open = self.largest <= PIECE and len(first) <= min(FEW, self.slots)
-            self._coming = first - self._ready.keys() if self._open else set()
+            self._expected = self._open
+            self._expect()
         self._threads = [
             threading.Thread(target=self._run, name=f"slg-cache-{n}", daemon=True) for n in range(DOWNLOADS)
         ]
         for thread in self._threads:
             thread.start()
         atexit.register(self.end)
+
+    def expect(self) -> None:
+        """The first batch is under way: samples of later ones may wait for shards that are the next to come."""
+        with self._changed:
+            self._expected = True
+            self._expect()
 
     def advance(self, batch: int) -> None:
         """Batches before `batch` are finished. Raises what a download failed with."""
@@ -239,11 +248,18 @@ class ShardCache:
                     number, stop = self._queue.popleft()
                     self._needed[number] = stop
                 if self._queue and self._open and len(self._needed) < self.slots:
+                    self._expect()
                     number, stop = self._queue.popleft()
                     self._needed[number] = stop
                     return number
                 self._changed.wait()
         return None
+
+    def _expect(self) -> None:
+        """Let the next shards of the queue be waited for, if they are small and nothing else has to go first."""
+        if self._expected and self._error is None and self.largest <= PIECE:
+            free = min(FEW, self.slots - len(self._needed))
+            self._coming.update(n for n, _ in islice(self._queue, free) if n not in self._ready)
 
     def _fetch(self, number: int) -> None:
         size, sha256 = self._file(number)
@@ -281,8 +297,6 @@ class ShardCache:
         """Where the file is now, by its SHA-256; None where it was stopped or there is no place for such bytes."""
         with self._changed:
             needed = {self._ready[n] for n in self._needed if n in self._ready}
-            if size <= PIECE:
-                self._coming.add(number)
         self._directory.make_room(size, needed)
         state = hashlib.sha256()
         try:

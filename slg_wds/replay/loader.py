@@ -286,6 +286,9 @@ class SoftLabelLoader:
             for t, (shard, position, keys, crops) in enumerate(epoch.batches(start), start):
                 draft = Draft(reading, shard, position, keys, crops, self._buffers.take())
                 workers.put(draft)
+                if t == start:
+                    for cache in self._caches:
+                        cache.expect()
                 under_way.append(draft)
                 del draft
                 if len(under_way) > self._prefetch:
@@ -293,6 +296,7 @@ class SoftLabelLoader:
             while under_way:
                 yield self._finished(under_way, len(order))
         finally:
+            workers.stop()
             for cache in self._caches:
                 cache.end()
             workers.close()

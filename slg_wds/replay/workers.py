@@ -26,6 +26,14 @@ class _Task(NamedTuple):
     labelled: bool = False
 
 
+class _Bytes(NamedTuple):
+    """Images of a batch and of one shard, whose bytes are to come from a network: with the shard if it is `coming`."""
+
+    draft: Draft
+    images: list[int]
+    coming: bool
+
+
 class Workers:
     """Threads that decode and cut, and others that wait for a network in their stead.
 
@@ -35,7 +43,7 @@ class Workers:
 
     def __init__(self, threads: int, readers: int) -> None:
         self._queue: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        self._remote: queue.SimpleQueue[tuple[Draft, list[int]] | None] = queue.SimpleQueue()
+        self._remote: queue.SimpleQueue[_Bytes | None] = queue.SimpleQueue()
         self._stopped = False
         started = threading.Semaphore(0)
         self._threads = [self._thread(self._work, f"slg-replay-{n}", started) for n in range(threads)]
@@ -56,16 +64,20 @@ class Workers:
             elif draft.reading.coming(shard):
                 coming[shard].append(i)
             else:
-                self._remote.put((draft, [i]))
+                self._remote.put(_Bytes(draft, [i], coming=False))
         for images in coming.values():
-            self._remote.put((draft, images))
+            self._remote.put(_Bytes(draft, images, coming=True))
         for first in range(0, len(here), RECORDS_TOGETHER):
             self._queue.put(_Task(draft, here[first : first + RECORDS_TOGETHER]))
+
+    def stop(self) -> None:
+        """Begin nothing any more."""
+        self._stopped = True
 
     def close(self) -> None:
         """End the threads; images that are under way are finished, others dropped."""
         atexit.unregister(self.close)
-        self._stopped = True
+        self.stop()
         for _ in self._threads:
             self._queue.put(None)
         for _ in self._readers:
@@ -99,18 +111,18 @@ class Workers:
     def _read(self) -> None:
         while (task := self._remote.get()) is not None:
             if not self._stopped:
-                self._read_one(*task)
+                self._read_one(task)
             del task
 
-    def _read_one(self, draft: Draft, images: list[int]) -> None:
-        """Let images of one shard be filled in: once it is there, else with bytes read here."""
-        if draft.wait(images[0]):
-            return self._queue.put(_Task(draft, images))
+    def _read_one(self, task: _Bytes) -> None:
+        draft, images, coming = task
+        if coming and draft.wait(images[0]):
+            self._queue.put(_Task(draft, images))
+            return
         for i in images:
-            loaded = draft.load(i)
+            loaded = None if self._stopped else draft.load(i)
             if loaded is not None:
                 self._queue.put(_Task(draft, [i], loaded))
-        return None
 
 
 def _start_single_threaded(threads: list[threading.Thread], started: threading.Semaphore) -> None:
