@@ -9,31 +9,18 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import errno
 import hashlib
 import os
-import re
-import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from io import FileIO
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
-from slg_wds.errors import (
-    ChecksumError,
-    NotFoundError,
-    PermissionDeniedError,
-    ReplayError,
-    SlgWdsError,
-    StoreError,
-    StoreFullError,
-    UnsupportedStoreError,
-    UsageError,
-)
+from slg_wds.errors import ChecksumError, NotFoundError, SlgWdsError
 from slg_wds.labelset import LabelSet
+from slg_wds.replay.cache_directory import CacheDirectory, failure, write_all
 from slg_wds.replay.order import Spans
 from slg_wds.store import Store
 
@@ -41,70 +28,7 @@ PIECE = 8 << 20  # bytes asked for at a time: what an end has to wait for
 DOWNLOADS = 4
 FEW = 8  # shards that a batch may wait for whole before any of them is on its way
 JOIN_SECONDS = 5.0
-TEMPORARY_AGE = 3600.0  # seconds after which a temporary's writer is taken for dead
 ATTEMPTS = 2
-_FILE = re.compile(r"slg-[0-9a-f]{16}-.+\.tar")
-_TEMPORARY = ".slg-tmp-"
-
-
-class CacheDirectory:
-    """The files, of any label sets, within `limit` bytes. Other files in the directory are left alone.
-
-    Raises PermissionDeniedError, StoreError where it cannot be written to.
-    """
-
-    def __init__(self, path: str | None, limit: int) -> None:
-        self.path = Path(path).expanduser() if path else default_directory()
-        self.limit = limit
-        self._lock = threading.Lock()
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            with self.temporary():
-                pass
-        except OSError as error:
-            raise _failure(error, self.path) from error
-        self._sweep()
-
-    @contextlib.contextmanager
-    def temporary(self) -> Iterator[tuple[FileIO, Path]]:
-        """A new file open for writing and its path; gone afterwards unless renamed."""
-        path = self.path / f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(8)}"
-        try:
-            with open(path, "xb", buffering=0) as file:
-                yield file, path
-        finally:
-            path.unlink(missing_ok=True)
-
-    def make_room(self, size: int, needed: set[str]) -> None:
-        """Remove files, the least recently used first and none of those `needed`, until `size` more bytes fit."""
-        with self._lock:
-            files, total = [], size
-            for entry in os.scandir(self.path):
-                with contextlib.suppress(FileNotFoundError):
-                    status = entry.stat(follow_symlinks=False)
-                    if _FILE.fullmatch(entry.name):
-                        files.append((status.st_mtime_ns, status.st_size, entry.path))
-                        total += status.st_size
-                    elif entry.name.startswith(_TEMPORARY):
-                        total += status.st_size
-            for _, length, path in sorted(files):
-                if total <= self.limit:
-                    return
-                if path not in needed:
-                    Path(path).unlink(missing_ok=True)
-                    total -= length
-
-    def _sweep(self) -> None:
-        for entry in os.scandir(self.path):
-            if entry.name.startswith(_TEMPORARY):
-                with contextlib.suppress(OSError):
-                    if time.time() - entry.stat().st_mtime > TEMPORARY_AGE:
-                        os.unlink(entry.path)  # noqa: PTH108
-
-
-def default_directory() -> Path:
-    """Where shards are cached when nothing is said: below XDG_CACHE_HOME or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slg-wds"
 
 
 class ShardCache:
@@ -306,12 +230,12 @@ class ShardCache:
                         return None
                     piece = self._read(number, offset, min(PIECE, size - offset))
                     state.update(piece)
-                    _write(file, piece)
+                    write_all(file, piece)
                 path = path_of(state.hexdigest())
                 if path is not None:
                     temporary.replace(path)
         except OSError as error:
-            raise _failure(error, self._directory.path) from error
+            raise failure(error, self._directory.path) from error
         return path
 
     def _read(self, number: int, offset: int, size: int) -> bytes:
@@ -357,56 +281,3 @@ class TarCache(ShardCache):
     def _read(self, number: int, offset: int, size: int) -> bytes:
         store, name = self._tars[number]
         return store.read_range(name, offset, size)
-
-
-def _write(file: FileIO, data: bytes) -> None:
-    """All of it: a disk that fills up takes a part and says so only at the next write."""
-    left = memoryview(data)
-    while left:
-        left = left[file.write(left) :]
-
-
-def largest_shard(labels: LabelSet) -> int:
-    """Bytes of the largest shard of a remote set, from one listing; over http of a few shards."""
-    names = {labels.shard_name(number) for number in range(labels.num_shards)}
-    try:
-        return max((entry.size for entry in labels.store.list(deep=False) if entry.name in names), default=0)
-    except UnsupportedStoreError:
-        few = {0, labels.num_shards // 2, labels.num_shards - 1}
-        return max(labels.store.size(labels.shard_name(number)) or 0 for number in few)
-
-
-def most_at_once(spans: Spans) -> int:
-    """How many shards are read at one time."""
-    events = sorted([*((t, 1) for t in spans.start.tolist()), *((t, -1) for t in spans.stop.tolist())])
-    open_now = most = 0
-    for _, change in events:
-        open_now += change
-        most = max(most, open_now)
-    return most
-
-
-def check_fits(caches: list[ShardCache], spans: Spans, lanes: int, window: int) -> None:
-    """That the shards read at one time fit, and one more. Raises ReplayError with settings that do."""
-    most = most_at_once(spans)
-    for cache in caches:
-        if cache.slots < most + 1:
-            share = cache.slots / (most + 1)
-            fitting = max(1, int(lanes * window * share) - 2)
-            raise ReplayError(
-                f"the cache's {cache.budget} bytes for this process hold {cache.slots} shards of {cache.largest} "
-                f"bytes, and {most} are read at a time",
-                url=cache.url,
-                hint=f"give it {(most + 1) * cache.largest} bytes for each process of this machine and label set, "
-                f"or read fewer at a time: lanes={fitting}, window=1",
-            )
-
-
-def _failure(error: OSError, path: Path) -> SlgWdsError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StoreFullError("the cache's disk is full", url=str(path), hint="lower cache_bytes")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return PermissionDeniedError("the cache cannot be written to", url=str(path), hint="pass cache_dir=")
-    if isinstance(error, (FileExistsError, NotADirectoryError)):
-        return UsageError("a file lies where the cache should be", url=str(path), hint="pass cache_dir=")
-    return StoreError(f"the cache fails: {error.strerror}", url=str(path))

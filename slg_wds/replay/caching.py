@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from slg_wds.errors import ReplayError, UnsupportedStoreError
 from slg_wds.labelset import LabelSet
-from slg_wds.replay.cache import CacheDirectory, ShardCache, TarCache, largest_shard
+from slg_wds.replay.cache import ShardCache, TarCache
+from slg_wds.replay.cache_directory import CacheDirectory
 from slg_wds.replay.files import OpenFiles
+from slg_wds.replay.order import Spans
 from slg_wds.replay.shards import LocalShards, RemoteShards, Shards
 from slg_wds.store import Store
 
@@ -58,3 +61,39 @@ class Caching:
         for cache in caches:
             cache.budget = slots * cache.largest
         return caches
+
+
+def largest_shard(labels: LabelSet) -> int:
+    """Bytes of the largest shard of a remote set, from one listing; over http of a few shards."""
+    names = {labels.shard_name(number) for number in range(labels.num_shards)}
+    try:
+        return max((entry.size for entry in labels.store.list(deep=False) if entry.name in names), default=0)
+    except UnsupportedStoreError:
+        few = {0, labels.num_shards // 2, labels.num_shards - 1}
+        return max(labels.store.size(labels.shard_name(number)) or 0 for number in few)
+
+
+def most_at_once(spans: Spans) -> int:
+    """How many shards are read at one time."""
+    events = sorted([*((t, 1) for t in spans.start.tolist()), *((t, -1) for t in spans.stop.tolist())])
+    open_now = most = 0
+    for _, change in events:
+        open_now += change
+        most = max(most, open_now)
+    return most
+
+
+def check_fits(caches: list[ShardCache], spans: Spans, lanes: int, window: int) -> None:
+    """That the shards read at one time fit, and one more. Raises ReplayError with settings that do."""
+    most = most_at_once(spans)
+    for cache in caches:
+        if cache.slots < most + 1:
+            share = cache.slots / (most + 1)
+            fitting = max(1, int(lanes * window * share) - 2)
+            raise ReplayError(
+                f"the cache's {cache.budget} bytes for this process hold {cache.slots} shards of {cache.largest} "
+                f"bytes, and {most} are read at a time",
+                url=cache.url,
+                hint=f"give it {(most + 1) * cache.largest} bytes for each process of this machine and label set, "
+                f"or read fewer at a time: lanes={fitting}, window=1",
+            )

@@ -16,8 +16,8 @@ from slg_wds.labelset import LabelSet
 from slg_wds.replay.adapting import adaptation_of
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.buffers import ImageBuffers
-from slg_wds.replay.cache import ShardCache, check_fits, most_at_once
-from slg_wds.replay.caching import Caching
+from slg_wds.replay.cache import ShardCache
+from slg_wds.replay.caching import Caching, check_fits, most_at_once
 from slg_wds.replay.draft import Draft, Reading
 from slg_wds.replay.epoch import Epoch
 from slg_wds.replay.files import OpenFiles

@@ -19,7 +19,7 @@ from slg_wds.errors import (
     StoreUnavailableError,
     UsageError,
 )
-from slg_wds.replay.cache import CacheDirectory
+from slg_wds.replay.cache_directory import CacheDirectory
 from slg_wds.store import open_store
 
 
