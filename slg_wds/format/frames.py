@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import zstandard
+from numpy.typing import NDArray
 
 from slg_wds.errors import FormatError
 
@@ -54,33 +55,67 @@ def decompress_all(
 ) -> bytes | memoryview:
     """The contents of frames one after the other, each checked as by `decompress`, in one call of the library."""
     decompressor = _decompressor()
-    if not frames or not hasattr(
-        decompressor, "multi_decompress_to_buffer"
-    ):  # zstandard without its C backend
+    # For contents that are all empty the library frees its memory twice; without its C backend it has no such call.
+    if not frames or not all(sizes) or not hasattr(decompressor, "multi_decompress_to_buffer"):
         return b"".join(decompress(frame, size, error) for frame, size in zip(frames, sizes, strict=True))
+    if set(map(type, frames)) != {bytes}:
+        raise error("a zstd frame is not bytes")
+    declared = np.array(sizes, "<u8")
+    if (wrong := _wrong(frames, declared)) is not None:
+        raise error(f"a zstd frame {wrong}")
     try:
-        for frame, size in zip(frames, sizes, strict=True):
-            # Magic number, then the descriptor: bit 2 says that a checksum follows (RFC 8878, 3.1.1.1).
-            if type(frame) is not bytes or len(frame) < 6 or not frame[4] & 4:
-                raise error("a zstd frame is not bytes, too short, or has no checksum")
-            if zstandard.frame_content_size(frame) != size:
-                raise error(f"a zstd frame does not declare the {size} bytes that belong")
-            if _end(frame) != len(frame):
-                raise error("a zstd frame is damaged: it ends before its bytes do, or after")
-        found: Any = decompressor.multi_decompress_to_buffer(
-            list(frames), np.array(sizes, "<u8").tobytes(), threads=0
-        )
+        found: Any = decompressor.multi_decompress_to_buffer(list(frames), declared.tobytes(), threads=0)
     except (zstandard.ZstdError, ValueError) as cause:
         raise error(f"a zstd frame is damaged: {cause}") from None
-    return b"".join([found[i] for i in range(len(found))])  # without a copy of each
+    return b"".join(found)
 
 
-def _end(frame: bytes) -> int:
-    """Where a frame with a checksum ends: its blocks say how long they are (RFC 8878, 3.1.1.2)."""
-    at = zstandard.frame_header_size(frame)
+# A frame begins with its magic number, a descriptor, and at most a window, a dictionary's number and the content's size;
+# blocks follow, each with its length before it (RFC 8878, 3.1.1).
+_MAGIC = 0xFD2FB528
+_MOST = 4 + 1 + 1 + 4 + 8
+_DICTIONARY_BYTES = np.array([0, 1, 2, 4])  # by the last two bits of the descriptor
+_SIZE_BYTES = np.array([0, 2, 4, 8])  # by its first two
+_MASK = np.array([(1 << 8 * width) - 1 for width in range(9)], np.uint64)
+
+
+def _wrong(frames: Sequence[bytes], sizes: NDArray[np.uint64]) -> str | None:
+    """What is wrong with any frame beside its blocks' contents, None for nothing; all are looked at together."""
+    each = _MOST + 8
+    begins = b"".join([frame[:each].ljust(each, b"\0") for frame in frames])
+    # The number of eight bytes that begins at every byte.
+    numbers = np.ndarray(len(begins) - 7, "<u8", begins, strides=(1,))
+    at = np.arange(len(frames)) * each
+    first = numbers[at]
+    descriptor = (first >> 32 & 255).astype(np.int64)
+    if (first & _MASK[4] != _MAGIC).any() or not (descriptor & 4).all():
+        return "is none, or has no checksum"
+    single = descriptor >> 5 & 1
+    width = np.where(descriptor < 64, single, _SIZE_BYTES[descriptor >> 6])
+    header = 6 - single + _DICTIONARY_BYTES[descriptor & 3]
+    declared = (numbers[at + header] & _MASK[width]) + np.where(width == 2, 256, 0).astype(np.uint64)
+    if not width.all() or (declared != sizes).any():
+        return "does not declare the bytes that belong"
+    header += width
+    block = (numbers[at + header] & _MASK[3]).astype(np.int64)
+    ends = np.where(block & 1, header + _block_bytes(block) + 4, 0)
+    for i in np.flatnonzero(ends == 0).tolist():  # of several blocks
+        ends[i] = _end(frames[i], int(header[i]))
+    if (ends != np.fromiter(map(len, frames), np.int64, len(frames))).any():
+        return "is damaged: it ends before its bytes do, or after"
+    return None
+
+
+def _block_bytes(block: Any) -> Any:
+    """The bytes of a block by its header: of one kind, a single byte stands for a run of it."""
+    return np.where(block & 6 == 2, 4, 3 + (block >> 3))
+
+
+def _end(frame: bytes, at: int) -> int:
+    """Where a frame with a checksum ends whose blocks begin at a place."""
     while True:
         block = int.from_bytes(frame[at : at + 3], "little")
-        at += 4 if block & 6 == 2 else 3 + (block >> 3)  # one byte stands for a run of it
+        at += 4 if block & 6 == 2 else 3 + (block >> 3)
         if block & 1 or at >= len(frame):
             return at + 4
 
