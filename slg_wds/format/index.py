@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from slg_wds.errors import ManifestError
@@ -39,7 +39,7 @@ class ShardIndex:
 
 def encode_index(index: ShardIndex) -> bytes:
     """The bytes of index/NAME."""
-    return canonical_json(seal(asdict(index)))
+    return canonical_json(seal(vars(index)))
 
 
 def decode_index(data: bytes | memoryview) -> ShardIndex:

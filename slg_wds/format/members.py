@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from slg_wds.errors import ShardError
 from slg_wds.format.names import IMAGE_EXTS, RECORD_EXT, TARGET_EXT, split_member
 from slg_wds.format.tar import Member
 
 
-@dataclass(frozen=True)
-class SampleMembers:
+class SampleMembers(NamedTuple):
     """Where one sample lies: its record, the image where images are embedded, the target where there is one."""
 
     key: str

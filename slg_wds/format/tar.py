@@ -6,8 +6,9 @@ same, so a changed byte is found wherever it is. tarfile and WebDataset end quie
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from slg_wds.errors import ShardError, ShardTruncatedError
 
@@ -15,16 +16,17 @@ BLOCK = 512
 # tarfile ends an archive with at least two blocks of zeros, up to a multiple of 20 blocks.
 ARCHIVE_UNIT = 20 * BLOCK
 
+_EMPTY = bytes(BLOCK)
 _ZEROS = bytes(ARCHIVE_UNIT + 2 * BLOCK)
 _MAX_PAX_BYTES = 1 << 14
 _MODE_FILE = b"0000444\0"
 _MODE_PAX = b"0000000\0"
+_TIME = b"00000000000\0"
 # Releases of Python differ in the device numbers of plain files: nothing, or zeros in octal.
 _DEVICES = (bytes(16), b"0000000\0" * 2)
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """One file of a shard: its name, and where its content lies."""
 
     name: str
@@ -56,11 +58,19 @@ def _pax_record(name: str) -> bytes:
 
 
 def _header(name: bytes, size: int, mode: bytes, kind: bytes, devices: bytes) -> bytes:
-    owner, time = b"0000000\0" * 2, b"%011o\0" % 0
-    before = name.ljust(100, b"\0") + mode + owner + b"%011o\0" % size + time
-    after = kind + bytes(100) + b"ustar\x0000" + bytes(64) + devices + bytes(155 + 12)
+    owner, after, total = _fixed(mode, kind, devices)
+    length = b"%011o\0" % size
     # The checksum adds up all bytes, its own eight taken for spaces.
-    return before + b"%06o\0 " % (sum(before) + 8 * 32 + sum(after)) + after
+    checksum = b"%06o\0 " % (sum(name) + sum(length) + total)
+    return b"".join((name.ljust(100, b"\0"), owner, length, _TIME, checksum, after))
+
+
+@functools.cache
+def _fixed(mode: bytes, kind: bytes, devices: bytes) -> tuple[bytes, bytes, int]:
+    """What a header has between name and size, what it has after its checksum, and all that these add to that."""
+    owner = mode + b"0000000\0" * 2
+    after = kind + bytes(100) + b"ustar\x0000" + bytes(64) + devices + bytes(155 + 12)
+    return owner, after, sum(owner) + sum(_TIME) + 8 * 32 + sum(after)
 
 
 def members(data: memoryview) -> Iterator[Member]:
@@ -69,12 +79,13 @@ def members(data: memoryview) -> Iterator[Member]:
     Raises ShardTruncatedError where bytes are missing, ShardError for any that should not be as they are.
     """
     at = 0
-    while (block := _slice(data, at, BLOCK)) != _ZEROS[:BLOCK]:
+    while (block := _slice(data, at, BLOCK)) != _EMPTY:
         name, size, at = _member(data, at, block)
         yield Member(name, at, size)
-        if bytes(data[at + size : at + padded(size)]) != _ZEROS[: padded(size) - size]:
+        end = at + padded(size)
+        if bytes(data[at + size : end]).strip(b"\0"):
             raise ShardError(f"the padding after member {name!r} is not zero")
-        at += padded(size)
+        at = end
     _check_end(data, at)
 
 

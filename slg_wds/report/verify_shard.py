@@ -20,7 +20,7 @@ from slg_wds.errors import (
 )
 from slg_wds.format.canonical import MAX_JSON_BYTES
 from slg_wds.format.index import MAX_SHARD_BYTES
-from slg_wds.format.manifest import ShardIndex, build_index, decode_index
+from slg_wds.format.manifest import ShardIndex, build_index, decode_index, encode_index
 from slg_wds.format.names import split_member
 from slg_wds.format.outside import OUTSIDE, decode_outside
 from slg_wds.format.plan import PlannedShard
@@ -169,7 +169,8 @@ class ShardChecks:
         name = f"{INDEX}/{self.labels.plan.shard_names[number]}"
         wanted = build_index(shard, self.labels.plan, number)
         try:
-            found = decode_index(self.labels.store.read(name, MAX_JSON_BYTES))
+            data = self.labels.store.read(name, MAX_JSON_BYTES)
+            found = wanted if data == encode_index(wanted) else decode_index(data)
         except NotFoundError:
             if self.indexed:
                 yield INDEX_PART, "its index part is missing"

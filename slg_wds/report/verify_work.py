@@ -9,6 +9,7 @@ from typing import Protocol
 
 from slg_wds.errors import LabelSetError, SlgWdsError, StoreUnavailableError
 from slg_wds.labelset import open_labels
+from slg_wds.memory import keep_freed_memory
 from slg_wds.report.verify_shard import ShardChecks, ShardReport
 from slg_wds.threads import use_one_thread
 from slg_wds.window import window
@@ -41,6 +42,7 @@ class VerifyTask:
 
         Raises StoreUnavailableError where the store has gone, LabelSetError where the set is another one by now.
         """
+        keep_freed_memory()
         labels = open_labels(self.url, allow_incomplete=True, options=self.options)
         if count > 1 and self.max_pixels and labels.identity.get("embed_images"):
             use_one_thread()  # of torch, which only decoding needs
