@@ -35,7 +35,7 @@ from slg_wds.format.manifest import (
     decode_index,
     decode_plan,
     differences,
-    digest,
+    digest_of,
     encode_description,
     encode_index,
     encode_info,
@@ -246,9 +246,9 @@ def open_labels(
     return labels
 
 
-def glance_at(url: str, options: Mapping[str, str] = _NO_OPTIONS) -> LabelSet:
+def glance_at(store: Store) -> LabelSet:
     """`open_labels` of a set, finished or not, to say what it is: over MANY names are read only when asked for."""
-    return dataclasses.replace(_open(open_store(url, options), all_names=False), allow_incomplete=True)
+    return dataclasses.replace(_open(store, all_names=False), allow_incomplete=True)
 
 
 def _open(store: Store, all_names: bool = True) -> LabelSet:
@@ -260,7 +260,8 @@ def _open(store: Store, all_names: bool = True) -> LabelSet:
             f"there is no label set here: {error.message}", url=store.url, hint="check the path"
         ) from None
     description = _located(decode_description, description_bytes, store.url_of(DESCRIPTION))
-    if hashlib.sha256(plan_bytes).hexdigest() != description.plan_sha256:
+    plan_sha256 = hashlib.sha256(plan_bytes).hexdigest()
+    if plan_sha256 != description.plan_sha256:
         raise ManifestError(
             f"the plan is not the one that {DESCRIPTION} was written with", url=store.url_of(PLAN)
         )
@@ -272,7 +273,7 @@ def _open(store: Store, all_names: bool = True) -> LabelSet:
         raise ManifestError(
             "its numbers of images and shards are not the plan's", url=store.url_of(DESCRIPTION)
         )
-    return LabelSet(store, plan, description, digest(plan_bytes, description.identity))
+    return LabelSet(store, plan, description, digest_of(plan_sha256, description.identity))
 
 
 def _located(decode: Callable[[D], T], data: D, url: str) -> T:
@@ -308,10 +309,11 @@ def create_labels(
     if not store.create(PLAN, plan_bytes):
         plan_bytes = store.read(PLAN)
         _check_plan(_located(decode_plan, plan_bytes, store.url_of(PLAN)), plan, store.url)
+    plan_sha256 = hashlib.sha256(plan_bytes).hexdigest()
     description = Description(
         num_samples=plan.num_samples,
         num_shards=plan.num_shards,
-        plan_sha256=hashlib.sha256(plan_bytes).hexdigest(),
+        plan_sha256=plan_sha256,
         identity=dict(identity),
         provenance=dict(provenance),
         class_names=class_names,
@@ -323,7 +325,7 @@ def create_labels(
         )
         _check_identity(stored.identity, description.identity, store.url)
         description = stored
-    return LabelSet(store, plan, description, digest(plan_bytes, description.identity))
+    return LabelSet(store, plan, description, digest_of(plan_sha256, description.identity))
 
 
 def _refuse_other_content(store: Store) -> None:

@@ -20,3 +20,13 @@ BOTH = {"endpoint": "http://host:9000", "region": "b=c"}
 def test_store_options_add_up(arguments):
     config = _parse("inspect", COMMANDS["inspect"], arguments)
     assert config.labels == "set" and config.store_options == BOTH
+
+
+@pytest.mark.parametrize("name", ["inspect", "verify"])
+def test_a_lone_argument_gives_the_options_that_the_parser_gives(name):
+    import tyro
+
+    config = _parse(name, COMMANDS[name], ["a set"])
+    assert config == tyro.cli(type(config), args=["a set"])
+    with pytest.raises(SystemExit):
+        _parse(name, COMMANDS[name], ["--nothing"])

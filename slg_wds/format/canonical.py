@@ -46,11 +46,21 @@ def parse_json(data: bytes | memoryview, max_bytes: int = MAX_JSON_BYTES) -> dic
     return value
 
 
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+
+
 def _check_depth(value: Any) -> None:
     level = [value]
     for _ in range(MAX_DEPTH):
-        inside = (part for one in level for part in (one.values() if isinstance(one, dict) else one))
-        level = [part for part in inside if isinstance(part, dict | list)]
+        inside = (one.values() if isinstance(one, dict) else one for one in level)
+        # Most are long lists of plain values: their types tell faster than a look at each.
+        level = [
+            part
+            for parts in inside
+            if not _PLAIN.issuperset(map(type, parts))
+            for part in parts
+            if isinstance(part, dict | list)
+        ]
         if not level:
             return
     raise ManifestError(f"JSON nested more than {MAX_DEPTH} deep")

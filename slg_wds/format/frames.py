@@ -70,8 +70,8 @@ def decompress_all(
     return b"".join(found)
 
 
-# A frame begins with its magic number, a descriptor, and at most a window, a dictionary's number and the content's size;
-# blocks follow, each with its length before it (RFC 8878, 3.1.1).
+# A frame begins with its magic number, a descriptor, and at most a window, a dictionary's number and its content's
+# size; blocks follow, each with its length before it (RFC 8878, 3.1.1).
 _MAGIC = 0xFD2FB528
 _MOST = 4 + 1 + 1 + 4 + 8
 _DICTIONARY_BYTES = np.array([0, 1, 2, 4])  # by the last two bits of the descriptor

@@ -6,15 +6,19 @@ No shard is opened: plan, slg.json, _info.json, one listing, a few index parts a
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import Any
+
+import numpy as np
 
 from slg_wds.config import InspectConfig
 from slg_wds.labelset import LabelSet, glance_at, open_labels
 from slg_wds.report.class_names import class_names, named_classes
 from slg_wds.report.inspect_image import find_image, image_dict
 from slg_wds.report.inspect_sizes import Sizes, measure
-from slg_wds.report.inspect_state import LISTED, State, look, now
+from slg_wds.report.inspect_state import LISTED, State, look, now, see
+from slg_wds.store import open_store
 
 VERSION = 1  # of the JSON
 
@@ -26,8 +30,12 @@ def inspect(url: str, *, options: dict[str, str] | None = None) -> dict[str, Any
 
     Raises NotALabelSetError, ManifestError, UnsupportedFeatureError, StoreError.
     """
-    labels = glance_at(url, options or {})
-    state = look(labels)
+    store = open_store(url, options or {})
+    with ThreadPoolExecutor(1) as pool:
+        # To list tens of thousands of shards takes as long as to read their plan.
+        there = pool.submit(see, store)
+        labels = glance_at(store)
+        state = look(labels, there.result())
     return as_dict(labels, state, measure(labels, state))
 
 
@@ -62,7 +70,7 @@ def _images(labels: LabelSet, state: State) -> dict[str, Any]:
     return {
         "planned": len(labels),
         "labelled": None if samples < 0 else samples,
-        "with_target": int((labels.plan.targets >= 0).sum()),
+        "with_target": int(np.count_nonzero(labels.plan.targets >= 0)),
         "left_out": state.left_out,
         "left_out_of_shards": state.looked_at,
         "left_out_reasons": state.reasons,

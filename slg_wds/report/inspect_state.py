@@ -14,7 +14,9 @@ from slg_wds.format.canonical import MAX_JSON_BYTES
 from slg_wds.format.header import decode_header
 from slg_wds.format.manifest import MAX_INFO_BYTES, Info, ShardIndex, decode_index, decode_info
 from slg_wds.format.tar import members, padded
-from slg_wds.labelset import INDEX, INFO, LabelSet
+from slg_wds.labelset import INDEX, INFO, PLAN, LabelSet
+from slg_wds.progress import counted
+from slg_wds.store import Entry, Store
 
 LOOKED_AT = 64  # index parts that are read of an unfinished set, for images left out
 REASONS_OF = 8  # shards whose shard.json is read, for why
@@ -67,27 +69,49 @@ class State:
     indexes: dict[int, ShardIndex] = field(default_factory=dict)
 
 
-def look(labels: LabelSet, now: float | None = None) -> State:
-    """See what exists, from one listing, _info.json and a bounded number of index parts. Raises StoreError."""
-    notes: list[str] = []
-    info = _info(labels, notes)
+@dataclass(frozen=True)
+class Seen:
+    """What a place holds: the bytes of _info.json, None without it; after that a listing, None where it gives none."""
+
+    info: bytes | None
+    entries: Sequence[Entry] | None
+
+
+def see(store: Store) -> Seen:
+    """Read _info.json, then list; in this order, so that no shard is missed that it tells of. Raises StoreError."""
+    if store.size(PLAN) is None:
+        return Seen(
+            None, []
+        )  # no set, of which the opener tells; to list what else is there may take minutes
     try:
-        sizes = {entry.name: (entry.size, entry.modified) for entry in labels.store.list(deep=False)}
+        info = store.read(INFO, MAX_INFO_BYTES)
+    except NotFoundError:
+        info = None
+    try:
+        return Seen(info, list(store.list(deep=False)))
     except UnsupportedStoreError:
+        return Seen(info, None)
+
+
+def look(labels: LabelSet, seen: Seen) -> State:
+    """What exists, by what has been seen and a bounded number of index parts. Raises StoreError."""
+    notes: list[str] = []
+    info = None if seen.info is None else _info(labels, seen.info, notes)
+    if seen.entries is None:
         state = _unlisted(labels, info)
     else:
-        found = [
-            (n, sizes[name]) for n in range(labels.num_shards) if (name := labels.shard_name(n)) in sizes
-        ]
+        entries = {entry.name: entry for entry in seen.entries}
+        names = map(labels.shard_name, range(labels.num_shards))
+        found = {number: entries[name] for number, name in enumerate(names) if name in entries}
         state = State(
             complete=info is not None and len(found) == labels.num_shards,
             listed=True,
             asked=labels.num_shards,
-            present=[number for number, _ in found],
-            bytes=sum(size for _, (size, _) in found),
+            present=list(found),
+            bytes=sum(entry.size for entry in found.values()),
             samples=-1,
             info=info,
-            pace=pace([modified for _, (_, modified) in found], labels.num_shards - len(found)),
+            pace=pace([entry.modified for entry in found.values()], labels.num_shards - len(found)),
         )
         if info is not None and not state.complete:
             notes.append(f"{INFO} says that every shard is there, but some are not: run slg-wds verify")
@@ -107,16 +131,14 @@ def pace(times: Sequence[float], missing: int) -> Pace | None:
     return Pace(ordered[0], ordered[-1], len(recent), rate, missing / rate if rate else None)
 
 
-def _info(labels: LabelSet, notes: list[str]) -> Info | None:
+def _info(labels: LabelSet, data: bytes, notes: list[str]) -> Info | None:
     try:
-        info = decode_info(labels.store.read(INFO, MAX_INFO_BYTES))
-    except NotFoundError:
-        return None
+        info = decode_info(data)
     except FormatError as error:
         notes.append(f"{INFO} is damaged ({error.message}): run slg-wds verify --fix")
         return None
     if len(info.shard_lengths) != labels.num_shards:
-        notes.append(f"{INFO} is of {len(info.shard_lengths)} shards: run slg-wds verify --fix")
+        notes.append(f"{INFO} is of {counted(len(info.shard_lengths), 'shard')}: run slg-wds verify --fix")
         return None
     return info
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from slg_wds.progress import duration
+from slg_wds.progress import counted, duration
 from slg_wds.report.inspect_image import ImageLabels
 from slg_wds.report.terminal import printable, wide_console
 
@@ -114,7 +114,9 @@ def _far(told: Mapping[str, Any]) -> list[tuple[str, object]]:
         rows.append(("bytes in shards", f"{shards['bytes']:,}"))
     if images["labelled"] is not None:
         rows.append(("images labelled", f"{images['labelled']:,}"))
-    of = "" if told["state"] == "complete" else f", of the {images['left_out_of_shards']} shards looked at"
+    of = ""
+    if told["state"] != "complete":
+        of = f", of {counted(images['left_out_of_shards'], 'shard')} looked at"
     rows.append(("images left out", f"{images['left_out']:,}{of}"))
     if shards["missing_names"]:
         more = f" and {shards['missing'] - len(shards['missing_names']):,} more"
@@ -136,25 +138,28 @@ def _far(told: Mapping[str, Any]) -> list[tuple[str, object]]:
 def _state(told: Mapping[str, Any]) -> str:
     shards = told["shards"]
     if told["state"] == "complete":
-        return f"complete: {shards['planned']:,} shards"
+        return f"complete: {counted(shards['planned'], 'shard')}"
     present = shards["present"]
     if shards["missing"] is None:
-        return f"unfinished: {present} of the {shards['asked']} shards asked for are there (a web server lists none)"
+        asked = counted(shards["asked"], "shard")
+        return f"unfinished: {present} of {asked} asked for are there (a web server lists none)"
     part = present / max(1, shards["planned"])
     return (
-        f"unfinished: {present:,} of {shards['planned']:,} shards ({part:.1%}), {shards['missing']:,} missing"
+        f"unfinished: {present:,} of {counted(shards['planned'], 'shard')} ({part:.1%}), "
+        f"{shards['missing']:,} missing"
     )
 
 
 def _pace(progress: Mapping[str, Any]) -> str:
     return (
         f"{progress['shards_per_hour']:,.1f} shards/h, {progress['images_per_second']:,.1f} images/s, "
-        f"{progress['crops_per_second']:,.0f} crops/s over the last {progress['measured_on']} commits"
+        f"{progress['crops_per_second']:,.0f} crops/s over the last {counted(progress['measured_on'], 'commit')}"
     )
 
 
 def _sizes(sizes: Mapping[str, float], sampled: Mapping[str, int]) -> Table:
-    title = f"bytes per crop, by {sampled['records']} records of {sampled['shards']} shards"
+    by = f"{counted(sampled['records'], 'record')} of {counted(sampled['shards'], 'shard')}"
+    title = f"bytes per crop, by {by}"
     return _table(title, tuple(sizes), [[f"{size:.2f}" for size in sizes.values()]])
 
 
@@ -195,7 +200,7 @@ def print_image(found: ImageLabels, crops: int) -> None:
     title = (
         f"the first {crops} of {record.num_crops} crops"
         if crops < record.num_crops
-        else f"{record.num_crops} crops"
+        else counted(record.num_crops, "crop")
     )
     lines = []
     for crop in range(min(crops, record.num_crops)):

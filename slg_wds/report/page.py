@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slg_wds.errors import LabelSetError, MissingDependencyError, StoreError, UsageError
+from slg_wds.progress import counted
 
 if TYPE_CHECKING:
     from slg_wds.config import ReportConfig
@@ -36,9 +37,8 @@ def main(config: ReportConfig) -> int:
     """The body of the command, with a summary on stdout."""
     made = report(config)
     left = f", {made.skipped} without labels" if made.skipped else ""
-    print(
-        f"{made.path}: {made.bytes / 1e6:.2f} MB, from {made.images:,} images of {made.shards:,} shards{left}"
-    )
+    of = f"from {counted(made.images, 'image')} of {counted(made.shards, 'shard')}"
+    print(f"{made.path}: {made.bytes / 1e6:.2f} MB, {of}{left}")
     return 0
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset import LabelSet
+from slg_wds.progress import counted
 from slg_wds.report.reading import ReportedSets, Sample
 from slg_wds.report.statistics import Statistics
 
@@ -35,7 +36,10 @@ def recipe(labels: LabelSet, present: int) -> Rows:
         ("Labels", _labels(labels)),
         (
             "Images",
-            [f"{number(plan.num_samples)} in {number(plan.num_shards)} shards", _complete(labels, present)],
+            [
+                f"{number(plan.num_samples)} in {counted(plan.num_shards, 'shard')}",
+                _complete(labels, present),
+            ],
         ),
         ("Crops", _crops(labels)),
         ("Classes", _classes(labels)),
@@ -111,7 +115,7 @@ def _labels(labels: LabelSet) -> list[str]:
 
 
 def _complete(labels: LabelSet, present: int) -> str:
-    return "complete" if present == labels.num_shards else f"{number(present)} shards are there so far"
+    return "complete" if present == labels.num_shards else f"shards there so far: {number(present)}"
 
 
 def _crops(labels: LabelSet) -> list[str]:
@@ -176,8 +180,8 @@ def lede(sets: Sequence[LabelSet], statistics: Statistics) -> str:
     )
     looked = " Every label is counted here." if statistics.images >= labels.plan.num_samples else ""
     return (
-        f"What {of} saw in {number(labels.num_crops)} crops of each of "
-        f"{number(labels.plan.num_samples)} images.{looked}"
+        f"What {of} saw in {counted(labels.num_crops, 'crop')} of each of "
+        f"{counted(labels.plan.num_samples, 'image')}.{looked}"
     )
 
 
@@ -186,14 +190,14 @@ def notes(sets: ReportedSets, sample: Sample) -> list[str]:
     labels, found = sets.first, []
     if sample.images < labels.plan.num_samples:
         found.append(
-            f"A sample: {number(sample.images)} of {number(labels.plan.num_samples)} images, in "
+            f"A sample: {number(sample.images)} of {counted(labels.plan.num_samples, 'image')}, in "
             f"{number(len(sample.shards))} "
-            f"of {number(labels.num_shards)} shards drawn at random, the same ones each time. --samples "
+            f"of {counted(labels.num_shards, 'shard')} drawn at random, the same ones each time. --samples "
             f"sets how many."
         )
     if sample.present < labels.num_shards:
         found.append(
-            f"The set is not complete: {number(sample.present)} of {number(labels.num_shards)} shards "
+            f"The set is not complete: {number(sample.present)} of {counted(labels.num_shards, 'shard')} "
             f"are there."
         )
     if sets.skipped:

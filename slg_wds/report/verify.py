@@ -13,7 +13,7 @@ from slg_wds.engines.local import run_processes
 from slg_wds.errors import FormatError, NotFoundError, UnsupportedStoreError
 from slg_wds.format.manifest import MAX_INFO_BYTES, Info, decode_info
 from slg_wds.labelset import DESCRIPTION, INDEX, INFO, PLAN, LabelSet, open_labels
-from slg_wds.progress import duration
+from slg_wds.progress import counted, duration
 from slg_wds.report.terminal import printable, wide_console
 from slg_wds.report.verify_fix import fix
 from slg_wds.report.verify_progress import VerifyProgress
@@ -193,13 +193,10 @@ def summary(result: VerifyResult) -> str:
     rate = result.bytes / 1e6 / max(result.seconds, 1e-9)
     lines = [
         f"label set {result.url}: "
-        + (
-            "all is well"
-            if result.ok
-            else f"{len(result.problems)} problem{'s' * (len(result.problems) > 1)}"
-        ),
-        f"  checked {result.shards:,} of {result.planned:,} shards, {result.samples:,} images, {result.crops:,} crops"
-        + (f", {result.images:,} embedded images decoded" if result.images else "")
+        + ("all is well" if result.ok else counted(len(result.problems), "problem")),
+        f"  checked {result.shards:,} of {counted(result.planned, 'shard')}, {counted(result.samples, 'image')}, "
+        + counted(result.crops, "crop")
+        + (f", {counted(result.images, 'embedded image')} decoded" if result.images else "")
         + f"; {result.bytes / 1e6:,.1f} MB in {duration(result.seconds)} ({rate:,.0f} MB/s)",
     ]
     if result.teacher is not None:
@@ -207,7 +204,7 @@ def summary(result: VerifyResult) -> str:
     lines += [f"  {done}" for done in result.fixed]
     if result.unknown:
         some = ", ".join(printable(name) for name in result.unknown[:5])
-        lines.append(f"  {len(result.unknown)} objects here are no part of the set: {some}")
+        lines.append(f"  no part of the set: {counted(len(result.unknown), 'object')}: {some}")
     if any(done.startswith("removed") for done in result.fixed):
         lines.append("  run the command that made the set again to redo what was removed")
     return "\n".join(lines)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from slg_wds.progress import counted
 from slg_wds.report.verify_shard import ShardReport
 
 PAUSE = 10.0  # seconds between lines
@@ -51,11 +52,13 @@ class VerifyProgress:
         self.bytes += report.bytes
         self.problems += len(report.problems)
         rate = f"{self.bytes / 1e6 / max(time.monotonic() - self._started, 1e-9):,.0f} MB/s"
-        problems = f"{self.problems} problems" if self.problems else ""
+        problems = counted(self.problems, "problem") if self.problems else ""
         if self._display is not None:
             self._display.update(self._task, completed=self.done, rate=rate, problems=problems)
         elif time.monotonic() - self._told > PAUSE:
             self._told = time.monotonic()
             print(
-                f"{self.done}/{self.shards} shards, {rate} {problems}".rstrip(), file=sys.stderr, flush=True
+                f"{self.done}/{counted(self.shards, 'shard')}, {rate} {problems}".rstrip(),
+                file=sys.stderr,
+                flush=True,
             )

@@ -213,10 +213,12 @@ def _check_values(group: _Group, crops: int, k: int, sum_over_one: float) -> Non
 def _sums(stored: Numbers, coding: str) -> NDArray[np.float32]:
     """The sum of each column of coded probabilities [k, crops], float32."""
     if coding != "float16":
-        return decode_values(stored.view(value_dtype(coding)), coding).sum(axis=0, dtype=np.float32)
+        sums: NDArray[np.float32] = decode_values(stored.view(value_dtype(coding)), coding).sum(axis=0)
+        return sums
     # Moved up, the bits of a half from 0 to 1 are those of a float, of 2**-112 its value; casts take ten times as long.
-    small = (stored.astype(np.uint32) << np.uint32(13)).view(np.float32)
-    return small.sum(axis=0) * np.float32(2.0**112)
+    small: NDArray[np.float32] = (stored.astype(np.uint32) << np.uint32(13)).view(np.float32)
+    scaled: NDArray[np.float32] = small.sum(axis=0) * np.float32(2.0**112)
+    return scaled
 
 
 def rounding(coding: str, k: int) -> float:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from slg_wds.errors import InvalidNameError, ObjectTooLargeError, OutOfRangeError
 
@@ -20,8 +20,7 @@ TEMPORARY_AGE = 86400.0  # seconds
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One object in a listing: its name within the store, bytes, when it was made (seconds since 1970)."""
 
     name: str
@@ -111,7 +110,7 @@ def check_name(name: str) -> str:
 
 
 def is_temporary(name: str) -> bool:
-    return name.rpartition("/")[2].startswith(TEMPORARY_PREFIX)
+    return TEMPORARY_PREFIX in name and name.rpartition("/")[2].startswith(TEMPORARY_PREFIX)
 
 
 def check_prefix(prefix: str) -> str:

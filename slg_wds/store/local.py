@@ -8,6 +8,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 
 from slg_wds.errors import (
@@ -105,12 +106,8 @@ class LocalStore(Store):
 
     def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[Entry]:
         folder = check_prefix(prefix)
-        entries = [
-            Entry(name, status.st_size, status.st_mtime)
-            for name, status in _walk(self.root / folder, f"{folder}/" if folder else "", deep)
-            if not is_temporary(name)
-        ]
-        return iter(sorted(entries, key=lambda entry: entry.name))
+        found = _walk(self.root / folder, f"{folder}/" if folder else "", deep)
+        return iter(sorted((entry for entry in found if not is_temporary(entry.name)), key=itemgetter(0)))
 
     def delete(self, name: str) -> None:
         path = self.local_path(name)
@@ -135,8 +132,8 @@ class LocalStore(Store):
 
     def _sweep(self, before: float) -> int:
         removed = 0
-        for name, status in _walk(self.root, ""):
-            if is_temporary(name) and status.st_mtime < before:
+        for name, _, modified in _walk(self.root, ""):
+            if is_temporary(name) and modified < before:
                 # Somebody else may sweep at the same time, or own it and let only its owner remove it.
                 with contextlib.suppress(FileNotFoundError, PermissionError):
                     (self.root / name).unlink()
@@ -214,8 +211,8 @@ def _sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _walk(folder: Path, prefix: str, deep: bool = True) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield (name, status) of every file in folder, and below it if deep; nothing where there is no such folder."""
+def _walk(folder: Path, prefix: str, deep: bool = True) -> Iterator[Entry]:
+    """Yield every file in folder, and below it if deep; nothing where there is no such folder."""
     folders = []
     try:
         with _translated(folder), os.scandir(folder) as found:
@@ -224,10 +221,12 @@ def _walk(folder: Path, prefix: str, deep: bool = True) -> Iterator[tuple[str, o
                     if deep:
                         folders.append(entry.name)
                     continue
-                with contextlib.suppress(FileNotFoundError):  # removed meanwhile, or a dangling link
+                try:
                     status = entry.stat()
-                    if stat.S_ISREG(status.st_mode):
-                        yield prefix + entry.name, status
+                except FileNotFoundError:  # removed meanwhile, or a dangling link
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    yield Entry(prefix + entry.name, status.st_size, status.st_mtime)
     except NotFoundError:
         return
     for name in folders:
