@@ -108,6 +108,7 @@ def _run(name: str, command: Command, arguments: Sequence[str]) -> int:
     try:
         _refuse_launcher_flags(arguments)
         config = _parse(name, command, arguments)
+        _import_numpy()
         code = _resolve(command.body)(config)
         return int(code or 0)
     except UsageError as error:
@@ -130,6 +131,16 @@ def _run(name: str, command: Command, arguments: Sequence[str]) -> int:
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     """SIGTERM ends a run as Ctrl-C does: workers stop, temporaries are removed."""
     raise KeyboardInterrupt
+
+
+def _import_numpy() -> None:
+    """Import it without the threads of its BLAS, one a core, which spin as they start and have nothing to do here."""
+    name = "OPENBLAS_NUM_THREADS"
+    given = os.environ.get(name)
+    os.environ.setdefault(name, "1")
+    importlib.import_module("numpy")
+    if given is None:
+        del os.environ[name]  # torch may bring a BLAS of its own
 
 
 def _refuse_launcher_flags(arguments: Sequence[str]) -> None:

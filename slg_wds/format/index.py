@@ -93,11 +93,16 @@ def build_index(shard: Shard | bytes | memoryview, plan: Plan, number: int) -> S
     part = plan.shard(number)
     if not isinstance(shard, Shard):
         shard = read_shard(shard, shard=part.name)
+    shard.check(shard.header.set_digest, number, part.name, part.keys)
+    return index_of(shard, part)
+
+
+def index_of(shard: Shard, part: PlannedShard) -> ShardIndex:
+    """The index of a shard that is known to be the planned one."""
     header = shard.header
-    shard.check(header.set_digest, number, part.name, part.keys)
     return ShardIndex(
         name=part.name,
-        shard=number,
+        shard=part.number,
         set_digest=header.set_digest,
         bytes=len(shard.data),
         sha256=hashlib.sha256(shard.data).hexdigest(),

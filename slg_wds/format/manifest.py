@@ -17,7 +17,7 @@ from slg_wds.format.canonical import (
     typed,
     unseal,
 )
-from slg_wds.format.index import ShardIndex, build_index, decode_index, encode_index
+from slg_wds.format.index import ShardIndex, build_index, decode_index, encode_index, index_of
 from slg_wds.format.plan import Plan, PlannedShard
 from slg_wds.format.planbytes import MAX_SAMPLES, decode_plan, encode_plan
 from slg_wds.format.strings import StringColumn
@@ -42,6 +42,7 @@ __all__ = [
     "encode_index",
     "encode_info",
     "encode_plan",
+    "index_of",
 ]
 
 VERSION = 1

@@ -20,7 +20,7 @@ from slg_wds.errors import (
 )
 from slg_wds.format.canonical import MAX_JSON_BYTES
 from slg_wds.format.index import MAX_SHARD_BYTES
-from slg_wds.format.manifest import ShardIndex, build_index, decode_index, encode_index
+from slg_wds.format.manifest import ShardIndex, decode_index, encode_index, index_of
 from slg_wds.format.names import split_member
 from slg_wds.format.outside import OUTSIDE, decode_outside
 from slg_wds.format.plan import PlannedShard
@@ -162,12 +162,12 @@ class ShardChecks:
             one.tell(DAMAGED, f"and {len(wrong) - LISTED_A_SHARD} more problems of its records or images")
         if not wrong:
             one.report.samples = len(shard)
-        for kind, what in self._index_problems(shard, one.report.number):
+        for kind, what in self._index_problems(shard, one.part):
             one.tell(kind, what)
 
-    def _index_problems(self, shard: Shard, number: int) -> Iterator[tuple[str, str]]:
-        name = f"{INDEX}/{self.labels.plan.shard_names[number]}"
-        wanted = build_index(shard, self.labels.plan, number)
+    def _index_problems(self, shard: Shard, part: PlannedShard) -> Iterator[tuple[str, str]]:
+        name = f"{INDEX}/{part.name}"
+        wanted = index_of(shard, part)
         try:
             data = self.labels.store.read(name, MAX_JSON_BYTES)
             found = wanted if data == encode_index(wanted) else decode_index(data)

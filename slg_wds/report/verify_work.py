@@ -1,4 +1,4 @@
-"""The shards of a set shared out among processes, each reading one ahead of the one that it checks."""
+"""The shards of a set shared out among processes, each reading ahead of what it checks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from slg_wds.labelset import open_labels
 from slg_wds.memory import keep_freed_memory
 from slg_wds.report.verify_shard import ShardChecks, ShardReport
 from slg_wds.threads import use_one_thread
-from slg_wds.window import window
 
 ATTEMPTS = 3  # shards in a row that a store may fail to give, before it is taken for gone
 TOGETHER, MOST_TOGETHER = 1 << 20, 64  # bytes and number of small shards that are checked as one
@@ -38,7 +37,7 @@ class VerifyTask:
     max_pixels: int
 
     def __call__(self, worker: int, count: int, watcher: Watcher) -> None:
-        """Check every `count`-th shard and tell the watcher of each. Memory: two shards, or 1 MB of small ones.
+        """Check every `count`-th shard and tell the watcher of each. Memory: two shards, or twice 1 MB of small ones.
 
         Raises StoreUnavailableError where the store has gone, LabelSetError where the set is another one by now.
         """
@@ -49,18 +48,13 @@ class VerifyTask:
         if labels.digest != self.digest:
             raise LabelSetError("the set has been replaced meanwhile", url=self.url, hint="verify it again")
         checks = ShardChecks(labels, self.indexed, self.max_pixels)
+        read = _gathered((number, checks.read(number)) for number in self.numbers[worker::count])
         with ThreadPoolExecutor(1, "slg-read") as pool:
-            mine = self.numbers[worker::count]
-            reads = (
-                (n, read.result()) for n, read in window(((n, pool.submit(checks.read, n)) for n in mine), 1)
-            )
-            try:
-                for shards in _gathered(reads):
-                    for report in checks.check_all(shards):
-                        watcher.checked(report)
-            except StoreUnavailableError:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            ahead = pool.submit(next, read, ())
+            while shards := ahead.result():
+                ahead = pool.submit(next, read, ())
+                for report in checks.check_all(shards):
+                    watcher.checked(report)
 
 
 def _gathered(reads: Iterable[tuple[int, Read]]) -> Iterator[list[tuple[int, Read]]]:
