@@ -1,11 +1,13 @@
 """How long it takes to look at a label set of ImageNet's size: inspect, verify, report, and --help.
 
 usage: bench_looking.py [--shards 5005] [--images 256] [--crops 16] [--rounds 5] [--keep FOLDER] [--only inspect ...]
+       bench_looking.py --hollow --shards 55000 --only inspect
 
 The labels are made up: 5,005 shards of 256 images with names as ImageNet's, float16, k = 5, a shared tail, no images.
 Each command is a process of its own, its interpreter's start included; the best and the median of the rounds are
 printed, beside those of peers that do the least that could do: an interpreter that imports numpy and rich, `sha256sum`
-of every shard. Files are in the page cache. --keep makes the set once and finds it there again.
+of every shard. Files are in the page cache. --keep makes the set once and finds it there again. With --hollow only the
+shards that `inspect` opens are real, the others holes of a size: so many images take minutes to make, not hours.
 """
 
 from __future__ import annotations
@@ -26,10 +28,12 @@ import msgpack
 import numpy as np
 
 from slg_wds.crops import CropRule, sample_crops
-from slg_wds.format.manifest import Plan, StringColumn
+from slg_wds.format.manifest import Info, Plan, StringColumn, encode_info
 from slg_wds.format.record import Record, build_tail, encode_record
 from slg_wds.format.shard import EncodedSample, ShardHeader, encode_shard
-from slg_wds.labelset import LabelSet, create_labels
+from slg_wds.labelset import INDEX, INFO, LabelSet, create_labels
+from slg_wds.report.inspect_sizes import SHARDS
+from slg_wds.report.inspect_state import spread
 
 CLASSES, K, SEED, VARIETY = 1000, 5, 7, 64
 COMMAND = [sys.executable, "-m", "slg_wds"]
@@ -41,13 +45,14 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=5005)
     parser.add_argument("--images", type=int, default=256, help="of each shard")
     parser.add_argument("--crops", type=int, default=16, help="of each image")
+    parser.add_argument("--hollow", action="store_true", help="make only what inspect opens")
     parser.add_argument("--rounds", type=int, default=5, help="of help, inspect and key; the others take one")
     parser.add_argument("--keep", type=Path, help="folder for the set")
     parser.add_argument("--only", nargs="*", choices=WAYS, default=WAYS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.keep or Path(scratch)
-        labels = folder / f"set-{options.shards}-{options.images}-{options.crops}"
+        labels = folder / f"set-{options.shards}-{options.images}-{options.crops}{'-hollow' * options.hollow}"
         if not (labels / "_info.json").exists():
             make(labels, options)
         print(f"load {os.getloadavg()[0]:.1f} at the start", flush=True)
@@ -77,9 +82,23 @@ def make(folder: Path, options: argparse.Namespace) -> None:
     }  # fmt: skip
     labels = create_labels(str(folder), plan, identity, {}, [f"n{c:08d}" for c in range(CLASSES)])
     patterns = [msgpack.unpackb(encode_record(made_up(number, options.crops))) for number in range(VARIETY)]
-    for number in labels.missing():
+    for number in spread(range(options.shards), SHARDS) if options.hollow else labels.missing():
         labels.commit(number, shard(labels, number, patterns))
+    if options.hollow:
+        hollow(labels, folder, options.images)
     labels.finish()
+
+
+def hollow(labels: LabelSet, folder: Path, images: int) -> None:
+    """Say that every shard is there, and have files that are as large."""
+    size = (folder / labels.shard_name(0)).stat().st_size
+    files = [labels.shard_name(number) for number in range(labels.num_shards)]
+    for name in files:
+        if not (folder / name).exists():
+            with (folder / name).open("xb") as file:
+                file.truncate(size)
+            (folder / INDEX / name.removesuffix(".tar")).touch()
+    labels.store.create(INFO, encode_info(Info(labels.split, files, [images] * len(files))))
 
 
 def shard(labels: LabelSet, number: int, patterns: Sequence[dict[str, object]]) -> bytes:
