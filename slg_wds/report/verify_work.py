@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +17,9 @@ from slg_wds.threads import use_one_thread
 
 ATTEMPTS = 3  # shards in a row that a store may fail to give, before it is taken for gone
 TOGETHER, MOST_TOGETHER = 1 << 20, 64  # bytes and number of small shards that are checked as one
+COLLECTED = (
+    1 << 17
+)  # objects more than at the last look for cycles, that there is another; a shard has some thousands
 Read = bytes | SlgWdsError
 
 
@@ -49,12 +54,27 @@ class VerifyTask:
             raise LabelSetError("the set has been replaced meanwhile", url=self.url, hint="verify it again")
         checks = ShardChecks(labels, self.indexed, self.max_pixels)
         read = _gathered((number, checks.read(number)) for number in self.numbers[worker::count])
-        with ThreadPoolExecutor(1, "slg-read") as pool:
+        with ThreadPoolExecutor(1, "slg-read") as pool, _few_collections():
             ahead = pool.submit(next, read, ())
             while shards := ahead.result():
                 ahead = pool.submit(next, read, ())
                 for report in checks.check_all(shards):
                     watcher.checked(report)
+
+
+@contextlib.contextmanager
+def _few_collections() -> Iterator[None]:
+    """Have Python look for cycles only among very many objects.
+
+    A shard's records are thousands of small ones, freed as the next shard comes: to look through them as often as usual
+    takes a twelfth of the time.
+    """
+    usual = gc.get_threshold()
+    gc.set_threshold(COLLECTED, *usual[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
 
 
 def _gathered(reads: Iterable[tuple[int, Read]]) -> Iterator[list[tuple[int, Read]]]:
