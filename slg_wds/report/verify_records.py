@@ -17,9 +17,7 @@ from slg_wds.errors import RecordError
 from slg_wds.format.frames import decompress_all
 from slg_wds.format.values import decode_values, value_dtype
 
-GROUP_NUMBERS = (
-    1 << 20
-)  # numbers of one column in a group: that of a usual shard, some 10 MB while they are checked
+GROUP_NUMBERS = 1 << 20  # numbers of one column in a group, as a usual shard has: 10 MB while checked
 MAX_TOGETHER = 1 << 22  # numbers of one record, above which decoding it takes less memory
 MAX_PAIRS = 12  # classes of a crop up to which comparing each two of them is faster than sorting
 _LARGEST = {"float32": 0x3F800000, "float16": 0x3C00}  # the bits of 1
