@@ -222,3 +222,10 @@ def test_there_are_seeds_that_decode(name):
         FUZZ.TARGETS[name](data)
     if name == "record":
         assert unpack(seeds[0])["version"] == 1
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[1] / "malformed" / "record").iterdir()), ids=lambda p: p.name
+)
+def test_records_once_read_wrongly_are_read_alike_by_all(path):
+    FUZZ.record(path.read_bytes())
