@@ -111,18 +111,19 @@ def forward_alone(num_seg: int, barrier: Any, rates: Any) -> None:
 def scaling(folder: Path, photographs: Path, ways: list[str], options: argparse.Namespace) -> None:
     """Print the rate of each way and its ratio to one process, medians over rounds."""
     rates: dict[str, list[float]] = {way: [] for way in ways}
+    twice = dict.fromkeys(ways, 0)
     for number in range(options.rounds):
         for way in ways:
             more, runs = WAYS[way]
             target = folder / f"{way}{number}"
-            together(runs([*generate(photographs, str(target), options), *more]))
+            twice[way] += together(runs([*generate(photographs, str(target), options), *more]))
             rates[way].append(steady_rate(target, options.crops))
     for way, found in rates.items():
         line = f"{way:<10}{statistics.median(found):8.1f} crops/s"
         for peer in ("one", "torchrun"):
             if peer in rates and peer != way and (peer == "one" or way == "ray"):
                 line += f"   {ratio(found, rates[peer]):.3f} of {peer}"
-        print(line, flush=True)
+        print(f"{line}   {twice[way]} shards made twice" if twice[way] else line, flush=True)
 
 
 def storage(folder: Path, photographs: Path, options: argparse.Namespace) -> None:
@@ -158,16 +159,19 @@ def generate(photographs: Path, target: str, options: argparse.Namespace) -> lis
     ]
 
 
-def together(commands: Sequence[list[str]]) -> None:
-    """Run commands at once. Raises RuntimeError with what a failing one said."""
+def together(commands: Sequence[list[str]]) -> int:
+    """Run commands at once; return how many shards were made twice. Raises RuntimeError with what a failing one said."""
     processes = [
         subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         for command in commands
     ]
+    twice = 0
     for process in processes:
         _, said = process.communicate()
         if process.returncode:
             raise RuntimeError(said)
+        twice += said.count("another process was first")
+    return twice
 
 
 def steady_rate(target: Path, crops: int) -> float:

@@ -105,7 +105,8 @@ class Worker:
         """Start the loop anew, as a process that was just launched does."""
         scene = self._cluster.scene
         rank = Rank(self.number, scene.workers) if scene.ranks and scene.workers > 1 else None
-        self.loop: Iterator[int] = claims(cast(LabelSet, self), rank)
+        self.lost: set[int] = set()
+        self.loop: Iterator[int] = claims(cast(LabelSet, self), rank, lost=self.lost)
         self.since, self.making = now, -1
 
 
@@ -166,6 +167,7 @@ class Cluster:
         self.outcome.requests["PUT"] += 1
         if self.made[worker.making]:
             self.outcome.twice += 1
+            worker.lost.add(worker.making)
         else:
             self.made[worker.making] = True
             self.left -= 1

@@ -58,9 +58,12 @@ class MergeTask:
             raise LabelSetError("a label set has been replaced by another since the start", url=labels.url)
         load_writer()
         watcher.begin(self.start)
-        total = MergeTally()
-        for number in claims(labels, (self.launched or ALONE).within(worker, workers), watcher):
-            total.add(_make(labels, number, parents, self, watcher))
+        total, lost = MergeTally(), set[int]()
+        for number in claims(labels, (self.launched or ALONE).within(worker, workers), watcher, lost):
+            made = _make(labels, number, parents, self, watcher)
+            if made.lost_races:
+                lost.add(number)
+            total.add(made)
         return total
 
 

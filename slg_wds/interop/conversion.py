@@ -81,14 +81,17 @@ def import_shards(job: ImportJob, rank: Rank | None, watcher: Watcher) -> Import
 
     Raises the first error of any image, after which nothing more is committed.
     """
-    total = ImportTally()
+    total, lost = ImportTally(), set[int]()
     pool = ThreadPoolExecutor(THREADS, "slg-import")
     try:
-        for number in claims(job.labels, rank, watcher):
+        for number in claims(job.labels, rank, watcher, lost):
             part = job.labels.plan.shard(number)
             head = _head_reader(job, number)
             convert = partial(_import_image, job, head)
-            total.add(_commit(job, number, list(pool.map(convert, range(part.start, part.stop))), watcher))
+            made = _commit(job, number, list(pool.map(convert, range(part.start, part.stop))), watcher)
+            if made.lost_races:
+                lost.add(number)
+            total.add(made)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return total

@@ -22,18 +22,21 @@ def work(job: Job, rank: Rank | None, watcher: Watcher) -> LabelTally:
 
     Raises the first error of any thread, after which nothing more is committed.
     """
-    total = LabelTally()
+    total, lost = LabelTally(), set[int]()
     names = job.labels.plan.shard_names
     for name in watcher.careful():
         number = names.index(name)
         if not job.labels.exists(number) and watcher.claim(name):
-            total.add(label_shards(job, [number], watcher))
-    total.add(label_shards(job, claims(job.labels, rank, watcher), watcher))
+            total.add(label_shards(job, [number], watcher, lost))
+    total.add(label_shards(job, claims(job.labels, rank, watcher, lost), watcher, lost))
     return total
 
 
-def label_shards(job: Job, shards: Iterable[int], watcher: Watcher) -> LabelTally:
-    """Make these shards, the next one begun while the last is finished; return what was made."""
+def label_shards(job: Job, shards: Iterable[int], watcher: Watcher, lost: set[int]) -> LabelTally:
+    """Make these shards, the next one begun while the last is finished; return what was made.
+
+    lost: takes the numbers of those of which another worker's was there first.
+    """
     import torch
 
     total = LabelTally()
@@ -49,7 +52,7 @@ def label_shards(job: Job, shards: Iterable[int], watcher: Watcher) -> LabelTall
         images = prepared_images(job, shards, pool)
         batches = ahead(full_batches(images, buffers, pool), batches_ahead(buffers, job.workers))
         for shard in finished_shards(job, _counted(forward.label_all(batches), watcher), pool):
-            commits.append(publisher.submit(_commit, job, shard, watcher))
+            commits.append(publisher.submit(_commit, job, shard, watcher, lost))
             while len(commits) > 2 or (commits and commits[0].done()):
                 total.add(commits.popleft().result())
         for commit in commits:
@@ -66,7 +69,7 @@ def _counted(labelled: Iterable[Labelled], watcher: Watcher) -> Iterator[Labelle
         yield batch
 
 
-def _commit(job: Job, shard: FinishedShard, watcher: Watcher) -> LabelTally:
+def _commit(job: Job, shard: FinishedShard, watcher: Watcher, lost: set[int]) -> LabelTally:
     plan = job.labels.plan
     name = plan.shard_names[shard.number]
     left_out = [
@@ -76,6 +79,8 @@ def _commit(job: Job, shard: FinishedShard, watcher: Watcher) -> LabelTally:
     header = ShardHeader(job.labels.digest, shard.number, name, left_out, dict(job.provenance))
     data = encode_shard((sample.result() for sample in shard.samples), header)
     made = job.labels.commit(shard.number, data)
+    if not made:
+        lost.add(shard.number)
     tally = shard.tally
     tally.bytes = len(data)
     tally.shards = 1
