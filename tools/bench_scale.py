@@ -160,7 +160,7 @@ def generate(photographs: Path, target: str, options: argparse.Namespace) -> lis
 
 
 def together(commands: Sequence[list[str]]) -> int:
-    """Run commands at once; return how many shards were made twice. Raises RuntimeError with what a failing one said."""
+    """Run commands at once; return how many shards were made twice. Raises RuntimeError for one that fails."""
     processes = [
         subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         for command in commands
