@@ -2,12 +2,14 @@
 
 usage: bench_looking.py [--shards 5005] [--images 256] [--crops 16] [--rounds 5] [--keep FOLDER] [--only inspect ...]
        bench_looking.py --hollow --shards 55000 --only inspect
+       bench_looking.py --s3 --images 4 --crops 4 --only inspect
 
 The labels are made up: 5,005 shards of 256 images with names as ImageNet's, float16, k = 5, a shared tail, no images.
 Each command is a process of its own, its interpreter's start included; the best and the median of the rounds are
 printed, beside those of peers that do the least that could do: an interpreter that imports numpy and rich, `sha256sum`
 of every shard. Files are in the page cache. --keep makes the set once and finds it there again. With --hollow only the
-shards that `inspect` opens are real, the others holes of a size: so many images take minutes to make, not hours.
+shards that `inspect` opens are real, the others holes of a size: so many images take minutes to make, not hours. --s3
+copies the set to SeaweedFS on loopback and inspects it there too, complete and then with shards missing.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgpack
@@ -34,6 +37,7 @@ from slg_wds.format.shard import EncodedSample, ShardHeader, encode_shard
 from slg_wds.labelset import INDEX, INFO, LabelSet, create_labels
 from slg_wds.report.inspect_sizes import SHARDS
 from slg_wds.report.inspect_state import spread
+from slg_wds.store import open_store
 
 CLASSES, K, SEED, VARIETY = 1000, 5, 7, 64
 COMMAND = [sys.executable, "-m", "slg_wds"]
@@ -49,6 +53,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="of help, inspect and key; the others take one")
     parser.add_argument("--keep", type=Path, help="folder for the set")
     parser.add_argument("--only", nargs="*", choices=WAYS, default=WAYS)
+    parser.add_argument("--s3", action="store_true", help="also inspect on S3 on loopback")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.keep or Path(scratch)
@@ -57,6 +62,8 @@ def main() -> None:
             make(labels, options)
         print(f"load {os.getloadavg()[0]:.1f} at the start", flush=True)
         measure(labels, Path(scratch), options)
+        if options.s3:
+            remote(labels, options.rounds)
 
 
 def make(folder: Path, options: argparse.Namespace) -> None:
@@ -147,6 +154,26 @@ def measure(labels: Path, scratch: Path, options: argparse.Namespace) -> None:
         tell("report", [*COMMAND, "report", str(labels), "-o", str(page)], 1)
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
         print(f"  a page of {page.stat().st_size / 1e6:.2f} MB; the largest process so far {peak:.0f} MB")
+
+
+def remote(labels: Path, rounds: int) -> None:
+    """Copy the set to a server of its own and inspect it there."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+    from s3 import running_s3
+
+    with running_s3() as server:
+        url = f"{server.url}/{labels.name}"
+        there = open_store(url, server.options())
+        files = [path for path in labels.rglob("*") if path.is_file()]
+        with ThreadPoolExecutor(32) as pool:
+            put = lambda path: there.create(path.relative_to(labels).as_posix(), path.read_bytes())  # noqa: E731
+            assert all(pool.map(put, files))
+        os.environ.update(server.environment(), NO_PROXY="127.0.0.1")
+        tell("inspect on S3", [*COMMAND, "inspect", url], rounds)
+        there.delete("_info.json")
+        for number in range(5):
+            there.delete(f"train-{number:06d}.tar")
+        tell("unfinished, S3", [*COMMAND, "inspect", url], rounds)
 
 
 def tell(name: str, command: Sequence[str], rounds: int) -> None:
