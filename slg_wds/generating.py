@@ -61,8 +61,12 @@ class GenerateTask:
 
     def __call__(self, worker: int, workers: int, watcher: Watcher) -> None:
         """Open all that the options name, begin or join the set, and make shards until none is missing."""
+        from slg_wds.format.shard import load_writer
+        from slg_wds.images.pixels import torchvision_decoders
         from slg_wds.labelling.work import work
 
+        load_writer()
+        torchvision_decoders()  # loads them: seconds that are not of the first shard
         device = self.devices[worker]
         _use(device)
         prepared = prepare_run(self.config, device)

@@ -84,7 +84,7 @@ class Progress(Watcher):
         with self._lock:
             self.done_crops += count
         if self._display is not None:
-            self._display.update(self._task, completed=self.done_crops)
+            self._display.update(self._task, completed=self._shown())
 
     def shard(self, name: str, tally: Tally, made: bool) -> None:
         """A shard is committed, or was there already."""
@@ -94,7 +94,7 @@ class Progress(Watcher):
             if not made:
                 self.done_crops -= tally.crops  # counted by the process that was first
         if self._display is not None:
-            self._display.update(self._task, completed=self.done_crops, shards=self._shards())
+            self._display.update(self._task, completed=self._shown(), shards=self._shards())
             return
         rate = self.done_crops / max(self.seconds, 1e-9)
         left = max(0.0, self.crops_left - self.done_crops) / rate if rate else 0.0
@@ -105,6 +105,10 @@ class Progress(Watcher):
             file=sys.stderr,
             flush=True,
         )
+
+    def _shown(self) -> int:
+        """Crops done, and no more than all where several processes are at the last shards at once."""
+        return min(self.done_crops, self.crops_left)
 
     def _shards(self) -> str:
         return f"{len(self._done)}/{self.shards_left}"

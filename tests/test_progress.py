@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from slg_wds.progress import Progress, counted
 from slg_wds.tally import Start, Tally
 
@@ -22,6 +24,16 @@ def test_a_shard_that_another_process_made_first_counts_once(capsys):
     first, lost, last = capsys.readouterr().err.splitlines()
     assert "another process was first" in lost and "shard 1/2" in lost
     assert "shard 1/2" in first and "shard 2/2" in last and "about 0 s left" in last
+
+
+def test_crops_of_two_processes_at_one_shard_never_show_more_than_all(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Progress(Tally()) as progress:
+        progress.begin(Start("digest", shards=1, crops=30))
+        progress.crops(20)
+        assert [task.completed for task in progress._display.tasks] == [20]
+        progress.crops(20)
+        assert [task.completed for task in progress._display.tasks] == [30]
 
 
 def test_numbers_agree_with_their_nouns():

@@ -67,6 +67,24 @@ def test_bytes_do_not_depend_on_threads_or_read_ahead(photographs, undisturbed, 
     assert KILL.contents(tmp_path / "set") == KILL.contents(undisturbed)
 
 
+def test_the_clock_starts_once_everything_is_loaded(photographs, tmp_path):
+    """Else a rate counts the seconds that torchvision and webdataset take to import."""
+    code = (
+        "import sys\nfrom slg_wds import GenerateConfig\nfrom slg_wds.generating import GenerateTask\n"
+        "from slg_wds.tally import Watcher\n"
+        "class Told(Watcher):\n"
+        "    def begin(self, start): self.loaded = set(sys.modules)\n"
+        "told, more = Told(), dict(workers=1, threads_per_forward=1, num_crops=4, num_seg=4)\n"
+        f"config = GenerateConfig(data={str(photographs)!r}, arch={TINY!r}, teacher_source='private', "
+        f"save_path={str(tmp_path / 'set')!r}, **more)\n"
+        "GenerateTask(config, ('cpu',), None)(0, 1, told)\n"
+        "print(sorted({name.split('.')[0] for name in set(sys.modules) - told.loaded}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not {"torch", "torchvision", "webdataset", "PIL"} & set(eval(done.stdout)), done.stdout
+
+
 def test_a_second_run_makes_nothing_and_a_lost_shard_comes_back_the_same(photographs, undisturbed, tmp_path):
     target = tmp_path / "set"
     slg_wds.generate(config(photographs, target))
