@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from slg_wds.config import GenerateConfig
 from slg_wds.preparing import prepare_run
 from slg_wds.progress import duration
-from slg_wds.threads import use_one_thread
+from slg_wds.threads import threads_beside_forwards
 
 if TYPE_CHECKING:
     from slg_wds.labelling.forward import Labelled
@@ -26,8 +25,6 @@ def dry_run(config: GenerateConfig) -> str:
 
     Labels the first images in memory: enough of them for eight forwards, at least one image.
     """
-    import torch
-
     from slg_wds.labelling.batches import Buffers, full_batches
     from slg_wds.labelling.forward import Forward
     from slg_wds.labelling.prepare import prepared_images
@@ -41,9 +38,7 @@ def dry_run(config: GenerateConfig) -> str:
     buffers = Buffers(job.teacher.inputs, recipe.num_seg, pinned=job.device.type == "cuda")
     forward = Forward(job.teacher, recipe.label, recipe.writes_tail, job.device, buffers)
     times: list[float] = []
-    with ThreadPoolExecutor(job.workers, initializer=use_one_thread) as pool:
-        pool.submit(int).result()
-        torch.set_num_threads(job.threads_per_forward)
+    with threads_beside_forwards(job.workers, job.threads_per_forward) as pool:
         images = prepared_images(job, [0], pool)
         labelled = forward.label_all(full_batches(images, buffers, pool))
         (shard,) = finished_shards(job, _timed(labelled, times), pool)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from slg_wds.config import EvaluateConfig, cores
 from slg_wds.errors import NoTargetsError
-from slg_wds.threads import use_one_thread
+from slg_wds.threads import threads_beside_forwards
 from slg_wds.window import window
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ def evaluate(config: EvaluateConfig) -> Accuracy:
 
     Raises SlgWdsError; NoTargetsError without class folders or where their classes in the teacher are unknown.
     """
-    import torch
-
     from slg_wds.images import open_source
     from slg_wds.preparing import load_teachers
     from slg_wds.targets import resolve_targets
@@ -54,9 +52,7 @@ def evaluate(config: EvaluateConfig) -> Accuracy:
             url=config.data,
         )
     plan = source.plan(0, 1 << 20, target_of=targets.of_class)
-    with ThreadPoolExecutor(config.num_workers, initializer=use_one_thread) as pool:
-        pool.submit(int).result()
-        torch.set_num_threads(config.threads_per_forward or cores())
+    with threads_beside_forwards(config.num_workers, config.threads_per_forward or cores()) as pool:
         return measure(teacher, _batches(config, source, plan, teacher, pool))
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
 
 def use_one_thread() -> None:
     """Let torch's operators in the calling thread run in it alone, however many the others use.
@@ -15,3 +19,23 @@ def use_one_thread() -> None:
 
     torch.get_num_threads()
     torch.set_num_threads(1)
+
+
+@contextlib.contextmanager
+def threads_beside_forwards(count: int, forward: int) -> Iterator[ThreadPoolExecutor]:
+    """Give so many threads that use one of torch's each, while the calling one uses `forward` for its operators.
+
+    At the end what is not begun is dropped, and torch's numbers are as before: that of the calling thread, and the
+    default of later ones, which each of these threads moved when it began.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(count, "slg-image", initializer=use_one_thread)
+    try:
+        pool.submit(int).result()  # the first has begun before the number is set that counts
+        torch.set_num_threads(forward)
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(before)

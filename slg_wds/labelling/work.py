@@ -14,7 +14,7 @@ from slg_wds.labelling.job import Job
 from slg_wds.labelling.prepare import prepared_images
 from slg_wds.labelling.shards import FinishedShard, LabelTally, finished_shards
 from slg_wds.tally import Watcher
-from slg_wds.threads import use_one_thread
+from slg_wds.threads import threads_beside_forwards
 
 
 def work(job: Job, rank: Rank | None, watcher: Watcher) -> LabelTally:
@@ -37,28 +37,23 @@ def label_shards(job: Job, shards: Iterable[int], watcher: Watcher, lost: set[in
 
     lost: takes the numbers of those of which another worker's was there first.
     """
-    import torch
-
     total = LabelTally()
     recipe = job.recipe
     buffers = Buffers(job.teacher.inputs, recipe.num_seg, pinned=job.device.type == "cuda")
     forward = Forward(job.teacher, recipe.label, recipe.writes_tail, job.device, buffers)
-    pool = ThreadPoolExecutor(job.workers, "slg-image", initializer=use_one_thread)
     publisher = ThreadPoolExecutor(1, "slg-commit")
-    pool.submit(int).result()  # start a worker first: set_num_threads also moves the default of later threads
-    torch.set_num_threads(job.threads_per_forward)
     commits: deque[Future[LabelTally]] = deque()
     try:
-        images = prepared_images(job, shards, pool)
-        batches = ahead(full_batches(images, buffers, pool), batches_ahead(buffers, job.workers))
-        for shard in finished_shards(job, _counted(forward.label_all(batches), watcher), pool):
-            commits.append(publisher.submit(_commit, job, shard, watcher, lost))
-            while len(commits) > 2 or (commits and commits[0].done()):
-                total.add(commits.popleft().result())
-        for commit in commits:
-            total.add(commit.result())
+        with threads_beside_forwards(job.workers, job.threads_per_forward) as pool:
+            images = prepared_images(job, shards, pool)
+            batches = ahead(full_batches(images, buffers, pool), batches_ahead(buffers, job.workers))
+            for shard in finished_shards(job, _counted(forward.label_all(batches), watcher), pool):
+                commits.append(publisher.submit(_commit, job, shard, watcher, lost))
+                while len(commits) > 2 or (commits and commits[0].done()):
+                    total.add(commits.popleft().result())
+            for commit in commits:
+                total.add(commit.result())
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
         publisher.shutdown(wait=True, cancel_futures=True)
     return total
 
