@@ -104,7 +104,7 @@ def run(config: GenerateConfig) -> GenerateResult:
 
     config.check()
     launched = launched_rank() if config.engine == "local" else None
-    with Progress(LabelTally()) as progress:
+    with Progress(LabelTally(), (launched or ALONE).world_size) as progress:
         if config.engine == "ray":
             from slg_wds.engines.ray import run_ray
             from slg_wds.engines.sharing import Wish

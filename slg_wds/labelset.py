@@ -119,7 +119,7 @@ class LabelSet:
             raise IncompleteSetError(
                 f"{len(missing)} of {self.num_shards} shards are missing",
                 url=self.url,
-                hint="finish it with the command that began it, or pass allow_incomplete=True",
+                hint="finish it with the command that began it",
             )
         return [number for number in range(self.num_shards) if number not in missing]
 

@@ -24,15 +24,18 @@ LISTED = 20  # names in a summary
 class Progress(Watcher):
     """Counts images, crops and shards of a run and shows rate and time left. Threads may report at once.
 
-    Everything goes to stderr, so stdout keeps only results.
+    Everything goes to stderr, so stdout keeps only results. Processes of one launcher often share a terminal, where
+    only lines can stand beside each other; and each of them expects to make its part.
 
     Attributes:
         total: what has been made, the tally given with that of every shard added.
+        ranks: processes that a launcher started for this work, this one among them.
         start: what the first worker that was ready said, None before.
     """
 
-    def __init__(self, total: Tally) -> None:
+    def __init__(self, total: Tally, ranks: int = 1) -> None:
         self.total = total
+        self.ranks = ranks
         self.start: Start | None = None
         self.shards_left = 0
         self.crops_left = 0
@@ -62,7 +65,7 @@ class Progress(Watcher):
         self._began = time.monotonic()
         if start.said:
             print(start.said, file=sys.stderr, flush=True)
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and self.ranks == 1:
             self._display = _display()
             self._task = self._display.add_task("crops", total=self.crops_left, shards=self._shards())
             self._display.start()
@@ -97,7 +100,7 @@ class Progress(Watcher):
             self._display.update(self._task, completed=self._shown(), shards=self._shards())
             return
         rate = self.done_crops / max(self.seconds, 1e-9)
-        left = max(0.0, self.crops_left - self.done_crops) / rate if rate else 0.0
+        left = max(0.0, self.crops_left / self.ranks - self.done_crops) / rate if rate else 0.0
         note = "" if made else " (another process was first; dropped)"
         print(
             f"{name}: {tally.images} images, {tally.crops} crops, {tally.bytes / 1e6:.2f} MB{note}; "

@@ -36,6 +36,17 @@ def test_crops_of_two_processes_at_one_shard_never_show_more_than_all(monkeypatc
         assert [task.completed for task in progress._display.tasks] == [30]
 
 
+def test_ranks_on_one_terminal_write_lines_and_expect_to_make_their_part(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr("slg_wds.progress.time.monotonic", lambda: 10.0)
+    with Progress(Tally(), ranks=4) as progress:
+        progress.begin(Start("digest", shards=8, crops=80))
+        progress._began = 0.0
+        progress.crops(10)
+        progress.shard("train-000000", Tally(images=1, crops=10, shards=1), True)
+    assert "about 10 s left" in capsys.readouterr().err  # of 20 crops, a fourth of all, 10 are done in 10 s
+
+
 def test_numbers_agree_with_their_nouns():
     assert [counted(n, "shard") for n in (0, 1, 2, 1282)] == [
         "0 shards",

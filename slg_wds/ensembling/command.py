@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slg_wds.claims import finish, launched_rank
+from slg_wds.claims import ALONE, finish, launched_rank
 from slg_wds.config import EnsembleConfig
 from slg_wds.engines.run import run_on_cpus
 from slg_wds.ensembling.checks import check_parents
@@ -99,7 +99,7 @@ def run(config: EnsembleConfig) -> EnsembleResult:
     labels = _begin(config, parents, to)
     missing = labels.missing()
     task = _task(config, parents, to, labels, missing)
-    with Progress(MergeTally()) as progress:
+    with Progress(MergeTally(), (task.launched or ALONE).world_size) as progress:
         given_up = run_on_cpus(task, config, config.processes, len(missing), progress) if missing else {}
         seconds = progress.seconds
     finished = Finished(progress.total, given_up, not given_up and finish(labels, task.launched), seconds)

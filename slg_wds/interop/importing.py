@@ -91,7 +91,7 @@ def run(config: ImportConfig) -> ImportResult:
     left = int(labels.plan.shard_sizes[missing].sum()) * labels.num_crops
     launched = launched_rank() if config.engine == "local" else None
     task = ImportTask(config, launched, Start(labels.digest, len(missing), left))
-    with Progress(ImportTally()) as progress:
+    with Progress(ImportTally(), (launched or ALONE).world_size) as progress:
         given_up = run_on_cpus(task, config, config.processes, len(missing), progress) if missing else {}
         seconds = progress.seconds
     finished = Finished(progress.total, given_up, not given_up and finish(labels, task.launched), seconds)

@@ -1,16 +1,19 @@
 """Ray: actors make the bytes of one process, on disk and on S3; kills; clusters that cannot do it."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
-from photographs import tool
+from photographs import TINY, tool
 from s3 import running_s3
 
+from slg_wds import memory
 from slg_wds.store import open_store
 
 pytest.importorskip("ray")
@@ -51,6 +54,25 @@ def test_actors_on_s3_make_the_bytes_of_one_process_on_disk(photographs, alone, 
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(store.read(entry.name))
     assert KILL.contents(tmp_path / "copy") == alone
+
+
+def test_actors_keep_freed_memory_in_whatever_thread_they_work(photographs, tmp_path):
+    """Without it an actor maps and zeroes every activation anew, and is half as fast as a rank of torchrun."""
+    (tmp_path / "telling.py").write_text(
+        "import json, os, pathlib, sys\n"
+        f"sys.path.insert(0, {str(Path(TINY.partition(':')[0]).parent)!r})\n"
+        "import tiny_teacher\n"
+        "def tiny():\n"
+        "    found = {name: value for name, value in os.environ.items() if name.startswith('MALLOC_')}\n"
+        f"    pathlib.Path({str(tmp_path)!r}, f'{os.getpid()}.json').write_text(json.dumps(found))\n"
+        "    return tiny_teacher.tiny()\n"
+    )
+    done = run(
+        KILL.command(photographs, tmp_path / "set", *MORE, *RAY, "-a", f"{tmp_path / 'telling.py'}:tiny")
+    )
+    assert done.returncode == 0, done.stderr
+    told = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
+    assert told == [memory.ENVIRONMENT] * 2
 
 
 def children(pid):
