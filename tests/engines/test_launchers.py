@@ -56,19 +56,21 @@ def test_torchrun_on_s3_makes_the_bytes_of_one_process_on_disk(photographs, alon
 
 
 def test_tasks_of_srun_and_of_an_array_divide_the_set(photographs, alone, tmp_path):
-    """Each finishes the set by itself if the other is late: here the second finds nothing left."""
+    """Both are loaded before either begins, since each takes shards of the other's block where that is late."""
     names = [("SLURM_PROCID", "SLURM_NTASKS"), ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")]
     for number, (rank, size) in enumerate(names):
         target = tmp_path / f"set{number}"
         command = KILL.command(photographs, target, *MORE)
+        (tmp_path / f"meeting{number}").mkdir()
+        meeting = {"SLG_TEST_MEETING": f"{tmp_path / f'meeting{number}'}:2"}
         first = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, rank: "1", size: "2"},
+            env={**os.environ, **meeting, rank: "1", size: "2"},
         )
-        second = run(command, **{rank: "0", size: "2"})
+        second = run(command, **meeting, **{rank: "0", size: "2"})
         assert second.returncode == 0, second.stderr
         err = first.communicate()[1]
         assert first.returncode == 0, err
