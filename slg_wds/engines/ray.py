@@ -210,7 +210,11 @@ def _connect(ray: Any, address: str) -> None:
             f"--address {address}: Ray Client cannot stream progress",
             hint="give auto or host:port on a machine of the cluster, or submit the command with `ray job submit`",
         )
-    if address != "local":
+    if address == "local":
+        # Ray starts actors at a niceness of 15, so that a busy cluster's own processes come first; here any other
+        # program of the machine would, and a run of the other engines would not wait for it.
+        os.environ.setdefault("RAY_worker_niceness", "0")
+    else:
         _check_answer(address)
     options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
