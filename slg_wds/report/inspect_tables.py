@@ -69,7 +69,7 @@ def _what(told: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("labels", labels + (f", shared tail of {tail} classes" if tail else "")),
         ("classes", classes + (f": {', '.join(names['first'])}, ..." if names else "")),
         ("temperature", identity.get("temperature")),
-        ("embedded images", _short(identity.get("embed_images"))),
+        ("embedded images", _embedded(identity.get("embed_images"))),
         ("digest", told["digest"]),
     ]
 
@@ -169,6 +169,12 @@ def _digest(digest: Any) -> str:
 
 def _range(pair: Any) -> str | None:
     return f"{pair[0]:g} to {pair[1]:g}" if isinstance(pair, list) and len(pair) == 2 else None
+
+
+def _embedded(given: Any) -> str | None:
+    if isinstance(given, dict) and given.get("max_side") is None:
+        return "original"  # of a quality nobody asked for
+    return _short(given)
 
 
 def _short(value: Any) -> str | None:

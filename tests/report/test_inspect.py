@@ -67,6 +67,7 @@ def test_embedded_images_are_told_apart(tmp_path, capsys):
     pictures = sum(len(sample.image) for sample in opened.shard(0))
     assert sizes["images"] == pytest.approx(pictures / (4 * reported_sets.CROPS))
     assert sizes["together"] < sum(sizes.values()) - sizes["images"]
+    assert "embedded images original" in shown(capsys, opened.url)  # which says nothing of a quality
 
 
 def test_one_image(labels, capsys):
