@@ -113,14 +113,19 @@ class LabelSet:
             for position in range(len(shard.samples)):
                 yield self._with_rule(shard.record(position))
 
-    def _readable_shards(self) -> list[int]:
+    def permitted_missing(self) -> set[int]:
+        """The numbers of shards that are missing. Raises IncompleteSetError for any, without `allow_incomplete`."""
         missing = set(self.missing())
         if missing and not self.allow_incomplete:
             raise IncompleteSetError(
                 f"{len(missing)} of {self.num_shards} shards are missing",
                 url=self.url,
-                hint="finish it with the command that began it",
+                hint="finish it with the command that began it, or in Python pass allow_incomplete=True",
             )
+        return missing
+
+    def _readable_shards(self) -> list[int]:
+        missing = self.permitted_missing()
         return [number for number in range(self.num_shards) if number not in missing]
 
     def _with_rule(self, record: Record) -> Record:

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from slg_wds.errors import (
-    IncompleteSetError,
     ManifestError,
     NotFoundError,
     ReplayError,
@@ -238,13 +237,7 @@ def _sizes(labels: LabelSet) -> I64:
 
 
 def _sizes_by_index(labels: LabelSet) -> I64:
-    missing = set(labels.missing())
-    if missing and not labels.allow_incomplete:
-        raise IncompleteSetError(
-            f"{len(missing)} of {labels.num_shards} shards are missing",
-            url=labels.url,
-            hint="finish it with the command that began it, or pass allow_incomplete=True",
-        )
+    missing = labels.permitted_missing()
     sizes = np.zeros(labels.num_shards, np.int64)
     for number in range(labels.num_shards):
         if number not in missing:
