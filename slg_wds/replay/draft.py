@@ -44,12 +44,17 @@ class Reading:
     adaptation: LabelAdaptation | None = None
     caches: Sequence[ShardCache] = ()
 
+    @property
+    def never_cached(self) -> bool:
+        """Whether each read of a sample needs a network, however many shards are cached."""
+        return self.pictures.never_cached or self.records.never_cached
+
     def ready(self, shard: int) -> bool:
         """Whether reading samples of a shard needs no waiting for a network."""
         return self.pictures.ready(shard) and self.records.ready(shard)
 
     def coming(self, shard: int) -> bool:
-        """Whether it will be ready soon, which is to be waited for."""
+        """Whether what is cached of a shard will be there soon, which is to be waited for."""
         caches = self.caches
         return bool(caches) and all(one.path(shard) is not None or one.coming(shard) for one in caches)
 

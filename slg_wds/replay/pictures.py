@@ -25,9 +25,12 @@ SPLITS = ("train", "val", "validation", "test")
 
 
 class Pictures(Protocol):
-    """The images of a label set, readable from any thread."""
+    """The images of a label set, readable from any thread. never_cached: each read of one needs a network."""
 
     remote: bool
+
+    @property
+    def never_cached(self) -> bool: ...
 
     def ready(self, shard: int) -> bool:
         """Whether reading from this shard's images needs no waiting for a network, beyond that for its labels."""
@@ -38,6 +41,8 @@ class Pictures(Protocol):
 
 class EmbeddedPictures:
     """Images inside the label shards."""
+
+    never_cached = False  # by more than the records beside them
 
     def __init__(self, sets: Sets, shards: Shards) -> None:
         self._sets, self._shards, self.remote = sets, shards, False  # as remote as the records beside them
@@ -62,7 +67,7 @@ class FolderPictures:
 
     def __init__(self, sets: Sets, store: Store, inner: str, files: OpenFiles) -> None:
         self._sets, self._store, self._inner = sets, store, inner
-        self.remote = not store.is_local
+        self.remote = self.never_cached = not store.is_local
 
     def ready(self, shard: int) -> bool:
         return not self.remote
@@ -93,6 +98,10 @@ class TarPictures:
     def tars(self) -> list[tuple[Store, str]]:
         """Store and name of each label shard's tar."""
         return [self._tars[name] for name in self._sets.plan.image_shards]
+
+    @property
+    def never_cached(self) -> bool:
+        return self.remote and self.cache is None
 
     def ready(self, shard: int) -> bool:
         return not self.remote or (self.cache is not None and self.cache.path(shard) is not None)

@@ -50,6 +50,11 @@ class Records:
         """Whether reading may have to wait for a network."""
         return any(one.remote for chain in (self.shards, *self.older) for one in chain)
 
+    @property
+    def never_cached(self) -> bool:
+        """Whether reading needs a network whatever is cached."""
+        return any(one.never_cached for chain in (self.shards, *self.older) for one in chain)
+
     def ready(self, shard: int) -> bool:
         """Whether reading from this shard needs no waiting for a network."""
         chains = zip(self.shards, self.older, strict=True)

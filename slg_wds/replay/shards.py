@@ -19,9 +19,12 @@ Place = list[int]  # offset, size, CRC-32
 
 
 class Shards(Protocol):
-    """The shards of one label set, readable from any thread."""
+    """The shards of one label set, readable from any thread. never_cached: each read of a sample needs a network."""
 
     remote: bool
+
+    @property
+    def never_cached(self) -> bool: ...
 
     def ready(self, number: int) -> bool:
         """Whether a read of this shard needs no waiting for a network."""
@@ -36,7 +39,7 @@ class Shards(Protocol):
 class LocalShards:
     """Shards in a folder."""
 
-    remote = False
+    remote = never_cached = False
 
     def __init__(self, labels: LabelSet, files: OpenFiles) -> None:
         self._labels, self._files = labels, files
@@ -68,6 +71,10 @@ class RemoteShards:
     def __init__(self, labels: LabelSet, files: OpenFiles, cache: ShardCache | None) -> None:
         self._labels, self._files, self.cache = labels, files, cache
 
+    @property
+    def never_cached(self) -> bool:
+        return self.cache is None
+
     def ready(self, number: int) -> bool:
         return self.cache is not None and self.cache.path(number) is not None
 
@@ -93,10 +100,9 @@ class RemoteShards:
         start, stop = min(place[0] for place in places), max(place[0] + place[1] for place in places)
         if stop - start > sum(place[1] for place in places) + GAP * (len(places) - 1):
             return [one for place in places for one in self._ranges(number, [place], key)]
-        name = self._labels.shard_name(number)
-        where = {"url": self._labels.url, "shard": name, "key": key}
+        where = self._where(number, key)
         try:
-            data = self._labels.store.read_range(name, start, stop - start)
+            data = self._labels.store.read_range(where["shard"], start, stop - start)
         except OutOfRangeError as error:
             raise ChecksumError(f"the shard is truncated: {error.message}", **where) from None
         except SlgWdsError as error:
@@ -104,7 +110,10 @@ class RemoteShards:
         return [data[offset - start : offset - start + size] for offset, size, _ in places]
 
     def _checked(self, number: int, places: Sequence[Place], key: str, found: Sequence[bytes]) -> list[bytes]:
-        where = {"url": self._labels.url, "shard": self._labels.shard_name(number), "key": key}
+        where = self._where(number, key)
         for data, (_, size, crc32) in zip(found, places, strict=True):
             check_payload(data, size, crc32, **where)
         return list(found)
+
+    def _where(self, number: int, key: str) -> dict[str, str]:
+        return {"url": self._labels.url, "shard": self._labels.shard_name(number), "key": key}

@@ -54,18 +54,18 @@ class Workers:
         atexit.register(self.close)
 
     def put(self, draft: Draft) -> None:
-        """Take the images of a batch. Those of a shard that is on its way wait for it together."""
-        here, coming = [], defaultdict(list)
+        """Take the images of a batch. Those for which all is on its way in one shard wait for it together."""
+        here, together = [], defaultdict(list)
         for i, shard in enumerate(draft.shards):
             if shard < 0:
                 continue
             if not self._readers or draft.reading.ready(shard):
                 here.append(i)
-            elif draft.reading.coming(shard):
-                coming[shard].append(i)
+            elif (coming := draft.reading.coming(shard)) and not draft.reading.never_cached:
+                together[shard].append(i)
             else:
-                self._remote.put(_Bytes(draft, [i], coming=False))
-        for images in coming.values():
+                self._remote.put(_Bytes(draft, [i], coming))
+        for images in together.values():
             self._remote.put(_Bytes(draft, images, coming=True))
         for first in range(0, len(here), RECORDS_TOGETHER):
             self._queue.put(_Task(draft, here[first : first + RECORDS_TOGETHER]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -316,6 +317,33 @@ def test_remote_images_in_a_folder_and_in_tars(local, s3_server, s3_url, tmp_pat
             images=f"{s3_url}/{place}", store_options=options, cache_dir=str(tmp_path / "cache")
         )
         assert told(loader) == told(made.loader())
+
+
+def test_images_that_are_never_cached_are_asked_for_by_many_readers(local, s3_server, s3_url, tmp_path):
+    """Though their labels' shard is there, or on its way: one reader would ask for one image after the other."""
+    options = s3_server.options()
+    upload(local["folder"].labels, f"{s3_url}/labels", options)
+    upload(local["folder"].images + "/train", f"{s3_url}/pictures/train", options)
+    settings = {
+        "images": f"{s3_url}/pictures", "store_options": options, "cache_dir": str(tmp_path / "cache"),
+        "global_batch_size": 10, "crops_per_image": 2, "shuffle": False,
+    }  # fmt: skip
+    loader = slg_wds.SoftLabelLoader(f"{s3_url}/labels", **settings)
+    read, lock, under_way, most = loader._pictures._store.read, threading.Lock(), set(), [0]
+
+    def slow(name):
+        with lock:
+            under_way.add(name)
+            most[0] = max(most[0], len(under_way))
+        time.sleep(0.2)
+        under_way.discard(name)
+        return read(name)
+
+    loader._pictures._store.read = slow
+    for _ in range(2):  # cold, and with all shards of labels cached
+        most[0] = 0
+        next(iter(loader))
+        assert most[0] >= 5
 
 
 @pytest.fixture
