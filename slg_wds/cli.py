@@ -154,13 +154,11 @@ def _refuse_launcher_flags(arguments: Sequence[str]) -> None:
 
 def _parse(name: str, command: Command, arguments: Sequence[str]) -> object:
     kind = _resolve(command.config)
-    config: object
     if len(arguments) == 1 and not arguments[0].startswith("-") and (needed := _one_needed(kind)):
-        config = kind(**{needed: arguments[0]})  # as it is called mostly: tyro takes 60 ms to say the same
-        return config
+        return kind(**{needed: arguments[0]})  # as it is called mostly: tyro takes 60 ms to say the same
     import tyro
 
-    config = tyro.cli(
+    config: object = tyro.cli(
         kind,
         prog=f"slg-wds {name}",
         args=_gathered(arguments),

@@ -107,15 +107,16 @@ def _wrong(frames: Sequence[bytes], sizes: NDArray[np.uint64]) -> str | None:
 
 
 def _block_bytes(block: Any) -> Any:
-    """The bytes of a block by its header: of one kind, a single byte stands for a run of it."""
-    return np.where(block & 6 == 2, 4, 3 + (block >> 3))
+    """The bytes of a block, or of each, by its header: of one kind, a single byte stands for a run of it."""
+    run = block & 6 == 2
+    return 4 * run + (1 - run) * (3 + (block >> 3))
 
 
 def _end(frame: bytes, at: int) -> int:
     """Where a frame with a checksum ends whose blocks begin at a place."""
     while True:
         block = int.from_bytes(frame[at : at + 3], "little")
-        at += 4 if block & 6 == 2 else 3 + (block >> 3)
+        at += _block_bytes(block)
         if block & 1 or at >= len(frame):
             return at + 4
 

@@ -17,9 +17,7 @@ from slg_wds.threads import use_one_thread
 
 ATTEMPTS = 3  # shards in a row that a store may fail to give, before it is taken for gone
 TOGETHER, MOST_TOGETHER = 1 << 20, 64  # bytes and number of small shards that are checked as one
-COLLECTED = (
-    1 << 17
-)  # objects more than at the last look for cycles, that there is another; a shard has some thousands
+COLLECTED = 1 << 17  # more objects than at the last look for cycles, for another; a shard has some thousands
 Read = bytes | SlgWdsError
 
 
