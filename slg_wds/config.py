@@ -16,7 +16,37 @@ Source = Literal["timm", "pytorch", "private"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeacherConfig:
+class StoreConfig:
+    """How object stores are reached: what every command shares."""
+
+    store_option: tuple[str, ...] = ()
+    """Settings of an object store, key=value (for example endpoint=http://host:9000)."""
+
+    @property
+    def store_options(self) -> dict[str, str]:
+        """--store-option as a mapping. Raises UsageError where one is not key=value."""
+        return parse_store_options(self.store_option)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig(StoreConfig):
+    """Which images of a source are used, and their keys and classes: what every command that lists images shares."""
+
+    split: str | None = None
+    """Sub-folder of the images to use (default: train where it exists; val for an evaluation)."""
+    list_file: Annotated[str | None, arg(name="list")] = None
+    """Only the images listed in this file, one path (or unique file name) a line."""
+    class_map: str | None = None
+    """File that gives each class folder its class number in the teacher: lines `folder number`, or JSON."""
+    keep_extensions: bool = False
+    """Keep file extensions in keys, for folders that hold a.jpg beside a.png."""
+    target_field: str | None = None
+    """Image shards: the field of their .json members that holds the class number (default: label, cls, target,
+    class_id or class)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherConfig(SourceConfig):
     """Which images, which teachers, and on what they run: what `generate` and `evaluate` share."""
 
     data: Positional[str]
@@ -55,16 +85,10 @@ class TeacherConfig:
     """Images decoded ahead. Does not set the forward's size: see --num_seg."""
     workers: Annotated[int, arg(aliases=["-j"])] = 0
     """Threads of each process that decode and crop (0: one per core, shared evenly)."""
-    split: str | None = None
-    """Sub-folder of DATA to use (default: train where it exists; val for an evaluation)."""
-    class_map: str | None = None
-    """File that gives each class folder its class number in the teacher: lines `folder number`, or JSON."""
     class_subset: str | None = None
     """Make labels over these classes only: a file of class numbers, or `auto` (the class folders' own)."""
     max_pixels: int = 67_108_864
     """Largest image accepted, in pixels; guards against decompression bombs."""
-    store_option: tuple[str, ...] = ()
-    """Settings of an object store, key=value (for example endpoint=http://host:9000)."""
 
     def check(self) -> None:
         """Raise UsageError for option values that cannot be, before anything slow starts."""
@@ -83,11 +107,6 @@ class TeacherConfig:
     def num_workers(self) -> int:
         """Decoding threads: those asked, or the cores that this process may use."""
         return self.workers or cores()
-
-    @property
-    def store_options(self) -> dict[str, str]:
-        """--store-option as a mapping. Raises UsageError where one is not key=value."""
-        return parse_store_options(self.store_option)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,10 +178,6 @@ class GenerateConfig(TeacherConfig, EngineConfig):
     """Put the images into the shards: `original`, or `max-side=512[,quality=90]` (re-encoded before labelling)."""
     samples_per_shard: int = 256
     """Images in a shard. Image shards as a source keep their own."""
-    list_file: Annotated[str | None, arg(name="list")] = None
-    """Only the images listed in this file, one path (or unique file name) a line."""
-    keep_extensions: bool = False
-    """Keep file extensions in keys, for folders that hold a.jpg beside a.png."""
     on_error: Literal["fail", "skip"] = "fail"
     """An image that cannot be decoded stops the run, or is left out, counted and recorded."""
     evaluate: Annotated[bool, arg(aliases=["-e"])] = False
@@ -210,7 +225,7 @@ class EvaluateConfig(TeacherConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnsembleConfig(EngineConfig):
+class EnsembleConfig(EngineConfig, StoreConfig):
     """Merge label sets of the same crops into one: the weighted mean of their distributions. One set alone is
     re-sharded, cut to fewer classes or coded anew; a set and one that extends it (generate --extend) become one."""
 
@@ -240,8 +255,6 @@ class EnsembleConfig(EngineConfig):
     """Where -a is looked up: timm, pytorch (torchvision) or private."""
     teacher_path: str | None = None
     """Weights of the teachers of --check: as for generate."""
-    store_option: tuple[str, ...] = ()
-    """Settings of an object store, key=value (for example endpoint=http://host:9000)."""
 
     def check(self) -> None:
         """Raise UsageError for option values that cannot be, before anything is opened."""
@@ -260,14 +273,9 @@ class EnsembleConfig(EngineConfig):
         if (self.check_data is None) != (self.arch is None):
             raise UsageError("--check and -a go together: the images, and the teachers to ask")
 
-    @property
-    def store_options(self) -> dict[str, str]:
-        """--store-option as a mapping. Raises UsageError where one is not key=value."""
-        return parse_store_options(self.store_option)
-
 
 @dataclass(frozen=True, kw_only=True)
-class ImportConfig(EngineConfig):
+class ImportConfig(EngineConfig, SourceConfig):
     """Turn FKD's label files into a label set."""
 
     fkd_dir: Positional[str]
@@ -283,23 +291,15 @@ class ImportConfig(EngineConfig):
     """Coding of probabilities (default, exact: that of the files, float32 or with --use_fp16 float16)."""
     num_classes: int = 1000
     """Classes of the labels."""
-    split: str | None = None
-    """Sub-folder of the images to use (default: train where it exists)."""
-    class_map: str | None = None
-    """File that gives each class folder its class number in the labels: lines `folder number`, or JSON."""
     seed: int = 0
     """Seeds the order of images in shards."""
     samples_per_shard: int = 256
     """Images in a shard."""
-    keep_extensions: bool = False
-    """Keep file extensions in keys, for folders that hold a.jpg beside a.png."""
     on_error: Literal["fail", "skip"] = "fail"
     """An image or label file without its partner, or one that cannot be read, stops the run, or is left out,
     counted and recorded."""
     processes: int = 0
     """Processes that share the work, of --engine local (0: one per core)."""
-    store_option: tuple[str, ...] = ()
-    """Settings of an object store, key=value (for example endpoint=http://host:9000)."""
 
     def check(self) -> None:
         """Raise UsageError for option values that cannot be, before anything slow starts."""
@@ -313,14 +313,9 @@ class ImportConfig(EngineConfig):
         if self.processes < 0:
             raise UsageError(f"--processes {self.processes} is below 0")
 
-    @property
-    def store_options(self) -> dict[str, str]:
-        """--store-option as a mapping. Raises UsageError where one is not key=value."""
-        return parse_store_options(self.store_option)
-
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig:
+class ExportConfig(StoreConfig):
     """Turn a label set into label files that FKD's and MEAL V2's training scripts read."""
 
     labels: Positional[str]
@@ -333,17 +328,10 @@ class ExportConfig:
     """DATASET of that layout, the name of the folder that holds train (default: that of the labelled images)."""
     use_fp16: bool = False
     """Write coordinates and labels as float16, as FKD's --use_fp16."""
-    store_option: tuple[str, ...] = ()
-    """Settings of an object store, key=value (for example endpoint=http://host:9000)."""
-
-    @property
-    def store_options(self) -> dict[str, str]:
-        """--store-option as a mapping. Raises UsageError where one is not key=value."""
-        return parse_store_options(self.store_option)
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectConfig:
+class InspectConfig(StoreConfig):
     """Say what a label set is, how it was made, how complete it is and what it costs; or show one image's labels."""
 
     labels: Positional[str]
@@ -354,22 +342,15 @@ class InspectConfig:
     """Crops shown with --key."""
     json: bool = field(default=False)
     """Print JSON, for scripts."""
-    store_option: tuple[str, ...] = ()
-    """Settings of an object store, key=value (for example endpoint=http://host:9000)."""
 
     def check(self) -> None:
         """Raise UsageError for option values that cannot be."""
         if self.crops < 1:
             raise UsageError(f"--crops {self.crops} is below 1")
 
-    @property
-    def store_options(self) -> dict[str, str]:
-        """--store-option as a mapping. Raises UsageError where one is not key=value."""
-        return parse_store_options(self.store_option)
-
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyConfig:
+class VerifyConfig(StoreConfig):
     """Check every byte and every label of a set, and with --teacher whose labels they are. Exit code 1 and a table
     where anything is wrong."""
 
@@ -400,8 +381,6 @@ class VerifyConfig:
     """Processes that check (0: one per core)."""
     json: bool = field(default=False)
     """Print the result as JSON."""
-    store_option: tuple[str, ...] = ()
-    """Settings of an object store, key=value (for example endpoint=http://host:9000)."""
 
     def check(self) -> None:
         """Raise UsageError for option values that cannot be, before anything is opened."""
@@ -411,14 +390,9 @@ class VerifyConfig:
         if self.teacher is not None and self.arch is None:
             raise UsageError("--teacher names the images; -a must name the teachers")
 
-    @property
-    def store_options(self) -> dict[str, str]:
-        """--store-option as a mapping. Raises UsageError where one is not key=value."""
-        return parse_store_options(self.store_option)
-
 
 @dataclass(frozen=True, kw_only=True)
-class ReportConfig:
+class ReportConfig(StoreConfig):
     """Draw a label set, or several of the same images side by side, as one page for the browser."""
 
     labels: Positional[tuple[str, ...]]
@@ -430,8 +404,6 @@ class ReportConfig:
     given."""
     samples: int = 2000
     """Images to look at, from shards drawn at random; all where the set has no more."""
-    store_option: tuple[str, ...] = ()
-    """Settings of an object store, key=value (for example endpoint=http://host:9000)."""
 
     def check(self) -> None:
         """Raise UsageError for option values that cannot be, before anything is opened."""
@@ -439,11 +411,6 @@ class ReportConfig:
             raise UsageError("no label set is given")
         if self.samples < 1:
             raise UsageError(f"--samples {self.samples} is below 1")
-
-    @property
-    def store_options(self) -> dict[str, str]:
-        """--store-option as a mapping. Raises UsageError where one is not key=value."""
-        return parse_store_options(self.store_option)
 
 
 def parse_store_options(options: tuple[str, ...]) -> dict[str, str]:

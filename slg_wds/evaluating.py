@@ -34,13 +34,7 @@ def evaluate(config: EvaluateConfig) -> Accuracy:
     from slg_wds.teachers import evaluate as measure
 
     config.check()
-    source = open_source(
-        config.data,
-        split=config.split,
-        default_split="val",
-        store_options=config.store_options,
-        need_targets=True,
-    )
+    source = open_source(config.data, config, default_split="val", need_targets=True)
     teacher = load_teachers(config, source.classes)
     for one in teacher.teachers:
         print(f"teacher {one}", file=sys.stderr)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slg_wds.config import TeacherConfig
+from slg_wds.config import SourceConfig, TeacherConfig
 from slg_wds.errors import NoTargetsError, UsageError
 
 
@@ -27,7 +27,7 @@ class Targets:
 
 
 def teacher_classes(
-    config: TeacherConfig, classes: Sequence[str] | None, num_classes: int
+    config: SourceConfig, classes: Sequence[str] | None, num_classes: int
 ) -> list[int] | None:
     """The teacher's number of each class folder where that is known: --class-map, WordNet ids, or equal counts.
 
@@ -96,7 +96,7 @@ def _read_numbers(file: str) -> list[int]:
 
 
 def resolve_targets(
-    config: TeacherConfig, classes: Sequence[str] | None, num_classes: int, subset: Sequence[int] | None
+    config: SourceConfig, classes: Sequence[str] | None, num_classes: int, subset: Sequence[int] | None
 ) -> Targets:
     """Work out the targets of a source with these class folders, for a teacher of so many classes."""
     if classes is None:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from s3 import S3Server
+from sources import opened
 from torchvision.datasets import ImageFolder
 
 from slg_wds.errors import (
@@ -26,7 +27,7 @@ from slg_wds.errors import (
 )
 from slg_wds.format.manifest import decode_plan, encode_plan
 from slg_wds.format.names import key_of
-from slg_wds.images import FolderSource, imagenet_targets, open_source, read_class_map
+from slg_wds.images import FolderSource, imagenet_targets, read_class_map
 from slg_wds.images.order import keys_of, shuffled
 from slg_wds.store import open_store
 
@@ -54,7 +55,7 @@ def fill(root: Path, names: tuple[str, ...] = FILES) -> Path:
 
 
 def folder(url: Path | str, **options: object) -> FolderSource:
-    source = open_source(str(url), **options)  # type: ignore[arg-type]
+    source = opened(url, **options)
     assert isinstance(source, FolderSource)
     return source
 

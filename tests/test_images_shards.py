@@ -18,6 +18,7 @@ import webdataset as wds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from s3 import S3Server
+from sources import opened
 
 from slg_wds.errors import (
     DuplicateKeyError,
@@ -67,7 +68,7 @@ def shard_set(root: Path, count: int = 3, each: int = 5, prefix: str = "shard") 
 
 
 def shards(url: Path | str, **options: Any) -> ShardSource:
-    source = open_source(str(url), **options)
+    source = opened(url, **options)
     assert isinstance(source, ShardSource)
     return source
 

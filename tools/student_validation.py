@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from slg_wds import LabelSet, SoftLabelLoader, open_labels
-from slg_wds.config import EvaluateConfig, parse_store_options
+from slg_wds.config import EvaluateConfig, SourceConfig, parse_store_options
 from slg_wds.errors import NoTargetsError, UsageError
 from slg_wds.images import decode, open_source
 from slg_wds.replay.batch import Batch
@@ -53,8 +53,8 @@ class HardTargets:
         threads: int,
     ) -> None:
         self.args, self.preprocessing, self.threads = args, preprocessing, threads
-        options = parse_store_options(tuple(args.store_option))
-        self.source = open_source(args.data, split="val", need_targets=True, store_options=options)
+        options = SourceConfig(split="val", store_option=tuple(args.store_option))
+        self.source = open_source(args.data, options, need_targets=True)
         self.plan = self.source.plan(0, 1 << 20, target_of=self._classes(labels, num_classes))
         if int(self.plan.targets.max(initial=0)) >= num_classes:
             raise NoTargetsError(

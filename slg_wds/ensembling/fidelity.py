@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from slg_wds.config import EnsembleConfig, GenerateConfig
+from slg_wds.config import EnsembleConfig, GenerateConfig, SourceConfig
 from slg_wds.crops import cut
 from slg_wds.ensembling.parents import KeyedSet, Missing
 from slg_wds.errors import ImageSourceError, UsageError
@@ -167,8 +167,8 @@ class _Images:
     def read(self, key: str) -> bytes:
         """The bytes of an image. Raises ImageSourceError where there is none of that key."""
         if not self._numbers:
-            options = self._config.store_options
-            self._source = open_source(str(self._config.check_data), store_options=options)
+            options = SourceConfig(store_option=self._config.store_option)
+            self._source = open_source(str(self._config.check_data), options)
             self._plan = self._source.plan(0, 1 << 20)
             self._numbers = {name: number for number, name in enumerate(self._plan.keys)}
         number = self._numbers.get(key)

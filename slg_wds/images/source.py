@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from slg_wds.config import SourceConfig
 from slg_wds.errors import NoImagesError, UsageError
 from slg_wds.format.manifest import Plan
 from slg_wds.images.folder import FolderSource, is_image
@@ -15,7 +16,7 @@ from slg_wds.images.shards import ShardSource
 from slg_wds.images.tree import Tree, open_tree
 from slg_wds.store import open_store
 
-_NO_OPTIONS: Mapping[str, str] = {}
+_DEFAULTS = SourceConfig()
 
 
 class ImageSource(Protocol):
@@ -46,24 +47,18 @@ class ImageSource(Protocol):
 
 def open_source(
     url: str,
+    options: SourceConfig = _DEFAULTS,
     *,
-    split: str | None = None,
     default_split: str = "train",
-    list_file: str | None = None,
-    keep_extensions: bool = False,
-    store_options: Mapping[str, str] = _NO_OPTIONS,
     need_targets: bool = False,
-    target_field: str | None = None,
 ) -> FolderSource | ShardSource:
     """Open the images at a URL: a folder, a .tar, a brace pattern of .tar files, or a folder of .tar files.
 
     Args:
-        split: sub-folder to use, or for a folder of tars the split in their names or in `_info.json`.
-        default_split: the same where `split` is not given and there is such a sub-folder.
-        list_file: use only the images that this file lists (folders only).
-        keep_extensions: keep file extensions in keys.
+        options: which images to use and how to name them. Its `split` is the sub-folder, or for a folder of tars the
+            split in their names or in `_info.json`.
+        default_split: the split to use where `options` names none and there is such a sub-folder.
         need_targets: refuse images without targets.
-        target_field: field of .json members that holds the class number (default: the usual names).
 
     Raises:
         NoImagesError: missing, empty, or without any image. NoTargetsError: needed and missing.
@@ -71,16 +66,18 @@ def open_source(
     """
 
     def shards(tars: list[TarFile], ignored: int = 0) -> ShardSource:
-        if list_file:
+        if options.list_file:
             raise UsageError("--list does not go with image shards", url=url)
         return ShardSource(
             url,
             tars,
-            keep_extensions=keep_extensions,
+            keep_extensions=options.keep_extensions,
             need_targets=need_targets,
-            target_field=target_field,
+            target_field=options.target_field,
             ignored={"tars of other splits": ignored} if ignored else {},
         )
+
+    split, store_options = options.split, options.store_options
 
     if ("{" in url or url.endswith(".tar")) and not os.path.isdir(url):  # noqa: PTH112
         if split:
@@ -97,7 +94,11 @@ def open_source(
     if split is not None and inner is None:
         raise _no_split(tree, split)
     return FolderSource(
-        tree, split=inner, list_file=list_file, keep_extensions=keep_extensions, need_targets=need_targets
+        tree,
+        split=inner,
+        list_file=options.list_file,
+        keep_extensions=options.keep_extensions,
+        need_targets=need_targets,
     )
 
 

@@ -111,13 +111,8 @@ def prepare_import(config: ImportConfig) -> PreparedImport:
     from slg_wds.images import open_source
 
     folder = open_label_folder(config.fkd_dir, config.store_options)
-    source = open_source(
-        config.images,
-        split=config.split,
-        keep_extensions=config.keep_extensions,
-        store_options=config.store_options,
-    )
-    targets = resolve_targets(_as_any(config), source.classes, config.num_classes, None)
+    source = open_source(config.images, config)
+    targets = resolve_targets(config, source.classes, config.num_classes, None)
     plan = source.plan(config.seed, config.samples_per_shard, target_of=targets.of_class)
     stems = [stem_of(path) for path in plan.paths]
     folder.match(stems, config.split or "train")
@@ -134,10 +129,6 @@ def prepare_import(config: ImportConfig) -> PreparedImport:
     )
     job = ImportJob(labels, source, folder, kind, coding, sharing, config.on_error, provenance["software"])
     return PreparedImport(job, strangers)
-
-
-def _as_any(config: ImportConfig) -> Any:
-    return config  # of a teacher's options, targets need class_map alone, which is here too
 
 
 def _sharing(paths: Sequence[str], stems: list[str]) -> dict[str, list[str]]:
