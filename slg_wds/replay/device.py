@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,11 @@ class DeviceLoader:
     def __iter__(self) -> Iterator[Batch]:
         return self.loader.walk(self._ahead if self._cuda else self._here)
 
+    @property
+    def sampler(self) -> SoftLabelLoader:
+        """See SoftLabelLoader."""
+        return self.loader
+
     def set_epoch(self, epoch: int) -> None:
         """See SoftLabelLoader."""
         self.loader.set_epoch(epoch)
@@ -66,12 +71,12 @@ class DeviceLoader:
         pixels = images.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
         return pixels.to(self.dtype)
 
-    def _here(self, epoch: int, start: int) -> Iterator[Batch]:
+    def _here(self, epoch: int, start: int) -> Generator[Batch, None, None]:
         for batch in self.loader.batches(epoch, start):
             moved = _moved(batch, self.device, non_blocking=False)
             yield replace(moved, images=self.normalised(moved.images))
 
-    def _ahead(self, epoch: int, start: int) -> Iterator[Batch]:
+    def _ahead(self, epoch: int, start: int) -> Generator[Batch, None, None]:
         """Yield each batch when the next one's copy has begun."""
         copies = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         waiting: deque[tuple[Batch, torch.cuda.Event]] = deque()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from slg_wds.config import cores
@@ -48,9 +49,9 @@ Labels = str | LabelSet | Sequence[str | LabelSet]
 class SoftLabelLoader:
     """Batches of crops with their teachers' soft labels; an iterable of `Batch`, len() of them an epoch.
 
-    An epoch is one walk over the images. Iterating goes through one epoch, from where a loaded state says; when it is
-    through, the next iteration is the next epoch. The order is a pure function of label set, seed, epoch, global batch
-    size, lanes and window: the global batches are the same for any number of ranks and threads.
+    An epoch is one walk over the images. Iterating goes through one epoch, from where a loaded state says; once its
+    last batch was handed over, the next iteration is the next epoch. The order is a pure function of label set, seed,
+    epoch, global batch size, lanes and window: the global batches are the same for any number of ranks and threads.
 
     Args:
         labels: URL of a label set, or several of one plan, whose distributions are averaged with `weights`. A set and
@@ -144,7 +145,7 @@ class SoftLabelLoader:
         self.label_adaptation = adaptation_of(label_adaptation, self.sets)
         self.selection: Selection = self._select()
         self._buffers = ImageBuffers(n * self._c, self.size, self._prefetch + 2)
-        self._epoch, self._consumed, self._resume = 0, 0, 0
+        self._epoch, self._consumed, self._loaded = 0, 0, False
         self._order = self._order_of(0)
         self.fingerprint = {**self._order.fingerprint, **self._choices()}
         if not len(self._order):
@@ -216,12 +217,17 @@ class SoftLabelLoader:
         """The epoch that is being walked, or that the next iteration walks."""
         return self._epoch
 
+    @property
+    def sampler(self) -> SoftLabelLoader:
+        """Itself: trainers (Lightning's, timm's) call `loader.sampler.set_epoch(epoch)` before each epoch."""
+        return self
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next iteration; a loaded state of this very epoch stays."""
         if epoch < 0:
             raise UsageError(f"epoch is {epoch}")
-        if epoch != self._epoch:
-            self._epoch, self._consumed, self._resume = epoch, 0, 0
+        if epoch != self._epoch or (self._all_given and not self._loaded):
+            self._epoch, self._consumed, self._loaded = epoch, 0, False
 
     def state_dict(self) -> dict[str, Any]:
         """Where the trainer is: after it was given n batches, a loader with this state goes on with batch n."""
@@ -232,7 +238,7 @@ class SoftLabelLoader:
         epoch, batches = from_state(state, self.fingerprint)
         if batches > len(self):
             raise ReplayError(f"the state is at batch {batches} of an epoch of {len(self)}")
-        self._epoch, self._consumed, self._resume = epoch, batches, batches
+        self._epoch, self._consumed, self._loaded = epoch, batches, True
 
     def __iter__(self) -> Iterator[Batch]:
         return self.walk(self.batches)
@@ -253,17 +259,40 @@ class SoftLabelLoader:
         """Make the images of batches in pinned memory from now on."""
         self._buffers.pinned = True
 
-    def walk(self, batches: Callable[[int, int], Iterator[Batch]]) -> Iterator[Batch]:
-        """Yield what `batches(epoch, start)` does and keep the state: a batch counts once it is handed over."""
-        epoch, start = self._epoch, self._resume
-        self._resume, self._consumed = 0, start
-        for number, batch in enumerate(batches(epoch, start), start + 1):
-            self._consumed = number
-            yield batch
+    def walk(
+        self, batches: Callable[[int, int], Generator[Batch, None, None]]
+    ) -> Generator[Batch, None, None]:
+        """Yield what `batches(epoch, start)` does and keep the state: a batch counts once it is handed over.
+
+        Before the last batch is handed over everything is put away. So a trainer that asks for exactly len() batches,
+        and never hears that there are no more, leaves no threads behind.
+        """
+        epoch, start = self._begin()
+        with contextlib.closing(batches(epoch, start)) as made:
+            for number, batch in enumerate(made, start + 1):
+                if number == len(self):
+                    made.close()
+                self._consumed = number
+                yield batch
         if self._epoch == epoch:
             self._epoch, self._consumed = epoch + 1, 0
 
-    def batches(self, number: int, start: int) -> Iterator[Batch]:
+    @property
+    def _all_given(self) -> bool:
+        return self._consumed == len(self)
+
+    def _begin(self) -> tuple[int, int]:
+        """(epoch, batch) from which a walk starts: the place of a loaded state, else the beginning of an epoch.
+
+        That is the next epoch if all batches of this one were handed over, also where nobody asked for one more.
+        """
+        start = self._consumed if self._loaded else 0
+        if self._all_given and not self._loaded:
+            self._epoch += 1
+        self._consumed, self._loaded = start, False
+        return self._epoch, start
+
+    def batches(self, number: int, start: int) -> Generator[Batch, None, None]:
         """Yield the batches of an epoch from `start` on, at most `prefetch` of them under way."""
         order = self._order_of(number)
         c = None if self._evaluation else self._c

@@ -1,0 +1,94 @@
+"""Which epoch comes next, however a trainer asks for batches."""
+
+from __future__ import annotations
+
+import threading
+from itertools import islice
+
+import pytest
+from replay_sets import Made, make, told
+
+
+@pytest.fixture(scope="module")
+def made(photographs, tmp_path_factory):
+    labels = make(photographs, tmp_path_factory.mktemp("epochs") / "set", embed_images="original")
+    return Made(labels, None)
+
+
+def by_next(loader):
+    walk = iter(loader)
+    return walk, [next(walk) for _ in range(len(loader))]
+
+
+def by_islice(loader):
+    walk = iter(loader)
+    return walk, list(islice(walk, len(loader)))
+
+
+def by_zip(loader):
+    walk = iter(loader)
+    return walk, [batch for _, batch in zip(range(len(loader)), walk, strict=False)]
+
+
+ASKED = pytest.mark.parametrize("ask", [by_next, by_islice, by_zip])
+KIND = pytest.mark.parametrize("kind", ["plain", "device"])
+
+
+def loader_of(made, kind, **options):
+    loader = made.loader(**options)
+    return loader if kind == "plain" else loader.to("cpu")
+
+
+@ASKED
+@KIND
+@pytest.mark.parametrize("options", [{}, {"last": "pad"}, {"prefetch": 7}, {"rank": 1, "world_size": 2}])
+def test_a_loader_asked_exactly_len_times_goes_on_to_the_next_epoch(made, ask, kind, options):
+    by_loops = loader_of(made, kind, **options)
+    expected = [told(by_loops) for _ in range(3)]
+    loader, walks = loader_of(made, kind, **options), []
+    for epoch in range(3):
+        walk, batches = ask(loader)
+        walks.append(walk)  # a trainer may keep it
+        assert told(batches) == expected[epoch]
+        assert loader.state_dict()["epoch"] == epoch
+    assert expected[0] != expected[1] != expected[2]
+
+
+@ASKED
+def test_the_last_batch_ends_the_threads(made, ask):
+    walk, _ = ask(made.loader(threads=3))
+    assert [thread for thread in threading.enumerate() if "slg" in thread.name] == []
+    assert next(walk, None) is None
+
+
+def test_a_walk_that_is_asked_once_more_changes_nothing(made):
+    loader = made.loader()
+    first, _ = by_next(loader)
+    assert next(first, None) is None and loader.epoch == 1
+    second, _ = by_next(loader)
+    by_next(loader)
+    assert next(second, None) is None and loader.epoch == 2, "an old walk does not move the loader"
+
+
+def test_set_epoch_chooses_after_exactly_len_batches(made):
+    loader = made.loader()
+    _, zero = by_next(loader)
+    for epoch in (0, 1, 0):
+        loader.sampler.set_epoch(epoch)
+        _, batches = by_next(loader)
+        assert (told(batches) == told(zero)) == (epoch == 0)
+
+
+def test_a_state_after_the_last_batch_has_nothing_left_of_its_epoch(made):
+    """As torchdata's StatefulDataLoader does: the loop that was cut off there ends, and the next one is whole."""
+    loader = made.loader()
+    by_next(loader)
+    state = loader.state_dict()
+    resumed = made.loader()
+    resumed.load_state_dict(state)
+    assert told(resumed) == [] and told(resumed) == told(loader)
+    chosen = made.loader()
+    chosen.load_state_dict(state)
+    chosen.set_epoch(1)
+    loader.set_epoch(1)
+    assert told(chosen) == told(loader)
