@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
-from slg_wds.errors import ChecksumError, NotFoundError, SlgWdsError
+from slg_wds.errors import ChecksumError, NotFoundError, ReplayError, SlgWdsError
 from slg_wds.labelset import LabelSet
 from slg_wds.replay.cache_directory import CacheDirectory, failure, write_all
 from slg_wds.replay.order import Spans
@@ -152,38 +152,51 @@ class ShardCache:
         while (number := self._next()) is not None:
             try:
                 self._fetch(number)
-            except SlgWdsError as error:
-                with self._changed:
-                    self._error = self._error or error.located(
-                        url=self.url, shard=self._labels.shard_name(number)
-                    )
-                    self._coming.clear()  # there may be no thread left for them
+            except Exception as error:
+                self._fail(number, error)
                 return
             finally:
                 with self._changed:
                     self._coming.discard(number)
                     self._changed.notify_all()
 
+    def _fail(self, number: int, error: Exception) -> None:
+        """Let `advance` raise what a download failed with, and nobody wait for downloads any more."""
+        if not isinstance(error, SlgWdsError):
+            cause, error = error, ReplayError(f"the download failed: {type(error).__name__}: {error}")
+            error.__cause__ = cause
+        with self._changed:
+            self._error = self._error or error.located(url=self.url, shard=self._labels.shard_name(number))
+            self._coming.clear()  # there may be no thread left for them
+
     def _next(self) -> int | None:
         """Wait for the next shard that is to be fetched and fits; None at the end."""
         with self._changed:
             while not self._stopped:
-                while self._queue and self._queue[0][0] in self._ready:
-                    number, stop = self._queue.popleft()
-                    self._needed[number] = stop
-                if self._queue and self._open and len(self._needed) < self.slots:
+                while self._free and self._queue and self._queue[0][0] in self._ready:
+                    self._need_next()
+                if self._free and self._queue and self._open:
                     self._expect()
-                    number, stop = self._queue.popleft()
-                    self._needed[number] = stop
-                    return number
+                    return self._need_next()
                 self._changed.wait()
         return None
+
+    @property
+    def _free(self) -> int:
+        """Slots without a shard that is needed. A shard that is there takes one as much as one that is to come."""
+        return self.slots - len(self._needed)
+
+    def _need_next(self) -> int:
+        """Give the queue's first shard a slot."""
+        number, stop = self._queue.popleft()
+        self._needed[number] = stop
+        return number
 
     def _expect(self) -> None:
         """Let the next shards of the queue be waited for, if they are small and nothing else has to go first."""
         if self._expected and self._error is None and self.largest <= PIECE:
-            free = min(FEW, self.slots - len(self._needed))
-            self._coming.update(n for n, _ in islice(self._queue, free) if n not in self._ready)
+            next_ones = islice(self._queue, min(FEW, self._free))
+            self._coming.update(n for n, _ in next_ones if n not in self._ready)
 
     def _fetch(self, number: int) -> None:
         size, sha256 = self._file(number)
