@@ -4,6 +4,7 @@ types.py, rules.py   the names of label types; which rule of recovery stored col
 dense.py             numpy: a record's columns -> dense rows
 reduce.py            torch: a teacher's probabilities -> top-k and the sum outside it
 soft.py, tails.py    torch: a batch's columns -> sparse distributions, mixed, dense
+movable.py           torch: what moves to a device as one
 adaptation.py        torch: softened hard labels for crops of low confidence
 loss.py              torch: a student's cross-entropy with them
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from slg_wds.errors import UsageError
@@ -45,6 +45,8 @@ def adapted(labels: SoftLabels, target: Tensor, confidence: Tensor, by: LabelAda
     """B distributions after adaptation. target: int64 [B], below C; rows of -1 stay. confidence: float [B]."""
     import torch
 
+    from slg_wds.labels.soft import SoftLabels
+
     C, dtype = labels.num_classes, labels.mass.dtype
     share_B = ((confidence < by.below) & (target >= 0)).to(dtype) * by.share
     kept_B = 1.0 - share_B
@@ -52,9 +54,6 @@ def adapted(labels: SoftLabels, target: Tensor, confidence: Tensor, by: LabelAda
     if labels.even is not None:
         even_B = even_B + labels.even * kept_B
     own_B1 = (share_B * (1.0 - by.smoothing))[:, None]
-    return replace(
-        labels,
-        index=torch.cat([labels.index, target.clamp(min=0)[:, None]], dim=1),
-        mass=torch.cat([labels.mass * kept_B[:, None], own_B1], dim=1),
-        even=even_B,
-    )
+    index = torch.cat([labels.index, target.clamp(min=0)[:, None]], dim=1)
+    mass = torch.cat([labels.mass * kept_B[:, None], own_B1], dim=1)
+    return SoftLabels(index, mass, even_B, C)

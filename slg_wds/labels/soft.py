@@ -5,50 +5,37 @@ Shapes: B crops, k classes stored per crop, N <= k classes that the rule reads, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from slg_wds.errors import UsageError
+from slg_wds.labels.movable import Movable
 from slg_wds.labels.reduce import topk
 from slg_wds.labels.rules import Stored
 from slg_wds.labels.tails import TailBatch, spread_tail
 from slg_wds.labels.types import LabelType
 
 
-@dataclass(frozen=True, eq=False)
-class SoftLabels:
+class SoftLabels(Movable):
     """B distributions over num_classes classes; row b gives class c: even[b] + the masses of row b at class c.
 
-    index: int64 [B, K]; a class may occur several times, its masses add up. mass: float [B, K], may be negative.
-    even: float [B], or None where it is 0 by the rule. Rows sum to 1.
+    Args:
+        index: int64 [B, K]; a class may occur several times, its masses add up.
+        mass: float [B, K], may be negative.
+        even: float [B], or None where it is 0 by the rule. Rows sum to 1.
     """
 
-    index: Tensor
-    mass: Tensor
-    even: Tensor | None
-    num_classes: int
+    def __init__(self, index: Tensor, mass: Tensor, even: Tensor | None, num_classes: int) -> None:
+        self.index, self.mass, self.even, self.num_classes = index, mass, even, num_classes
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, rows: Tensor | slice) -> SoftLabels:
         """Some of the rows; with `mix`, mixup needs nothing dense: mix([y, y[perm]], [lam, 1 - lam])."""
-        return self._each(lambda tensor: tensor[rows])
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> SoftLabels:
-        """The same on a device."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> SoftLabels:
-        """The same in memory from which copies to a device need not be waited for."""
-        return self._each(lambda tensor: tensor.pin_memory())
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> SoftLabels:
-        even = None if self.even is None else change(self.even)
-        return replace(self, index=change(self.index), mass=change(self.mass), even=even)
+        return self.changed(lambda tensor: tensor[rows])
 
     def dense(self) -> Tensor:
         """The rows in full: [B, C] of mass's dtype, none negative."""

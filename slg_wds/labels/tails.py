@@ -5,43 +5,34 @@ Shapes: B crops, n images, m classes kept of a tail, k classes stored per crop, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from slg_wds.labels.movable import Movable
 
-@dataclass(frozen=True, eq=False)
-class TailBatch:
+
+class TailBatch(Movable):
     """One tail for each image of a batch, and which of them each crop uses.
 
-    classes: int64 [n, m], ascending, shorter ones filled up with C at the end. probs: float32 [n, m], 0 there.
-    rest: float32 [n], the share of each class that is not kept. row: int64 [B], each crop's image.
-    ragged: False promises that none was filled up, which saves the looking.
     Only the proportions within an image matter: tail_batch scales each by the power of 2 that brings its largest share
     to [0.5, 1).
+
+    Args:
+        classes: int64 [n, m], ascending, shorter ones filled up with C at the end.
+        probs: float32 [n, m], 0 there.
+        rest: float32 [n], the share of each class that is not kept.
+        row: int64 [B], each crop's image.
+        ragged: False promises that none was filled up, which saves the looking.
     """
 
-    classes: Tensor
-    probs: Tensor
-    rest: Tensor
-    row: Tensor
-    ragged: bool = True
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> TailBatch:
-        """The same on a device."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> TailBatch:
-        """The same in memory from which copies to a device need not be waited for."""
-        return self._each(lambda tensor: tensor.pin_memory())
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> TailBatch:
-        classes, probs, rest, row = (change(each) for each in (self.classes, self.probs, self.rest, self.row))
-        return TailBatch(classes, probs, rest, row, self.ragged)
+    def __init__(
+        self, classes: Tensor, probs: Tensor, rest: Tensor, row: Tensor, ragged: bool = True
+    ) -> None:
+        self.classes, self.probs, self.rest, self.row, self.ragged = classes, probs, rest, row, ragged
 
 
 def tail_batch(tails: Sequence[Any], row: Any, num_classes: int) -> TailBatch:

@@ -73,72 +73,28 @@ class DeviceLoader:
 
     def _here(self, epoch: int, start: int) -> Generator[Batch, None, None]:
         for batch in self.loader.batches(epoch, start):
-            moved = _moved(batch, self.device, non_blocking=False)
+            moved = batch.to(self.device)
             yield replace(moved, images=self.normalised(moved.images))
 
     def _ahead(self, epoch: int, start: int) -> Generator[Batch, None, None]:
-        """Yield each batch when the next one's copy has begun."""
+        """Yield each batch when the next one's copy has begun. Torch keeps pinned memory while it is copied from."""
         copies = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         waiting: deque[tuple[Batch, torch.cuda.Event]] = deque()
-        sources: deque[tuple[Batch, torch.cuda.Event]] = deque()  # pinned memory that is being read
         for batch in self.loader.batches(epoch, start):
             with torch.cuda.stream(copies):
-                moved = _moved(_pinned(batch), self.device, non_blocking=True)
+                moved = batch.to(self.device, non_blocking=True)
                 copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 copied.record(copies)
-            sources.append((batch, copied))
             waiting.append((moved, copied))
             del batch, moved
-            while sources and sources[0][1].query():  # type: ignore[no-untyped-call]
-                sources.popleft()
             if len(waiting) > 1:
                 yield self._handed(*waiting.popleft())
         while waiting:
             yield self._handed(*waiting.popleft())
-        for _, copied in sources:
-            copied.synchronize()
 
     def _handed(self, batch: Batch, copied: torch.cuda.Event) -> Batch:
         stream = torch.cuda.current_stream(self.device)
         stream.wait_event(copied)
-        for tensor in _tensors(batch):
+        for tensor in batch.tensors():
             tensor.record_stream(stream)
         return replace(batch, images=self.normalised(batch.images))
-
-
-def _moved(batch: Batch, device: torch.device, non_blocking: bool) -> Batch:
-    def to(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(device, non_blocking=non_blocking)
-
-    return replace(
-        batch,
-        images=to(batch.images),
-        index=to(batch.index),
-        value=to(batch.value),
-        tail=None if batch.tail is None else batch.tail.to(device, non_blocking),
-        labels=batch.labels.to(device, non_blocking),
-        target=to(batch.target),
-        crop=to(batch.crop),
-        mask=to(batch.mask),
-    )
-
-
-def _pinned(batch: Batch) -> Batch:
-    """The batch with its small tensors pinned too; the images' memory is so already."""
-    return replace(
-        batch,
-        index=batch.index.contiguous().pin_memory(),
-        value=batch.value.pin_memory(),
-        tail=None if batch.tail is None else batch.tail.pin_memory(),
-        labels=batch.labels.pin_memory(),
-        target=batch.target.pin_memory(),
-        crop=batch.crop.pin_memory(),
-        mask=batch.mask.pin_memory(),
-    )
-
-
-def _tensors(batch: Batch) -> list[torch.Tensor]:
-    labels, tail = batch.labels, batch.tail
-    found = [batch.images, batch.index, batch.value, batch.target, batch.crop, batch.mask]
-    found += [labels.index, labels.mass, *([] if labels.even is None else [labels.even])]
-    return found if tail is None else [*found, tail.classes, tail.probs, tail.rest, tail.row]

@@ -256,7 +256,7 @@ class SoftLabelLoader:
         return DeviceLoader(self, device, mean, std, dtype)
 
     def pin_memory(self) -> None:
-        """Make the images of batches in pinned memory from now on."""
+        """Make batches in pinned memory from now on, for `batch.to(device, non_blocking=True)`; see `ImageBuffers`."""
         self._buffers.pinned = True
 
     def walk(
@@ -335,7 +335,7 @@ class SoftLabelLoader:
         batch = under_way.popleft().result(self._deadline)
         for cache in self._caches:
             cache.advance(begun - len(under_way))
-        return batch
+        return batch.pin_memory() if self._buffers.pinned else batch
 
 
 def _positive(name: str, value: int) -> int:

@@ -1,0 +1,66 @@
+"""Tensors that belong together move together: to a device, or into pinned memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+M = TypeVar("M", bound="Movable")
+
+
+class Movable:
+    """An object whose attributes are tensors, other objects of this kind, or plain values; made by their names.
+
+    `to` and `pin_memory` are what trainers and torch's own DataLoader look for in a batch. Labels are no dataclasses,
+    because Lightning rounds the floats in those to the model's precision (`bf16-true`).
+    """
+
+    def to(self: M, device: torch.device | str, non_blocking: bool = False) -> M:
+        """The same on a device.
+
+        Args:
+            non_blocking: do not wait for copies from pinned memory, as `torch.Tensor.to` does.
+        """
+        return self.changed(_densely(lambda tensor: tensor.to(device, non_blocking=non_blocking)))
+
+    def pin_memory(self: M) -> M:
+        """The same in memory from which copies to a GPU need not be waited for."""
+        return self.changed(_densely(lambda tensor: tensor.pin_memory()))
+
+    def tensors(self) -> Iterator[Tensor]:
+        """All tensors in it."""
+        from torch import Tensor
+
+        for value in vars(self).values():
+            if isinstance(value, Tensor):
+                yield value
+            elif isinstance(value, Movable):
+                yield from value.tensors()
+
+    def changed(self: M, change: Callable[[Tensor], Tensor]) -> M:
+        """The same with `change(tensor)` for each tensor in it."""
+        from torch import Tensor
+
+        def new(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return change(value)
+            return value.changed(change) if isinstance(value, Movable) else value
+
+        return type(self)(**{name: new(value) for name, value in vars(self).items()})
+
+
+def _densely(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """`change` for tensors that repeat themselves (of stride 0) too: what is repeated is changed once.
+
+    Torch cannot pin them, and a copy of [B, C] class numbers is B times the bytes of one row.
+    """
+
+    def changed(tensor: Tensor) -> Tensor:
+        once = tuple(slice(1) if stride == 0 else slice(None) for stride in tensor.stride())
+        return change(tensor[once]).expand(tensor.shape)
+
+    return changed

@@ -1,0 +1,142 @@
+"""Batches on their way to a GPU: every kind of label, memory that is used again, what other libraries move."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+import torch
+from lazy_cuda import LazyCuda
+from replay_sets import Made, make, told
+
+from slg_wds.labels import SoftLabels
+from slg_wds.replay.batch import Batch
+from slg_wds.replay.device import DeviceLoader
+
+RULES = {
+    "tail": (
+        "shared_tail_k5",
+        "marginal_smoothing_k4",
+        "marginal_renorm_k2",
+        "smoothing",
+        "hard",
+    ),
+    "full": ("full", "marginal_smoothing_k5", "marginal_renorm_k5", "hard"),
+    "hard": ("hard",),
+}
+EVERY = [(kind, rule) for kind, rules in RULES.items() for rule in rules]
+
+
+@pytest.fixture(scope="module")
+def sets(photographs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("device")
+    common = {"embed_images": "original", "num_crops": 8}
+    types = {"tail": "shared_tail_k5", "full": "full", "hard": "hard"}
+    return {
+        name: Made(make(photographs, folder / name, label_type=label_type, **common), None)
+        for name, label_type in types.items()
+    }
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    return LazyCuda().install(monkeypatch)
+
+
+def on_a_gpu(loader) -> DeviceLoader:
+    """What `loader.to("cuda")` is, on the emulated device."""
+    moved = loader.to("cpu")
+    loader.pin_memory()
+    moved._cuda = True
+    return moved
+
+
+def columns(batch: Batch) -> list[torch.Tensor]:
+    """Copies of all that is moved."""
+    return [tensor.detach().clone() for tensor in batch.tensors()]
+
+
+@pytest.mark.parametrize(("kind", "rule"), EVERY)
+def test_every_kind_of_label_reaches_a_gpu(sets, cuda, kind, rule):
+    options = {"rule": rule, "last": "pad", "prefetch": 2}
+    expected = [columns(batch) for batch in sets[kind].loader(**options).to("cpu")]
+    assert len(expected) >= 3
+    given = 0
+    for batch, wanted in zip(on_a_gpu(sets[kind].loader(**options)), expected, strict=True):
+        found = columns(batch)
+        assert len(found) == len(wanted)
+        for one, other in zip(found, wanted, strict=True):
+            assert one.dtype == other.dtype and torch.equal(one, other)
+        given += 1
+    assert given == len(expected) and cuda.given_again > 0
+
+
+def test_two_sets_reach_a_gpu(sets, cuda):
+    both = Made([sets["full"].labels, sets["full"].labels], None)
+    expected = [columns(batch) for batch in both.loader().to("cpu")]
+    for batch, wanted in zip(on_a_gpu(both.loader()), expected, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(columns(batch), wanted, strict=True))
+
+
+@pytest.mark.parametrize("kind", RULES)
+def test_a_copy_of_ones_own_is_never_written_over(sets, cuda, kind):
+    """The batch is dropped at once, and its copies run at the very end: nothing may have used its memory."""
+    plain = sets[kind].loader(prefetch=1)
+    expected = [told(batch for batch in plain) for _ in range(2)]
+    loader = sets[kind].loader(prefetch=1)
+    loader.pin_memory()
+    for epoch in range(2):
+        copies = []
+        for batch in loader:
+            assert all(tensor.is_pinned() or 0 in tensor.stride() for tensor in batch.tensors())
+            copies.append(batch.to("cpu", non_blocking=True))
+            del batch
+        gc.collect()
+        cuda.synchronize()
+        assert told(copies) == expected[epoch]
+    assert cuda.given_again > 0
+
+
+def test_a_walk_that_is_broken_off_spoils_no_copy(sets, cuda):
+    expected = [batch.images.clone() for batch in sets["tail"].loader()]
+    loader = sets["tail"].loader()
+    loader.pin_memory()
+    copies = []
+    for _ in range(2):
+        for batch in loader:
+            copies.append(batch.images.to("cpu", non_blocking=True))
+            break
+        loader.set_epoch(1)
+        loader.set_epoch(0)
+    for batch in loader:
+        del batch
+    cuda.synchronize()
+    assert torch.equal(copies[0], expected[0]) and torch.equal(copies[1], expected[0])
+
+
+@pytest.mark.parametrize("kind", RULES)
+def test_to_and_pin_memory_keep_what_is_not_a_tensor(sets, cuda, kind):
+    batch = next(iter(sets[kind].loader()))
+    for moved in (batch.pin_memory(), batch.to("cpu"), batch.to(torch.device("cpu"), non_blocking=True)):
+        assert told([moved]) == told([batch]) and isinstance(moved, Batch)
+        assert moved.labels.num_classes == batch.labels.num_classes and moved.key == batch.key
+        assert (moved.tail is None) == (batch.tail is None) and len(moved) == len(batch)
+
+
+def test_class_numbers_of_full_labels_are_moved_once(cuda):
+    labels = SoftLabels(torch.arange(1000).expand(64, -1), torch.full((64, 1000), 1e-3), None, 1000)
+    pinned = labels.pin_memory()
+    assert pinned.index.untyped_storage().nbytes() == 8 * 1000
+    moved = pinned.to("cpu", non_blocking=True)
+    assert moved.index.untyped_storage().nbytes() == 8 * 1000
+    cuda.synchronize()
+    assert torch.equal(moved.index, labels.index) and torch.equal(moved.dense(), labels.dense())
+
+
+def test_torchs_pin_memory_helper_takes_a_batch(sets, cuda):
+    from torch.utils.data._utils.pin_memory import pin_memory
+
+    batch = next(iter(sets["full"].loader()))
+    for pinned in (pin_memory(batch), pin_memory({"batch": batch})["batch"], pin_memory([batch])[0]):
+        assert told([pinned]) == told([batch])
+        assert pinned.images.is_pinned() and pinned.labels.mass.is_pinned() and pinned.mask.is_pinned()
