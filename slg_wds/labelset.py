@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -26,6 +26,7 @@ from slg_wds.format.canonical import MAX_JSON_BYTES
 from slg_wds.format.identity import check_identity
 from slg_wds.format.index import MAX_SHARD_BYTES
 from slg_wds.format.manifest import (
+    TRAILER_FEATURE,
     Description,
     Info,
     Plan,
@@ -42,7 +43,16 @@ from slg_wds.format.manifest import (
     encode_plan,
 )
 from slg_wds.format.record import Record, decode_record
-from slg_wds.format.shard import Shard, check_payload, read_shard
+from slg_wds.format.shard import (
+    EncodedSample,
+    Sample,
+    Shard,
+    ShardHeader,
+    check_payload,
+    encode_sample,
+    encode_shard,
+    read_shard,
+)
 from slg_wds.store import Store, open_store
 
 PLAN, DESCRIPTION, INFO, INDEX = "plan", "slg.json", "_info.json", "index"
@@ -94,7 +104,8 @@ class LabelSet:
     @classmethod
     def unsaved(cls, plan: Plan, identity: Mapping[str, Any]) -> LabelSet:
         """A set that exists in memory only, for a dry run."""
-        return cls(open_store("unsaved"), plan, Description(0, 0, "", dict(identity)), "")
+        description = Description(0, 0, "", dict(identity), requires=[TRAILER_FEATURE], image_checksums=True)
+        return cls(open_store("unsaved"), plan, description, "")
 
     def first(self, count: int) -> LabelSet:
         """The same with only the first images of the first shard, for a dry run."""
@@ -186,6 +197,33 @@ class LabelSet:
         data = self.store.read_range(name, offset, size)
         check_payload(data, size, crc32, url=self.url, shard=name)
         return data
+
+    def encode_sample(self, sample: Sample) -> EncodedSample:
+        """The members of a sample; from any thread. In a set begun without checksums of images they are left out.
+
+        Raises RecordError, ShardError.
+        """
+        if not self.description.image_checksums:
+            record = dataclasses.replace(sample.record, image_crc32=None, source_crc32=None)
+            sample = dataclasses.replace(sample, record=record)
+        return encode_sample(sample)
+
+    def encode_shard(
+        self,
+        number: int,
+        samples: Iterable[EncodedSample],
+        left_out: Sequence[Mapping[str, str]],
+        provenance: Mapping[str, Any],
+    ) -> bytes:
+        """The bytes of shard `number`, of this set's form.
+
+        Args:
+            left_out: key, path and reason of each planned image that has no sample.
+            provenance: what could move the last bits of a probability, as JSON.
+        """
+        name = self.plan.shard_names[number]
+        header = ShardHeader(self.digest, number, name, [dict(entry) for entry in left_out], dict(provenance))
+        return encode_shard(samples, header, self.description.trailer)
 
     def commit(self, number: int, data: bytes) -> bool:
         """Publish a shard and its index part. False where another worker's was there first; ours is then dropped.
@@ -296,10 +334,15 @@ def create_labels(
     class_names: list[str] | None,
     options: Mapping[str, str] = _NO_OPTIONS,
     requires: Sequence[str] = (),
+    image_checksums: bool = True,
 ) -> LabelSet:
     """Begin a label set, or join the one that is there if its plan and identity are the same.
 
-    requires: the features that its readers must know, of `manifest.FEATURES`.
+    A set that is joined keeps its form: what slg.json says of features and checksums goes on to the end.
+
+    Args:
+        requires: the features that its readers must know, of `manifest.FEATURES`, beside those of every new set.
+        image_checksums: whether its records will have the checksums of their images.
 
     Raises:
         NotALabelSetError: the place holds something else.
@@ -322,7 +365,8 @@ def create_labels(
         identity=dict(identity),
         provenance=dict(provenance),
         class_names=class_names,
-        requires=list(requires),
+        requires=[*requires, TRAILER_FEATURE],
+        image_checksums=image_checksums,
     )
     if not store.create(DESCRIPTION, encode_description(description)):
         stored = _located(

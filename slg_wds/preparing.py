@@ -260,6 +260,6 @@ def run_provenance(config: GenerateConfig, teacher: Ensemble) -> dict[str, Any]:
 
 
 def shard_provenance(provenance: Mapping[str, Any]) -> dict[str, object]:
-    """The part of a run's provenance that can move bits, for shard.json: no dates, no paths."""
+    """The part of a run's provenance that can move bits, for its trailer: no dates, no paths."""
     names = ("num_seg", "compile", "threads_per_forward", "device", "software")
     return {name: provenance[name] for name in names}

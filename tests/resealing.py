@@ -29,7 +29,7 @@ def tar_of(found: Members) -> bytes:
 
 
 def resealed(found: Members, samples: int) -> Members:
-    """The members with a shard.json that says just these were written."""
+    """The members with a trailer that says just these were written."""
     *rest, (name, header) = found
     sums = Sums(
         samples, [zlib.crc32(content) for _, content in rest], names_crc32([name for name, _ in rest])
@@ -38,7 +38,7 @@ def resealed(found: Members, samples: int) -> Members:
 
 
 def samples_of(found: Members) -> list[Members]:
-    """The members but shard.json, by sample."""
+    """The members but the trailer, by sample."""
     groups: dict[str, Members] = {}
     for name, content in found[:-1]:
         folder, slash, base = name.rpartition("/")

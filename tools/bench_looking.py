@@ -33,7 +33,7 @@ import numpy as np
 from slg_wds.crops import CropRule, sample_crops
 from slg_wds.format.manifest import Info, Plan, StringColumn, encode_info
 from slg_wds.format.record import Record, build_tail, encode_record
-from slg_wds.format.shard import EncodedSample, ShardHeader, encode_shard
+from slg_wds.format.shard import EncodedSample
 from slg_wds.labelset import INDEX, INFO, LabelSet, create_labels
 from slg_wds.report.inspect_sizes import SHARDS
 from slg_wds.report.inspect_state import spread
@@ -114,7 +114,7 @@ def shard(labels: LabelSet, number: int, patterns: Sequence[dict[str, object]]) 
     for at, (key, path, target) in enumerate(zip(part.keys, part.paths, part.targets.tolist(), strict=True)):
         fields = {**patterns[(number + at) % VARIETY], "key": key, "path": path, "target": target}
         samples.append(EncodedSample(key, {"slg.msgpack": msgpack.packb(fields, use_single_float=True)}))
-    return encode_shard(samples, ShardHeader(labels.digest, number, part.name))
+    return labels.encode_shard(number, samples, [], {})
 
 
 def made_up(number: int, crops: int) -> Record:

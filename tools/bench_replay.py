@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import itertools
 import json
@@ -31,6 +32,7 @@ import sys
 import tempfile
 import time
 import warnings
+import zlib
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -45,7 +47,7 @@ import demo_photographs
 from slg_wds import SoftLabelLoader, open_labels
 from slg_wds.crops import CropRule, cut, sample_crops
 from slg_wds.format.record import Record
-from slg_wds.format.shard import Sample, ShardHeader, encode_shard
+from slg_wds.format.shard import Sample
 from slg_wds.images import decode, image_size, open_source
 from slg_wds.labelset import create_labels
 from slg_wds.replay.jpeg_crops import cut_jpegs
@@ -137,8 +139,9 @@ def make_set(images: Path, url: str, options: argparse.Namespace, store_options=
         for at, (key, path, target) in enumerate(zip(part.keys, part.paths, part.targets, strict=True)):
             data = read(part.start + at)
             record = made_up(key, path, int(target), image_size(data, path), options.num_crops)
-            samples.append(Sample(record, data, "jpg"))
-        labels.commit(number, encode_shard(samples, ShardHeader(labels.digest, number, part.name, [], {})))
+            record = dataclasses.replace(record, image_crc32=zlib.crc32(data))
+            samples.append(labels.encode_sample(Sample(record, data, "jpg")))
+        labels.commit(number, labels.encode_shard(number, samples, [], {}))
     labels.finish()
 
 

@@ -28,7 +28,7 @@ from slg_wds.format.header import decode_header, names_crc32
 from slg_wds.format.identity import check_identity
 from slg_wds.format.index import decode_index, encode_index
 from slg_wds.format.manifest import decode_description, decode_info
-from slg_wds.format.names import SHARD_JSON
+from slg_wds.format.names import TRAILERS
 from slg_wds.format.packed import unpack
 from slg_wds.format.planbytes import decode_plan, encode_plan
 from slg_wds.format.record import decode_outside, decode_record, encode_record, unpack_record
@@ -71,6 +71,8 @@ def _check_record(data: bytes) -> None:
     assert by_loader.index is None or np.array_equal(by_loader.index[0], found.index[rows[0]])
     decode_outside(data)
     again = decode_record(encode_record(found))
+    checksums = [(one.image_crc32, one.source_crc32) for one in (found, again)]
+    assert checksums[0] == checksums[1]
     assert np.array_equal(again.value, found.value) and np.array_equal(again.index, found.index)
 
 
@@ -89,11 +91,11 @@ def _is_member(part: Any) -> bool:
 
 
 def shard_of(parts: list[tuple[str, bytes]]) -> bytes:
-    """A tar of these members, with the sums of a shard.json at the end made to fit."""
-    if parts and parts[-1][0] == SHARD_JSON:
+    """A tar of these members, with the sums of a trailer at the end made to fit."""
+    if parts and parts[-1][0] in TRAILERS:
         names, crc32s = [name for name, _ in parts[:-1]], [zlib.crc32(content) for _, content in parts[:-1]]
         sums = {"members_crc32": crc32s, "names_crc32": names_crc32(names)}
-        parts = [*parts[:-1], (SHARD_JSON, resealed(parts[-1][1], canonical_json, **sums))]
+        parts = [*parts[:-1], (parts[-1][0], resealed(parts[-1][1], canonical_json, **sums))]
     body = b"".join(member_header(n, len(c)) + c + bytes(-len(c) % BLOCK) for n, c in parts)
     return body + bytes(2 * BLOCK + -(len(body) + 2 * BLOCK) % ARCHIVE_UNIT)
 
@@ -137,7 +139,7 @@ def _check_index(data: bytes) -> None:
 
 
 def manifest(data: bytes) -> None:
-    """slg.json with its identity, _info.json and shard.json, also sealed anew."""
+    """slg.json with its identity, _info.json and trailers, also sealed anew."""
     for sealed in (data, resealed(data, pretty_json)):
         _tried(lambda data: check_identity(decode_description(data).identity), sealed)
     for sealed in (data, resealed(data, canonical_json)):
@@ -177,7 +179,7 @@ def seeds(name: str) -> list[bytes]:
     if name in found:
         whole = found[name](golden)
     elif name == "manifest":
-        whole = [(golden / "slg.json").read_bytes(), (golden / "_info.json").read_bytes(), *_headers(golden)]
+        whole = [*(path.read_bytes() for path in sorted(golden.glob("*.json"))), *_headers(golden)]
     else:
         whole = [(golden / name).read_bytes()]
     known = TESTS / "malformed" if name == "shard" else TESTS / "malformed" / name

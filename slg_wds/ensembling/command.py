@@ -116,13 +116,19 @@ def _begin(config: EnsembleConfig, parents: list[Parent], to: Output) -> LabelSe
     from datetime import datetime, timezone
 
     plan = plan_of(parents[0].plan, config.samples_per_shard)
-    names = parents[0].last.labels.description.class_names
+    first = parents[0].last.labels.description
     provenance = {
         "software": _software(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     return create_labels(
-        config.save_path, plan, identity_of(parents, to), provenance, names, config.store_options
+        config.save_path,
+        plan,
+        identity_of(parents, to),
+        provenance,
+        first.class_names,
+        config.store_options,
+        image_checksums=first.image_checksums,
     )
 
 

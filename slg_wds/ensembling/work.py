@@ -15,7 +15,7 @@ from slg_wds.ensembling.merge import Labels, Output, merge
 from slg_wds.ensembling.parents import Missing, Parent, open_parents
 from slg_wds.errors import LabelSetError
 from slg_wds.format.record import Record
-from slg_wds.format.shard import EncodedSample, Sample, ShardHeader, encode_sample, encode_shard, load_writer
+from slg_wds.format.shard import EncodedSample, Sample, load_writer
 from slg_wds.labelset import LabelSet, open_labels
 from slg_wds.tally import Start, Tally, Watcher
 
@@ -73,7 +73,8 @@ def _make(
     part = labels.plan.shard(number)
     numbers = [parent.numbers(part.keys, part.start) for parent in parents]
     tally = MergeTally(shards=1)
-    samples, left_out = [], []
+    samples: list[EncodedSample] = []
+    left_out = []
     for i, (key, path) in enumerate(zip(part.keys, part.paths, strict=True)):
         at = [[found[i] for found in parent_numbers] for parent_numbers in numbers]
         records, missing = _read(parents, at)
@@ -81,10 +82,10 @@ def _make(
             left_out.append({"key": key, "path": path, "reason": missing})
             tally.left_out.append((path, missing))
             continue
-        samples.append(_sample(parents, records, at, path, task.output, tally))
+        sample = _sample(parents, records, at, path, task.output, tally)
+        samples.append(labels.encode_sample(sample))
         watcher.crops(records[0].num_crops)
-    header = ShardHeader(labels.digest, number, part.name, left_out, dict(task.provenance))
-    data = encode_shard(samples, header)
+    data = labels.encode_shard(number, samples, left_out, task.provenance)
     tally.bytes = len(data)
     made = labels.commit(number, data)
     watcher.shard(part.name, tally, made)
@@ -112,7 +113,7 @@ def _sample(
     path: str,
     to: Output,
     tally: MergeTally,
-) -> EncodedSample:
+) -> Sample:
     first = records[0]
     if len(records) == 1:
         labels = convert(first, to)
@@ -132,9 +133,11 @@ def _sample(
         coding="none" if to.label.kind == "hard" else to.coding,
         full=to.full,
         num_classes=first.num_classes,
+        image_crc32=first.image_crc32,
+        source_crc32=first.source_crc32,
     )
     image = parents[0].image(at[0]) if parents[0].identity.get("embed_images") is not None else None
-    return encode_sample(Sample(record, *image) if image else Sample(record))
+    return Sample(record, *image) if image else Sample(record)
 
 
 def _count(

@@ -31,6 +31,9 @@ _RANGES = {
 }
 
 
+CHECKSUMS = ("image_crc32", "source_crc32")  # fields of a record that may be absent
+
+
 def check_text(name: str, text: Any) -> None:
     """That a key or path is text of 1 to 4096 bytes of UTF-8, without NUL."""
     try:
@@ -56,6 +59,10 @@ def check_fields(fields: dict[str, Any]) -> None:
         share = fields.get(name)
         if type(share) is not float or not math.isfinite(share) or not 0.0 <= share <= 2.0:
             raise RecordError(f"{name} is {brief(share)}, not a share")
+    for name in CHECKSUMS:
+        checksum = fields.get(name, 0)
+        if type(checksum) is not int or not 0 <= checksum < 1 << 32:
+            raise RecordError(f"{name} is {brief(checksum)}, not a CRC-32")
     _check_kind(fields)
 
 

@@ -1,4 +1,4 @@
-"""`__slg__/shard.json`: what a shard says of itself <-> bytes."""
+"""The trailer, a shard's last member: what the shard says of itself <-> bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from slg_wds.errors import ChecksumError, ManifestError, ShardError
 from slg_wds.format.canonical import canonical_json, check_version, seal, typed, unseal
-from slg_wds.format.names import SHARD_JSON
+from slg_wds.format.names import TRAILER
 
 VERSION = 1
 
@@ -31,7 +31,7 @@ class ShardHeader:
 
 @dataclass(frozen=True)
 class Sums:
-    """What the members before shard.json must be: so many samples, a CRC-32 of each member and of all names."""
+    """What the members before the trailer must be: so many samples, a CRC-32 of each member and of all names."""
 
     num_samples: int
     members_crc32: list[int]
@@ -44,18 +44,22 @@ def names_crc32(names: Sequence[str]) -> int:
 
 
 def encode_header(header: ShardHeader, sums: Sums) -> bytes:
-    """The bytes of shard.json. Raises ManifestError for provenance that is not JSON."""
+    """The bytes of the trailer. Raises ManifestError for provenance that is not JSON."""
     return canonical_json(seal({"version": VERSION, **asdict(header), **asdict(sums)}))
 
 
-def decode_header(data: bytes | memoryview) -> tuple[ShardHeader, Sums]:
-    """shard.json from its bytes. Raises ChecksumError, ShardError, or UnsupportedFeatureError."""
+def decode_header(data: bytes | memoryview, name: str = TRAILER) -> tuple[ShardHeader, Sums]:
+    """The trailer from its bytes. Raises ChecksumError, ShardError, or UnsupportedFeatureError.
+
+    Args:
+        name: of the member, for messages.
+    """
     try:
         fields = unseal(data)
     except ManifestError as error:
-        raise ChecksumError(f"{SHARD_JSON}: {error.message}") from None
+        raise ChecksumError(f"{name}: {error.message}") from None
     try:
-        check_version(SHARD_JSON, fields, VERSION)
+        check_version(name, fields, VERSION)
         header = ShardHeader(
             set_digest=typed(fields, "set_digest", str),
             shard=typed(fields, "shard", int),
@@ -63,10 +67,10 @@ def decode_header(data: bytes | memoryview) -> tuple[ShardHeader, Sums]:
             left_out=[_left_out(entry) for entry in typed(fields, "left_out", list)],
             provenance=typed(fields, "provenance", dict),
         )
-        sums = (typed(fields, name, kind) for name, kind in _SUMS.items())
+        sums = (typed(fields, field, kind) for field, kind in _SUMS.items())
         return header, Sums(*sums)
     except ManifestError as error:
-        raise ShardError(f"{SHARD_JSON}: {error.message}") from None
+        raise ShardError(f"{name}: {error.message}") from None
 
 
 _SUMS = {"num_samples": int, "members_crc32": list, "names_crc32": int}

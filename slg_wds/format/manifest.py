@@ -18,6 +18,7 @@ from slg_wds.format.canonical import (
     unseal,
 )
 from slg_wds.format.index import ShardIndex, build_index, decode_index, encode_index, index_of
+from slg_wds.format.names import OLD_TRAILER, TRAILER
 from slg_wds.format.plan import Plan, PlannedShard
 from slg_wds.format.planbytes import MAX_SAMPLES, decode_plan, encode_plan
 from slg_wds.format.strings import StringColumn
@@ -51,7 +52,8 @@ MAX_INFO_BYTES = 1 << 25  # some 800,000 shards
 
 # What `requires` of slg.json may name. What version 1 has from its beginning needs no name.
 EXTENDS = "extends"  # the set holds only the crops that another one lacks
-FEATURES = frozenset({EXTENDS})
+TRAILER_FEATURE = "trailer"  # the last member of each shard is named TRAILER, not OLD_TRAILER
+FEATURES = frozenset({EXTENDS, TRAILER_FEATURE})
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class Description:
     """What slg.json says: how the labels are made.
 
     identity: compared on every later run, and part of the set's digest. provenance: only noted.
-    plan_sha256: hex. requires: features that a reader must know.
+    plan_sha256: hex. requires: features that a reader must know. image_checksums: whether every record has the
+    checksum of its image.
     """
 
     num_samples: int
@@ -69,7 +72,13 @@ class Description:
     provenance: dict[str, Any] = field(default_factory=dict)
     class_names: list[str] | None = None
     requires: list[str] = field(default_factory=list)
+    image_checksums: bool = False
     version: int = VERSION
+
+    @property
+    def trailer(self) -> str:
+        """The name of the last member of the set's shards."""
+        return TRAILER if TRAILER_FEATURE in self.requires else OLD_TRAILER
 
 
 @dataclass(frozen=True)
@@ -125,7 +134,10 @@ def _shown(value: Any) -> str:
 
 def encode_description(description: Description) -> bytes:
     """The bytes of slg.json, laid out for people."""
-    return pretty_json(seal(asdict(description)))
+    fields = asdict(description)
+    if not description.image_checksums:  # as sets say that were made before there were any
+        del fields["image_checksums"]
+    return pretty_json(seal(fields))
 
 
 def decode_description(data: bytes | memoryview) -> Description:
@@ -144,6 +156,7 @@ def decode_description(data: bytes | memoryview) -> Description:
         provenance=typed(fields, "provenance", dict),
         class_names=None if fields.get("class_names") is None else strings(fields, "class_names"),
         requires=requires,
+        image_checksums=typed({"image_checksums": False, **fields}, "image_checksums", bool),
     )
 
 

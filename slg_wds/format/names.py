@@ -10,7 +10,9 @@ from slg_wds.errors import ImageSourceError, ShardError
 RECORD_EXT = "slg.msgpack"
 TARGET_EXT = "cls"
 IMAGE_EXTS = ("bmp", "gif", "jpg", "pgm", "png", "ppm", "tif", "webp")
-SHARD_JSON = "__slg__/shard.json"
+TRAILER = "__slg__/shard"  # no dot: readers of WebDataset take it for no sample
+OLD_TRAILER = "__slg__/shard.json"  # of sets that do not require TRAILER_FEATURE
+TRAILERS = (TRAILER, OLD_TRAILER)
 MAX_KEY_BYTES = 4096
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError, UnsupportedFeatureError
-from slg_wds.format.checks import check_boxes, check_distinct, check_falling, check_fields
+from slg_wds.format.checks import CHECKSUMS, check_boxes, check_distinct, check_falling, check_fields
 from slg_wds.format.columns import decode_ascending, decode_column, encode_ascending, encode_column
 from slg_wds.format.outside import OUTSIDE, decode_outside, encode_outside
 from slg_wds.format.packed import unpack
@@ -53,6 +53,9 @@ class Record:
     rule: the default rule of recovery, which is the label set's; not stored in the record.
     outside: float64 [C], of each class the sum over crops of its probability outside the top-k, which the tail is made
         of; only sets that can be extended store it, and only `decode_outside` reads it.
+    image_crc32: CRC-32 of the image file whose pixels were labelled; where the image is embedded, of the embedded file.
+        None in sets made before checksums were stored.
+    source_crc32: CRC-32 of the file that this image was re-encoded from, None where it was taken as it is.
     """
 
     key: str
@@ -69,6 +72,8 @@ class Record:
     num_classes: int
     rule: str | None = None
     outside: NDArray[np.float64] | None = None
+    image_crc32: int | None = None
+    source_crc32: int | None = None
 
     @property
     def num_crops(self) -> int:
@@ -118,6 +123,7 @@ def _fields(record: Record) -> dict[str, Any]:
         "num_tail": len(tail.classes) if tail else 0,
         "tail_scale": float(tail.scale) if tail else 0.0,
         "tail_rest": float(tail.rest) if tail else 0.0,
+        **{name: value for name in CHECKSUMS if (value := getattr(record, name)) is not None},
     }
 
 
@@ -245,6 +251,7 @@ def _decode(fields: dict[str, Any], at: Any) -> Record:
         coding=fields["coding"],
         full=fields["full"],
         num_classes=fields["num_classes"],
+        **{name: fields.get(name) for name in CHECKSUMS},
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +17,9 @@ from slg_wds.format.members import SampleMembers, gather
 from slg_wds.format.names import (
     IMAGE_EXTS,
     RECORD_EXT,
-    SHARD_JSON,
     TARGET_EXT,
+    TRAILER,
+    TRAILERS,
     check_key,
     key_of,
     split_member,
@@ -93,6 +95,8 @@ class Shard:
             raise RecordError(
                 f"its {TARGET_EXT} member does not agree with its target, {record.target}", **place
             )
+        if sample.image and record.image_crc32 not in (None, sample.image_crc32):
+            raise RecordError("the image beside it is not the one that was labelled", **place)
         return record
 
     def sample(self, i: int) -> Sample:
@@ -123,7 +127,8 @@ class Shard:
 def encode_sample(sample: Sample) -> EncodedSample:
     """The members of one sample. Threads may encode samples at once; `encode_shard` takes them ready-made.
 
-    Raises RecordError, and ShardError for a key that no path gives or an image of an unknown extension.
+    Raises RecordError, and ShardError for a key that no path gives, an image of an unknown extension, or an image
+    that is not the one that was labelled.
     """
     record = sample.record
     check_key(record.key)
@@ -131,6 +136,8 @@ def encode_sample(sample: Sample) -> EncodedSample:
     if sample.image is not None:
         if sample.image_ext not in IMAGE_EXTS:
             raise ShardError(f"images are not embedded as {sample.image_ext!r}", key=record.key)
+        if record.image_crc32 not in (None, crc32_of(sample.image)):
+            raise ShardError("the image to embed is not the one that was labelled", key=record.key)
         fields[sample.image_ext] = sample.image
         target = _target_text(record)
         if target is not None:
@@ -147,8 +154,13 @@ def load_writer() -> None:
     importlib.import_module("webdataset.writer")
 
 
-def encode_shard(samples: Iterable[Sample | EncodedSample], header: ShardHeader) -> bytes:
-    """The bytes of one shard: the samples' members in order, then `__slg__/shard.json`.
+def encode_shard(
+    samples: Iterable[Sample | EncodedSample], header: ShardHeader, trailer: str = TRAILER
+) -> bytes:
+    """The bytes of one shard: the samples' members in order, then the trailer.
+
+    Args:
+        trailer: the last member's name, one of TRAILERS. `LabelSet.encode_shard` knows that of its set.
 
     Raises RecordError, ShardError for samples that do not go together, ManifestError for a header without JSON.
     """
@@ -167,9 +179,15 @@ def encode_shard(samples: Iterable[Sample | EncodedSample], header: ShardHeader)
         except ShardError as error:
             raise error.located(shard=header.name) from None
         sums = Sums(num_samples, [crc32 for _, crc32 in written], names_crc32([m.name for m, _ in written]))
-        key, extension = split_member(SHARD_JSON)
-        writer.write({"__key__": key, extension: encode_header(header, sums)})
+        _add_trailer(writer.tarstream, trailer, encode_header(header, sums))
     return stream.getvalue()
+
+
+def _add_trailer(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Add the last member as TarWriter adds the others; TarWriter itself takes no name without an extension."""
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = len(content), 0o444
+    tar.addfile(member, io.BytesIO(content))
 
 
 def read_shard(data: bytes | memoryview, *, url: str | None = None, shard: str | None = None) -> Shard:
@@ -186,10 +204,10 @@ def read_shard(data: bytes | memoryview, *, url: str | None = None, shard: str |
 
 def _read(data: memoryview, url: str | None) -> Shard:
     found = list(members(data))
-    if not found or found[-1].name != SHARD_JSON:
-        raise ShardError(f"its last member is not {SHARD_JSON}")
+    if not found or found[-1].name not in TRAILERS:
+        raise ShardError(f"its last member is not {TRAILER}")
     *rest, last = found
-    header, sums = decode_header(data[last.offset : last.offset + last.size])
+    header, sums = decode_header(data[last.offset : last.offset + last.size], last.name)
     crc32s = [crc32_of(data[member.offset : member.offset + member.size]) for member in rest]
     if len(crc32s) != len(sums.members_crc32):
         raise ShardError(f"{len(crc32s)} members, where {len(sums.members_crc32)} were written")

@@ -1,17 +1,19 @@
-"""The worker loop of an import: label files and image headers -> records -> shards."""
+"""The worker loop of an import: label files and images -> records -> shards."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+
+from isal.isal_zlib import crc32 as crc32_of
 
 from slg_wds.claims import Rank, claims
 from slg_wds.errors import FormatError, ImageError, InteropError, LabelFileError, NotFoundError, SlgWdsError
 from slg_wds.fkd import CutBoxes, FkdLabels, LabelFolder, cut_boxes, stem_of
 from slg_wds.format.record import Record
-from slg_wds.format.shard import EncodedSample, Sample, ShardHeader, encode_sample, encode_shard
+from slg_wds.format.shard import EncodedSample, Sample
 from slg_wds.images import ImageSource, image_size
 from slg_wds.interop.columns import asked_type, columns_of
 from slg_wds.labels import LabelType
@@ -19,7 +21,6 @@ from slg_wds.labelset import LabelSet
 from slg_wds.tally import Tally, Watcher
 
 THREADS = 2  # one waits for the disk while the other converts
-HEAD_BYTES = 1 << 16
 
 
 @dataclass
@@ -86,8 +87,7 @@ def import_shards(job: ImportJob, rank: Rank | None, watcher: Watcher) -> Import
     try:
         for number in claims(job.labels, rank, watcher, lost):
             part = job.labels.plan.shard(number)
-            head = _head_reader(job, number)
-            convert = partial(_import_image, job, head)
+            convert = partial(_import_image, job, job.source.reader(job.labels.plan, number))
             made = _commit(job, number, list(pool.map(convert, range(part.start, part.stop))), watcher)
             if made.lost_races:
                 lost.add(number)
@@ -97,7 +97,7 @@ def import_shards(job: ImportJob, rank: Rank | None, watcher: Watcher) -> Import
     return total
 
 
-def _import_image(job: ImportJob, head: Callable[[int], tuple[int, int]], number: int) -> Imported:
+def _import_image(job: ImportJob, read_image: Callable[[int], bytes], number: int) -> Imported:
     plan = job.labels.plan
     path, stem = plan.paths[number], stem_of(plan.paths[number])
     try:
@@ -108,9 +108,11 @@ def _import_image(job: ImportJob, head: Callable[[int], tuple[int, int]], number
             raise LabelFileError("the image has no label file")
         read = job.folder.read(stem)
         job.kind.check(read, job.labels.num_classes)
-        size = head(number)
+        image = read_image(number)
+        size = image_size(image, path)
         cut = cut_boxes(read.coords, size)
-        sample = encode_sample(Sample(_record(job, number, read, size, cut)))
+        record = replace(_record(job, number, read, size, cut), image_crc32=crc32_of(image))
+        sample = job.labels.encode_sample(Sample(record))
     except (InteropError, FormatError, ImageError, NotFoundError) as error:
         if job.on_error == "fail":
             raise _named(job, error, stem) from None
@@ -145,25 +147,6 @@ def _record(job: ImportJob, number: int, read: FkdLabels, size: tuple[int, int],
     )
 
 
-def _head_reader(job: ImportJob, shard: int) -> Callable[[int], tuple[int, int]]:
-    """What gives the (height, width) of the images of a shard by their number in the plan."""
-    plan = job.labels.plan
-    whole = job.source.reader(plan, shard)
-    local = job.source.kind == "folder" and "://" not in job.source.url
-
-    def size(number: int) -> tuple[int, int]:
-        path = plan.paths[number]
-        if local:
-            try:
-                with open(f"{job.source.url}/{path}", "rb") as file:
-                    return image_size(file.read(HEAD_BYTES), path)
-            except (OSError, ImageError):
-                pass  # a long header, or an error that the reader of whole files names
-        return image_size(whole(number), path)
-
-    return size
-
-
 def _commit(job: ImportJob, number: int, images: list[Imported], watcher: Watcher) -> ImportTally:
     plan = job.labels.plan
     samples = [image.sample for image in images if image.sample is not None]
@@ -183,7 +166,7 @@ def _commit(job: ImportJob, number: int, images: list[Imported], watcher: Watche
     boxes = {"inexact": tally.inexact, "clamped": tally.clamped}
     provenance = {"software": dict(job.software), "boxes": boxes}
     name = plan.shard_names[number]
-    data = encode_shard(samples, ShardHeader(job.labels.digest, number, name, left_out, provenance))
+    data = job.labels.encode_shard(number, samples, left_out, provenance)
     made = job.labels.commit(number, data)
     tally.bytes = len(data)
     watcher.crops(tally.crops)

@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from isal.isal_zlib import crc32 as crc32_of
+
 from slg_wds.crops import Boxes, Flips
 from slg_wds.errors import ImageError, NotFoundError, PermissionDeniedError, ReferenceSetError
 from slg_wds.images import decode, reencode
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 class Prepared:
     """An image ready to be cut: pixels uint8 [3, H, W], boxes int64 [M, 4], flips bool [M].
 
-    before: see Job.before.
+    before: see Job.before. crc32, source_crc32: image_crc32 and source_crc32 of its Record.
     """
 
     number: int
@@ -32,6 +34,8 @@ class Prepared:
     boxes: Boxes
     flips: Flips
     stored: bytes | None
+    crc32: int
+    source_crc32: int | None = None
     before: NDArray[np.float64] | None = None
 
     @property
@@ -67,11 +71,11 @@ def prepare(job: Job, number: int, read: Callable[[int], bytes]) -> Prepared | L
     path, key = plan.paths[number], plan.keys[number]
     recipe = job.recipe
     try:
-        data = read(number)
+        source = data = read(number)
         embedding = recipe.embedding
         if embedding is not None and embedding.max_side is not None:
             data = reencode(
-                data, embedding.max_side, embedding.quality, max_pixels=recipe.max_pixels, path=path
+                source, embedding.max_side, embedding.quality, max_pixels=recipe.max_pixels, path=path
             )
         pixels = decode(data, max_pixels=recipe.max_pixels, path=path)
         boxes, flips = job.crops(key, (pixels.shape[1], pixels.shape[2]))
@@ -80,8 +84,17 @@ def prepare(job: Job, number: int, read: Callable[[int], bytes]) -> Prepared | L
             error.hint = error.hint or "mend or remove it, or leave such images out with --on-error skip"
             raise error.located(key=path) from None
         return LeftOut(number, error.message)
-    stored = data if embedding is not None else None
-    return Prepared(number, path, pixels, boxes, flips, stored, job.before(key))
+    return Prepared(
+        number,
+        path,
+        pixels,
+        boxes,
+        flips,
+        stored=data if embedding is not None else None,
+        crc32=crc32_of(data),
+        source_crc32=crc32_of(source) if data != source else None,
+        before=job.before(key),
+    )
 
 
 def prepared_images(job: Job, shards: Iterable[int], pool: ThreadPoolExecutor) -> Iterator[Item]:

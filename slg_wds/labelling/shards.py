@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slg_wds.format.record import Record, build_tail
-from slg_wds.format.shard import EncodedSample, Sample, encode_sample
+from slg_wds.format.shard import EncodedSample, Sample
 from slg_wds.images import image_extension
 from slg_wds.labelling.batches import Span
 from slg_wds.labelling.forward import Labelled
@@ -105,7 +105,7 @@ def _count(job: Job, tally: LabelTally, image: Prepared, labels: Labels) -> None
 
 def _encode(job: Job, image: Prepared, labels: Labels) -> EncodedSample:
     extension = image_extension(image.stored) if image.stored is not None else None
-    return encode_sample(Sample(as_record(job, image, labels), image.stored, extension))
+    return job.labels.encode_sample(Sample(as_record(job, image, labels), image.stored, extension))
 
 
 def as_record(job: Job, image: Prepared, labels: Labels) -> Record:
@@ -134,4 +134,6 @@ def as_record(job: Job, image: Prepared, labels: Labels) -> Record:
         full=kind == "full",
         num_classes=classes,
         outside=outside if recipe.extendable else None,
+        image_crc32=image.crc32,
+        source_crc32=image.source_crc32,
     )

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from slg_wds.claims import Rank, claims
-from slg_wds.format.shard import ShardHeader, encode_shard
 from slg_wds.labelling.batches import Buffers, ahead, batches_ahead, full_batches
 from slg_wds.labelling.forward import Forward, Labelled
 from slg_wds.labelling.job import Job
@@ -71,8 +70,8 @@ def _commit(job: Job, shard: FinishedShard, watcher: Watcher, lost: set[int]) ->
         {"key": plan.keys[image.number], "path": plan.paths[image.number], "reason": image.reason}
         for image in shard.left_out
     ]
-    header = ShardHeader(job.labels.digest, shard.number, name, left_out, dict(job.provenance))
-    data = encode_shard((sample.result() for sample in shard.samples), header)
+    samples = (sample.result() for sample in shard.samples)
+    data = job.labels.encode_shard(shard.number, samples, left_out, job.provenance)
     made = job.labels.commit(shard.number, data)
     if not made:
         lost.add(shard.number)

@@ -54,6 +54,7 @@ def as_dict(labels: LabelSet, state: State, sizes: Sizes | None) -> dict[str, An
         "class_names": None if names is None else {"named": len(names), "first": names[:3]},
         "class_folders": None if named_classes(labels) is None else len(description.class_names or []),
         "source": labels.plan.source,
+        "image_checksums": description.image_checksums,
         "images": _images(labels, state),
         "shards": _shards(labels, state),
         "progress": _progress(labels, state),

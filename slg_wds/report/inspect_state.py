@@ -19,7 +19,7 @@ from slg_wds.progress import counted
 from slg_wds.store import Entry, Store
 
 LOOKED_AT = 64  # index parts that are read of an unfinished set, for images left out
-REASONS_OF = 8  # shards whose shard.json is read, for why
+REASONS_OF = 8  # shards whose trailer is read, for why
 ASKED = 32  # shards asked after one by one where nothing can be listed
 THREADS = 16
 RECENT = 20  # commits that the rate is measured on at least
@@ -220,7 +220,7 @@ def _reasons(labels: LabelSet, number: int, index: ShardIndex) -> list[dict[str,
     end = padded(max((place[0] + place[1] for place in [*index.records, *embedded]), default=0))
     tail = memoryview(labels.store.read_range(labels.shard_name(number), end, index.bytes - end))
     member = next(iter(members(tail)))
-    header, _ = decode_header(tail[member.offset : member.offset + member.size])
+    header, _ = decode_header(tail[member.offset : member.offset + member.size], member.name)
     return header.left_out
 
 

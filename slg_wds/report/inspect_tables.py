@@ -70,8 +70,12 @@ def _what(told: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("classes", classes + (f": {', '.join(names['first'])}, ..." if names else "")),
         ("temperature", identity.get("temperature")),
         ("embedded images", _embedded(identity.get("embed_images"))),
+        ("image checksums", "yes" if told["image_checksums"] else _NO_CHECKSUMS),
         ("digest", told["digest"]),
     ]
+
+
+_NO_CHECKSUMS = "none: replayed images cannot be checked"
 
 
 def _targets(images: Mapping[str, Any]) -> str:

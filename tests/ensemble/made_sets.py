@@ -9,7 +9,7 @@ import numpy as np
 from slg_wds.ensembling.merge import Output, Rows, reduce
 from slg_wds.format.manifest import Plan, StringColumn
 from slg_wds.format.record import Record
-from slg_wds.format.shard import Sample, ShardHeader, encode_shard
+from slg_wds.format.shard import Sample
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset import LabelSet, create_labels
 
@@ -67,8 +67,9 @@ def label_set(
     complete: bool = True,
     left_out: tuple[str, ...] = (),
     image: bytes | None = None,
+    checksums: bool = False,
 ) -> LabelSet:
-    """A whole label set; `change` alters fields of single records by key."""
+    """A whole label set; `change` alters fields of single records by key, of which `checksums` are to be one."""
     keys = keys or [f"class/image{n:02d}" for n in range(10)]
     sizes = np.full(-(-len(keys) // shard), shard, np.int64)
     sizes[-1] = len(keys) - shard * (len(sizes) - 1)
@@ -84,7 +85,9 @@ def label_set(
     described = {"teachers": [{"arch": f"teacher{teacher}", "weight": 1.0}], "label_type": label_type, "k": k}
     described |= {"values": coding, "tail_classes": tail, "temperature": 1.0, "num_classes": classes}
     described |= {"class_subset": None, "num_crops": crops, "embed_images": {} if image else None}
-    labels = create_labels(str(url), plan, {**described, **(identity or {})}, {}, None)
+    labels = create_labels(
+        str(url), plan, {**described, **(identity or {})}, {}, None, image_checksums=checksums
+    )
     for number in range(len(sizes) if complete else len(sizes) - 1):
         part = plan.shard(number)
         samples = []
@@ -96,8 +99,6 @@ def label_set(
         reasons = [
             {"key": key, "path": key + ".jpg", "reason": "torn"} for key in part.keys if key in left_out
         ]
-        labels.commit(
-            number, encode_shard(samples, ShardHeader(labels.digest, number, part.name, reasons, {}))
-        )
+        labels.commit(number, labels.encode_shard(number, map(labels.encode_sample, samples), reasons, {}))
     labels.finish()
     return labels

@@ -56,6 +56,6 @@ def read_shard(data):
         members = [(member.name, tar.extractfile(member).read()) for member in tar]
     name, content = members.pop()
     header = json.loads(content)
-    assert name == "__slg__/shard.json"
+    assert name in ("__slg__/shard", "__slg__/shard.json")
     assert header["members_crc32"] == [zlib.crc32(content) for _, content in members]
     return header, [(n, read_record(c) if n.endswith(".slg.msgpack") else c) for n, c in members]

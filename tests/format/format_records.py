@@ -86,6 +86,8 @@ def records(draw: st.DrawFn) -> Record:
         target=draw(st.none() | st.integers(0, 2**31 - 1)),
         seed=draw(st.integers(0, 99)),
     )
+    checksums = st.none() | st.integers(0, 2**32 - 1)
+    record = replace(record, image_crc32=draw(checksums), source_crc32=draw(checksums))
     if draw(st.booleans()):
         return record
     # Values from everywhere, ties and zeros among them.
@@ -112,7 +114,7 @@ def make_samples(count: int, *, embed: bool = False, **options: Any) -> list[Sam
 
 def same(a: Record, b: Record) -> bool:
     """Whether two records are the same in everything that is stored, values as a reader sees them."""
-    plain = ("key", "path", "target", "size", "coding", "full", "num_classes")
+    plain = ("key", "path", "target", "size", "coding", "full", "num_classes", "image_crc32", "source_crc32")
     arrays = ("crops", "flips", "index", "value")
     return (
         all(getattr(a, name) == getattr(b, name) for name in plain)

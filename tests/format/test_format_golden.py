@@ -1,11 +1,14 @@
 """Exact bytes: files of version 1 that must stay readable, and come out the same, for ever.
 
-Run as a program it writes them anew, which only a new version of the format can call for.
+Most are as the first sets were made, which knew neither checksums of images nor the present trailer; those of NEW have
+both. Run as a program it writes them anew, which only a new version of the format can call for.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import numpy as np
 import pytest
 import zstandard
 from format_oracle import read_record
+from format_oracle import read_shard as read_shard_of_oracle
 from format_records import same
 
 from slg_wds.format.manifest import (
@@ -32,6 +36,7 @@ from slg_wds.format.manifest import (
     encode_info,
     encode_plan,
 )
+from slg_wds.format.names import OLD_TRAILER
 from slg_wds.format.record import Record, build_tail, decode_record, encode_record, quantise
 from slg_wds.format.shard import Sample, ShardHeader, encode_shard, read_shard
 
@@ -73,10 +78,19 @@ RECORDS = {
 }
 
 
+IMAGES = [b"image" * count for count in (1, 2, 3)]
+CHECKED = [
+    dataclasses.replace(RECORDS[name], image_crc32=zlib.crc32(image), source_crc32=source)
+    for name, image, source in zip(("float32", "float16", "log8"), IMAGES, (None, 0, 2**32 - 1), strict=True)
+]
+
+
 def made() -> dict[str, bytes]:
     """Every golden file."""
     plain = [Sample(RECORDS[name]) for name in ("float32", "float16", "log8")]
-    embedded = [Sample(s.record, b"image" * (i + 1), ("jpg", "png", "webp")[i]) for i, s in enumerate(plain)]
+    extensions = ("jpg", "png", "webp")
+    embedded = [Sample(s.record, image, ext) for s, image, ext in zip(plain, IMAGES, extensions, strict=True)]
+    checked = [Sample(*one) for one in zip(CHECKED, IMAGES, extensions, strict=True)]
     paths = ["left/out.png", *(sample.record.path for sample in plain)]
     keys = ["left/out", *(sample.record.key for sample in plain)]
     plan = Plan(
@@ -89,25 +103,30 @@ def made() -> dict[str, bytes]:
     set_digest = digest(b"golden", identity)
     left_out = [{"key": "left/out", "path": "left/out.png", "reason": "not an image"}]
     header = ShardHeader(set_digest, 0, "train-000000", left_out, {"num_seg": 50})
-    shard = encode_shard(plain, header)
+    shard = encode_shard(plain, header, OLD_TRAILER)
+    description = Description(
+        4, 1, hashlib.sha256(b"golden").hexdigest(), identity, {"date": "2026-01-01"}, ["a", "ü"]
+    )
     return {
         **{f"{name}.slg.msgpack": encode_record(record) for name, record in RECORDS.items()},
         "plain.tar": shard,
-        "embedded.tar": encode_shard(embedded, header),
+        "embedded.tar": encode_shard(embedded, header, OLD_TRAILER),
         "plan": plan_bytes,
-        "slg.json": encode_description(
-            Description(
-                4, 1, hashlib.sha256(b"golden").hexdigest(), identity, {"date": "2026-01-01"}, ["a", "ü"]
-            )
-        ),
+        "slg.json": encode_description(description),
         "index": encode_index(build_index(shard, plan, 0)),
         "_info.json": encode_info(Info("train", ["train-000000.tar"], [3])),
+        "checked.slg.msgpack": encode_record(CHECKED[2]),
+        "checked.tar": encode_shard(checked, header),
+        "checked.json": encode_description(
+            dataclasses.replace(description, requires=["trailer"], image_checksums=True)
+        ),
     }
 
 
 NAMES = [
     *(f"{name}.slg.msgpack" for name in RECORDS),
     "plain.tar", "embedded.tar", "plan", "slg.json", "index", "_info.json",
+    *(NEW := ("checked.slg.msgpack", "checked.tar", "checked.json")),
 ]  # fmt: skip
 
 
@@ -146,6 +165,32 @@ def test_golden_shards(name: str) -> None:
         assert same(shard.record(i), golden)
     images = [sample.image for sample in shard]
     assert images == ([None] * 3 if name == "plain" else [b"image", b"image" * 2, b"image" * 3])
+
+
+def test_golden_files_with_checksums_of_images() -> None:
+    data = (GOLDEN / "checked.slg.msgpack").read_bytes()
+    record = decode_record(data)
+    assert (record.image_crc32, record.source_crc32) == (zlib.crc32(b"image" * 3), 2**32 - 1)
+    oracle = read_record(data)
+    assert (oracle["image_crc32"], oracle["source_crc32"]) == (record.image_crc32, record.source_crc32)
+    shard = read_shard((GOLDEN / "checked.tar").read_bytes())
+    assert [member.name for member in shard.members][-1] == "__slg__/shard"
+    assert [shard.record(i).image_crc32 for i in range(3)] == [s.image_crc32 for s in shard.samples]
+    assert [shard.record(i).source_crc32 for i in range(3)] == [None, 0, 2**32 - 1]
+    _, members = read_shard_of_oracle((GOLDEN / "checked.tar").read_bytes())
+    assert [fields["image_crc32"] for name, fields in members if name.endswith("msgpack")] == [
+        zlib.crc32(image) for image in IMAGES
+    ]
+    description = decode_description((GOLDEN / "checked.json").read_bytes())
+    assert (description.requires, description.image_checksums) == (["trailer"], True)
+
+
+def test_old_golden_files_have_no_checksums_of_images() -> None:
+    description = decode_description((GOLDEN / "slg.json").read_bytes())
+    assert (description.requires, description.image_checksums) == ([], False)
+    shard = read_shard((GOLDEN / "embedded.tar").read_bytes())
+    assert [member.name for member in shard.members][-1] == "__slg__/shard.json"
+    assert [(s.record.image_crc32, s.record.source_crc32) for s in shard] == [(None, None)] * 3
 
 
 def test_golden_manifest() -> None:

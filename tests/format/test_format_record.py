@@ -85,6 +85,9 @@ def test_many_classes(classes: int) -> None:
 def test_fields_are_written_in_the_order_of_the_specification() -> None:
     names = "version key path target height width num_crops k num_classes coding full num_palette num_tail"
     assert " ".join(msgpack.unpackb(encode_record(make_record()))) == f"{names} tail_scale tail_rest columns"
+    checked = replace(make_record(), image_crc32=0, source_crc32=(1 << 32) - 1)
+    found = " ".join(msgpack.unpackb(encode_record(checked)))
+    assert found == f"{names} tail_scale tail_rest image_crc32 source_crc32 columns"
 
 
 def test_what_numpy_gives_is_taken() -> None:
@@ -148,6 +151,7 @@ UNFIT = {
     "no classes": (changed(index=np.zeros((0, 5), int), value=np.zeros((0, 5)), crops=np.zeros((0, 4), int),
                            flips=np.zeros(0, bool), num_classes=0), "num_classes is 0"),
     "tail too large": (changed(num_classes=7, index=np.tile(np.arange(5), (20, 1))), "a tail of 5 do not fit"),
+    "checksum": (changed(image_crc32=1 << 32), "image_crc32 is 4294967296, not a CRC-32"),
     "tail rest": (changed(tail=Tail(np.array([3]), np.zeros(1, np.uint8), 0.5, float("nan"))), "tail_rest is nan"),
 }  # fmt: skip
 
@@ -202,6 +206,10 @@ WRONG = {
     "none": (put("coding", "none"), "hold one class, not 5"),
     "tail": (put("num_tail", 96), "a tail of 96 do not fit"),
     "palette": (put("num_palette", 101), "a palette of 101 classes is more than there can be"),
+    "checksum over": (put("image_crc32", 1 << 32), "image_crc32 is 4294967296, not a CRC-32"),
+    "checksum under": (put("source_crc32", -1), "source_crc32 is -1, not a CRC-32"),
+    "checksum nil": (put("image_crc32", None), "image_crc32 is None, not a CRC-32"),
+    "checksum bool": (put("image_crc32", True), "image_crc32 is True, not a CRC-32"),
     "tail scale": (put("tail_scale", -0.5), "tail_scale is -0.5"),
     "tail rest": (put("tail_rest", float("inf")), "tail_rest is inf"),
     "tail int": (put("tail_rest", 0), "tail_rest is 0, not a share"),

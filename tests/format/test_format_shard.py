@@ -31,6 +31,7 @@ from slg_wds.errors import (
 from slg_wds.format.canonical import canonical_json, parse_json, seal
 from slg_wds.format.record import decode_record, encode_record, quantise
 from slg_wds.format.shard import (
+    EncodedSample,
     Sample,
     Shard,
     ShardHeader,
@@ -88,7 +89,7 @@ def test_members_stand_in_order() -> None:
         "n2/image_2.webp",
         "n0/image_3.jpg",  # without a target
         "n0/image_3.slg.msgpack",
-        "__slg__/shard.json",
+        "__slg__/shard",
     ]
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         for member in tar:
@@ -122,7 +123,7 @@ def test_keys_that_need_pax_headers() -> None:
     assert [sample.key for sample in shard.samples] == ODD_KEYS
     assert [sample.record.key for sample in shard] == ODD_KEYS
     with tarfile.open(fileobj=io.BytesIO(bytes(shard.data))) as tar:
-        assert tar.getnames() == [f"{key}.slg.msgpack" for key in ODD_KEYS] + ["__slg__/shard.json"]
+        assert tar.getnames() == [f"{key}.slg.msgpack" for key in ODD_KEYS] + ["__slg__/shard"]
 
 
 def test_a_shard_without_samples() -> None:
@@ -238,7 +239,7 @@ def rewritten(change: Any) -> bytes:
     found = change(found, fields) or found
     fields["members_crc32"] = [zlib.crc32(content) for _, content in found]
     fields["names_crc32"] = zlib.crc32("".join(f"{name}\n" for name, _ in found).encode())
-    return write(*found, ("__slg__/shard.json", canonical_json(seal(fields))))
+    return write(*found, ("__slg__/shard", canonical_json(seal(fields))))
 
 
 def header_with(**new: Any) -> Any:
@@ -278,18 +279,18 @@ def test_each_malformation_has_its_error(case: str) -> None:
     ("data", "kind", "message"),
     [
         (b"", ShardTruncatedError, "ends at byte 0"),
-        (bytes(10240), ShardError, "its last member is not __slg__/shard.json"),
+        (bytes(10240), ShardError, "its last member is not __slg__/shard"),
         (bytes(1024), ShardTruncatedError, "where 10240 are needed"),
         (b"\x1f\x8b" + bytes(10238), ShardError, "the tar header at byte 0"),
         (write(("a.slg.msgpack", b"")), ShardError, "its last member is not"),
-        (write(("__slg__/shard.json", b"{}")), ChecksumError, "CRC-32 does not match"),
-        (write(("__slg__/shard.json", b"[]")), ChecksumError, "JSON of a list"),
-        (write(("__slg__/shard.json", b"{")), ChecksumError, "not JSON"),
-        (write(("__slg__/shard.json", b'{"a":NaN}')), ChecksumError, "NaN is not JSON"),
-        (write(("__slg__/shard.json", b"[" * 9999)), ChecksumError, "not JSON"),
-        (write(("__slg__/shard.json", b'{"a":1e999}')), ChecksumError, "has no JSON"),
-        (write(("__slg__/shard.json", b'{"a":"\\ud800"}')), ChecksumError, "has no JSON"),
-        (write(("__slg__/shard.json", b"{}"))[:512] + b"x" * 10240, ShardError, "the padding after member"),
+        (write(("__slg__/shard", b"{}")), ChecksumError, "CRC-32 does not match"),
+        (write(("__slg__/shard", b"[]")), ChecksumError, "JSON of a list"),
+        (write(("__slg__/shard", b"{")), ChecksumError, "not JSON"),
+        (write(("__slg__/shard", b'{"a":NaN}')), ChecksumError, "NaN is not JSON"),
+        (write(("__slg__/shard", b"[" * 9999)), ChecksumError, "not JSON"),
+        (write(("__slg__/shard", b'{"a":1e999}')), ChecksumError, "has no JSON"),
+        (write(("__slg__/shard", b'{"a":"\\ud800"}')), ChecksumError, "has no JSON"),
+        (write(("__slg__/shard", b"{}"))[:512] + b"x" * 10240, ShardError, "the padding after member"),
         (b"a".ljust(124, b"\0") + b"-0000000010\0" + bytes(10240 - 136), ShardError, "has no size"),
     ],
 )
@@ -401,3 +402,39 @@ def test_single_records_are_checked() -> None:
     for bad in (data[:-1], data + b"\0", bytes([data[0] ^ 1]) + data[1:]):
         with pytest.raises(ChecksumError, match=r"in the index .*key é"):
             check_payload(bad, sample.record.size, sample.record_crc32, key="é")
+
+
+def test_the_trailer_of_older_sets_is_read_and_can_be_written() -> None:
+    samples = make_samples(3)
+    old, new = (encode_shard(samples, HEADER, name) for name in ("__slg__/shard.json", "__slg__/shard"))
+    assert old.count(b"__slg__/shard.json") == 1 and new.count(b"__slg__/shard.json") == 0
+    assert encode_shard(samples, HEADER) == new
+    for data in (old, new):
+        shard = read_shard(data)
+        assert (shard.header, len(shard)) == (HEADER, 3)
+
+
+@pytest.mark.parametrize("name", ["__slg__/shard", "__slg__/shard.json"])
+def test_a_trailer_stands_last_and_once(name: str) -> None:
+    shard = read_shard(encode_shard([], HEADER))
+    trailer = bytes(shard.content(shard.members[-1]))
+    fields = parse_json(trailer)
+    del fields["crc32"]
+    sums = {"members_crc32": [zlib.crc32(trailer)], "names_crc32": zlib.crc32(f"{name}\n".encode())}
+    last = canonical_json(seal({**fields, **sums}))
+    with pytest.raises(ShardError, match=r"has no key or no extension|are not those of a sample"):
+        read_shard(write((name, trailer), ("__slg__/shard", last)))
+
+
+def test_an_image_that_is_not_the_labelled_one_is_neither_embedded_nor_read() -> None:
+    (sample,) = make_samples(1, embed=True)
+    assert sample.image is not None
+    right = replace(sample, record=replace(sample.record, image_crc32=zlib.crc32(sample.image)))
+    other = replace(sample, record=replace(sample.record, image_crc32=zlib.crc32(sample.image) ^ 1))
+    assert read_shard(encode_shard([right], HEADER)).record(0).image_crc32 == zlib.crc32(sample.image)
+    with pytest.raises(ShardError, match="image to embed is not the one that was labelled"):
+        encode_sample(other)
+    fields = {**encode_sample(right).fields, "slg.msgpack": encode_record(other.record)}
+    shard = read_shard(encode_shard([EncodedSample(right.record.key, fields)], HEADER))
+    with pytest.raises(RecordError, match="image beside it is not the one that was labelled"):
+        shard.record(0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import zlib
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from PIL import Image
 
 from slg_wds.format.manifest import Plan, StringColumn
 from slg_wds.format.record import Record, build_tail
-from slg_wds.format.shard import Sample, ShardHeader, encode_shard
+from slg_wds.format.shard import Sample
 from slg_wds.labelset import LabelSet, create_labels
 
 CLASSES, CROPS, K, SHARD = 12, 16, 5, 6
@@ -104,9 +106,9 @@ def label_set(
             one = record(
                 teacher, part.start + at, key, wanted[part.start + at] if targets else None, label_type
             )
-            image = picture(part.start + at, one.size) if embedded else None
-            samples.append(Sample(one, image, "jpg" if embedded else None))
-        header = ShardHeader(labels.digest, number, part.name)
-        labels.commit(number, encode_shard(samples, header))
+            image = picture(part.start + at, one.size)
+            one = dataclasses.replace(one, image_crc32=zlib.crc32(image))
+            samples.append(Sample(one, image, "jpg") if embedded else Sample(one))
+        labels.commit(number, labels.encode_shard(number, map(labels.encode_sample, samples), [], {}))
     labels.finish()
     return labels

@@ -1,4 +1,4 @@
-"""Members taken out, doubled, moved and renamed, with shard.json left as it was or made to fit by somebody clever."""
+"""Members taken out, doubled, moved and renamed, with the trailer left as it was or made to fit by somebody clever."""
 
 from __future__ import annotations
 
