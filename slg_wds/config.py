@@ -37,12 +37,19 @@ class SourceConfig(StoreConfig):
     list_file: Annotated[str | None, arg(name="list")] = None
     """Only the images listed in this file, one path (or unique file name) a line."""
     class_map: str | None = None
-    """File that gives each class folder its class number in the teacher: lines `folder number`, or JSON."""
+    """File that gives each class folder, or target of image shards, its class number in the teacher: lines
+    `name number`, or JSON."""
     keep_extensions: bool = False
     """Keep file extensions in keys, for folders that hold a.jpg beside a.png."""
+    prefix_keys: bool = False
+    """Image shards whose keys restart in each tar: put the tar's name before them."""
+    image_field: str | None = None
+    """Image shards: extension of the members that are the images, or several by commas, the first that is there
+    (default: jpg, jpeg, png, ...)."""
     target_field: str | None = None
-    """Image shards: the field of their .json members that holds the class number (default: label, cls, target,
-    class_id or class)."""
+    """Image shards: what says the class, as a number or a name: a member (`cls`, `txt`), a field of the .json
+    (`label`, `json:meta.label`), or `tar` for the tar's own name (default: .cls, else label, cls, target, class_id or
+    class of the .json)."""
 
 
 @dataclass(frozen=True, kw_only=True)

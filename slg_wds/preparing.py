@@ -91,7 +91,7 @@ def prepare_run(config: GenerateConfig, device: str | None = None) -> PreparedRu
             f"--extendable is for shared tails, and {label} labels have none here",
             hint="leave it out: such sets can always be extended",
         )
-    source = open_source(config.data, config)
+    source = open_source(config.data, config, on_error=config.on_error)
     reference = _reference(config)
     teacher = load_teachers(config, source.classes, device)
     label.check(teacher.num_classes)

@@ -136,7 +136,7 @@ def exact_rows(
     each = max(CROPS_PER_IMAGE, -(-config.check_crops // max(1, number)))
     each = min(each, labels.num_crops, MOST_PER_IMAGE)
     wanted = -(-config.check_crops // each)
-    keyed, images = KeyedSet(labels), _Images(config)
+    keyed, images = KeyedSet(labels), _Images(config, labels)
     for place in chance.permutation(len(labels) if places is None else places)[:wanted].tolist():
         record = keyed.read(place)
         if isinstance(record, Missing):
@@ -160,8 +160,8 @@ def exact_rows(
 class _Images:
     """The images that a config names, by key; listed when the first is asked for."""
 
-    def __init__(self, config: EnsembleConfig) -> None:
-        self._config = config
+    def __init__(self, config: EnsembleConfig, labels: LabelSet) -> None:
+        self._config, self._labels = config, labels
         self._numbers: dict[str, int] = {}
 
     def read(self, key: str) -> bytes:
@@ -169,7 +169,10 @@ class _Images:
         if not self._numbers:
             options = SourceConfig(store_option=self._config.store_option)
             self._source = open_source(str(self._config.check_data), options)
-            self._plan = self._source.plan(0, 1 << 20)
+            shards = (
+                self._source.kind == self._labels.plan.source == "shards"
+            )  # it says where each image lies
+            self._plan = self._labels.plan if shards else self._source.plan(0, 1 << 20)
             self._numbers = {name: number for number, name in enumerate(self._plan.keys)}
         number = self._numbers.get(key)
         if number is None:

@@ -104,7 +104,7 @@ class Plan:
             raise ManifestError(
                 f"keys, targets, shards and their samples number {counts}, not {(N, N, n, N)}"
             )
-        if len(set(self.shard_names)) != n or not _are_names(self.shard_names):
+        if len(set(self.shard_names)) != n or not are_shard_names(self.shard_names):
             raise ManifestError("the names of shards are not distinct plain names")
         if min(_least(self.shard_sizes), _least(self.targets) + 1) < 0:
             raise ManifestError("the size of a shard or a target is negative")
@@ -158,7 +158,7 @@ def _least(numbers: NDArray[Any]) -> int:
     return int(numbers.min()) if len(numbers) else 0
 
 
-def _are_names(names: Sequence[str]) -> bool:
+def are_shard_names(names: Sequence[str]) -> bool:
     """Whether shards can be called that: each one part of a path, which WebDataset would not take for many."""
     text = "".join(names)
     return (

@@ -15,7 +15,8 @@ from slg_wds.images.lists import choose_listed
 from slg_wds.images.order import Targets, keys_of, map_targets, shard_names, shuffled, split_evenly
 from slg_wds.images.tree import Tree
 
-IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # ImageFolder's
+# torchvision's ImageFolder has all of these but .jfif, a JPEG file by another name.
+IMG_EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 OUTSIDE = "outside class folders"
 
 
@@ -103,12 +104,12 @@ class FolderSource:
 
 
 def is_image(path: str) -> bool:
-    """Whether a file counts as an image, by its name as ImageFolder judges it."""
+    """Whether a file counts as an image, by its extension."""
     return path.lower().endswith(IMG_EXTENSIONS)
 
 
 def find_images(tree: Tree) -> tuple[list[str], Counter[str]]:
-    """(paths of images by ImageFolder's extensions, sorted; the other files by extension)."""
+    """(paths of images by their extensions, sorted; the other files by extension)."""
     paths: list[str] = []
     ignored: Counter[str] = Counter()
     for path in tree.walk():

@@ -26,13 +26,23 @@ def keys_of(paths: Sequence[str], keep_extensions: bool, url: str) -> list[str]:
         ImageSourceError: a path that has no key (not UTF-8, with `..`).
         DuplicateKeyError: two paths of one key, both named.
     """
+    keys = make_keys(paths, keep_extensions, url)
+    check_distinct(paths, keys, keep_extensions, url)
+    return keys
+
+
+def make_keys(paths: Sequence[str], keep_extensions: bool, url: str) -> list[str]:
+    """The key of each path, which may be the same for several. Raises ImageSourceError for one that has no key."""
     try:
-        keys = [key_of(path, True) for path in paths] if keep_extensions else list(map(_key_of, paths))
+        return [key_of(path, True) for path in paths] if keep_extensions else list(map(_key_of, paths))
     except ImageSourceError as error:
         raise error.located(url=url) from None
+
+
+def check_distinct(paths: Sequence[str], keys: Sequence[str], keep_extensions: bool, url: str) -> None:
+    """Raise DuplicateKeyError where two paths have one key."""
     if len(set(keys)) != len(keys):
         _raise_duplicate(paths, keys, keep_extensions, url)
-    return keys
 
 
 def _key_of(path: str) -> str:

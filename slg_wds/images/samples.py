@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from slg_wds.errors import DuplicateKeyError, ImageShardError
+from slg_wds.images.sample_targets import USUAL, RawTarget, TargetField, read_target
 from slg_wds.images.tars import Ranges, TarMember, scan_tar
 
 IMAGE_EXTENSIONS = (
     "jpg",
     "jpeg",
+    "jfif",
     "png",
     "webp",
     "ppm",
@@ -24,40 +25,64 @@ IMAGE_EXTENSIONS = (
     "avif",
     "jp2",
 )
-TARGET_FIELDS = ("label", "cls", "target", "class_id", "class")  # of a .json member, the first that there is
 MAX_TARGET_BYTES = 1 << 20
+MAX_TARGET = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class SampleFields:
+    """Which members of a sample are its image and its target.
+
+    Attributes:
+        image: extensions in lower case, the first that a sample has is its image.
+        target: where the target stands.
+        names: take a text as the name of a class. Else only numbers are targets.
+        skip: plan a sample without an image too, with a size of 0, to be left out and recorded.
+    """
+
+    image: tuple[str, ...] = IMAGE_EXTENSIONS
+    target: TargetField = USUAL
+    names: bool = False
+    skip: bool = False
+
+
+DEFAULTS = SampleFields()
 
 
 @dataclass
 class Scanned:
-    """The samples of one shard, n of them: paths (member names), class numbers (-1 for none), where images lie."""
+    """The samples of one shard, n of them.
+
+    paths: names of members, [n]. targets: [n]. offsets, sizes: where the images lie, [n].
+    without_image: what is wrong with each sample that has no image.
+    """
 
     paths: list[str] = field(default_factory=list)
-    targets: list[int] = field(default_factory=list)
+    targets: list[RawTarget] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
+    without_image: list[ImageShardError] = field(default_factory=list)
 
 
-def scan_samples(read: Ranges, target_field: str | None = None) -> Scanned:
+def scan_samples(read: Ranges, fields: SampleFields = DEFAULTS) -> Scanned:
     """The samples of one tar, as WebDataset groups them.
 
     Raises ImageShardError: as `scan_tar`, or a sample without an image or with a target that is no class number.
     """
     scanned = Scanned()
     for key, members in _samples(scan_tar(read)):
-        image = next((members[ext] for ext in IMAGE_EXTENSIONS if ext in members), None)
+        image = next((members[ext] for ext in fields.image if ext in members), None)
         if image is None:
-            raise ImageShardError(
-                f"the sample {key!r} at byte {next(iter(members.values())).offset} has no image "
-                f"(only {', '.join(sorted(members))})",
-                hint="the members of a sample stand together, named alike up to the first dot",
-            )
-        if image.link:
+            scanned.without_image.append(_no_image(key, members, fields))
+            if not fields.skip:
+                raise scanned.without_image[0]
+        elif image.link:
             raise ImageShardError(f"the image {image.name!r} is a link", hint="pack it with its content")
-        scanned.paths.append(image.name.removeprefix("./"))
-        scanned.targets.append(_target(read, members, target_field))
-        scanned.offsets.append(image.offset)
-        scanned.sizes.append(image.size)
+        first = image or next(iter(members.values()))
+        scanned.paths.append(first.name.removeprefix("./"))
+        scanned.targets.append(_target(read, key, members, fields) if image else None)
+        scanned.offsets.append(first.offset)
+        scanned.sizes.append(image.size if image else 0)
     return scanned
 
 
@@ -82,41 +107,53 @@ def _samples(members: Iterator[TarMember]) -> Iterator[tuple[str, dict[str, TarM
         yield current, sample
 
 
-def _target(read: Ranges, members: dict[str, TarMember], target_field: str | None) -> int:
-    member = members.get("cls") if target_field is None else None
-    member = member or members.get("json")
+def _no_image(key: str, members: Mapping[str, TarMember], fields: SampleFields) -> ImageShardError:
+    """What is wrong with a sample without an image, and what to do about it."""
+    first = next(iter(members.values()))
+    alike = next((ext for ext in members if ext.rpartition(".")[2] in IMAGE_EXTENSIONS), None)
+    if "tar" in members:
+        return ImageShardError(
+            f"it holds tars ({first.name!r}), not images",
+            hint="unpack it with `tar -xf`, then give that folder",
+        )
+    asked = "" if fields.image == IMAGE_EXTENSIONS else f" .{' or .'.join(fields.image)}"
+    return ImageShardError(
+        f"the sample {key!r} at byte {first.offset} has no image{asked} (only {', '.join(sorted(members))})",
+        hint=f"--image-field {alike} takes that member as the image"
+        if alike
+        else "the members of a sample stand together, named alike up to the first dot",
+    )
+
+
+def _target(read: Ranges, key: str, members: Mapping[str, TarMember], fields: SampleFields) -> RawTarget:
+    if fields.target.from_tar:
+        return None
+    member, path = fields.target.choose(members)
+    if member is None and fields.target.member is not None:
+        raise ImageShardError(
+            f"the sample {key!r} has no target .{fields.target.member} (only {', '.join(sorted(members))})",
+            hint="--target-field names the member that says the class",
+        )
     if member is None or member.link:
-        return -1
+        return None
     if member.size > MAX_TARGET_BYTES:
         raise ImageShardError(f"the target {member.name!r} is of {member.size} bytes")
-    data = read(member.offset, member.size)
+    where = f"the target {member.name!r} at byte {member.offset}"
     try:
-        value = _from_text(data) if member is members.get("cls") else _from_json(data, target_field)
-    except (ValueError, RecursionError):
+        value = read_target(
+            read(member.offset, member.size), member.name.lower().endswith("json"), fields.target, path
+        )
+    except (ValueError, RecursionError) as error:
+        raise ImageShardError(f"{where} is no class number: {_shortly(error)}") from None
+    if isinstance(value, str) and not fields.names:
         raise ImageShardError(
-            f"the target {member.name!r} at byte {member.offset} is no class number"
-        ) from None
-    if not -1 <= value < 2**31:
-        raise ImageShardError(f"the target {member.name!r} at byte {member.offset} is {value}")
-    return value
+            f"{where} is no class number: {value[:40]!r}",
+            hint="--class-map FILE gives each such name its number, or --target-field names the member to take",
+        )
+    if isinstance(value, int) and not -1 <= value <= MAX_TARGET:
+        raise ImageShardError(f"{where} is {value}")
+    return None if value == -1 else value
 
 
-def _from_text(data: bytes) -> int:
-    text = data.strip()
-    if not text.removeprefix(b"-").isdigit():  # int() takes 1_000 too
-        raise ValueError
-    return int(text)
-
-
-def _from_json(data: bytes, target_field: str | None) -> int:
-    """The class number in a JSON object; -1 where it has none and none was asked for by name."""
-    document = json.loads(data)
-    if not isinstance(document, dict):
-        raise ValueError
-    names = TARGET_FIELDS if target_field is None else (target_field,)
-    value = next((document[name] for name in names if name in document), None if target_field is None else "")
-    if value is None:
-        return -1
-    if type(value) is not int:
-        raise ValueError
-    return value
+def _shortly(error: ValueError | RecursionError) -> str:
+    return "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error).partition("\n")[0][:100]

@@ -11,12 +11,22 @@ from slg_wds.errors import NoImagesError, UsageError
 from slg_wds.format.manifest import Plan
 from slg_wds.images.folder import FolderSource, is_image
 from slg_wds.images.order import Targets
-from slg_wds.images.shard_files import SPLIT_FOLDERS, TarFile, choose_tars, listed_tars, tars_at
+from slg_wds.images.shard_files import (
+    COMPRESSED,
+    SPLIT_FOLDERS,
+    SQUEEZED,
+    TarFile,
+    choose_tars,
+    compressed_tars,
+    listed_tars,
+    tars_at,
+)
 from slg_wds.images.shards import ShardSource
 from slg_wds.images.tree import Tree, open_tree
 from slg_wds.store import open_store
 
 _DEFAULTS = SourceConfig()
+_NOTHING: Mapping[str, int] = {}
 
 
 class ImageSource(Protocol):
@@ -51,6 +61,7 @@ def open_source(
     *,
     default_split: str = "train",
     need_targets: bool = False,
+    on_error: str = "fail",
 ) -> FolderSource | ShardSource:
     """Open the images at a URL: a folder, a .tar, a brace pattern of .tar files, or a folder of .tar files.
 
@@ -59,25 +70,21 @@ def open_source(
             split in their names or in `_info.json`.
         default_split: the split to use where `options` names none and there is such a sub-folder.
         need_targets: refuse images without targets.
+        on_error: `skip` plans samples of shards that have no image, to be left out; `fail` refuses them.
 
     Raises:
         NoImagesError: missing, empty, or without any image. NoTargetsError: needed and missing.
         UsageError: options that do not go together. ImageSourceError, StoreError: what cannot be listed.
     """
 
-    def shards(tars: list[TarFile], ignored: int = 0) -> ShardSource:
-        if options.list_file:
-            raise UsageError("--list does not go with image shards", url=url)
+    def shards(tars: list[TarFile], ignored: Mapping[str, int] = _NOTHING) -> ShardSource:
         return ShardSource(
-            url,
-            tars,
-            keep_extensions=options.keep_extensions,
-            need_targets=need_targets,
-            target_field=options.target_field,
-            ignored={"tars of other splits": ignored} if ignored else {},
+            url, tars, options, need_targets=need_targets, skip=on_error == "skip", ignored=ignored
         )
 
     split, store_options = options.split, options.store_options
+    if COMPRESSED.search(url) and not os.path.isdir(url):  # noqa: PTH112
+        raise compressed_tars(url)
 
     if ("{" in url or url.endswith(".tar")) and not os.path.isdir(url):  # noqa: PTH112
         if split:
@@ -87,10 +94,12 @@ def open_source(
         return shards(listed_tars(open_store(url, store_options), split, default_split))
     tree = open_tree(url, store_options)
     inner, tree = choose_split(tree, split, default_split)
-    tars, ignored = choose_tars(tree, split or default_split, split is not None and inner is None)
+    store = open_store(tree.url, store_options)
+    tars, ignored = choose_tars(tree, store, split or default_split, split is not None and inner is None)
     if tars and not (tree.folders() and any(is_image(path) and "/" in path for path in tree.walk())):
-        store = open_store(tree.url, store_options)
-        return shards([TarFile.of(store, name) for name in tars], ignored)
+        return shards(tars, ignored)
+    if ignored[SQUEEZED] and not any(map(is_image, tree.walk())):
+        raise compressed_tars(tree.url)
     if split is not None and inner is None:
         raise _no_split(tree, split)
     return FolderSource(

@@ -14,6 +14,14 @@ from slg_wds.errors import ImageShardError
 BLOCK = 512
 MAX_META_BYTES = 1 << 20  # of a PAX header or a GNU long name
 MAX_SIZE = 1 << 62
+COMPRESSORS = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"PK\x03\x04": "zip",
+}
 
 FILES = (b"0", b"\0", b"7")
 LINKS = (b"1", b"2")
@@ -70,6 +78,7 @@ def scan_tar(read: Ranges) -> Iterator[TarMember]:
     Raises ImageShardError: truncated, corrupt, not a tar, or a kind of member that cannot be read (sparse files).
     """
     at, everywhere, extra = 0, dict[str, bytes](), _Extra()
+    _refuse_compressed(read(0, min(BLOCK, read.size)))
     while any(block := read(at, BLOCK)):
         kind, size = block[156:157], check_header(block, at)
         if kind in (PAX_NEXT, PAX_ALL, GNU_NAME, GNU_LINK):
@@ -95,6 +104,15 @@ def scan_tar(read: Ranges) -> Iterator[TarMember]:
     if extra != _Extra():
         raise ImageShardError(f"the archive ends at byte {at} after the header of a long name")
     _check_end(read, at)
+
+
+def _refuse_compressed(start: bytes) -> None:
+    for magic, name in COMPRESSORS.items():
+        if start.startswith(magic):
+            raise ImageShardError(
+                f"this is not a tar but a {name} file",
+                hint="decompress it: images are read from tars by range",
+            )
 
 
 def check_header(block: bytes, at: int) -> int:

@@ -111,7 +111,7 @@ def prepare_import(config: ImportConfig) -> PreparedImport:
     from slg_wds.images import open_source
 
     folder = open_label_folder(config.fkd_dir, config.store_options)
-    source = open_source(config.images, config)
+    source = open_source(config.images, config, on_error=config.on_error)
     targets = resolve_targets(config, source.classes, config.num_classes, None)
     plan = source.plan(config.seed, config.samples_per_shard, target_of=targets.of_class)
     stems = [stem_of(path) for path in plan.paths]

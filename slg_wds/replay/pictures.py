@@ -12,8 +12,10 @@ from slg_wds.errors import (
     NotFoundError,
     ReplayError,
     SlgWdsError,
+    UnsupportedStoreError,
     UsageError,
 )
+from slg_wds.images.shard_files import find_tars
 from slg_wds.images.tars import BLOCK, check_header
 from slg_wds.replay.cache import TarCache
 from slg_wds.replay.files import OpenFiles
@@ -206,19 +208,12 @@ def _there(store: Store, name: str) -> bool:
 
 
 def _tars(sets: Sets, images: str, options: Mapping[str, str]) -> dict[str, tuple[Store, str]]:
-    """Where each tar of the plan lies: by a pattern, or in a folder or the split's folder below it."""
+    """Store and path of each tar that the plan names: by a pattern, or in a folder or the split's folder below it."""
     names = list(dict.fromkeys(sets.plan.image_shards))
     if "{" in images or images.endswith(".tar"):
-        found = {}
-        stores: dict[str, Store] = {}
-        for one in expand_braces(images):
-            parent, name = split_url(one)
-            store = stores.setdefault(parent, open_store(parent, options))
-            found[name] = (store, name)
+        found = _among(names, expand_braces(images), options)
     else:
-        store = open_store(images, options)
-        inner = next((i for i in _inner_folders(sets) if names and _there(store, i + names[0])), "")
-        found = {name: (store, inner + name) for name in names}
+        found = _in_folder(sets, names, open_store(images, options))
     missing = next((name for name in names if name not in found), None)
     if missing is None and names and not _there(*found[names[0]]):
         missing = names[0]
@@ -228,4 +223,27 @@ def _tars(sets: Sets, images: str, options: Mapping[str, str]) -> dict[str, tupl
             url=images,
             hint="pass the tars that the labels were made from",
         )
-    return {name: found[name] for name in names}
+    return found
+
+
+def _among(
+    names: Sequence[str], urls: Sequence[str], options: Mapping[str, str]
+) -> dict[str, tuple[Store, str]]:
+    """The tars of these names among those at URLs."""
+    places = {f"{parent}/{path}": (parent, path) for parent, path in map(split_url, urls)}
+    found = find_tars(names, places)
+    parents = {places[place][0] for place in found.values()}
+    stores = {parent: open_store(parent, options) for parent in parents}
+    return {name: (stores[places[place][0]], places[place][1]) for name, place in found.items()}
+
+
+def _in_folder(sets: Sets, names: Sequence[str], store: Store) -> dict[str, tuple[Store, str]]:
+    """The tars of these names below a folder: where the plan has them, else wherever a listing shows them."""
+    inner = next((one for one in _inner_folders(sets) if names and _there(store, one + names[0])), None)
+    if inner is not None:
+        return {name: (store, inner + name) for name in names}
+    try:
+        paths = [entry.name for entry in store.list() if entry.name.endswith(".tar")]
+    except UnsupportedStoreError:  # a web server
+        return {}
+    return {name: (store, path) for name, path in find_tars(names, paths).items()}
