@@ -5,7 +5,10 @@ Exit codes: 0 done; 1 an error of slg-wds, told in one line; 2 wrong usage; 130 
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import importlib
+import io
 import os
 import signal
 import sys
@@ -13,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from types import FrameType
 
+from slg_wds import console
 from slg_wds.errors import SlgWdsError, UsageError
 
 
@@ -75,32 +79,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command named by the arguments (default: the process's own) and return the exit code."""
     name, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
     rest = rest[:-1] if rest else []
+    console.prepare()
     if name in ("", "-h", "--help"):
-        print(_overview())
+        console.tell(*_overview())
         return 0 if name else 2
     if name == "--version":
         from slg_wds import __version__
 
-        print(f"slg-wds {__version__}")
+        console.tell(f"slg-wds {__version__}")
         return 0
     if name not in COMMANDS:
-        print(f"slg-wds: no command {name!r}\n\n{_overview()}", file=sys.stderr)
+        console.note(f"slg-wds: no command {name!r}{_meant(name)}", "", *_overview())
         return 2
     return _run(name, COMMANDS[name], rest)
 
 
-def _overview() -> str:
+def _meant(name: str) -> str:
+    near = difflib.get_close_matches(name, COMMANDS, 1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _overview() -> list[str]:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: slg-wds COMMAND [options]      (slg-wds COMMAND --help lists them)",
-            "",
-            "Soft labels of strong teachers for many crops of every image, as WebDataset shards.",
-            "",
-            *lines,
-        ]
-    )
+    return [
+        "usage: slg-wds COMMAND [options]      (slg-wds COMMAND --help lists them)",
+        "",
+        "Soft labels of strong teachers for many crops of every image, as WebDataset shards.",
+        "",
+        *(f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()),
+    ]
 
 
 def _run(name: str, command: Command, arguments: Sequence[str]) -> int:
@@ -112,15 +119,14 @@ def _run(name: str, command: Command, arguments: Sequence[str]) -> int:
         code = _resolve(command.body)(config)
         return int(code or 0)
     except UsageError as error:
-        print(f"slg-wds {name}: {error}", file=sys.stderr)
+        console.note(f"slg-wds {name}: {error}")
         return 2
     except SlgWdsError as error:
-        print(f"slg-wds {name}: {error}", file=sys.stderr)
+        console.note(f"slg-wds {name}: {error}")
         return 1
     except KeyboardInterrupt:
-        print(
-            f"slg-wds {name}: interrupted; every finished shard is kept, run the same command to resume",
-            file=sys.stderr,
+        console.note(
+            f"slg-wds {name}: interrupted; every finished shard is kept, run the same command to resume"
         )
         return 130
     except BrokenPipeError:
@@ -158,12 +164,17 @@ def _parse(name: str, command: Command, arguments: Sequence[str]) -> object:
         return kind(**{needed: arguments[0]})  # as it is called mostly: tyro takes 60 ms to say the same
     import tyro
 
-    config: object = tyro.cli(
-        kind,
-        prog=f"slg-wds {name}",
-        args=_gathered(arguments),
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    said = io.StringIO()  # the parser's complaints repeat arguments, which may be anything
+    try:
+        with contextlib.redirect_stderr(said):
+            config: object = tyro.cli(
+                kind,
+                prog=f"slg-wds {name}",
+                args=_gathered(arguments),
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    finally:
+        console.note(*said.getvalue().splitlines())
     return config
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from slg_wds.errors import UsageError
+from slg_wds.masking import masked
 
 Values = Literal["float32", "float16", "log8"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -26,6 +27,13 @@ class StoreConfig:
     def store_options(self) -> dict[str, str]:
         """--store-option as a mapping. Raises UsageError where one is not key=value."""
         return parse_store_options(self.store_option)
+
+    def __init_subclass__(cls) -> None:
+        cls.__repr__ = StoreConfig.__repr__  # type: ignore[method-assign]  # which a dataclass then leaves as it is
+
+    def __repr__(self) -> str:
+        shown = (f"{one.name}={masked(getattr(self, one.name))!r}" for one in fields(self))
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -423,9 +431,9 @@ class ReportConfig(StoreConfig):
 def parse_store_options(options: tuple[str, ...]) -> dict[str, str]:
     """key=value texts as a mapping. Raises UsageError where one is not key=value."""
     pairs = [option.partition("=") for option in options]
-    for name, equals, _ in pairs:
-        if not equals or not name:
-            raise UsageError(f"--store-option {name!r} is not key=value")
+    for place, (name, equals, _) in enumerate(pairs, 1):
+        if not equals or not name:  # it may be a secret, so it is not repeated
+            raise UsageError(f"--store-option {place} of {len(pairs)} is not key=value")
     return {name: value for name, _, value in pairs}
 
 

@@ -20,8 +20,8 @@ FORWARDS = 8  # measured, after one that warms up
 TAR_BYTES = 512
 
 
-def dry_run(config: GenerateConfig) -> str:
-    """Say how many images, shards, bytes and hours a run would take; nothing is written.
+def dry_run(config: GenerateConfig) -> list[str]:
+    """Say in lines how many images, shards, bytes and hours a run would take; nothing is written.
 
     Labels the first images in memory: enough of them for eight forwards, at least one image.
     """
@@ -50,16 +50,14 @@ def dry_run(config: GenerateConfig) -> str:
     steps = np.diff(times)
     seconds = float(np.median(steps)) if len(steps) else 0.0
     forwards = -(-total * recipe.num_crops // recipe.num_seg)
-    return "\n".join(
-        [
-            f"would label {total:,} images in {plan.num_shards:,} shards, {recipe.num_crops} crops each: "
-            f"{total * recipe.num_crops:,} crops in about {forwards:,} forwards of {recipe.num_seg}",
-            f"  {job.teacher.name} on {job.teacher.device_name}, {job.teacher.num_classes} classes, {recipe.label}",
-            f"  about {per_image * total / 1e9:,.3f} GB ({per_image / recipe.num_crops:.2f} bytes/crop measured)",
-            f"  about {duration(seconds * forwards)} on this device "
-            f"({recipe.num_seg / seconds if seconds else 0:,.1f} crops/s measured over {len(steps)} forwards)",
-        ]
-    )
+    return [
+        f"would label {total:,} images in {plan.num_shards:,} shards, {recipe.num_crops} crops each: "
+        f"{total * recipe.num_crops:,} crops in about {forwards:,} forwards of {recipe.num_seg}",
+        f"  {job.teacher.name} on {job.teacher.device_name}, {job.teacher.num_classes} classes, {recipe.label}",
+        f"  about {per_image * total / 1e9:,.3f} GB ({per_image / recipe.num_crops:.2f} bytes/crop measured)",
+        f"  about {duration(seconds * forwards)} on this device "
+        f"({recipe.num_seg / seconds if seconds else 0:,.1f} crops/s measured over {len(steps)} forwards)",
+    ]
 
 
 def _timed(labelled: Iterable[Labelled], times: list[float]) -> Iterator[Labelled]:

@@ -48,9 +48,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from slg_wds.masking import masked
+
 
 class SlgWdsError(Exception):
-    """Base of all errors of this package.
+    """Base of all errors of this package. Secrets in its texts are masked from the start, so none can hold one.
 
     Attributes:
         message: what is wrong, one line.
@@ -67,12 +69,15 @@ class SlgWdsError(Exception):
         key: str | None = None,
         hint: str | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(masked(message))
         self.message = message
         self.url = url
         self.shard = shard
         self.key = key
         self.hint = hint
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, masked(value) if isinstance(value, str) else value)
 
     def __str__(self) -> str:
         places = [f"{name} {value}" for name in ("key", "shard", "url") if (value := getattr(self, name))]

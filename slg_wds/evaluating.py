@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from slg_wds.config import EvaluateConfig, cores
+from slg_wds.console import note, tell, tell_json
 from slg_wds.errors import NoTargetsError
 from slg_wds.threads import threads_beside_forwards
 from slg_wds.window import window
@@ -37,7 +36,7 @@ def evaluate(config: EvaluateConfig) -> Accuracy:
     source = open_source(config.data, config, default_split="val", need_targets=True)
     teacher = load_teachers(config, source.classes)
     for one in teacher.teachers:
-        print(f"teacher {one}", file=sys.stderr)
+        note(f"teacher {one}")
     targets = resolve_targets(config, source.classes, teacher.full_classes, teacher.class_subset)
     if source.classes is not None and not targets.comparable:
         raise NoTargetsError(
@@ -89,18 +88,10 @@ def main(config: EvaluateConfig) -> int:
     """The body of the command: a line of figures on stdout."""
     accuracy = evaluate(config)
     if config.json:
-        print(
-            json.dumps(
-                {
-                    "top1": accuracy.top1,
-                    "top5": accuracy.top5,
-                    "loss": accuracy.loss,
-                    "images": accuracy.count,
-                }
-            )
-        )
+        figures = {"top1": accuracy.top1, "top5": accuracy.top5, "loss": accuracy.loss}
+        tell_json({**figures, "images": accuracy.count}, indent=None)
     else:
-        print(
+        tell(
             f"{config.arch} on {accuracy.count:,} images of {config.data}: "
             f"top-1 {accuracy.top1:.2%}, top-5 {accuracy.top5:.2%}, loss {accuracy.loss:.4f}"
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from slg_wds.claims import ALONE, Rank, finish, launched_rank
 from slg_wds.config import GenerateConfig, cores
+from slg_wds.console import tell
 from slg_wds.engines.crew import Crew
 from slg_wds.labelset import LabelSet, open_labels
 from slg_wds.preparing import crops_each, opening, prepare_run
@@ -118,7 +119,7 @@ def run(config: GenerateConfig) -> GenerateResult:
             crew = local_crew(config.devices, config.gpu, _visible_gpus(), cores())
             given_up = run_local(_task(config, crew, launched), crew, progress)
         seconds = progress.seconds
-    labels = open_labels(config.save_path, allow_incomplete=True, options=config.store_options)
+    labels = open_labels(config.save_path, allow_incomplete=True, store_options=config.store_options)
     complete = not given_up and finish(labels, launched)
     comparable = progress.start is not None and progress.start.comparable
     return GenerateResult(labels, Finished(progress.total, given_up, complete, seconds), comparable)
@@ -155,16 +156,16 @@ def main(config: GenerateConfig) -> int:
     if config.dry_run:
         from slg_wds.dry_run import dry_run
 
-        print(dry_run(config))
+        tell(*dry_run(config))
         return 0
     result = run(config)
-    print(told(result))
+    tell(*told(result))
     result.run.check(result.labels)
     return 0
 
 
-def told(result: GenerateResult) -> str:
-    """What was made, for people."""
+def told(result: GenerateResult) -> list[str]:
+    """What was made, in lines for people."""
     tally = result.tally
     lines = []
     if tally.crops:

@@ -53,6 +53,7 @@ from slg_wds.format.shard import (
     encode_shard,
     read_shard,
 )
+from slg_wds.masking import masked
 from slg_wds.store import Store, open_store
 
 PLAN, DESCRIPTION, INFO, INDEX = "plan", "slg.json", "_info.json", "index"
@@ -275,7 +276,7 @@ class LabelSet:
 
 
 def open_labels(
-    url: str, *, allow_incomplete: bool = False, options: Mapping[str, str] = _NO_OPTIONS
+    url: str, *, allow_incomplete: bool = False, store_options: Mapping[str, str] = _NO_OPTIONS
 ) -> LabelSet:
     """Open the label set at a URL for reading.
 
@@ -283,7 +284,7 @@ def open_labels(
 
     Raises NotALabelSetError, IncompleteSetError, ManifestError, UnsupportedFeatureError, StoreError.
     """
-    labels = dataclasses.replace(_open(open_store(url, options)), allow_incomplete=allow_incomplete)
+    labels = dataclasses.replace(_open(open_store(url, store_options)), allow_incomplete=allow_incomplete)
     if not allow_incomplete and not labels.finished():
         labels._readable_shards()
     return labels
@@ -332,7 +333,7 @@ def create_labels(
     identity: Mapping[str, Any],
     provenance: Mapping[str, Any],
     class_names: list[str] | None,
-    options: Mapping[str, str] = _NO_OPTIONS,
+    store_options: Mapping[str, str] = _NO_OPTIONS,
     requires: Sequence[str] = (),
     image_checksums: bool = True,
 ) -> LabelSet:
@@ -349,7 +350,7 @@ def create_labels(
         IdentityMismatchError: it holds a set made otherwise; each difference is named.
         StoreError: the place cannot be written to, or lacks what atomic commits need.
     """
-    store = open_store(url, options)
+    store = open_store(url, store_options)
     store.check_writable()
     if store.size(PLAN) is None:
         _refuse_other_content(store)
@@ -362,8 +363,8 @@ def create_labels(
         num_samples=plan.num_samples,
         num_shards=plan.num_shards,
         plan_sha256=plan_sha256,
-        identity=dict(identity),
-        provenance=dict(provenance),
+        identity=masked(dict(identity)),
+        provenance=masked(dict(provenance)),
         class_names=class_names,
         requires=[*requires, TRAILER_FEATURE],
         image_checksums=image_checksums,

@@ -99,8 +99,8 @@ def prepare_run(config: GenerateConfig, device: str | None = None) -> PreparedRu
     return PreparedRun(config, source, label, teacher, targets, reference)
 
 
-def opening(run: PreparedRun) -> str:
-    """What a run begins with: the teachers and how they want their pixels, and what is not used of the data."""
+def opening(run: PreparedRun) -> list[str]:
+    """What a run begins with, in lines: the teachers, how they want their pixels, and what is not used of the data."""
     shares = zip(run.teacher.teachers, run.teacher.weights, strict=True)
     several = len(run.teacher.teachers) > 1
     lines = [
@@ -109,7 +109,7 @@ def opening(run: PreparedRun) -> str:
     ignored = ", ".join(
         f"{count} {what or 'without extension'}" for what, count in run.source.ignored.items()
     )
-    return "\n".join([*lines, *([f"not used in {run.source.url}: {ignored}"] if ignored else [])])
+    return [*lines, *([f"not used in {run.source.url}: {ignored}"] if ignored else [])]
 
 
 def load_teachers(config: Any, classes: list[str] | None, device: str | None = None) -> Ensemble:
@@ -140,7 +140,7 @@ def _reference(config: GenerateConfig) -> Reference | None:
     from slg_wds.extending import Extension
 
     rule = CropRule((config.min_scale_crops, config.max_scale_crops), config.ratio, config.flip_prob)
-    extended = open_labels(config.extend, options=config.store_options)
+    extended = open_labels(config.extend, store_options=config.store_options)
     return Extension(extended, config.num_crops, config.seed, rule, reference)
 
 

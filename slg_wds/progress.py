@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from slg_wds import console
 from slg_wds.errors import LabelSetError
 from slg_wds.tally import Start, Tally, Watcher
 
@@ -63,8 +64,7 @@ class Progress(Watcher):
         self.start = start
         self.shards_left, self.crops_left = start.shards, start.crops
         self._began = time.monotonic()
-        if start.said:
-            print(start.said, file=sys.stderr, flush=True)
+        console.note(*start.said)
         if sys.stderr.isatty() and self.ranks == 1:
             self._display = _display()
             self._task = self._display.add_task("crops", total=self.crops_left, shards=self._shards())
@@ -73,9 +73,9 @@ class Progress(Watcher):
     def say(self, text: str) -> None:
         """Print a line above the display."""
         if self._display is not None:
-            self._display.console.print(text, markup=False, highlight=False)
+            self._display.console.print(console.as_text(text), highlight=False)
         else:
-            print(text, file=sys.stderr, flush=True)
+            console.note(text)
 
     @property
     def seconds(self) -> float:
@@ -102,11 +102,9 @@ class Progress(Watcher):
         rate = self.done_crops / max(self.seconds, 1e-9)
         left = max(0.0, self.crops_left / self.ranks - self.done_crops) / rate if rate else 0.0
         note = "" if made else " (another process was first; dropped)"
-        print(
+        console.note(
             f"{name}: {tally.images} images, {tally.crops} crops, {tally.bytes / 1e6:.2f} MB{note}; "
-            f"shard {self._shards()}, {rate:,.0f} crops/s, about {duration(left)} left",
-            file=sys.stderr,
-            flush=True,
+            f"shard {self._shards()}, {rate:,.0f} crops/s, about {duration(left)} left"
         )
 
     def _shown(self) -> int:
@@ -181,8 +179,8 @@ class Finished:
             )
 
 
-def summary(labels: LabelSet, run: Finished, more: str, lines: Sequence[str]) -> str:
-    """What a run made, for people: the head and the foot of every command's summary, `lines` between them.
+def summary(labels: LabelSet, run: Finished, more: str, lines: Sequence[str]) -> list[str]:
+    """What a run made, in lines for people: the head and foot of every command's summary, `lines` between them.
 
     more: what the second line says after the label type. lines: of what was made, below the counts; unused where
     nothing was.
@@ -207,7 +205,7 @@ def summary(labels: LabelSet, run: Finished, more: str, lines: Sequence[str]) ->
         text.append("  nothing was left to make")
     if total.lost_races:
         text.append(f"  {counted(total.lost_races, 'shard')} made by another process first")
-    return "\n".join([*text, *listed("LEFT OUT", [f"{path}: {why}" for path, why in sorted(total.left_out)])])
+    return [*text, *listed("LEFT OUT", [f"{path}: {why}" for path, why in sorted(total.left_out)])]
 
 
 def counted(number: int, noun: str) -> str:

@@ -39,18 +39,18 @@ class Reference(Protocol):
         """
 
 
-def open_reference(url: str, num_crops: int, options: Mapping[str, str]) -> Reference:
+def open_reference(url: str, num_crops: int, store_options: Mapping[str, str]) -> Reference:
     """Open a label set of ours, or a folder of FKD's label files, as a reference for so many crops.
 
     Raises ReferenceSetError where it has fewer, NotALabelSetError where it is neither.
     """
     try:
-        labels = open_labels(url, options=options)
+        labels = open_labels(url, store_options=store_options)
         refuse_alone(labels)
         return SetReference(labels, num_crops)
     except NotALabelSetError as error:
         try:
-            return FkdReference(open_label_folder(url, options))
+            return FkdReference(open_label_folder(url, store_options))
         except InteropError:
             raise error from None
 

@@ -44,7 +44,7 @@ class Start:
     digest: str
     shards: int
     crops: int
-    said: str = ""
+    said: Sequence[str] = ()
     comparable: bool = False
 
 

@@ -24,7 +24,8 @@ LAYERS = [
     {"claims", "engines", "extending", "joining", "reference"},
     {"labelset", "images", "fkd", "crops", "labels", "targets", "teachers", "progress"},
     {"format", "store", "config", "keys", "window", "memory", "tally", "threads"},
-    {"errors"},
+    {"console", "errors"},
+    {"masking"},
 ]
 
 

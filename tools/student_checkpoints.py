@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from slg_wds.console import tell
 from slg_wds.errors import SlgWdsError, UsageError, WeightsError
 
 CHECKPOINT, BEST = "checkpoint.pth.tar", "model_best.pth.tar"  # FKD's names
@@ -169,4 +170,4 @@ def restore(args: argparse.Namespace, training: Training, found: dict[str, Any])
 
 def say(args: argparse.Namespace, text: str) -> None:
     if args.rank == 0:
-        print(text, flush=True)
+        tell(text)

@@ -126,7 +126,7 @@ class SoftTargets:
         self, args: argparse.Namespace, num_classes: int, preprocessing: Preprocessing, threads: int
     ) -> None:
         options = parse_store_options(tuple(args.store_option))
-        labels = open_labels(args.val_softlabels, options=options)
+        labels = open_labels(args.val_softlabels, store_options=options)
         if labels.num_classes != num_classes:
             raise UsageError(
                 f"held-out labels over {labels.num_classes} classes, not {num_classes}", url=labels.url

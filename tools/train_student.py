@@ -41,6 +41,8 @@ from student_validation import Validation, open_validations
 
 from slg_wds import LabelSet, SoftCrossEntropy, SoftLabelLoader, open_labels
 from slg_wds.config import cores, parse_store_options
+from slg_wds.console import note
+from slg_wds.console import prepare as prepare_console
 from slg_wds.errors import SlgWdsError, UnknownArchError, UsageError
 from slg_wds.labels import SoftLabels, mix
 from slg_wds.memory import keep_freed_memory
@@ -54,6 +56,7 @@ AMP = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def main() -> int:
+    prepare_console()
     args = parse(__doc__ or "")
     if args.multiprocessing_distributed and "RANK" not in os.environ:
         launch(args)
@@ -62,10 +65,10 @@ def main() -> int:
         run(args)
         end_together()
     except SlgWdsError as error:
-        print(f"train_student: {error}", file=sys.stderr)
+        note(f"train_student: {error}")
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
-        print("train_student: interrupted; --resume auto goes on from the last checkpoint", file=sys.stderr)
+        note("train_student: interrupted; --resume auto goes on from the last checkpoint")
         return 130
     finally:
         if dist.is_initialized():
@@ -359,7 +362,7 @@ def parameters(model: nn.Module) -> int:
 
 def open_sets(args: argparse.Namespace) -> list[LabelSet]:
     options = parse_store_options(tuple(args.store_option))
-    return [open_labels(url, options=options) for url in args.softlabel_path]
+    return [open_labels(url, store_options=options) for url in args.softlabel_path]
 
 
 def classes_of(args: argparse.Namespace, labels: list[LabelSet], found: dict[str, Any] | None) -> int:

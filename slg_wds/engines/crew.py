@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pickle
-import sys
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from slg_wds.console import note_traceback
 from slg_wds.errors import SlgWdsError
 from slg_wds.tally import Start, Watcher
 
@@ -81,7 +80,7 @@ def perform(
     except SlgWdsError as error:
         send(("error", picklable(error)))
     except Exception as error:
-        traceback.print_exc(file=sys.stderr)
+        note_traceback(error)
         said = (str(error) or "no message").splitlines()[0]
         send(("failed", f"{type(error).__name__}: {said}"))
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import numpy as np
 
 from slg_wds.claims import ALONE, finish, launched_rank
 from slg_wds.config import EnsembleConfig
+from slg_wds.console import note, tell
 from slg_wds.engines.run import run_on_cpus
 from slg_wds.ensembling.checks import check_parents
 from slg_wds.ensembling.convert import check_conversion
@@ -23,6 +23,7 @@ from slg_wds.errors import UsageError
 from slg_wds.format.manifest import Plan
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset import LabelSet, create_labels
+from slg_wds.masking import masked
 from slg_wds.progress import Finished, Progress, counted, duration, summary
 from slg_wds.store import open_store
 from slg_wds.tally import Start
@@ -108,7 +109,7 @@ def run(config: EnsembleConfig) -> EnsembleResult:
         return result
     from slg_wds.ensembling.fidelity import measure
 
-    print("asking the teachers about a sample of the crops", file=sys.stderr, flush=True)
+    note("asking the teachers about a sample of the crops")
     return dataclasses.replace(result, fidelity=measure(config, labels))
 
 
@@ -149,7 +150,7 @@ def _task(
         output=to,
         provenance={"software": _software()},
         digests=(*(parent.last.labels.digest for parent in parents), labels.digest),
-        options=config.store_options,
+        store_options=config.store_options,
         start=Start(labels.digest, len(missing), crops),
         launched=launched_rank() if config.engine == "local" else None,
     )
@@ -164,7 +165,7 @@ def _warn_of_doubles(parents: list[Parent]) -> None:
     digests = [parent.last.labels.digest for parent in parents]
     for place, parent in enumerate(parents):
         if digests.index(digests[place]) < place:
-            warnings.warn(f"the label set {parent.url} is given twice", UserWarning, stacklevel=3)
+            warnings.warn(f"the label set {masked(parent.url)} is given twice", UserWarning, stacklevel=3)
 
 
 def output_of(config: EnsembleConfig, parents: list[Parent]) -> Output:
@@ -229,24 +230,24 @@ def main(config: EnsembleConfig) -> int:
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _warned  # at once: the merge may take hours
         result = run(config)
-    print(told(result))
+    tell(*told(result))
     result.run.check(result.labels)
     return 0
 
 
 def _warned(message: Warning | str, *place: Any, **more: Any) -> None:
-    print(f"slg-wds ensemble: warning: {message}", file=sys.stderr, flush=True)
+    note(f"slg-wds ensemble: warning: {message}")
 
 
-def told(result: EnsembleResult) -> str:
-    """What was made, for people."""
+def told(result: EnsembleResult) -> list[str]:
+    """What was made, in lines for people."""
     of = f", of {counted(result.parents, 'label set')}"
     lines = []
     if result.tally.crops:
         rate = f"  {result.crops_per_second:,.0f} crops/s over {duration(result.run.seconds)}"
         lines = [rate, _bound_line(result)]
     text = summary(result.labels, result.run, of, lines)
-    return text if result.fidelity is None else f"{text}\n  {result.fidelity}"
+    return text if result.fidelity is None else [*text, f"  {result.fidelity}"]
 
 
 def _bound_line(result: EnsembleResult) -> str:

@@ -186,10 +186,10 @@ class Parent:
 
 
 def open_parents(
-    urls: Sequence[str], weights: Sequence[float] | None, options: Mapping[str, str]
+    urls: Sequence[str], weights: Sequence[float] | None, store_options: Mapping[str, str]
 ) -> list[Parent]:
     """Open the sets, each with those that extend it made one. Raises UsageError, LabelSetError, StoreError."""
-    found = chains([open_labels(url, options=options) for url in urls])
+    found = chains([open_labels(url, store_options=store_options) for url in urls])
     return [Parent(chain, share) for chain, share in zip(found, shares(weights, len(found)), strict=True)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -46,14 +46,14 @@ class MergeTask:
     output: Output
     provenance: Mapping[str, Any]
     digests: tuple[str, ...]
-    options: Mapping[str, str]
+    store_options: Mapping[str, str] = field(repr=False)
     start: Start
     launched: Rank | None = None
 
     def __call__(self, worker: int, workers: int, watcher: Watcher) -> MergeTally:
         """Make missing shards until there are none. Raises LabelSetError for sets that are not those of the start."""
-        parents = open_parents(self.sets, self.weights, self.options)
-        labels = open_labels(self.save_path, allow_incomplete=True, options=self.options)
+        parents = open_parents(self.sets, self.weights, self.store_options)
+        labels = open_labels(self.save_path, allow_incomplete=True, store_options=self.store_options)
         if (*(parent.last.labels.digest for parent in parents), labels.digest) != self.digests:
             raise LabelSetError("a label set has been replaced by another since the start", url=labels.url)
         load_writer()

@@ -103,10 +103,10 @@ class LabelFolder:
         return summed.hexdigest()
 
 
-def open_label_folder(url: str, options: Mapping[str, str] = _NO_OPTIONS) -> LabelFolder:
+def open_label_folder(url: str, store_options: Mapping[str, str] = _NO_OPTIONS) -> LabelFolder:
     """List the label files in a folder on disk or in object storage. Raises InteropError where there are none."""
     try:
-        tree = open_tree(url, options)
+        tree = open_tree(url, store_options)
     except NoImagesError:
         raise InteropError("no such folder of label files", url=url) from None
     paths = sorted(path for path in tree.walk() if path.endswith(EXTENSION))

@@ -48,13 +48,13 @@ class TarFile:
         return self.store.url_of(self.path)
 
 
-def tars_at(url: str, options: Mapping[str, str]) -> list[TarFile]:
+def tars_at(url: str, store_options: Mapping[str, str]) -> list[TarFile]:
     """The tars of a URL or brace pattern, in the pattern's order. Raises UsageError for a pattern that is none."""
     stores: dict[str, Store] = {}
     places = [split_url(one) for one in expand_braces(url)]
     for parent, _ in places:
         if parent not in stores:
-            stores[parent] = open_store(parent, options)
+            stores[parent] = open_store(parent, store_options)
     names = tar_names([f"{parent}/{path}" for parent, path in places])
     return [TarFile(name, stores[parent], path) for name, (parent, path) in zip(names, places, strict=True)]
 

@@ -31,9 +31,9 @@ class Tree(Protocol):
         """A whole file. Raises StoreError: NotFoundError, ..."""
 
 
-def open_tree(url: str, options: Mapping[str, str]) -> Tree:
+def open_tree(url: str, store_options: Mapping[str, str]) -> Tree:
     """The tree at a URL. Raises NoImagesError for a local one that is not there, StoreError for a remote one."""
-    store = open_store(url, options)
+    store = open_store(url, store_options)
     if not store.is_local:
         return RemoteTree(store)
     root = store.url

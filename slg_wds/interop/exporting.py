@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slg_wds.config import ExportConfig
+from slg_wds.console import tell
 from slg_wds.errors import InteropError, UsageError
 from slg_wds.fkd import encode_label_file, exact_coords
 from slg_wds.fkd.folder import EXTENSION, stem_of
@@ -52,7 +53,7 @@ def export_fkd(config: ExportConfig) -> ExportResult:
     Raises InteropError: a folder that is not empty, images whose label file would have another name than the reader
     looks for, or lie outside. LabelSetError, FormatError, StoreError: the set cannot be read whole.
     """
-    labels = open_labels(config.labels, options=config.store_options)
+    labels = open_labels(config.labels, store_options=config.store_options)
     refuse_alone(labels)
     _check_precision(labels, config)
     names = LabelFileNames(labels, config)
@@ -185,12 +186,12 @@ def _write(
 
 def main(config: ExportConfig) -> int:
     """The body of the command, with a summary on stdout."""
-    print(summary(export_fkd(config)))
+    tell(*summary(export_fkd(config)))
     return 0
 
 
-def summary(result: ExportResult) -> str:
-    """What was written, for people."""
+def summary(result: ExportResult) -> list[str]:
+    """What was written, in lines for people."""
     lines = [
         f"{result.files:,} label files of {result.crops:,} crops in {result.folder}",
         f"  boxes that FKD's reader will cut otherwise: {result.inexact:,}"
@@ -199,4 +200,4 @@ def summary(result: ExportResult) -> str:
     if result.without_tail:
         lines.append("  shared tails stayed behind: FKD spreads what is outside the top-k evenly")
     lines.append(f"  train with --softlabel_path {result.folder}")
-    return "\n".join([*lines, *listed("IMAGES WITHOUT LABELS, at which its reader stops", result.left_out)])
+    return [*lines, *listed("IMAGES WITHOUT LABELS, at which its reader stops", result.left_out)]

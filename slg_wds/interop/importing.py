@@ -9,6 +9,7 @@ from typing import Any
 
 from slg_wds.claims import ALONE, Rank, finish, launched_rank
 from slg_wds.config import ImportConfig
+from slg_wds.console import tell
 from slg_wds.engines.run import run_on_cpus
 from slg_wds.errors import InteropError, LabelFileError, NotFoundError
 from slg_wds.fkd import LabelFolder, open_label_folder, stem_of
@@ -234,13 +235,13 @@ def _provenance(config: ImportConfig) -> dict[str, Any]:
 def main(config: ImportConfig) -> int:
     """The body of the command, with a summary on stdout."""
     result = run(config)
-    print(told(result))
+    tell(*told(result))
     result.run.check(result.labels)
     return 0
 
 
-def told(result: ImportResult) -> str:
-    """What was made, for people."""
+def told(result: ImportResult) -> list[str]:
+    """What was made, in lines for people."""
     labels, tally = result.labels, result.tally
     lines = []
     if tally.crops:
@@ -248,7 +249,7 @@ def told(result: ImportResult) -> str:
         rate = f"  {files:,.0f} label files/s over {duration(result.run.seconds)}"
         lines = [rate, *_about_boxes(tally, labels)]
     text = summary(labels, result.run, f", values {labels.identity['values']}", lines)
-    return "\n".join([text, *listed("LABEL FILES OF NO IMAGE", result.strangers)])
+    return [*text, *listed("LABEL FILES OF NO IMAGE", result.strangers)]
 
 
 def _about_boxes(tally: ImportTally, labels: LabelSet) -> list[str]:

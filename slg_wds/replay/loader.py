@@ -131,7 +131,7 @@ class SoftLabelLoader:
         self._deadline = min(deadline, threading.TIMEOUT_MAX)
         self._lanes, self._window = min(LANES if lanes is None else lanes, self._batch), window
         self.sets = Sets.open(
-            labels, weights, rule, allow_incomplete=allow_incomplete, options=dict(store_options)
+            labels, weights, rule, allow_incomplete=allow_incomplete, store_options=dict(store_options)
         )
         self._files = OpenFiles()
         self._caches: list[ShardCache] = []

@@ -154,7 +154,11 @@ def _checked(data: bytes, offset: int, size: int, where: dict[str, str]) -> byte
 
 
 def open_pictures(
-    sets: Sets, shards: Sequence[Shards], images: str | None, options: Mapping[str, str], files: OpenFiles
+    sets: Sets,
+    shards: Sequence[Shards],
+    images: str | None,
+    store_options: Mapping[str, str],
+    files: OpenFiles,
 ) -> Pictures:
     """The images of a label set: embedded where `images` is None, else at that URL.
 
@@ -169,18 +173,18 @@ def open_pictures(
             )
         return EmbeddedPictures(sets, shards[sets.embedded])
     if sets.plan.source == "shards":
-        return TarPictures(sets, _tars(sets, images, options), files)
+        return TarPictures(sets, _tars(sets, images, store_options), files)
     if images.endswith(".tar"):
         raise UsageError(
             "the labels were made from a folder of images, not from tars", url=images, hint="pass that folder"
         )
-    store, inner = _folder(sets, images, options)
+    store, inner = _folder(sets, images, store_options)
     return FolderPictures(sets, store, inner, files)
 
 
-def _folder(sets: Sets, images: str, options: Mapping[str, str]) -> tuple[Store, str]:
+def _folder(sets: Sets, images: str, store_options: Mapping[str, str]) -> tuple[Store, str]:
     """The store and the folder in it that the plan's paths are below: the split's or the given one."""
-    store = open_store(images, options)
+    store = open_store(images, store_options)
     first = sets.plan.paths[0] if len(sets.plan.paths) else None
     for inner in _inner_folders(sets):
         if first is None or _there(store, inner + first):
@@ -207,13 +211,13 @@ def _there(store: Store, name: str) -> bool:
     return store.size(name) is not None
 
 
-def _tars(sets: Sets, images: str, options: Mapping[str, str]) -> dict[str, tuple[Store, str]]:
+def _tars(sets: Sets, images: str, store_options: Mapping[str, str]) -> dict[str, tuple[Store, str]]:
     """Store and path of each tar that the plan names: by a pattern, or in a folder or the split's folder below it."""
     names = list(dict.fromkeys(sets.plan.image_shards))
     if "{" in images or images.endswith(".tar"):
-        found = _among(names, expand_braces(images), options)
+        found = _among(names, expand_braces(images), store_options)
     else:
-        found = _in_folder(sets, names, open_store(images, options))
+        found = _in_folder(sets, names, open_store(images, store_options))
     missing = next((name for name in names if name not in found), None)
     if missing is None and names and not _there(*found[names[0]]):
         missing = names[0]
@@ -227,13 +231,13 @@ def _tars(sets: Sets, images: str, options: Mapping[str, str]) -> dict[str, tupl
 
 
 def _among(
-    names: Sequence[str], urls: Sequence[str], options: Mapping[str, str]
+    names: Sequence[str], urls: Sequence[str], store_options: Mapping[str, str]
 ) -> dict[str, tuple[Store, str]]:
     """The tars of these names among those at URLs."""
     places = {f"{parent}/{path}": (parent, path) for parent, path in map(split_url, urls)}
     found = find_tars(names, places)
     parents = {places[place][0] for place in found.values()}
-    stores = {parent: open_store(parent, options) for parent in parents}
+    stores = {parent: open_store(parent, store_options) for parent in parents}
     return {name: (stores[places[place][0]], places[place][1]) for name, place in found.items()}
 
 

@@ -96,14 +96,14 @@ class Sets:
         rule: str | LabelType | None = None,
         *,
         allow_incomplete: bool = False,
-        options: Any = None,
+        store_options: Any = None,
     ) -> Sets:
         """Open the label sets at these URLs (or take those that are open)."""
         given = [urls] if isinstance(urls, (str, LabelSet)) else list(urls)
         opened = [
             one
             if isinstance(one, LabelSet)
-            else open_labels(one, allow_incomplete=allow_incomplete, options=options or {})
+            else open_labels(one, allow_incomplete=allow_incomplete, store_options=store_options or {})
             for one in given
         ]
         return cls(opened, weights, rule)

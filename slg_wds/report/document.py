@@ -13,6 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from slg_wds import __version__
+from slg_wds.masking import masked
 from slg_wds.report import contents, gallery, recipe
 from slg_wds.report.comparing import Comparison
 from slg_wds.report.reading import Pictures, ReportedSets, Sample
@@ -33,6 +34,7 @@ def render(
         loader=jinja2.FunctionLoader(_template),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_without_secrets,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -50,6 +52,11 @@ def render(
         script=Markup(script),
         data=Markup(embedded(_data(sets, statistics, choices, names, pictures))),
     )
+
+
+def _without_secrets(value: Any) -> Any:
+    """What the template prints: texts masked, all but those that are parts of the page itself."""
+    return value if isinstance(value, Markup) else masked(value)
 
 
 def _template(name: str) -> str:
@@ -77,7 +84,7 @@ def _hash(text: str) -> str:
 
 def embedded(data: Any) -> str:
     """JSON that no HTML parser takes for markup: `<`, `>` and `&` are escaped."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(masked(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text

@@ -5,7 +5,6 @@ No shard is opened: plan, slg.json, _info.json, one listing, a few index parts a
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from slg_wds.config import InspectConfig
+from slg_wds.console import tell_json
 from slg_wds.labelset import LabelSet, glance_at, open_labels
 from slg_wds.report.class_names import class_names, named_classes
 from slg_wds.report.inspect_image import find_image, image_dict
@@ -23,14 +23,14 @@ from slg_wds.store import open_store
 VERSION = 1  # of the JSON
 
 
-def inspect(url: str, *, options: dict[str, str] | None = None) -> dict[str, Any]:
+def inspect(url: str, *, store_options: dict[str, str] | None = None) -> dict[str, Any]:
     """What can be said of a label set, finished or not, as `slg-wds inspect --json` prints it.
 
     Reads plan, slg.json, _info.json, one listing, and a bounded number of index parts and records.
 
     Raises NotALabelSetError, ManifestError, UnsupportedFeatureError, StoreError.
     """
-    store = open_store(url, options or {})
+    store = open_store(url, store_options or {})
     with ThreadPoolExecutor(1) as pool:
         # To list tens of thousands of shards takes as long as to read their plan.
         there = pool.submit(see, store)
@@ -119,24 +119,20 @@ def main(config: InspectConfig) -> int:
     """The body of the command: tables, or with --json an object, on stdout."""
     config.check()
     if config.key is not None:
-        labels = open_labels(config.labels, allow_incomplete=True, options=config.store_options)
+        labels = open_labels(config.labels, allow_incomplete=True, store_options=config.store_options)
         found = find_image(labels, config.key)
         if config.json:
-            _print_json({"version": VERSION, "url": labels.url, "image": image_dict(found, config.crops)})
+            tell_json({"version": VERSION, "url": labels.url, "image": image_dict(found, config.crops)})
         else:
             from slg_wds.report.inspect_tables import print_image
 
             print_image(found, config.crops)
         return 0
-    told = inspect(config.labels, options=config.store_options)
+    told = inspect(config.labels, store_options=config.store_options)
     if config.json:
-        _print_json(told)
+        tell_json(told)
     else:
         from slg_wds.report.inspect_tables import print_set
 
         print_set(told)
     return 0
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False))

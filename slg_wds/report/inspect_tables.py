@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+from slg_wds.console import tell, tell_table
 from slg_wds.progress import counted, duration
 from slg_wds.report.inspect_image import ImageLabels
-from slg_wds.report.terminal import printable, wide_console
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 DIGITS = 12  # of a digest
 LONGEST = 400  # characters of one value
@@ -18,42 +15,25 @@ LONGEST = 400  # characters of one value
 
 def print_set(told: Mapping[str, Any]) -> None:
     """Print what `inspect` says of a set."""
-    console = wide_console()
     sections = (
         ("label set " + str(told["url"]), _what(told)),
         ("how it was made", _how(told)),
         ("how far it is", _far(told)),
     )
     for title, rows in sections:
-        console.print(_pairs(title, rows))
+        _tell_pairs(title, rows)
     if told["bytes_per_crop"] is not None:
-        console.print(_sizes(told["bytes_per_crop"], told["sampled"]))
+        _tell_sizes(told["bytes_per_crop"], told["sampled"])
     reasons = told["images"]["left_out_reasons"]
     if reasons:
         rows = [(entry["path"], entry["reason"]) for entry in reasons]
-        console.print(_table("left out", ("image", "reason"), rows))
+        tell_table("left out", ("image", "reason"), rows)
     for note in told["notes"]:
-        console.print(f"note: {printable(note)}", markup=False)
+        tell(f"note: {note}")
 
 
-def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(
-        title=Text(printable(title)), title_justify="left", box=box.SIMPLE, show_header=bool(columns)
-    )
-    for name in columns or ("", ""):
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        # Text, not markup: all of it may be anybody's.
-        table.add_row(*(Text(printable(str(cell))) for cell in row))
-    return table
-
-
-def _pairs(title: str, rows: Iterable[tuple[str, object]]) -> Table:
-    return _table(title, (), [row for row in rows if row[1] not in (None, "")])
+def _tell_pairs(title: str, rows: Iterable[tuple[str, object]]) -> None:
+    tell_table(title, (), [row for row in rows if row[1] not in (None, "")])
 
 
 def _what(told: Mapping[str, Any]) -> list[tuple[str, object]]:
@@ -161,10 +141,10 @@ def _pace(progress: Mapping[str, Any]) -> str:
     )
 
 
-def _sizes(sizes: Mapping[str, float], sampled: Mapping[str, int]) -> Table:
+def _tell_sizes(sizes: Mapping[str, float], sampled: Mapping[str, int]) -> None:
     by = f"{counted(sampled['records'], 'record')} of {counted(sampled['shards'], 'shard')}"
     title = f"bytes per crop, by {by}"
-    return _table(title, tuple(sizes), [[f"{size:.2f}" for size in sizes.values()]])
+    tell_table(title, tuple(sizes), [[f"{size:.2f}" for size in sizes.values()]])
 
 
 def _digest(digest: Any) -> str:
@@ -205,8 +185,7 @@ def print_image(found: ImageLabels, crops: int) -> None:
         ("target", target),
         ("tail", ", ".join(_labelled(found, *pair) for pair in found.tail())),
     ]
-    console = wide_console()
-    console.print(_pairs(record.key, rows))
+    _tell_pairs(record.key, rows)
     title = (
         f"the first {crops} of {record.num_crops} crops"
         if crops < record.num_crops
@@ -218,7 +197,7 @@ def print_image(found: ImageLabels, crops: int) -> None:
         place = f"{left},{top} {width}x{height}" + (" flipped" if record.flips[crop] else "")
         classes = "; ".join(_labelled(found, *pair) for pair in found.top(crop))
         lines.append((crop, place, classes, f"{found.outside(crop):.3f}"))
-    console.print(_table(title, ("crop", "left,top width x height", "classes", "others"), lines))
+    tell_table(title, ("crop", "left,top width x height", "classes", "others"), lines)
 
 
 def _labelled(found: ImageLabels, number: int, probability: float) -> str:

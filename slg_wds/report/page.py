@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from slg_wds.console import tell
 from slg_wds.errors import LabelSetError, MissingDependencyError, StoreError, UsageError
 from slg_wds.progress import counted
 
@@ -38,7 +39,7 @@ def main(config: ReportConfig) -> int:
     made = report(config)
     left = f", {made.skipped} without labels" if made.skipped else ""
     of = f"from {counted(made.images, 'image')} of {counted(made.shards, 'shard')}"
-    print(f"{made.path}: {made.bytes / 1e6:.2f} MB, {of}{left}")
+    tell(f"{made.path}: {made.bytes / 1e6:.2f} MB, {of}{left}")
     return 0
 
 

@@ -46,8 +46,8 @@ class ReportedSets:
     Raises UsageError for sets over different classes; LabelSetError, ManifestError, StoreError as `open_labels`.
     """
 
-    def __init__(self, urls: Sequence[str], options: Mapping[str, str]) -> None:
-        opened = [open_labels(url, allow_incomplete=True, options=options) for url in urls]
+    def __init__(self, urls: Sequence[str], store_options: Mapping[str, str]) -> None:
+        opened = [open_labels(url, allow_incomplete=True, store_options=store_options) for url in urls]
         together = chains(opened)
         self.sets = [Parent(chain, 1.0) for chain in together]
         self.labels = [chain[-1] for chain in together]
@@ -201,13 +201,13 @@ class EmbeddedPictures:
 class ExternalPictures:
     """Images where --images says, at the places of the first set's plan."""
 
-    def __init__(self, sets: ReportedSets, images: str, options: Mapping[str, str]) -> None:
+    def __init__(self, sets: ReportedSets, images: str, store_options: Mapping[str, str]) -> None:
         from slg_wds.replay.files import OpenFiles
         from slg_wds.replay.pictures import open_pictures
         from slg_wds.replay.sets import Sets
 
         self._sets = Sets(sets.chain, None, None)
-        self._inner = open_pictures(self._sets, [], images, options, OpenFiles())
+        self._inner = open_pictures(self._sets, [], images, store_options, OpenFiles())
         self._parent = sets.sets[0].last
 
     def read(self, number: int, key: str) -> bytes:
@@ -216,10 +216,12 @@ class ExternalPictures:
         return self._inner.read(shard, position, key)
 
 
-def open_pictures_of(sets: ReportedSets, images: str | None, options: Mapping[str, str]) -> Pictures | None:
+def open_pictures_of(
+    sets: ReportedSets, images: str | None, store_options: Mapping[str, str]
+) -> Pictures | None:
     """Where the images are: at `images`, inside a set, or None where neither is. Raises SlgWdsError."""
     if images is not None:
-        return ExternalPictures(sets, images, options)
+        return ExternalPictures(sets, images, store_options)
     for which, labels in enumerate(sets.labels):
         if labels.identity.get("embed_images"):
             return EmbeddedPictures(sets, which)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from slg_wds.config import VerifyConfig, cores
+from slg_wds.console import tell, tell_json, tell_table
 from slg_wds.engines.local import run_processes
 from slg_wds.errors import FormatError, NotFoundError, UnsupportedStoreError
 from slg_wds.format.manifest import MAX_INFO_BYTES, Info, decode_info
 from slg_wds.labelset import DESCRIPTION, INDEX, INFO, PLAN, LabelSet, open_labels
 from slg_wds.progress import counted, duration
-from slg_wds.report.terminal import printable, wide_console
 from slg_wds.report.verify_fix import fix
 from slg_wds.report.verify_progress import VerifyProgress
 from slg_wds.report.verify_shard import INFO_FILE, MISSING, TEACHER, Problem, ShardReport
@@ -61,7 +60,7 @@ def verify(config: VerifyConfig) -> VerifyResult:
     Raises SlgWdsError where nothing can be said: no set, plan or slg.json damaged, a store that has gone.
     """
     config.check()
-    labels = open_labels(config.labels, allow_incomplete=True, options=config.store_options)
+    labels = open_labels(config.labels, allow_incomplete=True, store_options=config.store_options)
     result = VerifyResult(labels.url, labels.num_shards)
     started = time.monotonic()
     missing = labels.missing()
@@ -152,11 +151,11 @@ def main(config: VerifyConfig) -> int:
     """The body of the command: the table of what is wrong and a summary on stdout; 1 where anything is wrong."""
     result = verify(config)
     if config.json:
-        print(json.dumps(as_dict(result), indent=2, ensure_ascii=False))
+        tell_json(as_dict(result))
     else:
         if result.problems:
             _print_table(result.problems)
-        print(summary(result))
+        tell(*summary(result))
     return 0 if result.ok else 1
 
 
@@ -171,25 +170,14 @@ def as_dict(result: VerifyResult) -> dict[str, Any]:
 
 
 def _print_table(problems: Sequence[Problem]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title="what is wrong", show_lines=False)
-    for column in ("shard", "key", "kind", "what"):
-        table.add_column(column, overflow="fold")
-    for problem in problems[:LISTED]:
-        # Text, not markup: names and messages come from the set.
-        table.add_row(
-            *(Text(printable(t or "")) for t in (problem.shard, problem.key, problem.kind, problem.what))
-        )
-    console = wide_console()
-    console.print(table)
+    rows = [(one.shard or "", one.key or "", one.kind, one.what) for one in problems[:LISTED]]
+    tell_table("what is wrong", ("shard", "key", "kind", "what"), rows)
     if len(problems) > LISTED:
-        console.print(f"... and {len(problems) - LISTED} more: see --json")
+        tell(f"... and {len(problems) - LISTED} more: see --json")
 
 
-def summary(result: VerifyResult) -> str:
-    """What was checked, for people."""
+def summary(result: VerifyResult) -> list[str]:
+    """What was checked, in lines for people."""
     rate = result.bytes / 1e6 / max(result.seconds, 1e-9)
     lines = [
         f"label set {result.url}: "
@@ -203,8 +191,8 @@ def summary(result: VerifyResult) -> str:
         lines.append(f"  {result.teacher}")
     lines += [f"  {done}" for done in result.fixed]
     if result.unknown:
-        some = ", ".join(printable(name) for name in result.unknown[:5])
+        some = ", ".join(result.unknown[:5])
         lines.append(f"  no part of the set: {counted(len(result.unknown), 'object')}: {some}")
     if any(done.startswith("removed") for done in result.fixed):
         lines.append("  run the command that made the set again to redo what was removed")
-    return "\n".join(lines)
+    return lines

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from slg_wds.console import note
 from slg_wds.progress import counted
 from slg_wds.report.verify_shard import ShardReport
 
@@ -57,8 +58,4 @@ class VerifyProgress:
             self._display.update(self._task, completed=self.done, rate=rate, problems=problems)
         elif time.monotonic() - self._told > PAUSE:
             self._told = time.monotonic()
-            print(
-                f"{self.done}/{counted(self.shards, 'shard')}, {rate} {problems}".rstrip(),
-                file=sys.stderr,
-                flush=True,
-            )
+            note(f"{self.done}/{counted(self.shards, 'shard')}, {rate} {problems}".rstrip())

@@ -6,7 +6,7 @@ import contextlib
 import gc
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from slg_wds.errors import LabelSetError, SlgWdsError, StoreUnavailableError
@@ -33,7 +33,7 @@ class VerifyTask:
     """What every process of one run shares; picklable. numbers: of the shards to check. digest: of the set."""
 
     url: str
-    options: Mapping[str, str]
+    store_options: Mapping[str, str] = field(repr=False)
     digest: str
     numbers: tuple[int, ...]
     indexed: bool
@@ -45,7 +45,7 @@ class VerifyTask:
         Raises StoreUnavailableError where the store has gone, LabelSetError where the set is another one by now.
         """
         keep_freed_memory()
-        labels = open_labels(self.url, allow_incomplete=True, options=self.options)
+        labels = open_labels(self.url, allow_incomplete=True, store_options=self.store_options)
         if count > 1 and self.max_pixels and labels.identity.get("embed_images"):
             use_one_thread()  # of torch, which only decoding needs
         if labels.digest != self.digest:

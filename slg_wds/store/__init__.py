@@ -27,10 +27,10 @@ __all__ = [
 _NO_OPTIONS: Mapping[str, str] = {}
 
 
-def open_store(url: str, options: Mapping[str, str] = _NO_OPTIONS) -> Store:
+def open_store(url: str, store_options: Mapping[str, str] = _NO_OPTIONS) -> Store:
     """Return the store at url: a path (~ too), file://, s3://, gs://, az://, http:// or https://.
 
-    Nothing is touched or contacted yet. `options` configure object storage (endpoint, region, ..., timeout,
+    Nothing is touched or contacted yet. `store_options` configure object storage (endpoint, region, ..., timeout,
     retry_timeout, max_retries) and are ignored for a folder. Raises UsageError for a wrong URL or option.
     """
     scheme = scheme_of(url)
@@ -38,4 +38,4 @@ def open_store(url: str, options: Mapping[str, str] = _NO_OPTIONS) -> Store:
         return LocalStore(path_of(url))
     from slg_wds.store.remote import RemoteStore
 
-    return RemoteStore(url, options)
+    return RemoteStore(url, store_options)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from slg_wds.errors import InvalidNameError, ObjectTooLargeError, OutOfRangeError
+from slg_wds.masking import masked
 
 Buffer = bytes | bytearray | memoryview
 Data = Buffer | Sequence[Buffer]
@@ -90,7 +91,7 @@ class Store(ABC):
         return f"{self.url.rstrip('/')}/{name}"
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.url!r})"
+        return f"{type(self).__name__}({masked(self.url)!r})"
 
 
 def check_name(name: str) -> str:

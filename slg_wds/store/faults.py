@@ -16,13 +16,13 @@ from slg_wds.errors import (
     UnsupportedStoreError,
     UsageError,
 )
+from slg_wds.masking import masked
 
 # obstore tells most failures by their text alone: the status, and the XML body if there is one.
 _STATUS = re.compile(r"non-2xx status code: (\d{3}[\w ]*)")
 _CODE = re.compile(r"<Code>([^<]*)</Code>|\(code: (\w+)\)")
 _SAID = re.compile(r"<Message>([^<]*)</Message>")
 _STORE_NAME = re.compile(r"^(Generic [\w ]+ error: )+")
-_QUERY = re.compile(r"\?\S+")  # may hold a signature
 # Where clients look when nothing else gives credentials: the metadata services of EC2, ECS, GCE and Azure.
 _CREDENTIALS = re.compile(
     r"169\.254\.169\.254|169\.254\.170\.|/latest/(api/token|meta-data)|computeMetadata|/metadata/identity"
@@ -44,7 +44,7 @@ def translated(url: str) -> Iterator[None]:
     except exceptions.AlreadyExistsError:
         raise
     except (exceptions.BaseError, OSError, ValueError) as error:
-        raise _store_error(error, url) from error
+        raise _store_error(error, url) from _without_secrets(error)
 
 
 @contextlib.contextmanager
@@ -55,7 +55,8 @@ def translated_body(url: str) -> Iterator[None]:
     try:
         yield
     except (exceptions.BaseError, OSError, ValueError) as error:
-        raise StoreUnavailableError(f"the body broke off: {_said(str(error))}", url=url) from error
+        said = _said(str(error))
+        raise StoreUnavailableError(f"the body broke off: {said}", url=url) from _without_secrets(error)
 
 
 @contextlib.contextmanager
@@ -66,7 +67,8 @@ def translated_settings(url: str) -> Iterator[None]:
     try:
         yield
     except (exceptions.BaseError, ValueError, TypeError) as error:
-        raise UsageError(f"the store cannot be opened: {_said(str(error))}", url=url) from error
+        said = _said(str(error))
+        raise UsageError(f"the store cannot be opened: {said}", url=url) from _without_secrets(error)
 
 
 def _store_error(error: Exception, url: str) -> StoreError:
@@ -96,6 +98,12 @@ def _store_error(error: Exception, url: str) -> StoreError:
     return StoreError(f"refused by the store: {_said(text)}", url=url)
 
 
+def _without_secrets(error: Exception) -> Exception:
+    """The error as the cause of ours, which tracebacks show: the same, or one of its kind with a masked text."""
+    text = str(error)
+    return error if masked(text) == text else type(error)(masked(text))
+
+
 _DENIED = ("PermissionDeniedError", "UnauthenticatedError")
 _UNSUPPORTED = ("NotSupportedError", "NotImplementedError")
 
@@ -116,11 +124,10 @@ def _answer(text: str) -> tuple[int | None, str | None]:
 
 
 def _said(text: str) -> str:
-    """Return the store's own words if it sent any, else obstore's first line without what may be secret."""
+    """Return the store's own words if it sent any, else obstore's first line without secrets."""
     _, code = _answer(text)
     if code and (message := _SAID.search(text)):
         return f"{code}: {message[1]}"
     if status := _STATUS.search(text):
         return f"HTTP status {status[1]}"
-    line = _STORE_NAME.sub("", text.partition("\n")[0])
-    return _QUERY.sub("?...", line).strip()
+    return masked(_STORE_NAME.sub("", text.partition("\n")[0]).strip())

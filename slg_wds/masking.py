@@ -1,0 +1,63 @@
+"""What must never be shown or stored: passwords in URLs, signed URLs' queries, keys among store options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+MASK = "***"
+
+# Options of object stores that are secrets, as obstore and the providers' own variables spell them.
+_NAME = (
+    r"(?:(?:aws|google|azure|azure_storage|x-amz|x-goog)[_-])?"
+    r"(?:secret_access_key|access_key_id|session_token|security[_-]token|token|access_key|account_key|master_key"
+    r"|storage_key|sas_key|sas_token|client_secret|bearer_token|authorization_token|authorization|service_account_key"
+    r"|sse_customer_key_base64|password|credential|signature|sig)"
+)
+_IS_NAME = re.compile(_NAME, re.IGNORECASE)
+# name=value, "name": value; a value that is a JSON object goes on to its last brace.
+_NAMED = re.compile(
+    rf"""(?<![A-Za-z0-9_])({_NAME}(?:=['"]?|['"]\s*[:,=]\s*b?['"]))(?!\*\*\*)(\{{.*\}}|[^\s'"]+)""",
+    re.IGNORECASE,
+)
+# What stands before the host: everything up to the last @. A slash may be part of a password, but a number and a
+# slash after the colon are a port and a path.
+_USER = re.compile(r"(?<=://)(?:[^/?#\s]*|[^/?#\s:@]*:(?!\d+(?:/|\s|$))\S*)@")
+# A query of a web address; elsewhere ? may be part of a name, but not with a = behind it.
+_QUERY = re.compile(
+    r"(https?://[^\s?#'\"]*[?#]|[a-z][a-z0-9+.-]*://[^\s?#'\"]*\?(?=[^\s'\"]*=))(?!\*\*\*)[^\s'\"]+",
+    re.IGNORECASE,
+)
+
+
+def masked(value: T) -> T:
+    """The same value with every secret that can be told by its form replaced by `***`.
+
+    Texts are searched, and the texts in mappings, lists and tuples; everything else is returned as it is. Masking
+    twice changes nothing more.
+    """
+    return _masked(value)  # type: ignore[no-any-return]
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, str):
+        return _masked_text(value)
+    if isinstance(value, Mapping):
+        return {key: _masked_field(key, one) for key, one in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_masked(one) for one in value)
+    return value
+
+
+def _masked_field(name: object, value: Any) -> Any:
+    secret = isinstance(name, str) and isinstance(value, (str, bytes)) and value and _IS_NAME.fullmatch(name)
+    return MASK if secret else _masked(value)
+
+
+def _masked_text(text: str) -> str:
+    if "://" in text:
+        text = _USER.sub(f"{MASK}@", text)
+        text = _QUERY.sub(rf"\1{MASK}", text)
+    return _NAMED.sub(rf"\1{MASK}", text) if "=" in text or ":" in text else text
