@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,9 @@ class KeyNumbers:
         hashes = np.fromiter((hash(key) for key in keys), np.int64, len(keys))
         self._order = np.argsort(hashes, kind="stable")
         self._hashes = hashes[self._order]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return KeyNumbers, (self._keys,)  # hashes of texts are another process's own
 
     def find(self, key: str, near: int = -1) -> int | None:
         """The number of an image, looked for first at `near`; None where it is not planned."""

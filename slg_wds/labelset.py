@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 import numpy as np
 
@@ -53,6 +53,8 @@ from slg_wds.format.shard import (
     encode_shard,
     read_shard,
 )
+from slg_wds.keys import KeyNumbers
+from slg_wds.lookup import number_of, record_of
 from slg_wds.masking import masked
 from slg_wds.store import Store, open_store
 
@@ -68,7 +70,8 @@ T = TypeVar("T")
 class LabelSet:
     """A label set: its plan, its description, and the store that its shards are in.
 
-    Iterating yields every `Record` in plan order, each shard checked whole before its first.
+    Iterating yields every `Record` in plan order, each shard checked whole before its first. `labels[i]` and
+    `labels[key]` read one.
     """
 
     store: Store
@@ -124,6 +127,24 @@ class LabelSet:
             shard = self.shard(number)
             for position in range(len(shard.samples)):
                 yield self._with_rule(shard.record(position))
+
+    def __getitem__(self, image: SupportsIndex | str) -> Record:
+        """Read the record of one image: of that place in the plan (negative: from the end), or of that key.
+
+        Raises IndexError, KeyError for an image that is not planned, LabelSetError for one that has no labels (yet).
+        """
+        return record_of(self, number_of(self, image))
+
+    @functools.cached_property
+    def key_numbers(self) -> KeyNumbers:
+        """The numbers of the planned images by their keys."""
+        return KeyNumbers(self.plan.keys)
+
+    def __repr__(self) -> str:
+        return (
+            f"LabelSet({short(masked(self.url))!r}, {len(self):,} images, {self.num_shards:,} shards, "
+            f"{self.num_crops} crops an image, {self.label_type} of {self.num_classes} classes)"
+        )
 
     def permitted_missing(self) -> set[int]:
         """The numbers of shards that are missing. Raises IncompleteSetError for any, without `allow_incomplete`."""
@@ -318,6 +339,11 @@ def _open(store: Store, all_names: bool = True) -> LabelSet:
             "its numbers of images and shards are not the plan's", url=store.url_of(DESCRIPTION)
         )
     return LabelSet(store, plan, description, digest_of(plan_sha256, description.identity))
+
+
+def short(url: str) -> str:
+    """A URL of at most 100 characters: the middle of a longer one left out."""
+    return url if len(url) <= 100 else f"{url[:48]}...{url[-48:]}"
 
 
 def _located(decode: Callable[[D], T], data: D, url: str) -> T:

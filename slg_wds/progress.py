@@ -166,6 +166,14 @@ class Finished:
     complete: bool
     seconds: float
 
+    def __repr__(self) -> str:
+        made = self.tally
+        return (
+            f"Finished({'' if self.complete else 'in'}complete, {counted(made.images, 'image')}, "
+            f"{counted(made.crops, 'crop')} and {counted(made.shards, 'shard')} made in {duration(self.seconds)}, "
+            f"{len(made.left_out):,} left out, {len(self.given_up):,} given up)"
+        )
+
     def check(self, labels: LabelSet) -> None:
         """Raise LabelSetError for shards that were given up."""
         if self.given_up:

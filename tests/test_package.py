@@ -22,7 +22,7 @@ LAYERS = [
     {"dry_run", "evaluating", "generating", "preparing"},
     {"labelling", "ensembling", "replay", "interop", "report"},
     {"claims", "engines", "extending", "joining", "reference"},
-    {"labelset", "images", "fkd", "crops", "labels", "targets", "teachers", "progress"},
+    {"labelset", "lookup", "images", "fkd", "crops", "labels", "targets", "teachers", "progress"},
     {"format", "store", "config", "keys", "window", "memory", "tally", "threads"},
     {"console", "errors"},
     {"masking"},

@@ -43,3 +43,8 @@ class Batch(Movable):
 
     def __len__(self) -> int:
         return len(self.target)
+
+    def __repr__(self) -> str:
+        kind, shape = str(self.images.dtype).removeprefix("torch."), list(self.images.shape)
+        labels, device = list(self.index.shape), self.images.device
+        return f"Batch({len(self)} crops: images {kind} {shape}, labels {labels}, on {device})"

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slg_wds.errors import LabelSetError, UsageError
+from slg_wds.errors import UsageError
 from slg_wds.format.manifest import StringColumn
 from slg_wds.format.record import Record
 from slg_wds.labelset import LabelSet
+from slg_wds.lookup import example_of, record_of, shard_of
 from slg_wds.report.class_names import class_names, imagenet_words
 
 if TYPE_CHECKING:
-    from slg_wds.format.manifest import ShardIndex
+    pass
 
 SHOWN_CLASSES = 5  # of each crop of full labels, and of the tail
 
@@ -64,35 +65,11 @@ def find_image(labels: LabelSet, key: str) -> ImageLabels:
     number = find_string(labels.plan.paths, key) if number is None else number
     if number is None:
         raise UsageError(
-            f"no image of the set has the key or path {key!r}", url=labels.url, hint=_like(labels)
+            f"no image of the set has the key or path {key!r}", url=labels.url, hint=example_of(labels)
         )
-    shard = int(np.searchsorted(np.cumsum(labels.plan.shard_sizes), number, "right"))
-    name, key = labels.shard_name(shard), labels.plan.keys[number]
-    if not labels.exists(shard):
-        raise LabelSetError(
-            "it is planned, and its shard is not there yet", url=labels.url, shard=name, key=key
-        )
-    index = labels.index(shard)
-    if key in index.left_out:
-        reasons = {entry["key"]: entry["reason"] for entry in labels.shard(shard).header.left_out}
-        raise LabelSetError(f"it was left out: {reasons.get(key)}", url=labels.url, shard=name, key=key)
-    record = labels.record(shard, _position(labels, shard, number, index), index)
-    if record.key != key:
-        raise LabelSetError(
-            f"its place in the index is that of {record.key!r}", url=labels.url, shard=name, key=key,
-            hint="run slg-wds verify --fix",
-        )  # fmt: skip
+    record = record_of(labels, number)
+    name = labels.shard_name(shard_of(labels, number))
     return ImageLabels(record, number, name, target_name(labels, record.target), class_names(labels))
-
-
-def _position(labels: LabelSet, shard: int, number: int, index: ShardIndex) -> int:
-    part = labels.plan.shard(shard)
-    left_out = set(index.left_out)
-    return sum(key not in left_out for key in part.keys[: number - part.start])
-
-
-def _like(labels: LabelSet) -> str:
-    return f"keys are such as {labels.plan.keys[0]!r}" if len(labels) else "the set is empty"
 
 
 def find_string(column: StringColumn, text: str) -> int | None:
