@@ -29,7 +29,7 @@ from slg_wds.replay.records import Records
 from slg_wds.replay.selection import CropFilter, Everything, Filtered, Selection
 from slg_wds.replay.sequential import Sequential
 from slg_wds.replay.sets import Sets
-from slg_wds.replay.state import from_state, to_state
+from slg_wds.replay.state import Progress, from_state, to_state
 from slg_wds.replay.workers import Workers
 
 if TYPE_CHECKING:
@@ -145,10 +145,10 @@ class SoftLabelLoader:
         self.label_adaptation = adaptation_of(label_adaptation, self.sets)
         self.selection: Selection = self._select()
         self._buffers = ImageBuffers(n * self._c, self.size, self._prefetch + 2)
-        self._epoch, self._consumed, self._loaded = 0, 0, False
         self._order = self._order_of(0)
         self.fingerprint = {**self._order.fingerprint, **self._choices()}
-        if not len(self._order):
+        self._progress = Progress(len(self))
+        if not len(self):
             raise ReplayError(
                 f"{self._order.num_samples} images make no batch of {self._batch}",
                 url=self.sets.url,
@@ -215,7 +215,7 @@ class SoftLabelLoader:
     @property
     def epoch(self) -> int:
         """The epoch that is being walked, or that the next iteration walks."""
-        return self._epoch
+        return self._progress.epoch
 
     @property
     def sampler(self) -> SoftLabelLoader:
@@ -226,19 +226,18 @@ class SoftLabelLoader:
         """Choose the epoch of the next iteration; a loaded state of this very epoch stays."""
         if epoch < 0:
             raise UsageError(f"epoch is {epoch}")
-        if epoch != self._epoch or (self._all_given and not self._loaded):
-            self._epoch, self._consumed, self._loaded = epoch, 0, False
+        self._progress.choose(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the trainer is: after it was given n batches, a loader with this state goes on with batch n."""
-        return to_state(self._epoch, self._consumed, self.fingerprint)
+        return to_state(*self._progress.place, self.fingerprint)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where a state was taken, on any number of ranks. Raises ReplayError for another order's state."""
         epoch, batches = from_state(state, self.fingerprint)
         if batches > len(self):
             raise ReplayError(f"the state is at batch {batches} of an epoch of {len(self)}")
-        self._epoch, self._consumed, self._loaded = epoch, batches, True
+        self._progress.go_to((epoch, batches))
 
     def __iter__(self) -> Iterator[Batch]:
         return self.walk(self.batches)
@@ -267,30 +266,14 @@ class SoftLabelLoader:
         Before the last batch is handed over everything is put away. So a trainer that asks for exactly len() batches,
         and never hears that there are no more, leaves no threads behind.
         """
-        epoch, start = self._begin()
+        epoch, start = self._progress.begin()
         with contextlib.closing(batches(epoch, start)) as made:
             for number, batch in enumerate(made, start + 1):
                 if number == len(self):
                     made.close()
-                self._consumed = number
+                self._progress.take(epoch, number)
                 yield batch
-        if self._epoch == epoch:
-            self._epoch, self._consumed = epoch + 1, 0
-
-    @property
-    def _all_given(self) -> bool:
-        return self._consumed == len(self)
-
-    def _begin(self) -> tuple[int, int]:
-        """(epoch, batch) from which a walk starts: the place of a loaded state, else the beginning of an epoch.
-
-        That is the next epoch if all batches of this one were handed over, also where nobody asked for one more.
-        """
-        start = self._consumed if self._loaded else 0
-        if self._all_given and not self._loaded:
-            self._epoch += 1
-        self._consumed, self._loaded = start, False
-        return self._epoch, start
+        self._progress.end(epoch)
 
     def batches(self, number: int, start: int) -> Generator[Batch, None, None]:
         """Yield the batches of an epoch from `start` on, at most `prefetch` of them under way."""

@@ -92,3 +92,47 @@ def test_a_state_after_the_last_batch_has_nothing_left_of_its_epoch(made):
     chosen.set_epoch(1)
     loader.set_epoch(1)
     assert told(chosen) == told(loader)
+
+
+@KIND
+def test_a_state_never_mixes_the_batches_of_two_epochs(made, kind):
+    """set_epoch in mid-epoch: until the new epoch begins, the trainer's place is where it takes batches."""
+    loader = loader_of(made, kind)
+    whole = told(loader_of(made, kind))
+    chosen = loader_of(made, kind)
+    chosen.set_epoch(5)
+    walk = iter(loader)
+    assert told([next(walk)]) == whole[:1]
+    loader.set_epoch(5)
+    assert place(loader) == (5, 0), "nothing was taken since"
+    assert told([next(walk)]) == whole[1:2]
+    assert place(loader) == (0, 2)
+    resumed = loader_of(made, kind)
+    resumed.load_state_dict(loader.state_dict())
+    assert told(resumed) == whole[2:]
+    assert told(walk) == whole[2:] and place(loader) == (5, 0)
+    assert told(loader) == told(chosen) and place(loader) == (6, 0)
+
+
+def place(loader):
+    state = loader.state_dict()
+    return state["epoch"], state["batches"]
+
+
+def test_an_epoch_that_is_chosen_in_the_last_batch_comes_next(made):
+    loader, chosen = made.loader(), made.loader()
+    chosen.set_epoch(3)
+    for number, _ in enumerate(loader, 1):
+        if number == len(loader):
+            loader.set_epoch(3)
+    assert told(loader) == told(chosen)
+
+
+def test_a_loaded_state_is_gone_on_with_whatever_an_old_walk_gave(made):
+    loader = made.loader()
+    walk = iter(loader)
+    next(walk)
+    state = loader.state_dict()
+    next(walk)
+    loader.load_state_dict(state)
+    assert told(loader) == told(made.loader())[1:]
