@@ -162,7 +162,8 @@ class GenerateConfig(TeacherConfig, EngineConfig):
     label_type: str = "marginal_smoothing_k5"
     """hard, smoothing, marginal_smoothing_kN, marginal_renorm_kN, shared_tail_kN or full."""
     values: Values | None = None
-    """Coding of probabilities (default: float16). log8 halves them at no measurable loss."""
+    """Coding of probabilities (default: float16). log8 halves them at no measurable loss; where very many classes
+    of `full` labels would lose over 2%, it is refused."""
     use_fp16: bool = False
     """FKD's spelling of --values float16."""
     tail_classes: int = 64

@@ -18,6 +18,7 @@ from slg_wds.format.packed import unpack
 from slg_wds.format.tail import Tail, build_tail
 from slg_wds.format.values import (
     CODINGS,
+    check_coding,
     check_probabilities,
     decode_values,
     encode_values,
@@ -134,6 +135,7 @@ def _columns(record: Record) -> dict[str, list[bytes]]:
     }
     if record.coding != "none":
         stored = encode_values(record.value, record.coding)
+        check_coding(record.value, stored, record.coding, record.full)
         bits = stored.view(f"<u{stored.itemsize}")
         columns["values"] = encode_column(bits if record.full else _steps(bits))
     if record.tail:

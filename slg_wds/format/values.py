@@ -19,6 +19,11 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "float16": np.dtype("<f2"),
     "log8": np.dtype("u1"),
 }
+# How far a crop's distribution may be, in total variation, from the one that is read back.
+MAX_CODING_ERROR = 0.02
+# Of each coding: how far off a value is at most, as a part of it, and what is left of values too small for it.
+_RELATIVE = {"float32": 2.0**-24, "float16": 2.0**-11, "log8": 2.0 ** (1 / 32) - 1}
+_ABSOLUTE = {"float32": 2.0**-150, "float16": 2.0**-25, "log8": 2.0 ** (-270 / 16)}
 # Below 2**(-270/16), half of what code 254 stands for, zero is nearer.
 _LOG8_ZERO_ABOVE = 270.0
 _LOG8: NDArray[np.float32] = np.exp2(np.arange(256) / -16.0).astype(np.float32)
@@ -53,6 +58,39 @@ def encode_values(value: NDArray[Any], coding: str) -> NDArray[Any]:
     if coding == "log8":
         return _encode_log8(checked)
     return checked.astype(_DTYPES[coding])
+
+
+def check_coding(value: NDArray[np.float32], stored: NDArray[Any], coding: str, full: bool) -> None:
+    """Refuse a coding that moves too much of a crop's probability: very many small values may round to nothing.
+
+    Args:
+        value: float32 [M, k], the probabilities.
+        stored: [M, k], what `encode_values` made of them.
+        full: whether a row holds all classes, so that a reader divides it by its sum.
+
+    Raises RecordError with the total variation of the worst crop, where it is above MAX_CODING_ERROR.
+    """
+    k = value.shape[1]
+    if not value.size or _RELATIVE[coding] / 2 + k * _ABSOLUTE[coding] <= MAX_CODING_ERROR:
+        return
+    error = max(
+        _variation(row.astype(np.float64), decode_values(code, coding).astype(np.float64), full)
+        for row, code in zip(value, stored, strict=True)
+    )
+    if error > MAX_CODING_ERROR:
+        raise RecordError(
+            f"with values {coding}, {error:.1%} of a crop's probability would come to lie on other classes "
+            f"(at most {MAX_CODING_ERROR:.0%} may): most of its {k} values are too small for it",
+            hint=f"choose --values {'float16' if coding == 'log8' else 'float32'}",
+        )
+
+
+def _variation(exact: NDArray[np.float64], read: NDArray[np.float64], full: bool) -> float:
+    """Total variation of one crop's distribution from what is read back; the classes outside count as one."""
+    if full:
+        exact, read = (row / max(row.sum(), np.finfo(np.float64).tiny) for row in (exact, read))
+    outside = max(0.0, 1.0 - float(exact.sum())) - max(0.0, 1.0 - float(read.sum()))
+    return (float(np.abs(exact - read).sum()) + (0.0 if full else abs(outside))) / 2
 
 
 def _encode_log8(value: NDArray[np.float32]) -> NDArray[np.uint8]:
