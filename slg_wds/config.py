@@ -195,7 +195,11 @@ class GenerateConfig(TeacherConfig, EngineConfig):
     samples_per_shard: int = 256
     """Images in a shard. Image shards as a source keep their own."""
     on_error: Literal["fail", "skip"] = "fail"
-    """An image that cannot be decoded stops the run, or is left out, counted and recorded."""
+    """An image that cannot be decoded, or is gone from its folder since the set was begun, stops the run, or is left
+    out, counted and recorded. What cannot be read (a disk or bucket that is away) stops the run in any case."""
+    max_left_out: float | None = None
+    """Share of the images that --on-error skip may leave out of the set, whoever makes it: a run that comes to more
+    stops (default: 0.01, and at least 10 images)."""
     evaluate: Annotated[bool, arg(aliases=["-e"])] = False
     """Only report the teacher's accuracy on DATA/val."""
     dry_run: bool = False
@@ -221,6 +225,7 @@ class GenerateConfig(TeacherConfig, EngineConfig):
             raise UsageError(f"--tail-classes {self.tail_classes} is below 0")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"--seed {self.seed} is not inside 0..2^63-1")
+        check_share("--max-left-out", self.max_left_out)
         if self.use_fp16 and self.values not in (None, "float16"):
             raise UsageError(f"--use_fp16 contradicts --values {self.values}")
         if not self.save_path and not (self.dry_run or self.evaluate):
@@ -312,8 +317,11 @@ class ImportConfig(EngineConfig, SourceConfig):
     samples_per_shard: int = 256
     """Images in a shard."""
     on_error: Literal["fail", "skip"] = "fail"
-    """An image or label file without its partner, or one that cannot be read, stops the run, or is left out,
-    counted and recorded."""
+    """An image or label file without its partner, or one whose bytes make no sense, stops the run, or is left out,
+    counted and recorded. What cannot be read (a disk or bucket that is away) stops the run in any case."""
+    max_left_out: float | None = None
+    """Share of the images that --on-error skip may leave out of the set, whoever makes it: a run that comes to more
+    stops (default: 0.01, and at least 10 images)."""
     processes: int = 0
     """Processes that share the work, of --engine local (0: one per core)."""
 
@@ -326,6 +334,7 @@ class ImportConfig(EngineConfig, SourceConfig):
             raise UsageError(f"--samples-per-shard {self.samples_per_shard} is below 1")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"--seed {self.seed} is not inside 0..2^63-1")
+        check_share("--max-left-out", self.max_left_out)
         if self.processes < 0:
             raise UsageError(f"--processes {self.processes} is below 0")
 
@@ -377,6 +386,9 @@ class VerifyConfig(StoreConfig):
     delete_damaged: bool = False
     """Remove damaged shards too (and what says that they are there), for the command that made the set to redo. The
     exit code is 1 then: the set lacks them."""
+    delete_left_out: bool = False
+    """Remove the shards that left images out, in the same way: the command that made the set makes them again, with
+    those of the images that have been mended."""
     allow_incomplete: bool = False
     """Take no offence at shards that an unfinished set lacks."""
     decode_images: bool = True
@@ -436,6 +448,12 @@ def parse_store_options(options: tuple[str, ...]) -> dict[str, str]:
         if not equals or not name:  # it may be a secret, so it is not repeated
             raise UsageError(f"--store-option {place} of {len(pairs)} is not key=value")
     return {name: value for name, _, value in pairs}
+
+
+def check_share(name: str, share: float | None) -> None:
+    """Raise UsageError for a share that is not inside 0..1."""
+    if share is not None and not 0 <= share <= 1:
+        raise UsageError(f"{name} {share:g} is not inside 0..1")
 
 
 def cores() -> int:

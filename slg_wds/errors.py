@@ -10,6 +10,7 @@ SlgWdsError
 │   └── ImageShardError           a tar of images is truncated or corrupt
 ├── ImageError                one image
 │   ├── ImageDecodeError          its bytes are not an image that can be read
+│   ├── ImageGoneError            it was planned, and its folder no longer has it
 │   └── ImageTooLargeError        more pixels than the stated limit
 ├── TeacherError
 │   ├── UnknownArchError          no model of that name
@@ -129,6 +130,9 @@ class ImageError(SlgWdsError): ...
 
 
 class ImageDecodeError(ImageError): ...
+
+
+class ImageGoneError(ImageError): ...
 
 
 class ImageTooLargeError(ImageError): ...

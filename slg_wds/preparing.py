@@ -13,6 +13,7 @@ from slg_wds.errors import ReferenceSetError, UsageError
 from slg_wds.format.manifest import EXTENDS
 from slg_wds.labels import LabelType, parse_label_type
 from slg_wds.labelset import LabelSet, create_labels, open_labels
+from slg_wds.left_out import most_left_out
 from slg_wds.targets import Targets, resolve_targets
 
 if TYPE_CHECKING:
@@ -44,8 +45,9 @@ class PreparedRun:
             config.samples_per_shard,
             target_of=self.targets.of_class,
         )
+        lacking = 0
         if self.reference is not None:
-            _check_reference(self.reference, plan.keys, config)
+            lacking = _check_reference(self.reference, plan.keys, config)
         identity = identity_of(config, self.label, self.teacher, self.reference)
         provenance = run_provenance(config, self.teacher)
         labels = (
@@ -72,6 +74,7 @@ class PreparedRun:
             threads_per_forward=config.threads_per_forward or cores(),
             reference=self.reference,
             provenance=shard_provenance(provenance),
+            most_left_out=most_left_out(plan.num_samples, config.max_left_out, lacking),
         )
 
 
@@ -144,7 +147,10 @@ def _reference(config: GenerateConfig) -> Reference | None:
     return Extension(extended, config.num_crops, config.seed, rule, reference)
 
 
-def _check_reference(reference: Reference, keys: Any, config: GenerateConfig) -> None:
+def _check_reference(reference: Reference, keys: Any, config: GenerateConfig) -> int:
+    """How many of the images the set of reference never had; an error unless such are left out."""
+    from slg_wds.reference import SetReference
+
     missing = reference.missing(keys)
     if missing and config.on_error == "fail":
         raise ReferenceSetError(
@@ -153,6 +159,7 @@ def _check_reference(reference: Reference, keys: Any, config: GenerateConfig) ->
             url=reference.url,
             hint="give the reference's own images, or leave the others out with --on-error skip",
         )
+    return len(missing) if isinstance(reference, SetReference) else 0
 
 
 def _recipe(config: GenerateConfig, label: LabelType) -> Any:

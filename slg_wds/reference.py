@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from slg_wds.crops import Boxes, Flips
-from slg_wds.errors import InteropError, NotALabelSetError, NotFoundError, ReferenceSetError
+from slg_wds.errors import InteropError, NotALabelSetError, ReferenceSetError
 from slg_wds.fkd import LabelFolder, cut_boxes, open_label_folder, stem_of_key
 from slg_wds.format.manifest import ShardIndex
 from slg_wds.joining import refuse_alone
@@ -155,7 +155,7 @@ class FkdReference:
         try:
             read = self._folder.read(stem)
             boxes = cut_boxes(read.coords, size).boxes
-        except (InteropError, NotFoundError) as error:
+        except InteropError as error:
             raise ReferenceSetError(f"{self._folder.name(stem)}: {error.message}", **place) from None
         if len(boxes) < num_crops:
             raise ReferenceSetError(

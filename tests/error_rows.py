@@ -20,6 +20,7 @@ from scripted import KEYS, QUICK
 import slg_wds
 from slg_wds import errors
 from slg_wds.format.canonical import MAX_JSON_BYTES, pretty_json, seal
+from slg_wds.images.folder import FolderSource
 
 SHARD = "train-000000.tar"
 
@@ -87,6 +88,18 @@ def _(world):
 def _(world):
     world.photograph.write_bytes(world.photograph.read_bytes()[:400])
     return world.generate()
+
+
+@row(errors.ImageGoneError, url=r"\.jpg", key=r"\.jpg", hint="--on-error skip")
+def _(world):
+    path, read = world.photograph, FolderSource.read
+
+    def gone(source, name):
+        path.unlink(missing_ok=True)
+        return read(source, name)
+
+    world.stack.enter_context(pytest.MonkeyPatch.context()).setattr(FolderSource, "read", gone)
+    return lambda: trust_sets.make(world.images, world.folder / "new")
 
 
 @row(errors.ImageTooLargeError, key=r"\.jpg", message="100", hint="--max-pixels")

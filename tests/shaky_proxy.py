@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from s3 import S3Server
 
-# What may happen to an answer: "" nothing; "503" that status; "short" half of the body, then the end of the
+# What may happen to an answer: "" nothing; "503", "404" that status; "short" half of the body, then the end of the
 # connection; "reset" half of it, then a reset; "stall" half of it, then nothing more; "trickle" a byte now and then;
 # "late" all of it, after `late` seconds; "hush" no answer at all; "refused" a reset before the server hears of it;
 # "lost" a reset in place of the answer, after the server has done what it was asked; "torn" half of the request's
@@ -145,7 +145,9 @@ def _serve(
     if what == "late":
         proxy.ended.wait(proxy.late)
     status, headers, data = (503, [], b"<Error><Code>SlowDown</Code></Error>")
-    if what != "503":
+    if what.isdigit() and what != "503":
+        status, data = int(what), b""
+    elif what != "503":
         status, headers, data = _upstream(handler, proxy, body)
     handler.send_response_only(status)
     for name, value in headers:
@@ -184,7 +186,7 @@ def _asked(
 def _send(
     handler: http.server.BaseHTTPRequestHandler, proxy: Shaky, data: bytes, path: str, what: str
 ) -> None:
-    part = data if what in ("", "late", "503") else data[: len(data) // 2]
+    part = data if what in ("", "late") or what.isdigit() else data[: len(data) // 2]
     if what == "trickle":
         for at in range(len(data)):
             handler.wfile.write(data[at : at + 1])

@@ -7,8 +7,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from slg_wds.errors import InteropError, LabelFileError, NoImagesError, SlgWdsError
+from slg_wds.errors import InteropError, LabelFileError, NoImagesError, NotFoundError, SlgWdsError
 from slg_wds.fkd.files import FkdLabels, read_label_file
+from slg_wds.images.gone import GoneFiles
 from slg_wds.images.tree import Tree, open_tree
 
 EXTENSION = ".tar"
@@ -36,7 +37,7 @@ class LabelFolder:
     """
 
     def __init__(self, tree: Tree, paths: list[str]) -> None:
-        self._tree, self._paths = tree, paths
+        self._tree, self._paths, self._gone = tree, paths, GoneFiles(tree)
         self.url = tree.url
         self.prefix = ""
         self.stems: frozenset[str] = frozenset()
@@ -81,9 +82,12 @@ class LabelFolder:
         return f"{self.prefix}{stem}{EXTENSION}"
 
     def read(self, stem: str) -> FkdLabels:
-        """Read one label file. Raises LabelFileError, NotFoundError, StoreError."""
+        """Read one label file. Raises LabelFileError, also for one that is gone; StoreError where none can be read."""
         try:
             return read_label_file(self._tree.read(self.name(stem)))
+        except NotFoundError:
+            self._gone.confirm(self.name(stem))
+            raise self.located(LabelFileError("it is gone from its folder"), stem) from None
         except LabelFileError as error:
             raise self.located(error, stem) from None
 

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from slg_wds.errors import ImageSourceError, NoImagesError, NoTargetsError
+from slg_wds.errors import ImageGoneError, ImageSourceError, NoImagesError, NoTargetsError, NotFoundError
 from slg_wds.format.manifest import Plan, StringColumn
+from slg_wds.images.gone import GoneFiles
 from slg_wds.images.lists import choose_listed
 from slg_wds.images.order import Targets, keys_of, map_targets, shard_names, shuffled, split_evenly
 from slg_wds.images.tree import Tree
@@ -99,8 +100,24 @@ class FolderSource:
         return self._tree.read(path)
 
     def reader(self, plan: Plan, shard: int) -> Callable[[int], bytes]:
-        """What reads the images of one shard, by their number in the plan; from any thread."""
-        return lambda number: self.read(plan.paths[number])
+        """What reads the images of one shard, by their number in the plan; from any thread.
+
+        Its calls raise ImageGoneError where an image's folder no longer has it, and StoreError or ImageSourceError
+        where nobody can say whether it has.
+        """
+        gone = GoneFiles(self._tree)
+
+        def read(number: int) -> bytes:
+            path = plan.paths[number]
+            try:
+                return self.read(path)
+            except NotFoundError as error:
+                gone.confirm(path)
+                raise ImageGoneError(
+                    "it is gone from its folder since it was planned", url=error.url
+                ) from None
+
+        return read
 
 
 def is_image(path: str) -> bool:

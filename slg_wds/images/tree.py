@@ -30,6 +30,15 @@ class Tree(Protocol):
     def read(self, name: str) -> bytes:
         """A whole file. Raises StoreError: NotFoundError, ..."""
 
+    def names(self, folder: str) -> frozenset[str]:
+        """Names of all that lies directly in a folder below ("" for this one), listed anew.
+
+        Raises ImageSourceError, StoreError where it cannot be listed.
+        """
+
+    def is_empty(self) -> bool:
+        """Whether nothing at all lies here, by a new look."""
+
 
 def open_tree(url: str, store_options: Mapping[str, str]) -> Tree:
     """The tree at a URL. Raises NoImagesError for a local one that is not there, StoreError for a remote one."""
@@ -72,6 +81,13 @@ class LocalTree:
             raise NotFoundError("no such file", url=path) from None
         except OSError as error:  # not an ImageError: a run that skips bad images stops at a failing disk
             raise StoreError(f"the file cannot be read: {error.strerror}", url=path) from error
+
+    def names(self, folder: str) -> frozenset[str]:
+        folders, files, _ = scan(f"{self.url.rstrip('/')}/{folder}".rstrip("/"))
+        return frozenset((*folders, *files))
+
+    def is_empty(self) -> bool:
+        return not self.names("")
 
 
 def walk_files(root: str) -> Iterator[str]:
@@ -145,3 +161,10 @@ class RemoteTree:
 
     def read(self, name: str) -> bytes:
         return self._store.read(self._prefix + name)
+
+    def names(self, folder: str) -> frozenset[str]:
+        inside = f"{self._prefix}{folder}/" if folder else self._prefix
+        return frozenset(entry.name[len(inside) :] for entry in self._store.list(inside, deep=False))
+
+    def is_empty(self) -> bool:
+        return not self._store.holds(self._prefix)

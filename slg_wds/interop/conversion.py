@@ -10,14 +10,16 @@ from functools import partial
 from isal.isal_zlib import crc32 as crc32_of
 
 from slg_wds.claims import Rank, claims
-from slg_wds.errors import FormatError, ImageError, InteropError, LabelFileError, NotFoundError, SlgWdsError
+from slg_wds.errors import FormatError, ImageError, InteropError, LabelFileError, SlgWdsError, StoreError
 from slg_wds.fkd import CutBoxes, FkdLabels, LabelFolder, cut_boxes, stem_of
 from slg_wds.format.record import Record
 from slg_wds.format.shard import EncodedSample, Sample
 from slg_wds.images import ImageSource, image_size
+from slg_wds.images.gone import LATER
 from slg_wds.interop.columns import asked_type, columns_of
 from slg_wds.labels import LabelType
 from slg_wds.labelset import LabelSet
+from slg_wds.left_out import Allowance
 from slg_wds.tally import Tally, Watcher
 
 THREADS = 2  # one waits for the disk while the other converts
@@ -53,7 +55,8 @@ class Kind:
 class ImportJob:
     """One import: into what, from what.
 
-    sharing: paths of images by stem, where several would share one label file.
+    sharing: paths of images by stem, where several would share one label file. most_left_out: see
+    `left_out.most_left_out`.
     """
 
     labels: LabelSet
@@ -64,6 +67,7 @@ class ImportJob:
     sharing: Mapping[str, list[str]]
     on_error: str
     software: Mapping[str, str]
+    most_left_out: int
 
 
 @dataclass(frozen=True)
@@ -83,12 +87,17 @@ def import_shards(job: ImportJob, rank: Rank | None, watcher: Watcher) -> Import
     Raises the first error of any image, after which nothing more is committed.
     """
     total, lost = ImportTally(), set[int]()
+    allowance = Allowance(job.labels, job.most_left_out)
     pool = ThreadPoolExecutor(THREADS, "slg-import")
     try:
         for number in claims(job.labels, rank, watcher, lost):
             part = job.labels.plan.shard(number)
             convert = partial(_import_image, job, job.source.reader(job.labels.plan, number))
-            made = _commit(job, number, list(pool.map(convert, range(part.start, part.stop))), watcher)
+            images = list(pool.map(convert, range(part.start, part.stop)))
+            allowance.check(
+                number, [f"{job.labels.plan.paths[i.number]}: {i.reason}" for i in images if i.sample is None]
+            )
+            made = _commit(job, number, images, watcher)
             if made.lost_races:
                 lost.add(number)
             total.add(made)
@@ -113,17 +122,20 @@ def _import_image(job: ImportJob, read_image: Callable[[int], bytes], number: in
         cut = cut_boxes(read.coords, size)
         record = replace(_record(job, number, read, size, cut), image_crc32=crc32_of(image))
         sample = job.labels.encode_sample(Sample(record))
-    except (InteropError, FormatError, ImageError, NotFoundError) as error:
+    except (InteropError, FormatError, ImageError) as error:
         if job.on_error == "fail":
             raise _named(job, error, stem) from None
         return Imported(number, None, reason=f"{job.folder.name(stem)}: {error.message}")
+    except StoreError as error:
+        error.hint = error.hint or LATER
+        raise error.located(key=path) from None
     return Imported(number, sample, int(cut.inexact.sum()), int(cut.clamped.sum()))
 
 
 def _named(job: ImportJob, error: SlgWdsError, stem: str) -> SlgWdsError:
     if isinstance(error, FormatError):  # of the record that the file would have made
         error = LabelFileError(error.message)
-    error.hint = error.hint or "mend or remove it, or leave such files out with --on-error skip"
+    error.hint = error.hint or "mend it, or leave such files out with --on-error skip"
     return job.folder.located(error, stem) if isinstance(error, InteropError) else error
 
 

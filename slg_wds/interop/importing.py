@@ -11,13 +11,14 @@ from slg_wds.claims import ALONE, Rank, finish, launched_rank
 from slg_wds.config import ImportConfig
 from slg_wds.console import tell
 from slg_wds.engines.run import run_on_cpus
-from slg_wds.errors import InteropError, LabelFileError, NotFoundError
+from slg_wds.errors import InteropError, LabelFileError
 from slg_wds.fkd import LabelFolder, open_label_folder, stem_of
 from slg_wds.format.manifest import Plan
 from slg_wds.format.shard import load_writer
 from slg_wds.interop.columns import asked_type, found_type
 from slg_wds.interop.conversion import ImportJob, ImportTally, Kind, import_shards
 from slg_wds.labelset import LabelSet, create_labels
+from slg_wds.left_out import most_left_out
 from slg_wds.progress import Finished, Progress, duration, listed, summary
 from slg_wds.tally import Start, Watcher
 from slg_wds.targets import resolve_targets
@@ -128,7 +129,10 @@ def prepare_import(config: ImportConfig) -> PreparedImport:
     labels = create_labels(
         config.save_path, plan, identity, provenance, targets.class_names, config.store_options
     )
-    job = ImportJob(labels, source, folder, kind, coding, sharing, config.on_error, provenance["software"])
+    most = most_left_out(plan.num_samples, config.max_left_out)
+    job = ImportJob(
+        labels, source, folder, kind, coding, sharing, config.on_error, provenance["software"], most
+    )
     return PreparedImport(job, strangers)
 
 
@@ -184,7 +188,7 @@ def _kind(folder: LabelFolder, stems: list[str], config: ImportConfig) -> Kind:
             )
             label.check(config.num_classes)
             return Kind(label, read.num_crops, read.half)
-        except (LabelFileError, NotFoundError) as error:
+        except LabelFileError as error:
             if config.on_error == "fail":
                 raise folder.located(error, stem) from None
     raise InteropError("no label file of these images can be read", url=folder.url)

@@ -51,7 +51,10 @@ class Recipe:
 
 @dataclass
 class Job:
-    """One run of labelling: what to make, from what, where, on what."""
+    """One run of labelling: what to make, from what, where, on what.
+
+    most_left_out: images that the set may lack in the end, see `left_out.most_left_out`.
+    """
 
     labels: LabelSet
     source: ImageSource
@@ -63,6 +66,7 @@ class Job:
     threads_per_forward: int
     reference: Reference | None = None
     provenance: dict[str, object] = field(default_factory=dict)
+    most_left_out: int = 0
 
     def crops(self, key: str, size: tuple[int, int]) -> tuple[Boxes, Flips]:
         """The boxes and flips of an image: drawn by the seed, or those of the reference set."""

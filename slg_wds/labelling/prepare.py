@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from isal.isal_zlib import crc32 as crc32_of
 
 from slg_wds.crops import Boxes, Flips
-from slg_wds.errors import ImageError, NotFoundError, PermissionDeniedError, ReferenceSetError
+from slg_wds.errors import ImageError, ImageGoneError, ReferenceSetError, StoreError
 from slg_wds.images import decode, reencode
+from slg_wds.images.gone import LATER
 from slg_wds.labelling.job import Job
 from slg_wds.window import window
 
@@ -65,7 +66,9 @@ Item = Prepared | LeftOut | ShardEnd
 def prepare(job: Job, number: int, read: Callable[[int], bytes]) -> Prepared | LeftOut:
     """Read and decode image `number` of the plan and draw its crops.
 
-    Raises ImageError (or ReferenceSetError) naming the file unless the recipe says to skip.
+    Bytes that are no image, an image that is gone from its folder, and one without crops in the reference are left
+    out where the recipe says so; else they raise ImageError or ReferenceSetError. Whatever cannot be read is no fault
+    of the image: StoreError or ImageSourceError stops the run, which can be resumed.
     """
     plan = job.labels.plan
     path, key = plan.paths[number], plan.keys[number]
@@ -79,11 +82,14 @@ def prepare(job: Job, number: int, read: Callable[[int], bytes]) -> Prepared | L
             )
         pixels = decode(data, max_pixels=recipe.max_pixels, path=path)
         boxes, flips = job.crops(key, (pixels.shape[1], pixels.shape[2]))
-    except (ImageError, ReferenceSetError, NotFoundError, PermissionDeniedError) as error:
+    except (ImageError, ReferenceSetError) as error:
         if recipe.on_error == "fail":
-            error.hint = error.hint or "mend or remove it, or leave such images out with --on-error skip"
+            error.hint = error.hint or _hint(error, job.source.kind)
             raise error.located(key=path) from None
         return LeftOut(number, error.message)
+    except StoreError as error:
+        error.hint = error.hint or LATER
+        raise error.located(key=path) from None
     return Prepared(
         number,
         path,
@@ -95,6 +101,14 @@ def prepare(job: Job, number: int, read: Callable[[int], bytes]) -> Prepared | L
         source_crc32=crc32_of(source) if data != source else None,
         before=job.before(key),
     )
+
+
+def _hint(error: ImageError | ReferenceSetError, source: str) -> str:
+    skip = "leave such images out with --on-error skip"
+    if isinstance(error, ImageGoneError):
+        return f"put it back, or {skip}"
+    # An image in a tar is planned by its place there, which mending would move.
+    return f"mend it, or {skip}" if source == "folder" else skip
 
 
 def prepared_images(job: Job, shards: Iterable[int], pool: ThreadPoolExecutor) -> Iterator[Item]:

@@ -12,6 +12,7 @@ from slg_wds.labelling.forward import Forward, Labelled
 from slg_wds.labelling.job import Job
 from slg_wds.labelling.prepare import prepared_images
 from slg_wds.labelling.shards import FinishedShard, LabelTally, finished_shards
+from slg_wds.left_out import Allowance
 from slg_wds.tally import Watcher
 from slg_wds.threads import threads_beside_forwards
 
@@ -42,12 +43,13 @@ def label_shards(job: Job, shards: Iterable[int], watcher: Watcher, lost: set[in
     forward = Forward(job.teacher, recipe.label, recipe.writes_tail, job.device, buffers)
     publisher = ThreadPoolExecutor(1, "slg-commit")
     commits: deque[Future[LabelTally]] = deque()
+    allowance = Allowance(job.labels, job.most_left_out)
     try:
         with threads_beside_forwards(job.workers, job.threads_per_forward) as pool:
             images = prepared_images(job, shards, pool)
             batches = ahead(full_batches(images, buffers, pool), batches_ahead(buffers, job.workers))
             for shard in finished_shards(job, _counted(forward.label_all(batches), watcher), pool):
-                commits.append(publisher.submit(_commit, job, shard, watcher, lost))
+                commits.append(publisher.submit(_commit, job, shard, watcher, lost, allowance))
                 while len(commits) > 2 or (commits and commits[0].done()):
                     total.add(commits.popleft().result())
             for commit in commits:
@@ -63,13 +65,16 @@ def _counted(labelled: Iterable[Labelled], watcher: Watcher) -> Iterator[Labelle
         yield batch
 
 
-def _commit(job: Job, shard: FinishedShard, watcher: Watcher, lost: set[int]) -> LabelTally:
+def _commit(
+    job: Job, shard: FinishedShard, watcher: Watcher, lost: set[int], allowance: Allowance
+) -> LabelTally:
     plan = job.labels.plan
     name = plan.shard_names[shard.number]
     left_out = [
         {"key": plan.keys[image.number], "path": plan.paths[image.number], "reason": image.reason}
         for image in shard.left_out
     ]
+    allowance.check(shard.number, [f"{entry['path']}: {entry['reason']}" for entry in left_out])
     samples = (sample.result() for sample in shard.samples)
     data = job.labels.encode_shard(shard.number, samples, left_out, job.provenance)
     made = job.labels.commit(shard.number, data)

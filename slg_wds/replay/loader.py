@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -133,6 +134,9 @@ class SoftLabelLoader:
         self.sets = Sets.open(
             labels, weights, rule, allow_incomplete=allow_incomplete, store_options=dict(store_options)
         )
+        if self.left_out and self.rank == 0:
+            count = f"{self.left_out} of {len(self.sets.plan.keys)} images were left out of the labels"
+            warnings.warn(f"{count} {self.sets.url}; slg-wds inspect says why", UserWarning, stacklevel=2)
         self._files = OpenFiles()
         self._caches: list[ShardCache] = []
         caching = Caching(self._files, cache_dir, cache_bytes, local_ranks(self.world_size))
@@ -211,6 +215,11 @@ class SoftLabelLoader:
     def num_samples(self) -> int:
         """Images of an epoch, over all ranks, before the last partial batch is dropped."""
         return self._order.num_samples
+
+    @property
+    def left_out(self) -> int:
+        """Planned images that the set has no labels of: `slg-wds inspect` says why."""
+        return self.sets.left_out
 
     @property
     def epoch(self) -> int:

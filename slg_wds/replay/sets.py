@@ -51,6 +51,7 @@ class Sets:
         members: the sets, of such a chain the last; older: what each extends, the oldest first.
         weights, rules: those of the members; weights sum to 1.
         sizes: int64 [shards], samples of each shard, 0 where an unfinished set lacks it.
+        left_out: planned images that have no labels in the shards that are there.
         digest: of the samples and their labels, hex; for one complete set, that set's, for a chain that of the same
             labels made in one go.
         embedded: the number of the first set that has the images, else None.
@@ -74,6 +75,7 @@ class Sets:
             _check_alike(self.members[0], other)
         self.rules = [_rule(labels, rule) for labels in self.members]
         sizes = [_sizes(labels) for labels in self.members]
+        self.left_out = _left_out(self.members[0], sizes[0])
         for labels, found in zip(self.members[1:], sizes[1:], strict=True):
             if not np.array_equal(found, sizes[0]):
                 shard = labels.shard_name(int(np.argmax(found != sizes[0])))
@@ -234,6 +236,13 @@ def _sizes(labels: LabelSet) -> I64:
     if info.filenames != names or (lengths > labels.plan.shard_sizes).any():
         raise ManifestError("it does not list the planned shards", url=labels.store.url_of(INFO))
     return lengths
+
+
+def _left_out(labels: LabelSet, sizes: I64) -> int:
+    there = np.ones(labels.num_shards, np.bool_)
+    if labels.allow_incomplete and not sizes.all():
+        there[labels.missing()] = False
+    return int((labels.plan.shard_sizes - sizes)[there].sum())
 
 
 def _sizes_by_index(labels: LabelSet) -> I64:

@@ -13,6 +13,7 @@ from slg_wds.engines.local import run_processes
 from slg_wds.errors import FormatError, NotFoundError, UnsupportedStoreError
 from slg_wds.format.manifest import MAX_INFO_BYTES, Info, decode_info
 from slg_wds.labelset import DESCRIPTION, INDEX, INFO, PLAN, LabelSet, open_labels
+from slg_wds.left_out import MEND
 from slg_wds.progress import counted, duration
 from slg_wds.report.verify_fix import fix
 from slg_wds.report.verify_progress import VerifyProgress
@@ -30,7 +31,8 @@ class VerifyResult:
     """What was checked and what is wrong.
 
     problems: what is (still) wrong. fixed: what was done about it, in words. unknown: objects that no set has.
-    shards, samples, crops, images, bytes: that were checked; images: embedded ones, decoded. teacher: the comparison.
+    shards, samples, crops, images, bytes: that were checked; images: embedded ones, decoded. left_out: how many planned
+    images each shard has no labels of, by its name, where there are any. teacher: the comparison.
     """
 
     url: str
@@ -40,6 +42,7 @@ class VerifyResult:
     crops: int = 0
     images: int = 0
     bytes: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     problems: list[Problem] = field(default_factory=list)
     fixed: list[str] = field(default_factory=list)
@@ -72,8 +75,9 @@ def verify(config: VerifyConfig) -> VerifyResult:
     lengths = _check_shards(labels, config, missing, finished, result)
     result.problems += _info_problems(labels, lengths, finished)
     result.unknown = _unknown(labels)
-    if config.fix or config.delete_damaged:
-        result.problems, result.fixed = fix(labels, result.problems, config.delete_damaged)
+    if config.fix or config.delete_damaged or config.delete_left_out:
+        unwanted = result.left_out if config.delete_left_out else {}
+        result.problems, result.fixed = fix(labels, result.problems, config.delete_damaged, unwanted)
     if config.arch is not None and lengths:
         from slg_wds.report.verify_teacher import compare
 
@@ -99,6 +103,8 @@ def _check_shards(
         for name in ("crops", "images", "bytes"):
             setattr(result, name, getattr(result, name) + getattr(report, name))
         result.shards += 1
+        if report.left_out:
+            result.left_out[labels.shard_name(report.number)] = report.left_out
         if report.samples >= 0:
             lengths[report.number] = report.samples
             result.samples += report.samples
@@ -189,6 +195,13 @@ def summary(result: VerifyResult) -> list[str]:
     ]
     if result.teacher is not None:
         lines.append(f"  {result.teacher}")
+    if result.left_out:
+        images = counted(sum(result.left_out.values()), "image")
+        lines.append(
+            f"  left out when the set was made: {images}, in {counted(len(result.left_out), 'shard')}"
+        )
+        if not any(done.startswith("removed") for done in result.fixed):
+            lines.append(f"  to make them after all: {MEND}")
     lines += [f"  {done}" for done in result.fixed]
     if result.unknown:
         some = ", ".join(result.unknown[:5])

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from slg_wds.errors import LabelSetError
 from slg_wds.format.manifest import build_index, encode_index
 from slg_wds.labelset import INDEX, INFO, LabelSet
+from slg_wds.progress import counted
 from slg_wds.report.verify_shard import DAMAGED, FOREIGN, INDEX_PART, INFO_FILE, MISSING, Problem
 
 
 def fix(
-    labels: LabelSet, problems: Sequence[Problem], delete_damaged: bool
+    labels: LabelSet, problems: Sequence[Problem], delete_damaged: bool, unwanted: Mapping[str, int]
 ) -> tuple[list[Problem], list[str]]:
     """Mend a set; what is left wrong, and what was done, in words.
 
     Index parts and _info.json are made again from whole shards. With `delete_damaged`, shards that are not whole, or
     not this set's, are removed, with their index parts and _info.json: until they are made again, they are missing.
+    `unwanted` are whole shards to remove too: how many images each has left out, by its name.
 
     Raises StoreError; LabelSetError, with nothing removed, where every shard is another set's.
     """
     labels.store.check_writable()
     done: list[str] = []
-    bad = sorted({problem.number for problem in problems if problem.kind in (DAMAGED, FOREIGN)})
-    if delete_damaged and bad:
+    bad = {p.number: "damaged" for p in problems if delete_damaged and p.kind in (DAMAGED, FOREIGN)}
+    if bad:
         _refuse_another_set(labels, problems)
-        _remove(labels, bad, done)
+    bad = {**_numbered(labels, unwanted), **bad}
+    if bad:
+        _remove(labels, sorted(bad), done)
         problems = [
             problem for problem in problems if problem.number not in bad and problem.kind != INFO_FILE
         ]
         problems += [
-            Problem(MISSING, "damaged, and removed", labels.shard_name(number), number=number)
-            for number in bad
+            Problem(MISSING, f"{why}, and removed", labels.shard_name(number), number=number)
+            for number, why in bad.items()
         ]
     left = [problem for problem in problems if problem.kind not in (INDEX_PART, INFO_FILE)]
     for number in sorted({problem.number for problem in problems if problem.kind == INDEX_PART}):
@@ -43,6 +47,12 @@ def fix(
         done.append(f"rebuilt {INFO}")
         infos = []
     return [*left, *infos], done
+
+
+def _numbered(labels: LabelSet, unwanted: Mapping[str, int]) -> dict[int, str]:
+    """Why each shard that left images out is removed, by its number."""
+    numbers = {labels.shard_name(number): number for number in range(labels.num_shards if unwanted else 0)}
+    return {numbers[name]: f"left out {counted(count, 'image')}" for name, count in unwanted.items()}
 
 
 def _refuse_another_set(labels: LabelSet, problems: Sequence[Problem]) -> None:

@@ -54,13 +54,15 @@ class Problem:
 
 @dataclass
 class ShardReport:
-    """What was found of one shard. samples: -1 where it is not whole. bytes, crops: that were checked."""
+    """What was found of one shard. samples: -1 where it is not whole. bytes, crops: that were checked. left_out: images
+    that it has no labels of."""
 
     number: int
     bytes: int = 0
     samples: int = -1
     crops: int = 0
     images: int = 0
+    left_out: int = 0
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -134,6 +136,7 @@ class ShardChecks:
             one.tell(FOREIGN, foreign)
             return one
         one.shard = shard
+        one.report.left_out = len(shard.header.left_out)
         self._unpack(one, shard)
         return one
 

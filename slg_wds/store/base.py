@@ -66,6 +66,10 @@ class Store(ABC):
     def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[Entry]:
         """Yield every object below the folder `prefix` ("" is all, or "index/"), in order, at any depth or not deep."""
 
+    def holds(self, prefix: str = "") -> bool:
+        """Whether any object lies below the folder `prefix`."""
+        return next(self.list(prefix), None) is not None
+
     @abstractmethod
     def delete(self, name: str) -> None:
         """Remove the object; one that is not there is no error."""

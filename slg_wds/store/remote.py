@@ -119,6 +119,15 @@ class RemoteStore(Store):
         ]
         return iter(sorted(entries, key=lambda entry: entry.name))
 
+    def holds(self, prefix: str = "") -> bool:
+        import obstore
+
+        self._refuse_http("list")
+        folder = check_prefix(prefix)
+        with translated(self.url_of(folder) if folder else self.url):
+            found = obstore.list(self._client(READING), folder or None)
+            return any(len(chunk) for chunk in itertools.islice(found, 1))
+
     def delete(self, name: str) -> None:
         self._refuse_http("delete")
         with contextlib.suppress(NotFoundError):
