@@ -34,7 +34,7 @@ def evaluate(config: EvaluateConfig) -> Accuracy:
 
     config.check()
     source = open_source(config.data, config, default_split="val", need_targets=True)
-    teacher = load_teachers(config, source.classes)
+    teacher = load_teachers(config, source.classes, BATCH)
     for one in teacher.teachers:
         note(f"teacher {one}")
     targets = resolve_targets(config, source.classes, teacher.full_classes, teacher.class_subset)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from slg_wds.config import GenerateConfig, cores
+from slg_wds.config import GenerateConfig, TeacherConfig, cores
 from slg_wds.crops import CropRule
 from slg_wds.errors import ReferenceSetError, UsageError
 from slg_wds.format.manifest import EXTENDS
@@ -15,6 +15,7 @@ from slg_wds.labels import LabelType, parse_label_type
 from slg_wds.labelset import LabelSet, create_labels, open_labels
 from slg_wds.left_out import most_left_out
 from slg_wds.targets import Targets, resolve_targets
+from slg_wds.threads import threads_of_forwards
 
 if TYPE_CHECKING:
     from slg_wds.images import ImageSource
@@ -96,7 +97,7 @@ def prepare_run(config: GenerateConfig, device: str | None = None) -> PreparedRu
         )
     source = open_source(config.data, config, on_error=config.on_error)
     reference = _reference(config)
-    teacher = load_teachers(config, source.classes, device)
+    teacher = load_teachers(config, source.classes, config.num_seg, device)
     label.check(teacher.num_classes)
     targets = resolve_targets(config, source.classes, teacher.full_classes, teacher.class_subset)
     return PreparedRun(config, source, label, teacher, targets, reference)
@@ -115,14 +116,22 @@ def opening(run: PreparedRun) -> list[str]:
     return [*lines, *([f"not used in {run.source.url}: {ignored}"] if ignored else [])]
 
 
-def load_teachers(config: Any, classes: list[str] | None, device: str | None = None) -> Ensemble:
-    """Load the teachers of a config onto a device, by default the config's, with its class subset."""
+def load_teachers(
+    config: TeacherConfig, classes: list[str] | None, rows: int, device: str | None = None
+) -> Ensemble:
+    """Load the teachers of a config onto a device, by default the config's, with its class subset, and try them.
+
+    rows: crops in a forward of what follows.
+    """
     from slg_wds.memory import keep_freed_memory
     from slg_wds.targets import class_subset
     from slg_wds.teachers import load_ensemble
 
     keep_freed_memory()
-    return load_ensemble(config, lambda num_classes: class_subset(config, classes, num_classes), device)
+    with threads_of_forwards(config.threads_per_forward or cores()):
+        return load_ensemble(
+            config, lambda num_classes: class_subset(config, classes, num_classes), device, rows=rows
+        )
 
 
 def crops_each(config: GenerateConfig, reference: Reference | None) -> int:

@@ -22,6 +22,19 @@ def use_one_thread() -> None:
 
 
 @contextlib.contextmanager
+def threads_of_forwards(count: int) -> Iterator[None]:
+    """Let torch's operators in the calling thread use `count` threads, and as many as before when it is done."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
 def threads_beside_forwards(count: int, forward: int) -> Iterator[ThreadPoolExecutor]:
     """Give so many threads that use one of torch's each, while the calling one uses `forward` for its operators.
 

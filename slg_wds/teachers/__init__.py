@@ -2,11 +2,14 @@
 
     spec.py           what was asked: source, architecture, weights file, share in the ensemble
     preprocessing.py  mean, std, size, interpolation; the evaluation transform
-    weights.py        weights files <-> modules, without running anything a file says; the digest
+    weights.py        weights files <-> modules, without running anything a file says
+    inside.py         what a module keeps where torch does not look
+    identity.py       the digests that say which model it is
     built.py          what a source gives: a module and its own configuration
     published.py      timm, torchvision
     private.py        factories of the user
     teacher.py        uint8 crops -> logits, on one device, in one precision
+    trial.py          does a crop alone decide what a teacher says of it?
     load.py           a spec -> a teacher, options -> an ensemble
     ensemble.py       several teachers -> the mean of their softmax outputs
     evaluate.py       top-1, top-5 and loss on images with targets
@@ -18,11 +21,11 @@ from __future__ import annotations
 
 from slg_wds.teachers.ensemble import Ensemble
 from slg_wds.teachers.evaluate import Accuracy, evaluate
+from slg_wds.teachers.identity import digest
 from slg_wds.teachers.load import load_ensemble, load_teacher
 from slg_wds.teachers.preprocessing import Preprocessing, eval_transform
 from slg_wds.teachers.spec import SOURCES, TeacherSpec, parse_teachers
 from slg_wds.teachers.teacher import PRECISIONS, Teacher
-from slg_wds.teachers.weights import digest
 
 __all__ = [
     "PRECISIONS",

@@ -15,6 +15,7 @@ class Built:
     """Attributes:
     module: the model with its weights, on the CPU.
     arch: its architecture alone, as it is recorded: no weights tag, no folders. The digest says which weights.
+    digest: SHA-256 of its weights, in hex: see identity.py.
     weights_from: in words where the weights are from.
     config: its own preprocessing, possibly incomplete.
     config_from: in words where that is from.
@@ -22,6 +23,7 @@ class Built:
 
     module: torch.nn.Module
     arch: str
+    digest: str
     weights_from: str
     config: Mapping[str, Any] = field(default_factory=dict)
     config_from: str = ""

@@ -14,7 +14,7 @@ from slg_wds.teachers.private import build_private
 from slg_wds.teachers.published import build_timm, build_torchvision
 from slg_wds.teachers.spec import TeacherSpec, parse_teachers
 from slg_wds.teachers.teacher import Teacher, check_precision
-from slg_wds.teachers.weights import digest
+from slg_wds.teachers.trial import CPU_ROWS, try_teacher
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +71,7 @@ def load_teacher(
         built.module,
         source=spec.source,
         arch=built.arch,
-        weights_digest=digest(built.module),
+        weights_digest=built.digest,
         weights_from=built.weights_from,
         preprocessing=preprocessing,
         preprocessing_from=preprocessing_from,
@@ -86,14 +86,16 @@ def load_ensemble(
     subset_of: Callable[[int], Sequence[int] | None],
     device: str | None = None,
     settings: Sequence[Mapping[str, Any]] | None = None,
+    rows: int = CPU_ROWS,
 ) -> Ensemble:
-    """Load every teacher that the options name.
+    """Load every teacher that the options name, and try each: see trial.py.
 
     Args:
         config: a TeacherConfig; its `temp` where it has one.
         subset_of: from the teachers' number of classes to the classes to keep, None for all.
         device: where to run; None: the config's GPU, else this process's own device.
         settings: each teacher's own overrides, by the names in OVERRIDES; None: the config's for all.
+        rows: crops in a forward of what follows.
 
     Raises:
         UsageError, TeacherError: as parse_teachers, load_teacher and Ensemble do.
@@ -117,12 +119,15 @@ def load_ensemble(
         )
         for spec, given in zip(specs, settings, strict=True)
     ]
-    return Ensemble(
+    ensemble = Ensemble(
         teachers,
         [spec.weight for spec in specs],
         temperature=getattr(config, "temp", 1.0),
         class_subset=subset_of(teachers[0].num_classes),
     )
+    for teacher in teachers:
+        try_teacher(teacher, rows, ensemble.temperature)
+    return ensemble
 
 
 def own_device(gpus: int) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from slg_wds.errors import TeacherError
 from slg_wds.teachers.built import Built
+from slg_wds.teachers.identity import private_digest
 from slg_wds.teachers.spec import TeacherSpec
 from slg_wds.teachers.weights import fit, one_line, read_weights
 
@@ -45,9 +46,8 @@ def build_private(spec: TeacherSpec) -> Built:
         state, weights_from = read_weights(spec.path)
         fit(module, state, spec.path)
     config, config_from = _private_config(spec, module, config)
-    return Built(
-        module, f"{Path(target).name if is_file else target}:{name}", weights_from, config, config_from
-    )
+    arch = f"{Path(target).name if is_file else target}:{name}"
+    return Built(module, arch, private_digest(module, factory), weights_from, config, config_from)
 
 
 def _find_factory(spec: TeacherSpec, target: str, name: str, is_file: bool) -> Callable[[], Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from slg_wds.errors import SlgWdsError, TeacherError, UnknownArchError
 from slg_wds.teachers.built import Built
+from slg_wds.teachers.identity import digest
 from slg_wds.teachers.spec import TeacherSpec
 from slg_wds.teachers.weights import fit, head_classes, one_line, read_weights
 
@@ -56,6 +57,7 @@ def build_timm(spec: TeacherSpec, num_classes_hint: int | None, input_size: int 
     return Built(
         module,
         arch,
+        digest(module),
         weights_from,
         own_config,
         f"timm's pretrained_cfg of {tag}",
@@ -109,7 +111,9 @@ def build_torchvision(spec: TeacherSpec, num_classes_hint: int | None) -> Built:
         "crop_pct": own.crop_size[0] / own.resize_size[0],
         **{name: getattr(own, name) for name in ("mean", "std", "interpolation")},
     }
-    return Built(module, base, weights_from, config, f"the transforms of torchvision's {weights}")
+    return Built(
+        module, base, digest(module), weights_from, config, f"the transforms of torchvision's {weights}"
+    )
 
 
 def _fill_torchvision(

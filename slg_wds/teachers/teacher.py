@@ -25,6 +25,7 @@ class Teacher:
         source, arch, weights_digest: which model it is.
         weights_from, preprocessing_from: where these came from, in words.
         preprocessing: how it wants its pixels.
+        module: the model itself.
         num_classes: C, the width of its output.
         device: where it runs and expects its crops.
     """
@@ -49,7 +50,10 @@ class Teacher:
         self.preprocessing, self.preprocessing_from = preprocessing, preprocessing_from
         self.device, self.precision, self.compiled = device, precision, compile
         # One precision to start from: autocast lowers it per operation.
-        module.float().to(device).eval().requires_grad_(False)
+        module.float().to(device)
+        module.eval()  # an overridden one may return nothing
+        module.requires_grad_(False)
+        self.module = module
         forward = _forward(module, preprocessing, device, precision)
         self.num_classes, self._layout = self._probe(module, forward)
         self._run = _compiled(forward) if compile else forward
@@ -64,7 +68,7 @@ class Teacher:
             float32 [N,C], in which what is not finite is left to `check_finite`, so that nothing waits for the device.
 
         Raises:
-            TeacherError: the forward failed.
+            TeacherError: the forward failed; TeacherOutputError for an output of another shape.
         """
         import torch
 
@@ -78,6 +82,11 @@ class Teacher:
                 out: torch.Tensor = self._run(images.contiguous(memory_format=self._layout))
             except Exception as error:
                 raise self._failure(images, error) from error
+        if out.shape != (len(images), self.num_classes):
+            raise TeacherOutputError(
+                f"{self.name} returns {list(out.shape)} for {len(images)} images, not "
+                f"[{len(images)}, {self.num_classes}]"
+            )
         return out
 
     def describe(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
 import warnings
@@ -179,23 +178,6 @@ def head_classes(state: Mapping[str, torch.Tensor], heads: Iterable[str]) -> int
             if name in state and state[name].ndim:
                 return int(state[name].shape[0])
     return None
-
-
-def digest(module: torch.nn.Module) -> str:
-    """SHA-256 in hex over the state dict: per tensor in order of name, `name\\ndtype\\nshape\\n` and its raw bytes."""
-    import torch
-
-    sha = hashlib.sha256()
-    state = module.state_dict()
-    for name in sorted(state):
-        tensor = state[name]
-        if not isinstance(tensor, torch.Tensor):
-            continue  # "extra state" of any type has no bytes that could be relied on
-        shape = ",".join(map(str, tensor.shape))
-        sha.update(f"{name}\n{str(tensor.dtype).removeprefix('torch.')}\n{shape}\n".encode())
-        raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        sha.update(raw.numpy().data)
-    return sha.hexdigest()
 
 
 def one_line(error: BaseException) -> str:

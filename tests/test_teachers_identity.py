@@ -1,0 +1,131 @@
+"""What says which model it is: everything that the user's factory built, and its code where it built no tensor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import slg_wds
+from slg_wds.errors import IdentityMismatchError
+from slg_wds.teachers import digest, load_teacher, parse_teachers
+from slg_wds.teachers.identity import private_digest
+from slg_wds.teachers.inside import hidden
+
+SETTINGS = '{"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear"}'
+WITHOUT_TENSORS = f"""
+from torch import nn
+class Model(nn.Module):
+    pretrained_cfg = {SETTINGS}
+    def forward(self, x):
+        return x.mean(2)[:, :, :7].flatten(1) * SCALE
+SCALE = 1.0
+def factory():
+    return Model()
+"""
+
+
+class Bank:
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+
+
+class Holder(nn.Module):
+    """One weight that torch knows, and one more that only `place` knows how to keep."""
+
+    def __init__(self, place, value: float) -> None:
+        super().__init__()
+        self.known = nn.Linear(2, 2, bias=False)
+        nn.init.ones_(self.known.weight)
+        place(self, torch.full((3,), value))
+
+
+def in_buffer(module, tensor):
+    module.register_buffer("extra", tensor, persistent=False)
+
+
+def in_attribute(module, tensor):
+    module.extra = tensor
+
+
+def in_array(module, tensor):
+    module.extra = tensor.numpy()
+
+
+def in_list(module, tensor):
+    module.extra = [{"scale": (tensor,)}]
+
+
+def in_hidden_module(module, tensor):
+    layer = nn.BatchNorm1d(3)
+    layer.weight = nn.Parameter(tensor)
+    module.extra = [layer]
+
+
+def in_object(module, tensor):
+    module.extra = Bank(tensor)
+
+
+def in_closure(module, tensor):
+    module.extra = lambda x: x * tensor
+
+
+@pytest.mark.parametrize(
+    "place", [in_buffer, in_attribute, in_array, in_list, in_hidden_module, in_object, in_closure]
+)
+def test_a_tensor_counts_wherever_it_is_kept(place):
+    one, same, other = (private_digest(Holder(place, value), Holder) for value in (1.0, 1.0, 2.0))
+    assert one == same != other
+    assert digest(Holder(place, 1.0)) == digest(Holder(place, 2.0))  # what the state dict alone says
+
+
+def test_a_model_that_hides_nothing_has_the_digest_of_its_state_dict():
+    def again(module, tensor):
+        module.layers = [module.known, module.known.weight, {"same": module}]
+
+    module = Holder(again, 1.0)
+    assert hidden(module).tensors == {} and hidden(module).modules == {}
+    assert private_digest(module, Holder) == digest(module)
+
+
+def test_hidden_modules_and_tensors_are_found_by_their_place():
+    found = hidden(Holder(in_hidden_module, 1.0))
+    assert list(found.modules) == ["extra.0"]
+    assert sorted(found.tensors) == [
+        "extra.0._buffers.num_batches_tracked", "extra.0._buffers.running_mean", "extra.0._buffers.running_var",
+        "extra.0._parameters.bias", "extra.0._parameters.weight",
+    ]  # fmt: skip
+
+
+def test_the_digest_of_a_model_without_tensors_is_that_of_its_code(tmp_path):
+    def told(folder: str, text: str) -> str:
+        file = tmp_path / folder / "mine.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+        return load_teacher(parse_teachers(f"private:{file}:factory")[0]).weights_digest
+
+    one = told("a", WITHOUT_TENSORS)
+    assert told("b", WITHOUT_TENSORS) == one  # wherever it lies
+    assert told("a", WITHOUT_TENSORS.replace("1.0", "2.0")) != one
+    assert one != digest(nn.Identity())
+
+
+def test_code_that_is_edited_between_two_starts_does_not_go_on_with_the_set(
+    photographs: Path, tmp_path: Path
+):
+    file = tmp_path / "mine.py"
+    config = slg_wds.GenerateConfig(
+        data=str(photographs), save_path=str(tmp_path / "set"), arch=f"{file}:factory", teacher_source="private",
+        num_crops=2, num_seg=16, samples_per_shard=18, workers=1, threads_per_forward=1, label_type="hard",
+    )  # fmt: skip
+    file.write_text(WITHOUT_TENSORS)
+    assert slg_wds.generate(config).complete
+    (tmp_path / "set" / "train-000001.tar").unlink()
+    file.write_text(WITHOUT_TENSORS.replace("1.0", "2.0"))
+    with pytest.raises(IdentityMismatchError, match="weights_sha256"):
+        slg_wds.generate(config)
+    assert not (tmp_path / "set" / "train-000001.tar").exists()
+    file.write_text(WITHOUT_TENSORS)
+    assert slg_wds.generate(config).complete
