@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import re
 import tempfile
 from dataclasses import asdict, dataclass, field
@@ -16,6 +15,7 @@ from torch import nn
 
 from slg_wds.console import tell
 from slg_wds.errors import SlgWdsError, UsageError, WeightsError
+from slg_wds.store.whole_file import whole_file
 
 CHECKPOINT, BEST = "checkpoint.pth.tar", "model_best.pth.tar"  # FKD's names
 # What changes the course of training: in the checkpoint, so that a resumed run can say what is different.
@@ -82,7 +82,7 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def save(args: argparse.Namespace, training: Training, best: bool = False) -> None:
-    """Write the checkpoint in one step: after a kill at any moment there is the old one or the new one."""
+    """Write the checkpoint in one step, through links: a kill at any moment leaves the old one or the new one."""
     if args.rank:
         return
     progress = training.progress
@@ -101,23 +101,10 @@ def save(args: argparse.Namespace, training: Training, best: bool = False) -> No
     folder = Path(args.save_checkpoint_path)
     try:
         for name in (CHECKPOINT, BEST) if best else (CHECKPOINT,):
-            write_at_once(folder / name, content)
-    except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
+            with whole_file(folder / name) as file:
+                torch.save(content, file)
+    except RuntimeError as error:  # what torch raises on a full disk
         raise SlgWdsError(f"the checkpoint cannot be written: {error}", url=str(folder)) from None
-
-
-def write_at_once(path: Path, content: dict[str, Any]) -> None:
-    aside = path.with_name(f".{path.name}.part")
-    with aside.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def read_checkpoint(args: argparse.Namespace) -> dict[str, Any] | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,17 +61,8 @@ def export_fkd(config: ExportConfig) -> ExportResult:
     names = LabelFileNames(labels, config)
     names.check(labels.plan.paths)
     target = Path(config.fkd_dir)
-    _check_empty(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.parent / f".{target.name}.unfinished-{os.getpid()}"
-    unfinished.mkdir()
-    try:
-        tally = _write_all(unfinished, labels, names, config.use_fp16)
-        unfinished.rename(target)  # onto an empty folder too; a folder that was filled meanwhile is an error
-    except OSError as error:
-        raise InteropError(f"cannot be written: {error.strerror}", url=str(target)) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with _new_folder(target) as folder:
+        tally = _write_all(folder, labels, names, config.use_fp16)
     tails = int(labels.identity.get("tail_classes") or 0) > 0 or _type_of(labels).kind == "shared_tail"
     left_out = sorted(path for path, _ in tally.left_out)
     return ExportResult(str(target), tally.images, tally.crops, tally.inexact, tails, left_out)
@@ -157,10 +150,30 @@ def _dataset(labels: LabelSet) -> str:
     return folder.rpartition("/")[2] if base == labels.split else base
 
 
-def _check_empty(target: Path) -> None:
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise InteropError("it is a link or a file, not a folder", url=str(target))
-    if target.exists() and any(target.iterdir()):
+@contextlib.contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+    """Give a folder that gets the name `target`, or takes the place of what a link of that name leads to, at the end.
+
+    Nothing is left where anything fails. Raises InteropError for a place that holds something or cannot be written.
+    """
+    place = Path(os.path.realpath(target))
+    unfinished = place.parent / f".{place.name[:40]}.unfinished-{secrets.token_hex(8)}"
+    try:
+        _check_empty(place, target)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.mkdir()
+        yield unfinished
+        unfinished.rename(place)  # onto an empty folder too; a folder that was filled meanwhile is an error
+    except OSError as error:
+        raise InteropError(f"cannot be written: {error.strerror}", url=str(target)) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _check_empty(place: Path, target: Path) -> None:
+    if place.exists() and not place.is_dir():
+        raise InteropError("it is no folder", url=str(target))
+    if place.exists() and any(place.iterdir()):
         raise InteropError("the folder is not empty", url=str(target), hint="choose another")
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slg_wds.console import tell
-from slg_wds.errors import LabelSetError, MissingDependencyError, StoreError, UsageError
+from slg_wds.errors import LabelSetError, MissingDependencyError, UsageError
 from slg_wds.progress import counted
+from slg_wds.store.whole_file import whole_file
 
 if TYPE_CHECKING:
     from slg_wds.config import ReportConfig
@@ -62,7 +61,8 @@ def report(config: ReportConfig) -> Report:
     page = render(sets, sample, each, comparison, pictures).encode("utf-8")
     if len(page) > MOST_BYTES:
         raise LabelSetError(f"the page would have {len(page)} bytes", hint="give a smaller --samples")
-    _write(target, page)
+    with whole_file(target) as file:
+        file.write(page)
     return Report(str(target), len(page), each[0].images, len(sample.shards), sets.skipped)
 
 
@@ -81,30 +81,6 @@ def _target(output: str) -> Path:
     if not path.parent.is_dir():
         raise UsageError(f"the folder of -o {output} does not exist", hint="make it first")
     return path
-
-
-def _write(target: Path, page: bytes) -> None:
-    """Whole or not at all."""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.")
-    except OSError as error:
-        raise StoreError(f"the page cannot be written: {error.strerror}", url=str(target)) from None
-    try:
-        with open(handle, "wb") as file:
-            file.write(page)
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(target)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise StoreError(f"the page cannot be written: {error.strerror}", url=str(target)) from None
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def count(sets: ReportedSets, sample: Sample) -> tuple[list[Statistics], Comparison | None]:

@@ -1,0 +1,92 @@
+"""A file that somebody named: written whole or not at all, and through links and devices as other programs do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from slg_wds.errors import StoreError
+from slg_wds.store.base import TEMPORARY_AGE
+
+_NOT_ON_DISK = ("/dev/", "/proc/")  # what a link may lead to that is this process's own, such as /dev/stdout
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write what `path` is to hold; it takes that name when the block ends without an error.
+
+    A link is followed and stays. What is no file of a disk (a device, a pipe), and a file in a folder where nothing
+    can be made, is written in place.
+
+    Raises StoreError where it cannot be written.
+    """
+    try:
+        place = Path(os.path.realpath(path))
+        with _in_place(path) if _has_to_stay(path, place) else _aside(place) as file:
+            yield file
+    except OSError as error:
+        raise StoreError(f"it cannot be written: {error.strerror or error}", url=str(path)) from None
+
+
+def _has_to_stay(path: Path, place: Path) -> bool:
+    if not path.exists():
+        return False
+    if not stat.S_ISREG(path.stat().st_mode) or str(path).startswith(_NOT_ON_DISK):
+        return True
+    return str(place).startswith(_NOT_ON_DISK) or not _may_make(place.parent)
+
+
+def _may_make(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+@contextlib.contextmanager
+def _in_place(path: Path) -> Iterator[BinaryIO]:
+    with open(path, "wb") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _aside(place: Path) -> Iterator[BinaryIO]:
+    """A file beside the place, of a name that nobody can foresee; renamed once it is on the disk."""
+    stem = os.fsdecode(os.fsencode(place.name)[:100])
+    _sweep(place.parent, stem)
+    temporary = place.parent / f".{stem}.{secrets.token_hex(8)}"
+    file = open(temporary, "xb")  # noqa: SIM115 (closed before it is renamed)
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            if place.exists():
+                os.fchmod(file.fileno(), stat.S_IMODE(place.stat().st_mode))
+        temporary.replace(place)
+        _sync(place.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _sweep(folder: Path, stem: str) -> None:
+    """Remove what writers that were killed left here, once it is a day old."""
+    name = re.compile(rf"\.{re.escape(stem)}\.[0-9a-f]{{16}}")
+    with contextlib.suppress(OSError):
+        for entry in folder.iterdir():
+            if name.fullmatch(entry.name) and time.time() - entry.lstat().st_mtime > TEMPORARY_AGE:
+                entry.unlink()
+
+
+def _sync(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # some file systems cannot
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
