@@ -25,6 +25,7 @@ from slg_wds.replay.epoch import Epoch
 from slg_wds.replay.files import OpenFiles
 from slg_wds.replay.order import Order
 from slg_wds.replay.pictures import Pictures, TarPictures, open_pictures
+from slg_wds.replay.process import OwnProcess
 from slg_wds.replay.ranks import images_of, local_ranks, rank_of
 from slg_wds.replay.records import Records
 from slg_wds.replay.selection import CropFilter, Everything, Filtered, Selection
@@ -79,6 +80,9 @@ class SoftLabelLoader:
         prefetch: batches made ahead. lanes, window: of the order, see `order`.
         store_options: of `open_store`, for labels and images.
 
+    A loader serves the process that made it. In a worker of torch's DataLoader, after a fork or in a copy it is
+    refused, since every sample would come more than once.
+
     Raises SlgWdsError at once for whatever can be known before the first batch.
     """
 
@@ -118,6 +122,7 @@ class SoftLabelLoader:
         if last not in ("drop", "pad"):
             raise UsageError(f"last is {last!r}", hint="it is 'drop' or 'pad'")
         self.rank, self.world_size = rank_of(rank, world_size)
+        self._process = OwnProcess(self.rank, self.world_size, given=rank is not None)
         self._c = 1 if evaluation else crops_per_image
         self._batch = images_of(global_batch_size, self.world_size, self._c)
         self._evaluation, self._shuffle, self._seed = evaluation, shuffle and not evaluation, seed
@@ -275,6 +280,7 @@ class SoftLabelLoader:
         Before the last batch is handed over everything is put away. So a trainer that asks for exactly len() batches,
         and never hears that there are no more, leaves no threads behind.
         """
+        self._process.check()
         epoch, start = self._progress.begin()
         with contextlib.closing(batches(epoch, start)) as made:
             for number, batch in enumerate(made, start + 1):

@@ -23,11 +23,16 @@ def rank_of(rank: int | None, world_size: int | None) -> tuple[int, int]:
     return rank, world_size
 
 
-def _launched() -> tuple[int, int]:
+def distributed_rank() -> tuple[int, int] | None:
+    """Return (rank, world size) in torch.distributed's default group, None where there is no such group."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         return int(distributed.get_rank()), int(distributed.get_world_size())
-    return _of_torchrun() or _of_slurm() or (0, 1)
+    return None
+
+
+def _launched() -> tuple[int, int]:
+    return distributed_rank() or _of_torchrun() or _of_slurm() or (0, 1)
 
 
 def _of_torchrun() -> tuple[int, int] | None:

@@ -1,0 +1,63 @@
+"""The one process that a loader serves: another one would be given the same samples again."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+from slg_wds.errors import UsageError
+from slg_wds.replay.ranks import distributed_rank
+
+_IN_EACH = "make the loader in each training process, after torch.distributed is set up"
+
+
+class OwnProcess:
+    """The process in which a loader was made, and the rank that it found there.
+
+    A loader has threads of its own and gives all samples of its rank to whoever asks. In a second process it would give
+    every sample twice, without any sign of it. So each walk begins with `check`.
+
+    Args:
+        rank, world_size: of the loader. given: whether the caller named them; otherwise they were found out.
+
+    Raises:
+        UsageError: this is a worker of torch's DataLoader.
+    """
+
+    def __init__(self, rank: int, world_size: int, given: bool) -> None:
+        self._pid = os.getpid()
+        self._rank, self._given = (rank, world_size), given
+        _check_no_worker()
+
+    def check(self) -> None:
+        """Raise UsageError in a process for which the loader was not made, or whose rank is another by now."""
+        _check_no_worker()
+        if os.getpid() != self._pid:
+            raise UsageError(
+                f"the loader was made in process {self._pid} and is used in process {os.getpid()}, which would get "
+                "every sample again",
+                hint=_IN_EACH,
+            )
+        found = None if self._given else distributed_rank()
+        if found is not None and found != self._rank:
+            raise UsageError(
+                f"the loader was made for rank {self._rank[0]} of {self._rank[1]}, and this is by now rank "
+                f"{found[0]} of {found[1]}",
+                hint=f"{_IN_EACH}, or pass rank= and world_size=",
+            )
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageError("a loader cannot be copied or sent to another process", hint=_IN_EACH)
+
+
+def _check_no_worker() -> None:
+    data = sys.modules.get("torch.utils.data")
+    worker = None if data is None else data.get_worker_info()
+    if worker is not None:
+        raise UsageError(
+            f"a loader in a worker of torch's DataLoader: each of the {worker.num_workers} workers would give "
+            "every sample",
+            hint="iterate over the loader itself, which has threads of its own (threads=), or build a pipeline "
+            "for workers from slg_wds.replay.stages",
+        )
