@@ -173,6 +173,8 @@ def _new_folder(target: Path) -> Iterator[Path]:
 def _check_empty(place: Path, target: Path) -> None:
     if place.exists() and not place.is_dir():
         raise InteropError("it is no folder", url=str(target))
+    if target.is_symlink() and not place.exists():
+        raise InteropError("it is a link to nothing", url=str(target))
     if place.exists() and any(place.iterdir()):
         raise InteropError("the folder is not empty", url=str(target), hint="choose another")
 
