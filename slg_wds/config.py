@@ -43,10 +43,12 @@ class SourceConfig(StoreConfig):
     split: str | None = None
     """Sub-folder of the images to use (default: train where it exists; val for an evaluation)."""
     list_file: Annotated[str | None, arg(name="list")] = None
-    """Only the images listed in this file, one path (or unique file name) a line."""
+    """Only the images listed in this file, one path (or unique file name) a line; a number after it is passed over."""
     class_map: str | None = None
-    """File that gives each class folder, or target of image shards, its class number in the teacher: lines
-    `name number`, or JSON."""
+    """File that gives class folders, or targets of image shards, their class number in the teacher: lines
+    `name number`, or JSON; `-` for no target. Needed where names are neither WordNet ids nor class numbers."""
+    no_targets: bool = False
+    """Take no targets from folders or samples."""
     keep_extensions: bool = False
     """Keep file extensions in keys, for folders that hold a.jpg beside a.png."""
     prefix_keys: bool = False
@@ -171,11 +173,10 @@ class GenerateConfig(TeacherConfig, EngineConfig):
     temp: float = 1.0
     """Temperature: logits are divided by it before the softmax."""
     reference_path: str | None = None
-    """Label set, or folder of FKD's label files, whose boxes and flips are used as they are; one with more crops gives
-    its first ones."""
+    """Label set, or folder of FKD's label files, whose boxes and flips are used (of more crops, the first)."""
     extendable: bool = False
-    """Keep in each record the sums that its shared tail is made of (8 KB an image for 1000 classes), so that
-    --extend can make the very tails of one run. Without, a joined set's tails are its parts', averaged."""
+    """Keep the sums of each shared tail (8 KB an image for 1000 classes): --extend then makes the tails of one run.
+    Without, a joined set's tails are its parts', averaged."""
     extend: str | None = None
     """Label set of fewer crops: only the crops that it lacks are labelled (all of images that are new), into a set at
     --save_path that goes with it: the loader reads OLD and NEW as one set, `slg-wds ensemble OLD NEW --save-path ALL`
@@ -306,8 +307,7 @@ class ImportConfig(EngineConfig, SourceConfig):
     save_path: str
     """Where the label set goes: a folder, or a URL such as s3://bucket/prefix. Run again to resume."""
     label_type: str | None = None
-    """Label type, where the shape of the labels does not say it: marginal_renorm, which looks like
-    marginal_smoothing (the default reading)."""
+    """Label type, where the labels' shape does not say it: marginal_renorm looks like marginal_smoothing."""
     values: Values | None = None
     """Coding of probabilities (default, exact: that of the files, float32 or with --use_fp16 float16)."""
     num_classes: int = 1000

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from slg_wds.config import EvaluateConfig, cores
 from slg_wds.console import note, tell, tell_json
 from slg_wds.errors import NoTargetsError
@@ -44,7 +46,14 @@ def evaluate(config: EvaluateConfig) -> Accuracy:
             hint="name them by WordNet ids or give --class-map",
             url=config.data,
         )
+    if targets.said:
+        note(targets.said)
     plan = source.plan(0, 1 << 20, target_of=targets.of_class)
+    without = int((plan.targets < 0).sum())
+    if without == plan.num_samples:
+        raise NoTargetsError("no image has a target", url=config.data)
+    if without:
+        note(f"{without:,} of {plan.num_samples:,} images have no target and are not asked about")
     with threads_beside_forwards(config.num_workers, config.threads_per_forward or cores()) as pool:
         return measure(teacher, _batches(config, source, plan, teacher, pool))
 
@@ -64,7 +73,7 @@ def _batches(
     def submitted() -> Iterator[tuple[int, Future[list[torch.Tensor]]]]:
         for shard in range(plan.num_shards):
             part, read = plan.shard(shard), source.reader(plan, shard)
-            for number in range(part.start, part.stop):
+            for number in (np.flatnonzero(part.targets >= 0) + part.start).tolist():
                 yield int(plan.targets[number]), pool.submit(load, number, read)
 
     rows: list[tuple[int, list[torch.Tensor]]] = []

@@ -26,12 +26,10 @@ class GenerateResult:
     Attributes:
         labels: the label set.
         run: what was made and given up, and whether every shard exists.
-        comparable: whether targets and labels number the same classes.
     """
 
     labels: LabelSet
     run: Finished
-    comparable: bool
 
     @property
     def complete(self) -> bool:
@@ -74,7 +72,7 @@ class GenerateTask:
         job = prepared.job(create=True)
         missing = job.labels.missing()
         crops = int(job.labels.plan.shard_sizes[missing].sum()) * crops_each(self.config, prepared.reference)
-        start = Start(job.labels.digest, len(missing), crops, opening(prepared), prepared.targets.comparable)
+        start = Start(job.labels.digest, len(missing), crops, opening(prepared, job.labels.plan))
         watcher.begin(start)
         work(job, (self.launched or ALONE).within(worker, workers), watcher)
 
@@ -121,8 +119,7 @@ def run(config: GenerateConfig) -> GenerateResult:
         seconds = progress.seconds
     labels = open_labels(config.save_path, allow_incomplete=True, store_options=config.store_options)
     complete = not given_up and finish(labels, launched)
-    comparable = progress.start is not None and progress.start.comparable
-    return GenerateResult(labels, Finished(progress.total, given_up, complete, seconds), comparable)
+    return GenerateResult(labels, Finished(progress.total, given_up, complete, seconds))
 
 
 def _visible_gpus() -> int:
@@ -169,7 +166,8 @@ def told(result: GenerateResult) -> list[str]:
     tally = result.tally
     lines = []
     if tally.crops:
-        agreed = tally.agreed / tally.targeted if tally.targeted and result.comparable else None
+        meant = tally.targeted and result.labels.targets_are_classes
+        agreed = tally.agreed / tally.targeted if meant else None
         lines = [
             f"  {result.crops_per_second:,.1f} crops/s over {duration(result.run.seconds)}",
             f"  mean top-1 confidence {tally.top1 / tally.crops:.3f}, mean tail mass {tally.tail / tally.crops:.3f}"

@@ -41,6 +41,7 @@ from slg_wds.format.manifest import (
     encode_index,
     encode_info,
     encode_plan,
+    numbers_classes,
 )
 from slg_wds.format.record import Record, decode_record
 from slg_wds.format.shard import (
@@ -104,6 +105,11 @@ class LabelSet:
     def num_crops(self) -> int:
         """Crops of each image."""
         return int(self.identity["num_crops"])
+
+    @property
+    def targets_are_classes(self) -> bool:
+        """Whether the targets number the classes of the labels; else they only number the images' folders."""
+        return numbers_classes(self.description)
 
     @classmethod
     def unsaved(cls, plan: Plan, identity: Mapping[str, Any]) -> LabelSet:
@@ -362,6 +368,7 @@ def create_labels(
     store_options: Mapping[str, str] = _NO_OPTIONS,
     requires: Sequence[str] = (),
     image_checksums: bool = True,
+    targets_are_classes: bool | None = None,
 ) -> LabelSet:
     """Begin a label set, or join the one that is there if its plan and identity are the same.
 
@@ -370,6 +377,7 @@ def create_labels(
     Args:
         requires: the features that its readers must know, of `manifest.FEATURES`, beside those of every new set.
         image_checksums: whether its records will have the checksums of their images.
+        targets_are_classes: whether targets number the classes of the labels; None where that is not known.
 
     Raises:
         NotALabelSetError: the place holds something else.
@@ -394,6 +402,7 @@ def create_labels(
         class_names=class_names,
         requires=[*requires, TRAILER_FEATURE],
         image_checksums=image_checksums,
+        targets_are_classes=targets_are_classes,
     )
     if not store.create(DESCRIPTION, encode_description(description)):
         stored = _located(

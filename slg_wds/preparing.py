@@ -18,6 +18,7 @@ from slg_wds.targets import Targets, resolve_targets
 from slg_wds.threads import threads_of_forwards
 
 if TYPE_CHECKING:
+    from slg_wds.format.manifest import Plan
     from slg_wds.images import ImageSource
     from slg_wds.labelling.job import Embedding, Job
     from slg_wds.reference import Reference
@@ -60,6 +61,7 @@ class PreparedRun:
                 self.targets.class_names,
                 config.store_options,
                 requires=[EXTENDS] if "extends" in identity else [],
+                targets_are_classes=self.targets.comparable,
             )
             if create
             else LabelSet.unsaved(plan, identity)
@@ -95,7 +97,7 @@ def prepare_run(config: GenerateConfig, device: str | None = None) -> PreparedRu
             f"--extendable is for shared tails, and {label} labels have none here",
             hint="leave it out: such sets can always be extended",
         )
-    source = open_source(config.data, config, on_error=config.on_error)
+    source = open_source(config.data, config, on_error=config.on_error, left_out=config.save_path or None)
     reference = _reference(config)
     teacher = load_teachers(config, source.classes, config.num_seg, device)
     label.check(teacher.num_classes)
@@ -103,8 +105,8 @@ def prepare_run(config: GenerateConfig, device: str | None = None) -> PreparedRu
     return PreparedRun(config, source, label, teacher, targets, reference)
 
 
-def opening(run: PreparedRun) -> list[str]:
-    """What a run begins with, in lines: the teachers, how they want their pixels, and what is not used of the data."""
+def opening(run: PreparedRun, plan: Plan) -> list[str]:
+    """What a run begins with, in lines: the teachers, how they want their pixels, what is not used of the data."""
     shares = zip(run.teacher.teachers, run.teacher.weights, strict=True)
     several = len(run.teacher.teachers) > 1
     lines = [
@@ -113,7 +115,12 @@ def opening(run: PreparedRun) -> list[str]:
     ignored = ", ".join(
         f"{count} {what or 'without extension'}" for what, count in run.source.ignored.items()
     )
-    return [*lines, *([f"not used in {run.source.url}: {ignored}"] if ignored else [])]
+    without = int((plan.targets < 0).sum())
+    lines += [f"not used in {run.source.url}: {ignored}"] if ignored else []
+    lines += [run.targets.said] if run.targets.said else []
+    if without and run.source.classes is not None and not run.config.no_targets:
+        lines += [f"{without:,} of {plan.num_samples:,} images have no target"]
+    return lines
 
 
 def load_teachers(

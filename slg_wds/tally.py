@@ -37,15 +37,13 @@ class Tally:
 class Start:
     """What is known once a worker has opened everything, before its first shard.
 
-    digest: the label set's. shards, crops: what is missing of it. said: lines for people. comparable: whether targets
-    and labels number the same classes.
+    digest: the label set's. shards, crops: what is missing of it. said: lines for people.
     """
 
     digest: str
     shards: int
     crops: int
     said: Sequence[str] = ()
-    comparable: bool = False
 
 
 class Watcher:

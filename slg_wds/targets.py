@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from slg_wds.config import SourceConfig, TeacherConfig
 from slg_wds.errors import NoTargetsError, UsageError
+from slg_wds.files import Spellings, read_text
+from slg_wds.images.classes import folder_numbers, imagenet_targets, read_class_map, shown, wordnet_id
+
+IMAGENET = 1000
 
 
 @dataclass(frozen=True)
@@ -16,45 +19,63 @@ class Targets:
     """Which class of the labels each class folder is.
 
     Attributes:
-        of_class: the label class of each folder, None without class folders; an entry is None outside the subset.
+        of_class: what gives a target for a class number, as `ImageSource.plan` takes it; None: the number itself.
         class_names: the folder of each label class ("" for none), None where they say nothing of the labels.
         comparable: whether targets and labels number the same classes, so that agreement means something.
+        said: how the folders were numbered, where people may expect something else.
     """
 
-    of_class: list[int | None] | None
+    of_class: Sequence[int | None] | Callable[[int], int | None] | None
     class_names: list[str] | None
     comparable: bool
+    said: str = ""
+
+
+def _none(number: int) -> None:
+    return None
 
 
 def teacher_classes(
     config: SourceConfig, classes: Sequence[str] | None, num_classes: int
-) -> list[int] | None:
-    """The teacher's number of each class folder where that is known: --class-map, WordNet ids, or equal counts.
+) -> list[int | None] | None:
+    """The teacher's number of each class folder, None for no target; None instead of a list where that is not known.
 
-    Raises UsageError naming a folder that the class map lacks, or class numbers outside the teacher's.
+    --class-map says it, for the folders that it names; WordNet ids and numbers for the others; or, without those,
+    as many folders as the teacher has classes.
+
+    Raises:
+        UsageError: a class map that lacks a folder of no other meaning, or gives a class outside the teacher's.
+        ImageSourceError: some folders are not named by WordNet ids where most are.
     """
-    from slg_wds.images import imagenet_targets, read_class_map
-
     if classes is None:
         return None
     if config.class_map is not None:
-        mapping = read_class_map(config.class_map)
-        unknown = [name for name in classes if name not in mapping]
-        if unknown:
-            raise UsageError(
-                f"--class-map {config.class_map} lacks the class folders {', '.join(unknown[:5])}"
-            )
-        wrong = [name for name in classes if not 0 <= mapping[name] < num_classes]
-        if wrong:
-            raise UsageError(
-                f"--class-map {config.class_map} gives {wrong[0]} the class {mapping[wrong[0]]}, "
-                f"outside 0..{num_classes - 1}"
-            )
-        return [mapping[name] for name in classes]
-    known = imagenet_targets(classes) if num_classes == 1000 else None
+        return _mapped(config.class_map, classes, num_classes)
+    numbers = folder_numbers(classes)
+    if numbers is not None:
+        return list(numbers) if max(numbers) < num_classes else None
+    known = imagenet_targets(classes) if num_classes == IMAGENET else None
     if known is not None:
         return known
     return list(range(len(classes))) if len(classes) == num_classes else None
+
+
+def _mapped(file: str, classes: Sequence[str], num_classes: int) -> list[int | None]:
+    mapping = read_class_map(file)
+    spelled = Spellings(mapping)
+    named = {name: found for name in classes if (found := spelled.find(name)) is not None}
+    others = [name for name in classes if name not in named]
+    by_id = all(wordnet_id(name) for name in others) and num_classes == IMAGENET
+    if others and not by_id:
+        raise UsageError(f"--class-map {file} lacks the class folders {shown(others)}")
+    numbers: dict[str, int | None] = {name: mapping[found] for name, found in named.items()}
+    numbers.update(zip(others, imagenet_targets(others) or [], strict=True))
+    for name, number in numbers.items():
+        if number is not None and number >= num_classes:
+            raise UsageError(
+                f"--class-map {file} gives {name} the class {number}, outside 0..{num_classes - 1}"
+            )
+    return [numbers[name] for name in classes]
 
 
 def class_subset(
@@ -73,7 +94,7 @@ def class_subset(
                 "--class-subset auto needs class folders whose classes in the teacher are known",
                 hint="name them by WordNet ids, or give --class-map or a file of class numbers",
             )
-        numbers = known
+        numbers = [number for number in known if number is not None]
     else:
         numbers = _read_numbers(config.class_subset)
     if len(set(numbers)) != len(numbers):
@@ -88,7 +109,7 @@ def class_subset(
 
 def _read_numbers(file: str) -> list[int]:
     try:
-        text = Path(file).expanduser().read_text()
+        text = read_text(file)
         values = json.loads(text) if text.lstrip().startswith("[") else text.split()
         return [int(value) for value in values]
     except (OSError, ValueError) as error:
@@ -99,23 +120,46 @@ def resolve_targets(
     config: SourceConfig, classes: Sequence[str] | None, num_classes: int, subset: Sequence[int] | None
 ) -> Targets:
     """Work out the targets of a source with these class folders, for a teacher of so many classes."""
+    if config.no_targets:
+        return Targets(_none, None, True)
     if classes is None:
         return Targets(None, None, subset is None)
     known = teacher_classes(config, classes, num_classes)
     if known is None:
-        return Targets(list(range(len(classes))), list(classes), False)
-    if config.class_map is None and num_classes == 1000 and len(classes) < 1000:
-        names_of_all = _imagenet_names()  # a part of ImageNet's folders: the others have names too
-    else:
-        names_of_all = dict(zip(known, classes, strict=True))
-    position = {
-        number: place for place, number in enumerate(subset if subset is not None else range(num_classes))
+        said = (
+            f"the {len(classes)} class folders are not the teacher's {num_classes} classes, so targets only number "
+            "the folders; --class-map says which classes they are"
+        )
+        return Targets(range(len(classes)), list(classes), False, said)
+    labels = subset if subset is not None else range(num_classes)
+    position = {number: place for place, number in enumerate(labels)}
+    of_class = [None if number is None else position.get(number) for number in known]
+    if config.class_map is None and folder_numbers(classes):
+        said = "the class folders are named by numbers, which are taken as the classes"
+        return Targets(of_class, None, True, said)
+    names = _names_of(config, classes, known, num_classes)
+    return Targets(of_class, [names.get(number, "") for number in labels], True, _outside(classes, known))
+
+
+def _outside(classes: Sequence[str], known: Sequence[int | None]) -> str:
+    without = [name for name, number in zip(classes, known, strict=True) if number is None]
+    if not without:
+        return ""
+    return f"{len(without)} of {len(classes)} class folders have no class in the teacher: {shown(without)}"
+
+
+def _names_of(
+    config: SourceConfig, classes: Sequence[str], known: Sequence[int | None], num_classes: int
+) -> dict[int, str]:
+    """A name for each of the teacher's classes that has one: its folder's, or the WordNet id in that."""
+    names = {
+        number: wordnet_id(name) or name
+        for name, number in zip(classes, known, strict=True)
+        if number is not None
     }
-    of_class = [position.get(number) for number in known]
-    names = [""] * len(position)
-    for number, place in position.items():
-        names[place] = names_of_all.get(number, "")
-    return Targets(list(of_class), names, True)
+    if config.class_map is None and num_classes == IMAGENET and len(names) < IMAGENET:
+        return _imagenet_names()  # a part of ImageNet's folders: the others have names too
+    return names
 
 
 def _imagenet_names() -> dict[int, str]:

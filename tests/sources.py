@@ -13,7 +13,7 @@ from slg_wds.images import FolderSource, ShardSource, open_source
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 Files = list[tuple[str, bytes]]
-OF_OPEN_SOURCE = ("default_split", "need_targets", "on_error")
+OF_OPEN_SOURCE = ("default_split", "need_targets", "on_error", "left_out")
 
 
 def opened(url: Path | str, **options: Any) -> FolderSource | ShardSource:

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from slg_wds.errors import (
     NoTargetsError,
     NotFoundError,
     SlgWdsError,
+    StoreError,
     UsageError,
 )
 from slg_wds.format.manifest import decode_plan, encode_plan
@@ -270,6 +273,20 @@ def test_list_file(tmp_path: Path) -> None:
     assert source.classes == ["cat", "dog", "Émile"]
 
 
+def test_lists_as_editors_and_data_sets_write_them(tmp_path: Path) -> None:
+    root = fill(tmp_path / "data/train")
+    decomposed = unicodedata.normalize("NFD", "Émile/x y.bmp")
+    text = f"{root}/cat/1.jpg 0\r\ndog/1.webp\t1\r\n{decomposed} 2\r\ntrain/cat/2.JPEG 0\r\n"
+    expected = {"cat/1.jpg": 0, "cat/2.JPEG": 0, "dog/1.webp": 1, "Émile/x y.bmp": 2}
+    for data in (text.encode("utf-8-sig"), text.encode("utf-16"), text.encode()):
+        (tmp_path / "list.txt").write_bytes(data)
+        assert planned(folder(tmp_path / "data", list_file=str(tmp_path / "list.txt"))) == expected
+    (tmp_path / "link").symlink_to(root)
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/link/cat/1.jpg\n{root}/dog/1.webp\n")
+    through_a_link = folder(tmp_path / "link", list_file=str(tmp_path / "list.txt"))
+    assert planned(through_a_link) == {"cat/1.jpg": 0, "dog/1.webp": 1}
+
+
 def test_simclrs_list_of_base_names(tmp_path: Path) -> None:
     names = tuple(f"n0000000{c}/n0000000{c}_{i}.JPEG" for c in range(3) for i in range(9))
     root = fill(tmp_path / "train", names)
@@ -309,8 +326,11 @@ def test_imagenet_targets() -> None:
     assert imagenet_targets(["n02123045", "n02123394"]) == [281, 283]
     assert imagenet_targets(["cat", "n01440764"]) is None
     assert imagenet_targets([]) is None
-    with pytest.raises(ImageSourceError, match=r"1 of the 2 class folders .*n99999999.*--class-map"):
-        imagenet_targets(["n01440764", "n99999999"])
+    assert imagenet_targets(["n01440764", "n99999999"]) == [0, None]
+    assert imagenet_targets(["n02085620-Chihuahua", "n01440764_tench", "n15075141"]) == [151, 0, 999]
+    assert imagenet_targets(["n02085620x", "n020856201", "n01440764"]) is None
+    with pytest.raises(ImageSourceError, match=r"2 of 5 class folders .*: tmp, new; .*--class-map"):
+        imagenet_targets(["n01440764", "tmp", "n01443537", "new", "n01484850"])
 
 
 def test_class_map(tmp_path: Path) -> None:
@@ -319,11 +339,19 @@ def test_class_map(tmp_path: Path) -> None:
     assert read_class_map(str(file)) == {"cat": 281, "big dog": 7, "Émile": 3}
     file.write_text(json.dumps({"cat": 281, "big dog": 7}))
     assert read_class_map(str(file)) == {"cat": 281, "big dog": 7}
+    file.write_bytes(b"\xef\xbb\xbfcat 1\r\n/data/train/dog/ 2\r\nbird -\r\nfish null\r\ncow -1\r\n")
+    named = {"cat": 1, "dog": 2, "bird": None, "fish": None, "cow": None}
+    assert read_class_map(str(file)) == named
+    file.write_bytes("cat 1\n".encode("utf-16"))
+    assert read_class_map(str(file)) == {"cat": 1}
+    file.write_text('{"cat": 1, "dog": 2, "bird": "-", "fish": null, "cow": -1}')
+    assert read_class_map(str(file)) == named
     for text in (
         "",
         "cat",
         "cat x",
-        "cat -1",
+        "cat -2",
+        "cat 1\na/cat 2",
         "cat 1\ncat 2",
         '{"a": "b"}',
         '{"a": true}',
@@ -335,6 +363,96 @@ def test_class_map(tmp_path: Path) -> None:
             read_class_map(str(file))
     with pytest.raises(UsageError, match="No such file"):
         read_class_map(str(tmp_path / "none"))
+
+
+HIDDEN = (
+    ".git/objects/1.jpg",
+    ".ipynb_checkpoints/1-checkpoint.jpg",
+    "__MACOSX/cat/._1.jpg",
+    "cat/.ipynb_checkpoints/1-checkpoint.jpg",
+    "cat/@eaDir/1.jpg/THUMB.jpg",
+    "cat/._1.jpg",
+    "dog/._a.1.jpg",
+)
+
+
+def test_hidden_folders_are_no_classes(tmp_path: Path, s3_url: str, s3_server: S3Server) -> None:
+    plain, store = folder(fill(tmp_path / "plain")), open_store(s3_url, s3_server.options())
+    for name in (*FILES, *HIDDEN):
+        store.create(name, name.encode())
+    sources = [
+        folder(fill(tmp_path / "hidden", (*FILES, *HIDDEN))),
+        folder(s3_url, store_options=s3_server.options()),
+    ]
+    for source in sources:
+        assert source.plan(0, 3) == plain.plan(0, 3)
+        assert source.classes == plain.classes
+        assert source.ignored == {**plain.ignored, "hidden folders": 5, "AppleDouble files": 2}
+
+
+def test_hidden_folders_do_not_hide_that_there_are_only_splits(tmp_path: Path) -> None:
+    fill(tmp_path, ("train/1.jpg", "val/1.jpg", ".git/1.jpg"))
+    assert (folder(tmp_path).url, planned(folder(tmp_path))) == (f"{tmp_path}/train", {"1.jpg": -1})
+
+
+def test_apple_double_tars_are_no_shards(tmp_path: Path) -> None:
+    for name in ("a.tar", "._a.tar"):
+        with tarfile.open(tmp_path / name, "w") as tar:
+            tar.addfile(tarfile.TarInfo(f"{name}/1.jpg"), None)
+    assert opened(tmp_path).plan().shard_names == ["a"]
+
+
+@pytest.mark.parametrize("place", ["labels", "runs/first", "cat/labels"])
+def test_where_labels_go_is_no_class(tmp_path: Path, place: str, s3_url: str, s3_server: S3Server) -> None:
+    """While it is empty, while it is known, and when it is a label set like any other."""
+    options = s3_server.options()
+    root, store = fill(tmp_path / "data"), open_store(s3_url, options)
+    for name in FILES:
+        store.create(name, name.encode())
+    before = folder(root)
+    (root / place).mkdir(parents=True)
+    for name in ("", f"{place}/plan", f"{place}/slg.json", f"{place}/1.jpg"):
+        for url, more in ((str(root), {}), (s3_url, {"store_options": options})):
+            if name:
+                fill(root, (name,)) if url == str(root) else store.create(name, b"x")
+            known = folder(url, left_out=f"{url}/{place}", **more)
+            assert (known.plan(0, 3), known.classes) == (before.plan(0, 3), before.classes)
+    for source in (folder(root), folder(s3_url, store_options=options)):
+        assert (source.plan(0, 3), source.classes) == (before.plan(0, 3), before.classes)
+        assert source.ignored == {**before.ignored, "label sets": 1}
+
+
+def test_where_labels_go_is_no_class_by_any_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = fill(tmp_path / "data")
+    before = folder(root).classes
+    (root / "labels").mkdir()
+    (tmp_path / "link").symlink_to(root)
+    monkeypatch.chdir(tmp_path)
+    for path in ("data/labels", "link/labels", f"{root}/cat/../labels/", f"file://{root}/labels"):
+        assert (
+            folder(root, left_out=path).classes == folder(tmp_path / "link", left_out=path).classes == before
+        )
+    (root / "labels").rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    (root / "labels").symlink_to(tmp_path / "elsewhere")
+    assert folder(root, left_out=str(tmp_path / "elsewhere")).classes == before
+    assert folder(root).classes != before
+
+
+@pytest.mark.parametrize("name", ["pipe.jpg", "device.jpg"])
+def test_a_pipe_or_device_is_an_error(tmp_path: Path, name: str) -> None:
+    fill(tmp_path, ("cat/1.jpg",))
+    if name == "pipe.jpg":
+        os.mkfifo(tmp_path / "cat" / name)
+    else:
+        (tmp_path / "cat" / name).symlink_to("/dev/zero")
+    source = folder(tmp_path)
+    with pytest.raises(StoreError, match=rf"it is a (named pipe|device), not a file .*{name}"):
+        source.read(f"cat/{name}")
+    with pytest.raises(UsageError, match="not a file"):
+        folder(tmp_path, list_file=str(tmp_path / "cat" / name))
+    with pytest.raises(UsageError, match="not a file"):
+        read_class_map(str(tmp_path / "cat" / name))
 
 
 def test_a_bucket_of_class_folders(s3_url: str, s3_server: S3Server, tmp_path: Path) -> None:

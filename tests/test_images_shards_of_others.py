@@ -108,7 +108,7 @@ def test_splits_and_label_sets_among_sub_folders(tmp_path: Path) -> None:
     (tmp_path / "labels/slg.json").write_text("{}")
     source = shards(root)
     assert source.plan().image_shards == ["in-train/0.tar"]
-    assert source.ignored == {"tars of other splits": 1, "hidden tars": 1}
+    assert source.ignored == {"tars of other splits": 1, "hidden folders": 1}
     assert shards(root, split="val").plan().image_shards == ["in-val/0.tar"]
     restarting(tmp_path, "top.tar", "._top.tar")
     direct = shards(root)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from slg_wds.errors import NoTargetsError, UsageError
 from slg_wds.images import decode, open_source
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.device import DeviceLoader
+from slg_wds.report.class_names import named_classes
 from slg_wds.targets import resolve_targets
 from slg_wds.teachers.preprocessing import Preprocessing, eval_transform
 from slg_wds.window import window
@@ -64,12 +65,14 @@ class HardTargets:
         shaped = [torch.tensor(v).view(1, 3, 1, 1) for v in (preprocessing.mean, preprocessing.std)]
         self.mean, self.std = (v.to(args.device) for v in shaped)
 
-    def _classes(self, labels: list[LabelSet], num_classes: int) -> list[int | None] | None:
+    def _classes(
+        self, labels: list[LabelSet], num_classes: int
+    ) -> Sequence[int | None] | Callable[[int], int | None] | None:
         """The class of each folder: by the label set's names of its classes, else as `slg-wds evaluate` does."""
         folders = self.source.classes
         if folders is None:
             return None
-        names = (labels[0].description.class_names if labels else None) or []
+        names = (named_classes(labels[0]) if labels else None) or []
         if not self.args.class_map and len(names) == num_classes and set(folders) <= set(names):
             return [names.index(folder) for folder in folders]
         config = EvaluateConfig(data=self.args.data, arch=self.args.arch, class_map=self.args.class_map)
@@ -112,7 +115,7 @@ class HardTargets:
         for shard in range(self.plan.num_shards):
             part, read = self.plan.shard(shard), self.source.reader(self.plan, shard)
             for number in range(part.start, part.stop):
-                if number % self.args.ranks == self.args.rank:
+                if number % self.args.ranks == self.args.rank and self.plan.targets[number] >= 0:
                     yield int(self.plan.targets[number]), pool.submit(self._image, read, number)
 
     def _image(self, read: Callable[[int], bytes], number: int) -> Tensor:

@@ -117,7 +117,7 @@ def _begin(config: EnsembleConfig, parents: list[Parent], to: Output) -> LabelSe
     from datetime import datetime, timezone
 
     plan = plan_of(parents[0].plan, config.samples_per_shard)
-    first = parents[0].last.labels.description
+    first = parents[0].last.labels
     provenance = {
         "software": _software(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -127,9 +127,10 @@ def _begin(config: EnsembleConfig, parents: list[Parent], to: Output) -> LabelSe
         plan,
         identity_of(parents, to),
         provenance,
-        first.class_names,
+        first.description.class_names,
         config.store_options,
-        image_checksums=first.image_checksums,
+        image_checksums=first.description.image_checksums,
+        targets_are_classes=first.targets_are_classes,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -44,6 +45,7 @@ __all__ = [
     "encode_info",
     "encode_plan",
     "index_of",
+    "numbers_classes",
 ]
 
 VERSION = 1
@@ -62,7 +64,8 @@ class Description:
 
     identity: compared on every later run, and part of the set's digest. provenance: only noted.
     plan_sha256: hex. requires: features that a reader must know. image_checksums: whether every record has the
-    checksum of its image.
+    checksum of its image. targets_are_classes: whether the targets number the classes of the labels; None where the
+    set does not say it, as older ones do not.
     """
 
     num_samples: int
@@ -73,12 +76,31 @@ class Description:
     class_names: list[str] | None = None
     requires: list[str] = field(default_factory=list)
     image_checksums: bool = False
+    targets_are_classes: bool | None = None
     version: int = VERSION
 
     @property
     def trailer(self) -> str:
         """The name of the last member of the set's shards."""
         return TRAILER if TRAILER_FEATURE in self.requires else OLD_TRAILER
+
+
+def numbers_classes(description: Description) -> bool:
+    """Whether the targets number the classes of the labels: as slg.json says, or of an older set by its class names.
+
+    Where those leave it open, no.
+    """
+    if description.targets_are_classes is not None:
+        return description.targets_are_classes
+    names, subset = description.class_names, description.identity.get("class_subset")
+    if names is None:  # no class folders
+        return subset is None
+    if len(names) != description.identity.get("num_classes"):
+        return False
+    if all(name.isascii() and name.isdigit() for name in names):  # were sorted as text: 0, 1, 10, 100
+        return all(int(name) == number for number, name in enumerate(names))
+    by_name = names == sorted(names) and not all(re.fullmatch(r"n\d{8}", name) for name in names)
+    return subset is None or not by_name
 
 
 @dataclass(frozen=True)
@@ -137,6 +159,8 @@ def encode_description(description: Description) -> bytes:
     fields = asdict(description)
     if not description.image_checksums:  # as sets say that were made before there were any
         del fields["image_checksums"]
+    if description.targets_are_classes is None:
+        del fields["targets_are_classes"]
     return pretty_json(seal(fields))
 
 
@@ -157,6 +181,9 @@ def decode_description(data: bytes | memoryview) -> Description:
         class_names=None if fields.get("class_names") is None else strings(fields, "class_names"),
         requires=requires,
         image_checksums=typed({"image_checksums": False, **fields}, "image_checksums", bool),
+        targets_are_classes=(
+            typed(fields, "targets_are_classes", bool) if "targets_are_classes" in fields else None
+        ),
     )
 
 

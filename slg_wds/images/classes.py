@@ -1,73 +1,107 @@
-"""Class folders -> class numbers of a teacher: WordNet ids, or a file that says so."""
+"""Class folders -> class numbers of a teacher: by WordNet ids, by numbers, or by a file that says so."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from slg_wds.errors import ImageSourceError, UsageError
+from slg_wds.files import lines_of, read_text
 
-WORDNET_ID = re.compile(r"n\d{8}")
+WORDNET_ID = re.compile(r"(n\d{8})(?![0-9A-Za-z])")
+NUMBER = re.compile(r"[0-9]{1,9}")
+NO_TARGET = frozenset({"-", "-1", "null"})
+SHOWN = 5
 
 
-def imagenet_targets(classes: Sequence[str]) -> list[int] | None:
-    """ImageNet-1k's class number (0..999) of each class folder, None where they are not all WordNet ids.
+def wordnet_id(name: str) -> str | None:
+    """The WordNet id that a folder's name is or begins with, as in `n02085620-Chihuahua`; None without one."""
+    found = WORDNET_ID.match(name)
+    return found[1] if found else None
 
-    Raises ImageSourceError naming the ids that are not among ImageNet's 1000.
+
+def imagenet_targets(classes: Sequence[str]) -> list[int | None] | None:
+    """ImageNet-1k's class number (0..999) of each class folder, None for an id outside its 1000 classes.
+
+    Returns None, instead of a list, where most folders are not named by WordNet ids.
+    Raises ImageSourceError where most are and some are not: it names those, which no other rule can number.
     """
-    if not classes or not all(WORDNET_ID.fullmatch(name) for name in classes):
+    ids = [wordnet_id(name) for name in classes]
+    others = [name for name, one in zip(classes, ids, strict=True) if one is None]
+    if 2 * len(others) >= len(classes):
         return None
+    if others:
+        raise ImageSourceError(
+            f"{len(others)} of {len(classes)} class folders are not named by a WordNet id, as the others are: "
+            f"{shown(others)}",
+            hint="move them away, or give them a class (`-` for no target) in a --class-map",
+        )
     from timm.data.imagenet_info import ImageNetInfo
 
     names: list[str] = ImageNetInfo("imagenet-1k").label_names()  # type: ignore[no-untyped-call]
     number = {name: i for i, name in enumerate(names)}
-    unknown = [name for name in classes if name not in number]
-    if unknown:
-        raise ImageSourceError(
-            f"{len(unknown)} of the {len(classes)} class folders are not among ImageNet's 1000 classes: "
-            f"{', '.join(unknown[:5])}{', ...' if len(unknown) > 5 else ''}",
-            hint="say which classes they are with --class-map",
-        )
-    return [number[name] for name in classes]
+    return [number.get(one or "") for one in ids]
 
 
-def read_class_map(path: str) -> dict[str, int]:
-    """Class folder -> class number, of a file of lines "name number" (# begins a comment line) or a JSON object.
+def folder_numbers(classes: Sequence[str]) -> list[int] | None:
+    """The number that each class folder is named by, also zero-padded; None where not all names are numbers."""
+    if not classes or not all(NUMBER.fullmatch(name) for name in classes):
+        return None
+    return [int(name) for name in classes]
 
+
+def shown(names: Sequence[str]) -> str:
+    """The first few names, for a message."""
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+
+
+def read_class_map(path: str) -> dict[str, int | None]:
+    """Class folder -> class number, or None for no target: lines `name number` (# begins a comment) or a JSON object.
+
+    `-`, `null` and `-1` say that a folder's images have no target. A folder may be given by its path.
     Raises UsageError for a file that cannot be read or says anything else, or one name twice.
     """
     try:
-        text = Path(path).expanduser().read_text("utf-8")
+        text = read_text(path)
         pairs = _from_json(text) if text.lstrip().startswith("{") else _from_lines(text)
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"the class map {path} cannot be read: {error}") from None
     if not pairs:
         raise UsageError(f"the class map {path} names no class")
-    mapping: dict[str, int] = {}
+    mapping: dict[str, int | None] = {}
     for name, number in pairs:
-        if mapping.setdefault(name, number) != number:
-            raise UsageError(f"the class map {path} gives {name!r} two numbers")
+        folder = name.rstrip("/").rpartition("/")[2]
+        if mapping.setdefault(folder, number) != number:
+            raise UsageError(f"the class map {path} gives {folder!r} two numbers")
     return mapping
 
 
-def _from_json(text: str) -> list[tuple[str, int]]:
+def _from_json(text: str) -> list[tuple[str, int | None]]:
     pairs: list[tuple[str, Any]] = json.loads(text, object_pairs_hook=list)
-    for pair in pairs:
-        if not isinstance(pair, tuple) or type(pair[1]) is not int or pair[1] < 0:
-            raise ValueError(f"{pair!r} is not a name and a class number")
-    return pairs
+    return [(name, _class_number(value)) for name, value in map(_pair, pairs)]
 
 
-def _from_lines(text: str) -> list[tuple[str, int]]:
-    pairs = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        name, _, value = line.strip().replace("\t", " ").rpartition(" ")
-        if not name.strip() or not (value.isascii() and value.isdigit()):
-            raise ValueError(f"line {number} is not `name number`: {line.strip()!r}")
-        pairs.append((name.strip(), int(value)))
+def _pair(pair: Any) -> tuple[str, Any]:
+    if not isinstance(pair, tuple):
+        raise ValueError(f"{pair!r} is not a name and a class number")
+    return pair
+
+
+def _class_number(value: Any) -> int | None:
+    if value is None or value == "-" or (type(value) is int and value == -1):
+        return None
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is not a class number")
+    return value
+
+
+def _from_lines(text: str) -> list[tuple[str, int | None]]:
+    pairs: list[tuple[str, int | None]] = []
+    for number, line in lines_of(text):
+        name, _, value = line.replace("\t", " ").rpartition(" ")
+        if not name.strip() or not (value in NO_TARGET or (value.isascii() and value.isdigit())):
+            raise ValueError(f"line {number} is not `name number`: {line!r}")
+        pairs.append((name.strip(), None if value in NO_TARGET else int(value)))
     return pairs

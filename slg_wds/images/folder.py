@@ -14,11 +14,11 @@ from slg_wds.format.manifest import Plan, StringColumn
 from slg_wds.images.gone import GoneFiles
 from slg_wds.images.lists import choose_listed
 from slg_wds.images.order import Targets, keys_of, map_targets, shard_names, shuffled, split_evenly
-from slg_wds.images.tree import Tree
+from slg_wds.images.tree import APPLE_DOUBLE, Tree, is_hidden
 
 # torchvision's ImageFolder has all of these but .jfif, a JPEG file by another name.
 IMG_EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-OUTSIDE = "outside class folders"
+OUTSIDE, HIDDEN, LABEL_SETS = "outside class folders", "hidden folders", "label sets"
 
 
 class FolderSource:
@@ -28,8 +28,8 @@ class FolderSource:
         url: the folder that paths are relative to, the split's.
         classes: names of the class folders, also of empty ones; None for a flat folder.
         num_images: images found (and listed, where a list is given).
-        ignored: files that are not images: extension in lower case ("" for none) -> count; images beside class
-            folders count under `outside class folders`.
+        ignored: what is not used -> count: files that are not images by extension in lower case ("" for none),
+            `outside class folders` (images beside those), `hidden folders`, `label sets`, `AppleDouble files`.
 
     Raises:
         NoImagesError: no image at all. NoTargetsError: `need_targets` of a flat folder.
@@ -49,9 +49,12 @@ class FolderSource:
     ) -> None:
         self.url, self.split = tree.url, split
         self._tree, self._keep_extensions = tree, keep_extensions
-        paths, self.ignored = find_images(tree)
-        folders = tree.folders()
+        paths, sets, self.ignored = find_images(tree)
         nested = [path for path in paths if "/" in path]
+        folders = tree.folders()
+        if sets:  # a folder that holds only those is no class either
+            only_sets = _tops(sets) - _tops(nested)
+            folders = [name for name in folders if name not in only_sets]
         self.classes = folders if nested else None
         if nested:
             self.ignored[OUTSIDE] += len(paths) - len(nested)
@@ -62,7 +65,7 @@ class FolderSource:
         if need_targets and self.classes is None:
             raise NoTargetsError("class folders are needed, and there are only images", url=tree.url)
         _check_names([*paths, *folders], tree.url)
-        self._paths = choose_listed(list_file, paths, split) if list_file else paths
+        self._paths = choose_listed(list_file, paths, tree.url, split) if list_file else paths
 
     @property
     def num_images(self) -> int:
@@ -125,19 +128,30 @@ def is_image(path: str) -> bool:
     return path.lower().endswith(IMG_EXTENSIONS)
 
 
-def find_images(tree: Tree) -> tuple[list[str], Counter[str]]:
-    """(paths of images by their extensions, sorted; the other files by extension)."""
+def find_images(tree: Tree) -> tuple[list[str], list[str], Counter[str]]:
+    """(paths of images by their extensions, sorted; folders of label sets; what else there is -> count)."""
     paths: list[str] = []
+    sets = [tree.left_out] if tree.left_out else []
     ignored: Counter[str] = Counter()
     for path in tree.walk():
-        if is_image(path):
+        base = path.rstrip("/").rpartition("/")[2]
+        if path.endswith("/"):
+            hidden = is_hidden(base)
+            ignored[HIDDEN if hidden else LABEL_SETS] += 1
+            sets += [] if hidden else [path]
+        elif base.startswith(APPLE_DOUBLE):
+            ignored["AppleDouble files"] += 1
+        elif is_image(path):
             paths.append(path)
         else:
-            base = path.rpartition("/")[2]
             extension = "." + base.rpartition(".")[2].lower() if "." in base else ""
             ignored[extension.encode("utf-8", "backslashreplace").decode()] += 1
     paths.sort()
-    return paths, ignored
+    return paths, sets, ignored
+
+
+def _tops(paths: list[str]) -> set[str]:
+    return {path[: path.index("/")] for path in paths}
 
 
 def no_images(url: str, ignored: Counter[str], folders: int) -> NoImagesError:

@@ -11,8 +11,9 @@ from typing import Any
 
 from slg_wds.errors import ImageSourceError, NoImagesError, NotFoundError
 from slg_wds.format.plan import are_shard_names
+from slg_wds.images.folder import HIDDEN as HIDDEN_FOLDERS
 from slg_wds.images.folder import is_image
-from slg_wds.images.tree import Tree
+from slg_wds.images.tree import Tree, is_hidden
 from slg_wds.store import Store, expand_braces, open_store, split_url
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "validation", "valid"), "test": ("test",)}
@@ -144,10 +145,13 @@ def compressed_tars(url: str) -> ImageSourceError:
 
 
 def _usable(paths: Iterable[str]) -> tuple[list[str], Counter[str]]:
-    """(paths of tars, tars that cannot be used -> count)."""
+    """(paths of tars, what cannot be used -> count). A path that ends in `/` is a hidden folder's."""
     tars: list[str] = []
     ignored: Counter[str] = Counter()
     for path in paths:
+        if path.endswith("/"):
+            ignored[HIDDEN_FOLDERS] += 1
+            continue
         if not path.endswith(".tar") and not COMPRESSED.search(path):
             continue
         if any(part.startswith(".") or part == "__MACOSX" for part in path.split("/")):
@@ -160,12 +164,15 @@ def _usable(paths: Iterable[str]) -> tuple[list[str], Counter[str]]:
 
 
 def _tars_below(tree: Tree) -> list[str]:
-    """Paths of the tars in sub-folders, sorted; none where there are images in any, or label sets alone."""
+    """Paths of tars in sub-folders, and of hidden folders, sorted; none where there are images or label sets alone."""
     found: list[str] = []
     sets: set[str] = set()
     for path in tree.walk():
         if is_image(path):
             return []
+        if path.endswith("/"):
+            found += [path] if is_hidden(path.rstrip("/").rpartition("/")[2]) else []
+            continue
         folder, slash, base = path.rpartition("/")
         if slash and base == "slg.json":
             sets.add(folder)

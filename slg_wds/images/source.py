@@ -62,6 +62,7 @@ def open_source(
     default_split: str = "train",
     need_targets: bool = False,
     on_error: str = "fail",
+    left_out: str | None = None,
 ) -> FolderSource | ShardSource:
     """Open the images at a URL: a folder, a .tar, a brace pattern of .tar files, or a folder of .tar files.
 
@@ -71,6 +72,7 @@ def open_source(
         default_split: the split to use where `options` names none and there is such a sub-folder.
         need_targets: refuse images without targets.
         on_error: `skip` plans samples of shards that have no image, to be left out; `fail` refuses them.
+        left_out: where labels are being written; if that is below, it is neither a class nor images.
 
     Raises:
         NoImagesError: missing, empty, or without any image. NoTargetsError: needed and missing.
@@ -92,7 +94,7 @@ def open_source(
         return shards(tars_at(url, store_options))
     if url.lower().startswith(("http://", "https://")):  # cannot be listed
         return shards(listed_tars(open_store(url, store_options), split, default_split))
-    tree = open_tree(url, store_options)
+    tree = open_tree(url, store_options, left_out)
     inner, tree = choose_split(tree, split, default_split)
     store = open_store(tree.url, store_options)
     tars, ignored = choose_tars(tree, store, split or default_split, split is not None and inner is None)

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from slg_wds.errors import ImageSourceError, NoImagesError, NotFoundError, StoreError
+from slg_wds.files import open_regular
 from slg_wds.store import Store, open_store
+
+# Folders that systems and tools make beside or inside those of a data set; so are all that begin with a dot.
+SYSTEM_FOLDERS = frozenset(
+    ("__MACOSX", "__pycache__", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information")
+)
+_HIDDEN = re.compile(rf"(?:^|/)(?:\.[^/]*|{'|'.join(map(re.escape, sorted(SYSTEM_FOLDERS)))})/")
+APPLE_DOUBLE = "._"  # how the names of files begin in which macOS keeps what other file systems cannot
+LABEL_SET = ("slg.json", "plan")  # a folder with both is a set of labels
 
 
 class Tree(Protocol):
-    """A folder of files. Names are relative to `url`, their parts separated by `/`."""
+    """A folder of files. Names are relative to `url`, their parts separated by `/`.
+
+    Hidden folders, label sets and what `left_out` names are no part of it.
+
+    Attributes:
+        left_out: the folder where labels are being written, ending in `/`; None where that is elsewhere.
+    """
 
     url: str
+    left_out: str | None
 
     def folders(self) -> list[str]:
         """Names of the folders directly below, sorted."""
@@ -22,7 +39,10 @@ class Tree(Protocol):
         """Names of the files directly below, sorted."""
 
     def walk(self) -> Iterator[str]:
-        """Yield the name of every file at any depth, in no promised order."""
+        """Yield the name of every file at any depth, in no promised order.
+
+        Of a hidden folder or a label set only its own name is given, ending in `/`.
+        """
 
     def below(self, folder: str) -> Tree:
         """The tree of one of its folders."""
@@ -40,42 +60,64 @@ class Tree(Protocol):
         """Whether nothing at all lies here, by a new look."""
 
 
-def open_tree(url: str, store_options: Mapping[str, str]) -> Tree:
-    """The tree at a URL. Raises NoImagesError for a local one that is not there, StoreError for a remote one."""
+def is_hidden(folder: str) -> bool:
+    """Whether a folder of this name, without its path, is passed over."""
+    return folder.startswith(".") or folder in SYSTEM_FOLDERS
+
+
+def open_tree(url: str, store_options: Mapping[str, str], left_out: str | None = None) -> Tree:
+    """The tree at a URL.
+
+    left_out: the URL that labels are written to, which may lie below.
+    Raises NoImagesError for a local one that is not there, StoreError for a remote one.
+    """
     store = open_store(url, store_options)
+    out = open_store(left_out, store_options) if left_out else None
     if not store.is_local:
-        return RemoteTree(store)
+        root = f"{store.url.rstrip('/')}/"
+        inside = out is not None and f"{out.url}/".startswith(root)
+        return RemoteTree(store, left_out=f"{out.url.rstrip('/')}/"[len(root) :] if out and inside else None)
     root = store.url
     if not os.path.isdir(root):  # noqa: PTH112
         there = os.path.lexists(root)
         raise NoImagesError(
             "a folder of images was expected, not a file" if there else "no such folder", url=url
         )
-    return LocalTree(root)
+    return LocalTree(root, os.path.realpath(out.url) if out is not None and out.is_local else None)
 
 
 class LocalTree:
     """A folder on disk. Links to folders are followed, as torchvision's ImageFolder does."""
 
-    def __init__(self, root: str) -> None:
-        self.url = root
+    def __init__(self, root: str, out: str | None = None) -> None:
+        self.url, self._out = root, out
+        inside = os.path.relpath(out, os.path.realpath(root)) if out else "."
+        self.left_out = None if inside.split("/")[0] in (".", "..") else f"{inside}/"
 
     def folders(self) -> list[str]:
-        return sorted(scan(self.url)[0])
+        found, _, linked = scan(self.url)
+        return sorted(name for name in found if not self._passed_over(name, name in linked))
+
+    def _passed_over(self, name: str, linked: bool) -> bool:
+        path = f"{self.url.rstrip('/')}/{name}"
+        if is_hidden(name) or f"{name}/" == self.left_out or (linked and os.path.realpath(path) == self._out):
+            return True
+        return all(os.path.lexists(f"{path}/{file}") for file in LABEL_SET)
 
     def files(self) -> list[str]:
         return sorted(scan(self.url)[1])
 
     def walk(self) -> Iterator[str]:
-        return walk_files(self.url)
+        out = self.left_out
+        return (name for name in walk_files(self.url) if out is None or not name.startswith(out))
 
     def below(self, folder: str) -> LocalTree:
-        return LocalTree(f"{self.url.rstrip('/')}/{folder}")
+        return LocalTree(f"{self.url.rstrip('/')}/{folder}", self._out)
 
     def read(self, name: str) -> bytes:
         path = f"{self.url.rstrip('/')}/{name}"
         try:
-            with open(path, "rb") as file:
+            with open_regular(path) as file:
                 return file.read()
         except (FileNotFoundError, NotADirectoryError):
             raise NotFoundError("no such file", url=path) from None
@@ -91,16 +133,22 @@ class LocalTree:
 
 
 def walk_files(root: str) -> Iterator[str]:
-    """Yield the name of every file below a local folder, relative to it, following links."""
+    """Yield the name of every file below a local folder, relative to it, following links; see `Tree.walk`."""
     pending: list[tuple[str, frozenset[str]]] = [
         ("", frozenset())
     ]  # (folder with its `/`, linked folders it is in)
     while pending:
         prefix, links = pending.pop()
         folders, files, linked = scan(f"{root}/{prefix}")
+        if prefix and set(LABEL_SET).issubset(files):
+            yield prefix
+            continue
         for name in files:
             yield prefix + name
         for name in folders:
+            if is_hidden(name):
+                yield f"{prefix}{name}/"
+                continue
             above = links
             if name in linked:
                 target = os.path.realpath(f"{root}/{prefix}{name}")
@@ -134,8 +182,10 @@ def scan(folder: str) -> tuple[list[str], list[str], set[str]]:
 class RemoteTree:
     """A prefix in object storage. Listed once, whole, when first asked."""
 
-    def __init__(self, store: Store, prefix: str = "", names: list[str] | None = None) -> None:
-        self._store, self._prefix, self._names = store, prefix, names
+    def __init__(
+        self, store: Store, prefix: str = "", names: list[str] | None = None, left_out: str | None = None
+    ) -> None:
+        self._store, self._prefix, self._names, self.left_out = store, prefix, names, left_out
         self.url = f"{store.url.rstrip('/')}/{prefix}"
 
     def _listed(self) -> list[str]:
@@ -144,20 +194,31 @@ class RemoteTree:
         return self._names
 
     def folders(self) -> list[str]:
-        start = len(self._prefix)
-        return sorted({name[start:].partition("/")[0] for name in self._inside() if "/" in name[start:]})
+        return sorted({name.partition("/")[0] for name in self.walk() if "/" in name[:-1]})
 
     def files(self) -> list[str]:
         return sorted(name for name in self.walk() if "/" not in name)
 
     def walk(self) -> Iterator[str]:
-        return (name[len(self._prefix) :] for name in self._inside())
-
-    def _inside(self) -> Iterator[str]:
-        return (name for name in self._listed() if name.startswith(self._prefix))
+        start = len(self._prefix)
+        names = [name[start:] for name in self._listed() if name.startswith(self._prefix)]
+        passed = _label_sets(names)
+        yield from sorted(passed)
+        inside = (*passed, self.left_out) if self.left_out else tuple(passed)
+        for name in names:
+            if inside and name.startswith(inside):
+                continue
+            hidden = _HIDDEN.search(name)
+            if hidden is None:
+                yield name
+            elif (folder := name[: hidden.end()]) not in passed:
+                passed.add(folder)
+                yield folder
 
     def below(self, folder: str) -> RemoteTree:
-        return RemoteTree(self._store, f"{self._prefix}{folder}/", self._names)
+        out, start = self.left_out or "", f"{folder}/"
+        inside = out.removeprefix(start) if out.startswith(start) else ""
+        return RemoteTree(self._store, self._prefix + start, self._names, inside or None)
 
     def read(self, name: str) -> bytes:
         return self._store.read(self._prefix + name)
@@ -168,3 +229,9 @@ class RemoteTree:
 
     def is_empty(self) -> bool:
         return not self._store.holds(self._prefix)
+
+
+def _label_sets(names: list[str]) -> set[str]:
+    """The folders, ending in `/`, that hold both files of a label set."""
+    first, second = ({n[: -len(file)] for n in names if n.endswith(f"/{file}")} for file in LABEL_SET)
+    return first & second

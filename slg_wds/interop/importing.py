@@ -113,7 +113,7 @@ def prepare_import(config: ImportConfig) -> PreparedImport:
     from slg_wds.images import open_source
 
     folder = open_label_folder(config.fkd_dir, config.store_options)
-    source = open_source(config.images, config, on_error=config.on_error)
+    source = open_source(config.images, config, on_error=config.on_error, left_out=config.save_path)
     targets = resolve_targets(config, source.classes, config.num_classes, None)
     plan = source.plan(config.seed, config.samples_per_shard, target_of=targets.of_class)
     stems = [stem_of(path) for path in plan.paths]
@@ -127,7 +127,13 @@ def prepare_import(config: ImportConfig) -> PreparedImport:
     identity = _identity(config, kind, coding, folder.digest())
     provenance = _provenance(config)
     labels = create_labels(
-        config.save_path, plan, identity, provenance, targets.class_names, config.store_options
+        config.save_path,
+        plan,
+        identity,
+        provenance,
+        targets.class_names,
+        config.store_options,
+        targets_are_classes=targets.comparable,
     )
     most = most_left_out(plan.num_samples, config.max_left_out)
     job = ImportJob(

@@ -28,6 +28,13 @@ def adaptation_of(given: Sequence[float] | LabelAdaptation | None, sets: Sets) -
         raise UsageError(
             "label adaptation needs probabilities, and only the top class is stored", url=sure.url
         )
+    other = next((one for one in sets.members if not one.targets_are_classes), None)
+    if other is not None:
+        raise UsageError(
+            "label adaptation needs the images' classes, and the targets only number the folders of the images",
+            url=other.url,
+            hint="label with --class-map, which says the teacher's class of each folder",
+        )
     targets = np.asarray(sets.plan.targets)
     for wrong, what in (
         (targets < 0, "have no class"),

@@ -31,8 +31,8 @@ def class_names(labels: LabelSet) -> list[str] | None:
 def named_classes(labels: LabelSet) -> list[str] | None:
     """The set's own class names, "" for none, where they are of the labels' classes; else None."""
     given = labels.description.class_names
-    # Folders that are not as many as the classes only number the targets: see slg_wds.targets.
-    return given if given and any(given) and len(given) == labels.num_classes else None
+    mean_classes = labels.targets_are_classes and given and len(given) == labels.num_classes
+    return given if mean_classes and any(given or ()) else None
 
 
 def is_imagenet(labels: LabelSet) -> bool:

@@ -72,6 +72,7 @@ def _images(labels: LabelSet, state: State) -> dict[str, Any]:
         "planned": len(labels),
         "labelled": None if samples < 0 else samples,
         "with_target": int(np.count_nonzero(labels.plan.targets >= 0)),
+        "targets_are_classes": labels.targets_are_classes,
         "left_out": state.left_out,
         "left_out_of_shards": state.looked_at,
         "left_out_reasons": state.reasons,

@@ -36,6 +36,9 @@ def _tell_pairs(title: str, rows: Iterable[tuple[str, object]]) -> None:
     tell_table(title, (), [row for row in rows if row[1] not in (None, "")])
 
 
+FOLDERS_ONLY = " that only number their folders, not the labels' classes"
+
+
 def _what(told: Mapping[str, Any]) -> list[tuple[str, object]]:
     identity, images = told["identity"], told["images"]
     names, tail, extends = told["class_names"], identity.get("tail_classes"), identity.get("extends")
@@ -59,9 +62,10 @@ _NO_CHECKSUMS = "none: replayed images cannot be checked"
 
 
 def _targets(images: Mapping[str, Any]) -> str:
-    if images["with_target"] == images["planned"]:
-        return ", with targets"
-    return f", {images['with_target']:,} with targets" if images["with_target"] else ", without targets"
+    if not images["with_target"]:
+        return ", without targets"
+    some = "" if images["with_target"] == images["planned"] else f"{images['with_target']:,} "
+    return f", {some}with targets" + ("" if images["targets_are_classes"] else FOLDERS_ONLY)
 
 
 def _how(told: Mapping[str, Any]) -> list[tuple[str, object]]:

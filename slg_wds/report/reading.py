@@ -14,7 +14,7 @@ from slg_wds.errors import IncompleteSetError, RecordError, UsageError
 from slg_wds.format.record import Record
 from slg_wds.joining import chains
 from slg_wds.labelset import LabelSet, open_labels
-from slg_wds.report.class_names import class_names, named_classes
+from slg_wds.report.class_names import class_names
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class ReportedSets:
     @property
     def comparable(self) -> bool:
         """Whether the targets number the classes of the labels."""
-        return self.first.description.class_names is None or named_classes(self.first) is not None
+        return self.first.targets_are_classes
 
     def class_names(self) -> list[str] | None:
         """A name for every class, from the first set that has any."""

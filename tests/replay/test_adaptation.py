@@ -15,6 +15,8 @@ from slg_wds.labels import LabelAdaptation, SoftCrossEntropy
 @pytest.fixture(scope="module")
 def sets(photographs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapted")
+    names = sorted(path.name for path in (photographs / "train").iterdir())
+    (folder / "classes").write_text("".join(f"{name} {number}\n" for number, name in enumerate(names)))
     plain = {
         "even": {"label_type": "marginal_smoothing_k3"},
         "tail": {"label_type": "shared_tail_k3", "tail_classes": 6},
@@ -24,7 +26,9 @@ def sets(photographs, tmp_path_factory):
         "hot": {"label_type": "full", "temp": 3.0},
     }
     return {
-        name: Made(make(photographs, folder / name, **options), str(photographs))
+        name: Made(
+            make(photographs, folder / name, class_map=str(folder / "classes"), **options), str(photographs)
+        )
         for name, options in plain.items()
     }
 
