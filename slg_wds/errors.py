@@ -16,6 +16,7 @@ SlgWdsError
 │   ├── UnknownArchError          no model of that name
 │   ├── WeightsError              weights that do not fit, or cannot be read safely
 │   └── TeacherOutputError        not [N, classes], or not finite
+├── DeviceError               a GPU failed: this process must end, another may succeed
 ├── FormatError               bytes that are not what FORMAT.md says
 │   ├── RecordError
 │   ├── ShardError
@@ -148,6 +149,9 @@ class WeightsError(TeacherError): ...
 
 
 class TeacherOutputError(TeacherError): ...
+
+
+class DeviceError(SlgWdsError): ...
 
 
 class FormatError(SlgWdsError): ...

@@ -137,6 +137,22 @@ def _(world):
     return world.generate(arch=world.teacher(nowhere))
 
 
+@row(
+    errors.DeviceError, message="factory failed on uint8 .* device cpu: .*CUDA error: gone", hint="nvidia-smi"
+)
+def _(world):
+    gone = (
+        "import torch\n"
+        "class Gone(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        raise RuntimeError('CUDA error: gone')\n"
+        "def factory():\n"
+        "    return Gone()\n"
+    )
+    about = ["-a", world.teacher(gone), "--teacher_source", "private", "--split", "train"]
+    return ["evaluate", str(world.images), *about]
+
+
 @row(errors.RecordError, url="labels", shard=SHARD, key="n0")
 def _(world):
     def change(data: bytes) -> bytes:

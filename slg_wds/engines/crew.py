@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from slg_wds.console import note_traceback
-from slg_wds.errors import SlgWdsError
+from slg_wds.errors import DeviceError, SlgWdsError
 from slg_wds.tally import Start, Watcher
 
 Message = tuple[Any, ...]
+ENDS = ("done", "error", "device", "failed")  # the kinds of the last message of a worker
 
 
 @dataclass(frozen=True)
@@ -72,19 +73,29 @@ class Reporter(Watcher):
 
 def perform(
     task: Task, worker: int, workers: int, reporter: Reporter, send: Callable[[Message], None]
-) -> None:
-    """Run the task and send how it ended: done; an error of ours, which ends the run; or failed, for another try."""
+) -> str:
+    """Run the task, send how it ended, one of ENDS, and return that.
+
+    done; an error of ours, which ends the run; or for another try: a device's error, and whatever else failed.
+    """
     send(("started",))
+    end = _end(task, worker, workers, reporter)
+    send(end)
+    return str(end[0])
+
+
+def _end(task: Task, worker: int, workers: int, reporter: Reporter) -> Message:
     try:
         task(worker, workers, reporter)
+    except DeviceError as error:
+        return "device", error.message
     except SlgWdsError as error:
-        send(("error", picklable(error)))
+        return "error", picklable(error)
     except Exception as error:
         note_traceback(error)
         said = (str(error) or "no message").splitlines()[0]
-        send(("failed", f"{type(error).__name__}: {said}"))
-    else:
-        send(("done",))
+        return "failed", f"{type(error).__name__}: {said}"
+    return ("done",)
 
 
 def picklable(error: Exception) -> Exception:

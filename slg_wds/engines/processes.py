@@ -15,19 +15,26 @@ from multiprocessing.process import BaseProcess
 from slg_wds.engines.crew import Crew, Message, Reporter, Task, perform
 from slg_wds.engines.local import end_processes, end_with_parent, how_ended
 from slg_wds.engines.supervisor import GRACE_SECONDS, Supervisor
+from slg_wds.errors import DeviceError
 from slg_wds.tally import Watcher
 
 
 def run_local(task: Task, crew: Crew, watcher: Watcher) -> dict[str, str]:
     """Let a crew make shards until none is missing; return the shards given up, each with how its last attempt ended.
 
-    A crew of one works in this very process, where every error is raised as it is.
+    A crew of one works in this very process, where every error is raised as it is, but for one of its device: that
+    leaves nothing to go on with here, and another process goes on.
 
-    Raises the first error of ours of any worker; SlgWdsError where workers end again and again.
+    Raises the first error of ours of any worker; SlgWdsError where workers end again and again, DeviceError where that
+    is the last device's doing.
     """
     if crew.workers == 1:
-        task(0, 1, watcher)
-        return {}
+        try:
+            task(0, 1, watcher)
+        except DeviceError as error:
+            watcher.say(f"{error.message}; another process goes on")
+        else:
+            return {}
     run = _Run(task, crew.workers, watcher)
     try:
         return run.finish()
@@ -95,7 +102,8 @@ class _Run:
             for pipe in self._crew:
                 with contextlib.suppress(OSError):
                     pipe.send(name)
-        self._start(worker, careful)
+        if careful is not None:
+            self._start(worker, careful)
 
 
 @contextlib.contextmanager
@@ -128,7 +136,8 @@ def _work(
     reporter = Reporter(send, careful, avoided)
     threading.Thread(target=_listen, args=(pipe, reporter.avoided), daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
-        perform(task, worker, workers, reporter, send)
+        if perform(task, worker, workers, reporter, send) == "device":
+            os._exit(1)  # what the device's driver does at an orderly end, it may do for ever
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from slg_wds import memory
-from slg_wds.engines.crew import Crew, Message, Reporter, Task, perform
+from slg_wds.engines.crew import ENDS, Crew, Message, Reporter, Task, perform
 from slg_wds.engines.sharing import Share, Wish, no_room, share_of
 from slg_wds.engines.supervisor import GRACE_SECONDS, Supervisor
 from slg_wds.errors import MissingDependencyError, SlgWdsError, UsageError
@@ -74,7 +74,7 @@ class _Worker:
             time.sleep(GATHER_SECONDS)
             while not messages.empty():
                 batch.append(messages.get())
-            ended = batch[-1][0] in ("done", "error", "failed")
+            ended = batch[-1][0] in ENDS
             yield batch
 
     def avoid(self, name: str) -> None:
@@ -150,7 +150,8 @@ class _Run:
         for name in set(self._supervisor.given_up) - known:
             for actor in self._actors.values():
                 actor.avoid.remote(name)
-        self._start(worker, careful)
+        if careful is not None:
+            self._start(worker, careful)
 
 
 def _said(error: Exception) -> tuple[str, bool]:

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from slg_wds.engines.crew import Message
-from slg_wds.errors import SlgWdsError
+from slg_wds.errors import DeviceError, SlgWdsError
 from slg_wds.tally import Watcher
 
 FAILURES = 3  # of one shard, before the run gives it up
@@ -15,11 +15,17 @@ GRACE_SECONDS = 2.0  # for workers that make what exists already, once one has f
 
 @dataclass
 class Place:
-    """One worker's place, whoever holds it. claimed: shards begun and not yet committed; in vain: ends without any."""
+    """One worker's place, whoever holds it.
+
+    failure: what the worker said of its end, and sick: whether it was its device's. claimed: shards begun and not yet
+    committed. in_vain: ends in a row for which no shard is to blame. closed: nobody is started there again.
+    """
 
     started: bool = False
     done: bool = False
+    closed: bool = False
     failure: str | None = None
+    sick: bool = False
     claimed: list[str] = field(default_factory=list)
     in_vain: int = 0
 
@@ -28,7 +34,9 @@ class Supervisor:
     """Hears what workers say, passes it on to the watcher, and says how those that end are started again.
 
     A worker that ends holds up to a few shards, and any of them may be at fault. The next in its place makes them one
-    at a time, so that a shard is given up only after FAILURES failures of which it was alone in the last.
+    at a time, so that a shard is given up only after FAILURES failures of which it was alone in the last. Where no
+    shard is to blame, because none was held or the device failed, the place is: after FAILURES ends in vain nobody is
+    started there again, and the others go on.
 
     Attributes:
         given_up: names of shards that this run will not make, and how the last attempt ended.
@@ -53,8 +61,8 @@ class Supervisor:
             place.started = True
         elif kind == "done":
             place.done = self.finished = True
-        elif kind == "failed":
-            place.failure = content[0]
+        elif kind in ("failed", "device"):
+            place.failure, place.sick = content[0], kind == "device"
         else:
             if kind == "claim":
                 place.claimed.append(content[0])
@@ -63,15 +71,17 @@ class Supervisor:
                 place.in_vain = self._ends = 0
             getattr(self._watcher, kind)(*content)
 
-    def ended(self, worker: int, how: str, blame: bool = True) -> list[str]:
+    def ended(self, worker: int, how: str, blame: bool = True) -> list[str] | None:
         """A worker ended without being done: the shards that the next in its place is to make alone, first.
 
-        how: in words, for people. blame: whether the shards that it held may be the reason.
+        None: nobody is to be started in its place. how: in words, for people. blame: whether the shards that it held
+        may be the reason.
 
-        Raises SlgWdsError where another attempt has no hope.
+        Raises SlgWdsError where another attempt has no hope, DeviceError where that is the last device's doing.
         """
         place = self.places[worker]
         how, place.failure = place.failure or how, None
+        sick, place.sick = place.sick, False
         self._ends += 1
         if self._ends >= max(2, len(self.places)) and not any(other.started for other in self.places):
             raise SlgWdsError(
@@ -79,16 +89,22 @@ class Supervisor:
                 hint="out of memory? In a script of your own, start under `if __name__ == '__main__':`",
             )
         held, place.claimed = place.claimed, []
-        self._count(place, worker, held, how, blame)
-        again = [name for name in held if name not in self.given_up]
+        place.in_vain = 0 if held and not sick else place.in_vain + 1
+        place.closed = place.in_vain >= FAILURES
+        if self._ends > self._most_ends or all(other.closed for other in self.places):
+            kind = DeviceError if sick else SlgWdsError
+            raise kind(f"workers end again and again, worker {worker} at last: {how}")
+        self._count(held, how, blame and not sick)
         at = f" at {', '.join(held)}" if held else ""
-        self._watcher.say(f"worker {worker} ended{at}: {how}; it is started again")
-        return again
+        then = (
+            f"after {FAILURES} ends in vain it is not started again"
+            if place.closed
+            else "it is started again"
+        )
+        self._watcher.say(f"worker {worker} ended{at}: {how}; {then}")
+        return None if place.closed else [name for name in held if name not in self.given_up and not sick]
 
-    def _count(self, place: Place, worker: int, held: list[str], how: str, blame: bool) -> None:
-        place.in_vain = 0 if held else place.in_vain + 1
-        if place.in_vain >= FAILURES or self._ends > self._most_ends:
-            raise SlgWdsError(f"workers end again and again, worker {worker} at last: {how}")
+    def _count(self, held: list[str], how: str, blame: bool) -> None:
         if blame:
             self._failures.update(held)
         if len(held) == 1 and self._failures[held[0]] >= FAILURES:

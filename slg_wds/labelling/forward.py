@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from slg_wds.errors import TeacherOutputError
 from slg_wds.labelling.batches import Batch, Buffers
 from slg_wds.labels import LabelType, outside_sum, topk
+from slg_wds.teachers.faults import device_faults
 from slg_wds.window import window
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from slg_wds.teachers import Ensemble
 
+T = TypeVar("T")
 FORWARDS_IN_FLIGHT = 2  # on a GPU: one runs while the next waits in its queue
 
 
@@ -48,9 +50,14 @@ class Forward:
 
     def label_all(self, batches: Iterable[Batch]) -> Iterator[Labelled]:
         """Yield the labels of each batch, in order."""
-        launched = ((batch, self._launch(batch)) for batch in batches)
+        launched = ((batch, self._on_device(self._launch, batch)) for batch in batches)
         for batch, outputs in window(launched, self._depth):
-            yield self._land(batch, outputs)
+            yield self._on_device(self._land, batch, outputs)
+
+    def _on_device(self, step: Callable[..., T], *arguments: Any) -> T:
+        """Take a step; a GPU tells of an error at any call after the one that is at fault."""
+        with device_faults(self.device, f"labelling with {self.teacher.name} failed"):
+            return step(*arguments)
 
     def _launch(self, batch: Batch) -> _Outputs:
         import torch
@@ -86,7 +93,8 @@ class Forward:
 
         host = _Outputs(to_host(finite), to_host(index), to_host(value), to_host(outside))
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record()
+        # The teacher's device need not be the current one, whose stream would be taken.
+        event.record(torch.cuda.current_stream(self.device))
         return dataclasses.replace(host, event=event)
 
     def _land(self, batch: Batch, outputs: _Outputs) -> Labelled:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from slg_wds.errors import TeacherError, TeacherOutputError, UsageError
 from slg_wds.teachers.ensemble import Ensemble
+from slg_wds.teachers.faults import device_faults
 from slg_wds.teachers.teacher import Teacher
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def _log_probabilities(
         batch = batch_of[teacher.preprocessing]
         # Padded: a compiled teacher would be compiled anew for a last batch of another size.
         padding = batch.new_zeros(rows - count, *batch.shape[1:])
-        logits = teacher.logits(torch.cat([batch, padding]).to(teacher.device))[:count].cpu()
+        with device_faults(teacher.device, f"{teacher.name} failed"):
+            logits = teacher.logits(torch.cat([batch, padding]).to(teacher.device))[:count].cpu()
         if not bool(logits.isfinite().all()):
             raise TeacherOutputError(
                 f"{teacher.name} gave NaN or infinity",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from slg_wds.errors import UsageError
 from slg_wds.teachers.built import Built
 from slg_wds.teachers.ensemble import Ensemble
+from slg_wds.teachers.faults import device_faults
 from slg_wds.teachers.preprocessing import check_overrides, resolve
 from slg_wds.teachers.private import build_private
 from slg_wds.teachers.published import build_timm, build_torchvision
@@ -126,7 +127,8 @@ def load_ensemble(
         class_subset=subset_of(teachers[0].num_classes),
     )
     for teacher in teachers:
-        try_teacher(teacher, rows, ensemble.temperature)
+        with device_faults(teacher.device, f"{teacher.name} failed in its trial"):
+            try_teacher(teacher, rows, ensemble.temperature)
     return ensemble
 
 

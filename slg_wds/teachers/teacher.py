@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from slg_wds.errors import SlgWdsError, TeacherError, TeacherOutputError, UsageError
+from slg_wds.teachers.faults import device_faults
 from slg_wds.teachers.preprocessing import Preprocessing
 from slg_wds.teachers.weights import one_line
 
@@ -50,12 +51,13 @@ class Teacher:
         self.preprocessing, self.preprocessing_from = preprocessing, preprocessing_from
         self.device, self.precision, self.compiled = device, precision, compile
         # One precision to start from: autocast lowers it per operation.
-        module.float().to(device)
-        module.eval()  # an overridden one may return nothing
-        module.requires_grad_(False)
-        self.module = module
-        forward = _forward(module, preprocessing, device, precision)
-        self.num_classes, self._layout = self._probe(module, forward)
+        with device_faults(device, f"{self.name} could not be set up"):
+            module.float().to(device)
+            module.eval()  # an overridden one may return nothing
+            module.requires_grad_(False)
+            self.module = module
+            forward = _forward(module, preprocessing, device, precision)
+            self.num_classes, self._layout = self._probe(module, forward)
         self._run = _compiled(forward) if compile else forward
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
@@ -68,6 +70,7 @@ class Teacher:
             float32 [N,C], in which what is not finite is left to `check_finite`, so that nothing waits for the device.
 
         Raises:
+            DeviceError: the device failed.
             TeacherError: the forward failed; TeacherOutputError for an output of another shape.
         """
         import torch
@@ -77,11 +80,13 @@ class Teacher:
             raise TeacherError(
                 f"{self.name} takes uint8 [N,3,{side},{side}], not {images.dtype} {list(images.shape)}"
             )
-        with torch.inference_mode():
-            try:
+        try:
+            with torch.inference_mode(), device_faults(self.device, self._failed(images)):
                 out: torch.Tensor = self._run(images.contiguous(memory_format=self._layout))
-            except Exception as error:
-                raise self._failure(images, error) from error
+        except SlgWdsError:
+            raise
+        except Exception as error:
+            raise self._failure(images, error) from error
         if out.shape != (len(images), self.num_classes):
             raise TeacherOutputError(
                 f"{self.name} returns {list(out.shape)} for {len(images)} images, not "
@@ -122,14 +127,14 @@ class Teacher:
         # channels_last is 1.5 to 2 times as fast, but a model that calls view() on its activations needs the other.
         for layout in (torch.channels_last, torch.contiguous_format):
             _lay_out(module, layout)
-            with torch.inference_mode():
-                try:
+            try:
+                with torch.inference_mode(), device_faults(self.device, self._failed(images)):
                     out = forward(images.contiguous(memory_format=layout))
-                except SlgWdsError:
-                    raise
-                except Exception as error:
-                    first = first or self._failure(images, error)
-                    continue
+            except SlgWdsError:
+                raise
+            except Exception as error:
+                first = first or self._failure(images, error)
+                continue
             return self._check_output(out), layout
         assert first is not None
         raise first
@@ -149,15 +154,12 @@ class Teacher:
         return int(out.shape[1])
 
     def _failure(self, images: torch.Tensor, error: Exception) -> TeacherError:
-        shape = list(images.shape)
-        hint = None
-        if "out of memory" in str(error).lower():
-            hint = "lower --num_seg"
-        elif "dynamo" in type(error).__module__ or "inductor" in type(error).__module__:
-            hint = "leave out --compile"
-        return TeacherError(
-            f"{self.name} failed on uint8 {shape} at {self.precision}: {one_line(error)}", hint=hint
-        )
+        compiler = any(name in type(error).__module__ for name in ("dynamo", "inductor"))
+        hint = "leave out --compile" if compiler else None
+        return TeacherError(f"{self._failed(images)}: {one_line(error)}", hint=hint)
+
+    def _failed(self, images: torch.Tensor) -> str:
+        return f"{self.name} failed on uint8 {list(images.shape)} at {self.precision}"
 
 
 def check_precision(precision: str, device: torch.device) -> None:

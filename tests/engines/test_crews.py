@@ -6,7 +6,7 @@ from slg_wds.engines.crew import Crew, Reporter, perform, picklable
 from slg_wds.engines.devices import local_crew
 from slg_wds.engines.sharing import Share, Wish, no_room, share_of
 from slg_wds.engines.supervisor import FAILURES, Supervisor
-from slg_wds.errors import ImageDecodeError, SlgWdsError, UsageError
+from slg_wds.errors import DeviceError, ImageDecodeError, SlgWdsError, UsageError
 from slg_wds.tally import Start, Watcher
 
 LAUNCHED = ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE")
@@ -185,12 +185,43 @@ def test_lost_nodes_are_nobodys_fault():
     assert supervisor.given_up == {}
 
 
-def test_workers_that_end_in_vain_end_the_run():
-    supervisor, _ = crew(2)
-    supervisor.ended(1, "exit code 1")
-    supervisor.ended(1, "exit code 1")
-    with pytest.raises(SlgWdsError, match="again and again, worker 1 at last: exit code 1"):
+def test_a_place_whose_workers_end_in_vain_is_closed_and_the_last_one_ends_the_run():
+    supervisor, watcher = crew(2)
+    assert [supervisor.ended(0, "exit code 1") for _ in range(FAILURES)] == [[], [], None]
+    assert watcher.lines[-1] == "worker 0 ended: exit code 1; after 3 ends in vain it is not started again"
+    assert [supervisor.ended(1, "exit code 2") for _ in range(FAILURES - 1)] == [[], []]
+    with pytest.raises(SlgWdsError, match="again and again, worker 1 at last: exit code 2"):
+        supervisor.ended(1, "exit code 2")
+
+
+def test_a_sick_device_is_to_blame_and_not_its_shards():
+    supervisor, watcher = crew(2)
+    for number in range(FAILURES):
+        claim(supervisor, 0, "a", "b")
+        supervisor.hear(0, ("device", "CUDA error: uncorrectable ECC error"))
+        again = supervisor.ended(0, "exit code 1")
+        assert again == ([] if number < FAILURES - 1 else None)
+    assert supervisor.given_up == {} and "ECC" in watcher.lines[-1]
+    claim(supervisor, 1, "a")
+    supervisor.hear(1, ("shard", "a", None, True))
+    claim(supervisor, 1, "b")
+    assert supervisor.ended(1, "signal 9") == ["b"]  # its first failure
+    for _ in range(FAILURES - 1):
+        supervisor.hear(1, ("device", "CUDA error: gone"))
         supervisor.ended(1, "exit code 1")
+    supervisor.hear(1, ("device", "CUDA error: gone"))
+    with pytest.raises(DeviceError, match="worker 1 at last: CUDA error: gone"):
+        supervisor.ended(1, "exit code 1")
+
+
+def test_a_device_that_fails_now_and_then_goes_on():
+    supervisor, _ = crew(1)
+    for number in range(3 * FAILURES):
+        claim(supervisor, 0, f"shard{number}")
+        supervisor.hear(0, ("shard", f"shard{number}", None, True))
+        claim(supervisor, 0, f"shard{number + 1}")
+        supervisor.hear(0, ("device", "CUDA error"))
+        assert supervisor.ended(0, "exit code 1") == []
 
 
 def test_a_shard_made_between_ends_makes_them_harmless():
@@ -261,6 +292,11 @@ def test_errors_of_ours_and_others_are_told_apart(capsys):
     assert kind == "error" and type(error) is UsageError and capsys.readouterr().err == ""
     assert told(other)[1] == ("failed", "ZeroDivisionError: a")
     assert "Traceback" in capsys.readouterr().err
+
+    def devices(worker, workers, watcher):
+        raise DeviceError("CUDA error: gone", hint="run it again")
+
+    assert told(devices)[1] == ("device", "CUDA error: gone") and capsys.readouterr().err == ""
 
 
 def test_an_error_that_does_not_travel_is_told_by_one_that_does():

@@ -1,0 +1,57 @@
+"""Errors of a device, told from those of a model: another process may do what this one could not."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from slg_wds.errors import DeviceError, SlgWdsError, TeacherError
+from slg_wds.teachers.weights import one_line
+
+if TYPE_CHECKING:
+    import torch
+
+_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|_ALLOC_FAILED", re.IGNORECASE)
+_DEVICE = re.compile(
+    r"\b(CUDA|HIP|cuDNN|cuBLAS|MIOpen)\b[^:]*\berror\b|Triton Error|CUDNN_STATUS_|CUBLAS_STATUS_",
+    re.IGNORECASE,
+)
+# What a library refuses, and what this build of torch has no code for: the same in every process.
+_CALL = re.compile(r"_NOT_SUPPORTED|_BAD_PARAM|_INVALID_VALUE|_ARCH_MISMATCH|no kernel image", re.IGNORECASE)
+
+
+@contextlib.contextmanager
+def device_faults(device: torch.device, what: str) -> Iterator[None]:
+    """Tell errors of the device from others while the block runs.
+
+    Args:
+        device: where it runs.
+        what: what failed then, for people: "timm:resnet50 failed on uint8 [50, 3, 224, 224]".
+
+    Raises:
+        DeviceError: the device failed. What this process has on it is lost, so the process must end.
+        TeacherError: its memory is full.
+    """
+    try:
+        yield
+    except SlgWdsError:
+        raise
+    except Exception as error:
+        if isinstance(error, MemoryError) or _MEMORY.search(str(error)):
+            raise TeacherError(f"{what}: {one_line(error)}", hint="lower --num_seg") from error
+        if _of_device(error):
+            raise DeviceError(
+                f"{what}, because of the device {device}: {one_line(error)}",
+                hint="run the same command again; if it fails again, look at the device (nvidia-smi -q, dmesg)",
+            ) from error
+        raise
+
+
+def _of_device(error: Exception) -> bool:
+    import torch
+
+    kind = getattr(torch, "AcceleratorError", ())  # since torch 2.8; before, such are plain RuntimeErrors
+    told = isinstance(error, kind) or (isinstance(error, RuntimeError) and _DEVICE.search(str(error)))
+    return bool(told) and not _CALL.search(str(error))
