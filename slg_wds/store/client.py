@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 
 from slg_wds.errors import InvalidNameError, StoreError, UsageError
 from slg_wds.store.base import check_name
+from slg_wds.store.credentials import provider_of
 from slg_wds.store.faults import translated_settings
 from slg_wds.store.urls import scheme_of
 
@@ -126,7 +127,11 @@ def make_client(settings: Settings, deadlines: Deadlines) -> Client:
             return store.HTTPStore.from_url(settings.address, client_options=options, retry_config=retry)
         kind: Any = {"s3": store.S3Store, "gs": store.GCSStore, "az": store.AzureStore}[settings.scheme]
         return kind.from_url(
-            settings.address, config=settings.config, client_options=options, retry_config=retry
+            settings.address,
+            config=settings.config,
+            client_options=options,
+            retry_config=retry,
+            credential_provider=provider_of(settings.scheme, settings.config),
         )
 
 

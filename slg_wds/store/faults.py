@@ -17,6 +17,7 @@ from slg_wds.errors import (
     UsageError,
 )
 from slg_wds.masking import masked
+from slg_wds.store.credentials import no_credentials_hint
 
 # obstore tells most failures by their text alone: the status, and the XML body if there is one.
 _STATUS = re.compile(r"non-2xx status code: (\d{3}[\w ]*)")
@@ -27,10 +28,6 @@ _STORE_NAME = re.compile(r"^(Generic [\w ]+ error: )+")
 _CREDENTIALS = re.compile(
     r"169\.254\.169\.254|169\.254\.170\.|/latest/(api/token|meta-data)|computeMetadata|/metadata/identity"
     r"|[Tt]oken request|redential"
-)
-_NO_CREDENTIALS_HINT = (
-    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or what your store needs), or the store option "
-    "skip_signature=true for public data"
 )
 
 
@@ -75,7 +72,7 @@ def _store_error(error: Exception, url: str) -> StoreError:
     text = str(error)
     status, code = _answer(text)
     if _CREDENTIALS.search(text.partition("\n")[0]):
-        return PermissionDeniedError(f"no credentials: {_said(text)}", url=url, hint=_NO_CREDENTIALS_HINT)
+        return PermissionDeniedError(f"no credentials: {_said(text)}", url=url, hint=no_credentials_hint(url))
     if isinstance(error, FileNotFoundError) or status == 404:
         bucket = code in ("NoSuchBucket", "ContainerNotFound")
         return NotFoundError("no such bucket" if bucket else "no such object", url=url)
