@@ -6,23 +6,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from slg_wds.averaging import check_averaged, differs
 from slg_wds.ensembling.parents import Parent
 from slg_wds.errors import IdentityMismatchError
 from slg_wds.format.record import Record
 
-# In this order: a difference in the first explains those in the others.
-_SAME = ("num_classes", "class_subset", "temperature", "num_crops")
-
 
 def check_parents(parents: Sequence[Parent]) -> None:
     """Raise IdentityMismatchError for sets that differ in classes, temperature, crops, keys or targets."""
+    check_averaged([parent.last.labels for parent in parents])
     first = parents[0]
     for other in parents[1:]:
-        for field in _SAME:
-            mine, theirs = first.identity.get(field), other.identity.get(field)
-            # An imported set may not know its teachers' temperature.
-            if mine != theirs and not (field == "temperature" and None in (mine, theirs)):
-                raise _differs(first, other, f"{field}: {mine} != {theirs}")
+        mine, theirs = first.identity.get("num_crops"), other.identity.get("num_crops")
+        if mine != theirs:
+            raise _differs(first, other, f"num_crops: {mine} != {theirs}")
         _check_keys(first, other)
 
 
@@ -46,9 +43,7 @@ def _target(number: int) -> str:
 
 
 def _differs(first: Parent, other: Parent, what: str, key: str | None = None) -> IdentityMismatchError:
-    return IdentityMismatchError(
-        f"the label sets are not of the same crops: {what}, in {first.url} and {other.url}", key=key
-    )
+    return differs(first.last.labels, other.last.labels, what, key)
 
 
 def check_records(parents: Sequence[Parent], records: Sequence[Record]) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from slg_wds.errors import ShardError, UsageError
+from slg_wds.averaging import shares
+from slg_wds.errors import ShardError
 from slg_wds.format.manifest import ShardIndex
 from slg_wds.format.record import Record
 from slg_wds.format.shard import Shard, check_payload
@@ -191,17 +192,3 @@ def open_parents(
     """Open the sets, each with those that extend it made one. Raises UsageError, LabelSetError, StoreError."""
     found = chains([open_labels(url, store_options=store_options) for url in urls])
     return [Parent(chain, share) for chain, share in zip(found, shares(weights, len(found)), strict=True)]
-
-
-def shares(weights: Sequence[float] | None, count: int) -> list[float]:
-    """Weights as parts of one; None: equal. Raises UsageError."""
-    if weights is None:
-        return [1.0 / count] * count
-    if len(weights) != count:
-        raise UsageError(f"{len(weights)} weights for {count} label sets", hint="give one for each, in order")
-    if not all(0 <= weight < float("inf") for weight in weights):
-        raise UsageError(f"weights {list(weights)} are not all finite and at least 0")
-    total = sum(weights)
-    if not 0 < total < float("inf"):
-        raise UsageError(f"weights {list(weights)} sum to {total:g}")
-    return [float(weight) / total for weight in weights]

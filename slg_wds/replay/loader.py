@@ -56,9 +56,9 @@ class SoftLabelLoader:
     epoch, global batch size, lanes and window: the global batches are the same for any number of ranks and threads.
 
     Args:
-        labels: URL of a label set, or several of one plan, whose distributions are averaged with `weights`. A set and
-            those that extend it (`generate --extend`), given together as in ["OLD", "NEW"], are one of them: the
-            batches are those of the same labels made in one go.
+        labels: URL of a label set, or several whose distributions are averaged with `weights`: of one plan, over
+            the same classes, of one temperature. A set and those that extend it (`generate --extend`), given together
+            as in ["OLD", "NEW"], are one of them: the batches are those of the same labels made in one go.
         images: None where the images are embedded, else the folder or WebDataset shards that they lie in.
         global_batch_size: crops over all ranks; divides by ranks x crops_per_image.
         crops_per_image: crops of an image in a batch, one after the other.

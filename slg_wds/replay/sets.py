@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from slg_wds.averaging import check_averaged, shares
 from slg_wds.errors import (
     ManifestError,
     NotFoundError,
@@ -57,9 +58,10 @@ class Sets:
         embedded: the number of the first set that has the images, else None.
 
     Raises:
-        UsageError: weights that do not fit, a set without the one that it extends. ReplayError: sets that do not go
-            together. RuleError: a rule that the labels cannot give. LabelSetError, ManifestError, StoreError: as
-            `open_labels`.
+        UsageError: weights that do not fit, a set without the one that it extends.
+        IdentityMismatchError: sets of different classes or temperatures. ReplayError: sets of different crops.
+        RuleError: a rule that the labels cannot give.
+        LabelSetError, ManifestError, StoreError: as `open_labels`.
     """
 
     def __init__(
@@ -70,9 +72,10 @@ class Sets:
         together = chains(given)
         self.members = [chain[-1] for chain in together]
         self.older = [[OlderSet(one, chain[-1]) for one in chain[:-1]] for chain in together]
-        self.weights = _shares(len(self.members), weights)
+        self.weights = shares(weights, len(self.members))
+        check_averaged(self.members)
         for other in self.members[1:]:
-            _check_alike(self.members[0], other)
+            _check_crops(self.members[0], other)
         self.rules = [_rule(labels, rule) for labels in self.members]
         sizes = [_sizes(labels) for labels in self.members]
         self.left_out = _left_out(self.members[0], sizes[0])
@@ -183,25 +186,17 @@ class Sets:
         return state.hexdigest()
 
 
-def _shares(count: int, weights: Sequence[float] | None) -> list[float]:
-    given = [1.0] * count if weights is None else [float(weight) for weight in weights]
-    total = sum(given)
-    if len(given) != count or not all(weight >= 0 for weight in given) or not 0 < total < float("inf"):
-        raise UsageError(f"{count} label sets need as many weights >= 0 with a positive sum, not {given}")
-    return [weight / total for weight in given]
-
-
-def _check_alike(first: LabelSet, other: LabelSet) -> None:
+def _check_crops(first: LabelSet, other: LabelSet) -> None:
+    """Raise ReplayError where two sets say that they are of other crops."""
     if first.description.plan_sha256 != other.description.plan_sha256:
         raise ReplayError(
             f"its plan is not that of {first.url}",
             url=other.url,
             hint="label sets are averaged only when made from the same images, --seed and --samples-per-shard",
         )
-    fields = ("num_classes", "class_subset", "crop_scale", "crop_ratio", "flip_probability", "seed")
-    for name in fields[
-        : 2 if "reference" in (other.identity or {}) and other.identity["reference"] else None
-    ]:
+    if other.identity.get("reference"):
+        return  # its crops are another set's, and are compared where records are read
+    for name in ("crop_scale", "crop_ratio", "flip_probability", "seed"):
         a, b = first.identity.get(name), other.identity.get(name)
         if a != b:
             raise ReplayError(f"its {name} is {b!r}, that of {first.url} {a!r}", url=other.url)

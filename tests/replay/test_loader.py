@@ -12,12 +12,14 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 import torch
+from photographs import TINY
 from replay_sets import NUM_CROPS, Made, make, pack, told, truth
 
 import slg_wds
 from slg_wds.errors import (
     ChecksumError,
     FormatError,
+    IdentityMismatchError,
     ImageError,
     IncompleteSetError,
     NoImagesError,
@@ -218,7 +220,8 @@ def test_without_shuffling_the_plan_is_walked(embedded):
 
 def test_two_sets_are_averaged_with_weights(kinds, photographs, tmp_path):
     first = kinds["folder"]
-    second = make(photographs, tmp_path / "hot", temp=3.0, label_type="marginal_smoothing_k3")
+    other = TINY.replace(":tiny", ":other")
+    second = make(photographs, tmp_path / "second", arch=other, label_type="marginal_smoothing_k3")
     a, b = truth(first.labels, first.images), truth(second, first.images)
     loader = slg_wds.SoftLabelLoader(
         [first.labels, second], first.images, global_batch_size=24, weights=[3, 1], threads=2
@@ -228,6 +231,20 @@ def test_two_sets_are_averaged_with_weights(kinds, photographs, tmp_path):
         dense = batch.labels.dense()
         for i, place in enumerate(zip(batch.key, batch.crop.tolist(), strict=True)):
             torch.testing.assert_close(dense[i], 0.75 * a[place][1] + 0.25 * b[place][1], atol=2e-6, rtol=0)
+
+
+def test_sets_of_other_temperature_or_classes_are_refused_as_ensemble_does(kinds, photographs, tmp_path):
+    made, classes = kinds["folder"], tmp_path / "classes"
+    classes.write_text("\n".join(map(str, range(15))))
+    hot = make(photographs, tmp_path / "hot", temp=3.0)
+    few = make(photographs, tmp_path / "few", class_subset=str(classes))
+    for other, difference in ((hot, "temperature: 1.0 != 3.0"), (few, "num_classes: 20 != 15")):
+        with pytest.raises(IdentityMismatchError, match=difference) as by_loader:
+            slg_wds.SoftLabelLoader([made.labels, other], made.images, global_batch_size=4)
+        config = slg_wds.EnsembleConfig(sets=(made.labels, other), save_path=str(tmp_path / "mean"))
+        with pytest.raises(IdentityMismatchError) as by_ensemble:
+            slg_wds.ensemble(config)
+        assert str(by_loader.value) == str(by_ensemble.value)
 
 
 def test_a_crop_filter_leaves_out_and_repeats(kinds):
