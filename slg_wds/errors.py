@@ -11,7 +11,8 @@ SlgWdsError
 ├── ImageError                one image
 │   ├── ImageDecodeError          its bytes are not an image that can be read
 │   ├── ImageGoneError            it was planned, and its folder no longer has it
-│   └── ImageTooLargeError        more pixels than the stated limit
+│   ├── ImageTooLargeError        more pixels than the stated limit
+│   └── ImageChangedError         its bytes or its size are not those that were labelled
 ├── TeacherError
 │   ├── UnknownArchError          no model of that name
 │   ├── WeightsError              weights that do not fit, or cannot be read safely
@@ -137,6 +138,9 @@ class ImageGoneError(ImageError): ...
 
 
 class ImageTooLargeError(ImageError): ...
+
+
+class ImageChangedError(ImageError): ...
 
 
 class TeacherError(SlgWdsError): ...

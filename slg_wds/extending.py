@@ -12,6 +12,7 @@ from slg_wds.crops import Boxes, CropRule, Flips, sample_crops
 from slg_wds.errors import IdentityMismatchError, ImageError, ReferenceSetError, UsageError
 from slg_wds.format.manifest import differences
 from slg_wds.format.record import decode_outside
+from slg_wds.images import LabelledImage
 from slg_wds.labelset import LabelSet
 from slg_wds.reference import Reference, SetReference
 
@@ -82,6 +83,11 @@ class Extension(SetReference):
         if not (np.array_equal(boxes[begun], there) and np.array_equal(flips[begun], there_flips)):
             raise ImageError("its crops in the set to extend are others than those drawn now", key=key)
         return boxes[first:], flips[first:]
+
+    def check_image(self, key: str, data: bytes) -> None:
+        """Raise ImageChangedError where the set's labels of the image are of another file."""
+        if self.holds(key):
+            LabelledImage.of(self._record(key)).check(data)
 
     def outside(self, key: str) -> NDArray[np.float64] | None:
         """What all crops of an image up to here have outside their top-k, summed; None where it is new.

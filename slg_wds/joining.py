@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +81,7 @@ def joined(parts: Sequence[Record], last: LabelSet) -> Record:
         return first
     if len({(part.size, part.target) for part in parts}) > 1:
         raise LabelSetError("the sets joined differ in its size or target", url=last.url, key=first.key)
+    check_same_image(first.key, [part.image_crc32 for part in parts], last.url)
     if total != last.num_crops:
         raise LabelSetError(
             f"the sets joined hold {total} of its {last.num_crops} crops", url=last.url, key=first.key
@@ -89,6 +90,12 @@ def joined(parts: Sequence[Record], last: LabelSet) -> Record:
         return first
     tail = first.tail if tail_of_all(last) else _mean_tail(parts, int(last.identity["tail_classes"]), total)
     return dataclasses.replace(with_parts(parts), tail=tail)
+
+
+def check_same_image(key: str, crc32s: Iterable[int | None], url: str) -> None:
+    """Raise LabelSetError for parts of an image's labels that are of different files, where they say of which."""
+    if len(set(crc32s) - {None}) > 1:
+        raise LabelSetError("the sets joined were made of different files of this image", url=url, key=key)
 
 
 def with_parts(parts: Sequence[Record]) -> Record:

@@ -13,6 +13,7 @@ from slg_wds.crops import Boxes, Flips
 from slg_wds.errors import InteropError, NotALabelSetError, ReferenceSetError
 from slg_wds.fkd import LabelFolder, cut_boxes, open_label_folder, stem_of_key
 from slg_wds.format.manifest import ShardIndex
+from slg_wds.format.record import Record
 from slg_wds.joining import refuse_alone
 from slg_wds.keys import KeyNumbers
 from slg_wds.labelset import LabelSet, open_labels
@@ -37,6 +38,9 @@ class Reference(Protocol):
 
         Raises ReferenceSetError where the reference lacks the image or saw one of another size.
         """
+
+    def check_image(self, key: str, data: bytes) -> None:
+        """Raise ImageChangedError where the labels to come must be of the reference's own file, and are not."""
 
 
 def open_reference(url: str, num_crops: int, store_options: Mapping[str, str]) -> Reference:
@@ -73,6 +77,7 @@ class SetReference:
         self._numbers = KeyNumbers(labels.plan.keys)
         self._starts = np.concatenate([[0], np.cumsum(labels.plan.shard_sizes)])
         self._index = lru_cache(maxsize=64)(self._read_index)
+        self._record = lru_cache(maxsize=64)(self._read_record)  # of an image it is asked for more than once
 
     @property
     def url(self) -> str:
@@ -93,20 +98,26 @@ class SetReference:
 
         Raises ReferenceSetError where the reference lacks the image or saw one of another size.
         """
-        number = self._find(key)
-        shard = 0 if number is None else int(np.searchsorted(self._starts, number, "right")) - 1
-        place = {"url": self.labels.url, "key": key}
-        index = None if number is None else self._index(shard)
-        position = None if index is None else index[1].get(key)
-        if index is None or position is None:
-            raise ReferenceSetError("the reference has no crops of this image", **place)
-        record = self.labels.record(shard, position, index[0])
+        record = self._record(key)
         if record.size != size:
             raise ReferenceSetError(
                 f"the reference saw {record.size[0]} x {record.size[1]} pixels, the image has {size[0]} x {size[1]}",
-                **place,
+                url=self.labels.url,
+                key=key,
             )
         return record.crops[:num_crops], record.flips[:num_crops]
+
+    def check_image(self, key: str, data: bytes) -> None:
+        """Take any file: the labels to come are of their own copies of the images."""
+
+    def _read_record(self, key: str) -> Record:
+        number = self._find(key)
+        shard = 0 if number is None else int(np.searchsorted(self._starts, number, "right")) - 1
+        index = None if number is None else self._index(shard)
+        position = None if index is None else index[1].get(key)
+        if index is None or position is None:
+            raise ReferenceSetError("the reference has no crops of this image", url=self.labels.url, key=key)
+        return self.labels.record(shard, position, index[0])
 
     def _find(self, key: str) -> int | None:
         return self._numbers.find(key)
@@ -162,3 +173,6 @@ class FkdReference:
                 f"the reference has {len(boxes)} crops of this image and {num_crops} were asked", **place
             )
         return boxes[:num_crops], read.flips[:num_crops]
+
+    def check_image(self, key: str, data: bytes) -> None:
+        """Take any file: label files do not say which they are of."""

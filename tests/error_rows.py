@@ -21,6 +21,7 @@ import slg_wds
 from slg_wds import errors
 from slg_wds.format.canonical import MAX_JSON_BYTES, pretty_json, seal
 from slg_wds.images.folder import FolderSource
+from slg_wds.replay.stages import cut_crops
 
 SHARD = "train-000000.tar"
 
@@ -77,7 +78,19 @@ def _(world):
     return world.generate(data=tar)
 
 
-@row(errors.ImageError, message="labels were made of", key="n0")
+@row(errors.ImageError, message="no image", key="n0", hint="image=")
+def _(world):
+    record = next(iter(slg_wds.open_labels(str(world.labels))))
+    return lambda: cut_crops(32)({"record": record, "__key__": record.key})
+
+
+@row(
+    errors.ImageChangedError,
+    message="not the image that was labelled",
+    key="n0",
+    url=r"\.jpg",
+    hint="--images",
+)
 def _(world):
     with Image.open(world.photograph) as image:
         image.resize((90, 80)).save(world.photograph)

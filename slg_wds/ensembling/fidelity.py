@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from slg_wds.config import EnsembleConfig, GenerateConfig, SourceConfig
 from slg_wds.crops import cut
 from slg_wds.ensembling.parents import KeyedSet, Missing
-from slg_wds.errors import ImageSourceError, UsageError
+from slg_wds.errors import ImageError, ImageSourceError, UsageError
 from slg_wds.format.manifest import differences
-from slg_wds.images import decode, open_source
+from slg_wds.images import LabelledImage, open_source
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset import LabelSet
 
@@ -141,11 +141,11 @@ def exact_rows(
         record = keyed.read(place)
         if isinstance(record, Missing):
             continue
-        pixels = decode(keyed.image(place) or images.read(record.key), path=record.path)
-        if tuple(pixels.shape[1:]) != record.size:
-            raise ImageSourceError(
-                "an image is not the one that was labelled", url=config.check_data, key=record.key
-            )
+        data = keyed.image(place) or images.read(record.key)
+        try:
+            pixels = LabelledImage.of(record).decode(data)
+        except ImageError as error:
+            raise error.located(url=config.check_data) from None
         rows = np.sort(chance.permutation(record.num_crops)[:each])
         part = dataclasses.replace(
             record,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from slg_wds.images.classes import imagenet_targets, read_class_map
 from slg_wds.images.folder import FolderSource
 from slg_wds.images.header import MAX_PIXELS, image_extension, image_size
+from slg_wds.images.labelled import LabelledImage
 from slg_wds.images.pixels import decode, decoders, reencode
 from slg_wds.images.shards import ShardSource
 from slg_wds.images.source import ImageSource, open_source
@@ -13,6 +14,7 @@ __all__ = [
     "MAX_PIXELS",
     "FolderSource",
     "ImageSource",
+    "LabelledImage",
     "ShardSource",
     "decode",
     "decoders",

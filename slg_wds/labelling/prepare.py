@@ -13,7 +13,7 @@ from slg_wds.crops import Boxes, Flips
 from slg_wds.errors import ImageError, ImageGoneError, ReferenceSetError, StoreError
 from slg_wds.images import decode, reencode
 from slg_wds.images.gone import LATER
-from slg_wds.labelling.job import Job
+from slg_wds.labelling.job import Job, Recipe
 from slg_wds.window import window
 
 if TYPE_CHECKING:
@@ -74,12 +74,10 @@ def prepare(job: Job, number: int, read: Callable[[int], bytes]) -> Prepared | L
     path, key = plan.paths[number], plan.keys[number]
     recipe = job.recipe
     try:
-        source = data = read(number)
-        embedding = recipe.embedding
-        if embedding is not None and embedding.max_side is not None:
-            data = reencode(
-                source, embedding.max_side, embedding.quality, max_pixels=recipe.max_pixels, path=path
-            )
+        source = read(number)
+        data = _copy(recipe, source, path)
+        if job.reference is not None:
+            job.reference.check_image(key, data)
         pixels = decode(data, max_pixels=recipe.max_pixels, path=path)
         boxes, flips = job.crops(key, (pixels.shape[1], pixels.shape[2]))
     except (ImageError, ReferenceSetError) as error:
@@ -96,11 +94,19 @@ def prepare(job: Job, number: int, read: Callable[[int], bytes]) -> Prepared | L
         pixels,
         boxes,
         flips,
-        stored=data if embedding is not None else None,
+        stored=data if recipe.embedding is not None else None,
         crc32=crc32_of(data),
         source_crc32=crc32_of(source) if data != source else None,
         before=job.before(key),
     )
+
+
+def _copy(recipe: Recipe, source: bytes, path: str) -> bytes:
+    """The image file to label: the smaller copy that is embedded, or the source as it is."""
+    embedding = recipe.embedding
+    if embedding is None or embedding.max_side is None:
+        return source
+    return reencode(source, embedding.max_side, embedding.quality, max_pixels=recipe.max_pixels, path=path)
 
 
 def _hint(error: ImageError | ReferenceSetError, source: str) -> str:

@@ -258,8 +258,9 @@ class ShardCache:
 class TarCache(ShardCache):
     """The tars of images that the label shards are of, likewise.
 
-    Nothing says what their bytes should be. So a file's name holds the size and SHA-256 of what was downloaded, and
-    tells what became of it since; whether the tar is the planned one is seen where an image is read.
+    Nothing says what their bytes should be. So a file's name holds what its tar was when it was downloaded: URL and
+    version (the server's ETag), size and SHA-256. A tar that was replaced at its URL is downloaded anew. Whether it is
+    the one that was labelled is seen where an image is read.
 
     Args:
         tars: store and name of each label shard's tar.
@@ -273,10 +274,11 @@ class TarCache(ShardCache):
 
     def _fetch(self, number: int) -> None:
         store, name = self._tars[number]
-        size = store.size(name)
-        if size is None:
+        found = store.stat(name)
+        if found is None:
             raise NotFoundError("no such object", url=store.url_of(name))
-        place = hashlib.sha256(store.url_of(name).encode()).hexdigest()[:16]
+        size = found.size
+        place = hashlib.sha256(f"{store.url_of(name)}\n{found.version}".encode()).hexdigest()[:16]
         start = f"slg-{place}-{size}-"
         for path in sorted(self._directory.path.glob(f"{start}*.tar")):
             if self._is_sound(path, size, path.stem[len(start) :]):
@@ -284,12 +286,19 @@ class TarCache(ShardCache):
             if self._stopped:
                 return None
             path.unlink(missing_ok=True)
-        found = self._download(
+        downloaded = self._download(
             number, size, lambda sha256: self._directory.path / f"{start}{sha256[:32]}.tar"
         )
-        if found is not None:
-            self._is_there(number, found)
+        if downloaded is not None:
+            self._is_there(number, downloaded)
         return None
+
+    def lost(self, number: int) -> None:
+        """See ShardCache. The file goes too: it looks sound, and would be taken for the tar again."""
+        path = self.path(number)
+        if path is not None:
+            Path(path).unlink(missing_ok=True)
+        super().lost(number)
 
     def _read(self, number: int, offset: int, size: int) -> bytes:
         store, name = self._tars[number]

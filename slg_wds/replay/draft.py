@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from slg_wds.crops import cut
-from slg_wds.errors import ImageError, RecordError, ReplayError, SlgWdsError, StoreUnavailableError
-from slg_wds.images import MAX_PIXELS, decode
+from slg_wds.errors import ImageChangedError, RecordError, ReplayError, SlgWdsError, StoreUnavailableError
+from slg_wds.images import LabelledImage
 from slg_wds.labels.adaptation import LabelAdaptation, adapted
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.columns import Columns
@@ -91,7 +91,7 @@ class Draft:
             Columns(reading.sets, number, n, self._c) for number in range(len(reading.sets.members))
         ]
         self._target = np.full(n, -1, np.int64)
-        self._sizes = [(0, 0)] * n
+        self._labelled = [LabelledImage("", "", (0, 0), None)] * n
         self._boxes, self._flips = np.zeros((n, self._c, 4), np.int64), np.zeros((n, self._c), np.bool_)
         self._loading: set[int] = set()
         self._left = sum(number >= 0 for number in self.shards)
@@ -151,7 +151,7 @@ class Draft:
 
         Some together, for the same reason as their labels.
         """
-        data = [loaded.image if loaded else self._attempt(self._read_image, i) for i in images]
+        data = [self._attempt(self._checked_image, i, loaded) for i in images]
         done = None
         if self.error is None:
             done = self._attempt(lambda _: self._cut_together(images, data), images[0])
@@ -180,6 +180,18 @@ class Draft:
 
     def _read_image(self, i: int) -> bytes:
         return self.reading.pictures.read(self.shards[i], self.positions[i], self.keys[i])
+
+    def _checked_image(self, i: int, loaded: Loaded | None) -> bytes:
+        """The bytes of image i, whose labels are there: those that were labelled, else ImageChangedError."""
+        data = loaded.image if loaded else self._read_image(i)
+        labelled, pictures = self._labelled[i], self.reading.pictures
+        if not labelled.is_of(data) and pictures.forget(self.shards[i], self.positions[i]):
+            data = self._read_image(i)  # what was cached is of another time
+        try:
+            labelled.check(data)
+        except ImageChangedError as error:
+            raise error.located(url=pictures.url(self.shards[i], self.positions[i])) from None
+        return data
 
     def fill_labels(self, images: Sequence[int], loaded: Loaded | None = None) -> None:
         """Decode the records of these images.
@@ -210,17 +222,17 @@ class Draft:
                 self._columns[number].put(at, rows)
             except SlgWdsError as error:
                 raise error.located(url=labels.url) from None
-            sizes = [(one["height"], one["width"]) for one in rows.fields]
-            for i, size, one in zip(images, sizes, rows.fields, strict=True):
+            labelled = [LabelledImage.of_fields(one) for one in rows.fields]
+            for i, image, one in zip(images, labelled, rows.fields, strict=True):
                 if one["key"] != self.keys[i]:
                     raise RecordError(f"it holds the record of {one['key']!r}", url=labels.url)
                 if number == 0:
-                    self._sizes[i] = size
+                    self._labelled[i] = image
                     self._target[i] = -1 if one["target"] is None else one["target"]
             if number == 0:
                 self._boxes[at], self._flips[at] = rows.boxes, rows.flips
             elif not (
-                sizes == [self._sizes[i] for i in images]
+                [image.size for image in labelled] == [self._labelled[i].size for i in images]
                 and (rows.boxes == self._boxes[at]).all()
                 and (rows.flips == self._flips[at]).all()
             ):
@@ -231,18 +243,11 @@ class Draft:
         from slg_wds.replay.jpeg_crops import cut_jpegs
 
         at = np.array(images)
-        sizes, out = [self._sizes[i] for i in images], [self._crops_of(i) for i in images]
+        sizes, out = [self._labelled[i].size for i in images], [self._crops_of(i) for i in images]
         return cut_jpegs(data, sizes, self._boxes[at], self._flips[at], out, self.reading.interpolation)
 
     def _cut(self, i: int, data: bytes) -> None:
-        height, width = size = self._sizes[i]
-        pixels = decode(data, max_pixels=max(MAX_PIXELS, height * width), path=self.keys[i])
-        if tuple(pixels.shape[1:]) != size:
-            raise ImageError(
-                f"the image has {pixels.shape[1]} x {pixels.shape[2]} pixels, "
-                f"and the labels were made of {height} x {width}",
-                hint="replay the images that the labels were made from",
-            )
+        pixels = self._labelled[i].decode(data)
         cut(pixels, self._boxes[i], self._flips[i], self._crops_of(i), self.reading.interpolation)
 
     def _crops_of(self, i: int) -> torch.Tensor:

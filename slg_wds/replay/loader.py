@@ -24,7 +24,7 @@ from slg_wds.replay.draft import Draft, Reading
 from slg_wds.replay.epoch import Epoch
 from slg_wds.replay.files import OpenFiles
 from slg_wds.replay.order import Order
-from slg_wds.replay.pictures import Pictures, TarPictures, open_pictures
+from slg_wds.replay.pictures import Pictures, open_pictures
 from slg_wds.replay.process import OwnProcess
 from slg_wds.replay.ranks import images_of, local_ranks, rank_of
 from slg_wds.replay.records import Records
@@ -177,12 +177,11 @@ class SoftLabelLoader:
         return Records(sets, shards, older)
 
     def _open_caches(self, caching: Caching) -> None:
-        pictures, tars = self._pictures, None
-        if isinstance(pictures, TarPictures):
-            tars = caching.tars(self.sets.members[0], pictures.tars)
+        images = self._pictures.tars
+        tars = None if images is None else caching.tars(self.sets.members[0], images.tars)
         self._caches = caching.opened(tars, most_at_once(self._order.spans(*self._columns())))
-        if tars is not None and isinstance(pictures, TarPictures):
-            pictures.cache = tars if tars in self._caches else None
+        if images is not None:
+            images.cache = tars if tars in self._caches else None
 
     def _select(self) -> Selection:
         if self.crop_filter is None:

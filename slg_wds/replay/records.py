@@ -15,7 +15,7 @@ import numpy.typing as npt
 from slg_wds.errors import LabelSetError, SlgWdsError
 from slg_wds.format.record import Record, decode_record
 from slg_wds.format.rows import Rows, decode_rows
-from slg_wds.joining import joined, tail_of_all
+from slg_wds.joining import check_same_image, joined, tail_of_all
 from slg_wds.replay.sets import Sets
 from slg_wds.replay.shards import Place, Shards
 
@@ -172,6 +172,8 @@ class Records:
                     url=self.sets.members[member].url,
                     key=one["key"],
                 )
+            crc32s = [fields.get("image_crc32") for fields in (one, other)]
+            check_same_image(one["key"], crc32s, self.sets.members[member].url)
 
 
 def _inside(parts: Sequence[Part], crops: I64) -> npt.NDArray[np.bool_]:

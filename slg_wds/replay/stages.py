@@ -25,7 +25,7 @@ from slg_wds.crops import INTERPOLATIONS, cut
 from slg_wds.errors import ImageError, RecordError, UsageError
 from slg_wds.format.names import IMAGE_EXTS, RECORD_EXT
 from slg_wds.format.record import Record, decode_record
-from slg_wds.images import MAX_PIXELS, decode
+from slg_wds.images import LabelledImage
 from slg_wds.labels import LabelType, stored
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.schedule import crop_numbers
@@ -96,14 +96,10 @@ class CutCrops:
         record: Record = sample["record"]
         place = _place(sample)
         data = self._bytes(sample, place)
-        height, width = record.size
-        pixels = decode(data, max_pixels=max(MAX_PIXELS, height * width), path=record.path)
-        if tuple(pixels.shape[1:]) != record.size:
-            raise ImageError(
-                f"the image has {pixels.shape[1]} x {pixels.shape[2]} pixels, "
-                f"and the labels were made of {height} x {width}",
-                **place,
-            )
+        try:
+            pixels = LabelledImage.of(record).decode(data)
+        except ImageError as error:
+            raise error.located(**place) from None
         out = torch.empty((len(record.crops), self.size, self.size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
         cut(pixels, record.crops, record.flips, out, self.interpolation)
         return {**sample, "images": out}

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from slg_wds.errors import ImageError
 from slg_wds.format.record import Record
+from slg_wds.images import LabelledImage
 from slg_wds.images.header import MAX_PIXELS, allow_pixels, check_pixels, open_pillow, pillow_size
 from slg_wds.report.measures import measure
 from slg_wds.report.reading import Pictures, Read, ReportedSets
@@ -127,41 +127,37 @@ def cut(text: str) -> str:
 def add_thumbnails(images: Sequence[dict[str, Any]], choices: Sequence[Choice], pictures: Pictures) -> None:
     """Put a small copy of each image into its description as a data URI, all of them within BUDGET.
 
-    Raises ImageError for one that cannot be decoded or is not of the size that its labels say, StoreError.
+    Raises ImageError for one that cannot be decoded or is not the one that was labelled, StoreError.
     """
     if not images:
         return
     side = next((s for s in SIDES if len(images) * s * s * 0.16 < BUDGET), SIDES[-1])
     for image, choice in zip(images, choices, strict=True):
-        key = choice.row.key
-        data = thumbnail(pictures.read(choice.row.number, key), key, tuple(image["size"]), side)
+        data = thumbnail(pictures.read(choice.row.number, choice.row.key), choice.row.image, side)
         image["src"] = f"data:image/webp;base64,{base64.b64encode(data).decode('ascii')}"
     total = sum(len(image["src"]) for image in images)
     if total > BUDGET * 4 / 3:  # pictures of noise: the least size of all
         for image, choice in zip(images, choices, strict=True):
-            key = choice.row.key
-            data = thumbnail(pictures.read(choice.row.number, key), key, tuple(image["size"]), SIDES[-1], 30)
+            again = pictures.read(choice.row.number, choice.row.key)
+            data = thumbnail(again, choice.row.image, SIDES[-1], 30)
             image["src"] = f"data:image/webp;base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def thumbnail(data: bytes, key: str, size: tuple[int, ...], side: int, quality: int = 74) -> bytes:
+def thumbnail(data: bytes, labelled: LabelledImage, side: int, quality: int = 74) -> bytes:
     """A WebP of an image whose longer side is `side` pixels; nothing of the file but its pixels is kept.
 
-    size: (width, height) that it must have. Raises ImageDecodeError, ImageTooLargeError, ImageError.
+    Raises ImageChangedError for another image than the labelled one, ImageDecodeError, ImageTooLargeError.
     """
     from PIL import Image
 
     from slg_wds.errors import ImageDecodeError
 
+    key = labelled.key
+    labelled.check(data)
     allow_pixels(MAX_PIXELS)
     with open_pillow(data, key) as image:
         check_pixels(pillow_size(image), MAX_PIXELS, key)
-        if image.size != size:
-            raise ImageError(
-                f"it has {image.width} x {image.height} pixels, its labels are of {size[0]} x {size[1]}",
-                key=key,
-                hint="pass the images that the labels were made from as --images",
-            )
+        labelled.check_size(pillow_size(image))
         try:
             image.draft("RGB", (side, side))
             small = image.convert("RGB")

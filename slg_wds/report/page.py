@@ -51,13 +51,16 @@ def report(config: ReportConfig) -> Report:
     config.check()
     _check_installed()
     target = _target(config.output)
+    from slg_wds.report.checking_images import check_images
     from slg_wds.report.document import render
-    from slg_wds.report.reading import ReportedSets, open_pictures_of
+    from slg_wds.report.reading import ExternalPictures, ReportedSets, open_pictures_of
 
     sets = ReportedSets(config.labels, config.store_options)
     pictures = open_pictures_of(sets, config.images, config.store_options)
     sample = sets.sample(config.samples)
     each, comparison = count(sets, sample)
+    if isinstance(pictures, ExternalPictures):
+        check_images(each[0].rows, pictures)
     page = render(sets, sample, each, comparison, pictures).encode("utf-8")
     if len(page) > MOST_BYTES:
         raise LabelSetError(f"the page would have {len(page)} bytes", hint="give a smaller --samples")

@@ -63,11 +63,6 @@ class ReportedSets:
         return self.labels[0]
 
     @property
-    def chain(self) -> list[LabelSet]:
-        """The first set with those that it extends before it."""
-        return [keyed.labels for keyed in self.sets[0].chain]
-
-    @property
     def comparable(self) -> bool:
         """Whether the targets number the classes of the labels."""
         return self.first.targets_are_classes
@@ -203,17 +198,12 @@ class ExternalPictures:
 
     def __init__(self, sets: ReportedSets, images: str, store_options: Mapping[str, str]) -> None:
         from slg_wds.replay.files import OpenFiles
-        from slg_wds.replay.pictures import open_pictures
-        from slg_wds.replay.sets import Sets
+        from slg_wds.replay.pictures import open_replayed
 
-        self._sets = Sets(sets.chain, None, None)
-        self._inner = open_pictures(self._sets, [], images, store_options, OpenFiles())
-        self._parent = sets.sets[0].last
+        self._images = open_replayed(sets.first, images, store_options, OpenFiles())
 
     def read(self, number: int, key: str) -> bytes:
-        shard = self._parent.shard_of(number)
-        position = list(self._sets.shard(shard).numbers).index(number)
-        return self._inner.read(shard, position, key)
+        return self._images.read(number, key)
 
 
 def open_pictures_of(

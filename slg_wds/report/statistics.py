@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.format.record import Record
+from slg_wds.images import LabelledImage
 from slg_wds.report.measures import Measures, answer, area
 
 Floats = NDArray[np.float64]
@@ -30,16 +31,21 @@ ALIKE, OTHER = (
 class Row:
     """One sampled image in short.
 
-    number: in the plan. answer: the class it is taken for. agreement: part of its crops; None without a target.
+    number: in the plan. image: what its labels are of. answer: the class it is taken for. agreement: part of its
+    crops; None without a target.
     """
 
     number: int
-    key: str
+    image: LabelledImage
     target: int | None
     answer: int
     agreement: float | None
     confidence: float
     entropy: float
+
+    @property
+    def key(self) -> str:
+        return self.image.key
 
     @property
     def disagrees(self) -> bool:
@@ -100,7 +106,7 @@ class Statistics:
         np.add.at(self.classes.said, measures.top, 1)
         row = Row(
             number,
-            record.key,
+            LabelledImage.of(record),
             target,
             answer(measures),
             None if target is None else float(alike.mean()),

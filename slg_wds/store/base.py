@@ -29,6 +29,13 @@ class Entry(NamedTuple):
     modified: float
 
 
+class Stat(NamedTuple):
+    """An object as it is now. version: a text that is another one once it was replaced, "" where none is known."""
+
+    size: int
+    version: str = ""
+
+
 class Store(ABC):
     """A place for objects, at `url`. Names are relative, in parts separated by `/`, and never leave it.
 
@@ -61,6 +68,11 @@ class Store(ABC):
         Returns True if this call made the object, False if one is there already (never touched). Where this
         raises, either nothing is published or, at worst, the whole object is; there is never a part of it.
         """
+
+    def stat(self, name: str) -> Stat | None:
+        """Return size and version of the object, None where there is none; in one request."""
+        size = self.size(name)
+        return None if size is None else Stat(size)
 
     @abstractmethod
     def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[Entry]:

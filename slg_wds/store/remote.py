@@ -21,6 +21,7 @@ from slg_wds.store.base import (
     TEMPORARY_PREFIX,
     Data,
     Entry,
+    Stat,
     Store,
     buffers,
     check_name,
@@ -87,6 +88,9 @@ class RemoteStore(Store):
 
     def size(self, name: str) -> int | None:
         return self._size(check_name(name))
+
+    def stat(self, name: str) -> Stat | None:
+        return self._stat(check_name(name))
 
     def create(self, name: str, data: Data) -> bool:
         """See Store. One conditional put, never in parts.
@@ -200,13 +204,18 @@ class RemoteStore(Store):
         return True
 
     def _size(self, name: str) -> int | None:
+        found = self._stat(name)
+        return None if found is None else found.size
+
+    def _stat(self, name: str) -> Stat | None:
         import obstore
 
         try:
             with translated(self.url_of(name)):
-                return int(obstore.head(self._client(READING), name)["size"])
+                meta = obstore.head(self._client(READING), name)
         except NotFoundError:
             return None
+        return Stat(int(meta["size"]), str(meta.get("e_tag") or meta["last_modified"].isoformat()))
 
     def _delete(self, name: str, deadlines: Deadlines = READING) -> None:
         import obstore

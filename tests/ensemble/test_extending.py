@@ -145,7 +145,7 @@ def test_an_image_that_has_changed_is_not_extended(few, tmp_path):
 
     with Image.open(other) as image:
         image.resize((image.width // 2, image.height // 2)).save(paths[0])
-    with pytest.raises(errors.SlgWdsError, match="pixels"):
+    with pytest.raises(errors.ImageChangedError, match="not the image that was labelled"):
         label(tmp_path / "data", tmp_path / "new", 40, extend=str(few / "old"))
 
 

@@ -20,8 +20,10 @@ from slg_wds.errors import (
     StoreUnavailableError,
     UsageError,
 )
+from slg_wds.images import LabelledImage
 from slg_wds.replay.cache_directory import CacheDirectory
-from slg_wds.store import open_store
+from slg_wds.store import Store, open_store
+from slg_wds.store.remote import RemoteStore
 
 
 @pytest.fixture(scope="module")
@@ -329,7 +331,7 @@ def test_images_that_are_never_cached_are_asked_for_by_many_readers(local, s3_se
         "global_batch_size": 10, "crops_per_image": 2, "shuffle": False,
     }  # fmt: skip
     loader = slg_wds.SoftLabelLoader(f"{s3_url}/labels", **settings)
-    read, lock, under_way, most = loader._pictures._store.read, threading.Lock(), set(), [0]
+    read, lock, under_way, most = loader._pictures._images._store.read, threading.Lock(), set(), [0]
 
     def slow(name):
         with lock:
@@ -339,7 +341,7 @@ def test_images_that_are_never_cached_are_asked_for_by_many_readers(local, s3_se
         under_way.discard(name)
         return read(name)
 
-    loader._pictures._store.read = slow
+    loader._pictures._images._store.read = slow
     for _ in range(2):  # cold, and with all shards of labels cached
         most[0] = 0
         next(iter(loader))
@@ -367,7 +369,7 @@ def no_tars_read(loader, monkeypatch):
     def refuse(name, offset, size):
         raise AssertionError(f"{name} was read from the store")
 
-    for store in {id(store): store for store, _ in loader._pictures.tars}.values():
+    for store in {id(store): store for store, _ in loader._pictures.tars.tars}.values():
         monkeypatch.setattr(store, "read_range", refuse)
 
 
@@ -406,6 +408,41 @@ def test_an_altered_tar_of_images_is_fetched_again(local, pictures, tmp_path, sp
     assert slowly(pictures()) == expected
     originals = sorted(path.read_bytes() for path in Path(local["tars"].images).iterdir())
     assert sorted(path.read_bytes() for path in (tmp_path / "cache").iterdir()) == originals
+
+
+@pytest.mark.parametrize("told_by", ["version", "images"])
+def test_a_tar_that_was_replaced_at_its_url_by_one_of_its_size_is_fetched_again(
+    local, pictures, s3_server, s3_url, tmp_path, monkeypatch, told_by
+):
+    """Its ETag tells where the server has one; else the images do, where the labels have their checksums."""
+    if told_by == "images":
+        monkeypatch.setattr(RemoteStore, "stat", Store.stat)
+    expected = told(local["tars"].loader(global_batch_size=12, lanes=3))
+    right = sorted(path.read_bytes() for path in Path(local["tars"].images).iterdir())
+    store = open_store(s3_url, s3_server.options())
+    for path in Path(local["tars"].images).iterdir():  # another version lay there, and was cached
+        store.delete(path.name)
+        store.create(path.name, one_bit_of_each_image(local["tars"].labels, path))
+    with monkeypatch.context() as unchecked:
+        unchecked.setattr(LabelledImage, "is_of", lambda self, data: True)
+        assert slowly(pictures()) != expected
+    assert len(list((tmp_path / "cache").iterdir())) == len(right)
+    if told_by == "version":
+        monkeypatch.setattr(LabelledImage, "is_of", lambda self, data: True)  # as with labels of older sets
+    for path in Path(local["tars"].images).iterdir():
+        store.delete(path.name)
+        store.create(path.name, path.read_bytes())
+    assert slowly(pictures()) == expected
+    assert set(right) <= {path.read_bytes() for path in (tmp_path / "cache").iterdir()}
+
+
+def one_bit_of_each_image(labels, tar):
+    """A tar of the same images in the same places, each with one bit changed."""
+    plan, data = slg_wds.open_labels(labels).plan, bytearray(tar.read_bytes())
+    part = plan.shard(plan.image_shards.index(tar.name))
+    for offset, size in zip(part.image_offset.tolist(), part.image_size.tolist(), strict=True):
+        data[offset + size // 2] ^= 1
+    return bytes(data)
 
 
 def test_tars_of_images_that_do_not_fit_are_read_by_range(local, pictures, tmp_path):

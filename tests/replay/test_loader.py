@@ -20,7 +20,7 @@ from slg_wds.errors import (
     ChecksumError,
     FormatError,
     IdentityMismatchError,
-    ImageError,
+    ImageChangedError,
     IncompleteSetError,
     NoImagesError,
     NotFoundError,
@@ -426,9 +426,9 @@ def test_images_of_another_size_or_gone_are_named(kinds, photographs, tmp_path):
     from slg_wds.images import reencode
 
     path.write_bytes(reencode(content, 100))
-    with pytest.raises(ImageError, match="the labels were made of") as caught:
+    with pytest.raises(ImageChangedError, match="is not the image that was labelled") as caught:
         list(made.loader(images=str(images), last="pad"))
-    assert caught.value.key.endswith(path.stem) and caught.value.url == made.labels
+    assert caught.value.key.endswith(path.stem) and caught.value.url == str(path)
 
 
 def test_an_unfinished_set_is_refused_or_taken_as_it_is(embedded, tmp_path):

@@ -175,7 +175,7 @@ def test_external_images_are_found_and_checked(tmp_path):
     other = next((tmp_path / "images" / "folder").iterdir())
     for path in (tmp_path / "images" / "folder").iterdir():
         path.write_bytes(other.read_bytes())
-    with pytest.raises(ImageError, match="its labels are of"):
+    with pytest.raises(ImageError, match="not those that were labelled"):
         made(tmp_path, labels.url, images=str(tmp_path / "images"))
 
 

@@ -1,0 +1,76 @@
+"""The image that labels were made of: whether a file is that image, and its pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from isal.isal_zlib import crc32 as crc32_of
+
+from slg_wds.errors import ImageChangedError
+from slg_wds.format.record import Record
+from slg_wds.images.header import MAX_PIXELS
+from slg_wds.images.pixels import decode
+
+if TYPE_CHECKING:
+    import torch
+
+_HINT = "give the images that the labels were made from; slg-wds verify LABELS --images DATA lists all that are others"
+
+
+class LabelledImage(NamedTuple):
+    """What a record says of its image. Whoever gives out pixels for labels takes them through here.
+
+    Attributes:
+        key, path: as in the record.
+        size: (height, width) in pixels.
+        crc32: of the file; None where the record does not say, so that only the size can be compared.
+    """
+
+    key: str
+    path: str
+    size: tuple[int, int]
+    crc32: int | None
+
+    @classmethod
+    def of(cls, record: Record) -> LabelledImage:
+        """The image of a record."""
+        return cls(record.key, record.path, record.size, record.image_crc32)
+
+    @classmethod
+    def of_fields(cls, fields: Mapping[str, Any]) -> LabelledImage:
+        """The image of a record whose columns are not decoded."""
+        size = (fields["height"], fields["width"])
+        return cls(fields["key"], fields["path"], size, fields.get("image_crc32"))
+
+    def is_of(self, data: bytes) -> bool:
+        """Whether these may be the bytes that were labelled."""
+        return self.crc32 is None or crc32_of(data) == self.crc32
+
+    def check(self, data: bytes) -> None:
+        """Raise ImageChangedError for the bytes of another file."""
+        if not self.is_of(data):
+            raise ImageChangedError(
+                f"{self.path} is not the image that was labelled: its bytes have the CRC-32 {crc32_of(data):08x}, "
+                f"those labelled had {self.crc32:08x}",
+                key=self.key,
+                hint=_HINT,
+            )
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Raise ImageChangedError for an image of another (height, width)."""
+        if size != self.size:
+            raise ImageChangedError(
+                f"the image has {size[0]} x {size[1]} pixels, and the labels were made of "
+                f"{self.size[0]} x {self.size[1]}",
+                key=self.key,
+                hint=_HINT,
+            )
+
+    def decode(self, data: bytes) -> torch.Tensor:
+        """The pixels uint8 [3, H, W] of the labelled image. Raises ImageChangedError, and as `images.decode`."""
+        self.check(data)
+        height, width = self.size
+        pixels = decode(data, max_pixels=max(MAX_PIXELS, height * width), path=self.key)
+        self.check_size((pixels.shape[1], pixels.shape[2]))
+        return pixels
