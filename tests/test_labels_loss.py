@@ -220,3 +220,26 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(UsageError, match="'sum'"):
         SoftCrossEntropy(reduction="sum")
     assert repr(SoftCrossEntropy(2.0)) == "SoftCrossEntropy(temperature=2.0, reduction='mean')"
+
+
+@settings(max_examples=40, deadline=None)
+@given(made_labels(), st.sampled_from([0.5, 1.0, 4.0]), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_dense_labels_give_the_same_loss(made: Made, temperature: float, dtype: torch.dtype) -> None:
+    labels = soft(made)
+    logits = torch.randn(len(labels), made.num_classes, generator=torch.manual_seed(1)).to(dtype)
+    wanted, wanted_gradient = fkd(logits, labels.dense(), temperature)
+    logits.requires_grad_()
+    losses = SoftCrossEntropy(temperature, "none")(logits, labels.dense())
+    assert losses.shape == (len(labels),) and losses.dtype == torch.float32
+    losses.mean().backward()
+    torch.testing.assert_close(losses.mean().double(), wanted, rtol=1e-5, atol=1e-5)
+    assert logits.grad is not None and logits.grad.dtype == dtype
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-2
+    torch.testing.assert_close(logits.grad.double(), wanted_gradient, rtol=tolerance, atol=tolerance)
+
+
+def test_class_numbers_are_not_probabilities() -> None:
+    with pytest.raises(
+        UsageError, match=r"the labels \(2,\); give labels, or the probabilities of all classes"
+    ):
+        SoftCrossEntropy()(torch.zeros(2, 5), torch.tensor([1, 3]))

@@ -27,7 +27,9 @@ from slg_wds.labels.soft import SoftLabels
 class SoftCrossEntropy(nn.Module):
     """-sum over c of y_c log softmax(z / temperature)_c, the mean over crops, as FKD's loss on dense labels.
 
-    temperature: > 0, divides the logits; the loss is not multiplied by its square. reduction: mean, or none for [B].
+    Args:
+        temperature: > 0, divides the logits; the loss is not multiplied by its square.
+        reduction: mean, or none for [B].
     """
 
     def __init__(self, temperature: float = 1.0, reduction: str = "mean") -> None:
@@ -39,15 +41,33 @@ class SoftCrossEntropy(nn.Module):
         self.temperature = temperature
         self.reduction = reduction
 
-    def forward(self, logits: Tensor, labels: SoftLabels) -> Tensor:
-        """The loss of logits, float [B, C] (halves are computed in float32): scalar, or [B] without reduction."""
-        if logits.shape != (len(labels), labels.num_classes):
-            wanted = (len(labels), labels.num_classes)
-            raise UsageError(f"logits have shape {tuple(logits.shape)}, the labels {wanted}")
+    def forward(self, logits: Tensor, labels: SoftLabels | Tensor) -> Tensor:
+        """The loss of logits; halves are computed in float32. Raises UsageError where the two do not fit each other.
+
+        Args:
+            logits: float [B, C].
+            labels: a batch's own labels, or the probabilities of all classes, float [B, C].
+
+        Returns:
+            A scalar, or [B] without reduction.
+        """
+        dense = isinstance(labels, Tensor)
+        shape = tuple(labels.shape) if isinstance(labels, Tensor) else (len(labels), labels.num_classes)
+        if tuple(logits.shape) != shape:
+            hint = "give labels, or the probabilities of all classes [B, C]" if dense else None
+            raise UsageError(f"logits have shape {tuple(logits.shape)}, the labels {shape}", hint=hint)
+        losses = self._dense(logits, labels) if isinstance(labels, Tensor) else self._sparse(logits, labels)
+        return losses.mean() if self.reduction == "mean" else losses
+
+    def _sparse(self, logits: Tensor, labels: SoftLabels) -> Tensor:
         losses: Tensor = _SoftCrossEntropy.apply(
             logits, labels.index, labels.mass, labels.even, self.temperature
         )
-        return losses.mean() if self.reduction == "mean" else losses
+        return losses
+
+    def _dense(self, logits: Tensor, labels: Tensor) -> Tensor:
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / self.temperature
+        return nn.functional.cross_entropy(logits, labels.to(logits.dtype), reduction="none")
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}, reduction={self.reduction!r}"

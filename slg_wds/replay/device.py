@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from slg_wds.errors import UsageError
 from slg_wds.replay.batch import Batch
+from slg_wds.replay.views import LoaderView, PairLoader
 
 if TYPE_CHECKING:
     from slg_wds.replay.loader import SoftLabelLoader
 
 
-class DeviceLoader:
+class DeviceLoader(LoaderView):
     """A loader whose batches are on a device: images of `dtype`, channels_last, (pixel / 255 - mean) / std.
 
     On a GPU a batch is copied from pinned memory on a stream of its own while the one before is trained on; nothing
@@ -36,35 +37,20 @@ class DeviceLoader:
     ) -> None:
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise UsageError(f"mean {mean} and std {std} are not three numbers each, std above 0")
-        self.loader, self.device = loader, torch.device(device)
+        super().__init__(loader)
+        self.device = torch.device(device)
         self.dtype = dtype or torch.float32
         self._cuda = self.device.type == "cuda"
         if self._cuda:
             loader.pin_memory()
         self._mean, self._std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (mean, std))
 
-    def __len__(self) -> int:
-        return len(self.loader)
-
     def __iter__(self) -> Iterator[Batch]:
         return self.loader.walk(self._ahead if self._cuda else self._here)
 
-    @property
-    def sampler(self) -> SoftLabelLoader:
+    def pairs(self) -> PairLoader:
         """See SoftLabelLoader."""
-        return self.loader
-
-    def set_epoch(self, epoch: int) -> None:
-        """See SoftLabelLoader."""
-        self.loader.set_epoch(epoch)
-
-    def state_dict(self) -> dict[str, Any]:
-        """See SoftLabelLoader."""
-        return self.loader.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See SoftLabelLoader."""
-        self.loader.load_state_dict(state)
+        return PairLoader(self.loader, self)
 
     def normalised(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 [B, 3, S, S] on the device as the teachers' input: the same operations in the same order."""

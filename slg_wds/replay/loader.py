@@ -32,6 +32,7 @@ from slg_wds.replay.selection import CropFilter, Everything, Filtered, Selection
 from slg_wds.replay.sequential import Sequential
 from slg_wds.replay.sets import Sets
 from slg_wds.replay.state import Progress, from_state, to_state
+from slg_wds.replay.views import PairLoader
 from slg_wds.replay.workers import Workers
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ class SoftLabelLoader:
 
     Raises SlgWdsError at once for whatever can be known before the first batch.
     """
+
+    batch_sampler = None  # Lightning asks for it wherever there is a sampler
 
     def __init__(
         self,
@@ -266,6 +269,19 @@ class SoftLabelLoader:
         from slg_wds.replay.device import DeviceLoader
 
         return DeviceLoader(self, device, mean, std, dtype)
+
+    def pairs(self) -> PairLoader:
+        """The same loader with batches of two tensors, for trainers that know no others.
+
+        They are the images, as here or after `to`, and the probabilities of all classes, float32 [B, C], which
+        SoftCrossEntropy takes too. Raises UsageError for a loader that pads.
+        """
+        return PairLoader(self, self)
+
+    @property
+    def pads(self) -> bool:
+        """Whether a last batch that is not full is filled up."""
+        return self._last == "pad"
 
     def pin_memory(self) -> None:
         """Make batches in pinned memory from now on, for `batch.to(device, non_blocking=True)`; see `ImageBuffers`."""
