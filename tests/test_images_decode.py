@@ -186,7 +186,10 @@ TRUNCATED += ["png", "png palette", "png grey", "png rgb 16", "webp", "webp loss
 def pillow(data: bytes) -> NDArray[np.uint8]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        image = Image.open(io.BytesIO(data))
+        if image.mode == "I;16":  # of which Pillow makes white
+            image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+        return np.asarray(image.convert("RGB"))
 
 
 def hwc(image: torch.Tensor) -> NDArray[np.uint8]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib
 import io
 import struct
 import warnings
@@ -17,6 +20,21 @@ if TYPE_CHECKING:
 MAX_PIXELS = 67_108_864  # 8192 x 8192: decoding takes up to 14 bytes a pixel, which stays below 1 GB
 
 PILLOW = r"PIL\."
+# What Pillow may open, and the modules of it that do. All others are refused: Pillow opens EPS by running Ghostscript.
+FORMATS = {
+    "AVIF": "AvifImagePlugin",
+    "BMP": "BmpImagePlugin",
+    "GIF": "GifImagePlugin",
+    "JPEG": "JpegImagePlugin",
+    "JPEG2000": "Jpeg2KImagePlugin",
+    "MPO": "MpoImagePlugin",
+    "PNG": "PngImagePlugin",
+    "PPM": "PpmImagePlugin",
+    "TIFF": "TiffImagePlugin",
+    "WEBP": "WebPImagePlugin",
+}
+# Chunks of a PNG that no pixel depends on. Pillow refuses a picture for large ones.
+PNG_NOTES = frozenset((b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf"))
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "JPEG2000": "jp2", "TIFF": "tif"}  # the others: the format's name
 SIZED_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..SOF15; not DHT, JPG, DAC
 SCAN, END = 0xDA, 0xD9
@@ -153,17 +171,17 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def open_pillow(data: bytes, path: str) -> Image.Image:
-    """Open lazily with Pillow: nothing is decoded, its warnings are not shown.
+    """Open lazily with Pillow: nothing is decoded, its warnings are not shown. The only place that opens images.
 
     Raises:
-        ImageDecodeError: no format that Pillow knows.
+        ImageDecodeError: none of FORMATS.
         ImageTooLargeError: above Pillow's own limits.
     """
     from PIL import Image, UnidentifiedImageError
 
     quiet_pillow()
     try:
-        return Image.open(io.BytesIO(data))
+        return Image.open(io.BytesIO(_without_notes(data)), formats=_pillow_formats())
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(str(error), key=path or None) from None
     except UnidentifiedImageError:
@@ -173,6 +191,31 @@ def open_pillow(data: bytes, path: str) -> Image.Image:
         raise
     except Exception as error:  # plugins let nearly any exception through on bad bytes
         raise ImageDecodeError(f"not an image: {error or type(error).__name__}", key=path or None) from error
+
+
+@functools.cache
+def _pillow_formats() -> tuple[str, ...]:
+    """Those of FORMATS that this build of Pillow has."""
+    from PIL import Image
+
+    for module in FORMATS.values():
+        with contextlib.suppress(ImportError):
+            importlib.import_module(f"PIL.{module}")
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _without_notes(data: bytes) -> bytes:
+    """A PNG without the chunks that no pixel depends on; anything else, and what follows a cut, as it is."""
+    if sniff(data) != "PNG":
+        return data
+    parts, start, place = [], 0, 8
+    while place + 8 <= len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        if data[place + 4 : place + 8] in PNG_NOTES:
+            parts.append(data[start:place])
+            start = end
+        place = end
+    return b"".join((*parts, data[start:])) if parts else data
 
 
 def allow_pixels(max_pixels: int) -> None:

@@ -1,4 +1,4 @@
-"""Image bytes -> pixels, exactly those of Pillow's `Image.open(f).convert("RGB")`.
+"""Image bytes -> pixels, exactly those of Pillow's `Image.open(f).convert("RGB")`, but for deep greys: see depth.py.
 
 torchvision.io decodes what it is measured to decode bit for bit as Pillow does: JPEG (grey, CMYK, YCCK, progressive
 too) and still WebP. All else goes to Pillow, PNG included: libpng inside torchvision ends the process on a damaged
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slg_wds.errors import ImageDecodeError, ImageTooLargeError
+from slg_wds.images.depth import STRIP_PIXELS, is_deep, shallow
 from slg_wds.images.header import (
     MAX_PIXELS,
     SCAN,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-STRIP_PIXELS = 1 << 20
 TORCHVISION_RGB = 3  # torchvision.io.ImageReadMode.RGB
 FILLINGS = (b"\x80" * 3, b"\x40" * 3)  # what libjpeg paints where the data ran out: of RGB or grey, of CMYK
 HUFFMAN_FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive
@@ -42,7 +42,7 @@ FILLER = bytes(range(1, 255, 2)) * 4
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, path: str = "") -> torch.Tensor:
-    """Decode an image of any format that Pillow reads (its first frame), told by content, never by name.
+    """Decode an image (its first frame) of one of `header.FORMATS`, told by content, never by name.
 
     Args:
         max_pixels: refuse images of more, before decoding.
@@ -50,10 +50,10 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, path: str = "") -> torc
 
     Returns:
         uint8 [3, H, W] RGB of strides (1, 3W, 3): rows of whole pixels in memory, the layout that crops fastest.
-        EXIF orientation is not applied; alpha is dropped.
+        EXIF orientation is not applied; alpha is dropped. 16-bit greys are divided by 257.
 
     Raises:
-        ImageDecodeError: not an image, or truncated or corrupt.
+        ImageDecodeError: not an image, or truncated or corrupt, or of grey levels without a known range.
         ImageTooLargeError: more than `max_pixels`.
     """
     data = bytes(data)
@@ -168,8 +168,10 @@ def _to_rgb(image: Image.Image, path: str) -> Image.Image:
     quiet_pillow()
     try:
         image.load()
+        if is_deep(image):
+            image = shallow(image, path)
         return image if image.mode == "RGB" else image.convert("RGB")
-    except MemoryError:
+    except (MemoryError, ImageDecodeError):
         raise
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(str(error), key=path or None) from None
