@@ -15,6 +15,7 @@ from slg_wds import LabelSet, SoftLabelLoader, open_labels
 from slg_wds.config import EvaluateConfig, SourceConfig, parse_store_options
 from slg_wds.errors import NoTargetsError, UsageError
 from slg_wds.images import decode, open_source
+from slg_wds.images.normalisation import Normalisation
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.device import DeviceLoader
 from slg_wds.report.class_names import named_classes
@@ -62,8 +63,7 @@ class HardTargets:
                 f"val has the class {self.plan.targets.max()}, the student {num_classes} classes",
                 url=args.data,
             )
-        shaped = [torch.tensor(v).view(1, 3, 1, 1) for v in (preprocessing.mean, preprocessing.std)]
-        self.mean, self.std = (v.to(args.device) for v in shaped)
+        self.normalised = Normalisation(preprocessing.mean, preprocessing.std, args.device)
 
     def _classes(
         self, labels: list[LabelSet], num_classes: int
@@ -88,8 +88,7 @@ class HardTargets:
     def __call__(self, model: nn.Module) -> tuple[float, str]:
         counts = torch.zeros(3, dtype=torch.float64, device=self.args.device)  # top-1, top-5, images
         for images, targets in self._batches():
-            pixels = images.to(self.args.device).float().div_(255).sub_(self.mean).div_(self.std)
-            logits = model(pixels)
+            logits = model(self.normalised(images.to(self.args.device)))
             hits_N5 = logits.topk(min(5, logits.shape[1])).indices == targets.to(self.args.device)[:, None]
             counts[0] += hits_N5[:, 0].sum()
             counts[1] += hits_N5.sum()

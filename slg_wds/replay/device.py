@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from slg_wds.errors import UsageError
+from slg_wds.images.normalisation import Normalisation
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.views import LoaderView, PairLoader
 
@@ -43,7 +44,7 @@ class DeviceLoader(LoaderView):
         self._cuda = self.device.type == "cuda"
         if self._cuda:
             loader.pin_memory()
-        self._mean, self._std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (mean, std))
+        self.normalised = Normalisation(mean, std, self.device, self.dtype)
 
     def __iter__(self) -> Iterator[Batch]:
         return self.loader.walk(self._ahead if self._cuda else self._here)
@@ -51,11 +52,6 @@ class DeviceLoader(LoaderView):
     def pairs(self) -> PairLoader:
         """See SoftLabelLoader."""
         return PairLoader(self.loader, self)
-
-    def normalised(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 [B, 3, S, S] on the device as the teachers' input: the same operations in the same order."""
-        pixels = images.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
-        return pixels.to(self.dtype)
 
     def _here(self, epoch: int, start: int) -> Generator[Batch, None, None]:
         for batch in self.loader.batches(epoch, start):

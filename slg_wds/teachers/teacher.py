@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from slg_wds.errors import SlgWdsError, TeacherError, TeacherOutputError, UsageError
+from slg_wds.images.normalisation import Normalisation
 from slg_wds.teachers.faults import device_faults
 from slg_wds.teachers.preprocessing import Preprocessing
 from slg_wds.teachers.weights import one_line
@@ -173,12 +174,11 @@ def check_precision(precision: str, device: torch.device) -> None:
 def _forward(module: torch.nn.Module, wanted: Preprocessing, device: torch.device, precision: str) -> Forward:
     import torch
 
-    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (wanted.mean, wanted.std))
+    normalised = Normalisation(wanted.mean, wanted.std, device)
     low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
 
     def forward(images: torch.Tensor) -> Any:
-        # The operations of torchvision's ToTensor and Normalize in their order, so the values are theirs to the bit.
-        pixels = images.float().div(255).sub(mean).div(std)
+        pixels = normalised(images)
         with torch.autocast(device.type, dtype=low, enabled=low is not None):
             out = module(pixels)
         return out.float() if isinstance(out, torch.Tensor) else out
