@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
+from slg_wds.console import note
 from slg_wds.errors import UsageError
 
 
@@ -12,7 +13,8 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (--help lists the flags)\n")
+        note(f"{self.prog}: {message} (--help lists the flags)")
+        self.exit(2)
 
 
 def parse(description: str, arguments: list[str] | None = None) -> argparse.Namespace:
