@@ -6,10 +6,9 @@ import os
 import random
 import time
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
 
-from slg_wds.errors import UsageError
 from slg_wds.labelset import LabelSet
+from slg_wds.launch import ALONE, Rank, array_task, launched
 from slg_wds.tally import Watcher
 
 LISTED_AT_ONCE = 1000  # names in one answer of an object store
@@ -17,71 +16,13 @@ COUNT_SECONDS = 0.001  # of a shard, when a finished set is counted
 MOST_WAIT = 300.0  # seconds, for another rank to count it
 
 
-@dataclass(frozen=True)
-class Rank:
-    """Which worker of how many this process is."""
-
-    rank: int
-    world_size: int
-
-    def block(self, shards: int) -> range:
-        """The shards that this worker walks first."""
-        return range(self.rank * shards // self.world_size, (self.rank + 1) * shards // self.world_size)
-
-    def within(self, worker: int, workers: int) -> Rank | None:
-        """The rank of one of the workers that this process starts; None where it is the only one anywhere."""
-        size = self.world_size * workers
-        return Rank(self.rank * workers + worker, size) if size > 1 else None
-
-
-ALONE = Rank(0, 1)
-
-
 def launched_rank() -> Rank | None:
-    """The rank that torchrun or srun gave this process, among the tasks of a Slurm array if it is one; None alone.
+    """The rank that a launcher gave this process, among the tasks of a Slurm array if it is one; None alone.
 
     Raises UsageError for variables that contradict each other.
     """
-    inner = _numbered("RANK", "WORLD_SIZE") or _of_srun() or ALONE
-    return (_of_array() or ALONE).within(inner.rank, inner.world_size)
-
-
-def _of_srun() -> Rank | None:
-    if "SLURM_PROCID" not in os.environ:  # sbatch sets SLURM_NTASKS alone
-        return None
-    return _numbered("SLURM_PROCID", "SLURM_NTASKS")
-
-
-def _of_array() -> Rank | None:
-    """The place of an array's task in START-END:STEP; None where the array is a list with gaps."""
-    number, count = _number("SLURM_ARRAY_TASK_ID"), _number("SLURM_ARRAY_TASK_COUNT")
-    if number is None or count is None:
-        return _numbered("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")
-    place = (number - (_number("SLURM_ARRAY_TASK_MIN") or 0)) // (_number("SLURM_ARRAY_TASK_STEP") or 1)
-    return Rank(place, count) if 0 <= place < count else None
-
-
-def _numbered(rank_name: str, size_name: str) -> Rank | None:
-    rank, size = _number(rank_name), _number(size_name)
-    if rank is None and size is None:
-        return None
-    if rank is None or size is None:
-        found, lacking = (size_name, rank_name) if rank is None else (rank_name, size_name)
-        raise UsageError(f"{found} is set but {lacking} is not", hint=_LAUNCH)
-    if not 0 <= rank < size:
-        raise UsageError(f"{rank_name} is {rank} and {size_name} {size}", hint=_LAUNCH)
-    return Rank(rank, size)
-
-
-def _number(name: str) -> int | None:
-    text = os.environ.get(name)
-    try:
-        return None if text is None else int(text)
-    except ValueError:
-        raise UsageError(f"{name} is {text!r}, not a number", hint=_LAUNCH) from None
-
-
-_LAUNCH = "start every process with torchrun or srun, or unset it to start one by hand"
+    inner = launched() or ALONE
+    return (array_task() or ALONE).within(inner.rank, inner.world_size)
 
 
 def claims(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from slg_wds.cores import cores
 from slg_wds.errors import UsageError
 from slg_wds.masking import masked
 
@@ -96,12 +96,12 @@ class TeacherConfig(SourceConfig):
     gpu: int | None = None
     """Number of the one GPU to run on (default: see --devices)."""
     threads_per_forward: int | None = None
-    """CPU threads of one forward (default: all cores, shared evenly by the processes of --devices). Results move in
+    """CPU threads of one forward (default: all cores, shared evenly by the processes of one machine). Results move in
     the last bits with it on a CPU."""
     batch_size: Annotated[int, arg(aliases=["-b"])] = 8
     """Images decoded ahead. Does not set the forward's size: see --num_seg."""
     workers: Annotated[int, arg(aliases=["-j"])] = 0
-    """Threads of each process that decode and crop (0: one per core, shared evenly)."""
+    """Threads of each process that decode and crop (0: one per core, shared evenly by the processes of one machine)."""
     class_subset: str | None = None
     """Make labels over these classes only: a file of class numbers, or `auto` (the class folders' own)."""
     max_pixels: int = 67_108_864
@@ -454,8 +454,3 @@ def check_share(name: str, share: float | None) -> None:
     """Raise UsageError for a share that is not inside 0..1."""
     if share is not None and not 0 <= share <= 1:
         raise UsageError(f"{name} {share:g} is not inside 0..1")
-
-
-def cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slg_wds.config import EvaluateConfig, cores
+from slg_wds.config import EvaluateConfig
 from slg_wds.console import note, tell, tell_json
+from slg_wds.cores import cores
 from slg_wds.errors import NoTargetsError
 from slg_wds.threads import threads_beside_forwards
 from slg_wds.window import window

@@ -6,11 +6,13 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from slg_wds.claims import ALONE, Rank, finish, launched_rank
-from slg_wds.config import GenerateConfig, cores
+from slg_wds.claims import finish, launched_rank
+from slg_wds.config import GenerateConfig
 from slg_wds.console import tell
+from slg_wds.cores import cores
 from slg_wds.engines.crew import Crew
 from slg_wds.labelset import LabelSet, open_labels
+from slg_wds.launch import ALONE, Rank
 from slg_wds.preparing import crops_each, opening, prepare_run
 from slg_wds.progress import Finished, Progress, duration, summary
 from slg_wds.tally import Start, Watcher

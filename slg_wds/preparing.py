@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from slg_wds.config import GenerateConfig, TeacherConfig, cores
+from slg_wds.config import GenerateConfig, TeacherConfig
+from slg_wds.cores import cores
 from slg_wds.crops import CropRule
 from slg_wds.errors import ReferenceSetError, UsageError
 from slg_wds.format.manifest import EXTENDS

@@ -23,7 +23,7 @@ LAYERS = [
     {"labelling", "ensembling", "replay", "interop", "report"},
     {"averaging", "claims", "engines", "extending", "joining", "left_out", "reference"},
     {"labelset", "lookup", "images", "fkd", "crops", "labels", "targets", "teachers", "progress"},
-    {"format", "store", "config", "files", "keys", "window", "memory", "tally", "threads"},
+    {"format", "store", "config", "cores", "files", "keys", "launch", "window", "memory", "tally", "threads"},
     {"console", "errors"},
     {"masking"},
 ]

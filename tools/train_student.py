@@ -40,11 +40,13 @@ from student_flags import check, parse
 from student_validation import Validation, open_validations
 
 from slg_wds import LabelSet, SoftCrossEntropy, SoftLabelLoader, open_labels
-from slg_wds.config import cores, parse_store_options
+from slg_wds.config import parse_store_options
 from slg_wds.console import note
 from slg_wds.console import prepare as prepare_console
+from slg_wds.cores import cores
 from slg_wds.errors import SlgWdsError, UnknownArchError, UsageError
 from slg_wds.labels import SoftLabels, mix
+from slg_wds.launch import local_size
 from slg_wds.memory import keep_freed_memory
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.device import DeviceLoader
@@ -403,8 +405,7 @@ def open_loader(
 
 
 def threads_of(args: argparse.Namespace) -> int:
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return max(1, math.ceil(args.workers / here) if args.workers else cores() // here)
+    return math.ceil(args.workers / local_size()) if args.workers else cores()
 
 
 def validate(args: argparse.Namespace, training: Training, validations: list[Validation]) -> float:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 
 from slg_wds.engines.crew import Crew
 from slg_wds.errors import UsageError
+from slg_wds.launch import one_gpu_each
 
 _CPUS = re.compile(r"cpu(?::(\d+))?")
 _GPU = re.compile(r"(?:cuda:)?(\d+)")
@@ -17,7 +17,7 @@ def local_crew(devices: str | None, gpu: int | None, gpus: int, cores: int) -> C
 
     devices: `0,1`, `cuda:0,cuda:2`, `cpu`, `cpu:N`; None: all GPUs, one CPU process where there is none, and one GPU
     for each process that a launcher started. A GPU may be named twice. gpu: the older way to name one.
-    gpus, cores: what this process sees.
+    gpus: those that this process sees. cores: those that it may use beside others of its launcher.
 
     Raises UsageError for more than there are.
     """
@@ -29,8 +29,7 @@ def local_crew(devices: str | None, gpu: int | None, gpus: int, cores: int) -> C
         names = _named(devices, gpus)
     else:
         names = _own(gpus)
-    beside = 1 if devices is not None or gpu is not None else _started_beside()
-    return Crew(tuple(names), max(1, cores // max(len(names), beside if gpus else 1)))
+    return Crew(tuple(names), max(1, cores // len(names)))
 
 
 def _named(devices: str, gpus: int) -> list[str]:
@@ -64,14 +63,6 @@ def _own(gpus: int) -> list[str]:
 
     if not gpus:
         return ["cpu"]
-    if "LOCAL_RANK" in os.environ or _started_beside() > 1:
+    if one_gpu_each():
         return [own_device(gpus)]
     return [f"cuda:{number}" for number in range(gpus)]
-
-
-def _started_beside() -> int:
-    """How many processes torchrun or srun started on this machine, this one among them; 1 where they do not say."""
-    # Slurm writes 4(x2),3: the first machines have the most.
-    said = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_STEP_TASKS_PER_NODE") or "1"
-    most = re.match(r"\d+", said)
-    return max(1, int(most[0])) if most else 1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from slg_wds.config import EngineConfig, cores
+from slg_wds.config import EngineConfig
+from slg_wds.cores import cores
 from slg_wds.engines.crew import Crew, Task
 from slg_wds.engines.processes import run_local
 from slg_wds.tally import Watcher

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slg_wds.claims import ALONE, finish, launched_rank
+from slg_wds.claims import finish, launched_rank
 from slg_wds.config import EnsembleConfig
 from slg_wds.console import note, tell
 from slg_wds.engines.run import run_on_cpus
@@ -23,6 +23,7 @@ from slg_wds.errors import UsageError
 from slg_wds.format.manifest import Plan
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset import LabelSet, create_labels
+from slg_wds.launch import ALONE
 from slg_wds.masking import masked
 from slg_wds.progress import Finished, Progress, counted, duration, summary
 from slg_wds.store import open_store

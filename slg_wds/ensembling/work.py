@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from slg_wds.claims import ALONE, Rank, claims
+from slg_wds.claims import claims
 from slg_wds.ensembling.checks import check_records
 from slg_wds.ensembling.convert import convert
 from slg_wds.ensembling.merge import Labels, Output, merge
@@ -17,6 +17,7 @@ from slg_wds.errors import LabelSetError
 from slg_wds.format.record import Record
 from slg_wds.format.shard import EncodedSample, Sample, load_writer
 from slg_wds.labelset import LabelSet, open_labels
+from slg_wds.launch import ALONE, Rank
 from slg_wds.tally import Start, Tally, Watcher
 
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from isal.isal_zlib import crc32 as crc32_of
 
-from slg_wds.claims import Rank, claims
+from slg_wds.claims import claims
 from slg_wds.errors import FormatError, ImageError, InteropError, LabelFileError, SlgWdsError, StoreError
 from slg_wds.fkd import CutBoxes, FkdLabels, LabelFolder, cut_boxes, stem_of
 from slg_wds.format.record import Record
@@ -19,6 +19,7 @@ from slg_wds.images.gone import LATER
 from slg_wds.interop.columns import asked_type, columns_of
 from slg_wds.labels import LabelType
 from slg_wds.labelset import LabelSet
+from slg_wds.launch import Rank
 from slg_wds.left_out import Allowance
 from slg_wds.tally import Tally, Watcher
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slg_wds.claims import ALONE, Rank, finish, launched_rank
+from slg_wds.claims import finish, launched_rank
 from slg_wds.config import ImportConfig
 from slg_wds.console import tell
 from slg_wds.engines.run import run_on_cpus
@@ -18,6 +18,7 @@ from slg_wds.format.shard import load_writer
 from slg_wds.interop.columns import asked_type, found_type
 from slg_wds.interop.conversion import ImportJob, ImportTally, Kind, import_shards
 from slg_wds.labelset import LabelSet, create_labels
+from slg_wds.launch import ALONE, Rank
 from slg_wds.left_out import most_left_out
 from slg_wds.progress import Finished, Progress, duration, listed, summary
 from slg_wds.tally import Start, Watcher

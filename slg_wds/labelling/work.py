@@ -6,12 +6,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from slg_wds.claims import Rank, claims
+from slg_wds.claims import claims
 from slg_wds.labelling.batches import Buffers, ahead, batches_ahead, full_batches
 from slg_wds.labelling.forward import Forward, Labelled
 from slg_wds.labelling.job import Job
 from slg_wds.labelling.prepare import prepared_images
 from slg_wds.labelling.shards import FinishedShard, LabelTally, finished_shards
+from slg_wds.launch import Rank
 from slg_wds.left_out import Allowance
 from slg_wds.tally import Watcher
 from slg_wds.threads import threads_beside_forwards

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from slg_wds.config import cores
+from slg_wds.cores import cores
 from slg_wds.crops import INTERPOLATIONS
 from slg_wds.errors import ReplayError, UsageError
 from slg_wds.labels import LabelAdaptation, LabelType
@@ -69,8 +69,8 @@ class SoftLabelLoader:
         label_adaptation: (below, smoothing, share), see `labels.LabelAdaptation`: FerKD's softened hard labels for
             crops of low confidence, in `Batch.labels`; index and value stay as stored.
         shuffle: False walks in plan order. seed: of the order and of the choice of crops.
-        rank, world_size: by default torch.distributed's, torchrun's or srun's.
-        threads: that decode and cut, by default one per core that the process may use.
+        rank, world_size: by default torch.distributed's, or those of torchrun, mpirun or srun.
+        threads: that decode and cut, by default one per core that the process may use beside the machine's other ranks.
         last: "drop" leaves out the images that fill no batch, "pad" adds a batch for them, with a mask.
         evaluation: every image once, its first crop, in plan order, the last batch padded.
         allow_incomplete: take an unfinished label set as it is now.

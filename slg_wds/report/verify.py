@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from slg_wds.config import VerifyConfig, cores
+from slg_wds.config import VerifyConfig
 from slg_wds.console import tell, tell_json, tell_table
+from slg_wds.cores import cores
 from slg_wds.engines.local import run_processes
 from slg_wds.errors import FormatError, NotFoundError, UnsupportedStoreError
 from slg_wds.format.manifest import MAX_INFO_BYTES, Info, decode_info

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from slg_wds.errors import UsageError
+from slg_wds.launch import local_rank
 from slg_wds.teachers.built import Built
 from slg_wds.teachers.ensemble import Ensemble
 from slg_wds.teachers.faults import device_faults
@@ -133,11 +133,10 @@ def load_ensemble(
 
 
 def own_device(gpus: int) -> str:
-    """The device of a process that was not told one: of several GPUs that which torchrun or srun numbered it for."""
+    """The device of a process that was not told one: of several GPUs the one that its launcher numbered it for."""
     if not gpus:
         return "cpu"
-    local = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0"
-    return f"cuda:{int(local) % gpus}" if local.isdecimal() else "cuda:0"
+    return f"cuda:{(local_rank() or 0) % gpus}"
 
 
 def _build(spec: TeacherSpec, num_classes_hint: int | None, input_size: int | None) -> Built:

@@ -9,7 +9,7 @@ import pytest
 from photographs import tool
 
 from slg_wds import claims
-from slg_wds.claims import Rank
+from slg_wds.launch import Rank
 
 SIMULATED = tool("simulate_cluster")
 

@@ -2,14 +2,19 @@
 
 import pytest
 
+from slg_wds.cores import share
 from slg_wds.engines.crew import Crew, Reporter, perform, picklable
 from slg_wds.engines.devices import local_crew
 from slg_wds.engines.sharing import Share, Wish, no_room, share_of
 from slg_wds.engines.supervisor import FAILURES, Supervisor
 from slg_wds.errors import DeviceError, ImageDecodeError, SlgWdsError, UsageError
+from slg_wds.launch import local_size
 from slg_wds.tally import Start, Watcher
 
-LAUNCHED = ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE")
+LAUNCHED = (
+    "LOCAL_RANK", "LOCAL_WORLD_SIZE", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE",
+    "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -46,13 +51,20 @@ def test_devices_and_their_share_of_the_cores(devices, gpu, gpus, expected, core
         ({"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}, 4, Crew(("cuda:0",), 16)),
         ({"SLURM_LOCALID": "2", "SLURM_STEP_TASKS_PER_NODE": "4(x2),3"}, 4, Crew(("cuda:2",), 4)),
         ({"SLURM_LOCALID": "0", "SLURM_STEP_TASKS_PER_NODE": "1(x8)"}, 2, Crew(("cuda:0", "cuda:1"), 8)),
-        ({"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}, 0, Crew(("cpu",), 16)),
+        ({"OMPI_COMM_WORLD_LOCAL_RANK": "2", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, 4, Crew(("cuda:2",), 4)),
+        ({"MPI_LOCALRANKID": "3", "MPI_LOCALNRANKS": "4"}, 4, Crew(("cuda:3",), 4)),
+        (
+            {"OMPI_COMM_WORLD_LOCAL_RANK": "0", "OMPI_COMM_WORLD_LOCAL_SIZE": "1"},
+            2,
+            Crew(("cuda:0", "cuda:1"), 8),
+        ),
+        ({"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}, 0, Crew(("cpu",), 4)),
     ],
 )
 def test_a_launched_process_takes_its_own_gpu_and_share(monkeypatch, environment, gpus, expected):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert local_crew(None, None, gpus, 16) == expected
+    assert local_crew(None, None, gpus, share(16, 16, None, None, local_size())) == expected
 
 
 @pytest.mark.parametrize(

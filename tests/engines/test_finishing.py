@@ -10,9 +10,10 @@ import trust_sets
 
 import slg_wds
 from slg_wds import claims, labelset
-from slg_wds.claims import Rank, finish
+from slg_wds.claims import finish
 from slg_wds.format.manifest import decode_info
 from slg_wds.labelset import INDEX, INFO
+from slg_wds.launch import Rank
 
 
 @pytest.fixture(scope="module")

@@ -59,6 +59,7 @@ def test_tasks_of_srun_and_of_an_array_divide_the_set(photographs, alone, tmp_pa
     """Both are loaded before either begins, since each takes shards of the other's block where that is late."""
     names = [("SLURM_PROCID", "SLURM_NTASKS"), ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")]
     for number, (rank, size) in enumerate(names):
+        step = {"SLURM_STEP_ID": "0"} if rank == "SLURM_PROCID" else {}
         target = tmp_path / f"set{number}"
         command = KILL.command(photographs, target, *MORE)
         (tmp_path / f"meeting{number}").mkdir()
@@ -68,9 +69,9 @@ def test_tasks_of_srun_and_of_an_array_divide_the_set(photographs, alone, tmp_pa
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **meeting, rank: "1", size: "2"},
+            env={**os.environ, **meeting, **step, rank: "1", size: "2"},
         )
-        second = run(command, **meeting, **{rank: "0", size: "2"})
+        second = run(command, **meeting, **step, **{rank: "0", size: "2"})
         assert second.returncode == 0, second.stderr
         err = first.communicate()[1]
         assert first.returncode == 0, err

@@ -11,6 +11,7 @@ from slg_wds.replay.ranks import local_ranks, rank_of
 NAMES = (
     "RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_ID",
     "SLURM_STEP_TASKS_PER_NODE", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT",
+    "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "PMI_RANK", "PMI_SIZE",
 )  # fmt: skip
 BATCH_SCRIPT = str(0xFFFFFFFB)
 
@@ -32,6 +33,32 @@ def launched(monkeypatch):
             {"RANK": "1", "WORLD_SIZE": "4", "SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_STEP_ID": "1"},
             (1, 4),
         ),
+        ({"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "4"}, (3, 4)),
+        ({"PMI_RANK": "1", "PMI_SIZE": "4"}, (1, 4)),  # MPICH, Intel MPI
+        (  # the script of sbatch runs mpirun, and all its processes inherit the script's variables
+            {
+                "PMI_RANK": "3",
+                "PMI_SIZE": "4",
+                "SLURM_PROCID": "0",
+                "SLURM_NTASKS": "4",
+                "SLURM_STEP_ID": BATCH_SCRIPT,
+            },
+            (3, 4),
+        ),
+        (  # srun within a shell that srun started with PMI
+            {
+                "PMI_RANK": "0",
+                "PMI_SIZE": "1",
+                "SLURM_PROCID": "2",
+                "SLURM_NTASKS": "4",
+                "SLURM_STEP_ID": "1",
+            },
+            (2, 4),
+        ),
+        (
+            {"RANK": "1", "WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "4"},
+            (1, 2),
+        ),
         ({"SLURM_NTASKS": "8"}, (0, 1)),  # a shell within an allocation
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, (0, 1)),
         ({"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "9"}, (0, 1)),  # trainings of their own
@@ -49,6 +76,8 @@ def test_launchers(launched, variables, expected):
         ({"RANK": "1"}, "RANK is set but WORLD_SIZE is not"),
         ({"WORLD_SIZE": "2"}, "WORLD_SIZE is set but RANK is not"),
         ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK is 2 and WORLD_SIZE 2"),
+        ({"OMPI_COMM_WORLD_RANK": "1"}, "OMPI_COMM_WORLD_RANK is set but OMPI_COMM_WORLD_SIZE is not"),
+        ({"PMI_RANK": "4", "PMI_SIZE": "4"}, "PMI_RANK is 4 and PMI_SIZE 4"),
         ({"RANK": "one", "WORLD_SIZE": "2"}, "RANK is 'one', not a number"),
         (
             {"SLURM_PROCID": "8", "SLURM_NTASKS": "8", "SLURM_STEP_ID": "0"},

@@ -25,7 +25,7 @@ from students import all_crops, log_probabilities, normalised, small_cnn, spread
 from torch import Tensor, nn
 
 import slg_wds
-from slg_wds.config import cores
+from slg_wds.cores import cores
 from slg_wds.labels import SoftLabels, from_topk
 from slg_wds.memory import keep_freed_memory
 

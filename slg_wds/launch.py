@@ -1,0 +1,150 @@
+"""What the program that started this process says: which process this is, of how many, how many share the machine.
+
+The variables of torchrun, of mpirun (Open MPI; MPICH, Intel MPI; MVAPICH2) and of Slurm are read here and nowhere else.
+Where several launchers are at work, the innermost counts: torchrun may run under mpirun, and both within a Slurm job.
+
+Slurm gives the script of `sbatch` and the shell of `salloc` the variables of a task too, though they are the only such
+process. Only the tasks of `srun` have a real SLURM_STEP_ID.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from slg_wds.errors import UsageError
+
+_MPI = (
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"),
+)
+_LOCAL_RANK = (
+    "LOCAL_RANK",
+    "OMPI_COMM_WORLD_LOCAL_RANK",
+    "MV2_COMM_WORLD_LOCAL_RANK",
+    "MPI_LOCALRANKID",
+    "SLURM_LOCALID",
+)
+_LOCAL_SIZE = (
+    "LOCAL_WORLD_SIZE",
+    "OMPI_COMM_WORLD_LOCAL_SIZE",
+    "MV2_COMM_WORLD_LOCAL_SIZE",
+    "MPI_LOCALNRANKS",
+    "SLURM_STEP_TASKS_PER_NODE",
+)
+_NO_STEP = 0xFFFFFFF0  # numbers from here on are those of batch scripts, salloc's shells and the like
+_HINT = "start every process with torchrun, mpirun or srun, or unset it to start one by hand"
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Which process this is, of how many."""
+
+    rank: int
+    world_size: int
+
+    def block(self, shards: int) -> range:
+        """The shards that this worker walks first."""
+        return range(self.rank * shards // self.world_size, (self.rank + 1) * shards // self.world_size)
+
+    def within(self, worker: int, workers: int) -> Rank | None:
+        """The rank of one of the workers that this process starts; None where it is the only one anywhere."""
+        size = self.world_size * workers
+        return Rank(self.rank * workers + worker, size) if size > 1 else None
+
+
+ALONE = Rank(0, 1)
+
+
+def launched() -> Rank | None:
+    """Return the rank that torchrun, mpirun or srun gave this process, None where none of them started it.
+
+    Raises UsageError for variables that contradict each other.
+    """
+    return _numbered("RANK", "WORLD_SIZE") or _of_mpirun() or (slurm_task() if by_srun() else None)
+
+
+def _of_mpirun() -> Rank | None:
+    for names in _MPI:
+        found = _numbered(*names)
+        if (
+            found and found.world_size > 1
+        ):  # of one process: srun's, which an inner launcher may have been started in
+            return found
+    return None
+
+
+def slurm_task() -> Rank | None:
+    """Return the task of a Slurm job that this process is or, unless `by_srun`, only seems to be; None outside."""
+    if "SLURM_PROCID" not in os.environ or (not by_srun() and "SLURM_NTASKS" not in os.environ):
+        return None
+    return _numbered("SLURM_PROCID", "SLURM_NTASKS")
+
+
+def by_srun() -> bool:
+    """Whether srun started this process, or one that this process descends from."""
+    step = _number("SLURM_STEP_ID")
+    return step is not None and step < _NO_STEP
+
+
+def array_task() -> Rank | None:
+    """Return the place of an array's task in START-END:STEP; None where the array is a list with gaps.
+
+    Raises UsageError for variables that contradict each other.
+    """
+    number, count = _number("SLURM_ARRAY_TASK_ID"), _number("SLURM_ARRAY_TASK_COUNT")
+    if number is None or count is None:
+        return _numbered("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")
+    place = (number - (_number("SLURM_ARRAY_TASK_MIN") or 0)) // (_number("SLURM_ARRAY_TASK_STEP") or 1)
+    return Rank(place, count) if 0 <= place < count else None
+
+
+def local_rank() -> int | None:
+    """Return this process's number among those that the launcher started on this machine; None: not said."""
+    found = _first(_LOCAL_RANK)
+    return int(found) if found is not None and found.isdecimal() else None
+
+
+def local_size() -> int:
+    """Return how many processes the launcher started on this machine; 1 where it does not say."""
+    # Slurm writes 4(x2),3: the first machines have the most.
+    most = re.match(r"\d+", _first(_LOCAL_SIZE) or "1")
+    return max(1, int(most[0])) if most else 1
+
+
+def one_gpu_each() -> bool:
+    """Whether each process of the launcher is to use one GPU: always torchrun's, else where a machine has several."""
+    return "LOCAL_RANK" in os.environ or local_size() > 1
+
+
+def allotted_cpus() -> int | None:
+    """Return how many CPUs of this machine Slurm gave all tasks of the job together; None outside of Slurm."""
+    found = os.environ.get("SLURM_CPUS_ON_NODE", "")
+    return int(found) if found.isdecimal() and int(found) else None
+
+
+def _first(names: Sequence[str]) -> str | None:
+    return next((os.environ[name] for name in names if os.environ.get(name)), None)
+
+
+def _numbered(rank_name: str, size_name: str) -> Rank | None:
+    rank, size = _number(rank_name), _number(size_name)
+    if rank is None and size is None:
+        return None
+    if rank is None or size is None:
+        found, lacking = (size_name, rank_name) if rank is None else (rank_name, size_name)
+        raise UsageError(f"{found} is set but {lacking} is not", hint=_HINT)
+    if not 0 <= rank < size:
+        raise UsageError(f"{rank_name} is {rank} and {size_name} {size}", hint=_HINT)
+    return Rank(rank, size)
+
+
+def _number(name: str) -> int | None:
+    text = os.environ.get(name)
+    try:
+        return None if text is None else int(text)
+    except ValueError:
+        raise UsageError(f"{name} is {text!r}, not a number", hint=_HINT) from None
