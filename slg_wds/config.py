@@ -384,17 +384,17 @@ class VerifyConfig(StoreConfig):
     fix: bool = False
     """Make missing or wrong index parts and _info.json again, from whole shards."""
     delete_damaged: bool = False
-    """Remove damaged shards too (and what says that they are there), for the command that made the set to redo. The
-    exit code is 1 then: the set lacks them."""
+    """Remove damaged shards too, for the command that made the set to redo. The exit code is 1: the set lacks them."""
     delete_left_out: bool = False
-    """Remove the shards that left images out, in the same way: the command that made the set makes them again, with
-    those of the images that have been mended."""
+    """Remove the shards that left images out, in the same way, to have them made again with the images mended since."""
     allow_incomplete: bool = False
     """Take no offence at shards that an unfinished set lacks."""
     decode_images: bool = True
     """Decode embedded images; without, their checksums alone are compared."""
     max_pixels: int = 67_108_864
     """Largest embedded image that is decoded, in pixels."""
+    images: str | None = None
+    """Compare these images, the folder or tars, with those that were labelled; list all that are others or gone."""
     teacher: str | None = None
     """The images, to ask the teachers of -a again about a random sample of crops (not needed where embedded)."""
     arch: Annotated[str | None, arg(aliases=["-a"])] = None

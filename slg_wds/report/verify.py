@@ -17,6 +17,7 @@ from slg_wds.labelset import DESCRIPTION, INDEX, INFO, PLAN, LabelSet, open_labe
 from slg_wds.left_out import MEND
 from slg_wds.progress import counted, duration
 from slg_wds.report.verify_fix import fix
+from slg_wds.report.verify_images import ImageChecks
 from slg_wds.report.verify_progress import VerifyProgress
 from slg_wds.report.verify_shard import INFO_FILE, MISSING, TEACHER, Problem, ShardReport
 from slg_wds.report.verify_work import VerifyTask
@@ -32,7 +33,8 @@ class VerifyResult:
     """What was checked and what is wrong.
 
     problems: what is (still) wrong. fixed: what was done about it, in words. unknown: objects that no set has.
-    shards, samples, crops, images, bytes: that were checked; images: embedded ones, decoded. left_out: how many planned
+    shards, samples, crops, images, bytes: that were checked; images: embedded ones, decoded. compared: images with
+    those that were labelled. left_out: how many planned
     images each shard has no labels of, by its name, where there are any. teacher: the comparison.
     """
 
@@ -42,6 +44,7 @@ class VerifyResult:
     samples: int = 0
     crops: int = 0
     images: int = 0
+    compared: int = 0
     bytes: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
@@ -67,6 +70,8 @@ def verify(config: VerifyConfig) -> VerifyResult:
     labels = open_labels(config.labels, allow_incomplete=True, store_options=config.store_options)
     result = VerifyResult(labels.url, labels.num_shards)
     started = time.monotonic()
+    if config.images is not None:
+        ImageChecks(labels, config.images, config.store_options)  # says at once what keeps it from being done
     missing = labels.missing()
     finished = labels.store.size(INFO) is not None
     if finished or not config.allow_incomplete:
@@ -96,12 +101,14 @@ def _check_shards(
     absent = set(missing)
     numbers = tuple(number for number in range(labels.num_shards) if number not in absent)
     pixels = config.max_pixels if config.decode_images else 0
-    task = VerifyTask(labels.url, config.store_options, labels.digest, numbers, finished, pixels)
+    task = VerifyTask(
+        labels.url, config.store_options, labels.digest, numbers, finished, pixels, config.images
+    )
     lengths: dict[int, int] = {}
 
     def took(report: ShardReport) -> None:
         result.problems += report.problems
-        for name in ("crops", "images", "bytes"):
+        for name in ("crops", "images", "compared", "bytes"):
             setattr(result, name, getattr(result, name) + getattr(report, name))
         result.shards += 1
         if report.left_out:
@@ -192,6 +199,7 @@ def summary(result: VerifyResult) -> list[str]:
         f"  checked {result.shards:,} of {counted(result.planned, 'shard')}, {counted(result.samples, 'image')}, "
         + counted(result.crops, "crop")
         + (f", {counted(result.images, 'embedded image')} decoded" if result.images else "")
+        + (f", {counted(result.compared, 'image')} compared with those labelled" if result.compared else "")
         + f"; {result.bytes / 1e6:,.1f} MB in {duration(result.seconds)} ({rate:,.0f} MB/s)",
     ]
     if result.teacher is not None:

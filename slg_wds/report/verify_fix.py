@@ -8,7 +8,7 @@ from slg_wds.errors import LabelSetError
 from slg_wds.format.manifest import build_index, encode_index
 from slg_wds.labelset import INDEX, INFO, LabelSet
 from slg_wds.progress import counted
-from slg_wds.report.verify_shard import DAMAGED, FOREIGN, INDEX_PART, INFO_FILE, MISSING, Problem
+from slg_wds.report.verify_shard import DAMAGED, FOREIGN, IMAGE, INDEX_PART, INFO_FILE, MISSING, Problem
 
 
 def fix(
@@ -41,7 +41,7 @@ def fix(
     for number in sorted({problem.number for problem in problems if problem.kind == INDEX_PART}):
         _rebuild(labels, number, done)
     infos = [problem for problem in problems if problem.kind == INFO_FILE]
-    if infos and not left and not bad:
+    if infos and not bad and all(problem.kind == IMAGE for problem in left):
         labels.store.delete(INFO)
         labels.finish()
         done.append(f"rebuilt {INFO}")

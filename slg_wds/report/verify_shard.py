@@ -28,13 +28,14 @@ from slg_wds.format.record import decode_record, unpack_record
 from slg_wds.format.shard import Shard, read_shard
 from slg_wds.format.values import OVER_ONE
 from slg_wds.labelset import INDEX, LabelSet
+from slg_wds.report.verify_images import ImageChecks, is_of_image
 from slg_wds.report.verify_records import all_sound, rounding
 
 SUM_IMPORTED = 2.0**-6  # what `import` allows FKD's float16 values to sum above 1
 LISTED_A_SHARD = 20  # problems of one shard that are told singly
 
 MISSING, DAMAGED, FOREIGN, UNREADABLE = "missing", "damaged", "foreign", "unreadable"
-UNSUPPORTED, INDEX_PART, INFO_FILE, TEACHER = "unsupported", "index", "info", "teacher"
+UNSUPPORTED, INDEX_PART, INFO_FILE, TEACHER, IMAGE = "unsupported", "index", "info", "teacher", "image"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Problem:
     """Something wrong: its kind, what it is, and where.
 
     kind: missing, damaged, foreign (a whole shard of another set or place), unreadable (the store's fault),
-    unsupported (a newer version), index, info, teacher. number: of the shard, -1 for none.
+    unsupported (a newer version), index, info, teacher, image (not the one that was labelled, or gone). number: of the
+    shard, -1 for none.
     """
 
     kind: str
@@ -54,7 +56,8 @@ class Problem:
 
 @dataclass
 class ShardReport:
-    """What was found of one shard. samples: -1 where it is not whole. bytes, crops: that were checked. left_out: images
+    """What was found of one shard. samples: -1 where it is not whole. bytes, crops: that were checked. compared: images
+    with those labelled. left_out: images
     that it has no labels of."""
 
     number: int
@@ -62,6 +65,7 @@ class ShardReport:
     samples: int = -1
     crops: int = 0
     images: int = 0
+    compared: int = 0
     left_out: int = 0
     problems: list[Problem] = field(default_factory=list)
 
@@ -87,12 +91,13 @@ class ShardChecks:
     """Checks the shards of one set.
 
     indexed: whether a missing index part is a problem. max_pixels: the largest embedded image that is decoded, 0 to
-    decode none.
+    decode none. images: those to compare with the labelled ones.
     """
 
     labels: LabelSet
     indexed: bool
     max_pixels: int
+    images: ImageChecks | None = None
 
     def read(self, number: int) -> bytes | SlgWdsError:
         """The bytes of a shard, or why there are none."""
@@ -167,6 +172,14 @@ class ShardChecks:
             one.report.samples = len(shard)
         for kind, what in self._index_problems(shard, one.part):
             one.tell(kind, what)
+        if self.images is not None:
+            self._compare(one, self.images)
+
+    def _compare(self, one: _Opened, images: ImageChecks) -> None:
+        """Tell of every image that is not the labelled one, however many there are."""
+        one.report.compared = len(one.unpacked)
+        for key, error in images.wrong(one.part, [fields for _, fields in one.unpacked]):
+            one.tell(IMAGE if is_of_image(error) else UNREADABLE, error.message, key)
 
     def _index_problems(self, shard: Shard, part: PlannedShard) -> Iterator[tuple[str, str]]:
         name = f"{INDEX}/{part.name}"
@@ -203,6 +216,8 @@ class ShardChecks:
         for name, value in wanted.items():
             if fields[name] != value and (value is not None or name == "target"):
                 raise RecordError(f"its {name} is {fields[name]!r}, where {value!r} belongs")
+        if self.labels.description.image_checksums and "image_crc32" not in fields:
+            raise RecordError("it has no checksum of its image, where slg.json says that all have")
         crops, extends = self.labels.num_crops, identity.get("extends")
         allowed = {crops, crops - int(extends["first_crop"])} if extends else {crops}
         if fields["num_crops"] not in allowed:
@@ -238,6 +253,8 @@ def _check_extras(shard: Shard, i: int, fields: dict[str, Any]) -> None:
     )
     if wanted != (bytes(shard.content(sample.target)) if sample.target else None):
         raise RecordError(f"its cls member does not agree with its target, {fields['target']}")
+    if sample.image is not None and fields.get("image_crc32", sample.image_crc32) != sample.image_crc32:
+        raise RecordError("the image beside it is not the one that was labelled")
     if OUTSIDE in fields["columns"]:
         decode_outside(bytes(shard.content(sample.record)))
 

@@ -12,6 +12,7 @@ from typing import Protocol
 from slg_wds.errors import LabelSetError, SlgWdsError, StoreUnavailableError
 from slg_wds.labelset import open_labels
 from slg_wds.memory import keep_freed_memory
+from slg_wds.report.verify_images import ImageChecks
 from slg_wds.report.verify_shard import ShardChecks, ShardReport
 from slg_wds.threads import use_one_thread
 
@@ -30,7 +31,8 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class VerifyTask:
-    """What every process of one run shares; picklable. numbers: of the shards to check. digest: of the set."""
+    """What every process of one run shares; picklable. numbers: of the shards to check. digest: of the set.
+    images: where those to compare are."""
 
     url: str
     store_options: Mapping[str, str] = field(repr=False)
@@ -38,6 +40,7 @@ class VerifyTask:
     numbers: tuple[int, ...]
     indexed: bool
     max_pixels: int
+    images: str | None
 
     def __call__(self, worker: int, count: int, watcher: Watcher) -> None:
         """Check every `count`-th shard and tell the watcher of each. Memory: two shards, or twice 1 MB of small ones.
@@ -50,7 +53,8 @@ class VerifyTask:
             use_one_thread()  # of torch, which only decoding needs
         if labels.digest != self.digest:
             raise LabelSetError("the set has been replaced meanwhile", url=self.url, hint="verify it again")
-        checks = ShardChecks(labels, self.indexed, self.max_pixels)
+        images = None if self.images is None else ImageChecks(labels, self.images, self.store_options)
+        checks = ShardChecks(labels, self.indexed, self.max_pixels, images)
         read = _gathered((number, checks.read(number)) for number in self.numbers[worker::count])
         with ThreadPoolExecutor(1, "slg-read") as pool, _few_collections():
             ahead = pool.submit(next, read, ())
