@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import slg_wds
 from slg_wds.format.header import Sums, decode_header, encode_header, names_crc32
 from slg_wds.format.index import build_index, encode_index
+from slg_wds.format.names import IMAGE_EXTS
 from slg_wds.format.record import Record, decode_record, encode_record
 from slg_wds.format.shard import read_shard
 from slg_wds.format.tar import ARCHIVE_UNIT, BLOCK, member_header, members
@@ -52,12 +54,28 @@ def rewritten(labels: Path, change: Change) -> Path:
     for number in range(opened.num_shards):
         path = labels / opened.shard_name(number)
         found = members_of(path.read_bytes())
-        found = [*((name, change(name, content)) for name, content in found[:-1]), found[-1]]
+        new = [(name, change(name, content)) for name, content in found[:-1]]
+        found = [*_of_their_images(new, found), found[-1]]
         data = tar_of(resealed(found, len(samples_of(found))))
         path.write_bytes(data)
         index = build_index(read_shard(data), opened.plan, number)
         (labels / "index" / path.stem).write_bytes(encode_index(index))
     return labels
+
+
+def _of_their_images(new: Members, old: Members) -> Members:
+    """The members with records that say they are of the images beside them, where these were changed."""
+    crc32s = {
+        name.rpartition(".")[0]: zlib.crc32(content)
+        for (name, content), (_, before) in zip(new, old, strict=False)
+        if content != before and name.rpartition(".")[2] in IMAGE_EXTS
+    }
+    return [
+        (name, encode_record(dataclasses.replace(decode_record(content), image_crc32=crc32s[key])))
+        if name.endswith(".slg.msgpack") and (key := name.removesuffix(".slg.msgpack")) in crc32s
+        else (name, content)
+        for name, content in new
+    ]
 
 
 def of_records(change: Callable[[Record], Record]) -> Change:
