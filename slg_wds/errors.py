@@ -11,7 +11,7 @@ SlgWdsError
 ├── ImageError                one image
 │   ├── ImageDecodeError          its bytes are not an image that can be read
 │   ├── ImageGoneError            it was planned, and its folder no longer has it
-│   ├── ImageTooLargeError        more pixels than the stated limit
+│   ├── ImageTooLargeError        more pixels or bytes than the limit
 │   └── ImageChangedError         its bytes or its size are not those that were labelled
 ├── TeacherError
 │   ├── UnknownArchError          no model of that name

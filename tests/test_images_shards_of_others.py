@@ -105,7 +105,8 @@ def test_label_shards_that_would_share_a_name(tmp_path: Path) -> None:
 
 def test_splits_and_label_sets_among_sub_folders(tmp_path: Path) -> None:
     root = restarting(tmp_path, "in-train/0.tar", "in-val/0.tar", "labels/train-0.tar", "._x/0.tar")
-    (tmp_path / "labels/slg.json").write_text("{}")
+    for name in ("slg.json", "plan"):
+        (tmp_path / "labels" / name).write_text("{}")
     source = shards(root)
     assert source.plan().image_shards == ["in-train/0.tar"]
     assert source.ignored == {"tars of other splits": 1, "hidden folders": 1}

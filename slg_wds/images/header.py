@@ -17,6 +17,9 @@ from slg_wds.errors import ImageDecodeError, ImageTooLargeError
 if TYPE_CHECKING:
     from PIL import Image
 
+MAX_IMAGE_BYTES = (
+    1 << 30
+)  # of a file: MAX_PIXELS take 0.8 GB where they are stored as 3 float32, uncompressed
 MAX_PIXELS = 67_108_864  # 8192 x 8192: decoding takes up to 14 bytes a pixel, which stays below 1 GB
 
 PILLOW = r"PIL\."
@@ -39,6 +42,14 @@ EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "JPEG2000": "jp2", "TIFF": "tif"}  # 
 SIZED_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..SOF15; not DHT, JPG, DAC
 SCAN, END = 0xDA, 0xD9
 BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})  # TEM, RST0..7, SOI: no length follows
+
+
+def check_image_bytes(size: int, url: str) -> None:
+    """Raise ImageTooLargeError for an image file of so many bytes, before memory is taken for them."""
+    if size > MAX_IMAGE_BYTES:
+        raise ImageTooLargeError(
+            f"an image file of {size} bytes, over the limit of {MAX_IMAGE_BYTES}", url=url
+        )
 
 
 def sniff(data: bytes) -> str | None:

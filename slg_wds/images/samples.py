@@ -25,6 +25,7 @@ IMAGE_EXTENSIONS = (
     "avif",
     "jp2",
 )
+MAX_SAMPLES = 1 << 24  # of one tar
 MAX_TARGET_BYTES = 1 << 20
 MAX_TARGET = 2**31 - 1
 
@@ -71,6 +72,8 @@ def scan_samples(read: Ranges, fields: SampleFields = DEFAULTS) -> Scanned:
     """
     scanned = Scanned()
     for key, members in _samples(scan_tar(read)):
+        if len(scanned.paths) == MAX_SAMPLES:
+            raise ImageShardError(f"it holds over {MAX_SAMPLES} samples")
         image = next((members[ext] for ext in fields.image if ext in members), None)
         if image is None:
             scanned.without_image.append(_no_image(key, members, fields))

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from slg_wds.errors import ImageSourceError, NoImagesError, NotFoundError
+from slg_wds.format.manifest import MAX_INFO_BYTES
 from slg_wds.format.plan import are_shard_names
+from slg_wds.format.planbytes import MAX_SHARDS
 from slg_wds.images.folder import HIDDEN as HIDDEN_FOLDERS
 from slg_wds.images.folder import is_image
 from slg_wds.images.tree import Tree, is_hidden
@@ -19,7 +21,6 @@ from slg_wds.store import Store, expand_braces, open_store, split_url
 SPLITS = {"train": ("train", "training"), "val": ("val", "validation", "valid"), "test": ("test",)}
 SPLIT_FOLDERS = frozenset(name for names in SPLITS.values() for name in names)
 INFO = "_info.json"
-INFO_BYTES = 1 << 26
 COMPRESSED = re.compile(r"\.(tgz|tbz2?|txz|tzst|tar\.(gz|bz2|xz|zst|lz4|z))$", re.IGNORECASE)
 OTHER_SPLITS, SUB_FOLDERS = "tars of other splits", "tars in sub-folders"
 SQUEEZED, HIDDEN = "compressed tars", "hidden tars"
@@ -120,7 +121,7 @@ def choose_tars(tree: Tree, store: Store, split: str, required: bool) -> tuple[l
     """
     files = tree.files()
     if INFO in files:
-        found = parse_info(tree.read(INFO), split, required, tree.url)
+        found = parse_info(store.read(INFO, MAX_INFO_BYTES), split, required, tree.url)
         if found is not None:
             others = sum(name.endswith(".tar") for name in files if name not in found)
             return tars_in(store, found), +Counter({OTHER_SPLITS: others})
@@ -166,19 +167,14 @@ def _usable(paths: Iterable[str]) -> tuple[list[str], Counter[str]]:
 def _tars_below(tree: Tree) -> list[str]:
     """Paths of tars in sub-folders, and of hidden folders, sorted; none where there are images or label sets alone."""
     found: list[str] = []
-    sets: set[str] = set()
     for path in tree.walk():
         if is_image(path):
             return []
         if path.endswith("/"):
             found += [path] if is_hidden(path.rstrip("/").rpartition("/")[2]) else []
-            continue
-        folder, slash, base = path.rpartition("/")
-        if slash and base == "slg.json":
-            sets.add(folder)
-        elif slash and (base.endswith(".tar") or COMPRESSED.search(base)):
+        elif "/" in path and (path.endswith(".tar") or COMPRESSED.search(path)):
             found.append(path)
-    return sorted(path for path in found if path.rpartition("/")[0] not in sets)
+    return sorted(found)
 
 
 def _of_split(tars: list[str], split: str, required: bool) -> list[str]:
@@ -213,7 +209,7 @@ def listed_tars(store: Store, split: str | None, default: str) -> list[TarFile]:
     """
     for folder in (f"{split or default}/", ""):
         try:
-            data = store.read(folder + INFO, INFO_BYTES)
+            data = store.read(folder + INFO, MAX_INFO_BYTES)
         except NotFoundError:
             continue
         names = parse_info(data, split or default, split is not None and not folder, store.url)
@@ -246,4 +242,9 @@ def parse_info(data: bytes, split: str, required: bool, url: str) -> list[str] |
     patterns = [names[alike]] if isinstance(names[alike], str) else names[alike]
     if not isinstance(patterns, list) or not all(isinstance(name, str) for name in patterns):
         raise ImageSourceError(f"{INFO} is not what it should be", url=url)
-    return [name for pattern in patterns for name in expand_braces(pattern)]
+    found: list[str] = []
+    for pattern in patterns:
+        found += expand_braces(pattern)
+        if len(found) > MAX_SHARDS:
+            raise ImageSourceError(f"{INFO} names over {MAX_SHARDS} shards", url=url)
+    return found

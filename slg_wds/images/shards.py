@@ -21,6 +21,7 @@ from slg_wds.errors import (
 )
 from slg_wds.format.manifest import Plan, StringColumn
 from slg_wds.images.classes import WORDNET_ID
+from slg_wds.images.header import check_image_bytes
 from slg_wds.images.order import Targets, check_distinct, make_keys, map_targets
 from slg_wds.images.sample_targets import number_targets, parse_target_field
 from slg_wds.images.samples import SampleFields, Scanned, scan_samples
@@ -197,6 +198,7 @@ class ShardSource:
 
         def read(number: int) -> bytes:
             offset, size = places[number - part.start]
+            check_image_bytes(size, tar.url)
             data = whole.read(offset - BLOCK, BLOCK + size)
             try:
                 stated = check_header(data[:BLOCK], offset - BLOCK)
@@ -264,7 +266,7 @@ class _Whole:
             if (self._tar.store.size(self._tar.path) or WHOLE + 1) > WHOLE:
                 self._left = 0
                 return None
-            self._data = self._tar.store.read(self._tar.path)
+            self._data = self._tar.store.read(self._tar.path, WHOLE)
         self._left -= 1
         data = self._data
         if self._left == 0:

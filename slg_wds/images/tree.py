@@ -9,6 +9,7 @@ from typing import Protocol
 
 from slg_wds.errors import ImageSourceError, NoImagesError, NotFoundError, StoreError
 from slg_wds.files import open_regular
+from slg_wds.images.header import MAX_IMAGE_BYTES, check_image_bytes
 from slg_wds.store import Store, open_store
 
 # Folders that systems and tools make beside or inside those of a data set; so are all that begin with a dot.
@@ -48,7 +49,7 @@ class Tree(Protocol):
         """The tree of one of its folders."""
 
     def read(self, name: str) -> bytes:
-        """A whole file. Raises StoreError: NotFoundError, ..."""
+        """A whole file, of an image or not much larger. Raises StoreError: NotFoundError, ...; ImageTooLargeError."""
 
     def names(self, folder: str) -> frozenset[str]:
         """Names of all that lies directly in a folder below ("" for this one), listed anew.
@@ -118,6 +119,7 @@ class LocalTree:
         path = f"{self.url.rstrip('/')}/{name}"
         try:
             with open_regular(path) as file:
+                check_image_bytes(os.fstat(file.fileno()).st_size, path)
                 return file.read()
         except (FileNotFoundError, NotADirectoryError):
             raise NotFoundError("no such file", url=path) from None
@@ -221,7 +223,7 @@ class RemoteTree:
         return RemoteTree(self._store, self._prefix + start, self._names, inside or None)
 
     def read(self, name: str) -> bytes:
-        return self._store.read(self._prefix + name)
+        return self._store.read(self._prefix + name, MAX_IMAGE_BYTES)
 
     def names(self, folder: str) -> frozenset[str]:
         inside = f"{self._prefix}{folder}/" if folder else self._prefix

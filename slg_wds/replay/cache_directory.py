@@ -49,7 +49,16 @@ class CacheDirectory:
             path.unlink(missing_ok=True)
 
     def make_room(self, size: int, needed: set[str]) -> None:
-        """Remove files, the least recently used first and none of those `needed`, until `size` more bytes fit."""
+        """Remove files, the least recently used first and none of those `needed`, until `size` more bytes fit.
+
+        Raises StoreFullError, and removes nothing, for a file that is larger than the whole cache may be.
+        """
+        if size > self.limit:
+            raise StoreFullError(
+                f"a file of {size} bytes is more than the {self.limit} that the cache may hold",
+                url=str(self.path),
+                hint="raise cache_bytes",
+            )
         with self._lock:
             files, total = [], size
             for entry in os.scandir(self.path):

@@ -16,6 +16,7 @@ from slg_wds.errors import (
     UnsupportedStoreError,
     UsageError,
 )
+from slg_wds.images.header import MAX_IMAGE_BYTES, check_image_bytes
 from slg_wds.images.shard_files import find_tars
 from slg_wds.images.tars import BLOCK, check_header
 from slg_wds.labelset import LabelSet
@@ -64,7 +65,7 @@ class FolderImages:
 
     def read(self, number: int, key: str) -> bytes:
         try:
-            return self._store.read(self._inner + self._plan.paths[number])
+            return self._store.read(self._inner + self._plan.paths[number], MAX_IMAGE_BYTES)
         except NotFoundError as error:
             raise NotFoundError("the image is not there", url=error.url, key=key) from None
         except SlgWdsError as error:
@@ -109,6 +110,7 @@ class TarImages:
             raise ImageShardError(
                 f"the plan places an image at byte {offset}, before any content of a tar", **where
             )
+        check_image_bytes(size, where["url"])
         cached = self._cached(shard)
         if cached is not None:
             try:

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 CACHE_BYTES = 64 << 30
 READERS = 16  # threads that wait for a network, where something is remote
 LANES = 256
+MAX_TOLD_BYTES = 4 << 30  # of one batch, for what the label set and not the caller says
+LABEL_BYTES = 12  # of a class of a crop in a batch: int64 and float32
 DEADLINE = 600.0
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _NO_OPTIONS: Mapping[str, str] = {}
@@ -152,7 +154,7 @@ class SoftLabelLoader:
         self._pictures: Pictures = open_pictures(
             self.sets, self._records.shards, images, store_options, self._files
         )
-        self.size, self.interpolation = _input_of(self.sets, size, interpolation)
+        self.size, self.interpolation = _input_of(self.sets, size, interpolation, n * self._c)
         self.crop_filter = None if crop_filter is None else CropFilter(*crop_filter)
         self.label_adaptation = adaptation_of(label_adaptation, self.sets)
         self.selection: Selection = self._select()
@@ -357,10 +359,18 @@ def _positive(name: str, value: int) -> int:
     return value
 
 
-def _input_of(sets: Sets, size: int | None, interpolation: str | None) -> tuple[int, str]:
-    """Size and interpolation of the crops: those given, else the first teacher's."""
-    teachers = sets.members[0].identity.get("teachers") or [{}]
-    size = teachers[0].get("input_size") if size is None else size
+def _input_of(sets: Sets, size: int | None, interpolation: str | None, crops: int) -> tuple[int, str]:
+    """Size and interpolation of the crops: those given, else the first teacher's.
+
+    Raises UsageError for a batch of so many crops that would take much memory because the label set says so.
+    """
+    identity = sets.members[0].identity
+    teachers = identity.get("teachers") or [{}]
+    told = int(teachers[0].get("input_size") or 0) if size is None else 0
+    k = max(int(one.identity.get("k") or one.num_classes) for one in sets.members)
+    _check_memory(sets, crops, 3 * told**2, f"crops of {told} pixels", f"pass size={told}")
+    _check_memory(sets, crops, LABEL_BYTES * k, f"labels of {k} classes a crop", "have smaller batches")
+    size = told or size
     interpolation = teachers[0].get("interpolation") if interpolation is None else interpolation
     if size is None or interpolation is None:
         raise UsageError(
@@ -371,3 +381,13 @@ def _input_of(sets: Sets, size: int | None, interpolation: str | None) -> tuple[
     if size < 1 or interpolation not in INTERPOLATIONS:
         raise UsageError(f"crops of size {size}, {interpolation}", hint=f"one of {', '.join(INTERPOLATIONS)}")
     return int(size), str(interpolation)
+
+
+def _check_memory(sets: Sets, crops: int, each: int, what: str, hint: str) -> None:
+    """Raise UsageError where a batch of so many crops, of so many bytes each, is more than a label set may ask for."""
+    if crops * each > MAX_TOLD_BYTES:
+        raise UsageError(
+            f"the label set asks for {what}: a batch of {crops} would take {crops * each / 1e9:.1f} GB",
+            url=sets.url,
+            hint=f"{hint} if that is meant",
+        )

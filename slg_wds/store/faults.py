@@ -23,6 +23,7 @@ from slg_wds.store.credentials import no_credentials_hint
 _STATUS = re.compile(r"non-2xx status code: (\d{3}[\w ]*)")
 _CODE = re.compile(r"<Code>([^<]*)</Code>|\(code: (\w+)\)")
 _SAID = re.compile(r"<Message>([^<]*)</Message>")
+MAX_SAID = 300  # characters of a message that a server wrote
 _STORE_NAME = re.compile(r"^(Generic [\w ]+ error: )+")
 # Where clients look when nothing else gives credentials: the metadata services of EC2, ECS, GCE and Azure.
 _CREDENTIALS = re.compile(
@@ -124,7 +125,7 @@ def _said(text: str) -> str:
     """Return the store's own words if it sent any, else obstore's first line without secrets."""
     _, code = _answer(text)
     if code and (message := _SAID.search(text)):
-        return f"{code}: {message[1]}"
+        return f"{code}: {message[1]}"[:MAX_SAID]
     if status := _STATUS.search(text):
         return f"HTTP status {status[1]}"
     return masked(_STORE_NAME.sub("", text.partition("\n")[0]).strip())

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from slg_wds.errors import (
     NotFoundError,
+    ObjectTooLargeError,
     PermissionDeniedError,
     StoreError,
     StoreUnavailableError,
@@ -46,6 +47,8 @@ from slg_wds.store.faults import answered, translated, translated_body
 from slg_wds.store.urls import join_unchecked
 
 Result = TypeVar("Result")
+MAX_LISTED = 1 << 25  # objects of one listing: 7 GB of names, and twice the images of ImageNet-21k
+_PAGE = 1000  # as many as a store gives at a time
 _PAUSES = (0.2, 1.0, 5.0)  # seconds between attempts of our own, beside obstore's; the last again and again
 
 
@@ -110,17 +113,17 @@ class RemoteStore(Store):
 
         self._refuse_http("list")
         folder = check_prefix(prefix)
-        with translated(self.url_of(folder) if folder else self.url):
+        url = self.url_of(folder) if folder else self.url
+        entries: list[Entry] = []
+        with translated(url):
             client = self._client(READING)
             if deep:
-                found = obstore.list(client, folder or None).collect()
+                for page in obstore.list(client, folder or None, chunk_size=_PAGE):
+                    entries += _entries(page)
+                    if len(entries) > MAX_LISTED:
+                        raise ObjectTooLargeError(f"a listing of over {MAX_LISTED} objects", url=url)
             else:
-                found = obstore.list_with_delimiter(client, folder or None)["objects"]
-        entries = [
-            Entry(meta["path"], meta["size"], meta["last_modified"].timestamp())
-            for meta in found
-            if meta["path"] and not is_temporary(meta["path"])
-        ]
+                entries += _entries(obstore.list_with_delimiter(client, folder or None)["objects"])
         return iter(sorted(entries, key=lambda entry: entry.name))
 
     def holds(self, prefix: str = "") -> bool:
@@ -180,7 +183,10 @@ class RemoteStore(Store):
                 result = obstore.get(client, name, options=options)
             size = expected(int(result.meta["size"]), url)
             with translated_body(url):
-                data = bytes(result.bytes())
+                # One piece, which ends with the body or as soon as the body shows to be too long.
+                data = bytes(next(iter(result.stream(min_chunk_size=size + 1)), b""))
+            if len(data) > size:
+                raise UnsupportedStoreError(f"the server sends more than the {size} bytes asked for", url=url)
             if len(data) != size:
                 raise StoreUnavailableError(f"a body of {len(data)} bytes where {size} were due", url=url)
             return data
@@ -262,3 +268,12 @@ class RemoteStore(Store):
     def _refuse_http(self, what: str) -> None:
         if self._settings.scheme in ("http", "https"):
             raise UnsupportedStoreError(f"a web server can only be read: it cannot {what}", url=self.url)
+
+
+def _entries(page: Sequence[Any]) -> list[Entry]:
+    """Those objects of a page of a listing that are none of our temporaries."""
+    return [
+        Entry(meta["path"], meta["size"], meta["last_modified"].timestamp())
+        for meta in page
+        if meta["path"] and not is_temporary(meta["path"])
+    ]

@@ -13,6 +13,9 @@ from slg_wds.store.base import check_name
 
 REMOTE_SCHEMES = ("s3", "gs", "az", "http", "https")
 MAX_EXPANDED = 1_000_000
+MAX_EXPANDED_BYTES = 1 << 30  # of all names of a pattern
+MAX_SHOWN = 200  # characters of a pattern in a message
+MAX_RANGE = 42  # characters of a range: two numbers of 20 digits
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _TYPO = re.compile(r"(s3|gs|az|https?|file|pipe):", re.IGNORECASE)
@@ -80,32 +83,33 @@ def expand_braces(url: str) -> list[str]:
     a shell. A URL without any stands for itself.
     """
     pieces: list[list[str]] = []
-    end = 0
+    shown = url[:MAX_SHOWN]
+    end, count, longest = 0, 1, len(_BRACES.sub("", url))
     for match in _BRACES.finditer(url):
-        pieces += [[url[end : match.start()]], _choices(match[1], url)]
+        choices = _choices(match[1], shown)
+        count *= len(choices)
+        longest += max(map(len, choices))
+        if count > MAX_EXPANDED or count * longest > MAX_EXPANDED_BYTES:
+            raise UsageError(f"a pattern for {count} files or more, over {MAX_EXPANDED}", url=shown)
+        pieces += [[url[end : match.start()]], choices]
         end = match.end()
     pieces.append([url[end:]])
     if any(brace in piece for piece in itertools.chain(*pieces) for brace in "{}"):
-        raise UsageError("braces that are nested or do not pair", url=url)
-    count = 1
-    for choices in pieces:
-        count *= len(choices)
-    if count > MAX_EXPANDED:
-        raise UsageError(f"a pattern for {count} files, over {MAX_EXPANDED}", url=url)
+        raise UsageError("braces that are nested or do not pair", url=shown)
     return ["".join(parts) for parts in itertools.product(*pieces)]
 
 
 def _choices(inner: str, url: str) -> list[str]:
-    if match := _RANGE.fullmatch(inner):
+    if (match := _RANGE.fullmatch(inner)) and len(inner) <= MAX_RANGE:
         first, last = int(match[1]), int(match[2])
         if last < first:
-            raise UsageError(f"a range that runs backwards: {{{inner}}}", url=url)
+            raise UsageError(f"a range that runs backwards: {{{inner[:MAX_SHOWN]}}}", url=url)
         if last - first >= MAX_EXPANDED:
-            raise UsageError(f"a range of over {MAX_EXPANDED} files: {{{inner}}}", url=url)
+            raise UsageError(f"a range of over {MAX_EXPANDED} files: {{{inner[:MAX_SHOWN]}}}", url=url)
         ends = (match[1], match[2])
         padded = any(len(end) > 1 and end[0] == "0" for end in ends)  # a lone 0 is not
         width = max(map(len, ends)) if padded else 0
         return [f"{number:0{width}d}" for number in range(first, last + 1)]
     if "," not in inner:
-        raise UsageError(f"{{{inner}}} is neither a range {{0..9}} nor a choice {{a,b}}", url=url)
+        raise UsageError(f"{{{inner[:MAX_SHOWN]}}} is neither a range {{0..9}} nor a choice {{a,b}}", url=url)
     return inner.split(",")

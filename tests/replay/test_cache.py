@@ -333,13 +333,13 @@ def test_images_that_are_never_cached_are_asked_for_by_many_readers(local, s3_se
     loader = slg_wds.SoftLabelLoader(f"{s3_url}/labels", **settings)
     read, lock, under_way, most = loader._pictures._images._store.read, threading.Lock(), set(), [0]
 
-    def slow(name):
+    def slow(name, max_bytes):
         with lock:
             under_way.add(name)
             most[0] = max(most[0], len(under_way))
         time.sleep(0.2)
         under_way.discard(name)
-        return read(name)
+        return read(name, max_bytes)
 
     loader._pictures._images._store.read = slow
     for _ in range(2):  # cold, and with all shards of labels cached
