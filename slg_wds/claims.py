@@ -79,6 +79,8 @@ def finish(labels: LabelSet, rank: Rank | None) -> bool:
             return False
         most = min(MOST_WAIT, COUNT_SECONDS * labels.num_shards * rank.world_size)
         end = time.monotonic() + random.uniform(0.0, most)
-        while time.monotonic() < end and not labels.finished():
+        while time.monotonic() < end:
+            if labels.finished():
+                return True
             time.sleep(min(1.0, most))
     return labels.finish()

@@ -1,6 +1,6 @@
 """The command line: one frozen dataclass per command, turned into flags by tyro.
 
-Exit codes: 0 done; 1 an error of slg-wds, told in one line; 2 wrong usage; 130 interrupted.
+Exit codes: 0 done; 1 an error of slg-wds, told in one line; 2 wrong usage; 3 a label set lacks shards; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import MISSING, dataclass, fields
 from types import FrameType
 
 from slg_wds import console
-from slg_wds.errors import SlgWdsError, UsageError
+from slg_wds.errors import IncompleteSetError, SlgWdsError, UsageError
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ COMMANDS = {
         "slg_wds.config:ReportConfig", "slg_wds.report.page:main", "draw label sets as a page for the browser"
     ),
 }
+
+EXIT_CODES: dict[type[SlgWdsError], int] = {UsageError: 2, IncompleteSetError: 3}
 
 LAUNCHER_FLAGS = {
     "world-size": "start it with torchrun, srun or several times on one --save_path",
@@ -118,12 +120,9 @@ def _run(name: str, command: Command, arguments: Sequence[str]) -> int:
         _import_numpy()
         code = _resolve(command.body)(config)
         return int(code or 0)
-    except UsageError as error:
-        console.note(f"slg-wds {name}: {error}")
-        return 2
     except SlgWdsError as error:
         console.note(f"slg-wds {name}: {error}")
-        return 1
+        return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
     except KeyboardInterrupt:
         console.note(
             f"slg-wds {name}: interrupted; every finished shard is kept, run the same command to resume"

@@ -1,7 +1,8 @@
-"""A label set at a URL: create it, see what is missing, commit a shard, finish it, read it."""
+"""A label set at a URL: see what is missing, commit a shard, finish it, read it. `creating` begins one."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -10,11 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, SupportsIndex, TypeVar
 
-import numpy as np
-
 from slg_wds.errors import (
     FormatError,
-    IdentityMismatchError,
     IncompleteSetError,
     LabelSetError,
     ManifestError,
@@ -35,12 +33,9 @@ from slg_wds.format.manifest import (
     decode_description,
     decode_index,
     decode_plan,
-    differences,
     digest_of,
-    encode_description,
     encode_index,
     encode_info,
-    encode_plan,
     numbers_classes,
 )
 from slg_wds.format.record import Record, decode_record
@@ -180,18 +175,24 @@ class LabelSet:
         return f"{self.plan.shard_names[number]}.tar"
 
     def exists(self, number: int) -> bool:
-        """Whether a shard is there, and so whole and final."""
-        return self.store.size(self.shard_name(number)) is not None
+        """Whether a shard is there, and so whole and final. Raises StoreError where something else has its name."""
+        return self.store.taken(self.shard_name(number))
 
     def missing(self) -> list[int]:
         """The numbers of the shards that are not there yet, from one listing (or one question each over http)."""
         try:
-            present = {entry.name for entry in self.store.list(deep=False)}
+            present = self._present()
         except UnsupportedStoreError:  # http: nothing can be listed
             if self.finished():  # written last, so every shard is there
                 return []
             return [number for number in range(self.num_shards) if not self.exists(number)]
-        return [number for number in range(self.num_shards) if self.shard_name(number) not in present]
+        return [number for number in range(self.num_shards) if number not in present]
+
+    def _present(self) -> dict[int, int]:
+        """The bytes of each shard that is there, by its number in order, from one listing."""
+        sizes = {entry.name: entry.size for entry in self.store.list(deep=False)}
+        names = map(self.shard_name, range(self.num_shards))
+        return {number: sizes[name] for number, name in enumerate(names) if name in sizes}
 
     def shard(self, number: int) -> Shard:
         """Read one shard whole and check every byte of it and that it belongs here.
@@ -206,12 +207,15 @@ class LabelSet:
 
     def index(self, number: int) -> ShardIndex:
         """Where each record of a shard lies: the index part, or made from the shard where that is missing."""
-        name = f"{INDEX}/{self.plan.shard_names[number]}"
         try:
-            data = self.store.read(name, MAX_JSON_BYTES)
+            data, url = self._index_part(number)
         except NotFoundError:
             return build_index(self.shard(number), self.plan, number)
-        return _located(decode_index, data, self.store.url_of(name))
+        return located(decode_index, data, url)
+
+    def _index_part(self, number: int) -> tuple[bytes, str]:
+        name = f"{INDEX}/{self.plan.shard_names[number]}"
+        return self.store.read(name, MAX_JSON_BYTES), self.store.url_of(name)
 
     def record(self, number: int, position: int, index: ShardIndex | None = None) -> Record:
         """Read one record by a range read: that of `position` in shard `number`'s index."""
@@ -256,45 +260,95 @@ class LabelSet:
     def commit(self, number: int, data: bytes) -> bool:
         """Publish a shard and its index part. False where another worker's was there first; ours is then dropped.
 
-        Raises LabelSetError for a shard over 2 GiB, StoreError.
+        Raises LabelSetError for a shard over 2 GiB, or where another set has taken this one's place; StoreError.
         """
         name = self.shard_name(number)
         if len(data) > MAX_SHARD_BYTES:
             raise LabelSetError(
                 f"the shard has {len(data)} bytes, over 2 GiB", shard=name, hint="lower --samples-per-shard"
             )
+        self._check_place()
         made = self.store.create(name, data)
         if made:
             self._put_index(number, read_shard(data, url=self.url, shard=name))
         return made
 
-    def _put_index(self, number: int, shard: Shard) -> None:
-        self.store.create(
-            f"{INDEX}/{self.plan.shard_names[number]}", encode_index(build_index(shard, self.plan, number))
-        )
+    def _check_place(self) -> None:
+        """Refuse to write among the shards of another set, which may have been begun here since we looked."""
+        what = "another label set is in this place since this run began"
+        try:
+            data = self.store.read(DESCRIPTION, MAX_JSON_BYTES)
+        except NotFoundError:
+            what = "the label set has been removed since this run began"
+        else:
+            found = located(decode_description, data, self.store.url_of(DESCRIPTION))
+            if (digest_of(found.plan_sha256, found.identity), found.form) == (
+                self.digest,
+                self.description.form,
+            ):
+                return
+        raise LabelSetError(what, url=self.url, hint="nothing was written to it; start this run anew")
+
+    def _put_index(self, number: int, shard: Shard) -> ShardIndex:
+        index = build_index(shard, self.plan, number)
+        self._replace(f"{INDEX}/{self.plan.shard_names[number]}", encode_index(index))
+        return index
+
+    def _replace(self, name: str, data: bytes) -> None:
+        """Publish what is a pure function of the shards, in place of what may be there of shards that were removed."""
+        if self.store.create(name, data):
+            return
+        with contextlib.suppress(NotFoundError):  # another worker is replacing it too
+            if self.store.size(name) == len(data) and self.store.read(name) == data:
+                return
+        self.store.delete(name)
+        self.store.create(name, data)
+
+    def reopen(self) -> None:
+        """Remove _info.json where shards are missing all the same: they were removed to be made again."""
+        if self.finished() and self.missing():
+            self.store.delete(INFO)
 
     def finish(self) -> bool:
-        """Write what index parts are missing, then _info.json, if every shard exists; whether it does."""
-        if self.missing():
+        """Write the index parts and _info.json if every shard exists; whether it does.
+
+        What is there already is held against the shards' sizes and the set's digest, and replaced where it disagrees.
+
+        Raises FormatError for a shard without a right index part that is damaged or another set's.
+        """
+        sizes = self._present()
+        if len(sizes) < self.num_shards:
             return False
-        indexed = {entry.name for entry in self.store.list(f"{INDEX}/")}
-        for number, name in enumerate(self.plan.shard_names):
-            if f"{INDEX}/{name}" not in indexed:
-                self._put_index(number, self.shard(number))
-        if not self.finished():
-            self.store.create(INFO, encode_info(self._count()))
+        # Tens of thousands of small reads, each of which is mostly waiting.
+        with ThreadPoolExecutor(READERS) as pool:
+            found = list(pool.map(self._indexed, range(self.num_shards), sizes.values()))
+        lengths = [
+            self._index_again(number) if length is None else length for number, length in enumerate(found)
+        ]
+        files = [self.shard_name(number) for number in range(self.num_shards)]
+        self._replace(INFO, encode_info(Info(self.split, files, lengths)))
         return True
+
+    def _index_again(self, number: int) -> int:
+        """Make the index part of a shard that is there, and return its samples."""
+        try:
+            return len(self._put_index(number, self.shard(number)).records)
+        except FormatError as error:
+            error.hint = error.hint or "slg-wds verify --delete-damaged removes it, to be made again"
+            raise
+
+    def _indexed(self, number: int, size: int) -> int | None:
+        """The samples of a shard by its index part; None where that is not there or not of the shard that is."""
+        try:
+            index = located(decode_index, *self._index_part(number))
+        except (NotFoundError, ManifestError):
+            return None
+        right = (index.set_digest, index.shard, index.bytes) == (self.digest, number, size)
+        return len(index.records) if right else None
 
     def finished(self) -> bool:
         """Whether somebody has seen that every shard exists, and said so."""
         return self.store.size(INFO) is not None
-
-    def _count(self) -> Info:
-        # Tens of thousands of small reads, each of which is mostly waiting.
-        with ThreadPoolExecutor(READERS) as pool:
-            lengths = list(pool.map(lambda number: len(self.index(number).records), range(self.num_shards)))
-        files = [self.shard_name(number) for number in range(self.num_shards)]
-        return Info(self.split, files, lengths)
 
     @property
     def split(self) -> str:
@@ -330,16 +384,16 @@ def _open(store: Store, all_names: bool = True) -> LabelSet:
         raise NotALabelSetError(
             f"there is no label set here: {error.message}", url=store.url, hint="check the path"
         ) from None
-    description = _located(decode_description, description_bytes, store.url_of(DESCRIPTION))
+    description = located(decode_description, description_bytes, store.url_of(DESCRIPTION))
     plan_sha256 = hashlib.sha256(plan_bytes).hexdigest()
     if plan_sha256 != description.plan_sha256:
         raise ManifestError(
             f"the plan is not the one that {DESCRIPTION} was written with", url=store.url_of(PLAN)
         )
-    _located(check_identity, description.identity, store.url_of(DESCRIPTION))
+    located(check_identity, description.identity, store.url_of(DESCRIPTION))
     names_later = not all_names and description.num_samples > MANY
     decode = functools.partial(decode_plan, names_later=names_later)
-    plan = _located(decode, plan_bytes, store.url_of(PLAN))
+    plan = located(decode, plan_bytes, store.url_of(PLAN))
     if (plan.num_samples, plan.num_shards) != (description.num_samples, description.num_shards):
         raise ManifestError(
             "its numbers of images and shards are not the plan's", url=store.url_of(DESCRIPTION)
@@ -352,103 +406,9 @@ def short(url: str) -> str:
     return url if len(url) <= 100 else f"{url[:48]}...{url[-48:]}"
 
 
-def _located(decode: Callable[[D], T], data: D, url: str) -> T:
+def located(decode: Callable[[D], T], data: D, url: str) -> T:
+    """What `decode` gives, its errors with the place that the data is from."""
     try:
         return decode(data)
     except FormatError as error:
         raise error.located(url=url) from None
-
-
-def create_labels(
-    url: str,
-    plan: Plan,
-    identity: Mapping[str, Any],
-    provenance: Mapping[str, Any],
-    class_names: list[str] | None,
-    store_options: Mapping[str, str] = _NO_OPTIONS,
-    requires: Sequence[str] = (),
-    image_checksums: bool = True,
-    targets_are_classes: bool | None = None,
-) -> LabelSet:
-    """Begin a label set, or join the one that is there if its plan and identity are the same.
-
-    A set that is joined keeps its form: what slg.json says of features and checksums goes on to the end.
-
-    Args:
-        requires: the features that its readers must know, of `manifest.FEATURES`, beside those of every new set.
-        image_checksums: whether its records will have the checksums of their images.
-        targets_are_classes: whether targets number the classes of the labels; None where that is not known.
-
-    Raises:
-        NotALabelSetError: the place holds something else.
-        IdentityMismatchError: it holds a set made otherwise; each difference is named.
-        StoreError: the place cannot be written to, or lacks what atomic commits need.
-    """
-    store = open_store(url, store_options)
-    store.check_writable()
-    if store.size(PLAN) is None:
-        _refuse_other_content(store)
-    plan_bytes = encode_plan(plan)
-    if not store.create(PLAN, plan_bytes):
-        plan_bytes = store.read(PLAN)
-        _check_plan(_located(decode_plan, plan_bytes, store.url_of(PLAN)), plan, store.url)
-    plan_sha256 = hashlib.sha256(plan_bytes).hexdigest()
-    description = Description(
-        num_samples=plan.num_samples,
-        num_shards=plan.num_shards,
-        plan_sha256=plan_sha256,
-        identity=masked(dict(identity)),
-        provenance=masked(dict(provenance)),
-        class_names=class_names,
-        requires=[*requires, TRAILER_FEATURE],
-        image_checksums=image_checksums,
-        targets_are_classes=targets_are_classes,
-    )
-    if not store.create(DESCRIPTION, encode_description(description)):
-        stored = _located(
-            decode_description, store.read(DESCRIPTION, MAX_JSON_BYTES), store.url_of(DESCRIPTION)
-        )
-        _check_identity(stored.identity, description.identity, store.url)
-        description = stored
-    return LabelSet(store, plan, description, digest_of(plan_sha256, description.identity))
-
-
-def _refuse_other_content(store: Store) -> None:
-    other = next((entry.name for entry in store.list()), None)
-    if other is not None and store.size(PLAN) is None:  # a worker beside this one may just have put the plan
-        raise NotALabelSetError(
-            f"it holds something else, {other!r} among it", url=store.url, hint="choose an empty --save_path"
-        )
-
-
-_ELSE = "choose another --save_path, or give the options that made it"
-
-
-def _check_plan(stored: Plan, wanted: Plan, url: str) -> None:
-    if stored != wanted:
-        found = _plan_difference(stored, wanted)
-        raise IdentityMismatchError(
-            f"the label set there was planned from other images or options: {found}", url=url, hint=_ELSE
-        )
-
-
-def _plan_difference(stored: Plan, wanted: Plan) -> str:
-    if len(stored.keys) != len(wanted.keys):
-        return f"{len(stored.keys)} images there, {len(wanted.keys)} now"
-    pairs = enumerate(zip(stored.paths, wanted.paths, strict=True))
-    moved = next(((number, a, b) for number, (a, b) in pairs if a != b), None)
-    if moved:
-        return f"image {moved[0]} is {moved[1]!r} there and {moved[2]!r} now (other files, --seed or --list)"
-    if not np.array_equal(stored.targets, wanted.targets):
-        return "the targets differ (class folders, --class-map or --class-subset)"
-    if not np.array_equal(stored.shard_sizes, wanted.shard_sizes):
-        return f"shards of {stored.shard_sizes[0]} images there, of {wanted.shard_sizes[0]} now"
-    return "the names of keys or shards differ (--keep-extensions or --split)"
-
-
-def _check_identity(stored: Mapping[str, Any], wanted: Mapping[str, Any], url: str) -> None:
-    found = differences(dict(stored), dict(wanted))
-    if found:
-        raise IdentityMismatchError(
-            f"the label set there was made otherwise: {'; '.join(found)}", url=url, hint=_ELSE
-        )

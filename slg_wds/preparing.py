@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from slg_wds.config import GenerateConfig, TeacherConfig
 from slg_wds.cores import cores
+from slg_wds.creating import create_labels
 from slg_wds.crops import CropRule
 from slg_wds.errors import ReferenceSetError, UsageError
 from slg_wds.format.manifest import EXTENDS
 from slg_wds.labels import LabelType, parse_label_type
-from slg_wds.labelset import LabelSet, create_labels, open_labels
+from slg_wds.labelset import LabelSet, open_labels
 from slg_wds.left_out import most_left_out
 from slg_wds.targets import Targets, resolve_targets
 from slg_wds.threads import threads_of_forwards

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from slg_wds import console
-from slg_wds.errors import LabelSetError
+from slg_wds.errors import IncompleteSetError, LabelSetError
 from slg_wds.tally import Start, Tally, Watcher
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class Finished:
         )
 
     def check(self, labels: LabelSet) -> None:
-        """Raise LabelSetError for shards that were given up."""
+        """Raise LabelSetError for shards that were given up, IncompleteSetError for others that are missing."""
         if self.given_up:
             name, how = min(self.given_up.items())
             others = f" ({len(self.given_up) - 1} more were given up)" if len(self.given_up) > 1 else ""
@@ -184,6 +184,13 @@ class Finished:
                 url=labels.url,
                 shard=labels.shard_name(labels.plan.shard_names.index(name)),
                 hint="all other shards are finished; run the same command to try again",
+            )
+        if not self.complete:
+            names = [labels.shard_name(number) for number in labels.missing()]
+            raise IncompleteSetError(
+                f"{counted(len(names), 'shard')} missing at the end of this run: {', '.join(names[:LISTED])}",
+                url=labels.url,
+                hint="they were removed meanwhile; run the same command to make them again",
             )
 
 
@@ -194,7 +201,7 @@ def summary(labels: LabelSet, run: Finished, more: str, lines: Sequence[str]) ->
     nothing was.
     """
     total, given_up = run.tally, run.given_up
-    state = "complete" if run.complete else "not complete yet: other processes are still at work"
+    state = "complete" if run.complete else "not complete"
     if given_up:
         state = f"not complete, {counted(len(given_up), 'shard')} given up"
     text = [

@@ -96,7 +96,7 @@ def test_error(world, kind):
     if callable(call):
         return
     code, text = ran(call)
-    assert code == (2 if kind is errors.UsageError else 1), text
+    assert code == {errors.UsageError: 2, errors.IncompleteSetError: 3}.get(kind, 1), text
     assert without_times(text.splitlines()[-1]) == without_times(f"slg-wds {call[0]}: {error}")
     assert "Traceback" not in text
 

@@ -21,7 +21,7 @@ LAYERS = [
     {"cli", "__main__", "__init__"},
     {"dry_run", "evaluating", "generating", "preparing"},
     {"labelling", "ensembling", "replay", "interop", "report"},
-    {"averaging", "claims", "engines", "extending", "joining", "left_out", "reference"},
+    {"averaging", "claims", "creating", "engines", "extending", "joining", "left_out", "reference"},
     {"labelset", "lookup", "images", "fkd", "crops", "labels", "targets", "teachers", "progress"},
     {"format", "store", "config", "cores", "files", "keys", "launch", "window", "memory", "tally", "threads"},
     {"console", "errors"},

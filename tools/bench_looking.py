@@ -30,11 +30,12 @@ from pathlib import Path
 import msgpack
 import numpy as np
 
+from slg_wds.creating import create_labels
 from slg_wds.crops import CropRule, sample_crops
 from slg_wds.format.manifest import Info, Plan, StringColumn, encode_info
 from slg_wds.format.record import Record, build_tail, encode_record
 from slg_wds.format.shard import EncodedSample
-from slg_wds.labelset import INDEX, INFO, LabelSet, create_labels
+from slg_wds.labelset import INDEX, INFO, LabelSet
 from slg_wds.report.inspect_sizes import SHARDS
 from slg_wds.report.inspect_state import spread
 from slg_wds.store import open_store

@@ -45,11 +45,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import demo_photographs
 
 from slg_wds import SoftLabelLoader, open_labels
+from slg_wds.creating import create_labels
 from slg_wds.crops import CropRule, cut, sample_crops
 from slg_wds.format.record import Record
 from slg_wds.format.shard import Sample
 from slg_wds.images import decode, image_size, open_source
-from slg_wds.labelset import create_labels
 from slg_wds.replay.jpeg_crops import cut_jpegs
 
 SIZE, CLASSES, K, SEED = 224, 1000, 5, 0

@@ -13,6 +13,7 @@ import numpy as np
 from slg_wds.claims import finish, launched_rank
 from slg_wds.config import EnsembleConfig
 from slg_wds.console import note, tell
+from slg_wds.creating import create_labels
 from slg_wds.engines.run import run_on_cpus
 from slg_wds.ensembling.checks import check_parents
 from slg_wds.ensembling.convert import check_conversion
@@ -22,7 +23,7 @@ from slg_wds.ensembling.work import MergeTally, MergeTask
 from slg_wds.errors import UsageError
 from slg_wds.format.manifest import Plan
 from slg_wds.labels import parse_label_type
-from slg_wds.labelset import LabelSet, create_labels
+from slg_wds.labelset import LabelSet
 from slg_wds.launch import ALONE
 from slg_wds.masking import masked
 from slg_wds.progress import Finished, Progress, counted, duration, summary

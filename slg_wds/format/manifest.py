@@ -80,6 +80,11 @@ class Description:
     version: int = VERSION
 
     @property
+    def form(self) -> tuple[str, bool]:
+        """What of the form of records and shards is open to a writer."""
+        return self.trailer, self.image_checksums
+
+    @property
     def trailer(self) -> str:
         """The name of the last member of the set's shards."""
         return TRAILER if TRAILER_FEATURE in self.requires else OLD_TRAILER

@@ -10,6 +10,7 @@ from typing import Any
 from slg_wds.claims import finish, launched_rank
 from slg_wds.config import ImportConfig
 from slg_wds.console import tell
+from slg_wds.creating import create_labels
 from slg_wds.engines.run import run_on_cpus
 from slg_wds.errors import InteropError, LabelFileError
 from slg_wds.fkd import LabelFolder, open_label_folder, stem_of
@@ -17,7 +18,7 @@ from slg_wds.format.manifest import Plan
 from slg_wds.format.shard import load_writer
 from slg_wds.interop.columns import asked_type, found_type
 from slg_wds.interop.conversion import ImportJob, ImportTally, Kind, import_shards
-from slg_wds.labelset import LabelSet, create_labels
+from slg_wds.labelset import LabelSet
 from slg_wds.launch import ALONE, Rank
 from slg_wds.left_out import most_left_out
 from slg_wds.progress import Finished, Progress, duration, listed, summary

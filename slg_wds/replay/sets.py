@@ -156,6 +156,13 @@ class Sets:
             place = {"url": labels.url, "shard": labels.shard_name(number)}
             if (index.set_digest, index.shard) != (labels.digest, number):
                 raise ManifestError("its index is that of another shard or set", **place)
+            size = labels.store.size(labels.shard_name(number)) if labels.store.is_local else index.bytes
+            if size not in (index.bytes, None):  # one that is missing is told of when it is read
+                raise ManifestError(
+                    f"its index is of a shard of {index.bytes} bytes, and it has {size}",
+                    hint="slg-wds verify --fix makes the index again, or says that the shard is damaged",
+                    **place,
+                )
             if len(index.records) != self.sizes[number]:
                 found = len(index.records)
                 raise ManifestError(f"its index has {found} samples, {INFO} {self.sizes[number]}", **place)

@@ -61,6 +61,10 @@ class Store(ABC):
     def size(self, name: str) -> int | None:
         """Return the object's bytes, None where there is no such object."""
 
+    def taken(self, name: str) -> bool:
+        """Whether an object has the name, so that `create` makes none. StoreError where anything else has it."""
+        return self.size(name) is not None
+
     @abstractmethod
     def create(self, name: str, data: Data) -> bool:
         """Publish data under name, whole and durable, unless the name is taken.

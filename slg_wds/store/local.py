@@ -61,7 +61,7 @@ class LocalStore(Store):
 
     def read(self, name: str, max_bytes: int = MAX_BYTES) -> bytes:
         path = self.local_path(name)
-        with _translated(path), open(path, "rb") as file:
+        with _translated(path), open(path, "rb", opener=_open_file) as file:
             size = os.fstat(file.fileno()).st_size
             if size > max_bytes:
                 raise too_large(size, max_bytes, str(path))
@@ -73,7 +73,7 @@ class LocalStore(Store):
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         check_range(offset, size)
         path = self.local_path(name)
-        with _translated(path), open(path, "rb") as file:
+        with _translated(path), open(path, "rb", opener=_open_file) as file:
             total = os.fstat(file.fileno()).st_size
             if offset + size > total:
                 raise out_of_range(offset, size, total, str(path))
@@ -92,15 +92,22 @@ class LocalStore(Store):
             return None
         return status.st_size if stat.S_ISREG(status.st_mode) else None
 
+    def taken(self, name: str) -> bool:
+        path = self.local_path(name)
+        with _translated(path):
+            return _taken(path)
+
     def create(self, name: str, data: Data) -> bool:
         path = self.local_path(name)
         with _translated(path):
-            if os.path.lexists(path):
+            if _taken(path):
                 return False
             _make_folder(path.parent)
             with _temporary(path) as temporary:
                 _write(temporary, buffers(data))
                 made = _link(temporary, path)
+            if not made:
+                _taken(path)
             _sync_folder(path.parent)
         return made
 
@@ -139,6 +146,15 @@ class LocalStore(Store):
                     (self.root / name).unlink()
                     removed += 1
         return removed
+
+
+def _open_file(path: str, flags: int) -> int:
+    """Open a file without waiting for the other end of a pipe. Raises NotFoundError for what is no file."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotFoundError("no such file, but something else of that name", url=path)
+    return descriptor
 
 
 @contextlib.contextmanager
@@ -180,6 +196,22 @@ def _link(temporary: Path, path: Path) -> bool:
                 hint="write to another file system or to object storage",
             ) from error
         raise
+    return True
+
+
+def _taken(path: Path) -> bool:
+    """Whether a file, or a link to one, has the name. Raises StoreError where anything else has it."""
+    try:
+        status = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    what = "a link that leads nowhere" if stat.S_ISLNK(status.st_mode) else "what is no file"
+    with contextlib.suppress(FileNotFoundError):
+        status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        what = "a folder"
+    if not stat.S_ISREG(status.st_mode):
+        raise StoreError(f"{what} has the name of an object", url=str(path), hint="remove it, then run again")
     return True
 
 

@@ -74,11 +74,11 @@ def test_a_set_with_a_shard_missing_is_not_finished(finished, rank):
 
 def test_the_parts_of_the_index_are_read_at_once(finished, monkeypatch):
     """Each read waits until all are under way: one after the other would wait for ever."""
-    together, index = threading.Barrier(3, timeout=20), labelset.LabelSet.index
+    together, part = threading.Barrier(3, timeout=20), labelset.LabelSet._index_part
 
     def meeting(labels, number):
         together.wait()
-        return index(labels, number)
+        return part(labels, number)
 
-    monkeypatch.setattr(labelset.LabelSet, "index", meeting)
+    monkeypatch.setattr(labelset.LabelSet, "_index_part", meeting)
     assert finished.finish()

@@ -10,8 +10,8 @@ import trust_sets
 
 import slg_wds
 from slg_wds.cli import main
+from slg_wds.creating import create_labels
 from slg_wds.format.manifest import Plan, StringColumn
-from slg_wds.labelset import create_labels
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -52,7 +52,7 @@ def test_a_set_of_no_images(small_images, tmp_path, capsys):
         ["inspect", labels.url, "--key", "a"],
         ["report", labels.url, "-o", str(tmp_path / "r.html")],
     ):
-        assert main(command) in (1, 2)
+        assert main(command) in (1, 2, 3)
         err = capsys.readouterr().err
         assert "Traceback" not in err and err.count("\n") == 1
     assert not (tmp_path / "r.html").exists()
