@@ -120,6 +120,9 @@ def _plan_difference(stored: Plan, wanted: Plan) -> str:
 def _check_identity(stored: Mapping[str, Any], wanted: Mapping[str, Any], url: str) -> None:
     found = differences(dict(stored), dict(wanted))
     if found:
+        only_crops = len(found) == 1 and found[0].startswith("num_crops:")
+        more = only_crops and stored["num_crops"] < wanted["num_crops"]
+        hint = f"to add crops, give --extend {url} and another --save_path" if more else _ELSE
         raise IdentityMismatchError(
-            f"the label set there was made otherwise: {'; '.join(found)}", url=url, hint=_ELSE
+            f"the label set there was made otherwise: {'; '.join(found)}", url=url, hint=hint
         )

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, SupportsIndex, TypeVar
 
 from slg_wds.errors import (
@@ -382,7 +383,7 @@ def _open(store: Store, all_names: bool = True) -> LabelSet:
         description_bytes = store.read(DESCRIPTION, MAX_JSON_BYTES)
     except NotFoundError as error:
         raise NotALabelSetError(
-            f"there is no label set here: {error.message}", url=store.url, hint="check the path"
+            f"there is no label set here: {error.message}", url=store.url, hint=_instead(store)
         ) from None
     description = located(decode_description, description_bytes, store.url_of(DESCRIPTION))
     plan_sha256 = hashlib.sha256(plan_bytes).hexdigest()
@@ -399,6 +400,15 @@ def _open(store: Store, all_names: bool = True) -> LabelSet:
             "its numbers of images and shards are not the plan's", url=store.url_of(DESCRIPTION)
         )
     return LabelSet(store, plan, description, digest_of(plan_sha256, description.identity))
+
+
+def _instead(store: Store) -> str:
+    """What to do at a place that holds no label set, by what it holds."""
+    from slg_wds.fkd.folder import holds_label_files
+
+    if store.is_local and holds_label_files(Path(store.url)):
+        return "these are label files of FKD: slg-wds import FOLDER --images IMAGES --save-path URL makes a set of them"
+    return "check the path"
 
 
 def short(url: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from slg_wds.cli import COMMANDS, _parse
+from slg_wds.cli import COMMANDS, _parse, main
 
 BOTH = {"endpoint": "http://host:9000", "region": "b=c"}
 
@@ -30,3 +30,18 @@ def test_a_lone_argument_gives_the_options_that_the_parser_gives(name):
     assert config == tyro.cli(type(config), args=["a set"])
     with pytest.raises(SystemExit):
         _parse(name, COMMANDS[name], ["--nothing"])
+
+
+@pytest.mark.parametrize(
+    "given, meant", [("inspec", "inspect"), ("genrate", "generate"), ("ensembel", "ensemble"), ("xyz", None)]
+)
+def test_an_unknown_command_suggests_the_near_one(capsys, given, meant):
+    assert main([given, "x"]) == 2
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first == f"slg-wds: no command '{given}'" + (f"; did you mean {meant}?" if meant else "")
+
+
+def test_a_misspelled_option_suggests_the_near_one(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["generate", "data", "-a", "x", "--num_crop", "4"])
+    assert ended.value.code == 2 and "--num-crops INT" in capsys.readouterr().err

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from slg_wds.errors import InteropError, LabelFileError, NoImagesError, NotFoundError, SlgWdsError
 from slg_wds.fkd.files import FkdLabels, read_label_file
 from slg_wds.images.gone import GoneFiles
-from slg_wds.images.tree import Tree, open_tree
+from slg_wds.images.tree import Tree, open_tree, walk_files
 
 EXTENSION = ".tar"
+LOOKED_AT = 10_000  # files of a folder that may be one of label files
 SAMPLED = 64  # files whose content goes into a folder's digest
 _ESCAPE = re.compile(r"%([0-9A-F]{2})")
 _NO_OPTIONS: Mapping[str, str] = {}
@@ -105,6 +108,19 @@ class LabelFolder:
         for stem in stems[:: max(1, -(-len(stems) // SAMPLED))]:
             summed.update(hashlib.sha256(self._tree.read(self.name(stem))).digest())
         return summed.hexdigest()
+
+
+def holds_label_files(root: Path) -> bool:
+    """Whether the first *.tar below a local folder is no tar but a file of torch.save, as label files are."""
+    try:
+        paths = itertools.islice(walk_files(str(root)), LOOKED_AT)
+        first = next((path for path in paths if path.endswith(EXTENSION)), None)
+        if first is None:
+            return False
+        with open(root / first, "rb") as file:
+            return file.read(4) == b"PK\x03\x04"
+    except (OSError, SlgWdsError):  # it is asked for the sake of a hint
+        return False
 
 
 def open_label_folder(url: str, store_options: Mapping[str, str] = _NO_OPTIONS) -> LabelFolder:
