@@ -14,7 +14,9 @@ from slg_wds.labels.reduce import _packed_topk
 
 TINY = float(np.float32(1e-45))
 # Few distinct values, so that ties are everywhere; and both zeros, denormals and 1.
-LEVELS = st.sampled_from([0.0, -0.0, TINY, 2 * TINY, 1e-30, 0.125, 0.25, 0.2500001, 1.0])
+LEVELS = st.sampled_from(
+    [float(np.float32(level)) for level in (0.0, -0.0, TINY, 2 * TINY, 1e-30, 0.125, 0.25, 0.2500001, 1.0)]
+)
 ROWS = hnp.arrays(np.float32, st.tuples(st.integers(0, 6), st.integers(1, 40)), elements=LEVELS)
 
 
