@@ -10,6 +10,7 @@ import io
 import json
 import sys
 import traceback
+import warnings
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,11 @@ def note(*lines: str) -> None:
     """Print lines on stderr, where progress and errors go."""
     for line in lines:
         print(shown(line), file=sys.stderr, flush=True)
+
+
+def warn(text: str, level: int = 1) -> None:
+    """Give a UserWarning of that line. level: how many callers up the line of code is that it names."""
+    warnings.warn(shown(text), UserWarning, stacklevel=level + 2)
 
 
 def tell_json(value: Any, indent: int | None = 2) -> None:

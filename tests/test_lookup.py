@@ -87,7 +87,10 @@ def test_keys_are_found_in_another_process_too():
 
 def test_what_things_look_like(result, labels, tmp_path):
     images = Path(labels.url).parent / "images"
-    batch = next(iter(slg_wds.SoftLabelLoader(labels.url, str(images), global_batch_size=4, threads=1)))
+    with pytest.warns(UserWarning, match=f"1 of 9 images were left out of the labels {labels.url}") as warned:
+        loader = slg_wds.SoftLabelLoader(labels.url, str(images), global_batch_size=4, threads=1)
+    assert warned[0].filename == __file__
+    batch = next(iter(loader))
     long = slg_wds.open_labels(str(trust_sets.copy_of(Path(labels.url), tmp_path / ("long" * 50))))
     for one in (result, labels, batch, long):
         assert len(repr(one)) <= 300 and "\n" not in repr(one), repr(one)

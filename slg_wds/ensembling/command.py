@@ -12,7 +12,7 @@ import numpy as np
 
 from slg_wds.claims import finish, launched_rank
 from slg_wds.config import EnsembleConfig
-from slg_wds.console import note, tell
+from slg_wds.console import note, tell, warn
 from slg_wds.creating import create_labels
 from slg_wds.engines.run import run_on_cpus
 from slg_wds.ensembling.checks import check_parents
@@ -25,7 +25,6 @@ from slg_wds.format.manifest import Plan
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset import LabelSet
 from slg_wds.launch import ALONE
-from slg_wds.masking import masked
 from slg_wds.progress import Finished, Progress, counted, duration, summary
 from slg_wds.store import open_store
 from slg_wds.tally import Start
@@ -168,7 +167,7 @@ def _warn_of_doubles(parents: list[Parent]) -> None:
     digests = [parent.last.labels.digest for parent in parents]
     for place, parent in enumerate(parents):
         if digests.index(digests[place]) < place:
-            warnings.warn(f"the label set {masked(parent.url)} is given twice", UserWarning, stacklevel=3)
+            warn(f"the label set {parent.url} is given twice", level=2)
 
 
 def output_of(config: EnsembleConfig, parents: list[Parent]) -> Output:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from slg_wds.console import warn
 from slg_wds.cores import cores
 from slg_wds.crops import INTERPOLATIONS
 from slg_wds.errors import ReplayError, UsageError
@@ -146,7 +146,7 @@ class SoftLabelLoader:
         )
         if self.left_out and self.rank == 0:
             count = f"{self.left_out} of {len(self.sets.plan.keys)} images were left out of the labels"
-            warnings.warn(f"{count} {self.sets.url}; slg-wds inspect says why", UserWarning, stacklevel=2)
+            warn(f"{count} {self.sets.url}; slg-wds inspect says why")
         self._files = OpenFiles()
         self._caches: list[ShardCache] = []
         caching = Caching(self._files, cache_dir, cache_bytes, local_ranks(self.world_size))
