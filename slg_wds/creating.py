@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from slg_wds.errors import IdentityMismatchError, NotALabelSetError
+from slg_wds.errors import IdentityMismatchError, NotALabelSetError, NotFoundError
 from slg_wds.format.canonical import MAX_JSON_BYTES
 from slg_wds.format.manifest import (
     TRAILER_FEATURE,
@@ -84,6 +84,20 @@ def create_labels(
     return labels
 
 
+def planned_paths(url: str, store_options: Mapping[str, str] = _NO_OPTIONS) -> Sequence[str]:
+    """The paths of the images of a folder that the label set at a URL plans; none where no set is there.
+
+    Raises ManifestError, StoreError.
+    """
+    store = open_store(url, store_options)
+    try:
+        data = store.read(PLAN)
+    except NotFoundError:
+        return ()
+    plan = located(decode_plan, data, store.url_of(PLAN))
+    return plan.paths if plan.source == "folder" else ()
+
+
 def _refuse_other_content(store: Store) -> None:
     other = next((entry.name for entry in store.list()), None)
     if other is not None and store.size(PLAN) is None:  # a worker beside this one may just have put the plan
@@ -105,7 +119,13 @@ def _check_plan(stored: Plan, wanted: Plan, url: str) -> None:
 
 def _plan_difference(stored: Plan, wanted: Plan) -> str:
     if len(stored.keys) != len(wanted.keys):
-        return f"{len(stored.keys)} images there, {len(wanted.keys)} now"
+        there, now = set(stored.paths), set(wanted.paths)
+        only = [
+            f", {min(paths)!r} only {where}"
+            for paths, where in ((there - now, "there"), (now - there, "now"))
+            if paths
+        ]
+        return f"{len(stored.keys)} images there, {len(wanted.keys)} now{''.join(only)}"
     pairs = enumerate(zip(stored.paths, wanted.paths, strict=True))
     moved = next(((number, a, b) for number, (a, b) in pairs if a != b), None)
     if moved:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from slg_wds.config import GenerateConfig, TeacherConfig
 from slg_wds.cores import cores
-from slg_wds.creating import create_labels
+from slg_wds.creating import create_labels, planned_paths
 from slg_wds.crops import CropRule
 from slg_wds.errors import ReferenceSetError, UsageError
 from slg_wds.format.manifest import EXTENDS
@@ -99,7 +99,10 @@ def prepare_run(config: GenerateConfig, device: str | None = None) -> PreparedRu
             f"--extendable is for shared tails, and {label} labels have none here",
             hint="leave it out: such sets can always be extended",
         )
-    source = open_source(config.data, config, on_error=config.on_error, left_out=config.save_path or None)
+    planned = planned_paths(config.save_path, config.store_options) if config.save_path else ()
+    source = open_source(
+        config.data, config, on_error=config.on_error, left_out=config.save_path or None, planned=planned
+    )
     reference = _reference(config)
     teacher = load_teachers(config, source.classes, config.num_seg, device)
     label.check(teacher.num_classes)
@@ -119,6 +122,8 @@ def opening(run: PreparedRun, plan: Plan) -> list[str]:
     )
     without = int((plan.targets < 0).sum())
     lines += [f"not used in {run.source.url}: {ignored}"] if ignored else []
+    if run.source.gone:
+        lines += [f"{len(run.source.gone):,} of the planned images are gone, {run.source.gone[0]} among them"]
     lines += [run.targets.said] if run.targets.said else []
     if without and run.source.classes is not None and not run.config.no_targets:
         lines += [f"{without:,} of {plan.num_samples:,} images have no target"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,8 @@ class FolderSource:
         num_images: images found (and listed, where a list is given).
         ignored: what is not used -> count: files that are not images by extension in lower case ("" for none),
             `outside class folders` (images beside those), `hidden folders`, `label sets`, `AppleDouble files`.
+        gone: those of `planned` that are not there any more. They are planned again, so that a set begun with them
+            goes on, and their reader tells that they are gone.
 
     Raises:
         NoImagesError: no image at all. NoTargetsError: `need_targets` of a flat folder.
@@ -46,6 +48,7 @@ class FolderSource:
         list_file: str | None = None,
         keep_extensions: bool = False,
         need_targets: bool = False,
+        planned: Sequence[str] = (),
     ) -> None:
         self.url, self.split = tree.url, split
         self._tree, self._keep_extensions = tree, keep_extensions
@@ -65,6 +68,8 @@ class FolderSource:
         if need_targets and self.classes is None:
             raise NoTargetsError("class folders are needed, and there are only images", url=tree.url)
         _check_names([*paths, *folders], tree.url)
+        self.gone = _gone(planned, paths, folders, list_file is not None)
+        paths = sorted((*paths, *self.gone))
         self._paths = choose_listed(list_file, paths, tree.url, split) if list_file else paths
 
     @property
@@ -121,6 +126,20 @@ class FolderSource:
                 ) from None
 
         return read
+
+
+def _gone(planned: Sequence[str], paths: Sequence[str], folders: Sequence[str], listed: bool) -> list[str]:
+    """The planned images that are not among `paths`: none where those are another data set's.
+
+    listed: whether a list says which of the images are used. Else none may be new.
+    """
+    there, wanted = set(paths), set(planned)
+    if not wanted or not (listed or there <= wanted):
+        return []
+    gone = sorted(wanted - there)
+    if not any("/" in path for path in paths):
+        return gone if not any("/" in path for path in gone) else []
+    return gone if {path.partition("/")[0] for path in gone} <= set(folders) else []
 
 
 def is_image(path: str) -> bool:

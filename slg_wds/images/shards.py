@@ -48,6 +48,7 @@ class ShardSource:
     """
 
     kind = "shards"
+    gone: Sequence[str] = ()
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from slg_wds.config import SourceConfig
@@ -37,6 +37,7 @@ class ImageSource(Protocol):
         kind: "folder" or "shards".
         classes: names of the class folders in the order of their numbers, None where there are none.
         ignored: what lies there and is not used -> count.
+        gone: paths of images that were planned and are not there any more.
     """
 
     @property
@@ -47,6 +48,8 @@ class ImageSource(Protocol):
     def classes(self) -> list[str] | None: ...
     @property
     def ignored(self) -> Mapping[str, int]: ...
+    @property
+    def gone(self) -> Sequence[str]: ...
 
     def plan(self, seed: int, samples_per_shard: int, *, target_of: Targets | None = None) -> Plan:
         """Which image is which sample of which shard."""
@@ -63,6 +66,7 @@ def open_source(
     need_targets: bool = False,
     on_error: str = "fail",
     left_out: str | None = None,
+    planned: Sequence[str] = (),
 ) -> FolderSource | ShardSource:
     """Open the images at a URL: a folder, a .tar, a brace pattern of .tar files, or a folder of .tar files.
 
@@ -73,6 +77,7 @@ def open_source(
         need_targets: refuse images without targets.
         on_error: `skip` plans samples of shards that have no image, to be left out; `fail` refuses them.
         left_out: where labels are being written; if that is below, it is neither a class nor images.
+        planned: paths of the images of a run that is to go on: those that are gone since are planned all the same.
 
     Raises:
         NoImagesError: missing, empty, or without any image. NoTargetsError: needed and missing.
@@ -110,6 +115,7 @@ def open_source(
         list_file=options.list_file,
         keep_extensions=options.keep_extensions,
         need_targets=need_targets,
+        planned=planned,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from slg_wds.claims import finish, launched_rank
 from slg_wds.config import ImportConfig
 from slg_wds.console import tell
-from slg_wds.creating import create_labels
+from slg_wds.creating import create_labels, planned_paths
 from slg_wds.engines.run import run_on_cpus
 from slg_wds.errors import InteropError, LabelFileError
 from slg_wds.fkd import LabelFolder, open_label_folder, stem_of
@@ -115,7 +115,10 @@ def prepare_import(config: ImportConfig) -> PreparedImport:
     from slg_wds.images import open_source
 
     folder = open_label_folder(config.fkd_dir, config.store_options)
-    source = open_source(config.images, config, on_error=config.on_error, left_out=config.save_path)
+    planned = planned_paths(config.save_path, config.store_options)
+    source = open_source(
+        config.images, config, on_error=config.on_error, left_out=config.save_path, planned=planned
+    )
     targets = resolve_targets(config, source.classes, config.num_classes, None)
     plan = source.plan(config.seed, config.samples_per_shard, target_of=targets.of_class)
     stems = [stem_of(path) for path in plan.paths]
