@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from slg_wds.choices import check_choices, flag
 from slg_wds.cores import cores
 from slg_wds.errors import UsageError
 from slg_wds.masking import masked
 
 Values = Literal["float32", "float16", "log8"]
-Precision = Literal["fp32", "bf16", "fp16"]
-Source = Literal["timm", "pytorch", "private"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,9 @@ class StoreConfig:
     def store_options(self) -> dict[str, str]:
         """--store-option as a mapping. Raises UsageError where one is not key=value."""
         return parse_store_options(self.store_option)
+
+    def __post_init__(self) -> None:
+        check_choices(self)
 
     def __init_subclass__(cls) -> None:
         cls.__repr__ = StoreConfig.__repr__  # type: ignore[method-assign]  # which a dataclass then leaves as it is
@@ -90,7 +93,7 @@ class TeacherConfig(SourceConfig):
     crop_pct: float | None = None
     """Part of the resized image that the evaluation's central crop shows (default: the teacher's own)."""
     precision: Precision = "fp32"
-    """Arithmetic of the forward."""
+    """Arithmetic of the forward: fp32, tf32 (a GPU rounds products of fp32: several times as fast), bf16 or fp16."""
     compile: bool = False
     """Compile the teacher (torch.compile); worth its minute of start on any real run."""
     gpu: int | None = None
@@ -109,16 +112,10 @@ class TeacherConfig(SourceConfig):
 
     def check(self) -> None:
         """Raise UsageError for option values that cannot be, before anything slow starts."""
-        if self.batch_size < 1:
-            raise UsageError(f"--batch-size {self.batch_size} is below 1")
-        if self.workers < 0:
-            raise UsageError(f"--workers {self.workers} is below 0")
-        if self.threads_per_forward is not None and self.threads_per_forward < 1:
-            raise UsageError(f"--threads-per-forward {self.threads_per_forward} is below 1")
-        if self.input_size is not None and self.input_size < 1:
-            raise UsageError(f"--input_size {self.input_size} is below 1")
-        if self.max_pixels < 1:
-            raise UsageError(f"--max-pixels {self.max_pixels} is below 1")
+        least = {"batch_size": 1, "workers": 0, "threads_per_forward": 1, "input_size": 1, "max_pixels": 1}
+        for name, lowest in least.items():
+            if (value := getattr(self, name)) is not None and value < lowest:
+                raise UsageError(f"{flag(name)} {value} is below {lowest}")
 
     @property
     def num_workers(self) -> int:

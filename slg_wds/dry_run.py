@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,27 +15,59 @@ from slg_wds.progress import duration
 from slg_wds.threads import threads_beside_forwards
 
 if TYPE_CHECKING:
+    from slg_wds.format.manifest import Plan
     from slg_wds.labelling.forward import Labelled
+    from slg_wds.labelling.job import Job
 
 FORWARDS = 8  # measured, after one that warms up
 TAR_BYTES = 512
 
 
-def dry_run(config: GenerateConfig) -> list[str]:
-    """Say in lines how many images, shards, bytes and hours a run would take; nothing is written.
+@dataclass(frozen=True)
+class DryRun:
+    """What a run would do.
+
+    Attributes:
+        images, shards, crops, forwards: that would be made.
+        bytes: of all shards, predicted.
+        seconds: on the one device that was measured, predicted.
+        crops_per_second: measured, 0 where there were too few crops for that.
+        said: all this and the teacher, in lines for people.
+    """
+
+    images: int
+    shards: int
+    crops: int
+    forwards: int
+    bytes: int
+    seconds: float
+    crops_per_second: float
+    said: list[str] = field(repr=False)
+
+
+def dry_run(config: GenerateConfig, device: str | None = None) -> DryRun:
+    """Find out how many images, shards, bytes and hours a run would take; nothing is written.
 
     Labels the first images in memory: enough of them for eight forwards, at least one image.
+
+    device: where to measure; None: the config's GPU, else this process's own device.
     """
+    from slg_wds.teachers.backends import current_device
+
+    with current_device(device or "cpu"):
+        job = prepare_run(config, device).job(create=False)
+        return _predicted(job, job.labels.plan, *_measured(job))
+
+
+def _measured(job: Job) -> tuple[float, list[float]]:
+    """Mean bytes of an image in a shard, and the seconds that each forward but the first took."""
     from slg_wds.labelling.batches import Buffers, full_batches
     from slg_wds.labelling.forward import Forward
     from slg_wds.labelling.prepare import prepared_images
     from slg_wds.labelling.shards import finished_shards
 
-    job = prepare_run(config).job(create=False)
-    plan, recipe = job.labels.plan, job.recipe
-    total = plan.num_samples
-    wanted = max(1, -(-FORWARDS * recipe.num_seg // recipe.num_crops))
-    job.labels = job.labels.first(wanted)
+    recipe = job.recipe
+    job.labels = job.labels.first(max(1, -(-FORWARDS * recipe.num_seg // recipe.num_crops)))
     buffers = Buffers(job.teacher.inputs, recipe.num_seg, pinned=job.device.type == "cuda")
     forward = Forward(job.teacher, recipe.label, recipe.writes_tail, job.device, buffers)
     times: list[float] = []
@@ -46,18 +79,26 @@ def dry_run(config: GenerateConfig) -> list[str]:
     sizes = [
         sum(TAR_BYTES + -(-len(data) // TAR_BYTES) * TAR_BYTES for data in e.fields.values()) for e in encoded
     ]
-    per_image = float(np.mean(sizes)) if sizes else 0.0
-    steps = np.diff(times)
-    seconds = float(np.median(steps)) if len(steps) else 0.0
-    forwards = -(-total * recipe.num_crops // recipe.num_seg)
-    return [
-        f"would label {total:,} images in {plan.num_shards:,} shards, {recipe.num_crops} crops each: "
-        f"{total * recipe.num_crops:,} crops in about {forwards:,} forwards of {recipe.num_seg}",
+    return float(np.mean(sizes)) if sizes else 0.0, [float(step) for step in np.diff(times)]
+
+
+def _predicted(job: Job, plan: Plan, per_image: float, steps: list[float]) -> DryRun:
+    """What a run over the whole plan would do, where images and forwards are as those that were measured."""
+    recipe, images = job.recipe, plan.num_samples
+    crops = images * recipe.num_crops
+    forwards = -(-crops // recipe.num_seg)
+    seconds = float(np.median(steps)) if steps else 0.0
+    rate = recipe.num_seg / seconds if seconds else 0.0
+    said = [
+        f"would label {images:,} images in {plan.num_shards:,} shards, {recipe.num_crops} crops each: "
+        f"{crops:,} crops in about {forwards:,} forwards of {recipe.num_seg}",
         f"  {job.teacher.name} on {job.teacher.device_name}, {job.teacher.num_classes} classes, {recipe.label}",
-        f"  about {per_image * total / 1e9:,.3f} GB ({per_image / recipe.num_crops:.2f} bytes/crop measured)",
+        f"  about {per_image * images / 1e9:,.3f} GB ({per_image / recipe.num_crops:.2f} bytes/crop measured)",
         f"  about {duration(seconds * forwards)} on this device "
-        f"({recipe.num_seg / seconds if seconds else 0:,.1f} crops/s measured over {len(steps)} forwards)",
+        f"({rate:,.1f} crops/s measured over {len(steps)} forwards)",
     ]
+    size = round(per_image * images)
+    return DryRun(images, plan.num_shards, crops, forwards, size, seconds * forwards, rate, said)
 
 
 def _timed(labelled: Iterable[Labelled], times: list[float]) -> Iterator[Labelled]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slg_wds.config import EvaluateConfig
+from slg_wds.config import EvaluateConfig, TeacherConfig
 from slg_wds.console import note, tell, tell_json
 from slg_wds.cores import cores
 from slg_wds.errors import NoTargetsError
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 BATCH = 50  # images in one forward
 
 
-def evaluate(config: EvaluateConfig) -> Accuracy:
+def evaluate(config: EvaluateConfig, device: str | None = None) -> Accuracy:
     """Measure a teacher's accuracy on DATA/val (or --split, or DATA itself where it has no val folder).
+
+    device: where to run; None: the config's GPU, else this process's own device.
 
     Raises SlgWdsError; NoTargetsError without class folders or where their classes in the teacher are unknown.
     """
@@ -34,12 +36,14 @@ def evaluate(config: EvaluateConfig) -> Accuracy:
     from slg_wds.preparing import load_teachers
     from slg_wds.targets import resolve_targets
     from slg_wds.teachers import evaluate as measure
+    from slg_wds.teachers.backends import about_device
 
     config.check()
     source = open_source(config.data, config, default_split="val", need_targets=True)
-    teacher = load_teachers(config, source.classes, BATCH)
-    for one in teacher.teachers:
-        note(f"teacher {one}")
+    teacher = load_teachers(config, source.classes, BATCH, device)
+    threads = config.threads_per_forward or cores()
+    said = [f"teacher {one}" for one in teacher.teachers]
+    note(*said, *about_device(teacher, threads, cpu_asked=device == "cpu"))
     targets = resolve_targets(config, source.classes, teacher.full_classes, teacher.class_subset)
     if source.classes is not None and not targets.comparable:
         raise NoTargetsError(
@@ -55,7 +59,7 @@ def evaluate(config: EvaluateConfig) -> Accuracy:
         raise NoTargetsError("no image has a target", url=config.data)
     if without:
         note(f"{without:,} of {plan.num_samples:,} images have no target and are not asked about")
-    with threads_beside_forwards(config.num_workers, config.threads_per_forward or cores()) as pool:
+    with threads_beside_forwards(config.num_workers, threads) as pool:
         return measure(teacher, _batches(config, source, plan, teacher, pool))
 
 
@@ -98,11 +102,16 @@ def main(config: EvaluateConfig) -> int:
     """The body of the command: a line of figures on stdout."""
     accuracy = evaluate(config)
     if config.json:
-        figures = {"top1": accuracy.top1, "top5": accuracy.top5, "loss": accuracy.loss}
-        tell_json({**figures, "images": accuracy.count}, indent=None)
+        told = {"top1": accuracy.top1, "top5": accuracy.top5, "loss": accuracy.loss}
+        tell_json({**told, "images": accuracy.count}, indent=None)
     else:
-        tell(
-            f"{config.arch} on {accuracy.count:,} images of {config.data}: "
-            f"top-1 {accuracy.top1:.2%}, top-5 {accuracy.top5:.2%}, loss {accuracy.loss:.4f}"
-        )
+        tell(figures(config, accuracy))
     return 0
+
+
+def figures(config: TeacherConfig, accuracy: Accuracy) -> str:
+    """A teacher's accuracy, in a line for people."""
+    return (
+        f"{config.arch} on {accuracy.count:,} images of {config.data}: "
+        f"top-1 {accuracy.top1:.2%}, top-5 {accuracy.top5:.2%}, loss {accuracy.loss:.4f}"
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from slg_wds.claims import finish, launched_rank
-from slg_wds.config import GenerateConfig
+from slg_wds.config import EvaluateConfig, GenerateConfig
 from slg_wds.console import tell
 from slg_wds.cores import cores
 from slg_wds.engines.crew import Crew
@@ -18,7 +18,9 @@ from slg_wds.progress import Finished, Progress, duration, summary
 from slg_wds.tally import Start, Watcher
 
 if TYPE_CHECKING:
+    from slg_wds.dry_run import DryRun
     from slg_wds.labelling.shards import LabelTally
+    from slg_wds.teachers import Accuracy
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,17 @@ class GenerateTask:
         """Open all that the options name, begin or join the set, and make shards until none is missing."""
         from slg_wds.format.shard import load_writer
         from slg_wds.images.pixels import torchvision_decoders
-        from slg_wds.labelling.work import work
+        from slg_wds.teachers.backends import current_device
 
         load_writer()
         torchvision_decoders()  # loads them: seconds that are not of the first shard
+        with current_device(self.devices[worker]):
+            self._work(worker, workers, watcher)
+
+    def _work(self, worker: int, workers: int, watcher: Watcher) -> None:
+        from slg_wds.labelling.work import work
+
         device = self.devices[worker]
-        _use(device)
         prepared = prepare_run(self.config, device)
         job = prepared.job(create=True)
         missing = job.labels.missing()
@@ -79,31 +86,45 @@ class GenerateTask:
         work(job, (self.launched or ALONE).within(worker, workers), watcher)
 
 
-def _use(device: str) -> None:
-    """Make a GPU the current one, or pinned memory would take some of the first GPU's for every process."""
-    if device.startswith("cuda"):
-        import torch
-
-        torch.cuda.set_device(device)
-
-
-def generate(config: GenerateConfig) -> GenerateResult:
+def generate(config: GenerateConfig) -> GenerateResult | DryRun | Accuracy:
     """Make the label set that the config asks for, or finish or join one begun before.
+
+    As on the command line, nothing is made with `evaluate`, which gives the teacher's accuracy, nor with `dry_run`,
+    which gives what would be done.
 
     In a script, with more than one device, call it under `if __name__ == "__main__":`.
 
     Raises SlgWdsError; whatever was committed before stays, and the same call resumes.
     """
     result = run(config)
-    result.run.check(result.labels)
+    if isinstance(result, GenerateResult):
+        result.run.check(result.labels)
     return result
 
 
-def run(config: GenerateConfig) -> GenerateResult:
+def run(config: GenerateConfig) -> GenerateResult | DryRun | Accuracy:
     """As `generate`, but shards that were given up are told in the result alone."""
+    config.check()
+    if not (config.evaluate or config.dry_run):
+        return _label(config)
+    crew = _local_crew(config)
+    if config.evaluate:
+        from slg_wds.evaluating import evaluate
+
+        return evaluate(_evaluation(config), crew.devices[0] if config.devices else None)
+    from slg_wds.dry_run import dry_run
+
+    return dry_run(_settled(config, crew), crew.devices[0])
+
+
+def _evaluation(config: GenerateConfig) -> EvaluateConfig:
+    names = [field.name for field in dataclasses.fields(EvaluateConfig) if hasattr(config, field.name)]
+    return EvaluateConfig(**{name: getattr(config, name) for name in names})
+
+
+def _label(config: GenerateConfig) -> GenerateResult:
     from slg_wds.labelling.shards import LabelTally
 
-    config.check()
     launched = launched_rank() if config.engine == "local" else None
     with Progress(LabelTally(), (launched or ALONE).world_size) as progress:
         if config.engine == "ray":
@@ -113,10 +134,9 @@ def run(config: GenerateConfig) -> GenerateResult:
             wish = Wish(config.actors, config.threads_per_forward, config.gpus_per_actor)
             given_up = run_ray(lambda crew: _task(config, crew, None), wish, config.address, progress)
         else:
-            from slg_wds.engines.devices import local_crew
             from slg_wds.engines.processes import run_local
 
-            crew = local_crew(config.devices, config.gpu, _visible_gpus(), cores())
+            crew = _local_crew(config)
             given_up = run_local(_task(config, crew, launched), crew, progress)
         seconds = progress.seconds
     labels = open_labels(config.save_path, allow_incomplete=True, store_options=config.store_options)
@@ -124,42 +144,39 @@ def run(config: GenerateConfig) -> GenerateResult:
     return GenerateResult(labels, Finished(progress.total, given_up, complete, seconds))
 
 
-def _visible_gpus() -> int:
+def _local_crew(config: GenerateConfig) -> Crew:
     import torch
 
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+    from slg_wds.engines.devices import local_crew
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return local_crew(config.devices, config.gpu, gpus, cores())
 
 
 def _task(config: GenerateConfig, crew: Crew, launched: Rank | None) -> GenerateTask:
-    settled = dataclasses.replace(
+    return GenerateTask(_settled(config, crew), crew.devices, launched)
+
+
+def _settled(config: GenerateConfig, crew: Crew) -> GenerateConfig:
+    """The config with its share of the cores, where it does not say how many."""
+    return dataclasses.replace(
         config,
         threads_per_forward=config.threads_per_forward or crew.cores,
         workers=config.workers or crew.cores,
     )
-    return GenerateTask(settled, crew.devices, launched)
 
 
 def main(config: GenerateConfig) -> int:
     """The body of the command: evaluate, dry run, or generate, with a summary on stdout."""
-    config.check()
-    if config.evaluate:
-        from slg_wds.config import EvaluateConfig
-        from slg_wds.evaluating import main as evaluate_main
-
-        shared = {
-            field.name: getattr(config, field.name)
-            for field in dataclasses.fields(EvaluateConfig)
-            if hasattr(config, field.name)
-        }
-        return evaluate_main(EvaluateConfig(**shared))
-    if config.dry_run:
-        from slg_wds.dry_run import dry_run
-
-        tell(*dry_run(config))
-        return 0
     result = run(config)
-    tell(*told(result))
-    result.run.check(result.labels)
+    if isinstance(result, GenerateResult):
+        tell(*told(result))
+        result.run.check(result.labels)
+        return 0
+    from slg_wds.dry_run import DryRun
+    from slg_wds.evaluating import figures
+
+    tell(*(result.said if isinstance(result, DryRun) else [figures(config, result)]))
     return 0
 
 

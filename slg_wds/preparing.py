@@ -111,7 +111,9 @@ def prepare_run(config: GenerateConfig, device: str | None = None) -> PreparedRu
 
 
 def opening(run: PreparedRun, plan: Plan) -> list[str]:
-    """What a run begins with, in lines: the teachers, how they want their pixels, what is not used of the data."""
+    """What a run begins with, in lines: teachers, how they want their pixels, where they run, what data is not used."""
+    from slg_wds.teachers.backends import about_device
+
     shares = zip(run.teacher.teachers, run.teacher.weights, strict=True)
     several = len(run.teacher.teachers) > 1
     lines = [
@@ -120,6 +122,8 @@ def opening(run: PreparedRun, plan: Plan) -> list[str]:
     ignored = ", ".join(
         f"{count} {what or 'without extension'}" for what, count in run.source.ignored.items()
     )
+    asked = run.config.devices is not None or run.config.engine == "ray"
+    lines += about_device(run.teacher, run.config.threads_per_forward or cores(), asked)
     without = int((plan.targets < 0).sum())
     lines += [f"not used in {run.source.url}: {ignored}"] if ignored else []
     if run.source.gone:
@@ -266,10 +270,11 @@ def run_provenance(config: GenerateConfig, teacher: Ensemble) -> dict[str, Any]:
     from datetime import datetime, timezone
     from importlib.metadata import version
 
+    on_cpu = teacher.device.type == "cpu"  # elsewhere they move no bit
     return {
         "num_seg": config.num_seg,
         "compile": config.compile,
-        "threads_per_forward": config.threads_per_forward or cores(),
+        **({"threads_per_forward": config.threads_per_forward or cores()} if on_cpu else {}),
         "device": teacher.device_name,
         "software": {
             name: version(name)
@@ -292,4 +297,4 @@ def run_provenance(config: GenerateConfig, teacher: Ensemble) -> dict[str, Any]:
 def shard_provenance(provenance: Mapping[str, Any]) -> dict[str, object]:
     """The part of a run's provenance that can move bits, for its trailer: no dates, no paths."""
     names = ("num_seg", "compile", "threads_per_forward", "device", "software")
-    return {name: provenance[name] for name in names}
+    return {name: provenance[name] for name in names if name in provenance}

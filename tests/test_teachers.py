@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -311,13 +312,27 @@ class Reshape(nn.Module):
         (lambda x: x.mean((0, 2, 3))[None], "returns [1, 3] for 2 images"),
         (lambda x: x.flatten(1)[:, :0], "returns [2, 0] for 2 images"),
         (lambda x: (x, x), "returns tuple, not a tensor"),
-        (lambda x: {"logits": x}, "returns dict, not a tensor"),
+        (lambda x: {"scores": x, "loss": 0}, "returns dict of scores, loss, not a tensor [N, classes]"),
+        (lambda x: {"scores": x}, "return the logits alone, or an object that has them as `.logits`"),
+        (lambda x: {"logits": x}, "returns [2, 3, 4, 4] for 2 images, not [2, classes]"),
     ],
 )
 def test_outputs_that_are_not_classes(shape: Callable[[torch.Tensor], Any], message: str) -> None:
     with pytest.raises(TeacherOutputError) as caught:
         made(Reshape(shape))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [lambda x: {"loss": None, "logits": x}, lambda x: SimpleNamespace(logits=x, hidden_states=(x,))],
+)
+def test_logits_are_taken_out_of_what_hugging_faces_classifiers_return(
+    wrapped: Callable[[torch.Tensor], Any],
+) -> None:
+    teacher = made(Reshape(lambda x: wrapped(x.flatten(1))))
+    assert teacher.num_classes == 48
+    assert torch.equal(teacher.logits(pixels_of([1, 2])), made(nn.Flatten()).logits(pixels_of([1, 2])))
 
 
 def test_a_forward_that_fails_is_one_line() -> None:

@@ -15,7 +15,12 @@ from slg_wds.report.verify_records import rounding
 
 # How far another machine's arithmetic may move the labels of one crop, and the mean over many, beyond their rounding;
 # and how often the first class must be the same. Another teacher's labels are off by far more than any of these.
-LIMITS = {"fp32": (0.05, 0.002, 0.98), "bf16": (0.3, 0.01, 0.95), "fp16": (0.3, 0.01, 0.95)}
+LIMITS = {
+    "fp32": (0.05, 0.002, 0.98),
+    "tf32": (0.3, 0.01, 0.95),
+    "bf16": (0.3, 0.01, 0.95),
+    "fp16": (0.3, 0.01, 0.95),
+}
 MERGED = (1.0, 0.05, 0.85)  # a merge of sets is the teachers' own mean only as far as the sets' top-k go
 
 

@@ -9,6 +9,7 @@
     published.py      timm, torchvision
     private.py        factories of the user
     teacher.py        uint8 crops -> logits, on one device, in one precision
+    backends.py       how a GPU is set while a teacher uses it
     faults.py         errors of a device, told from those of a model
     trial.py          does a crop alone decide what a teacher says of it?
     load.py           a spec -> a teacher, options -> an ensemble

@@ -47,7 +47,7 @@ def load_teacher(
         num_classes_hint: width of the head where a weights file does not tell it.
         input_size, mean, std, interpolation, crop_pct: in place of the model's own.
         device: `cpu`, `cuda`, `cuda:1`, ...
-        precision: `fp32` (no TF32), `bf16` or `fp16` (autocast).
+        precision: `fp32` (no TF32), `tf32` (fp32 whose products a GPU rounds), `bf16` or `fp16` (autocast).
         compile: torch.compile the normalisation and the model, at the first forward.
 
     Raises:
@@ -66,8 +66,6 @@ def load_teacher(
     check_precision(precision, where)
     built = _build(spec, num_classes_hint, input_size)
     preprocessing, preprocessing_from = resolve(built.config, built.config_from, overrides)
-    if where.type == "cuda":
-        _settle_cuda()
     return Teacher(
         built.module,
         source=spec.source,
@@ -157,13 +155,3 @@ def _device(device: torch.device | str) -> torch.device:
     if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"no device {where}, this machine has {torch.cuda.device_count()} of that kind")
     return where
-
-
-def _settle_cuda() -> None:
-    """Same machine, same labels: no algorithm is chosen by timing it, and fp32 is not rounded to TF32."""
-    import torch
-
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from slg_wds.errors import SlgWdsError, TeacherError, TeacherOutputError, UsageError
 from slg_wds.images.normalisation import Normalisation
+from slg_wds.teachers.backends import gpu_settings
 from slg_wds.teachers.faults import device_faults
 from slg_wds.teachers.preprocessing import Preprocessing
 from slg_wds.teachers.weights import one_line
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     Forward = Callable[[torch.Tensor], Any]
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 
 
 class Teacher:
@@ -82,7 +84,7 @@ class Teacher:
                 f"{self.name} takes uint8 [N,3,{side},{side}], not {images.dtype} {list(images.shape)}"
             )
         try:
-            with torch.inference_mode(), device_faults(self.device, self._failed(images)):
+            with self._forward(images):
                 out: torch.Tensor = self._run(images.contiguous(memory_format=self._layout))
         except SlgWdsError:
             raise
@@ -118,6 +120,14 @@ class Teacher:
             f"{self.preprocessing} (from {self.preprocessing_from})"
         )
 
+    @contextlib.contextmanager
+    def _forward(self, images: torch.Tensor) -> Iterator[None]:
+        import torch
+
+        settings = gpu_settings(self.device, self.precision)
+        with torch.inference_mode(), settings, device_faults(self.device, self._failed(images)):
+            yield
+
     def _probe(self, module: torch.nn.Module, forward: Forward) -> tuple[int, torch.memory_format]:
         """Run two black images: C, and the memory layout that the model can work in."""
         import torch
@@ -129,7 +139,7 @@ class Teacher:
         for layout in (torch.channels_last, torch.contiguous_format):
             _lay_out(module, layout)
             try:
-                with torch.inference_mode(), device_faults(self.device, self._failed(images)):
+                with self._forward(images):
                     out = forward(images.contiguous(memory_format=layout))
             except SlgWdsError:
                 raise
@@ -144,7 +154,11 @@ class Teacher:
         import torch
 
         if not isinstance(out, torch.Tensor):
-            raise TeacherOutputError(f"{self.name} returns {type(out).__name__}, not a tensor [N, classes]")
+            held = f" of {', '.join(map(str, out))}" if isinstance(out, Mapping) else ""
+            raise TeacherOutputError(
+                f"{self.name} returns {type(out).__name__}{held}, not a tensor [N, classes]",
+                hint="return the logits alone, or an object that has them as `.logits` or ['logits']",
+            )
         if out.ndim != 2 or out.shape[0] != 2 or out.shape[1] < 1:
             raise TeacherOutputError(f"{self.name} returns {list(out.shape)} for 2 images, not [2, classes]")
         if not bool(out.isfinite().all()):
@@ -169,6 +183,10 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise UsageError(f"unknown precision {precision!r}", hint=f"known are {', '.join(PRECISIONS)}")
     if precision == "fp16" and device.type == "cpu":
         raise UsageError("fp16 on a CPU is many times slower than fp32", hint="use --precision bf16 or fp32")
+    if precision == "tf32" and device.type != "cuda":
+        raise UsageError(
+            f"--precision tf32 is for GPUs, not {device.type}", hint="use --precision fp32 or bf16"
+        )
 
 
 def _forward(module: torch.nn.Module, wanted: Preprocessing, device: torch.device, precision: str) -> Forward:
@@ -180,10 +198,16 @@ def _forward(module: torch.nn.Module, wanted: Preprocessing, device: torch.devic
     def forward(images: torch.Tensor) -> Any:
         pixels = normalised(images)
         with torch.autocast(device.type, dtype=low, enabled=low is not None):
-            out = module(pixels)
+            out = logits_of(module(pixels))
         return out.float() if isinstance(out, torch.Tensor) else out
 
     return forward
+
+
+def logits_of(output: Any) -> Any:
+    """What a model returns, or the logits in it: Hugging Face's classifiers return an object with `.logits`."""
+    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    return output if found is None else found
 
 
 def _compiled(forward: Forward) -> Forward:

@@ -36,6 +36,7 @@ class Limits:
 # dropout move the labels of trained networks by 0.2 to 0.5.
 LIMITS = {
     "fp32": Limits(again=1e-4, moved=1e-3),
+    "tf32": Limits(again=1e-3, moved=1e-2),
     "fp16": Limits(again=1e-3, moved=1e-2),
     "bf16": Limits(again=1e-2, moved=3e-2),
 }
