@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from slg_wds.config import SourceConfig, TeacherConfig
-from slg_wds.errors import NoTargetsError, UsageError
+from slg_wds.errors import ImageSourceError, NoTargetsError, UsageError
 from slg_wds.files import Spellings, read_text
 from slg_wds.images.classes import folder_numbers, imagenet_targets, read_class_map, shown, wordnet_id
 
@@ -123,7 +123,7 @@ def resolve_targets(
     if config.no_targets:
         return Targets(_none, None, True)
     if classes is None:
-        return Targets(None, None, subset is None)
+        return Targets(_numbered(num_classes, subset), None, True)
     known = teacher_classes(config, classes, num_classes)
     if known is None:
         said = (
@@ -139,6 +139,21 @@ def resolve_targets(
         return Targets(of_class, None, True, said)
     names = _names_of(config, classes, known, num_classes)
     return Targets(of_class, [names.get(number, "") for number in labels], True, _outside(classes, known))
+
+
+def _numbered(num_classes: int, subset: Sequence[int] | None) -> Callable[[int], int | None]:
+    """What gives a target for a class number that the samples of image shards say: the teacher's own."""
+    position = None if subset is None else {number: place for place, number in enumerate(subset)}
+
+    def target_of(number: int) -> int | None:
+        if number >= num_classes:
+            raise ImageSourceError(
+                f"a sample has the class {number}, and the teacher's are 0..{num_classes - 1}",
+                hint="--class-map says which of the teacher's classes each number is; --no-targets leaves targets out",
+            )
+        return number if position is None else position.get(number)
+
+    return target_of
 
 
 def _outside(classes: Sequence[str], known: Sequence[int | None]) -> str:

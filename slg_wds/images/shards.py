@@ -104,12 +104,16 @@ class ShardSource:
         if self._need_targets and (found.numbers < 0).any():
             without = found.paths[int(np.argmax(found.numbers < 0))]
             raise NoTargetsError(f"the sample of {without} has no target", url=self.url)
+        try:
+            targets = map_targets(found.numbers, target_of)
+        except ImageSourceError as error:
+            raise error.located(url=self.url) from None
         return Plan(
             shard_names=names,
             shard_sizes=np.array(found.shard_sizes, np.int64),
             paths=StringColumn.of(found.paths),
             keys=StringColumn.of(keys),
-            targets=map_targets(found.numbers, target_of),
+            targets=targets,
             source="shards",
             image_shards=list(self._tars),
             image_offset=np.array(found.offsets, np.int64),

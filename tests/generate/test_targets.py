@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 from photographs import LITE0, TINY
+from sources import tar_bytes
 
 import slg_wds
 from slg_wds.cli import main
@@ -104,6 +105,35 @@ def test_evaluate_takes_folders_named_by_numbers(photographs, tmp_path):
     data = renamed(photographs, tmp_path, lambda number, name: names[number])
     assert evaluate(EvaluateConfig(data=str(data), arch=LITE0, teacher_source="private")) == plain
     assert plain.top1 > 0.5
+
+
+def numbered_shards(photographs, folder, numbers):
+    files = []
+    for at, (path, number) in enumerate(
+        zip(sorted((photographs / "train").rglob("*.jpg")), numbers, strict=False)
+    ):
+        files += [(f"{at}.cls", str(number).encode()), (f"{at}.jpg", path.read_bytes())]
+    folder.mkdir()
+    (folder / "a.tar").write_bytes(tar_bytes(files))
+    return folder
+
+
+def test_numbers_in_image_shards_follow_a_class_subset(photographs, tmp_path):
+    data = numbered_shards(photographs, tmp_path / "data", [3, 7, 11, 3])
+    (tmp_path / "subset").write_text("7 3 19 15 16")
+    result = slg_wds.generate(config(data, tmp_path / "set", class_subset=str(tmp_path / "subset")))
+    assert [record.target for record in result.labels] == [0, 1, None, 0]  # of the classes 3, 7, 15, 16, 19
+
+
+def test_numbers_in_image_shards_outside_the_teachers_classes_are_refused(photographs, tmp_path):
+    data = numbered_shards(photographs, tmp_path / "data", [3, 20])
+    with pytest.raises(
+        ImageSourceError, match=r"has the class 20, .* are 0\.\.19 .*--class-map .*--no-targets"
+    ):
+        slg_wds.generate(config(data, tmp_path / "set"))
+    (tmp_path / "map").write_text("3 5\n20 -\n")
+    result = slg_wds.generate(config(data, tmp_path / "set", class_map=str(tmp_path / "map")))
+    assert [record.target for record in result.labels] == [5, None]
 
 
 def test_targets_that_only_number_folders_are_used_by_no_reader(photographs, tmp_path, capsys):
