@@ -44,6 +44,7 @@ from slg_wds.store.client import (
     writing,
 )
 from slg_wds.store.faults import answered, translated, translated_body
+from slg_wds.store.stops import seconds_stopped
 from slg_wds.store.urls import join_unchecked
 
 Result = TypeVar("Result")
@@ -90,10 +91,12 @@ class RemoteStore(Store):
         return self._get(name, {"range": (offset, offset + size)}, part)
 
     def size(self, name: str) -> int | None:
-        return self._size(check_name(name))
+        check_name(name)
+        return self._patiently(lambda: self._size(name))
 
     def stat(self, name: str) -> Stat | None:
-        return self._stat(check_name(name))
+        check_name(name)
+        return self._patiently(lambda: self._stat(name))
 
     def create(self, name: str, data: Data) -> bool:
         """See Store. One conditional put, never in parts.
@@ -105,7 +108,6 @@ class RemoteStore(Store):
         self._refuse_http("take new objects")
         check_name(name)
         parts = buffers(data)
-        self._client(READING)  # makes contact, whose failure is not to be waited for
         return self._patiently(lambda: self._put(name, parts))
 
     def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[Entry]:
@@ -114,37 +116,43 @@ class RemoteStore(Store):
         self._refuse_http("list")
         folder = check_prefix(prefix)
         url = self.url_of(folder) if folder else self.url
-        entries: list[Entry] = []
-        with translated(url):
-            client = self._client(READING)
-            if deep:
+
+        def attempt() -> list[Entry]:
+            client, entries = self._client(READING), list[Entry]()
+            with translated(url):
+                if not deep:
+                    return _entries(obstore.list_with_delimiter(client, folder or None)["objects"])
                 for page in obstore.list(client, folder or None, chunk_size=_PAGE):
                     entries += _entries(page)
                     if len(entries) > MAX_LISTED:
                         raise ObjectTooLargeError(f"a listing of over {MAX_LISTED} objects", url=url)
-            else:
-                entries += _entries(obstore.list_with_delimiter(client, folder or None)["objects"])
-        return iter(sorted(entries, key=lambda entry: entry.name))
+            return entries
+
+        return iter(sorted(self._patiently(attempt), key=lambda entry: entry.name))
 
     def holds(self, prefix: str = "") -> bool:
         import obstore
 
         self._refuse_http("list")
         folder = check_prefix(prefix)
-        with translated(self.url_of(folder) if folder else self.url):
-            found = obstore.list(self._client(READING), folder or None)
-            return any(len(chunk) for chunk in itertools.islice(found, 1))
+
+        def attempt() -> bool:
+            with translated(self.url_of(folder) if folder else self.url):
+                found = obstore.list(self._client(READING), folder or None)
+                return any(len(chunk) for chunk in itertools.islice(found, 1))
+
+        return self._patiently(attempt)
 
     def delete(self, name: str) -> None:
         self._refuse_http("delete")
         with contextlib.suppress(NotFoundError):
-            self._delete(check_name(name))
+            check_name(name)
+            self._patiently(lambda: self._delete(name))
 
     def check_writable(self) -> None:
         """See Store; makes and removes one small object, to see that a second put of its name is refused."""
         self._refuse_http("take new objects")
         try:
-            self._client(READING)  # makes contact, whose failure is not to be waited for
             # Where the answer to a put is lost, obstore's own next try finds the probe: then once more with another.
             if not any(self._patiently(self._check_conditional) for _ in _PAUSES):
                 raise UnsupportedStoreError("this store says of every new object that it exists already")
@@ -241,27 +249,33 @@ class RemoteStore(Store):
     def _make_contact(self) -> None:
         import obstore
 
-        client = make_client(self._settings, CONTACT)
+        client, stopped = make_client(self._settings, CONTACT), seconds_stopped()
         try:
             with translated(self.url):
                 obstore.head(client, "slg.json")
         except (StoreUnavailableError, PermissionDeniedError) as error:
             if not answered(error.__cause__):
-                raise
+                if seconds_stopped() == stopped:
+                    raise
+                self._make_contact()
         except StoreError:
             pass  # any answer will do; what is asked for next says what is wrong with it
         self._clients[CONTACT] = client
 
     def _patiently(self, attempt: Callable[[], Result]) -> Result:
-        """Attempt again after faults that obstore does not retry itself: short bodies, puts reset or timed out."""
-        end = time.monotonic() + patience(self._settings, READING)
+        """Attempt again after faults that obstore does not retry itself: short bodies, puts reset or timed out.
+
+        Time for which this process was stopped is none that a store let it wait.
+        """
+        self._client(READING)  # makes contact, whose failure is not to be waited for
+        end = time.monotonic() + patience(self._settings, READING) - seconds_stopped()
         pauses = itertools.chain(_PAUSES, itertools.repeat(_PAUSES[-1]))
         while True:
             try:
                 return attempt()
             except StoreUnavailableError:
                 pause = next(pauses)
-                if time.monotonic() + pause > end:
+                if time.monotonic() + pause > end + seconds_stopped():
                     raise
             time.sleep(pause)
 
