@@ -92,7 +92,7 @@ def prepare_run(config: GenerateConfig, device: str | None = None) -> PreparedRu
 
     label = parse_label_type(config.label_type)
     if label.kind == "shared_tail" and config.tail_classes == 0:
-        raise UsageError(f"--label_type {label} needs --tail-classes above 0")
+        raise UsageError(f"--label_type {label} needs --tail-classes above 0, not 0")
     recipe = _recipe(config, label)
     if config.extendable and not recipe.writes_tail:
         raise UsageError(
@@ -105,7 +105,7 @@ def prepare_run(config: GenerateConfig, device: str | None = None) -> PreparedRu
     )
     reference = _reference(config)
     teacher = load_teachers(config, source.classes, config.num_seg, device)
-    label.check(teacher.num_classes)
+    label.check(teacher.num_classes, "--label_type")
     targets = resolve_targets(config, source.classes, teacher.full_classes, teacher.class_subset)
     return PreparedRun(config, source, label, teacher, targets, reference)
 

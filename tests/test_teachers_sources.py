@@ -139,6 +139,14 @@ def test_timm_architectures_of_fixed_size_are_made_for_the_size_asked(tmp_path: 
     check_same(teacher, module)
 
 
+def test_a_size_that_a_model_does_not_take_is_named_by_its_option(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import timm\ndef factory():\n    return timm.create_model('vit_tiny_patch16_224', depth=1, img_size=64), {'input_size': 64}\n"
+    )
+    with pytest.raises(TeacherError, match=r"64.*; --input_size 96 is not the model's own, 64"):
+        load(f"private:{tmp_path / 'mine.py'}:factory", input_size=96)
+
+
 def test_timm_names_of_old_releases(tmp_path: Path) -> None:
     module = timm.create_model("tf_efficientnet_b0.ns_jft_in1k")
     teacher = load("tf_efficientnet_b0_ns", path=saved(module, tmp_path / "w.pth"))
@@ -331,7 +339,7 @@ def test_modules_that_are_not_there() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"precision": "fp64"}, "unknown precision 'fp64'; known are fp32, bf16, fp16"),
+        ({"precision": "fp64"}, "unknown precision 'fp64'; known are fp32, tf32, bf16, fp16"),
         ({"precision": "fp16"}, "fp16 on a CPU"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
         ({"device": "cuda:99"}, "no device cuda:99"),

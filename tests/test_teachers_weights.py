@@ -47,9 +47,20 @@ NESTS: dict[str, Callable[[nn.Module], Any]] = {
     "[model]": lambda m: {"model": m.state_dict(), "optimizer": {"state": {}}, "model_ema": None},
     "[model_ema]": lambda m: {"model": small(9).state_dict(), "model_ema": averaged(m)},
     "[state_dict_ema]": lambda m: {"state_dict": small(9).state_dict(), "state_dict_ema": m.state_dict()},
+    "[model_state_dict]": lambda m: {"model_state_dict": m.state_dict(), "loss": 1.0},
+    "[net]": lambda m: {"net": m.state_dict(), "acc": 95.3, "epoch": 199},
     "[state_dict.model]": lambda m: {"state_dict": {"model": m.state_dict()}},
 }
-PREFIXES = ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."]
+PREFIXES = [
+    "",
+    "module.",
+    "_orig_mod.",
+    "module._orig_mod.",
+    "_orig_mod.module.",
+    "model.",
+    "net._orig_mod.",
+    "backbone.",
+]
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".pth.tar"])

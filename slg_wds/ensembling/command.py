@@ -175,13 +175,14 @@ def output_of(config: EnsembleConfig, parents: list[Parent]) -> Output:
     first = parents[0].identity
     label = parse_label_type(config.label_type or str(first["label_type"]))
     classes = int(first["num_classes"])
+    label.check(classes, "--label-type")
     label.stored_k(classes)
     tail_classes = parents[0].tail_classes if config.tail_classes is None else config.tail_classes
     had_none = first["label_type"] in ("hard", "full") or label.kind == "shared_tail"
     if config.tail_classes is None and had_none and not tail_classes:
         tail_classes = TAIL_CLASSES
     if label.kind == "shared_tail" and tail_classes == 0:
-        raise UsageError(f"--label-type {label} needs --tail-classes above 0")
+        raise UsageError(f"--label-type {label} needs --tail-classes above 0, not 0")
     stored_values = str(first.get("values") or "none")
     coding = config.values or (stored_values if stored_values != "none" else "float16")
     return Output(label, coding, 0 if label.kind in ("hard", "full") else tail_classes, classes)

@@ -32,12 +32,15 @@ class LabelType:
     def __str__(self) -> str:
         return self.kind if self.k is None else f"{self.kind}_k{self.k}"
 
-    def check(self, num_classes: int) -> None:
-        """Raise UsageError where num_classes classes cannot have labels of this type."""
+    def check(self, num_classes: int, option: str = "label type") -> None:
+        """Raise UsageError where num_classes classes cannot have labels of this type. option: what to call it then."""
         if num_classes < 1:
             raise UsageError(f"the number of classes must be at least 1, not {num_classes}")
         if self.k is not None and self.k > num_classes:
-            raise UsageError(f"label type {self} needs {self.k} classes, but there are {num_classes}")
+            raise UsageError(
+                f"{option} {self} needs {self.k} classes, but there are {num_classes}",
+                hint=f"the most that fits is {self.kind}_k{num_classes}",
+            )
 
     def stored_k(self, num_classes: int) -> int:
         """How many classes per crop are stored to make labels of this type, 1 to num_classes.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from slg_wds.errors import UsageError
+from slg_wds.errors import TeacherError, UsageError
 from slg_wds.launch import local_rank
 from slg_wds.teachers.built import Built
 from slg_wds.teachers.ensemble import Ensemble
@@ -66,18 +66,24 @@ def load_teacher(
     check_precision(precision, where)
     built = _build(spec, num_classes_hint, input_size)
     preprocessing, preprocessing_from = resolve(built.config, built.config_from, overrides)
-    return Teacher(
-        built.module,
-        source=spec.source,
-        arch=built.arch,
-        weights_digest=built.digest,
-        weights_from=built.weights_from,
-        preprocessing=preprocessing,
-        preprocessing_from=preprocessing_from,
-        device=where,
-        precision=precision,
-        compile=compile,
-    )
+    try:
+        return Teacher(
+            built.module,
+            source=spec.source,
+            arch=built.arch,
+            weights_digest=built.digest,
+            weights_from=built.weights_from,
+            preprocessing=preprocessing,
+            preprocessing_from=preprocessing_from,
+            device=where,
+            precision=precision,
+            compile=compile,
+        )
+    except TeacherError as error:
+        own, _ = resolve(built.config, built.config_from, {})
+        if error.hint is None and preprocessing.input_size != own.input_size:
+            error.hint = f"--input_size {preprocessing.input_size} is not the model's own, {own.input_size}"
+        raise
 
 
 def load_ensemble(

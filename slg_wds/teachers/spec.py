@@ -93,7 +93,7 @@ def _parse_paths(paths: Sequence[str], count: int) -> list[str | None]:
         return [None] * count
     if len(files) != count:
         raise UsageError(
-            f"{len(files)} teacher paths for {count} teacher{'s' if count > 1 else ''}",
+            f"--teacher_path: {len(files)} teacher paths for {count} teacher{'s' if count > 1 else ''}",
             hint="give one --teacher_path per teacher, in order; leave one empty for pretrained weights",
         )
     return [file or None for file in files]
@@ -103,10 +103,12 @@ def _parse_weights(weights: Sequence[float] | None, count: int) -> list[float]:
     if weights is None or (len(weights) == 0 and count == 1):
         return [1.0 / count] * count
     if len(weights) != count:
-        raise UsageError(f"{len(weights)} ensemble weights for {count} teacher{'s' if count > 1 else ''}")
+        raise UsageError(
+            f"--weights: {len(weights)} ensemble weights for {count} teacher{'s' if count > 1 else ''}"
+        )
     total = math.fsum(weights)
     if not math.isfinite(total) or min(weights) < 0:
-        raise UsageError(f"ensemble weights must be finite and at least 0, not {list(weights)}")
+        raise UsageError(f"--weights: ensemble weights must be finite and at least 0, not {list(weights)}")
     if total == 0:
-        raise UsageError("ensemble weights are all zero")
+        raise UsageError(f"--weights: ensemble weights are all zero, {list(weights)}")
     return [float(weight) / total for weight in weights]

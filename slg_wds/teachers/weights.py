@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 TORCH_SUFFIXES = (".pth", ".pt", ".tar", ".bin", ".ckpt")
 
 # Where training scripts put the weights. An average of the weights is what they evaluate and publish, so it goes first.
-_NESTS = ("state_dict_ema", "model_ema", "state_dict", "model")
-_PREFIXES = ("module.", "_orig_mod.")
+_NESTS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "network")
+# What DataParallel, torch.compile, and modules around the model that training scripts write put before every name.
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
 _CONVERT = (
     "where you trust the file, load it yourself and write its state dict with safetensors.torch.save_file"
 )
@@ -31,7 +32,7 @@ def read_weights(path: str) -> tuple[State, str]:
     """Read a `.safetensors` file or one of torch.save.
 
     Returns:
-        The tensors by name, without the prefixes that DataParallel and torch.compile add, and in words where they were.
+        The tensors by name, without the prefixes that wrappers add to all of them, and in words where they were.
 
     Raises:
         WeightsError: no such file, damaged, no weights in it, or a pickle that would run code.
@@ -107,7 +108,7 @@ def _unnest(loaded: Any) -> tuple[State, str]:
 
 
 def _wrappers(names: Collection[str]) -> str:
-    """The longest run of `module.` and `_orig_mod.` that all names start with."""
+    """The longest run of wrappers' prefixes that all names start with."""
     prefix = ""
     while more := next((p for p in _PREFIXES if names and all(n.startswith(prefix + p) for n in names)), ""):
         prefix += more

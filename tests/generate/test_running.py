@@ -276,6 +276,10 @@ def test_a_teacher_that_gives_nan_stops_the_run_with_nothing_half_written(photog
     ("options", "named"),
     [
         (["--num_crops", "0"], "num_crops 0 is below 1"),
+        (
+            ["--label_type", "shared_tail_k21"],
+            "--label_type shared_tail_k21 needs 21 classes, but there are 20",
+        ),
         (["--num_seg", "-1"], "num_seg -1 is below 1"),
         (["--label_type", "marginal_smoothing_k21"], "21 classes"),
         (["--label_type", "marginal_smooth_k5"], "marginal_smoothing_k5"),
