@@ -140,8 +140,9 @@ def test_timm_architectures_of_fixed_size_are_made_for_the_size_asked(tmp_path: 
 
 
 def test_a_size_that_a_model_does_not_take_is_named_by_its_option(tmp_path: Path) -> None:
+    made = "timm.create_model('vit_tiny_patch16_224', depth=1, img_size=64)"
     (tmp_path / "mine.py").write_text(
-        "import timm\ndef factory():\n    return timm.create_model('vit_tiny_patch16_224', depth=1, img_size=64), {'input_size': 64}\n"
+        f"import timm\ndef factory():\n    return {made}, {{'input_size': 64}}\n"
     )
     with pytest.raises(TeacherError, match=r"64.*; --input_size 96 is not the model's own, 64"):
         load(f"private:{tmp_path / 'mine.py'}:factory", input_size=96)
