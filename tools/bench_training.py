@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import train_student
 from bench_replay import lay_out, make_set
 from student_flags import parse
+from student_processes import start_process_group
 
 from slg_wds import SoftCrossEntropy, SoftLabelLoader
 from slg_wds.memory import keep_freed_memory
@@ -55,7 +56,7 @@ def main() -> None:
 def bench(options: argparse.Namespace, labels: str) -> None:
     keep_freed_memory()
     args = parse("", ["-a", options.arch, "-b", str(options.batch_size), "--amp", options.amp])
-    train_student.start_process_group(args)
+    start_process_group(args)
     args.seed = 0
     if args.device.type == "cpu":
         torch.set_num_threads(options.train_threads)

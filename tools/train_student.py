@@ -2,6 +2,7 @@
 
 usage: train_student.py -a resnet50 --softlabel_path LABELS [options] IMAGES
        torchrun --nproc-per-node 8 train_student.py ... (the same, one process per GPU; gloo without GPUs)
+       srun --ntasks-per-node 8 --gpus-per-task 1 train_student.py ... (likewise; on several machines set MASTER_ADDR)
 
 LABELS is a label set of `slg-wds generate` (or `import`); IMAGES the folder of images with train and val folders, which
 is only needed for validation where the set has its images inside. FKD's training flags are taken with FKD's meaning:
@@ -19,7 +20,6 @@ import argparse
 import contextlib
 import copy
 import difflib
-import gc
 import math
 import os
 import sys
@@ -27,7 +27,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -37,6 +36,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from student_checkpoints import Progress, Training, prepare, read_checkpoint, restore, save, say
 from student_flags import check, parse
+from student_processes import end_together, launch, start_process_group
 from student_validation import Validation, open_validations
 
 from slg_wds import LabelSet, SoftCrossEntropy, SoftLabelLoader, open_labels
@@ -76,42 +76,6 @@ def main() -> int:
         if dist.is_initialized():
             dist.destroy_process_group()
     return 0
-
-
-def end_together() -> None:
-    """Wait for all processes: one that leaves while another still talks to it may abort on its way out."""
-    if dist.is_initialized():
-        gc.collect()  # what refers to the process group in a cycle would outlive it
-        dist.barrier()
-
-
-def launch(args: argparse.Namespace) -> None:
-    """Become torchrun with one process per GPU of this machine."""
-    host = urlsplit(args.dist_url)
-    torchrun = [
-        *(
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            f"--nproc-per-node={max(1, torch.cuda.device_count())}",
-        ),
-        *(f"--nnodes={max(1, args.world_size)}", f"--node-rank={max(0, args.rank)}"),
-        *(f"--master-addr={host.hostname or '127.0.0.1'}", f"--master-port={host.port or 29500}"),
-    ]
-    os.execv(sys.executable, [*torchrun, *sys.argv])
-
-
-def start_process_group(args: argparse.Namespace) -> None:
-    local_rank = int(os.environ.get("LOCAL_RANK", args.gpu or 0))
-    args.device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
-    if args.device.type == "cuda":
-        torch.cuda.set_device(args.device)
-    elif args.dist_backend == "nccl":
-        args.dist_backend = None  # FKD's own command line, on a machine without GPUs
-    if "RANK" in os.environ:
-        dist.init_process_group(args.dist_backend or ("nccl" if args.device.type == "cuda" else "gloo"))
-    args.ranks = dist.get_world_size() if dist.is_initialized() else 1
-    args.rank = dist.get_rank() if dist.is_initialized() else 0
 
 
 def run(args: argparse.Namespace) -> None:

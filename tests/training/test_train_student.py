@@ -141,6 +141,56 @@ def test_two_ranks_train_as_one(command, tmp_path):
     assert not torch.allclose(a["/state_dict/4.weight"], start["4.weight"], atol=1e-3)
 
 
+def task_of_slurm(rank: int, tasks: int = 2, **more: str) -> dict[str, str]:
+    """What srun gives a task of one machine."""
+    job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0", "SLURM_NTASKS": str(tasks)}
+    place = {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_STEP_TASKS_PER_NODE": str(tasks)}
+    return {**job, **place, **more}
+
+
+def test_tasks_of_srun_train_one_student(command, tmp_path):
+    settings = ("-a", PLAIN, "--epochs", "5", "--ema", "0.5")
+    finish(command(tmp_path / "one", *settings))
+    words = command(tmp_path / "two", *settings)
+    running = [
+        subprocess.Popen(
+            words,
+            env={**one_thread(), **task_of_slurm(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=240)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
+    assert trained_steps(said[0]) == 11 and said[1] == "", "the first alone speaks and saves"
+    a, b = (weights(str(tmp_path / name / "checkpoint.pth.tar")) for name in ("one", "two"))
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        (
+            {"SLURM_STEP_TASKS_PER_NODE": "1(x2)"},
+            "MASTER_ADDR does not say where they meet; before srun: export",
+        ),
+        ({"SLURM_STEP_ID": "4294967291"}, "Slurm says that this is task 0 of 2, but srun did not start it"),
+    ],
+)
+def test_tasks_that_cannot_meet_are_refused(command, tmp_path, monkeypatch, capsys, variables, message):
+    for name, value in task_of_slurm(0, **variables).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    monkeypatch.setattr(sys, "argv", command(tmp_path, "-a", PLAIN)[1:])
+    assert tool("train_student").main() == 2
+    _, errors = capsys.readouterr()
+    assert message in errors and errors.count("\n") == 1
+    assert not (tmp_path / "checkpoint.pth.tar").exists()
+
+
 def test_flags_of_fkds_readme(command, labels, photographs, tmp_path):
     """Its two training command lines and its evaluation, with a small student and batch."""
     script = [sys.executable, str(TOOLS / "train_student.py")]
