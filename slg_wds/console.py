@@ -95,6 +95,14 @@ def shown(text: str) -> str:
     )
 
 
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 48 s, 12 min, 3.4 h, 2.1 days."""
+    for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= size * 1.5:
+            return f"{seconds / size:.1f} {unit}" if unit != "min" else f"{seconds / size:.0f} min"
+    return f"{seconds:.0f} s"
+
+
 def note_traceback(error: BaseException) -> None:
     """Print an error with its traceback on stderr."""
     note(*"".join(traceback.format_exception(error)).splitlines())

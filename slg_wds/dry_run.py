@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from slg_wds.config import GenerateConfig
+from slg_wds.console import duration
 from slg_wds.preparing import prepare_run
-from slg_wds.progress import duration
+from slg_wds.progress import bytes_a_crop
 from slg_wds.threads import threads_beside_forwards
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from slg_wds.labelling.job import Job
 
 FORWARDS = 8  # measured, after one that warms up
-TAR_BYTES = 512
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ def dry_run(config: GenerateConfig, device: str | None = None) -> DryRun:
         return _predicted(job, job.labels.plan, *_measured(job))
 
 
-def _measured(job: Job) -> tuple[float, list[float]]:
-    """Mean bytes of an image in a shard, and the seconds that each forward but the first took."""
+def _measured(job: Job) -> tuple[tuple[float, float], list[float]]:
+    """Mean bytes of a sample in a shard and of the image among them, and the seconds of each forward but the first."""
     from slg_wds.labelling.batches import Buffers, full_batches
     from slg_wds.labelling.forward import Forward
     from slg_wds.labelling.prepare import prepared_images
@@ -76,13 +76,12 @@ def _measured(job: Job) -> tuple[float, list[float]]:
         labelled = forward.label_all(full_batches(images, buffers, pool))
         (shard,) = finished_shards(job, _timed(labelled, times), pool)
         encoded = [sample.result() for sample in shard.samples]
-    sizes = [
-        sum(TAR_BYTES + -(-len(data) // TAR_BYTES) * TAR_BYTES for data in e.fields.values()) for e in encoded
-    ]
-    return float(np.mean(sizes)) if sizes else 0.0, [float(step) for step in np.diff(times)]
+    sizes = [(one.tar_bytes, one.image_bytes) for one in encoded] or [(0, 0)]
+    whole, image = np.mean(sizes, axis=0).tolist()
+    return (whole, image), [float(step) for step in np.diff(times)]
 
 
-def _predicted(job: Job, plan: Plan, per_image: float, steps: list[float]) -> DryRun:
+def _predicted(job: Job, plan: Plan, bytes_each: tuple[float, float], steps: list[float]) -> DryRun:
     """What a run over the whole plan would do, where images and forwards are as those that were measured."""
     recipe, images = job.recipe, plan.num_samples
     crops = images * recipe.num_crops
@@ -93,11 +92,11 @@ def _predicted(job: Job, plan: Plan, per_image: float, steps: list[float]) -> Dr
         f"would label {images:,} images in {plan.num_shards:,} shards, {recipe.num_crops} crops each: "
         f"{crops:,} crops in about {forwards:,} forwards of {recipe.num_seg}",
         f"  {job.teacher.name} on {job.teacher.device_name}, {job.teacher.num_classes} classes, {recipe.label}",
-        f"  about {per_image * images / 1e9:,.3f} GB ({per_image / recipe.num_crops:.2f} bytes/crop measured)",
+        f"  about {bytes_each[0] * images / 1e9:,.3f} GB ({bytes_a_crop(*bytes_each, recipe.num_crops)} measured)",
         f"  about {duration(seconds * forwards)} on this device "
         f"({rate:,.1f} crops/s measured over {len(steps)} forwards)",
     ]
-    size = round(per_image * images)
+    size = round(bytes_each[0] * images)
     return DryRun(images, plan.num_shards, crops, forwards, size, seconds * forwards, rate, said)
 
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from slg_wds.claims import finish, launched_rank
 from slg_wds.config import EvaluateConfig, GenerateConfig
-from slg_wds.console import tell
+from slg_wds.console import duration, tell
 from slg_wds.cores import cores
 from slg_wds.engines.crew import Crew
 from slg_wds.labelset import LabelSet, open_labels
 from slg_wds.launch import ALONE, Rank
 from slg_wds.preparing import crops_each, opening, prepare_run
-from slg_wds.progress import Finished, Progress, duration, summary
-from slg_wds.tally import Start, Watcher
+from slg_wds.progress import Finished, Progress, started, summary
+from slg_wds.tally import Watcher
 
 if TYPE_CHECKING:
     from slg_wds.dry_run import DryRun
@@ -80,9 +80,8 @@ class GenerateTask:
         prepared = prepare_run(self.config, device)
         job = prepared.job(create=True)
         missing = job.labels.missing()
-        crops = int(job.labels.plan.shard_sizes[missing].sum()) * crops_each(self.config, prepared.reference)
-        start = Start(job.labels.digest, len(missing), crops, opening(prepared, job.labels.plan))
-        watcher.begin(start)
+        said = opening(prepared, job.labels.plan)
+        watcher.begin(started(job.labels, missing, crops_each(self.config, prepared.reference), said))
         work(job, (self.launched or ALONE).within(worker, workers), watcher)
 
 

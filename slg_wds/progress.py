@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import shlex
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from slg_wds import console
+from slg_wds.console import duration
 from slg_wds.errors import IncompleteSetError, LabelSetError
+from slg_wds.live import Live, live_display
 from slg_wds.tally import Start, Tally, Watcher
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
-
     from slg_wds.labelset import LabelSet
 
 LISTED = 20  # names in a summary
@@ -44,7 +44,7 @@ class Progress(Watcher):
         self.done_crops = 0
         self._began = time.monotonic()
         self._lock = threading.Lock()
-        self._display: RichProgress | None = None
+        self._display: Live | None = None
 
     def __enter__(self) -> Progress:
         return self
@@ -65,15 +65,13 @@ class Progress(Watcher):
         self.shards_left, self.crops_left = start.shards, start.crops
         self._began = time.monotonic()
         console.note(*start.said)
-        if sys.stderr.isatty() and self.ranks == 1:
-            self._display = _display()
-            self._task = self._display.add_task("crops", total=self.crops_left, shards=self._shards())
-            self._display.start()
+        if self.ranks == 1:
+            self._display = live_display(start.crops_there + start.crops, start.crops_there, "crops")
 
     def say(self, text: str) -> None:
         """Print a line above the display."""
         if self._display is not None:
-            self._display.console.print(console.as_text(text), highlight=False)
+            self._display.say(text)
         else:
             console.note(text)
 
@@ -86,8 +84,7 @@ class Progress(Watcher):
         """So many crops have been labelled."""
         with self._lock:
             self.done_crops += count
-        if self._display is not None:
-            self._display.update(self._task, completed=self._shown())
+        self._show()
 
     def shard(self, name: str, tally: Tally, made: bool) -> None:
         """A shard is committed, or was there already."""
@@ -96,10 +93,9 @@ class Progress(Watcher):
             self.total.add(tally if made else tally.lost())
             if not made:
                 self.done_crops -= tally.crops  # counted by the process that was first
-        if self._display is not None:
-            self._display.update(self._task, completed=self._shown(), shards=self._shards())
+        if self._show():
             return
-        rate = self.done_crops / max(self.seconds, 1e-9)
+        rate = self._rate()
         left = max(0.0, self.crops_left / self.ranks - self.done_crops) / rate if rate else 0.0
         note = "" if made else " (another process was first; dropped)"
         console.note(
@@ -107,51 +103,21 @@ class Progress(Watcher):
             f"shard {self._shards()}, {rate:,.0f} crops/s, about {duration(left)} left"
         )
 
-    def _shown(self) -> int:
-        """Crops done, and no more than all where several processes are at the last shards at once."""
-        return min(self.done_crops, self.crops_left)
+    def _show(self) -> bool:
+        """Show on the display how far the set is; False where there is none."""
+        if self._display is None or self.start is None:
+            return False
+        # No more than all, where several processes are at the last shards at once.
+        done = self.start.crops_there + min(self.done_crops, self.crops_left)
+        self._display.show(done, f"{self._rate():,.0f} crops/s, shards {self._shards()}")
+        return True
+
+    def _rate(self) -> float:
+        return self.done_crops / max(self.seconds, 1e-9)
 
     def _shards(self) -> str:
-        return f"{len(self._done)}/{self.shards_left}"
-
-
-def _display() -> RichProgress:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        """Crops a second."""
-
-        def render(self, task: Task) -> Text:
-            return Text(f"{task.speed or 0:,.0f} crops/s")
-
-    return Progress(
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("crops"),
-        Rate(),
-        TextColumn("shards {task.fields[shards]}"),
-        TimeRemainingColumn(compact=True),
-        console=Console(stderr=True),
-        speed_estimate_period=60,
-    )
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 48 s, 12 min, 3.4 h, 2.1 days."""
-    for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= size * 1.5:
-            return f"{seconds / size:.1f} {unit}" if unit != "min" else f"{seconds / size:.0f} min"
-    return f"{seconds:.0f} s"
+        there = self.start.shards_there if self.start else 0
+        return f"{there + len(self._done)}/{there + self.shards_left}"
 
 
 @dataclass(frozen=True)
@@ -213,14 +179,41 @@ def summary(labels: LabelSet, run: Finished, more: str, lines: Sequence[str]) ->
         text.append(
             f"  made here: {counted(total.images, 'image')}, {counted(total.crops, 'crop')}, "
             f"{counted(total.shards, 'shard')}, "
-            f"{total.bytes / 1e6:,.2f} MB, {total.bytes / total.crops:.2f} bytes/crop"
+            f"{total.bytes / 1e6:,.2f} MB, {bytes_a_crop(total.bytes, total.image_bytes, total.crops)}"
         )
         text += lines
     else:
         text.append("  nothing was left to make")
     if total.lost_races:
         text.append(f"  {counted(total.lost_races, 'shard')} made by another process first")
-    return [*text, *listed("LEFT OUT", [f"{path}: {why}" for path, why in sorted(total.left_out)])]
+    text += listed("LEFT OUT", [f"{path}: {why}" for path, why in sorted(total.left_out)])
+    return [*text, *next_commands(labels)] if run.complete else text
+
+
+def bytes_a_crop(total: float, images: float, crops: int) -> str:
+    """Bytes in shards for each crop: of labels (with all that a tar adds), and of embedded images apart from them."""
+    if not images:
+        return f"{total / crops:.2f} bytes/crop"
+    return f"{(total - images) / crops:.2f} bytes/crop of labels, {images / crops:,.2f} of images"
+
+
+def next_commands(labels: LabelSet) -> list[str]:
+    """What can be done with a finished set, as lines for a shell."""
+    url = shlex.quote(labels.url)
+    embedded = labels.identity.get("embed_images") is not None
+    images = "" if embedded else shlex.quote(str(labels.description.provenance.get("image_root") or "IMAGES"))
+    return [
+        f"  next: slg-wds inspect {url}",
+        f"        slg-wds report {url} -o report.html{f' --images {images}' if images else ''}",
+        f"        tools/train_student.py -a resnet50 --softlabel_path {url} {images}".rstrip(),
+    ]
+
+
+def started(labels: LabelSet, missing: Sequence[int], crops_each: int, said: Sequence[str] = ()) -> Start:
+    """How a run begins that is to make the `missing` shards, with so many crops an image."""
+    crops = int(labels.plan.shard_sizes[list(missing)].sum()) * crops_each
+    there = len(labels) * crops_each - crops
+    return Start(labels.digest, len(missing), crops, said, labels.num_shards - len(missing), there)
 
 
 def counted(number: int, noun: str) -> str:

@@ -13,6 +13,7 @@ Self = TypeVar("Self", bound="Tally")
 class Tally:
     """What was made: counts, for the summary. Every kind of work adds its own.
 
+    bytes: of whole shards; image_bytes: of the embedded images among them.
     left_out: path and reason of each image that has no record.
     """
 
@@ -21,6 +22,7 @@ class Tally:
     bytes: int = 0
     shards: int = 0
     lost_races: int = 0
+    image_bytes: int = 0
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, other: Tally) -> None:
@@ -37,13 +39,16 @@ class Tally:
 class Start:
     """What is known once a worker has opened everything, before its first shard.
 
-    digest: the label set's. shards, crops: what is missing of it. said: lines for people.
+    digest: the label set's. shards, crops: what is missing of it. said: lines for people. shards_there, crops_there:
+    what exists already.
     """
 
     digest: str
     shards: int
     crops: int
     said: Sequence[str] = ()
+    shards_there: int = 0
+    crops_there: int = 0
 
 
 class Watcher:

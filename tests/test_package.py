@@ -31,6 +31,7 @@ LAYERS = [
         "cores",
         "files",
         "keys",
+        "live",
         "launch",
         "window",
         "memory",

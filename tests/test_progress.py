@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from slg_wds.progress import Progress, counted
+import numpy as np
+import pytest
+import trust_sets
+from photographs import TINY
+
+from slg_wds.progress import Progress, bytes_a_crop, counted, started
 from slg_wds.tally import Start, Tally
 
 
@@ -31,9 +39,9 @@ def test_crops_of_two_processes_at_one_shard_never_show_more_than_all(monkeypatc
     with Progress(Tally()) as progress:
         progress.begin(Start("digest", shards=1, crops=30))
         progress.crops(20)
-        assert [task.completed for task in progress._display.tasks] == [20]
+        assert [task.completed for task in progress._display.bar.tasks] == [20]
         progress.crops(20)
-        assert [task.completed for task in progress._display.tasks] == [30]
+        assert [task.completed for task in progress._display.bar.tasks] == [30]
 
 
 def test_ranks_on_one_terminal_write_lines_and_expect_to_make_their_part(monkeypatch, capsys):
@@ -54,3 +62,69 @@ def test_numbers_agree_with_their_nouns():
         "2 shards",
         "1,282 shards",
     ]
+
+
+def test_a_resumed_run_begins_where_the_set_is(monkeypatch, capsys):
+    start = Start("digest", shards=2, crops=30, shards_there=8, crops_there=120)
+    with Progress(Tally()) as progress:
+        progress.begin(start)
+        progress.crops(10)
+        progress.shard("train-000008", Tally(images=1, crops=10, shards=1), True)
+    assert "shard 9/10" in capsys.readouterr().err
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Progress(Tally()) as progress:
+        progress.begin(start)
+        (task,) = progress._display.bar.tasks
+        assert (task.completed, task.total) == (120, 150)
+        progress.crops(10)
+        assert task.completed == 130
+
+
+def test_what_is_there_of_a_set():
+    plan = SimpleNamespace(shard_sizes=np.array([4, 4, 3]))
+    fields = {"digest": "d", "plan": plan, "num_shards": 3, "__len__": lambda self: 11}
+    labels: Any = type("Set", (), fields)()
+    assert started(labels, [2], 10) == Start("d", 1, 30, (), 2, 80)
+    assert started(labels, [], 10) == Start("d", 0, 0, (), 3, 110)
+
+
+def test_bytes_of_labels_are_told_apart_from_those_of_images():
+    assert bytes_a_crop(1710, 0, 100) == "17.10 bytes/crop"
+    assert bytes_a_crop(1710 + 226_800, 226_800, 100) == "17.10 bytes/crop of labels, 2,268.00 of images"
+
+
+NOTEBOOK = """
+import slg_wds
+result = slg_wds.generate(slg_wds.GenerateConfig(
+    data={data!r}, save_path={target!r}, arch={arch!r}, teacher_source="private", num_crops=4, num_seg=8,
+    samples_per_shard=1, on_error="skip"))
+result
+"""
+
+
+def test_a_notebook_has_one_output_that_changes(photographs, tmp_path):
+    """In a real kernel: one display, which is updated; no line for each shard."""
+    manager = pytest.importorskip("jupyter_client").KernelManager(kernel_name="python3")
+    images = trust_sets.small_photographs(photographs, tmp_path / "images")
+    manager.start_kernel(cwd=str(Path(__file__).parent))
+    client = manager.client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=60)
+        code = NOTEBOOK.format(data=str(images), target=str(tmp_path / "set"), arch=TINY)
+        messages: list[dict[str, Any]] = []
+        client.execute_interactive(code, timeout=200, output_hook=messages.append)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    kinds = [message["msg_type"] for message in messages]
+    lines = "".join(one["content"]["text"] for one in messages if one["msg_type"] == "stream").splitlines()
+    states = [one["content"]["data"]["text/plain"] for one in messages if "display_data" in one["msg_type"]]
+    assert kinds.count("display_data") == 1 and "update_display_data" in kinds, messages
+    assert states[0].startswith("[" + "-" * 40 + "] 0/32 crops") and "shards 8/8" in states[-1], states
+    assert states[-1].startswith("[" + "#" * 40 + "] 32/32 crops")
+    assert not any(line.startswith("train-") for line in lines), lines
+    (shown,) = (
+        one["content"]["data"]["text/plain"] for one in messages if one["msg_type"] == "execute_result"
+    )
+    assert shown.startswith("GenerateResult(labels=LabelSet(") and len(shown) <= 300

@@ -12,7 +12,7 @@ import numpy as np
 
 from slg_wds.claims import finish, launched_rank
 from slg_wds.config import EnsembleConfig
-from slg_wds.console import note, tell, warn
+from slg_wds.console import duration, note, tell, warn
 from slg_wds.creating import create_labels
 from slg_wds.engines.run import run_on_cpus
 from slg_wds.ensembling.checks import check_parents
@@ -25,9 +25,8 @@ from slg_wds.format.manifest import Plan
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset import LabelSet
 from slg_wds.launch import ALONE
-from slg_wds.progress import Finished, Progress, counted, duration, summary
+from slg_wds.progress import Finished, Progress, counted, started, summary
 from slg_wds.store import open_store
-from slg_wds.tally import Start
 
 if TYPE_CHECKING:
     from slg_wds.ensembling.fidelity import Fidelity
@@ -144,7 +143,6 @@ def _software() -> dict[str, str]:
 def _task(
     config: EnsembleConfig, parents: list[Parent], to: Output, labels: LabelSet, missing: list[int]
 ) -> MergeTask:
-    crops = int(labels.plan.shard_sizes[missing].sum()) * labels.num_crops
     return MergeTask(
         sets=tuple(config.sets),
         weights=config.weights,
@@ -153,7 +151,7 @@ def _task(
         provenance={"software": _software()},
         digests=(*(parent.last.labels.digest for parent in parents), labels.digest),
         store_options=config.store_options,
-        start=Start(labels.digest, len(missing), crops),
+        start=started(labels, missing, labels.num_crops),
         launched=launched_rank() if config.engine == "local" else None,
     )
 

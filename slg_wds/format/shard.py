@@ -25,7 +25,7 @@ from slg_wds.format.names import (
     split_member,
 )
 from slg_wds.format.record import Record, decode_record, encode_record
-from slg_wds.format.tar import Member, members
+from slg_wds.format.tar import BLOCK, Member, members, padded
 
 __all__ = [
     "IMAGE_EXTS",
@@ -58,6 +58,16 @@ class EncodedSample:
 
     key: str
     fields: dict[str, bytes]
+
+    @property
+    def tar_bytes(self) -> int:
+        """Bytes that it takes in the tar, headers and padding included."""
+        return sum(BLOCK + padded(len(data)) for data in self.fields.values())
+
+    @property
+    def image_bytes(self) -> int:
+        """Those of its image, 0 without one."""
+        return sum(BLOCK + padded(len(data)) for name, data in self.fields.items() if name in IMAGE_EXTS)
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from slg_wds.interop.columns import FP16_WHOLE, Columns, stored_labels
 from slg_wds.joining import refuse_alone
 from slg_wds.labels import LabelType, parse_label_type
 from slg_wds.labelset import LabelSet, open_labels
-from slg_wds.progress import Progress, listed
-from slg_wds.tally import Start, Tally
+from slg_wds.progress import Progress, listed, started
+from slg_wds.tally import Tally
 
 COMPONENTS = {
     "fkd": 3,
@@ -77,7 +77,7 @@ class ExportTally(Tally):
 
 def _write_all(folder: Path, labels: LabelSet, names: LabelFileNames, half: bool) -> ExportTally:
     with Progress(ExportTally()) as progress:
-        progress.begin(Start(labels.digest, labels.num_shards, len(labels) * labels.num_crops))
+        progress.begin(started(labels, range(labels.num_shards), labels.num_crops))
         for number in range(labels.num_shards):
             shard = labels.shard(number)
             tally = ExportTally(shards=1)

@@ -9,7 +9,7 @@ from typing import Any
 
 from slg_wds.claims import finish, launched_rank
 from slg_wds.config import ImportConfig
-from slg_wds.console import tell
+from slg_wds.console import duration, tell
 from slg_wds.creating import create_labels, planned_paths
 from slg_wds.engines.run import run_on_cpus
 from slg_wds.errors import InteropError, LabelFileError
@@ -21,7 +21,7 @@ from slg_wds.interop.conversion import ImportJob, ImportTally, Kind, import_shar
 from slg_wds.labelset import LabelSet
 from slg_wds.launch import ALONE, Rank
 from slg_wds.left_out import most_left_out
-from slg_wds.progress import Finished, Progress, duration, listed, summary
+from slg_wds.progress import Finished, Progress, listed, started, summary
 from slg_wds.tally import Start, Watcher
 from slg_wds.targets import resolve_targets
 from slg_wds.threads import use_one_thread
@@ -92,9 +92,8 @@ def run(config: ImportConfig) -> ImportResult:
     prepared = prepare_import(config)
     labels = prepared.job.labels
     missing = labels.missing()
-    left = int(labels.plan.shard_sizes[missing].sum()) * labels.num_crops
     launched = launched_rank() if config.engine == "local" else None
-    task = ImportTask(config, launched, Start(labels.digest, len(missing), left))
+    task = ImportTask(config, launched, started(labels, missing, labels.num_crops))
     with Progress(ImportTally(), (launched or ALONE).world_size) as progress:
         given_up = run_on_cpus(task, config, config.processes, len(missing), progress) if missing else {}
         seconds = progress.seconds

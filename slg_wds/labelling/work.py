@@ -76,13 +76,13 @@ def _commit(
         for image in shard.left_out
     ]
     allowance.check(shard.number, [f"{entry['path']}: {entry['reason']}" for entry in left_out])
-    samples = (sample.result() for sample in shard.samples)
+    samples = [sample.result() for sample in shard.samples]
     data = job.labels.encode_shard(shard.number, samples, left_out, job.provenance)
     made = job.labels.commit(shard.number, data)
     if not made:
         lost.add(shard.number)
     tally = shard.tally
-    tally.bytes = len(data)
+    tally.bytes, tally.image_bytes = len(data), sum(sample.image_bytes for sample in samples)
     tally.shards = 1
     tally.left_out = [(entry["path"], entry["reason"]) for entry in left_out]
     watcher.shard(name, tally, made)

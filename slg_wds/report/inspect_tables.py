@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from slg_wds.console import tell, tell_table
-from slg_wds.progress import counted, duration
+from slg_wds.console import duration, tell, tell_table
+from slg_wds.progress import counted
 from slg_wds.report.inspect_image import ImageLabels
 
 DIGITS = 12  # of a digest

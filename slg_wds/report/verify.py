@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from slg_wds.config import VerifyConfig
-from slg_wds.console import tell, tell_json, tell_table
+from slg_wds.console import duration, tell, tell_json, tell_table
 from slg_wds.cores import cores
 from slg_wds.engines.local import run_processes
 from slg_wds.errors import FormatError, NotFoundError, UnsupportedStoreError
 from slg_wds.format.manifest import MAX_INFO_BYTES, Info, decode_info
 from slg_wds.labelset import DESCRIPTION, INDEX, INFO, PLAN, LabelSet, open_labels
 from slg_wds.left_out import MEND
-from slg_wds.progress import counted, duration
+from slg_wds.progress import counted
 from slg_wds.report.verify_fix import fix
 from slg_wds.report.verify_images import ImageChecks
 from slg_wds.report.verify_progress import VerifyProgress

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
 
 from slg_wds.console import note
+from slg_wds.live import Live, live_display
 from slg_wds.progress import counted
 from slg_wds.report.verify_shard import ShardReport
 
@@ -21,23 +20,11 @@ class VerifyProgress:
     def __init__(self, shards: int, took: Callable[[ShardReport], None]) -> None:
         self.shards, self._took = shards, took
         self.done = self.bytes = self.problems = 0
-        self._display: Any = None
+        self._display: Live | None = None
         self._started = self._told = time.monotonic()
 
     def __enter__(self) -> VerifyProgress:
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self._display = Progress(
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("shards {task.fields[rate]} {task.fields[problems]}"),
-                TimeRemainingColumn(compact=True),
-                console=Console(stderr=True),
-            )
-            self._task = self._display.add_task("shards", total=self.shards, rate="", problems="")
-            self._display.start()
+        self._display = live_display(self.shards, 0, "shards")
         return self
 
     def __exit__(
@@ -55,7 +42,7 @@ class VerifyProgress:
         rate = f"{self.bytes / 1e6 / max(time.monotonic() - self._started, 1e-9):,.0f} MB/s"
         problems = counted(self.problems, "problem") if self.problems else ""
         if self._display is not None:
-            self._display.update(self._task, completed=self.done, rate=rate, problems=problems)
+            self._display.show(self.done, f"{rate} {problems}")
         elif time.monotonic() - self._told > PAUSE:
             self._told = time.monotonic()
             note(f"{self.done}/{counted(self.shards, 'shard')}, {rate} {problems}".rstrip())
