@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 import trust_sets
-from photographs import TINY
+from photographs import TINY, tool
 
 import slg_wds
 from slg_wds import errors, generating
@@ -17,6 +19,8 @@ from slg_wds.cli import main
 from slg_wds.config import VerifyConfig
 from slg_wds.labelset import INFO, LabelSet
 from slg_wds.report.verify import verify
+
+JOBS = tool("fault_jobs")
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +129,26 @@ def test_a_worker_of_a_removed_set_writes_nothing(small, other, tmp_path, monkey
     monkeypatch.undo()
     if begun:
         assert same(again(small, target, seed=1), other)
+
+
+def test_a_process_that_wakes_in_another_set_writes_nothing(small, tmp_path):
+    """A real one, stopped while the set is removed and made anew with another seed."""
+    target, more = tmp_path / "set", ["--num_crops", "1500", "-j", "1"]
+    old = JOBS.Run([sys.executable, "-m", "slg_wds", *command(small, target), *more])
+    try:
+        assert old.wait_for_shards(1)
+        old.process.send_signal(signal.SIGSTOP)
+        shutil.rmtree(target)
+        whole = again(small, tmp_path / "whole", seed=1, num_crops=1500)
+        again(small, target, seed=1, num_crops=1500)
+        (target / "train-000003.tar").unlink()  # a place for the old one's shards
+        (target / "train-000002.tar").unlink()
+        old.process.send_signal(signal.SIGCONT)
+        assert old.end() == 1, old.text
+    finally:
+        old.kill()
+    again(small, target, seed=1, num_crops=1500)
+    assert same(target, whole)
 
 
 def test_shards_of_another_set_never_make_a_set_complete(small, whole, other, tmp_path, capsys):
