@@ -20,7 +20,14 @@ from pathlib import Path
 
 from slg_wds.errors import ChecksumError, NotFoundError, ReplayError, SlgWdsError
 from slg_wds.labelset import LabelSet
-from slg_wds.replay.cache_directory import CacheDirectory, failure, write_all
+from slg_wds.replay.cache_directory import (
+    CacheDirectory,
+    NotCachedError,
+    failure,
+    read_by_range,
+    remove,
+    write_all,
+)
 from slg_wds.replay.order import Spans
 from slg_wds.store import Store
 
@@ -55,7 +62,7 @@ class ShardCache:
         self._coming: set[int] = set()  # shards of one piece that are on their way, or the next to be
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
-        self._stopped = self._open = self._expected = False
+        self._stopped = self._open = self._expected = self._told = False
         self._error: SlgWdsError | None = None
 
     @property
@@ -152,6 +159,8 @@ class ShardCache:
         while (number := self._next()) is not None:
             try:
                 self._fetch(number)
+            except NotCachedError as error:
+                self._leave_out(error)
             except Exception as error:
                 self._fail(number, error)
                 return
@@ -159,6 +168,13 @@ class ShardCache:
                 with self._changed:
                     self._coming.discard(number)
                     self._changed.notify_all()
+
+    def _leave_out(self, error: NotCachedError) -> None:
+        """Say once that shards are not cached, and why."""
+        with self._changed:
+            told, self._told = self._told, True
+        if not told:
+            read_by_range(error)
 
     def _fail(self, number: int, error: Exception) -> None:
         """Let `advance` raise what a download failed with, and nobody wait for downloads any more."""
@@ -226,6 +242,8 @@ class ShardCache:
                 if os.fstat(file.fileno()).st_size == size:
                     while not self._stopped and (piece := file.read(PIECE)):
                         state.update(piece)
+        except PermissionError as error:  # it could not be replaced either
+            raise failure(error, path) from None
         except OSError:
             return False
         return state.hexdigest().startswith(sha256)
@@ -234,10 +252,9 @@ class ShardCache:
         """Where the file is now, by its SHA-256; None where it was stopped or there is no place for such bytes."""
         with self._changed:
             needed = {self._ready[n] for n in self._needed if n in self._ready}
-        self._directory.make_room(size, needed)
         state = hashlib.sha256()
         try:
-            with self._directory.temporary() as (file, temporary):
+            with self._directory.temporary(size, needed) as (file, temporary):
                 for offset in range(0, size, PIECE):
                     if self._stopped:
                         return None
@@ -285,7 +302,7 @@ class TarCache(ShardCache):
                 return self._is_there(number, path)
             if self._stopped:
                 return None
-            path.unlink(missing_ok=True)
+            remove(path)
         downloaded = self._download(
             number, size, lambda sha256: self._directory.path / f"{start}{sha256[:32]}.tar"
         )
@@ -297,7 +314,7 @@ class TarCache(ShardCache):
         """See ShardCache. The file goes too: it looks sound, and would be taken for the tar again."""
         path = self.path(number)
         if path is not None:
-            Path(path).unlink(missing_ok=True)
+            remove(Path(path))
         super().lost(number)
 
     def _read(self, number: int, offset: int, size: int) -> bytes:

@@ -7,29 +7,33 @@ import errno
 import os
 import re
 import secrets
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from io import FileIO
 from pathlib import Path
 
+from slg_wds.console import warn
 from slg_wds.errors import PermissionDeniedError, SlgWdsError, StoreError, StoreFullError, UsageError
 
 TEMPORARY_AGE = 3600.0  # seconds after which a temporary's writer is taken for dead
 _FILE = re.compile(r"slg-[0-9a-f]{16}-.+\.tar")
 _TEMPORARY = ".slg-tmp-"
+_RESERVED = re.compile(r"\.slg-tmp-\d+-(\d+)-.+")
+
+
+class NotCachedError(PermissionDeniedError):
+    """The cache may not take a file: its bytes are in use, or another user's permissions are in the way."""
 
 
 class CacheDirectory:
     """The files, of any label sets, within `limit` bytes. Other files in the directory are left alone.
 
-    Raises PermissionDeniedError, StoreError where it cannot be written to.
+    Raises NotCachedError where this user may not write to it; UsageError, StoreError where nobody can.
     """
 
     def __init__(self, path: str | None, limit: int) -> None:
         self.path = Path(path).expanduser() if path else default_directory()
         self.limit = limit
-        self._lock = threading.Lock()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with self.temporary():
@@ -39,17 +43,30 @@ class CacheDirectory:
         self._sweep()
 
     @contextlib.contextmanager
-    def temporary(self) -> Iterator[tuple[FileIO, Path]]:
-        """A new file open for writing and its path; gone afterwards unless renamed."""
-        path = self.path / f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(8)}"
+    def temporary(self, size: int = 0, needed: Set[str] = frozenset()) -> Iterator[tuple[FileIO, Path]]:
+        """A new file open for writing and its path; gone afterwards unless renamed.
+
+        Its name reserves `size` bytes, so that what all threads and processes download at a time is within the limit
+        together. Other files are removed for it, see `make_room`; NotCachedError is raised where that is not enough.
+        """
+        self.make_room(size, needed)
+        path = self.path / f"{_TEMPORARY}{os.getpid()}-{size}-{secrets.token_hex(8)}"
         try:
             with open(path, "xb", buffering=0) as file:
+                if size and not self.make_room(0, needed):
+                    raise NotCachedError(
+                        f"the cache's {self.limit} bytes are taken by files in use",
+                        url=str(self.path),
+                        hint="raise cache_bytes, or pass a cache_dir= that no other job uses",
+                    )
                 yield file, path
         finally:
             path.unlink(missing_ok=True)
 
-    def make_room(self, size: int, needed: set[str]) -> None:
+    def make_room(self, size: int, needed: Set[str]) -> bool:
         """Remove files, the least recently used first and none of those `needed`, until `size` more bytes fit.
+
+        Returns whether they fit now: files that another user's permissions protect stay.
 
         Raises StoreFullError, and removes nothing, for a file that is larger than the whole cache may be.
         """
@@ -59,22 +76,28 @@ class CacheDirectory:
                 url=str(self.path),
                 hint="raise cache_bytes",
             )
-        with self._lock:
-            files, total = [], size
-            for entry in os.scandir(self.path):
-                with contextlib.suppress(FileNotFoundError):
-                    status = entry.stat(follow_symlinks=False)
-                    if _FILE.fullmatch(entry.name):
-                        files.append((status.st_mtime_ns, status.st_size, entry.path))
-                        total += status.st_size
-                    elif entry.name.startswith(_TEMPORARY):
-                        total += status.st_size
-            for _, length, path in sorted(files):
-                if total <= self.limit:
-                    return
-                if path not in needed:
-                    Path(path).unlink(missing_ok=True)
-                    total -= length
+        files = self._files()
+        total = size + sum(length for _, length, _ in files)
+        for _, length, path in files:
+            if total <= self.limit:
+                break
+            if path not in needed and not os.path.basename(path).startswith(_TEMPORARY):  # noqa: PTH119
+                total -= length if remove(Path(path)) else 0
+        return total <= self.limit
+
+    def _files(self) -> list[tuple[int, int, str]]:
+        """Time of last use, bytes and path of each file, and of each download with the bytes it will have."""
+        found = []
+        for entry in os.scandir(self.path):
+            with contextlib.suppress(FileNotFoundError):
+                status = entry.stat(follow_symlinks=False)
+                if _FILE.fullmatch(entry.name):
+                    found.append((status.st_mtime_ns, status.st_size, entry.path))
+                elif entry.name.startswith(_TEMPORARY):
+                    reserved = _RESERVED.fullmatch(entry.name)
+                    length = max(status.st_size, int(reserved[1]) if reserved else 0)
+                    found.append((status.st_mtime_ns, length, entry.path))
+        return sorted(found)
 
     def _sweep(self) -> None:
         for entry in os.scandir(self.path):
@@ -100,7 +123,33 @@ def failure(error: OSError, path: Path) -> SlgWdsError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreFullError("the cache's disk is full", url=str(path), hint="lower cache_bytes")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return PermissionDeniedError("the cache cannot be written to", url=str(path), hint="pass cache_dir=")
+        return NotCachedError(
+            "the cache cannot be written to",
+            url=str(path),
+            hint="pass cache_dir=, or let its owner open it and its files to others (umask 002)",
+        )
     if isinstance(error, (FileExistsError, NotADirectoryError)):
         return UsageError("a file lies where the cache should be", url=str(path), hint="pass cache_dir=")
     return StoreError(f"the cache fails: {error.strerror}", url=str(path))
+
+
+def read_by_range(error: NotCachedError) -> None:
+    """Warn that, and why, shards are read by range instead of from the cache."""
+    warn(f"shards are read by range, which is slower: {error}")
+
+
+def remove(path: Path) -> bool:
+    """Remove a file if it is there and another user's permissions do not protect it; whether it is gone."""
+    try:
+        path.unlink(missing_ok=True)
+    except PermissionError:
+        return False
+    return True
+
+
+def of_another_user(path: Path) -> bool:
+    """Whether a directory is there and another user's."""
+    try:
+        return path.stat().st_uid != os.geteuid()
+    except OSError:
+        return False

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from slg_wds.errors import ReplayError, UnsupportedStoreError
 from slg_wds.labelset import LabelSet
 from slg_wds.replay.cache import ShardCache, TarCache
-from slg_wds.replay.cache_directory import CacheDirectory
+from slg_wds.replay.cache_directory import CacheDirectory, NotCachedError, of_another_user, read_by_range
 from slg_wds.replay.files import OpenFiles
 from slg_wds.replay.order import Spans
 from slg_wds.replay.shards import LocalShards, RemoteShards, Shards
@@ -23,6 +24,7 @@ class Caching:
     def __init__(self, files: OpenFiles, directory: str | None, limit: int, processes: int) -> None:
         self._files, self._path, self._limit, self._processes = files, directory, limit, processes
         self._directory: CacheDirectory | None = None
+        self._closed = False
         self._caches: list[ShardCache] = []
 
     def shards(self, labels: LabelSet, file: Callable[[int], tuple[int, str]] | None) -> Shards:
@@ -32,22 +34,32 @@ class Caching:
         """
         if labels.store.is_local:
             return LocalShards(labels, self._files)
-        if file is None:
-            return RemoteShards(labels, self._files, None)
-        if self._directory is None:
-            self._directory = CacheDirectory(self._path, self._limit)
-        self._caches.append(ShardCache(labels, file, self._directory, 0, largest_shard(labels)))
-        return RemoteShards(labels, self._files, self._caches[-1])
+        directory = None if file is None else self._open()
+        if file is None or directory is None:
+            return RemoteShards(labels, None)
+        self._caches.append(ShardCache(labels, file, directory, 0, largest_shard(labels)))
+        return RemoteShards(labels, self._caches[-1])
 
     def tars(self, labels: LabelSet, tars: Sequence[tuple[Store, str]]) -> TarCache | None:
         """A cache of the tars of images of each label shard; None where none of them is remote, or all are empty."""
-        if all(store.is_local for store, _ in tars):
+        directory = None if all(store.is_local for store, _ in tars) else self._open()
+        if directory is None:
             return None
         few = {0, len(tars) // 2, len(tars) - 1}
         largest = max(store.size(name) or 0 for store, name in (tars[number] for number in few))
-        if self._directory is None:
-            self._directory = CacheDirectory(self._path, self._limit)
-        return TarCache(labels, tars, self._directory, largest)
+        return TarCache(labels, tars, directory, largest)
+
+    def _open(self) -> CacheDirectory | None:
+        """The directory; None where it is another user's and closed to this one, who then reads by range."""
+        if self._directory is None and not self._closed:
+            try:
+                self._directory = CacheDirectory(self._path, self._limit)
+            except NotCachedError as error:
+                if error.url is None or not of_another_user(Path(error.url)):
+                    raise
+                self._closed = True
+                read_by_range(error)
+        return self._directory
 
     def opened(self, tars: TarCache | None, at_once: int) -> list[ShardCache]:
         """The caches with their shares of the bytes, by the size of their files.

@@ -12,6 +12,7 @@ from slg_wds.errors import (
     ImageSourceError,
     NoImagesError,
     NotFoundError,
+    PermissionDeniedError,
     SlgWdsError,
     UnsupportedStoreError,
     UsageError,
@@ -20,7 +21,7 @@ from slg_wds.images.header import MAX_IMAGE_BYTES, check_image_bytes
 from slg_wds.images.shard_files import find_tars
 from slg_wds.images.tars import BLOCK, check_header
 from slg_wds.labelset import LabelSet
-from slg_wds.replay.files import OpenFiles
+from slg_wds.replay.files import OpenFiles, read_once
 from slg_wds.store import Store, expand_braces, open_store, split_url
 
 if TYPE_CHECKING:
@@ -114,11 +115,10 @@ class TarImages:
         cached = self._cached(shard)
         if cached is not None:
             try:
-                return _checked(self._files.read(cached, offset - BLOCK, BLOCK + size), offset, size, where)
-            except (
-                ImageShardError,
-                NotFoundError,
-            ):  # altered, replaced at its URL, or evicted by another process
+                [data] = read_once(cached, [(offset - BLOCK, BLOCK + size)])
+                return _checked(data, offset, size, where)
+            except (ImageShardError, NotFoundError, PermissionDeniedError):
+                # Altered, replaced at its URL, or evicted or replaced by another process.
                 self.forget(number)
         return _checked(self._read(shard, offset - BLOCK, BLOCK + size, where), offset, size, where)
 
@@ -131,7 +131,6 @@ class TarImages:
         cached = self._cached(shard)
         if self.cache is None or cached is None:
             return False
-        self._files.forget(cached)
         self.cache.lost(shard)
         return True
 

@@ -2,46 +2,45 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 
-from slg_wds.errors import NotFoundError, PermissionDeniedError, StoreUnavailableError
+from slg_wds.errors import NotFoundError, PermissionDeniedError, StoreUnavailableError, UsageError
 
-OPEN_AT_ONCE = 256  # of the 1,024 descriptors that a process commonly may have
+OPEN_AT_ONCE = 256
+APART = 32  # descriptors for all else: the interpreter's, logs, the trainer's
 
 
 class OpenFiles:
     """Files kept open after reading, the least recently used closed first.
 
+    At most half of the descriptors that the process may have besides those of its threads are used, and at most 256.
     A range is read by pread and not from a mapping: waiting for the disk then lets the other threads run.
+
+    Args:
+        threads: that may each have one more file or connection open.
+
+    Raises UsageError where the process may open too few files for so many threads.
     """
 
-    def __init__(self, limit: int = OPEN_AT_ONCE) -> None:
-        self._limit = limit
+    def __init__(self, threads: int = 0) -> None:
+        allowed = _allowed()
+        if allowed < APART + threads:
+            raise UsageError(
+                f"this process may open {allowed} files, too few for {threads} threads",
+                hint=f"raise the limit before it starts (ulimit -n {max(1024, 2 * threads + APART)}), or pass threads=",
+            )
+        self.limit = max(1, min(OPEN_AT_ONCE, (allowed - APART - threads) // 2))
         self._files: OrderedDict[str, _File] = OrderedDict()
         self._lock = threading.Lock()
 
     def read(self, path: str, offset: int, size: int) -> bytes:
         """The bytes from `offset`, fewer than `size` at the end of the file. Raises NotFoundError, StoreError."""
-        file = self._file(path)
-        try:
-            # What an index asks for is not yet known to be there, and memory is taken for what is asked.
-            size = min(size, max(0, file.size - offset))
-            data = os.pread(file.descriptor, size, offset)
-            while 0 < len(data) < size:  # a signal, or more than 2 GiB
-                more = os.pread(file.descriptor, size - len(data), offset + len(data))
-                if not more:
-                    break
-                data += more
-        except OSError as error:
-            raise StoreUnavailableError(f"the file cannot be read: {error.strerror}", url=path) from error
-        return data
-
-    def forget(self, path: str) -> None:
-        """Open the file anew at the next read."""
-        with self._lock:
-            self._files.pop(path, None)
+        return self._file(path).read(offset, size)
 
     def clear(self) -> None:
         """Close all files, each when no thread reads it."""
@@ -57,16 +56,31 @@ class OpenFiles:
         file = _File(path)
         with self._lock:
             self._files[path] = file
-            if len(self._files) > self._limit:
+            if len(self._files) > self.limit:
                 self._files.popitem(last=False)
         return file
+
+
+def read_once(path: str, ranges: Iterable[tuple[int, int]]) -> list[bytes]:
+    """The bytes at (offset, size) of a file that is open no longer than for this.
+
+    So a file that any process removes takes no place on the disk any more. Opening costs 10 us, where decoding an image
+    costs 1 ms and more. Raises NotFoundError, StoreError.
+    """
+    file = _File(path)
+    return [file.read(offset, size) for offset, size in ranges]
+
+
+def _allowed() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1 << 20 if soft == resource.RLIM_INFINITY else soft
 
 
 class _File:
     """A descriptor that is closed when the last thread lets go of it; the size as it was at opening."""
 
     def __init__(self, path: str) -> None:
-        self.descriptor = -1
+        self._path, self.descriptor = path, -1
         try:
             self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             self.size = os.fstat(self.descriptor).st_size
@@ -75,7 +89,31 @@ class _File:
         except PermissionError as error:
             raise PermissionDeniedError(f"not permitted: {error.strerror}", url=path) from error
         except OSError as error:
-            raise StoreUnavailableError(f"the file cannot be opened: {error.strerror}", url=path) from error
+            full = error.errno in (errno.EMFILE, errno.ENFILE)
+            raise StoreUnavailableError(
+                f"the file cannot be opened: {error.strerror}",
+                url=path,
+                hint=f"the process may open {_allowed()}; raise that before it starts (ulimit -n)"
+                if full
+                else None,
+            ) from error
+
+    def read(self, offset: int, size: int) -> bytes:
+        """The bytes from `offset`, fewer than `size` at the end of the file. Raises StoreError."""
+        try:
+            # What an index asks for is not yet known to be there, and memory is taken for what is asked.
+            size = min(size, max(0, self.size - offset))
+            data = os.pread(self.descriptor, size, offset)
+            while 0 < len(data) < size:  # a signal, or more than 2 GiB
+                more = os.pread(self.descriptor, size - len(data), offset + len(data))
+                if not more:
+                    break
+                data += more
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"the file cannot be read: {error.strerror}", url=self._path
+            ) from error
+        return data
 
     def __del__(self) -> None:
         if self.descriptor >= 0:

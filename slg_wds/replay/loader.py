@@ -147,7 +147,7 @@ class SoftLabelLoader:
         if self.left_out and self.rank == 0:
             count = f"{self.left_out} of {len(self.sets.plan.keys)} images were left out of the labels"
             warn(f"{count} {self.sets.url}; slg-wds inspect says why")
-        self._files = OpenFiles()
+        self._files = OpenFiles(self._threads + READERS)
         self._caches: list[ShardCache] = []
         caching = Caching(self._files, cache_dir, cache_bytes, local_ranks(self.world_size))
         self._records = self._open_records(caching)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from slg_wds.errors import ChecksumError, NotFoundError, OutOfRangeError, SlgWdsError
+from slg_wds.errors import ChecksumError, NotFoundError, OutOfRangeError, PermissionDeniedError, SlgWdsError
 from slg_wds.format.shard import check_payload
 from slg_wds.labelset import LabelSet
-from slg_wds.replay.files import OpenFiles
+from slg_wds.replay.files import OpenFiles, read_once
 
 if TYPE_CHECKING:
     from slg_wds.replay.cache import ShardCache
@@ -68,8 +68,8 @@ class RemoteShards:
 
     remote = True
 
-    def __init__(self, labels: LabelSet, files: OpenFiles, cache: ShardCache | None) -> None:
-        self._labels, self._files, self.cache = labels, files, cache
+    def __init__(self, labels: LabelSet, cache: ShardCache | None) -> None:
+        self._labels, self.cache = labels, cache
 
     @property
     def never_cached(self) -> bool:
@@ -85,13 +85,10 @@ class RemoteShards:
         path = None if self.cache is None else self.cache.path(number)
         if self.cache is not None and path is not None:
             try:
-                found = [self._files.read(path, offset, size) for offset, size, _ in places]
+                found = read_once(path, [(offset, size) for offset, size, _ in places])
                 return self._checked(number, places, key, found)
-            except (
-                ChecksumError,
-                NotFoundError,
-            ):  # altered since it was checked, or evicted by another process
-                self._files.forget(path)
+            except (ChecksumError, NotFoundError, PermissionDeniedError):
+                # Altered since it was checked, or evicted or replaced by another process.
                 self.cache.lost(number)
         return self._checked(number, places, key, self._ranges(number, places, key))
 
