@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from photographs import TINY
+from PIL import Image, ImageOps
 
 import slg_wds
 from slg_wds import errors
@@ -141,8 +142,6 @@ def test_an_image_that_has_changed_is_not_extended(few, tmp_path):
     shutil.copytree(few / "data", tmp_path / "data")
     paths = sorted((tmp_path / "data").rglob("*.jpg"))
     other = next(path for path in paths if path.stat().st_size != paths[0].stat().st_size)
-    from PIL import Image
-
     with Image.open(other) as image:
         image.resize((image.width // 2, image.height // 2)).save(paths[0])
     with pytest.raises(errors.ImageChangedError, match="not the image that was labelled"):
@@ -187,6 +186,18 @@ def test_check_asks_each_teacher_with_the_pixels_that_it_saw(photographs, tmp_pa
     assert "weights_sha256" in (error := capsys.readouterr().err) and "in the order" in error
     assert main([*command, *check, "-a", TINY]) == 2
     assert "names 1 of the labels' 2 teachers" in capsys.readouterr().err
+
+
+def test_check_refuses_other_images_of_the_same_sizes(photographs, tmp_path, capsys):
+    label(photographs, tmp_path / "a", 12)
+    shutil.copytree(photographs, tmp_path / "data")
+    for path in (tmp_path / "data").rglob("*.jpg"):
+        with Image.open(path) as image:
+            ImageOps.mirror(image).save(path)
+    command = ["ensemble", str(tmp_path / "a"), "--save-path", str(tmp_path / "m"), "--processes", "1"]
+    check = ["--check", str(tmp_path / "data"), "--teacher-source", "private", "-a", TINY]
+    assert main([*command, *check]) == 1
+    assert "is not the image that was labelled" in capsys.readouterr().err
 
 
 def test_check_tells_both_readings_of_labels_with_tails(photographs, tmp_path):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+import zlib
+
 import fkd_original as original
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
 import slg_wds
-from slg_wds.errors import UsageError
+from slg_wds.errors import ImageChangedError, UsageError
 
 RESIZE = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
 CLASSES = 1000
@@ -84,3 +87,31 @@ def test_without_a_size_the_loader_asks_for_one(label_files, images, tmp_path):
     labels = imported(label_files(), images, tmp_path / "set")
     with pytest.raises(UsageError, match=r"does not say what its teacher saw.*size= and interpolation="):
         slg_wds.SoftLabelLoader(labels, str(images), global_batch_size=12)
+
+
+def test_images_are_those_of_the_import(label_files, images, tmp_path):
+    """Label files do not say which images they are of: from the import on, the set does."""
+    pictures = tmp_path / "images"
+    shutil.copytree(images, pictures)
+    labels = imported(label_files("marginal_smoothing_k5"), pictures, tmp_path / "set")
+    opened = slg_wds.open_labels(labels)
+    assert opened.description.image_checksums
+    assert {record.key: record.image_crc32 for record in opened} == {
+        key: zlib.crc32((pictures / "train" / path).read_bytes())
+        for key, path in zip(opened.plan.keys, opened.plan.paths, strict=True)
+    }
+    path = pictures / "train" / opened.plan.paths[0]
+    with Image.open(path) as image:
+        ImageOps.mirror(image).save(path)
+    loader = slg_wds.SoftLabelLoader(
+        labels,
+        str(pictures),
+        global_batch_size=2,
+        crops_per_image=2,
+        size=32,
+        interpolation="bilinear",
+        last="pad",
+    )
+    with pytest.raises(ImageChangedError, match="is not the image that was labelled"):
+        for _ in loader:
+            pass

@@ -108,13 +108,15 @@ def test_questions_that_cannot_be_asked(faithful, small_images, tmp_path, capsys
     assert out == "" and said in err.splitlines()[-1]
 
 
-def test_other_images_than_those_labelled(faithful, small_images, tmp_path, capsys):
-    from PIL import Image
+@pytest.mark.parametrize("size", [None, (50, 40)])
+def test_other_images_than_those_labelled(faithful, small_images, tmp_path, capsys, size):
+    """Neither of another size nor, mirrored, of the same."""
+    from PIL import Image, ImageOps
 
     images = copy_of(small_images, tmp_path / "images")
     for path in images.rglob("*.jpg"):
         with Image.open(path) as image:
-            image.resize((50, 40)).save(path)
+            ImageOps.mirror(image.resize(size or image.size)).save(path)
     assert main(["verify", str(faithful), *asked(images)]) == 1
     assert ".jpg is not the image that was labelled: its bytes" in capsys.readouterr().err
 
