@@ -19,22 +19,27 @@ KINDS = {
 }
 
 
+class SpecialFileError(OSError):
+    """A pipe, socket or device where a file was expected; `strerror` says which."""
+
+
 def open_regular(path: str | os.PathLike[str], buffering: int = -1) -> BinaryIO:
     """Open a file for reading; links are followed.
 
-    A pipe would block for ever and a device may have no end: both raise OSError, whose `strerror` says what it is.
+    Raises OSError; SpecialFileError for a pipe, which would block for ever, or a device, which may have no end.
     """
-    return open(path, "rb", buffering, opener=_open)
+    return open(path, "rb", buffering, opener=regular_descriptor)
 
 
-def _open(path: str, flags: int) -> int:
+def regular_descriptor(path: str, flags: int = os.O_RDONLY) -> int:
+    """The same as a descriptor, which the caller closes; also of a folder."""
     descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe without a writer opens at once
     mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # of a folder, `open` says so itself
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # `open` itself refuses a folder
         return descriptor
     os.close(descriptor)
     what = KINDS.get(stat.S_IFMT(mode), "something else")
-    raise OSError(errno.EINVAL, f"it is {what}, not a file", path)
+    raise SpecialFileError(errno.EINVAL, f"it is {what}, not a file", path)
 
 
 def read_text(path: str) -> str:

@@ -351,7 +351,7 @@ def test_class_map(tmp_path: Path) -> None:
         "cat",
         "cat x",
         "cat -2",
-        "cat 1\na/cat 2",
+        "cat 1\n/a/cat 2",
         "cat 1\ncat 2",
         '{"a": "b"}',
         '{"a": true}',

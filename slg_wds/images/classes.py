@@ -60,7 +60,7 @@ def shown(names: Sequence[str]) -> str:
 def read_class_map(path: str) -> dict[str, int | None]:
     """Class folder -> class number, or None for no target: lines `name number` (# begins a comment) or a JSON object.
 
-    `-`, `null` and `-1` say that a folder's images have no target. A folder may be given by its path.
+    `-`, `null` and `-1` say that a folder's images have no target. A folder may be given by its absolute path.
     Raises UsageError for a file that cannot be read or says anything else, or one name twice.
     """
     try:
@@ -72,7 +72,8 @@ def read_class_map(path: str) -> dict[str, int | None]:
         raise UsageError(f"the class map {path} names no class")
     mapping: dict[str, int | None] = {}
     for name, number in pairs:
-        folder = name.rstrip("/").rpartition("/")[2]
+        absolute = name.startswith("/") or "://" in name
+        folder = name.rstrip("/").rpartition("/")[2] if absolute else name
         if mapping.setdefault(folder, number) != number:
             raise UsageError(f"the class map {path} gives {folder!r} two numbers")
     return mapping

@@ -36,13 +36,13 @@ class SampleFields:
 
     Attributes:
         image: extensions in lower case, the first that a sample has is its image.
-        target: where the target stands.
+        target: where the target stands; None: nowhere, no sample has one.
         names: take a text as the name of a class. Else only numbers are targets.
         skip: plan a sample without an image too, with a size of 0, to be left out and recorded.
     """
 
     image: tuple[str, ...] = IMAGE_EXTENSIONS
-    target: TargetField = USUAL
+    target: TargetField | None = USUAL
     names: bool = False
     skip: bool = False
 
@@ -129,7 +129,7 @@ def _no_image(key: str, members: Mapping[str, TarMember], fields: SampleFields) 
 
 
 def _target(read: Ranges, key: str, members: Mapping[str, TarMember], fields: SampleFields) -> RawTarget:
-    if fields.target.from_tar:
+    if fields.target is None or fields.target.from_tar:
         return None
     member, path = fields.target.choose(members)
     if member is None and fields.target.member is not None:

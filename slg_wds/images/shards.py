@@ -82,6 +82,8 @@ class ShardSource:
     @property
     def _are_classes(self) -> bool:
         """Whether the tars may be classes, as ImageNet ships them: n01440764.tar."""
+        if self._fields.target is None:
+            return False
         return bool(self._tars) and all(WORDNET_ID.fullmatch(tar.base) for tar in self._tars.values())
 
     def plan(self, seed: int = 0, samples_per_shard: int = 0, *, target_of: Targets | None = None) -> Plan:
@@ -135,7 +137,8 @@ class ShardSource:
         if without and len(without) == len(paths):
             raise without[0]
         targets = [target for shard in shards for target in shard.targets]
-        if self._fields.target.from_tar or (self._are_classes and not any(t is not None for t in targets)):
+        target = self._fields.target
+        if (target and target.from_tar) or (self._are_classes and not any(t is not None for t in targets)):
             targets = [tar.base for tar, shard in zip(tars, shards, strict=True) for _ in shard.paths]
         try:
             classes, numbers = number_targets(targets, self._options.class_map is not None)
@@ -235,7 +238,7 @@ class _Found:
 
 def _fields(options: SourceConfig, skip: bool) -> SampleFields:
     """What the options say of a sample's members. Raises UsageError."""
-    target = parse_target_field(options.target_field)
+    target = None if options.no_targets else parse_target_field(options.target_field)
     names = options.target_field is not None or options.class_map is not None
     if options.image_field is None:
         return SampleFields(target=target, names=names, skip=skip)

@@ -61,6 +61,7 @@ def export_fkd(config: ExportConfig) -> ExportResult:
     names = LabelFileNames(labels, config)
     names.check(labels.plan.paths)
     target = Path(config.fkd_dir)
+    _check_apart(labels, target)
     with _new_folder(target) as folder:
         tally = _write_all(folder, labels, names, config.use_fp16)
     tails = int(labels.identity.get("tail_classes") or 0) > 0 or _type_of(labels).kind == "shared_tail"
@@ -168,6 +169,18 @@ def _new_folder(target: Path) -> Iterator[Path]:
         raise InteropError(f"cannot be written: {error.strerror}", url=str(target)) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _check_apart(labels: LabelSet, target: Path) -> None:
+    """Raise InteropError where the new folder would be one more class folder among those of the images."""
+    root = os.path.realpath(str(labels.description.provenance.get("image_root") or os.devnull))
+    among = os.path.realpath(target).startswith(f"{root}/")
+    if among and labels.plan.num_samples and os.path.lexists(f"{root}/{labels.plan.paths[0]}"):
+        raise InteropError(
+            "it is among the class folders of the images, and would be one of them",
+            url=str(target),
+            hint="choose another",
+        )
 
 
 def _check_empty(place: Path, target: Path) -> None:

@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 
 from slg_wds.errors import ChecksumError, NotFoundError, ReplayError, SlgWdsError
+from slg_wds.files import open_regular
 from slg_wds.labelset import LabelSet
 from slg_wds.replay.cache_directory import (
     CacheDirectory,
@@ -237,7 +238,7 @@ class ShardCache:
     def _is_sound(self, path: Path, size: int, sha256: str) -> bool:
         """Whether a file has so many bytes, of a SHA-256 that begins so."""
         try:
-            with open(path, "rb") as file:
+            with open_regular(path) as file:
                 state = hashlib.sha256()
                 if os.fstat(file.fileno()).st_size == size:
                     while not self._stopped and (piece := file.read(PIECE)):

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from slg_wds.errors import NotFoundError, PermissionDeniedError, StoreUnavailableError, UsageError
+from slg_wds.files import regular_descriptor
 
 OPEN_AT_ONCE = 256
 APART = 32  # descriptors for all else: the interpreter's, logs, the trainer's
@@ -82,7 +83,7 @@ class _File:
     def __init__(self, path: str) -> None:
         self._path, self.descriptor = path, -1
         try:
-            self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self.descriptor = regular_descriptor(path)
             self.size = os.fstat(self.descriptor).st_size
         except (FileNotFoundError, NotADirectoryError):
             raise NotFoundError("no such file", url=path) from None

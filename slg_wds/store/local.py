@@ -20,6 +20,7 @@ from slg_wds.errors import (
     StoreUnavailableError,
     UnsupportedStoreError,
 )
+from slg_wds.files import SpecialFileError, open_regular
 from slg_wds.store.base import (
     MAX_BYTES,
     TEMPORARY_AGE,
@@ -61,7 +62,7 @@ class LocalStore(Store):
 
     def read(self, name: str, max_bytes: int = MAX_BYTES) -> bytes:
         path = self.local_path(name)
-        with _translated(path), open(path, "rb", opener=_open_file) as file:
+        with _translated(path), open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > max_bytes:
                 raise too_large(size, max_bytes, str(path))
@@ -73,7 +74,7 @@ class LocalStore(Store):
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         check_range(offset, size)
         path = self.local_path(name)
-        with _translated(path), open(path, "rb", opener=_open_file) as file:
+        with _translated(path), open_regular(path) as file:
             total = os.fstat(file.fileno()).st_size
             if offset + size > total:
                 raise out_of_range(offset, size, total, str(path))
@@ -146,15 +147,6 @@ class LocalStore(Store):
                     (self.root / name).unlink()
                     removed += 1
         return removed
-
-
-def _open_file(path: str, flags: int) -> int:
-    """Open a file without waiting for the other end of a pipe. Raises NotFoundError for what is no file."""
-    descriptor = os.open(path, flags | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise NotFoundError("no such file, but something else of that name", url=path)
-    return descriptor
 
 
 @contextlib.contextmanager
@@ -276,6 +268,8 @@ def _translated(path: Path) -> Iterator[None]:
 
 def _store_error(error: OSError, url: str) -> StoreError:
     said = error.strerror or str(error)
+    if isinstance(error, SpecialFileError):
+        return NotFoundError(f"no such file: {said}", url=url)
     if error.errno in _ABSENT:
         return NotFoundError("no such file", url=url)
     if error.errno in _FULL:

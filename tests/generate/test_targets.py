@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from sources import tar_bytes
 import slg_wds
 from slg_wds.cli import main
 from slg_wds.config import EvaluateConfig
-from slg_wds.errors import ImageSourceError, NoTargetsError, UsageError
+from slg_wds.errors import ImageShardError, ImageSourceError, NoTargetsError, UsageError
 from slg_wds.evaluating import evaluate
 from slg_wds.report.inspect import inspect
 from slg_wds.report.reading import ReportedSets
@@ -208,6 +209,19 @@ def test_without_targets(photographs, tmp_path):
                 data=str(photographs / "train"), arch=TINY, teacher_source="private", no_targets=True
             )
         )
+
+
+def test_samples_of_tars_without_targets(photographs, tmp_path):
+    """What stands in the place of a target is not even read."""
+    paths = sorted((photographs / "train").rglob("*.jpg"))[:3]
+    with tarfile.open(tmp_path / "n01440764.tar", "w") as tar:
+        for path in paths:
+            tar.add(path, f"{path.stem}.jpg")
+            tar.add(__file__, f"{path.stem}.cls")
+    with pytest.raises(ImageShardError, match="no class number"):
+        slg_wds.generate(config(tmp_path / "n01440764.tar", tmp_path / "set"))
+    labels = slg_wds.generate(config(tmp_path / "n01440764.tar", tmp_path / "set", no_targets=True)).labels
+    assert labels.plan.targets.tolist() == [-1] * 3
 
 
 def test_labels_saved_among_the_class_folders_are_resumed(photographs, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickletools
+import shutil
 import zipfile
 
 import fkd_original as original
@@ -172,3 +173,15 @@ def test_paths_that_cannot_be_label_files(label_files, images, tmp_path, paths, 
     names = LabelFileNames(slg_wds.open_labels(str(tmp_path / "set")), config)
     with pytest.raises(errors.InteropError, match=message):
         names.check(paths)
+
+
+def test_label_files_are_no_class_folder(photographs, tmp_path):
+    data = shutil.copytree(photographs / "train", tmp_path / "data")
+    options = {"arch": TINY, "teacher_source": "private", "num_crops": 2, "samples_per_shard": 36}
+    slg_wds.generate(slg_wds.GenerateConfig(data=str(data), save_path=str(tmp_path / "set"), **options))
+    (tmp_path / "link").symlink_to(data)
+    for folder in (data / "fkd", tmp_path / "link" / "fkd"):
+        with pytest.raises(errors.InteropError, match="among the class folders"):
+            take(tmp_path / "set", folder)
+    assert not (data / "fkd").exists()
+    assert take(tmp_path / "set", tmp_path / "fkd").files == 36
