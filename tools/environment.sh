@@ -16,14 +16,28 @@ find_python() {
     return 1
 }
 
+# make_environment EXTRA...: the project installed with these extras. Extras that are there already stay.
 make_environment() {
-    local python stamp
+    local python stamp there="" extra lacking=""
     python=$(find_python) || exit 1
     stamp="$root $(sha256sum < "$root/pyproject.toml" | cut -c 1-64)"
-    [ "$(cat "$environment/slg-wds-stamp" 2>/dev/null)" = "$stamp" ] && return
+    if [ "$(head -n 1 "$environment/slg-wds-stamp" 2>/dev/null)" = "$stamp" ]; then
+        there=$(sed -n 2p "$environment/slg-wds-stamp")
+    fi
+    for extra in "$@"; do
+        case " $there " in *" $extra "*) ;; *) lacking="$lacking $extra" ;; esac
+    done
+    [ -n "$lacking" ] || return 0
     echo "making the environment $environment (a few minutes the first time)" >&2
-    "$python" -m venv "$environment" || exit 1
-    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade pip || exit 1
-    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$root[demo,test]" || exit 1
-    echo "$stamp" > "$environment/slg-wds-stamp"
+    if [ -z "$there" ]; then
+        "$python" -m venv "$environment" || exit 1
+        install --upgrade pip || exit 1
+    fi
+    there=$(echo $there$lacking)
+    install --editable "$root[${there// /,}]" || exit 1
+    printf '%s\n' "$stamp" "$there" > "$environment/slg-wds-stamp"
+}
+
+install() {
+    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
 }
