@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from slg_wds.averaging import check_averaged, shares
 from slg_wds.errors import (
+    ChecksumError,
     ManifestError,
     NotFoundError,
     ReplayError,
@@ -158,8 +159,8 @@ class Sets:
                 raise ManifestError("its index is that of another shard or set", **place)
             size = labels.store.size(labels.shard_name(number)) if labels.store.is_local else index.bytes
             if size not in (index.bytes, None):  # one that is missing is told of when it is read
-                raise ManifestError(
-                    f"its index is of a shard of {index.bytes} bytes, and it has {size}",
+                raise ChecksumError(
+                    f"its {size} bytes are not the {index.bytes} of its index",
                     hint="slg-wds verify --fix makes the index again, or says that the shard is damaged",
                     **place,
                 )

@@ -212,5 +212,7 @@ def test_the_loader_refuses_an_index_of_another_size(small, tmp_path):
     shutil.copy(whole / "train-000003.tar", target / "train-000003.tar")
     with pytest.warns(UserWarning, match="left out"):
         loader = trust_sets.loader_of(target, small, global_batch_size=12)
-    with pytest.raises(errors.ManifestError, match=r"its index is of a shard of \d+ bytes.*verify --fix"):
+    with pytest.raises(
+        errors.ChecksumError, match=r"its \d+ bytes are not the \d+ of its index.*verify --fix"
+    ):
         trust_sets.walked(loader)

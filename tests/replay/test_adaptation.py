@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from photographs import TINY
 from replay_sets import Made, make
 
 import slg_wds
@@ -23,7 +24,7 @@ def sets(photographs, tmp_path_factory):
         "renorm": {"label_type": "marginal_renorm_k3"},
         "full": {"label_type": "full"},
         "hard": {"label_type": "hard"},
-        "hot": {"label_type": "full", "temp": 3.0},
+        "other": {"label_type": "full", "arch": TINY.replace(":tiny", ":other")},
     }
     return {
         name: Made(
@@ -75,11 +76,11 @@ def check(loader, rows):
 
 def test_of_several_sets_the_mean_confidence_and_the_mean_label_count(sets):
     made = sets["full"]
-    rows, low = restated([made.labels, sets["hot"].labels], [0.25, 0.75], 0.3, 0.1, 1.0)
+    rows, low = restated([made.labels, sets["other"].labels], [0.25, 0.75], 0.7, 0.1, 1.0)
     assert 20 < len(low) < len(rows) - 20
     loader = slg_wds.SoftLabelLoader(
-        [made.labels, sets["hot"].labels], made.images, weights=[1, 3], threads=2,
-        global_batch_size=24, label_adaptation=LabelAdaptation(0.3),
+        [made.labels, sets["other"].labels], made.images, weights=[1, 3], threads=2,
+        global_batch_size=24, label_adaptation=LabelAdaptation(0.7),
     )  # fmt: skip
     check(loader, rows)
 

@@ -149,7 +149,7 @@ def swap(folder):
     [
         (cut, ChecksumError, "truncated|of its"),
         (flip, ChecksumError, "CRC-32"),
-        (swap, ChecksumError, "CRC-32"),
+        (swap, ChecksumError, "CRC-32|of its index"),
         (lambda folder: (folder / "train-000001.tar").unlink(), NotFoundError, "no such file"),
         (lambda folder: (folder / "index/train-000001").write_bytes(b"{}"), ManifestError, "."),
     ],

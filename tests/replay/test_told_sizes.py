@@ -13,8 +13,8 @@ from sources import shard_set, shards
 
 import slg_wds
 from slg_wds import errors
+from slg_wds.creating import create_labels
 from slg_wds.format.shard import Sample, ShardHeader, encode_sample, encode_shard
-from slg_wds.labelset import create_labels
 from slg_wds.replay.cache_directory import CacheDirectory
 
 
