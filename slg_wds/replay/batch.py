@@ -25,7 +25,7 @@ class Batch(Movable):
         index: int64 [B, k]. value: float32 [B, k], as stored. Those of several sets lie side by side.
         tail: the shared tails, None where none are stored or where there are several sets.
         labels: the distributions under the rule of recovery, averaged over the sets, for SoftCrossEntropy.
-        target: int64 [B], -1 for none.
+        target: int64 [B], -1 for none. Classes of the labels only where `LabelSet.targets_are_classes` says so.
         key: [B].
         crop: int64 [B], the crop's number in its record, -1 in padding.
         mask: bool [B], False in padding, which only the last batch has.
