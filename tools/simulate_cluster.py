@@ -4,7 +4,7 @@ usage: simulate_cluster.py [--crops-per-second 2000] [--images 1281167] [--num-c
                            [--samples-per-shard 16 64 256] [--workers 1 8 64] [--lose-every 600] ...
        simulate_cluster.py --check
 
-It runs the package's own loop (slg_wds.claims) against a simulated store and clock. A shard takes its crops divided by
+It runs the package's own loop (`claims`) against a simulated store and clock. A shard takes its crops divided by
 the rate, times a spread of its own, times the speed of its worker; some workers are stragglers. Every so often a node
 of workers is lost with what it was making, and comes back later as the same ranks. Efficiency is the time that the
 shards need, once each, at the mean speed, over the time that workers were there until the set was whole.
