@@ -7,6 +7,7 @@ In one run, on the same photographs and with as many workers as threads, crops/s
   floor        a thread pool that only decodes and resizes, with our kernels, bytes and boxes in memory before
   one call     the same with decoding and cutting of an image in one call of compiled code, as our loader does them
   ours         SoftLabelLoader from local shards with embedded images
+  unchecked    the same without the comparison of each image's CRC-32 with that of the image that was labelled
   ours, s3     the same from a SeaweedFS server on loopback: the first, cold epoch, and a later one (--s3)
   webdataset   stock WebDataset + DataLoader with random crops and no labels: Pillow, and torchvision v2 on tensors
   FKD          the original's ImageFolder_FKD + DataLoader on label files written here (--reference DIR)
@@ -36,6 +37,7 @@ import zlib
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -49,7 +51,7 @@ from slg_wds.creating import create_labels
 from slg_wds.crops import CropRule, cut, sample_crops
 from slg_wds.format.record import Record
 from slg_wds.format.shard import Sample
-from slg_wds.images import decode, image_size, open_source
+from slg_wds.images import LabelledImage, decode, image_size, open_source
 from slg_wds.replay.jpeg_crops import cut_jpegs
 
 SIZE, CLASSES, K, SEED = 224, 1000, 5, 0
@@ -153,6 +155,7 @@ def contestants(folder: Path, paths: list[Path], options: argparse.Namespace):
         "floor": Floor("floor", decode_and_cut, labels, threads),
         "one call": Floor("one call", cut_in_one_call, labels, threads),
         "ours": Ours(labels, threads),
+        "unchecked": Unchecked(labels, threads),
         "webdataset, torchvision v2": lambda c: stock(labels, threads, c, tensor_crops),
         "webdataset, Pillow": lambda c: stock(labels, threads, c, pillow_crops),
     }
@@ -204,6 +207,8 @@ class Floor:
 class Ours:
     """A loader of its own for each number of crops, kept over rounds as over epochs."""
 
+    name = "ours"
+
     def __init__(self, labels: str, threads: int, **more) -> None:
         self.labels, self.threads, self.more = labels, threads, more
         self.loaders = {}
@@ -220,8 +225,21 @@ class Ours:
         start, used = time.perf_counter(), time.process_time()
         crops = sum(len(batch) for batch in self.loaders[c])
         if not self.more:
-            CPU["ours", c].append((time.process_time() - used) / crops)
+            CPU[self.name, c].append((time.process_time() - used) / crops)
         return crops / (time.perf_counter() - start)
+
+
+class Unchecked(Ours):
+    """A loader that gives out whatever image it reads."""
+
+    name = "unchecked"
+
+    def __call__(self, c: int) -> float:
+        with (
+            mock.patch.object(LabelledImage, "check", lambda image, data: None),
+            mock.patch.object(LabelledImage, "is_of", lambda image, data: True),
+        ):
+            return super().__call__(c)
 
 
 CPU = defaultdict(list)  # (contender, crops per image) -> CPU seconds a crop
@@ -365,7 +383,7 @@ def report(rates: dict[str, dict[int, list[float]]], options: argparse.Namespace
     print("in brackets: ours / this, the median of the rounds' ratios")
     for c in options.crops:
         ours = CPU["ours", c]
-        for name in ("floor", "one call"):
+        for name in ("floor", "one call", "unchecked"):
             if ours and CPU[name, c]:
                 least, all_of_it = (statistics.median(times) * 1e6 for times in (CPU[name, c], ours))
                 print(
