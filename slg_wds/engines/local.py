@@ -9,7 +9,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -60,7 +61,8 @@ def run_processes(function: Callable[[int, int, Any], T], count: int, watcher: A
             process = context.Process(target=_work, args=(function, worker, count, theirs), daemon=True)
             processes.append(process)
             pipes.append(mine)
-            process.start()
+            with no_interrupt():
+                process.start()
             theirs.close()  # so that the worker's end is the only one, and its death is seen
         return _gather(pipes, processes, watcher)
     finally:
@@ -117,6 +119,21 @@ def end_processes(processes: Sequence[BaseProcess]) -> None:
         if process.is_alive():
             process.kill()
             process.join()
+
+
+@contextlib.contextmanager
+def no_interrupt() -> Iterator[None]:
+    """Start a process deaf to Ctrl-C, which is its parent's to handle, from its first instruction on."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    # Python's own helper process is started with the first of them, and would let interrupts through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(function: Callable[[int, int, Any], Any], worker: int, count: int, pipe: Connection) -> None:

@@ -8,12 +8,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from slg_wds.engines.crew import Crew, Message, Reporter, Task, perform
-from slg_wds.engines.local import end_processes, end_with_parent, how_ended
+from slg_wds.engines.local import end_processes, end_with_parent, how_ended, no_interrupt
 from slg_wds.engines.supervisor import GRACE_SECONDS, Supervisor
 from slg_wds.errors import DeviceError
 from slg_wds.tally import Watcher
@@ -76,7 +76,7 @@ class _Run:
         arguments = (self._task, worker, self._workers, theirs, careful, tuple(self._supervisor.given_up))
         process = context.Process(target=_work, args=arguments, daemon=True)
         self._crew[mine] = (worker, process)
-        with _no_interrupt():
+        with no_interrupt():
             process.start()
         theirs.close()  # so that the worker's end is the only one, and its death is seen
 
@@ -104,19 +104,6 @@ class _Run:
                     pipe.send(name)
         if careful is not None:
             self._start(worker, careful)
-
-
-@contextlib.contextmanager
-def _no_interrupt() -> Iterator[None]:
-    """Start a process deaf to Ctrl-C, which is its parent's to handle, from its first instruction on."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(

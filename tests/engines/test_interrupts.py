@@ -1,0 +1,51 @@
+"""Ctrl-C is the parent's to handle: its workers are deaf to it from their first instruction on."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slg_wds.engines.crew import Crew
+from slg_wds.engines.local import run_processes
+from slg_wds.engines.processes import run_local
+from slg_wds.tally import Watcher
+
+
+def is_deaf(worker: int, workers: int, watcher: Watcher) -> bool:
+    """Whether this process was started with SIGINT blocked."""
+    deaf = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    watcher.say(f"deaf {deaf}")
+    return deaf
+
+
+class Heard(Watcher):
+    """Keeps what workers say."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def main(kind: str) -> None:
+    """In a process that has started no other yet, where Python starts its own helper with the first one."""
+    heard = Heard()
+    if kind == "run_local":
+        run_local(is_deaf, Crew(("cpu", "cpu"), 1), heard)
+    else:
+        run_processes(is_deaf, 2, heard)
+    print(*heard.lines, sep="\n")
+
+
+@pytest.mark.parametrize("kind", ["run_local", "run_processes"])
+def test_workers_start_deaf_to_interrupts(kind):
+    code = f"import test_interrupts\nif __name__ == '__main__': test_interrupts.main({kind!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent, timeout=100
+    )
+    assert done.stdout.split("\n")[:2] == ["deaf True"] * 2, done.stdout + done.stderr
