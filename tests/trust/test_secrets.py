@@ -203,7 +203,7 @@ def test_ray_logs_none(world, small_images):
         ray = ["--engine", "ray", "--actors", "1", "--save-path", f"{world.url}/ray"]
         world.run("generate", small_images, *teacher(world), *ray)
         gone = f"http://key:{PASSWORD}@127.0.0.1:9/{{0..3}}.tar"
-        world.run("generate", gone, *TEACHER, *ray[:4], "--save-path", f"{world.url}/no", code=1)
+        world.run("generate", gone, *TEACHER, *ray[:4], "--save-path", world.folder / "no", code=1)
         looked = [path for path in Path(logs).rglob("*.*") if path.is_file() and path.stat().st_size]
         assert looked
         for path in looked:
