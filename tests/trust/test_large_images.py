@@ -25,12 +25,11 @@ save("progressive.jpg", "RGB", (200, 30, 90), quality=60, progressive=True, subs
 save("cmyk.jpg", "CMYK", (200, 30, 90, 7), quality=60, progressive=True)
 save("grey.jpg", "L", 128, quality=60)
 save("grey progressive.jpg", "RGB", (128, 128, 128), quality=60, progressive=True, subsampling=0)
-for mode, colour in {"RGB": (1, 2, 3), "RGBA": (1, 2, 3, 4), "P": 7, "L": 9, "I;16": 300, "1": 1}.items():
+for mode, colour in {"RGB": (1, 2, 3), "RGBA": (1, 2, 3, 4), "P": 7, "L": 9, "I;16": 30_000, "1": 1}.items():
     save(f"{mode.replace(';', '')}.png", mode, colour, compress_level=1)
 save("lossy.webp", "RGB", (9, 8, 7), quality=1, method=0)
 save("lossless.webp", "RGBA", (9, 8, 7, 6), lossless=True, quality=0, method=0)
 save("cmyk.tif", "CMYK", (1, 2, 3, 4), compression="tiff_deflate")
-save("float.tif", "F", 1.0, compression="tiff_deflate")
 save("a.gif", "P", 3)
 save("a.bmp", "RGB", (3, 4, 5))
 """
@@ -63,7 +62,7 @@ def test_memory_of_the_largest_images(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(found) == len(list(tmp_path.iterdir())) == 17
+    assert len(found) == len(list(tmp_path.iterdir())) == 16
     for name, shape, grown in found:
         assert shape == [3, 8192, MAX_PIXELS // 8192], name
         assert 3 * MAX_PIXELS / 2**20 * 0.9 < grown < 1000, (name, grown)
