@@ -328,6 +328,9 @@ class LabelSet:
         ]
         files = [self.shard_name(number) for number in range(self.num_shards)]
         self._replace(INFO, encode_info(Info(self.split, files, lengths)))
+        if self.missing():  # one was removed while the others were counted
+            self.store.delete(INFO)
+            return False
         return True
 
     def _index_again(self, number: int) -> int:

@@ -66,12 +66,13 @@ def _refuse_another_set(labels: LabelSet, problems: Sequence[Problem]) -> None:
 
 
 def _remove(labels: LabelSet, numbers: Sequence[int], done: list[str]) -> None:
-    # First what says that all is there, last what is damaged: wherever this ends, no reader is misled.
+    # First what says that all is there, then what is damaged: wherever this ends, no reader is misled.
     labels.store.delete(INFO)
     for number in numbers:
         labels.store.delete(f"{INDEX}/{labels.plan.shard_names[number]}")
         labels.store.delete(labels.shard_name(number))
         done.append(f"removed {labels.shard_name(number)}")
+    labels.reopen()  # a run beside this one may just have counted what is removed now
 
 
 def _rebuild(labels: LabelSet, number: int, done: list[str]) -> None:

@@ -14,11 +14,12 @@ import trust_sets
 from photographs import TINY, tool
 
 import slg_wds
-from slg_wds import errors, generating
+from slg_wds import errors, generating, labelset
 from slg_wds.cli import main
 from slg_wds.config import VerifyConfig
 from slg_wds.labelset import INFO, LabelSet
 from slg_wds.report.verify import verify
+from slg_wds.store.local import LocalStore
 
 JOBS = tool("fault_jobs")
 
@@ -180,6 +181,41 @@ def test_verify_removes_a_shard_beside_a_run(small, whole, tmp_path, monkeypatch
         "not complete" in said.out and "1 shard missing at the end of this run: train-000002.tar" in said.err
     )
     assert main(command(small, target)) == 0 and same(target, whole)
+
+
+def test_verify_removes_a_shard_that_a_run_has_just_counted(whole, tmp_path, monkeypatch):
+    target, encode = trust_sets.copy_of(whole, tmp_path / "set"), labelset.encode_info
+    labels = slg_wds.open_labels(str(target))
+    (target / INFO).unlink()
+
+    def beside(info):
+        (target / "index" / "train-000002").unlink()
+        (target / "train-000002.tar").unlink()
+        return encode(info)
+
+    monkeypatch.setattr(labelset, "encode_info", beside)
+    assert labels.finish() is False
+    assert not (target / INFO).exists()
+
+
+def test_a_run_counts_a_shard_that_verify_is_removing(whole, tmp_path, monkeypatch):
+    target, delete = trust_sets.copy_of(whole, tmp_path / "set"), LocalStore.delete
+    labels = slg_wds.open_labels(str(target))
+    shard = target / "train-000002.tar"
+    content = bytearray(shard.read_bytes())
+    content[600] ^= 1  # as long as before, so that only verify sees it
+    shard.write_bytes(content)
+    counted = []
+
+    def beside(store, name):
+        if name == "index/train-000002":
+            counted.append(labels.finish())
+        delete(store, name)
+
+    monkeypatch.setattr(LocalStore, "delete", beside)
+    verify(VerifyConfig(labels=str(target), fix=True, delete_damaged=True, processes=1))
+    assert counted == [True]
+    assert not shard.exists() and not (target / INFO).exists()
 
 
 @pytest.mark.parametrize("what", ["a link that leads nowhere", "a folder", "what is no file"])
