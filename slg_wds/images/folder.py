@@ -133,8 +133,12 @@ def _gone(planned: Sequence[str], paths: Sequence[str], folders: Sequence[str], 
 
     listed: whether a list says which of the images are used. Else none may be new.
     """
+    if not planned or (
+        not listed and len(planned) <= len(paths)
+    ):  # the usual case, without sets of millions of paths
+        return []
     there, wanted = set(paths), set(planned)
-    if not wanted or not (listed or there <= wanted):
+    if not (listed or there <= wanted):
         return []
     gone = sorted(wanted - there)
     if not any("/" in path for path in paths):

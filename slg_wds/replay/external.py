@@ -177,7 +177,7 @@ def _checked(data: bytes, offset: int, size: int, where: dict[str, str]) -> byte
 
 def open_external(
     labels: LabelSet, images: str, store_options: Mapping[str, str], files: OpenFiles
-) -> FolderImages | TarImages:
+) -> ExternalImages:
     """The images of a label set at a URL: the folder or the tars that it was made from.
 
     Raises UsageError for another kind of source, NoImagesError, ImageSourceError where they are not there.

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from slg_wds.errors import ReplayError, UsageError
 from slg_wds.labelset import LabelSet
-from slg_wds.replay.external import FolderImages, TarImages, open_external
+from slg_wds.replay.external import ExternalImages, TarImages, open_external
 from slg_wds.replay.files import OpenFiles
 from slg_wds.replay.sets import Sets
 from slg_wds.replay.shards import Place, Shards
@@ -73,7 +73,7 @@ class EmbeddedPictures:
 class ExternalPictures:
     """Images outside the label shards, found by the numbers that samples have in the plan."""
 
-    def __init__(self, sets: Sets, images: FolderImages | TarImages) -> None:
+    def __init__(self, sets: Sets, images: ExternalImages) -> None:
         self._sets, self._images = sets, images
         self.remote = images.remote
         self.tars = images if isinstance(images, TarImages) else None
@@ -122,7 +122,7 @@ def open_pictures(
 
 def open_replayed(
     labels: LabelSet, images: str, store_options: Mapping[str, str], files: OpenFiles
-) -> FolderImages | TarImages:
+) -> ExternalImages:
     """`open_external` of images whose pixels the labels are of. Raises UsageError where they are of smaller copies."""
     embedding = labels.identity.get("embed_images") or {}
     if embedding.get("max_side"):
