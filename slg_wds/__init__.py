@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from slg_wds.config import ImportConfig as ImportConfig
     from slg_wds.ensembling import ensemble as ensemble
     from slg_wds.errors import SlgWdsError as SlgWdsError
-    from slg_wds.evaluating import evaluate as evaluate
-    from slg_wds.format.record import Record as Record
-    from slg_wds.generating import generate as generate
-    from slg_wds.interop.exporting import export_fkd as export_fkd
-    from slg_wds.interop.importing import import_fkd as import_fkd
+    from slg_wds.format.records.record import Record as Record
+    from slg_wds.generation.command import generate as generate
+    from slg_wds.generation.evaluation import evaluate as evaluate
+    from slg_wds.interop.fkd.exporting import export_fkd as export_fkd
+    from slg_wds.interop.fkd.importing import import_fkd as import_fkd
     from slg_wds.labels import SoftCrossEntropy as SoftCrossEntropy
     from slg_wds.labels import recover as recover
-    from slg_wds.labelset import LabelSet as LabelSet
-    from slg_wds.labelset import open_labels as open_labels
+    from slg_wds.labelset.labelset import LabelSet as LabelSet
+    from slg_wds.labelset.labelset import open_labels as open_labels
     from slg_wds.replay.loader import SoftLabelLoader as SoftLabelLoader
 
 _HOMES = {
@@ -35,17 +35,17 @@ _HOMES = {
     "ExportConfig": "config",
     "GenerateConfig": "config",
     "ImportConfig": "config",
-    "LabelSet": "labelset",
-    "Record": "format.record",
+    "LabelSet": "labelset.labelset",
+    "Record": "format.records.record",
     "SlgWdsError": "errors",
     "SoftCrossEntropy": "labels",
     "SoftLabelLoader": "replay.loader",
     "ensemble": "ensembling",
-    "evaluate": "evaluating",
-    "export_fkd": "interop.exporting",
-    "generate": "generating",
-    "import_fkd": "interop.importing",
-    "open_labels": "labelset",
+    "evaluate": "generation.evaluation",
+    "export_fkd": "interop.fkd.exporting",
+    "generate": "generation.command",
+    "import_fkd": "interop.fkd.importing",
+    "open_labels": "labelset.labelset",
     "recover": "labels",
 }
 __all__ = sorted([*_HOMES, "__version__"])

@@ -31,10 +31,14 @@ class Command:
 
 COMMANDS = {
     "generate": Command(
-        "slg_wds.config:GenerateConfig", "slg_wds.generating:main", "label crops of images with a teacher"
+        "slg_wds.config:GenerateConfig",
+        "slg_wds.generation.command:main",
+        "label crops of images with a teacher",
     ),
     "evaluate": Command(
-        "slg_wds.config:EvaluateConfig", "slg_wds.evaluating:main", "accuracy of a teacher on labelled images"
+        "slg_wds.config:EvaluateConfig",
+        "slg_wds.generation.evaluation:main",
+        "accuracy of a teacher on labelled images",
     ),
     "ensemble": Command(
         "slg_wds.config:EnsembleConfig",
@@ -43,22 +47,22 @@ COMMANDS = {
     ),
     "import": Command(
         "slg_wds.config:ImportConfig",
-        "slg_wds.interop.importing:main",
+        "slg_wds.interop.fkd.importing:main",
         "turn FKD's label files into a label set",
     ),
     "export": Command(
         "slg_wds.config:ExportConfig",
-        "slg_wds.interop.exporting:main",
+        "slg_wds.interop.fkd.exporting:main",
         "turn a label set into FKD's label files",
     ),
     "inspect": Command(
         "slg_wds.config:InspectConfig",
-        "slg_wds.report.inspect:main",
+        "slg_wds.inspection.inspect:main",
         "say what a label set is, how far it is, and show an image's labels",
     ),
     "verify": Command(
         "slg_wds.config:VerifyConfig",
-        "slg_wds.report.verify:main",
+        "slg_wds.verification.verify:main",
         "check every byte and label of a set, and mend it",
     ),
     "report": Command(

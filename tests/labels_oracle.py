@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from slg_wds.format.record import build_tail, quantise
+from slg_wds.format.records.record import build_tail, quantise
 
 
 @dataclass

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import slg_wds
-from slg_wds.format.header import Sums, decode_header, encode_header, names_crc32
-from slg_wds.format.index import build_index, encode_index
-from slg_wds.format.names import IMAGE_EXTS
-from slg_wds.format.record import Record, decode_record, encode_record
-from slg_wds.format.shard import read_shard
-from slg_wds.format.tar import ARCHIVE_UNIT, BLOCK, member_header, members
+from slg_wds.format.manifest.index import build_index, encode_index
+from slg_wds.format.records.record import Record, decode_record, encode_record
+from slg_wds.format.shards.header import Sums, decode_header, encode_header, names_crc32
+from slg_wds.format.shards.names import IMAGE_EXTS
+from slg_wds.format.shards.shard import read_shard
+from slg_wds.format.shards.tar import ARCHIVE_UNIT, BLOCK, member_header, members
 
 Members = list[tuple[str, bytes]]
 Change = Callable[[str, bytes], bytes]  # of a member, by its name

@@ -10,8 +10,8 @@ from scipy import stats
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
 
-from slg_wds.crops import CropRule, cut, sample_crops
 from slg_wds.errors import UsageError
+from slg_wds.transforms.crops import CropRule, cut, sample_crops
 
 BILINEAR_BY_FLOAT = int(torchvision.__version__.split(".")[1]) < 24
 RULE = CropRule()

@@ -61,9 +61,9 @@ def test_commands_of_the_readme_exist():
 def documented_fields(kind: type) -> dict[str, str]:
     """The string that stands after each field of a configuration and of what it inherits."""
     found: dict[str, str] = {}
-    classes = {
-        n.name: n for n in ast.parse(Path(config.__file__).read_text()).body if isinstance(n, ast.ClassDef)
-    }
+    files = Path(config.__file__).parent.glob("*.py")
+    parsed = [node for file in files for node in ast.parse(file.read_text()).body]
+    classes = {node.name: node for node in parsed if isinstance(node, ast.ClassDef)}
     for base in reversed(kind.__mro__):
         body = classes[base.__name__].body if base.__name__ in classes else []
         for field, after in itertools.pairwise(body):

@@ -30,10 +30,10 @@ from slg_wds.errors import (
     SlgWdsError,
     UsageError,
 )
-from slg_wds.format.manifest import decode_plan, encode_plan
+from slg_wds.format.manifest.manifest import decode_plan, encode_plan
 from slg_wds.images import open_source
-from slg_wds.images.samples import scan_samples
-from slg_wds.images.tars import Ranges, scan_tar
+from slg_wds.images.tars.reader import Ranges, scan_tar
+from slg_wds.images.tars.samples import scan_samples
 from slg_wds.store import open_store
 
 
@@ -445,7 +445,7 @@ def test_shards_on_a_web_server(web: str, tmp_path: Path) -> None:
 def test_large_remote_shards_are_read_by_range(
     web: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("slg_wds.images.shards.WHOLE", 100)
+    monkeypatch.setattr("slg_wds.images.tars.source.WHOLE", 100)
     local = shards(shard_set(tmp_path / "d", 1))
     source = shards(f"{web}/d/shard-0000.tar")
     assert images(source, local.plan()) == images(local, local.plan())

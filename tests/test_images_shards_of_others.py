@@ -24,7 +24,7 @@ from slg_wds.errors import (
     SlgWdsError,
     UsageError,
 )
-from slg_wds.format.manifest import decode_plan, encode_plan
+from slg_wds.format.manifest.manifest import decode_plan, encode_plan
 from slg_wds.store import open_store
 
 

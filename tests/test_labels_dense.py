@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from labels_oracle import Made, made_labels, make, oracle, rules_of
 
 from slg_wds.errors import RuleError, UsageError
-from slg_wds.format.record import Record, Tail
+from slg_wds.format.records.record import Record, Tail
 from slg_wds.labels import distribution, parse_label_type
 
 

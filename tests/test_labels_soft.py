@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from labels_oracle import Made, made_labels, make, oracle, rules_of
 
 from slg_wds.errors import RuleError, UsageError
-from slg_wds.format.record import Tail
+from slg_wds.format.records.record import Tail
 from slg_wds.labels import (
     SoftLabels,
     TailBatch,

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from slg_wds.claims import launched_rank
-from slg_wds.cores import quota, share
-from slg_wds.launch import Rank
+from slg_wds.concurrency.cores import quota, share
+from slg_wds.concurrency.rank import Rank
+from slg_wds.engines.claims import launched_rank
 
 SAY = """
 import json, os
-from slg_wds.claims import launched_rank
-from slg_wds.cores import cores
-from slg_wds.launch import local_rank, local_size
+from slg_wds.engines.claims import launched_rank
+from slg_wds.concurrency.cores import cores
+from slg_wds.concurrency.rank import local_rank, local_size
 from slg_wds.replay.ranks import local_ranks, rank_of
 found = launched_rank()
 said = {"generation": [found.rank, found.world_size], "loader": rank_of(None, None), "here": local_ranks(8),
@@ -147,7 +147,7 @@ def test_quotas_of_control_groups(tmp_path, groups, files, expected):
 
 
 def test_a_quota_limits_the_cores(tmp_path, alone):
-    from slg_wds import cores
+    from slg_wds.concurrency import cores
 
     alone.setattr(cores, "_ROOT", tree(tmp_path, "0::/", {"sys/fs/cgroup/cpu.max": "100000 100000"}))
     assert cores.cores() == 1

@@ -13,13 +13,13 @@ import trust_sets
 
 import slg_wds
 from slg_wds import errors
-from slg_wds.format.record import encode_record
-from slg_wds.keys import KeyNumbers
-from slg_wds.labelset import LabelSet
+from slg_wds.format.records.record import encode_record
+from slg_wds.labelset.key_index import KeyNumbers
+from slg_wds.labelset.labelset import LabelSet
 
 
 @pytest.fixture(scope="module")
-def result(photographs, tmp_path_factory) -> slg_wds.generating.GenerateResult:
+def result(photographs, tmp_path_factory) -> slg_wds.generation.command.GenerateResult:
     folder = tmp_path_factory.mktemp("lookup")
     images = trust_sets.small_photographs(photographs, folder / "images")
     broken = images / "train" / next((images / "train").iterdir()).name / "broken.jpg"

@@ -11,10 +11,10 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from slg_wds.images.normalisation import Normalisation
 from slg_wds.replay.device import DeviceLoader
 from slg_wds.teachers.preprocessing import Preprocessing
 from slg_wds.teachers.teacher import Teacher
+from slg_wds.transforms.normalisation import Normalisation
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LAYOUTS = (torch.contiguous_format, torch.channels_last)

@@ -11,8 +11,8 @@ from photographs import TINY
 import slg_wds
 from slg_wds import config as configs
 from slg_wds.cli import main
-from slg_wds.dry_run import DryRun
 from slg_wds.errors import UsageError
+from slg_wds.generation.dry_run import DryRun
 from slg_wds.teachers import Accuracy
 
 

@@ -12,8 +12,8 @@ import pytest
 import trust_sets
 from photographs import TINY
 
-from slg_wds.progress import Progress, bytes_a_crop, counted, started
-from slg_wds.tally import Start, Tally
+from slg_wds.engines.progress import Progress, bytes_a_crop, counted, started
+from slg_wds.engines.run_stats import Start, Tally
 
 
 def test_a_shard_that_another_process_made_first_counts_once(capsys):
@@ -46,7 +46,7 @@ def test_crops_of_two_processes_at_one_shard_never_show_more_than_all(monkeypatc
 
 def test_ranks_on_one_terminal_write_lines_and_expect_to_make_their_part(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setattr("slg_wds.progress.time.monotonic", lambda: 10.0)
+    monkeypatch.setattr("slg_wds.engines.progress.time.monotonic", lambda: 10.0)
     with Progress(Tally(), ranks=4) as progress:
         progress.begin(Start("digest", shards=8, crops=80))
         progress._began = 0.0

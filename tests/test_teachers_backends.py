@@ -11,10 +11,10 @@ import torch
 from photographs import TINY
 
 import slg_wds
+from slg_wds.engines.run_stats import Watcher
 from slg_wds.errors import SlgWdsError, UsageError
-from slg_wds.generating import GenerateTask
-from slg_wds.preparing import run_provenance, shard_provenance
-from slg_wds.tally import Watcher
+from slg_wds.generation.command import GenerateTask
+from slg_wds.generation.setup import run_provenance, shard_provenance
 from slg_wds.teachers import load_teacher, parse_teachers
 from slg_wds.teachers.backends import about_device
 

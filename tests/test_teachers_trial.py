@@ -70,7 +70,7 @@ def test_every_teacher_of_several_is_tried(photographs, tmp_path):
 
 
 def test_an_evaluation_and_a_dry_run_try_the_teacher_too(photographs, tmp_path):
-    from slg_wds.dry_run import dry_run
+    from slg_wds.generation.dry_run import dry_run
 
     about = {"data": str(photographs), "arch": f"{UNFIT}:hidden_dropout", "teacher_source": "private"}
     classes = tmp_path / "classes"

@@ -9,8 +9,8 @@ import torch
 from photographs import TINY
 
 import slg_wds
-from slg_wds.dry_run import dry_run
-from slg_wds.threads import threads_beside_forwards
+from slg_wds.concurrency.threads import threads_beside_forwards
+from slg_wds.generation.dry_run import dry_run
 
 
 def here_and_in_a_new_thread():

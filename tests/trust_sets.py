@@ -11,11 +11,11 @@ from PIL import Image
 
 import slg_wds
 from slg_wds.errors import NotFoundError, OutOfRangeError
-from slg_wds.format.record import encode_record
-from slg_wds.format.shard import Shard
-from slg_wds.labelset import LabelSet, _open
-from slg_wds.report.verify_shard import ShardChecks, ShardReport
+from slg_wds.format.records.record import encode_record
+from slg_wds.format.shards.shard import Shard
+from slg_wds.labelset.labelset import LabelSet, _open
 from slg_wds.store.base import Data, Entry, Store, buffers, too_large
+from slg_wds.verification.shard import ShardChecks, ShardReport
 
 CROPS, SIDE = 12, 72
 Objects = dict[str, bytes]

@@ -29,9 +29,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 import demo_photographs
 
 from slg_wds.config import GenerateConfig
-from slg_wds.labelling.work import work
-from slg_wds.preparing import prepare_run
-from slg_wds.tally import Watcher
+from slg_wds.engines.run_stats import Watcher
+from slg_wds.generation.setup import prepare_run
+from slg_wds.generation.worker import work
 
 HERE = Path(__file__).resolve().parent
 

@@ -30,15 +30,15 @@ from pathlib import Path
 import msgpack
 import numpy as np
 
-from slg_wds.creating import create_labels
-from slg_wds.crops import CropRule, sample_crops
-from slg_wds.format.manifest import Info, Plan, StringColumn, encode_info
-from slg_wds.format.record import Record, build_tail, encode_record
-from slg_wds.format.shard import EncodedSample
-from slg_wds.labelset import INDEX, INFO, LabelSet
-from slg_wds.report.inspect_sizes import SHARDS
-from slg_wds.report.inspect_state import spread
+from slg_wds.format.manifest.manifest import Info, Plan, StringColumn, encode_info
+from slg_wds.format.records.record import Record, build_tail, encode_record
+from slg_wds.format.shards.shard import EncodedSample
+from slg_wds.inspection.sizes import SHARDS
+from slg_wds.inspection.state import spread
+from slg_wds.labelset.creating import create_labels
+from slg_wds.labelset.labelset import INDEX, INFO, LabelSet
 from slg_wds.store import open_store
+from slg_wds.transforms.crops import CropRule, sample_crops
 
 CLASSES, K, SEED, VARIETY = 1000, 5, 7, 64
 COMMAND = [sys.executable, "-m", "slg_wds"]

@@ -18,8 +18,8 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from slg_wds.replay.order import I64, Order
-from slg_wds.replay.schedule import batch_crop_numbers, crop_numbers, hash_keys
+from slg_wds.replay.order.crop_schedule import batch_crop_numbers, crop_numbers, hash_keys
+from slg_wds.replay.order.shuffled import I64, Order
 
 IMAGENET = np.array([1000] * 1281 + [167])
 BATCH = 1024

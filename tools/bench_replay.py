@@ -47,12 +47,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import demo_photographs
 
 from slg_wds import SoftLabelLoader, open_labels
-from slg_wds.creating import create_labels
-from slg_wds.crops import CropRule, cut, sample_crops
-from slg_wds.format.record import Record
-from slg_wds.format.shard import Sample
+from slg_wds.format.records.record import Record
+from slg_wds.format.shards.shard import Sample
 from slg_wds.images import LabelledImage, decode, image_size, open_source
-from slg_wds.replay.jpeg_crops import cut_jpegs
+from slg_wds.labelset.creating import create_labels
+from slg_wds.replay.assembly.jpeg_crops import cut_jpegs
+from slg_wds.transforms.crops import CropRule, cut, sample_crops
 
 SIZE, CLASSES, K, SEED = 224, 1000, 5, 0
 TRAIN_IMAGES = 32  # images of a batch

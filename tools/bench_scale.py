@@ -92,7 +92,7 @@ def forward_alone(num_seg: int, barrier: Any, rates: Any) -> None:
     import torch
     from demo_teacher import lite0
 
-    from slg_wds.memory import keep_freed_memory
+    from slg_wds.concurrency.memory import keep_freed_memory
 
     keep_freed_memory()
     torch.set_num_threads(1)

@@ -67,7 +67,7 @@ def main() -> None:
 def lay_out(labels: Path, pictures: Path, batch_size: int) -> None:
     """The images of what is under way while the first batch is waited for, of one colour and the recorded sizes."""
     from slg_wds import SoftLabelLoader, open_labels
-    from slg_wds.replay.epoch import Epoch
+    from slg_wds.replay.assembly.epoch import Epoch
 
     opened = open_labels(str(labels))
     first = opened.plan.paths[0]

@@ -28,7 +28,7 @@ from student_flags import parse
 from student_processes import start_process_group
 
 from slg_wds import SoftCrossEntropy, SoftLabelLoader
-from slg_wds.memory import keep_freed_memory
+from slg_wds.concurrency.memory import keep_freed_memory
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.device import DeviceLoader
 

@@ -32,7 +32,7 @@ import torch
 from torchvision import transforms
 
 import slg_wds
-from slg_wds.fkd import cut_boxes
+from slg_wds.interop.fkd import cut_boxes
 
 HERE = Path(__file__).resolve().parent
 TYPES = ("hard", "smoothing", "marginal_smoothing_k5", "marginal_smoothing_k10", "marginal_renorm_k5")

@@ -21,21 +21,21 @@ import msgpack
 import numpy as np
 
 from slg_wds.errors import RecordError, SlgWdsError
-from slg_wds.fkd import read_label_file
 from slg_wds.format.canonical import canonical_json, pretty_json, seal
 from slg_wds.format.frames import compress
-from slg_wds.format.header import decode_header, names_crc32
-from slg_wds.format.identity import check_identity
-from slg_wds.format.index import decode_index, encode_index
-from slg_wds.format.manifest import decode_description, decode_info
-from slg_wds.format.names import TRAILERS
+from slg_wds.format.manifest.identity import check_identity
+from slg_wds.format.manifest.index import decode_index, encode_index
+from slg_wds.format.manifest.manifest import decode_description, decode_info
+from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
 from slg_wds.format.packed import unpack
-from slg_wds.format.planbytes import decode_plan, encode_plan
-from slg_wds.format.record import decode_outside, decode_record, encode_record, unpack_record
-from slg_wds.format.rows import decode_rows
-from slg_wds.format.shard import read_shard
-from slg_wds.format.tar import ARCHIVE_UNIT, BLOCK, member_header, members
-from slg_wds.report.verify_records import all_sound
+from slg_wds.format.records.record import decode_outside, decode_record, encode_record, unpack_record
+from slg_wds.format.records.rows import decode_rows
+from slg_wds.format.shards.header import decode_header, names_crc32
+from slg_wds.format.shards.names import TRAILERS
+from slg_wds.format.shards.shard import read_shard
+from slg_wds.format.shards.tar import ARCHIVE_UNIT, BLOCK, member_header, members
+from slg_wds.interop.fkd import read_label_file
+from slg_wds.verification.records import all_sound
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 MOST_CROPS = 4096  # of a record that all readers are compared on

@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 import slg_wds
-from slg_wds.format.record import Record, build_tail
-from slg_wds.format.shard import Sample, ShardHeader, encode_shard, read_shard
+from slg_wds.format.records.record import Record, build_tail
+from slg_wds.format.shards.shard import Sample, ShardHeader, encode_shard, read_shard
 
 HERE = Path(__file__).resolve().parent
 FIRST_VIEWS = 3  # of each photograph, so that 16 images are of all six

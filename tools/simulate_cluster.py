@@ -32,9 +32,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from slg_wds.claims import claims
-from slg_wds.labelset import LabelSet
-from slg_wds.launch import Rank
+from slg_wds.concurrency.rank import Rank
+from slg_wds.engines.claims import claims
+from slg_wds.labelset.labelset import LabelSet
 
 PAGE = 1000  # names in one answer to a listing
 # US dollars for 1,000 requests, S3 Standard, us-east-1 (aws.amazon.com/s3/pricing, 2025)

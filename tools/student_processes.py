@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import torch
 import torch.distributed as dist
 
+from slg_wds.concurrency.rank import local_rank, local_size
 from slg_wds.errors import UsageError
-from slg_wds.launch import local_rank, local_size
 from slg_wds.replay.ranks import rank_of
 
 PORTS = range(20000, 30000)  # below those that a system gives out by itself

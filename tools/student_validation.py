@@ -12,16 +12,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from slg_wds import LabelSet, SoftLabelLoader, open_labels
+from slg_wds.concurrency.prefetch import window
 from slg_wds.config import EvaluateConfig, SourceConfig, parse_store_options
 from slg_wds.errors import NoTargetsError, UsageError
 from slg_wds.images import decode, open_source
-from slg_wds.images.normalisation import Normalisation
+from slg_wds.images.targets import resolve_targets
+from slg_wds.labelset.class_names import named_classes
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.device import DeviceLoader
-from slg_wds.report.class_names import named_classes
-from slg_wds.targets import resolve_targets
 from slg_wds.teachers.preprocessing import Preprocessing, eval_transform
-from slg_wds.window import window
+from slg_wds.transforms.normalisation import Normalisation
 
 # A model -> (percent, the more the better; the figures in words), the same in every process.
 Validation = Callable[[nn.Module], tuple[float, str]]

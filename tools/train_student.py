@@ -40,14 +40,14 @@ from student_processes import end_together, launch, start_process_group
 from student_validation import Validation, open_validations
 
 from slg_wds import LabelSet, SoftCrossEntropy, SoftLabelLoader, open_labels
+from slg_wds.concurrency.cores import cores
+from slg_wds.concurrency.memory import keep_freed_memory
+from slg_wds.concurrency.rank import local_size
 from slg_wds.config import parse_store_options
 from slg_wds.console import note
 from slg_wds.console import prepare as prepare_console
-from slg_wds.cores import cores
 from slg_wds.errors import SlgWdsError, UnknownArchError, UsageError
 from slg_wds.labels import SoftLabels, mix
-from slg_wds.launch import local_size
-from slg_wds.memory import keep_freed_memory
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.device import DeviceLoader
 from slg_wds.teachers.preprocessing import Preprocessing, resolve

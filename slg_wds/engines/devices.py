@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from slg_wds.engines.crew import Crew
+from slg_wds.concurrency.rank import one_gpu_each
+from slg_wds.engines.workers import Crew
 from slg_wds.errors import UsageError
-from slg_wds.launch import one_gpu_each
 
 _CPUS = re.compile(r"cpu(?::(\d+))?")
 _GPU = re.compile(r"(?:cuda:)?(\d+)")

@@ -1,4 +1,4 @@
-"""Several processes of this machine that share one piece of work."""
+"""The local engine: a crew of processes on this machine, each started again when it ends before its time."""
 
 from __future__ import annotations
 
@@ -6,170 +6,129 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import resource_tracker
+from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from types import FrameType
-from typing import Any, TypeVar
 
-from slg_wds.engines.crew import picklable
-from slg_wds.errors import SlgWdsError
-
-T = TypeVar("T")
-END_SECONDS = 10.0  # for a worker that is told to end, before it is killed
+from slg_wds.engines.pool import end_processes, end_with_parent, how_ended, no_interrupt
+from slg_wds.engines.run_stats import Watcher
+from slg_wds.engines.supervisor import GRACE_SECONDS, Supervisor
+from slg_wds.engines.workers import Crew, Message, Reporter, Task, perform
+from slg_wds.errors import DeviceError
 
 
-class Reports:
-    """What a worker tells its parent: every call of a method `x.name(...)` becomes one of the parent's watcher."""
+def run_local(task: Task, crew: Crew, watcher: Watcher) -> dict[str, str]:
+    """Let a crew make shards until none is missing; return the shards given up, each with how its last attempt ended.
 
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe = pipe
-        self._lock = threading.Lock()
+    A crew of one works in this very process, where every error is raised as it is, but for one of its device: that
+    leaves nothing to go on with here, and another process goes on.
 
-    def send(self, kind: str, *content: Any) -> None:
-        """Threads may send at once."""
-        with self._lock:
-            self._pipe.send((kind, *content))
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return lambda *arguments: self.send("report", name, arguments)
-
-
-def run_processes(function: Callable[[int, int, Any], T], count: int, watcher: Any) -> list[T]:
-    """Call function(worker, count, watcher) in `count` processes; return what each returned, in their order.
-
-    function: picklable, at the top of a module, and called here itself where count is 1. The watcher that it gets
-    passes each call on to `watcher`, one at a time.
-
-    Raises the first error of any worker, with its own class, when all have ended; KeyboardInterrupt likewise.
+    Raises the first error of ours of any worker; SlgWdsError where workers end again and again, DeviceError where that
+    is the last device's doing.
     """
-    if count == 1:
-        return [function(0, 1, watcher)]
-    # Not fork: threads, torch and obstore's clients do not survive one.
-    context = multiprocessing.get_context("spawn")
-    processes: list[BaseProcess] = []
-    pipes: list[Connection] = []
+    if crew.workers == 1:
+        try:
+            task(0, 1, watcher)
+        except DeviceError as error:
+            watcher.say(f"{error.message}; another process goes on")
+        else:
+            return {}
+    run = _Run(task, crew.workers, watcher)
     try:
-        for worker in range(count):
-            mine, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(function, worker, count, theirs), daemon=True)
-            processes.append(process)
-            pipes.append(mine)
-            with no_interrupt():
-                process.start()
-            theirs.close()  # so that the worker's end is the only one, and its death is seen
-        return _gather(pipes, processes, watcher)
+        return run.finish()
     finally:
-        end_processes(processes)
-        for pipe in pipes:
+        run.close()
+
+
+class _Run:
+    def __init__(self, task: Task, workers: int, watcher: Watcher) -> None:
+        self._task = task
+        self._workers = workers
+        self._supervisor = Supervisor(workers, watcher)
+        self._crew: dict[Connection, tuple[int, BaseProcess]] = {}
+
+    def finish(self) -> dict[str, str]:
+        for worker in range(self._workers):
+            self._start(worker, ())
+        end: float | None = None
+        while self._crew:
+            ready = wait(list(self._crew), None if end is None else max(0.0, end - time.monotonic()))
+            if not ready:
+                break  # the others make what exists already
+            for pipe in ready:
+                assert isinstance(pipe, Connection)
+                self._hear(pipe)
+            if self._supervisor.finished and end is None:
+                end = time.monotonic() + GRACE_SECONDS
+        return self._supervisor.given_up
+
+    def close(self) -> None:
+        end_processes([process for _, process in self._crew.values()])
+        for pipe in self._crew:
             pipe.close()
 
+    def _start(self, worker: int, careful: Sequence[str]) -> None:
+        # Not fork: threads, torch and obstore's clients do not survive one.
+        context = multiprocessing.get_context("spawn")
+        mine, theirs = context.Pipe()
+        arguments = (self._task, worker, self._workers, theirs, careful, tuple(self._supervisor.given_up))
+        process = context.Process(target=_work, args=arguments, daemon=True)
+        self._crew[mine] = (worker, process)
+        with no_interrupt():
+            process.start()
+        theirs.close()  # so that the worker's end is the only one, and its death is seen
 
-def _gather(pipes: Sequence[Connection], processes: Sequence[BaseProcess], watcher: Any) -> list[Any]:
-    results: dict[int, Any] = {}
-    number = {pipe: worker for worker, pipe in enumerate(pipes)}
-    open_pipes = list(pipes)
-    while open_pipes:
-        for pipe in wait(open_pipes):
-            assert isinstance(pipe, Connection)
-            try:
-                kind, *content = pipe.recv()
-            except (EOFError, ConnectionResetError):
-                open_pipes.remove(pipe)
-                if number[pipe] not in results:
-                    raise _died(processes[number[pipe]], number[pipe]) from None
-                continue
-            if kind == "error":
-                raise content[0]
-            if kind == "result":
-                results[number[pipe]] = content[0]
-            else:
-                getattr(watcher, content[0])(*content[1])
-    return [results[worker] for worker in range(len(pipes))]
-
-
-def _died(process: BaseProcess, worker: int) -> SlgWdsError:
-    return SlgWdsError(
-        f"worker process {worker} ended without a word ({how_ended(process)})",
-        hint="out of memory? In a script of your own, start under `if __name__ == '__main__':`, or use one process",
-    )
-
-
-def how_ended(process: BaseProcess) -> str:
-    """Wait for the process and say how it ended: signal 9, exit code 1."""
-    process.join(END_SECONDS)
-    code = process.exitcode
-    return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-
-
-def end_processes(processes: Sequence[BaseProcess]) -> None:
-    """Tell those that are still there to end, then see to it."""
-    started = [process for process in processes if process.pid is not None]
-    for process in started:
-        if process.is_alive():
-            process.terminate()
-    for process in started:
-        process.join(END_SECONDS)
-        if process.is_alive():
-            process.kill()
-            process.join()
-
-
-@contextlib.contextmanager
-def no_interrupt() -> Iterator[None]:
-    """Start a process deaf to Ctrl-C, which is its parent's to handle, from its first instruction on."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    # Python's own helper process is started with the first of them, and would let interrupts through again.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _work(function: Callable[[int, int, Any], Any], worker: int, count: int, pipe: Connection) -> None:
-    end_with_parent()
-    reports = Reports(pipe)
-    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+    def _hear(self, pipe: Connection) -> None:
+        worker, process = self._crew[pipe]
         try:
-            reports.send("result", function(worker, count, reports))
-        except Exception as error:
-            reports.send("error", picklable(error))
+            message = pipe.recv()
+        except (EOFError, OSError):
+            del self._crew[pipe]
+            pipe.close()
+            if not self._supervisor.places[worker].done:
+                self._again(worker, how_ended(process))
+            process.join()
+            return
+        self._supervisor.hear(worker, message)
+
+    def _again(self, worker: int, how: str) -> None:
+        if self._supervisor.finished:
+            return
+        known = set(self._supervisor.given_up)
+        careful = self._supervisor.ended(worker, how)
+        for name in set(self._supervisor.given_up) - known:
+            for pipe in self._crew:
+                with contextlib.suppress(OSError):
+                    pipe.send(name)
+        if careful is not None:
+            self._start(worker, careful)
 
 
-def end_with_parent() -> None:
-    """In a worker: Ctrl-C is the parent's to handle; SIGTERM, and the parent's death, end it cleanly."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _interrupt)
-    sys.unraisablehook = _interrupt_again
-    threading.Thread(target=_follow_parent, daemon=True).start()
+def _work(
+    task: Task, worker: int, workers: int, pipe: Connection, careful: Sequence[str], avoided: Sequence[str]
+) -> None:
+    """The body of a worker."""
+    end_with_parent()
+    lock = threading.Lock()
+
+    def send(message: Message) -> None:
+        with lock:
+            try:
+                pipe.send(message)
+            except OSError:  # the run is gone
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    reporter = Reporter(send, careful, avoided)
+    threading.Thread(target=_listen, args=(pipe, reporter.avoided), daemon=True).start()
+    with contextlib.suppress(KeyboardInterrupt):
+        if perform(task, worker, workers, reporter, send) == "device":
+            os._exit(1)  # what the device's driver does at an orderly end, it may do for ever
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def _interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:
-    """An interrupt that comes while Python runs a finalizer is dropped there with a traceback: have it come again."""
-    if unraisable.exc_type is KeyboardInterrupt:
-        os.kill(os.getpid(), signal.SIGTERM)
-    else:
-        sys.__unraisablehook__(unraisable)
-
-
-def _follow_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(END_SECONDS)
-        os._exit(1)  # in a call that no signal interrupts
+def _listen(pipe: Connection, avoided: set[str]) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            avoided.add(pipe.recv())

@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from slg_wds import memory
-from slg_wds.engines.crew import ENDS, Crew, Message, Reporter, Task, perform
-from slg_wds.engines.sharing import Share, Wish, no_room, share_of
+from slg_wds.concurrency import memory
+from slg_wds.engines.resources import Share, Wish, no_room, share_of
+from slg_wds.engines.run_stats import Watcher
 from slg_wds.engines.supervisor import GRACE_SECONDS, Supervisor
+from slg_wds.engines.workers import ENDS, Crew, Message, Reporter, Task, perform
 from slg_wds.errors import MissingDependencyError, SlgWdsError, UsageError
-from slg_wds.tally import Watcher
 
 GATHER_SECONDS = 0.1  # messages of one actor that travel together
 ROOM_SECONDS = 30.0  # for a cluster that grows on demand to show a node with what an actor asks for

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from slg_wds.engines.crew import Message
+from slg_wds.engines.run_stats import Watcher
+from slg_wds.engines.workers import Message
 from slg_wds.errors import DeviceError, SlgWdsError
-from slg_wds.tally import Watcher
 
 FAILURES = 3  # of one shard, before the run gives it up
 GRACE_SECONDS = 2.0  # for workers that make what exists already, once one has found nothing missing

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from slg_wds.averaging import check_averaged, differs
 from slg_wds.ensembling.parents import Parent
 from slg_wds.errors import IdentityMismatchError
-from slg_wds.format.record import Record
+from slg_wds.format.records.record import Record
+from slg_wds.labelset.averaging import check_averaged, differs
 
 
 def check_parents(parents: Sequence[Parent]) -> None:

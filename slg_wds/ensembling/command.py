@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slg_wds.claims import finish, launched_rank
+from slg_wds.concurrency.rank import ALONE
 from slg_wds.config import EnsembleConfig
 from slg_wds.console import duration, note, tell, warn
-from slg_wds.creating import create_labels
-from slg_wds.engines.run import run_on_cpus
+from slg_wds.engines.claims import finish, launched_rank
+from slg_wds.engines.dispatch import run_on_cpus
+from slg_wds.engines.progress import Finished, Progress, counted, started, summary
 from slg_wds.ensembling.checks import check_parents
 from slg_wds.ensembling.convert import check_conversion
 from slg_wds.ensembling.merge import Output
 from slg_wds.ensembling.parents import Parent, open_parents
 from slg_wds.ensembling.work import MergeTally, MergeTask
 from slg_wds.errors import UsageError
-from slg_wds.format.manifest import Plan
+from slg_wds.format.manifest.manifest import Plan
 from slg_wds.labels import parse_label_type
-from slg_wds.labelset import LabelSet
-from slg_wds.launch import ALONE
-from slg_wds.progress import Finished, Progress, counted, started, summary
+from slg_wds.labelset.creating import create_labels
+from slg_wds.labelset.labelset import LabelSet
 from slg_wds.store import open_store
 
 if TYPE_CHECKING:

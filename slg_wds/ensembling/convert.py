@@ -6,8 +6,8 @@ import numpy as np
 
 from slg_wds.ensembling.merge import Floats, Labels, Output, largest
 from slg_wds.errors import UsageError
-from slg_wds.format.record import Record, Tail, build_tail
-from slg_wds.joining import tail_vector
+from slg_wds.format.records.record import Record, Tail, build_tail
+from slg_wds.labelset.joining import tail_vector
 
 
 def check_conversion(stored_k: int, full: bool, values: str, to: Output) -> None:

@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.config import EnsembleConfig, GenerateConfig, SourceConfig
-from slg_wds.crops import cut
 from slg_wds.ensembling.parents import KeyedSet, Missing
 from slg_wds.errors import ImageError, ImageSourceError, UsageError
-from slg_wds.format.manifest import differences
+from slg_wds.format.manifest.manifest import differences
 from slg_wds.images import LabelledImage, open_source
 from slg_wds.labels import parse_label_type
-from slg_wds.labelset import LabelSet
+from slg_wds.labelset.labelset import LabelSet
+from slg_wds.transforms.crops import cut
 
 if TYPE_CHECKING:
     import torch
 
-    from slg_wds.format.record import Record
+    from slg_wds.format.records.record import Record
     from slg_wds.teachers import Ensemble
 
 CROPS_PER_IMAGE = 8

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slg_wds.format.record import Record, Tail, build_tail
+from slg_wds.format.records.record import Record, Tail, build_tail
 from slg_wds.labels import LabelType, stored
 
 Floats = NDArray[np.float64]

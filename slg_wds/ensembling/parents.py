@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from slg_wds.averaging import shares
 from slg_wds.errors import ShardError
-from slg_wds.format.manifest import ShardIndex
-from slg_wds.format.record import Record
-from slg_wds.format.shard import Shard, check_payload
+from slg_wds.format.manifest.manifest import ShardIndex
+from slg_wds.format.records.record import Record
+from slg_wds.format.shards.shard import Shard, check_payload
 from slg_wds.images import image_extension
-from slg_wds.joining import chains, joined
-from slg_wds.keys import KeyNumbers
-from slg_wds.labelset import LabelSet, open_labels
+from slg_wds.labelset.averaging import shares
+from slg_wds.labelset.joining import chains, joined
+from slg_wds.labelset.key_index import KeyNumbers
+from slg_wds.labelset.labelset import LabelSet, open_labels
 
 WHOLE_BYTES = 1 << 26  # shards up to this size are read whole where many of their records are wanted
 WHOLE_PART = 0.25  # ... at least this part of them

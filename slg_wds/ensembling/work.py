@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from slg_wds.claims import claims
+from slg_wds.concurrency.rank import ALONE, Rank
+from slg_wds.engines.claims import claims
+from slg_wds.engines.run_stats import Start, Tally, Watcher
 from slg_wds.ensembling.checks import check_records
 from slg_wds.ensembling.convert import convert
 from slg_wds.ensembling.merge import Labels, Output, merge
 from slg_wds.ensembling.parents import Missing, Parent, open_parents
 from slg_wds.errors import LabelSetError
-from slg_wds.format.record import Record
-from slg_wds.format.shard import EncodedSample, Sample, load_writer
-from slg_wds.labelset import LabelSet, open_labels
-from slg_wds.launch import ALONE, Rank
-from slg_wds.tally import Start, Tally, Watcher
+from slg_wds.format.records.record import Record
+from slg_wds.format.shards.shard import EncodedSample, Sample, load_writer
+from slg_wds.labelset.labelset import LabelSet, open_labels
 
 
 @dataclass

@@ -7,8 +7,8 @@ from slg_wds.images.folder import FolderSource
 from slg_wds.images.header import MAX_PIXELS, image_extension, image_size
 from slg_wds.images.labelled import LabelledImage
 from slg_wds.images.pixels import decode, decoders, reencode
-from slg_wds.images.shards import ShardSource
 from slg_wds.images.source import ImageSource, open_source
+from slg_wds.images.tars.source import ShardSource
 
 __all__ = [
     "MAX_PIXELS",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import ImageGoneError, ImageSourceError, NoImagesError, NoTargetsError, NotFoundError
-from slg_wds.format.manifest import Plan, StringColumn
+from slg_wds.format.manifest.manifest import Plan, StringColumn
 from slg_wds.images.gone import GoneFiles
 from slg_wds.images.lists import choose_listed
 from slg_wds.images.order import Targets, keys_of, map_targets, shard_names, shuffled, split_evenly

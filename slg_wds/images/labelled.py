@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from isal.isal_zlib import crc32 as crc32_of
 
 from slg_wds.errors import ImageChangedError
-from slg_wds.format.record import Record
+from slg_wds.format.records.record import Record
 from slg_wds.images.header import MAX_PIXELS
 from slg_wds.images.pixels import decode
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import DuplicateKeyError, ImageSourceError, UsageError
-from slg_wds.format.names import key_of
+from slg_wds.format.shards.names import key_of
 
 Targets = Sequence[int | None] | NDArray[np.integer] | Callable[[int], int | None]
 

@@ -8,10 +8,10 @@ from typing import Protocol
 
 from slg_wds.config import SourceConfig
 from slg_wds.errors import NoImagesError, UsageError
-from slg_wds.format.manifest import Plan
+from slg_wds.format.manifest.manifest import Plan
 from slg_wds.images.folder import FolderSource, is_image
 from slg_wds.images.order import Targets
-from slg_wds.images.shard_files import (
+from slg_wds.images.tars.files import (
     COMPRESSED,
     SPLIT_FOLDERS,
     SQUEEZED,
@@ -21,7 +21,7 @@ from slg_wds.images.shard_files import (
     listed_tars,
     tars_at,
 )
-from slg_wds.images.shards import ShardSource
+from slg_wds.images.tars.source import ShardSource
 from slg_wds.images.tree import Tree, open_tree
 from slg_wds.store import open_store
 

@@ -1,0 +1,1 @@
+"""Label files of other programs <-> label sets, a folder for each; `pickles` reads pickles without running them."""

@@ -20,7 +20,7 @@ _LAST = 0x7FFFFFFF
 
 
 class Columns(Protocol):
-    """The part of slg_wds.format.record.Record that recovery reads."""
+    """The part of slg_wds.format.records.record.Record that recovery reads."""
 
     @property
     def index(self) -> NDArray[np.int64]: ...

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from slg_wds.errors import UsageError
-from slg_wds.images.normalisation import Normalisation
 from slg_wds.replay.batch import Batch
-from slg_wds.replay.views import LoaderView, PairLoader
+from slg_wds.replay.pairs import LoaderView, PairLoader
+from slg_wds.transforms.normalisation import Normalisation
 
 if TYPE_CHECKING:
     from slg_wds.replay.loader import SoftLabelLoader

@@ -9,31 +9,31 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from slg_wds.concurrency.cores import cores
 from slg_wds.console import warn
-from slg_wds.cores import cores
-from slg_wds.crops import INTERPOLATIONS
 from slg_wds.errors import ReplayError, UsageError
 from slg_wds.labels import LabelAdaptation, LabelType
-from slg_wds.labelset import LabelSet
-from slg_wds.replay.adapting import adaptation_of
+from slg_wds.labelset.labelset import LabelSet
+from slg_wds.replay.assembly.adaptation import adaptation_of
+from slg_wds.replay.assembly.batch_builder import Draft, Reading
+from slg_wds.replay.assembly.buffers import ImageBuffers
+from slg_wds.replay.assembly.epoch import Epoch
+from slg_wds.replay.assembly.selection import CropFilter, Everything, Filtered, Selection
+from slg_wds.replay.assembly.workers import Workers
 from slg_wds.replay.batch import Batch
-from slg_wds.replay.buffers import ImageBuffers
-from slg_wds.replay.cache import ShardCache
-from slg_wds.replay.caching import Caching, check_fits, most_at_once
-from slg_wds.replay.draft import Draft, Reading
-from slg_wds.replay.epoch import Epoch
-from slg_wds.replay.files import OpenFiles
-from slg_wds.replay.order import Order
-from slg_wds.replay.pictures import Pictures, open_pictures
+from slg_wds.replay.cache.caching import Caching, check_fits, most_at_once
+from slg_wds.replay.cache.shard_cache import ShardCache
+from slg_wds.replay.order.sequential import Sequential
+from slg_wds.replay.order.shuffled import Order
+from slg_wds.replay.pairs import PairLoader
 from slg_wds.replay.process import OwnProcess
 from slg_wds.replay.ranks import images_of, local_ranks, rank_of
-from slg_wds.replay.records import Records
-from slg_wds.replay.selection import CropFilter, Everything, Filtered, Selection
-from slg_wds.replay.sequential import Sequential
-from slg_wds.replay.sets import Sets
+from slg_wds.replay.sources.files import OpenFiles
+from slg_wds.replay.sources.images import Pictures, open_pictures
+from slg_wds.replay.sources.label_sets import Sets
+from slg_wds.replay.sources.labels import Records
 from slg_wds.replay.state import Progress, from_state, to_state
-from slg_wds.replay.views import PairLoader
-from slg_wds.replay.workers import Workers
+from slg_wds.transforms.crops import INTERPOLATIONS
 
 if TYPE_CHECKING:
     import torch

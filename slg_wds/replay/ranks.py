@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from slg_wds.concurrency.rank import Rank, by_srun, launched, local_size, slurm_task
 from slg_wds.errors import ReplayError, UsageError
-from slg_wds.launch import Rank, by_srun, launched, local_size, slurm_task
 
 
 def rank_of(rank: int | None, world_size: int | None) -> tuple[int, int]:

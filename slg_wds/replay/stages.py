@@ -21,14 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from slg_wds.crops import INTERPOLATIONS, cut
 from slg_wds.errors import ImageError, RecordError, UsageError
-from slg_wds.format.names import IMAGE_EXTS, RECORD_EXT
-from slg_wds.format.record import Record, decode_record
+from slg_wds.format.records.record import Record, decode_record
+from slg_wds.format.shards.names import IMAGE_EXTS, RECORD_EXT
 from slg_wds.images import LabelledImage
 from slg_wds.labels import LabelType, stored
 from slg_wds.replay.batch import Batch
-from slg_wds.replay.schedule import crop_numbers
+from slg_wds.replay.order.crop_schedule import crop_numbers
+from slg_wds.transforms.crops import INTERPOLATIONS, cut
 
 Sample = dict[str, Any]
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import LabelSetError
-from slg_wds.format.record import Record
+from slg_wds.format.records.record import Record
 from slg_wds.report.measures import Measures
 from slg_wds.report.statistics import AREAS, bin_of
 

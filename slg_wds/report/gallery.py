@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from slg_wds.format.record import Record
+from slg_wds.format.records.record import Record
 from slg_wds.images import LabelledImage
 from slg_wds.images.header import MAX_PIXELS, allow_pixels, check_pixels, open_pillow, pillow_size
 from slg_wds.report.measures import measure

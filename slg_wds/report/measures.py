@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from slg_wds.format.record import Record
+from slg_wds.format.records.record import Record
 from slg_wds.labels import LabelType, distribution, stored
 
 Floats = NDArray[np.float64]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slg_wds.console import tell
+from slg_wds.engines.progress import counted
 from slg_wds.errors import LabelSetError, MissingDependencyError, UsageError
-from slg_wds.progress import counted
 from slg_wds.store.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ def report(config: ReportConfig) -> Report:
     config.check()
     _check_installed()
     target = _target(config.output)
-    from slg_wds.report.checking_images import check_images
     from slg_wds.report.document import render
+    from slg_wds.report.images import check_images
     from slg_wds.report.reading import ExternalPictures, ReportedSets, open_pictures_of
 
     sets = ReportedSets(config.labels, config.store_options)

@@ -11,10 +11,10 @@ import numpy as np
 
 from slg_wds.ensembling.parents import WHOLE_PART, Missing, Parent
 from slg_wds.errors import IncompleteSetError, RecordError, UsageError
-from slg_wds.format.record import Record
-from slg_wds.joining import chains
-from slg_wds.labelset import LabelSet, open_labels
-from slg_wds.report.class_names import class_names
+from slg_wds.format.records.record import Record
+from slg_wds.labelset.class_names import class_names
+from slg_wds.labelset.joining import chains
+from slg_wds.labelset.labelset import LabelSet, open_labels
 
 
 @dataclass(frozen=True)
@@ -197,8 +197,8 @@ class ExternalPictures:
     """Images where --images says, at the places of the first set's plan."""
 
     def __init__(self, sets: ReportedSets, images: str, store_options: Mapping[str, str]) -> None:
-        from slg_wds.replay.files import OpenFiles
-        from slg_wds.replay.pictures import open_replayed
+        from slg_wds.replay.sources.files import OpenFiles
+        from slg_wds.replay.sources.images import open_replayed
 
         self._images = open_replayed(sets.first, images, store_options, OpenFiles())
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from slg_wds.format.record import Record
+from slg_wds.format.records.record import Record
 from slg_wds.images import LabelledImage
 from slg_wds.report.measures import Measures, answer, area
 

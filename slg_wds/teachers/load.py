@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from slg_wds.concurrency.rank import local_rank
 from slg_wds.errors import TeacherError, UsageError
-from slg_wds.launch import local_rank
 from slg_wds.teachers.built import Built
 from slg_wds.teachers.ensemble import Ensemble
 from slg_wds.teachers.faults import device_faults

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from slg_wds.errors import SlgWdsError, TeacherError, TeacherOutputError, UsageError
-from slg_wds.images.normalisation import Normalisation
 from slg_wds.teachers.backends import gpu_settings
 from slg_wds.teachers.faults import device_faults
 from slg_wds.teachers.preprocessing import Preprocessing
 from slg_wds.teachers.weights import one_line
+from slg_wds.transforms.normalisation import Normalisation
 
 if TYPE_CHECKING:
     import torch

@@ -8,8 +8,8 @@ import itertools
 import pytest
 from photographs import tool
 
-from slg_wds import claims
-from slg_wds.launch import Rank
+from slg_wds.concurrency.rank import Rank
+from slg_wds.engines import claims
 
 SIMULATED = tool("simulate_cluster")
 

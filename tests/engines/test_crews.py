@@ -2,14 +2,14 @@
 
 import pytest
 
-from slg_wds.cores import share
-from slg_wds.engines.crew import Crew, Reporter, perform, picklable
+from slg_wds.concurrency.cores import share
+from slg_wds.concurrency.rank import local_size
 from slg_wds.engines.devices import local_crew
-from slg_wds.engines.sharing import Share, Wish, no_room, share_of
+from slg_wds.engines.resources import Share, Wish, no_room, share_of
+from slg_wds.engines.run_stats import Start, Watcher
 from slg_wds.engines.supervisor import FAILURES, Supervisor
+from slg_wds.engines.workers import Crew, Reporter, perform, picklable
 from slg_wds.errors import DeviceError, ImageDecodeError, SlgWdsError, UsageError
-from slg_wds.launch import local_size
-from slg_wds.tally import Start, Watcher
 
 LAUNCHED = (
     "LOCAL_RANK", "LOCAL_WORLD_SIZE", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE",

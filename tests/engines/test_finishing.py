@@ -9,11 +9,12 @@ import pytest
 import trust_sets
 
 import slg_wds
-from slg_wds import claims, labelset
-from slg_wds.claims import finish
-from slg_wds.format.manifest import decode_info
-from slg_wds.labelset import INDEX, INFO
-from slg_wds.launch import Rank
+from slg_wds.concurrency.rank import Rank
+from slg_wds.engines import claims
+from slg_wds.engines.claims import finish
+from slg_wds.format.manifest.manifest import decode_info
+from slg_wds.labelset import labelset
+from slg_wds.labelset.labelset import INDEX, INFO
 
 
 @pytest.fixture(scope="module")

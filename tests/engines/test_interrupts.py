@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from slg_wds.engines.crew import Crew
-from slg_wds.engines.local import run_processes
-from slg_wds.engines.processes import run_local
-from slg_wds.tally import Watcher
+from slg_wds.engines.local import run_local
+from slg_wds.engines.pool import run_processes
+from slg_wds.engines.run_stats import Watcher
+from slg_wds.engines.workers import Crew
 
 
 def is_deaf(worker: int, workers: int, watcher: Watcher) -> bool:

@@ -13,7 +13,7 @@ import pytest
 from photographs import TINY, tool
 from s3 import running_s3
 
-from slg_wds import memory
+from slg_wds.concurrency import memory
 from slg_wds.store import open_store
 
 pytest.importorskip("ray")

@@ -7,7 +7,7 @@ import torch
 from photographs import TINY, tool
 
 from slg_wds.errors import DeviceError, TeacherError
-from slg_wds.labelling.forward import Forward
+from slg_wds.generation.inference import Forward
 from slg_wds.teachers.faults import device_faults
 
 KILL, JOBS = tool("kill_test"), tool("fault_jobs")

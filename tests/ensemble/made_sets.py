@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from slg_wds.creating import create_labels
 from slg_wds.ensembling.merge import Output, Rows, reduce
-from slg_wds.format.manifest import Plan, StringColumn
-from slg_wds.format.record import Record
-from slg_wds.format.shard import Sample
+from slg_wds.format.manifest.manifest import Plan, StringColumn
+from slg_wds.format.records.record import Record
+from slg_wds.format.shards.shard import Sample
 from slg_wds.labels import parse_label_type
-from slg_wds.labelset import LabelSet
+from slg_wds.labelset.creating import create_labels
+from slg_wds.labelset.labelset import LabelSet
 
 
 def probabilities(seed: int, crops: int, classes: int) -> np.ndarray:

@@ -13,10 +13,10 @@ from made_sets import probabilities, record
 from slg_wds.ensembling.convert import check_conversion, convert
 from slg_wds.ensembling.merge import Output, merge
 from slg_wds.errors import UsageError
-from slg_wds.format.record import build_tail
-from slg_wds.joining import joined
+from slg_wds.format.records.record import build_tail
 from slg_wds.labels import parse_label_type
-from slg_wds.labelset import LabelSet
+from slg_wds.labelset.joining import joined
+from slg_wds.labelset.labelset import LabelSet
 
 TYPES = (
     "hard",

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from slg_wds.format.record import CODINGS, Record, build_tail
-from slg_wds.format.shard import Sample
+from slg_wds.format.records.record import CODINGS, Record, build_tail
+from slg_wds.format.shards.shard import Sample
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=30)
 

@@ -16,7 +16,7 @@ from photographs import TINY
 import slg_wds
 from slg_wds.cli import main
 from slg_wds.errors import RecordError
-from slg_wds.format.record import Record, decode_record, encode_record
+from slg_wds.format.records.record import Record, decode_record, encode_record
 
 BOUND = 0.02
 MANY = TINY.replace(":tiny", ":many")

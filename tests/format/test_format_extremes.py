@@ -13,14 +13,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from slg_wds.errors import FormatError, ImageSourceError
-from slg_wds.format.index import build_index, decode_index, encode_index
-from slg_wds.format.names import MAX_KEY_BYTES, key_of
-from slg_wds.format.plan import Plan
-from slg_wds.format.planbytes import decode_plan, encode_plan
-from slg_wds.format.record import CODINGS, Record, decode_record, encode_record, quantise
-from slg_wds.format.rows import decode_rows
-from slg_wds.format.shard import Sample, ShardHeader, encode_shard, read_shard
-from slg_wds.format.strings import StringColumn
+from slg_wds.format.manifest.index import build_index, decode_index, encode_index
+from slg_wds.format.manifest.plan import Plan
+from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
+from slg_wds.format.manifest.strings import StringColumn
+from slg_wds.format.records.record import CODINGS, Record, decode_record, encode_record, quantise
+from slg_wds.format.records.rows import decode_rows
+from slg_wds.format.shards.names import MAX_KEY_BYTES, key_of
+from slg_wds.format.shards.shard import Sample, ShardHeader, encode_shard, read_shard
 
 CLASSES = 100_000
 LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0/")

@@ -20,7 +20,7 @@ from format_oracle import read_record
 from format_oracle import read_shard as read_shard_of_oracle
 from format_records import same
 
-from slg_wds.format.manifest import (
+from slg_wds.format.manifest.manifest import (
     Description,
     Info,
     Plan,
@@ -36,9 +36,9 @@ from slg_wds.format.manifest import (
     encode_info,
     encode_plan,
 )
-from slg_wds.format.names import OLD_TRAILER
-from slg_wds.format.record import Record, build_tail, decode_record, encode_record, quantise
-from slg_wds.format.shard import Sample, ShardHeader, encode_shard, read_shard
+from slg_wds.format.records.record import Record, build_tail, decode_record, encode_record, quantise
+from slg_wds.format.shards.names import OLD_TRAILER
+from slg_wds.format.shards.shard import Sample, ShardHeader, encode_shard, read_shard
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 # Another libzstd may compress otherwise, and another tarfile write other device numbers: then contents are compared.

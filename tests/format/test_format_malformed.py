@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from slg_wds.errors import ChecksumError, ShardError, ShardTruncatedError
-from slg_wds.format.shard import read_shard
-from slg_wds.format.tar import members
+from slg_wds.format.shards.shard import read_shard
+from slg_wds.format.shards.tar import members
 
 HERE = Path(__file__).parent.parent
 MALFORMED = HERE / "malformed"

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from slg_wds.errors import ManifestError, ShardError, SlgWdsError, UnsupportedFeatureError
 from slg_wds.format.canonical import canonical_json, pretty_json, seal
-from slg_wds.format.manifest import (
+from slg_wds.format.manifest.manifest import (
     Description,
     Info,
     Plan,
@@ -38,8 +38,8 @@ from slg_wds.format.manifest import (
     encode_info,
     encode_plan,
 )
-from slg_wds.format.names import key_of
-from slg_wds.format.shard import Shard, ShardHeader, encode_shard, read_shard
+from slg_wds.format.shards.names import key_of
+from slg_wds.format.shards.shard import Shard, ShardHeader, encode_shard, read_shard
 
 IDENTITY = {
     "label_type": "shared_tail_k5",

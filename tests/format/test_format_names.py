@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from webdataset.tariterators import base_plus_ext
 
 from slg_wds.errors import ImageSourceError, ShardError
-from slg_wds.format.names import key_of, split_member
+from slg_wds.format.shards.names import key_of, split_member
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slg_wds.errors import RecordError, SlgWdsError, UnsupportedFeatureError
-from slg_wds.format.columns import MAX_NUMBERS, decode_column, encode_column
-from slg_wds.format.record import Record, decode_record, encode_record, quantise
-from slg_wds.format.tail import Tail
+from slg_wds.format.records.columns import MAX_NUMBERS, decode_column, encode_column
+from slg_wds.format.records.record import Record, decode_record, encode_record, quantise
+from slg_wds.format.records.tail import Tail
 
 
 def as_read(record: Record) -> Record:

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slg_wds.errors import RecordError, SlgWdsError
-from slg_wds.format.record import Record, decode_record, encode_record
-from slg_wds.format.rows import decode_rows
-from slg_wds.format.tail import build_tail
-from slg_wds.format.values import CODINGS
+from slg_wds.format.records.record import Record, decode_record, encode_record
+from slg_wds.format.records.rows import decode_rows
+from slg_wds.format.records.tail import build_tail
+from slg_wds.format.records.values import CODINGS
 
 
 def made(rng, num_crops, k, classes, coding, full, tail):

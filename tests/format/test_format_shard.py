@@ -29,8 +29,8 @@ from slg_wds.errors import (
     UnsupportedFeatureError,
 )
 from slg_wds.format.canonical import canonical_json, parse_json, seal
-from slg_wds.format.record import decode_record, encode_record, quantise
-from slg_wds.format.shard import (
+from slg_wds.format.records.record import decode_record, encode_record, quantise
+from slg_wds.format.shards.shard import (
     EncodedSample,
     Sample,
     Shard,
@@ -40,7 +40,7 @@ from slg_wds.format.shard import (
     encode_shard,
     read_shard,
 )
-from slg_wds.format.tar import member_header, members
+from slg_wds.format.shards.tar import member_header, members
 
 DIGEST = "5a" * 32
 HEADER = ShardHeader(DIGEST, 3, "train-000003", provenance={"num_seg": 50, "torch": "2.15"})

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slg_wds.errors import RecordError
-from slg_wds.format.tail import Tail, build_tail
-from slg_wds.format.values import decode_values, encode_values, quantise
+from slg_wds.format.records.tail import Tail, build_tail
+from slg_wds.format.records.values import decode_values, encode_values, quantise
 
 PROBABILITIES = st.floats(0, 1, width=32)
 

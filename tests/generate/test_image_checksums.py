@@ -16,9 +16,9 @@ from PIL import Image
 import slg_wds
 from slg_wds.cli import main
 from slg_wds.format.canonical import pretty_json, seal
-from slg_wds.format.names import OLD_TRAILER
-from slg_wds.format.shard import Sample, encode_shard
-from slg_wds.report.inspect import inspect
+from slg_wds.format.shards.names import OLD_TRAILER
+from slg_wds.format.shards.shard import Sample, encode_shard
+from slg_wds.inspection.inspect import inspect
 
 
 def config(data, target, **options):

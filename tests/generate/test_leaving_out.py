@@ -16,7 +16,7 @@ from slg_wds import errors
 from slg_wds.cli import main
 from slg_wds.config import VerifyConfig
 from slg_wds.images import source as sources
-from slg_wds.report.verify import verify
+from slg_wds.verification.verify import verify
 
 
 @pytest.fixture(scope="module")

@@ -70,8 +70,8 @@ def test_bytes_do_not_depend_on_threads_or_read_ahead(photographs, undisturbed, 
 def test_the_clock_starts_once_everything_is_loaded(photographs, tmp_path):
     """Else a rate counts the seconds that torchvision and webdataset take to import."""
     code = (
-        "import sys\nfrom slg_wds import GenerateConfig\nfrom slg_wds.generating import GenerateTask\n"
-        "from slg_wds.tally import Watcher\n"
+        "import sys\nfrom slg_wds import GenerateConfig\nfrom slg_wds.generation.command import GenerateTask\n"
+        "from slg_wds.engines.run_stats import Watcher\n"
         "class Told(Watcher):\n"
         "    def begin(self, start): self.loaded = set(sys.modules)\n"
         "told, more = Told(), dict(workers=1, threads_per_forward=1, num_crops=4, num_seg=4)\n"
@@ -131,8 +131,8 @@ def test_crops_of_several_images_share_a_forward_and_labels_do_not_move(photogra
 
 def test_stored_pixels_give_stored_labels(photographs, tmp_path):
     """The teacher on our own pixels, one crop at a time, agrees to 1e-5 before quantisation."""
-    from slg_wds.crops import cut
     from slg_wds.images import decode
+    from slg_wds.transforms.crops import cut
 
     slg_wds.generate(config(photographs, tmp_path / "set", label_type="full", values="float32", temp=2.0))
     model = tool("demo_teacher") and __import__("tiny_teacher").tiny().eval()

@@ -14,12 +14,14 @@ import trust_sets
 from photographs import TINY, tool
 
 import slg_wds
-from slg_wds import errors, generating, labelset
+from slg_wds import errors
 from slg_wds.cli import main
 from slg_wds.config import VerifyConfig
-from slg_wds.labelset import INFO, LabelSet
-from slg_wds.report.verify import verify
+from slg_wds.generation import command as generating
+from slg_wds.labelset import labelset
+from slg_wds.labelset.labelset import INFO, LabelSet
 from slg_wds.store.local import LocalStore
+from slg_wds.verification.verify import verify
 
 JOBS = tool("fault_jobs")
 

@@ -16,10 +16,10 @@ import slg_wds
 from slg_wds.cli import main
 from slg_wds.config import EvaluateConfig
 from slg_wds.errors import ImageShardError, ImageSourceError, NoTargetsError, UsageError
-from slg_wds.evaluating import evaluate
-from slg_wds.report.inspect import inspect
+from slg_wds.generation.evaluation import evaluate
+from slg_wds.images.targets import Targets, resolve_targets
+from slg_wds.inspection.inspect import inspect
 from slg_wds.report.reading import ReportedSets
-from slg_wds.targets import Targets, resolve_targets
 
 THOUSAND = [f"n{number:08d}" for number in range(1000)]
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slg_wds.errors import LabelFileError
-from slg_wds.fkd import cut_boxes, exact_coords, read_label_file, relative
+from slg_wds.interop.fkd import cut_boxes, exact_coords, read_label_file, relative
 
 COORDS = np.array([[0.0, 0.25, 0.5, 0.5], [0.125, 0.0, 0.75, 1.0]], np.float32)
 FLIPS = np.array([True, False])
@@ -115,7 +115,7 @@ def test_truncated_files(part):
 
 
 def test_a_zip_bomb_is_refused(monkeypatch):
-    monkeypatch.setattr("slg_wds.fkd.files.MAX_CONTENT_BYTES", 1 << 20)
+    monkeypatch.setattr("slg_wds.interop.fkd.files.MAX_CONTENT_BYTES", 1 << 20)
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a", "w") as member:
         member.write(bytes((1 << 20) + 1))

@@ -9,7 +9,7 @@ import pytest
 
 import slg_wds
 from slg_wds import errors
-from slg_wds.fkd.folder import LabelFolder
+from slg_wds.interop.fkd.folder import LabelFolder
 
 
 def config(labels, images, target, **options):

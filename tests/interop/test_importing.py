@@ -19,8 +19,8 @@ from PIL import Image
 import slg_wds
 from slg_wds import errors
 from slg_wds.cli import main
-from slg_wds.crops import cut
 from slg_wds.images import decode
+from slg_wds.transforms.crops import cut
 
 KILL = tool("kill_test")
 TYPES = ("hard", "smoothing", "marginal_smoothing_k5", "marginal_smoothing_k10", "full")

@@ -10,8 +10,8 @@ import torch
 from photographs import TINY
 
 import slg_wds
-from slg_wds.crops import cut
 from slg_wds.images import decode
+from slg_wds.transforms.crops import cut
 
 NUM_CROPS = 12
 

@@ -21,7 +21,7 @@ from slg_wds.errors import (
     UsageError,
 )
 from slg_wds.images import LabelledImage
-from slg_wds.replay.cache_directory import CacheDirectory
+from slg_wds.replay.cache.directory import CacheDirectory
 from slg_wds.store import Store, open_store
 from slg_wds.store.remote import RemoteStore
 
@@ -132,7 +132,7 @@ def test_a_first_batch_of_a_few_small_shards_waits_for_them_whole(local, remote)
 
 
 def test_a_first_batch_of_many_shards_comes_by_range(remote, expected, monkeypatch):
-    monkeypatch.setattr("slg_wds.replay.cache.FEW", 1)
+    monkeypatch.setattr("slg_wds.replay.cache.shard_cache.FEW", 1)
     loader = remote()
     reads, before = watched(loader), []
     advance = loader._caches[0].advance
@@ -145,7 +145,7 @@ def test_a_first_batch_of_many_shards_comes_by_range(remote, expected, monkeypat
 
 
 def test_a_record_and_its_image_come_by_one_range(remote, expected, monkeypatch):
-    monkeypatch.setattr("slg_wds.replay.cache.PIECE", 1 << 12)  # no shard is waited for
+    monkeypatch.setattr("slg_wds.replay.cache.shard_cache.PIECE", 1 << 12)  # no shard is waited for
     loader = remote()
     reads = watched(loader)
     next(iter(loader))

@@ -17,8 +17,8 @@ from test_cache import upload
 
 import slg_wds
 from slg_wds.errors import UsageError
-from slg_wds.replay.cache_directory import CacheDirectory, NotCachedError
-from slg_wds.replay.files import OpenFiles
+from slg_wds.replay.cache.directory import CacheDirectory, NotCachedError
+from slg_wds.replay.sources.files import OpenFiles
 
 COMMON = {"global_batch_size": 12, "crops_per_image": 2, "threads": 2, "prefetch": 1, "lanes": 1}
 

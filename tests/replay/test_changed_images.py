@@ -127,7 +127,7 @@ def test_an_extension_of_other_images_is_refused(photographs, tmp_path):
 
 
 def test_parts_of_different_images_are_not_joined(photographs, tmp_path, monkeypatch):
-    from slg_wds.extending import Extension
+    from slg_wds.generation.extension import Extension
 
     data = tmp_path / "data"
     shutil.copytree(photographs / "train", data)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from slg_wds.crops import CropRule, cut, sample_crops
 from slg_wds.images import decode, image_size
 from slg_wds.images.pixels import torchvision_decoders
-from slg_wds.replay.jpeg_crops import cut_jpegs
+from slg_wds.replay.assembly.jpeg_crops import cut_jpegs
+from slg_wds.transforms.crops import CropRule, cut, sample_crops
 
 CROPS, SIZE = 5, 48
 

@@ -465,7 +465,7 @@ def test_left_out_images_are_left_out(photographs, tmp_path):
 
 def test_without_compiled_code_the_batches_are_the_same(embedded, monkeypatch):
     compiled = list(embedded.loader())
-    monkeypatch.setattr("slg_wds.replay.jpeg_crops._COMPILED", None)
+    monkeypatch.setattr("slg_wds.replay.assembly.jpeg_crops._COMPILED", None)
     plain = list(embedded.loader())
     assert len(plain) == len(compiled) > 0
     for one, other in zip(plain, compiled, strict=True):

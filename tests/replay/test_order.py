@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slg_wds.errors import ReplayError
-from slg_wds.replay.order import Order, check_fingerprint, fingerprint, permute, permute_one, subkeys
+from slg_wds.replay.order.shuffled import Order, check_fingerprint, fingerprint, permute, permute_one, subkeys
 
 DIGEST = "8f" * 32
 

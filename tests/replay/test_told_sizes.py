@@ -13,9 +13,9 @@ from sources import shard_set, shards
 
 import slg_wds
 from slg_wds import errors
-from slg_wds.creating import create_labels
-from slg_wds.format.shard import Sample, ShardHeader, encode_sample, encode_shard
-from slg_wds.replay.cache_directory import CacheDirectory
+from slg_wds.format.shards.shard import Sample, ShardHeader, encode_sample, encode_shard
+from slg_wds.labelset.creating import create_labels
+from slg_wds.replay.cache.directory import CacheDirectory
 
 
 def told(labels: str, target: Path, size: int) -> str:
@@ -91,14 +91,14 @@ def test_a_file_that_no_cache_can_hold_evicts_nothing(tmp_path):
 
 
 def test_a_tar_has_so_many_samples_at_most(tmp_path, monkeypatch):
-    monkeypatch.setattr("slg_wds.images.samples.MAX_SAMPLES", 4)
+    monkeypatch.setattr("slg_wds.images.tars.samples.MAX_SAMPLES", 4)
     assert shards(shard_set(tmp_path / "few", 1, each=4)).plan().num_samples == 4
     with pytest.raises(errors.ImageShardError, match="over 4 samples"):
         shards(shard_set(tmp_path / "many", 1, each=5)).plan()
 
 
 def test_an_info_file_cannot_name_shards_without_end(tmp_path, monkeypatch):
-    monkeypatch.setattr("slg_wds.images.shard_files.MAX_SHARDS", 1000)
+    monkeypatch.setattr("slg_wds.images.tars.files.MAX_SHARDS", 1000)
     shard_set(tmp_path, 1)
     (tmp_path / "_info.json").write_text(
         '{"splits": {"train": {"filenames": ["s-{0..900}.tar", "t-{0..900}.tar"]}}}'

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from slg_wds.creating import create_labels
-from slg_wds.format.manifest import Plan, StringColumn
-from slg_wds.format.record import Record, build_tail
-from slg_wds.format.shard import Sample
-from slg_wds.labelset import LabelSet
+from slg_wds.format.manifest.manifest import Plan, StringColumn
+from slg_wds.format.records.record import Record, build_tail
+from slg_wds.format.shards.shard import Sample
+from slg_wds.labelset.creating import create_labels
+from slg_wds.labelset.labelset import LabelSet
 
 CLASSES, CROPS, K, SHARD = 12, 16, 5, 6
 HOSTILE = [

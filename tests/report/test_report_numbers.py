@@ -20,7 +20,7 @@ from slg_wds.errors import (
     NotALabelSetError,
     UsageError,
 )
-from slg_wds.report.class_names import class_names, imagenet_ids
+from slg_wds.labelset.class_names import class_names, imagenet_ids
 from slg_wds.report.comparing import FLOOR
 from slg_wds.report.document import embedded
 from slg_wds.report.measures import measure

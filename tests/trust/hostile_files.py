@@ -11,7 +11,7 @@ import zlib
 from hostile_labels import Hostile
 
 from slg_wds.format.canonical import canonical_json, seal
-from slg_wds.format.tar import member_header
+from slg_wds.format.shards.tar import member_header
 
 
 def header(size: int, kind: bytes = b"0") -> bytes:

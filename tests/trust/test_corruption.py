@@ -13,7 +13,7 @@ from trust_sets import checked, copy_of, loader_of, objects_of, opened, told, wa
 import slg_wds
 from slg_wds.config import VerifyConfig
 from slg_wds.errors import FormatError, IncompleteSetError, ManifestError, SlgWdsError
-from slg_wds.report.verify import verify
+from slg_wds.verification.verify import verify
 
 FLIPS = 5000
 LOADED = 300  # of them by the loader in the default run

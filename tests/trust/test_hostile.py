@@ -22,18 +22,18 @@ import json, sys, warnings
 import numpy as np
 from pathlib import Path
 from slg_wds.errors import SlgWdsError
-from slg_wds.fkd import read_label_file
-from slg_wds.format.identity import check_identity
-from slg_wds.format.index import decode_index
-from slg_wds.format.manifest import decode_description, decode_info
-from slg_wds.format.planbytes import decode_plan
-from slg_wds.format.record import decode_outside, decode_record, unpack_record
-from slg_wds.format.rows import decode_rows
-from slg_wds.format.shard import read_shard
+from slg_wds.interop.fkd import read_label_file
+from slg_wds.format.manifest.identity import check_identity
+from slg_wds.format.manifest.index import decode_index
+from slg_wds.format.manifest.manifest import decode_description, decode_info
+from slg_wds.format.manifest.plan_codec import decode_plan
+from slg_wds.format.records.record import decode_outside, decode_record, unpack_record
+from slg_wds.format.records.rows import decode_rows
+from slg_wds.format.shards.shard import read_shard
 from slg_wds.images.header import image_extension, image_size
-from slg_wds.images.samples import scan_samples
-from slg_wds.images.tars import Ranges
-from slg_wds.report.verify_records import all_sound
+from slg_wds.images.tars.samples import scan_samples
+from slg_wds.images.tars.reader import Ranges
+from slg_wds.verification.records import all_sound
 
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()

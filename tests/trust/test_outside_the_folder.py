@@ -22,9 +22,9 @@ from trust_sets import copy_of
 import slg_wds
 from slg_wds.cli import main
 from slg_wds.format.canonical import pretty_json, seal
-from slg_wds.format.manifest import StringColumn
-from slg_wds.format.plan import Plan
-from slg_wds.format.planbytes import encode_plan
+from slg_wds.format.manifest.manifest import StringColumn
+from slg_wds.format.manifest.plan import Plan
+from slg_wds.format.manifest.plan_codec import encode_plan
 
 SECRET = (250, 7, 99)
 OUTSIDE = ["../secret.jpg", "../../secret.jpg", "n0/../../secret.jpg", "ROOT/secret.jpg", "./../secret.jpg"]

@@ -18,11 +18,11 @@ from trust_sets import checked, copy_of, loader_of, objects_of, opened, walked
 import slg_wds
 from slg_wds.config import VerifyConfig
 from slg_wds.errors import ImageShardError, ShardError, SlgWdsError, UsageError
-from slg_wds.format.shard import read_shard
-from slg_wds.format.tar import members
+from slg_wds.format.shards.shard import read_shard
+from slg_wds.format.shards.tar import members
 from slg_wds.images import open_source
 from slg_wds.report.reading import ReportedSets
-from slg_wds.report.verify import verify
+from slg_wds.verification.verify import verify
 
 SHARD = "train-000000.tar"
 

@@ -10,8 +10,8 @@ import trust_sets
 
 import slg_wds
 from slg_wds.cli import main
-from slg_wds.creating import create_labels
-from slg_wds.format.manifest import Plan, StringColumn
+from slg_wds.format.manifest.manifest import Plan, StringColumn
+from slg_wds.labelset.creating import create_labels
 
 
 @pytest.mark.parametrize("count", [1, 3])

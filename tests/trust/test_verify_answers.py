@@ -17,7 +17,7 @@ import slg_wds
 from slg_wds.cli import main
 from slg_wds.ensembling.fidelity import load_told
 from slg_wds.errors import UsageError
-from slg_wds.format.record import Record
+from slg_wds.format.records.record import Record
 
 OTHER = TINY.replace(":tiny", ":other")
 

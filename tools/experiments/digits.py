@@ -25,9 +25,9 @@ from students import all_crops, log_probabilities, normalised, small_cnn, spread
 from torch import Tensor, nn
 
 import slg_wds
-from slg_wds.cores import cores
+from slg_wds.concurrency.cores import cores
+from slg_wds.concurrency.memory import keep_freed_memory
 from slg_wds.labels import SoftLabels, from_topk
-from slg_wds.memory import keep_freed_memory
 
 SIZE, CLASSES, BATCH, RATE = 32, 10, 64, 3e-3
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

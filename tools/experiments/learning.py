@@ -28,10 +28,10 @@ from demo_photographs import PHOTOGRAPHS, views
 from students import all_crops, divergence, log_probabilities, make_student, spread, table, train
 
 import slg_wds
+from slg_wds.concurrency.cores import cores
+from slg_wds.concurrency.memory import keep_freed_memory
 from slg_wds.config import Values
-from slg_wds.cores import cores
 from slg_wds.labels import SoftLabels, from_topk
-from slg_wds.memory import keep_freed_memory
 from slg_wds.teachers.load import load_teacher
 from slg_wds.teachers.spec import TeacherSpec
 

@@ -1,0 +1,169 @@
+"""The plan: which image is which sample of which shard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slg_wds.errors import ManifestError
+from slg_wds.format.manifest.strings import StringColumn
+from slg_wds.format.shards.names import is_below
+
+FOLDER, SHARDS = "folder", "shards"
+MAX_NAME_BYTES = 4096  # of a key or a path
+
+
+@dataclass(frozen=True)
+class PlannedShard:
+    """One shard of a plan: its number, its name, and its samples [start, stop) in the plan's order.
+
+    targets: int32 [n], -1 for none. image_shard: the tar that its images lie in, and image_offset, image_size:
+    int64 [n], where; None unless the source is image shards.
+    """
+
+    number: int
+    name: str
+    start: int
+    stop: int
+    keys: list[str]
+    paths: list[str]
+    targets: NDArray[np.int32]
+    image_shard: str | None
+    image_offset: NDArray[np.int64] | None
+    image_size: NDArray[np.int64] | None
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """N images as the samples of n shards, in shard order.
+
+    shard_names: [n], without ".tar". shard_sizes: int64 [n], samples of each. paths, keys: [N].
+    targets: int32 [N], -1 for none. source: "folder", or "shards" for tars of images, and then
+    image_shards: [n], the tar that a shard's images lie in; image_offset, image_size: int64 [N], where in it.
+    """
+
+    shard_names: list[str]
+    shard_sizes: NDArray[np.int64]
+    paths: StringColumn
+    keys: StringColumn
+    targets: NDArray[np.int32]
+    source: str = FOLDER
+    image_shards: list[str] | None = None
+    image_offset: NDArray[np.int64] | None = None
+    image_size: NDArray[np.int64] | None = None
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.paths)
+
+    @property
+    def num_shards(self) -> int:
+        return len(self.shard_names)
+
+    def shard(self, number: int) -> PlannedShard:
+        """The samples of shard `number`."""
+        start = int(self.shard_sizes[:number].sum())
+        stop = start + int(self.shard_sizes[number])
+        return PlannedShard(
+            number=number,
+            name=self.shard_names[number],
+            start=start,
+            stop=stop,
+            keys=self.keys[start:stop],
+            paths=self.paths[start:stop],
+            targets=self.targets[start:stop],
+            image_shard=None if self.image_shards is None else self.image_shards[number],
+            image_offset=None if self.image_offset is None else self.image_offset[start:stop],
+            image_size=None if self.image_size is None else self.image_size[start:stop],
+        )
+
+    def check(self) -> None:
+        """That the parts go together. Raises ManifestError; keys are taken to be distinct."""
+        self.check_shards()
+        if self.num_samples and min(_least(self.keys.lengths), _least(self.paths.lengths)) < 1:
+            raise ManifestError("a key or a path is empty")
+        if (
+            self.num_samples
+            and max(int(self.keys.lengths.max()), int(self.paths.lengths.max())) > MAX_NAME_BYTES
+        ):
+            raise ManifestError(f"a key or a path is over {MAX_NAME_BYTES} bytes")
+        _check_below(self.paths)
+
+    def check_shards(self) -> None:
+        """`check` of all but what the images are called."""
+        N, n = self.num_samples, self.num_shards
+        counts = (len(self.keys), len(self.targets), len(self.shard_sizes), int(self.shard_sizes.sum()))
+        if counts != (N, N, n, N):
+            raise ManifestError(
+                f"keys, targets, shards and their samples number {counts}, not {(N, N, n, N)}"
+            )
+        if len(set(self.shard_names)) != n or not are_shard_names(self.shard_names):
+            raise ManifestError("the names of shards are not distinct plain names")
+        if min(_least(self.shard_sizes), _least(self.targets) + 1) < 0:
+            raise ManifestError("the size of a shard or a target is negative")
+        self._check_source()
+
+    def _check_source(self) -> None:
+        external = (self.image_shards, self.image_offset, self.image_size)
+        if self.source not in (FOLDER, SHARDS) or any(
+            (part is None) != (self.source == FOLDER) for part in external
+        ):
+            raise ManifestError(f"the source {self.source!r} does not go with where the images lie")
+        if self.source == FOLDER:
+            return
+        shards, offset, size = cast("tuple[list[str], NDArray[np.int64], NDArray[np.int64]]", external)
+        if (len(shards), len(offset), len(size)) != (self.num_shards, self.num_samples, self.num_samples):
+            raise ManifestError("tars of images, or where images lie in them, do not go with the samples")
+        if min(_least(offset), _least(size)) < 0:
+            raise ManifestError("the place of an image is negative")
+        _check_below(shards)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Plan):
+            return NotImplemented
+        return all(
+            bool(a == b) if a is None or b is None or not isinstance(a, np.ndarray) else np.array_equal(a, b)
+            for a, b in zip(self._parts(), other._parts(), strict=True)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _parts(self) -> list[Any]:
+        return [getattr(self, name) for name in self.__dataclass_fields__]
+
+
+def _check_below(paths: Sequence[str]) -> None:
+    # Of a million names hardly one has what only some of these have: then none need be looked at singly.
+    if isinstance(paths, StringColumn) and not (
+        paths.mentions(0)
+        or paths.repeats(ord("."))
+        or paths.repeats(ord("/"))
+        or b"/./" in paths.blob
+        or paths.edges() & set(b"./")
+    ):
+        return
+    for path in paths:
+        if not is_below(path):
+            raise ManifestError(f"{path!r} is not a path below the images' source")
+
+
+def _least(numbers: NDArray[Any]) -> int:
+    return int(numbers.min()) if len(numbers) else 0
+
+
+def are_shard_names(names: Sequence[str]) -> bool:
+    """Whether shards can be called that: each one part of a path, which WebDataset would not take for many."""
+    text = "".join(names)
+    return (
+        all(0 < len(name) <= 200 for name in names)
+        and text.isprintable()
+        and not any(name.startswith(".") for name in names)
+        and not set(text) & set("/\\{}")
+    )

@@ -1,0 +1,113 @@
+"""What every record must satisfy, written or read."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slg_wds.errors import RecordError
+from slg_wds.format.canonical import brief
+from slg_wds.format.records.values import CODINGS
+
+MAX_TEXT_BYTES = 4096
+# What a small file may unfold to is bounded: zstd makes a thousand zeros one byte.
+MAX_TOP = 1 << 24  # classes of all crops of a record, unless every class is stored
+MAX_FULL_CLASSES = 1 << 20
+MAX_PALETTE = 1 << 20
+MAX_TAIL = 1 << 18  # a quarter of the most crops, as a tail has at most
+
+# Inclusive.
+_RANGES = {
+    "height": (1, (1 << 31) - 1),
+    "width": (1, (1 << 31) - 1),
+    "num_crops": (0, 1 << 20),
+    "k": (1, 1 << 24),
+    "num_classes": (1, 1 << 24),
+    "num_palette": (0, MAX_PALETTE),
+    "num_tail": (0, MAX_TAIL),
+}
+
+
+CHECKSUMS = ("image_crc32", "source_crc32")  # fields of a record that may be absent
+
+
+def check_text(name: str, text: Any) -> None:
+    """That a key or path is text of 1 to 4096 bytes of UTF-8, without NUL."""
+    try:
+        size = len(text.encode("utf-8")) if isinstance(text, str) else 0
+    except UnicodeEncodeError:
+        raise RecordError(f"the {name} is not UTF-8") from None
+    if not 0 < size <= MAX_TEXT_BYTES or "\0" in text:
+        raise RecordError(f"the {name} is not text of 1 to {MAX_TEXT_BYTES} bytes without NUL")
+
+
+def check_fields(fields: dict[str, Any]) -> None:
+    """That a record's fields, columns apart, are of their types, within their ranges, and go together."""
+    check_text("key", fields.get("key"))
+    check_text("path", fields.get("path"))
+    for name, (low, high) in _RANGES.items():
+        number = fields.get(name)
+        if type(number) is not int or not low <= number <= high:
+            raise RecordError(f"{name} is {brief(number)}, not a whole number from {low} to {high}")
+    target = fields.get("target", -1)
+    if target is not None and (type(target) is not int or not 0 <= target < 1 << 31):
+        raise RecordError(f"the target is {brief(target)}, neither a class nor nil")
+    for name in ("tail_scale", "tail_rest"):
+        share = fields.get(name)
+        if type(share) is not float or not math.isfinite(share) or not 0.0 <= share <= 2.0:
+            raise RecordError(f"{name} is {brief(share)}, not a share")
+    for name in CHECKSUMS:
+        checksum = fields.get(name, 0)
+        if type(checksum) is not int or not 0 <= checksum < 1 << 32:
+            raise RecordError(f"{name} is {brief(checksum)}, not a CRC-32")
+    _check_kind(fields)
+
+
+def _check_kind(fields: dict[str, Any]) -> None:
+    coding, full = fields.get("coding"), fields.get("full")
+    if coding not in CODINGS or type(full) is not bool:
+        raise RecordError(f"coding {brief(coding)} with full {brief(full)} is unknown")
+    k, classes = fields["k"], fields["num_classes"]
+    if not full and fields["num_crops"] * k > MAX_TOP:
+        raise RecordError(f"{fields['num_crops']} crops of {k} classes are over the limit of {MAX_TOP}")
+    if full and classes > MAX_FULL_CLASSES:
+        raise RecordError(f"full labels of {classes} classes are over the limit of {MAX_FULL_CLASSES}")
+    if full and (k != classes or coding == "none"):
+        raise RecordError(f"full labels hold a value of every class, not {k} of {classes} as {coding!r}")
+    if coding == "none" and k != 1:
+        raise RecordError(f"labels without values hold one class, not {k}")
+    if k + fields["num_tail"] > classes:
+        raise RecordError(f"k {k} and a tail of {fields['num_tail']} do not fit in {classes} classes")
+    if fields["num_palette"] > min(classes, fields["num_crops"] * k):
+        raise RecordError(f"a palette of {fields['num_palette']} classes is more than there can be")
+
+
+def check_boxes(boxes: NDArray[np.int64], size: tuple[int, int] | NDArray[np.int64]) -> None:
+    """That every box [M, 4] of top, left, height, width is at least one pixel and within its image.
+
+    size: (height, width) of the one image, or of each box's, int64 [M, 2].
+    """
+    corner, extent = boxes[:, :2], boxes[:, 2:]
+    if len(boxes) and (corner.min() < 0 or extent.min() < 1 or (corner + extent > size).any()):
+        raise RecordError(
+            "a box is not within the image"
+            + (f" of {size[0]} x {size[1]}" if isinstance(size, tuple) else "")
+        )
+
+
+def check_distinct(index: NDArray[Any]) -> None:
+    """That no class (or palette code) occurs twice within a row of [M, k]."""
+    if index.shape[1] == 1:
+        return
+    ordered = np.sort(index, axis=1)
+    if (ordered[:, 1:] == ordered[:, :-1]).any():
+        raise RecordError("a class occurs twice within a crop's top-k")
+
+
+def check_falling(value: NDArray[np.float32]) -> None:
+    """That no value rises along a row of [M, k]."""
+    if (value[:, 1:] > value[:, :-1]).any():
+        raise RecordError("probabilities rise within a crop's top-k")

@@ -1,0 +1,291 @@
+"""One image's labels <-> msgpack bytes."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any, cast
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from slg_wds.errors import RecordError, UnsupportedFeatureError
+from slg_wds.format.packed import unpack
+from slg_wds.format.records.checks import CHECKSUMS, check_boxes, check_distinct, check_falling, check_fields
+from slg_wds.format.records.columns import decode_ascending, decode_column, encode_ascending, encode_column
+from slg_wds.format.records.tail import Tail, build_tail
+from slg_wds.format.records.tail_sums import OUTSIDE, decode_outside, encode_outside
+from slg_wds.format.records.values import (
+    CODINGS,
+    check_coding,
+    check_probabilities,
+    decode_values,
+    encode_values,
+    quantise,
+    value_dtype,
+)
+
+__all__ = [
+    "CODINGS",
+    "Record",
+    "Tail",
+    "build_tail",
+    "decode_outside",
+    "decode_record",
+    "decode_values",
+    "encode_record",
+    "encode_values",
+    "quantise",
+]
+
+VERSION = 1
+MAX_RECORD_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One image's labels.
+
+    key, path: text of 1 to 4096 bytes of UTF-8. target: a class, or None. size: (height, width) in pixels.
+    crops: int64 [M, 4] of top, left, height, width, within the image. flips: bool [M].
+    index: int64 [M, k], distinct classes of each crop, most probable first; for full, 0 to C - 1, read-only.
+    value: float32 [M, k], their probabilities, never rising along a row unless full; ones for coding "none".
+    rule: the default rule of recovery, which is the label set's; not stored in the record.
+    outside: float64 [C], of each class the sum over crops of its probability outside the top-k, which the tail is made
+        of; only sets that can be extended store it, and only `decode_outside` reads it.
+    image_crc32: CRC-32 of the image file whose pixels were labelled; where the image is embedded, of the embedded file.
+        None in sets made before checksums were stored.
+    source_crc32: CRC-32 of the file that this image was re-encoded from, None where it was taken as it is.
+    """
+
+    key: str
+    path: str
+    target: int | None
+    size: tuple[int, int]
+    crops: NDArray[np.int64]
+    flips: NDArray[np.bool_]
+    index: NDArray[np.int64]
+    value: NDArray[np.float32]
+    tail: Tail | None
+    coding: str
+    full: bool
+    num_classes: int
+    rule: str | None = None
+    outside: NDArray[np.float64] | None = None
+    image_crc32: int | None = None
+    source_crc32: int | None = None
+
+    @property
+    def num_crops(self) -> int:
+        return len(self.crops)
+
+    @property
+    def k(self) -> int:
+        return int(self.index.shape[1])
+
+    def distribution(self, num_classes: int | None = None, rule: str | None = None) -> NDArray[np.float32]:
+        """The labels as distributions, float32 [M, C]; see slg_wds.labels.distribution."""
+        # By name: this layer knows nothing of those above; only this convenience reaches up.
+        labels = importlib.import_module("slg_wds.labels")
+        return cast("NDArray[np.float32]", labels.distribution(self, num_classes, rule))
+
+
+def encode_record(record: Record) -> bytes:
+    """The bytes of one record. Raises RecordError for labels that the format cannot hold."""
+    try:
+        _check_arrays(record)
+        fields, columns = _fields(record), _columns(record)
+        if not record.full:
+            palette, codes = _palette(record.index, record.num_classes)
+            fields["num_palette"] = len(palette)
+            columns |= {"palette": encode_ascending(palette), "codes": encode_column(codes)}
+        check_fields(fields)
+    except RecordError as error:
+        raise error.located(key=record.key) from None
+    return msgpack.packb({**fields, "columns": columns}, use_single_float=True)
+
+
+def _fields(record: Record) -> dict[str, Any]:
+    tail = record.tail
+    return {
+        "version": VERSION,
+        "key": record.key,
+        "path": record.path,
+        "target": None if record.target is None else int(record.target),
+        "height": int(record.size[0]),
+        "width": int(record.size[1]),
+        "num_crops": record.num_crops,
+        "k": record.k,
+        "num_classes": int(record.num_classes),
+        "coding": record.coding,
+        "full": record.full,
+        "num_palette": 0,
+        "num_tail": len(tail.classes) if tail else 0,
+        "tail_scale": float(tail.scale) if tail else 0.0,
+        "tail_rest": float(tail.rest) if tail else 0.0,
+        **{name: value for name in CHECKSUMS if (value := getattr(record, name)) is not None},
+    }
+
+
+def _columns(record: Record) -> dict[str, list[bytes]]:
+    columns = {
+        "boxes": encode_column(record.crops.T.astype(np.uint32)),
+        "flips": encode_column(np.packbits(record.flips, bitorder="little")),
+    }
+    if record.coding != "none":
+        stored = encode_values(record.value, record.coding)
+        check_coding(record.value, stored, record.coding, record.full)
+        bits = stored.view(f"<u{stored.itemsize}")
+        columns["values"] = encode_column(bits if record.full else _steps(bits))
+    if record.tail:
+        columns["tail_classes"] = encode_ascending(record.tail.classes)
+        columns["tail_codes"] = encode_column(record.tail.codes)
+    if record.outside is not None:
+        columns[OUTSIDE] = encode_outside(record.outside)
+    return columns
+
+
+def _steps(bits: NDArray[Any]) -> NDArray[Any]:
+    """[M, k]: the first number of a row, then each one's difference to the one before, modulo 2**bits."""
+    steps: NDArray[Any] = bits.copy()
+    steps[:, 1:] -= bits[:, :-1]
+    return steps
+
+
+def _palette(index: NDArray[np.int64], num_classes: int) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+    """The distinct classes ascending [P], and the position of each entry of [M, k] among them."""
+    if num_classes <= 8 * index.size:
+        seen = np.zeros(num_classes, bool)
+        seen[index] = True
+        return np.flatnonzero(seen), (seen.cumsum(dtype=np.uint32) - np.uint32(1))[index]
+    palette, codes = np.unique(index, return_inverse=True)
+    return palette, codes.reshape(index.shape).astype(np.uint32)
+
+
+def _check_arrays(record: Record) -> None:
+    if record.index.ndim != 2:
+        raise RecordError(f"indices of shape {record.index.shape} are not [M, k]")
+    M, k = record.index.shape
+    shapes = (record.crops.shape, record.flips.shape, record.value.shape)
+    if shapes != ((M, 4), (M,), (M, k)):
+        raise RecordError(f"boxes, flips and values of shapes {shapes} do not go with indices [{M}, {k}]")
+    kinds = record.crops.dtype.kind + record.flips.dtype.kind + record.index.dtype.kind
+    if kinds.replace("u", "i") != "ibi":
+        raise RecordError("boxes and indices are not whole numbers, or flips are not bool")
+    check_boxes(record.crops, record.size)
+    if record.full:
+        if (record.index != np.arange(k)).any():
+            raise RecordError("full labels are not in class order")
+        return
+    if record.index.size and not (record.index.min() >= 0 and record.index.max() < record.num_classes):
+        raise RecordError(f"classes are not within the {record.num_classes}")
+    check_distinct(record.index)
+    check_falling(check_probabilities(record.value))
+
+
+def decode_record(
+    data: bytes | memoryview,
+    *,
+    rows: Any = None,
+    url: str | None = None,
+    shard: str | None = None,
+    key: str | None = None,
+) -> Record:
+    """One record from its bytes; with `rows` (numbers of crops, int [R]) only those crops, checked alone.
+
+    Raises RecordError for every malformation, UnsupportedFeatureError for another version; url, shard and key
+    are for their messages.
+    """
+    try:
+        fields = unpack_record(data)
+        key = key or fields["key"]
+        return _decode(fields, _row_numbers(rows, fields["num_crops"]))
+    except (RecordError, UnsupportedFeatureError) as error:
+        raise error.located(url=url, shard=shard, key=key) from None
+
+
+def unpack_record(data: bytes | memoryview) -> dict[str, Any]:
+    """A record's fields, checked, with its columns as they are stored. Raises as decode_record."""
+    if not 0 < len(data) <= MAX_RECORD_BYTES:
+        raise RecordError(f"a record of {len(data)} bytes is not within 1 to {MAX_RECORD_BYTES}")
+    try:
+        fields = unpack(data)
+    except Exception as error:  # msgpack raises many kinds for bytes that are not msgpack
+        raise RecordError(f"the record is not msgpack: {type(error).__name__} {error}") from None
+    if type(fields) is not dict or type(fields.get("version")) is not int:
+        raise RecordError("the record is not a map with a version")
+    if fields["version"] != VERSION:
+        raise UnsupportedFeatureError(
+            f"the record's version is {fields['version']}, this reader knows {VERSION}", hint="update slg-wds"
+        )
+    check_fields(fields)
+    if type(fields.get("columns")) is not dict:
+        raise RecordError("the record has no map of columns")
+    return fields
+
+
+def _row_numbers(rows: Any, num_crops: int) -> Any:
+    if rows is None:
+        return slice(None)
+    numbers = np.asarray(rows, np.int64)
+    if numbers.ndim != 1 or (len(numbers) and not (numbers.min() >= 0 and numbers.max() < num_crops)):
+        raise RecordError(f"the crops asked for are not among the record's {num_crops}")
+    return numbers
+
+
+def _decode(fields: dict[str, Any], at: Any) -> Record:
+    M, columns = fields["num_crops"], fields["columns"]
+    size = (fields["height"], fields["width"])
+    boxes = decode_column(columns.get("boxes"), (4, M), (slice(None), at)).T.astype(np.int64, order="C")
+    check_boxes(boxes, size)
+    bits = decode_column(columns.get("flips"), ((M + 7) // 8,), itemsize=1)
+    return Record(
+        key=fields["key"],
+        path=fields["path"],
+        target=fields["target"],
+        size=size,
+        crops=boxes,
+        flips=np.unpackbits(bits, count=M, bitorder="little").view(np.bool_)[at],
+        index=_decode_index(fields, at, len(boxes)),
+        value=_decode_value(fields, at, len(boxes)),
+        tail=_decode_tail(fields),
+        coding=fields["coding"],
+        full=fields["full"],
+        num_classes=fields["num_classes"],
+        **{name: fields.get(name) for name in CHECKSUMS},
+    )
+
+
+def _decode_index(fields: dict[str, Any], at: Any, count: int) -> NDArray[np.int64]:
+    M, k, classes, columns = fields["num_crops"], fields["k"], fields["num_classes"], fields["columns"]
+    if fields["full"]:
+        return np.broadcast_to(np.arange(classes), (count, classes))
+    palette = decode_ascending(columns.get("palette"), fields["num_palette"], classes)
+    codes = decode_column(columns.get("codes"), (M, k), at)
+    if codes.size and codes.max() >= len(palette):
+        raise RecordError(f"a code is outside the palette of {len(palette)} classes")
+    check_distinct(codes)
+    return palette.take(codes)
+
+
+def _decode_value(fields: dict[str, Any], at: Any, count: int) -> NDArray[np.float32]:
+    M, k, coding = fields["num_crops"], fields["k"], fields["coding"]
+    if coding == "none":
+        return np.ones((count, k), np.float32)
+    dtype = value_dtype(coding)
+    bits = decode_column(fields["columns"].get("values"), (M, k), at, dtype.itemsize)
+    if fields["full"]:
+        return decode_values(bits.view(dtype), coding)
+    value = decode_values(bits.cumsum(axis=1, dtype=bits.dtype).view(dtype), coding)
+    check_falling(value)
+    return value
+
+
+def _decode_tail(fields: dict[str, Any]) -> Tail | None:
+    count, columns = fields["num_tail"], fields["columns"]
+    if not count:
+        return None
+    classes = decode_ascending(columns.get("tail_classes"), count, fields["num_classes"])
+    codes = decode_column(columns.get("tail_codes"), (count,), itemsize=1)
+    return Tail(classes, codes, fields["tail_scale"], fields["tail_rest"])

@@ -1,0 +1,1 @@
+"""Records and images <-> the bytes of one tar shard. Imports records."""

@@ -1,0 +1,240 @@
+"""Records and images <-> the bytes of one tar shard."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from isal.isal_zlib import crc32 as crc32_of
+
+from slg_wds.errors import ChecksumError, RecordError, ShardError, SlgWdsError
+from slg_wds.format.records.record import Record, decode_record, encode_record
+from slg_wds.format.shards.header import ShardHeader, Sums, decode_header, encode_header, names_crc32
+from slg_wds.format.shards.members import SampleMembers, gather
+from slg_wds.format.shards.names import (
+    IMAGE_EXTS,
+    RECORD_EXT,
+    TARGET_EXT,
+    TRAILER,
+    TRAILERS,
+    check_key,
+    key_of,
+    split_member,
+)
+from slg_wds.format.shards.tar import BLOCK, Member, members, padded
+
+__all__ = [
+    "IMAGE_EXTS",
+    "EncodedSample",
+    "Member",
+    "Sample",
+    "SampleMembers",
+    "Shard",
+    "ShardHeader",
+    "check_payload",
+    "encode_sample",
+    "encode_shard",
+    "key_of",
+    "read_shard",
+]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image's labels and, where the set embeds images, its file's bytes and extension, one of IMAGE_EXTS."""
+
+    record: Record
+    image: bytes | None = None
+    image_ext: str | None = None
+
+
+@dataclass(frozen=True)
+class EncodedSample:
+    """A sample as it goes into the tar: its key, and its members' bytes by extension."""
+
+    key: str
+    fields: dict[str, bytes]
+
+    @property
+    def tar_bytes(self) -> int:
+        """Bytes that it takes in the tar, headers and padding included."""
+        return sum(BLOCK + padded(len(data)) for data in self.fields.values())
+
+    @property
+    def image_bytes(self) -> int:
+        """Those of its image, 0 without one."""
+        return sum(BLOCK + padded(len(data)) for name, data in self.fields.items() if name in IMAGE_EXTS)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard whose every byte has been checked; `data` is shared, never copied whole.
+
+    Its length is its number of samples; iterating decodes them one by one.
+    """
+
+    header: ShardHeader
+    samples: list[SampleMembers]
+    members: list[Member]
+    data: memoryview
+    url: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self.sample(i) for i in range(len(self.samples)))
+
+    def content(self, member: Member) -> memoryview:
+        """The bytes of a member."""
+        return self.data[member.offset : member.offset + member.size]
+
+    def record(self, i: int, rows: Any = None) -> Record:
+        """Sample i's record, with `rows` those crops alone. Raises RecordError, also for another image's record."""
+        sample = self.samples[i]
+        place = {"url": self.url, "shard": self.header.name, "key": sample.key}
+        record = decode_record(self.content(sample.record), rows=rows, **place)
+        if record.key != sample.key:
+            raise RecordError(f"it holds the record of {record.key!r}", **place)
+        wanted = _target_text(record) if sample.image else None
+        if wanted != (bytes(self.content(sample.target)) if sample.target else None):
+            raise RecordError(
+                f"its {TARGET_EXT} member does not agree with its target, {record.target}", **place
+            )
+        if sample.image and record.image_crc32 not in (None, sample.image_crc32):
+            raise RecordError("the image beside it is not the one that was labelled", **place)
+        return record
+
+    def sample(self, i: int) -> Sample:
+        """Sample i, its image copied out where there is one."""
+        image = self.samples[i].image
+        if image is None:
+            return Sample(self.record(i))
+        return Sample(self.record(i), bytes(self.content(image)), split_member(image.name)[1])
+
+    def check(self, set_digest: str, shard: int, name: str, keys: Sequence[str]) -> None:
+        """That this is shard `name` of that label set, with samples of `keys` in order, but for those left out.
+
+        Raises ShardError: a shard of another set, or under another one's name, or not as planned.
+        """
+        place = {"url": self.url, "shard": name}
+        header = self.header
+        mine = {"set digest": header.set_digest, "number": header.shard, "name": header.name}
+        for (what, found), wanted in zip(mine.items(), (set_digest, shard, name), strict=True):
+            if found != wanted:
+                raise ShardError(f"it is another shard: its {what} is {found}, not {wanted}", **place)
+        left_out = {entry["key"] for entry in header.left_out}
+        if [key for key in keys if key not in left_out] != [sample.key for sample in self.samples]:
+            raise ShardError("its samples are not the planned ones in their order", **place)
+        if not left_out.issubset(keys):
+            raise ShardError("it left out images that were not planned", **place)
+
+
+def encode_sample(sample: Sample) -> EncodedSample:
+    """The members of one sample. Threads may encode samples at once; `encode_shard` takes them ready-made.
+
+    Raises RecordError, and ShardError for a key that no path gives, an image of an unknown extension, or an image
+    that is not the one that was labelled.
+    """
+    record = sample.record
+    check_key(record.key)
+    fields = {RECORD_EXT: encode_record(record)}
+    if sample.image is not None:
+        if sample.image_ext not in IMAGE_EXTS:
+            raise ShardError(f"images are not embedded as {sample.image_ext!r}", key=record.key)
+        if record.image_crc32 not in (None, crc32_of(sample.image)):
+            raise ShardError("the image to embed is not the one that was labelled", key=record.key)
+        fields[sample.image_ext] = sample.image
+        target = _target_text(record)
+        if target is not None:
+            fields[TARGET_EXT] = target
+    return EncodedSample(record.key, {extension: fields[extension] for extension in sorted(fields)})
+
+
+def _target_text(record: Record) -> bytes | None:
+    return None if record.target is None else str(record.target).encode("ascii")
+
+
+def load_writer() -> None:
+    """Import what writing needs and reading does not: WebDataset takes 1.5 s. Else the first `encode_shard` does."""
+    importlib.import_module("webdataset.writer")
+
+
+def encode_shard(
+    samples: Iterable[Sample | EncodedSample], header: ShardHeader, trailer: str = TRAILER
+) -> bytes:
+    """The bytes of one shard: the samples' members in order, then the trailer.
+
+    Args:
+        trailer: the last member's name, one of TRAILERS. `LabelSet.encode_shard` knows that of its set.
+
+    Raises RecordError, ShardError for samples that do not go together, ManifestError for a header without JSON.
+    """
+    from webdataset.writer import TarWriter
+
+    stream = io.BytesIO()
+    written: list[tuple[Member, int]] = []
+    with TarWriter(stream, encoder=False, format="PAX_FORMAT", mtime=0, user="", group="") as writer:
+        for sample in samples:
+            encoded = sample if isinstance(sample, EncodedSample) else encode_sample(sample)
+            writer.write({"__key__": encoded.key, **encoded.fields})
+            for extension, content in sorted(encoded.fields.items()):
+                written.append((Member(f"{encoded.key}.{extension}", 0, len(content)), crc32_of(content)))
+        try:
+            num_samples = len(gather(written))
+        except ShardError as error:
+            raise error.located(shard=header.name) from None
+        sums = Sums(num_samples, [crc32 for _, crc32 in written], names_crc32([m.name for m, _ in written]))
+        _add_trailer(writer.tarstream, trailer, encode_header(header, sums))
+    return stream.getvalue()
+
+
+def _add_trailer(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Add the last member as TarWriter adds the others; TarWriter itself takes no name without an extension."""
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = len(content), 0o444
+    tar.addfile(member, io.BytesIO(content))
+
+
+def read_shard(data: bytes | memoryview, *, url: str | None = None, shard: str | None = None) -> Shard:
+    """The shard in `data`, every byte checked: the tar's structure, each member's CRC-32, their order and number.
+
+    What a record's bytes mean is checked as it is decoded. Raises ShardTruncatedError, ChecksumError, ShardError
+    or UnsupportedFeatureError; url and shard are for their messages.
+    """
+    try:
+        return _read(memoryview(data), url)
+    except SlgWdsError as error:
+        raise error.located(url=url, shard=shard) from None
+
+
+def _read(data: memoryview, url: str | None) -> Shard:
+    found = list(members(data))
+    if not found or found[-1].name not in TRAILERS:
+        raise ShardError(f"its last member is not {TRAILER}")
+    *rest, last = found
+    header, sums = decode_header(data[last.offset : last.offset + last.size], last.name)
+    crc32s = [crc32_of(data[member.offset : member.offset + member.size]) for member in rest]
+    if len(crc32s) != len(sums.members_crc32):
+        raise ShardError(f"{len(crc32s)} members, where {len(sums.members_crc32)} were written")
+    for member, crc32, wanted in zip(rest, crc32s, sums.members_crc32, strict=True):
+        if crc32 != wanted:
+            raise ChecksumError(f"the CRC-32 of member {member.name!r} does not match")
+    if names_crc32([member.name for member in rest]) != sums.names_crc32:
+        raise ChecksumError("the CRC-32 of the members' names does not match")
+    samples = gather(zip(rest, crc32s, strict=True))
+    if len(samples) != sums.num_samples:
+        raise ShardError(f"{len(samples)} samples, where {sums.num_samples} were written")
+    return Shard(header, samples, found, data, url)
+
+
+def check_payload(data: bytes | memoryview, size: int, crc32: int, **place: str | None) -> None:
+    """That a member's bytes, read by range, are those of the index. Raises ChecksumError."""
+    if len(data) != size or crc32_of(data) != crc32:
+        raise ChecksumError(
+            f"{len(data)} bytes are not the {size} of CRC-32 {crc32:08x} in the index", **place
+        )

@@ -1,0 +1,139 @@
+"""Labels of batches, gathered into records and shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from slg_wds.engines.run_stats import Tally
+from slg_wds.format.records.record import Record, build_tail
+from slg_wds.format.shards.shard import EncodedSample, Sample
+from slg_wds.generation.batching import Span
+from slg_wds.generation.decoding import LeftOut, Prepared
+from slg_wds.generation.inference import Labelled
+from slg_wds.generation.job import Job
+from slg_wds.images import image_extension
+
+
+@dataclass
+class LabelTally(Tally):
+    """What was labelled: counts, and sums over crops for the summary."""
+
+    top1: float = 0.0
+    tail: float = 0.0
+    targeted: int = 0
+    agreed: int = 0
+
+
+@dataclass
+class Labels:
+    """The labels of one image as its crops come in: index [M, k], value [M, k], outside [C] summed over crops."""
+
+    index: npt.NDArray[np.int64]
+    value: npt.NDArray[np.float32]
+    outside: npt.NDArray[np.float64] | None = None
+
+    def fill(self, labelled: Labelled, position: int, span: Span) -> bool:
+        """Take the rows of one span of a batch; True when the image's last crop has come."""
+        rows, crops = slice(span.start, span.start + span.count), slice(span.first, span.first + span.count)
+        if labelled.index is not None:
+            self.index[crops] = labelled.index[rows]
+        self.value[crops] = labelled.value[rows]
+        if labelled.outside is not None:
+            outside = labelled.outside[position]
+            self.outside = outside.copy() if self.outside is None else self.outside + outside
+        return span.first + span.count == len(self.value)
+
+
+@dataclass
+class FinishedShard:
+    """A shard whose samples are being encoded in threads, in plan order."""
+
+    number: int
+    samples: list[Future[EncodedSample]]
+    left_out: list[LeftOut]
+    tally: LabelTally
+
+
+def finished_shards(
+    job: Job, labelled: Iterable[Labelled], pool: ThreadPoolExecutor
+) -> Iterator[FinishedShard]:
+    """Gather labels by image, start encoding each image that is complete, and yield each shard at its end.
+
+    Labels of an image are encoded as soon as its last crop comes, so full labels of a shard never lie raw in memory.
+    """
+    open_images: dict[int, Labels] = {}
+    shard = FinishedShard(-1, [], [], LabelTally())
+    for batch in labelled:
+        for position, span in enumerate(batch.batch.spans):
+            number = span.image.number
+            labels = open_images.setdefault(number, _empty(batch, span.image))
+            if labels.fill(batch, position, span):
+                del open_images[number]
+                _count(job, shard.tally, span.image, labels)
+                shard.samples.append(pool.submit(_encode, job, span.image, labels))
+        shard.left_out += batch.batch.left_out
+        if batch.batch.ended is not None:
+            shard.number = batch.batch.ended
+            yield shard
+            shard = FinishedShard(-1, [], [], LabelTally())
+
+
+def _empty(batch: Labelled, image: Prepared) -> Labels:
+    crops, width = len(image.boxes), batch.value.shape[1]
+    index = np.empty((crops, width), np.int64) if batch.index is not None else np.empty((crops, 0), np.int64)
+    return Labels(index, np.empty((crops, width), np.float32))
+
+
+def _count(job: Job, tally: LabelTally, image: Prepared, labels: Labels) -> None:
+    full = job.recipe.label.kind == "full"
+    top1 = labels.value.max(axis=1) if full else labels.value[:, 0]
+    first = labels.value.argmax(axis=1) if full else labels.index[:, 0]
+    tally.images += 1
+    tally.crops += len(top1)
+    tally.top1 += float(top1.sum(dtype=np.float64))
+    tally.tail += float(np.maximum(0.0, 1.0 - labels.value.sum(axis=1, dtype=np.float64)).sum())
+    target = int(job.labels.plan.targets[image.number])
+    if target >= 0:
+        tally.targeted += len(first)
+        tally.agreed += int((first == target).sum())
+
+
+def _encode(job: Job, image: Prepared, labels: Labels) -> EncodedSample:
+    extension = image_extension(image.stored) if image.stored is not None else None
+    return job.labels.encode_sample(Sample(as_record(job, image, labels), image.stored, extension))
+
+
+def as_record(job: Job, image: Prepared, labels: Labels) -> Record:
+    """The record of an image whose labels are complete."""
+    plan, recipe, classes = job.labels.plan, job.recipe, job.teacher.num_classes
+    kind = recipe.label.kind
+    target = int(plan.targets[image.number])
+    crops = len(image.boxes)
+    tail, outside, tailed = None, labels.outside, crops
+    if outside is not None and image.before is not None:
+        outside, tailed = image.before + outside, recipe.num_crops
+    if outside is not None and tailed:
+        tail = build_tail(outside / tailed, recipe.tail_classes, tailed, labels.index.shape[1])
+    full_index = np.broadcast_to(np.arange(classes), (crops, classes))
+    return Record(
+        key=plan.keys[image.number],
+        path=plan.paths[image.number],
+        target=target if target >= 0 else None,
+        size=image.size,
+        crops=image.boxes,
+        flips=image.flips,
+        index=full_index if kind == "full" else labels.index,
+        value=np.ones_like(labels.value) if kind == "hard" else labels.value,
+        tail=tail,
+        coding="none" if kind == "hard" else recipe.coding,
+        full=kind == "full",
+        num_classes=classes,
+        outside=outside if recipe.extendable else None,
+        image_crc32=image.crc32,
+        source_crc32=image.source_crc32,
+    )

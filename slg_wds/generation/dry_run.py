@@ -1,0 +1,106 @@
+"""`slg-wds generate --dry-run`: what a run would do, from a few measured forwards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from slg_wds.concurrency.threads import threads_beside_forwards
+from slg_wds.config import GenerateConfig
+from slg_wds.console import duration
+from slg_wds.engines.progress import bytes_a_crop
+from slg_wds.generation.setup import prepare_run
+
+if TYPE_CHECKING:
+    from slg_wds.format.manifest.manifest import Plan
+    from slg_wds.generation.inference import Labelled
+    from slg_wds.generation.job import Job
+
+FORWARDS = 8  # measured, after one that warms up
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a run would do.
+
+    Attributes:
+        images, shards, crops, forwards: that would be made.
+        bytes: of all shards, predicted.
+        seconds: on the one device that was measured, predicted.
+        crops_per_second: measured, 0 where there were too few crops for that.
+        said: all this and the teacher, in lines for people.
+    """
+
+    images: int
+    shards: int
+    crops: int
+    forwards: int
+    bytes: int
+    seconds: float
+    crops_per_second: float
+    said: list[str] = field(repr=False)
+
+
+def dry_run(config: GenerateConfig, device: str | None = None) -> DryRun:
+    """Find out how many images, shards, bytes and hours a run would take; nothing is written.
+
+    Labels the first images in memory: enough of them for eight forwards, at least one image.
+
+    device: where to measure; None: the config's GPU, else this process's own device.
+    """
+    from slg_wds.teachers.backends import current_device
+
+    with current_device(device or "cpu"):
+        job = prepare_run(config, device).job(create=False)
+        return _predicted(job, job.labels.plan, *_measured(job))
+
+
+def _measured(job: Job) -> tuple[tuple[float, float], list[float]]:
+    """Mean bytes of a sample in a shard and of the image among them, and the seconds of each forward but the first."""
+    from slg_wds.generation.batching import Buffers, full_batches
+    from slg_wds.generation.collation import finished_shards
+    from slg_wds.generation.decoding import prepared_images
+    from slg_wds.generation.inference import Forward
+
+    recipe = job.recipe
+    job.labels = job.labels.first(max(1, -(-FORWARDS * recipe.num_seg // recipe.num_crops)))
+    buffers = Buffers(job.teacher.inputs, recipe.num_seg, pinned=job.device.type == "cuda")
+    forward = Forward(job.teacher, recipe.label, recipe.writes_tail, job.device, buffers)
+    times: list[float] = []
+    with threads_beside_forwards(job.workers, job.threads_per_forward) as pool:
+        images = prepared_images(job, [0], pool)
+        labelled = forward.label_all(full_batches(images, buffers, pool))
+        (shard,) = finished_shards(job, _timed(labelled, times), pool)
+        encoded = [sample.result() for sample in shard.samples]
+    sizes = [(one.tar_bytes, one.image_bytes) for one in encoded] or [(0, 0)]
+    whole, image = np.mean(sizes, axis=0).tolist()
+    return (whole, image), [float(step) for step in np.diff(times)]
+
+
+def _predicted(job: Job, plan: Plan, bytes_each: tuple[float, float], steps: list[float]) -> DryRun:
+    """What a run over the whole plan would do, where images and forwards are as those that were measured."""
+    recipe, images = job.recipe, plan.num_samples
+    crops = images * recipe.num_crops
+    forwards = -(-crops // recipe.num_seg)
+    seconds = float(np.median(steps)) if steps else 0.0
+    rate = recipe.num_seg / seconds if seconds else 0.0
+    said = [
+        f"would label {images:,} images in {plan.num_shards:,} shards, {recipe.num_crops} crops each: "
+        f"{crops:,} crops in about {forwards:,} forwards of {recipe.num_seg}",
+        f"  {job.teacher.name} on {job.teacher.device_name}, {job.teacher.num_classes} classes, {recipe.label}",
+        f"  about {bytes_each[0] * images / 1e9:,.3f} GB ({bytes_a_crop(*bytes_each, recipe.num_crops)} measured)",
+        f"  about {duration(seconds * forwards)} on this device "
+        f"({rate:,.1f} crops/s measured over {len(steps)} forwards)",
+    ]
+    size = round(bytes_each[0] * images)
+    return DryRun(images, plan.num_shards, crops, forwards, size, seconds * forwards, rate, said)
+
+
+def _timed(labelled: Iterable[Labelled], times: list[float]) -> Iterator[Labelled]:
+    for batch in labelled:
+        times.append(time.perf_counter())
+        yield batch

@@ -1,0 +1,117 @@
+"""`slg-wds evaluate`: is the teacher as accurate as it should be, under its own evaluation transform?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from slg_wds.concurrency.cores import cores
+from slg_wds.concurrency.prefetch import window
+from slg_wds.concurrency.threads import threads_beside_forwards
+from slg_wds.config import EvaluateConfig, TeacherConfig
+from slg_wds.console import note, tell, tell_json
+from slg_wds.errors import NoTargetsError
+
+if TYPE_CHECKING:
+    import torch
+
+    from slg_wds.format.manifest.manifest import Plan
+    from slg_wds.images import ImageSource
+    from slg_wds.teachers import Accuracy, Ensemble
+
+BATCH = 50  # images in one forward
+
+
+def evaluate(config: EvaluateConfig, device: str | None = None) -> Accuracy:
+    """Measure a teacher's accuracy on DATA/val (or --split, or DATA itself where it has no val folder).
+
+    device: where to run; None: the config's GPU, else this process's own device.
+
+    Raises SlgWdsError; NoTargetsError without class folders or where their classes in the teacher are unknown.
+    """
+    from slg_wds.generation.setup import load_teachers
+    from slg_wds.images import open_source
+    from slg_wds.images.targets import resolve_targets
+    from slg_wds.teachers import evaluate as measure
+    from slg_wds.teachers.backends import about_device
+
+    config.check()
+    source = open_source(config.data, config, default_split="val", need_targets=True)
+    teacher = load_teachers(config, source.classes, BATCH, device)
+    threads = config.threads_per_forward or cores()
+    said = [f"teacher {one}" for one in teacher.teachers]
+    note(*said, *about_device(teacher, threads, cpu_asked=device == "cpu"))
+    targets = resolve_targets(config, source.classes, teacher.full_classes, teacher.class_subset)
+    if source.classes is not None and not targets.comparable:
+        raise NoTargetsError(
+            f"the {len(source.classes)} class folders are not the teacher's {teacher.full_classes} classes",
+            hint="name them by WordNet ids or give --class-map",
+            url=config.data,
+        )
+    if targets.said:
+        note(targets.said)
+    plan = source.plan(0, 1 << 20, target_of=targets.of_class)
+    without = int((plan.targets < 0).sum())
+    if without == plan.num_samples:
+        raise NoTargetsError("no image has a target", url=config.data)
+    if without:
+        note(f"{without:,} of {plan.num_samples:,} images have no target and are not asked about")
+    with threads_beside_forwards(config.num_workers, threads) as pool:
+        return measure(teacher, _batches(config, source, plan, teacher, pool))
+
+
+def _batches(
+    config: EvaluateConfig, source: ImageSource, plan: Plan, teacher: Ensemble, pool: ThreadPoolExecutor
+) -> Iterator[tuple[list[torch.Tensor], torch.Tensor]]:
+    """Yield (a uint8 batch [N, 3, S, S] for each of the teacher's evaluation inputs, targets int64 [N])."""
+
+    from slg_wds.images import decode
+    from slg_wds.teachers import eval_transform
+
+    def load(number: int, read: Callable[[int], bytes]) -> list[torch.Tensor]:
+        pixels = decode(read(number), max_pixels=config.max_pixels, path=plan.paths[number])
+        return [eval_transform(pixels, preprocessing) for preprocessing in teacher.preprocessings]
+
+    def submitted() -> Iterator[tuple[int, Future[list[torch.Tensor]]]]:
+        for shard in range(plan.num_shards):
+            part, read = plan.shard(shard), source.reader(plan, shard)
+            for number in (np.flatnonzero(part.targets >= 0) + part.start).tolist():
+                yield int(plan.targets[number]), pool.submit(load, number, read)
+
+    rows: list[tuple[int, list[torch.Tensor]]] = []
+    for target, image in window(submitted(), BATCH + config.batch_size):
+        rows.append((target, image.result()))
+        if len(rows) == BATCH:
+            yield _stacked(rows)
+            rows = []
+    if rows:
+        yield _stacked(rows)
+
+
+def _stacked(rows: list[tuple[int, list[torch.Tensor]]]) -> tuple[list[torch.Tensor], torch.Tensor]:
+    import torch
+
+    inputs = [torch.stack(images) for images in zip(*(images for _, images in rows), strict=True)]
+    return inputs, torch.tensor([target for target, _ in rows])
+
+
+def main(config: EvaluateConfig) -> int:
+    """The body of the command: a line of figures on stdout."""
+    accuracy = evaluate(config)
+    if config.json:
+        told = {"top1": accuracy.top1, "top5": accuracy.top5, "loss": accuracy.loss}
+        tell_json({**told, "images": accuracy.count}, indent=None)
+    else:
+        tell(figures(config, accuracy))
+    return 0
+
+
+def figures(config: TeacherConfig, accuracy: Accuracy) -> str:
+    """A teacher's accuracy, in a line for people."""
+    return (
+        f"{config.arch} on {accuracy.count:,} images of {config.data}: "
+        f"top-1 {accuracy.top1:.2%}, top-5 {accuracy.top5:.2%}, loss {accuracy.loss:.4f}"
+    )

@@ -1,0 +1,126 @@
+"""The teacher's side of a shard: batches to top-k labels and sums of the tail, never all classes of all crops."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from slg_wds.concurrency.prefetch import window
+from slg_wds.errors import TeacherOutputError
+from slg_wds.generation.batching import Batch, Buffers
+from slg_wds.labels import LabelType, outside_sum, topk
+from slg_wds.teachers.faults import device_faults
+
+if TYPE_CHECKING:
+    import torch
+
+    from slg_wds.teachers import Ensemble
+
+T = TypeVar("T")
+FORWARDS_IN_FLIGHT = 2  # on a GPU: one runs while the next waits in its queue
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A batch's labels: index int64 [N, k] (None for full), value float32 [N, k], outside float64 [spans, C]."""
+
+    batch: Batch
+    index: npt.NDArray[np.int64] | None
+    value: npt.NDArray[np.float32]
+    outside: npt.NDArray[np.float64] | None
+
+
+class Forward:
+    """Runs batches on one device, a few in flight on a GPU, and returns their buffers when they are done."""
+
+    def __init__(
+        self, teacher: Ensemble, label: LabelType, with_tail: bool, device: torch.device, buffers: Buffers
+    ) -> None:
+        self.teacher = teacher
+        self.label = label
+        self.with_tail = with_tail
+        self.device = device
+        self.buffers = buffers
+        self._depth = FORWARDS_IN_FLIGHT if device.type == "cuda" else 0
+
+    def label_all(self, batches: Iterable[Batch]) -> Iterator[Labelled]:
+        """Yield the labels of each batch, in order."""
+        launched = ((batch, self._on_device(self._launch, batch)) for batch in batches)
+        for batch, outputs in window(launched, self._depth):
+            yield self._on_device(self._land, batch, outputs)
+
+    def _on_device(self, step: Callable[..., T], *arguments: Any) -> T:
+        """Take a step; a GPU tells of an error at any call after the one that is at fault."""
+        with device_faults(self.device, f"labelling with {self.teacher.name} failed"):
+            return step(*arguments)
+
+    def _launch(self, batch: Batch) -> _Outputs:
+        import torch
+
+        if not batch.spans:
+            return _Outputs()
+        with torch.inference_mode():
+            inputs = [tensor.to(self.device, non_blocking=True) for tensor in batch.inputs]
+            probs_NC = self.teacher.probabilities(inputs)[: batch.filled]
+            finite = torch.isfinite(probs_NC).all()
+            if self.label.kind == "full":
+                return self._outputs(finite, None, probs_NC, None)
+            index_Nk, value_Nk = topk(probs_NC, self.label.stored_k(probs_NC.shape[1]))
+            outside = None
+            if self.with_tail:
+                segments = [(span.start, span.start + span.count) for span in batch.spans]
+                outside = outside_sum(probs_NC, index_Nk, segments)
+            return self._outputs(finite, index_Nk, value_Nk, outside)
+
+    def _outputs(
+        self,
+        finite: torch.Tensor,
+        index: torch.Tensor | None,
+        value: torch.Tensor,
+        outside: torch.Tensor | None,
+    ) -> _Outputs:
+        if self.device.type != "cuda":
+            return _Outputs(finite, index, value, outside)
+        import torch
+
+        def to_host(tensor: torch.Tensor | None) -> torch.Tensor | None:
+            return None if tensor is None else tensor.to("cpu", non_blocking=True)
+
+        host = _Outputs(to_host(finite), to_host(index), to_host(value), to_host(outside))
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        # The teacher's device need not be the current one, whose stream would be taken.
+        event.record(torch.cuda.current_stream(self.device))
+        return dataclasses.replace(host, event=event)
+
+    def _land(self, batch: Batch, outputs: _Outputs) -> Labelled:
+        if outputs.event is not None:
+            outputs.event.synchronize()
+        self.buffers.give_back(batch.inputs)
+        if outputs.finite is None or outputs.value is None:
+            return Labelled(batch, None, np.empty((0, 0), np.float32), None)
+        if not bool(outputs.finite):
+            keys = sorted({span.image.path for span in batch.spans})
+            raise TeacherOutputError(
+                f"the teacher {self.teacher.name} gave NaN or infinity for a crop of {', '.join(keys[:3])}",
+                hint="try --precision fp32 or bf16, and check the weights with --evaluate",
+            )
+        return Labelled(
+            batch,
+            None if outputs.index is None else outputs.index.numpy(),
+            outputs.value.numpy(),
+            None if outputs.outside is None else outputs.outside.numpy(),
+        )
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    finite: torch.Tensor | None = None
+    index: torch.Tensor | None = None
+    value: torch.Tensor | None = None
+    outside: torch.Tensor | None = None
+    event: torch.cuda.Event | None = None

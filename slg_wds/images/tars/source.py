@@ -1,0 +1,282 @@
+"""Images in WebDataset shards, planned as they lie and read by range or by shard."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slg_wds.config import SourceConfig
+from slg_wds.errors import (
+    DuplicateKeyError,
+    ImageDecodeError,
+    ImageShardError,
+    ImageSourceError,
+    NoTargetsError,
+    UsageError,
+)
+from slg_wds.format.manifest.manifest import Plan, StringColumn
+from slg_wds.images.classes import WORDNET_ID
+from slg_wds.images.header import check_image_bytes
+from slg_wds.images.order import Targets, check_distinct, make_keys, map_targets
+from slg_wds.images.tars.files import TarFile, find_tars, label_shard_names
+from slg_wds.images.tars.reader import BLOCK, Ranges, check_header
+from slg_wds.images.tars.sample_targets import number_targets, parse_target_field
+from slg_wds.images.tars.samples import SampleFields, Scanned, scan_samples
+
+LOCAL_WINDOW = 1 << 13
+REMOTE_WINDOW = 1 << 20
+SCANNERS = 16  # remote shards scanned at a time
+WHOLE = 1 << 28  # a remote shard up to this is read in one go
+
+
+class ShardSource:
+    """Images in tars of WebDataset's layout. They are read through when `classes` or `plan` is first asked for.
+
+    Args:
+        tars: their names all differ.
+        options: how keys are made, and which members are images and targets.
+        need_targets: refuse samples without a target.
+        skip: plan samples without an image, to be left out.
+        ignored: what lies beside the tars and is not used -> count.
+
+    Raises ImageSourceError for two tars of one name, UsageError for options that do not go with tars.
+    """
+
+    kind = "shards"
+    gone: Sequence[str] = ()
+
+    def __init__(
+        self,
+        url: str,
+        tars: Sequence[TarFile],
+        options: SourceConfig,
+        *,
+        need_targets: bool = False,
+        skip: bool = False,
+        ignored: Mapping[str, int] | None = None,
+    ) -> None:
+        if options.list_file:
+            raise UsageError("--list does not go with image shards", url=url)
+        self.url, self.ignored = url, ignored or {}
+        self._tars = {tar.name: tar for tar in tars}
+        if len(self._tars) != len(tars):
+            names = [tar.name for tar in tars]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ImageSourceError(f"two image shards are named {twice}", url=url)
+        self._options, self._need_targets = options, need_targets
+        self._fields = _fields(options, skip)
+        self._found: _Found | None = None
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of the classes in the order of their numbers; None where targets are class numbers."""
+        if self._fields.names or self._are_classes:
+            return self._scanned().classes
+        return None
+
+    @property
+    def _are_classes(self) -> bool:
+        """Whether the tars may be classes, as ImageNet ships them: n01440764.tar."""
+        if self._fields.target is None:
+            return False
+        return bool(self._tars) and all(WORDNET_ID.fullmatch(tar.base) for tar in self._tars.values())
+
+    def plan(self, seed: int = 0, samples_per_shard: int = 0, *, target_of: Targets | None = None) -> Plan:
+        """The samples as they lie, shard for shard; `seed` and `samples_per_shard` have no say in it.
+
+        Every tar's headers are read through. `target_of` maps class numbers as for a folder.
+
+        Raises:
+            ImageShardError: a tar that is truncated, corrupt or holds a sample without an image.
+            DuplicateKeyError: two samples of one key. NoTargetsError: targets are needed and one has none.
+            ImageSourceError: a tar whose name a label shard cannot have, targets that cannot be.
+            StoreError: a tar that is not there or cannot be read.
+        """
+        names = label_shard_names(list(self._tars.values()), self.url)
+        found, self._found = self._scanned(), None  # names of millions of images are not kept
+        keys = make_keys(found.paths, self._options.keep_extensions, self.url)
+        if len(set(keys)) != len(keys):
+            self._refuse_restart(keys, found.shard_sizes)
+            check_distinct(found.paths, keys, self._options.keep_extensions, self.url)
+        if self._need_targets and (found.numbers < 0).any():
+            without = found.paths[int(np.argmax(found.numbers < 0))]
+            raise NoTargetsError(f"the sample of {without} has no target", url=self.url)
+        try:
+            targets = map_targets(found.numbers, target_of)
+        except ImageSourceError as error:
+            raise error.located(url=self.url) from None
+        return Plan(
+            shard_names=names,
+            shard_sizes=np.array(found.shard_sizes, np.int64),
+            paths=StringColumn.of(found.paths),
+            keys=StringColumn.of(keys),
+            targets=targets,
+            source="shards",
+            image_shards=list(self._tars),
+            image_offset=np.array(found.offsets, np.int64),
+            image_size=np.array(found.sizes, np.int64),
+        )
+
+    def _scanned(self) -> _Found:
+        if self._found is None:
+            tars = list(self._tars.values())
+            workers = 1 if all(tar.store.is_local for tar in tars) else SCANNERS
+            with ThreadPoolExecutor(workers) as pool:
+                shards = list(pool.map(self._scan, tars))
+            self._found = self._joined(tars, shards)
+        return self._found
+
+    def _joined(self, tars: list[TarFile], shards: list[Scanned]) -> _Found:
+        without = [error for shard in shards for error in shard.without_image]
+        paths = [path for shard in shards for path in shard.paths]
+        if without and len(without) == len(paths):
+            raise without[0]
+        targets = [target for shard in shards for target in shard.targets]
+        target = self._fields.target
+        if (target and target.from_tar) or (self._are_classes and not any(t is not None for t in targets)):
+            targets = [tar.base for tar, shard in zip(tars, shards, strict=True) for _ in shard.paths]
+        try:
+            classes, numbers = number_targets(targets, self._options.class_map is not None)
+        except ImageSourceError as error:
+            raise error.located(url=self.url) from None
+        return _Found(
+            shard_sizes=[len(shard.paths) for shard in shards],
+            paths=paths,
+            offsets=[offset for shard in shards for offset in shard.offsets],
+            sizes=[size for shard in shards for size in shard.sizes],
+            classes=classes,
+            numbers=numbers,
+        )
+
+    def _scan(self, tar: TarFile) -> Scanned:
+        size = tar.store.size(tar.path)
+        if size is None:
+            tar.store.read_range(tar.path, 0, 1)  # raises NotFoundError in the store's own words
+            raise ImageShardError("its size is not known", url=tar.url)
+        window = LOCAL_WINDOW if tar.store.is_local else REMOTE_WINDOW
+        read = Ranges(lambda offset, count: tar.store.read_range(tar.path, offset, count), size, window)
+        try:
+            scanned = scan_samples(read, self._fields)
+        except ImageSourceError as error:
+            raise error.located(url=tar.url) from None
+        for lacking in scanned.without_image:
+            lacking.located(url=tar.url)
+        if self._options.prefix_keys:
+            scanned.paths = [f"{tar.stem}/{path}" for path in scanned.paths]
+        return scanned
+
+    def _refuse_restart(self, keys: Sequence[str], shard_sizes: Sequence[int]) -> None:
+        """Raise DuplicateKeyError where a key stands in two tars."""
+        tar_of = np.repeat(np.arange(len(shard_sizes)), shard_sizes).tolist()
+        first: dict[str, int] = {}
+        pairs = [
+            (key, first[key], tar)
+            for key, tar in zip(keys, tar_of, strict=True)
+            if first.setdefault(key, tar) != tar
+        ]
+        if not pairs:
+            return
+        names = list(self._tars)
+        key, one, other = pairs[0]
+        more = f" ({len(pairs) - 1} more keys do so too)" if len(pairs) > 1 else ""
+        raise DuplicateKeyError(
+            f"the key {key} stands in {names[one]} and in {names[other]}{more}",
+            url=self.url,
+            hint="--prefix-keys puts the tar's name before each key",
+        )
+
+    def reader(self, plan: Plan, shard: int) -> Callable[[int], bytes]:
+        """What reads the images of one shard, by their number in the plan; from any thread.
+
+        A remote shard is read whole, once, at the first call, and let go when each image has been read.
+        Raises ImageShardError for a source without this shard, and, as do its calls, one that changed since.
+        """
+        part = plan.shard(shard)
+        name = part.image_shard or ""
+        tar = self._tars.get(name) or self._tars.get(find_tars([name], self._tars).get(name, ""))
+        if tar is None or part.image_offset is None or part.image_size is None:
+            raise ImageShardError(f"the image shard {part.image_shard} of the plan is not here", url=self.url)
+        places = list(zip(part.image_offset.tolist(), part.image_size.tolist(), strict=True))
+        whole = _Whole(tar, len(places))
+
+        def read(number: int) -> bytes:
+            offset, size = places[number - part.start]
+            check_image_bytes(size, tar.url)
+            data = whole.read(offset - BLOCK, BLOCK + size)
+            try:
+                stated = check_header(data[:BLOCK], offset - BLOCK)
+            except ImageShardError:
+                stated = -1
+            if size == 0 and stated > 0:  # planned so by `skip`
+                raise ImageDecodeError("the sample has no image", url=tar.url)
+            if stated not in (size, 0):  # PAX states sizes of 8 GiB and more elsewhere
+                raise ImageShardError(f"no image at byte {offset}: it changed after planning", url=tar.url)
+            return data[BLOCK:]
+
+        return read
+
+
+@dataclass
+class _Found:
+    """The samples of all n shards, N of them.
+
+    shard_sizes: [n]. paths, offsets, sizes: [N]. numbers: of the classes, int64 [N], -1 for none.
+    """
+
+    shard_sizes: list[int]
+    paths: list[str]
+    offsets: list[int]
+    sizes: list[int]
+    classes: list[str] | None
+    numbers: NDArray[np.int64]
+
+
+def _fields(options: SourceConfig, skip: bool) -> SampleFields:
+    """What the options say of a sample's members. Raises UsageError."""
+    target = None if options.no_targets else parse_target_field(options.target_field)
+    names = options.target_field is not None or options.class_map is not None
+    if options.image_field is None:
+        return SampleFields(target=target, names=names, skip=skip)
+    image = tuple(part.strip().removeprefix(".").lower() for part in options.image_field.split(","))
+    if "" in image:
+        raise UsageError(
+            f"--image-field {options.image_field!r} names no extension", hint="for example jpg,png"
+        )
+    return SampleFields(image, target, names, skip)
+
+
+class _Whole:
+    """Ranges of a tar; of a remote one in memory while not every image was read once."""
+
+    def __init__(self, tar: TarFile, images: int) -> None:
+        self._tar, self._left = tar, 0 if tar.store.is_local else images
+        self._lock = threading.Lock()
+        self._data: bytes | None = None
+
+    def read(self, offset: int, size: int) -> bytes:
+        with self._lock:
+            data = self._taken()
+        if data is None:
+            return self._tar.store.read_range(self._tar.path, offset, size)
+        if offset + size > len(data):
+            raise ImageShardError(f"truncated at byte {len(data)} after planning", url=self._tar.url)
+        return data[offset : offset + size]
+
+    def _taken(self) -> bytes | None:
+        if self._left <= 0:
+            return None
+        if self._data is None:
+            if (self._tar.store.size(self._tar.path) or WHOLE + 1) > WHOLE:
+                self._left = 0
+                return None
+            self._data = self._tar.store.read(self._tar.path, WHOLE)
+        self._left -= 1
+        data = self._data
+        if self._left == 0:
+            self._data = None
+        return data

@@ -1,0 +1,131 @@
+"""One image of a set: where it is, and what its crops are labelled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slg_wds.errors import UsageError
+from slg_wds.format.manifest.manifest import StringColumn
+from slg_wds.format.records.record import Record
+from slg_wds.labelset.class_names import class_names, imagenet_words
+from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.lookup import example_of, record_of, shard_of
+
+if TYPE_CHECKING:
+    pass
+
+SHOWN_CLASSES = 5  # of each crop of full labels, and of the tail
+
+
+@dataclass(frozen=True)
+class ImageLabels:
+    """One image's record and where it lies. target_name: None where the set has no targets or no names."""
+
+    record: Record
+    number: int
+    shard: str
+    target_name: str | None
+    names: list[str] | None
+
+    def name(self, number: int) -> str | None:
+        """The name of a class of the labels."""
+        return self.names[number] if self.names else None
+
+    def top(self, crop: int) -> list[tuple[int, float]]:
+        """(class, probability) of a crop, the most probable first; of full labels a few."""
+        record = self.record
+        value = record.value[crop]
+        order = np.argsort(-value, kind="stable")[:SHOWN_CLASSES] if record.full else np.arange(record.k)
+        return [(int(record.index[crop, at]), float(value[at])) for at in order.tolist()]
+
+    def outside(self, crop: int) -> float:
+        """The probability of the classes that are not stored."""
+        return max(0.0, 1.0 - float(self.record.value[crop].sum(dtype=np.float64)))
+
+    def tail(self) -> list[tuple[int, float]]:
+        """The largest classes of the shared tail."""
+        tail = self.record.tail
+        if tail is None:
+            return []
+        order = np.argsort(-tail.probs, kind="stable")[:SHOWN_CLASSES]
+        return [(int(tail.classes[at]), float(tail.probs[at])) for at in order.tolist()]
+
+
+def find_image(labels: LabelSet, key: str) -> ImageLabels:
+    """The labels of the image of this key, or of this path below the source.
+
+    Raises UsageError for one that is not planned, LabelSetError for one that has no labels (yet), FormatError,
+    StoreError.
+    """
+    number = find_string(labels.plan.keys, key)
+    number = find_string(labels.plan.paths, key) if number is None else number
+    if number is None:
+        raise UsageError(
+            f"no image of the set has the key or path {key!r}", url=labels.url, hint=example_of(labels)
+        )
+    record = record_of(labels, number)
+    name = labels.shard_name(shard_of(labels, number))
+    return ImageLabels(record, number, name, target_name(labels, record.target), class_names(labels))
+
+
+def find_string(column: StringColumn, text: str) -> int | None:
+    """The first place of a string in a column, without decoding the others.
+
+    Byte by byte, the last first (they differ most), those that are left are compared.
+    """
+    wanted = text.encode("utf-8", "surrogatepass")
+    places: NDArray[np.int64] = np.flatnonzero(column.lengths == len(wanted))
+    data = np.frombuffer(column.blob, np.uint8)
+    starts = column.starts[places]
+    for at in range(len(wanted) - 1, -1, -1):
+        if not len(places):
+            return None
+        same = data[starts + at] == wanted[at]
+        places, starts = places[same], starts[same]
+    return int(places[0]) if len(places) else None
+
+
+def target_name(labels: LabelSet, target: int | None) -> str | None:
+    """What an image's target is called: by the class folders, else by the labels' classes."""
+    if target is None:
+        return None
+    given = labels.description.class_names
+    names = class_names(labels) if given is None else given
+    if names is None or target >= len(names):
+        return None
+    return imagenet_words().get(names[target], names[target]) or None
+
+
+def image_dict(found: ImageLabels, crops: int) -> dict[str, Any]:
+    """The image for scripts; the first `crops` of its crops."""
+    record = found.record
+
+    def named(pairs: list[tuple[int, float]]) -> list[dict[str, Any]]:
+        return [{"class": number, "name": found.name(number), "probability": p} for number, p in pairs]
+
+    return {
+        "key": record.key,
+        "path": record.path,
+        "number": found.number,
+        "shard": found.shard,
+        "target": record.target,
+        "target_name": found.target_name,
+        "height": record.size[0],
+        "width": record.size[1],
+        "num_crops": record.num_crops,
+        "tail": named(found.tail()),
+        "crops": [
+            {
+                "crop": crop,
+                "box": record.crops[crop].tolist(),
+                "flip": bool(record.flips[crop]),
+                "classes": named(found.top(crop)),
+                "outside": found.outside(crop),
+            }
+            for crop in range(min(crops, record.num_crops))
+        ],
+    }

@@ -1,0 +1,95 @@
+"""Bytes per crop by column, from a few records of a few shards."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from slg_wds.errors import SlgWdsError
+from slg_wds.format.records.record import unpack_record
+from slg_wds.inspection.state import THREADS, State, read_indexes, spread
+from slg_wds.labelset.labelset import LabelSet
+
+SHARDS = 8
+RECORDS = 8  # of each of those shards
+TAIL = {"tail_classes": "tail", "tail_codes": "tail"}
+REST, TAR, IMAGES = "record's rest", "tar", "images"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes per crop by column, of the sampled records; the tar's own and embedded images', of the sampled shards."""
+
+    columns: dict[str, float]
+    shards: int
+    records: int
+    crops: int
+
+    @property
+    def together(self) -> float:
+        """Bytes per crop of the labels: all but the images."""
+        return sum(size for name, size in self.columns.items() if name != IMAGES)
+
+
+def measure(labels: LabelSet, state: State) -> Sizes | None:
+    """Sizes of a sample, None where no shard can be looked at. What cannot be read is noted in the state."""
+    chosen = spread(state.present, SHARDS)
+    read_indexes(labels, state, chosen)
+    chosen = [number for number in chosen if number in state.indexes and state.indexes[number].records]
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = list(pool.map(lambda place: _record(labels, state, *place), _places(state, chosen)))
+    records = [one for one in found if one is not None]
+    crops = sum(int(fields["num_crops"]) for fields, _ in records)
+    if not crops:
+        return None
+    sums: Counter[str] = Counter()
+    for fields, size in records:
+        sums.update(of_record(fields, size))
+    columns = {name: total / crops for name, total in sums.items()}
+    each = crops / len(records)  # crops of a record: the same for all, but where a set extends another
+    rows = sum(len(state.indexes[number].records) for number in chosen) * each
+    around, images = _around(state, chosen)
+    columns[TAR] = around / rows
+    if images:
+        columns[IMAGES] = images / rows
+    return Sizes(columns, len(chosen), len(records), crops)
+
+
+def _places(state: State, shards: list[int]) -> Iterator[tuple[int, int]]:
+    for number in shards:
+        for position in spread(range(len(state.indexes[number].records)), RECORDS):
+            yield number, position
+
+
+def _record(labels: LabelSet, state: State, number: int, position: int) -> tuple[dict[str, Any], int] | None:
+    try:
+        data = labels.record_bytes(number, position, state.indexes[number])
+        return unpack_record(data), len(data)
+    except SlgWdsError as error:
+        state.notes.append(f"{labels.shard_name(number)}: {error.message}: run slg-wds verify")
+        return None
+
+
+def of_record(fields: dict[str, Any], size: int) -> dict[str, int]:
+    """Bytes of each column of a record, and of what is around them."""
+    sums: Counter[str] = Counter()
+    for name, planes in fields["columns"].items():
+        if isinstance(planes, list):
+            sums[TAIL.get(str(name), str(name))] += sum(len(p) for p in planes if isinstance(p, bytes))
+    sums[REST] = size - sum(sums.values())
+    return dict(sums)
+
+
+def _around(state: State, shards: list[int]) -> tuple[int, int]:
+    """Bytes of the shards that are neither records nor images, and those of embedded images."""
+    around = images = 0
+    for number in shards:
+        index = state.indexes[number]
+        embedded = index.images if index.images and index.image_shard is None else []
+        pictures = sum(place[1] for place in embedded)
+        around += index.bytes - sum(place[1] for place in index.records) - pictures
+        images += pictures
+    return around, images

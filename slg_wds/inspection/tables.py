@@ -1,0 +1,209 @@
+"""What `inspect` found, as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from slg_wds.console import duration, tell, tell_table
+from slg_wds.engines.progress import counted
+from slg_wds.inspection.image import ImageLabels
+
+DIGITS = 12  # of a digest
+LONGEST = 400  # characters of one value
+
+
+def print_set(told: Mapping[str, Any]) -> None:
+    """Print what `inspect` says of a set."""
+    sections = (
+        ("label set " + str(told["url"]), _what(told)),
+        ("how it was made", _how(told)),
+        ("how far it is", _far(told)),
+    )
+    for title, rows in sections:
+        _tell_pairs(title, rows)
+    if told["bytes_per_crop"] is not None:
+        _tell_sizes(told["bytes_per_crop"], told["sampled"])
+    reasons = told["images"]["left_out_reasons"]
+    if reasons:
+        rows = [(entry["path"], entry["reason"]) for entry in reasons]
+        tell_table("left out", ("image", "reason"), rows)
+    for note in told["notes"]:
+        tell(f"note: {note}")
+
+
+def _tell_pairs(title: str, rows: Iterable[tuple[str, object]]) -> None:
+    tell_table(title, (), [row for row in rows if row[1] not in (None, "")])
+
+
+FOLDERS_ONLY = " that only number their folders, not the labels' classes"
+
+
+def _what(told: Mapping[str, Any]) -> list[tuple[str, object]]:
+    identity, images = told["identity"], told["images"]
+    names, tail, extends = told["class_names"], identity.get("tail_classes"), identity.get("extends")
+    labels = f"{identity.get('label_type')}, values {identity.get('values')}"
+    classes, crops = f"{identity.get('num_classes')}", f"{identity.get('num_crops')} an image"
+    if isinstance(extends, dict):
+        crops += f", of which {_digest(extends.get('digest'))} has the first {extends.get('first_crop')}"
+    return [
+        ("images", f"{images['planned']:,} planned{_targets(images)}"),
+        ("crops", crops),
+        ("labels", labels + (f", shared tail of {tail} classes" if tail else "")),
+        ("classes", classes + (f": {', '.join(names['first'])}, ..." if names else "")),
+        ("temperature", identity.get("temperature")),
+        ("embedded images", _embedded(identity.get("embed_images"))),
+        ("image checksums", "yes" if told["image_checksums"] else _NO_CHECKSUMS),
+        ("digest", told["digest"]),
+    ]
+
+
+_NO_CHECKSUMS = "none: replayed images cannot be checked"
+
+
+def _targets(images: Mapping[str, Any]) -> str:
+    if not images["with_target"]:
+        return ", without targets"
+    some = "" if images["with_target"] == images["planned"] else f"{images['with_target']:,} "
+    return f", {some}with targets" + ("" if images["targets_are_classes"] else FOLDERS_ONLY)
+
+
+def _how(told: Mapping[str, Any]) -> list[tuple[str, object]]:
+    identity, provenance = told["identity"], told["provenance"]
+    rows: list[tuple[str, object]] = [("teacher", _teacher(t)) for t in identity.get("teachers") or []]
+    rows += [("merged from", _short(parent)) for parent in identity.get("parents") or []]
+    rows += [
+        ("imported from", _short(identity.get("imported_from"))),
+        ("crop area", _range(identity.get("crop_scale"))),
+        ("crop aspect ratio", _range(identity.get("crop_ratio"))),
+        ("flip probability", identity.get("flip_probability")),
+        ("seed", identity.get("seed")),
+        ("crops taken from", _short(identity.get("reference"))),
+        ("precision", identity.get("precision")),
+        ("decoding, resize", f"{identity.get('decode')}; {identity.get('resize')}"),
+    ]
+    return rows + [(name.replace("_", " "), _short(value)) for name, value in provenance.items()]
+
+
+def _teacher(teacher: Any) -> str:
+    if not isinstance(teacher, dict):
+        return str(teacher)
+    return (
+        f"{teacher.get('source')}:{teacher.get('arch')}, weights {_digest(teacher.get('weights_sha256'))}, "
+        f"{teacher.get('input_size')} px {teacher.get('interpolation')}, mean {teacher.get('mean')}, "
+        f"std {teacher.get('std')}, weight {teacher.get('weight')}"
+    )
+
+
+def _far(told: Mapping[str, Any]) -> list[tuple[str, object]]:
+    shards, images, progress = told["shards"], told["images"], told["progress"]
+    rows: list[tuple[str, object]] = [("state", _state(told))]
+    if shards["bytes"] is not None:
+        rows.append(("bytes in shards", f"{shards['bytes']:,}"))
+    if images["labelled"] is not None:
+        rows.append(("images labelled", f"{images['labelled']:,}"))
+    of = ""
+    if told["state"] != "complete":
+        of = f", of {counted(images['left_out_of_shards'], 'shard')} looked at"
+    rows.append(("images left out", f"{images['left_out']:,}{of}"))
+    if shards["missing_names"]:
+        more = f" and {shards['missing'] - len(shards['missing_names']):,} more"
+        names = ", ".join(shards["missing_names"])
+        rows.append(("missing", names + (more if shards["missing"] > len(shards["missing_names"]) else "")))
+    if progress is not None:
+        rows.append(("commits", f"{progress['first_commit']} to {progress['last_commit']}"))
+        if progress["shards_per_hour"] is not None:
+            rows.append(("pace", _pace(progress)))
+        if progress["idle"]:
+            rows.append(
+                ("IDLE", "no shard for so long that nobody seems to be at work: run its command to go on")
+            )
+        elif progress["seconds_left"]:
+            rows.append(("left", f"about {duration(progress['seconds_left'])}"))
+    return rows
+
+
+def _state(told: Mapping[str, Any]) -> str:
+    shards = told["shards"]
+    if told["state"] == "complete":
+        return f"complete: {counted(shards['planned'], 'shard')}"
+    present = shards["present"]
+    if shards["missing"] is None:
+        asked = counted(shards["asked"], "shard")
+        return f"unfinished: {present} of {asked} asked for are there (a web server lists none)"
+    part = present / max(1, shards["planned"])
+    return (
+        f"unfinished: {present:,} of {counted(shards['planned'], 'shard')} ({part:.1%}), "
+        f"{shards['missing']:,} missing"
+    )
+
+
+def _pace(progress: Mapping[str, Any]) -> str:
+    return (
+        f"{progress['shards_per_hour']:,.1f} shards/h, {progress['images_per_second']:,.1f} images/s, "
+        f"{progress['crops_per_second']:,.0f} crops/s over the last {counted(progress['measured_on'], 'commit')}"
+    )
+
+
+def _tell_sizes(sizes: Mapping[str, float], sampled: Mapping[str, int]) -> None:
+    by = f"{counted(sampled['records'], 'record')} of {counted(sampled['shards'], 'shard')}"
+    title = f"bytes per crop, by {by}"
+    tell_table(title, tuple(sizes), [[f"{size:.2f}" for size in sizes.values()]])
+
+
+def _digest(digest: Any) -> str:
+    return str(digest)[:DIGITS]
+
+
+def _range(pair: Any) -> str | None:
+    return f"{pair[0]:g} to {pair[1]:g}" if isinstance(pair, list) and len(pair) == 2 else None
+
+
+def _embedded(given: Any) -> str | None:
+    if isinstance(given, dict) and given.get("max_side") is None:
+        return "original"  # of a quality nobody asked for
+    return _short(given)
+
+
+def _short(value: Any) -> str | None:
+    """A value on one line: of an object its fields, digests cut."""
+    if value is None:
+        return None
+    if isinstance(value, dict):
+        parts = (
+            f"{name} {_digest(v) if 'digest' in name else v}" for name, v in value.items() if v is not None
+        )
+        value = ", ".join(parts)
+    text = str(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def print_image(found: ImageLabels, crops: int) -> None:
+    """Print one image's crops and labels."""
+    record = found.record
+    target = None if record.target is None else f"{record.target} {found.target_name or ''}".rstrip()
+    rows: list[tuple[str, object]] = [
+        ("path", record.path),
+        ("where", f"image {found.number:,} of the plan, in {found.shard}"),
+        ("size", f"{record.size[1]} x {record.size[0]} pixels (width x height)"),
+        ("target", target),
+        ("tail", ", ".join(_labelled(found, *pair) for pair in found.tail())),
+    ]
+    _tell_pairs(record.key, rows)
+    title = (
+        f"the first {crops} of {record.num_crops} crops"
+        if crops < record.num_crops
+        else counted(record.num_crops, "crop")
+    )
+    lines = []
+    for crop in range(min(crops, record.num_crops)):
+        top, left, height, width = record.crops[crop].tolist()
+        place = f"{left},{top} {width}x{height}" + (" flipped" if record.flips[crop] else "")
+        classes = "; ".join(_labelled(found, *pair) for pair in found.top(crop))
+        lines.append((crop, place, classes, f"{found.outside(crop):.3f}"))
+    tell_table(title, ("crop", "left,top width x height", "classes", "others"), lines)
+
+
+def _labelled(found: ImageLabels, number: int, probability: float) -> str:
+    name = found.name(number)
+    return f"{probability:.3f} {name.partition(',')[0] if name else f'class {number}'}"

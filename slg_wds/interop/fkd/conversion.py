@@ -1,0 +1,187 @@
+"""The worker loop of an import: label files and images -> records -> shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+
+from isal.isal_zlib import crc32 as crc32_of
+
+from slg_wds.concurrency.rank import Rank
+from slg_wds.engines.claims import claims
+from slg_wds.engines.run_stats import Tally, Watcher
+from slg_wds.errors import FormatError, ImageError, InteropError, LabelFileError, SlgWdsError, StoreError
+from slg_wds.format.records.record import Record
+from slg_wds.format.shards.shard import EncodedSample, Sample
+from slg_wds.images import ImageSource, image_size
+from slg_wds.images.gone import LATER
+from slg_wds.interop.fkd import CutBoxes, FkdLabels, LabelFolder, cut_boxes, stem_of
+from slg_wds.interop.fkd.columns import asked_type, columns_of
+from slg_wds.labels import LabelType
+from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.left_out import Allowance
+
+THREADS = 2  # one waits for the disk while the other converts
+
+
+@dataclass
+class ImportTally(Tally):
+    """What was converted: counts, for the summary."""
+
+    inexact: int = 0
+    clamped: int = 0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What all label files of a set have in common: label type, crops, and whether --use_fp16 wrote them."""
+
+    label: LabelType
+    num_crops: int
+    half: bool
+
+    def check(self, read: FkdLabels, num_classes: int) -> None:
+        """Raise LabelFileError for a file of another kind."""
+        asked_type(str(self.label), read.labels, num_classes)
+        if read.half != self.half:
+            names = {True: "float16", False: "float32"}
+            raise LabelFileError(f"it is {names[read.half]}, other files are {names[self.half]}")
+        if read.num_crops != self.num_crops:
+            raise LabelFileError(f"it has {read.num_crops} crops, other files have {self.num_crops}")
+
+
+@dataclass(frozen=True)
+class ImportJob:
+    """One import: into what, from what.
+
+    sharing: paths of images by stem, where several would share one label file. most_left_out: see
+    `left_out.most_left_out`.
+    """
+
+    labels: LabelSet
+    source: ImageSource
+    folder: LabelFolder
+    kind: Kind
+    coding: str
+    sharing: Mapping[str, list[str]]
+    on_error: str
+    software: Mapping[str, str]
+    most_left_out: int
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The encoded labels of one image, or why they are left out."""
+
+    number: int
+    sample: EncodedSample | None
+    inexact: int = 0
+    clamped: int = 0
+    reason: str = ""
+
+
+def import_shards(job: ImportJob, rank: Rank | None, watcher: Watcher) -> ImportTally:
+    """Make missing shards until there are none; return what this worker made.
+
+    Raises the first error of any image, after which nothing more is committed.
+    """
+    total, lost = ImportTally(), set[int]()
+    allowance = Allowance(job.labels, job.most_left_out)
+    pool = ThreadPoolExecutor(THREADS, "slg-import")
+    try:
+        for number in claims(job.labels, rank, watcher, lost):
+            part = job.labels.plan.shard(number)
+            convert = partial(_import_image, job, job.source.reader(job.labels.plan, number))
+            images = list(pool.map(convert, range(part.start, part.stop)))
+            allowance.check(
+                number, [f"{job.labels.plan.paths[i.number]}: {i.reason}" for i in images if i.sample is None]
+            )
+            made = _commit(job, number, images, watcher)
+            if made.lost_races:
+                lost.add(number)
+            total.add(made)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return total
+
+
+def _import_image(job: ImportJob, read_image: Callable[[int], bytes], number: int) -> Imported:
+    plan = job.labels.plan
+    path, stem = plan.paths[number], stem_of(plan.paths[number])
+    try:
+        if stem in job.sharing:
+            others = [other for other in job.sharing[stem] if other != path]
+            raise LabelFileError(f"it may have the labels of {path} or of {' or '.join(others)}")
+        if stem not in job.folder.stems:
+            raise LabelFileError("the image has no label file")
+        read = job.folder.read(stem)
+        job.kind.check(read, job.labels.num_classes)
+        image = read_image(number)
+        size = image_size(image, path)
+        cut = cut_boxes(read.coords, size)
+        record = replace(_record(job, number, read, size, cut), image_crc32=crc32_of(image))
+        sample = job.labels.encode_sample(Sample(record))
+    except (InteropError, FormatError, ImageError) as error:
+        if job.on_error == "fail":
+            raise _named(job, error, stem) from None
+        return Imported(number, None, reason=f"{job.folder.name(stem)}: {error.message}")
+    except StoreError as error:
+        error.hint = error.hint or LATER
+        raise error.located(key=path) from None
+    return Imported(number, sample, int(cut.inexact.sum()), int(cut.clamped.sum()))
+
+
+def _named(job: ImportJob, error: SlgWdsError, stem: str) -> SlgWdsError:
+    if isinstance(error, FormatError):  # of the record that the file would have made
+        error = LabelFileError(error.message)
+    error.hint = error.hint or "mend it, or leave such files out with --on-error skip"
+    return job.folder.located(error, stem) if isinstance(error, InteropError) else error
+
+
+def _record(job: ImportJob, number: int, read: FkdLabels, size: tuple[int, int], cut: CutBoxes) -> Record:
+    plan, classes = job.labels.plan, job.labels.num_classes
+    columns = columns_of(read.labels, job.kind.label, classes)
+    target = int(plan.targets[number])
+    return Record(
+        key=plan.keys[number],
+        path=plan.paths[number],
+        target=target if target >= 0 else None,
+        size=size,
+        crops=cut.boxes,
+        flips=read.flips,
+        index=columns.index,
+        value=columns.value,
+        tail=None,
+        coding=job.coding,
+        full=job.kind.label.kind == "full",
+        num_classes=classes,
+    )
+
+
+def _commit(job: ImportJob, number: int, images: list[Imported], watcher: Watcher) -> ImportTally:
+    plan = job.labels.plan
+    samples = [image.sample for image in images if image.sample is not None]
+    left_out = [
+        {"key": plan.keys[image.number], "path": plan.paths[image.number], "reason": image.reason}
+        for image in images
+        if image.sample is None
+    ]
+    tally = ImportTally(
+        images=len(samples),
+        crops=len(samples) * job.kind.num_crops,
+        shards=1,
+        inexact=sum(image.inexact for image in images),
+        clamped=sum(image.clamped for image in images),
+        left_out=[(entry["path"], entry["reason"]) for entry in left_out],
+    )
+    boxes = {"inexact": tally.inexact, "clamped": tally.clamped}
+    provenance = {"software": dict(job.software), "boxes": boxes}
+    name = plan.shard_names[number]
+    data = job.labels.encode_shard(number, samples, left_out, provenance)
+    made = job.labels.commit(number, data)
+    tally.bytes = len(data)
+    watcher.crops(tally.crops)
+    watcher.shard(name, tally, made)
+    return tally if made else tally.lost()

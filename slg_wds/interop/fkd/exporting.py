@@ -1,0 +1,231 @@
+"""`slg-wds export`: a label set -> FKD's label files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from slg_wds.config import ExportConfig
+from slg_wds.console import tell
+from slg_wds.engines.progress import Progress, listed, started
+from slg_wds.engines.run_stats import Tally
+from slg_wds.errors import InteropError, UsageError
+from slg_wds.format.records.record import Record
+from slg_wds.interop.fkd import encode_label_file, exact_coords
+from slg_wds.interop.fkd.columns import FP16_WHOLE, Columns, stored_labels
+from slg_wds.interop.fkd.folder import EXTENSION, stem_of
+from slg_wds.labels import LabelType, parse_label_type
+from slg_wds.labelset.joining import refuse_alone
+from slg_wds.labelset.labelset import LabelSet, open_labels
+
+COMPONENTS = {
+    "fkd": 3,
+    "mealv2": 4,
+}  # of an image's path, that the two readers join to their --softlabel_path
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was written.
+
+    Attributes:
+        folder: the --softlabel_path to give to the training script.
+        files, crops: how many.
+        inexact: boxes that FKD's reader will not cut as the teacher saw them; 0 but with use_fp16.
+        without_tail: whether shared tails stayed behind, which label files cannot hold.
+        left_out: paths of images that the set planned and has no labels of.
+    """
+
+    folder: str
+    files: int
+    crops: int
+    inexact: int
+    without_tail: bool
+    left_out: list[str]
+
+
+def export_fkd(config: ExportConfig) -> ExportResult:
+    """Write the label files of a set into a new folder, which appears only when all are written.
+
+    Raises InteropError: a folder that is not empty, images whose label file would have another name than the reader
+    looks for, or lie outside. LabelSetError, FormatError, StoreError: the set cannot be read whole.
+    """
+    labels = open_labels(config.labels, store_options=config.store_options)
+    refuse_alone(labels)
+    _check_precision(labels, config)
+    names = LabelFileNames(labels, config)
+    names.check(labels.plan.paths)
+    target = Path(config.fkd_dir)
+    _check_apart(labels, target)
+    with _new_folder(target) as folder:
+        tally = _write_all(folder, labels, names, config.use_fp16)
+    tails = int(labels.identity.get("tail_classes") or 0) > 0 or _type_of(labels).kind == "shared_tail"
+    left_out = sorted(path for path, _ in tally.left_out)
+    return ExportResult(str(target), tally.images, tally.crops, tally.inexact, tails, left_out)
+
+
+@dataclass
+class ExportTally(Tally):
+    """What was written: counts, for the summary."""
+
+    inexact: int = 0
+
+
+def _write_all(folder: Path, labels: LabelSet, names: LabelFileNames, half: bool) -> ExportTally:
+    with Progress(ExportTally()) as progress:
+        progress.begin(started(labels, range(labels.num_shards), labels.num_crops))
+        for number in range(labels.num_shards):
+            shard = labels.shard(number)
+            tally = ExportTally(shards=1)
+            tally.left_out = [(str(entry["path"]), str(entry["reason"])) for entry in shard.header.left_out]
+            for position in range(len(shard.samples)):
+                _write(folder, shard.record(position), labels, names, half, tally)
+                progress.crops(labels.num_crops)
+            progress.shard(labels.plan.shard_names[number], tally, True)
+        return progress.total  # type: ignore[return-value]
+
+
+def _check_precision(labels: LabelSet, config: ExportConfig) -> None:
+    if config.use_fp16 and labels.num_classes > FP16_WHOLE + 1 and labels.label_type != "full":
+        raise UsageError(
+            f"float16 holds no class numbers above {FP16_WHOLE}, and the labels are of {labels.num_classes} classes",
+            hint="leave out --use_fp16",
+        )
+
+
+class LabelFileNames:
+    """Where the readers look for the label file of an image: the last components of its path, cut at the first dot."""
+
+    def __init__(self, labels: LabelSet, config: ExportConfig) -> None:
+        self._count = COMPONENTS[config.layout]
+        self._url = labels.url
+        # The reader takes the components from the path of the image: ROOT/DATASET/SPLIT/CLASS/NAME.
+        folders = [_dataset(labels) if config.dataset is None else config.dataset, labels.split]
+        if config.dataset is not None and config.layout != "mealv2":
+            raise UsageError("--dataset goes with --layout mealv2 only")
+        if self._count == 4 and not folders[0]:
+            raise UsageError("--layout mealv2 needs --dataset, the name of the folder that holds train")
+        if any("/" in folder for folder in folders):
+            raise UsageError(f"{'/'.join(folders)!r} is not the name of a dataset's folder and of one in it")
+        self._folders = folders[4 - self._count :]
+
+    def of(self, path: str) -> str:
+        """The label file's name below --softlabel_path. Raises InteropError where there is none, or one outside."""
+        inside = path.split("/")
+        if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in [*inside, *self._folders]):
+            raise self._refused(f"the label file of {path!r} would lie outside the folder")
+        parts = [*self._folders, *inside][-self._count :]
+        if any("." in part for part in parts[:-1]):
+            raise self._refused(
+                f"FKD's reader cuts {'/'.join(parts)} at its first dot, so folders cannot have one"
+            )
+        stem = stem_of("/".join(parts))
+        if stem.endswith("/"):
+            raise self._refused(f"the image {path!r} has no name before its first dot")
+        return stem + EXTENSION
+
+    def check(self, paths: Iterable[str]) -> None:
+        """Raise InteropError naming the first two images that would share a label file, or one that has no name."""
+        seen: dict[str, str] = {}
+        for path in paths:
+            other = seen.setdefault(self.of(path), path)
+            if other != path:
+                raise self._refused(
+                    f"{other} and {path} would share the label file {self.of(path)}: "
+                    "FKD cuts names at the first dot"
+                )
+
+    def _refused(self, message: str) -> InteropError:
+        return InteropError(message, url=self._url)
+
+
+def _dataset(labels: LabelSet) -> str:
+    """The name of the folder that holds the split, by where the labelled images were."""
+    root = str(labels.description.provenance.get("image_root") or "").rstrip("/")
+    folder, _, base = root.rpartition("/")
+    return folder.rpartition("/")[2] if base == labels.split else base
+
+
+@contextlib.contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+    """Give a folder that gets the name `target`, or takes the place of what a link of that name leads to, at the end.
+
+    Nothing is left where anything fails. Raises InteropError for a place that holds something or cannot be written.
+    """
+    place = Path(os.path.realpath(target))
+    unfinished = place.parent / f".{place.name[:40]}.unfinished-{secrets.token_hex(8)}"
+    try:
+        _check_empty(place, target)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.mkdir()
+        yield unfinished
+        unfinished.rename(place)  # onto an empty folder too; a folder that was filled meanwhile is an error
+    except OSError as error:
+        raise InteropError(f"cannot be written: {error.strerror}", url=str(target)) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _check_apart(labels: LabelSet, target: Path) -> None:
+    """Raise InteropError where the new folder would be one more class folder among those of the images."""
+    root = os.path.realpath(str(labels.description.provenance.get("image_root") or os.devnull))
+    among = os.path.realpath(target).startswith(f"{root}/")
+    if among and labels.plan.num_samples and os.path.lexists(f"{root}/{labels.plan.paths[0]}"):
+        raise InteropError(
+            "it is among the class folders of the images, and would be one of them",
+            url=str(target),
+            hint="choose another",
+        )
+
+
+def _check_empty(place: Path, target: Path) -> None:
+    if place.exists() and not place.is_dir():
+        raise InteropError("it is no folder", url=str(target))
+    if target.is_symlink() and not place.exists():
+        raise InteropError("it is a link to nothing", url=str(target))
+    if place.exists() and any(place.iterdir()):
+        raise InteropError("the folder is not empty", url=str(target), hint="choose another")
+
+
+def _type_of(labels: LabelSet) -> LabelType:
+    label = parse_label_type(labels.label_type)
+    return LabelType("marginal_smoothing", label.k) if label.kind == "shared_tail" else label
+
+
+def _write(
+    folder: Path, record: Record, labels: LabelSet, names: LabelFileNames, half: bool, tally: ExportTally
+) -> None:
+    coords, exact = exact_coords(record.crops, record.size, half)
+    stored = stored_labels(Columns(record.index, record.value), _type_of(labels), half)
+    data = encode_label_file(coords, record.flips, stored)
+    file = folder / names.of(record.path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)
+    tally.images += 1
+    tally.crops += record.num_crops
+    tally.bytes += len(data)
+    tally.inexact += int((~exact).sum())
+
+
+def main(config: ExportConfig) -> int:
+    """The body of the command, with a summary on stdout."""
+    tell(*summary(export_fkd(config)))
+    return 0
+
+
+def summary(result: ExportResult) -> list[str]:
+    """What was written, in lines for people."""
+    lines = [
+        f"{result.files:,} label files of {result.crops:,} crops in {result.folder}",
+        f"  boxes that FKD's reader will cut otherwise: {result.inexact:,}"
+        + (", as float16 coordinates are rounded" if result.inexact else ""),
+    ]
+    if result.without_tail:
+        lines.append("  shared tails stayed behind: FKD spreads what is outside the top-k evenly")
+    lines.append(f"  train with --softlabel_path {result.folder}")
+    return [*lines, *listed("IMAGES WITHOUT LABELS, at which its reader stops", result.left_out)]

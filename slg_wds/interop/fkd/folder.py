@@ -1,0 +1,119 @@
+"""A folder of label files, and which of them is whose image's."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from slg_wds.errors import InteropError, LabelFileError, NoImagesError, NotFoundError, SlgWdsError
+from slg_wds.images.gone import GoneFiles
+from slg_wds.images.tree import Tree, open_tree
+from slg_wds.interop.fkd.files import FkdLabels, read_label_file
+
+EXTENSION = ".tar"
+SAMPLED = 64  # files whose content goes into a folder's digest
+_ESCAPE = re.compile(r"%([0-9A-F]{2})")
+_NO_OPTIONS: Mapping[str, str] = {}
+
+
+def stem_of(path: str) -> str:
+    """An image's path with its name cut at the first dot, as the original names label files."""
+    folder, slash, base = path.rpartition("/")
+    return folder + slash + base.partition(".")[0]
+
+
+def stem_of_key(key: str) -> str:
+    """The same from the image's key."""
+    return stem_of(_ESCAPE.sub(lambda found: chr(int(found[1], 16)), key))
+
+
+class LabelFolder:
+    """Label files below a folder. Which folder in it the images' class folders correspond to is found by `match`.
+
+    The original's generator wrote DATASET/train/CLASS/NAME.tar, its student reads train/CLASS/NAME.tar: either will
+    do, or the class folders themselves.
+    """
+
+    def __init__(self, tree: Tree, paths: list[str]) -> None:
+        self._tree, self._paths, self._gone = tree, paths, GoneFiles(tree)
+        self.url = tree.url
+        self.prefix = ""
+        self.stems: frozenset[str] = frozenset()
+
+    def match(self, stems: Iterable[str], split: str | None = None) -> None:
+        """Find the folder that the images' stems are relative to; from then on `stems` are those below it.
+
+        split: the one to take where several would do. Raises InteropError where none fits, or several do.
+        """
+        wanted = set(stems)
+        prefixes: Counter[str] = Counter()
+        for path in self._paths:
+            stem, place = path[: -len(EXTENSION)], 0
+            while place >= 0:
+                if stem[place:] in wanted:
+                    prefixes[stem[:place]] += 1
+                    break
+                place = stem.find("/", place) + 1 or -1
+        found = sorted(prefixes)
+        if split is not None and len(found) > 1:
+            found = [prefix for prefix in found if f"/{prefix}".endswith(f"/{split}/")] or found
+        if not found:
+            raise InteropError(
+                f"none of its {len(self._paths)} label files is one of the images', such as {min(wanted)}{EXTENSION}",
+                url=self.url,
+                hint=f"it holds files such as {self._paths[0]}",
+            )
+        if len(found) > 1:
+            raise InteropError(
+                f"it has label files of these images in several folders: {', '.join(found[:5])}",
+                url=self.url,
+                hint="give the one folder",
+            )
+        self.prefix = found[0]
+        start = len(self.prefix)
+        self.stems = frozenset(
+            path[start : -len(EXTENSION)] for path in self._paths if path.startswith(self.prefix)
+        )
+
+    def name(self, stem: str) -> str:
+        """The label file of a stem, relative to the folder."""
+        return f"{self.prefix}{stem}{EXTENSION}"
+
+    def read(self, stem: str) -> FkdLabels:
+        """Read one label file. Raises LabelFileError, also for one that is gone; StoreError where none can be read."""
+        try:
+            return read_label_file(self._tree.read(self.name(stem)))
+        except NotFoundError:
+            self._gone.confirm(self.name(stem))
+            raise self.located(LabelFileError("it is gone from its folder"), stem) from None
+        except LabelFileError as error:
+            raise self.located(error, stem) from None
+
+    def located(self, error: SlgWdsError, stem: str) -> SlgWdsError:
+        """The error with the label file's place, for `raise folder.located(...)`."""
+        return error.located(url=self.url, key=self.name(stem))
+
+    def digest(self) -> str:
+        """SHA-256 of the names of all matched files and the content of at most 64 evenly chosen ones, hex.
+
+        Tells other labels of the same images apart without reading millions of files twice.
+        """
+        stems = sorted(self.stems)
+        summed = hashlib.sha256("\n".join(stems).encode("utf-8", "surrogateescape"))
+        for stem in stems[:: max(1, -(-len(stems) // SAMPLED))]:
+            summed.update(hashlib.sha256(self._tree.read(self.name(stem))).digest())
+        return summed.hexdigest()
+
+
+def open_label_folder(url: str, store_options: Mapping[str, str] = _NO_OPTIONS) -> LabelFolder:
+    """List the label files in a folder on disk or in object storage. Raises InteropError where there are none."""
+    try:
+        tree = open_tree(url, store_options)
+    except NoImagesError:
+        raise InteropError("no such folder of label files", url=url) from None
+    paths = sorted(path for path in tree.walk() if path.endswith(EXTENSION))
+    if not paths:
+        raise InteropError(f"it has no label files (*{EXTENSION})", url=url)
+    return LabelFolder(tree, paths)

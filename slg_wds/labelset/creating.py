@@ -1,0 +1,148 @@
+"""A label set begun, or joined where it was begun before from the same images and options."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from slg_wds.errors import IdentityMismatchError, NotALabelSetError, NotFoundError
+from slg_wds.format.canonical import MAX_JSON_BYTES
+from slg_wds.format.manifest.manifest import (
+    TRAILER_FEATURE,
+    Description,
+    Plan,
+    decode_description,
+    decode_plan,
+    differences,
+    digest_of,
+    encode_description,
+    encode_plan,
+)
+from slg_wds.labelset.labelset import DESCRIPTION, PLAN, LabelSet, located
+from slg_wds.masking import masked
+from slg_wds.store import Store, open_store
+
+_NO_OPTIONS: Mapping[str, str] = {}
+
+
+def create_labels(
+    url: str,
+    plan: Plan,
+    identity: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    class_names: list[str] | None,
+    store_options: Mapping[str, str] = _NO_OPTIONS,
+    requires: Sequence[str] = (),
+    image_checksums: bool = True,
+    targets_are_classes: bool | None = None,
+) -> LabelSet:
+    """Begin a label set, or join the one that is there if its plan and identity are the same.
+
+    A set that is joined keeps its form: what slg.json says of features and checksums goes on to the end.
+
+    Args:
+        requires: the features that its readers must know, of `manifest.FEATURES`, beside those of every new set.
+        image_checksums: whether its records will have the checksums of their images.
+        targets_are_classes: whether targets number the classes of the labels; None where that is not known.
+
+    Raises:
+        NotALabelSetError: the place holds something else.
+        IdentityMismatchError: it holds a set made otherwise; each difference is named.
+        StoreError: the place cannot be written to, or lacks what atomic commits need.
+    """
+    store = open_store(url, store_options)
+    store.check_writable()
+    if store.size(PLAN) is None:
+        _refuse_other_content(store)
+    plan_bytes = encode_plan(plan)
+    if not store.create(PLAN, plan_bytes):
+        plan_bytes = store.read(PLAN)
+        _check_plan(located(decode_plan, plan_bytes, store.url_of(PLAN)), plan, store.url)
+    plan_sha256 = hashlib.sha256(plan_bytes).hexdigest()
+    description = Description(
+        num_samples=plan.num_samples,
+        num_shards=plan.num_shards,
+        plan_sha256=plan_sha256,
+        identity=masked(dict(identity)),
+        provenance=masked(dict(provenance)),
+        class_names=class_names,
+        requires=[*requires, TRAILER_FEATURE],
+        image_checksums=image_checksums,
+        targets_are_classes=targets_are_classes,
+    )
+    if not store.create(DESCRIPTION, encode_description(description)):
+        stored = located(
+            decode_description, store.read(DESCRIPTION, MAX_JSON_BYTES), store.url_of(DESCRIPTION)
+        )
+        _check_identity(stored.identity, description.identity, store.url)
+        description = stored
+    labels = LabelSet(store, plan, description, digest_of(plan_sha256, description.identity))
+    labels.reopen()
+    return labels
+
+
+def planned_paths(url: str, store_options: Mapping[str, str] = _NO_OPTIONS) -> Sequence[str]:
+    """The paths of the images of a folder that the label set at a URL plans; none where no set is there.
+
+    Raises ManifestError, StoreError.
+    """
+    store = open_store(url, store_options)
+    try:
+        data = store.read(PLAN)
+    except NotFoundError:
+        return ()
+    plan = located(decode_plan, data, store.url_of(PLAN))
+    return plan.paths if plan.source == "folder" else ()
+
+
+def _refuse_other_content(store: Store) -> None:
+    other = next((entry.name for entry in store.list()), None)
+    if other is not None and store.size(PLAN) is None:  # a worker beside this one may just have put the plan
+        raise NotALabelSetError(
+            f"it holds something else, {other!r} among it", url=store.url, hint="choose an empty --save_path"
+        )
+
+
+_ELSE = "choose another --save_path, or give the options that made it"
+
+
+def _check_plan(stored: Plan, wanted: Plan, url: str) -> None:
+    if stored != wanted:
+        found = _plan_difference(stored, wanted)
+        raise IdentityMismatchError(
+            f"the label set there was planned from other images or options: {found}", url=url, hint=_ELSE
+        )
+
+
+def _plan_difference(stored: Plan, wanted: Plan) -> str:
+    if len(stored.keys) != len(wanted.keys):
+        there, now = set(stored.paths), set(wanted.paths)
+        only = [
+            f", {min(paths)!r} only {where}"
+            for paths, where in ((there - now, "there"), (now - there, "now"))
+            if paths
+        ]
+        return f"{len(stored.keys)} images there, {len(wanted.keys)} now{''.join(only)}"
+    pairs = enumerate(zip(stored.paths, wanted.paths, strict=True))
+    moved = next(((number, a, b) for number, (a, b) in pairs if a != b), None)
+    if moved:
+        return f"image {moved[0]} is {moved[1]!r} there and {moved[2]!r} now (other files, --seed or --list)"
+    if not np.array_equal(stored.targets, wanted.targets):
+        return "the targets differ (class folders, --class-map or --class-subset)"
+    if not np.array_equal(stored.shard_sizes, wanted.shard_sizes):
+        return f"shards of {stored.shard_sizes[0]} images there, of {wanted.shard_sizes[0]} now"
+    return "the names of keys or shards differ (--keep-extensions or --split)"
+
+
+def _check_identity(stored: Mapping[str, Any], wanted: Mapping[str, Any], url: str) -> None:
+    found = differences(dict(stored), dict(wanted))
+    if found:
+        only_crops = len(found) == 1 and found[0].startswith("num_crops:")
+        more = only_crops and stored["num_crops"] < wanted["num_crops"]
+        hint = f"to add crops, give --extend {url} and another --save_path" if more else _ELSE
+        raise IdentityMismatchError(
+            f"the label set there was made otherwise: {'; '.join(found)}", url=url, hint=hint
+        )

@@ -1,0 +1,25 @@
+"""What lies where a label set was expected."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+from slg_wds.errors import SlgWdsError
+from slg_wds.images.tree import walk_files
+
+LOOKED_AT = 10_000  # files of a folder that may be one of label files
+EXTENSION = ".tar"
+
+
+def holds_label_files(root: Path) -> bool:
+    """Whether the first *.tar below a local folder is no tar but a file of torch.save, as label files are."""
+    try:
+        paths = itertools.islice(walk_files(str(root)), LOOKED_AT)
+        first = next((path for path in paths if path.endswith(EXTENSION)), None)
+        if first is None:
+            return False
+        with open(root / first, "rb") as file:
+            return file.read(4) == b"PK\x03\x04"
+    except (OSError, SlgWdsError):  # it is asked for the sake of a hint
+        return False

@@ -1,0 +1,134 @@
+"""A label set and those that extend it, read as one set: which go together, and the record of an image's parts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slg_wds.errors import LabelSetError, UsageError
+from slg_wds.format.manifest.manifest import digest_of
+from slg_wds.format.records.record import Record, Tail, build_tail
+from slg_wds.labelset.labelset import LabelSet
+
+Floats = NDArray[np.float64]
+
+
+def extends(labels: LabelSet) -> str | None:
+    """The digest of the set that this one extends, None where it stands alone."""
+    found = labels.identity.get("extends")
+    return None if found is None else str(found["digest"])
+
+
+def refuse_alone(labels: LabelSet) -> None:
+    """Raise UsageError for a set that extends another: alone it lacks crops."""
+    if extends(labels):
+        raise UsageError(
+            "the label set holds only the crops that the set it extends lacks",
+            url=labels.url,
+            hint="join both first: slg-wds ensemble OLD NEW --save-path ALL",
+        )
+
+
+def chains(sets: Sequence[LabelSet]) -> list[list[LabelSet]]:
+    """The sets in their order, each with those that extend it behind it as one chain.
+
+    Raises UsageError for a set that extends one that is not given.
+    """
+    extended = {extends(labels): labels for labels in sets if extends(labels)}
+    found = []
+    for labels in sets:
+        if extends(labels):
+            continue
+        chain = [labels]
+        while chain[-1].digest in extended:
+            chain.append(extended[chain[-1].digest])
+        found.append(chain)
+    used = {id(labels) for chain in found for labels in chain}
+    for labels in sets:
+        if id(labels) not in used:
+            raise UsageError(
+                f"{labels.url} extends another label set, which must be given too, and each once",
+                hint="give both, as in OLD NEW",
+            )
+    return found
+
+
+def joined_digest(last: LabelSet) -> str:
+    """The digest of a chain by its last set: that of the same labels made in one go."""
+    identity = {name: value for name, value in last.identity.items() if name != "extends"}
+    return digest_of(last.description.plan_sha256, identity)
+
+
+def tail_of_all(last: LabelSet) -> bool:
+    """Whether the last set's records hold all that a joined one has besides crops: its tails are over all parts."""
+    return bool(last.identity.get("extendable")) or not int(last.identity.get("tail_classes") or 0)
+
+
+def joined(parts: Sequence[Record], last: LabelSet) -> Record:
+    """One record of all the parts' crops, in their order; `last` is the chain's last set.
+
+    Boxes, flips, classes and values are the parts' own, and so is the tail of an extendable set. Else the tail is the
+    mean of the parts' by crops: what one run would have stored, but for the rounding of the parts' tails and the
+    classes that these do not keep.
+
+    Raises LabelSetError where the parts are of another size or target, or not all crops.
+    """
+    first, total = parts[-1], sum(part.num_crops for part in parts)
+    if not extends(last):
+        return first
+    if len({(part.size, part.target) for part in parts}) > 1:
+        raise LabelSetError("the sets joined differ in its size or target", url=last.url, key=first.key)
+    check_same_image(first.key, [part.image_crc32 for part in parts], last.url)
+    if total != last.num_crops:
+        raise LabelSetError(
+            f"the sets joined hold {total} of its {last.num_crops} crops", url=last.url, key=first.key
+        )
+    if len(parts) == 1:
+        return first
+    tail = first.tail if tail_of_all(last) else _mean_tail(parts, int(last.identity["tail_classes"]), total)
+    return dataclasses.replace(with_parts(parts), tail=tail)
+
+
+def check_same_image(key: str, crc32s: Iterable[int | None], url: str) -> None:
+    """Raise LabelSetError for parts of an image's labels that are of different files, where they say of which."""
+    if len(set(crc32s) - {None}) > 1:
+        raise LabelSetError("the sets joined were made of different files of this image", url=url, key=key)
+
+
+def with_parts(parts: Sequence[Record]) -> Record:
+    """The last part with the crops of all, in their order, and its own tail."""
+    last = parts[-1]
+    index = last.index if last.full else np.concatenate([part.index for part in parts])
+    if last.full:
+        crops = sum(part.num_crops for part in parts)
+        index = np.broadcast_to(np.arange(last.num_classes), (crops, last.num_classes))
+    return dataclasses.replace(
+        last,
+        crops=np.concatenate([part.crops for part in parts]),
+        flips=np.concatenate([part.flips for part in parts]),
+        index=index,
+        value=np.concatenate([part.value for part in parts]),
+    )
+
+
+def _mean_tail(parts: Sequence[Record], tail_classes: int, total: int) -> Tail | None:
+    if parts[0].full or parts[0].coding == "none":
+        return None
+    v = sum((tail_vector(part) * part.num_crops for part in parts), np.zeros(parts[0].num_classes))
+    return build_tail(v / total, tail_classes, total, parts[0].k)
+
+
+def tail_vector(record: Record) -> Floats:
+    """v as stored, float64 [C]: the mean over crops of the probability outside the top-k; even where none is stored."""
+    C, tail = record.num_classes, record.tail
+    if tail is not None:
+        v = np.full(C, tail.rest, np.float64)
+        v[tail.classes] = tail.probs
+        return v
+    share_M = np.maximum(0.0, 1.0 - record.value.sum(axis=1, dtype=np.float64)) / max(C - record.k, 1)
+    v = np.full(C, share_M.mean())
+    np.subtract.at(v, record.index, np.broadcast_to(share_M[:, None] / len(share_M), record.index.shape))
+    return np.maximum(v, 0.0)

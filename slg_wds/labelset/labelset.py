@@ -1,0 +1,427 @@
+"""A label set at a URL: see what is missing, commit a shard, finish it, read it. `creating` begins one."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, SupportsIndex, TypeVar
+
+from slg_wds.errors import (
+    FormatError,
+    IncompleteSetError,
+    LabelSetError,
+    ManifestError,
+    NotALabelSetError,
+    NotFoundError,
+    UnsupportedStoreError,
+)
+from slg_wds.format.canonical import MAX_JSON_BYTES
+from slg_wds.format.manifest.identity import check_identity
+from slg_wds.format.manifest.index import MAX_SHARD_BYTES
+from slg_wds.format.manifest.manifest import (
+    TRAILER_FEATURE,
+    Description,
+    Info,
+    Plan,
+    ShardIndex,
+    build_index,
+    decode_description,
+    decode_index,
+    decode_plan,
+    digest_of,
+    encode_index,
+    encode_info,
+    numbers_classes,
+)
+from slg_wds.format.records.record import Record, decode_record
+from slg_wds.format.shards.shard import (
+    EncodedSample,
+    Sample,
+    Shard,
+    ShardHeader,
+    check_payload,
+    encode_sample,
+    encode_shard,
+    read_shard,
+)
+from slg_wds.labelset.key_index import KeyNumbers
+from slg_wds.labelset.lookup import number_of, record_of
+from slg_wds.masking import masked
+from slg_wds.store import Store, open_store
+
+PLAN, DESCRIPTION, INFO, INDEX = "plan", "slg.json", "_info.json", "index"
+READERS = 32  # threads
+MANY = 1 << 22  # images whose names take half a second to unpack and check
+_NO_OPTIONS: Mapping[str, str] = {}
+D = TypeVar("D")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """A label set: its plan, its description, and the store that its shards are in.
+
+    Iterating yields every `Record` in plan order, each shard checked whole before its first. `labels[i]` and
+    `labels[key]` read one.
+    """
+
+    store: Store
+    plan: Plan
+    description: Description
+    digest: str
+    allow_incomplete: bool = False
+
+    @property
+    def url(self) -> str:
+        """Where the set is."""
+        return self.store.url
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """How the labels are made: what two runs must share to write into one set."""
+        return self.description.identity
+
+    @property
+    def label_type(self) -> str:
+        """The label type given when the set was made, its default rule of recovery."""
+        return str(self.identity["label_type"])
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of every distribution."""
+        return int(self.identity["num_classes"])
+
+    @property
+    def num_crops(self) -> int:
+        """Crops of each image."""
+        return int(self.identity["num_crops"])
+
+    @property
+    def targets_are_classes(self) -> bool:
+        """Whether the targets number the classes of the labels; else they only number the images' folders."""
+        return numbers_classes(self.description)
+
+    @classmethod
+    def unsaved(cls, plan: Plan, identity: Mapping[str, Any]) -> LabelSet:
+        """A set that exists in memory only, for a dry run."""
+        description = Description(0, 0, "", dict(identity), requires=[TRAILER_FEATURE], image_checksums=True)
+        return cls(open_store("unsaved"), plan, description, "")
+
+    def first(self, count: int) -> LabelSet:
+        """The same with only the first images of the first shard, for a dry run."""
+        sizes = self.plan.shard_sizes.copy()
+        sizes[0] = min(sizes[0], count)
+        return dataclasses.replace(self, plan=dataclasses.replace(self.plan, shard_sizes=sizes))
+
+    def __len__(self) -> int:
+        return len(self.plan.keys)
+
+    def __iter__(self) -> Iterator[Record]:
+        """Yield the records. Raises IncompleteSetError, or FormatError for the first shard that is damaged."""
+        present = self._readable_shards()
+        for number in present:
+            shard = self.shard(number)
+            for position in range(len(shard.samples)):
+                yield self._with_rule(shard.record(position))
+
+    def __getitem__(self, image: SupportsIndex | str) -> Record:
+        """Read the record of one image: of that place in the plan (negative: from the end), or of that key.
+
+        Raises IndexError, KeyError for an image that is not planned, LabelSetError for one that has no labels (yet).
+        """
+        return record_of(self, number_of(self, image))
+
+    @functools.cached_property
+    def key_numbers(self) -> KeyNumbers:
+        """The numbers of the planned images by their keys."""
+        return KeyNumbers(self.plan.keys)
+
+    def __repr__(self) -> str:
+        return (
+            f"LabelSet({short(masked(self.url))!r}, {len(self):,} images, {self.num_shards:,} shards, "
+            f"{self.num_crops} crops an image, {self.label_type} of {self.num_classes} classes)"
+        )
+
+    def permitted_missing(self) -> set[int]:
+        """The numbers of shards that are missing. Raises IncompleteSetError for any, without `allow_incomplete`."""
+        missing = set(self.missing())
+        if missing and not self.allow_incomplete:
+            raise IncompleteSetError(
+                f"{len(missing)} of {self.num_shards} shards are missing",
+                url=self.url,
+                hint="finish it with the command that began it, or in Python pass allow_incomplete=True",
+            )
+        return missing
+
+    def _readable_shards(self) -> list[int]:
+        missing = self.permitted_missing()
+        return [number for number in range(self.num_shards) if number not in missing]
+
+    def _with_rule(self, record: Record) -> Record:
+        return dataclasses.replace(record, rule=self.label_type)
+
+    @property
+    def num_shards(self) -> int:
+        """Number of shards when the set is complete."""
+        return len(self.plan.shard_names)
+
+    def shard_name(self, number: int) -> str:
+        """The object name of a shard."""
+        return f"{self.plan.shard_names[number]}.tar"
+
+    def exists(self, number: int) -> bool:
+        """Whether a shard is there, and so whole and final. Raises StoreError where something else has its name."""
+        return self.store.taken(self.shard_name(number))
+
+    def missing(self) -> list[int]:
+        """The numbers of the shards that are not there yet, from one listing (or one question each over http)."""
+        try:
+            present = self._present()
+        except UnsupportedStoreError:  # http: nothing can be listed
+            if self.finished():  # written last, so every shard is there
+                return []
+            return [number for number in range(self.num_shards) if not self.exists(number)]
+        return [number for number in range(self.num_shards) if number not in present]
+
+    def _present(self) -> dict[int, int]:
+        """The bytes of each shard that is there, by its number in order, from one listing."""
+        sizes = {entry.name: entry.size for entry in self.store.list(deep=False)}
+        names = map(self.shard_name, range(self.num_shards))
+        return {number: sizes[name] for number, name in enumerate(names) if name in sizes}
+
+    def shard(self, number: int) -> Shard:
+        """Read one shard whole and check every byte of it and that it belongs here.
+
+        Raises NotFoundError, FormatError.
+        """
+        name = self.shard_name(number)
+        shard = read_shard(self.store.read(name, MAX_SHARD_BYTES), url=self.url, shard=name)
+        part = self.plan.shard(number)
+        shard.check(self.digest, number, part.name, part.keys)
+        return shard
+
+    def index(self, number: int) -> ShardIndex:
+        """Where each record of a shard lies: the index part, or made from the shard where that is missing."""
+        try:
+            data, url = self._index_part(number)
+        except NotFoundError:
+            return build_index(self.shard(number), self.plan, number)
+        return located(decode_index, data, url)
+
+    def _index_part(self, number: int) -> tuple[bytes, str]:
+        name = f"{INDEX}/{self.plan.shard_names[number]}"
+        return self.store.read(name, MAX_JSON_BYTES), self.store.url_of(name)
+
+    def record(self, number: int, position: int, index: ShardIndex | None = None) -> Record:
+        """Read one record by a range read: that of `position` in shard `number`'s index."""
+        data = self.record_bytes(number, position, index)
+        return self._with_rule(decode_record(data, url=self.url, shard=self.shard_name(number)))
+
+    def record_bytes(self, number: int, position: int, index: ShardIndex | None = None) -> bytes:
+        """The bytes of `record`, checked against the index."""
+        name = self.shard_name(number)
+        offset, size, crc32 = (index or self.index(number)).records[position]
+        data = self.store.read_range(name, offset, size)
+        check_payload(data, size, crc32, url=self.url, shard=name)
+        return data
+
+    def encode_sample(self, sample: Sample) -> EncodedSample:
+        """The members of a sample; from any thread. In a set begun without checksums of images they are left out.
+
+        Raises RecordError, ShardError.
+        """
+        if not self.description.image_checksums:
+            record = dataclasses.replace(sample.record, image_crc32=None, source_crc32=None)
+            sample = dataclasses.replace(sample, record=record)
+        return encode_sample(sample)
+
+    def encode_shard(
+        self,
+        number: int,
+        samples: Iterable[EncodedSample],
+        left_out: Sequence[Mapping[str, str]],
+        provenance: Mapping[str, Any],
+    ) -> bytes:
+        """The bytes of shard `number`, of this set's form.
+
+        Args:
+            left_out: key, path and reason of each planned image that has no sample.
+            provenance: what could move the last bits of a probability, as JSON.
+        """
+        name = self.plan.shard_names[number]
+        header = ShardHeader(self.digest, number, name, [dict(entry) for entry in left_out], dict(provenance))
+        return encode_shard(samples, header, self.description.trailer)
+
+    def commit(self, number: int, data: bytes) -> bool:
+        """Publish a shard and its index part. False where another worker's was there first; ours is then dropped.
+
+        Raises LabelSetError for a shard over 2 GiB, or where another set has taken this one's place; StoreError.
+        """
+        name = self.shard_name(number)
+        if len(data) > MAX_SHARD_BYTES:
+            raise LabelSetError(
+                f"the shard has {len(data)} bytes, over 2 GiB", shard=name, hint="lower --samples-per-shard"
+            )
+        self._check_place()
+        made = self.store.create(name, data)
+        if made:
+            self._put_index(number, read_shard(data, url=self.url, shard=name))
+        return made
+
+    def _check_place(self) -> None:
+        """Refuse to write among the shards of another set, which may have been begun here since we looked."""
+        what = "another label set is in this place since this run began"
+        try:
+            data = self.store.read(DESCRIPTION, MAX_JSON_BYTES)
+        except NotFoundError:
+            what = "the label set has been removed since this run began"
+        else:
+            found = located(decode_description, data, self.store.url_of(DESCRIPTION))
+            if (digest_of(found.plan_sha256, found.identity), found.form) == (
+                self.digest,
+                self.description.form,
+            ):
+                return
+        raise LabelSetError(what, url=self.url, hint="nothing was written to it; start this run anew")
+
+    def _put_index(self, number: int, shard: Shard) -> ShardIndex:
+        index = build_index(shard, self.plan, number)
+        self._replace(f"{INDEX}/{self.plan.shard_names[number]}", encode_index(index))
+        return index
+
+    def _replace(self, name: str, data: bytes) -> None:
+        """Publish what is a pure function of the shards, in place of what may be there of shards that were removed."""
+        if self.store.create(name, data):
+            return
+        with contextlib.suppress(NotFoundError):  # another worker is replacing it too
+            if self.store.size(name) == len(data) and self.store.read(name) == data:
+                return
+        self.store.delete(name)
+        self.store.create(name, data)
+
+    def reopen(self) -> None:
+        """Remove _info.json where shards are missing all the same: they were removed to be made again."""
+        if self.finished() and self.missing():
+            self.store.delete(INFO)
+
+    def finish(self) -> bool:
+        """Write the index parts and _info.json if every shard exists; whether it does.
+
+        What is there already is held against the shards' sizes and the set's digest, and replaced where it disagrees.
+
+        Raises FormatError for a shard without a right index part that is damaged or another set's.
+        """
+        sizes = self._present()
+        if len(sizes) < self.num_shards:
+            return False
+        # Tens of thousands of small reads, each of which is mostly waiting.
+        with ThreadPoolExecutor(READERS) as pool:
+            found = list(pool.map(self._indexed, range(self.num_shards), sizes.values()))
+        lengths = [
+            self._index_again(number) if length is None else length for number, length in enumerate(found)
+        ]
+        files = [self.shard_name(number) for number in range(self.num_shards)]
+        self._replace(INFO, encode_info(Info(self.split, files, lengths)))
+        if self.missing():  # one was removed while the others were counted
+            self.store.delete(INFO)
+            return False
+        return True
+
+    def _index_again(self, number: int) -> int:
+        """Make the index part of a shard that is there, and return its samples."""
+        try:
+            return len(self._put_index(number, self.shard(number)).records)
+        except FormatError as error:
+            error.hint = error.hint or "slg-wds verify --delete-damaged removes it, to be made again"
+            raise
+
+    def _indexed(self, number: int, size: int) -> int | None:
+        """The samples of a shard by its index part; None where that is not there or not of the shard that is."""
+        try:
+            index = located(decode_index, *self._index_part(number))
+        except (NotFoundError, ManifestError):
+            return None
+        right = (index.set_digest, index.shard, index.bytes) == (self.digest, number, size)
+        return len(index.records) if right else None
+
+    def finished(self) -> bool:
+        """Whether somebody has seen that every shard exists, and said so."""
+        return self.store.size(INFO) is not None
+
+    @property
+    def split(self) -> str:
+        """The split's name: what the shards' names begin with, as in train-000000."""
+        return self.plan.shard_names[0].rpartition("-")[0] or "train" if self.num_shards else "train"
+
+
+def open_labels(
+    url: str, *, allow_incomplete: bool = False, store_options: Mapping[str, str] = _NO_OPTIONS
+) -> LabelSet:
+    """Open the label set at a URL for reading.
+
+    An unfinished set is refused unless `allow_incomplete`; then iterating gives the shards that exist at its start.
+
+    Raises NotALabelSetError, IncompleteSetError, ManifestError, UnsupportedFeatureError, StoreError.
+    """
+    labels = dataclasses.replace(_open(open_store(url, store_options)), allow_incomplete=allow_incomplete)
+    if not allow_incomplete and not labels.finished():
+        labels._readable_shards()
+    return labels
+
+
+def glance_at(store: Store) -> LabelSet:
+    """`open_labels` of a set, finished or not, to say what it is: over MANY names are read only when asked for."""
+    return dataclasses.replace(_open(store, all_names=False), allow_incomplete=True)
+
+
+def _open(store: Store, all_names: bool = True) -> LabelSet:
+    try:
+        plan_bytes = store.read(PLAN)
+        description_bytes = store.read(DESCRIPTION, MAX_JSON_BYTES)
+    except NotFoundError as error:
+        raise NotALabelSetError(
+            f"there is no label set here: {error.message}", url=store.url, hint=_instead(store)
+        ) from None
+    description = located(decode_description, description_bytes, store.url_of(DESCRIPTION))
+    plan_sha256 = hashlib.sha256(plan_bytes).hexdigest()
+    if plan_sha256 != description.plan_sha256:
+        raise ManifestError(
+            f"the plan is not the one that {DESCRIPTION} was written with", url=store.url_of(PLAN)
+        )
+    located(check_identity, description.identity, store.url_of(DESCRIPTION))
+    names_later = not all_names and description.num_samples > MANY
+    decode = functools.partial(decode_plan, names_later=names_later)
+    plan = located(decode, plan_bytes, store.url_of(PLAN))
+    if (plan.num_samples, plan.num_shards) != (description.num_samples, description.num_shards):
+        raise ManifestError(
+            "its numbers of images and shards are not the plan's", url=store.url_of(DESCRIPTION)
+        )
+    return LabelSet(store, plan, description, digest_of(plan_sha256, description.identity))
+
+
+def _instead(store: Store) -> str:
+    """What to do at a place that holds no label set, by what it holds."""
+    from slg_wds.labelset.foreign import holds_label_files
+
+    if store.is_local and holds_label_files(Path(store.url)):
+        return "these are label files of FKD: slg-wds import FOLDER --images IMAGES --save-path URL makes a set of them"
+    return "check the path"
+
+
+def short(url: str) -> str:
+    """A URL of at most 100 characters: the middle of a longer one left out."""
+    return url if len(url) <= 100 else f"{url[:48]}...{url[-48:]}"
+
+
+def located(decode: Callable[[D], T], data: D, url: str) -> T:
+    """What `decode` gives, its errors with the place that the data is from."""
+    try:
+        return decode(data)
+    except FormatError as error:
+        raise error.located(url=url) from None

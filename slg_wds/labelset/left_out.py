@@ -1,0 +1,66 @@
+"""Images that a set has no labels of: how many it may lack, and how to make them after all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from slg_wds.errors import LabelSetError
+from slg_wds.labelset.labelset import READERS, LabelSet
+
+SHARE, LEAST = 0.01, 10
+MEND = "mend them, then slg-wds verify --delete-left-out, then the command that made the set"
+
+
+def most_left_out(planned: int, share: float | None, known: int = 0) -> int:
+    """How many images a set may leave out.
+
+    Args:
+        planned: images of the set.
+        share: of them, in 0..1; None for SHARE, and LEAST images at least.
+        known: images of which it is certain beforehand that they cannot be made: they count on top, not in the share.
+    """
+    others = planned - known
+    return known + (max(LEAST, int(others * SHARE)) if share is None else int(others * share))
+
+
+class Allowance:
+    """Holds a run to the images that its set may leave out, over all shards, whoever made them.
+
+    Nothing is read before the first image is left out. Workers that commit at the same moment do not see each other's
+    shards, so the set may end a shard a worker above the bound.
+    """
+
+    def __init__(self, labels: LabelSet, most: int) -> None:
+        self._labels, self._most = labels, most
+        self._counted: dict[int, int] = {}
+
+    def check(self, number: int, reasons: Sequence[str]) -> None:
+        """Call before a shard is committed. Raises LabelSetError where the set would leave out too many images.
+
+        reasons: of each image that the shard leaves out.
+        """
+        if not reasons:
+            return
+        self._count()
+        total = len(reasons) + sum(count for shard, count in self._counted.items() if shard != number)
+        if total > self._most:
+            raise LabelSetError(
+                f"{total} of {len(self._labels)} images would be left out, more than the {self._most} that may be; "
+                f"the last one: {reasons[-1]}",
+                url=self._labels.url,
+                shard=self._labels.shard_name(number),
+                hint="if so many are really bad, --max-left-out allows a larger share",
+            )
+
+    def _count(self) -> None:
+        missing = set(self._labels.missing())
+        new = [n for n in range(self._labels.num_shards) if n not in missing and n not in self._counted]
+        self._counted.update(left_out_of(self._labels, new))
+
+
+def left_out_of(labels: LabelSet, numbers: Sequence[int]) -> dict[int, int]:
+    """How many images each of these shards leaves out, by the index. Raises FormatError, StoreError."""
+    with ThreadPoolExecutor(READERS) as pool:
+        counts = list(pool.map(lambda number: len(labels.index(number).left_out), numbers))
+    return dict(zip(numbers, counts, strict=True))

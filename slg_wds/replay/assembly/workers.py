@@ -1,0 +1,137 @@
+"""The threads that make batches."""
+
+from __future__ import annotations
+
+import atexit
+import queue
+import threading
+import time
+from collections import defaultdict
+from typing import Any, NamedTuple
+
+from slg_wds.concurrency.threads import use_one_thread
+from slg_wds.replay.assembly.batch_builder import Draft, Loaded
+
+JOIN_SECONDS = 5.0
+TOGETHER = 8  # images that a thread takes at a time
+RECORDS_TOGETHER = 64  # and records: many, since decoding a few costs as much as decoding many
+
+
+class _Task(NamedTuple):
+    """Images of a batch whose labels, then pixels are to be filled in, or (`labelled`) pixels alone."""
+
+    draft: Draft
+    images: list[int]
+    loaded: Loaded | None = None
+    labelled: bool = False
+
+
+class _Bytes(NamedTuple):
+    """Images of a batch and of one shard, whose bytes are to come from a network: with the shard if it is `coming`."""
+
+    draft: Draft
+    images: list[int]
+    coming: bool
+
+
+class Workers:
+    """Threads that decode and cut, and others that wait for a network in their stead.
+
+    Threads are daemons: one that waits for a server which no longer answers does not keep the process from ending.
+    All others are ended before the interpreter is, which aborts where it ends under a thread inside of torch.
+    """
+
+    def __init__(self, threads: int, readers: int) -> None:
+        self._queue: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._remote: queue.SimpleQueue[_Bytes | None] = queue.SimpleQueue()
+        self._stopped = False
+        started = threading.Semaphore(0)
+        self._threads = [self._thread(self._work, f"slg-replay-{n}", started) for n in range(threads)]
+        self._readers = [self._thread(self._read, f"slg-read-{n}") for n in range(readers)]
+        _start_single_threaded(self._threads, started)
+        for reader in self._readers:
+            reader.start()
+        atexit.register(self.close)
+
+    def put(self, draft: Draft) -> None:
+        """Take the images of a batch. Those for which all is on its way in one shard wait for it together."""
+        here, together = [], defaultdict(list)
+        for i, shard in enumerate(draft.shards):
+            if shard < 0:
+                continue
+            if not self._readers or draft.reading.ready(shard):
+                here.append(i)
+            elif (coming := draft.reading.coming(shard)) and not draft.reading.never_cached:
+                together[shard].append(i)
+            else:
+                self._remote.put(_Bytes(draft, [i], coming))
+        for images in together.values():
+            self._remote.put(_Bytes(draft, images, coming=True))
+        for first in range(0, len(here), RECORDS_TOGETHER):
+            self._queue.put(_Task(draft, here[first : first + RECORDS_TOGETHER]))
+
+    def stop(self) -> None:
+        """Begin nothing any more."""
+        self._stopped = True
+
+    def close(self) -> None:
+        """End the threads; images that are under way are finished, others dropped."""
+        atexit.unregister(self.close)
+        self.stop()
+        for _ in self._threads:
+            self._queue.put(None)
+        for _ in self._readers:
+            self._remote.put(None)
+        end = time.monotonic() + JOIN_SECONDS
+        for thread in (*self._threads, *self._readers):
+            thread.join(max(0.0, end - time.monotonic()))
+
+    @staticmethod
+    def _thread(target: Any, name: str, *arguments: Any) -> threading.Thread:
+        return threading.Thread(target=target, name=name, args=arguments, daemon=True)
+
+    def _work(self, started: threading.Semaphore) -> None:
+        use_one_thread()
+        started.release()
+        while (task := self._queue.get()) is not None:
+            if not self._stopped:
+                self._do(task)
+            del task  # a batch in a waiting thread's hand would keep its buffer
+
+    def _do(self, task: _Task) -> None:
+        draft, images, loaded = task.draft, task.images, task.loaded
+        if not task.labelled:
+            draft.fill_labels(images, loaded)
+            step = max(1, min(TOGETHER, len(images) // (2 * len(self._threads))))
+            for first in range(step, len(images), step):
+                self._queue.put(_Task(draft, images[first : first + step], labelled=True))
+            images = images[:step]
+        draft.fill_images(images, loaded)
+
+    def _read(self) -> None:
+        while (task := self._remote.get()) is not None:
+            if not self._stopped:
+                self._read_one(task)
+            del task
+
+    def _read_one(self, task: _Bytes) -> None:
+        draft, images, coming = task
+        if coming and draft.wait(images[0]):
+            self._queue.put(_Task(draft, images))
+            return
+        for i in images:
+            loaded = None if self._stopped else draft.load(i)
+            if loaded is not None:
+                self._queue.put(_Task(draft, [i], loaded))
+
+
+def _start_single_threaded(threads: list[threading.Thread], started: threading.Semaphore) -> None:
+    """Start threads that set one thread for themselves, which also moves the default of all later ones: set it back."""
+    import torch
+
+    before = torch.get_num_threads()
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        started.acquire()
+    torch.set_num_threads(before)

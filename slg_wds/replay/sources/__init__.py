@@ -1,0 +1,1 @@
+"""Records and images of samples, from label shards, folders and tars, local or remote."""

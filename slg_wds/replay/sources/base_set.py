@@ -1,0 +1,89 @@
+"""Sets that a member extends: where the records of the member's samples lie in them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from slg_wds.errors import IncompleteSetError, ManifestError
+from slg_wds.format.manifest.manifest import ShardIndex
+from slg_wds.labelset.key_index import KeyNumbers
+from slg_wds.labelset.labelset import LabelSet
+
+I64 = npt.NDArray[np.int64]
+ABSENT = (-1, 0, 0, 0)
+
+
+class OlderSet:
+    """One set of a chain but the last, looked up by the last's images.
+
+    aligned: whether both have one plan, so that shard n holds the same images in both, and is read when the last's is.
+    first: crops of the chain before this set's own.
+    Raises IncompleteSetError for an unfinished set: what a newer one extends is never taken as it is.
+    """
+
+    def __init__(self, labels: LabelSet, last: LabelSet) -> None:
+        missing = len(labels.missing()) if labels.allow_incomplete else 0
+        if missing:
+            raise IncompleteSetError(
+                f"{missing} of {labels.num_shards} shards are missing, and {last.url} extends it",
+                url=labels.url,
+                hint="finish it with the command that began it",
+            )
+        self.labels = labels
+        self.aligned = labels.description.plan_sha256 == last.description.plan_sha256
+        self._numbers = None if self.aligned else KeyNumbers(labels.plan.keys)
+        self._starts = np.concatenate(([0], np.cumsum(labels.plan.shard_sizes)))
+        self._indexes: dict[int, tuple[ShardIndex, I64]] = {}
+        self._locks = [threading.Lock() for _ in range(16)]
+
+    def file(self, number: int) -> tuple[int, str]:
+        """Bytes and SHA-256 of a shard."""
+        index = self._index(number)[0]
+        return index.bytes, index.sha256
+
+    def places(self, numbers: Sequence[int], keys: Sequence[str]) -> I64:
+        """Shard, offset, size and CRC-32 of the records of images, int64 [n, 4]; shard -1 where it has none.
+
+        numbers: in the last set's plan.
+        """
+        if self._numbers is None:
+            found: list[int | None] = list(numbers)
+        else:
+            found = [self._numbers.find(key, near) for near, key in zip(numbers, keys, strict=True)]
+        rows = [ABSENT if number is None else self._place(number) for number in found]
+        return np.array(rows, np.int64).reshape(-1, 4)
+
+    def _place(self, number: int) -> tuple[int, int, int, int]:
+        shard = int(np.searchsorted(self._starts, number, "right")) - 1
+        index, positions = self._index(shard)
+        position = int(positions[number - int(self._starts[shard])])
+        if position < 0:
+            return ABSENT
+        offset, size, crc32 = index.records[position]
+        return shard, offset, size, crc32
+
+    def _index(self, shard: int) -> tuple[ShardIndex, I64]:
+        """A shard's index, and for each of its planned images the position of its record, -1 where it was left out."""
+        found = self._indexes.get(shard)
+        if found is None:
+            with self._locks[shard % len(self._locks)]:
+                found = self._indexes.get(shard) or self._read(shard)
+                self._indexes[shard] = found
+        return found
+
+    def _read(self, shard: int) -> tuple[ShardIndex, I64]:
+        index = self.labels.index(shard)
+        place = {"url": self.labels.url, "shard": self.labels.shard_name(shard)}
+        if (index.set_digest, index.shard) != (self.labels.digest, shard):
+            raise ManifestError("its index is that of another shard or set", **place)
+        left_out = set(index.left_out)
+        kept = np.array([key not in left_out for key in self.labels.plan.shard(shard).keys], np.bool_)
+        if kept.sum() != len(index.records):
+            raise ManifestError(
+                f"its index has {len(index.records)} samples of {int(kept.sum())} images", **place
+            )
+        return index, np.where(kept, kept.cumsum() - 1, -1)

@@ -1,0 +1,262 @@
+"""Images outside the label shards, in a folder or in tars, read by their numbers in the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from slg_wds.errors import (
+    ImageShardError,
+    ImageSourceError,
+    NoImagesError,
+    NotFoundError,
+    PermissionDeniedError,
+    SlgWdsError,
+    UnsupportedStoreError,
+    UsageError,
+)
+from slg_wds.images.header import MAX_IMAGE_BYTES, check_image_bytes
+from slg_wds.images.tars.files import find_tars
+from slg_wds.images.tars.reader import BLOCK, check_header
+from slg_wds.labelset.labelset import LabelSet
+from slg_wds.replay.sources.files import OpenFiles, read_once
+from slg_wds.store import Store, expand_braces, open_store, split_url
+
+if TYPE_CHECKING:
+    from slg_wds.replay.cache.shard_cache import TarCache
+
+SPLITS = ("train", "val", "validation", "test")
+
+
+class ExternalImages(Protocol):
+    """The image files of a label set, readable from any thread. never_cached: each read of one needs a network.
+
+    Whether they are those that were labelled, `LabelledImage` says.
+    """
+
+    remote: bool
+
+    @property
+    def never_cached(self) -> bool: ...
+
+    def ready(self, shard: int) -> bool:
+        """Whether reading the images of a label shard needs no waiting for a network."""
+
+    def read(self, number: int, key: str) -> bytes:
+        """The file of planned image `number`. Raises SlgWdsError naming it."""
+
+    def url(self, number: int) -> str:
+        """Where the file of planned image `number` lies."""
+
+    def forget(self, number: int) -> bool:
+        """Drop the cached copy that planned image `number` was read from; whether there was one."""
+
+
+class FolderImages:
+    """Image files at the plan's paths below a folder or prefix; nothing is listed."""
+
+    def __init__(self, labels: LabelSet, store: Store, inner: str) -> None:
+        self._plan, self._store, self._inner = labels.plan, store, inner
+        self.remote = self.never_cached = not store.is_local
+
+    def ready(self, shard: int) -> bool:
+        return not self.remote
+
+    def read(self, number: int, key: str) -> bytes:
+        try:
+            return self._store.read(self._inner + self._plan.paths[number], MAX_IMAGE_BYTES)
+        except NotFoundError as error:
+            raise NotFoundError("the image is not there", url=error.url, key=key) from None
+        except SlgWdsError as error:
+            raise error.located(key=key) from None
+
+    def url(self, number: int) -> str:
+        return self._store.url_of(self._inner + self._plan.paths[number])
+
+    def forget(self, number: int) -> bool:
+        return False
+
+
+class TarImages:
+    """Images where the plan says that they lie in tars, whose headers are not read through.
+
+    cache: of remote tars, None to read each image by range.
+    """
+
+    cache: TarCache | None = None
+
+    def __init__(self, labels: LabelSet, tars: Mapping[str, tuple[Store, str]], files: OpenFiles) -> None:
+        self._plan, self._tars, self._files = labels.plan, tars, files
+        self._stops = np.cumsum(labels.plan.shard_sizes)
+        self.remote = not all(store.is_local for store, _ in tars.values())
+
+    @property
+    def tars(self) -> list[tuple[Store, str]]:
+        """Store and name of each label shard's tar."""
+        return [self._tar(shard) for shard in range(self._plan.num_shards)]
+
+    @property
+    def never_cached(self) -> bool:
+        return self.remote and self.cache is None
+
+    def ready(self, shard: int) -> bool:
+        return not self.remote or self._cached(shard) is not None
+
+    def read(self, number: int, key: str) -> bytes:
+        offset, size = self._place(number)
+        shard, where = self._shard(number), {"url": self.url(number), "key": key}
+        if offset < BLOCK:
+            raise ImageShardError(
+                f"the plan places an image at byte {offset}, before any content of a tar", **where
+            )
+        check_image_bytes(size, where["url"])
+        cached = self._cached(shard)
+        if cached is not None:
+            try:
+                [data] = read_once(cached, [(offset - BLOCK, BLOCK + size)])
+                return _checked(data, offset, size, where)
+            except (ImageShardError, NotFoundError, PermissionDeniedError):
+                # Altered, replaced at its URL, or evicted or replaced by another process.
+                self.forget(number)
+        return _checked(self._read(shard, offset - BLOCK, BLOCK + size, where), offset, size, where)
+
+    def url(self, number: int) -> str:
+        store, name = self._tar(self._shard(number))
+        return store.url_of(name)
+
+    def forget(self, number: int) -> bool:
+        shard = self._shard(number)
+        cached = self._cached(shard)
+        if self.cache is None or cached is None:
+            return False
+        self.cache.lost(shard)
+        return True
+
+    def _read(self, shard: int, offset: int, size: int, where: Mapping[str, str]) -> bytes:
+        store, name = self._tar(shard)
+        local = store.local_path(name)
+        try:
+            if local is not None:
+                return self._files.read(str(local), offset, size)
+            return store.read_range(name, offset, size)
+        except SlgWdsError as error:
+            raise error.located(**where) from None
+
+    def _tar(self, shard: int) -> tuple[Store, str]:
+        assert self._plan.image_shards is not None
+        return self._tars[self._plan.image_shards[shard]]
+
+    def _cached(self, shard: int) -> str | None:
+        return None if self.cache is None else self.cache.path(shard)
+
+    def _place(self, number: int) -> tuple[int, int]:
+        plan = self._plan
+        assert plan.image_offset is not None and plan.image_size is not None
+        return int(plan.image_offset[number]), int(plan.image_size[number])
+
+    def _shard(self, number: int) -> int:
+        return int(np.searchsorted(self._stops, number, "right"))
+
+
+def _checked(data: bytes, offset: int, size: int, where: dict[str, str]) -> bytes:
+    """The image, if a tar header of its size stands before it: the tar is still the planned one."""
+    if len(data) != BLOCK + size:
+        raise ImageShardError("the tar of images is truncated", **where)
+    try:
+        stated = check_header(data[:BLOCK], offset - BLOCK)
+    except ImageShardError:
+        stated = -1
+    if stated not in (size, 0):  # PAX states sizes of 8 GiB and more elsewhere
+        raise ImageShardError(
+            f"no image at byte {offset}: the tar changed after the labels were made", **where
+        )
+    return data[BLOCK:]
+
+
+def open_external(
+    labels: LabelSet, images: str, store_options: Mapping[str, str], files: OpenFiles
+) -> ExternalImages:
+    """The images of a label set at a URL: the folder or the tars that it was made from.
+
+    Raises UsageError for another kind of source, NoImagesError, ImageSourceError where they are not there.
+    """
+    if labels.plan.source == "shards":
+        return TarImages(labels, _tars(labels, images, store_options), files)
+    if images.endswith(".tar"):
+        raise UsageError(
+            "the labels were made from a folder of images, not from tars", url=images, hint="pass that folder"
+        )
+    return FolderImages(labels, *_folder(labels, images, store_options))
+
+
+def _folder(labels: LabelSet, images: str, store_options: Mapping[str, str]) -> tuple[Store, str]:
+    """The store and the folder in it that the plan's paths are below: the split's or the given one."""
+    store = open_store(images, store_options)
+    first = labels.plan.paths[0] if len(labels.plan.paths) else None
+    for inner in _inner_folders(labels):
+        if first is None or _there(store, inner + first):
+            return store, inner
+    # The first image alone may be gone: a few more say whether this is the folder.
+    step = max(1, len(labels.plan.paths) // 8)
+    for number in range(step, len(labels.plan.paths), step):
+        for inner in _inner_folders(labels):
+            if _there(store, inner + labels.plan.paths[number]):
+                return store, inner
+    raise NoImagesError(
+        f"the images of the label set are not there: no {first}",
+        url=images,
+        hint="pass the folder that the labels were made from",
+    )
+
+
+def _inner_folders(labels: LabelSet) -> list[str]:
+    split = labels.split
+    return ["", f"{split}/", *(f"{other}/" for other in SPLITS if other != split)]
+
+
+def _there(store: Store, name: str) -> bool:
+    return store.size(name) is not None
+
+
+def _tars(labels: LabelSet, images: str, store_options: Mapping[str, str]) -> dict[str, tuple[Store, str]]:
+    """Store and path of each tar that the plan names: by a pattern, or in a folder or the split's folder below it."""
+    names = list(dict.fromkeys(labels.plan.image_shards or ()))
+    if "{" in images or images.endswith(".tar"):
+        found = _among(names, expand_braces(images), store_options)
+    else:
+        found = _in_folder(labels, names, open_store(images, store_options))
+    missing = next((name for name in names if name not in found), None)
+    if missing is None and names and not _there(*found[names[0]]):
+        missing = names[0]
+    if missing is not None:
+        raise ImageSourceError(
+            f"the tar {missing} of the label set's plan is not there",
+            url=images,
+            hint="pass the tars that the labels were made from",
+        )
+    return found
+
+
+def _among(
+    names: Sequence[str], urls: Sequence[str], store_options: Mapping[str, str]
+) -> dict[str, tuple[Store, str]]:
+    """The tars of these names among those at URLs."""
+    places = {f"{parent}/{path}": (parent, path) for parent, path in map(split_url, urls)}
+    found = find_tars(names, places)
+    parents = {places[place][0] for place in found.values()}
+    stores = {parent: open_store(parent, store_options) for parent in parents}
+    return {name: (stores[places[place][0]], places[place][1]) for name, place in found.items()}
+
+
+def _in_folder(labels: LabelSet, names: Sequence[str], store: Store) -> dict[str, tuple[Store, str]]:
+    """The tars of these names below a folder: where the plan has them, else wherever a listing shows them."""
+    inner = next((one for one in _inner_folders(labels) if names and _there(store, one + names[0])), None)
+    if inner is not None:
+        return {name: (store, inner + name) for name in names}
+    try:
+        paths = [entry.name for entry in store.list() if entry.name.endswith(".tar")]
+    except UnsupportedStoreError:  # a web server
+        return {}
+    return {name: (store, path) for name, path in find_tars(names, paths).items()}

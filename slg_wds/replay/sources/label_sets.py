@@ -1,0 +1,257 @@
+"""Label sets of one plan, opened together: which samples there are, and where in the shards each lies."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from slg_wds.errors import (
+    ChecksumError,
+    ManifestError,
+    NotFoundError,
+    ReplayError,
+    SlgWdsError,
+    UsageError,
+)
+from slg_wds.format.manifest.manifest import MAX_INFO_BYTES, decode_info
+from slg_wds.labels import LabelType, Stored
+from slg_wds.labelset.averaging import check_averaged, shares
+from slg_wds.labelset.joining import chains, joined_digest
+from slg_wds.labelset.labelset import INFO, LabelSet, open_labels
+from slg_wds.replay.sources.base_set import OlderSet
+
+I64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ShardSamples:
+    """The samples of one shard, n of them.
+
+    numbers: their numbers in the plan [n]. records: for each set int64 [n, 3] of offset, size, CRC-32 in its shard.
+    images: the same of embedded images, or [n, 2] of offset, size within the tar of images; else None.
+    files: for each set the shard's bytes and their SHA-256.
+    older: for each set, for each one that it extends, int64 [n, 4], see `OlderSet.places`.
+    """
+
+    numbers: Sequence[int]
+    records: list[I64]
+    images: I64 | None
+    files: list[tuple[int, str]]
+    older: list[list[I64]]
+
+
+class Sets:
+    """One or several label sets, whose distributions are averaged; a set and those that extend it are one.
+
+    Attributes:
+        members: the sets, of such a chain the last; older: what each extends, the oldest first.
+        weights, rules: those of the members; weights sum to 1.
+        sizes: int64 [shards], samples of each shard, 0 where an unfinished set lacks it.
+        left_out: planned images that have no labels in the shards that are there.
+        digest: of the samples and their labels, hex; for one complete set, that set's, for a chain that of the same
+            labels made in one go.
+        embedded: the number of the first set that has the images, else None.
+
+    Raises:
+        UsageError: weights that do not fit, a set without the one that it extends.
+        IdentityMismatchError: sets of different classes or temperatures. ReplayError: sets of different crops.
+        RuleError: a rule that the labels cannot give.
+        LabelSetError, ManifestError, StoreError: as `open_labels`.
+    """
+
+    def __init__(
+        self, given: Sequence[LabelSet], weights: Sequence[float] | None, rule: str | LabelType | None
+    ) -> None:
+        if not given:
+            raise UsageError("no label set was given")
+        together = chains(given)
+        self.members = [chain[-1] for chain in together]
+        self.older = [[OlderSet(one, chain[-1]) for one in chain[:-1]] for chain in together]
+        self.weights = shares(weights, len(self.members))
+        check_averaged(self.members)
+        for other in self.members[1:]:
+            _check_crops(self.members[0], other)
+        self.rules = [_rule(labels, rule) for labels in self.members]
+        sizes = [_sizes(labels) for labels in self.members]
+        self.left_out = _left_out(self.members[0], sizes[0])
+        for labels, found in zip(self.members[1:], sizes[1:], strict=True):
+            if not np.array_equal(found, sizes[0]):
+                shard = labels.shard_name(int(np.argmax(found != sizes[0])))
+                raise ReplayError(
+                    f"the shard has not as many samples here as in {self.url}", url=labels.url, shard=shard
+                )
+        self.sizes = sizes[0]
+        self.starts = np.concatenate(([0], np.cumsum(self.plan.shard_sizes)))
+        self.digest = self._digest()
+        having = [number for number, labels in enumerate(self.members) if labels.identity.get("embed_images")]
+        self.embedded = having[0] if having else None
+        self._shards: dict[int, ShardSamples] = {}
+        self._locks = [threading.Lock() for _ in range(64)]
+
+    @classmethod
+    def open(
+        cls,
+        urls: str | LabelSet | Sequence[str | LabelSet],
+        weights: Sequence[float] | None = None,
+        rule: str | LabelType | None = None,
+        *,
+        allow_incomplete: bool = False,
+        store_options: Any = None,
+    ) -> Sets:
+        """Open the label sets at these URLs (or take those that are open)."""
+        given = [urls] if isinstance(urls, (str, LabelSet)) else list(urls)
+        opened = [
+            one
+            if isinstance(one, LabelSet)
+            else open_labels(one, allow_incomplete=allow_incomplete, store_options=store_options or {})
+            for one in given
+        ]
+        return cls(opened, weights, rule)
+
+    @property
+    def plan(self) -> Any:
+        return self.members[0].plan
+
+    @property
+    def url(self) -> str:
+        return self.members[0].url
+
+    @property
+    def num_classes(self) -> int:
+        return self.members[0].num_classes
+
+    @property
+    def num_crops(self) -> int:
+        """Crops of each image that every set has labels of."""
+        return min(labels.num_crops for labels in self.members)
+
+    def shard(self, number: int) -> ShardSamples:
+        """The samples of a shard, read from the index at first use. From any thread."""
+        found = self._shards.get(number)
+        if found is None:
+            with self._locks[number % len(self._locks)]:  # read once, however many threads ask
+                found = self._shards.get(number)
+                if found is None:
+                    found = self._shards[number] = self._read(number)
+        return found
+
+    def file_of(self, member: int) -> Callable[[int], tuple[int, str]]:
+        """What gives the bytes and SHA-256 of a shard of one set by its number."""
+        return lambda number: self.shard(number).files[member]
+
+    def key(self, shard: int, position: int) -> str:
+        """The key of a sample; of a shard that left none out without its index."""
+        if self.sizes[shard] == self.plan.shard_sizes[shard]:
+            return str(self.plan.keys[int(self.starts[shard]) + position])
+        return str(self.plan.keys[self.shard(shard).numbers[position]])
+
+    def _read(self, number: int) -> ShardSamples:
+        indexes = [labels.index(number) for labels in self.members]
+        for labels, index in zip(self.members, indexes, strict=True):
+            place = {"url": labels.url, "shard": labels.shard_name(number)}
+            if (index.set_digest, index.shard) != (labels.digest, number):
+                raise ManifestError("its index is that of another shard or set", **place)
+            size = labels.store.size(labels.shard_name(number)) if labels.store.is_local else index.bytes
+            if size not in (index.bytes, None):  # one that is missing is told of when it is read
+                raise ChecksumError(
+                    f"its {size} bytes are not the {index.bytes} of its index",
+                    hint="slg-wds verify --fix makes the index again, or says that the shard is damaged",
+                    **place,
+                )
+            if len(index.records) != self.sizes[number]:
+                found = len(index.records)
+                raise ManifestError(f"its index has {found} samples, {INFO} {self.sizes[number]}", **place)
+            if index.left_out != indexes[0].left_out:
+                raise ReplayError(f"other images were left out here than in {self.url}", **place)
+        start, stop = (int(edge) for edge in self.starts[number : number + 2])
+        numbers: Sequence[int] = range(start, stop)
+        if indexes[0].left_out:
+            left_out = set(indexes[0].left_out)
+            numbers = [n for n in numbers if self.plan.keys[n] not in left_out]
+        images = indexes[self.embedded or 0].images
+        keys = [self.plan.keys[number] for number in numbers]
+        return ShardSamples(
+            numbers=numbers,
+            records=[np.array(index.records, np.int64).reshape(-1, 3) for index in indexes],
+            images=None if images is None else np.array(images, np.int64),
+            files=[(index.bytes, index.sha256) for index in indexes],
+            older=[[older.places(numbers, keys) for older in chain] for chain in self.older],
+        )
+
+    def _digest(self) -> str:
+        digests = [joined_digest(labels) for labels in self.members]
+        if len(digests) == 1 and np.array_equal(self.sizes, self.plan.shard_sizes):
+            return digests[0]
+        state = hashlib.sha256(self.sizes.astype("<i8").tobytes())
+        for digest in digests:
+            state.update(bytes.fromhex(digest))
+        return state.hexdigest()
+
+
+def _check_crops(first: LabelSet, other: LabelSet) -> None:
+    """Raise ReplayError where two sets say that they are of other crops."""
+    if first.description.plan_sha256 != other.description.plan_sha256:
+        raise ReplayError(
+            f"its plan is not that of {first.url}",
+            url=other.url,
+            hint="label sets are averaged only when made from the same images, --seed and --samples-per-shard",
+        )
+    if other.identity.get("reference"):
+        return  # its crops are another set's, and are compared where records are read
+    for name in ("crop_scale", "crop_ratio", "flip_probability", "seed"):
+        a, b = first.identity.get(name), other.identity.get(name)
+        if a != b:
+            raise ReplayError(f"its {name} is {b!r}, that of {first.url} {a!r}", url=other.url)
+
+
+def _rule(labels: LabelSet, rule: str | LabelType | None) -> LabelType:
+    """The rule of recovery to use for a set. Raises RuleError where its columns cannot give it."""
+    identity = labels.identity
+    stored = Stored(
+        k=int(identity["k"]),
+        num_classes=labels.num_classes,
+        full=labels.label_type == "full",
+        values=identity["values"] != "none",
+        tail=int(identity.get("tail_classes", 0)) > 0,
+    )
+    try:
+        return stored.resolve(rule if rule is not None else labels.label_type)
+    except SlgWdsError as error:
+        raise error.located(url=labels.url) from None
+
+
+def _sizes(labels: LabelSet) -> I64:
+    """Samples of each shard: of `_info.json`, or from the index of each shard that exists."""
+    try:
+        info = decode_info(labels.store.read(INFO, MAX_INFO_BYTES))
+    except NotFoundError:
+        return _sizes_by_index(labels)
+    except ManifestError as error:
+        raise error.located(url=labels.store.url_of(INFO)) from None
+    lengths = np.array(info.shard_lengths, np.int64)
+    names = [labels.shard_name(number) for number in range(labels.num_shards)]
+    if info.filenames != names or (lengths > labels.plan.shard_sizes).any():
+        raise ManifestError("it does not list the planned shards", url=labels.store.url_of(INFO))
+    return lengths
+
+
+def _left_out(labels: LabelSet, sizes: I64) -> int:
+    there = np.ones(labels.num_shards, np.bool_)
+    if labels.allow_incomplete and not sizes.all():
+        there[labels.missing()] = False
+    return int((labels.plan.shard_sizes - sizes)[there].sum())
+
+
+def _sizes_by_index(labels: LabelSet) -> I64:
+    missing = labels.permitted_missing()
+    sizes = np.zeros(labels.num_shards, np.int64)
+    for number in range(labels.num_shards):
+        if number not in missing:
+            sizes[number] = len(labels.index(number).records)
+    return sizes

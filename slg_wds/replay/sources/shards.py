@@ -1,0 +1,116 @@
+"""Bytes of the label sets' shards, each range checked against the index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from slg_wds.errors import ChecksumError, NotFoundError, OutOfRangeError, PermissionDeniedError, SlgWdsError
+from slg_wds.format.shards.shard import check_payload
+from slg_wds.labelset.labelset import LabelSet
+from slg_wds.replay.sources.files import OpenFiles, read_once
+
+if TYPE_CHECKING:
+    from slg_wds.replay.cache.shard_cache import ShardCache
+
+GAP = 16 << 10  # bytes between members that are read too, to ask once for both
+
+Place = list[int]  # offset, size, CRC-32
+
+
+class Shards(Protocol):
+    """The shards of one label set, readable from any thread. never_cached: each read of a sample needs a network."""
+
+    remote: bool
+
+    @property
+    def never_cached(self) -> bool: ...
+
+    def ready(self, number: int) -> bool:
+        """Whether a read of this shard needs no waiting for a network."""
+
+    def read(self, number: int, place: Place, key: str) -> bytes:
+        """The bytes at a place. Raises ChecksumError, StoreError naming the shard and the key."""
+
+    def read_together(self, number: int, places: Sequence[Place], key: str) -> list[bytes]:
+        """The bytes at places near each other, asked for at once where asking is dear."""
+
+
+class LocalShards:
+    """Shards in a folder."""
+
+    remote = never_cached = False
+
+    def __init__(self, labels: LabelSet, files: OpenFiles) -> None:
+        self._labels, self._files = labels, files
+        self._paths = [str(labels.store.local_path(labels.shard_name(n))) for n in range(labels.num_shards)]
+
+    def ready(self, number: int) -> bool:
+        return True
+
+    def read_together(self, number: int, places: Sequence[Place], key: str) -> list[bytes]:
+        return [self.read(number, place, key) for place in places]
+
+    def read(self, number: int, place: Place, key: str) -> bytes:
+        offset, size, crc32 = place
+        try:
+            data = self._files.read(self._paths[number], offset, size)
+            check_payload(data, size, crc32)
+        except SlgWdsError as error:
+            error.url = None
+            where = {"url": self._labels.url, "shard": self._labels.shard_name(number), "key": key}
+            raise error.located(**where) from None
+        return data
+
+
+class RemoteShards:
+    """Shards in object storage: read from the cache once they are there, until then (or without one) by range."""
+
+    remote = True
+
+    def __init__(self, labels: LabelSet, cache: ShardCache | None) -> None:
+        self._labels, self.cache = labels, cache
+
+    @property
+    def never_cached(self) -> bool:
+        return self.cache is None
+
+    def ready(self, number: int) -> bool:
+        return self.cache is not None and self.cache.path(number) is not None
+
+    def read(self, number: int, place: Place, key: str) -> bytes:
+        return self.read_together(number, [place], key)[0]
+
+    def read_together(self, number: int, places: Sequence[Place], key: str) -> list[bytes]:
+        path = None if self.cache is None else self.cache.path(number)
+        if self.cache is not None and path is not None:
+            try:
+                found = read_once(path, [(offset, size) for offset, size, _ in places])
+                return self._checked(number, places, key, found)
+            except (ChecksumError, NotFoundError, PermissionDeniedError):
+                # Altered since it was checked, or evicted or replaced by another process.
+                self.cache.lost(number)
+        return self._checked(number, places, key, self._ranges(number, places, key))
+
+    def _ranges(self, number: int, places: Sequence[Place], key: str) -> list[bytes]:
+        """The bytes at places by range, by one where they are near each other."""
+        start, stop = min(place[0] for place in places), max(place[0] + place[1] for place in places)
+        if stop - start > sum(place[1] for place in places) + GAP * (len(places) - 1):
+            return [one for place in places for one in self._ranges(number, [place], key)]
+        where = self._where(number, key)
+        try:
+            data = self._labels.store.read_range(where["shard"], start, stop - start)
+        except OutOfRangeError as error:
+            raise ChecksumError(f"the shard is truncated: {error.message}", **where) from None
+        except SlgWdsError as error:
+            raise error.located(**where) from None
+        return [data[offset - start : offset - start + size] for offset, size, _ in places]
+
+    def _checked(self, number: int, places: Sequence[Place], key: str, found: Sequence[bytes]) -> list[bytes]:
+        where = self._where(number, key)
+        for data, (_, size, crc32) in zip(found, places, strict=True):
+            check_payload(data, size, crc32, **where)
+        return list(found)
+
+    def _where(self, number: int, key: str) -> dict[str, str]:
+        return {"url": self._labels.url, "shard": self._labels.shard_name(number), "key": key}

@@ -1,0 +1,309 @@
+"""One shard, checked in every byte and every value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from slg_wds.errors import (
+    ChecksumError,
+    FormatError,
+    NotFoundError,
+    RecordError,
+    ShardTruncatedError,
+    SlgWdsError,
+    StoreError,
+    UnsupportedFeatureError,
+)
+from slg_wds.format.canonical import MAX_JSON_BYTES
+from slg_wds.format.manifest.index import MAX_SHARD_BYTES
+from slg_wds.format.manifest.manifest import ShardIndex, decode_index, encode_index, index_of
+from slg_wds.format.manifest.plan import PlannedShard
+from slg_wds.format.records.record import decode_record, unpack_record
+from slg_wds.format.records.tail_sums import OUTSIDE, decode_outside
+from slg_wds.format.records.values import OVER_ONE
+from slg_wds.format.shards.names import split_member
+from slg_wds.format.shards.shard import Shard, read_shard
+from slg_wds.labelset.labelset import INDEX, LabelSet
+from slg_wds.verification.images import ImageChecks, is_of_image
+from slg_wds.verification.records import all_sound, rounding
+
+SUM_IMPORTED = 2.0**-6  # what `import` allows FKD's float16 values to sum above 1
+LISTED_A_SHARD = 20  # problems of one shard that are told singly
+
+MISSING, DAMAGED, FOREIGN, UNREADABLE = "missing", "damaged", "foreign", "unreadable"
+UNSUPPORTED, INDEX_PART, INFO_FILE, TEACHER, IMAGE = "unsupported", "index", "info", "teacher", "image"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong: its kind, what it is, and where.
+
+    kind: missing, damaged, foreign (a whole shard of another set or place), unreadable (the store's fault),
+    unsupported (a newer version), index, info, teacher, image (not the one that was labelled, or gone). number: of the
+    shard, -1 for none.
+    """
+
+    kind: str
+    what: str
+    shard: str | None = None
+    key: str | None = None
+    number: int = -1
+
+
+@dataclass
+class ShardReport:
+    """What was found of one shard. samples: -1 where it is not whole. bytes, crops: that were checked. compared: images
+    with those labelled. left_out: images
+    that it has no labels of."""
+
+    number: int
+    bytes: int = 0
+    samples: int = -1
+    crops: int = 0
+    images: int = 0
+    compared: int = 0
+    left_out: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+
+@dataclass
+class _Opened:
+    """A shard while it is checked. shard: None where it is not whole. unpacked: (number, fields) of its records.
+    wrong: (key, what) of records and images that are not as they should be."""
+
+    report: ShardReport
+    part: PlannedShard
+    shard: Shard | None = None
+    unpacked: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+    wrong: list[tuple[str | None, str]] = field(default_factory=list)
+
+    def tell(self, kind: str, what: str, key: str | None = None) -> None:
+        """Add to the report's problems."""
+        self.report.problems.append(Problem(kind, what, f"{self.part.name}.tar", key, self.report.number))
+
+
+@dataclass(frozen=True)
+class ShardChecks:
+    """Checks the shards of one set.
+
+    indexed: whether a missing index part is a problem. max_pixels: the largest embedded image that is decoded, 0 to
+    decode none. images: those to compare with the labelled ones.
+    """
+
+    labels: LabelSet
+    indexed: bool
+    max_pixels: int
+    images: ImageChecks | None = None
+
+    def read(self, number: int) -> bytes | SlgWdsError:
+        """The bytes of a shard, or why there are none."""
+        try:
+            return self.labels.store.read(self.labels.shard_name(number), MAX_SHARD_BYTES)
+        except StoreError as error:
+            return error
+
+    def check(self, number: int, data: bytes | SlgWdsError) -> ShardReport:
+        """All that can be said of a shard's bytes. Damage is reported, never raised."""
+        return self.check_all([(number, data)])[0]
+
+    def check_all(self, shards: Sequence[tuple[int, bytes | SlgWdsError]]) -> list[ShardReport]:
+        """`check` of several: the labels of small shards take a fraction of the time when they go together."""
+        opened = [self._open(number, data) for number, data in shards]
+        together = [fields for one in opened for _, fields in one.unpacked]
+        sound = all_sound(together, self._over_one)
+        for one in opened:
+            if one.shard is not None:
+                self._look(one, one.shard, sound)
+        return [one.report for one in opened]
+
+    @property
+    def _over_one(self) -> float:
+        return SUM_IMPORTED if self.labels.identity.get("imported_from") else OVER_ONE
+
+    def _open(self, number: int, data: bytes | SlgWdsError) -> _Opened:
+        """What can be told before the labels are looked at."""
+        part = self.labels.plan.shard(number)
+        one = _Opened(ShardReport(number), part)
+        if isinstance(data, SlgWdsError):
+            one.tell(MISSING if isinstance(data, NotFoundError) else UNREADABLE, data.message)
+            return one
+        one.report.bytes = len(data)
+        try:
+            shard = read_shard(data)
+        except FormatError as error:
+            one.tell(kind_of(error), _why(error), error.key)
+            return one
+        if (foreign := _foreign(self.labels, shard, part)) is not None:
+            one.tell(FOREIGN, foreign)
+            return one
+        one.shard = shard
+        one.report.left_out = len(shard.header.left_out)
+        self._unpack(one, shard)
+        return one
+
+    def _unpack(self, one: _Opened, shard: Shard) -> None:
+        planned = {key: at for at, key in enumerate(one.part.keys)}
+        for i, sample in enumerate(shard.samples):
+            try:
+                fields = unpack_record(shard.content(sample.record))
+                self._check_fields(fields, one.part, planned[sample.key])
+                _check_extras(shard, i, fields)
+                one.unpacked.append((i, fields))
+            except FormatError as error:
+                one.wrong.append((sample.key, error.message))
+        one.report.crops = sum(int(fields["num_crops"]) for _, fields in one.unpacked)
+
+    def _look(self, one: _Opened, shard: Shard, sound: bool) -> None:
+        """Tell what is wrong with the labels, images and index part. sound: whether the labels are known to be well."""
+        wrong, base = one.wrong, self._over_one
+        if not sound and not all_sound([fields for _, fields in one.unpacked], base):
+            wrong += _one_by_one(shard, [i for i, _ in one.unpacked], base)
+        if self.max_pixels:
+            wrong += _image_problems(shard, one.unpacked, one.report, self.max_pixels)
+        for key, what in wrong[:LISTED_A_SHARD]:
+            one.tell(DAMAGED, what, key)
+        if len(wrong) > LISTED_A_SHARD:
+            one.tell(DAMAGED, f"and {len(wrong) - LISTED_A_SHARD} more problems of its records or images")
+        if not wrong:
+            one.report.samples = len(shard)
+        for kind, what in self._index_problems(shard, one.part):
+            one.tell(kind, what)
+        if self.images is not None:
+            self._compare(one, self.images)
+
+    def _compare(self, one: _Opened, images: ImageChecks) -> None:
+        """Tell of every image that is not the labelled one, however many there are."""
+        one.report.compared = len(one.unpacked)
+        for key, error in images.wrong(one.part, [fields for _, fields in one.unpacked]):
+            one.tell(IMAGE if is_of_image(error) else UNREADABLE, error.message, key)
+
+    def _index_problems(self, shard: Shard, part: PlannedShard) -> Iterator[tuple[str, str]]:
+        name = f"{INDEX}/{part.name}"
+        wanted = index_of(shard, part)
+        try:
+            data = self.labels.store.read(name, MAX_JSON_BYTES)
+            found = wanted if data == encode_index(wanted) else decode_index(data)
+        except NotFoundError:
+            if self.indexed:
+                yield INDEX_PART, "its index part is missing"
+        except UnsupportedFeatureError as error:
+            yield UNSUPPORTED, f"its index part: {error.message}"
+        except FormatError as error:
+            yield INDEX_PART, f"its index part is damaged: {error.message}"
+        except StoreError as error:
+            yield UNREADABLE, f"its index part: {error.message}"
+        else:
+            if found != wanted:
+                yield INDEX_PART, f"its index part is not the shard's: {_index_difference(found, wanted)}"
+
+    def _check_fields(self, fields: dict[str, Any], part: PlannedShard, at: int) -> None:
+        """That a record is the planned image's, and labelled as slg.json says. Raises RecordError."""
+        identity = self.labels.identity
+        target = int(part.targets[at])
+        wanted: dict[str, Any] = {
+            "key": part.keys[at],
+            "path": part.paths[at],
+            "target": target if target >= 0 else None,
+            "coding": identity.get("values"),
+            "k": identity.get("k"),
+            "num_classes": identity.get("num_classes"),
+            "full": identity.get("label_type") == "full",
+        }
+        for name, value in wanted.items():
+            if fields[name] != value and (value is not None or name == "target"):
+                raise RecordError(f"its {name} is {fields[name]!r}, where {value!r} belongs")
+        if self.labels.description.image_checksums and "image_crc32" not in fields:
+            raise RecordError("it has no checksum of its image, where slg.json says that all have")
+        crops, extends = self.labels.num_crops, identity.get("extends")
+        allowed = {crops, crops - int(extends["first_crop"])} if extends else {crops}
+        if fields["num_crops"] not in allowed:
+            raise RecordError(f"it has {fields['num_crops']} crops, where {min(allowed)} belong")
+
+
+def kind_of(error: SlgWdsError) -> str:
+    """Which kind of problem an error tells of."""
+    if isinstance(error, UnsupportedFeatureError):
+        return UNSUPPORTED
+    return DAMAGED if isinstance(error, FormatError) else UNREADABLE
+
+
+def _why(error: SlgWdsError) -> str:
+    names: dict[type[SlgWdsError], str] = {ShardTruncatedError: "truncated: ", ChecksumError: "checksum: "}
+    return names.get(type(error), "") + error.message
+
+
+def _foreign(labels: LabelSet, shard: Shard, part: PlannedShard) -> str | None:
+    """Why a whole shard is not the planned one, None where it is."""
+    try:
+        shard.check(labels.digest, part.number, part.name, part.keys)
+    except FormatError as error:
+        return error.message
+    return None
+
+
+def _check_extras(shard: Shard, i: int, fields: dict[str, Any]) -> None:
+    """The target's own member, and the sums of a set that can be extended. Raises RecordError."""
+    sample = shard.samples[i]
+    wanted = (
+        None if fields["target"] is None or sample.image is None else str(fields["target"]).encode("ascii")
+    )
+    if wanted != (bytes(shard.content(sample.target)) if sample.target else None):
+        raise RecordError(f"its cls member does not agree with its target, {fields['target']}")
+    if sample.image is not None and fields.get("image_crc32", sample.image_crc32) != sample.image_crc32:
+        raise RecordError("the image beside it is not the one that was labelled")
+    if OUTSIDE in fields["columns"]:
+        decode_outside(bytes(shard.content(sample.record)))
+
+
+def _one_by_one(shard: Shard, which: list[int], base: float) -> Iterator[tuple[str, str]]:
+    for i in which:
+        sample = shard.samples[i]
+        try:
+            record = decode_record(shard.content(sample.record))
+        except FormatError as error:
+            yield sample.key, error.message
+            continue
+        total = record.value.sum(axis=1, dtype=np.float64)
+        if len(total) and total.max() > 1.0 + base + rounding(record.coding, record.k):
+            row = int(total.argmax())
+            yield sample.key, f"the probabilities of crop {row} sum to {total[row]:.6f}"
+
+
+def _image_problems(
+    shard: Shard, unpacked: list[tuple[int, dict[str, Any]]], report: ShardReport, max_pixels: int
+) -> Iterator[tuple[str, str]]:
+    if not any(sample.image for sample in shard.samples):
+        return  # decoding takes torch
+    from slg_wds.images import decode, image_extension
+
+    for i, fields in unpacked:
+        sample = shard.samples[i]
+        if sample.image is None:
+            continue
+        data = bytes(shard.content(sample.image))
+        report.images += 1
+        try:
+            height, width = decode(data, max_pixels=max_pixels).shape[1:]
+            found = image_extension(data)
+        except SlgWdsError as error:
+            yield sample.key, f"its image: {error.message}"
+            continue
+        if (height, width) != (fields["height"], fields["width"]):
+            yield (
+                sample.key,
+                f"its image is of {height} x {width}, its record of {fields['height']} x {fields['width']}",
+            )
+        if found != split_member(sample.image.name)[1]:
+            yield sample.key, f"its image is {found}, not {split_member(sample.image.name)[1]}"
+
+
+def _index_difference(found: ShardIndex, wanted: ShardIndex) -> str:
+    for name in ("set_digest", "shard", "name", "bytes", "sha256", "left_out", "image_shard"):
+        mine, theirs = getattr(found, name), getattr(wanted, name)
+        if mine != theirs:
+            return f"{name} is {str(mine)[:70]}, where {str(theirs)[:70]} belongs"
+    return "the places of its members differ"

@@ -1,0 +1,101 @@
+"""Are these labels the teachers'? A random sample of crops is labelled again and compared with what is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slg_wds.config import EnsembleConfig, VerifyConfig
+from slg_wds.ensembling.fidelity import exact_rows, load_told
+from slg_wds.errors import UsageError
+from slg_wds.labelset.labelset import LabelSet
+from slg_wds.verification.records import rounding
+
+# How far another machine's arithmetic may move the labels of one crop, and the mean over many, beyond their rounding;
+# and how often the first class must be the same. Another teacher's labels are off by far more than any of these.
+LIMITS = {
+    "fp32": (0.05, 0.002, 0.98),
+    "tf32": (0.3, 0.01, 0.95),
+    "bf16": (0.3, 0.01, 0.95),
+    "fp16": (0.3, 0.01, 0.95),
+}
+MERGED = (1.0, 0.05, 0.85)  # a merge of sets is the teachers' own mean only as far as the sets' top-k go
+
+
+@dataclass(frozen=True)
+class TeacherCheck:
+    """Stored against asked: crops, the largest and the mean difference of a probability, the share of crops whose first
+    class is the same. problems: what is beyond the limits, in words."""
+
+    crops: int
+    largest: float
+    mean: float
+    agreement: float
+    problems: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        verdict = "NOT theirs" if self.problems else "theirs"
+        return (
+            f"the labels are {verdict}: {self.crops} crops asked again, probabilities differ by {self.mean:.5f} on "
+            f"average and {self.largest:.4f} at most, the first class is the same for {self.agreement:.1%}"
+        )
+
+
+def compare(config: VerifyConfig, labels: LabelSet, seed: int | None = None) -> TeacherCheck:
+    """Ask the teachers of the command line about crops of images that have labels.
+
+    Raises UsageError for other teachers than slg.json names, ImageSourceError for other images.
+    """
+    if config.teacher is None and not labels.identity.get("embed_images"):
+        raise UsageError("-a needs --teacher DATA, the images, since the set does not embed them")
+    question = EnsembleConfig(
+        sets=(config.labels,),
+        save_path="",
+        check_data=config.teacher,
+        check_crops=config.check_crops,
+        arch=config.arch,
+        teacher_source=config.teacher_source,
+        teacher_path=config.teacher_path,
+        store_option=config.store_option,
+    )
+    teacher = load_told(question, labels)
+    largest, total, numbers, same, crops = 0.0, 0.0, 0, 0, 0
+    chance = np.random.default_rng(seed)
+    for record, exact in exact_rows(question, labels, teacher, chance, _there(labels)):
+        asked = exact if record.full else np.take_along_axis(exact, record.index, axis=1)
+        if record.coding != "none" and len(asked):
+            apart = np.abs(asked - record.value) - rounding(record.coding, 1) * asked
+            largest = max(largest, float(apart.max()))
+            total += float(np.maximum(apart, 0.0).sum())
+            numbers += apart.size
+        first = record.value.argmax(axis=1) if record.full else record.index[:, 0]
+        same += int((first == exact.argmax(axis=1)).sum())
+        crops += len(first)
+    mean, agreement = total / max(1, numbers), same / max(1, crops)
+    found = TeacherCheck(crops, max(0.0, largest), mean, agreement)
+    return TeacherCheck(**{**vars(found), "problems": _beyond(found, labels)})
+
+
+def _there(labels: LabelSet) -> NDArray[np.int64]:
+    """The numbers of the planned images whose shards exist."""
+    sizes = labels.plan.shard_sizes
+    missing = np.zeros(len(sizes), np.bool_)
+    missing[labels.missing()] = True
+    return np.flatnonzero(~np.repeat(missing, sizes))
+
+
+def _beyond(found: TeacherCheck, labels: LabelSet) -> list[str]:
+    precision = str(labels.identity.get("precision") or "fp32")
+    largest, mean, agreement = MERGED if labels.identity.get("parents") else LIMITS[precision]
+    problems = []
+    if found.largest > largest:
+        problems.append(f"a probability is {found.largest:.4f} from the teachers', over {largest:g}")
+    if found.mean > mean:
+        problems.append(f"probabilities are {found.mean:.5f} from the teachers' on average, over {mean:g}")
+    if found.agreement < agreement:
+        problems.append(
+            f"the first class is the teachers' for {found.agreement:.1%} of the crops, under {agreement:.0%}"
+        )
+    return problems

@@ -1,0 +1,220 @@
+"""`slg-wds verify`: is every byte and every label of a set what it should be?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from slg_wds.concurrency.cores import cores
+from slg_wds.config import VerifyConfig
+from slg_wds.console import duration, tell, tell_json, tell_table
+from slg_wds.engines.pool import run_processes
+from slg_wds.engines.progress import counted
+from slg_wds.errors import FormatError, NotFoundError, UnsupportedStoreError
+from slg_wds.format.manifest.manifest import MAX_INFO_BYTES, Info, decode_info
+from slg_wds.labelset.labelset import DESCRIPTION, INDEX, INFO, PLAN, LabelSet, open_labels
+from slg_wds.labelset.left_out import MEND
+from slg_wds.verification.images import ImageChecks
+from slg_wds.verification.progress import VerifyProgress
+from slg_wds.verification.repair import fix
+from slg_wds.verification.shard import INFO_FILE, MISSING, TEACHER, Problem, ShardReport
+from slg_wds.verification.work import VerifyTask
+
+if TYPE_CHECKING:
+    from slg_wds.verification.teacher import TeacherCheck
+
+LISTED = 200  # problems shown in the table; --json has all
+
+
+@dataclass
+class VerifyResult:
+    """What was checked and what is wrong.
+
+    problems: what is (still) wrong. fixed: what was done about it, in words. unknown: objects that no set has.
+    shards, samples, crops, images, bytes: that were checked; images: embedded ones, decoded. compared: images with
+    those that were labelled. left_out: how many planned
+    images each shard has no labels of, by its name, where there are any. teacher: the comparison.
+    """
+
+    url: str
+    planned: int
+    shards: int = 0
+    samples: int = 0
+    crops: int = 0
+    images: int = 0
+    compared: int = 0
+    bytes: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    problems: list[Problem] = field(default_factory=list)
+    fixed: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    teacher: TeacherCheck | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong (any more)."""
+        return not self.problems
+
+
+def verify(config: VerifyConfig) -> VerifyResult:
+    """Check a label set, and mend it where asked.
+
+    In a script, with more than one process, call it under `if __name__ == "__main__":`.
+
+    Raises SlgWdsError where nothing can be said: no set, plan or slg.json damaged, a store that has gone.
+    """
+    config.check()
+    labels = open_labels(config.labels, allow_incomplete=True, store_options=config.store_options)
+    result = VerifyResult(labels.url, labels.num_shards)
+    started = time.monotonic()
+    if config.images is not None:
+        ImageChecks(labels, config.images, config.store_options)  # says at once what keeps it from being done
+    missing = labels.missing()
+    finished = labels.store.size(INFO) is not None
+    if finished or not config.allow_incomplete:
+        result.problems += [
+            Problem(MISSING, "no such shard", labels.shard_name(n), number=n) for n in missing
+        ]
+    lengths = _check_shards(labels, config, missing, finished, result)
+    result.problems += _info_problems(labels, lengths, finished)
+    result.unknown = _unknown(labels)
+    if config.fix or config.delete_damaged or config.delete_left_out:
+        unwanted = result.left_out if config.delete_left_out else {}
+        result.problems, result.fixed = fix(labels, result.problems, config.delete_damaged, unwanted)
+    if config.arch is not None and lengths:
+        from slg_wds.verification.teacher import compare
+
+        result.teacher = compare(config, labels)
+        result.problems += [Problem(TEACHER, text) for text in result.teacher.problems]
+    result.problems.sort(key=lambda problem: problem.number)
+    result.seconds = time.monotonic() - started
+    return result
+
+
+def _check_shards(
+    labels: LabelSet, config: VerifyConfig, missing: Sequence[int], finished: bool, result: VerifyResult
+) -> dict[int, int]:
+    """Check the shards that are there; the samples of each that is whole."""
+    absent = set(missing)
+    numbers = tuple(number for number in range(labels.num_shards) if number not in absent)
+    pixels = config.max_pixels if config.decode_images else 0
+    task = VerifyTask(
+        labels.url, config.store_options, labels.digest, numbers, finished, pixels, config.images
+    )
+    lengths: dict[int, int] = {}
+
+    def took(report: ShardReport) -> None:
+        result.problems += report.problems
+        for name in ("crops", "images", "compared", "bytes"):
+            setattr(result, name, getattr(result, name) + getattr(report, name))
+        result.shards += 1
+        if report.left_out:
+            result.left_out[labels.shard_name(report.number)] = report.left_out
+        if report.samples >= 0:
+            lengths[report.number] = report.samples
+            result.samples += report.samples
+
+    if numbers:
+        with VerifyProgress(len(numbers), took) as progress:
+            run_processes(task, min(config.processes or cores(), len(numbers)), progress)
+    return lengths
+
+
+def _info_problems(labels: LabelSet, lengths: dict[int, int], finished: bool) -> list[Problem]:
+    whole = len(lengths) == labels.num_shards
+    if not finished:
+        return [Problem(INFO_FILE, "every shard is there, but it is missing", INFO)] if whole else []
+    try:
+        found = decode_info(labels.store.read(INFO, MAX_INFO_BYTES))
+    except NotFoundError:
+        return []
+    except FormatError as error:
+        return [Problem(INFO_FILE, f"damaged: {error.message}", INFO)]
+    files = [labels.shard_name(number) for number in range(labels.num_shards)]
+    if found.filenames != files or found.name != labels.split:
+        return [Problem(INFO_FILE, "it does not name the planned shards in their order", INFO)]
+    wrong = [number for number, length in lengths.items() if found.shard_lengths[number] != length]
+    if wrong:
+        told = found.shard_lengths[wrong[0]]
+        what = f"it says {told} samples of {files[wrong[0]]}, which has {lengths[wrong[0]]}"
+        return [Problem(INFO_FILE, what, INFO)]
+    wanted = Info(labels.split, files, [lengths.get(n, found.shard_lengths[n]) for n in range(len(files))])
+    return [] if found == wanted else [Problem(INFO_FILE, "its numbers do not add up", INFO)]
+
+
+def _unknown(labels: LabelSet) -> list[str]:
+    """Objects at the set's place that no set has; none where nothing can be listed."""
+    names = labels.plan.shard_names
+    known = {
+        PLAN,
+        DESCRIPTION,
+        INFO,
+        *(f"{name}.tar" for name in names),
+        *(f"{INDEX}/{name}" for name in names),
+    }
+    try:
+        return [entry.name for entry in labels.store.list() if entry.name not in known]
+    except UnsupportedStoreError:
+        return []
+
+
+def main(config: VerifyConfig) -> int:
+    """The body of the command: the table of what is wrong and a summary on stdout; 1 where anything is wrong."""
+    result = verify(config)
+    if config.json:
+        tell_json(as_dict(result))
+    else:
+        if result.problems:
+            _print_table(result.problems)
+        tell(*summary(result))
+    return 0 if result.ok else 1
+
+
+def as_dict(result: VerifyResult) -> dict[str, Any]:
+    """The result for scripts: `ok`, the fields of VerifyResult, problems as kind, what, shard, key."""
+    fields = {name: value for name, value in vars(result).items() if name not in ("problems", "teacher")}
+    problems = [
+        {name: value for name, value in asdict(p).items() if name != "number"} for p in result.problems
+    ]
+    teacher = None if result.teacher is None else asdict(result.teacher)
+    return {"version": 1, "ok": result.ok, **fields, "problems": problems, "teacher": teacher}
+
+
+def _print_table(problems: Sequence[Problem]) -> None:
+    rows = [(one.shard or "", one.key or "", one.kind, one.what) for one in problems[:LISTED]]
+    tell_table("what is wrong", ("shard", "key", "kind", "what"), rows)
+    if len(problems) > LISTED:
+        tell(f"... and {len(problems) - LISTED} more: see --json")
+
+
+def summary(result: VerifyResult) -> list[str]:
+    """What was checked, in lines for people."""
+    rate = result.bytes / 1e6 / max(result.seconds, 1e-9)
+    lines = [
+        f"label set {result.url}: "
+        + ("all is well" if result.ok else counted(len(result.problems), "problem")),
+        f"  checked {result.shards:,} of {counted(result.planned, 'shard')}, {counted(result.samples, 'image')}, "
+        + counted(result.crops, "crop")
+        + (f", {counted(result.images, 'embedded image')} decoded" if result.images else "")
+        + (f", {counted(result.compared, 'image')} compared with those labelled" if result.compared else "")
+        + f"; {result.bytes / 1e6:,.1f} MB in {duration(result.seconds)} ({rate:,.0f} MB/s)",
+    ]
+    if result.teacher is not None:
+        lines.append(f"  {result.teacher}")
+    if result.left_out:
+        images = counted(sum(result.left_out.values()), "image")
+        lines.append(
+            f"  left out when the set was made: {images}, in {counted(len(result.left_out), 'shard')}"
+        )
+        if not any(done.startswith("removed") for done in result.fixed):
+            lines.append(f"  to make them after all: {MEND}")
+    lines += [f"  {done}" for done in result.fixed]
+    if result.unknown:
+        some = ", ".join(result.unknown[:5])
+        lines.append(f"  no part of the set: {counted(len(result.unknown), 'object')}: {some}")
+    if any(done.startswith("removed") for done in result.fixed):
+        lines.append("  run the command that made the set again to redo what was removed")
+    return lines
