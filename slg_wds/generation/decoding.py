@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from isal.isal_zlib import crc32 as crc32_of
 
 from slg_wds.concurrency.prefetch import window
-from slg_wds.errors import ImageError, ImageGoneError, ReferenceSetError, StoreError
+from slg_wds.errors import ImageChangedError, ImageError, ImageGoneError, ReferenceSetError, StoreError
 from slg_wds.generation.job import Job, Recipe
 from slg_wds.images import decode, reencode
 from slg_wds.images.gone import LATER
@@ -67,7 +67,8 @@ def prepare(job: Job, number: int, read: Callable[[int], bytes]) -> Prepared | L
     """Read and decode image `number` of the plan and draw its crops.
 
     Bytes that are no image, an image that is gone from its folder, and one without crops in the reference are left
-    out where the recipe says so; else they raise ImageError or ReferenceSetError. Whatever cannot be read is no fault
+    out where the recipe says so; else they raise ImageError or ReferenceSetError. ImageChangedError is always raised:
+    the image is another one than the set that is extended has labels of. Whatever cannot be read is no fault
     of the image: StoreError or ImageSourceError stops the run, which can be resumed.
     """
     plan = job.labels.plan
@@ -81,7 +82,8 @@ def prepare(job: Job, number: int, read: Callable[[int], bytes]) -> Prepared | L
         pixels = decode(data, max_pixels=recipe.max_pixels, path=path)
         boxes, flips = job.crops(key, (pixels.shape[1], pixels.shape[2]))
     except (ImageError, ReferenceSetError) as error:
-        if recipe.on_error == "fail":
+        # An image that was replaced is a whole one: to leave it out would hide that the set lies beside other images.
+        if recipe.on_error == "fail" or isinstance(error, ImageChangedError):
             error.hint = error.hint or _hint(error, job.source.kind)
             raise error.located(key=path) from None
         return LeftOut(number, error.message)

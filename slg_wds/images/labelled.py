@@ -15,7 +15,10 @@ from slg_wds.images.pixels import decode
 if TYPE_CHECKING:
     import torch
 
-_HINT = "give the images that the labels were made from; slg-wds verify LABELS --images DATA lists all that are others"
+_HINT = (
+    "give the images that the labels were made from (images= or --images); "
+    "slg-wds verify LABELS --images DATA lists all that are others"
+)
 
 
 class LabelledImage(NamedTuple):

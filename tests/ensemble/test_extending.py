@@ -138,14 +138,15 @@ def test_what_cannot_be_extended(few, tmp_path):
         join(tmp_path / "both", tmp_path / "new")
 
 
-def test_an_image_that_has_changed_is_not_extended(few, tmp_path):
+@pytest.mark.parametrize("on_error", ["fail", "skip"])
+def test_an_image_that_has_changed_is_not_extended(few, tmp_path, on_error):
     shutil.copytree(few / "data", tmp_path / "data")
     paths = sorted((tmp_path / "data").rglob("*.jpg"))
     other = next(path for path in paths if path.stat().st_size != paths[0].stat().st_size)
     with Image.open(other) as image:
         image.resize((image.width // 2, image.height // 2)).save(paths[0])
     with pytest.raises(errors.ImageChangedError, match="not the image that was labelled"):
-        label(tmp_path / "data", tmp_path / "new", 40, extend=str(few / "old"))
+        label(tmp_path / "data", tmp_path / "new", 40, extend=str(few / "old"), on_error=on_error)
 
 
 def test_full_sets_merged_are_the_ensemble_of_one_pass(photographs, tmp_path, capsys):
