@@ -14,22 +14,28 @@ class Stops:
     """Counts the seconds for which the process was stopped, by a thread that should wake every TICK."""
 
     def __init__(self) -> None:
-        self._seconds, self._last = 0.0, time.monotonic()
+        self._state = (
+            0.0,
+            time.monotonic(),
+        )  # seconds stopped, last awake: one object, so that both are of one moment
         threading.Thread(target=self._run, name="slg-stops", daemon=True).start()
 
     def seconds(self) -> float:
         """Seconds up to now, also where the thread has not woken yet after the last stop."""
-        return self._seconds + self._pause(time.monotonic())
+        stopped, last = self._state
+        return stopped + self._pause(last, time.monotonic())
 
-    def _pause(self, now: float) -> float:
-        pause = now - self._last - TICK
+    @staticmethod
+    def _pause(last: float, now: float) -> float:
+        pause = now - last - TICK
         return pause if pause > LATE else 0.0
 
     def _run(self) -> None:
         while True:
             time.sleep(TICK)
             now = time.monotonic()
-            self._seconds, self._last = self._seconds + self._pause(now), now
+            stopped, last = self._state
+            self._state = stopped + self._pause(last, now), now
 
 
 @functools.cache
