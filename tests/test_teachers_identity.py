@@ -10,8 +10,10 @@ from torch import nn
 
 import slg_wds
 from slg_wds.errors import IdentityMismatchError
+from slg_wds.format.manifest.manifest import Description
+from slg_wds.labelset.creating import identity_differences
 from slg_wds.teachers import digest, load_teacher, parse_teachers
-from slg_wds.teachers.identity import private_digest
+from slg_wds.teachers.identity import hidden_digest
 from slg_wds.teachers.inside import hidden
 
 SETTINGS = '{"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear"}'
@@ -76,7 +78,7 @@ def in_closure(module, tensor):
     "place", [in_buffer, in_attribute, in_array, in_list, in_hidden_module, in_object, in_closure]
 )
 def test_a_tensor_counts_wherever_it_is_kept(place):
-    one, same, other = (private_digest(Holder(place, value), Holder) for value in (1.0, 1.0, 2.0))
+    one, same, other = (hidden_digest(Holder(place, value), Holder) for value in (1.0, 1.0, 2.0))
     assert one == same != other
     assert digest(Holder(place, 1.0)) == digest(Holder(place, 2.0))  # what the state dict alone says
 
@@ -87,7 +89,7 @@ def test_a_model_that_hides_nothing_has_the_digest_of_its_state_dict():
 
     module = Holder(again, 1.0)
     assert hidden(module).tensors == {} and hidden(module).modules == {}
-    assert private_digest(module, Holder) == digest(module)
+    assert hidden_digest(module, Holder) is None
 
 
 def test_hidden_modules_and_tensors_are_found_by_their_place():
@@ -100,16 +102,16 @@ def test_hidden_modules_and_tensors_are_found_by_their_place():
 
 
 def test_the_digest_of_a_model_without_tensors_is_that_of_its_code(tmp_path):
-    def told(folder: str, text: str) -> str:
+    def told(folder: str, text: str) -> str | None:
         file = tmp_path / folder / "mine.py"
         file.parent.mkdir(exist_ok=True)
         file.write_text(text)
-        return load_teacher(parse_teachers(f"private:{file}:factory")[0]).weights_digest
+        return load_teacher(parse_teachers(f"private:{file}:factory")[0]).hidden_digest
 
     one = told("a", WITHOUT_TENSORS)
     assert told("b", WITHOUT_TENSORS) == one  # wherever it lies
     assert told("a", WITHOUT_TENSORS.replace("1.0", "2.0")) != one
-    assert one != digest(nn.Identity())
+    assert one is not None
 
 
 def test_code_that_is_edited_between_two_starts_does_not_go_on_with_the_set(
@@ -124,8 +126,19 @@ def test_code_that_is_edited_between_two_starts_does_not_go_on_with_the_set(
     assert slg_wds.generate(config).complete
     (tmp_path / "set" / "train-000001.tar").unlink()
     file.write_text(WITHOUT_TENSORS.replace("1.0", "2.0"))
-    with pytest.raises(IdentityMismatchError, match="weights_sha256"):
+    with pytest.raises(IdentityMismatchError, match="hidden_sha256"):
         slg_wds.generate(config)
     assert not (tmp_path / "set" / "train-000001.tar").exists()
     file.write_text(WITHOUT_TENSORS)
     assert slg_wds.generate(config).complete
+
+
+@pytest.mark.parametrize("checksums", [False, True])
+def test_sets_of_before_are_not_asked_for_what_they_do_not_say(checksums):
+    """Older sets say nothing of hidden tensors; of the state dict, and in newer sets of all, every change counts."""
+    teacher = {"arch": "mine.py:factory", "weights_sha256": "1"}
+    stored = Description(1, 1, "", {"seed": 0, "teachers": [teacher]}, image_checksums=checksums)
+    hides = {"seed": 0, "teachers": [{**teacher, "hidden_sha256": "2"}]}
+    other = {"seed": 0, "teachers": [{**teacher, "weights_sha256": "3"}]}
+    assert bool(identity_differences(stored, hides)) == checksums
+    assert identity_differences(stored, other) == ["teachers[0].weights_sha256: '1' != '3'"]

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import IdentityMismatchError, ImageError, ReferenceSetError, UsageError
-from slg_wds.format.manifest.manifest import differences
 from slg_wds.format.records.record import decode_outside
 from slg_wds.generation.reference import Reference, SetReference
 from slg_wds.images import LabelledImage
+from slg_wds.labelset.creating import identity_differences
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.transforms.crops import Boxes, CropRule, Flips, sample_crops
 
@@ -54,11 +54,11 @@ class Extension(SetReference):
 
     def check(self, identity: Mapping[str, Any]) -> None:
         """Raise IdentityMismatchError, naming each difference, for labels that would be made otherwise."""
-        mine, theirs = (
-            {name: value for name, value in each.items() if name not in _MAY_DIFFER}
-            for each in (self.labels.identity, identity)
-        )
-        found = differences(mine, theirs)
+        found = [
+            line
+            for line in identity_differences(self.labels.description, identity)
+            if line.partition(":")[0].partition(".")[0] not in _MAY_DIFFER
+        ]
         if found:
             raise IdentityMismatchError(
                 f"the set to extend was made otherwise: {'; '.join(found)}",

@@ -77,7 +77,7 @@ def create_labels(
         stored = located(
             decode_description, store.read(DESCRIPTION, MAX_JSON_BYTES), store.url_of(DESCRIPTION)
         )
-        _check_identity(stored.identity, description.identity, store.url)
+        _check_identity(stored, description.identity, store.url)
         description = stored
     labels = LabelSet(store, plan, description, digest_of(plan_sha256, description.identity))
     labels.reopen()
@@ -137,11 +137,26 @@ def _plan_difference(stored: Plan, wanted: Plan) -> str:
     return "the names of keys or shards differ (--keep-extensions or --split)"
 
 
-def _check_identity(stored: Mapping[str, Any], wanted: Mapping[str, Any], url: str) -> None:
-    found = differences(dict(stored), dict(wanted))
+def identity_differences(stored: Description, wanted: Mapping[str, Any]) -> list[str]:
+    """A line for each field in which a set's identity is not the one that is wanted.
+
+    Sets that were begun before images had checksums say of a private teacher only its state dict. What else it holds
+    is not compared then: such a set can be finished and extended.
+    """
+    known = dict(wanted)
+    if not stored.image_checksums and known.get("teachers"):
+        known["teachers"] = [
+            {name: value for name, value in teacher.items() if name != "hidden_sha256"}
+            for teacher in known["teachers"]
+        ]
+    return differences(dict(stored.identity), known)
+
+
+def _check_identity(stored: Description, wanted: Mapping[str, Any], url: str) -> None:
+    found = identity_differences(stored, wanted)
     if found:
         only_crops = len(found) == 1 and found[0].startswith("num_crops:")
-        more = only_crops and stored["num_crops"] < wanted["num_crops"]
+        more = only_crops and stored.identity["num_crops"] < wanted["num_crops"]
         hint = f"to add crops, give --extend {url} and another --save_path" if more else _ELSE
         raise IdentityMismatchError(
             f"the label set there was made otherwise: {'; '.join(found)}", url=url, hint=hint

@@ -15,10 +15,11 @@ class Built:
     """Attributes:
     module: the model with its weights, on the CPU.
     arch: its architecture alone, as it is recorded: no weights tag, no folders. The digest says which weights.
-    digest: SHA-256 of its weights, in hex: see identity.py.
+    digest: SHA-256 of its state dict, in hex: see identity.py.
     weights_from: in words where the weights are from.
     config: its own preprocessing, possibly incomplete.
     config_from: in words where that is from.
+    hidden_digest: SHA-256 of what else decides its output, in hex: see identity.py; None where nothing does.
     """
 
     module: torch.nn.Module
@@ -27,3 +28,4 @@ class Built:
     weights_from: str
     config: Mapping[str, Any] = field(default_factory=dict)
     config_from: str = ""
+    hidden_digest: str | None = None

@@ -13,24 +13,23 @@ from slg_wds.teachers.inside import hidden
 if TYPE_CHECKING:
     import torch
 
-HIDDEN = "hidden "  # before the names of tensors that no state dict has
-
 
 def digest(module: torch.nn.Module) -> str:
     """SHA-256 in hex over the state dict: per tensor in order of name, `name\\ndtype\\nshape\\n` and its raw bytes."""
     return _digest_of(module.state_dict())
 
 
-def private_digest(module: torch.nn.Module, factory: Any) -> str:
-    """The digest of what a user's factory built: of its state dict, and of the tensors that this does not have.
+def hidden_digest(module: torch.nn.Module, factory: Any) -> str | None:
+    """The digest of what a user's factory built beside the state dict; None where the state dict is all.
 
-    Without any tensor the code is all that decides the labels: then SHA-256 over the source files of the factory and
-    of the module's classes.
+    It is over the tensors that the state dict does not have. Without any tensor the code is all that decides the
+    labels: then it is SHA-256 over the source files of the factory and of the module's classes.
     """
-    state, more = _tensors(module.state_dict()), hidden(module)
-    tensors = {HIDDEN + path: tensor for path, tensor in more.tensors.items()}
-    if state or tensors:
-        return _digest_of({**state, **tensors})
+    more = hidden(module)
+    if more.tensors:
+        return _digest_of(more.tensors)
+    if _tensors(module.state_dict()):
+        return None
     modules = [*module.modules(), *more.modules.values()]
     return _digest_of_sources([factory, *(type(one) for one in modules)])
 

@@ -78,6 +78,7 @@ def load_teacher(
             device=where,
             precision=precision,
             compile=compile,
+            hidden_digest=built.hidden_digest,
         )
     except TeacherError as error:
         own, _ = resolve(built.config, built.config_from, {})

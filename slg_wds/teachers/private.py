@@ -14,7 +14,7 @@ from typing import Any
 
 from slg_wds.errors import TeacherError
 from slg_wds.teachers.built import Built
-from slg_wds.teachers.identity import private_digest
+from slg_wds.teachers.identity import digest, hidden_digest
 from slg_wds.teachers.spec import TeacherSpec
 from slg_wds.teachers.weights import fit, one_line, read_weights
 
@@ -47,7 +47,8 @@ def build_private(spec: TeacherSpec) -> Built:
         fit(module, state, spec.path)
     config, config_from = _private_config(spec, module, config)
     arch = f"{Path(target).name if is_file else target}:{name}"
-    return Built(module, arch, private_digest(module, factory), weights_from, config, config_from)
+    hidden = hidden_digest(module, factory)
+    return Built(module, arch, digest(module), weights_from, config, config_from, hidden)
 
 
 def _find_factory(spec: TeacherSpec, target: str, name: str, is_file: bool) -> Callable[[], Any]:

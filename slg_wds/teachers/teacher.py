@@ -47,10 +47,12 @@ class Teacher:
         device: torch.device,
         precision: str,
         compile: bool,
+        hidden_digest: str | None = None,
     ) -> None:
         self.name = f"{source}:{arch}"
         self.source, self.arch = source, arch
         self.weights_digest, self.weights_from = weights_digest, weights_from
+        self.hidden_digest = hidden_digest
         self.preprocessing, self.preprocessing_from = preprocessing, preprocessing_from
         self.device, self.precision, self.compiled = device, precision, compile
         # One precision to start from: autocast lowers it per operation.
@@ -99,10 +101,12 @@ class Teacher:
 
     def describe(self) -> dict[str, Any]:
         """What decides the labels, as JSON values: the part of a label set's identity that is this teacher."""
+        hidden = {} if self.hidden_digest is None else {"hidden_sha256": self.hidden_digest}
         return {
             "source": self.source,
             "arch": self.arch,
             "weights_sha256": self.weights_digest,
+            **hidden,
             **self.preprocessing.identity(),
         }
 
