@@ -7,8 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jupyter_client
 import numpy as np
-import pytest
 import trust_sets
 from photographs import TINY
 
@@ -104,7 +104,7 @@ result
 
 def test_a_notebook_has_one_output_that_changes(photographs, tmp_path):
     """In a real kernel: one display, which is updated; no line for each shard."""
-    manager = pytest.importorskip("jupyter_client").KernelManager(kernel_name="python3")
+    manager = jupyter_client.KernelManager(kernel_name="python3")
     images = trust_sets.small_photographs(photographs, tmp_path / "images")
     manager.start_kernel(cwd=str(Path(__file__).parent))
     client = manager.client()
