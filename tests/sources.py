@@ -17,11 +17,9 @@ OF_OPEN_SOURCE = ("default_split", "need_targets", "on_error", "left_out")
 
 
 def opened(url: Path | str, **options: Any) -> FolderSource | ShardSource:
-    """`open_source` with the fields of SourceConfig as keywords, and `store_options` as a mapping."""
-    store = options.pop("store_options", {})
+    """`open_source` with the fields of SourceConfig as keywords."""
     direct = {name: options.pop(name) for name in OF_OPEN_SOURCE if name in options}
-    pairs = tuple(f"{name}={value}" for name, value in store.items())
-    return open_source(str(url), SourceConfig(store_option=pairs, **options), **direct)
+    return open_source(str(url), SourceConfig(**options), **direct)
 
 
 def tar_bytes(files: Files, form: int = tarfile.PAX_FORMAT) -> bytes:

@@ -71,9 +71,9 @@ def test_errors_hold_no_secret():
 
 
 def test_stores_sets_and_options_do_not_show_secrets():
-    options = InspectConfig(labels=f"http://u:{SECRET}@h/x", store_option=(f"secret_access_key={SECRET}",))
+    options = InspectConfig(labels=f"http://u:{SECRET}@h/x", store_options={"secret_access_key": SECRET})
     assert SECRET not in repr(options) and options.store_options == {"secret_access_key": SECRET}
-    assert repr(options).startswith("InspectConfig(store_option=('secret_access_key=***',)")
+    assert repr(options).startswith("InspectConfig(store_options={'secret_access_key': '***'}")
     assert "w0rd" not in repr(open_store("http://u:w0rd@h/x"))
 
 

@@ -88,13 +88,20 @@ def test_words_that_the_command_line_would_refuse_are_refused(kind):
     [
         (configs.EnsembleConfig, "sets"),
         (configs.ReportConfig, "labels"),
-        (configs.GenerateConfig, "store_option"),
         (configs.GenerateConfig, "weights"),
     ],
 )
 def test_one_text_is_not_a_sequence_of_letters(kind, name):
     with pytest.raises(UsageError, match=rf"--{name.replace('_', '-')} is a sequence, not one text"):
         kind(**{**NEEDED[kind], name: "text"})
+
+
+@pytest.mark.parametrize("kind", NEEDED)
+def test_options_of_stores_are_spelled_as_everywhere_in_python(kind):
+    assert kind(**NEEDED[kind], store_options={"region": "x"}).store_options == {"region": "x"}
+    for other in ("region=x", ("region=x",)):
+        with pytest.raises(UsageError, match="store_options is no mapping"):
+            kind(**NEEDED[kind], store_options=other)
 
 
 def test_a_near_word_is_suggested():

@@ -55,7 +55,7 @@ class HardTargets:
         threads: int,
     ) -> None:
         self.args, self.preprocessing, self.threads = args, preprocessing, threads
-        options = SourceConfig(split="val", store_option=tuple(args.store_option))
+        options = SourceConfig(split="val", store_options=parse_store_options(args.store_option))
         self.source = open_source(args.data, options, need_targets=True)
         self.plan = self.source.plan(0, 1 << 20, target_of=self._classes(labels, num_classes))
         if int(self.plan.targets.max(initial=0)) >= num_classes:
@@ -127,7 +127,7 @@ class SoftTargets:
     def __init__(
         self, args: argparse.Namespace, num_classes: int, preprocessing: Preprocessing, threads: int
     ) -> None:
-        options = parse_store_options(tuple(args.store_option))
+        options = parse_store_options(args.store_option)
         labels = open_labels(args.val_softlabels, store_options=options)
         if labels.num_classes != num_classes:
             raise UsageError(

@@ -327,7 +327,7 @@ def parameters(model: nn.Module) -> int:
 
 
 def open_sets(args: argparse.Namespace) -> list[LabelSet]:
-    options = parse_store_options(tuple(args.store_option))
+    options = parse_store_options(args.store_option)
     return [open_labels(url, store_options=options) for url in args.softlabel_path]
 
 
@@ -363,7 +363,7 @@ def open_loader(
         seed=args.seed,
         threads=threads_of(args),
         cache_dir=args.cache_dir,
-        store_options=parse_store_options(tuple(args.store_option)),
+        store_options=parse_store_options(args.store_option),
     )
     return loader.to(args.device, preprocessing.mean, preprocessing.std)
 

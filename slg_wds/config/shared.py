@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
+from tyro.constructors import PrimitiveConstructorSpec
 
 from slg_wds.concurrency.cores import cores
 from slg_wds.config.choices import check_choices, flag
@@ -16,20 +18,39 @@ Values = Literal["float32", "float16", "log8"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 
+def parse_store_options(options: Sequence[str]) -> dict[str, str]:
+    """key=value texts as a mapping. Raises UsageError where one is not key=value."""
+    pairs = [option.partition("=") for option in options]
+    for place, (name, equals, _) in enumerate(pairs, 1):
+        if not equals or not name:  # it may be a secret, so it is not repeated
+            raise UsageError(f"--store-option {place} of {len(pairs)} is not key=value")
+    return {name: value for name, _, value in pairs}
+
+
+StoreOptions = Annotated[
+    dict[str, str],
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[KEY=VALUE ...]",
+        instance_from_str=parse_store_options,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda value: [f"{name}={one}" for name, one in value.items()],
+    ),
+    arg(name="store-option"),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoreConfig:
     """How object stores are reached: what every command shares."""
 
-    store_option: tuple[str, ...] = ()
+    store_options: StoreOptions = field(default_factory=dict)
     """Settings of an object store, key=value (for example endpoint=http://host:9000)."""
-
-    @property
-    def store_options(self) -> dict[str, str]:
-        """--store-option as a mapping. Raises UsageError where one is not key=value."""
-        return parse_store_options(self.store_option)
 
     def __post_init__(self) -> None:
         check_choices(self)
+        if not isinstance(self.store_options, Mapping):  # it may hold secrets, so it is not repeated
+            raise UsageError("store_options is no mapping", hint='write {"endpoint": "http://host:9000"}')
 
     def __init_subclass__(cls) -> None:
         cls.__repr__ = StoreConfig.__repr__  # type: ignore[method-assign]  # which a dataclass then leaves as it is
@@ -141,15 +162,6 @@ class EngineConfig:
         if self.engine != "ray" and (self.actors or self.address):
             given = "--actors" if self.actors else "--address"
             raise UsageError(f"{given} is for --engine ray")
-
-
-def parse_store_options(options: tuple[str, ...]) -> dict[str, str]:
-    """key=value texts as a mapping. Raises UsageError where one is not key=value."""
-    pairs = [option.partition("=") for option in options]
-    for place, (name, equals, _) in enumerate(pairs, 1):
-        if not equals or not name:  # it may be a secret, so it is not repeated
-            raise UsageError(f"--store-option {place} of {len(pairs)} is not key=value")
-    return {name: value for name, _, value in pairs}
 
 
 def check_share(name: str, share: float | None) -> None:

@@ -167,7 +167,7 @@ class _Images:
     def read(self, key: str) -> bytes:
         """The bytes of an image. Raises ImageSourceError where there is none of that key."""
         if not self._numbers:
-            options = SourceConfig(store_option=self._config.store_option)
+            options = SourceConfig(store_options=self._config.store_options)
             self._source = open_source(str(self._config.check_data), options)
             shards = (
                 self._source.kind == self._labels.plan.source == "shards"

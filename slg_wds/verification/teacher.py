@@ -58,7 +58,7 @@ def compare(config: VerifyConfig, labels: LabelSet, seed: int | None = None) -> 
         arch=config.arch,
         teacher_source=config.teacher_source,
         teacher_path=config.teacher_path,
-        store_option=config.store_option,
+        store_options=config.store_options,
     )
     teacher = load_told(question, labels)
     largest, total, numbers, same, crops = 0.0, 0.0, 0, 0, 0

@@ -21,7 +21,7 @@ def bucket(s3_server, s3_url, tmp_path):
     """Puts a local folder there and gives its URL; takes a URL and gives a local copy; options for commands."""
 
     class Bucket:
-        options = tuple(f"{name}={value}" for name, value in s3_server.options().items())
+        options = s3_server.options()
 
         def url(self, name):
             return f"{s3_url}/{name}"
@@ -54,7 +54,7 @@ def test_a_remote_reference_of_other_shards_input_size_and_root(photographs, buc
     reference = bucket.put(Path(label(photographs, tmp_path / "reference", 16)))
     moved = tmp_path / "elsewhere" / "train"
     shutil.copytree(photographs / "train", moved)
-    options = {"reference_path": reference, "store_option": bucket.options, "input_size": 48}
+    options = {"reference_path": reference, "store_options": bucket.options, "input_size": 48}
     other = label(moved, bucket.url("other"), 9, arch=OTHER, samples_per_shard=7, **options)
     same = label(moved, tmp_path / "same", 16, arch=OTHER, samples_per_shard=7, **options)
     first = {record.key: record for record in slg_wds.open_labels(str(tmp_path / "reference"))}
@@ -69,7 +69,7 @@ def test_a_remote_reference_of_other_shards_input_size_and_root(photographs, buc
     there = (reference, bucket.put(Path(same)))
     slg_wds.ensemble(
         slg_wds.EnsembleConfig(
-            sets=there, save_path=bucket.url("there"), store_option=bucket.options, **merge
+            sets=there, save_path=bucket.url("there"), store_options=bucket.options, **merge
         )
     )
     assert KILL.contents(bucket.get(bucket.url("there"))) == KILL.contents(tmp_path / "here")
@@ -77,7 +77,7 @@ def test_a_remote_reference_of_other_shards_input_size_and_root(photographs, buc
 
 def test_a_remote_set_is_extended(photographs, bucket, tmp_path):
     old = label(photographs, tmp_path / "old", 10, extendable=True)
-    options = {"extendable": True, "store_option": bucket.options}
+    options = {"extendable": True, "store_options": bucket.options}
     new = label(photographs, bucket.url("new"), 20, extend=bucket.put(Path(old)), **options)
     local = label(photographs, tmp_path / "local", 20, extend=old, extendable=True)
     assert KILL.contents(bucket.get(new)) == KILL.contents(Path(local))
@@ -94,11 +94,11 @@ def test_label_files_are_imported_from_there_and_back(photographs, bucket, tmp_p
     slg_wds.import_fkd(slg_wds.ImportConfig(save_path=str(tmp_path / "set"), **here, **options))
     there = {"fkd_dir": bucket.put(tmp_path / "files"), "images": bucket.put(tmp_path / "images")}
     slg_wds.import_fkd(
-        slg_wds.ImportConfig(save_path=bucket.url("set"), store_option=bucket.options, **there, **options)
+        slg_wds.ImportConfig(save_path=bucket.url("set"), store_options=bucket.options, **there, **options)
     )
     assert KILL.contents(bucket.get(bucket.url("set"))) == KILL.contents(tmp_path / "set")
     back = slg_wds.ExportConfig(
-        labels=bucket.url("set"), fkd_dir=str(tmp_path / "back"), store_option=bucket.options
+        labels=bucket.url("set"), fkd_dir=str(tmp_path / "back"), store_options=bucket.options
     )
     assert slg_wds.export_fkd(back).files == 36
     for file in (path for path in (tmp_path / "back").rglob("*") if path.is_file()):

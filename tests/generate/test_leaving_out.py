@@ -147,8 +147,7 @@ def test_a_bucket_that_refuses_for_a_while_stops_the_run(images, s3_server, s3_u
 
     seen, broken = [], True
     with shaky(s3_server, fault) as proxy:
-        options = tuple(f"{name}={value}" for name, value in proxy.options().items())
-        run = config(f"{s3_url}/images", tmp_path / "set", store_option=options)
+        run = config(f"{s3_url}/images", tmp_path / "set", store_options=proxy.options())
         with pytest.raises(errors.StoreError):
             slg_wds.generate(run)
         broken = False
@@ -161,9 +160,9 @@ def test_an_object_that_is_gone_is_left_out(images, s3_server, s3_url, tmp_path,
     names = [f"images/{path.relative_to(images / 'train')}" for path in files(images)]
     for name, path in zip(names, files(images), strict=True):
         store.create(name, path.read_bytes())
-    options = tuple(f"{name}={value}" for name, value in s3_server.options().items())
+    options = s3_server.options()
     after(0, monkeypatch, lambda: [store.delete(name) for name in names[:2]])
-    assert slg_wds.generate(config(f"{s3_url}/images", tmp_path / "set", store_option=options)).complete
+    assert slg_wds.generate(config(f"{s3_url}/images", tmp_path / "set", store_options=options)).complete
     assert left_out(tmp_path / "set") == [name.removeprefix("images/") for name in names[:2]]
 
 

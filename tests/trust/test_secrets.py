@@ -183,7 +183,7 @@ def test_python_shows_none(world, small_images):
     code = (
         "import slg_wds, sys, logging\n"
         f"config = slg_wds.GenerateConfig(data='http://k:{PASSWORD}@127.0.0.1:9/x.tar?{SIGNATURE}', arch='a',\n"
-        f"    save_path='s3://k:{PASSWORD}@b/x', store_option=('token={KEY}',))\n"
+        f"    save_path='s3://k:{PASSWORD}@b/x', store_options={{'token': '{KEY}'}})\n"
         "print(config, [config])\n"
         "try:\n"
         f"    slg_wds.open_labels('http://k:{PASSWORD}@127.0.0.1:9/x', store_options={{'retry_timeout': '1'}})\n"

@@ -16,6 +16,7 @@ from website import own_certificate, web_server
 
 import slg_wds
 from slg_wds.cli import main
+from slg_wds.config import parse_store_options
 from slg_wds.store import Store, open_store
 
 DAMAGED, UNINDEXED = "train-000000.tar", "index/train-000001"
@@ -107,7 +108,7 @@ def test_damage_in_object_storage_is_named_and_mended(made, stored, s3_server, s
     assert whole.keys() - contents(stored).keys() == {DAMAGED, "index/train-000000", "_info.json"}
     trust_sets.make(
         small_images, stored.url, embed_images=None if made.images else "original",
-        store_option=tuple(given[1:]),
+        store_options=parse_store_options(given[1:]),
     )  # fmt: skip
     assert contents(stored) == whole
     teacher = [
