@@ -39,7 +39,7 @@ def decode_record_stage(crops_per_image: int = 4, seed: int = 0, epoch: int = 0)
     The crops are those that SoftLabelLoader takes with the same seed and epoch.
     """
     if crops_per_image < 1 or epoch < 0:
-        raise UsageError(f"crops_per_image {crops_per_image}, epoch {epoch}")
+        raise UsageError(f"crops_per_image {crops_per_image} is below 1, or epoch {epoch} below 0")
     return DecodeRecord(crops_per_image, seed, epoch)
 
 

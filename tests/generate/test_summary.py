@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import trust_sets
-from photographs import TINY
+from photographs import TINY, TOOLS
 
 from slg_wds.cli import main
 
@@ -54,10 +54,11 @@ def test_the_next_commands_work(images, tmp_path, capsys, monkeypatch, embed):
     said, _ = generated(images, tmp_path / "the set", capsys, *embed)
     start = said.index("  next: ") + len("  next: ")
     inspect, report, train = (shlex.split(line) for line in said[start:].splitlines()[:3])
-    assert inspect[0] == report[0] == "slg-wds" and train[0] == "tools/train_student.py"
+    assert inspect[0] == report[0] == "slg-wds" and train[:2] == ["python", "tools/train_student.py"]
     for command in (inspect, report):
         assert main(command[1:]) == 0
     assert ("--images" in report) == (not embed) and (tmp_path / "report.html").exists()
+    assert (TOOLS.parent / train[1]).is_file()
     assert train[-1] == (str(tmp_path / "the set") if embed else str(images))
 
 
