@@ -57,7 +57,9 @@ def local_ranks(world_size: int) -> int:
 def images_of(global_batch_size: int, world_size: int, crops_per_image: int) -> int:
     """Images of a global batch of so many crops. Raises ReplayError where it does not divide."""
     if crops_per_image < 1 or global_batch_size < 1:
-        raise UsageError(f"global_batch_size {global_batch_size} or crops_per_image {crops_per_image} is below 1")
+        raise UsageError(
+            f"global_batch_size {global_batch_size} or crops_per_image {crops_per_image} is below 1"
+        )
     unit = world_size * crops_per_image
     if global_batch_size % unit:
         below = global_batch_size // unit * unit
