@@ -447,7 +447,7 @@ def test_a_pipe_or_device_is_an_error(tmp_path: Path, name: str) -> None:
     else:
         (tmp_path / "cat" / name).symlink_to("/dev/zero")
     source = folder(tmp_path)
-    with pytest.raises(StoreError, match=rf"it is a (named pipe|device), not a file .*{name}"):
+    with pytest.raises(StoreError, match=rf"it is a (named pipe|device), not a file .*{name}.*; remove it"):
         source.read(f"cat/{name}")
     with pytest.raises(UsageError, match="not a file"):
         folder(tmp_path, list_file=str(tmp_path / "cat" / name))

@@ -88,6 +88,14 @@ def test_hints_name_the_store_s_own_variables(tmp_path, monkeypatch) -> None:
     assert all("skip_signature=true" in said[scheme] for scheme in ("s3", "gs", "az"))
 
 
+def test_a_store_without_an_account_names_the_variable(monkeypatch) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    with pytest.raises(
+        errors.UsageError, match="Account must be specified.*; set AZURE_STORAGE_ACCOUNT_NAME"
+    ):
+        open_store("az://container/x").size("a")
+
+
 def test_without_boto3_the_hint_names_the_extra(home, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3", None)
     assert "pip install 'slg-wds[aws]', by which those of `aws configure` are read" in refusal(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from slg_wds.errors import ImageSourceError, NoImagesError, NotFoundError, StoreError
-from slg_wds.files import open_regular
+from slg_wds.files import SpecialFileError, open_regular
 from slg_wds.images.header import MAX_IMAGE_BYTES, check_image_bytes
 from slg_wds.store import Store, open_store
 
@@ -124,7 +124,13 @@ class LocalTree:
         except (FileNotFoundError, NotADirectoryError):
             raise NotFoundError("no such file", url=path) from None
         except OSError as error:  # not an ImageError: a run that skips bad images stops at a failing disk
-            raise StoreError(f"the file cannot be read: {error.strerror}", url=path) from error
+            what = f"the file cannot be read: {error.strerror}"
+            hint = (
+                "remove it, and leave it out with --on-error skip"
+                if isinstance(error, SpecialFileError)
+                else None
+            )
+            raise StoreError(what, url=path, hint=hint) from error
 
     def names(self, folder: str) -> frozenset[str]:
         folders, files, _ = scan(f"{self.url.rstrip('/')}/{folder}".rstrip("/"))

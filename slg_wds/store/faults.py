@@ -66,7 +66,10 @@ def translated_settings(url: str) -> Iterator[None]:
         yield
     except (exceptions.BaseError, ValueError, TypeError) as error:
         said = _said(str(error))
-        raise UsageError(f"the store cannot be opened: {said}", url=url) from _without_secrets(error)
+        hint = no_credentials_hint(url) if "must be specified" in said else None
+        raise UsageError(f"the store cannot be opened: {said}", url=url, hint=hint) from _without_secrets(
+            error
+        )
 
 
 def _store_error(error: Exception, url: str) -> StoreError:

@@ -145,7 +145,10 @@ def encode_sample(sample: Sample) -> EncodedSample:
     fields = {RECORD_EXT: encode_record(record)}
     if sample.image is not None:
         if sample.image_ext not in IMAGE_EXTS:
-            raise ShardError(f"images are not embedded as {sample.image_ext!r}", key=record.key)
+            what = f"images are not embedded as {sample.image_ext!r}"
+            raise ShardError(
+                what, key=record.key, hint="re-encode them, as --embed-images max-side=8192 does"
+            )
         if record.image_crc32 not in (None, crc32_of(sample.image)):
             raise ShardError("the image to embed is not the one that was labelled", key=record.key)
         fields[sample.image_ext] = sample.image
