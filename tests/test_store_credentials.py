@@ -91,7 +91,7 @@ def test_hints_name_the_store_s_own_variables(tmp_path, monkeypatch) -> None:
 def test_a_store_without_an_account_names_the_variable(monkeypatch) -> None:
     monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
     with pytest.raises(
-        errors.UsageError, match="Account must be specified.*; set AZURE_STORAGE_ACCOUNT_NAME"
+        errors.UsageError, match=r"Account must be specified.*; set AZURE_STORAGE_ACCOUNT_NAME"
     ):
         open_store("az://container/x").size("a")
 

@@ -374,7 +374,7 @@ def test_a_target_that_is_not_the_record_s(text: bytes) -> None:
     [
         (make_samples(2) + make_samples(1), "a key occurs twice"),
         (make_samples(1) + make_samples(2, embed=True)[1:], "some samples have an image"),
-        ([Sample(make_record(), b"", "JPG")], "images are not embedded as 'JPG'.*max-side"),
+        ([Sample(make_record(), b"", "JPG")], r"images are not embedded as 'JPG' .*; make it a JPEG"),
         ([Sample(make_record(), b"", None)], "images are not embedded as None"),
     ],
 )

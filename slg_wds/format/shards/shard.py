@@ -146,9 +146,7 @@ def encode_sample(sample: Sample) -> EncodedSample:
     if sample.image is not None:
         if sample.image_ext not in IMAGE_EXTS:
             what = f"images are not embedded as {sample.image_ext!r}"
-            raise ShardError(
-                what, key=record.key, hint="re-encode them, as --embed-images max-side=8192 does"
-            )
+            raise ShardError(what, key=record.key, hint="make it a JPEG or PNG under the same name")
         if record.image_crc32 not in (None, crc32_of(sample.image)):
             raise ShardError("the image to embed is not the one that was labelled", key=record.key)
         fields[sample.image_ext] = sample.image
