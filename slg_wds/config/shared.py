@@ -122,8 +122,9 @@ class TeacherConfig(SourceConfig):
     threads_per_forward: int | None = None
     """CPU threads of one forward (default: all cores, shared evenly by the processes of one machine). Results move in
     the last bits with it on a CPU."""
-    batch_size: Annotated[int, arg(aliases=["-b"])] = 8
-    """Images decoded ahead. Does not set the forward's size: see --num_seg."""
+    batch_size: Annotated[int | None, arg(aliases=["-b"])] = None
+    """Images decoded ahead at most (default: those that fill two forwards, 8 to 128). Does not set the forward's size:
+    see --num_seg."""
     workers: Annotated[int, arg(aliases=["-j"])] = 0
     """Threads of each process that decode and crop (0: one per core, shared evenly by the processes of one machine)."""
     class_subset: str | None = None

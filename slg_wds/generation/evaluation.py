@@ -82,7 +82,7 @@ def _batches(
                 yield int(plan.targets[number]), pool.submit(load, number, read)
 
     rows: list[tuple[int, list[torch.Tensor]]] = []
-    for target, image in window(submitted(), BATCH + config.batch_size):
+    for target, image in window(submitted(), BATCH + (config.batch_size or BATCH)):
         rows.append((target, image.result()))
         if len(rows) == BATCH:
             yield _stacked(rows)

@@ -75,7 +75,7 @@ class PreparedRun:
             recipe=recipe,
             device=self.teacher.device,
             workers=config.num_workers,
-            ahead=config.batch_size,
+            ahead=images_ahead(config.batch_size, config.num_seg, crops_each(config, self.reference)),
             threads_per_forward=config.threads_per_forward or cores(),
             reference=self.reference,
             provenance=shard_provenance(provenance),
@@ -150,6 +150,20 @@ def load_teachers(
         return load_ensemble(
             config, lambda num_classes: class_subset(config, classes, num_classes), device, rows=rows
         )
+
+
+def images_ahead(asked: int | None, num_seg: int, crops: int) -> int:
+    """Images to decode ahead of the teacher: as many as were asked, else as many as fill two forwards.
+
+    At least 8, or a source that answers slowly would starve the teacher; at most 128, which bounds the memory that
+    decoded images take.
+
+    Args:
+        asked: --batch-size, None where it is not given.
+        num_seg: crops in one forward.
+        crops: crops of an image that are labelled.
+    """
+    return asked or min(max(8, -(-2 * num_seg // max(crops, 1))), 128)
 
 
 def crops_each(config: GenerateConfig, reference: Reference | None) -> int:

@@ -20,6 +20,7 @@ from PIL import Image
 import slg_wds
 from slg_wds import errors
 from slg_wds.cli import main
+from slg_wds.generation.setup import prepare_run
 
 KILL = tool("kill_test")
 
@@ -65,6 +66,22 @@ def test_records_follow_the_plan_and_hold_what_was_asked(photographs, undisturbe
 def test_bytes_do_not_depend_on_threads_or_read_ahead(photographs, undisturbed, tmp_path, options):
     slg_wds.generate(config(photographs, tmp_path / "set", **options))
     assert KILL.contents(tmp_path / "set") == KILL.contents(undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("options", "ahead"),
+    [
+        ({"num_crops": 500}, 8),
+        ({"num_crops": 4}, 25),
+        ({"num_crops": 1}, 100),
+        ({"num_crops": 1, "num_seg": 256}, 128),
+        ({"num_crops": 1, "batch_size": 3}, 3),
+    ],
+)
+def test_few_crops_an_image_are_read_further_ahead(photographs, tmp_path, options, ahead):
+    """Else two forwards would need more images than are under way, and the teacher would wait for the source."""
+    run = prepare_run(config(photographs, tmp_path / "set", **{"num_seg": 50, **options}))
+    assert run.job(create=False).ahead == ahead
 
 
 def test_the_clock_starts_once_everything_is_loaded(photographs, tmp_path):
