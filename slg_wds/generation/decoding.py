@@ -82,7 +82,7 @@ def prepare(job: Job, number: int, read: Callable[[int], bytes]) -> Prepared | L
         pixels = decode(data, max_pixels=recipe.max_pixels, path=path)
         boxes, flips = job.crops(key, (pixels.shape[1], pixels.shape[2]))
     except (ImageError, ReferenceSetError) as error:
-        # An image that was replaced is a whole one: to leave it out would hide that the set lies beside other images.
+        # A replaced image decodes, so skip does not cover it: the user has to learn that the images changed.
         if recipe.on_error == "fail" or isinstance(error, ImageChangedError):
             error.hint = error.hint or _hint(error, job.source.kind)
             raise error.located(key=path) from None

@@ -189,7 +189,7 @@ def _reference(config: GenerateConfig) -> Reference | None:
 
 
 def _check_reference(reference: Reference, keys: Any, config: GenerateConfig) -> int:
-    """How many of the images the set of reference never had; an error unless such are left out."""
+    """Count the images that the reference set never had. Raises an error unless --on-error skip leaves them out."""
     from slg_wds.generation.reference import SetReference
 
     missing = reference.missing(keys)

@@ -35,16 +35,6 @@ def named_classes(labels: LabelSet) -> list[str] | None:
     return given if mean_classes and any(given or ()) else None
 
 
-def is_imagenet(labels: LabelSet) -> bool:
-    """Whether the classes are ImageNet's 1000 in their order."""
-    ids, given = imagenet_ids(), named_classes(labels)
-    if ids is None or labels.num_classes != len(ids):
-        return False
-    if given is None:
-        return _published_for_imagenet(labels)
-    return all(name in ("", wanted) for name, wanted in zip(given, ids, strict=True))
-
-
 def _published_for_imagenet(labels: LabelSet) -> bool:
     teachers = labels.identity.get("teachers") or []
     sources = {teacher.get("source") for teacher in teachers if isinstance(teacher, dict)}

@@ -6,6 +6,7 @@ import itertools
 from pathlib import Path
 
 from slg_wds.errors import SlgWdsError
+from slg_wds.files import open_regular
 from slg_wds.images.tree import walk_files
 
 LOOKED_AT = 10_000  # files of a folder that may be one of label files
@@ -19,7 +20,7 @@ def holds_label_files(root: Path) -> bool:
         first = next((path for path in paths if path.endswith(EXTENSION)), None)
         if first is None:
             return False
-        with open(root / first, "rb") as file:
+        with open_regular(root / first) as file:
             return file.read(4) == b"PK\x03\x04"
-    except (OSError, SlgWdsError):  # it is asked for the sake of a hint
+    except (OSError, SlgWdsError):  # the answer only chooses a hint
         return False

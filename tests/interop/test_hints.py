@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -39,6 +40,13 @@ def test_other_folders_do_not(images, tmp_path, capsys):
         assert main(["inspect", str(place)]) == 1
         said = capsys.readouterr().err
         assert "check the path" in said and "import" not in said
+
+
+@pytest.mark.timeout(30)
+def test_a_pipe_among_the_files_is_not_waited_for(tmp_path, capsys):
+    os.mkfifo(tmp_path / "a.tar")
+    assert main(["inspect", str(tmp_path)]) == 1
+    assert "check the path" in capsys.readouterr().err
 
 
 def test_more_crops_than_the_set_has_name_extend(images, tmp_path):
