@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -49,13 +50,14 @@ def spoil(path: Path) -> bytes:
 
 
 def after(reads: int, monkeypatch, act) -> None:
-    """Call `act` once, before the read that follows so many."""
-    left, read = [reads], sources.FolderSource.read
+    """Call `act` once, before the read that follows so many; the lock makes the other readers' reads wait for it."""
+    left, read, one = [reads], sources.FolderSource.read, threading.Lock()
 
     def counted(source, path):
-        left[0] -= 1
-        if left[0] == -1:
-            act()
+        with one:
+            left[0] -= 1
+            if left[0] == -1:
+                act()
         return read(source, path)
 
     monkeypatch.setattr(sources.FolderSource, "read", counted)
