@@ -11,7 +11,7 @@ import torch
 from photographs import TINY
 
 import slg_wds
-from slg_wds.engines.run_stats import Watcher
+from slg_wds.engines.run_stats import RunObserver
 from slg_wds.errors import SlgWdsError, UsageError
 from slg_wds.generation.command import GenerateTask
 from slg_wds.generation.setup import run_provenance, shard_provenance
@@ -100,7 +100,7 @@ def test_the_current_device_is_the_teachers_during_a_run_and_no_longer(monkeypat
         data=str(photographs), arch=TINY, teacher_source="private", save_path=str(tmp_path)
     )
     with pytest.raises(SlgWdsError, match="no device cuda:7"):
-        GenerateTask(config, ("cuda:7",), None)(0, 1, Watcher())
+        GenerateTask(config, ("cuda:7",), None)(0, 1, RunObserver())
     assert told == ["in cuda:7", "out cuda:7"]
 
 

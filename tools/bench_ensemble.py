@@ -65,7 +65,7 @@ def speed(folder: Path) -> None:
         for number in range(3):
             begin = time.process_time()
             result = merge(folder / f"m{other}{number}", folder / "s1", folder / other)
-            rates.append((result.crops_per_second, result.tally.crops / (time.process_time() - begin)))
+            rates.append((result.crops_per_second, result.stats.crops / (time.process_time() - begin)))
         wall, processor = (sorted(column)[1] for column in zip(*rates, strict=True))
         print(f"{name}: {wall:,.0f} crops/s, {processor:,.0f} crops per second of processor time")
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import demo_photographs
 
 from slg_wds.config import GenerateConfig
-from slg_wds.engines.run_stats import Watcher
+from slg_wds.engines.run_stats import RunObserver
 from slg_wds.generation.setup import prepare_run
 from slg_wds.generation.worker import work
 
@@ -141,8 +141,8 @@ def ours(run, folder: str, number: int) -> tuple[float, float]:
     object.__setattr__(run.config, "save_path", str(Path(folder) / f"labels{number}"))
     job = run.job(create=True)
     start = time.perf_counter()
-    tally = work(job, None, Watcher())
-    return tally.crops / (time.perf_counter() - start), tally.bytes / tally.crops
+    stats = work(job, None, RunObserver())
+    return stats.crops / (time.perf_counter() - start), stats.bytes / stats.crops
 
 
 def original(options: argparse.Namespace, images: Path, folder: Path) -> float:

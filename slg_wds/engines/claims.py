@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence, Set
 
 from slg_wds.concurrency.rank import ALONE, Rank, array_task, launched
-from slg_wds.engines.run_stats import Watcher
+from slg_wds.engines.run_stats import RunObserver
 from slg_wds.labelset.labelset import LabelSet
 
 LISTED_AT_ONCE = 1000  # names in one answer of an object store
@@ -26,19 +26,24 @@ def launched_rank() -> Rank | None:
 
 
 def claims(
-    labels: LabelSet, rank: Rank | None, watcher: Watcher | None = None, lost: Set[int] = frozenset()
+    labels: LabelSet, rank: Rank | None, observer: RunObserver | None = None, lost: Set[int] = frozenset()
 ) -> Iterator[int]:
-    """Yield shards to make until none is missing: the worker's own block in order, then walks from random places.
+    """Yield the numbers of shards to make until none is missing.
 
-    A walk begins at any missing shard and goes on in plan order while shards are missing; each is looked for again
-    immediately before. Whoever comes to a shard that exists, or hears that one of this walk was lost to another worker,
-    has met that worker, and begins elsewhere: behind it both would make the same shards for the rest of the run. A
-    random order without walks has them meet by chance at every shard (tools/EXPERIMENTS.md: 5% of the work of 64
-    launches, 20% of 1,024).
+    A worker with a rank first goes through its own block of the plan. Then it walks: it draws a missing shard at random
+    and goes on from there in plan order. Before each shard it looks whether the shard exists by now. If a shard exists,
+    or if its commit lost the race, it jumps to a random missing one: behind another worker, both would make the same
+    shards for the rest of the run. Walks matter: in a purely random order without them, workers meet at shards all the
+    time (tools/EXPERIMENTS.md: 5% of the work of 64 launches, 20% of 1,024, was done twice).
 
-    lost: numbers of shards of which another worker's was there first; may grow at any time. The watcher is told of each
-    shard, and may refuse one that the run has given up. What is missing is listed anew once as many shards as a listing
-    costs requests were looked for.
+    The missing shards are listed again once as many single shards were looked for as a listing costs requests.
+
+    Args:
+        labels: the label set.
+        rank: which worker this is; None for one without a block of its own.
+        observer: is told of each shard, and refuses those that the run has given up.
+        lost: numbers of shards that this worker made and another worker committed first; the caller adds to it
+            during the iteration.
     """
     claimed: set[int] = set()
     own = rank.block(labels.num_shards) if rank else range(0)
@@ -55,7 +60,7 @@ def claims(
                     break
                 claimed.add(number)
                 begun.add(number)
-                if watcher is None or watcher.claim(labels.plan.shard_names[number]):
+                if observer is None or observer.claim(labels.plan.shard_names[number]):
                     yield number
                 if not lost.isdisjoint(begun):
                     break

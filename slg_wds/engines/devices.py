@@ -1,18 +1,18 @@
-"""--devices and the launchers' local numbers -> the crew of this machine."""
+"""--devices and the launchers' local numbers -> the pool of this machine."""
 
 from __future__ import annotations
 
 import re
 
 from slg_wds.concurrency.rank import one_gpu_each
-from slg_wds.engines.workers import Crew
+from slg_wds.engines.workers import WorkerPool
 from slg_wds.errors import UsageError
 
 _CPUS = re.compile(r"cpu(?::(\d+))?")
 _GPU = re.compile(r"(?:cuda:)?(\d+)")
 
 
-def local_crew(devices: str | None, gpu: int | None, gpus: int, cores: int) -> Crew:
+def local_pool(devices: str | None, gpu: int | None, gpus: int, cores: int) -> WorkerPool:
     """The devices that `generate` uses on this machine, and an even share of its cores for each.
 
     devices: `0,1`, `cuda:0,cuda:2`, `cpu`, `cpu:N`; None: all GPUs, one CPU process where there is none, and one GPU
@@ -29,7 +29,7 @@ def local_crew(devices: str | None, gpu: int | None, gpus: int, cores: int) -> C
         names = _named(devices, gpus)
     else:
         names = _own(gpus)
-    return Crew(tuple(names), max(1, cores // len(names)))
+    return WorkerPool(tuple(names), max(1, cores // len(names)))
 
 
 def _named(devices: str, gpus: int) -> list[str]:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from slg_wds.concurrency.cores import cores
 from slg_wds.config import EngineConfig
 from slg_wds.engines.local import run_local
-from slg_wds.engines.run_stats import Watcher
-from slg_wds.engines.workers import Crew, Task
+from slg_wds.engines.run_stats import RunObserver
+from slg_wds.engines.workers import Task, WorkerPool
 
 
 def run_on_cpus(
-    task: Task, config: EngineConfig, processes: int, most: int, watcher: Watcher
+    task: Task, config: EngineConfig, processes: int, most: int, observer: RunObserver
 ) -> dict[str, str]:
     """Let one-threaded workers make shards until none is missing; return those given up, and how each failed.
 
@@ -20,9 +20,9 @@ def run_on_cpus(
     """
     if config.engine == "ray":
         from slg_wds.engines.ray import run_ray
-        from slg_wds.engines.resources import Wish
+        from slg_wds.engines.resources import ActorRequest
 
-        constant: Callable[[Crew], Task] = lambda crew: task  # noqa: E731
-        return run_ray(constant, Wish(config.actors, 1, 0, most), config.address, watcher)
+        constant: Callable[[WorkerPool], Task] = lambda pool: task  # noqa: E731
+        return run_ray(constant, ActorRequest(config.actors, 1, 0, most), config.address, observer)
     count = max(1, min(processes or cores(), most))
-    return run_local(task, Crew(("cpu",) * count, 1), watcher)
+    return run_local(task, WorkerPool(("cpu",) * count, 1), observer)

@@ -1,4 +1,4 @@
-"""The local engine: a crew of processes on this machine, each started again when it ends before its time."""
+"""The local engine: a pool of processes on this machine, each started again when it ends before its time."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from slg_wds.engines.pool import end_processes, end_with_parent, how_ended, no_interrupt
-from slg_wds.engines.run_stats import Watcher
+from slg_wds.engines.run_stats import RunObserver
 from slg_wds.engines.supervisor import GRACE_SECONDS, Supervisor
-from slg_wds.engines.workers import Crew, Message, Reporter, Task, perform
+from slg_wds.engines.workers import Message, Reporter, Task, WorkerPool, perform
 from slg_wds.errors import DeviceError
 
 
-def run_local(task: Task, crew: Crew, watcher: Watcher) -> dict[str, str]:
-    """Let a crew make shards until none is missing; return the shards given up, each with how its last attempt ended.
+def run_local(task: Task, pool: WorkerPool, observer: RunObserver) -> dict[str, str]:
+    """Let a pool make shards until none is missing; return the shards given up, each with how its last attempt ended.
 
-    A crew of one works in this very process, where every error is raised as it is, but for one of its device: that
+    A pool of one works in this very process, where every error is raised as it is, but for one of its device: that
     leaves nothing to go on with here, and another process goes on.
 
     Raises the first error of ours of any worker; SlgWdsError where workers end again and again, DeviceError where that
     is the last device's doing.
     """
-    if crew.workers == 1:
+    if pool.workers == 1:
         try:
-            task(0, 1, watcher)
+            task(0, 1, observer)
         except DeviceError as error:
-            watcher.say(f"{error.message}; another process goes on")
+            observer.say(f"{error.message}; another process goes on")
         else:
             return {}
-    run = _Run(task, crew.workers, watcher)
+    run = _Run(task, pool.workers, observer)
     try:
         return run.finish()
     finally:
@@ -43,18 +43,18 @@ def run_local(task: Task, crew: Crew, watcher: Watcher) -> dict[str, str]:
 
 
 class _Run:
-    def __init__(self, task: Task, workers: int, watcher: Watcher) -> None:
+    def __init__(self, task: Task, workers: int, observer: RunObserver) -> None:
         self._task = task
         self._workers = workers
-        self._supervisor = Supervisor(workers, watcher)
-        self._crew: dict[Connection, tuple[int, BaseProcess]] = {}
+        self._supervisor = Supervisor(workers, observer)
+        self._pool: dict[Connection, tuple[int, BaseProcess]] = {}
 
     def finish(self) -> dict[str, str]:
         for worker in range(self._workers):
             self._start(worker, ())
         end: float | None = None
-        while self._crew:
-            ready = wait(list(self._crew), None if end is None else max(0.0, end - time.monotonic()))
+        while self._pool:
+            ready = wait(list(self._pool), None if end is None else max(0.0, end - time.monotonic()))
             if not ready:
                 break  # the others make what exists already
             for pipe in ready:
@@ -65,29 +65,29 @@ class _Run:
         return self._supervisor.given_up
 
     def close(self) -> None:
-        end_processes([process for _, process in self._crew.values()])
-        for pipe in self._crew:
+        end_processes([process for _, process in self._pool.values()])
+        for pipe in self._pool:
             pipe.close()
 
-    def _start(self, worker: int, careful: Sequence[str]) -> None:
+    def _start(self, worker: int, retry_alone: Sequence[str]) -> None:
         # Not fork: threads, torch and obstore's clients do not survive one.
         context = multiprocessing.get_context("spawn")
         mine, theirs = context.Pipe()
-        arguments = (self._task, worker, self._workers, theirs, careful, tuple(self._supervisor.given_up))
+        arguments = (self._task, worker, self._workers, theirs, retry_alone, tuple(self._supervisor.given_up))
         process = context.Process(target=_work, args=arguments, daemon=True)
-        self._crew[mine] = (worker, process)
+        self._pool[mine] = (worker, process)
         with no_interrupt():
             process.start()
         theirs.close()  # so that the worker's end is the only one, and its death is seen
 
     def _hear(self, pipe: Connection) -> None:
-        worker, process = self._crew[pipe]
+        worker, process = self._pool[pipe]
         try:
             message = pipe.recv()
         except (EOFError, OSError):
-            del self._crew[pipe]
+            del self._pool[pipe]
             pipe.close()
-            if not self._supervisor.places[worker].done:
+            if not self._supervisor.slots[worker].done:
                 self._again(worker, how_ended(process))
             process.join()
             return
@@ -97,17 +97,22 @@ class _Run:
         if self._supervisor.finished:
             return
         known = set(self._supervisor.given_up)
-        careful = self._supervisor.ended(worker, how)
+        retry_alone = self._supervisor.ended(worker, how)
         for name in set(self._supervisor.given_up) - known:
-            for pipe in self._crew:
+            for pipe in self._pool:
                 with contextlib.suppress(OSError):
                     pipe.send(name)
-        if careful is not None:
-            self._start(worker, careful)
+        if retry_alone is not None:
+            self._start(worker, retry_alone)
 
 
 def _work(
-    task: Task, worker: int, workers: int, pipe: Connection, careful: Sequence[str], avoided: Sequence[str]
+    task: Task,
+    worker: int,
+    workers: int,
+    pipe: Connection,
+    retry_alone: Sequence[str],
+    avoided: Sequence[str],
 ) -> None:
     """The body of a worker."""
     end_with_parent()
@@ -120,7 +125,7 @@ def _work(
             except OSError:  # the run is gone
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    reporter = Reporter(send, careful, avoided)
+    reporter = Reporter(send, retry_alone, avoided)
     threading.Thread(target=_listen, args=(pipe, reporter.avoided), daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
         if perform(task, worker, workers, reporter, send) == "device":

@@ -24,7 +24,7 @@ END_SECONDS = 10.0  # for a worker that is told to end, before it is killed
 
 
 class Reports:
-    """What a worker tells its parent: every call of a method `x.name(...)` becomes one of the parent's watcher."""
+    """What a worker tells its parent: every call of a method `x.name(...)` becomes one of the parent's observer."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
@@ -41,16 +41,16 @@ class Reports:
         return lambda *arguments: self.send("report", name, arguments)
 
 
-def run_processes(function: Callable[[int, int, Any], T], count: int, watcher: Any) -> list[T]:
-    """Call function(worker, count, watcher) in `count` processes; return what each returned, in their order.
+def run_processes(function: Callable[[int, int, Any], T], count: int, observer: Any) -> list[T]:
+    """Call function(worker, count, observer) in `count` processes; return what each returned, in their order.
 
-    function: picklable, at the top of a module, and called here itself where count is 1. The watcher that it gets
-    passes each call on to `watcher`, one at a time.
+    function: picklable, at the top of a module, and called here itself where count is 1. The observer that it gets
+    passes each call on to `observer`, one at a time.
 
     Raises the first error of any worker, with its own class, when all have ended; KeyboardInterrupt likewise.
     """
     if count == 1:
-        return [function(0, 1, watcher)]
+        return [function(0, 1, observer)]
     # Not fork: threads, torch and obstore's clients do not survive one.
     context = multiprocessing.get_context("spawn")
     processes: list[BaseProcess] = []
@@ -64,14 +64,14 @@ def run_processes(function: Callable[[int, int, Any], T], count: int, watcher: A
             with no_interrupt():
                 process.start()
             theirs.close()  # so that the worker's end is the only one, and its death is seen
-        return _gather(pipes, processes, watcher)
+        return _gather(pipes, processes, observer)
     finally:
         end_processes(processes)
         for pipe in pipes:
             pipe.close()
 
 
-def _gather(pipes: Sequence[Connection], processes: Sequence[BaseProcess], watcher: Any) -> list[Any]:
+def _gather(pipes: Sequence[Connection], processes: Sequence[BaseProcess], observer: Any) -> list[Any]:
     results: dict[int, Any] = {}
     number = {pipe: worker for worker, pipe in enumerate(pipes)}
     open_pipes = list(pipes)
@@ -90,7 +90,7 @@ def _gather(pipes: Sequence[Connection], processes: Sequence[BaseProcess], watch
             if kind == "result":
                 results[number[pipe]] = content[0]
             else:
-                getattr(watcher, content[0])(*content[1])
+                getattr(observer, content[0])(*content[1])
     return [results[worker] for worker in range(len(pipes))]
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from slg_wds import console
 from slg_wds.console import duration
 from slg_wds.engines.live import Live, live_display
-from slg_wds.engines.run_stats import Start, Tally, Watcher
+from slg_wds.engines.run_stats import RunObserver, RunStarted, RunStats
 from slg_wds.errors import IncompleteSetError, LabelSetError
 
 if TYPE_CHECKING:
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 LISTED = 20  # names in a summary
 
 
-class Progress(Watcher):
+class Progress(RunObserver):
     """Counts images, crops and shards of a run and shows rate and time left. Threads may report at once.
 
     Everything goes to stderr, so stdout keeps only results. Processes of one launcher often share a terminal, where
     only lines can stand beside each other; and each of them expects to make its part.
 
     Attributes:
-        total: what has been made, the tally given with that of every shard added.
+        total: what has been made, the stats given with that of every shard added.
         ranks: processes that a launcher started for this work, this one among them.
         start: what the first worker that was ready said, None before.
     """
 
-    def __init__(self, total: Tally, ranks: int = 1) -> None:
+    def __init__(self, total: RunStats, ranks: int = 1) -> None:
         self.total = total
         self.ranks = ranks
-        self.start: Start | None = None
+        self.start: RunStarted | None = None
         self.shards_left = 0
         self.crops_left = 0
         self._done: set[str] = set()
@@ -55,7 +55,7 @@ class Progress(Watcher):
         if self._display is not None:
             self._display.stop()
 
-    def begin(self, start: Start) -> None:
+    def begin(self, start: RunStarted) -> None:
         """The first worker is ready: the clock and the display start. Raises LabelSetError for one of another set."""
         if self.start is not None:
             if start.digest != self.start.digest:
@@ -86,20 +86,20 @@ class Progress(Watcher):
             self.done_crops += count
         self._show()
 
-    def shard(self, name: str, tally: Tally, made: bool) -> None:
+    def shard(self, name: str, stats: RunStats, made: bool) -> None:
         """A shard is committed, or was there already."""
         with self._lock:
             self._done.add(name)
-            self.total.add(tally if made else tally.lost())
+            self.total.add(stats if made else stats.lost())
             if not made:
-                self.done_crops -= tally.crops  # counted by the process that was first
+                self.done_crops -= stats.crops  # counted by the process that was first
         if self._show():
             return
         rate = self._rate()
         left = max(0.0, self.crops_left / self.ranks - self.done_crops) / rate if rate else 0.0
         note = "" if made else " (another process was first; dropped)"
         console.note(
-            f"{name}: {tally.images} images, {tally.crops} crops, {tally.bytes / 1e6:.2f} MB{note}; "
+            f"{name}: {stats.images} images, {stats.crops} crops, {stats.bytes / 1e6:.2f} MB{note}; "
             f"shard {self._shards()}, {rate:,.0f} crops/s, about {duration(left)} left"
         )
 
@@ -122,18 +122,18 @@ class Progress(Watcher):
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run leaves: the tally of what it made, the shards it gave up and why, and whether every shard exists.
+    """What a run leaves: the stats of what it made, the shards it gave up and why, and whether every shard exists.
 
     seconds: wall time of the work, start-up excluded.
     """
 
-    tally: Any
+    stats: Any
     given_up: Mapping[str, str]
     complete: bool
     seconds: float
 
     def __repr__(self) -> str:
-        made = self.tally
+        made = self.stats
         return (
             f"Finished({'' if self.complete else 'in'}complete, {counted(made.images, 'image')}, "
             f"{counted(made.crops, 'crop')} and {counted(made.shards, 'shard')} made in {duration(self.seconds)}, "
@@ -166,7 +166,7 @@ def summary(labels: LabelSet, run: Finished, more: str, lines: Sequence[str]) ->
     more: what the second line says after the label type. lines: of what was made, below the counts; unused where
     nothing was.
     """
-    total, given_up = run.tally, run.given_up
+    total, given_up = run.stats, run.given_up
     state = "complete" if run.complete else "not complete"
     if given_up:
         state = f"not complete, {counted(len(given_up), 'shard')} given up"
@@ -209,11 +209,13 @@ def next_commands(labels: LabelSet) -> list[str]:
     ]
 
 
-def started(labels: LabelSet, missing: Sequence[int], crops_each: int, said: Sequence[str] = ()) -> Start:
+def started(
+    labels: LabelSet, missing: Sequence[int], crops_each: int, said: Sequence[str] = ()
+) -> RunStarted:
     """How a run begins that is to make the `missing` shards, with so many crops an image."""
     crops = int(labels.plan.shard_sizes[list(missing)].sum()) * crops_each
     there = len(labels) * crops_each - crops
-    return Start(labels.digest, len(missing), crops, said, labels.num_shards - len(missing), there)
+    return RunStarted(labels.digest, len(missing), crops, said, labels.num_shards - len(missing), there)
 
 
 def counted(number: int, noun: str) -> str:

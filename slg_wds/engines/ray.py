@@ -1,4 +1,4 @@
-"""The Ray engine: a crew of actors on a cluster, driven and watched from here. The only module that imports Ray."""
+"""The Ray engine: a pool of actors on a cluster, driven and watched from here. The only module that imports Ray."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from slg_wds.concurrency import memory
-from slg_wds.engines.resources import Share, Wish, no_room, share_of
-from slg_wds.engines.run_stats import Watcher
+from slg_wds.engines.resources import ActorRequest, ActorResources, actor_resources, no_room
+from slg_wds.engines.run_stats import RunObserver
 from slg_wds.engines.supervisor import GRACE_SECONDS, Supervisor
-from slg_wds.engines.workers import ENDS, Crew, Message, Reporter, Task, perform
+from slg_wds.engines.workers import ENDS, Message, Reporter, Task, WorkerPool, perform
 from slg_wds.errors import MissingDependencyError, SlgWdsError, UsageError
 
 GATHER_SECONDS = 0.1  # messages of one actor that travel together
@@ -28,7 +28,7 @@ _PASSED_ON = ("AWS_", "GOOGLE_", "AZURE_")
 
 
 def run_ray(
-    task_of: Callable[[Crew], Task], wish: Wish, address: str | None, watcher: Watcher
+    task_of: Callable[[WorkerPool], Task], request: ActorRequest, address: str | None, observer: RunObserver
 ) -> dict[str, str]:
     """Let actors make shards until none is missing; return the shards given up, and how the last attempt ended.
 
@@ -39,10 +39,10 @@ def run_ray(
     where it does not answer, and the first error of ours of any actor.
     """
     with connected(address) as ray:
-        share = _share(ray, wish, wait=address is not None)
-        device = "cuda:0" if share.gpus else "cpu"  # Ray shows an actor its own GPUs alone
-        crew = Crew((device,) * share.count, share.cores)
-        run = _Run(ray, task_of(crew), share, watcher)
+        resources = _resources_for(ray, request, wait=address is not None)
+        device = "cuda:0" if resources.gpus else "cpu"  # Ray shows an actor its own GPUs alone
+        pool = WorkerPool((device,) * resources.count, resources.cores)
+        run = _Run(ray, task_of(pool), resources, observer)
         try:
             return run.finish()
         finally:
@@ -60,11 +60,11 @@ class _Worker:
         self._avoided: set[str] = set()
 
     def run(
-        self, task: Task, worker: int, workers: int, careful: Sequence[str], avoided: Sequence[str]
+        self, task: Task, worker: int, workers: int, retry_alone: Sequence[str], avoided: Sequence[str]
     ) -> Iterator[list[Message]]:
         """Run the task; yield its messages, a few at a time."""
         messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        reporter = Reporter(messages.put, careful, avoided)
+        reporter = Reporter(messages.put, retry_alone, avoided)
         self._avoided = reporter.avoided
         arguments = (task, worker, workers, reporter, messages.put)
         threading.Thread(target=perform, args=arguments, daemon=True).start()
@@ -83,17 +83,17 @@ class _Worker:
 
 
 class _Run:
-    def __init__(self, ray: Any, task: Task, share: Share, watcher: Watcher) -> None:
+    def __init__(self, ray: Any, task: Task, resources: ActorResources, observer: RunObserver) -> None:
         self._ray = ray
         self._task = self._ray.put(task)
-        self._share = share
-        self._watcher = watcher
-        self._supervisor = Supervisor(share.count, watcher)
+        self._resources = resources
+        self._observer = observer
+        self._supervisor = Supervisor(resources.count, observer)
         self._actors: dict[int, Any] = {}
         self._streams: dict[Any, int] = {}
 
     def finish(self) -> dict[str, str]:
-        for worker in range(self._share.count):
+        for worker in range(self._resources.count):
             self._start(worker, ())
         end: float | None = None
         said = time.monotonic()
@@ -105,7 +105,7 @@ class _Run:
                 end = time.monotonic() + GRACE_SECONDS
             if not ready and time.monotonic() > said + SAY_SECONDS and not self._begun():
                 said = time.monotonic()
-                self._watcher.say("no actor has been placed yet: the cluster is busy; interrupt to give up")
+                self._observer.say("no actor has been placed yet: the cluster is busy; interrupt to give up")
         return self._supervisor.given_up
 
     def close(self) -> None:
@@ -113,19 +113,19 @@ class _Run:
             self._ray.kill(actor)
 
     def _begun(self) -> bool:
-        return any(place.started for place in self._supervisor.places)
+        return any(place.started for place in self._supervisor.slots)
 
-    def _start(self, worker: int, careful: Sequence[str]) -> None:
+    def _start(self, worker: int, retry_alone: Sequence[str]) -> None:
         kind = self._ray.remote(_Worker)
         environment = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
         # Two calls at once: `avoid` beside `run`. Restarts are ours, since the next worker is told what the last held.
-        options = {"num_cpus": self._share.cpus, "num_gpus": self._share.gpus, "max_concurrency": 2}
+        options = {"num_cpus": self._resources.cpus, "num_gpus": self._resources.gpus, "max_concurrency": 2}
         runtime = {"env_vars": memory.ENVIRONMENT}
         actor = kind.options(max_restarts=0, runtime_env=runtime, **options).remote(os.getcwd(), environment)  # noqa: PTH109
         given_up = list(self._supervisor.given_up)
         call = actor.run.options(num_returns="streaming")
         self._actors[worker] = actor
-        self._streams[call.remote(self._task, worker, self._share.count, careful, given_up)] = worker
+        self._streams[call.remote(self._task, worker, self._resources.count, retry_alone, given_up)] = worker
 
     def _hear(self, stream: Any) -> None:
         worker = self._streams[stream]
@@ -141,17 +141,17 @@ class _Run:
             return
         del self._streams[stream]
         self._ray.kill(self._actors.pop(worker))
-        if not self._supervisor.places[worker].done and not self._supervisor.finished:
+        if not self._supervisor.slots[worker].done and not self._supervisor.finished:
             self._again(worker, how, blame)
 
     def _again(self, worker: int, how: str, blame: bool) -> None:
         known = set(self._supervisor.given_up)
-        careful = self._supervisor.ended(worker, how, blame)
+        retry_alone = self._supervisor.ended(worker, how, blame)
         for name in set(self._supervisor.given_up) - known:
             for actor in self._actors.values():
                 actor.avoid.remote(name)
-        if careful is not None:
-            self._start(worker, careful)
+        if retry_alone is not None:
+            self._start(worker, retry_alone)
 
 
 def _said(error: Exception) -> tuple[str, bool]:
@@ -167,16 +167,16 @@ def _said(error: Exception) -> tuple[str, bool]:
     return f"{type(error).__name__}: {text[:200]}", True
 
 
-def _share(ray: Any, wish: Wish, wait: bool) -> Share:
+def _resources_for(ray: Any, request: ActorRequest, wait: bool) -> ActorResources:
     """What each actor gets. Raises UsageError where no node has that, after a while on a cluster that may grow."""
     end = time.monotonic() + (ROOM_SECONDS if wait else 0.0)
     while True:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        share = share_of(nodes, wish)
-        if share.count:
-            return share
+        resources = actor_resources(nodes, request)
+        if resources.count:
+            return resources
         if time.monotonic() >= end:
-            raise UsageError(no_room(nodes, share))
+            raise UsageError(no_room(nodes, resources))
         time.sleep(1.0)
 
 

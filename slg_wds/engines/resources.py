@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Wish:
+class ActorRequest:
     """What actors are wanted: how many at most, threads of each on a CPU, GPUs of each; None: what the cluster has.
 
     most: actors that are of use.
@@ -20,7 +20,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Share:
+class ActorResources:
     """What every actor is given, and how many there are to be."""
 
     count: int
@@ -29,21 +29,21 @@ class Share:
     cores: int
 
 
-def share_of(nodes: Sequence[Mapping[str, float]], wish: Wish) -> Share:
+def actor_resources(nodes: Sequence[Mapping[str, float]], request: ActorRequest) -> ActorResources:
     """How a cluster of such nodes is divided; count 0 where not one actor fits."""
-    gpus = wish.gpus if wish.gpus is not None else float(any(node.get("GPU", 0) >= 1 for node in nodes))
+    gpus = request.gpus if request.gpus is not None else float(any(node.get("GPU", 0) >= 1 for node in nodes))
     cpus = 1
     if not gpus:
         total = int(sum(node.get("CPU", 0) for node in nodes))
         largest = int(max((node.get("CPU", 0) for node in nodes), default=0))
-        cpus = wish.threads or max(1, min(total // (wish.actors or max(1, len(nodes))), largest))
+        cpus = request.threads or max(1, min(total // (request.actors or max(1, len(nodes))), largest))
     fits = sum(_fit(node, cpus, gpus) for node in nodes)
-    count = min(wish.actors or fits, wish.most or wish.actors or fits) if fits else 0
+    count = min(request.actors or fits, request.most or request.actors or fits) if fits else 0
     cores = cpus
     if gpus:
         shares = [node.get("CPU", 1) * gpus / node["GPU"] for node in nodes if node.get("GPU", 0) >= gpus]
         cores = max(1, int(min(shares, default=1.0)))
-    return Share(count, cpus, gpus, cores)
+    return ActorResources(count, cpus, gpus, cores)
 
 
 def _fit(node: Mapping[str, float], cpus: int, gpus: float) -> int:
@@ -51,8 +51,8 @@ def _fit(node: Mapping[str, float], cpus: int, gpus: float) -> int:
     return min(by_cpu, int(node.get("GPU", 0) // gpus)) if gpus else by_cpu
 
 
-def no_room(nodes: Sequence[Mapping[str, float]], share: Share) -> str:
-    asked = f"{share.cpus} CPU" + (f" and {share.gpus:g} GPU" if share.gpus else "")
+def no_room(nodes: Sequence[Mapping[str, float]], resources: ActorResources) -> str:
+    asked = f"{resources.cpus} CPU" + (f" and {resources.gpus:g} GPU" if resources.gpus else "")
     most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in ("CPU", "GPU")}
     return (
         f"no node of the cluster has the {asked} that each actor asks for: "

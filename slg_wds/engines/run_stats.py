@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-Self = TypeVar("Self", bound="Tally")
+Self = TypeVar("Self", bound="RunStats")
 
 
 @dataclass
-class Tally:
+class RunStats:
     """What was made: counts, for the summary. Every kind of work adds its own.
 
     bytes: of whole shards; image_bytes: of the embedded images among them.
@@ -25,8 +25,8 @@ class Tally:
     image_bytes: int = 0
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
-    def add(self, other: Tally) -> None:
-        """Add another tally of the same kind to this one."""
+    def add(self, other: RunStats) -> None:
+        """Add another stats of the same kind to this one."""
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
 
@@ -36,7 +36,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Start:
+class RunStarted:
     """What is known once a worker has opened everything, before its first shard.
 
     digest: the label set's. shards, crops: what is missing of it. said: lines for people. shards_there, crops_there:
@@ -51,13 +51,13 @@ class Start:
     crops_there: int = 0
 
 
-class Watcher:
+class RunObserver:
     """Whoever is told of a run's progress. This one keeps it to itself; threads may report at once."""
 
-    def begin(self, start: Start) -> None:
+    def begin(self, start: RunStarted) -> None:
         """A worker is ready to make shards."""
 
-    def careful(self) -> Sequence[str]:
+    def retry_alone(self) -> Sequence[str]:
         """Names of shards in whose making an earlier worker in this one's place ended: each is made alone, first."""
         return ()
 
@@ -68,7 +68,7 @@ class Watcher:
     def crops(self, count: int) -> None:
         """So many crops have been labelled."""
 
-    def shard(self, name: str, tally: Any, made: bool) -> None:
+    def shard(self, name: str, stats: Any, made: bool) -> None:
         """A shard is committed, or was there already when this worker came with its own."""
 
     def say(self, text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from slg_wds.engines.run_stats import Watcher
+from slg_wds.engines.run_stats import RunObserver
 from slg_wds.engines.workers import Message
 from slg_wds.errors import DeviceError, SlgWdsError
 
@@ -14,7 +14,7 @@ GRACE_SECONDS = 2.0  # for workers that make what exists already, once one has f
 
 
 @dataclass
-class Place:
+class WorkerSlot:
     """One worker's place, whoever holds it.
 
     failure: what the worker said of its end, and sick: whether it was its device's. claimed: shards begun and not yet
@@ -31,7 +31,7 @@ class Place:
 
 
 class Supervisor:
-    """Hears what workers say, passes it on to the watcher, and says how those that end are started again.
+    """Hears what workers say, passes it on to the observer, and says how those that end are started again.
 
     A worker that ends holds up to a few shards, and any of them may be at fault. The next in its place makes them one
     at a time, so that a shard is given up only after FAILURES failures of which it was alone in the last. Where no
@@ -43,18 +43,18 @@ class Supervisor:
         finished: whether some worker has found nothing missing; the others then make what exists already.
     """
 
-    def __init__(self, workers: int, watcher: Watcher) -> None:
-        self.places = [Place() for _ in range(workers)]
+    def __init__(self, workers: int, observer: RunObserver) -> None:
+        self.slots = [WorkerSlot() for _ in range(workers)]
         self.given_up: dict[str, str] = {}
         self.finished = False
-        self._watcher = watcher
+        self._observer = observer
         self._failures: Counter[str] = Counter()
         self._ends = 0  # since the last shard
         self._most_ends = FAILURES * (workers + 2)
 
     def hear(self, worker: int, message: Message) -> None:
         """Take one message of a worker. Raises the error that it tells of."""
-        place, (kind, *content) = self.places[worker], message
+        place, (kind, *content) = self.slots[worker], message
         if kind == "error":
             raise content[0]
         if kind == "started":
@@ -69,7 +69,7 @@ class Supervisor:
             elif kind == "shard":
                 place.claimed = [name for name in place.claimed if name != content[0]]
                 place.in_vain = self._ends = 0
-            getattr(self._watcher, kind)(*content)
+            getattr(self._observer, kind)(*content)
 
     def ended(self, worker: int, how: str, blame: bool = True) -> list[str] | None:
         """A worker ended without being done: the shards that the next in its place is to make alone, first.
@@ -79,11 +79,11 @@ class Supervisor:
 
         Raises SlgWdsError where another attempt has no hope, DeviceError where that is the last device's doing.
         """
-        place = self.places[worker]
+        place = self.slots[worker]
         how, place.failure = place.failure or how, None
         sick, place.sick = place.sick, False
         self._ends += 1
-        if self._ends >= max(2, len(self.places)) and not any(other.started for other in self.places):
+        if self._ends >= max(2, len(self.slots)) and not any(other.started for other in self.slots):
             raise SlgWdsError(
                 f"worker {worker} ended without a word ({how})",
                 hint="out of memory? In a script of your own, start under `if __name__ == '__main__':`",
@@ -91,7 +91,7 @@ class Supervisor:
         held, place.claimed = place.claimed, []
         place.in_vain = 0 if held and not sick else place.in_vain + 1
         place.closed = place.in_vain >= FAILURES
-        if self._ends > self._most_ends or all(other.closed for other in self.places):
+        if self._ends > self._most_ends or all(other.closed for other in self.slots):
             kind = DeviceError if sick else SlgWdsError
             raise kind(f"workers end again and again, worker {worker} at last: {how}")
         self._count(held, how, blame and not sick)
@@ -101,7 +101,7 @@ class Supervisor:
             if place.closed
             else "it is started again"
         )
-        self._watcher.say(f"worker {worker} ended{at}: {how}; {then}")
+        self._observer.say(f"worker {worker} ended{at}: {how}; {then}")
         return None if place.closed else [name for name in held if name not in self.given_up and not sick]
 
     def _count(self, held: list[str], how: str, blame: bool) -> None:
@@ -109,4 +109,4 @@ class Supervisor:
             self._failures.update(held)
         if len(held) == 1 and self._failures[held[0]] >= FAILURES:
             self.given_up[held[0]] = how
-            self._watcher.say(f"{held[0]} is given up after {self._failures[held[0]]} failures: {how}")
+            self._observer.say(f"{held[0]} is given up after {self._failures[held[0]]} failures: {how}")

@@ -1,4 +1,4 @@
-"""A crew: workers that run one worker loop, each with a device; and the worker's side of their talk with the run."""
+"""A pool: workers that run one worker loop, each with a device; and the worker's side of their talk with the run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from slg_wds.console import note_traceback
-from slg_wds.engines.run_stats import Start, Watcher
+from slg_wds.engines.run_stats import RunObserver, RunStarted
 from slg_wds.errors import DeviceError, SlgWdsError
 
 Message = tuple[Any, ...]
@@ -16,7 +16,7 @@ ENDS = ("done", "error", "device", "failed")  # the kinds of the last message of
 
 
 @dataclass(frozen=True)
-class Crew:
+class WorkerPool:
     """Who will work: the device of each worker, and the CPU cores that each may use."""
 
     devices: tuple[str, ...]
@@ -31,29 +31,34 @@ class Crew:
 class Task(Protocol):
     """What every worker does; picklable, and of modules that can be imported where it runs."""
 
-    def __call__(self, worker: int, workers: int, watcher: Watcher) -> object:
+    def __call__(self, worker: int, workers: int, observer: RunObserver) -> object:
         """Make shards until none is missing."""
 
 
-class Reporter(Watcher):
-    """A worker's watcher: each call becomes a message to the run.
+class Reporter(RunObserver):
+    """Send every call to the parent as a message; the observer of a worker in another process.
 
-    send: may be called by threads at once. careful: see Watcher. avoided: names of shards that the run has given up;
-    may grow at any time.
+    Args:
+        send: sends one message; must be thread-safe.
+        retry_alone: what `retry_alone()` returns.
+        avoided: names of the shards that the run has given up.
+
+    Attributes:
+        avoided: the same as a set. The parent's messages add to it while the worker runs.
     """
 
     def __init__(
-        self, send: Callable[[Message], None], careful: Sequence[str] = (), avoided: Iterable[str] = ()
+        self, send: Callable[[Message], None], retry_alone: Sequence[str] = (), avoided: Iterable[str] = ()
     ) -> None:
         self._send = send
-        self._careful = tuple(careful)
+        self._retry_alone = tuple(retry_alone)
         self.avoided = set(avoided)
 
-    def begin(self, start: Start) -> None:
+    def begin(self, start: RunStarted) -> None:
         self._send(("begin", start))
 
-    def careful(self) -> Sequence[str]:
-        return self._careful
+    def retry_alone(self) -> Sequence[str]:
+        return self._retry_alone
 
     def claim(self, name: str) -> bool:
         if name in self.avoided:
@@ -64,8 +69,8 @@ class Reporter(Watcher):
     def crops(self, count: int) -> None:
         self._send(("crops", count))
 
-    def shard(self, name: str, tally: Any, made: bool) -> None:
-        self._send(("shard", name, tally, made))
+    def shard(self, name: str, stats: Any, made: bool) -> None:
+        self._send(("shard", name, stats, made))
 
     def say(self, text: str) -> None:
         self._send(("say", text))

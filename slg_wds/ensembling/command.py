@@ -20,7 +20,7 @@ from slg_wds.ensembling.checks import check_parents
 from slg_wds.ensembling.convert import check_conversion
 from slg_wds.ensembling.merge import Output
 from slg_wds.ensembling.parents import Parent, open_parents
-from slg_wds.ensembling.work import MergeTally, MergeTask
+from slg_wds.ensembling.work import MergeStats, MergeTask
 from slg_wds.errors import UsageError
 from slg_wds.format.manifest.manifest import Plan
 from slg_wds.labels import parse_label_type
@@ -53,9 +53,9 @@ class EnsembleResult:
         return self.run.complete
 
     @property
-    def tally(self) -> MergeTally:
+    def stats(self) -> MergeStats:
         """What this run made."""
-        return self.run.tally  # type: ignore[no-any-return]
+        return self.run.stats  # type: ignore[no-any-return]
 
     @property
     def bound(self) -> float | None:
@@ -64,13 +64,13 @@ class EnsembleResult:
         Of the classes in the result's top-k, both give at least what the sets store of them: the overlap of the two
         is no less. Rounding of values comes on top. None where a set stores no values, or nothing was made.
         """
-        tally = self.tally
-        return None if not tally.crops or math.isnan(tally.known) else 1.0 - tally.known / tally.crops
+        stats = self.stats
+        return None if not stats.crops or math.isnan(stats.known) else 1.0 - stats.known / stats.crops
 
     @property
     def crops_per_second(self) -> float:
         """Crops merged by this run a second."""
-        return self.tally.crops / self.run.seconds if self.run.seconds else 0.0
+        return self.stats.crops / self.run.seconds if self.run.seconds else 0.0
 
 
 def ensemble(config: EnsembleConfig) -> EnsembleResult:
@@ -100,7 +100,7 @@ def run(config: EnsembleConfig) -> EnsembleResult:
     labels = _begin(config, parents, to)
     missing = labels.missing()
     task = _task(config, parents, to, labels, missing)
-    with Progress(MergeTally(), (task.launched or ALONE).world_size) as progress:
+    with Progress(MergeStats(), (task.launched or ALONE).world_size) as progress:
         given_up = run_on_cpus(task, config, config.processes, len(missing), progress) if missing else {}
         seconds = progress.seconds
     finished = Finished(progress.total, given_up, not given_up and finish(labels, task.launched), seconds)
@@ -244,7 +244,7 @@ def told(result: EnsembleResult) -> list[str]:
     """What was made, in lines for people."""
     of = f", of {counted(result.parents, 'label set')}"
     lines = []
-    if result.tally.crops:
+    if result.stats.crops:
         rate = f"  {result.crops_per_second:,.0f} crops/s over {duration(result.run.seconds)}"
         lines = [rate, _bound_line(result)]
     text = summary(result.labels, result.run, of, lines)
@@ -252,10 +252,10 @@ def told(result: EnsembleResult) -> list[str]:
 
 
 def _bound_line(result: EnsembleResult) -> str:
-    tally = result.tally
+    stats = result.stats
     if result.bound is None:
         return "  how far it is from the exact labels cannot be bounded: hard labels hold no probabilities"
-    own, theirs = tally.own_tail / tally.crops, tally.parent_tail / tally.crops
+    own, theirs = stats.own_tail / stats.crops, stats.parent_tail / stats.crops
     parts = (
         f"tails of the sets {theirs:.4f}, of the result {own:.4f}" if result.parents > 1 else "its own tail"
     )

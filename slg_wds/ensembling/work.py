@@ -10,7 +10,7 @@ import numpy as np
 
 from slg_wds.concurrency.rank import ALONE, Rank
 from slg_wds.engines.claims import claims
-from slg_wds.engines.run_stats import Start, Tally, Watcher
+from slg_wds.engines.run_stats import RunObserver, RunStarted, RunStats
 from slg_wds.ensembling.checks import check_records
 from slg_wds.ensembling.convert import convert
 from slg_wds.ensembling.merge import Labels, Output, merge
@@ -22,7 +22,7 @@ from slg_wds.labelset.labelset import LabelSet, open_labels
 
 
 @dataclass
-class MergeTally(Tally):
+class MergeStats(RunStats):
     """What was merged: counts, and sums over crops of probability, each NaN where a set stores no values.
 
     parent_tail: outside the parents' top-k, weighted. own_tail: outside the top-k that is written. known: of the
@@ -48,20 +48,20 @@ class MergeTask:
     provenance: Mapping[str, Any]
     digests: tuple[str, ...]
     store_options: Mapping[str, str] = field(repr=False)
-    start: Start
+    start: RunStarted
     launched: Rank | None = None
 
-    def __call__(self, worker: int, workers: int, watcher: Watcher) -> MergeTally:
+    def __call__(self, worker: int, workers: int, observer: RunObserver) -> MergeStats:
         """Make missing shards until there are none. Raises LabelSetError for sets that are not those of the start."""
         parents = open_parents(self.sets, self.weights, self.store_options)
         labels = open_labels(self.save_path, allow_incomplete=True, store_options=self.store_options)
         if (*(parent.last.labels.digest for parent in parents), labels.digest) != self.digests:
             raise LabelSetError("a label set has been replaced by another since the start", url=labels.url)
         load_writer()
-        watcher.begin(self.start)
-        total, lost = MergeTally(), set[int]()
-        for number in claims(labels, (self.launched or ALONE).within(worker, workers), watcher, lost):
-            made = _make(labels, number, parents, self, watcher)
+        observer.begin(self.start)
+        total, lost = MergeStats(), set[int]()
+        for number in claims(labels, (self.launched or ALONE).within(worker, workers), observer, lost):
+            made = _make(labels, number, parents, self, observer)
             if made.lost_races:
                 lost.add(number)
             total.add(made)
@@ -69,11 +69,11 @@ class MergeTask:
 
 
 def _make(
-    labels: LabelSet, number: int, parents: Sequence[Parent], task: MergeTask, watcher: Watcher
-) -> MergeTally:
+    labels: LabelSet, number: int, parents: Sequence[Parent], task: MergeTask, observer: RunObserver
+) -> MergeStats:
     part = labels.plan.shard(number)
     numbers = [parent.numbers(part.keys, part.start) for parent in parents]
-    tally = MergeTally(shards=1)
+    stats = MergeStats(shards=1)
     samples: list[EncodedSample] = []
     left_out = []
     for i, (key, path) in enumerate(zip(part.keys, part.paths, strict=True)):
@@ -81,16 +81,16 @@ def _make(
         records, missing = _read(parents, at)
         if missing is not None:
             left_out.append({"key": key, "path": path, "reason": missing})
-            tally.left_out.append((path, missing))
+            stats.left_out.append((path, missing))
             continue
-        sample = _sample(parents, records, at, path, task.output, tally)
+        sample = _sample(parents, records, at, path, task.output, stats)
         samples.append(labels.encode_sample(sample))
-        watcher.crops(records[0].num_crops)
+        observer.crops(records[0].num_crops)
     data = labels.encode_shard(number, samples, left_out, task.provenance)
-    tally.bytes = len(data)
+    stats.bytes = len(data)
     made = labels.commit(number, data)
-    watcher.shard(part.name, tally, made)
-    return tally if made else tally.lost()
+    observer.shard(part.name, stats, made)
+    return stats if made else stats.lost()
 
 
 def _read(parents: Sequence[Parent], at: list[list[int | None]]) -> tuple[list[Record], str | None]:
@@ -113,14 +113,14 @@ def _sample(
     at: list[list[int | None]],
     path: str,
     to: Output,
-    tally: MergeTally,
+    stats: MergeStats,
 ) -> Sample:
     first = records[0]
     if len(records) == 1:
         labels = convert(first, to)
     else:
         labels = merge(records, [parent.rule for parent in parents], [parent.share for parent in parents], to)
-    _count(tally, parents, records, labels, to)
+    _count(stats, parents, records, labels, to)
     record = Record(
         key=first.key,
         path=path,
@@ -142,14 +142,14 @@ def _sample(
 
 
 def _count(
-    tally: MergeTally, parents: Sequence[Parent], records: Sequence[Record], labels: Labels, to: Output
+    stats: MergeStats, parents: Sequence[Parent], records: Sequence[Record], labels: Labels, to: Output
 ) -> None:
-    tally.images += 1
-    tally.crops += len(labels.value)
-    tally.own_tail += _left(labels.value, to.full, to.label.kind == "hard")
+    stats.images += 1
+    stats.crops += len(labels.value)
+    stats.own_tail += _left(labels.value, to.full, to.label.kind == "hard")
     for parent, record in zip(parents, records, strict=True):
-        tally.parent_tail += parent.share * _left(record.value, record.full, record.coding == "none")
-        tally.known += parent.share * _known(record, labels.index, to)
+        stats.parent_tail += parent.share * _left(record.value, record.full, record.coding == "none")
+        stats.known += parent.share * _known(record, labels.index, to)
 
 
 def _known(record: Record, index: Any, to: Output) -> float:

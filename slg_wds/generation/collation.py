@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from slg_wds.engines.run_stats import Tally
+from slg_wds.engines.run_stats import RunStats
 from slg_wds.format.records.record import Record, build_tail
 from slg_wds.format.shards.shard import EncodedSample, Sample
 from slg_wds.generation.batching import Span
@@ -20,7 +20,7 @@ from slg_wds.images import image_extension
 
 
 @dataclass
-class LabelTally(Tally):
+class LabelStats(RunStats):
     """What was labelled: counts, and sums over crops for the summary."""
 
     top1: float = 0.0
@@ -56,7 +56,7 @@ class FinishedShard:
     number: int
     samples: list[Future[EncodedSample]]
     left_out: list[LeftOut]
-    tally: LabelTally
+    stats: LabelStats
 
 
 def finished_shards(
@@ -67,20 +67,20 @@ def finished_shards(
     Labels of an image are encoded as soon as its last crop comes, so full labels of a shard never lie raw in memory.
     """
     open_images: dict[int, Labels] = {}
-    shard = FinishedShard(-1, [], [], LabelTally())
+    shard = FinishedShard(-1, [], [], LabelStats())
     for batch in labelled:
         for position, span in enumerate(batch.batch.spans):
             number = span.image.number
             labels = open_images.setdefault(number, _empty(batch, span.image))
             if labels.fill(batch, position, span):
                 del open_images[number]
-                _count(job, shard.tally, span.image, labels)
+                _count(job, shard.stats, span.image, labels)
                 shard.samples.append(pool.submit(_encode, job, span.image, labels))
         shard.left_out += batch.batch.left_out
         if batch.batch.ended is not None:
             shard.number = batch.batch.ended
             yield shard
-            shard = FinishedShard(-1, [], [], LabelTally())
+            shard = FinishedShard(-1, [], [], LabelStats())
 
 
 def _empty(batch: Labelled, image: Prepared) -> Labels:
@@ -89,18 +89,18 @@ def _empty(batch: Labelled, image: Prepared) -> Labels:
     return Labels(index, np.empty((crops, width), np.float32))
 
 
-def _count(job: Job, tally: LabelTally, image: Prepared, labels: Labels) -> None:
+def _count(job: Job, stats: LabelStats, image: Prepared, labels: Labels) -> None:
     full = job.recipe.label.kind == "full"
     top1 = labels.value.max(axis=1) if full else labels.value[:, 0]
     first = labels.value.argmax(axis=1) if full else labels.index[:, 0]
-    tally.images += 1
-    tally.crops += len(top1)
-    tally.top1 += float(top1.sum(dtype=np.float64))
-    tally.tail += float(np.maximum(0.0, 1.0 - labels.value.sum(axis=1, dtype=np.float64)).sum())
+    stats.images += 1
+    stats.crops += len(top1)
+    stats.top1 += float(top1.sum(dtype=np.float64))
+    stats.tail += float(np.maximum(0.0, 1.0 - labels.value.sum(axis=1, dtype=np.float64)).sum())
     target = int(job.labels.plan.targets[image.number])
     if target >= 0:
-        tally.targeted += len(first)
-        tally.agreed += int((first == target).sum())
+        stats.targeted += len(first)
+        stats.agreed += int((first == target).sum())
 
 
 def _encode(job: Job, image: Prepared, labels: Labels) -> EncodedSample:

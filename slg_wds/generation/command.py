@@ -1,4 +1,4 @@
-"""`slg-wds generate`: from options to the run of a crew, and the summary."""
+"""`slg-wds generate`: from options to the run of a pool, and the summary."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from slg_wds.config import EvaluateConfig, GenerateConfig
 from slg_wds.console import duration, tell
 from slg_wds.engines.claims import finish, launched_rank
 from slg_wds.engines.progress import Finished, Progress, started, summary
-from slg_wds.engines.run_stats import Watcher
-from slg_wds.engines.workers import Crew
+from slg_wds.engines.run_stats import RunObserver
+from slg_wds.engines.workers import WorkerPool
 from slg_wds.generation.setup import crops_each, opening, prepare_run
 from slg_wds.labelset.labelset import LabelSet, open_labels
 
 if TYPE_CHECKING:
-    from slg_wds.generation.collation import LabelTally
+    from slg_wds.generation.collation import LabelStats
     from slg_wds.generation.dry_run import DryRun
     from slg_wds.teachers import Accuracy
 
@@ -41,14 +41,14 @@ class GenerateResult:
         return self.run.complete
 
     @property
-    def tally(self) -> LabelTally:
+    def stats(self) -> LabelStats:
         """Images, crops, bytes, shards and label statistics of what this run made."""
-        return self.run.tally  # type: ignore[no-any-return]
+        return self.run.stats  # type: ignore[no-any-return]
 
     @property
     def crops_per_second(self) -> float:
         """Crops labelled by this run a second."""
-        return float(self.tally.crops / self.run.seconds) if self.run.seconds else 0.0
+        return float(self.stats.crops / self.run.seconds) if self.run.seconds else 0.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class GenerateTask:
     devices: tuple[str, ...]
     launched: Rank | None
 
-    def __call__(self, worker: int, workers: int, watcher: Watcher) -> None:
+    def __call__(self, worker: int, workers: int, observer: RunObserver) -> None:
         """Open all that the options name, begin or join the set, and make shards until none is missing."""
         from slg_wds.format.shards.shard import load_writer
         from slg_wds.images.pixels import torchvision_decoders
@@ -71,9 +71,9 @@ class GenerateTask:
         load_writer()
         torchvision_decoders()  # loads them: seconds that are not of the first shard
         with current_device(self.devices[worker]):
-            self._work(worker, workers, watcher)
+            self._work(worker, workers, observer)
 
-    def _work(self, worker: int, workers: int, watcher: Watcher) -> None:
+    def _work(self, worker: int, workers: int, observer: RunObserver) -> None:
         from slg_wds.generation.worker import work
 
         device = self.devices[worker]
@@ -81,8 +81,8 @@ class GenerateTask:
         job = prepared.job(create=True)
         missing = job.labels.missing()
         said = opening(prepared, job.labels.plan)
-        watcher.begin(started(job.labels, missing, crops_each(self.config, prepared.reference), said))
-        work(job, (self.launched or ALONE).within(worker, workers), watcher)
+        observer.begin(started(job.labels, missing, crops_each(self.config, prepared.reference), said))
+        work(job, (self.launched or ALONE).within(worker, workers), observer)
 
 
 def generate(config: GenerateConfig) -> GenerateResult | DryRun | Accuracy:
@@ -106,14 +106,14 @@ def run(config: GenerateConfig) -> GenerateResult | DryRun | Accuracy:
     config.check()
     if not (config.evaluate or config.dry_run):
         return _label(config)
-    crew = _local_crew(config)
+    pool = _local_pool(config)
     if config.evaluate:
         from slg_wds.generation.evaluation import evaluate
 
-        return evaluate(_evaluation(config), crew.devices[0] if config.devices else None)
+        return evaluate(_evaluation(config), pool.devices[0] if config.devices else None)
     from slg_wds.generation.dry_run import dry_run
 
-    return dry_run(_settled(config, crew), crew.devices[0])
+    return dry_run(_settled(config, pool), pool.devices[0])
 
 
 def _evaluation(config: GenerateConfig) -> EvaluateConfig:
@@ -122,46 +122,46 @@ def _evaluation(config: GenerateConfig) -> EvaluateConfig:
 
 
 def _label(config: GenerateConfig) -> GenerateResult:
-    from slg_wds.generation.collation import LabelTally
+    from slg_wds.generation.collation import LabelStats
 
     launched = launched_rank() if config.engine == "local" else None
-    with Progress(LabelTally(), (launched or ALONE).world_size) as progress:
+    with Progress(LabelStats(), (launched or ALONE).world_size) as progress:
         if config.engine == "ray":
             from slg_wds.engines.ray import run_ray
-            from slg_wds.engines.resources import Wish
+            from slg_wds.engines.resources import ActorRequest
 
-            wish = Wish(config.actors, config.threads_per_forward, config.gpus_per_actor)
-            given_up = run_ray(lambda crew: _task(config, crew, None), wish, config.address, progress)
+            request = ActorRequest(config.actors, config.threads_per_forward, config.gpus_per_actor)
+            given_up = run_ray(lambda pool: _task(config, pool, None), request, config.address, progress)
         else:
             from slg_wds.engines.local import run_local
 
-            crew = _local_crew(config)
-            given_up = run_local(_task(config, crew, launched), crew, progress)
+            pool = _local_pool(config)
+            given_up = run_local(_task(config, pool, launched), pool, progress)
         seconds = progress.seconds
     labels = open_labels(config.save_path, allow_incomplete=True, store_options=config.store_options)
     complete = not given_up and finish(labels, launched)
     return GenerateResult(labels, Finished(progress.total, given_up, complete, seconds))
 
 
-def _local_crew(config: GenerateConfig) -> Crew:
+def _local_pool(config: GenerateConfig) -> WorkerPool:
     import torch
 
-    from slg_wds.engines.devices import local_crew
+    from slg_wds.engines.devices import local_pool
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return local_crew(config.devices, config.gpu, gpus, cores())
+    return local_pool(config.devices, config.gpu, gpus, cores())
 
 
-def _task(config: GenerateConfig, crew: Crew, launched: Rank | None) -> GenerateTask:
-    return GenerateTask(_settled(config, crew), crew.devices, launched)
+def _task(config: GenerateConfig, pool: WorkerPool, launched: Rank | None) -> GenerateTask:
+    return GenerateTask(_settled(config, pool), pool.devices, launched)
 
 
-def _settled(config: GenerateConfig, crew: Crew) -> GenerateConfig:
+def _settled(config: GenerateConfig, pool: WorkerPool) -> GenerateConfig:
     """The config with its share of the cores, where it does not say how many."""
     return dataclasses.replace(
         config,
-        threads_per_forward=config.threads_per_forward or crew.cores,
-        workers=config.workers or crew.cores,
+        threads_per_forward=config.threads_per_forward or pool.cores,
+        workers=config.workers or pool.cores,
     )
 
 
@@ -181,14 +181,14 @@ def main(config: GenerateConfig) -> int:
 
 def told(result: GenerateResult) -> list[str]:
     """What was made, in lines for people."""
-    tally = result.tally
+    stats = result.stats
     lines = []
-    if tally.crops:
-        meant = tally.targeted and result.labels.targets_are_classes
-        agreed = tally.agreed / tally.targeted if meant else None
+    if stats.crops:
+        meant = stats.targeted and result.labels.targets_are_classes
+        agreed = stats.agreed / stats.targeted if meant else None
         lines = [
             f"  {result.crops_per_second:,.1f} crops/s over {duration(result.run.seconds)}",
-            f"  mean top-1 confidence {tally.top1 / tally.crops:.3f}, mean tail mass {tally.tail / tally.crops:.3f}"
+            f"  mean top-1 confidence {stats.top1 / stats.crops:.3f}, mean tail mass {stats.tail / stats.crops:.3f}"
             + ("" if agreed is None else f", top-1 agrees with the target on {agreed:.1%}"),
         ]
     return summary(result.labels, result.run, "", lines)

@@ -9,48 +9,48 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from slg_wds.concurrency.rank import Rank
 from slg_wds.concurrency.threads import threads_beside_forwards
 from slg_wds.engines.claims import claims
-from slg_wds.engines.run_stats import Watcher
+from slg_wds.engines.run_stats import RunObserver
 from slg_wds.generation.batching import Buffers, ahead, batches_ahead, full_batches
-from slg_wds.generation.collation import FinishedShard, LabelTally, finished_shards
+from slg_wds.generation.collation import FinishedShard, LabelStats, finished_shards
 from slg_wds.generation.decoding import prepared_images
 from slg_wds.generation.inference import Forward, Labelled
 from slg_wds.generation.job import Job
 from slg_wds.labelset.left_out import Allowance
 
 
-def work(job: Job, rank: Rank | None, watcher: Watcher) -> LabelTally:
+def work(job: Job, rank: Rank | None, observer: RunObserver) -> LabelStats:
     """Make missing shards until there are none; return what this worker made.
 
     Raises the first error of any thread, after which nothing more is committed.
     """
-    total, lost = LabelTally(), set[int]()
+    total, lost = LabelStats(), set[int]()
     names = job.labels.plan.shard_names
-    for name in watcher.careful():
+    for name in observer.retry_alone():
         number = names.index(name)
-        if not job.labels.exists(number) and watcher.claim(name):
-            total.add(label_shards(job, [number], watcher, lost))
-    total.add(label_shards(job, claims(job.labels, rank, watcher, lost), watcher, lost))
+        if not job.labels.exists(number) and observer.claim(name):
+            total.add(label_shards(job, [number], observer, lost))
+    total.add(label_shards(job, claims(job.labels, rank, observer, lost), observer, lost))
     return total
 
 
-def label_shards(job: Job, shards: Iterable[int], watcher: Watcher, lost: set[int]) -> LabelTally:
+def label_shards(job: Job, shards: Iterable[int], observer: RunObserver, lost: set[int]) -> LabelStats:
     """Make these shards, the next one begun while the last is finished; return what was made.
 
     lost: takes the numbers of those of which another worker's was there first.
     """
-    total = LabelTally()
+    total = LabelStats()
     recipe = job.recipe
     buffers = Buffers(job.teacher.inputs, recipe.num_seg, pinned=job.device.type == "cuda")
     forward = Forward(job.teacher, recipe.label, recipe.writes_tail, job.device, buffers)
     publisher = ThreadPoolExecutor(1, "slg-commit")
-    commits: deque[Future[LabelTally]] = deque()
+    commits: deque[Future[LabelStats]] = deque()
     allowance = Allowance(job.labels, job.most_left_out)
     try:
         with threads_beside_forwards(job.workers, job.threads_per_forward) as pool:
             images = prepared_images(job, shards, pool)
             batches = ahead(full_batches(images, buffers, pool), batches_ahead(buffers, job.workers))
-            for shard in finished_shards(job, _counted(forward.label_all(batches), watcher), pool):
-                commits.append(publisher.submit(_commit, job, shard, watcher, lost, allowance))
+            for shard in finished_shards(job, _counted(forward.label_all(batches), observer), pool):
+                commits.append(publisher.submit(_commit, job, shard, observer, lost, allowance))
                 while len(commits) > 2 or (commits and commits[0].done()):
                     total.add(commits.popleft().result())
             for commit in commits:
@@ -60,15 +60,15 @@ def label_shards(job: Job, shards: Iterable[int], watcher: Watcher, lost: set[in
     return total
 
 
-def _counted(labelled: Iterable[Labelled], watcher: Watcher) -> Iterator[Labelled]:
+def _counted(labelled: Iterable[Labelled], observer: RunObserver) -> Iterator[Labelled]:
     for batch in labelled:
-        watcher.crops(batch.batch.filled)
+        observer.crops(batch.batch.filled)
         yield batch
 
 
 def _commit(
-    job: Job, shard: FinishedShard, watcher: Watcher, lost: set[int], allowance: Allowance
-) -> LabelTally:
+    job: Job, shard: FinishedShard, observer: RunObserver, lost: set[int], allowance: Allowance
+) -> LabelStats:
     plan = job.labels.plan
     name = plan.shard_names[shard.number]
     left_out = [
@@ -81,9 +81,9 @@ def _commit(
     made = job.labels.commit(shard.number, data)
     if not made:
         lost.add(shard.number)
-    tally = shard.tally
-    tally.bytes, tally.image_bytes = len(data), sum(sample.image_bytes for sample in samples)
-    tally.shards = 1
-    tally.left_out = [(entry["path"], entry["reason"]) for entry in left_out]
-    watcher.shard(name, tally, made)
-    return tally if made else tally.lost()
+    stats = shard.stats
+    stats.bytes, stats.image_bytes = len(data), sum(sample.image_bytes for sample in samples)
+    stats.shards = 1
+    stats.left_out = [(entry["path"], entry["reason"]) for entry in left_out]
+    observer.shard(name, stats, made)
+    return stats if made else stats.lost()

@@ -143,7 +143,7 @@ def test_workers_do_not_outlive_the_run(photographs, alone, tmp_path, kind):
         (["--engine", "ray", "--actors", "0"], "below 1"),
     ],
 )
-def test_bad_crews_are_one_line_before_anything_is_made(photographs, tmp_path, capsys, given, named):
+def test_bad_devices_are_one_line_before_anything_is_made(photographs, tmp_path, capsys, given, named):
     from slg_wds.cli import main
 
     assert main([*KILL.command(photographs, tmp_path / "set", *MORE)[3:], *given]) == 2

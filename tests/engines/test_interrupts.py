@@ -11,18 +11,18 @@ import pytest
 
 from slg_wds.engines.local import run_local
 from slg_wds.engines.pool import run_processes
-from slg_wds.engines.run_stats import Watcher
-from slg_wds.engines.workers import Crew
+from slg_wds.engines.run_stats import RunObserver
+from slg_wds.engines.workers import WorkerPool
 
 
-def is_deaf(worker: int, workers: int, watcher: Watcher) -> bool:
+def is_deaf(worker: int, workers: int, observer: RunObserver) -> bool:
     """Whether this process was started with SIGINT blocked."""
     deaf = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    watcher.say(f"deaf {deaf}")
+    observer.say(f"deaf {deaf}")
     return deaf
 
 
-class Heard(Watcher):
+class Heard(RunObserver):
     """Keeps what workers say."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ def main(kind: str) -> None:
     """In a process that has started no other yet, where Python starts its own helper with the first one."""
     heard = Heard()
     if kind == "run_local":
-        run_local(is_deaf, Crew(("cpu", "cpu"), 1), heard)
+        run_local(is_deaf, WorkerPool(("cpu", "cpu"), 1), heard)
     else:
         run_processes(is_deaf, 2, heard)
     print(*heard.lines, sep="\n")

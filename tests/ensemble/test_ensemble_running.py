@@ -38,7 +38,7 @@ def two(tmp_path):
 
 def test_records_are_matched_by_key_and_the_order_is_the_firsts(two, tmp_path):
     result = merge(tmp_path / "m", *two, weights=(1.0, 3.0))
-    assert result.complete and result.tally.crops == 240
+    assert result.complete and result.stats.crops == 240
     merged = slg_wds.open_labels(str(tmp_path / "m"))
     a, b = (slg_wds.open_labels(str(url)) for url in two)
     of_b = {record.key: record for record in b}
@@ -135,7 +135,7 @@ def test_one_set_alone_takes_fewer_classes_and_another_coding(tmp_path):
 def test_images_that_a_set_left_out_are_left_out_with_the_reason(two, tmp_path):
     label_set(tmp_path / "c", 3, keys=KEYS[::-1], shard=3, left_out=(KEYS[2], KEYS[9]))
     result = merge(tmp_path / "m", *two, tmp_path / "c")
-    assert sorted(result.tally.left_out) == [
+    assert sorted(result.stats.left_out) == [
         (f"{key}.jpg", "torn (left out of set 3)") for key in (KEYS[2], KEYS[9])
     ]
     assert len(list(slg_wds.open_labels(str(tmp_path / "m")))) == 8
@@ -153,7 +153,7 @@ def test_processes_share_the_work_and_bytes_are_the_same(two, tmp_path):
     merge(tmp_path / "alone", *two, samples_per_shard=1)
     result = merge(tmp_path / "both", *two, samples_per_shard=1, processes=2)
     assert KILL.contents(tmp_path / "both") == KILL.contents(tmp_path / "alone")
-    assert result.tally.shards == 10 and result.tally.images == 10
+    assert result.stats.shards == 10 and result.stats.images == 10
 
 
 def test_a_second_run_makes_nothing_and_a_lost_shard_comes_back_the_same(two, tmp_path):
@@ -161,8 +161,8 @@ def test_a_second_run_makes_nothing_and_a_lost_shard_comes_back_the_same(two, tm
     before = KILL.contents(tmp_path / "m")
     (tmp_path / "m" / "train-000001.tar").unlink()
     (tmp_path / "m" / "_info.json").unlink()
-    assert merge(tmp_path / "m", *two).tally.shards == 1
-    assert merge(tmp_path / "m", *two).tally.shards == 0
+    assert merge(tmp_path / "m", *two).stats.shards == 1
+    assert merge(tmp_path / "m", *two).stats.shards == 0
     assert KILL.contents(tmp_path / "m") == before
 
 

@@ -172,7 +172,7 @@ def test_gone_images_are_left_out_and_their_shard_may_be_empty(images, tmp_path,
     gone = files(images)[:2]
     after(0, monkeypatch, lambda: [path.unlink() for path in gone])
     result = slg_wds.generate(config(images, tmp_path / "set", samples_per_shard=1))
-    assert result.complete and len(result.tally.left_out) == 2
+    assert result.complete and len(result.stats.left_out) == 2
     assert left_out(tmp_path / "set") == [str(path.relative_to(images / "train")) for path in gone]
     labels = slg_wds.open_labels(str(tmp_path / "set"))
     assert labels.num_shards == 9 and len(list(labels)) == 7

@@ -41,7 +41,7 @@ def config(data, target, **options):
 def undisturbed(photographs, tmp_path_factory):
     target = tmp_path_factory.mktemp("undisturbed") / "set"
     result = slg_wds.generate(config(photographs, target))
-    assert result.complete and result.tally.images == 36
+    assert result.complete and result.stats.images == 36
     return target
 
 
@@ -88,8 +88,8 @@ def test_the_clock_starts_once_everything_is_loaded(photographs, tmp_path):
     """Else a rate counts the seconds that torchvision and webdataset take to import."""
     code = (
         "import sys\nfrom slg_wds import GenerateConfig\nfrom slg_wds.generation.command import GenerateTask\n"
-        "from slg_wds.engines.run_stats import Watcher\n"
-        "class Told(Watcher):\n"
+        "from slg_wds.engines.run_stats import RunObserver\n"
+        "class Told(RunObserver):\n"
         "    def begin(self, start): self.loaded = set(sys.modules)\n"
         "told, more = Told(), dict(workers=1, threads_per_forward=1, num_crops=4, num_seg=4)\n"
         f"config = GenerateConfig(data={str(photographs)!r}, arch={TINY!r}, teacher_source='private', "
@@ -105,11 +105,11 @@ def test_the_clock_starts_once_everything_is_loaded(photographs, tmp_path):
 def test_a_second_run_makes_nothing_and_a_lost_shard_comes_back_the_same(photographs, undisturbed, tmp_path):
     target = tmp_path / "set"
     slg_wds.generate(config(photographs, target))
-    assert slg_wds.generate(config(photographs, target)).tally.shards == 0
+    assert slg_wds.generate(config(photographs, target)).stats.shards == 0
     (target / "train-000003.tar").unlink()
     (target / "index" / "train-000001").unlink()
     (target / "_info.json").unlink()
-    assert slg_wds.generate(config(photographs, target)).tally.shards == 1
+    assert slg_wds.generate(config(photographs, target)).stats.shards == 1
     assert KILL.contents(target) == KILL.contents(undisturbed)
 
 
@@ -256,7 +256,7 @@ def test_reference_with_too_few_crops_or_images_is_refused(photographs, undistur
     result = slg_wds.generate(
         config(photographs, tmp_path / "c", reference_path=str(tmp_path / "few"), on_error="skip")
     )
-    assert result.tally.images == 2 and len(result.tally.left_out) == 34
+    assert result.stats.images == 2 and len(result.stats.left_out) == 34
     assert {record.key for record in slg_wds.open_labels(str(tmp_path / "c"))} == {
         "n02123045/chelsea_0",
         "n07920052/coffee_1",
@@ -273,7 +273,7 @@ def test_damaged_images_stop_the_run_or_are_left_out_counted_and_recorded(photog
     with pytest.raises(errors.ImageDecodeError, match=r"n07920052/coffee_2.*--on-error skip"):
         slg_wds.generate(config(data, tmp_path / "set"))
     result = slg_wds.generate(config(data, tmp_path / "set", on_error="skip"))
-    assert result.complete and result.tally.images <= 35
+    assert result.complete and result.stats.images <= 35
     labels = slg_wds.open_labels(str(tmp_path / "set"))
     keys = [record.key for record in labels]
     assert len(keys) == 35 and "n07920052/coffee_2" not in keys
@@ -388,7 +388,7 @@ def test_a_subset_of_imagenet_folders_gets_the_teachers_numbers(photographs, tmp
         "n07920052",
         "n11939491",
     ]
-    assert result.tally.agreed / result.tally.targeted > 0.8
+    assert result.stats.agreed / result.stats.targeted > 0.8
 
 
 def test_interrupted_runs_leave_whole_shards_and_say_how_to_resume(photographs, tmp_path):

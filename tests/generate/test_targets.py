@@ -89,7 +89,7 @@ def test_images_outside_the_teachers_classes_have_no_target_and_are_not_evaluate
     result = slg_wds.generate(config(data, tmp_path / "set", arch=LITE0))
     said = capsys.readouterr().err
     assert f"{gone} of 36 images have no target" in said and "n99999999" in said
-    assert int((result.labels.plan.targets < 0).sum()) == gone and result.tally.targeted == (36 - gone) * 4
+    assert int((result.labels.plan.targets < 0).sum()) == gone and result.stats.targeted == (36 - gone) * 4
     accuracy = evaluate(EvaluateConfig(data=str(data), arch=LITE0, teacher_source="private"))
     assert accuracy.count == 36 - gone
     assert f"{gone} of 36 images have no target" in capsys.readouterr().err
@@ -143,7 +143,7 @@ def test_targets_that_only_number_folders_are_used_by_no_reader(photographs, tmp
     assert "targets only number the folders" in capsys.readouterr().err
     labels = slg_wds.open_labels(str(tmp_path / "set"))
     assert not labels.targets_are_classes and labels.description.targets_are_classes is False
-    assert result.tally.targeted and not ReportedSets([labels.url], {}).comparable
+    assert result.stats.targeted and not ReportedSets([labels.url], {}).comparable
     with pytest.raises(UsageError, match=r"only number the folders .*--class-map") as caught:
         slg_wds.SoftLabelLoader(labels, str(data), global_batch_size=4, label_adaptation=(0.9,))
     assert caught.value.url == labels.url
@@ -231,7 +231,7 @@ def test_labels_saved_among_the_class_folders_are_resumed(photographs, tmp_path)
     first = slg_wds.generate(config(data, data / "labels", **options)).labels
     (data / "labels" / "train-000001.tar").unlink()
     again = slg_wds.generate(config(data, data / "labels", **options))
-    assert again.complete and again.tally.images == 9
+    assert again.complete and again.stats.images == 9
     assert again.labels.digest == first.digest == expected.digest
     other = slg_wds.generate(config(data, data / "more" / "labels", **options)).labels
     assert other.digest == expected.digest

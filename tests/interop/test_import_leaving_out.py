@@ -47,7 +47,7 @@ def test_a_disk_that_vanishes_stops_the_import_which_resumes(
             slg_wds.import_fkd(config(labels, data, tmp_path / "set"))
     (away.parent / "away").rename(away)
     result = slg_wds.import_fkd(config(labels, data, tmp_path / "set"))
-    assert result.complete and not result.tally.left_out
+    assert result.complete and not result.stats.left_out
     assert len(list(slg_wds.open_labels(str(tmp_path / "set")))) == 5
 
 
@@ -56,8 +56,8 @@ def test_a_label_file_that_is_gone_is_left_out(label_files, images, tmp_path, mo
     gone = labels / "dataset/train/n07920052/coffee_2.tar"
     after(2, monkeypatch, gone.unlink)
     result = slg_wds.import_fkd(config(labels, images, tmp_path / "set"))
-    assert [path for path, _ in result.tally.left_out] == ["n07920052/coffee_2.jpg"]
-    assert result.complete and "gone from its folder" in result.tally.left_out[0][1]
+    assert [path for path, _ in result.stats.left_out] == ["n07920052/coffee_2.jpg"]
+    assert result.complete and "gone from its folder" in result.stats.left_out[0][1]
 
 
 def test_an_image_that_is_gone_is_left_out(label_files, images, tmp_path, monkeypatch):
@@ -65,7 +65,7 @@ def test_an_image_that_is_gone_is_left_out(label_files, images, tmp_path, monkey
     shutil.copytree(images, data)
     after(2, monkeypatch, (data / "train/n07920052/coffee_2.jpg").unlink)
     result = slg_wds.import_fkd(config(label_files(), data, tmp_path / "set"))
-    assert [path for path, _ in result.tally.left_out] == ["n07920052/coffee_2.jpg"]
+    assert [path for path, _ in result.stats.left_out] == ["n07920052/coffee_2.jpg"]
 
 
 def test_the_share_is_bounded(label_files, images, tmp_path):

@@ -42,7 +42,7 @@ def file_of(labels, record):
 def test_every_type_is_found_and_held_exactly(label_files, images, tmp_path, label_type, half):
     labels = label_files(label_type, half)
     result = run(labels, images, tmp_path / "set")
-    assert result.complete and result.tally.images == 5 and result.tally.inexact == result.tally.clamped == 0
+    assert result.complete and result.stats.images == 5 and result.stats.inexact == result.stats.clamped == 0
     assert result.labels.label_type == label_type
     for record in slg_wds.open_labels(str(tmp_path / "set")):
         coords, flips, stored = original.load(file_of(labels, record))
@@ -75,7 +75,7 @@ def test_targets_are_those_of_the_class_folders(label_files, images, tmp_path):
 def test_label_files_in_any_of_the_layouts(label_files, images, tmp_path, inner):
     """As the generator wrote them, as the student reads them, or the class folders alone."""
     result = run(label_files() / inner, images, tmp_path / "set")
-    assert result.complete and result.tally.images == 5
+    assert result.complete and result.stats.images == 5
 
 
 def test_marginal_renorm_must_be_said(label_files, images, tmp_path):
@@ -141,8 +141,8 @@ def test_a_bad_file_is_named_or_left_out(label_files, images, tmp_path, fault, m
     with pytest.raises(errors.LabelFileError, match=rf"(?s){message}.*n07920052/coffee_0\.tar"):
         run(labels, images, tmp_path / "set")
     result = run(labels, images, tmp_path / "other", on_error="skip")
-    assert result.complete and result.tally.images == 4
-    ((path, reason),) = result.tally.left_out
+    assert result.complete and result.stats.images == 4
+    ((path, reason),) = result.stats.left_out
     assert path == "n07920052/coffee_0.jpg" and "coffee_0.tar" in reason
     assert len(list(slg_wds.open_labels(str(tmp_path / "other")))) == 4
 
@@ -154,7 +154,7 @@ def test_a_truncated_file_a_pickle_of_else_and_the_first_file_bad(label_files, i
     with pytest.raises(errors.LabelFileError, match=r"no whole file.*chelsea_0\.tar"):
         run(labels, images, tmp_path / "set")
     result = run(labels, images, tmp_path / "set", on_error="skip")
-    assert result.complete and result.tally.images == 4
+    assert result.complete and result.stats.images == 4
 
 
 def test_partners_that_are_missing_are_counted_and_listed(label_files, images, tmp_path, capsys):
@@ -185,7 +185,7 @@ def test_names_that_differ_after_the_first_dot_only_are_never_mixed(label_files,
     ):
         run(labels, data, tmp_path / "set")
     result = run(labels, data, tmp_path / "set", on_error="skip")
-    assert sorted(path for path, _ in result.tally.left_out) == [
+    assert sorted(path for path, _ in result.stats.left_out) == [
         "n02123045/chelsea_0.a.jpg",
         "n02123045/chelsea_0.b.jpg",
     ]
@@ -207,7 +207,7 @@ def test_images_of_another_size_are_counted(label_files, images, tmp_path):
     for file in data.rglob("*.jpg"):
         Image.open(file).resize((97, 83)).save(file)
     result = run(label_files(), data, tmp_path / "set")
-    assert result.complete and result.tally.inexact > 50
+    assert result.complete and result.stats.inexact > 50
 
 
 def test_no_folder_no_label_files_and_labels_of_others(label_files, images, tmp_path):

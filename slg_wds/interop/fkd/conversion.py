@@ -11,7 +11,7 @@ from isal.isal_zlib import crc32 as crc32_of
 
 from slg_wds.concurrency.rank import Rank
 from slg_wds.engines.claims import claims
-from slg_wds.engines.run_stats import Tally, Watcher
+from slg_wds.engines.run_stats import RunObserver, RunStats
 from slg_wds.errors import FormatError, ImageError, InteropError, LabelFileError, SlgWdsError, StoreError
 from slg_wds.format.records.record import Record
 from slg_wds.format.shards.shard import EncodedSample, Sample
@@ -27,7 +27,7 @@ THREADS = 2  # one waits for the disk while the other converts
 
 
 @dataclass
-class ImportTally(Tally):
+class ImportStats(RunStats):
     """What was converted: counts, for the summary."""
 
     inexact: int = 0
@@ -82,23 +82,23 @@ class Imported:
     reason: str = ""
 
 
-def import_shards(job: ImportJob, rank: Rank | None, watcher: Watcher) -> ImportTally:
+def import_shards(job: ImportJob, rank: Rank | None, observer: RunObserver) -> ImportStats:
     """Make missing shards until there are none; return what this worker made.
 
     Raises the first error of any image, after which nothing more is committed.
     """
-    total, lost = ImportTally(), set[int]()
+    total, lost = ImportStats(), set[int]()
     allowance = Allowance(job.labels, job.most_left_out)
     pool = ThreadPoolExecutor(THREADS, "slg-import")
     try:
-        for number in claims(job.labels, rank, watcher, lost):
+        for number in claims(job.labels, rank, observer, lost):
             part = job.labels.plan.shard(number)
             convert = partial(_import_image, job, job.source.reader(job.labels.plan, number))
             images = list(pool.map(convert, range(part.start, part.stop)))
             allowance.check(
                 number, [f"{job.labels.plan.paths[i.number]}: {i.reason}" for i in images if i.sample is None]
             )
-            made = _commit(job, number, images, watcher)
+            made = _commit(job, number, images, observer)
             if made.lost_races:
                 lost.add(number)
             total.add(made)
@@ -160,7 +160,7 @@ def _record(job: ImportJob, number: int, read: FkdLabels, size: tuple[int, int],
     )
 
 
-def _commit(job: ImportJob, number: int, images: list[Imported], watcher: Watcher) -> ImportTally:
+def _commit(job: ImportJob, number: int, images: list[Imported], observer: RunObserver) -> ImportStats:
     plan = job.labels.plan
     samples = [image.sample for image in images if image.sample is not None]
     left_out = [
@@ -168,7 +168,7 @@ def _commit(job: ImportJob, number: int, images: list[Imported], watcher: Watche
         for image in images
         if image.sample is None
     ]
-    tally = ImportTally(
+    stats = ImportStats(
         images=len(samples),
         crops=len(samples) * job.kind.num_crops,
         shards=1,
@@ -176,12 +176,12 @@ def _commit(job: ImportJob, number: int, images: list[Imported], watcher: Watche
         clamped=sum(image.clamped for image in images),
         left_out=[(entry["path"], entry["reason"]) for entry in left_out],
     )
-    boxes = {"inexact": tally.inexact, "clamped": tally.clamped}
+    boxes = {"inexact": stats.inexact, "clamped": stats.clamped}
     provenance = {"software": dict(job.software), "boxes": boxes}
     name = plan.shard_names[number]
     data = job.labels.encode_shard(number, samples, left_out, provenance)
     made = job.labels.commit(number, data)
-    tally.bytes = len(data)
-    watcher.crops(tally.crops)
-    watcher.shard(name, tally, made)
-    return tally if made else tally.lost()
+    stats.bytes = len(data)
+    observer.crops(stats.crops)
+    observer.shard(name, stats, made)
+    return stats if made else stats.lost()

@@ -13,7 +13,7 @@ from pathlib import Path
 from slg_wds.config import ExportConfig
 from slg_wds.console import tell
 from slg_wds.engines.progress import Progress, listed, started
-from slg_wds.engines.run_stats import Tally
+from slg_wds.engines.run_stats import RunStats
 from slg_wds.errors import InteropError, UsageError
 from slg_wds.format.records.record import Record
 from slg_wds.interop.fkd import encode_label_file, exact_coords
@@ -63,30 +63,30 @@ def export_fkd(config: ExportConfig) -> ExportResult:
     target = Path(config.fkd_dir)
     _check_apart(labels, target)
     with _new_folder(target) as folder:
-        tally = _write_all(folder, labels, names, config.use_fp16)
+        stats = _write_all(folder, labels, names, config.use_fp16)
     tails = int(labels.identity.get("tail_classes") or 0) > 0 or _type_of(labels).kind == "shared_tail"
-    left_out = sorted(path for path, _ in tally.left_out)
-    return ExportResult(str(target), tally.images, tally.crops, tally.inexact, tails, left_out)
+    left_out = sorted(path for path, _ in stats.left_out)
+    return ExportResult(str(target), stats.images, stats.crops, stats.inexact, tails, left_out)
 
 
 @dataclass
-class ExportTally(Tally):
+class ExportStats(RunStats):
     """What was written: counts, for the summary."""
 
     inexact: int = 0
 
 
-def _write_all(folder: Path, labels: LabelSet, names: LabelFileNames, half: bool) -> ExportTally:
-    with Progress(ExportTally()) as progress:
+def _write_all(folder: Path, labels: LabelSet, names: LabelFileNames, half: bool) -> ExportStats:
+    with Progress(ExportStats()) as progress:
         progress.begin(started(labels, range(labels.num_shards), labels.num_crops))
         for number in range(labels.num_shards):
             shard = labels.shard(number)
-            tally = ExportTally(shards=1)
-            tally.left_out = [(str(entry["path"]), str(entry["reason"])) for entry in shard.header.left_out]
+            stats = ExportStats(shards=1)
+            stats.left_out = [(str(entry["path"]), str(entry["reason"])) for entry in shard.header.left_out]
             for position in range(len(shard.samples)):
-                _write(folder, shard.record(position), labels, names, half, tally)
+                _write(folder, shard.record(position), labels, names, half, stats)
                 progress.crops(labels.num_crops)
-            progress.shard(labels.plan.shard_names[number], tally, True)
+            progress.shard(labels.plan.shard_names[number], stats, True)
         return progress.total  # type: ignore[return-value]
 
 
@@ -198,7 +198,7 @@ def _type_of(labels: LabelSet) -> LabelType:
 
 
 def _write(
-    folder: Path, record: Record, labels: LabelSet, names: LabelFileNames, half: bool, tally: ExportTally
+    folder: Path, record: Record, labels: LabelSet, names: LabelFileNames, half: bool, stats: ExportStats
 ) -> None:
     coords, exact = exact_coords(record.crops, record.size, half)
     stored = stored_labels(Columns(record.index, record.value), _type_of(labels), half)
@@ -206,10 +206,10 @@ def _write(
     file = folder / names.of(record.path)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(data)
-    tally.images += 1
-    tally.crops += record.num_crops
-    tally.bytes += len(data)
-    tally.inexact += int((~exact).sum())
+    stats.images += 1
+    stats.crops += record.num_crops
+    stats.bytes += len(data)
+    stats.inexact += int((~exact).sum())
 
 
 def main(config: ExportConfig) -> int:

@@ -14,14 +14,14 @@ from slg_wds.console import duration, tell
 from slg_wds.engines.claims import finish, launched_rank
 from slg_wds.engines.dispatch import run_on_cpus
 from slg_wds.engines.progress import Finished, Progress, listed, started, summary
-from slg_wds.engines.run_stats import Start, Watcher
+from slg_wds.engines.run_stats import RunObserver, RunStarted
 from slg_wds.errors import InteropError, LabelFileError
 from slg_wds.format.manifest.manifest import Plan
 from slg_wds.format.shards.shard import load_writer
 from slg_wds.images.targets import resolve_targets
 from slg_wds.interop.fkd import LabelFolder, open_label_folder, stem_of
 from slg_wds.interop.fkd.columns import asked_type, found_type
-from slg_wds.interop.fkd.conversion import ImportJob, ImportTally, Kind, import_shards
+from slg_wds.interop.fkd.conversion import ImportJob, ImportStats, Kind, import_shards
 from slg_wds.labelset.creating import create_labels, planned_paths
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.left_out import most_left_out
@@ -47,9 +47,9 @@ class ImportResult:
         return self.run.complete
 
     @property
-    def tally(self) -> ImportTally:
+    def stats(self) -> ImportStats:
         """Images, crops, bytes, shards, and boxes that cannot be exact, of what this run made."""
-        return self.run.tally  # type: ignore[no-any-return]
+        return self.run.stats  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -61,17 +61,17 @@ class ImportTask:
 
     config: ImportConfig
     launched: Rank | None
-    start: Start
+    start: RunStarted
 
-    def __call__(self, worker: int, workers: int, watcher: Watcher) -> ImportTally:
+    def __call__(self, worker: int, workers: int, observer: RunObserver) -> ImportStats:
         """Open everything again, and make shards until none is missing."""
         if workers > 1:
             use_one_thread()
         rank = (self.launched or ALONE).within(worker, workers)
         job = prepare_import(self.config).job
         load_writer()
-        watcher.begin(self.start)
-        return import_shards(job, rank, watcher)
+        observer.begin(self.start)
+        return import_shards(job, rank, observer)
 
 
 def import_fkd(config: ImportConfig) -> ImportResult:
@@ -94,7 +94,7 @@ def run(config: ImportConfig) -> ImportResult:
     missing = labels.missing()
     launched = launched_rank() if config.engine == "local" else None
     task = ImportTask(config, launched, started(labels, missing, labels.num_crops))
-    with Progress(ImportTally(), (launched or ALONE).world_size) as progress:
+    with Progress(ImportStats(), (launched or ALONE).world_size) as progress:
         given_up = run_on_cpus(task, config, config.processes, len(missing), progress) if missing else {}
         seconds = progress.seconds
     finished = Finished(progress.total, given_up, not given_up and finish(labels, task.launched), seconds)
@@ -256,27 +256,27 @@ def main(config: ImportConfig) -> int:
 
 def told(result: ImportResult) -> list[str]:
     """What was made, in lines for people."""
-    labels, tally = result.labels, result.tally
+    labels, stats = result.labels, result.stats
     lines = []
-    if tally.crops:
-        files = tally.images / max(result.run.seconds, 1e-9)
+    if stats.crops:
+        files = stats.images / max(result.run.seconds, 1e-9)
         rate = f"  {files:,.0f} label files/s over {duration(result.run.seconds)}"
-        lines = [rate, *_about_boxes(tally, labels)]
+        lines = [rate, *_about_boxes(stats, labels)]
     text = summary(labels, result.run, f", values {labels.identity['values']}", lines)
     return [*text, *listed("LABEL FILES OF NO IMAGE", result.strangers)]
 
 
-def _about_boxes(tally: ImportTally, labels: LabelSet) -> list[str]:
-    lines = [f"  boxes that cannot be exact: {tally.inexact:,} of {tally.crops:,}"]
-    if tally.inexact:
+def _about_boxes(stats: ImportStats, labels: LabelSet) -> list[str]:
+    lines = [f"  boxes that cannot be exact: {stats.inexact:,} of {stats.crops:,}"]
+    if stats.inexact:
         half = labels.identity["imported_from"]["precision"] == "float16"
         lines[0] += (
             ", as float16 coordinates are rounded; they are what FKD's reader cuts"
             if half
             else ", since the images have another size than those labelled; they are what FKD's reader cuts"
         )
-    if tally.clamped:
+    if stats.clamped:
         lines.append(
-            f"  boxes cut at the image's edge: {tally.clamped:,} (FKD's reader adds a black line there)"
+            f"  boxes cut at the image's edge: {stats.clamped:,} (FKD's reader adds a black line there)"
         )
     return lines

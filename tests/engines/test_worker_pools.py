@@ -4,11 +4,11 @@ import pytest
 
 from slg_wds.concurrency.cores import share
 from slg_wds.concurrency.rank import local_size
-from slg_wds.engines.devices import local_crew
-from slg_wds.engines.resources import Share, Wish, no_room, share_of
-from slg_wds.engines.run_stats import Start, Watcher
+from slg_wds.engines.devices import local_pool
+from slg_wds.engines.resources import ActorRequest, ActorResources, actor_resources, no_room
+from slg_wds.engines.run_stats import RunObserver, RunStarted
 from slg_wds.engines.supervisor import FAILURES, Supervisor
-from slg_wds.engines.workers import Crew, Reporter, perform, picklable
+from slg_wds.engines.workers import Reporter, WorkerPool, perform, picklable
 from slg_wds.errors import DeviceError, ImageDecodeError, SlgWdsError, UsageError
 
 LAUNCHED = (
@@ -39,32 +39,40 @@ def nobody_launched(monkeypatch):
     ],
 )
 def test_devices_and_their_share_of_the_cores(devices, gpu, gpus, expected, cores):
-    crew = local_crew(devices, gpu, gpus, 16)
-    assert crew == Crew(tuple(expected), cores) and crew.workers == len(expected)
+    pool = local_pool(devices, gpu, gpus, 16)
+    assert pool == WorkerPool(tuple(expected), cores) and pool.workers == len(expected)
 
 
 @pytest.mark.parametrize(
     ("environment", "gpus", "expected"),
     [
-        ({"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}, 4, Crew(("cuda:1",), 4)),
-        ({"LOCAL_RANK": "5", "LOCAL_WORLD_SIZE": "8"}, 4, Crew(("cuda:1",), 2)),
-        ({"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}, 4, Crew(("cuda:0",), 16)),
-        ({"SLURM_LOCALID": "2", "SLURM_STEP_TASKS_PER_NODE": "4(x2),3"}, 4, Crew(("cuda:2",), 4)),
-        ({"SLURM_LOCALID": "0", "SLURM_STEP_TASKS_PER_NODE": "1(x8)"}, 2, Crew(("cuda:0", "cuda:1"), 8)),
-        ({"OMPI_COMM_WORLD_LOCAL_RANK": "2", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, 4, Crew(("cuda:2",), 4)),
-        ({"MPI_LOCALRANKID": "3", "MPI_LOCALNRANKS": "4"}, 4, Crew(("cuda:3",), 4)),
+        ({"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}, 4, WorkerPool(("cuda:1",), 4)),
+        ({"LOCAL_RANK": "5", "LOCAL_WORLD_SIZE": "8"}, 4, WorkerPool(("cuda:1",), 2)),
+        ({"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}, 4, WorkerPool(("cuda:0",), 16)),
+        ({"SLURM_LOCALID": "2", "SLURM_STEP_TASKS_PER_NODE": "4(x2),3"}, 4, WorkerPool(("cuda:2",), 4)),
+        (
+            {"SLURM_LOCALID": "0", "SLURM_STEP_TASKS_PER_NODE": "1(x8)"},
+            2,
+            WorkerPool(("cuda:0", "cuda:1"), 8),
+        ),
+        (
+            {"OMPI_COMM_WORLD_LOCAL_RANK": "2", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"},
+            4,
+            WorkerPool(("cuda:2",), 4),
+        ),
+        ({"MPI_LOCALRANKID": "3", "MPI_LOCALNRANKS": "4"}, 4, WorkerPool(("cuda:3",), 4)),
         (
             {"OMPI_COMM_WORLD_LOCAL_RANK": "0", "OMPI_COMM_WORLD_LOCAL_SIZE": "1"},
             2,
-            Crew(("cuda:0", "cuda:1"), 8),
+            WorkerPool(("cuda:0", "cuda:1"), 8),
         ),
-        ({"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}, 0, Crew(("cpu",), 4)),
+        ({"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}, 0, WorkerPool(("cpu",), 4)),
     ],
 )
 def test_a_launched_process_takes_its_own_gpu_and_share(monkeypatch, environment, gpus, expected):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert local_crew(None, None, gpus, share(16, 16, None, None, local_size())) == expected
+    assert local_pool(None, None, gpus, share(16, 16, None, None, local_size())) == expected
 
 
 @pytest.mark.parametrize(
@@ -72,14 +80,14 @@ def test_a_launched_process_takes_its_own_gpu_and_share(monkeypatch, environment
 )
 def test_devices_that_are_not_there_or_not_understood(devices):
     with pytest.raises(UsageError):
-        local_crew(devices, None, 2, 16)
+        local_pool(devices, None, 2, 16)
 
 
 def test_the_message_counts_the_gpus_that_are_there():
     with pytest.raises(UsageError, match=r"no device 2: this machine has 2 GPUs, 0\.\.1"):
-        local_crew("2", None, 2, 16)
+        local_pool("2", None, 2, 16)
     with pytest.raises(UsageError, match=r"cuda:0: this machine has no GPU"):
-        local_crew(None, 0, 0, 16)
+        local_pool(None, 0, 0, 16)
 
 
 CPUS = [{"CPU": 8.0}, {"CPU": 16.0}]
@@ -87,52 +95,52 @@ GPUS = [{"CPU": 32.0, "GPU": 4.0}, {"CPU": 8.0}, {"CPU": 32.0, "GPU": 4.0}]
 
 
 @pytest.mark.parametrize(
-    ("nodes", "wish", "expected"),
+    ("nodes", "asked", "expected"),
     [
-        (CPUS, Wish(), Share(1, 12, 0.0, 12)),
-        (CPUS, Wish(actors=6), Share(6, 4, 0.0, 4)),
-        (CPUS, Wish(threads=1), Share(24, 1, 0.0, 1)),
-        (CPUS, Wish(threads=3), Share(7, 3, 0.0, 3)),
-        (CPUS, Wish(threads=1, most=5), Share(5, 1, 0.0, 1)),
-        (CPUS, Wish(actors=100), Share(100, 1, 0.0, 1)),  # the others start as it grows
-        (CPUS, Wish(threads=17), Share(0, 17, 0.0, 17)),
-        (CPUS, Wish(gpus=1), Share(0, 1, 1.0, 1)),
-        (GPUS, Wish(), Share(8, 1, 1.0, 8)),
-        (GPUS, Wish(gpus=0.5), Share(16, 1, 0.5, 4)),
-        (GPUS, Wish(actors=3), Share(3, 1, 1.0, 8)),
-        (GPUS, Wish(gpus=2), Share(4, 1, 2.0, 16)),
-        (GPUS, Wish(gpus=0, threads=8), Share(9, 8, 0.0, 8)),
-        ([], Wish(), Share(0, 1, 0.0, 1)),
+        (CPUS, ActorRequest(), ActorResources(1, 12, 0.0, 12)),
+        (CPUS, ActorRequest(actors=6), ActorResources(6, 4, 0.0, 4)),
+        (CPUS, ActorRequest(threads=1), ActorResources(24, 1, 0.0, 1)),
+        (CPUS, ActorRequest(threads=3), ActorResources(7, 3, 0.0, 3)),
+        (CPUS, ActorRequest(threads=1, most=5), ActorResources(5, 1, 0.0, 1)),
+        (CPUS, ActorRequest(actors=100), ActorResources(100, 1, 0.0, 1)),  # the others start as it grows
+        (CPUS, ActorRequest(threads=17), ActorResources(0, 17, 0.0, 17)),
+        (CPUS, ActorRequest(gpus=1), ActorResources(0, 1, 1.0, 1)),
+        (GPUS, ActorRequest(), ActorResources(8, 1, 1.0, 8)),
+        (GPUS, ActorRequest(gpus=0.5), ActorResources(16, 1, 0.5, 4)),
+        (GPUS, ActorRequest(actors=3), ActorResources(3, 1, 1.0, 8)),
+        (GPUS, ActorRequest(gpus=2), ActorResources(4, 1, 2.0, 16)),
+        (GPUS, ActorRequest(gpus=0, threads=8), ActorResources(9, 8, 0.0, 8)),
+        ([], ActorRequest(), ActorResources(0, 1, 0.0, 1)),
     ],
 )
-def test_how_a_cluster_is_divided(nodes, wish, expected):
-    assert share_of(nodes, wish) == expected
+def test_how_a_cluster_is_divided(nodes, asked, expected):
+    assert actor_resources(nodes, asked) == expected
 
 
 def test_no_room_says_what_was_asked_and_what_is_there():
-    said = no_room(CPUS, share_of(CPUS, Wish(gpus=2)))
+    said = no_room(CPUS, actor_resources(CPUS, ActorRequest(gpus=2)))
     assert "1 CPU and 2 GPU" in said and "2 nodes" in said and "16 CPU and 0 GPU" in said
 
 
-class Noted(Watcher):
+class Noted(RunObserver):
     def __init__(self):
         self.lines, self.shards, self.count = [], [], 0
 
     def say(self, text):
         self.lines.append(text)
 
-    def shard(self, name, tally, made):
-        self.shards.append((name, tally, made))
+    def shard(self, name, stats, made):
+        self.shards.append((name, stats, made))
 
     def crops(self, count):
         self.count += count
 
 
-def crew(workers, started=True):
-    supervisor = Supervisor(workers, watcher := Noted())
+def supervised(workers, started=True):
+    supervisor = Supervisor(workers, observer := Noted())
     for worker in range(workers if started else 0):
         supervisor.hear(worker, ("started",))
-    return supervisor, watcher
+    return supervisor, observer
 
 
 def claim(supervisor, worker, *names):
@@ -141,28 +149,28 @@ def claim(supervisor, worker, *names):
 
 
 def test_what_workers_report_reaches_the_watcher():
-    supervisor, watcher = crew(2)
+    supervisor, observer = supervised(2)
     claim(supervisor, 0, "a")
     supervisor.hear(0, ("crops", 5))
     supervisor.hear(1, ("crops", 7))
-    supervisor.hear(0, ("shard", "a", "tally", True))
-    assert watcher.count == 12 and watcher.shards == [("a", "tally", True)]
+    supervisor.hear(0, ("shard", "a", "stats", True))
+    assert observer.count == 12 and observer.shards == [("a", "stats", True)]
     assert not supervisor.finished
     supervisor.hear(1, ("done",))
-    assert supervisor.finished and supervisor.places[1].done and not supervisor.places[0].done
+    assert supervisor.finished and supervisor.slots[1].done and not supervisor.slots[0].done
 
 
 def test_the_next_worker_makes_what_the_last_held_alone():
-    supervisor, watcher = crew(2)
+    supervisor, observer = supervised(2)
     claim(supervisor, 0, "a", "b", "c")
     supervisor.hear(0, ("shard", "b", None, True))
     assert supervisor.ended(0, "signal 9") == ["a", "c"]
-    assert supervisor.given_up == {} and "signal 9" in watcher.lines[-1]
+    assert supervisor.given_up == {} and "signal 9" in observer.lines[-1]
     assert supervisor.ended(0, "signal 9") == []  # it held nothing
 
 
 def test_a_shard_is_given_up_only_where_it_was_alone_in_the_last_of_its_failures():
-    supervisor, watcher = crew(2)
+    supervisor, observer = supervised(2)
     for _ in range(FAILURES):
         claim(supervisor, 0, "good", "bad")
         assert supervisor.ended(0, "x") == ["good", "bad"]
@@ -172,11 +180,11 @@ def test_a_shard_is_given_up_only_where_it_was_alone_in_the_last_of_its_failures
     claim(supervisor, 0, "bad")
     assert supervisor.ended(0, "signal 9") == []
     assert supervisor.given_up == {"bad": "signal 9"}
-    assert any("bad is given up" in line for line in watcher.lines)
+    assert any("bad is given up" in line for line in observer.lines)
 
 
 def test_failures_of_one_shard_add_up_over_workers():
-    supervisor, _ = crew(3)
+    supervisor, _ = supervised(3)
     for worker in range(FAILURES):
         claim(supervisor, worker, "bad")
         again = supervisor.ended(worker, "signal 11")
@@ -185,7 +193,7 @@ def test_failures_of_one_shard_add_up_over_workers():
 
 
 def test_lost_nodes_are_nobodys_fault():
-    supervisor, _ = crew(1)
+    supervisor, _ = supervised(1)
     for _ in range(2):
         claim(supervisor, 0, "a")
         assert supervisor.ended(0, "its node was lost", blame=False) == ["a"]
@@ -198,22 +206,22 @@ def test_lost_nodes_are_nobodys_fault():
 
 
 def test_a_place_whose_workers_end_in_vain_is_closed_and_the_last_one_ends_the_run():
-    supervisor, watcher = crew(2)
+    supervisor, observer = supervised(2)
     assert [supervisor.ended(0, "exit code 1") for _ in range(FAILURES)] == [[], [], None]
-    assert watcher.lines[-1] == "worker 0 ended: exit code 1; after 3 ends in vain it is not started again"
+    assert observer.lines[-1] == "worker 0 ended: exit code 1; after 3 ends in vain it is not started again"
     assert [supervisor.ended(1, "exit code 2") for _ in range(FAILURES - 1)] == [[], []]
     with pytest.raises(SlgWdsError, match="again and again, worker 1 at last: exit code 2"):
         supervisor.ended(1, "exit code 2")
 
 
 def test_a_sick_device_is_to_blame_and_not_its_shards():
-    supervisor, watcher = crew(2)
+    supervisor, observer = supervised(2)
     for number in range(FAILURES):
         claim(supervisor, 0, "a", "b")
         supervisor.hear(0, ("device", "CUDA error: uncorrectable ECC error"))
         again = supervisor.ended(0, "exit code 1")
         assert again == ([] if number < FAILURES - 1 else None)
-    assert supervisor.given_up == {} and "ECC" in watcher.lines[-1]
+    assert supervisor.given_up == {} and "ECC" in observer.lines[-1]
     claim(supervisor, 1, "a")
     supervisor.hear(1, ("shard", "a", None, True))
     claim(supervisor, 1, "b")
@@ -227,7 +235,7 @@ def test_a_sick_device_is_to_blame_and_not_its_shards():
 
 
 def test_a_device_that_fails_now_and_then_goes_on():
-    supervisor, _ = crew(1)
+    supervisor, _ = supervised(1)
     for number in range(3 * FAILURES):
         claim(supervisor, 0, f"shard{number}")
         supervisor.hear(0, ("shard", f"shard{number}", None, True))
@@ -237,7 +245,7 @@ def test_a_device_that_fails_now_and_then_goes_on():
 
 
 def test_a_shard_made_between_ends_makes_them_harmless():
-    supervisor, _ = crew(1)
+    supervisor, _ = supervised(1)
     for _ in range(10 * FAILURES):
         claim(supervisor, 0, "a")
         supervisor.hear(0, ("shard", "a", None, True))
@@ -245,7 +253,7 @@ def test_a_shard_made_between_ends_makes_them_harmless():
 
 
 def test_ends_that_make_nothing_are_counted_over_all_workers():
-    supervisor, _ = crew(2)
+    supervisor, _ = supervised(2)
     with pytest.raises(SlgWdsError, match="again and again"):
         for number in range(100):
             claim(supervisor, number % 2, f"shard{number}", f"other{number}")
@@ -254,22 +262,22 @@ def test_ends_that_make_nothing_are_counted_over_all_workers():
 
 
 def test_workers_that_cannot_start_end_the_run_at_once():
-    supervisor, _ = crew(2, started=False)
+    supervisor, _ = supervised(2, started=False)
     supervisor.ended(0, "exit code 1")
     with pytest.raises(SlgWdsError, match="__main__"):
         supervisor.ended(1, "exit code 1")
 
 
 def test_what_a_worker_says_of_its_failure_is_told_instead_of_its_exit_code():
-    supervisor, watcher = crew(1)
+    supervisor, observer = supervised(1)
     claim(supervisor, 0, "a")
     supervisor.hear(0, ("failed", "RuntimeError: CUDA out of memory"))
     supervisor.ended(0, "exit code 0")
-    assert "CUDA out of memory" in watcher.lines[-1] and "exit code" not in watcher.lines[-1]
+    assert "CUDA out of memory" in observer.lines[-1] and "exit code" not in observer.lines[-1]
 
 
 def test_an_error_of_ours_ends_the_run():
-    supervisor, _ = crew(2)
+    supervisor, _ = supervised(2)
     with pytest.raises(ImageDecodeError, match="no JPEG"):
         supervisor.hear(1, ("error", ImageDecodeError("no JPEG", key="a")))
 
@@ -281,23 +289,23 @@ def told(task):
 
 
 def test_a_worker_tells_all_that_it_does_and_refuses_what_was_given_up(capsys):
-    def task(worker, workers, watcher):
-        watcher.begin(Start("digest", 3, 30))
-        assert list(watcher.careful()) == ["a"]
-        assert watcher.claim("a") and not watcher.claim("b")
-        watcher.shard("a", "tally", False)
+    def task(worker, workers, observer):
+        observer.begin(RunStarted("digest", 3, 30))
+        assert list(observer.retry_alone()) == ["a"]
+        assert observer.claim("a") and not observer.claim("b")
+        observer.shard("a", "stats", False)
 
     assert told(task) == [
-        ("started",), ("begin", Start("digest", 3, 30)), ("claim", "a"), ("shard", "a", "tally", False), ("done",),
+        ("started",), ("begin", RunStarted("digest", 3, 30)), ("claim", "a"), ("shard", "a", "stats", False), ("done",),
     ]  # fmt: skip
     assert capsys.readouterr().err == ""
 
 
 def test_errors_of_ours_and_others_are_told_apart(capsys):
-    def ours(worker, workers, watcher):
+    def ours(worker, workers, observer):
         raise UsageError("wrong", hint="right")
 
-    def other(worker, workers, watcher):
+    def other(worker, workers, observer):
         raise ZeroDivisionError("a\nb")
 
     (_, (kind, error)) = told(ours)
@@ -305,7 +313,7 @@ def test_errors_of_ours_and_others_are_told_apart(capsys):
     assert told(other)[1] == ("failed", "ZeroDivisionError: a")
     assert "Traceback" in capsys.readouterr().err
 
-    def devices(worker, workers, watcher):
+    def devices(worker, workers, observer):
         raise DeviceError("CUDA error: gone", hint="run it again")
 
     assert told(devices)[1] == ("device", "CUDA error: gone") and capsys.readouterr().err == ""
