@@ -95,6 +95,11 @@ def shown(text: str) -> str:
     )
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun: `1 shard`, `1,282 shards`, and with `plural` given, `2 boxes`."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as people say them: 48 s, 12 min, 3.4 h, 2.1 days."""
     for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):

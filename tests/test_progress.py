@@ -12,7 +12,8 @@ import numpy as np
 import trust_sets
 from photographs import TINY
 
-from slg_wds.engines.progress import Progress, bytes_a_crop, counted, started
+from slg_wds.console import counted
+from slg_wds.engines.progress import Progress, bytes_a_crop, started
 from slg_wds.engines.run_stats import RunStarted, RunStats
 
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from slg_wds import console
-from slg_wds.console import duration
+from slg_wds.console import counted, duration
 from slg_wds.engines.live import Live, live_display
 from slg_wds.engines.run_stats import RunObserver, RunStarted, RunStats
 from slg_wds.errors import IncompleteSetError, LabelSetError
@@ -216,11 +216,6 @@ def started(
     crops = int(labels.plan.shard_sizes[list(missing)].sum()) * crops_each
     there = len(labels) * crops_each - crops
     return RunStarted(labels.digest, len(missing), crops, said, labels.num_shards - len(missing), there)
-
-
-def counted(number: int, noun: str) -> str:
-    """As in "1 shard" and "1,282 shards"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def listed(what: str, names: Sequence[str]) -> list[str]:

@@ -12,10 +12,10 @@ import numpy as np
 
 from slg_wds.concurrency.rank import ALONE
 from slg_wds.config import EnsembleConfig
-from slg_wds.console import duration, note, tell, warn
+from slg_wds.console import counted, duration, note, tell, warn
 from slg_wds.engines.claims import finish, launched_rank
 from slg_wds.engines.dispatch import run_on_cpus
-from slg_wds.engines.progress import Finished, Progress, counted, started, summary
+from slg_wds.engines.progress import Finished, Progress, started, summary
 from slg_wds.ensembling.checks import check_parents
 from slg_wds.ensembling.convert import check_conversion
 from slg_wds.ensembling.merge import Output

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from slg_wds.engines.progress import counted
+from slg_wds.console import counted
 from slg_wds.errors import FormatError, NotFoundError, SlgWdsError, UnsupportedStoreError
 from slg_wds.format.canonical import MAX_JSON_BYTES
 from slg_wds.format.manifest.manifest import MAX_INFO_BYTES, Info, ShardIndex, decode_index, decode_info

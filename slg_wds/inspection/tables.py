@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from slg_wds.console import duration, tell, tell_table
-from slg_wds.engines.progress import counted
+from slg_wds.console import counted, duration, tell, tell_table
 from slg_wds.inspection.image import ImageLabels
 
 DIGITS = 12  # of a digest

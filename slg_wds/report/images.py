@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from slg_wds.engines.progress import counted
+from slg_wds.console import counted
 from slg_wds.errors import ImageChangedError
 from slg_wds.report.reading import Pictures
 from slg_wds.report.statistics import Row

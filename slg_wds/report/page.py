@@ -7,8 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slg_wds.console import tell
-from slg_wds.engines.progress import counted
+from slg_wds.console import counted, tell
 from slg_wds.errors import LabelSetError, MissingDependencyError, UsageError
 from slg_wds.store.whole_file import whole_file
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slg_wds.engines.progress import counted
+from slg_wds.console import counted
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.report.reading import ReportedSets, Sample

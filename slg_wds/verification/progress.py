@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-from slg_wds.console import note
+from slg_wds.console import counted, note
 from slg_wds.engines.live import Live, live_display
-from slg_wds.engines.progress import counted
 from slg_wds.verification.shard import ShardReport
 
 PAUSE = 10.0  # seconds between lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from slg_wds.engines.progress import counted
+from slg_wds.console import counted
 from slg_wds.errors import LabelSetError
 from slg_wds.format.manifest.manifest import build_index, encode_index
 from slg_wds.labelset.labelset import INDEX, INFO, LabelSet
