@@ -31,7 +31,7 @@ class GoneFiles:
             self._listed[folder] = self._look(folder)
         if base in self._listed[folder]:
             raise StoreUnavailableError(
-                "the file is listed and cannot be read", url=self._url(path), hint=LATER
+                "the file is listed and cannot be read", url=self._tree.url_of(path), hint=LATER
             )
 
     def _look(self, folder: str) -> frozenset[str]:
@@ -44,6 +44,3 @@ class GoneFiles:
         if empty:
             raise StoreUnavailableError("everything is gone from here", url=self._tree.url, hint=LATER)
         return names
-
-    def _url(self, path: str) -> str:
-        return f"{self._tree.url.rstrip('/')}/{path}"

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
-from slg_wds.errors import ImageSourceError, NoImagesError, NotFoundError, StoreError
+from slg_wds.errors import (
+    ImageSourceError,
+    NoImagesError,
+    NotFoundError,
+    PermissionDeniedError,
+    StoreError,
+)
 from slg_wds.files import SpecialFileError, open_regular
 from slg_wds.images.header import MAX_IMAGE_BYTES, check_image_bytes
 from slg_wds.store import Store, open_store
@@ -50,6 +57,12 @@ class Tree(Protocol):
 
     def read(self, name: str) -> bytes:
         """A whole file, of an image or not much larger. Raises StoreError: NotFoundError, ...; ImageTooLargeError."""
+
+    def url_of(self, name: str) -> str:
+        """Where a file lies, as errors name it."""
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file of this name. Raises StoreError where that cannot be found out."""
 
     def names(self, folder: str) -> frozenset[str]:
         """Names of all that lies directly in a folder below ("" for this one), listed anew.
@@ -100,7 +113,7 @@ class LocalTree:
         return sorted(name for name in found if not self._passed_over(name, name in linked))
 
     def _passed_over(self, name: str, linked: bool) -> bool:
-        path = f"{self.url.rstrip('/')}/{name}"
+        path = self.url_of(name)
         if is_hidden(name) or f"{name}/" == self.left_out or (linked and os.path.realpath(path) == self._out):
             return True
         return all(os.path.lexists(f"{path}/{file}") for file in LABEL_SET)
@@ -113,10 +126,10 @@ class LocalTree:
         return (name for name in walk_files(self.url) if out is None or not name.startswith(out))
 
     def below(self, folder: str) -> LocalTree:
-        return LocalTree(f"{self.url.rstrip('/')}/{folder}", self._out)
+        return LocalTree(self.url_of(folder), self._out)
 
     def read(self, name: str) -> bytes:
-        path = f"{self.url.rstrip('/')}/{name}"
+        path = self.url_of(name)
         try:
             with open_regular(path) as file:
                 check_image_bytes(os.fstat(file.fileno()).st_size, path)
@@ -130,7 +143,21 @@ class LocalTree:
                 if isinstance(error, SpecialFileError)
                 else None
             )
-            raise StoreError(what, url=path, hint=hint) from error
+            kind = PermissionDeniedError if isinstance(error, PermissionError) else StoreError
+            raise kind(what, url=path, hint=hint) from error
+
+    def url_of(self, name: str) -> str:
+        return f"{self.url.rstrip('/')}/{name}"
+
+    def has(self, name: str) -> bool:
+        path = self.url_of(name)
+        try:
+            return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            kind = PermissionDeniedError if isinstance(error, PermissionError) else StoreError
+            raise kind(f"the file cannot be looked at: {error.strerror}", url=path) from error
 
     def names(self, folder: str) -> frozenset[str]:
         folders, files, _ = scan(f"{self.url.rstrip('/')}/{folder}".rstrip("/"))
@@ -230,6 +257,12 @@ class RemoteTree:
 
     def read(self, name: str) -> bytes:
         return self._store.read(self._prefix + name, MAX_IMAGE_BYTES)
+
+    def url_of(self, name: str) -> str:
+        return self._store.url_of(self._prefix + name)
+
+    def has(self, name: str) -> bool:
+        return self._store.size(self._prefix + name) is not None
 
     def names(self, folder: str) -> frozenset[str]:
         inside = f"{self._prefix}{folder}/" if folder else self._prefix

@@ -17,9 +17,11 @@ from slg_wds.errors import (
     UnsupportedStoreError,
     UsageError,
 )
-from slg_wds.images.header import MAX_IMAGE_BYTES, check_image_bytes
+from slg_wds.files import SpecialFileError
+from slg_wds.images.header import check_image_bytes
 from slg_wds.images.tars.files import find_tars
 from slg_wds.images.tars.reader import BLOCK, check_header
+from slg_wds.images.tree import RemoteTree, Tree, open_tree
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.replay.sources.files import OpenFiles, read_once
 from slg_wds.store import Store, expand_braces, open_store, split_url
@@ -55,25 +57,28 @@ class ExternalImages(Protocol):
 
 
 class FolderImages:
-    """Image files at the plan's paths below a folder or prefix; nothing is listed."""
+    """Image files at the plan's paths below a folder or prefix, read as `generate` read them; nothing is listed."""
 
-    def __init__(self, labels: LabelSet, store: Store, inner: str) -> None:
-        self._plan, self._store, self._inner = labels.plan, store, inner
-        self.remote = self.never_cached = not store.is_local
+    def __init__(self, labels: LabelSet, tree: Tree) -> None:
+        self._plan, self._tree = labels.plan, tree
+        self.remote = self.never_cached = isinstance(tree, RemoteTree)
 
     def ready(self, shard: int) -> bool:
         return not self.remote
 
     def read(self, number: int, key: str) -> bytes:
         try:
-            return self._store.read(self._inner + self._plan.paths[number], MAX_IMAGE_BYTES)
+            return self._tree.read(self._plan.paths[number])
         except NotFoundError as error:
             raise NotFoundError("the image is not there", url=error.url, key=key) from None
         except SlgWdsError as error:
+            if isinstance(error.__cause__, SpecialFileError):
+                why = f"the image is not there: {error.__cause__.strerror}"
+                raise NotFoundError(why, url=error.url, key=key) from None
             raise error.located(key=key) from None
 
     def url(self, number: int) -> str:
-        return self._store.url_of(self._inner + self._plan.paths[number])
+        return self._tree.url_of(self._plan.paths[number])
 
     def forget(self, number: int) -> bool:
         return False
@@ -188,32 +193,31 @@ def open_external(
         raise UsageError(
             "the labels were made from a folder of images, not from tars", url=images, hint="pass that folder"
         )
-    return FolderImages(labels, *_folder(labels, images, store_options))
+    return FolderImages(labels, _folder(labels, images, store_options))
 
 
-def _folder(labels: LabelSet, images: str, store_options: Mapping[str, str]) -> tuple[Store, str]:
-    """The store and the folder in it that the plan's paths are below: the split's or the given one."""
-    store = open_store(images, store_options)
-    first = labels.plan.paths[0] if len(labels.plan.paths) else None
-    for inner in _inner_folders(labels):
-        if first is None or _there(store, inner + first):
-            return store, inner
+def _folder(labels: LabelSet, images: str, store_options: Mapping[str, str]) -> Tree:
+    """The folder that the plan's paths are below: the split's or the given one."""
+    root, paths = open_tree(images, store_options), labels.plan.paths
+    if not len(paths):
+        return root
+    inner = ["", *_splits(labels)]
     # The first image alone may be gone: a few more say whether this is the folder.
-    step = max(1, len(labels.plan.paths) // 8)
-    for number in range(step, len(labels.plan.paths), step):
-        for inner in _inner_folders(labels):
-            if _there(store, inner + labels.plan.paths[number]):
-                return store, inner
+    for number in range(0, len(paths), max(1, len(paths) // 8)):
+        for split in inner:
+            tree = root.below(split) if split else root
+            if tree.has(paths[number]):
+                return tree
     raise NoImagesError(
-        f"the images of the label set are not there: no {first}",
+        f"the images of the label set are not there: no {paths[0]}",
         url=images,
         hint="pass the folder that the labels were made from",
     )
 
 
-def _inner_folders(labels: LabelSet) -> list[str]:
-    split = labels.split
-    return ["", f"{split}/", *(f"{other}/" for other in SPLITS if other != split)]
+def _splits(labels: LabelSet) -> list[str]:
+    """Folders in which a split's images may lie, below a folder that is given: the label set's own split first."""
+    return [labels.split, *(other for other in SPLITS if other != labels.split)]
 
 
 def _there(store: Store, name: str) -> bool:
@@ -252,7 +256,8 @@ def _among(
 
 def _in_folder(labels: LabelSet, names: Sequence[str], store: Store) -> dict[str, tuple[Store, str]]:
     """The tars of these names below a folder: where the plan has them, else wherever a listing shows them."""
-    inner = next((one for one in _inner_folders(labels) if names and _there(store, one + names[0])), None)
+    folders = ["", *(f"{split}/" for split in _splits(labels))]
+    inner = next((one for one in folders if names and _there(store, one + names[0])), None)
     if inner is not None:
         return {name: (store, inner + name) for name in names}
     try:
