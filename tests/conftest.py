@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from photographs import lay_out
-from s3 import S3Server, running_s3, weed
+
+from support.photographs import lay_out
+from support.servers.s3 import S3Server, running_s3, weed
+from support.sets import trust_sets
 
 # A proxy of the machine is not for servers on loopback.
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
@@ -39,6 +41,12 @@ def s3_url(s3_server: S3Server) -> str:
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of real photographs: see photographs.lay_out. Never written to by a test."""
     return lay_out(tmp_path_factory.mktemp("photographs"))
+
+
+@pytest.fixture(scope="session")
+def small_images(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The photographs at 48 pixels: see trust_sets.small_photographs. Never written to by a test."""
+    return trust_sets.small_photographs(photographs, tmp_path_factory.mktemp("small") / "images")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -22,13 +22,13 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-sys.path.insert(0, str(HERE.parent / "tests" / "ensemble"))
+sys.path.insert(0, str(HERE.parent / "tests"))
 
-import made_sets  # noqa: E402
 from bench_generate import lay_out  # noqa: E402
 
 import slg_wds  # noqa: E402
 from slg_wds.ensembling import EnsembleResult  # noqa: E402
+from support.sets import made_sets  # noqa: E402
 
 
 def main() -> None:

@@ -24,11 +24,10 @@ import torch
 from PIL import Image
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "tests" / "ensemble"))
-
-import made_sets  # noqa: E402
+sys.path.insert(0, str(HERE.parent / "tests"))
 
 import slg_wds  # noqa: E402
+from support.sets import made_sets  # noqa: E402
 
 CROPS = 500
 SIDE = 300

@@ -338,7 +338,7 @@ def original(folder: Path, options: argparse.Namespace, c: int) -> float:
 
 
 def remote(stack: contextlib.ExitStack, folder: Path, options: argparse.Namespace):
-    from s3 import running_s3
+    from support.servers.s3 import running_s3
 
     os.environ["NO_PROXY"] = "127.0.0.1"
     server = stack.enter_context(running_s3())

@@ -129,7 +129,7 @@ def scaling(folder: Path, photographs: Path, ways: list[str], options: argparse.
 def storage(folder: Path, photographs: Path, options: argparse.Namespace) -> None:
     """Print the rate of one process that writes to disk and to S3, and the ratio."""
     sys.path.insert(0, str(HERE.parent / "tests"))
-    from s3 import running_s3
+    from support.servers.s3 import running_s3
 
     disk, remote = [], []
     with running_s3() as server:

@@ -26,7 +26,8 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 from fault_jobs import Run, end_all  # noqa: E402
 from faults import FAULTS, SMALL, Fault, Round  # noqa: E402
 from kill_test import command, contents  # noqa: E402
-from photographs import lay_out  # noqa: E402
+
+from support.photographs import lay_out  # noqa: E402
 
 
 @dataclass

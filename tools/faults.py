@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fault_jobs import Run, alive, below, command_line, kill, wait_until
-from fault_proxy import Request, by_seed, shaky
 from kill_test import command
-from s3 import KillableS3, S3Server, killable_s3
+
+from support.servers.fault_proxy import Request, by_seed, shaky
+from support.servers.s3 import KillableS3, S3Server, killable_s3
 
 SMALL = ("--samples-per-shard", "2", "--num_crops", "300")
 SHARDS = 18  # of the demo's 36 photographs

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-TEACHER = f"{HERE.parent / 'tests' / 'tiny_teacher.py'}:tiny"
+TEACHER = f"{HERE.parent / 'tests' / 'support' / 'models' / 'tiny_teacher.py'}:tiny"
 
 
 def main() -> int:

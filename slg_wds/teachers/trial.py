@@ -30,7 +30,7 @@ class Limits:
     moved: float
 
 
-# On a CPU none of the architectures of tests/test_teachers_trial.py moves at all, in fp32 or bf16. A GPU may choose the
+# On a CPU none of the architectures of tests/teachers/test_trial.py moves at all, in fp32 or bf16. A GPU may choose the
 # order of its sums by a crop's place in the batch, or leave it to chance, which is worth a few roundings in each layer;
 # so the limits follow the size of one: 2^-24 for fp32, 2^-11 for fp16 and TF32, 2^-8 for bf16. Batch statistics or
 # dropout move the labels of trained networks by 0.2 to 0.5.

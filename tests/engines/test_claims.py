@@ -6,10 +6,10 @@ import dataclasses
 import itertools
 
 import pytest
-from photographs import tool
 
 from slg_wds.concurrency.rank import Rank
 from slg_wds.engines import claims
+from support.photographs import tool
 
 SIMULATED = tool("simulate_cluster")
 

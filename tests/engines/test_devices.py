@@ -5,8 +5,9 @@ import shutil
 import signal
 
 import pytest
-from photographs import TINY, tool
 from PIL import Image
+
+from support.photographs import TINY, tool
 
 KILL, JOBS = tool("kill_test"), tool("fault_jobs")
 MORE = ["--samples-per-shard", "2", "--num_crops", "60"]

@@ -3,8 +3,9 @@
 import shutil
 
 import pytest
-from photographs import tool
-from s3 import weed
+
+from support.photographs import tool
+from support.servers.s3 import weed
 
 FAULT_TEST = tool("fault_test")
 QUICK = ("full", "server", "two")

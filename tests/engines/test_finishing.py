@@ -6,7 +6,6 @@ import threading
 import time
 
 import pytest
-import trust_sets
 
 import slg_wds
 from slg_wds.concurrency.rank import Rank
@@ -15,6 +14,7 @@ from slg_wds.engines.claims import finish
 from slg_wds.format.manifest.manifest import decode_info
 from slg_wds.labelset import labelset
 from slg_wds.labelset.labelset import INDEX, INFO
+from support.sets import trust_sets
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import sys
 import time
 
 import pytest
-from photographs import tool
-from s3 import running_s3
 
 from slg_wds.store import open_store
+from support.photographs import tool
+from support.servers.s3 import running_s3
 
 KILL = tool("kill_test")
 MORE = ["--samples-per-shard", "2", "--num_crops", "60"]

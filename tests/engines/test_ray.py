@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from photographs import TINY, tool
-from s3 import running_s3
 
 from slg_wds.concurrency import memory
 from slg_wds.store import open_store
+from support.photographs import TINY, tool
+from support.servers.s3 import running_s3
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow

@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from photographs import TINY, tool
 
 from slg_wds.errors import DeviceError, TeacherError
 from slg_wds.generation.inference import Forward
 from slg_wds.teachers.faults import device_faults
+from support.photographs import TINY, tool
 
 KILL, JOBS = tool("kill_test"), tool("fault_jobs")
 SICK = TINY.replace("tiny_teacher.py:tiny", "sick_teacher.py:sick")

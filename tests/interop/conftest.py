@@ -6,10 +6,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import fkd_original as original
 import numpy as np
 import pytest
 import torch
+
+from support.oracles import fkd_original as original
 
 PICTURES = (
     "n02123045/chelsea_0.jpg",

@@ -7,11 +7,12 @@ import subprocess
 import sys
 
 import pytest
-from photographs import TINY, TOOLS
 
 import slg_wds
 from slg_wds import errors
 from slg_wds.cli import main
+from support.paths import TOOLS
+from support.photographs import TINY
 
 
 def test_a_folder_of_label_files_names_import(label_files, images, tmp_path, capsys):

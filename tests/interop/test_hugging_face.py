@@ -11,10 +11,10 @@ from pathlib import Path
 import msgpack
 import numpy as np
 import pytest
-from photographs import TINY
 
 import slg_wds
 from slg_wds.format.canonical import pretty_json, seal
+from support.photographs import TINY
 
 pytest.importorskip("datasets")
 

@@ -6,12 +6,12 @@ import gc
 
 import pytest
 import torch
-from lazy_cuda import LazyCuda
-from replay_sets import Made, make, told
 
 from slg_wds.labels import SoftLabels
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.device import DeviceLoader
+from support.lazy_cuda import LazyCuda
+from support.sets.replay_sets import Made, make, told
 
 RULES = {
     "tail": (

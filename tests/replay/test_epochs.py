@@ -6,7 +6,8 @@ import threading
 from itertools import islice
 
 import pytest
-from replay_sets import Made, make, told
+
+from support.sets.replay_sets import Made, make, told
 
 
 @pytest.fixture(scope="module")

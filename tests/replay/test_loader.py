@@ -12,8 +12,6 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 import torch
-from photographs import TINY
-from replay_sets import NUM_CROPS, Made, make, pack, told, truth
 
 import slg_wds
 from slg_wds.errors import (
@@ -29,6 +27,8 @@ from slg_wds.errors import (
     SlgWdsError,
     UsageError,
 )
+from support.photographs import TINY
+from support.sets.replay_sets import NUM_CROPS, Made, make, pack, told, truth
 
 
 @pytest.fixture(scope="module")

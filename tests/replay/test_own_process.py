@@ -10,11 +10,11 @@ import traceback
 
 import pytest
 import torch
-from replay_sets import Made, make, told
 from torch.testing._internal.distributed import fake_pg  # noqa: F401  # registers the backend
 from torch.utils.data import DataLoader, IterableDataset
 
 from slg_wds.errors import UsageError
+from support.sets.replay_sets import Made, make, told
 
 
 @pytest.fixture(scope="module")

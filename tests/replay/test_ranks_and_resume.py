@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from replay_sets import make, told
 
 import slg_wds
+from support.paths import TESTS
+from support.sets.replay_sets import make, told
 
 COUNT = 300
 RANKS, THREADS = (1, 2, 3, 5, 8), (1, 4)
@@ -93,7 +94,7 @@ def test_two_eight_three_ranks_are_one_walk(labels):
 
 def torchrun(ranks: int, labels: str, folder: Path, batches: int) -> list[list[tuple[str, int]]]:
     """(key, crop) of each global batch that the ranks of a real run were given."""
-    script = Path(__file__).with_name("walking_rank.py")
+    script = TESTS / "support" / "walking_rank.py"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     words = [*launcher, str(script), labels, str(folder), str(batches)]
     done = subprocess.run(

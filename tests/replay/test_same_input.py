@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from replay_sets import Made, make, pack
-from witness_teacher import hashed, witnessed
 
 import slg_wds
 from slg_wds.store import open_store
+from support.models.witness_teacher import hashed, witnessed
+from support.paths import MODELS
+from support.sets.replay_sets import Made, make, pack
 
-TESTS = Path(__file__).resolve().parent.parent
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CROPS = 28  # of 36 images: 1,008
 
@@ -41,7 +40,7 @@ def pictures(photographs, tmp_path_factory):
 
 
 def labelled(data, target, teacher="bicubic224", **options):
-    arch = f"{TESTS / 'witness_teacher.py'}:{teacher}"
+    arch = f"{MODELS / 'witness_teacher.py'}:{teacher}"
     defaults = {"arch": arch, "label_type": "full", "values": "float32", "num_crops": CROPS, "num_seg": 32}
     return make(data, target, **{**defaults, **options})
 

@@ -7,11 +7,11 @@ import gc
 import pytest
 import torch
 import webdataset
-from replay_sets import make, truth
 
 import slg_wds
 from slg_wds.errors import ImageError, RecordError, RuleError, UsageError
 from slg_wds.replay.stages import CollateCrops, cut_crops, decode_record_stage
+from support.sets.replay_sets import make, truth
 
 # WebDataset leaves the last shard open for the collector to close.
 pytestmark = pytest.mark.filterwarnings(

@@ -6,9 +6,9 @@ import warnings
 
 import pytest
 import torch
-from replayed import Made, given, loader_of, make, parameters, student, walked
 
 from slg_wds import SoftCrossEntropy
+from support.sets.replayed import Made, given, loader_of, make, parameters, student, walked
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of its imports

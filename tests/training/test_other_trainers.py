@@ -7,12 +7,12 @@ import json
 
 import pytest
 import torch
-from replayed import Made, given, loader_of, make, parameters, student, walked
 from torch import nn
 
 from slg_wds import SoftCrossEntropy
 from slg_wds.errors import UsageError
 from slg_wds.replay.batch import Batch
+from support.sets.replayed import Made, given, loader_of, make, parameters, student, walked
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 

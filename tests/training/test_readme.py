@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 import warnings
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from replayed import BATCH, given, make, student, walked
 
 import slg_wds
 from slg_wds import SoftCrossEntropy
+from support.paths import ROOT
+from support.sets.replayed import BATCH, given, make, student, walked
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
 SECTION = README.partition("**Lightning, Accelerate, timm.**")[2].partition("`tools/train_student.py`")[0]
 LIGHTNING, ACCELERATE, TIMM = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
 

@@ -8,10 +8,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from photographs import tool
-from tiny_students import restless
 
 from slg_wds.labels import from_topk
+from support.models.tiny_students import restless
+from support.photographs import tool
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from photographs import TINY, TOOLS, tool
-from tiny_students import plain, weights
 
 import slg_wds
+from support.models.tiny_students import plain, weights
+from support.paths import MODELS, TOOLS
+from support.photographs import TINY, tool
 
-STUDENTS = Path(__file__).resolve().parent.parent / "tiny_students.py"
+STUDENTS = MODELS / "tiny_students.py"
 PLAIN, RESTLESS = f"{STUDENTS}:plain", f"{STUDENTS}:restless"
 EVERYTHING = ("-a", RESTLESS, "--mixup_cutmix", "--ema", "0.9", "--cos")
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import trust_sets
+
+from support.sets import trust_sets
 
 
 @dataclass(frozen=True)
@@ -15,11 +16,6 @@ class Made:
 
     labels: Path
     images: Path | None
-
-
-@pytest.fixture(scope="session")
-def small_images(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trust_sets.small_photographs(photographs, tmp_path_factory.mktemp("small") / "images")
 
 
 @pytest.fixture(scope="session", params=["plain", "embedded"])

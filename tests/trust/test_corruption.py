@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import trust_sets
-from trust_sets import checked, copy_of, loader_of, objects_of, opened, told, walked
 
 import slg_wds
 from slg_wds.config import VerifyConfig
 from slg_wds.errors import FormatError, IncompleteSetError, ManifestError, SlgWdsError
 from slg_wds.verification.verify import verify
+from support.sets import trust_sets
+from support.sets.trust_sets import checked, copy_of, loader_of, objects_of, opened, told, walked
 
 FLIPS = 5000
 LOADED = 300  # of them by the loader in the default run

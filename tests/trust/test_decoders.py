@@ -9,7 +9,6 @@ import copy
 import json
 import pickle
 import pickletools
-from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -17,16 +16,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from photographs import tool
 
 from slg_wds.format.canonical import canonical_json, pretty_json
 from slg_wds.format.frames import compress, decompress
 from slg_wds.format.packed import unpack
+from support.paths import GOLDEN, MALFORMED
+from support.photographs import tool
 
 FUZZ = tool("fuzz_targets")
-HERE = Path(__file__).parent.parent
-GOLDEN = HERE / "golden"
-MALFORMED = sorted(path for path in (HERE / "malformed").glob("*/*") if path.is_file())
+FOUND = sorted(path for path in MALFORMED.glob("*/*") if path.is_file())
 
 ODD: list[Any] = [
     None, True, False, 0, 1, -1, 2, 255, 256, 65535, 65536, 2**20, 2**20 + 1, 2**24, 2**24 + 1, 2**31 - 1, 2**31,
@@ -208,7 +206,7 @@ def test_bytes_of_label_files(data):
     FUZZ.label_file(bytes(bad))
 
 
-@pytest.mark.parametrize("path", MALFORMED, ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize("path", FOUND, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_what_was_found_once(path):
     FUZZ.TARGETS[path.parent.name](path.read_bytes())
 
@@ -224,8 +222,6 @@ def test_there_are_seeds_that_decode(name):
         assert unpack(seeds[0])["version"] == 1
 
 
-@pytest.mark.parametrize(
-    "path", sorted((Path(__file__).parents[1] / "malformed" / "record").iterdir()), ids=lambda p: p.name
-)
+@pytest.mark.parametrize("path", sorted((MALFORMED / "record").iterdir()), ids=lambda p: p.name)
 def test_records_once_read_wrongly_are_read_alike_by_all(path):
     FUZZ.record(path.read_bytes())

@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from hostile_files import FILES, bmp
-from hostile_labels import RECORDS_AND_PLANS
+
+from support.hostile.hostile_files import FILES, bmp
+from support.hostile.hostile_labels import RECORDS_AND_PLANS
 
 HOSTILE = {**RECORDS_AND_PLANS, **FILES}
 MOST_MB = 1024

@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Callable
 
 import pytest
-from resealing import Members, members_of, resealed, samples_of, tar_of
-from trust_sets import checked, copy_of, loader_of, objects_of, opened, walked
 
 from slg_wds.errors import SlgWdsError
 from slg_wds.format.manifest.index import build_index, encode_index
 from slg_wds.format.records.record import decode_record, encode_record
 from slg_wds.format.shards.shard import Shard, read_shard
+from support.resealing import Members, members_of, resealed, samples_of, tar_of
+from support.sets.trust_sets import checked, copy_of, loader_of, objects_of, opened, walked
 
 
 def together(groups: list[Members], found: Members) -> Members:

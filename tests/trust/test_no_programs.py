@@ -11,8 +11,6 @@ import tarfile
 from pathlib import Path
 
 import pytest
-import trust_sets
-from photographs import TINY
 from PIL import Image
 
 import slg_wds
@@ -20,6 +18,8 @@ from slg_wds.cli import main
 from slg_wds.errors import ImageDecodeError, SlgWdsError
 from slg_wds.images import decode, image_extension, image_size, reencode
 from slg_wds.images.header import FORMATS
+from support.photographs import TINY
+from support.sets import trust_sets
 
 PACKAGE = Path(slg_wds.__file__).parent
 EPS = (

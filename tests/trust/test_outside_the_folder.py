@@ -13,11 +13,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-import trust_sets
-from photographs import TINY
 from PIL import Image
-from resealing import of_records, rewritten
-from trust_sets import copy_of
 
 import slg_wds
 from slg_wds.cli import main
@@ -25,6 +21,10 @@ from slg_wds.format.canonical import pretty_json, seal
 from slg_wds.format.manifest.manifest import StringColumn
 from slg_wds.format.manifest.plan import Plan
 from slg_wds.format.manifest.plan_codec import encode_plan
+from support.photographs import TINY
+from support.resealing import of_records, rewritten
+from support.sets import trust_sets
+from support.sets.trust_sets import copy_of
 
 SECRET = (250, 7, 99)
 OUTSIDE = ["../secret.jpg", "../../secret.jpg", "n0/../../secret.jpg", "ROOT/secret.jpg", "./../secret.jpg"]

@@ -11,15 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from photographs import TINY, TOOLS
-from s3 import S3Server
-from website import web_server
 
 from slg_wds.store import open_store
+from support.paths import MODELS, TOOLS
+from support.photographs import TINY
+from support.servers.s3 import S3Server
+from support.servers.website import web_server
 
 PASSWORD, SIGNATURE, KEY = "pa55w0rdOfUrl", "51gnatureOfUrl", "k3yOfNobody"
 SECRETS = (PASSWORD, SIGNATURE, KEY, "owner-secret")
-STUDENT = Path(__file__).resolve().parent.parent / "tiny_students.py"
+STUDENT = MODELS / "tiny_students.py"
 
 
 class World:

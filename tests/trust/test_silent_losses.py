@@ -11,9 +11,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-import trust_sets
 import webdataset
-from trust_sets import checked, copy_of, loader_of, objects_of, opened, walked
 
 import slg_wds
 from slg_wds.config import VerifyConfig
@@ -23,6 +21,8 @@ from slg_wds.format.shards.tar import members
 from slg_wds.images import open_source
 from slg_wds.report.reading import ReportedSets
 from slg_wds.verification.verify import verify
+from support.sets import trust_sets
+from support.sets.trust_sets import checked, copy_of, loader_of, objects_of, opened, walked
 
 SHARD = "train-000000.tar"
 

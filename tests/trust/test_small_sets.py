@@ -6,12 +6,12 @@ import json
 
 import numpy as np
 import pytest
-import trust_sets
 
 import slg_wds
 from slg_wds.cli import main
 from slg_wds.format.manifest.manifest import Plan, StringColumn
 from slg_wds.labelset.creating import create_labels
+from support.sets import trust_sets
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import trust_sets
-from photographs import TINY
 
 import slg_wds
 from slg_wds.cli import main
 from slg_wds.errors import SlgWdsError
+from support.photographs import TINY
+from support.sets import trust_sets
 
 SECONDS = 20
 

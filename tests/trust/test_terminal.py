@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from photographs import TINY
+from support.photographs import TINY
 
 EVIL = "[red]evil\x1b[2J\nslg-wds: all is well\x9b1m\u202e"
 FOREIGN = "katze-ü-日本"

@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import trust_sets
-from photographs import TINY
-from s3 import S3Server
-from trust_sets import Objects, objects_of
-from website import own_certificate, web_server
 
 import slg_wds
 from slg_wds.cli import main
 from slg_wds.config import parse_store_options
 from slg_wds.store import Store, open_store
+from support.photographs import TINY
+from support.servers.s3 import S3Server
+from support.servers.website import own_certificate, web_server
+from support.sets import trust_sets
+from support.sets.trust_sets import Objects, objects_of
 
 DAMAGED, UNINDEXED = "train-000000.tar", "index/train-000001"
 

@@ -1,0 +1,180 @@
+"""The sparse merge against dense distributions, and conversions of one record."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slg_wds.ensembling.convert import check_conversion, convert
+from slg_wds.ensembling.merge import Output, merge
+from slg_wds.errors import UsageError
+from slg_wds.format.records.record import build_tail
+from slg_wds.labels import parse_label_type
+from slg_wds.labelset.joining import joined
+from slg_wds.labelset.labelset import LabelSet
+from support.sets.made_sets import probabilities, record
+
+TYPES = (
+    "hard",
+    "smoothing",
+    "marginal_smoothing_k5",
+    "marginal_renorm_k3",
+    "shared_tail_k5",
+    "shared_tail_k1",
+    "full",
+)
+
+
+def output(label_type, classes, tail=64, coding="float32"):
+    return Output(
+        parse_label_type(label_type), coding, 0 if label_type in ("hard", "full") else tail, classes
+    )
+
+
+def dense(records, rules, shares, to):
+    """The definition: distributions recovered, weighted, sorted whole."""
+    mean = sum(
+        s * r.distribution(rule=rule).astype(np.float64)
+        for r, rule, s in zip(records, rules, shares, strict=True)
+    )
+    order = np.argsort(-mean.astype(np.float32), axis=1, kind="stable")[:, : to.k]
+    outside = mean.copy()
+    np.put_along_axis(outside, order, 0.0, axis=1)
+    tail = build_tail(outside.mean(0), to.tail_classes, len(mean), to.k) if to.writes_tail else None
+    return mean, order, tail
+
+
+def tied(mean, order, tail_classes):
+    """Whether two classes are so near each other that a rounding decides which of them the tail names."""
+    outside = mean.copy()
+    np.put_along_axis(outside, order, 0.0, axis=1)
+    ranked = np.sort(outside.mean(0))[::-1]
+    return len(ranked) > tail_classes and ranked[tail_classes - 1] - ranked[tail_classes] < 1e-7 * ranked[0]
+
+
+def agrees(records, rules, shares, to):
+    mean, order, tail = dense(records, rules, shares, to)
+    found = merge(records, rules, shares, to)
+    if to.full:
+        assert np.abs(found.value - mean).max() < 1e-6
+        return
+    expected = np.take_along_axis(mean, order, axis=1)
+    if to.label.kind != "hard":
+        assert np.abs(found.value - expected).max() < 1e-6
+    # The same classes, unless two are so near each other that the order of a sum decides.
+    at = np.take_along_axis(mean, found.index, axis=1)
+    assert np.abs(at - expected).max() < 1e-7
+    clear = np.abs(np.diff(np.sort(mean, axis=1)[:, ::-1][:, : to.k + 1], axis=1)).min(axis=1) > 1e-7
+    assert (found.index == order)[clear].all()
+    assert (found.tail is None) == (tail is None)
+    if tail is not None and clear.all() and not tied(mean, order, to.tail_classes):
+        spread = [
+            dataclasses.replace(
+                records[0],
+                tail=t,
+                index=order,
+                value=expected.astype(np.float32),
+                full=False,
+                coding="float32",
+            ).distribution()
+            for t in (found.tail, tail)
+        ]
+        assert np.abs(spread[0] - spread[1]).max() < 1e-2 * max(1e-4, expected.max())
+        assert abs(found.tail.scale - tail.scale) < 1e-6 and abs(found.tail.rest - tail.rest) < 1e-6
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_the_sparse_merge_is_the_dense_one(data):
+    classes = data.draw(st.integers(8, 90))
+    crops = data.draw(st.integers(1, 40))
+    count = data.draw(st.integers(2, 4))
+    kinds = data.draw(st.lists(st.sampled_from(TYPES), min_size=count, max_size=count))
+    codings = data.draw(
+        st.lists(st.sampled_from(("float32", "float16", "log8")), min_size=count, max_size=count)
+    )
+    weights = np.array(data.draw(st.lists(st.floats(0, 5), min_size=count, max_size=count)))
+    weights = weights / weights.sum() if weights.sum() > 0 else np.full(count, 1 / count)
+    records, rules = [], []
+    for n, (kind, coding) in enumerate(zip(kinds, codings, strict=True)):
+        tail = (
+            data.draw(st.sampled_from((0, 3, 64)))
+            if "shared" not in kind
+            else data.draw(st.sampled_from((1, 5, 64)))
+        )
+        rows = probabilities(data.draw(st.integers(0, 99)) + n, crops, classes)
+        records.append(record("k", rows, kind, coding, tail))
+        rules.append(None if tail else kind)
+    kind = data.draw(st.sampled_from((*TYPES, "shared_tail_k8")))
+    agrees(records, rules, weights.tolist(), output(kind, classes, data.draw(st.sampled_from((1, 7, 64)))))
+
+
+def test_a_tail_whose_classes_are_all_in_a_top_is_spread_evenly():
+    rows = probabilities(3, 12, 20)
+    a, b = (
+        record("k", rows, "shared_tail_k5", tail=3),
+        record("k", probabilities(4, 12, 20), "shared_tail_k5"),
+    )
+    tail = dataclasses.replace(a.tail, rest=0.0, classes=np.sort(a.index[0][:3]))
+    agrees([dataclasses.replace(a, tail=tail), b], [None, None], [0.3, 0.7], output("shared_tail_k5", 20))
+
+
+def test_classes_that_no_set_knows_tie_to_the_lowest():
+    a = record("k", np.eye(50, dtype=np.float32)[[40] * 8], "marginal_smoothing_k1", tail=0)
+    value = np.full_like(a.value, 0.5)
+    found = merge(
+        [dataclasses.replace(a, value=value)] * 2,
+        ["marginal_smoothing_k1"] * 2,
+        [0.5, 0.5],
+        output("shared_tail_k4", 50),
+    )
+    assert found.index.tolist() == [[40, 0, 1, 2]] * 8
+
+
+@pytest.mark.parametrize("coding", ["float32", "float16", "log8"])
+def test_one_set_keeps_what_it_stores(coding):
+    whole = record("k", probabilities(1, 40, 100), "shared_tail_k10", coding)
+    same = convert(whole, output("shared_tail_k10", 100))
+    assert np.array_equal(same.index, whole.index) and np.array_equal(same.value, whole.value)
+    assert same.tail is whole.tail
+
+
+def test_lower_k_is_what_the_teacher_would_have_given_but_for_the_tails_rounding():
+    rows = probabilities(1, 40, 100)
+    whole = record("k", rows, "shared_tail_k10")
+    less = convert(whole, output("shared_tail_k5", 100))
+    exact = record("k", rows, "shared_tail_k5")
+    assert np.array_equal(less.index, exact.index) and np.array_equal(less.value, exact.value)
+    from_full = convert(record("k", rows, "full"), output("shared_tail_k5", 100))
+    assert np.array_equal(from_full.tail.codes, exact.tail.codes)
+    assert np.array_equal(from_full.tail.classes, exact.tail.classes)
+    # Classes that the stored tail does not keep come back with what the rest of them share.
+    read = [dataclasses.replace(whole, index=it.index, value=it.value, tail=it.tail) for it in (less, exact)]
+    differ = np.abs(read[0].distribution() - read[1].distribution()).sum(axis=1) / 2
+    assert differ.mean() < 0.03
+
+
+@pytest.mark.parametrize(
+    ("stored", "full", "values", "asked"),
+    [(5, False, "float16", "full"), (5, False, "float16", "shared_tail_k6"), (1, False, "none", "smoothing")],
+)
+def test_one_set_cannot_be_made_larger(stored, full, values, asked):
+    with pytest.raises(UsageError, match=r"full labels|needs"):
+        check_conversion(stored, full, values, output(asked, 20))
+
+
+def test_joined_records_are_those_of_one_run_but_for_the_tails_rounding():
+    rows = probabilities(7, 40, 80)
+    whole = record("k", rows, "shared_tail_k5")
+    parts = [record("k", part, "shared_tail_k5", crops=whole.crops[at], flips=whole.flips[at])
+             for part, at in ((rows[:25], slice(25)), (rows[25:], slice(25, None)))]  # fmt: skip
+    identity = {"extends": {"digest": "00", "first_crop": 25}, "num_crops": 40, "tail_classes": 64}
+    found = joined(parts, LabelSet.unsaved(None, identity))
+    for name in ("crops", "flips", "index", "value"):
+        assert np.array_equal(getattr(found, name), getattr(whole, name))
+    assert len(found.tail.classes) == len(whole.tail.classes)
+    assert np.abs(found.distribution() - whole.distribution()).max() < 0.02

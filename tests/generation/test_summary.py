@@ -1,0 +1,73 @@
+"""What a run says at its end: bytes of labels and images apart, and the commands that come next, which work."""
+
+from __future__ import annotations
+
+import io
+import re
+import shlex
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from slg_wds.cli import main
+from support.paths import TOOLS
+from support.photographs import TINY
+from support.sets import trust_sets
+
+
+@pytest.fixture(scope="module")
+def images(photographs, tmp_path_factory) -> Path:
+    return trust_sets.small_photographs(photographs, tmp_path_factory.mktemp("a folder") / "images")
+
+
+def generated(images: Path, target: Path, capsys, *more: str) -> tuple[str, str]:
+    command = ["generate", str(images), "-a", TINY, "--teacher_source", "private", "--num_crops", "6"]
+    assert main([*command, "--samples-per-shard", "4", "--save-path", str(target), *more]) == 0
+    captured = capsys.readouterr()
+    return captured.out, captured.err
+
+
+def test_bytes_of_embedded_images_are_told_apart(images, tmp_path, capsys):
+    said, _ = generated(images, tmp_path / "set", capsys, "--embed-images", "original")
+    labels, pictures = map(
+        float, re.search(r"([\d.]+) bytes/crop of labels, ([\d.,]+) of images", said).groups()
+    )
+    shards = [path.read_bytes() for path in (tmp_path / "set").glob("*.tar")]
+    sizes = []
+    for data in shards:
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            sizes += [512 + -(-one.size // 512) * 512 for one in tar if one.name.endswith(".jpg")]
+    assert len(sizes) == 8 and pictures == round(sum(sizes) / 48, 2)
+    assert labels == round((sum(map(len, shards)) - sum(sizes)) / 48, 2)
+    dry, _ = generated(images, tmp_path / "other", capsys, "--embed-images", "original", "--dry-run")
+    assert re.search(r"[\d.]+ bytes/crop of labels, [\d.]+ of images measured", dry)  # of the first images
+
+
+def test_without_images_there_is_one_figure(images, tmp_path, capsys):
+    said, _ = generated(images, tmp_path / "set", capsys)
+    assert re.search(r"MB, [\d.]+ bytes/crop$", said, re.MULTILINE)
+
+
+@pytest.mark.parametrize("embed", [(), ("--embed-images", "original")])
+def test_the_next_commands_work(images, tmp_path, capsys, monkeypatch, embed):
+    monkeypatch.chdir(tmp_path)
+    said, _ = generated(images, tmp_path / "the set", capsys, *embed)
+    start = said.index("  next: ") + len("  next: ")
+    inspect, report, train = (shlex.split(line) for line in said[start:].splitlines()[:3])
+    assert inspect[0] == report[0] == "slg-wds" and train[:2] == ["python", "tools/train_student.py"]
+    for command in (inspect, report):
+        assert main(command[1:]) == 0
+    assert ("--images" in report) == (not embed) and (tmp_path / "report.html").exists()
+    assert (TOOLS.parent / train[1]).is_file()
+    assert train[-1] == (str(tmp_path / "the set") if embed else str(images))
+
+
+def test_a_resumed_run_counts_on(images, tmp_path, capsys):
+    generated(images, tmp_path / "set", capsys)
+    for name in ("_info.json", "train-000000.tar", "index/train-000000"):
+        (tmp_path / "set" / name).unlink()
+    said, progress = generated(images, tmp_path / "set", capsys)
+    assert "shard 2/2" in progress and "made here: 4 images" in said
+    said, progress = generated(images, tmp_path / "set", capsys)
+    assert "nothing was left to make" in said and "  next: slg-wds inspect" in said

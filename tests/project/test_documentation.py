@@ -1,0 +1,126 @@
+"""What is public is documented, every option has a help text, and what the README names is there."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import io
+import itertools
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import slg_wds
+from slg_wds import cli, config
+from slg_wds.replay import stages
+from support.paths import ROOT
+
+README = (ROOT / "README.md").read_text()
+REFERENCE = README.partition("\n## Reference\n")[2].partition("\n## ")[0]
+ORIGINALS = {"train_FKD.py", "FKD_train.py", "generate_soft_label.py", "mine.py"}  # of FKD, and of the reader
+
+
+def code_of(text: str) -> list[str]:
+    return re.findall(r"`([^`\n]+)`", text)
+
+
+def public_names() -> list[str]:
+    """What may be imported: the package's names, and what the module for other pipelines defines."""
+    tree = ast.parse(Path(stages.__file__).read_text())
+    defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    names = [name for name in slg_wds.__all__ if name != "__version__"]
+    return [*names, *(name for name in defined if not name.startswith("_"))]
+
+
+@pytest.mark.parametrize("name", public_names())
+def test_public_names_are_in_the_reference(name):
+    assert any(re.search(rf"\b{name}\b", code) for code in code_of(REFERENCE))
+
+
+def test_the_reference_names_nothing_that_is_not_there():
+    for code in code_of(REFERENCE):
+        for called in re.findall(r"(?<!\.)\b([A-Za-z_.]+)\(", code):
+            if called != "DataLoader":
+                assert called.removeprefix("replay.stages.") in public_names(), called
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_commands_are_documented(name):
+    assert f"slg-wds {name}" in code_of(REFERENCE)
+    assert re.search(rf"\bslg-wds {name}\b", README.replace(REFERENCE, "")), "and shown in use"
+
+
+def test_commands_of_the_readme_exist():
+    for name in re.findall(r"(?:`|^ {4}(?:.*&& )?)slg-wds ([a-z][\w-]*)", README, re.MULTILINE):
+        assert name in cli.COMMANDS, name
+
+
+def documented_fields(kind: type) -> dict[str, str]:
+    """The string that stands after each field of a configuration and of what it inherits."""
+    found: dict[str, str] = {}
+    files = Path(config.__file__).parent.glob("*.py")
+    parsed = [node for file in files for node in ast.parse(file.read_text()).body]
+    classes = {node.name: node for node in parsed if isinstance(node, ast.ClassDef)}
+    for base in reversed(kind.__mro__):
+        body = classes[base.__name__].body if base.__name__ in classes else []
+        for field, after in itertools.pairwise(body):
+            text = after.value if isinstance(after, ast.Expr) else None
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Constant):
+                found[ast.unparse(field.target)] = str(text.value)
+    return found
+
+
+def help_of(name: str) -> str:
+    with contextlib.redirect_stdout(io.StringIO()) as said, pytest.raises(SystemExit) as ended:
+        cli.main([name, "--help"])
+    assert ended.value.code == 0
+    return said.getvalue()
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_option_has_a_help_text_and_the_command_shows_it(name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    kind = cli._resolve(cli.COMMANDS[name].config)
+    texts = documented_fields(kind)
+    shown = " ".join(re.sub(r"[│╭╰─╮╯]", " ", help_of(name)).split())
+    for field in dataclasses.fields(kind):
+        text = texts.get(field.name, "")
+        assert (len(text.split()) > 2 and text[0].isalnum()) or text.startswith(("--", "`", "hard")), (
+            field.name
+        )
+        beginning = " ".join(textwrap.dedent(text).split()[:3])
+        assert beginning in shown, (field.name, beginning)
+
+
+def options_of(name: str) -> set[str]:
+    """Every spelling that a command takes, with hyphens."""
+    return {flag.replace("_", "-") for flag in re.findall(r"(?<![\w-])--?[A-Za-z][\w-]*", help_of(name))}
+
+
+def test_options_that_the_readme_uses_exist():
+    for line in re.sub(r"\\\n\s*", " ", README).splitlines():
+        for name, rest in re.findall(r"slg-wds (\w+)([^`#|]*)", line):
+            if name in cli.COMMANDS:
+                used = {flag.replace("_", "-") for flag in re.findall(r"(?<=\s)--?[A-Za-z][\w-]*", rest)}
+                assert used <= options_of(name), (name, used - options_of(name))
+
+
+def test_links_lead_somewhere():
+    links = re.findall(r"\]\(([^)\s]+)\)", README)
+    assert links
+    for link in links:
+        if not link.startswith(("https://", "#")):
+            assert (ROOT / link.partition("#")[0]).exists(), link
+
+
+def test_files_that_the_readme_names_exist():
+    paths = set(re.findall(r"(?<![\w/.])(?:tools|slg_wds|tests)/[\w./-]*\w", README))
+    assert len(paths) > 10
+    for path in paths:
+        assert (ROOT / path).exists(), path
+    names = {path.name for folder in ("slg_wds", "tools", "tests") for path in (ROOT / folder).rglob("*.*")}
+    for name in set(re.findall(r"(?<![\w/.:])[\w-]+\.(?:py|md)\b", README)) - ORIGINALS:
+        assert name in names, name

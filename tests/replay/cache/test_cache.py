@@ -1,0 +1,477 @@
+"""Remote shards through the cache: the same batches, bounded, checked, and healed."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import slg_wds
+from slg_wds.errors import (
+    ChecksumError,
+    PermissionDeniedError,
+    ReplayError,
+    StoreError,
+    StoreFullError,
+    StoreUnavailableError,
+    UsageError,
+)
+from slg_wds.images import LabelledImage
+from slg_wds.replay.cache.directory import CacheDirectory
+from slg_wds.store import Store, open_store
+from slg_wds.store.remote import RemoteStore
+from support.sets.replay_sets import Made, make, pack, told, upload
+
+
+@pytest.fixture(scope="module")
+def local(photographs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sets")
+    tars = pack(photographs, folder / "tars")
+    return {
+        "embedded": Made(make(photographs, folder / "embedded", embed_images="original"), None),
+        "folder": Made(make(photographs, folder / "folder"), str(photographs)),
+        "tars": Made(make(tars, folder / "tarlabels"), str(tars)),
+    }
+
+
+@pytest.fixture
+def remote(local, s3_server, s3_url, tmp_path):
+    """The embedded set on S3: a loader of it, with a cache of its own."""
+    upload(local["embedded"].labels, s3_url, s3_server.options())
+
+    def loader(**options):
+        defaults = {
+            "global_batch_size": 12, "crops_per_image": 2, "threads": 2, "lanes": 3, "prefetch": 1,
+            "cache_dir": str(tmp_path / "cache"), "store_options": s3_server.options(),
+        }  # fmt: skip
+        return slg_wds.SoftLabelLoader(s3_url, **{**defaults, **options})
+
+    loader.url = s3_url
+    return loader
+
+
+@pytest.fixture
+def expected(local):
+    loader = local["embedded"].loader(global_batch_size=12, lanes=3)
+    return [told(loader), told(loader), told(loader)]
+
+
+def cached(tmp_path):
+    return sorted((tmp_path / "cache").glob("slg-*.tar"))
+
+
+def slowly(batches):
+    """What was told of batches, with time for the downloads between them."""
+    seen = []
+    for batch in batches:
+        seen += told([batch])
+        time.sleep(0.15)
+    return seen
+
+
+def no_reads(loader, monkeypatch):
+    """Let no byte of a shard be read from the store any more."""
+
+    def refuse(name, offset, size):
+        raise AssertionError(f"{name} was read from the store")
+
+    monkeypatch.setattr(loader.sets.members[0].store, "read_range", refuse)
+
+
+def test_batches_are_those_of_the_local_set_and_later_ones_come_from_the_cache(
+    remote, expected, tmp_path, monkeypatch
+):
+    loader = remote()
+    assert slowly(loader) == expected[0]
+    assert len(cached(tmp_path)) == 8
+    loader.load_state_dict({**loader.state_dict(), "epoch": 1})
+    assert slowly(loader) == expected[1]
+    no_reads(loader, monkeypatch)
+    assert told(loader) == expected[2]
+
+
+def test_another_process_uses_what_is_there(remote, expected, tmp_path, monkeypatch):
+    slowly(remote())
+    again = remote()
+    before = [path.stat().st_ino for path in cached(tmp_path)]
+    assert slowly(again) == expected[0]
+    assert [path.stat().st_ino for path in cached(tmp_path)] == before
+    no_reads(again, monkeypatch)
+    assert told(again) == expected[1]
+
+
+def watched(loader):
+    """Of each read of a shard from the store, as they begin: its name, offset and size."""
+    store, reads = loader.sets.members[0].store, []
+    read_range = store.read_range
+    store.read_range = lambda *read: reads.append(read) or read_range(*read)
+    return reads
+
+
+def whole(loader):
+    """The reads that take each shard whole."""
+    sets = loader.sets
+    return {(sets.members[0].shard_name(n), 0, sets.shard(n).files[0][0]) for n in range(8)}
+
+
+def test_a_first_batch_of_a_few_small_shards_waits_for_them_whole(local, remote):
+    loader = remote(lanes=6)
+    reads = watched(loader)
+    assert told(loader) == told(local["embedded"].loader(global_batch_size=12, lanes=6))
+    assert sorted(reads) == sorted(whole(loader))  # each once, and nothing else
+
+
+def test_a_first_batch_of_many_shards_comes_by_range(remote, expected, monkeypatch):
+    monkeypatch.setattr("slg_wds.replay.cache.shard_cache.FEW", 1)
+    loader = remote()
+    reads, before = watched(loader), []
+    advance = loader._caches[0].advance
+    monkeypatch.setattr(
+        loader._caches[0], "advance", lambda batch: before.append(list(reads)) or advance(batch)
+    )
+    assert slowly(loader) == expected[0]
+    assert before[0] and not set(before[0]) & whole(loader)
+    assert set(reads) >= whole(loader)
+
+
+def test_a_record_and_its_image_come_by_one_range(remote, expected, monkeypatch):
+    monkeypatch.setattr("slg_wds.replay.cache.shard_cache.PIECE", 1 << 12)  # no shard is waited for
+    loader = remote()
+    reads = watched(loader)
+    next(iter(loader))
+    spans = set()
+    for number in range(8):
+        samples, name = loader.sets.shard(number), loader.sets.members[0].shard_name(number)
+        for record, image in zip(samples.records[0].tolist(), samples.images.tolist(), strict=True):
+            start, stop = min(record[0], image[0]), max(sum(record[:2]), sum(image[:2]))
+            spans.add((name, start, stop - start))
+    samples = {read for read in reads if read[2] > 1 << 12}  # others are pieces of downloads
+    assert len(samples) >= 6 and samples <= spans
+
+
+def test_places_far_apart_are_read_apart(remote):
+    loader = remote()
+    shards, samples = loader._records.shards[0], loader.sets.shard(3)
+    places = [samples.records[0][0].tolist(), samples.records[0][-1].tolist()]
+    assert places[1][0] - sum(places[0][:2]) > 1 << 14
+    reads = watched(loader)
+    found = shards.read_together(3, places, "k")
+    assert [(offset, size) for _, offset, size in reads] == [tuple(place[:2]) for place in places]
+    data = loader.sets.members[0].store.read("train-000003.tar")
+    assert found == [data[offset : offset + size] for offset, size, _ in places]
+
+
+def test_a_download_that_fails_is_waited_for_no_longer(remote, monkeypatch):
+    loader = remote()
+    store = loader.sets.members[0].store
+    read = store.read_range
+
+    def refusing(name, offset, size):
+        if offset == 0:
+            time.sleep(0.3)
+            raise PermissionDeniedError("not permitted", url=store.url_of(name))
+        return read(name, offset, size)
+
+    monkeypatch.setattr(store, "read_range", refusing)
+    begun = time.monotonic()
+    with pytest.raises(PermissionDeniedError, match="not permitted") as caught:
+        slowly(loader)
+    assert caught.value.shard and time.monotonic() - begun < 5
+
+
+def test_leaving_while_shards_are_waited_for_asks_for_nothing_more(remote, monkeypatch):
+    loader = remote(deadline=0.3)
+    store = loader.sets.members[0].store
+    read, ranges = store.read_range, []
+
+    def slow(name, offset, size):
+        if offset:
+            ranges.append(name)
+        time.sleep(2.0)
+        return read(name, offset, size)
+
+    monkeypatch.setattr(store, "read_range", slow)
+    with pytest.raises(StoreUnavailableError, match=r"not there after 0\.3 s"):
+        next(iter(loader))
+    assert ranges == []
+
+
+def test_a_shard_on_its_way_in_one_piece_is_not_asked_for_in_parts(remote, expected, monkeypatch):
+    loader = remote()
+    store = loader.sets.members[0].store
+    read, begun, late = store.read_range, {}, []
+
+    def watched(name, offset, size):
+        if offset == 0:
+            begun[name] = time.monotonic()
+            time.sleep(1.0)
+        elif time.monotonic() - begun.get(name, float("inf")) > 0.1:  # not asked for just before
+            late.append(name)
+        return read(name, offset, size)
+
+    monkeypatch.setattr(store, "read_range", watched)
+    assert slowly(loader) == expected[0]
+    assert begun and late == []
+
+
+@pytest.mark.parametrize("spoil", ["byte", "cut", "swap", "gone"])
+def test_an_altered_cache_file_is_fetched_again(remote, expected, tmp_path, spoil):
+    slowly(remote())
+    alter(cached(tmp_path), spoil)
+    assert slowly(remote()) == expected[0]  # found when the process first uses it
+    sound(remote(), tmp_path)
+
+
+@pytest.mark.parametrize("spoil", ["byte", "cut", "gone"])
+def test_a_cache_file_altered_under_way_is_fetched_again(remote, expected, tmp_path, spoil):
+    loader = remote()
+    slowly(loader)
+    alter(cached(tmp_path), spoil)
+    assert slowly(loader) == expected[1]
+    assert slowly(loader) == expected[2]
+    slowly(loader)
+    if spoil == "gone":
+        sound(loader, tmp_path)
+
+
+def alter(paths, spoil):
+    for path in paths[:4]:
+        data = bytearray(path.read_bytes())
+        if spoil == "byte":
+            for at in range(600, len(data), 900):
+                data[at] ^= 255
+        elif spoil == "cut":
+            del data[3000:]
+        if spoil == "gone":
+            path.unlink()
+        elif spoil == "swap":
+            path.write_bytes(paths[7].read_bytes())
+        else:
+            path.write_bytes(data)
+
+
+def sound(loader, tmp_path):
+    store = loader.sets.members[0].store
+    assert len(cached(tmp_path)) == 8
+    for path in cached(tmp_path):
+        assert path.read_bytes() == store.read(path.name.split("-", 2)[2])
+
+
+def test_the_cache_stays_within_its_bytes(remote, expected, tmp_path):
+    largest = max(remote().sets.shard(number).files[0][0] for number in range(8))
+    limit = 5 * largest
+    loader = remote(lanes=1, cache_bytes=limit)
+    seen = []
+    for batch in loader:
+        seen.append(tuple(batch.key))
+        time.sleep(0.15)
+        assert sum(path.stat().st_size for path in (tmp_path / "cache").iterdir()) <= limit
+    assert 3 <= len(cached(tmp_path)) <= 7
+    assert len(seen) == 6
+
+
+def test_a_cache_too_small_is_refused_with_settings_that_fit(remote, tmp_path):
+    largest = max(remote().sets.shard(number).files[0][0] for number in range(8))
+    with pytest.raises(
+        ReplayError, match=r"hold 2 shards of \d+ bytes.*give it \d+ bytes.*lanes=\d+"
+    ) as caught:
+        remote(cache_bytes=2 * largest)
+    needed = int(caught.value.hint.split()[2])
+    remote(cache_bytes=needed)
+
+
+def test_a_remote_shard_that_is_damaged_is_named(local, s3_server, s3_url, tmp_path):
+    labels = slg_wds.open_labels(local["embedded"].labels)
+    options = s3_server.options()
+    source, store = open_store(local["embedded"].labels), open_store(s3_url, options)
+    for entry in source.list():
+        data = bytearray(source.read(entry.name))
+        if entry.name == "train-000004.tar":
+            place = labels.index(4).records[2]
+            data[place[0] + 100] ^= 1
+        store.create(entry.name, bytes(data))
+    loader = slg_wds.SoftLabelLoader(
+        s3_url, global_batch_size=12, crops_per_image=2, threads=2, cache_dir=str(tmp_path / "c"),
+        store_options=options, lanes=3,
+    )  # fmt: skip
+    with pytest.raises(ChecksumError) as caught:
+        slowly(loader)
+    assert caught.value.shard == "train-000004.tar" and caught.value.url == s3_url
+
+
+def test_remote_images_in_a_folder_and_in_tars(local, s3_server, s3_url, tmp_path):
+    options = s3_server.options()
+    upload(local["folder"].images + "/train", f"{s3_url}/pictures/train", options)
+    upload(local["tars"].images, f"{s3_url}/tars", options)
+    for kind, place in (("folder", "pictures"), ("tars", "tars")):
+        made = local[kind]
+        loader = made.loader(
+            images=f"{s3_url}/{place}", store_options=options, cache_dir=str(tmp_path / "cache")
+        )
+        assert told(loader) == told(made.loader())
+
+
+def test_images_that_are_never_cached_are_asked_for_by_many_readers(local, s3_server, s3_url, tmp_path):
+    """Though their labels' shard is there, or on its way: one reader would ask for one image after the other."""
+    options = s3_server.options()
+    upload(local["folder"].labels, f"{s3_url}/labels", options)
+    upload(local["folder"].images + "/train", f"{s3_url}/pictures/train", options)
+    settings = {
+        "images": f"{s3_url}/pictures", "store_options": options, "cache_dir": str(tmp_path / "cache"),
+        "global_batch_size": 10, "crops_per_image": 2, "shuffle": False,
+    }  # fmt: skip
+    loader = slg_wds.SoftLabelLoader(f"{s3_url}/labels", **settings)
+    read, lock, under_way, most = loader._pictures._images._store.read, threading.Lock(), set(), [0]
+
+    def slow(name, max_bytes):
+        with lock:
+            under_way.add(name)
+            most[0] = max(most[0], len(under_way))
+        time.sleep(0.2)
+        under_way.discard(name)
+        return read(name, max_bytes)
+
+    loader._pictures._images._store.read = slow
+    for _ in range(2):  # cold, and with all shards of labels cached
+        most[0] = 0
+        next(iter(loader))
+        assert most[0] >= 5
+
+
+@pytest.fixture
+def pictures(local, s3_server, s3_url, tmp_path):
+    """Labels here, tars of images on S3: a loader of them with a cache of its own."""
+    upload(local["tars"].images, s3_url, s3_server.options())
+
+    def loader(**options):
+        defaults = {
+            "images": s3_url, "global_batch_size": 12, "lanes": 3, "prefetch": 1,
+            "cache_dir": str(tmp_path / "cache"), "store_options": s3_server.options(),
+        }  # fmt: skip
+        return local["tars"].loader(**{**defaults, **options})
+
+    return loader
+
+
+def no_tars_read(loader, monkeypatch):
+    """Let no byte of a tar of images be read from the store any more."""
+
+    def refuse(name, offset, size):
+        raise AssertionError(f"{name} was read from the store")
+
+    for store in {id(store): store for store, _ in loader._pictures.tars.tars}.values():
+        monkeypatch.setattr(store, "read_range", refuse)
+
+
+def test_remote_tars_of_images_are_cached_too(local, pictures, tmp_path, monkeypatch):
+    here = local["tars"].loader(global_batch_size=12, lanes=3)
+    expected = [told(here) for _ in range(5)]
+    loader = pictures()
+    assert [slowly(loader), slowly(loader)] == expected[:2]
+    tars = sorted((tmp_path / "cache").iterdir())
+    originals = sorted(path.read_bytes() for path in Path(local["tars"].images).iterdir())
+    assert sorted(path.read_bytes() for path in tars) == originals
+    no_tars_read(loader, monkeypatch)
+    assert slowly(loader) == expected[2]
+    monkeypatch.undo()
+    before = [path.stat().st_ino for path in tars]
+    again = pictures()  # as another process would find it
+    assert slowly(again) == expected[0]
+    assert [path.stat().st_ino for path in tars] == before
+
+
+@pytest.mark.parametrize("spoil", ["byte", "cut", "swap", "gone"])
+def test_an_altered_tar_of_images_is_fetched_again(local, pictures, tmp_path, spoil):
+    expected = told(local["tars"].loader(global_batch_size=12, lanes=3))
+    slowly(pictures())
+    tars = sorted((tmp_path / "cache").iterdir())
+    if spoil == "swap":
+        tars[0].write_bytes(tars[1].read_bytes())
+    elif spoil == "gone":
+        tars[0].unlink()
+    elif spoil == "cut":
+        os.truncate(tars[0], 3000)
+    else:
+        data = bytearray(tars[0].read_bytes())
+        data[len(data) // 2] ^= 1
+        tars[0].write_bytes(data)
+    assert slowly(pictures()) == expected
+    originals = sorted(path.read_bytes() for path in Path(local["tars"].images).iterdir())
+    assert sorted(path.read_bytes() for path in (tmp_path / "cache").iterdir()) == originals
+
+
+@pytest.mark.parametrize("told_by", ["version", "images"])
+def test_a_tar_that_was_replaced_at_its_url_by_one_of_its_size_is_fetched_again(
+    local, pictures, s3_server, s3_url, tmp_path, monkeypatch, told_by
+):
+    """Its ETag tells where the server has one; else the images do, where the labels have their checksums."""
+    if told_by == "images":
+        monkeypatch.setattr(RemoteStore, "stat", Store.stat)
+    expected = told(local["tars"].loader(global_batch_size=12, lanes=3))
+    right = sorted(path.read_bytes() for path in Path(local["tars"].images).iterdir())
+    store = open_store(s3_url, s3_server.options())
+    for path in Path(local["tars"].images).iterdir():  # another version lay there, and was cached
+        store.delete(path.name)
+        store.create(path.name, one_bit_of_each_image(local["tars"].labels, path))
+    with monkeypatch.context() as unchecked:
+        unchecked.setattr(LabelledImage, "is_of", lambda self, data: True)
+        assert slowly(pictures()) != expected
+    assert len(list((tmp_path / "cache").iterdir())) == len(right)
+    if told_by == "version":
+        monkeypatch.setattr(LabelledImage, "is_of", lambda self, data: True)  # as with labels of older sets
+    for path in Path(local["tars"].images).iterdir():
+        store.delete(path.name)
+        store.create(path.name, path.read_bytes())
+    assert slowly(pictures()) == expected
+    assert set(right) <= {path.read_bytes() for path in (tmp_path / "cache").iterdir()}
+
+
+def one_bit_of_each_image(labels, tar):
+    """A tar of the same images in the same places, each with one bit changed."""
+    plan, data = slg_wds.open_labels(labels).plan, bytearray(tar.read_bytes())
+    part = plan.shard(plan.image_shards.index(tar.name))
+    for offset, size in zip(part.image_offset.tolist(), part.image_size.tolist(), strict=True):
+        data[offset + size // 2] ^= 1
+    return bytes(data)
+
+
+def test_tars_of_images_that_do_not_fit_are_read_by_range(local, pictures, tmp_path):
+    loader = pictures(cache_bytes=100_000)
+    assert slowly(loader) == told(local["tars"].loader(global_batch_size=12, lanes=3))
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_old_temporaries_go_and_other_files_stay(tmp_path):
+    old, new, other = (tmp_path / name for name in (".slg-tmp-1-a", ".slg-tmp-2-b", "mine.tar"))
+    for path in (old, new, other):
+        path.write_bytes(b"x" * 100)
+    os.utime(old, (time.time() - 7200,) * 2)
+    os.utime(other, (1, 1))
+    cache = CacheDirectory(str(tmp_path), 1000)
+    assert not old.exists() and new.exists()
+    for number in range(9):
+        path = tmp_path / f"slg-0123456789abcdef-train-{number:06d}.tar"
+        path.write_bytes(b"x" * 100)
+        os.utime(path, (1000 + number,) * 2)
+    needed = str(tmp_path / "slg-0123456789abcdef-train-000000.tar")
+    cache.make_room(300, {needed})
+    left = sorted(int(path.stem[-6:]) for path in tmp_path.glob("slg-*"))
+    assert left == [0, 4, 5, 6, 7, 8] and other.exists()
+
+
+def test_a_cache_that_cannot_be_written_is_refused(remote, tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises((UsageError, StoreError), match="cache"):
+        remote(cache_dir=str(tmp_path / "file" / "below"))
+
+    def full(self, needed, size):
+        raise OSError(28, "No space left on device")
+
+    loader = remote()
+    monkeypatch.setattr("pathlib.Path.replace", lambda *_: full(None, None, None))
+    with pytest.raises(StoreFullError, match="disk is full"):
+        slowly(loader)
+    assert [path for path in (tmp_path / "cache").iterdir() if path.name.startswith(".slg-tmp")] == []

@@ -1,0 +1,216 @@
+"""The numbers of a report against computations of their own; what is sampled; bad input."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from slg_wds.config import ReportConfig
+from slg_wds.errors import (
+    ImageError,
+    IncompleteSetError,
+    LabelSetError,
+    NoImagesError,
+    NotALabelSetError,
+    UsageError,
+)
+from slg_wds.labelset.class_names import class_names, imagenet_ids
+from slg_wds.report.comparing import FLOOR
+from slg_wds.report.document import embedded
+from slg_wds.report.measures import measure
+from slg_wds.report.page import report
+from slg_wds.report.reading import ReportedSets, short_names
+from slg_wds.report.statistics import Statistics
+from support.sets.reported_sets import CLASSES, CROPS, K, label_set, probabilities
+
+RULES = ["hard", "smoothing", "marginal_smoothing_k5", "marginal_renorm_k5", "shared_tail_k5", "full"]
+
+
+def made(tmp_path: Path, *urls, **options) -> str:
+    target = tmp_path / "report.html"
+    report(ReportConfig(labels=tuple(map(str, urls)), output=str(target), **options))
+    return target.read_text("utf-8")
+
+
+def told(page: str, name: str) -> str:
+    found = re.search(rf'data-name="{name}">([^<]*)<', page)
+    assert found, name
+    return html.unescape(found[1])
+
+
+def data(page: str) -> dict:
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[1])
+
+
+def entropies(rows: np.ndarray) -> np.ndarray:
+    rows = rows.astype(np.float64)
+    return -(rows * np.log(np.maximum(rows, 1e-300))).sum(axis=1)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_entropy_is_that_of_the_dense_distributions(tmp_path, rule):
+    labels = label_set(tmp_path / "set", label_type=rule)
+    for record in labels:
+        found = measure(record, rule)
+        assert np.allclose(found.entropy, entropies(record.distribution(None, rule)), atol=3e-6)
+        dense = record.distribution(None, rule)
+        assert (found.top == dense.argmax(axis=1)).all()
+
+
+def test_the_numbers_at_a_glance(tmp_path):
+    labels = label_set(tmp_path / "set", images=20)
+    page = made(tmp_path, labels.url)
+    rows = np.concatenate([probabilities(1, n) for n in range(20)])
+    targets = np.repeat([n % CLASSES for n in range(20)], CROPS)
+    top = np.sort(rows, axis=1)[:, ::-1]
+    dense = np.concatenate([record.distribution(None, "shared_tail_k5") for record in labels])
+    assert told(page, "crops") == "320"
+    assert told(page, "confidence") == f"{100 * top[:, 0].mean():.1f}%"
+    assert told(page, "tail") == f"{100 * (1 - top[:, :K].sum(axis=1)).mean():.1f}%"
+    assert told(page, "agreement") == f"{100 * (rows.argmax(axis=1) == targets).mean():.1f}%"
+    assert told(page, "entropy") == f"{entropies(dense).mean():.2f} nats"
+
+
+def test_classes_and_confusions(tmp_path):
+    labels = label_set(tmp_path / "set", images=24)
+    found = data(made(tmp_path, labels.url))
+    said = {n: probabilities(1, n).argmax(axis=1) for n in range(24)}
+    for number, images, crops, agreement, confidence, other in found["classes"]:
+        mine = np.concatenate([said[n] for n in range(24) if n % CLASSES == number])
+        assert (images, crops) == (2, 2 * CROPS)
+        assert agreement == pytest.approx((mine == number).mean(), abs=1e-4)
+        sure = np.concatenate([probabilities(1, n).max(axis=1) for n in range(24) if n % CLASSES == number])
+        assert confidence == pytest.approx(sure.mean(), abs=1e-4)
+        counts = np.bincount(mine[mine != number], minlength=CLASSES)
+        assert other is None if not counts.any() else counts[other] == counts.max()
+
+
+def test_coverage_counts_each_cell_of_each_crop(tmp_path):
+    labels = label_set(tmp_path / "set", images=3)
+    statistics = Statistics(CLASSES, True)
+    wanted = np.zeros_like(statistics.covered)
+    for number, record in enumerate(labels):
+        statistics.add(number, record, measure(record, "shared_tail_k5"))
+        fine = np.zeros(
+            (len(wanted) * record.size[0], len(wanted) * record.size[1])
+        )  # each pixel in cells' parts
+        for top, left, height, width in record.crops * len(wanted):
+            fine[top : top + height, left : left + width] += 1
+        shape = (len(wanted), record.size[0], len(wanted), record.size[1])
+        wanted += fine.reshape(shape).mean(axis=(1, 3))
+    assert np.allclose(statistics.covered, wanted)
+
+
+def test_disagreements_come_first_and_every_image_is_found(tmp_path):
+    labels = label_set(tmp_path / "set", images=40)
+    found = data(made(tmp_path, labels.url))
+    kinds = ["disagree" in image["kinds"] for image in found["images"]]
+    assert any(kinds) and kinds == sorted(kinds, reverse=True)
+    keys = {image["key"] for image in found["images"]} | {row[0] for row in found["rows"]}
+    assert keys == set(labels.plan.keys)
+    for image in found["images"]:
+        confidences = [crop["t"][0]["p"][0] for crop in image["crops"]]
+        assert confidences == sorted(confidences) and image["src"].startswith("data:image/webp;base64,")
+
+
+def test_teacher_against_teacher(tmp_path):
+    sets = [label_set(tmp_path / f"set{t}", t, images=9, embedded=t == 2) for t in (1, 2)]
+    page = made(tmp_path, *(labels.url for labels in sets))
+    a, b = (np.concatenate([probabilities(t, n) for n in range(9)]) for t in (1, 2))
+    agreement = (a.argmax(axis=1) == b.argmax(axis=1)).mean()
+    at = np.unique(np.linspace(0, CROPS - 1, 12).round().astype(int))
+    p, q = (
+        np.maximum(np.concatenate([r.distribution()[at].astype(float) for r in labels]), FLOOR)
+        for labels in sets
+    )
+    assert f'<td class="n">{100 * agreement:.1f}%</td>' in page
+    assert f'<td class="n">{(p * np.log(p / q)).sum(axis=1).mean():.3f}</td>' in page
+    assert f'<td class="n">{(q * np.log(q / p)).sum(axis=1).mean():.3f}</td>' in page
+    first = data(page)["images"][0]
+    assert len(first["crops"][0]["t"]) == 2 and "src" in first  # the pictures are in the second set
+
+
+def test_a_sample_is_a_sample_and_says_so(tmp_path):
+    labels = label_set(tmp_path / "set", images=60, shards=9)
+    page = made(tmp_path, labels.url, samples=10)
+    assert "A sample: 10 of 60 images" in page and "9 of 10 shards are there" in page
+    assert told(page, "crops") == str(10 * CROPS)
+    chosen = ReportedSets([labels.url], {}).sample(10)
+    assert chosen.images == 10 and chosen.shards == ReportedSets([labels.url], {}).sample(10).shards
+
+
+@pytest.mark.parametrize("label_type", RULES)
+def test_every_label_type_has_a_page(tmp_path, label_type):
+    page = made(tmp_path, label_set(tmp_path / "set", label_type=label_type, embedded=False).url)
+    assert ('id="confidence"' in page) == (label_type != "hard")
+    assert "boxes are drawn on empty frames" in page and "src" not in data(page)["images"][0]
+
+
+def test_without_targets(tmp_path):
+    page = made(tmp_path, label_set(tmp_path / "set", targets=False).url)
+    assert "nothing to agree with" in re.sub(r"\s+", " ", page) and 'data-name="agreement"' not in page
+
+
+def test_the_page_is_the_same_each_time(tmp_path):
+    labels = label_set(tmp_path / "set")
+    assert made(tmp_path, labels.url) == made(tmp_path, labels.url)
+
+
+def test_external_images_are_found_and_checked(tmp_path):
+    labels = label_set(tmp_path / "set", embedded=False)
+    inside = label_set(tmp_path / "inside")
+    for number in range(inside.num_shards):
+        for sample in inside.shard(number):
+            path = tmp_path / "images" / sample.record.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(sample.image)
+    assert "data:image/webp" in made(tmp_path, labels.url, images=str(tmp_path / "images"))
+    with pytest.raises(NoImagesError):
+        made(tmp_path, labels.url, images=str(tmp_path))
+    other = next((tmp_path / "images" / "folder").iterdir())
+    for path in (tmp_path / "images" / "folder").iterdir():
+        path.write_bytes(other.read_bytes())
+    with pytest.raises(ImageError, match="not those that were labelled"):
+        made(tmp_path, labels.url, images=str(tmp_path / "images"))
+
+
+def test_bad_input_leaves_nothing_behind(tmp_path):
+    labels = label_set(tmp_path / "set")
+    other = label_set(tmp_path / "other", keys=[f"else_{n}" for n in range(8)])
+    (tmp_path / "out").mkdir()
+    url, target = labels.url, str(tmp_path / "out" / "report.html")
+    empty = label_set(tmp_path / "begun", shards=0).url
+    for urls, kind in (
+        ([tmp_path], NotALabelSetError),
+        ([empty], IncompleteSetError),
+        ([url, other.url], LabelSetError),
+    ):
+        with pytest.raises(kind):
+            report(ReportConfig(labels=tuple(map(str, urls)), output=target))
+    for options in (
+        {"samples": 0},
+        {"output": str(tmp_path)},
+        {"output": str(tmp_path / "no" / "r.html")},
+        {"labels": ()},
+    ):
+        with pytest.raises(UsageError):
+            report(ReportConfig(**{"labels": (url,), "output": target, **options}))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_json_in_the_page_holds_no_markup():
+    text = {"a": "</script><!--&\u2028"}
+    assert not set(embedded(text)) & set("<>&\u2028") and json.loads(embedded(text)) == text
+
+
+def test_names_of_classes(tmp_path):
+    ids = imagenet_ids()
+    assert ids is not None and len(ids) == 1000
+    labels = label_set(tmp_path / "set", names=["n02123045", "", *map(str, range(10))])
+    assert class_names(labels)[:3] == ["tabby, tabby cat", "class 1", "0"]
+    assert short_names(["/a/x/set", "/a/y/set"]) == ["x/set", "y/set"]

@@ -1,0 +1,1 @@
+"""What tests are made with: pictures, label sets, models, servers, and independent readers to compare with."""

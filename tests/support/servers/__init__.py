@@ -1,0 +1,1 @@
+"""Servers on loopback: real ones, scripted ones, and proxies that fail as a test says."""

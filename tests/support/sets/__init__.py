@@ -1,0 +1,1 @@
+"""Small label sets, made in seconds."""

@@ -1,0 +1,88 @@
+"""Label sets for the loader's tests, made by the tiny teacher from the session's photographs."""
+
+from __future__ import annotations
+
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import slg_wds
+from slg_wds.images import decode
+from slg_wds.store import open_store
+from slg_wds.transforms.crops import cut
+from support.photographs import TINY
+
+NUM_CROPS = 12
+
+
+@dataclass(frozen=True)
+class Made:
+    """A label set and where its images are (None: embedded)."""
+
+    labels: str
+    images: str | None
+
+    def loader(self, **options):
+        defaults = {"images": self.images, "global_batch_size": 24, "crops_per_image": 2, "threads": 2}
+        return slg_wds.SoftLabelLoader(self.labels, **{**defaults, **options})
+
+
+def make(data: Path | str, target: Path | str, **options) -> str:
+    defaults = {
+        "teacher_source": "private", "arch": TINY, "num_crops": NUM_CROPS, "num_seg": 16,
+        "samples_per_shard": 5, "threads_per_forward": 1,
+    }  # fmt: skip
+    slg_wds.generate(slg_wds.GenerateConfig(data=str(data), save_path=str(target), **{**defaults, **options}))
+    return str(target)
+
+
+def pack(photographs: Path, folder: Path) -> Path:
+    """The photographs as WebDataset tars of 8 images with targets."""
+    folder.mkdir(parents=True)
+    paths = sorted((photographs / "train").rglob("*.jpg"))
+    for first in range(0, len(paths), 8):
+        with tarfile.open(folder / f"pictures-{first // 8:04d}.tar", "w") as tar:
+            for path in paths[first : first + 8]:
+                tar.add(path, f"{path.parent.name}_{path.stem}.jpg")
+    return folder
+
+
+def truth(labels: str, images: str | None) -> dict[tuple[str, int], tuple[torch.Tensor, torch.Tensor]]:
+    """(key, crop) -> (pixels as generation cut them, dense label), from whole shards and whole images."""
+    opened = slg_wds.open_labels(labels)
+    found = {}
+    teacher = opened.identity["teachers"][0]
+    size = teacher["input_size"]
+    for number in range(opened.num_shards):
+        part, read = opened.plan.shard(number), None
+        if images is not None:
+            read = slg_wds.images.open_source(images).reader(opened.plan, number)
+        for at, sample in enumerate(opened.shard(number)):
+            record = sample.record
+            pixels = decode(sample.image if read is None else read(part.start + at))
+            out = torch.empty((len(record.crops), size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+            cut(pixels, record.crops, record.flips, out, teacher["interpolation"])
+            dense = torch.from_numpy(record.distribution(None, opened.label_type))
+            for crop in range(len(out)):
+                found[record.key, crop] = (out[crop].clone(), dense[crop])
+    return found
+
+
+def told(batches) -> list[tuple]:
+    """All that batches say, comparable: per batch keys, crops, targets, pixels' bytes, labels' bytes."""
+    return [
+        (
+            tuple(batch.key), tuple(batch.crop.tolist()), tuple(batch.target.tolist()), tuple(batch.mask.tolist()),
+            batch.images.contiguous().numpy().tobytes(), batch.labels.dense().numpy().tobytes(),
+        )
+        for batch in batches
+    ]  # fmt: skip
+
+
+def upload(folder: str, url: str, options) -> None:
+    """Put every file below a folder."""
+    source, store = open_store(folder), open_store(url, options)
+    for entry in source.list():
+        assert store.create(entry.name, source.read(entry.name))

@@ -1,0 +1,135 @@
+"""Small real label sets to damage: in memory, as what is read from them can be compared."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from PIL import Image
+
+import slg_wds
+from slg_wds.errors import NotFoundError, OutOfRangeError
+from slg_wds.format.records.record import encode_record
+from slg_wds.format.shards.shard import Shard
+from slg_wds.labelset.labelset import LabelSet, _open
+from slg_wds.store.base import Data, Entry, Store, buffers, too_large
+from slg_wds.verification.shard import ShardChecks, ShardReport
+from support.photographs import TINY
+
+CROPS, SIDE = 12, 72
+Objects = dict[str, bytes]
+Told = list[tuple[str, bytes, bytes | None]]  # key, record and image of each sample
+
+
+class MemoryStore(Store):
+    """Objects of a dictionary, which may be changed under it."""
+
+    def __init__(self, objects: Objects) -> None:
+        self.objects, self.url = objects, "memory"
+
+    def read(self, name: str, max_bytes: int = 1 << 31) -> bytes:
+        if name not in self.objects:
+            raise NotFoundError("no such object", url=self.url_of(name))
+        if len(self.objects[name]) > max_bytes:
+            raise too_large(len(self.objects[name]), max_bytes, self.url_of(name))
+        return self.objects[name]
+
+    def read_range(self, name: str, offset: int, size: int) -> bytes:
+        data = self.read(name)[offset : offset + size]
+        if len(data) != size:
+            raise OutOfRangeError("past the end", url=self.url_of(name))
+        return data
+
+    def size(self, name: str) -> int | None:
+        return len(self.objects[name]) if name in self.objects else None
+
+    def create(self, name: str, data: Data) -> bool:
+        made = b"".join(buffers(data))
+        return self.objects.setdefault(name, made) is made
+
+    def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[Entry]:
+        return iter(
+            Entry(name, len(data), 0.0)
+            for name, data in sorted(self.objects.items())
+            if name.startswith(prefix) and (deep or "/" not in name[len(prefix) :])
+        )
+
+    def delete(self, name: str) -> None:
+        self.objects.pop(name, None)
+
+    def check_writable(self) -> None: ...
+
+
+def small_photographs(photographs: Path, folder: Path, count: int = 8) -> Path:
+    """A few of the photographs, `SIDE` pixels at most, in their class folders below folder/train."""
+    for path in sorted((photographs / "train").rglob("*.jpg"))[::4][:count]:
+        target = folder / "train" / path.relative_to(photographs / "train")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as image:
+            image.thumbnail((SIDE, SIDE))
+            image.save(target)
+    return folder
+
+
+def make(images: Path, target: Path, **options: object) -> Path:
+    """Real labels of those images, four to a shard."""
+    given = {"label_type": "shared_tail_k5", "num_crops": CROPS, "samples_per_shard": 4, **options}
+    slg_wds.generate(
+        slg_wds.GenerateConfig(
+            data=str(images), save_path=str(target), teacher_source="private", arch=TINY, num_seg=16,
+            threads_per_forward=1, **given,
+        )
+    )  # fmt: skip
+    return target
+
+
+def objects_of(folder: Path) -> Objects:
+    """The bytes of a set by their names."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def copy_of(folder: Path, target: Path) -> Path:
+    """The set once more, to be written to."""
+    shutil.copytree(folder, target)
+    for path in target.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return target
+
+
+def opened(objects: Objects) -> LabelSet:
+    """The set of these objects."""
+    return _open(MemoryStore(objects))
+
+
+def told(shard: Shard) -> Told:
+    """All that a reader is told by a shard."""
+    return [(sample.record.key, encode_record(sample.record), sample.image) for sample in shard]
+
+
+def checked(labels: LabelSet, number: int, data: bytes) -> ShardReport:
+    """What verify says of these bytes in the place of a shard."""
+    return ShardChecks(labels, True, 1 << 27).check(number, data)
+
+
+def loader_of(folder: Path, images: Path | None, **options: object) -> slg_wds.SoftLabelLoader:
+    """A loader of all crops of all images in the plan's order, one batch for each shard."""
+    given = {"global_batch_size": 4 * CROPS, "crops_per_image": CROPS, "last": "pad", **options}
+    return slg_wds.SoftLabelLoader(
+        str(folder), None if images is None else str(images), shuffle=False, threads=1, **given
+    )
+
+
+def walked(loader: slg_wds.SoftLabelLoader) -> list[Mapping[str, object]]:
+    """Epoch 0 as comparable values."""
+    loader.set_epoch(0)
+    return [
+        {
+            "key": batch.key, "crop": batch.crop.tolist(), "target": batch.target.tolist(),
+            "mask": batch.mask.tolist(), "images": batch.images.contiguous().numpy().tobytes(),
+            "labels": batch.labels.dense().numpy().tobytes(),
+        }
+        for batch in loader
+    ]  # fmt: skip

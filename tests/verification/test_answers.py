@@ -1,0 +1,207 @@
+"""verify: whose labels they are, what it says for scripts, and what it must never remove."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import slg_wds
+from slg_wds.cli import main
+from slg_wds.ensembling.fidelity import load_told
+from slg_wds.errors import UsageError
+from slg_wds.format.records.record import Record
+from support.photographs import TINY
+from support.resealing import of_records, rewritten
+from support.sets import trust_sets
+from support.sets.trust_sets import copy_of
+
+OTHER = TINY.replace(":tiny", ":other")
+
+
+@pytest.fixture(scope="module")
+def faithful(small_images, tmp_path_factory) -> Path:
+    return trust_sets.make(small_images, tmp_path_factory.mktemp("faithful") / "set")
+
+
+@pytest.fixture(scope="module")
+def embedded(small_images, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("with images") / "set"
+    return trust_sets.make(small_images, folder, embed_images="original")
+
+
+def even(record: Record) -> Record:
+    share = record.value.sum(axis=1, keepdims=True) / record.k
+    return dataclasses.replace(record, value=np.repeat(share, record.k, axis=1))
+
+
+def sharper(record: Record) -> Record:
+    """As if the temperature were another; the classes and their order stay."""
+    value = record.value**1.3
+    return dataclasses.replace(
+        record, value=value * (record.value.sum(1) / value.sum(1))[:, None] * np.float32(0.999)
+    )
+
+
+def other_classes(record: Record) -> Record:
+    return dataclasses.replace(record, index=(record.index + 1) % record.num_classes)
+
+
+def other_crops(record: Record) -> Record:
+    return dataclasses.replace(record, crops=record.crops[::-1], flips=record.flips[::-1])
+
+
+def asked(images: Path | None, arch: str = TINY) -> list[str]:
+    data = [] if images is None else ["--teacher", str(images)]
+    return [*data, "-a", arch, "--teacher_source", "private", "--processes", "1"]
+
+
+def test_the_teachers_own_labels(faithful, embedded, small_images, capsys):
+    assert main(["verify", str(faithful), *asked(small_images)]) == 0
+    assert "the labels are theirs: 96 crops asked again" in capsys.readouterr().out  # all
+    assert main(["verify", str(embedded), *asked(None), "--check-crops", "16"]) == 0
+    assert "16 crops asked again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", [even, sharper, other_classes, other_crops])
+def test_labels_of_nobody(faithful, small_images, tmp_path, capsys, change):
+    """Every byte is in order; only the teachers can tell."""
+    labels = rewritten(copy_of(faithful, tmp_path / "set"), of_records(change))
+    assert main(["verify", str(labels), "--processes", "1"]) == 0
+    capsys.readouterr()
+    assert main(["verify", str(labels), *asked(small_images), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert {problem["kind"] for problem in found["problems"]} == {"teacher"}
+    assert found["teacher"]["crops"] == 96 and found["teacher"]["problems"]
+    assert found["teacher"]["mean"] > 0.002
+
+
+def test_rewriting_alone_changes_nothing(faithful, tmp_path):
+    labels = rewritten(copy_of(faithful, tmp_path / "set"), of_records(lambda record: record))
+    assert trust_sets.objects_of(labels) == trust_sets.objects_of(faithful)
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "said"),
+    [
+        (["-a", TINY, "--teacher_source", "private"], 2, "-a needs --teacher DATA"),
+        (["--teacher", "x"], 2, "-a must name the teachers"),
+        (["--processes", "-1"], 2, "is below 0"),
+        (["--store-option", "nonsense"], 2, "not key=value"),
+        (
+            ["--teacher", "IMAGES", "-a", OTHER, "--teacher_source", "private"],
+            2,
+            "does not name the teachers",
+        ),
+        (["--teacher", "EMPTY", "-a", TINY, "--teacher_source", "private"], 1, "no image"),
+    ],
+)
+def test_questions_that_cannot_be_asked(faithful, small_images, tmp_path, capsys, more, code, said):
+    (tmp_path / "empty").mkdir()
+    places = {"IMAGES": str(small_images), "EMPTY": str(tmp_path / "empty")}
+    more = [places.get(argument, argument) for argument in more]
+    assert main(["verify", str(faithful), *more]) == code
+    out, err = capsys.readouterr()
+    assert out == "" and said in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("size", [None, (50, 40)])
+def test_other_images_than_those_labelled(faithful, small_images, tmp_path, capsys, size):
+    """Neither of another size nor, mirrored, of the same."""
+    from PIL import Image, ImageOps
+
+    images = copy_of(small_images, tmp_path / "images")
+    for path in images.rglob("*.jpg"):
+        with Image.open(path) as image:
+            ImageOps.mirror(image.resize(size or image.size)).save(path)
+    assert main(["verify", str(faithful), *asked(images)]) == 1
+    assert ".jpg is not the image that was labelled: its bytes" in capsys.readouterr().err
+
+
+def test_json(faithful, tmp_path, capsys):
+    assert main(["verify", str(faithful), "--processes", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    tars = list(faithful.glob("*.tar"))
+    assert found["ok"] is True and found["problems"] == found["fixed"] == found["unknown"] == []
+    assert (found["shards"], found["planned"], found["samples"]) == (2, 2, 8)
+    assert (found["crops"], found["images"]) == (8 * trust_sets.CROPS, 0)
+    assert found["bytes"] == sum(path.stat().st_size for path in tars)
+    labels = copy_of(faithful, tmp_path / "set")
+    (labels / "train-000001.tar").write_bytes(b"x")
+    (labels / "stray").write_bytes(b"x")
+    assert main(["verify", str(labels), "--processes", "1", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    (problem,) = found["problems"]
+    assert (problem["kind"], problem["shard"], problem["key"]) == ("damaged", "train-000001.tar", None)
+    assert problem["what"].startswith("truncated: ") and found["unknown"] == ["stray"] and not found["ok"]
+
+
+def test_an_embedded_image_that_does_not_decode(embedded, tmp_path, capsys):
+    torn = iter([True])
+    names = []
+
+    def change(name: str, content: bytes) -> bytes:
+        if name.endswith(".jpg") and next(torn, False):
+            names.append(name.removesuffix(".jpg"))
+            return content[: len(content) // 2]
+        return content
+
+    labels = rewritten(copy_of(embedded, tmp_path / "set"), change)
+    assert main(["verify", str(labels), "--processes", "1", "--json"]) == 1
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert (problem["kind"], problem["shard"]) == ("damaged", "train-000000.tar")
+    assert problem["key"] == names[0] and problem["what"].startswith("its image: cannot be decoded: ")
+    assert main(["verify", str(labels), "--processes", "1", "--no-decode-images"]) == 0
+
+
+def test_an_embedded_image_of_another_size(embedded, tmp_path, capsys):
+    import io
+
+    from PIL import Image
+
+    def change(name: str, content: bytes) -> bytes:
+        if not name.endswith(".jpg"):
+            return content
+        out = io.BytesIO()
+        Image.open(io.BytesIO(content)).resize((33, 44)).save(out, "JPEG")
+        return out.getvalue()
+
+    labels = rewritten(copy_of(embedded, tmp_path / "set"), change)
+    assert main(["verify", str(labels), "--processes", "1", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["problems"]) == 8
+    assert all("its image is of 44 x 33" in problem["what"] for problem in found["problems"])
+
+
+def test_nothing_is_removed_where_slg_json_is_another_sets(faithful, small_images, tmp_path, capsys):
+    other = trust_sets.make(small_images, tmp_path / "other", label_type="shared_tail_k3")
+    labels = copy_of(faithful, tmp_path / "set")
+    (labels / "slg.json").write_bytes((other / "slg.json").read_bytes())
+    before = trust_sets.objects_of(labels)
+    assert main(["verify", str(labels), "--fix", "--delete-damaged"]) == 1
+    assert "nothing was removed" in capsys.readouterr().err
+    assert trust_sets.objects_of(labels) == before
+
+
+def test_what_is_well_is_left_as_it_is(faithful, tmp_path):
+    labels = copy_of(faithful, tmp_path / "set")
+    times = {path: path.stat().st_mtime_ns for path in labels.rglob("*")}
+    assert main(["verify", str(labels), "--fix", "--delete-damaged", "--processes", "1"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in labels.rglob("*")} == times
+
+
+def test_a_set_cannot_have_its_checker_make_pixels_without_end(faithful):
+    """slg.json says how the teachers saw their pixels, and is believed up to a size."""
+    labels = slg_wds.open_labels(str(faithful))
+    (teacher,) = labels.identity["teachers"]
+    identity = {**labels.identity, "teachers": [{**teacher, "input_size": 2049}]}
+    forged = dataclasses.replace(
+        labels, description=dataclasses.replace(labels.description, identity=identity)
+    )
+    question = slg_wds.EnsembleConfig(sets=(), save_path="", arch=TINY, teacher_source="private")
+    assert load_told(question, labels).inputs == [(32, "bilinear")]
+    with pytest.raises(UsageError, match="over 2048 pixels a side"):
+        load_told(question, forged)
