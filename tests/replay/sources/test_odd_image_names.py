@@ -8,11 +8,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from replay_sets import Made, make, truth
 
 from slg_wds.cli import main
 from slg_wds.config import ReportConfig
 from slg_wds.report.page import report as write_report
+from support.sets.replay_sets import Made, make, truth
 
 NAMES = (
     "new\nline.jpg",
