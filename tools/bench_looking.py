@@ -37,7 +37,7 @@ from slg_wds.inspection.sizes import SHARDS
 from slg_wds.inspection.state import spread
 from slg_wds.labelset.creating import create_labels
 from slg_wds.labelset.labelset import INDEX, INFO, LabelSet
-from slg_wds.store import open_store
+from slg_wds.store import Location, open_store
 from slg_wds.transforms.crops import CropRule, sample_crops
 
 CLASSES, K, SEED, VARIETY = 1000, 5, 7, 64
@@ -88,7 +88,7 @@ def make(folder: Path, options: argparse.Namespace) -> None:
         "crop_scale": [0.08, 1.0], "crop_ratio": [0.75, 1.3333], "flip_probability": 0.5, "seed": SEED,
         "precision": "fp32", "reference": None, "embed_images": None,
     }  # fmt: skip
-    labels = create_labels(str(folder), plan, identity, {}, [f"n{c:08d}" for c in range(CLASSES)])
+    labels = create_labels(Location(str(folder)), plan, identity, {}, [f"n{c:08d}" for c in range(CLASSES)])
     patterns = [msgpack.unpackb(encode_record(made_up(number, options.crops))) for number in range(VARIETY)]
     for number in spread(range(options.shards), SHARDS) if options.hollow else labels.missing():
         labels.commit(number, shard(labels, number, patterns))

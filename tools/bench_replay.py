@@ -52,6 +52,7 @@ from slg_wds.format.shards.shard import Sample
 from slg_wds.images import LabelledImage, decode, image_size, open_source
 from slg_wds.labelset.creating import create_labels
 from slg_wds.replay.assembly.jpeg_crops import cut_jpegs
+from slg_wds.store import Location
 from slg_wds.transforms.crops import CropRule, cut, sample_crops
 
 SIZE, CLASSES, K, SEED = 224, 1000, 5, 0
@@ -134,7 +135,7 @@ def make_set(images: Path, url: str, options: argparse.Namespace, store_options=
         "tail_classes": 0, "num_classes": CLASSES, "num_crops": options.num_crops, "seed": SEED,
         "embed_images": {"max_side": None, "quality": 90},
     }  # fmt: skip
-    labels = create_labels(url, plan, identity, {}, None, store_options or {})
+    labels = create_labels(Location(url, store_options or {}), plan, identity, {}, None)
     for number in range(plan.num_shards):
         part, samples = plan.shard(number), []
         read = source.reader(plan, number)

@@ -13,6 +13,7 @@ from slg_wds.concurrency.cores import cores
 from slg_wds.config.choices import check_choices, flag
 from slg_wds.errors import UsageError
 from slg_wds.masking import masked
+from slg_wds.store.location import Location
 
 Values = Literal["float32", "float16", "log8"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
@@ -51,6 +52,10 @@ class StoreConfig:
         check_choices(self)
         if not isinstance(self.store_options, Mapping):  # it may hold secrets, so it is not repeated
             raise UsageError("store_options is no mapping", hint='write {"endpoint": "http://host:9000"}')
+
+    def at(self, url: str) -> Location:
+        """Return a URL of this command together with its store options."""
+        return Location(url, self.store_options)
 
     def __init_subclass__(cls) -> None:
         cls.__repr__ = StoreConfig.__repr__  # type: ignore[method-assign]  # which a dataclass then leaves as it is

@@ -26,7 +26,6 @@ from slg_wds.format.manifest.manifest import Plan
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset.creating import create_labels
 from slg_wds.labelset.labelset import LabelSet
-from slg_wds.store import open_store
 
 if TYPE_CHECKING:
     from slg_wds.ensembling.fidelity import Fidelity
@@ -88,8 +87,8 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
 def run(config: EnsembleConfig) -> EnsembleResult:
     """As `ensemble`, but shards that were given up are told in the result alone."""
     config.check()
-    parents = open_parents(config.sets, config.weights, config.store_options)
-    _refuse_own_place(open_store(config.save_path, config.store_options).url, parents)
+    parents = open_parents([config.at(url) for url in config.sets], config.weights)
+    _refuse_own_place(config.at(config.save_path).open().url, parents)
     _warn_of_doubles(parents)
     check_parents(parents)
     to = output_of(config, parents)
@@ -123,12 +122,11 @@ def _begin(config: EnsembleConfig, parents: list[Parent], to: Output) -> LabelSe
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     return create_labels(
-        config.save_path,
+        config.at(config.save_path),
         plan,
         identity_of(parents, to),
         provenance,
         first.description.class_names,
-        config.store_options,
         image_checksums=first.description.image_checksums,
         targets_are_classes=first.targets_are_classes,
     )
@@ -144,13 +142,12 @@ def _task(
     config: EnsembleConfig, parents: list[Parent], to: Output, labels: LabelSet, missing: list[int]
 ) -> MergeTask:
     return MergeTask(
-        sets=tuple(config.sets),
+        sets=tuple(config.at(url) for url in config.sets),
         weights=config.weights,
-        save_path=config.save_path,
+        location=config.at(config.save_path),
         output=to,
         provenance={"software": _software()},
         digests=(*(parent.last.labels.digest for parent in parents), labels.digest),
-        store_options=config.store_options,
         start=started(labels, missing, labels.num_crops),
         launched=launched_rank() if config.engine == "local" else None,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,8 @@ from slg_wds.images import image_extension
 from slg_wds.labelset.averaging import shares
 from slg_wds.labelset.joining import chains, joined
 from slg_wds.labelset.key_index import KeyNumbers
-from slg_wds.labelset.labelset import LabelSet, open_labels
+from slg_wds.labelset.labelset import LabelSet, labels_at
+from slg_wds.store import Location
 
 WHOLE_BYTES = 1 << 26  # shards up to this size are read whole where many of their records are wanted
 WHOLE_PART = 0.25  # ... at least this part of them
@@ -186,9 +187,7 @@ class Parent:
         return None if data is None else (data, image_extension(data))
 
 
-def open_parents(
-    urls: Sequence[str], weights: Sequence[float] | None, store_options: Mapping[str, str]
-) -> list[Parent]:
+def open_parents(sets: Sequence[Location], weights: Sequence[float] | None) -> list[Parent]:
     """Open the sets, each with those that extend it made one. Raises UsageError, LabelSetError, StoreError."""
-    found = chains([open_labels(url, store_options=store_options) for url in urls])
+    found = chains([labels_at(location) for location in sets])
     return [Parent(chain, share) for chain, share in zip(found, shares(weights, len(found)), strict=True)]

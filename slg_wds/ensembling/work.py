@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from slg_wds.ensembling.parents import Missing, Parent, open_parents
 from slg_wds.errors import LabelSetError
 from slg_wds.format.records.record import Record
 from slg_wds.format.shards.shard import EncodedSample, Sample, load_writer
-from slg_wds.labelset.labelset import LabelSet, open_labels
+from slg_wds.labelset.labelset import LabelSet, labels_at
+from slg_wds.store import Location
 
 
 @dataclass
@@ -41,20 +42,19 @@ class MergeTask:
     digests: of the parents and of the merged set, as they were when the run began. start: what was missing then.
     """
 
-    sets: tuple[str, ...]
+    sets: tuple[Location, ...]
     weights: tuple[float, ...] | None
-    save_path: str
+    location: Location
     output: Output
     provenance: Mapping[str, Any]
     digests: tuple[str, ...]
-    store_options: Mapping[str, str] = field(repr=False)
     start: RunStarted
     launched: Rank | None = None
 
     def __call__(self, worker: int, workers: int, observer: RunObserver) -> MergeStats:
         """Make missing shards until there are none. Raises LabelSetError for sets that are not those of the start."""
-        parents = open_parents(self.sets, self.weights, self.store_options)
-        labels = open_labels(self.save_path, allow_incomplete=True, store_options=self.store_options)
+        parents = open_parents(self.sets, self.weights)
+        labels = labels_at(self.location, allow_incomplete=True)
         if (*(parent.last.labels.digest for parent in parents), labels.digest) != self.digests:
             raise LabelSetError("a label set has been replaced by another since the start", url=labels.url)
         load_writer()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Protocol
 
@@ -15,7 +15,8 @@ from slg_wds.format.records.record import Record
 from slg_wds.interop.fkd import LabelFolder, cut_boxes, open_label_folder, stem_of_key
 from slg_wds.labelset.joining import refuse_alone
 from slg_wds.labelset.key_index import KeyNumbers
-from slg_wds.labelset.labelset import LabelSet, open_labels
+from slg_wds.labelset.labelset import LabelSet, labels_at
+from slg_wds.store import Location
 from slg_wds.transforms.crops import Boxes, Flips
 
 
@@ -43,18 +44,18 @@ class Reference(Protocol):
         """Raise ImageChangedError where the labels to come must be of the reference's own file, and are not."""
 
 
-def open_reference(url: str, num_crops: int, store_options: Mapping[str, str]) -> Reference:
+def open_reference(location: Location, num_crops: int) -> Reference:
     """Open a label set of ours, or a folder of FKD's label files, as a reference for so many crops.
 
     Raises ReferenceSetError where it has fewer, NotALabelSetError where it is neither.
     """
     try:
-        labels = open_labels(url, store_options=store_options)
+        labels = labels_at(location)
         refuse_alone(labels)
         return SetReference(labels, num_crops)
     except NotALabelSetError as error:
         try:
-            return FkdReference(open_label_folder(url, store_options))
+            return FkdReference(open_label_folder(location))
         except InteropError:
             raise error from None
 

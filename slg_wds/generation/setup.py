@@ -56,12 +56,11 @@ class PreparedRun:
         provenance = run_provenance(config, self.teacher)
         labels = (
             create_labels(
-                config.save_path,
+                config.at(config.save_path),
                 plan,
                 identity,
                 provenance,
                 self.targets.class_names,
-                config.store_options,
                 requires=[EXTENDS] if "extends" in identity else [],
                 targets_are_classes=self.targets.comparable,
             )
@@ -99,7 +98,7 @@ def prepare_run(config: GenerateConfig, device: str | None = None) -> PreparedRu
             f"--extendable is for shared tails, and {label} labels have none here",
             hint="leave it out: such sets can always be extended",
         )
-    planned = planned_paths(config.save_path, config.store_options) if config.save_path else ()
+    planned = planned_paths(config.at(config.save_path)) if config.save_path else ()
     source = open_source(
         config.data, config, on_error=config.on_error, left_out=config.save_path or None, planned=planned
     )
@@ -178,7 +177,7 @@ def _reference(config: GenerateConfig) -> Reference | None:
 
     reference = None
     if config.reference_path is not None:
-        reference = open_reference(config.reference_path, config.num_crops, config.store_options)
+        reference = open_reference(config.at(config.reference_path), config.num_crops)
     if config.extend is None:
         return reference
     from slg_wds.generation.extension import Extension

@@ -23,7 +23,6 @@ from slg_wds.images.tars.files import (
 )
 from slg_wds.images.tars.source import ShardSource
 from slg_wds.images.tree import Tree, open_tree
-from slg_wds.store import open_store
 
 _DEFAULTS = SourceConfig()
 _NOTHING: Mapping[str, int] = {}
@@ -89,19 +88,19 @@ def open_source(
             url, tars, options, need_targets=need_targets, skip=on_error == "skip", ignored=ignored
         )
 
-    split, store_options = options.split, options.store_options
+    split, location = options.split, options.at(url)
     if COMPRESSED.search(url) and not os.path.isdir(url):  # noqa: PTH112
         raise compressed_tars(url)
 
     if ("{" in url or url.endswith(".tar")) and not os.path.isdir(url):  # noqa: PTH112
         if split:
             raise UsageError("--split does not go with the names of image shards", url=url)
-        return shards(tars_at(url, store_options))
+        return shards(tars_at(location))
     if url.lower().startswith(("http://", "https://")):  # cannot be listed
-        return shards(listed_tars(open_store(url, store_options), split, default_split))
-    tree = open_tree(url, store_options, left_out)
+        return shards(listed_tars(location.open(), split, default_split))
+    tree = open_tree(location, options.at(left_out) if left_out else None)
     inner, tree = choose_split(tree, split, default_split)
-    store = open_store(tree.url, store_options)
+    store = location.at(tree.url).open()
     tars, ignored = choose_tars(tree, store, split or default_split, split is not None and inner is None)
     if tars and not (tree.folders() and any(is_image(path) and "/" in path for path in tree.walk())):
         return shards(tars, ignored)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Protocol
 
 from slg_wds.errors import (
@@ -17,7 +17,7 @@ from slg_wds.errors import (
 )
 from slg_wds.files import SpecialFileError, open_regular
 from slg_wds.images.header import MAX_IMAGE_BYTES, check_image_bytes
-from slg_wds.store import Store, open_store
+from slg_wds.store import Location, Store
 
 # Folders that systems and tools make beside or inside those of a data set; so are all that begin with a dot.
 SYSTEM_FOLDERS = frozenset(
@@ -79,14 +79,18 @@ def is_hidden(folder: str) -> bool:
     return folder.startswith(".") or folder in SYSTEM_FOLDERS
 
 
-def open_tree(url: str, store_options: Mapping[str, str], left_out: str | None = None) -> Tree:
-    """The tree at a URL.
+def open_tree(location: Location, left_out: Location | None = None) -> Tree:
+    """Return the tree of a folder.
 
-    left_out: the URL that labels are written to, which may lie below.
-    Raises NoImagesError for a local one that is not there, StoreError for a remote one.
+    Args:
+        location: of the folder.
+        left_out: where labels are written to, which may lie below.
+
+    Raises:
+        NoImagesError: a local folder that is not there. StoreError: a remote one that cannot be reached.
     """
-    store = open_store(url, store_options)
-    out = open_store(left_out, store_options) if left_out else None
+    store = location.open()
+    out = left_out.open() if left_out else None
     if not store.is_local:
         root = f"{store.url.rstrip('/')}/"
         inside = out is not None and f"{out.url}/".startswith(root)
@@ -95,7 +99,7 @@ def open_tree(url: str, store_options: Mapping[str, str], left_out: str | None =
     if not os.path.isdir(root):  # noqa: PTH112
         there = os.path.lexists(root)
         raise NoImagesError(
-            "a folder of images was expected, not a file" if there else "no such folder", url=url
+            "a folder of images was expected, not a file" if there else "no such folder", url=location.url
         )
     return LocalTree(root, os.path.realpath(out.url) if out is not None and out.is_local else None)
 

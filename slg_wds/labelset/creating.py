@@ -23,18 +23,15 @@ from slg_wds.format.manifest.manifest import (
 )
 from slg_wds.labelset.labelset import DESCRIPTION, PLAN, LabelSet, located
 from slg_wds.masking import masked
-from slg_wds.store import Store, open_store
-
-_NO_OPTIONS: Mapping[str, str] = {}
+from slg_wds.store import Location, Store
 
 
 def create_labels(
-    url: str,
+    location: Location,
     plan: Plan,
     identity: Mapping[str, Any],
     provenance: Mapping[str, Any],
     class_names: list[str] | None,
-    store_options: Mapping[str, str] = _NO_OPTIONS,
     requires: Sequence[str] = (),
     image_checksums: bool = True,
     targets_are_classes: bool | None = None,
@@ -53,7 +50,7 @@ def create_labels(
         IdentityMismatchError: it holds a set made otherwise; each difference is named.
         StoreError: the place cannot be written to, or lacks what atomic commits need.
     """
-    store = open_store(url, store_options)
+    store = location.open()
     store.check_writable()
     if store.size(PLAN) is None:
         _refuse_other_content(store)
@@ -84,12 +81,12 @@ def create_labels(
     return labels
 
 
-def planned_paths(url: str, store_options: Mapping[str, str] = _NO_OPTIONS) -> Sequence[str]:
-    """The paths of the images of a folder that the label set at a URL plans; none where no set is there.
+def planned_paths(location: Location) -> Sequence[str]:
+    """The paths of the images of a folder that the label set at a location plans; none where no set is there.
 
     Raises ManifestError, StoreError.
     """
-    store = open_store(url, store_options)
+    store = location.open()
     try:
         data = store.read(PLAN)
     except NotFoundError:

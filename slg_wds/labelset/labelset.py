@@ -53,7 +53,7 @@ from slg_wds.format.shards.shard import (
 from slg_wds.labelset.key_index import KeyNumbers
 from slg_wds.labelset.lookup import number_of, record_of
 from slg_wds.masking import masked
-from slg_wds.store import Store, open_store
+from slg_wds.store import Location, Store, open_store
 
 PLAN, DESCRIPTION, INFO, INDEX = "plan", "slg.json", "_info.json", "index"
 READERS = 32  # threads
@@ -369,7 +369,12 @@ def open_labels(
 
     Raises NotALabelSetError, IncompleteSetError, ManifestError, UnsupportedFeatureError, StoreError.
     """
-    labels = dataclasses.replace(_open(open_store(url, store_options)), allow_incomplete=allow_incomplete)
+    return labels_at(Location(url, store_options), allow_incomplete=allow_incomplete)
+
+
+def labels_at(location: Location, *, allow_incomplete: bool = False) -> LabelSet:
+    """`open_labels` of a location."""
+    labels = dataclasses.replace(_open(location.open()), allow_incomplete=allow_incomplete)
     if not allow_incomplete and not labels.finished():
         labels._readable_shards()
     return labels

@@ -33,6 +33,7 @@ from slg_wds.replay.sources.images import Pictures, open_pictures
 from slg_wds.replay.sources.label_sets import Sets
 from slg_wds.replay.sources.labels import Records
 from slg_wds.replay.state import Progress, from_state, to_state
+from slg_wds.store import Location
 from slg_wds.transforms.crops import INTERPOLATIONS
 
 if TYPE_CHECKING:
@@ -152,7 +153,10 @@ class SoftLabelLoader:
         caching = Caching(self._files, cache_dir, cache_bytes, local_ranks(self.world_size))
         self._records = self._open_records(caching)
         self._pictures: Pictures = open_pictures(
-            self.sets, self._records.shards, images, store_options, self._files
+            self.sets,
+            self._records.shards,
+            None if images is None else Location(images, store_options),
+            self._files,
         )
         self.size, self.interpolation = _input_of(self.sets, size, interpolation, n * self._c)
         self.crop_filter = None if crop_filter is None else CropFilter(*crop_filter)

@@ -54,8 +54,8 @@ def report(config: ReportConfig) -> Report:
     from slg_wds.report.images import check_images
     from slg_wds.report.reading import ExternalPictures, ReportedSets, open_pictures_of
 
-    sets = ReportedSets(config.labels, config.store_options)
-    pictures = open_pictures_of(sets, config.images, config.store_options)
+    sets = ReportedSets([config.at(url) for url in config.labels])
+    pictures = open_pictures_of(sets, None if config.images is None else config.at(config.images))
     sample = sets.sample(config.samples)
     each, comparison = count(sets, sample)
     if isinstance(pictures, ExternalPictures):

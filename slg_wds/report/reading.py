@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +14,8 @@ from slg_wds.errors import IncompleteSetError, RecordError, UsageError
 from slg_wds.format.records.record import Record
 from slg_wds.labelset.class_names import class_names
 from slg_wds.labelset.joining import chains
-from slg_wds.labelset.labelset import LabelSet, open_labels
+from slg_wds.labelset.labelset import LabelSet, labels_at
+from slg_wds.store import Location
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class ReportedSets:
     Raises UsageError for sets over different classes; LabelSetError, ManifestError, StoreError as `open_labels`.
     """
 
-    def __init__(self, urls: Sequence[str], store_options: Mapping[str, str]) -> None:
-        opened = [open_labels(url, allow_incomplete=True, store_options=store_options) for url in urls]
+    def __init__(self, locations: Sequence[Location]) -> None:
+        opened = [labels_at(location, allow_incomplete=True) for location in locations]
         together = chains(opened)
         self.sets = [Parent(chain, 1.0) for chain in together]
         self.labels = [chain[-1] for chain in together]
@@ -196,22 +197,20 @@ class EmbeddedPictures:
 class ExternalPictures:
     """Images where --images says, at the places of the first set's plan."""
 
-    def __init__(self, sets: ReportedSets, images: str, store_options: Mapping[str, str]) -> None:
+    def __init__(self, sets: ReportedSets, images: Location) -> None:
         from slg_wds.replay.sources.files import OpenFiles
         from slg_wds.replay.sources.images import open_replayed
 
-        self._images = open_replayed(sets.first, images, store_options, OpenFiles())
+        self._images = open_replayed(sets.first, images, OpenFiles())
 
     def read(self, number: int, key: str) -> bytes:
         return self._images.read(number, key)
 
 
-def open_pictures_of(
-    sets: ReportedSets, images: str | None, store_options: Mapping[str, str]
-) -> Pictures | None:
+def open_pictures_of(sets: ReportedSets, images: Location | None) -> Pictures | None:
     """Where the images are: at `images`, inside a set, or None where neither is. Raises SlgWdsError."""
     if images is not None:
-        return ExternalPictures(sets, images, store_options)
+        return ExternalPictures(sets, images)
     for which, labels in enumerate(sets.labels):
         if labels.identity.get("embed_images"):
             return EmbeddedPictures(sets, which)

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from slg_wds.store.base import MAX_BYTES, TEMPORARY_AGE, Data, Entry, Store
-from slg_wds.store.local import LocalStore
-from slg_wds.store.urls import expand_braces, join, path_of, scheme_of, split_url
+from slg_wds.store.location import Location
+from slg_wds.store.urls import expand_braces, join, split_url
 
 __all__ = [
     "MAX_BYTES",
     "TEMPORARY_AGE",
     "Data",
     "Entry",
+    "Location",
     "Store",
     "expand_braces",
     "join",
@@ -28,14 +29,14 @@ _NO_OPTIONS: Mapping[str, str] = {}
 
 
 def open_store(url: str, store_options: Mapping[str, str] = _NO_OPTIONS) -> Store:
-    """Return the store at url: a path (~ too), file://, s3://, gs://, az://, http:// or https://.
+    """Return the store at a URL, without touching or contacting it yet.
 
-    Nothing is touched or contacted yet. `store_options` configure object storage (endpoint, region, ..., timeout,
-    retry_timeout, max_retries) and are ignored for a folder. Raises UsageError for a wrong URL or option.
+    Args:
+        url: a path (`~` too), file://, s3://, gs://, az://, http:// or https://.
+        store_options: settings of object storage (endpoint, region, ..., timeout, retry_timeout, max_retries); ignored
+            for a folder.
+
+    Raises:
+        UsageError: a URL or option that no store takes.
     """
-    scheme = scheme_of(url)
-    if scheme == "file":
-        return LocalStore(path_of(url))
-    from slg_wds.store.remote import RemoteStore
-
-    return RemoteStore(url, store_options)
+    return Location(url, store_options).open()

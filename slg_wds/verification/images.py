@@ -12,6 +12,7 @@ from slg_wds.images import LabelledImage
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.replay.sources.external import open_external
 from slg_wds.replay.sources.files import OpenFiles
+from slg_wds.store import Location
 
 READERS = 16  # threads
 Wrong = tuple[str, SlgWdsError]  # a key, and what is wrong with the image
@@ -23,13 +24,13 @@ class ImageChecks:
     Raises UsageError for a set without such checksums, NoImagesError, ImageSourceError where the images are not there.
     """
 
-    def __init__(self, labels: LabelSet, images: str, store_options: Mapping[str, str]) -> None:
+    def __init__(self, labels: LabelSet, images: Location) -> None:
         if not labels.description.image_checksums:
             raise UsageError(
                 "the label set has no checksums of its images, so there is nothing to compare --images with",
                 url=labels.url,
             )
-        self._images = open_external(labels, images, store_options, OpenFiles())
+        self._images = open_external(labels, images, OpenFiles())
 
     def wrong(self, part: PlannedShard, records: Sequence[Mapping[str, Any]]) -> Iterator[Wrong]:
         """The images of a shard that are others, or cannot be read. records: their fields."""

@@ -70,7 +70,7 @@ def verify(config: VerifyConfig) -> VerifyResult:
     result = VerifyResult(labels.url, labels.num_shards)
     started = time.monotonic()
     if config.images is not None:
-        ImageChecks(labels, config.images, config.store_options)  # says at once what keeps it from being done
+        ImageChecks(labels, config.at(config.images))  # says at once what keeps it from being done
     missing = labels.missing()
     finished = labels.store.size(INFO) is not None
     if finished or not config.allow_incomplete:
@@ -100,9 +100,8 @@ def _check_shards(
     absent = set(missing)
     numbers = tuple(number for number in range(labels.num_shards) if number not in absent)
     pixels = config.max_pixels if config.decode_images else 0
-    task = VerifyTask(
-        labels.url, config.store_options, labels.digest, numbers, finished, pixels, config.images
-    )
+    images = None if config.images is None else config.at(config.images)
+    task = VerifyTask(config.at(labels.url), labels.digest, numbers, finished, pixels, images)
     lengths: dict[int, int] = {}
 
     def took(report: ShardReport) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from slg_wds.concurrency.memory import keep_freed_memory
 from slg_wds.concurrency.threads import use_one_thread
 from slg_wds.errors import LabelSetError, SlgWdsError, StoreUnavailableError
-from slg_wds.labelset.labelset import open_labels
+from slg_wds.labelset.labelset import labels_at
+from slg_wds.store import Location
 from slg_wds.verification.images import ImageChecks
 from slg_wds.verification.shard import ShardChecks, ShardReport
 
@@ -34,13 +35,12 @@ class VerifyTask:
     """What every process of one run shares; picklable. numbers: of the shards to check. digest: of the set.
     images: where those to compare are."""
 
-    url: str
-    store_options: Mapping[str, str] = field(repr=False)
+    location: Location
     digest: str
     numbers: tuple[int, ...]
     indexed: bool
     max_pixels: int
-    images: str | None
+    images: Location | None
 
     def __call__(self, worker: int, count: int, watcher: Watcher) -> None:
         """Check every `count`-th shard and tell the watcher of each. Memory: two shards, or twice 1 MB of small ones.
@@ -48,12 +48,14 @@ class VerifyTask:
         Raises StoreUnavailableError where the store has gone, LabelSetError where the set is another one by now.
         """
         keep_freed_memory()
-        labels = open_labels(self.url, allow_incomplete=True, store_options=self.store_options)
+        labels = labels_at(self.location, allow_incomplete=True)
         if count > 1 and self.max_pixels and labels.identity.get("embed_images"):
             use_one_thread()  # of torch, which only decoding needs
         if labels.digest != self.digest:
-            raise LabelSetError("the set has been replaced meanwhile", url=self.url, hint="verify it again")
-        images = None if self.images is None else ImageChecks(labels, self.images, self.store_options)
+            raise LabelSetError(
+                "the set has been replaced meanwhile", url=self.location.url, hint="verify it again"
+            )
+        images = None if self.images is None else ImageChecks(labels, self.images)
         checks = ShardChecks(labels, self.indexed, self.max_pixels, images)
         read = _gathered((number, checks.read(number)) for number in self.numbers[worker::count])
         with ThreadPoolExecutor(1, "slg-read") as pool, _few_collections():

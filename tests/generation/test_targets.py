@@ -18,6 +18,7 @@ from slg_wds.generation.evaluation import evaluate
 from slg_wds.images.targets import Targets, resolve_targets
 from slg_wds.inspection.inspect import inspect
 from slg_wds.report.reading import ReportedSets
+from slg_wds.store import Location
 from support.image_sources import tar_bytes
 from support.photographs import LITE0, TINY
 
@@ -143,7 +144,7 @@ def test_targets_that_only_number_folders_are_used_by_no_reader(photographs, tmp
     assert "targets only number the folders" in capsys.readouterr().err
     labels = slg_wds.open_labels(str(tmp_path / "set"))
     assert not labels.targets_are_classes and labels.description.targets_are_classes is False
-    assert result.stats.targeted and not ReportedSets([labels.url], {}).comparable
+    assert result.stats.targeted and not ReportedSets([Location(labels.url)]).comparable
     with pytest.raises(UsageError, match=r"only number the folders .*--class-map") as caught:
         slg_wds.SoftLabelLoader(labels, str(data), global_batch_size=4, label_adaptation=(0.9,))
     assert caught.value.url == labels.url

@@ -26,6 +26,7 @@ from slg_wds.report.measures import measure
 from slg_wds.report.page import report
 from slg_wds.report.reading import ReportedSets, short_names
 from slg_wds.report.statistics import Statistics
+from slg_wds.store import Location
 from support.sets.reported_sets import CLASSES, CROPS, K, label_set, probabilities
 
 RULES = ["hard", "smoothing", "marginal_smoothing_k5", "marginal_renorm_k5", "shared_tail_k5", "full"]
@@ -140,8 +141,8 @@ def test_a_sample_is_a_sample_and_says_so(tmp_path):
     page = made(tmp_path, labels.url, samples=10)
     assert "A sample: 10 of 60 images" in page and "9 of 10 shards are there" in page
     assert told(page, "crops") == str(10 * CROPS)
-    chosen = ReportedSets([labels.url], {}).sample(10)
-    assert chosen.images == 10 and chosen.shards == ReportedSets([labels.url], {}).sample(10).shards
+    chosen = ReportedSets([Location(labels.url)]).sample(10)
+    assert chosen.images == 10 and chosen.shards == ReportedSets([Location(labels.url)]).sample(10).shards
 
 
 @pytest.mark.parametrize("label_type", RULES)

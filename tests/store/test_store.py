@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slg_wds import errors
-from slg_wds.store import Store, expand_braces, join, open_store, split_url
+from slg_wds.store import Location, Store, expand_braces, join, open_store, split_url
 from support.store_jobs import create_all
 
 BAD_NAMES = [
@@ -234,3 +234,13 @@ def test_importing_the_store_is_cheap() -> None:
         "print([m for m in ('torch', 'numpy', 'obstore', 'msgpack', 'slg_wds.format') if m in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
+
+
+def test_a_location_is_opened_with_its_options_and_shows_none_of_them():
+    """It travels in pickled tasks and stands in their reprs."""
+    secret = Location("s3://name:hush@bucket/set?sig=hush", {"secret_access_key": "hush"})
+    assert "hush" not in repr(secret)
+    other = pickle.loads(pickle.dumps(secret)).at("s3://other/set")
+    assert (other.url, other.options) == ("s3://other/set", secret.options)
+    with pytest.raises(errors.UsageError, match="not_an_option"):
+        Location("s3://bucket/set", {"not_an_option": "1"}).open()

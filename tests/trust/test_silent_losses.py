@@ -20,6 +20,7 @@ from slg_wds.format.shards.shard import read_shard
 from slg_wds.format.shards.tar import members
 from slg_wds.images import open_source
 from slg_wds.report.reading import ReportedSets
+from slg_wds.store import Location
 from slg_wds.verification.verify import verify
 from support.sets import trust_sets
 from support.sets.trust_sets import checked, copy_of, loader_of, objects_of, opened, walked
@@ -167,7 +168,7 @@ def test_pipe_urls_run_nothing(call, tmp_path, monkeypatch):
         "inspect": lambda: slg_wds.open_labels(url),
         "verify": lambda: verify(VerifyConfig(labels=url)),
         "loader": lambda: slg_wds.SoftLabelLoader(url, url, global_batch_size=4),
-        "report": lambda: ReportedSets([url], {}),
+        "report": lambda: ReportedSets([Location(url)]),
         "import": lambda: slg_wds.import_fkd(slg_wds.ImportConfig(fkd_dir=url, images=url, save_path="out")),
     }
     with pytest.raises(UsageError, match=r"neither a URL nor a path"):

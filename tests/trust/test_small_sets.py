@@ -11,6 +11,7 @@ import slg_wds
 from slg_wds.cli import main
 from slg_wds.format.manifest.manifest import Plan, StringColumn
 from slg_wds.labelset.creating import create_labels
+from slg_wds.store import Location
 from support.sets import trust_sets
 
 
@@ -41,7 +42,7 @@ def test_one_crop_of_each_image(photographs, tmp_path, capsys, count):
 def test_a_set_of_no_images(small_images, tmp_path, capsys):
     like = slg_wds.open_labels(str(trust_sets.make(small_images, tmp_path / "like", num_crops=1)))
     none = Plan([], np.zeros(0, np.int64), StringColumn.of([]), StringColumn.of([]), np.zeros(0, np.int32))
-    labels = create_labels(str(tmp_path / "set"), none, like.identity, {}, None)
+    labels = create_labels(Location(str(tmp_path / "set")), none, like.identity, {}, None)
     assert labels.finish()
     assert list(slg_wds.open_labels(labels.url)) == []
     assert main(["verify", labels.url]) == 0

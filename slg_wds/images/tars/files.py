@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from slg_wds.format.manifest.plan_codec import MAX_SHARDS
 from slg_wds.images.folder import HIDDEN as HIDDEN_FOLDERS
 from slg_wds.images.folder import is_image
 from slg_wds.images.tree import Tree, is_hidden
-from slg_wds.store import Store, expand_braces, open_store, split_url
+from slg_wds.store import Location, Store, expand_braces, split_url
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "validation", "valid"), "test": ("test",)}
 SPLIT_FOLDERS = frozenset(name for names in SPLITS.values() for name in names)
@@ -50,13 +50,17 @@ class TarFile:
         return self.store.url_of(self.path)
 
 
-def tars_at(url: str, store_options: Mapping[str, str]) -> list[TarFile]:
-    """The tars of a URL or brace pattern, in the pattern's order. Raises UsageError for a pattern that is none."""
+def tars_at(location: Location) -> list[TarFile]:
+    """Return the tars of a URL or brace pattern, in the pattern's order.
+
+    Raises:
+        UsageError: braces that make no pattern.
+    """
     stores: dict[str, Store] = {}
-    places = [split_url(one) for one in expand_braces(url)]
+    places = [split_url(one) for one in expand_braces(location.url)]
     for parent, _ in places:
         if parent not in stores:
-            stores[parent] = open_store(parent, store_options)
+            stores[parent] = location.at(parent).open()
     names = tar_names([f"{parent}/{path}" for parent, path in places])
     return [TarFile(name, stores[parent], path) for name, (parent, path) in zip(names, places, strict=True)]
 

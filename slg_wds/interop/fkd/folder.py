@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from slg_wds.errors import InteropError, LabelFileError, NoImagesError, NotFoundError, SlgWdsError
 from slg_wds.images.gone import GoneFiles
 from slg_wds.images.tree import Tree, open_tree
 from slg_wds.interop.fkd.files import FkdLabels, read_label_file
+from slg_wds.store import Location
 
 EXTENSION = ".tar"
 SAMPLED = 64  # files whose content goes into a folder's digest
 _ESCAPE = re.compile(r"%([0-9A-F]{2})")
-_NO_OPTIONS: Mapping[str, str] = {}
 
 
 def stem_of(path: str) -> str:
@@ -107,13 +107,13 @@ class LabelFolder:
         return summed.hexdigest()
 
 
-def open_label_folder(url: str, store_options: Mapping[str, str] = _NO_OPTIONS) -> LabelFolder:
+def open_label_folder(location: Location) -> LabelFolder:
     """List the label files in a folder on disk or in object storage. Raises InteropError where there are none."""
     try:
-        tree = open_tree(url, store_options)
+        tree = open_tree(location)
     except NoImagesError:
-        raise InteropError("no such folder of label files", url=url) from None
+        raise InteropError("no such folder of label files", url=location.url) from None
     paths = sorted(path for path in tree.walk() if path.endswith(EXTENSION))
     if not paths:
-        raise InteropError(f"it has no label files (*{EXTENSION})", url=url)
+        raise InteropError(f"it has no label files (*{EXTENSION})", url=location.url)
     return LabelFolder(tree, paths)

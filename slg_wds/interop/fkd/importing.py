@@ -113,8 +113,8 @@ def prepare_import(config: ImportConfig) -> PreparedImport:
     """List images and label files, match them, and begin or join the label set. Raises SlgWdsError."""
     from slg_wds.images import open_source
 
-    folder = open_label_folder(config.fkd_dir, config.store_options)
-    planned = planned_paths(config.save_path, config.store_options)
+    folder = open_label_folder(config.at(config.fkd_dir))
+    planned = planned_paths(config.at(config.save_path))
     source = open_source(
         config.images, config, on_error=config.on_error, left_out=config.save_path, planned=planned
     )
@@ -131,12 +131,11 @@ def prepare_import(config: ImportConfig) -> PreparedImport:
     identity = _identity(config, kind, coding, folder.digest())
     provenance = _provenance(config)
     labels = create_labels(
-        config.save_path,
+        config.at(config.save_path),
         plan,
         identity,
         provenance,
         targets.class_names,
-        config.store_options,
         targets_are_classes=targets.comparable,
     )
     most = most_left_out(plan.num_samples, config.max_left_out)

@@ -24,7 +24,7 @@ from slg_wds.images.tars.reader import BLOCK, check_header
 from slg_wds.images.tree import RemoteTree, Tree, open_tree
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.replay.sources.files import OpenFiles, read_once
-from slg_wds.store import Store, expand_braces, open_store, split_url
+from slg_wds.store import Location, Store, expand_braces, split_url
 
 if TYPE_CHECKING:
     from slg_wds.replay.cache.shard_cache import TarCache
@@ -180,25 +180,25 @@ def _checked(data: bytes, offset: int, size: int, where: dict[str, str]) -> byte
     return data[BLOCK:]
 
 
-def open_external(
-    labels: LabelSet, images: str, store_options: Mapping[str, str], files: OpenFiles
-) -> ExternalImages:
-    """The images of a label set at a URL: the folder or the tars that it was made from.
+def open_external(labels: LabelSet, images: Location, files: OpenFiles) -> ExternalImages:
+    """The images of a label set at a location: the folder or the tars that it was made from.
 
     Raises UsageError for another kind of source, NoImagesError, ImageSourceError where they are not there.
     """
     if labels.plan.source == "shards":
-        return TarImages(labels, _tars(labels, images, store_options), files)
-    if images.endswith(".tar"):
+        return TarImages(labels, _tars(labels, images), files)
+    if images.url.endswith(".tar"):
         raise UsageError(
-            "the labels were made from a folder of images, not from tars", url=images, hint="pass that folder"
+            "the labels were made from a folder of images, not from tars",
+            url=images.url,
+            hint="pass that folder",
         )
-    return FolderImages(labels, _folder(labels, images, store_options))
+    return FolderImages(labels, _folder(labels, images))
 
 
-def _folder(labels: LabelSet, images: str, store_options: Mapping[str, str]) -> Tree:
+def _folder(labels: LabelSet, images: Location) -> Tree:
     """The folder that the plan's paths are below: the split's or the given one."""
-    root, paths = open_tree(images, store_options), labels.plan.paths
+    root, paths = open_tree(images), labels.plan.paths
     if not len(paths):
         return root
     inner = ["", *_splits(labels)]
@@ -210,7 +210,7 @@ def _folder(labels: LabelSet, images: str, store_options: Mapping[str, str]) -> 
                 return tree
     raise NoImagesError(
         f"the images of the label set are not there: no {paths[0]}",
-        url=images,
+        url=images.url,
         hint="pass the folder that the labels were made from",
     )
 
@@ -224,33 +224,33 @@ def _there(store: Store, name: str) -> bool:
     return store.size(name) is not None
 
 
-def _tars(labels: LabelSet, images: str, store_options: Mapping[str, str]) -> dict[str, tuple[Store, str]]:
+def _tars(labels: LabelSet, images: Location) -> dict[str, tuple[Store, str]]:
     """Store and path of each tar that the plan names: by a pattern, or in a folder or the split's folder below it."""
     names = list(dict.fromkeys(labels.plan.image_shards or ()))
-    if "{" in images or images.endswith(".tar"):
-        found = _among(names, expand_braces(images), store_options)
+    if "{" in images.url or images.url.endswith(".tar"):
+        found = _among(names, images)
     else:
-        found = _in_folder(labels, names, open_store(images, store_options))
+        found = _in_folder(labels, names, images.open())
     missing = next((name for name in names if name not in found), None)
     if missing is None and names and not _there(*found[names[0]]):
         missing = names[0]
     if missing is not None:
         raise ImageSourceError(
             f"the tar {missing} of the label set's plan is not there",
-            url=images,
+            url=images.url,
             hint="pass the tars that the labels were made from",
         )
     return found
 
 
-def _among(
-    names: Sequence[str], urls: Sequence[str], store_options: Mapping[str, str]
-) -> dict[str, tuple[Store, str]]:
-    """The tars of these names among those at URLs."""
-    places = {f"{parent}/{path}": (parent, path) for parent, path in map(split_url, urls)}
+def _among(names: Sequence[str], images: Location) -> dict[str, tuple[Store, str]]:
+    """The tars of these names among those of a brace pattern."""
+    places = {
+        f"{parent}/{path}": (parent, path) for parent, path in map(split_url, expand_braces(images.url))
+    }
     found = find_tars(names, places)
     parents = {places[place][0] for place in found.values()}
-    stores = {parent: open_store(parent, store_options) for parent in parents}
+    stores = {parent: images.at(parent).open() for parent in parents}
     return {name: (stores[places[place][0]], places[place][1]) for name, place in found.items()}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from slg_wds.errors import ReplayError, UsageError
@@ -11,6 +11,7 @@ from slg_wds.replay.sources.external import ExternalImages, TarImages, open_exte
 from slg_wds.replay.sources.files import OpenFiles
 from slg_wds.replay.sources.label_sets import Sets
 from slg_wds.replay.sources.shards import Place, Shards
+from slg_wds.store import Location
 
 
 class Pictures(Protocol):
@@ -101,8 +102,7 @@ class ExternalPictures:
 def open_pictures(
     sets: Sets,
     shards: Sequence[Shards],
-    images: str | None,
-    store_options: Mapping[str, str],
+    images: Location | None,
     files: OpenFiles,
 ) -> Pictures:
     """The images of a label set: embedded where `images` is None, else at that URL.
@@ -110,7 +110,7 @@ def open_pictures(
     Raises UsageError where none are embedded and none are given, and as `open_replayed`.
     """
     if images is not None:
-        return ExternalPictures(sets, open_replayed(sets.members[0], images, store_options, files))
+        return ExternalPictures(sets, open_replayed(sets.members[0], images, files))
     if sets.embedded is None:
         raise UsageError(
             "the label set has no images in it",
@@ -120,16 +120,14 @@ def open_pictures(
     return EmbeddedPictures(sets, shards[sets.embedded])
 
 
-def open_replayed(
-    labels: LabelSet, images: str, store_options: Mapping[str, str], files: OpenFiles
-) -> ExternalImages:
+def open_replayed(labels: LabelSet, images: Location, files: OpenFiles) -> ExternalImages:
     """`open_external` of images whose pixels the labels are of. Raises UsageError where they are of smaller copies."""
     embedding = labels.identity.get("embed_images") or {}
     if embedding.get("max_side"):
         raise UsageError(
             f"the labels are of the copies inside the set, of at most {embedding['max_side']} pixels a side, and not "
             "of other images",
-            url=images,
+            url=images.url,
             hint="leave out the images: the set has its own",
         )
-    return open_external(labels, images, store_options, files)
+    return open_external(labels, images, files)

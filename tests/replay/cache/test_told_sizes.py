@@ -14,6 +14,7 @@ from slg_wds import errors
 from slg_wds.format.shards.shard import Sample, ShardHeader, encode_sample, encode_shard
 from slg_wds.labelset.creating import create_labels
 from slg_wds.replay.cache.directory import CacheDirectory
+from slg_wds.store import Location
 from support.image_sources import shard_set, shards
 from support.sets.replay_sets import make
 
@@ -23,7 +24,7 @@ def told(labels: str, target: Path, size: int) -> str:
     source = slg_wds.open_labels(labels)
     identity = copy.deepcopy(dict(source.identity))
     identity["teachers"][0]["input_size"] = size
-    made = create_labels(str(target), source.plan, identity, {}, None, {})
+    made = create_labels(Location(str(target)), source.plan, identity, {}, None)
     for number in range(made.num_shards):
         samples = [encode_sample(Sample(one.record)) for one in source.shard(number)]
         header = ShardHeader(made.digest, number, made.plan.shard_names[number], [], {})

@@ -13,6 +13,7 @@ from slg_wds.format.shards.shard import Sample
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset.creating import create_labels
 from slg_wds.labelset.labelset import LabelSet
+from slg_wds.store import Location
 
 
 def probabilities(seed: int, crops: int, classes: int) -> np.ndarray:
@@ -87,7 +88,7 @@ def label_set(
     described |= {"values": coding, "tail_classes": tail, "temperature": 1.0, "num_classes": classes}
     described |= {"class_subset": None, "num_crops": crops, "embed_images": {} if image else None}
     labels = create_labels(
-        str(url), plan, {**described, **(identity or {})}, {}, None, image_checksums=checksums
+        Location(str(url)), plan, {**described, **(identity or {})}, {}, None, image_checksums=checksums
     )
     for number in range(len(sizes) if complete else len(sizes) - 1):
         part = plan.shard(number)

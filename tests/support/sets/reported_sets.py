@@ -15,6 +15,7 @@ from slg_wds.format.records.record import Record, build_tail
 from slg_wds.format.shards.shard import Sample
 from slg_wds.labelset.creating import create_labels
 from slg_wds.labelset.labelset import LabelSet
+from slg_wds.store import Location
 
 CLASSES, CROPS, K, SHARD = 12, 16, 5, 6
 HOSTILE = [
@@ -98,7 +99,7 @@ def label_set(
     }  # fmt: skip
     names = names or [f"thing {n}, also called {n}" for n in range(CLASSES)]
     labels = create_labels(
-        str(url), plan, identity, {"date": "2026-01-02T03:04:05+00:00"}, names if targets else None
+        Location(str(url)), plan, identity, {"date": "2026-01-02T03:04:05+00:00"}, names if targets else None
     )
     for number in range(len(sizes) if shards is None else shards):
         part = plan.shard(number)
