@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slg_wds.replay.order.crop_schedule import batch_crop_numbers, crop_numbers, hash_keys
-from slg_wds.replay.order.shuffled import I64, Order
+from slg_wds.replay.order.shuffled import I64, ShuffledOrder
 
 IMAGENET = np.array([1000] * 1281 + [167])
 BATCH = 1024
@@ -47,7 +47,7 @@ def print_mixing(seed: int) -> None:
     reference = spread(shuffled, features)
     rows = []
     for lanes, window in SETTINGS:
-        order = Order(IMAGENET, "bench", seed, 0, BATCH, lanes, window)
+        order = ShuffledOrder(IMAGENET, "bench", seed, 0, BATCH, lanes, window)
         shard, _ = order.batches(0, len(order))
         reads, most = zip(*(rank_figures(order, shard, ranks) for ranks in RANKS), strict=True)
         amplification = " / ".join(f"{figure:.3f}" for figure in reads)
@@ -59,7 +59,7 @@ def print_mixing(seed: int) -> None:
     print_table(title, ["L, m", "amplification", "open per rank", "shards in a batch", "spread"], rows)
 
 
-def rank_figures(order: Order, shard: I64, ranks: int) -> tuple[float, int]:
+def rank_figures(order: ShuffledOrder, shard: I64, ranks: int) -> tuple[float, int]:
     """Return read amplification, and the most shards that one rank has open, from what is read: shard [T, B]."""
     batches, shards = len(shard), IMAGENET.size
     reads, most = 0, 0
@@ -97,7 +97,7 @@ def print_shuffle(seed: int) -> None:
     rows = []
     for name, source in (("once", rng.permutation(samples)), ("never", np.arange(samples))):
         for lanes, window in SETTINGS:
-            order = Order([size] * (samples // size), "bench", seed, 0, BATCH, lanes, window)
+            order = ShuffledOrder([size] * (samples // size), "bench", seed, 0, BATCH, lanes, window)
             shard, sample = (part.reshape(-1) for part in order.batches(0, len(order)))
             replayed = source[shard * size + sample]
             starts = range(0, samples - taken + 1, BATCH)
@@ -136,8 +136,8 @@ def print_order_times(seed: int) -> None:
 
 
 def order_times(sizes: I64, lanes: int, window: int, seed: int) -> list[float]:
-    def made() -> Order:
-        made = Order(sizes, "bench", seed, 0, BATCH, lanes, window)
+    def made() -> ShuffledOrder:
+        made = ShuffledOrder(sizes, "bench", seed, 0, BATCH, lanes, window)
         made.batch(0, 0, 0)  # no columns: only what is prepared once
         return made
 

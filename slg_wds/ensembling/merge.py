@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.format.records.record import Record, Tail, build_tail
-from slg_wds.labels import LabelType, stored
+from slg_wds.labels import LabelType, stored_columns
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -91,7 +91,7 @@ def mean_rows(
     place[union] = np.arange(len(union))
     rows, rest = np.zeros((M, len(union))), np.zeros(M)
     for record, rule, share in zip(records, rules, shares, strict=True):
-        _add(rows, rest, record, stored(record).resolve(rule), share, union, place)
+        _add(rows, rest, record, stored_columns(record).resolve(rule), share, union, place)
     return Rows(union, rows, rest)
 
 

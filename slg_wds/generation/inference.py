@@ -13,7 +13,7 @@ import numpy.typing as npt
 from slg_wds.concurrency.prefetch import window
 from slg_wds.errors import TeacherOutputError
 from slg_wds.generation.batching import Batch, Buffers
-from slg_wds.labels import LabelType, outside_sum, topk
+from slg_wds.labels import LabelType, tail_sums, topk
 from slg_wds.teachers.faults import device_faults
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Forward:
             outside = None
             if self.with_tail:
                 segments = [(span.start, span.start + span.count) for span in batch.spans]
-                outside = outside_sum(probs_NC, index_Nk, segments)
+                outside = tail_sums(probs_NC, index_Nk, segments)
             return self._outputs(finite, index_Nk, value_Nk, outside)
 
     def _outputs(

@@ -17,33 +17,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from slg_wds.labels.adaptation import LabelAdaptation
-from slg_wds.labels.dense import Columns, distribution, stored
-from slg_wds.labels.rules import Stored
+from slg_wds.labels.dense import RecordColumns, distribution, stored_columns
+from slg_wds.labels.rules import StoredColumns
 from slg_wds.labels.types import KINDS, LabelType, parse_label_type
 
 if TYPE_CHECKING:
     from slg_wds.labels.loss import SoftCrossEntropy
-    from slg_wds.labels.reduce import outside_sum, topk
+    from slg_wds.labels.reduce import tail_sums, topk
     from slg_wds.labels.soft import SoftLabels, from_topk, mix, recover
     from slg_wds.labels.tails import TailBatch, tail_batch
 
 __all__ = [
     "KINDS",
-    "Columns",
     "LabelAdaptation",
     "LabelType",
+    "RecordColumns",
     "SoftCrossEntropy",
     "SoftLabels",
-    "Stored",
+    "StoredColumns",
     "TailBatch",
     "distribution",
     "from_topk",
     "mix",
-    "outside_sum",
     "parse_label_type",
     "recover",
-    "stored",
+    "stored_columns",
     "tail_batch",
+    "tail_sums",
     "topk",
 ]
 
@@ -53,7 +53,7 @@ _LAZY = {
     "TailBatch": "tails",
     "from_topk": "soft",
     "mix": "soft",
-    "outside_sum": "reduce",
+    "tail_sums": "reduce",
     "recover": "soft",
     "tail_batch": "tails",
     "topk": "reduce",

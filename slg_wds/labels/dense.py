@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import UsageError
-from slg_wds.labels.rules import Stored
+from slg_wds.labels.rules import StoredColumns
 from slg_wds.labels.types import LabelType
 
 # With fewer crops num_crops // 4 leaves a tail no class; such a tail is even and nothing of it is stored.
@@ -19,7 +19,7 @@ _MIN_CROPS_FOR_TAIL = 4
 _LAST = 0x7FFFFFFF
 
 
-class Columns(Protocol):
+class RecordColumns(Protocol):
     """The part of slg_wds.format.records.record.Record that recovery reads."""
 
     @property
@@ -36,11 +36,11 @@ class Columns(Protocol):
     def num_classes(self) -> int: ...
 
 
-def stored(record: Columns) -> Stored:
+def stored_columns(record: RecordColumns) -> StoredColumns:
     """What a record's columns hold."""
     crops, k = record.index.shape
     no_tail_possible = crops < _MIN_CROPS_FOR_TAIL or k == record.num_classes
-    return Stored(
+    return StoredColumns(
         k=k,
         num_classes=record.num_classes,
         full=record.full,
@@ -50,7 +50,7 @@ def stored(record: Columns) -> Stored:
 
 
 def distribution(
-    record: Columns, num_classes: int | None = None, rule: str | LabelType | None = None
+    record: RecordColumns, num_classes: int | None = None, rule: str | LabelType | None = None
 ) -> NDArray[np.float32]:
     """The labels of a record as distributions: float32 [M, C], each row >= 0 with a sum within 1e-6 of 1.
 
@@ -60,7 +60,7 @@ def distribution(
     """
     if num_classes not in (None, record.num_classes):
         raise UsageError(f"the labels are over {record.num_classes} classes, not {num_classes}")
-    asked = stored(record).resolve(rule)
+    asked = stored_columns(record).resolve(rule)
     if asked.kind == "full":
         return _normalised(record.value.astype(np.float64))
     index_MN, value_MN = _top(record, asked.k or 1)
@@ -76,7 +76,7 @@ def distribution(
     return _normalised(rows_MC)
 
 
-def _top(record: Columns, n: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _top(record: RecordColumns, n: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The n most probable classes of each crop and their probabilities, both [M, n]."""
     index, value = record.index, record.value
     if record.full:

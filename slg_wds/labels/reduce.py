@@ -41,7 +41,7 @@ def _packed_topk(probs: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return index, probs.gather(1, index)
 
 
-def outside_sum(probs: Tensor, index: Tensor, segments: Sequence[tuple[int, int]]) -> Tensor:
+def tail_sums(probs: Tensor, index: Tensor, segments: Sequence[tuple[int, int]]) -> Tensor:
     """For each segment of rows, the sum of the probabilities outside each row's top-k: float64 [len(segments), C].
 
     probs: float32 [N, C]. index: int64 [N, k], the top-k. segments: row ranges (start, end), start <= end <= N.

@@ -9,7 +9,7 @@ from slg_wds.labels.types import LabelType, parse_label_type
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredColumns:
     """What is stored of each distribution.
 
     k: classes per crop, 1 to num_classes (num_classes for full). full: every probability, in class order.

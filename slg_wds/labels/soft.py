@@ -13,7 +13,7 @@ from torch import Tensor
 from slg_wds.errors import UsageError
 from slg_wds.labels.movable import Movable
 from slg_wds.labels.reduce import topk
-from slg_wds.labels.rules import Stored
+from slg_wds.labels.rules import StoredColumns
 from slg_wds.labels.tails import TailBatch, spread_tail
 from slg_wds.labels.types import LabelType
 
@@ -65,7 +65,9 @@ def from_topk(
     """
     full = index is None
     _check_shapes(index, value, num_classes, tail)
-    given = Stored(k=value.shape[1], num_classes=num_classes, full=full, tail=tail is not None and not full)
+    given = StoredColumns(
+        k=value.shape[1], num_classes=num_classes, full=full, tail=tail is not None and not full
+    )
     asked = given.resolve(rule)
     if index is None:
         index, value = _of_full(value, asked, num_classes)

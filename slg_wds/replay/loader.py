@@ -15,24 +15,24 @@ from slg_wds.errors import ReplayError, UsageError
 from slg_wds.labels import LabelAdaptation, LabelType
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.replay.assembly.adaptation import adaptation_of
-from slg_wds.replay.assembly.batch_builder import Draft, Reading
+from slg_wds.replay.assembly.batch_builder import BatchBuilder, LoaderContext
 from slg_wds.replay.assembly.buffers import ImageBuffers
 from slg_wds.replay.assembly.epoch import Epoch
-from slg_wds.replay.assembly.selection import CropFilter, Everything, Filtered, Selection
+from slg_wds.replay.assembly.selection import AllCrops, CropFilter, FilteredCrops, Selection
 from slg_wds.replay.assembly.workers import Workers
 from slg_wds.replay.batch import Batch
-from slg_wds.replay.cache.caching import Caching, check_fits, most_at_once
+from slg_wds.replay.cache.opening import ShardOpener, check_fits, most_at_once
 from slg_wds.replay.cache.shard_cache import ShardCache
-from slg_wds.replay.order.sequential import Sequential
-from slg_wds.replay.order.shuffled import Order
+from slg_wds.replay.order.sequential import SequentialOrder
+from slg_wds.replay.order.shuffled import ShuffledOrder
 from slg_wds.replay.pairs import PairLoader
 from slg_wds.replay.process import OwnProcess
 from slg_wds.replay.ranks import images_of, local_ranks, rank_of
 from slg_wds.replay.sources.files import OpenFiles
-from slg_wds.replay.sources.images import Pictures, open_pictures
-from slg_wds.replay.sources.label_sets import Sets
-from slg_wds.replay.sources.labels import Records
-from slg_wds.replay.state import Progress, from_state, to_state
+from slg_wds.replay.sources.images import Images, open_images
+from slg_wds.replay.sources.label_sets import LabelSets
+from slg_wds.replay.sources.records import Records
+from slg_wds.replay.state import LoaderProgress, from_state, to_state
 from slg_wds.store import Location
 from slg_wds.transforms.crops import INTERPOLATIONS
 
@@ -49,7 +49,7 @@ LABEL_BYTES = 12  # of a class of a crop in a batch: int64 and float32
 DEADLINE = 600.0
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _NO_OPTIONS: Mapping[str, str] = {}
-Labels = str | LabelSet | Sequence[str | LabelSet]
+LabelSource = str | LabelSet | Sequence[str | LabelSet]
 
 
 class SoftLabelLoader:
@@ -94,7 +94,7 @@ class SoftLabelLoader:
 
     def __init__(
         self,
-        labels: Labels,
+        labels: LabelSource,
         images: str | None = None,
         *,
         global_batch_size: int,
@@ -142,7 +142,7 @@ class SoftLabelLoader:
             raise UsageError(f"deadline is {deadline}", hint="seconds, more than 0")
         self._deadline = min(deadline, threading.TIMEOUT_MAX)
         self._lanes, self._window = min(LANES if lanes is None else lanes, self._batch), window
-        self.sets = Sets.open(
+        self.sets = LabelSets.open(
             labels, weights, rule, allow_incomplete=allow_incomplete, store_options=dict(store_options)
         )
         if self.left_out and self.rank == 0:
@@ -150,9 +150,9 @@ class SoftLabelLoader:
             warn(f"{count} {self.sets.url}; slg-wds inspect says why")
         self._files = OpenFiles(self._threads + READERS)
         self._caches: list[ShardCache] = []
-        caching = Caching(self._files, cache_dir, cache_bytes, local_ranks(self.world_size))
-        self._records = self._open_records(caching)
-        self._pictures: Pictures = open_pictures(
+        opener = ShardOpener(self._files, cache_dir, cache_bytes, local_ranks(self.world_size))
+        self._records = self._open_records(opener)
+        self._images: Images = open_images(
             self.sets,
             self._records.shards,
             None if images is None else Location(images, store_options),
@@ -165,37 +165,37 @@ class SoftLabelLoader:
         self._buffers = ImageBuffers(n * self._c, self.size, self._prefetch + 2)
         self._order = self._order_of(0)
         self.fingerprint = {**self._order.fingerprint, **self._choices()}
-        self._progress = Progress(len(self))
+        self._progress = LoaderProgress(len(self))
         if not len(self):
             raise ReplayError(
                 f"{self._order.num_samples} images make no batch of {self._batch}",
                 url=self.sets.url,
                 hint="lower global_batch_size, or pass last='pad'",
             )
-        self._open_caches(caching)
+        self._open_caches(opener)
         if self._caches:
             check_fits(self._caches, self._order.spans(*self._columns()), self._lanes, self._window)
 
-    def _open_records(self, caching: Caching) -> Records:
+    def _open_records(self, opener: ShardOpener) -> Records:
         sets = self.sets
-        shards = [caching.shards(labels, sets.file_of(m)) for m, labels in enumerate(sets.members)]
-        older = [
-            [caching.shards(one.labels, one.file if one.aligned else None) for one in chain]
-            for chain in sets.older
+        shards = [opener.shards(labels, sets.file_of(m)) for m, labels in enumerate(sets.members)]
+        bases = [
+            [opener.shards(one.labels, one.file if one.aligned else None) for one in chain]
+            for chain in sets.bases
         ]
-        return Records(sets, shards, older)
+        return Records(sets, shards, bases)
 
-    def _open_caches(self, caching: Caching) -> None:
-        images = self._pictures.tars
-        tars = None if images is None else caching.tars(self.sets.members[0], images.tars)
-        self._caches = caching.opened(tars, most_at_once(self._order.spans(*self._columns())))
+    def _open_caches(self, opener: ShardOpener) -> None:
+        images = self._images.tars
+        tars = None if images is None else opener.tars(self.sets.members[0], images.tars)
+        self._caches = opener.opened(tars, most_at_once(self._order.spans(*self._columns())))
         if images is not None:
             images.cache = tars if tars in self._caches else None
 
     def _select(self) -> Selection:
         if self.crop_filter is None:
-            return Everything(self.sets.sizes, self.sets.num_crops)
-        return Filtered(self.sets, self.crop_filter, self._c, self._threads, self._records.whole)
+            return AllCrops(self.sets.sizes, self.sets.num_crops)
+        return FilteredCrops(self.sets, self.crop_filter, self._c, self._threads, self._records.whole)
 
     def _choices(self) -> dict[str, Any]:
         """What else of a state must agree for it to go on where it was."""
@@ -211,11 +211,13 @@ class SoftLabelLoader:
             return self.sets.digest
         return hashlib.sha256(f"{self.sets.digest} {self.crop_filter}".encode()).hexdigest()
 
-    def _order_of(self, epoch: int) -> Order | Sequential:
+    def _order_of(self, epoch: int) -> ShuffledOrder | SequentialOrder:
         sizes, digest = self.selection.sizes, self._digest()
         if not self._shuffle:
-            return Sequential(sizes, digest, self._seed, self._batch, self._last)
-        return Order(sizes, digest, self._seed, epoch, self._batch, self._lanes, self._window, self._last)
+            return SequentialOrder(sizes, digest, self._seed, self._batch, self._last)
+        return ShuffledOrder(
+            sizes, digest, self._seed, epoch, self._batch, self._lanes, self._window, self._last
+        )
 
     def _columns(self) -> tuple[int, int]:
         n = self._batch // self.world_size
@@ -316,29 +318,29 @@ class SoftLabelLoader:
         order = self._order_of(number)
         c = None if self._evaluation else self._c
         epoch = Epoch(self.sets, self.selection, order, self._columns(), self._seed, number, c)
-        reading = Reading(
+        reading = LoaderContext(
             self.sets,
             self._records,
-            self._pictures,
+            self._images,
             self.size,
             self.interpolation,
             self.label_adaptation,
             self._caches,
         )
-        remote = self._records.remote or self._pictures.remote
+        remote = self._records.remote or self._images.remote
         workers = Workers(self._threads, READERS if remote else 0)
-        under_way: deque[Draft] = deque()
+        under_way: deque[BatchBuilder] = deque()
         try:
             for cache in self._caches:
                 cache.begin(order.spans(*self._columns()), start)
             for t, (shard, position, keys, crops) in enumerate(epoch.batches(start), start):
-                draft = Draft(reading, shard, position, keys, crops, self._buffers.take())
-                workers.put(draft)
+                builder = BatchBuilder(reading, shard, position, keys, crops, self._buffers.take())
+                workers.put(builder)
                 if t == start:
                     for cache in self._caches:
                         cache.expect()
-                under_way.append(draft)
-                del draft
+                under_way.append(builder)
+                del builder
                 if len(under_way) > self._prefetch:
                     yield self._finished(under_way, t + 1)
             while under_way:
@@ -350,7 +352,7 @@ class SoftLabelLoader:
             workers.close()
             self._files.clear()
 
-    def _finished(self, under_way: deque[Draft], begun: int) -> Batch:
+    def _finished(self, under_way: deque[BatchBuilder], begun: int) -> Batch:
         batch = under_way.popleft().result(self._deadline)
         for cache in self._caches:
             cache.advance(begun - len(under_way))
@@ -363,7 +365,7 @@ def _positive(name: str, value: int) -> int:
     return value
 
 
-def _input_of(sets: Sets, size: int | None, interpolation: str | None, crops: int) -> tuple[int, str]:
+def _input_of(sets: LabelSets, size: int | None, interpolation: str | None, crops: int) -> tuple[int, str]:
     """Size and interpolation of the crops: those given, else the first teacher's.
 
     Raises UsageError for a batch of so many crops that would take much memory because the label set says so.
@@ -387,7 +389,7 @@ def _input_of(sets: Sets, size: int | None, interpolation: str | None, crops: in
     return int(size), str(interpolation)
 
 
-def _check_memory(sets: Sets, crops: int, each: int, what: str, hint: str) -> None:
+def _check_memory(sets: LabelSets, crops: int, each: int, what: str, hint: str) -> None:
     """Raise UsageError where a batch of so many crops, of so many bytes each, is more than a label set may ask for."""
     if crops * each > MAX_TOLD_BYTES:
         raise UsageError(

@@ -25,7 +25,7 @@ from slg_wds.errors import ImageError, RecordError, UsageError
 from slg_wds.format.records.record import Record, decode_record
 from slg_wds.format.shards.names import IMAGE_EXTS, RECORD_EXT
 from slg_wds.images import LabelledImage
-from slg_wds.labels import LabelType, stored
+from slg_wds.labels import LabelType, stored_columns
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.order.crop_schedule import crop_numbers
 from slg_wds.transforms.crops import INTERPOLATIONS, cut
@@ -130,7 +130,7 @@ class CollateCrops:
 
         records: list[Record] = [sample["record"] for sample in samples]
         first, counts = records[0], [len(record.crops) for record in records]
-        asked = stored(first).resolve(self.rule)
+        asked = stored_columns(first).resolve(self.rule)
         value = torch.from_numpy(np.concatenate([record.value for record in records]))
         index = torch.from_numpy(np.concatenate([record.index for record in records]))
         tails = None

@@ -9,10 +9,10 @@ from slg_wds.errors import ReplayError
 from slg_wds.replay.order.shuffled import check_fingerprint
 
 VERSION = 1
-Place = tuple[int, int]  # epoch, batches of it
+Position = tuple[int, int]  # epoch, batches of it
 
 
-class Progress:
+class LoaderProgress:
     """How far the trainer is, and where its next walk begins.
 
     Both are kept, since a trainer may choose another epoch while it still takes batches of this one. A state then says
@@ -24,8 +24,8 @@ class Progress:
 
     def __init__(self, length: int) -> None:
         self._length = length
-        self._taken: Place = (0, 0)
-        self._chosen: Place | None = None  # where the next walk begins; None: where the last one leads
+        self._taken: Position = (0, 0)
+        self._chosen: Position | None = None  # where the next walk begins; None: where the last one leads
 
     @property
     def epoch(self) -> int:
@@ -33,7 +33,7 @@ class Progress:
         return self._taken[0] if self._chosen is None else self._chosen[0]
 
     @property
-    def place(self) -> Place:
+    def place(self) -> Position:
         """What a state says: the batches of its epoch that the trainer has been given."""
         return self._taken
 
@@ -42,11 +42,11 @@ class Progress:
         if epoch != self.epoch or (self._chosen is None and self._all_taken):
             self.go_to((epoch, 0))
 
-    def go_to(self, place: Place) -> None:
+    def go_to(self, place: Position) -> None:
         """Let the next walk begin here."""
         self._taken = self._chosen = place
 
-    def begin(self) -> Place:
+    def begin(self) -> Position:
         """Return where a walk begins: the chosen place, else the beginning of an epoch.
 
         That is the next epoch if all batches of this one were taken, also where nobody asked for one more.

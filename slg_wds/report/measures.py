@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.format.records.record import Record
-from slg_wds.labels import LabelType, distribution, stored
+from slg_wds.labels import LabelType, distribution, stored_columns
 
 Floats = NDArray[np.float64]
 SHOWN = 5  # classes of a crop that are told by name; of full labels the tail is what these leave
@@ -49,7 +49,7 @@ def measure(record: Record, rule: str | None) -> Measures:
         value=value,
         confidence=value[:, 0],
         tail=np.clip(1.0 - left, 0.0, 1.0),
-        entropy=entropy(record, stored(record).resolve(rule)),
+        entropy=entropy(record, stored_columns(record).resolve(rule)),
         has_values=record.coding != "none",
     )
 

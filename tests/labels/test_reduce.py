@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from slg_wds.labels import outside_sum, topk
+from slg_wds.labels import tail_sums, topk
 from slg_wds.labels.reduce import _packed_topk
 
 TINY = float(np.float32(1e-45))
@@ -68,25 +68,23 @@ def test_the_sum_outside_is_that_of_a_loop() -> None:
                 if c not in index[row]:
                     wanted[number, c] += float(probs[row, c])
     before = probs.copy()
-    got = outside_sum(torch.from_numpy(probs), index, segments)
+    got = tail_sums(torch.from_numpy(probs), index, segments)
     assert got.dtype == torch.float64 and got.shape == (4, 50)
     np.testing.assert_allclose(got.numpy(), wanted, rtol=1e-14, atol=0)
     np.testing.assert_array_equal(probs, before)
-    assert outside_sum(torch.from_numpy(probs), index, []).shape == (0, 50)
-    assert not outside_sum(torch.from_numpy(probs[:, :4]), torch.arange(4).expand(23, 4), [(0, 23)]).any()
+    assert tail_sums(torch.from_numpy(probs), index, []).shape == (0, 50)
+    assert not tail_sums(torch.from_numpy(probs[:, :4]), torch.arange(4).expand(23, 4), [(0, 23)]).any()
 
 
 def test_the_sum_outside_is_the_same_every_time() -> None:
     probs = torch.softmax(torch.randn(256, 1000, generator=torch.manual_seed(1)), dim=1)
     index, _ = topk(probs, 5)
-    first = outside_sum(probs, index, [(0, 100), (100, 256)])
-    shifted = outside_sum(
-        torch.cat([probs[:9], probs]), torch.cat([index[:9], index]), [(9, 109), (109, 265)]
-    )
+    first = tail_sums(probs, index, [(0, 100), (100, 256)])
+    shifted = tail_sums(torch.cat([probs[:9], probs]), torch.cat([index[:9], index]), [(9, 109), (109, 265)])
     assert torch.equal(first, shifted)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        assert torch.equal(first, outside_sum(probs, index, [(0, 100), (100, 256)]))
+        assert torch.equal(first, tail_sums(probs, index, [(0, 100), (100, 256)]))
     finally:
         torch.set_num_threads(threads)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from slg_wds import labels
 from slg_wds.errors import RuleError, UsageError
-from slg_wds.labels import KINDS, LabelType, Stored, parse_label_type
+from slg_wds.labels import KINDS, LabelType, StoredColumns, parse_label_type
 
 BARE = ["hard", "smoothing", "full", "marginal_smoothing", "marginal_renorm"]
 NAMES = st.one_of(
@@ -103,7 +103,7 @@ def rules(k: int) -> list[str]:
     return BARE + [f"{kind}_k{n}" for kind in kinds for n in range(1, k + 2)]
 
 
-def allowed(stored: Stored) -> set[str]:
+def allowed(stored: StoredColumns) -> set[str]:
     given = set()
     for rule in rules(stored.k):
         try:
@@ -118,46 +118,50 @@ def allowed(stored: Stored) -> set[str]:
 def test_what_columns_can_give() -> None:
     plain = {"hard", "smoothing", "marginal_smoothing", "marginal_renorm"}
     upto3 = {f"marginal_{kind}_k{n}" for kind in ("smoothing", "renorm") for n in (1, 2, 3)}
-    assert allowed(Stored(3, 10)) == plain | upto3
-    assert allowed(Stored(3, 10, tail=True)) == plain | upto3 | {"shared_tail_k3"}
-    assert allowed(Stored(3, 3, full=True)) == plain | upto3 | {"full"}
-    assert allowed(Stored(3, 3)) == plain | upto3
-    assert allowed(Stored(1, 10, values=False)) == {"hard"}
+    assert allowed(StoredColumns(3, 10)) == plain | upto3
+    assert allowed(StoredColumns(3, 10, tail=True)) == plain | upto3 | {"shared_tail_k3"}
+    assert allowed(StoredColumns(3, 3, full=True)) == plain | upto3 | {"full"}
+    assert allowed(StoredColumns(3, 3)) == plain | upto3
+    assert allowed(StoredColumns(1, 10, values=False)) == {"hard"}
 
 
 def test_a_rule_without_k_means_the_stored_one() -> None:
-    assert Stored(7, 10).resolve("marginal_renorm") == LabelType("marginal_renorm", 7)
-    assert Stored(7, 10).resolve(LabelType("marginal_smoothing")) == LabelType("marginal_smoothing", 7)
-    assert Stored(7, 10).resolve("smoothing") == LabelType("smoothing")
+    assert StoredColumns(7, 10).resolve("marginal_renorm") == LabelType("marginal_renorm", 7)
+    assert StoredColumns(7, 10).resolve(LabelType("marginal_smoothing")) == LabelType("marginal_smoothing", 7)
+    assert StoredColumns(7, 10).resolve("smoothing") == LabelType("smoothing")
 
 
 def test_the_default_uses_all_that_is_stored() -> None:
-    assert str(Stored(7, 10).resolve(None)) == "marginal_smoothing_k7"
-    assert str(Stored(7, 10, tail=True).resolve(None)) == "shared_tail_k7"
-    assert str(Stored(10, 10, full=True).resolve(None)) == "full"
-    assert str(Stored(1, 10, values=False).resolve(None)) == "hard"
+    assert str(StoredColumns(7, 10).resolve(None)) == "marginal_smoothing_k7"
+    assert str(StoredColumns(7, 10, tail=True).resolve(None)) == "shared_tail_k7"
+    assert str(StoredColumns(10, 10, full=True).resolve(None)) == "full"
+    assert str(StoredColumns(1, 10, values=False).resolve(None)) == "hard"
 
 
 @pytest.mark.parametrize(
     ("stored", "rule", "words"),
     [
-        (Stored(5, 10), "marginal_smoothing_k6", "needs 6 classes per crop, and 5 are stored; .*_k1 to _k5"),
-        (Stored(5, 10), "shared_tail_k5", "needs a shared tail, and none is stored"),
         (
-            Stored(5, 10, tail=True),
+            StoredColumns(5, 10),
+            "marginal_smoothing_k6",
+            "needs 6 classes per crop, and 5 are stored; .*_k1 to _k5",
+        ),
+        (StoredColumns(5, 10), "shared_tail_k5", "needs a shared tail, and none is stored"),
+        (
+            StoredColumns(5, 10, tail=True),
             "shared_tail_k3",
             "shared tail of 3 classes, stored is that of 5; .*shared_tail_k5",
         ),
-        (Stored(5, 10, tail=True), "full", "needs all 10 probabilities, and 5 are stored"),
-        (Stored(10, 10, full=True), "shared_tail_k10", "needs a shared tail"),
+        (StoredColumns(5, 10, tail=True), "full", "needs all 10 probabilities, and 5 are stored"),
+        (StoredColumns(10, 10, full=True), "shared_tail_k10", "needs a shared tail"),
         (
-            Stored(1, 10, values=False),
+            StoredColumns(1, 10, values=False),
             "smoothing",
             "only the top class is stored; these labels can give hard$",
         ),
     ],
 )
-def test_a_rule_that_cannot_be_says_why(stored: Stored, rule: str, words: str) -> None:
+def test_a_rule_that_cannot_be_says_why(stored: StoredColumns, rule: str, words: str) -> None:
     with pytest.raises(RuleError, match=words):
         stored.resolve(rule)
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from slg_wds.errors import UsageError
 from slg_wds.labels import LabelAdaptation
-from slg_wds.replay.sources.label_sets import Sets
+from slg_wds.replay.sources.label_sets import LabelSets
 
 
-def adaptation_of(given: Sequence[float] | LabelAdaptation | None, sets: Sets) -> LabelAdaptation | None:
+def adaptation_of(given: Sequence[float] | LabelAdaptation | None, sets: LabelSets) -> LabelAdaptation | None:
     """The adaptation asked for. Raises UsageError for numbers that cannot be, or labels that it cannot be of."""
     if given is None or isinstance(given, LabelAdaptation):
         adaptation = given

@@ -16,11 +16,11 @@ import numpy.typing as npt
 from slg_wds.errors import ImageChangedError, RecordError, ReplayError, SlgWdsError, StoreUnavailableError
 from slg_wds.images import LabelledImage
 from slg_wds.labels.adaptation import LabelAdaptation, adapted
-from slg_wds.replay.assembly.label_columns import Columns
+from slg_wds.replay.assembly.label_columns import LabelColumns
 from slg_wds.replay.batch import Batch
-from slg_wds.replay.sources.images import EmbeddedPictures, Pictures
-from slg_wds.replay.sources.label_sets import Sets
-from slg_wds.replay.sources.labels import Labels, Records
+from slg_wds.replay.sources.images import EmbeddedImages, Images
+from slg_wds.replay.sources.label_sets import LabelSets
+from slg_wds.replay.sources.records import Records, SampleLabels
 from slg_wds.transforms.crops import cut
 
 if TYPE_CHECKING:
@@ -33,12 +33,12 @@ I64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Reading:
+class LoaderContext:
     """What every batch is made from."""
 
-    sets: Sets
+    sets: LabelSets
     records: Records
-    pictures: Pictures
+    images: Images
     size: int
     interpolation: str
     adaptation: LabelAdaptation | None = None
@@ -47,11 +47,11 @@ class Reading:
     @property
     def never_cached(self) -> bool:
         """Whether each read of a sample needs a network, however many shards are cached."""
-        return self.pictures.never_cached or self.records.never_cached
+        return self.images.never_cached or self.records.never_cached
 
     def ready(self, shard: int) -> bool:
         """Whether reading samples of a shard needs no waiting for a network."""
-        return self.pictures.ready(shard) and self.records.ready(shard)
+        return self.images.ready(shard) and self.records.ready(shard)
 
     def coming(self, shard: int) -> bool:
         """Whether what is cached of a shard will be there soon, which is to be waited for."""
@@ -65,14 +65,14 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class SampleBytes:
     """The bytes of one sample: its record in each set, and its image."""
 
-    records: list[Labels]
+    records: list[SampleLabels]
     image: bytes
 
 
-class Draft:
+class BatchBuilder:
     """One batch of a rank.
 
     Args:
@@ -81,14 +81,20 @@ class Draft:
     """
 
     def __init__(
-        self, reading: Reading, shard: I64, position: I64, keys: list[str], crops: I64, images: torch.Tensor
+        self,
+        context: LoaderContext,
+        shard: I64,
+        position: I64,
+        keys: list[str],
+        crops: I64,
+        images: torch.Tensor,
     ) -> None:
-        self.reading = reading
+        self.context = context
         self.shards, self.positions = shard.tolist(), position.tolist()
         self.keys, self.crops, self.images = keys, crops, images
         n, self._c = crops.shape
         self._columns = [
-            Columns(reading.sets, number, n, self._c) for number in range(len(reading.sets.members))
+            LabelColumns(context.sets, number, n, self._c) for number in range(len(context.sets.members))
         ]
         self._target = np.full(n, -1, np.int64)
         self._labelled = [LabelledImage("", "", (0, 0), None)] * n
@@ -126,7 +132,7 @@ class Draft:
         waiting = sorted(self._loading) or [i for i, shard in enumerate(self.shards) if shard >= 0]
         self._fail(waiting[0], late)
 
-    def load(self, i: int) -> Loaded | None:
+    def load(self, i: int) -> SampleBytes | None:
         """Read image i's bytes, which may wait for a network; None if that failed, which `result` raises."""
         try:
             self._loading.add(i)
@@ -142,11 +148,11 @@ class Draft:
     def wait(self, i: int) -> bool:
         """Wait for image i's shard if it is coming; whether it is there."""
         self._loading.add(i)
-        self.reading.wait(self.shards[i])
+        self.context.wait(self.shards[i])
         self._loading.discard(i)
-        return self.reading.ready(self.shards[i])
+        return self.context.ready(self.shards[i])
 
-    def fill_images(self, images: Sequence[int], loaded: Loaded | None = None) -> None:
+    def fill_images(self, images: Sequence[int], loaded: SampleBytes | None = None) -> None:
         """Decode these images, whose labels are there, and cut their crops into the batch.
 
         Some together, for the same reason as their labels.
@@ -168,32 +174,32 @@ class Draft:
                 self._fail(i, error)
         return None
 
-    def _read(self, i: int) -> Loaded:
-        pictures, sample = self.reading.pictures, (self.shards[i], self.positions[i], self.keys[i])
-        if isinstance(pictures, EmbeddedPictures):
-            image = pictures.place(*sample)
-            return Loaded(*self.reading.records.read_with_image(*sample, self.crops[i], image))
-        return Loaded(self._read_records(i), self._read_image(i))
+    def _read(self, i: int) -> SampleBytes:
+        images, sample = self.context.images, (self.shards[i], self.positions[i], self.keys[i])
+        if isinstance(images, EmbeddedImages):
+            image = images.place(*sample)
+            return SampleBytes(*self.context.records.read_with_image(*sample, self.crops[i], image))
+        return SampleBytes(self._read_records(i), self._read_image(i))
 
-    def _read_records(self, i: int) -> list[Labels]:
-        return self.reading.records.read(self.shards[i], self.positions[i], self.keys[i], self.crops[i])
+    def _read_records(self, i: int) -> list[SampleLabels]:
+        return self.context.records.read(self.shards[i], self.positions[i], self.keys[i], self.crops[i])
 
     def _read_image(self, i: int) -> bytes:
-        return self.reading.pictures.read(self.shards[i], self.positions[i], self.keys[i])
+        return self.context.images.read(self.shards[i], self.positions[i], self.keys[i])
 
-    def _checked_image(self, i: int, loaded: Loaded | None) -> bytes:
+    def _checked_image(self, i: int, loaded: SampleBytes | None) -> bytes:
         """The bytes of image i, whose labels are there: those that were labelled, else ImageChangedError."""
         data = loaded.image if loaded else self._read_image(i)
-        labelled, pictures = self._labelled[i], self.reading.pictures
-        if not labelled.is_of(data) and pictures.forget(self.shards[i], self.positions[i]):
+        labelled, images = self._labelled[i], self.context.images
+        if not labelled.is_of(data) and images.forget(self.shards[i], self.positions[i]):
             data = self._read_image(i)  # what was cached is of another time
         try:
             labelled.check(data)
         except ImageChangedError as error:
-            raise error.located(url=pictures.url(self.shards[i], self.positions[i])) from None
+            raise error.located(url=images.url(self.shards[i], self.positions[i])) from None
         return data
 
-    def fill_labels(self, images: Sequence[int], loaded: Loaded | None = None) -> None:
+    def fill_labels(self, images: Sequence[int], loaded: SampleBytes | None = None) -> None:
         """Decode the records of these images.
 
         Many together, and not each before its image: between the pixels of two images their code and data fall out of
@@ -216,9 +222,9 @@ class Draft:
     def _decode_labels(self, images: Sequence[int], data: Sequence[Any]) -> None:
         """The labels of some images from the bytes of their records, [image][set]."""
         at = np.array(images)
-        for number, labels in enumerate(self.reading.sets.members):
+        for number, labels in enumerate(self.context.sets.members):
             try:
-                rows = self.reading.records.rows(number, [one[number] for one in data], self.crops[at])
+                rows = self.context.records.rows(number, [one[number] for one in data], self.crops[at])
                 self._columns[number].put(at, rows)
             except SlgWdsError as error:
                 raise error.located(url=labels.url) from None
@@ -244,18 +250,18 @@ class Draft:
 
         at = np.array(images)
         sizes, out = [self._labelled[i].size for i in images], [self._crops_of(i) for i in images]
-        return cut_jpegs(data, sizes, self._boxes[at], self._flips[at], out, self.reading.interpolation)
+        return cut_jpegs(data, sizes, self._boxes[at], self._flips[at], out, self.context.interpolation)
 
     def _cut(self, i: int, data: bytes) -> None:
         pixels = self._labelled[i].decode(data)
-        cut(pixels, self._boxes[i], self._flips[i], self._crops_of(i), self.reading.interpolation)
+        cut(pixels, self._boxes[i], self._flips[i], self._crops_of(i), self.context.interpolation)
 
     def _crops_of(self, i: int) -> torch.Tensor:
         return self.images[i * self._c : (i + 1) * self._c]
 
     def _fail(self, i: int, error: BaseException) -> None:
         if isinstance(error, Exception):
-            labels = self.reading.sets.members[0]
+            labels = self.context.sets.members[0]
             place = {"url": labels.url, "shard": labels.shard_name(self.shards[i]), "key": self.keys[i]}
             if isinstance(error, SlgWdsError):
                 error = error.located(**place)
@@ -306,10 +312,10 @@ class Draft:
     def _mixed(self, labels: list[SoftLabels]) -> SoftLabels:
         from slg_wds.labels import mix
 
-        return labels[0] if len(labels) == 1 else mix(labels, self.reading.sets.weights)
+        return labels[0] if len(labels) == 1 else mix(labels, self.context.sets.weights)
 
     def _adapted(self, labels: SoftLabels, target: torch.Tensor, values: list[torch.Tensor]) -> SoftLabels:
-        by, weights = self.reading.adaptation, self.reading.sets.weights
+        by, weights = self.context.adaptation, self.context.sets.weights
         if by is None:
             return labels
         # In float64, as a crop filter measures: one threshold then parts the crops the same way in both.

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from slg_wds.replay.assembly.selection import Selection
 from slg_wds.replay.order.crop_schedule import batch_crop_numbers, hash_keys
-from slg_wds.replay.order.sequential import Sequential
-from slg_wds.replay.order.shuffled import Order
-from slg_wds.replay.sources.label_sets import Sets
+from slg_wds.replay.order.sequential import SequentialOrder
+from slg_wds.replay.order.shuffled import ShuffledOrder
+from slg_wds.replay.sources.label_sets import LabelSets
 
 I64 = npt.NDArray[np.int64]
 BLOCK = 16  # batches whose indices are computed together: a call costs as much as about a thousand images
@@ -30,9 +30,9 @@ class Epoch:
 
     def __init__(
         self,
-        sets: Sets,
+        sets: LabelSets,
         selection: Selection,
-        order: Order | Sequential,
+        order: ShuffledOrder | SequentialOrder,
         columns: tuple[int, int],
         seed: int,
         epoch: int,

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from slg_wds.errors import RecordError
 from slg_wds.format.records.rows import Rows
 from slg_wds.format.records.tail import Tail
-from slg_wds.replay.sources.label_sets import Sets
+from slg_wds.replay.sources.label_sets import LabelSets
 
 if TYPE_CHECKING:
     import torch
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from slg_wds.labels import SoftLabels, TailBatch
 
 
-class Columns:
+class LabelColumns:
     """Indices and values [n, c, k] and tails [n] of set `number`; threads fill in disjoint images."""
 
-    def __init__(self, sets: Sets, number: int, n: int, c: int) -> None:
+    def __init__(self, sets: LabelSets, number: int, n: int, c: int) -> None:
         identity = sets.members[number].identity
         self._rule, self._classes = sets.rules[number], sets.num_classes
         self._full, self._k = sets.members[number].label_type == "full", int(identity["k"])

@@ -16,13 +16,13 @@ import numpy.typing as npt
 from slg_wds.concurrency.prefetch import window
 from slg_wds.errors import ReplayError, UsageError
 from slg_wds.format.records.record import Record
-from slg_wds.replay.sources.label_sets import Sets
+from slg_wds.replay.sources.label_sets import LabelSets
 
 I64 = npt.NDArray[np.int64]
 MEASURES = ("confidence", "tail")
 
 
-class Everything:
+class AllCrops:
     """Every sample with all its crops."""
 
     left_out = repeating = 0
@@ -74,7 +74,7 @@ class CropFilter:
         return (measure >= self.low) & (measure <= self.high)
 
 
-class Filtered:
+class FilteredCrops:
     """The samples with a crop that a filter keeps, and these crops.
 
     Every record is read once to find out: on 2 cores about 3 minutes for ImageNet's 1.28 million records of 500
@@ -86,7 +86,7 @@ class Filtered:
 
     def __init__(
         self,
-        sets: Sets,
+        sets: LabelSets,
         crop_filter: CropFilter,
         crops_per_image: int,
         threads: int,
@@ -115,15 +115,15 @@ class Filtered:
             )
 
     def positions(self, shard: I64, sample: I64) -> I64:
-        """See Everything."""
+        """See AllCrops."""
         return _gathered(self._positions, shard, sample)
 
     def counts(self, shard: I64, sample: I64) -> I64 | int:
-        """See Everything."""
+        """See AllCrops."""
         return _gathered(self._counts, shard, sample)
 
     def crops(self, shard: I64, sample: I64, chosen: I64) -> I64:
-        """See Everything."""
+        """See AllCrops."""
         out = np.empty_like(chosen)
         for i, (s, p) in enumerate(zip(shard.tolist(), sample.tolist(), strict=True)):
             kept = np.flatnonzero(np.unpackbits(self._bits[s][p], count=self._num_crops))
@@ -131,7 +131,7 @@ class Filtered:
         return out
 
 
-Selection = Everything | Filtered
+Selection = AllCrops | FilteredCrops
 
 
 def _gathered(table: dict[int, I64], shard: I64, sample: I64) -> I64:
@@ -140,7 +140,7 @@ def _gathered(table: dict[int, I64], shard: I64, sample: I64) -> I64:
 
 
 def _kept(
-    sets: Sets, crop_filter: CropFilter, shard: int, read: Callable[[int, int], list[Record]]
+    sets: LabelSets, crop_filter: CropFilter, shard: int, read: Callable[[int, int], list[Record]]
 ) -> npt.NDArray[np.uint8]:
     """Which crops of a shard's samples are kept, as bits [samples, ceil(M / 8)]."""
     rows = [
@@ -151,7 +151,7 @@ def _kept(
 
 
 def _measures(
-    sets: Sets, crop_filter: CropFilter, records: list[Record]
+    sets: LabelSets, crop_filter: CropFilter, records: list[Record]
 ) -> Iterator[npt.NDArray[np.float64]]:
     for weight, record in zip(sets.weights, records, strict=True):
         yield weight * crop_filter.measured(record)[: sets.num_crops]

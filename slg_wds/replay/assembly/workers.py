@@ -10,26 +10,26 @@ from collections import defaultdict
 from typing import Any, NamedTuple
 
 from slg_wds.concurrency.threads import use_one_thread
-from slg_wds.replay.assembly.batch_builder import Draft, Loaded
+from slg_wds.replay.assembly.batch_builder import BatchBuilder, SampleBytes
 
 JOIN_SECONDS = 5.0
 TOGETHER = 8  # images that a thread takes at a time
 RECORDS_TOGETHER = 64  # and records: many, since decoding a few costs as much as decoding many
 
 
-class _Task(NamedTuple):
+class _FillTask(NamedTuple):
     """Images of a batch whose labels, then pixels are to be filled in, or (`labelled`) pixels alone."""
 
-    draft: Draft
+    builder: BatchBuilder
     images: list[int]
-    loaded: Loaded | None = None
+    loaded: SampleBytes | None = None
     labelled: bool = False
 
 
-class _Bytes(NamedTuple):
+class _ReadTask(NamedTuple):
     """Images of a batch and of one shard, whose bytes are to come from a network: with the shard if it is `coming`."""
 
-    draft: Draft
+    builder: BatchBuilder
     images: list[int]
     coming: bool
 
@@ -42,8 +42,8 @@ class Workers:
     """
 
     def __init__(self, threads: int, readers: int) -> None:
-        self._queue: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        self._remote: queue.SimpleQueue[_Bytes | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_FillTask | None] = queue.SimpleQueue()
+        self._remote: queue.SimpleQueue[_ReadTask | None] = queue.SimpleQueue()
         self._stopped = False
         started = threading.Semaphore(0)
         self._threads = [self._thread(self._work, f"slg-replay-{n}", started) for n in range(threads)]
@@ -53,22 +53,22 @@ class Workers:
             reader.start()
         atexit.register(self.close)
 
-    def put(self, draft: Draft) -> None:
+    def put(self, builder: BatchBuilder) -> None:
         """Take the images of a batch. Those for which all is on its way in one shard wait for it together."""
         here, together = [], defaultdict(list)
-        for i, shard in enumerate(draft.shards):
+        for i, shard in enumerate(builder.shards):
             if shard < 0:
                 continue
-            if not self._readers or draft.reading.ready(shard):
+            if not self._readers or builder.context.ready(shard):
                 here.append(i)
-            elif (coming := draft.reading.coming(shard)) and not draft.reading.never_cached:
+            elif (coming := builder.context.coming(shard)) and not builder.context.never_cached:
                 together[shard].append(i)
             else:
-                self._remote.put(_Bytes(draft, [i], coming))
+                self._remote.put(_ReadTask(builder, [i], coming))
         for images in together.values():
-            self._remote.put(_Bytes(draft, images, coming=True))
+            self._remote.put(_ReadTask(builder, images, coming=True))
         for first in range(0, len(here), RECORDS_TOGETHER):
-            self._queue.put(_Task(draft, here[first : first + RECORDS_TOGETHER]))
+            self._queue.put(_FillTask(builder, here[first : first + RECORDS_TOGETHER]))
 
     def stop(self) -> None:
         """Begin nothing any more."""
@@ -98,15 +98,15 @@ class Workers:
                 self._do(task)
             del task  # a batch in a waiting thread's hand would keep its buffer
 
-    def _do(self, task: _Task) -> None:
-        draft, images, loaded = task.draft, task.images, task.loaded
+    def _do(self, task: _FillTask) -> None:
+        builder, images, loaded = task.builder, task.images, task.loaded
         if not task.labelled:
-            draft.fill_labels(images, loaded)
+            builder.fill_labels(images, loaded)
             step = max(1, min(TOGETHER, len(images) // (2 * len(self._threads))))
             for first in range(step, len(images), step):
-                self._queue.put(_Task(draft, images[first : first + step], labelled=True))
+                self._queue.put(_FillTask(builder, images[first : first + step], labelled=True))
             images = images[:step]
-        draft.fill_images(images, loaded)
+        builder.fill_images(images, loaded)
 
     def _read(self) -> None:
         while (task := self._remote.get()) is not None:
@@ -114,15 +114,15 @@ class Workers:
                 self._read_one(task)
             del task
 
-    def _read_one(self, task: _Bytes) -> None:
-        draft, images, coming = task
-        if coming and draft.wait(images[0]):
-            self._queue.put(_Task(draft, images))
+    def _read_one(self, task: _ReadTask) -> None:
+        builder, images, coming = task
+        if coming and builder.wait(images[0]):
+            self._queue.put(_FillTask(builder, images))
             return
         for i in images:
-            loaded = None if self._stopped else draft.load(i)
+            loaded = None if self._stopped else builder.load(i)
             if loaded is not None:
-                self._queue.put(_Task(draft, [i], loaded))
+                self._queue.put(_FillTask(builder, [i], loaded))
 
 
 def _start_single_threaded(threads: list[threading.Thread], started: threading.Semaphore) -> None:

@@ -1,4 +1,4 @@
-"""The order without shuffling: the plan's. As `order.Order`, for `shuffle=False` and for evaluation."""
+"""The order without shuffling: the plan's. As `ShuffledOrder`, for `shuffle=False` and for evaluation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from slg_wds.replay.order.shuffled import I64, Spans, fingerprint
 
 
-class Sequential:
+class SequentialOrder:
     """Global batches of consecutive samples; len(order) of them, random access to any columns of any of them."""
 
     def __init__(

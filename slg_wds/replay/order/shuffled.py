@@ -179,7 +179,7 @@ class Spans(NamedTuple):
     stop: I64
 
 
-class Order:
+class ShuffledOrder:
     """The order of one epoch: len(order) global batches, random access to any columns of any of them.
 
     Args:

@@ -17,7 +17,7 @@ I64 = npt.NDArray[np.int64]
 ABSENT = (-1, 0, 0, 0)
 
 
-class OlderSet:
+class BaseSet:
     """One set of a chain but the last, looked up by the last's images.
 
     aligned: whether both have one plan, so that shard n holds the same images in both, and is read when the last's is.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SPLITS = ("train", "val", "validation", "test")
 
 
-class ExternalImages(Protocol):
+class ImageFiles(Protocol):
     """The image files of a label set, readable from any thread. never_cached: each read of one needs a network.
 
     Whether they are those that were labelled, `LabelledImage` says.
@@ -180,7 +180,7 @@ def _checked(data: bytes, offset: int, size: int, where: dict[str, str]) -> byte
     return data[BLOCK:]
 
 
-def open_external(labels: LabelSet, images: Location, files: OpenFiles) -> ExternalImages:
+def open_external(labels: LabelSet, images: Location, files: OpenFiles) -> ImageFiles:
     """The images of a label set at a location: the folder or the tars that it was made from.
 
     Raises UsageError for another kind of source, NoImagesError, ImageSourceError where they are not there.

@@ -7,14 +7,14 @@ from typing import Protocol
 
 from slg_wds.errors import ReplayError, UsageError
 from slg_wds.labelset.labelset import LabelSet
-from slg_wds.replay.sources.external import ExternalImages, TarImages, open_external
+from slg_wds.replay.sources.external import ImageFiles, TarImages, open_external
 from slg_wds.replay.sources.files import OpenFiles
-from slg_wds.replay.sources.label_sets import Sets
-from slg_wds.replay.sources.shards import Place, Shards
+from slg_wds.replay.sources.label_sets import LabelSets
+from slg_wds.replay.sources.shards import CheckedRange, Shards
 from slg_wds.store import Location
 
 
-class Pictures(Protocol):
+class Images(Protocol):
     """The images of a label set, readable from any thread. never_cached: each read of one needs a network.
 
     tars: those that the images lie in, None where they lie in none.
@@ -41,13 +41,13 @@ class Pictures(Protocol):
         """Drop the cached copy that the image of a sample was read from; whether there was one."""
 
 
-class EmbeddedPictures:
+class EmbeddedImages:
     """Images inside the label shards."""
 
     tars: TarImages | None = None
     remote = never_cached = False  # no more than the records beside them
 
-    def __init__(self, sets: Sets, shards: Shards) -> None:
+    def __init__(self, sets: LabelSets, shards: Shards) -> None:
         self._sets, self._shards = sets, shards
 
     def ready(self, shard: int) -> bool:
@@ -62,19 +62,19 @@ class EmbeddedPictures:
     def forget(self, shard: int, position: int) -> bool:
         return False  # what is cached is compared with the index
 
-    def place(self, shard: int, position: int, key: str) -> Place:
+    def place(self, shard: int, position: int, key: str) -> CheckedRange:
         """Where the image of a sample lies in the shard."""
         images = self._sets.shard(shard).images
         if images is None:
             raise ReplayError("the shard has no images, though the set embeds them", key=key)
-        place: Place = images[position].tolist()
+        place: CheckedRange = images[position].tolist()
         return place
 
 
-class ExternalPictures:
+class ExternalImages:
     """Images outside the label shards, found by the numbers that samples have in the plan."""
 
-    def __init__(self, sets: Sets, images: ExternalImages) -> None:
+    def __init__(self, sets: LabelSets, images: ImageFiles) -> None:
         self._sets, self._images = sets, images
         self.remote = images.remote
         self.tars = images if isinstance(images, TarImages) else None
@@ -99,28 +99,28 @@ class ExternalPictures:
         return self._sets.shard(shard).numbers[position]
 
 
-def open_pictures(
-    sets: Sets,
+def open_images(
+    sets: LabelSets,
     shards: Sequence[Shards],
     images: Location | None,
     files: OpenFiles,
-) -> Pictures:
+) -> Images:
     """The images of a label set: embedded where `images` is None, else at that URL.
 
     Raises UsageError where none are embedded and none are given, and as `open_replayed`.
     """
     if images is not None:
-        return ExternalPictures(sets, open_replayed(sets.members[0], images, files))
+        return ExternalImages(sets, open_replayed(sets.members[0], images, files))
     if sets.embedded is None:
         raise UsageError(
             "the label set has no images in it",
             url=sets.url,
             hint="pass images=, the folder or the WebDataset shards that the labels were made from",
         )
-    return EmbeddedPictures(sets, shards[sets.embedded])
+    return EmbeddedImages(sets, shards[sets.embedded])
 
 
-def open_replayed(labels: LabelSet, images: Location, files: OpenFiles) -> ExternalImages:
+def open_replayed(labels: LabelSet, images: Location, files: OpenFiles) -> ImageFiles:
     """`open_external` of images whose pixels the labels are of. Raises UsageError where they are of smaller copies."""
     embedding = labels.identity.get("embed_images") or {}
     if embedding.get("max_side"):

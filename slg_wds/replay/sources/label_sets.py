@@ -20,11 +20,11 @@ from slg_wds.errors import (
     UsageError,
 )
 from slg_wds.format.manifest.manifest import MAX_INFO_BYTES, decode_info
-from slg_wds.labels import LabelType, Stored
+from slg_wds.labels import LabelType, StoredColumns
 from slg_wds.labelset.averaging import check_averaged, shares
 from slg_wds.labelset.joining import chains, joined_digest
 from slg_wds.labelset.labelset import INFO, LabelSet, open_labels
-from slg_wds.replay.sources.base_set import OlderSet
+from slg_wds.replay.sources.base_set import BaseSet
 
 I64 = npt.NDArray[np.int64]
 
@@ -36,21 +36,21 @@ class ShardSamples:
     numbers: their numbers in the plan [n]. records: for each set int64 [n, 3] of offset, size, CRC-32 in its shard.
     images: the same of embedded images, or [n, 2] of offset, size within the tar of images; else None.
     files: for each set the shard's bytes and their SHA-256.
-    older: for each set, for each one that it extends, int64 [n, 4], see `OlderSet.places`.
+    bases: for each set, for each one that it extends, int64 [n, 4], see `BaseSet.places`.
     """
 
     numbers: Sequence[int]
     records: list[I64]
     images: I64 | None
     files: list[tuple[int, str]]
-    older: list[list[I64]]
+    bases: list[list[I64]]
 
 
-class Sets:
+class LabelSets:
     """One or several label sets, whose distributions are averaged; a set and those that extend it are one.
 
     Attributes:
-        members: the sets, of such a chain the last; older: what each extends, the oldest first.
+        members: the sets, of such a chain the last; bases: what each extends, the oldest first.
         weights, rules: those of the members; weights sum to 1.
         sizes: int64 [shards], samples of each shard, 0 where an unfinished set lacks it.
         left_out: planned images that have no labels in the shards that are there.
@@ -72,7 +72,7 @@ class Sets:
             raise UsageError("no label set was given")
         together = chains(given)
         self.members = [chain[-1] for chain in together]
-        self.older = [[OlderSet(one, chain[-1]) for one in chain[:-1]] for chain in together]
+        self.bases = [[BaseSet(one, chain[-1]) for one in chain[:-1]] for chain in together]
         self.weights = shares(weights, len(self.members))
         check_averaged(self.members)
         for other in self.members[1:]:
@@ -103,7 +103,7 @@ class Sets:
         *,
         allow_incomplete: bool = False,
         store_options: Any = None,
-    ) -> Sets:
+    ) -> LabelSets:
         """Open the label sets at these URLs (or take those that are open)."""
         given = [urls] if isinstance(urls, (str, LabelSet)) else list(urls)
         opened = [
@@ -181,7 +181,7 @@ class Sets:
             records=[np.array(index.records, np.int64).reshape(-1, 3) for index in indexes],
             images=None if images is None else np.array(images, np.int64),
             files=[(index.bytes, index.sha256) for index in indexes],
-            older=[[older.places(numbers, keys) for older in chain] for chain in self.older],
+            bases=[[base.places(numbers, keys) for base in chain] for chain in self.bases],
         )
 
     def _digest(self) -> str:
@@ -213,7 +213,7 @@ def _check_crops(first: LabelSet, other: LabelSet) -> None:
 def _rule(labels: LabelSet, rule: str | LabelType | None) -> LabelType:
     """The rule of recovery to use for a set. Raises RuleError where its columns cannot give it."""
     identity = labels.identity
-    stored = Stored(
+    stored = StoredColumns(
         k=int(identity["k"]),
         num_classes=labels.num_classes,
         full=labels.label_type == "full",

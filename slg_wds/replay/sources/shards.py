@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 GAP = 16 << 10  # bytes between members that are read too, to ask once for both
 
-Place = list[int]  # offset, size, CRC-32
+CheckedRange = list[int]  # offset, size, CRC-32
 
 
 class Shards(Protocol):
@@ -29,10 +29,10 @@ class Shards(Protocol):
     def ready(self, number: int) -> bool:
         """Whether a read of this shard needs no waiting for a network."""
 
-    def read(self, number: int, place: Place, key: str) -> bytes:
+    def read(self, number: int, place: CheckedRange, key: str) -> bytes:
         """The bytes at a place. Raises ChecksumError, StoreError naming the shard and the key."""
 
-    def read_together(self, number: int, places: Sequence[Place], key: str) -> list[bytes]:
+    def read_together(self, number: int, places: Sequence[CheckedRange], key: str) -> list[bytes]:
         """The bytes at places near each other, asked for at once where asking is dear."""
 
 
@@ -48,10 +48,10 @@ class LocalShards:
     def ready(self, number: int) -> bool:
         return True
 
-    def read_together(self, number: int, places: Sequence[Place], key: str) -> list[bytes]:
+    def read_together(self, number: int, places: Sequence[CheckedRange], key: str) -> list[bytes]:
         return [self.read(number, place, key) for place in places]
 
-    def read(self, number: int, place: Place, key: str) -> bytes:
+    def read(self, number: int, place: CheckedRange, key: str) -> bytes:
         offset, size, crc32 = place
         try:
             data = self._files.read(self._paths[number], offset, size)
@@ -78,10 +78,10 @@ class RemoteShards:
     def ready(self, number: int) -> bool:
         return self.cache is not None and self.cache.path(number) is not None
 
-    def read(self, number: int, place: Place, key: str) -> bytes:
+    def read(self, number: int, place: CheckedRange, key: str) -> bytes:
         return self.read_together(number, [place], key)[0]
 
-    def read_together(self, number: int, places: Sequence[Place], key: str) -> list[bytes]:
+    def read_together(self, number: int, places: Sequence[CheckedRange], key: str) -> list[bytes]:
         path = None if self.cache is None else self.cache.path(number)
         if self.cache is not None and path is not None:
             try:
@@ -92,7 +92,7 @@ class RemoteShards:
                 self.cache.lost(number)
         return self._checked(number, places, key, self._ranges(number, places, key))
 
-    def _ranges(self, number: int, places: Sequence[Place], key: str) -> list[bytes]:
+    def _ranges(self, number: int, places: Sequence[CheckedRange], key: str) -> list[bytes]:
         """The bytes at places by range, by one where they are near each other."""
         start, stop = min(place[0] for place in places), max(place[0] + place[1] for place in places)
         if stop - start > sum(place[1] for place in places) + GAP * (len(places) - 1):
@@ -106,7 +106,9 @@ class RemoteShards:
             raise error.located(**where) from None
         return [data[offset - start : offset - start + size] for offset, size, _ in places]
 
-    def _checked(self, number: int, places: Sequence[Place], key: str, found: Sequence[bytes]) -> list[bytes]:
+    def _checked(
+        self, number: int, places: Sequence[CheckedRange], key: str, found: Sequence[bytes]
+    ) -> list[bytes]:
         where = self._where(number, key)
         for data, (_, size, crc32) in zip(found, places, strict=True):
             check_payload(data, size, crc32, **where)

@@ -15,7 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slg_wds.errors import ReplayError
-from slg_wds.replay.order.shuffled import Order, check_fingerprint, fingerprint, permute, permute_one, subkeys
+from slg_wds.replay.order.shuffled import (
+    ShuffledOrder,
+    check_fingerprint,
+    fingerprint,
+    permute,
+    permute_one,
+    subkeys,
+)
 
 DIGEST = "8f" * 32
 
@@ -179,9 +186,9 @@ shapes = st.fixed_dictionaries(
 )
 
 
-def order_of(shape, last="drop") -> Order:
+def order_of(shape, last="drop") -> ShuffledOrder:
     rest = (shape[name] for name in ("seed", "epoch", "B", "L", "m"))
-    return Order(shape["sizes"], DIGEST, *rest, last=last)
+    return ShuffledOrder(shape["sizes"], DIGEST, *rest, last=last)
 
 
 @given(shapes)
@@ -240,7 +247,7 @@ def test_any_shape_is_read_exactly_once_by_any_ranks_from_anywhere():
                 assert np.array_equal(whole[t], np.concatenate([parts[r][i] for r in range(R)]))
 
 
-def used_between(order: Order, first: int, last: int) -> dict[int, list[int]]:
+def used_between(order: ShuffledOrder, first: int, last: int) -> dict[int, list[int]]:
     shard, _ = order.batches(0, len(order), first, last)
     used: dict[int, list[int]] = {}
     for t, b in np.ndindex(shard.shape):
@@ -283,7 +290,7 @@ def test_shards_needed_are_those_touched_in_order_of_first_use():
 def test_shards_are_read_about_once_and_few_at_a_time(window, ranks):
     """ImageNet's 1,282 shards, B = 1024, L = 256; the ranks divide L."""
     sizes = [1000] * 1281 + [167]
-    order = Order(sizes, DIGEST, 0, 0, 1024, 256, window)
+    order = ShuffledOrder(sizes, DIGEST, 0, 0, 1024, 256, window)
     reads, open_at_once = 0, []
     for rank in range(ranks):
         spans = order.spans(*order.rank_columns(rank, ranks))
@@ -314,7 +321,7 @@ def quality(source_of_sample: np.ndarray, lanes: int, window: int) -> tuple[dict
     """Return the worst and the best ratio to perfect shuffles, over all 4,096 consecutive samples of an epoch."""
     rng = np.random.default_rng(0)
     perfect = [distinct(rng.choice(N, 4096, replace=False)) for _ in range(20)]
-    order = Order([SHARD] * (N // SHARD), DIGEST, 5, 3, 1024, lanes, window)
+    order = ShuffledOrder([SHARD] * (N // SHARD), DIGEST, 5, 3, 1024, lanes, window)
     shard, sample = order.batches(0, len(order))
     source = source_of_sample[shard.reshape(-1) * SHARD + sample.reshape(-1)]
     found = [distinct(source[i : i + 4096]) for i in range(0, source.size - 4095, 1024)]
@@ -340,7 +347,8 @@ def test_shards_written_in_class_order_would_show():
 def test_epochs_and_seeds_are_unlike():
     sizes = [100] * 50
     orders = [
-        Order(sizes, d, s, e, 50, 8, 2) for d, s, e in [("a", 0, 0), ("b", 0, 0), ("a", 1, 0), ("a", 0, 1)]
+        ShuffledOrder(sizes, d, s, e, 50, 8, 2)
+        for d, s, e in [("a", 0, 0), ("b", 0, 0), ("a", 1, 0), ("a", 0, 1)]
     ]
     flat = [(lambda r: r[0] * 100 + r[1])(order.batches(0, 100)).reshape(-1) for order in orders]
     for one, two in itertools.combinations(flat, 2):
@@ -349,7 +357,7 @@ def test_epochs_and_seeds_are_unlike():
 
 
 def test_samples_of_neighbouring_shards_are_unlike():
-    order = Order([64] * 400, DIGEST, 0, 0, 64, 1)  # a batch is a shard
+    order = ShuffledOrder([64] * 400, DIGEST, 0, 0, 64, 1)  # a batch is a shard
     _, sample = order.batches(0, 400)
     same = [(one == two).sum() for one, two in itertools.pairwise(sample)]
     assert 0.8 < np.mean(same) < 1.2  # 1 for independent permutations
@@ -363,10 +371,10 @@ def test_samples_of_neighbouring_shards_are_unlike():
 def test_golden_values():
     assert permute(u64(range(8)), u64([1000] * 8), u64([2**64 - 1] * 8)).tolist() == GOLDEN_PERMUTATION
     assert whole_permutation(5, 0) == GOLDEN_FIVE
-    order = Order([3, 0, 7, 5, 4, 6], "ab" * 32, 42, 7, 6, 4, 2, last="pad")
+    order = ShuffledOrder([3, 0, 7, 5, 4, 6], "ab" * 32, 42, 7, 6, 4, 2, last="pad")
     shard, sample = order.batches(0, 5)
     assert (shard * 10 + sample).tolist() == GOLDEN_EPOCH
-    big = Order([256] * 299 + [17], DIGEST, 2**64 + 1, 12, 1000, 64, 3)
+    big = ShuffledOrder([256] * 299 + [17], DIGEST, 2**64 + 1, 12, 1000, 64, 3)
     digest = hashlib.sha256(b"".join(part.astype("<i8").tobytes() for part in big.batches(0, len(big))))
     assert digest.hexdigest() == GOLDEN_BIG
 
@@ -386,14 +394,16 @@ GOLDEN_BIG = "1edd7819c88222a6609350f10069a29ce27a596250cfbcd75c2cfc351afade9e"
 
 
 def test_bytes_digest_is_its_hexadecimal_text():
-    text, raw = (Order([9, 9], digest, 0, 0, 4, 2) for digest in ("8f" * 32, b"\x8f" * 32))
+    text, raw = (ShuffledOrder([9, 9], digest, 0, 0, 4, 2) for digest in ("8f" * 32, b"\x8f" * 32))
     assert text.fingerprint == raw.fingerprint
     assert np.array_equal(text.batch(1), raw.batch(1))
 
 
 def test_fingerprint_survives_json_and_ignores_epoch_and_surplus_lanes():
-    first = Order([50], DIGEST, 3, 0, 8, 100, 2).fingerprint
-    again = json.loads(json.dumps(Order([50], DIGEST, np.int64(3), 9, np.int64(8), 8, 2, "pad").fingerprint))
+    first = ShuffledOrder([50], DIGEST, 3, 0, 8, 100, 2).fingerprint
+    again = json.loads(
+        json.dumps(ShuffledOrder([50], DIGEST, np.int64(3), 9, np.int64(8), 8, 2, "pad").fingerprint)
+    )
     check_fingerprint(again, first)
     assert again == fingerprint(DIGEST, 3, 8, 8, 2)
 
@@ -442,13 +452,13 @@ def test_a_state_without_fingerprint_is_refused():
 )
 def test_what_cannot_be_is_refused(change, words):
     good = {"shard_sizes": [4], "digest": "", "seed": 0, "epoch": 0, "batch": 2, "lanes": 1, "window": 1}
-    Order(**good)
+    ShuffledOrder(**good)
     with pytest.raises(ReplayError, match=words):
-        Order(**{**good, **change})
+        ShuffledOrder(**{**good, **change})
 
 
 def test_batches_columns_and_ranks_out_of_range_are_refused():
-    order = Order([10], "", 0, 0, 3, 1)
+    order = ShuffledOrder([10], "", 0, 0, 3, 1)
     for call, words in [
         (lambda: order.batch(3), "batches 3 to 4 of an epoch of 3"),
         (lambda: order.batch(-1), "batches -1 to 0"),
@@ -465,13 +475,13 @@ def test_batches_columns_and_ranks_out_of_range_are_refused():
 @pytest.mark.parametrize("sizes", [[], [0], [0, 0, 0]])
 @pytest.mark.parametrize("last", ["drop", "pad"])
 def test_a_set_without_samples_has_no_batches(sizes, last):
-    order = Order(sizes, DIGEST, 0, 0, 4, 2, 3, last)
+    order = ShuffledOrder(sizes, DIGEST, 0, 0, 4, 2, 3, last)
     assert len(order) == 0 and order.spans().shard.size == 0 and order.shards_needed(0, 0).size == 0
 
 
 def test_fewer_samples_than_a_batch():
-    order = Order([2, 1], DIGEST, 0, 0, 8, 4, 2, "pad")
-    assert len(order) == 1 and len(Order([2, 1], DIGEST, 0, 0, 8, 4, 2)) == 0
+    order = ShuffledOrder([2, 1], DIGEST, 0, 0, 8, 4, 2, "pad")
+    assert len(order) == 1 and len(ShuffledOrder([2, 1], DIGEST, 0, 0, 8, 4, 2)) == 0
     shard, sample = order.batch(0)
     assert order.mask(0).tolist() == [True] * 3 + [False] * 5 == (shard >= 0).tolist()
     assert sorted(zip(shard[:3].tolist(), sample[:3].tolist(), strict=True)) == [(0, 0), (0, 1), (1, 0)]

@@ -15,7 +15,7 @@ from slg_wds.replay.sources.shards import LocalShards, RemoteShards, Shards
 from slg_wds.store import Store
 
 
-class Caching:
+class ShardOpener:
     """Opens the shards of label sets; remote ones with a cache each, in one directory.
 
     processes: that share the directory's `limit` bytes on this machine.

@@ -16,13 +16,13 @@ from slg_wds.errors import LabelSetError, SlgWdsError
 from slg_wds.format.records.record import Record, decode_record
 from slg_wds.format.records.rows import Rows, decode_rows
 from slg_wds.labelset.joining import check_same_image, joined, tail_of_all
-from slg_wds.replay.sources.label_sets import Sets
-from slg_wds.replay.sources.shards import Place, Shards
+from slg_wds.replay.sources.label_sets import LabelSets
+from slg_wds.replay.sources.shards import CheckedRange, Shards
 
 I64 = npt.NDArray[np.int64]
 
 
-class Part(NamedTuple):
+class ChainPart(NamedTuple):
     """What one set of a chain holds of a sample: those from `first` on, so many; data None where none is wanted."""
 
     place: int  # in the chain, the oldest set first
@@ -31,44 +31,46 @@ class Part(NamedTuple):
     data: bytes | None
 
 
-Labels = bytes | list[Part]  # of a sample in one member: its record, or those of its chain, the newest last
+SampleLabels = (
+    bytes | list[ChainPart]
+)  # of a sample in one member: its record, or those of its chain, the newest last
 
 
 @dataclass(frozen=True)
 class Records:
     """The records of all members. From any thread.
 
-    shards: of each member. older: of each set that a member extends, [member][set], the oldest first.
+    shards: of each member. bases: of each set that a member extends, [member][set], the oldest first.
     """
 
-    sets: Sets
+    sets: LabelSets
     shards: Sequence[Shards]
-    older: Sequence[Sequence[Shards]]
+    bases: Sequence[Sequence[Shards]]
 
     @property
     def remote(self) -> bool:
         """Whether reading may have to wait for a network."""
-        return any(one.remote for chain in (self.shards, *self.older) for one in chain)
+        return any(one.remote for chain in (self.shards, *self.bases) for one in chain)
 
     @property
     def never_cached(self) -> bool:
         """Whether reading needs a network whatever is cached."""
-        return any(one.never_cached for chain in (self.shards, *self.older) for one in chain)
+        return any(one.never_cached for chain in (self.shards, *self.bases) for one in chain)
 
     def ready(self, shard: int) -> bool:
         """Whether reading from this shard needs no waiting for a network."""
-        chains = zip(self.shards, self.older, strict=True)
-        return all(one.ready(shard) for last, older in chains for one in (*older, last))
+        chains = zip(self.shards, self.bases, strict=True)
+        return all(one.ready(shard) for last, bases in chains for one in (*bases, last))
 
-    def read(self, shard: int, position: int, key: str, crops: I64 | None = None) -> list[Labels]:
+    def read(self, shard: int, position: int, key: str, crops: I64 | None = None) -> list[SampleLabels]:
         """The bytes of a sample's labels in every member, of these crops [c] or all. Raises SlgWdsError."""
         places = self._places(shard, position)
         newest = [one.read(shard, place, key) for one, place in zip(self.shards, places, strict=True)]
         return self._chained(shard, position, key, newest, crops)
 
     def read_with_image(
-        self, shard: int, position: int, key: str, crops: I64, image: Place
-    ) -> tuple[list[Labels], bytes]:
+        self, shard: int, position: int, key: str, crops: I64, image: CheckedRange
+    ) -> tuple[list[SampleLabels], bytes]:
         """The same, and the image that is embedded beside one of them, asked for together."""
         newest, found = [], b""
         for member, place in enumerate(self._places(shard, position)):
@@ -78,35 +80,35 @@ class Records:
             found = more[0] if more else found
         return self._chained(shard, position, key, newest, crops), found
 
-    def _places(self, shard: int, position: int) -> list[Place]:
+    def _places(self, shard: int, position: int) -> list[CheckedRange]:
         return [places[position].tolist() for places in self.sets.shard(shard).records]
 
     def _chained(
         self, shard: int, position: int, key: str, newest: Sequence[bytes], crops: I64 | None
-    ) -> list[Labels]:
+    ) -> list[SampleLabels]:
         """What the newest sets of the chains hold of a sample, and what those that they extend do."""
-        older = self.sets.shard(shard).older
+        bases = self.sets.shard(shard).bases
         return [
-            self._parts(member, older[member], position, key, data, crops) if self.older[member] else data
+            self._parts(member, bases[member], position, key, data, crops) if self.bases[member] else data
             for member, data in enumerate(newest)
         ]
 
     def _parts(
         self, member: int, places: Sequence[I64], position: int, key: str, newest: bytes, crops: I64 | None
-    ) -> list[Part]:
+    ) -> list[ChainPart]:
         last = self.sets.members[member]
         if not tail_of_all(last):
             crops = None  # the joined tail is made of all of them
         parts, first = [], 0
-        for place, (older, where) in enumerate(zip(self.sets.older[member], places, strict=True)):
+        for place, (base, where) in enumerate(zip(self.sets.bases[member], places, strict=True)):
             shard, *at = where[position].tolist()
             if shard >= 0:
-                stop = older.labels.num_crops
+                stop = base.labels.num_crops
                 wanted = crops is None or ((crops >= first) & (crops < stop)).any()
-                data = self.older[member][place].read(shard, at, key) if wanted else None
-                parts.append(Part(place, first, stop - first, data))
+                data = self.bases[member][place].read(shard, at, key) if wanted else None
+                parts.append(ChainPart(place, first, stop - first, data))
                 first = stop
-        return [*parts, Part(len(places), first, last.num_crops - first, newest)]
+        return [*parts, ChainPart(len(places), first, last.num_crops - first, newest)]
 
     def whole(self, shard: int, position: int) -> list[Record]:
         """The records of a sample, all their crops."""
@@ -120,21 +122,21 @@ class Records:
                 found.append(joined(self._decoded(member, data), labels))
         return found
 
-    def _decoded(self, member: int, parts: Sequence[Part]) -> list[Record]:
+    def _decoded(self, member: int, parts: Sequence[ChainPart]) -> list[Record]:
         return [decode_record(part.data, url=self._url(member, part.place)) for part in parts if part.data]
 
     def _url(self, member: int, place: int) -> str:
-        older = self.sets.older[member]
-        return older[place].labels.url if place < len(older) else self.sets.members[member].url
+        bases = self.sets.bases[member]
+        return bases[place].labels.url if place < len(bases) else self.sets.members[member].url
 
     def rows(self, member: int, data: Sequence[Any], crops: I64) -> Rows:
         """The crops [n, c] of samples from what `read` gave of them for one member. Raises FormatError."""
-        if not self.older[member]:
+        if not self.bases[member]:
             return decode_rows(data, crops)
         last = self._rows(member, [parts[-1] for parts in data], crops)
         boxes, flips, value = last.boxes.copy(), last.flips.copy(), last.value.copy()
         index = None if last.index is None else last.index.copy()
-        for place in range(len(self.older[member])):
+        for place in range(len(self.bases[member])):
             at = [
                 i for i, parts in enumerate(data) for part in parts[:-1] if part.place == place and part.data
             ]
@@ -153,7 +155,7 @@ class Records:
             tails = [joined(self._decoded(member, parts), self.sets.members[member]).tail for parts in data]
         return replace(last, boxes=boxes, flips=flips, index=index, value=value, tails=tails)
 
-    def _rows(self, member: int, parts: Sequence[Part], crops: I64) -> Rows:
+    def _rows(self, member: int, parts: Sequence[ChainPart], crops: I64) -> Rows:
         """The parts' own crops in place; crops of other parts are any of theirs."""
         first = np.array([[part.first] for part in parts])
         own = np.where(_inside(parts, crops), crops - first, 0)
@@ -176,7 +178,7 @@ class Records:
             check_same_image(one["key"], crc32s, self.sets.members[member].url)
 
 
-def _inside(parts: Sequence[Part], crops: I64) -> npt.NDArray[np.bool_]:
+def _inside(parts: Sequence[ChainPart], crops: I64) -> npt.NDArray[np.bool_]:
     """Which crops [n, c] are the parts' own."""
     bounds = np.array([[part.first, part.first + part.crops] for part in parts])
     return np.asarray((crops >= bounds[:, :1]) & (crops < bounds[:, 1:]))
