@@ -6,7 +6,7 @@ from slg_wds.images.classes import imagenet_targets, read_class_map
 from slg_wds.images.folder import FolderSource
 from slg_wds.images.header import MAX_PIXELS, image_extension, image_size
 from slg_wds.images.labelled import LabelledImage
-from slg_wds.images.pixels import decode, decoders, reencode
+from slg_wds.images.pixels import decode, reencode
 from slg_wds.images.source import ImageSource, open_source
 from slg_wds.images.tars.source import ShardSource
 
@@ -17,7 +17,6 @@ __all__ = [
     "LabelledImage",
     "ShardSource",
     "decode",
-    "decoders",
     "image_extension",
     "image_size",
     "imagenet_targets",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slg_wds.errors import ImageDecodeError, ImageTooLargeError
+from slg_wds.format.shards.names import IMAGE_EXTS
 from slg_wds.images.depth import STRIP_PIXELS, is_deep, shallow
 from slg_wds.images.header import (
     MAX_PIXELS,
@@ -23,6 +24,7 @@ from slg_wds.images.header import (
     allow_pixels,
     check_pixels,
     check_whole,
+    image_extension,
     image_size,
     jpeg_segments,
     open_pillow,
@@ -78,10 +80,17 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, path: str = "") -> torc
 def reencode(
     data: bytes, max_side: int, quality: int = 90, *, max_pixels: int = MAX_PIXELS, path: str = ""
 ) -> bytes:
-    """JPEG of the image shrunk (Lanczos) until its longer side is `max_side`; the given bytes where it already fits.
+    """Return the image as a file that a shard can hold, with no side longer than `max_side`.
+
+    An image that fits and has an embeddable format is returned as it is. All others become JPEGs: larger ones are
+    shrunk (Lanczos), and small ones in a format that shards do not take (AVIF, JPEG 2000) keep their size.
 
     Args:
-        quality: of the JPEG, 1..95.
+        data: the image file.
+        max_side: the longest side allowed, in pixels.
+        quality: of the JPEG, 1..100.
+        max_pixels: refuse images of more, before decoding.
+        path: names the image in errors.
 
     Raises:
         ImageDecodeError, ImageTooLargeError: as `decode`.
@@ -90,24 +99,14 @@ def reencode(
 
     allow_pixels(max_pixels)
     height, width = image_size(data, path)
-    if max(height, width) <= max_side:
+    if max(height, width) <= max_side and image_extension(data, path) in IMAGE_EXTS:
         return data
     pixels = decode(data, max_pixels=max_pixels, path=path).permute(1, 2, 0).numpy()  # H W 3
-    scale = max_side / max(height, width)
+    scale = min(1.0, max_side / max(height, width))
     smaller = (max(1, round(width * scale)), max(1, round(height * scale)))
     out = io.BytesIO()
     Image.fromarray(pixels).resize(smaller, Image.Resampling.LANCZOS).save(out, "JPEG", quality=quality)
     return out.getvalue()
-
-
-def decoders() -> dict[str, str]:
-    """Which library decodes which format here, for provenance."""
-    import PIL
-    import torchvision
-
-    by_torchvision = [kind for kind, decoder in torchvision_decoders().items() if decoder]
-    names = dict.fromkeys(by_torchvision, f"torchvision {torchvision.__version__}")
-    return {**names, "others": f"Pillow {PIL.__version__}"}
 
 
 @functools.cache

@@ -98,10 +98,6 @@ class Store(ABC):
         StoreUnavailableError.
         """
 
-    def sweep(self, max_age: float = TEMPORARY_AGE) -> int:
-        """Remove temporaries that killed writers left more than max_age seconds ago; return how many."""
-        return 0
-
     def local_path(self, name: str) -> Path | None:
         """Return where the object lies on this machine's disk, None for a remote store."""
         return None

@@ -130,23 +130,15 @@ class LocalStore(Store):
                 _write(source, [memoryview(b"probe")])
                 _link(source, target)
                 now = source.stat().st_mtime  # by the file server's clock, as all times here are
-        self._sweep(now - TEMPORARY_AGE)
+        self._remove_temporaries(now - TEMPORARY_AGE)
 
-    def sweep(self, max_age: float = TEMPORARY_AGE) -> int:
-        with _translated(self.root), _temporary(self.root / "probe") as probe:
-            _write(probe, [])
-            now = probe.stat().st_mtime
-        return self._sweep(now - max_age)
-
-    def _sweep(self, before: float) -> int:
-        removed = 0
+    def _remove_temporaries(self, before: float) -> None:
+        """Remove the temporaries that killed writers left before a time (seconds since 1970)."""
         for name, _, modified in _walk(self.root, ""):
             if is_temporary(name) and modified < before:
-                # Somebody else may sweep at the same time, or own it and let only its owner remove it.
+                # Another process may remove it at the same time, or only its owner may remove it.
                 with contextlib.suppress(FileNotFoundError, PermissionError):
                     (self.root / name).unlink()
-                    removed += 1
-        return removed
 
 
 @contextlib.contextmanager

@@ -32,7 +32,6 @@ def test_writing_is_checked_without_a_trace(s3_server: S3Server, s3_url: str) ->
     assert list(store.list()) == []
     assert not store.is_local
     assert store.local_path("x") is None
-    assert store.sweep() == 0
 
 
 def test_the_environment_configures_too(
