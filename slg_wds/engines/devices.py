@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from slg_wds.concurrency.rank import one_gpu_each
+from slg_wds.console import counted
 from slg_wds.engines.workers import WorkerPool
 from slg_wds.errors import UsageError
 
@@ -51,7 +52,7 @@ def _named(devices: str, gpus: int) -> list[str]:
 
 def _gpu(asked: str, number: str, gpus: int) -> str:
     if int(number) >= gpus:
-        there = f"has {gpus} GPU{'s' if gpus > 1 else ''}, 0..{gpus - 1}" if gpus else "has no GPU"
+        there = f"has {counted(gpus, 'GPU')}, 0..{gpus - 1}" if gpus else "has no GPU"
         raise UsageError(
             f"no device {asked}: this machine {there}", hint="--devices cpu:N runs on N CPU processes"
         )

@@ -99,7 +99,8 @@ class Progress(RunObserver):
         left = max(0.0, self.crops_left / self.ranks - self.done_crops) / rate if rate else 0.0
         note = "" if made else " (another process was first; dropped)"
         console.note(
-            f"{name}: {stats.images} images, {stats.crops} crops, {stats.bytes / 1e6:.2f} MB{note}; "
+            f"{name}: {counted(stats.images, 'image')}, {counted(stats.crops, 'crop')}, "
+            f"{stats.bytes / 1e6:.2f} MB{note}; "
             f"shard {self._shards()}, {rate:,.0f} crops/s, about {duration(left)} left"
         )
 
@@ -144,7 +145,11 @@ class Finished:
         """Raise LabelSetError for shards that were given up, IncompleteSetError for others that are missing."""
         if self.given_up:
             name, how = min(self.given_up.items())
-            others = f" ({len(self.given_up) - 1} more were given up)" if len(self.given_up) > 1 else ""
+            others = (
+                f"; {counted(len(self.given_up) - 1, 'more shard')} failed so"
+                if len(self.given_up) > 1
+                else ""
+            )
             raise LabelSetError(
                 f"workers failed on one shard again and again: {how}{others}",
                 url=labels.url,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from slg_wds.console import counted
+
 
 @dataclass(frozen=True)
 class ActorRequest:
@@ -56,5 +58,5 @@ def no_room(nodes: Sequence[Mapping[str, float]], resources: ActorResources) -> 
     most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in ("CPU", "GPU")}
     return (
         f"no node of the cluster has the {asked} that each actor asks for: "
-        f"{len(nodes)} node{'s' if len(nodes) != 1 else ''}, at most {most['CPU']:g} CPU and {most['GPU']:g} GPU each"
+        f"{counted(len(nodes), 'node')}, at most {most['CPU']:g} CPU and {most['GPU']:g} GPU each"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from slg_wds.console import counted
 from slg_wds.ensembling.merge import Floats, Labels, Output, largest
 from slg_wds.errors import UsageError
 from slg_wds.format.records.record import Record, Tail, build_tail
@@ -13,10 +14,10 @@ from slg_wds.labelset.joining import tail_vector
 def check_conversion(stored_k: int, full: bool, values: str, to: Output) -> None:
     """Raise UsageError where one set alone does not hold what is asked of it."""
     if to.full and not full:
-        raise UsageError(f"full labels cannot be made from {stored_k} classes a crop")
+        raise UsageError(f"full labels cannot be made from {counted(stored_k, 'class', 'classes')} a crop")
     if to.k > stored_k:
         raise UsageError(
-            f"label type {to.label} needs {to.k} classes per crop, and {stored_k} are stored",
+            f"label type {to.label} needs {counted(to.k, 'class', 'classes')} per crop, and the set stores {stored_k}",
             hint="a set alone can only be made smaller",
         )
     if values == "none" and to.label.kind != "hard":

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.config import EnsembleConfig, GenerateConfig, SourceConfig
+from slg_wds.console import counted
 from slg_wds.ensembling.parents import KeyedSet, Missing
 from slg_wds.errors import ImageError, ImageSourceError, UsageError
 from slg_wds.format.manifest.manifest import differences
@@ -51,7 +52,7 @@ class Fidelity:
             "" if self.kl_by_type is None else f" ({self.kl_by_type:.4f} when read as {self.label_type})"
         )
         return (
-            f"measured on {self.crops} crops against the teachers: KL {self.kl:.4f} nats{by_type}, "
+            f"measured on {counted(self.crops, 'crop')} against the teachers: KL {self.kl:.4f} nats{by_type}, "
             f"the same top class for {self.agreement:.1%}"
         )
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from slg_wds.concurrency.threads import threads_beside_forwards
 from slg_wds.config import GenerateConfig
-from slg_wds.console import duration
+from slg_wds.console import counted, duration
 from slg_wds.engines.progress import bytes_a_crop
 from slg_wds.generation.setup import prepare_run
 
@@ -89,12 +89,13 @@ def _predicted(job: Job, plan: Plan, bytes_each: tuple[float, float], steps: lis
     seconds = float(np.median(steps)) if steps else 0.0
     rate = recipe.num_seg / seconds if seconds else 0.0
     said = [
-        f"would label {images:,} images in {plan.num_shards:,} shards, {recipe.num_crops} crops each: "
-        f"{crops:,} crops in about {forwards:,} forwards of {recipe.num_seg}",
+        f"would label {counted(images, 'image')} in {counted(plan.num_shards, 'shard')}, "
+        f"{counted(recipe.num_crops, 'crop')} each: "
+        f"{counted(crops, 'crop')} in about {counted(forwards, 'forward')} of {recipe.num_seg}",
         f"  {job.teacher.name} on {job.teacher.device_name}, {job.teacher.num_classes} classes, {recipe.label}",
         f"  about {bytes_each[0] * images / 1e9:,.3f} GB ({bytes_a_crop(*bytes_each, recipe.num_crops)} measured)",
         f"  about {duration(seconds * forwards)} on this device "
-        f"({rate:,.1f} crops/s measured over {len(steps)} forwards)",
+        f"({rate:,.1f} crops/s measured over {counted(len(steps), 'forward')})",
     ]
     size = round(bytes_each[0] * images)
     return DryRun(images, plan.num_shards, crops, forwards, size, seconds * forwards, rate, said)

@@ -12,7 +12,7 @@ from slg_wds.concurrency.cores import cores
 from slg_wds.concurrency.prefetch import window
 from slg_wds.concurrency.threads import threads_beside_forwards
 from slg_wds.config import EvaluateConfig, TeacherConfig
-from slg_wds.console import note, tell, tell_json
+from slg_wds.console import counted, note, tell, tell_json
 from slg_wds.errors import NoTargetsError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def evaluate(config: EvaluateConfig, device: str | None = None) -> Accuracy:
     if without == plan.num_samples:
         raise NoTargetsError("no image has a target", url=config.data)
     if without:
-        note(f"{without:,} of {plan.num_samples:,} images have no target and are not asked about")
+        note(f"left out, without a target: {without:,} of {counted(plan.num_samples, 'image')}")
     with threads_beside_forwards(config.num_workers, threads) as pool:
         return measure(teacher, _batches(config, source, plan, teacher, pool))
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slg_wds.console import counted
 from slg_wds.errors import IdentityMismatchError, ImageError, ReferenceSetError, UsageError
 from slg_wds.format.records.record import decode_outside
 from slg_wds.generation.reference import Reference, SetReference
@@ -32,7 +33,8 @@ class Extension(SetReference):
     ) -> None:
         if labels.num_crops >= num_crops:
             raise UsageError(
-                f"the set to extend has {labels.num_crops} crops an image and {num_crops} were asked",
+                f"the set to extend has {counted(labels.num_crops, 'crop')} an image, "
+                f"and --num_crops asks for {num_crops}",
                 hint="ask --num_crops for the total, as in 700 to add 200 to 500",
             )
         super().__init__(labels, labels.num_crops)

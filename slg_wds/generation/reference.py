@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from slg_wds.console import counted
 from slg_wds.errors import InteropError, NotALabelSetError, ReferenceSetError
 from slg_wds.format.manifest.manifest import ShardIndex
 from slg_wds.format.records.record import Record
@@ -70,7 +71,7 @@ class SetReference:
     def __init__(self, labels: LabelSet, num_crops: int) -> None:
         if labels.num_crops < num_crops:
             raise ReferenceSetError(
-                f"the reference has {labels.num_crops} crops an image and {num_crops} were asked",
+                f"the reference has {counted(labels.num_crops, 'crop')} an image, fewer than the {num_crops} asked for",
                 url=labels.url,
                 hint=f"ask --num_crops {labels.num_crops} at most",
             )
@@ -171,7 +172,8 @@ class FkdReference:
             raise ReferenceSetError(f"{self._folder.name(stem)}: {error.message}", **place) from None
         if len(boxes) < num_crops:
             raise ReferenceSetError(
-                f"the reference has {len(boxes)} crops of this image and {num_crops} were asked", **place
+                f"the reference has {counted(len(boxes), 'crop')} of this image, fewer than the {num_crops} asked for",
+                **place,
             )
         return boxes[:num_crops], read.flips[:num_crops]
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from slg_wds.concurrency.cores import cores
 from slg_wds.concurrency.threads import threads_of_forwards
 from slg_wds.config import GenerateConfig, TeacherConfig
+from slg_wds.console import counted
 from slg_wds.errors import ReferenceSetError, UsageError
 from slg_wds.format.manifest.manifest import EXTENDS
+from slg_wds.images.folder import ignored_kinds
 from slg_wds.images.targets import Targets, resolve_targets
 from slg_wds.labels import LabelType, parse_label_type
 from slg_wds.labelset.creating import create_labels, planned_paths
@@ -118,18 +120,20 @@ def opening(run: PreparedRun, plan: Plan) -> list[str]:
     lines = [
         f"teacher {teacher}" + (f"; weight {weight:.3f}" if several else "") for teacher, weight in shares
     ]
-    ignored = ", ".join(
-        f"{count} {what or 'without extension'}" for what, count in run.source.ignored.items()
-    )
     asked = run.config.devices is not None or run.config.engine == "ray"
     lines += about_device(run.teacher, run.config.threads_per_forward or cores(), asked)
     without = int((plan.targets < 0).sum())
-    lines += [f"not used in {run.source.url}: {ignored}"] if ignored else []
+    lines += (
+        [f"not used in {run.source.url}: {ignored_kinds(run.source.ignored)}"] if run.source.ignored else []
+    )
     if run.source.gone:
-        lines += [f"{len(run.source.gone):,} of the planned images are gone, {run.source.gone[0]} among them"]
+        lines += [
+            f"gone since the set was planned: {counted(len(run.source.gone), 'image')}, "
+            f"such as {run.source.gone[0]}"
+        ]
     lines += [run.targets.said] if run.targets.said else []
     if without and run.source.classes is not None and not run.config.no_targets:
-        lines += [f"{without:,} of {plan.num_samples:,} images have no target"]
+        lines += [f"without a target: {without:,} of {counted(plan.num_samples, 'image')}"]
     return lines
 
 

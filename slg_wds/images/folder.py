@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,15 +177,19 @@ def _tops(paths: list[str]) -> set[str]:
     return {path[: path.index("/")] for path in paths}
 
 
+def ignored_kinds(ignored: Mapping[str, int]) -> str:
+    """Describe what a source does not use: `.txt (3), without extension (1), label sets (1)`."""
+    return ", ".join(f"{kind or 'without extension'} ({count:,})" for kind, count in ignored.items())
+
+
 def no_images(url: str, ignored: Counter[str], folders: int) -> NoImagesError:
     """The error for a tree without images: empty, or with other files only."""
     if not ignored:
         return NoImagesError(
             "no images: its folders are empty" if folders else "no images: it is empty", url=url
         )
-    found = ", ".join(f"{count} {ext or 'without extension'}" for ext, count in ignored.most_common(5))
     return NoImagesError(
-        f"no images among its {sum(ignored.values())} files ({found})",
+        f"no images; all that is there: {ignored_kinds(dict(ignored.most_common(5)))}",
         url=url,
         hint=f"images end in {' '.join(IMG_EXTENSIONS)}",
     )

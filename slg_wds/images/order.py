@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from slg_wds.console import counted
 from slg_wds.errors import DuplicateKeyError, ImageSourceError, UsageError
 from slg_wds.format.shards.names import key_of
 
@@ -59,7 +60,7 @@ def _raise_duplicate(paths: Sequence[str], keys: Sequence[str], keep_extensions:
     ]
     if not pairs:  # the very same path twice
         raise DuplicateKeyError("the same image appears twice", url=url)
-    more = f" (and {len(pairs) - 1} more such pairs)" if len(pairs) > 1 else ""
+    more = f" (and {counted(len(pairs) - 1, 'more such pair')})" if len(pairs) > 1 else ""
     raise DuplicateKeyError(
         f"{pairs[0][0]} and {pairs[0][1]} would have one key{more}",
         url=url,

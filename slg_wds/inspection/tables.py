@@ -48,7 +48,7 @@ def _what(told: Mapping[str, Any]) -> list[tuple[str, object]]:
     return [
         ("images", f"{images['planned']:,} planned{_targets(images)}"),
         ("crops", crops),
-        ("labels", labels + (f", shared tail of {tail} classes" if tail else "")),
+        ("labels", labels + (f", shared tail of {counted(tail, 'class', 'classes')}" if tail else "")),
         ("classes", classes + (f": {', '.join(names['first'])}, ..." if names else "")),
         ("temperature", identity.get("temperature")),
         ("embedded images", _embedded(identity.get("embed_images"))),
@@ -190,7 +190,7 @@ def print_image(found: ImageLabels, crops: int) -> None:
     ]
     _tell_pairs(record.key, rows)
     title = (
-        f"the first {crops} of {record.num_crops} crops"
+        f"the first {crops} of {counted(record.num_crops, 'crop')}"
         if crops < record.num_crops
         else counted(record.num_crops, "crop")
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from slg_wds.console import counted
 from slg_wds.errors import RuleError
 from slg_wds.labels.types import LabelType, parse_label_type
 
@@ -64,7 +65,7 @@ class StoredColumns:
                 None if self.full else f"needs all {self.num_classes} probabilities, and {self.k} are stored"
             )
         if rule.k is not None and rule.k > self.k:
-            return f"needs {rule.k} classes per crop, and {self.k} are stored"
+            return f"needs {counted(rule.k, 'class', 'classes')} per crop, and the set stores {self.k}"
         if rule.kind == "shared_tail":
             return self._lack_of_tail(rule)
         return None

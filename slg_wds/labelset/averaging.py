@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from slg_wds.console import counted
 from slg_wds.errors import IdentityMismatchError, UsageError
 from slg_wds.labelset.labelset import LabelSet
 
@@ -33,7 +34,10 @@ def shares(weights: Sequence[float] | None, count: int) -> list[float]:
     if weights is None:
         return [1.0 / count] * count
     if len(weights) != count:
-        raise UsageError(f"{len(weights)} weights for {count} label sets", hint="give one for each, in order")
+        raise UsageError(
+            f"{counted(len(weights), 'weight')} for {counted(count, 'label set')}",
+            hint="give one for each, in order",
+        )
     if not all(0 <= weight < float("inf") for weight in weights):
         raise UsageError(f"weights {list(weights)} are not all finite and at least 0")
     total = sum(weights)

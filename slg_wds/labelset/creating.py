@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from slg_wds.console import counted
 from slg_wds.errors import IdentityMismatchError, NotALabelSetError, NotFoundError
 from slg_wds.format.canonical import MAX_JSON_BYTES
 from slg_wds.format.manifest.manifest import (
@@ -122,7 +123,7 @@ def _plan_difference(stored: Plan, wanted: Plan) -> str:
             for paths, where in ((there - now, "there"), (now - there, "now"))
             if paths
         ]
-        return f"{len(stored.keys)} images there, {len(wanted.keys)} now{''.join(only)}"
+        return f"{counted(len(stored.keys), 'image')} there, {len(wanted.keys):,} now{''.join(only)}"
     pairs = enumerate(zip(stored.paths, wanted.paths, strict=True))
     moved = next(((number, a, b) for number, (a, b) in pairs if a != b), None)
     if moved:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, SupportsIndex, TypeVar
 
+from slg_wds.console import counted
 from slg_wds.errors import (
     FormatError,
     IncompleteSetError,
@@ -144,8 +145,9 @@ class LabelSet:
 
     def __repr__(self) -> str:
         return (
-            f"LabelSet({short(masked(self.url))!r}, {len(self):,} images, {self.num_shards:,} shards, "
-            f"{self.num_crops} crops an image, {self.label_type} of {self.num_classes} classes)"
+            f"LabelSet({short(masked(self.url))!r}, {counted(len(self), 'image')}, "
+            f"{counted(self.num_shards, 'shard')}, {counted(self.num_crops, 'crop')} an image, "
+            f"{self.label_type} of {self.num_classes} classes)"
         )
 
     def permitted_missing(self) -> set[int]:
@@ -153,7 +155,7 @@ class LabelSet:
         missing = set(self.missing())
         if missing and not self.allow_incomplete:
             raise IncompleteSetError(
-                f"{len(missing)} of {self.num_shards} shards are missing",
+                f"the set lacks {len(missing):,} of {counted(self.num_shards, 'shard')}",
                 url=self.url,
                 hint="finish it with the command that began it, or in Python pass allow_incomplete=True",
             )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from slg_wds.concurrency.cores import cores
-from slg_wds.console import warn
+from slg_wds.console import counted, warn
 from slg_wds.errors import ReplayError, UsageError
 from slg_wds.labels import LabelAdaptation, LabelType
 from slg_wds.labelset.labelset import LabelSet
@@ -146,8 +146,8 @@ class SoftLabelLoader:
             labels, weights, rule, allow_incomplete=allow_incomplete, store_options=dict(store_options)
         )
         if self.left_out and self.rank == 0:
-            count = f"{self.left_out} of {len(self.sets.plan.keys)} images were left out of the labels"
-            warn(f"{count} {self.sets.url}; slg-wds inspect says why")
+            count = f"{self.left_out:,} of {counted(len(self.sets.plan.keys), 'image')}"
+            warn(f"left out of the labels {self.sets.url}: {count}; slg-wds inspect says why")
         self._files = OpenFiles(self._threads + READERS)
         self._caches: list[ShardCache] = []
         opener = ShardOpener(self._files, cache_dir, cache_bytes, local_ranks(self.world_size))

@@ -24,7 +24,7 @@ def check_images(rows: Sequence[Row], pictures: Pictures) -> None:
     if changed:
         more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
         raise ImageChangedError(
-            f"{len(changed)} of {counted(len(rows), 'image')} are not those that were labelled: "
+            f"the bytes of {len(changed):,} of {counted(len(rows), 'image')} are not those that were labelled: "
             f"{', '.join(changed[:NAMED])}{more}",
             hint="give the images that the labels were made from; slg-wds verify --images lists all of the set",
         )

@@ -108,7 +108,7 @@ def _labels(labels: LabelSet) -> list[str]:
     tail = identity.get("tail_classes") or 0
     lines = [labels.label_type, about, f"stored as {identity.get('values')}"]
     if tail and kind.kind != "shared_tail":
-        lines.append(f"a shared tail of up to {tail} classes is stored too")
+        lines.append(f"a shared tail of up to {counted(tail, 'class', 'classes')} is stored too")
     if identity.get("temperature") not in (None, 1, 1.0):
         lines.append(f"temperature {identity['temperature']}")
     return lines
@@ -202,7 +202,7 @@ def notes(sets: ReportedSets, sample: Sample) -> list[str]:
         )
     if sets.skipped:
         found.append(
-            f"{number(sets.skipped)} of the sampled images have no labels: they were left out when made."
+            f"Of the images sampled, {number(sets.skipped)} were left out when the labels were made."
         )
     return found
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from slg_wds.console import counted
+
 if TYPE_CHECKING:
     import torch
 
@@ -92,9 +94,7 @@ def about_device(teacher: Ensemble, threads: int, cpu_asked: bool) -> list[str]:
 
     precision = teacher.teachers[0].precision
     if teacher.device.type != "cuda":
-        lines = [
-            f"on {teacher.device_name}, {threads} thread{'s' if threads > 1 else ''} a forward, {precision}"
-        ]
+        lines = [f"on {teacher.device_name}, {counted(threads, 'thread')} a forward, {precision}"]
         built = torch.version.cuda or getattr(torch.version, "hip", None)
         if built and not cpu_asked and not torch.cuda.is_available():
             lines.append(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from slg_wds.console import counted
 from slg_wds.errors import TeacherError, TeacherOutputError, UsageError
 from slg_wds.teachers.ensemble import Ensemble
 from slg_wds.teachers.faults import device_faults
@@ -30,7 +31,7 @@ class Accuracy:
     count: int
 
     def __str__(self) -> str:
-        return f"top-1 {self.top1:.2%}, top-5 {self.top5:.2%}, loss {self.loss:.4f} on {self.count} images"
+        return f"top-1 {self.top1:.2%}, top-5 {self.top5:.2%}, loss {self.loss:.4f} on {counted(self.count, 'image')}"
 
 
 def evaluate(
@@ -74,7 +75,7 @@ def _log_probabilities(
     if len(images) != len(ensemble.preprocessings):
         raise TeacherError(f"{len(images)} batches for {len(ensemble.preprocessings)} preprocessings")
     if any(len(batch) != count for batch in images):
-        raise UsageError(f"{count} targets for {len(images[0])} images")
+        raise UsageError(f"{counted(count, 'target')} for {counted(len(images[0]), 'image')}")
     batch_of = dict(zip(ensemble.preprocessings, images, strict=True))
     parts = []
     for teacher, weight in zip(ensemble.teachers, ensemble.weights, strict=True):

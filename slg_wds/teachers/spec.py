@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from slg_wds.console import counted
 from slg_wds.errors import UsageError
 
 SOURCES = ("timm", "pytorch", "private")
@@ -93,7 +94,7 @@ def _parse_paths(paths: Sequence[str], count: int) -> list[str | None]:
         return [None] * count
     if len(files) != count:
         raise UsageError(
-            f"--teacher_path: {len(files)} teacher paths for {count} teacher{'s' if count > 1 else ''}",
+            f"--teacher_path: {counted(len(files), 'teacher path')} for {counted(count, 'teacher')}",
             hint="give one --teacher_path per teacher, in order; leave one empty for pretrained weights",
         )
     return [file or None for file in files]
@@ -104,7 +105,7 @@ def _parse_weights(weights: Sequence[float] | None, count: int) -> list[float]:
         return [1.0 / count] * count
     if len(weights) != count:
         raise UsageError(
-            f"--weights: {len(weights)} ensemble weights for {count} teacher{'s' if count > 1 else ''}"
+            f"--weights: {counted(len(weights), 'ensemble weight')} for {counted(count, 'teacher')}"
         )
     total = math.fsum(weights)
     if not math.isfinite(total) or min(weights) < 0:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from slg_wds.console import counted
 from slg_wds.errors import (
     ChecksumError,
     FormatError,
@@ -167,7 +168,10 @@ class ShardChecks:
         for key, what in wrong[:LISTED_A_SHARD]:
             one.tell(DAMAGED, what, key)
         if len(wrong) > LISTED_A_SHARD:
-            one.tell(DAMAGED, f"and {len(wrong) - LISTED_A_SHARD} more problems of its records or images")
+            one.tell(
+                DAMAGED,
+                f"and {counted(len(wrong) - LISTED_A_SHARD, 'more problem')} of its records or images",
+            )
         if not wrong:
             one.report.samples = len(shard)
         for kind, what in self._index_problems(shard, one.part):
@@ -221,7 +225,7 @@ class ShardChecks:
         crops, extends = self.labels.num_crops, identity.get("extends")
         allowed = {crops, crops - int(extends["first_crop"])} if extends else {crops}
         if fields["num_crops"] not in allowed:
-            raise RecordError(f"it has {fields['num_crops']} crops, where {min(allowed)} belong")
+            raise RecordError(f"it has {counted(fields['num_crops'], 'crop')}, where {min(allowed)} belong")
 
 
 def kind_of(error: SlgWdsError) -> str:

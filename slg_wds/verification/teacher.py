@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.config import EnsembleConfig, VerifyConfig
+from slg_wds.console import counted
 from slg_wds.ensembling.fidelity import exact_rows, load_told
 from slg_wds.errors import UsageError
 from slg_wds.labelset.labelset import LabelSet
@@ -38,7 +39,8 @@ class TeacherCheck:
     def __str__(self) -> str:
         verdict = "NOT theirs" if self.problems else "theirs"
         return (
-            f"the labels are {verdict}: {self.crops} crops asked again, probabilities differ by {self.mean:.5f} on "
+            f"the labels are {verdict}: {counted(self.crops, 'crop')} asked again, "
+            f"probabilities differ by {self.mean:.5f} on "
             f"average and {self.largest:.4f} at most, the first class is the same for {self.agreement:.1%}"
         )
 

@@ -137,7 +137,7 @@ def _info_problems(labels: LabelSet, lengths: dict[int, int], finished: bool) ->
     wrong = [number for number, length in lengths.items() if found.shard_lengths[number] != length]
     if wrong:
         told = found.shard_lengths[wrong[0]]
-        what = f"it says {told} samples of {files[wrong[0]]}, which has {lengths[wrong[0]]}"
+        what = f"it says {counted(told, 'sample')} of {files[wrong[0]]}, which has {lengths[wrong[0]]}"
         return [Problem(INFO_FILE, what, INFO)]
     wanted = Info(labels.split, files, [lengths.get(n, found.shard_lengths[n]) for n in range(len(files))])
     return [] if found == wanted else [Problem(INFO_FILE, "its numbers do not add up", INFO)]

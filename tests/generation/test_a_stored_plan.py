@@ -49,7 +49,7 @@ def test_what_the_hint_says_of_an_image_that_cannot_be_decoded_works(images, tmp
     bad.unlink()  # all the same
     assert main(command) == 1
     said = capsys.readouterr().err
-    assert f"1 of the planned images are gone, {bad.relative_to(images / 'train')} among them" in said
+    assert f"gone since the set was planned: 1 image, such as {bad.relative_to(images / 'train')}" in said
     assert "put it back, or leave such images out with --on-error skip" in said
     assert main([*command, "--on-error", "skip"]) == 0
     labels = slg_wds.open_labels(str(tmp_path / "set"))

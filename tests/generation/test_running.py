@@ -247,7 +247,7 @@ def test_reference_gives_its_crops_to_another_teacher(photographs, undisturbed, 
 
 
 def test_reference_with_too_few_crops_or_images_is_refused(photographs, undisturbed, tmp_path):
-    with pytest.raises(errors.ReferenceSetError, match="30 crops an image and 31 were asked"):
+    with pytest.raises(errors.ReferenceSetError, match="30 crops an image, fewer than the 31 asked for"):
         slg_wds.generate(config(photographs, tmp_path / "a", reference_path=str(undisturbed), num_crops=31))
     few = tmp_path / "few.txt"
     few.write_text("n02123045/chelsea_0.jpg\nn07920052/coffee_1.jpg\n")

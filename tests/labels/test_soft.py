@@ -152,7 +152,7 @@ def test_labels_move_as_one() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     index, value, tail = columns(make(0, 8, 20, 4, 2.0, "float16", 64))
-    with pytest.raises(RuleError, match=r"needs 5 classes per crop, and 4 are stored"):
+    with pytest.raises(RuleError, match=r"needs 5 classes per crop, and the set stores 4"):
         recover(index, value, 20, rule="marginal_renorm_k5")
     with pytest.raises(RuleError, match="needs a shared tail"):
         recover(index, value, 20, rule="shared_tail_k4")

@@ -144,7 +144,7 @@ def test_the_default_uses_all_that_is_stored() -> None:
         (
             StoredColumns(5, 10),
             "marginal_smoothing_k6",
-            "needs 6 classes per crop, and 5 are stored; .*_k1 to _k5",
+            "needs 6 classes per crop, and the set stores 5; .*_k1 to _k5",
         ),
         (StoredColumns(5, 10), "shared_tail_k5", "needs a shared tail, and none is stored"),
         (

@@ -87,7 +87,7 @@ def test_keys_are_found_in_another_process_too():
 
 def test_what_things_look_like(result, labels, tmp_path):
     images = Path(labels.url).parent / "images"
-    with pytest.warns(UserWarning, match=f"1 of 9 images were left out of the labels {labels.url}") as warned:
+    with pytest.warns(UserWarning, match=f"left out of the labels {labels.url}: 1 of 9 images") as warned:
         loader = slg_wds.SoftLabelLoader(labels.url, str(images), global_batch_size=4, threads=1)
     assert warned[0].filename == __file__
     batch = next(iter(loader))

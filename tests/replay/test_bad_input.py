@@ -121,7 +121,7 @@ def test_an_unfinished_set(made, tmp_path):
         (folder / "train-000003.tar").unlink()
 
     one = changed(made["embedded"], tmp_path / "set", unfinished)
-    refused(IncompleteSetError, "1 of 8 shards are missing", one.labels, "allow_incomplete", one.loader)
+    refused(IncompleteSetError, "lacks 1 of 8 shards", one.labels, "allow_incomplete", one.loader)
 
 
 def cut(folder):

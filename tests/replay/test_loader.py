@@ -438,7 +438,7 @@ def test_an_unfinished_set_is_refused_or_taken_as_it_is(embedded, tmp_path):
     (folder / "train-000003.tar").unlink()
     (folder / "index" / "train-000003").unlink()
     unfinished = Made(str(folder), None)
-    with pytest.raises(IncompleteSetError, match="1 of 8 shards are missing"):
+    with pytest.raises(IncompleteSetError, match="lacks 1 of 8 shards"):
         unfinished.loader()
     loader = unfinished.loader(allow_incomplete=True, last="pad")
     assert loader.num_samples == 31
@@ -455,7 +455,7 @@ def test_left_out_images_are_left_out(photographs, tmp_path):
     labels = make(images, tmp_path / "set", on_error="skip", embed_images="original")
     made = Made(labels, None)
     expected = truth(labels, None)
-    with pytest.warns(UserWarning, match=r"1 of 36 images were left out"):
+    with pytest.warns(UserWarning, match=r"left out of the labels .*: 1 of 36 images"):
         loader = made.loader(last="pad")
     assert loader.num_samples == 35 and loader.left_out == 1
     for batch in loader:

@@ -161,7 +161,7 @@ def test_the_loader_refuses_an_index_part_that_is_damaged(made, tmp_path):
             loaded(folder, made.images)
 
 
-@pytest.mark.filterwarnings("ignore:.*images were left out:UserWarning")  # as a damaged _info.json says
+@pytest.mark.filterwarnings("ignore:.*left out of the labels:UserWarning")  # as a damaged _info.json says
 def test_an_info_file_never_makes_samples_fewer(made, tmp_path):
     folder = copy_of(made.labels, tmp_path / "set")
     whole, truth = (folder / "_info.json").read_bytes(), loaded(folder, made.images)
@@ -230,7 +230,7 @@ def test_a_shard_that_is_gone_is_missed(made, tmp_path):
     folder = copy_of(made.labels, tmp_path / "set")
     (folder / "train-000001.tar").unlink()
     assert [p.kind for p in verify(VerifyConfig(labels=str(folder), processes=1)).problems] == ["missing"]
-    with pytest.raises(IncompleteSetError, match="1 of 2 shards are missing"):
+    with pytest.raises(IncompleteSetError, match="lacks 1 of 2 shards"):
         list(slg_wds.open_labels(str(folder)))
     with pytest.raises(SlgWdsError) as raised:
         loaded(folder, made.images)

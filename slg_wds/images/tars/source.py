@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.config import SourceConfig
+from slg_wds.console import counted
 from slg_wds.errors import (
     DuplicateKeyError,
     ImageDecodeError,
@@ -183,7 +184,7 @@ class ShardSource:
             return
         names = list(self._tars)
         key, one, other = pairs[0]
-        more = f" ({len(pairs) - 1} more keys do so too)" if len(pairs) > 1 else ""
+        more = f" (and so do {counted(len(pairs) - 1, 'more key')})" if len(pairs) > 1 else ""
         raise DuplicateKeyError(
             f"the key {key} stands in {names[one]} and in {names[other]}{more}",
             url=self.url,

@@ -10,6 +10,7 @@ from functools import partial
 from isal.isal_zlib import crc32 as crc32_of
 
 from slg_wds.concurrency.rank import Rank
+from slg_wds.console import counted
 from slg_wds.engines.claims import claims
 from slg_wds.engines.run_stats import RunObserver, RunStats
 from slg_wds.errors import FormatError, ImageError, InteropError, LabelFileError, SlgWdsError, StoreError
@@ -49,7 +50,9 @@ class Kind:
             names = {True: "float16", False: "float32"}
             raise LabelFileError(f"it is {names[read.half]}, other files are {names[self.half]}")
         if read.num_crops != self.num_crops:
-            raise LabelFileError(f"it has {read.num_crops} crops, other files have {self.num_crops}")
+            raise LabelFileError(
+                f"it has {counted(read.num_crops, 'crop')}, other files have {self.num_crops}"
+            )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slg_wds.config import ExportConfig
-from slg_wds.console import tell
+from slg_wds.console import counted, tell
 from slg_wds.engines.progress import Progress, listed, started
 from slg_wds.engines.run_stats import RunStats
 from slg_wds.errors import InteropError, UsageError
@@ -221,7 +221,7 @@ def main(config: ExportConfig) -> int:
 def summary(result: ExportResult) -> list[str]:
     """What was written, in lines for people."""
     lines = [
-        f"{result.files:,} label files of {result.crops:,} crops in {result.folder}",
+        f"{counted(result.files, 'label file')} of {counted(result.crops, 'crop')} in {result.folder}",
         f"  boxes that FKD's reader will cut otherwise: {result.inexact:,}"
         + (", as float16 coordinates are rounded" if result.inexact else ""),
     ]

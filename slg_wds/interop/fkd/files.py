@@ -16,6 +16,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slg_wds.console import counted
 from slg_wds.errors import LabelFileError
 from slg_wds.interop.pickles import load_arrays
 
@@ -69,7 +70,7 @@ def read_label_file(data: bytes) -> FkdLabels:
             f"coords {coords.shape}, flips {flips.shape} and labels {labels.shape} are not those of crops"
         )
     if not 0 < len(labels) <= len(coords):
-        raise LabelFileError(f"it has {len(labels)} labels for {len(coords)} crops")
+        raise LabelFileError(f"it has {counted(len(labels), 'label')} for {counted(len(coords), 'crop')}")
     if coords.dtype.kind != "f" or not _flags(flips) or labels.dtype.kind not in "fi":
         raise LabelFileError(
             f"dtypes {coords.dtype}, {flips.dtype}, {labels.dtype} are not those of label files"

@@ -10,7 +10,7 @@ from typing import Any
 from slg_wds.concurrency.rank import ALONE, Rank
 from slg_wds.concurrency.threads import use_one_thread
 from slg_wds.config import ImportConfig
-from slg_wds.console import duration, tell
+from slg_wds.console import counted, duration, tell
 from slg_wds.engines.claims import finish, launched_rank
 from slg_wds.engines.dispatch import run_on_cpus
 from slg_wds.engines.progress import Finished, Progress, listed, started, summary
@@ -171,9 +171,11 @@ def _refuse_partnerless(
         )
     lacking = sorted(p for p, stem in zip(plan.paths, stems, strict=True) if stem not in folder.stems)
     if lacking:
-        problems.append(f"{len(lacking)} of {len(stems)} images have no label file: {_few(lacking)}")
+        problems.append(
+            f"no label file for {len(lacking):,} of {counted(len(stems), 'image')}: {_few(lacking)}"
+        )
     if strangers:
-        problems.append(f"{len(strangers)} label files are of no image: {_few(strangers)}")
+        problems.append(f"no image for {counted(len(strangers), 'label file')}: {_few(strangers)}")
     if problems:
         raise InteropError(
             "; ".join(problems), url=folder.url, hint="mend it, or leave such out with --on-error skip"

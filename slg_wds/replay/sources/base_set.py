@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from slg_wds.console import counted
 from slg_wds.errors import IncompleteSetError, ManifestError
 from slg_wds.format.manifest.manifest import ShardIndex
 from slg_wds.labelset.key_index import KeyNumbers
@@ -29,7 +30,7 @@ class BaseSet:
         missing = len(labels.missing()) if labels.allow_incomplete else 0
         if missing:
             raise IncompleteSetError(
-                f"{missing} of {labels.num_shards} shards are missing, and {last.url} extends it",
+                f"it lacks {missing:,} of {counted(labels.num_shards, 'shard')}, and {last.url} extends it",
                 url=labels.url,
                 hint="finish it with the command that began it",
             )
