@@ -74,26 +74,26 @@ class EmbeddedImages:
 class ExternalImages:
     """Images outside the label shards, found by the numbers that samples have in the plan."""
 
-    def __init__(self, sets: LabelSets, images: ImageFiles) -> None:
-        self._sets, self._images = sets, images
-        self.remote = images.remote
-        self.tars = images if isinstance(images, TarImages) else None
+    def __init__(self, sets: LabelSets, files: ImageFiles) -> None:
+        self._sets, self._files = sets, files
+        self.remote = files.remote
+        self.tars = files if isinstance(files, TarImages) else None
 
     @property
     def never_cached(self) -> bool:
-        return self._images.never_cached
+        return self._files.never_cached
 
     def ready(self, shard: int) -> bool:
-        return self._images.ready(shard)
+        return self._files.ready(shard)
 
     def read(self, shard: int, position: int, key: str) -> bytes:
-        return self._images.read(self._number(shard, position), key)
+        return self._files.read(self._number(shard, position), key)
 
     def url(self, shard: int, position: int) -> str | None:
-        return self._images.url(self._number(shard, position))
+        return self._files.url(self._number(shard, position))
 
     def forget(self, shard: int, position: int) -> bool:
-        return self._images.forget(self._number(shard, position))
+        return self._files.forget(self._number(shard, position))
 
     def _number(self, shard: int, position: int) -> int:
         return self._sets.shard(shard).numbers[position]

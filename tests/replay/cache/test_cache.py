@@ -324,7 +324,7 @@ def test_images_that_are_never_cached_are_asked_for_by_many_readers(local, s3_se
         "global_batch_size": 10, "crops_per_image": 2, "shuffle": False,
     }  # fmt: skip
     loader = slg_wds.SoftLabelLoader(f"{s3_url}/labels", **settings)
-    read, lock, under_way, most = loader._pictures._images._store.read, threading.Lock(), set(), [0]
+    read, lock, under_way, most = loader._images._files._tree._store.read, threading.Lock(), set(), [0]
 
     def slow(name, max_bytes):
         with lock:
@@ -334,7 +334,7 @@ def test_images_that_are_never_cached_are_asked_for_by_many_readers(local, s3_se
         under_way.discard(name)
         return read(name, max_bytes)
 
-    loader._pictures._images._store.read = slow
+    loader._images._files._tree._store.read = slow
     for _ in range(2):  # cold, and with all shards of labels cached
         most[0] = 0
         next(iter(loader))
@@ -362,7 +362,7 @@ def no_tars_read(loader, monkeypatch):
     def refuse(name, offset, size):
         raise AssertionError(f"{name} was read from the store")
 
-    for store in {id(store): store for store, _ in loader._pictures.tars.tars}.values():
+    for store in {id(store): store for store, _ in loader._images.tars.tars}.values():
         monkeypatch.setattr(store, "read_range", refuse)
 
 
