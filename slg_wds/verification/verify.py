@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from slg_wds.concurrency.cores import cores
 from slg_wds.config import VerifyConfig
 from slg_wds.console import counted, duration, tell, tell_json, tell_table
-from slg_wds.engines.pool import run_processes
+from slg_wds.engines.processes import run_processes
 from slg_wds.errors import FormatError, NotFoundError, UnsupportedStoreError
 from slg_wds.format.manifest.manifest import MAX_INFO_BYTES, Info, decode_info
 from slg_wds.labelset.labelset import DESCRIPTION, INDEX, INFO, PLAN, LabelSet, open_labels
@@ -117,7 +117,7 @@ def _check_shards(
 
     if numbers:
         with VerifyProgress(len(numbers), took) as progress:
-            run_processes(task, min(config.processes or cores(), len(numbers)), progress)
+            run_processes(task, min(config.processes or cores(), len(numbers)), progress.checked)
     return lengths
 
 

@@ -7,7 +7,6 @@ import gc
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
 
 from slg_wds.concurrency.memory import keep_freed_memory
 from slg_wds.concurrency.threads import use_one_thread
@@ -23,13 +22,6 @@ COLLECTED = 1 << 17  # more objects than at the last look for cycles, for anothe
 Read = bytes | SlgWdsError
 
 
-class Watcher(Protocol):
-    """Whoever is told of progress."""
-
-    def checked(self, report: ShardReport) -> None:
-        """A shard has been looked at."""
-
-
 @dataclass(frozen=True)
 class VerifyTask:
     """What every process of one run shares; picklable. numbers: of the shards to check. digest: of the set.
@@ -42,8 +34,8 @@ class VerifyTask:
     max_pixels: int
     images: Location | None
 
-    def __call__(self, worker: int, count: int, watcher: Watcher) -> None:
-        """Check every `count`-th shard and tell the watcher of each. Memory: two shards, or twice 1 MB of small ones.
+    def __call__(self, worker: int, count: int) -> Iterator[ShardReport]:
+        """Check every `count`-th shard and yield its report. Memory: two shards, or twice 1 MB of small ones.
 
         Raises StoreUnavailableError where the store has gone, LabelSetError where the set is another one by now.
         """
@@ -62,8 +54,7 @@ class VerifyTask:
             ahead = pool.submit(next, read, ())
             while shards := ahead.result():
                 ahead = pool.submit(next, read, ())
-                for report in checks.check_all(shards):
-                    watcher.checked(report)
+                yield from checks.check_all(shards)
 
 
 @contextlib.contextmanager

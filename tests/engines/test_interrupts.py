@@ -5,21 +5,25 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from slg_wds.engines.local import run_local
-from slg_wds.engines.pool import run_processes
+from slg_wds.engines.processes import run_processes
 from slg_wds.engines.run_stats import RunObserver
 from slg_wds.engines.workers import WorkerPool
 
 
-def is_deaf(worker: int, workers: int, observer: RunObserver) -> bool:
+def is_deaf(worker: int, workers: int) -> Iterator[str]:
     """Whether this process was started with SIGINT blocked."""
-    deaf = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    observer.say(f"deaf {deaf}")
-    return deaf
+    yield f"deaf {signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])}"
+
+
+def say_deaf(worker: int, workers: int, observer: RunObserver) -> None:
+    """The same as a task."""
+    observer.say(next(is_deaf(worker, workers)))
 
 
 class Heard(RunObserver):
@@ -36,9 +40,9 @@ def main(kind: str) -> None:
     """In a process that has started no other yet, where Python starts its own helper with the first one."""
     heard = Heard()
     if kind == "run_local":
-        run_local(is_deaf, WorkerPool(("cpu", "cpu"), 1), heard)
+        run_local(say_deaf, WorkerPool(("cpu", "cpu"), 1), heard)
     else:
-        run_processes(is_deaf, 2, heard)
+        run_processes(is_deaf, 2, heard.say)
     print(*heard.lines, sep="\n")
 
 
