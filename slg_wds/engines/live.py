@@ -1,43 +1,76 @@
-"""How far something is, shown in place while it goes on: a bar on a terminal, one output of a notebook's cell."""
+"""Progress that is shown in place: a bar on a terminal, one output of a notebook's cell, or nothing."""
 
 from __future__ import annotations
 
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from slg_wds import console
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-PAUSE = 0.25  # seconds between two states of a notebook's output
-WIDTH = 40  # of a notebook's bar
+PAUSE = 0.25  # seconds between two updates of a notebook's output
+WIDTH = 40  # characters of a notebook's bar
+Self = TypeVar("Self", bound="LiveDisplay")
 
 
-class Live(Protocol):
-    """A display that changes in place. Threads may call it at once."""
+class LiveDisplay:
+    """Shows how far something is, on stderr. The end of the `with` block leaves the last state on the screen.
+
+    Where nothing can be shown in place, because stderr is a file or a pipe, `show` does nothing and says so. Its
+    caller then prints lines. Threads may call it at once.
+    """
+
+    def __init__(self) -> None:
+        self._display: Bar | None = None
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._display is not None:
+            self._display.stop()
+
+    def open(self, total: int, done: int, noun: str) -> None:
+        """Start to show `done` of `total` shards, crops or whatever else the noun is."""
+        if shell := _notebook():
+            self._display = NotebookBar(shell, total, done, noun)
+        elif sys.stderr.isatty():
+            self._display = TerminalBar(total, done, noun)
+
+    def show(self, done: int, text: str) -> bool:
+        """Show how much is done, and a text beside it. Returns False where nothing can be shown in place."""
+        if self._display is None:
+            return False
+        self._display.show(done, text)
+        return True
+
+    def say(self, text: str) -> None:
+        """Print a line that stays, above the display if there is one."""
+        if self._display is None:
+            console.note(text)
+        else:
+            self._display.say(text)
+
+
+class Bar(Protocol):
+    """One way to show progress in place."""
 
     def show(self, done: int, text: str) -> None:
-        """So much is done; `text` says more of it."""
+        """Show how much is done, and a text beside it."""
 
     def say(self, line: str) -> None:
-        """Print a line that stays, apart from the display."""
+        """Print a line that stays, apart from the bar."""
 
     def stop(self) -> None:
-        """Show the last state for good."""
-
-
-def live_display(total: int, done: int, noun: str) -> Live | None:
-    """Begin to show `done` of `total`; None where only lines can be printed."""
-    if shell := _notebook():
-        return NotebookBar(shell, total, done, noun)
-    return TerminalBar(total, done, noun) if sys.stderr.isatty() else None
+        """Leave the last state on the screen."""
 
 
 class TerminalBar:
-    """A bar on stderr."""
+    """A bar on a terminal, drawn by rich."""
 
     def __init__(self, total: int, done: int, noun: str) -> None:
         from rich.console import Console
@@ -55,17 +88,20 @@ class TerminalBar:
         self.bar.start()
 
     def show(self, done: int, text: str) -> None:
+        """Show how much is done, and a text beside it."""
         self.bar.update(self._task, completed=done, text=console.shown(text))
 
     def say(self, line: str) -> None:
+        """Print a line above the bar."""
         self.bar.console.print(console.as_text(line), highlight=False)
 
     def stop(self) -> None:
+        """Leave the last state on the screen."""
         self.bar.stop()
 
 
 class NotebookBar:
-    """One output of a cell, whose text is replaced. rich would add one output after another."""
+    """One output of a notebook's cell, whose text is replaced. rich would add one output after another."""
 
     def __init__(self, display: Any, total: int, done: int, noun: str) -> None:
         self._total, self._done, self._noun, self._text = total, done, noun, ""
@@ -75,15 +111,18 @@ class NotebookBar:
         self._shown = time.monotonic()
 
     def show(self, done: int, text: str) -> None:
+        """Show how much is done, and a text beside it; at most every PAUSE seconds."""
         with self._lock:
             self._done, self._text = done, text
             if time.monotonic() - self._shown >= PAUSE:
                 self._update()
 
     def say(self, line: str) -> None:
+        """Print a line below the output."""
         console.note(line)
 
     def stop(self) -> None:
+        """Show the last state."""
         with self._lock:
             self._update()
 
@@ -101,7 +140,7 @@ class NotebookBar:
 
 
 def _notebook() -> Any:
-    """IPython's display, where this code runs in a notebook's kernel; else None."""
+    """Return IPython's `display` function if this code runs in a notebook's kernel, else None."""
     ipython = sys.modules.get("IPython")
     if ipython is None or not hasattr(ipython.get_ipython(), "kernel"):
         return None

@@ -1,20 +1,28 @@
-"""What a run has made so far, and whoever is told of it."""
+"""What a run counts and reports: its numbers, its start, and the interface of whoever is told."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from slg_wds.labelset.labelset import LabelSet
 
 Self = TypeVar("Self", bound="RunStats")
 
 
 @dataclass
 class RunStats:
-    """What was made: counts, for the summary. Every kind of work adds its own.
+    """What was made, in numbers for the summary. Every kind of work adds fields of its own.
 
-    bytes: of whole shards; image_bytes: of the embedded images among them.
-    left_out: path and reason of each image that has no record.
+    Attributes:
+        images, crops: how many were labelled.
+        bytes: size of the shards.
+        shards: how many were committed.
+        lost_races: shards that were dropped, because another process had committed them first.
+        image_bytes: the part of `bytes` that is embedded images.
+        left_out: (path, reason) of each image without a record.
     """
 
     images: int = 0
@@ -26,21 +34,24 @@ class RunStats:
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, other: RunStats) -> None:
-        """Add another stats of the same kind to this one."""
+        """Add the numbers of another of the same class."""
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
 
     def lost(self: Self) -> Self:
-        """What to count instead when another process made the shard first."""
+        """Return what to count instead if another process committed the shard first."""
         return type(self)(lost_races=1)
 
 
 @dataclass(frozen=True)
 class RunStarted:
-    """What is known once a worker has opened everything, before its first shard.
+    """What a worker reports when it has opened everything, before its first shard.
 
-    digest: the label set's. shards, crops: what is missing of it. said: lines for people. shards_there, crops_there:
-    what exists already.
+    Attributes:
+        digest: digest of the label set.
+        shards, crops: how many are missing in the set.
+        said: lines for people.
+        shards_there, crops_there: how many the set has already.
     """
 
     digest: str
@@ -50,26 +61,41 @@ class RunStarted:
     shards_there: int = 0
     crops_there: int = 0
 
+    @classmethod
+    def of(
+        cls, labels: LabelSet, missing: Sequence[int], num_crops: int, said: Sequence[str] = ()
+    ) -> RunStarted:
+        """Describe the start of a run that makes the `missing` shards, with `num_crops` crops an image."""
+        crops = int(labels.plan.shard_sizes[list(missing)].sum()) * num_crops
+        there = len(labels) * num_crops - crops
+        return cls(labels.digest, len(missing), crops, said, labels.num_shards - len(missing), there)
+
 
 class RunObserver:
-    """Whoever is told of a run's progress. This one keeps it to itself; threads may report at once."""
+    """Is told of a run's progress. This class ignores it all; subclasses override what they need.
+
+    Threads may call it at once.
+    """
 
     def begin(self, start: RunStarted) -> None:
         """A worker is ready to make shards."""
 
     def retry_alone(self) -> Sequence[str]:
-        """Names of shards in whose making an earlier worker in this one's place ended: each is made alone, first."""
+        """Return the names of shards to make first, one at a time.
+
+        They were in flight when the previous worker in this slot crashed: any of them may be the cause.
+        """
         return ()
 
     def claim(self, name: str) -> bool:
-        """A shard is about to be made; False where the run has given it up."""
+        """A worker is about to make a shard. Returns False if the run has given that shard up."""
         return True
 
     def crops(self, count: int) -> None:
-        """So many crops have been labelled."""
+        """A worker has labelled `count` more crops."""
 
     def shard(self, name: str, stats: Any, made: bool) -> None:
-        """A shard is committed, or was there already when this worker came with its own."""
+        """A worker has finished a shard. `made` is False if another worker had committed it first."""
 
     def say(self, text: str) -> None:
-        """Something people should know."""
+        """A worker has a line for people."""

@@ -15,7 +15,9 @@ from slg_wds.config import EnsembleConfig
 from slg_wds.console import counted, duration, note, tell, warn
 from slg_wds.engines.claims import finish, launched_rank
 from slg_wds.engines.dispatch import run_on_cpus
-from slg_wds.engines.progress import Finished, Progress, started, summary
+from slg_wds.engines.progress import RunProgress
+from slg_wds.engines.run_stats import RunStarted
+from slg_wds.engines.summary import RunFinished, summary
 from slg_wds.ensembling.checks import check_parents
 from slg_wds.ensembling.convert import check_conversion
 from slg_wds.ensembling.merge import Output
@@ -42,7 +44,7 @@ class EnsembleResult:
     """
 
     labels: LabelSet
-    run: Finished
+    run: RunFinished
     parents: int
     fidelity: Fidelity | None = None
 
@@ -99,10 +101,10 @@ def run(config: EnsembleConfig) -> EnsembleResult:
     labels = _begin(config, parents, to)
     missing = labels.missing()
     task = _task(config, parents, to, labels, missing)
-    with Progress(MergeStats(), (task.launched or ALONE).world_size) as progress:
+    with RunProgress(MergeStats(), (task.launched or ALONE).world_size) as progress:
         given_up = run_on_cpus(task, config, config.processes, len(missing), progress) if missing else {}
         seconds = progress.seconds
-    finished = Finished(progress.total, given_up, not given_up and finish(labels, task.launched), seconds)
+    finished = RunFinished(progress.total, given_up, not given_up and finish(labels, task.launched), seconds)
     result = EnsembleResult(labels, finished, len(parents))
     if config.check_data is None or not result.complete:
         return result
@@ -148,7 +150,7 @@ def _task(
         output=to,
         provenance={"software": _software()},
         digests=(*(parent.last.labels.digest for parent in parents), labels.digest),
-        start=started(labels, missing, labels.num_crops),
+        start=RunStarted.of(labels, missing, labels.num_crops),
         launched=launched_rank() if config.engine == "local" else None,
     )
 

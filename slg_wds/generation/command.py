@@ -11,8 +11,9 @@ from slg_wds.concurrency.rank import ALONE, Rank
 from slg_wds.config import EvaluateConfig, GenerateConfig
 from slg_wds.console import duration, tell
 from slg_wds.engines.claims import finish, launched_rank
-from slg_wds.engines.progress import Finished, Progress, started, summary
-from slg_wds.engines.run_stats import RunObserver
+from slg_wds.engines.progress import RunProgress
+from slg_wds.engines.run_stats import RunObserver, RunStarted
+from slg_wds.engines.summary import RunFinished, summary
 from slg_wds.engines.workers import WorkerPool
 from slg_wds.generation.setup import crops_each, opening, prepare_run
 from slg_wds.labelset.labelset import LabelSet, open_labels
@@ -33,7 +34,7 @@ class GenerateResult:
     """
 
     labels: LabelSet
-    run: Finished
+    run: RunFinished
 
     @property
     def complete(self) -> bool:
@@ -81,7 +82,7 @@ class GenerateTask:
         job = prepared.job(create=True)
         missing = job.labels.missing()
         said = opening(prepared, job.labels.plan)
-        observer.begin(started(job.labels, missing, crops_each(self.config, prepared.reference), said))
+        observer.begin(RunStarted.of(job.labels, missing, crops_each(self.config, prepared.reference), said))
         work(job, (self.launched or ALONE).within(worker, workers), observer)
 
 
@@ -125,7 +126,7 @@ def _label(config: GenerateConfig) -> GenerateResult:
     from slg_wds.generation.collation import LabelStats
 
     launched = launched_rank() if config.engine == "local" else None
-    with Progress(LabelStats(), (launched or ALONE).world_size) as progress:
+    with RunProgress(LabelStats(), (launched or ALONE).world_size) as progress:
         if config.engine == "ray":
             from slg_wds.engines.ray import run_ray
             from slg_wds.engines.resources import ActorRequest
@@ -140,7 +141,7 @@ def _label(config: GenerateConfig) -> GenerateResult:
         seconds = progress.seconds
     labels = open_labels(config.save_path, allow_incomplete=True, store_options=config.store_options)
     complete = not given_up and finish(labels, launched)
-    return GenerateResult(labels, Finished(progress.total, given_up, complete, seconds))
+    return GenerateResult(labels, RunFinished(progress.total, given_up, complete, seconds))
 
 
 def _local_pool(config: GenerateConfig) -> WorkerPool:

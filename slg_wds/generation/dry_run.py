@@ -12,7 +12,7 @@ import numpy as np
 from slg_wds.concurrency.threads import threads_beside_forwards
 from slg_wds.config import GenerateConfig
 from slg_wds.console import counted, duration
-from slg_wds.engines.progress import bytes_a_crop
+from slg_wds.engines.summary import bytes_a_crop
 from slg_wds.generation.setup import prepare_run
 
 if TYPE_CHECKING:

@@ -11,15 +11,16 @@ import jupyter_client
 import numpy as np
 
 from slg_wds.console import counted
-from slg_wds.engines.progress import Progress, bytes_a_crop, started
+from slg_wds.engines.progress import RunProgress
 from slg_wds.engines.run_stats import RunStarted, RunStats
+from slg_wds.engines.summary import bytes_a_crop
 from support.photographs import TINY
 from support.sets import trust_sets
 
 
 def test_a_shard_that_another_process_made_first_counts_once(capsys):
     """Both processes told of its crops; no more than all are ever shown, and the summary has one shard."""
-    with Progress(RunStats()) as progress:
+    with RunProgress(RunStats()) as progress:
         progress.begin(RunStarted("digest", shards=2, crops=30))
         for name, crops, made in (
             ("train-000000", 20, True),
@@ -37,7 +38,7 @@ def test_a_shard_that_another_process_made_first_counts_once(capsys):
 
 def test_crops_of_two_processes_at_one_shard_never_show_more_than_all(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with Progress(RunStats()) as progress:
+    with RunProgress(RunStats()) as progress:
         progress.begin(RunStarted("digest", shards=1, crops=30))
         progress.crops(20)
         assert [task.completed for task in progress._display.bar.tasks] == [20]
@@ -48,7 +49,7 @@ def test_crops_of_two_processes_at_one_shard_never_show_more_than_all(monkeypatc
 def test_ranks_on_one_terminal_write_lines_and_expect_to_make_their_part(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setattr("slg_wds.engines.progress.time.monotonic", lambda: 10.0)
-    with Progress(RunStats(), ranks=4) as progress:
+    with RunProgress(RunStats(), ranks=4) as progress:
         progress.begin(RunStarted("digest", shards=8, crops=80))
         progress._began = 0.0
         progress.crops(10)
@@ -67,13 +68,13 @@ def test_numbers_agree_with_their_nouns():
 
 def test_a_resumed_run_begins_where_the_set_is(monkeypatch, capsys):
     start = RunStarted("digest", shards=2, crops=30, shards_there=8, crops_there=120)
-    with Progress(RunStats()) as progress:
+    with RunProgress(RunStats()) as progress:
         progress.begin(start)
         progress.crops(10)
         progress.shard("train-000008", RunStats(images=1, crops=10, shards=1), True)
     assert "shard 9/10" in capsys.readouterr().err
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with Progress(RunStats()) as progress:
+    with RunProgress(RunStats()) as progress:
         progress.begin(start)
         (task,) = progress._display.bar.tasks
         assert (task.completed, task.total) == (120, 150)
@@ -85,8 +86,8 @@ def test_what_is_there_of_a_set():
     plan = SimpleNamespace(shard_sizes=np.array([4, 4, 3]))
     fields = {"digest": "d", "plan": plan, "num_shards": 3, "__len__": lambda self: 11}
     labels: Any = type("Set", (), fields)()
-    assert started(labels, [2], 10) == RunStarted("d", 1, 30, (), 2, 80)
-    assert started(labels, [], 10) == RunStarted("d", 0, 0, (), 3, 110)
+    assert RunStarted.of(labels, [2], 10) == RunStarted("d", 1, 30, (), 2, 80)
+    assert RunStarted.of(labels, [], 10) == RunStarted("d", 0, 0, (), 3, 110)
 
 
 def test_bytes_of_labels_are_told_apart_from_those_of_images():

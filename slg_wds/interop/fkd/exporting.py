@@ -12,8 +12,9 @@ from pathlib import Path
 
 from slg_wds.config import ExportConfig
 from slg_wds.console import counted, tell
-from slg_wds.engines.progress import Progress, listed, started
-from slg_wds.engines.run_stats import RunStats
+from slg_wds.engines.progress import RunProgress
+from slg_wds.engines.run_stats import RunStarted, RunStats
+from slg_wds.engines.summary import listed
 from slg_wds.errors import InteropError, UsageError
 from slg_wds.format.records.record import Record
 from slg_wds.interop.fkd import encode_label_file, exact_coords
@@ -77,8 +78,8 @@ class ExportStats(RunStats):
 
 
 def _write_all(folder: Path, labels: LabelSet, names: LabelFileNames, half: bool) -> ExportStats:
-    with Progress(ExportStats()) as progress:
-        progress.begin(started(labels, range(labels.num_shards), labels.num_crops))
+    with RunProgress(ExportStats()) as progress:
+        progress.begin(RunStarted.of(labels, range(labels.num_shards), labels.num_crops))
         for number in range(labels.num_shards):
             shard = labels.shard(number)
             stats = ExportStats(shards=1)

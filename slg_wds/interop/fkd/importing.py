@@ -13,8 +13,9 @@ from slg_wds.config import ImportConfig
 from slg_wds.console import counted, duration, tell
 from slg_wds.engines.claims import finish, launched_rank
 from slg_wds.engines.dispatch import run_on_cpus
-from slg_wds.engines.progress import Finished, Progress, listed, started, summary
+from slg_wds.engines.progress import RunProgress
 from slg_wds.engines.run_stats import RunObserver, RunStarted
+from slg_wds.engines.summary import RunFinished, listed, summary
 from slg_wds.errors import InteropError, LabelFileError
 from slg_wds.format.manifest.manifest import Plan
 from slg_wds.format.shards.shard import load_writer
@@ -38,7 +39,7 @@ class ImportResult:
     """
 
     labels: LabelSet
-    run: Finished
+    run: RunFinished
     strangers: list[str]
 
     @property
@@ -93,11 +94,11 @@ def run(config: ImportConfig) -> ImportResult:
     labels = prepared.job.labels
     missing = labels.missing()
     launched = launched_rank() if config.engine == "local" else None
-    task = ImportTask(config, launched, started(labels, missing, labels.num_crops))
-    with Progress(ImportStats(), (launched or ALONE).world_size) as progress:
+    task = ImportTask(config, launched, RunStarted.of(labels, missing, labels.num_crops))
+    with RunProgress(ImportStats(), (launched or ALONE).world_size) as progress:
         given_up = run_on_cpus(task, config, config.processes, len(missing), progress) if missing else {}
         seconds = progress.seconds
-    finished = Finished(progress.total, given_up, not given_up and finish(labels, task.launched), seconds)
+    finished = RunFinished(progress.total, given_up, not given_up and finish(labels, task.launched), seconds)
     return ImportResult(labels, finished, prepared.strangers)
 
 
