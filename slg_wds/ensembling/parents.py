@@ -14,7 +14,7 @@ from slg_wds.format.manifest.manifest import ShardIndex
 from slg_wds.format.records.record import Record
 from slg_wds.format.shards.shard import Shard, check_payload
 from slg_wds.images import image_extension
-from slg_wds.labelset.averaging import shares
+from slg_wds.labels.shares import shares
 from slg_wds.labelset.joining import chains, joined
 from slg_wds.labelset.key_index import KeyNumbers
 from slg_wds.labelset.labelset import LabelSet, labels_at
@@ -190,4 +190,7 @@ class Parent:
 def open_parents(sets: Sequence[Location], weights: Sequence[float] | None) -> list[Parent]:
     """Open the sets, each with those that extend it made one. Raises UsageError, LabelSetError, StoreError."""
     found = chains([labels_at(location) for location in sets])
-    return [Parent(chain, share) for chain, share in zip(found, shares(weights, len(found)), strict=True)]
+    return [
+        Parent(chain, share)
+        for chain, share in zip(found, shares(weights, len(found), "label set"), strict=True)
+    ]

@@ -1,6 +1,7 @@
 """Probabilities -> top-k and tail; back to distributions; the sparse soft cross-entropy.
 
 types.py, rules.py   the names of label types; which rule of recovery stored columns can give
+shares.py            the weights of an average as shares that sum to 1
 dense.py             numpy: a record's columns -> dense rows
 reduce.py            torch: a teacher's probabilities -> top-k and the sum outside it
 soft.py, tails.py    torch: a batch's columns -> sparse distributions, mixed, dense

@@ -14,6 +14,7 @@ from slg_wds.errors import UsageError
 from slg_wds.labels.movable import Movable
 from slg_wds.labels.reduce import topk
 from slg_wds.labels.rules import StoredColumns
+from slg_wds.labels.shares import shares
 from slg_wds.labels.tails import TailBatch, spread_tail
 from slg_wds.labels.types import LabelType
 
@@ -123,24 +124,16 @@ def mix(labels: Sequence[SoftLabels], weights: Sequence[float] | None = None) ->
     weights: one per member of labels, >= 0 with a positive sum, by which they are divided; None: all the same.
     Raises UsageError for weights that are not, no labels, or labels of different rows or classes.
     """
-    shares = _shares(len(labels), weights)
+    if not labels:
+        raise UsageError("0 sets of labels cannot be mixed")
+    parts = shares(weights, len(labels), "distribution")
     if len({(len(one), one.num_classes) for one in labels}) != 1:
         raise UsageError("only labels of the same number of rows and classes can be mixed")
     index = torch.cat([one.index for one in labels], dim=1)
-    mass = torch.cat([one.mass * share for one, share in zip(labels, shares, strict=True)], dim=1)
-    evens = [one.even * share for one, share in zip(labels, shares, strict=True) if one.even is not None]
+    mass = torch.cat([one.mass * share for one, share in zip(labels, parts, strict=True)], dim=1)
+    evens = [one.even * share for one, share in zip(labels, parts, strict=True) if one.even is not None]
     even = torch.stack(evens).sum(dim=0) if evens else None
     return SoftLabels(index, mass, even, labels[0].num_classes)
-
-
-def _shares(count: int, weights: Sequence[float] | None) -> list[float]:
-    weights = [1.0] * count if weights is None else list(weights)
-    total = sum(weights)
-    if len(weights) != count or not all(weight >= 0 for weight in weights) or not 0 < total < float("inf"):
-        raise UsageError(
-            f"{count} sets of labels need as many weights >= 0 with a positive sum, not {weights}"
-        )
-    return [weight / total for weight in weights]
 
 
 def recover(

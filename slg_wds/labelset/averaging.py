@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from slg_wds.console import counted
-from slg_wds.errors import IdentityMismatchError, UsageError
+from slg_wds.errors import IdentityMismatchError
 from slg_wds.labelset.labelset import LabelSet
 
 # In this order: a difference in the first explains those in the others.
@@ -27,20 +26,3 @@ def differs(first: LabelSet, other: LabelSet, what: str, key: str | None = None)
     return IdentityMismatchError(
         f"the label sets are not of the same crops: {what}, in {first.url} and {other.url}", key=key
     )
-
-
-def shares(weights: Sequence[float] | None, count: int) -> list[float]:
-    """Return the weights of so many sets as parts of one; None: equal parts. Raises UsageError."""
-    if weights is None:
-        return [1.0 / count] * count
-    if len(weights) != count:
-        raise UsageError(
-            f"{counted(len(weights), 'weight')} for {counted(count, 'label set')}",
-            hint="give one for each, in order",
-        )
-    if not all(0 <= weight < float("inf") for weight in weights):
-        raise UsageError(f"weights {list(weights)} are not all finite and at least 0")
-    total = sum(weights)
-    if not 0 < total < float("inf"):
-        raise UsageError(f"weights {list(weights)} sum to {total:g}")
-    return [float(weight) / total for weight in weights]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from slg_wds.errors import TeacherError, UsageError
+from slg_wds.labels.shares import shares
 from slg_wds.teachers.teacher import Teacher
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Ensemble:
         if not (temperature > 0 and math.isfinite(temperature)):
             raise UsageError(f"temperature {temperature} is not above 0")
         self.teachers = list(teachers)
-        self.weights = _shares(weights, len(self.teachers))
+        self.weights = shares(weights, len(self.teachers), "teacher")
         self.temperature = temperature
         wanted = [(t.preprocessing.input_size, t.preprocessing.interpolation) for t in teachers]
         self.inputs: list[tuple[int, str]] = list(dict.fromkeys(wanted))
@@ -113,14 +114,6 @@ class Ensemble:
         spoilt = (logits * 0).sum(1, keepdim=True)
         kept = logits if self._subset is None else logits.index_select(1, self._subset)
         return torch.softmax(kept / self.temperature, 1) + spoilt
-
-
-def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
-    weights = [1.0] * count if weights is None else [float(weight) for weight in weights]
-    total = math.fsum(weights)
-    if len(weights) != count or not math.isfinite(total) or min(weights) < 0 or total == 0:
-        raise UsageError(f"ensemble weights {weights} must be {count}, finite, at least 0 and not all zero")
-    return [weight / total for weight in weights]
 
 
 def _subset(classes: Any, count: int, device: torch.device) -> torch.Tensor | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slg_wds.console import counted
 from slg_wds.errors import UsageError
+from slg_wds.labels.shares import shares
 
 SOURCES = ("timm", "pytorch", "private")
 
@@ -53,10 +53,11 @@ def parse_teachers(
     """
     named = [_parse_one(item.strip(), source) for item in arch.split(",")]
     files = _parse_paths(paths, len(named))
-    shares = _parse_weights(weights, len(named))
+    lone = len(named) == 1 and not weights  # an empty list goes with one teacher too
+    parts = shares(None if lone else weights, len(named), "teacher")
     return [
         TeacherSpec(kind, name, path, share)
-        for (kind, name), path, share in zip(named, files, shares, strict=True)
+        for (kind, name), path, share in zip(named, files, parts, strict=True)
     ]
 
 
@@ -98,18 +99,3 @@ def _parse_paths(paths: Sequence[str], count: int) -> list[str | None]:
             hint="give one --teacher_path per teacher, in order; leave one empty for pretrained weights",
         )
     return [file or None for file in files]
-
-
-def _parse_weights(weights: Sequence[float] | None, count: int) -> list[float]:
-    if weights is None or (len(weights) == 0 and count == 1):
-        return [1.0 / count] * count
-    if len(weights) != count:
-        raise UsageError(
-            f"--weights: {counted(len(weights), 'ensemble weight')} for {counted(count, 'teacher')}"
-        )
-    total = math.fsum(weights)
-    if not math.isfinite(total) or min(weights) < 0:
-        raise UsageError(f"--weights: ensemble weights must be finite and at least 0, not {list(weights)}")
-    if total == 0:
-        raise UsageError(f"--weights: ensemble weights are all zero, {list(weights)}")
-    return [float(weight) / total for weight in weights]

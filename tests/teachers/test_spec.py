@@ -90,10 +90,10 @@ def test_weights_sum_to_one_in_proportion(weights: list[float]) -> None:
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ([1.0], "--weights: 1 ensemble weight for 2 teachers"),
-        ([1.0, 2.0, 3.0], "3 ensemble weights for 2 teachers"),
-        ([], "0 ensemble weights for 2 teachers"),
-        ([0.0, 0.0], r"--weights: ensemble weights are all zero, \[0.0, 0.0\]"),
+        ([1.0], "1 weight for 2 teachers"),
+        ([1.0, 2.0, 3.0], "3 weights for 2 teachers"),
+        ([], "0 weights for 2 teachers"),
+        ([0.0, 0.0], r"the weights are all zero, \[0.0, 0.0\]"),
         ([2.0, -1.0], "at least 0"),
         ([1.0, math.nan], "finite"),
         ([1.0, math.inf], "finite"),

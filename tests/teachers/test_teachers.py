@@ -269,7 +269,7 @@ def test_accuracy_is_counted() -> None:
     for wrong in ([7], [-1]):
         with pytest.raises(UsageError, match=r"targets must be class numbers in 0\.\.6"):
             evaluate(teacher, [([pixels_of([0])], wrong)])
-    with pytest.raises(UsageError, match="2 targets for 1 images"):
+    with pytest.raises(UsageError, match="2 targets for 1 image"):
         evaluate(teacher, [([pixels_of([0])], [1, 2])])
     with pytest.raises(UsageError, match="no image to evaluate on"):
         evaluate(teacher, [])
@@ -379,8 +379,8 @@ def test_teachers_are_frozen_and_in_evaluation() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"weights": [1, 2]}, "must be 1, finite"),
-        ({"weights": [0]}, "not all zero"),
+        ({"weights": [1, 2]}, "2 weights for 1 teacher"),
+        ({"weights": [0]}, "all zero"),
         ({"weights": [math.nan]}, "finite"),
         ({"temperature": 0.0}, "temperature 0.0 is not above 0"),
         ({"temperature": math.inf}, "temperature inf"),

@@ -21,7 +21,8 @@ from slg_wds.errors import (
 )
 from slg_wds.format.manifest.manifest import MAX_INFO_BYTES, decode_info
 from slg_wds.labels import LabelType, StoredColumns
-from slg_wds.labelset.averaging import check_averaged, shares
+from slg_wds.labels.shares import shares
+from slg_wds.labelset.averaging import check_averaged
 from slg_wds.labelset.joining import chains, joined_digest
 from slg_wds.labelset.labelset import INFO, LabelSet, open_labels
 from slg_wds.replay.sources.base_set import BaseSet
@@ -73,7 +74,7 @@ class LabelSets:
         together = chains(given)
         self.members = [chain[-1] for chain in together]
         self.bases = [[BaseSet(one, chain[-1]) for one in chain[:-1]] for chain in together]
-        self.weights = shares(weights, len(self.members))
+        self.weights = shares(weights, len(self.members), "label set")
         check_averaged(self.members)
         for other in self.members[1:]:
             _check_crops(self.members[0], other)
