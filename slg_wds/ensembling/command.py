@@ -20,7 +20,7 @@ from slg_wds.engines.run_stats import RunStarted
 from slg_wds.engines.summary import RunFinished, summary
 from slg_wds.ensembling.checks import check_parents
 from slg_wds.ensembling.convert import check_conversion
-from slg_wds.ensembling.merge import Output
+from slg_wds.ensembling.merge import LabelFormat
 from slg_wds.ensembling.parents import Parent, open_parents
 from slg_wds.ensembling.work import MergeStats, MergeTask
 from slg_wds.errors import UsageError
@@ -114,7 +114,7 @@ def run(config: EnsembleConfig) -> EnsembleResult:
     return dataclasses.replace(result, fidelity=measure(config, labels))
 
 
-def _begin(config: EnsembleConfig, parents: list[Parent], to: Output) -> LabelSet:
+def _begin(config: EnsembleConfig, parents: list[Parent], to: LabelFormat) -> LabelSet:
     from datetime import datetime, timezone
 
     plan = plan_of(parents[0].plan, config.samples_per_shard)
@@ -141,7 +141,7 @@ def _software() -> dict[str, str]:
 
 
 def _task(
-    config: EnsembleConfig, parents: list[Parent], to: Output, labels: LabelSet, missing: list[int]
+    config: EnsembleConfig, parents: list[Parent], to: LabelFormat, labels: LabelSet, missing: list[int]
 ) -> MergeTask:
     return MergeTask(
         sets=tuple(config.at(url) for url in config.sets),
@@ -167,7 +167,7 @@ def _warn_of_doubles(parents: list[Parent]) -> None:
             warn(f"the label set {parent.url} is given twice", level=2)
 
 
-def output_of(config: EnsembleConfig, parents: list[Parent]) -> Output:
+def output_of(config: EnsembleConfig, parents: list[Parent]) -> LabelFormat:
     """What is made; what the config leaves open is as in the first set. Raises UsageError."""
     first = parents[0].identity
     label = parse_label_type(config.label_type or str(first["label_type"]))
@@ -182,7 +182,7 @@ def output_of(config: EnsembleConfig, parents: list[Parent]) -> Output:
         raise UsageError(f"--label-type {label} needs --tail-classes above 0, not 0")
     stored_values = str(first.get("values") or "none")
     coding = config.values or (stored_values if stored_values != "none" else "float16")
-    return Output(label, coding, 0 if label.kind in ("hard", "full") else tail_classes, classes)
+    return LabelFormat(label, coding, 0 if label.kind in ("hard", "full") else tail_classes, classes)
 
 
 def plan_of(plan: Plan, samples_per_shard: int | None) -> Plan:
@@ -203,7 +203,7 @@ def plan_of(plan: Plan, samples_per_shard: int | None) -> Plan:
     return dataclasses.replace(plan, shard_sizes=sizes, shard_names=shard_names(prefix, len(sizes)))
 
 
-def identity_of(parents: list[Parent], to: Output) -> dict[str, Any]:
+def identity_of(parents: list[Parent], to: LabelFormat) -> dict[str, Any]:
     """How the merged labels are made: as the first set's, but for labels, teachers and parents."""
     first = dict(parents[0].identity)
     first.pop("extends", None)

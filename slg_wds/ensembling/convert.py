@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from slg_wds.console import counted
-from slg_wds.ensembling.merge import Floats, Labels, Output, largest
+from slg_wds.ensembling.merge import Floats, LabelFormat, RecordLabels, largest
 from slg_wds.errors import UsageError
 from slg_wds.format.records.record import Record, Tail, build_tail
 from slg_wds.labelset.joining import tail_vector
 
 
-def check_conversion(stored_k: int, full: bool, values: str, to: Output) -> None:
+def check_conversion(stored_k: int, full: bool, values: str, to: LabelFormat) -> None:
     """Raise UsageError where one set alone does not hold what is asked of it."""
     if to.full and not full:
         raise UsageError(f"full labels cannot be made from {counted(stored_k, 'class', 'classes')} a crop")
@@ -24,21 +24,21 @@ def check_conversion(stored_k: int, full: bool, values: str, to: Output) -> None
         raise UsageError(f"label type {to.label} needs probabilities, and only the top class is stored")
 
 
-def convert(record: Record, to: Output) -> Labels:
+def convert(record: Record, to: LabelFormat) -> RecordLabels:
     """The record's own labels, exact: nothing is recovered or normalised that is stored.
 
     With the k that is stored the tail stays as it is; with a lower one it takes in the classes that are dropped.
     """
     if to.full:
-        return Labels(record.index, record.value, None)
+        return RecordLabels(record.index, record.value, None)
     if record.full:
         index, value = largest(record.value, to.k)
     else:
         index, value = record.index[:, : to.k], record.value[:, : to.k]
-    return Labels(index, np.ones_like(value) if to.label.kind == "hard" else value, _tail(record, to))
+    return RecordLabels(index, np.ones_like(value) if to.label.kind == "hard" else value, _tail(record, to))
 
 
-def _tail(record: Record, to: Output) -> Tail | None:
+def _tail(record: Record, to: LabelFormat) -> Tail | None:
     M = record.num_crops
     if not to.writes_tail or not M:
         return None

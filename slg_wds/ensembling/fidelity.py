@@ -59,7 +59,7 @@ class Fidelity:
 
 def measure(config: EnsembleConfig, labels: LabelSet, seed: int = 0) -> Fidelity:
     """Ask the teachers of the command line for a sample of crops and compare. Raises SlgWdsError."""
-    teacher = load_told(config, labels)
+    teacher = load_named_teachers(config, labels)
     tails = bool(labels.identity["tail_classes"])
     both = tails and parse_label_type(labels.label_type).kind != "shared_tail"
     kls: list[NDArray[np.float64]] = []
@@ -88,7 +88,7 @@ def _divergence(exact: NDArray[np.float64], read: NDArray[np.float32]) -> NDArra
     return divergence
 
 
-def load_told(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
+def load_named_teachers(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
     """The teachers that are named, with the weights and pixels of slg.json; that it says no other ones is checked."""
     from slg_wds.teachers import load_ensemble
 
@@ -137,7 +137,7 @@ def exact_rows(
     each = max(CROPS_PER_IMAGE, -(-config.check_crops // max(1, number)))
     each = min(each, labels.num_crops, MOST_PER_IMAGE)
     wanted = -(-config.check_crops // each)
-    keyed, images = KeyedSet(labels), _Images(config, labels)
+    keyed, images = KeyedSet(labels), _ImagesByKey(config, labels)
     for place in chance.permutation(len(labels) if places is None else places)[:wanted].tolist():
         record = keyed.read(place)
         if isinstance(record, Missing):
@@ -158,7 +158,7 @@ def exact_rows(
         yield part, _ask(teacher, pixels, part)
 
 
-class _Images:
+class _ImagesByKey:
     """The images that a config names, by key; listed when the first is asked for."""
 
     def __init__(self, config: EnsembleConfig, labels: LabelSet) -> None:

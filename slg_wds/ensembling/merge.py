@@ -26,7 +26,7 @@ _LAST = 0x7FFFFFFF
 
 
 @dataclass(frozen=True)
-class Output:
+class LabelFormat:
     """What is made of the mean: the label type, its coding of values, and how many classes a tail keeps."""
 
     label: LabelType
@@ -51,7 +51,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Labels:
+class RecordLabels:
     """What a record says of its crops: index int64 [M, k], value float32 [M, k], a tail or none."""
 
     index: Ints
@@ -60,7 +60,7 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class Rows:
+class UnionRows:
     """Distributions over the classes of a union.
 
     union: int64 [U], ascending. rows: float64 [M, U]. rest: float64 [M], the probability of each class outside.
@@ -72,8 +72,8 @@ class Rows:
 
 
 def merge(
-    records: Sequence[Record], rules: Sequence[str | None], shares: Sequence[float], to: Output
-) -> Labels:
+    records: Sequence[Record], rules: Sequence[str | None], shares: Sequence[float], to: LabelFormat
+) -> RecordLabels:
     """The labels of the mean of an image's distributions, each recovered under its rule (None: all that is stored).
 
     records: of the same crops and classes. shares: sum 1.
@@ -83,7 +83,7 @@ def merge(
 
 def mean_rows(
     records: Sequence[Record], rules: Sequence[str | None], shares: Sequence[float], k: int
-) -> Rows:
+) -> UnionRows:
     """The weighted mean over a union that holds the top k of every crop."""
     C, M = records[0].num_classes, records[0].num_crops
     union = _union(records, k)
@@ -92,7 +92,7 @@ def mean_rows(
     rows, rest = np.zeros((M, len(union))), np.zeros(M)
     for record, rule, share in zip(records, rules, shares, strict=True):
         _add(rows, rest, record, stored_columns(record).resolve(rule), share, union, place)
-    return Rows(union, rows, rest)
+    return UnionRows(union, rows, rest)
 
 
 def _union(records: Sequence[Record], k: int) -> Ints:
@@ -173,14 +173,14 @@ def _positive(total: Floats) -> Floats:
     return np.where(total > 0, total, 1.0)
 
 
-def reduce(mean: Rows, to: Output) -> Labels:
+def reduce(mean: UnionRows, to: LabelFormat) -> RecordLabels:
     """The top-k of each row, ties to the lower class, and the tail: the mean over crops of what is outside."""
     M, C = len(mean.rows), to.num_classes
     values = mean.rows.astype(np.float32)
     if to.full:
         dense = np.broadcast_to(mean.rest.astype(np.float32)[:, None], (M, C)).copy()
         dense[:, mean.union] = values
-        return Labels(np.broadcast_to(np.arange(C), (M, C)), dense, None)
+        return RecordLabels(np.broadcast_to(np.arange(C), (M, C)), dense, None)
     at, value = largest(values, to.k)
     if to.label.kind == "hard":
         value = np.ones_like(value)
@@ -190,7 +190,7 @@ def reduce(mean: Rows, to: Output) -> Labels:
         v = np.full(C, mean.rest.mean())
         v[mean.union] = mean.rows.mean(axis=0)
         tail = build_tail(v, to.tail_classes, M, to.k)
-    return Labels(mean.union[at], value, tail)
+    return RecordLabels(mean.union[at], value, tail)
 
 
 def largest(values: NDArray[np.float32], n: int) -> tuple[Ints, NDArray[np.float32]]:

@@ -13,7 +13,7 @@ from slg_wds.engines.claims import claims
 from slg_wds.engines.run_stats import RunObserver, RunStarted, RunStats
 from slg_wds.ensembling.checks import check_records
 from slg_wds.ensembling.convert import convert
-from slg_wds.ensembling.merge import Labels, Output, merge
+from slg_wds.ensembling.merge import LabelFormat, RecordLabels, merge
 from slg_wds.ensembling.parents import Missing, Parent, open_parents
 from slg_wds.errors import LabelSetError
 from slg_wds.format.records.record import Record
@@ -45,7 +45,7 @@ class MergeTask:
     sets: tuple[Location, ...]
     weights: tuple[float, ...] | None
     location: Location
-    output: Output
+    output: LabelFormat
     provenance: Mapping[str, Any]
     digests: tuple[str, ...]
     start: RunStarted
@@ -112,7 +112,7 @@ def _sample(
     records: Sequence[Record],
     at: list[list[int | None]],
     path: str,
-    to: Output,
+    to: LabelFormat,
     stats: MergeStats,
 ) -> Sample:
     first = records[0]
@@ -142,7 +142,11 @@ def _sample(
 
 
 def _count(
-    stats: MergeStats, parents: Sequence[Parent], records: Sequence[Record], labels: Labels, to: Output
+    stats: MergeStats,
+    parents: Sequence[Parent],
+    records: Sequence[Record],
+    labels: RecordLabels,
+    to: LabelFormat,
 ) -> None:
     stats.images += 1
     stats.crops += len(labels.value)
@@ -152,7 +156,7 @@ def _count(
         stats.known += parent.share * _known(record, labels.index, to)
 
 
-def _known(record: Record, index: Any, to: Output) -> float:
+def _known(record: Record, index: Any, to: LabelFormat) -> float:
     """The sum over crops of the probability that a record stores of the classes [M, k] of the result."""
     if record.coding == "none" or to.label.kind == "hard":
         return float("nan")

@@ -29,7 +29,7 @@ class Span:
 
 
 @dataclass
-class Batch:
+class CropBatch:
     """One forward: a uint8 tensor [num_seg, 3, S, S] for each input size of the teachers.
 
     `ended` is the shard whose last crops these are, or None; rows past the last span are padding.
@@ -82,18 +82,18 @@ class Buffers:
         return memory.permute(0, 3, 1, 2)  # [N, 3, S, S] as channels_last
 
 
-def full_batches(items: Iterable[Item], buffers: Buffers, pool: ThreadPoolExecutor) -> Iterator[Batch]:
+def full_batches(items: Iterable[Item], buffers: Buffers, pool: ThreadPoolExecutor) -> Iterator[CropBatch]:
     """Pack crops into batches of exactly `num_seg` rows, never across shards; the cutting is under way, not done.
 
     The last batch of a shard is padded, and comes even when it holds nothing, so that the shard's end is told.
     """
-    batch: Batch | None = None
+    batch: CropBatch | None = None
     left_out: list[LeftOut] = []
     for item in items:
         if isinstance(item, LeftOut):
             left_out.append(item)
         elif isinstance(item, ShardEnd):
-            batch = batch or Batch(buffers.take())
+            batch = batch or CropBatch(buffers.take())
             batch.left_out, left_out = left_out, []
             batch.ended = item.shard
             for tensor in batch.inputs:
@@ -103,14 +103,14 @@ def full_batches(items: Iterable[Item], buffers: Buffers, pool: ThreadPoolExecut
         else:
             first = 0
             while first < len(item.boxes):
-                batch = batch or Batch(buffers.take())
+                batch = batch or CropBatch(buffers.take())
                 first += _add(batch, item, first, buffers, pool)
                 if batch.filled == buffers.num_seg:
                     yield batch
                     batch = None
 
 
-def _add(batch: Batch, image: Prepared, first: int, buffers: Buffers, pool: ThreadPoolExecutor) -> int:
+def _add(batch: CropBatch, image: Prepared, first: int, buffers: Buffers, pool: ThreadPoolExecutor) -> int:
     """Start cutting as many crops as fit and return how many."""
     start = batch.filled
     count = min(buffers.num_seg - start, len(image.boxes) - first)
@@ -124,7 +124,7 @@ def _add(batch: Batch, image: Prepared, first: int, buffers: Buffers, pool: Thre
     return count
 
 
-def ahead(batches: Iterator[Batch], count: int) -> Iterator[Batch]:
+def ahead(batches: Iterator[CropBatch], count: int) -> Iterator[CropBatch]:
     """Yield the batches with `count` more of them always begun, each waited for until it is cut."""
     for batch in window(batches, count):
         batch.wait()

@@ -30,7 +30,7 @@ class LabelStats(RunStats):
 
 
 @dataclass
-class Labels:
+class ImageLabels:
     """The labels of one image as its crops come in: index [M, k], value [M, k], outside [C] summed over crops."""
 
     index: npt.NDArray[np.int64]
@@ -66,7 +66,7 @@ def finished_shards(
 
     Labels of an image are encoded as soon as its last crop comes, so full labels of a shard never lie raw in memory.
     """
-    open_images: dict[int, Labels] = {}
+    open_images: dict[int, ImageLabels] = {}
     shard = FinishedShard(-1, [], [], LabelStats())
     for batch in labelled:
         for position, span in enumerate(batch.batch.spans):
@@ -83,13 +83,13 @@ def finished_shards(
             shard = FinishedShard(-1, [], [], LabelStats())
 
 
-def _empty(batch: Labelled, image: Prepared) -> Labels:
+def _empty(batch: Labelled, image: Prepared) -> ImageLabels:
     crops, width = len(image.boxes), batch.value.shape[1]
     index = np.empty((crops, width), np.int64) if batch.index is not None else np.empty((crops, 0), np.int64)
-    return Labels(index, np.empty((crops, width), np.float32))
+    return ImageLabels(index, np.empty((crops, width), np.float32))
 
 
-def _count(job: Job, stats: LabelStats, image: Prepared, labels: Labels) -> None:
+def _count(job: Job, stats: LabelStats, image: Prepared, labels: ImageLabels) -> None:
     full = job.recipe.label.kind == "full"
     top1 = labels.value.max(axis=1) if full else labels.value[:, 0]
     first = labels.value.argmax(axis=1) if full else labels.index[:, 0]
@@ -103,12 +103,12 @@ def _count(job: Job, stats: LabelStats, image: Prepared, labels: Labels) -> None
         stats.agreed += int((first == target).sum())
 
 
-def _encode(job: Job, image: Prepared, labels: Labels) -> EncodedSample:
+def _encode(job: Job, image: Prepared, labels: ImageLabels) -> EncodedSample:
     extension = image_extension(image.stored) if image.stored is not None else None
     return job.labels.encode_sample(Sample(as_record(job, image, labels), image.stored, extension))
 
 
-def as_record(job: Job, image: Prepared, labels: Labels) -> Record:
+def as_record(job: Job, image: Prepared, labels: ImageLabels) -> Record:
     """The record of an image whose labels are complete."""
     plan, recipe, classes = job.labels.plan, job.recipe, job.teacher.num_classes
     kind = recipe.label.kind

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from slg_wds.concurrency.prefetch import window
 from slg_wds.errors import TeacherOutputError
-from slg_wds.generation.batching import Batch, Buffers
+from slg_wds.generation.batching import Buffers, CropBatch
 from slg_wds.labels import LabelType, tail_sums, topk
 from slg_wds.teachers.faults import device_faults
 
@@ -29,7 +29,7 @@ FORWARDS_IN_FLIGHT = 2  # on a GPU: one runs while the next waits in its queue
 class Labelled:
     """A batch's labels: index int64 [N, k] (None for full), value float32 [N, k], outside float64 [spans, C]."""
 
-    batch: Batch
+    batch: CropBatch
     index: npt.NDArray[np.int64] | None
     value: npt.NDArray[np.float32]
     outside: npt.NDArray[np.float64] | None
@@ -48,7 +48,7 @@ class Forward:
         self.buffers = buffers
         self._depth = FORWARDS_IN_FLIGHT if device.type == "cuda" else 0
 
-    def label_all(self, batches: Iterable[Batch]) -> Iterator[Labelled]:
+    def label_all(self, batches: Iterable[CropBatch]) -> Iterator[Labelled]:
         """Yield the labels of each batch, in order."""
         launched = ((batch, self._on_device(self._launch, batch)) for batch in batches)
         for batch, outputs in window(launched, self._depth):
@@ -59,7 +59,7 @@ class Forward:
         with device_faults(self.device, f"labelling with {self.teacher.name} failed"):
             return step(*arguments)
 
-    def _launch(self, batch: Batch) -> _Outputs:
+    def _launch(self, batch: CropBatch) -> _Outputs:
         import torch
 
         if not batch.spans:
@@ -97,7 +97,7 @@ class Forward:
         event.record(torch.cuda.current_stream(self.device))
         return dataclasses.replace(host, event=event)
 
-    def _land(self, batch: Batch, outputs: _Outputs) -> Labelled:
+    def _land(self, batch: CropBatch, outputs: _Outputs) -> Labelled:
         if outputs.event is not None:
             outputs.event.synchronize()
         self.buffers.give_back(batch.inputs)

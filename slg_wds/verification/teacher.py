@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from slg_wds.config import EnsembleConfig, VerifyConfig
 from slg_wds.console import counted
-from slg_wds.ensembling.fidelity import exact_rows, load_told
+from slg_wds.ensembling.fidelity import exact_rows, load_named_teachers
 from slg_wds.errors import UsageError
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.verification.records import rounding
@@ -62,7 +62,7 @@ def compare(config: VerifyConfig, labels: LabelSet, seed: int | None = None) -> 
         teacher_path=config.teacher_path,
         store_options=config.store_options,
     )
-    teacher = load_told(question, labels)
+    teacher = load_named_teachers(question, labels)
     largest, total, numbers, same, crops = 0.0, 0.0, 0, 0, 0
     chance = np.random.default_rng(seed)
     for record, exact in exact_rows(question, labels, teacher, chance, _there(labels)):

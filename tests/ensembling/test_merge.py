@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slg_wds.ensembling.convert import check_conversion, convert
-from slg_wds.ensembling.merge import Output, merge
+from slg_wds.ensembling.merge import LabelFormat, merge
 from slg_wds.errors import UsageError
 from slg_wds.format.records.record import build_tail
 from slg_wds.labels import parse_label_type
@@ -30,7 +30,7 @@ TYPES = (
 
 
 def output(label_type, classes, tail=64, coding="float32"):
-    return Output(
+    return LabelFormat(
         parse_label_type(label_type), coding, 0 if label_type in ("hard", "full") else tail, classes
     )
 

@@ -11,7 +11,7 @@ import pytest
 
 import slg_wds
 from slg_wds.cli import main
-from slg_wds.ensembling.fidelity import load_told
+from slg_wds.ensembling.fidelity import load_named_teachers
 from slg_wds.errors import UsageError
 from slg_wds.format.records.record import Record
 from support.photographs import TINY
@@ -202,6 +202,6 @@ def test_a_set_cannot_have_its_checker_make_pixels_without_end(faithful):
         labels, description=dataclasses.replace(labels.description, identity=identity)
     )
     question = slg_wds.EnsembleConfig(sets=(), save_path="", arch=TINY, teacher_source="private")
-    assert load_told(question, labels).inputs == [(32, "bilinear")]
+    assert load_named_teachers(question, labels).inputs == [(32, "bilinear")]
     with pytest.raises(UsageError, match="over 2048 pixels a side"):
-        load_told(question, forged)
+        load_named_teachers(question, forged)

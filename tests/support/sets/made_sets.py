@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from slg_wds.ensembling.merge import Output, Rows, reduce
+from slg_wds.ensembling.merge import LabelFormat, UnionRows, reduce
 from slg_wds.format.manifest.manifest import Plan, StringColumn
 from slg_wds.format.records.record import Record
 from slg_wds.format.shards.shard import Sample
@@ -36,8 +36,8 @@ def record(
 ):
     """The record of distributions [M, C]; its boxes follow from its key."""
     M, C = rows.shape
-    to = Output(parse_label_type(label_type), coding, tail, C)
-    labels = reduce(Rows(np.arange(C), rows.astype(np.float64), np.zeros(M)), to)
+    to = LabelFormat(parse_label_type(label_type), coding, tail, C)
+    labels = reduce(UnionRows(np.arange(C), rows.astype(np.float64), np.zeros(M)), to)
     crops, flips = boxes(sum(key.encode()), M)
     coding = "none" if label_type == "hard" else coding
     fields = {
