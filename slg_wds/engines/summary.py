@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from slg_wds.console import counted, duration
+from slg_wds.engines.supervisor import FAILURES
 from slg_wds.errors import IncompleteSetError, LabelSetError
+from slg_wds.labelset.left_out import left_out_images
 
 if TYPE_CHECKING:
     from slg_wds.labelset.labelset import LabelSet
@@ -18,9 +20,13 @@ LISTED = 20  # names in a summary
 
 @dataclass(frozen=True)
 class RunFinished:
-    """What a run leaves: the stats of what it made, the shards it gave up and why, and whether every shard exists.
+    """What one run leaves behind.
 
-    seconds: wall time of the work, start-up excluded.
+    Attributes:
+        stats: the numbers of what it made, a RunStats.
+        given_up: names of the shards that it gave up, each with how the last attempt ended.
+        complete: whether every shard of the set exists.
+        seconds: wall time of the work, without the start-up.
     """
 
     stats: Any
@@ -37,68 +43,90 @@ class RunFinished:
         )
 
     def check(self, labels: LabelSet) -> None:
-        """Raise LabelSetError for shards that were given up, IncompleteSetError for others that are missing."""
+        """Do nothing if the set is complete.
+
+        Raises:
+            LabelSetError: the run gave shards up.
+            IncompleteSetError: other shards are missing.
+        """
         if self.given_up:
             name, how = min(self.given_up.items())
-            others = (
-                f"; {counted(len(self.given_up) - 1, 'more shard')} failed so"
-                if len(self.given_up) > 1
-                else ""
-            )
+            more = len(self.given_up) - 1
             raise LabelSetError(
-                f"workers failed on one shard again and again: {how}{others}",
+                f"workers failed on this shard {FAILURES} times or more: {how}"
+                + (f"; given up too: {counted(more, 'more shard')}" if more else ""),
                 url=labels.url,
                 shard=labels.shard_name(labels.plan.shard_names.index(name)),
-                hint="all other shards are finished; run the same command to try again",
+                hint="what was made is kept; run the same command to try these shards again",
             )
         if not self.complete:
             names = [labels.shard_name(number) for number in labels.missing()]
             raise IncompleteSetError(
                 f"{counted(len(names), 'shard')} missing at the end of this run: {', '.join(names[:LISTED])}",
                 url=labels.url,
-                hint="they were removed meanwhile; run the same command to make them again",
+                hint="they were removed while it ran; run the same command to make them again",
             )
 
 
 def summary(labels: LabelSet, run: RunFinished, more: str, lines: Sequence[str]) -> list[str]:
-    """What a run made, in lines for people: the head and foot of every command's summary, `lines` between them.
+    """Return the summary of a run in lines for people.
 
-    more: what the second line says after the label type. lines: of what was made, below the counts; unused where
-    nothing was.
+    Args:
+        labels: the set as it is now.
+        run: what the run made.
+        more: text behind the label type in the second line.
+        lines: what the command says of the labels made, shown below the counts if there are any.
+
+    Raises:
+        FormatError, StoreError: what the set leaves out cannot be read.
     """
-    total, given_up = run.stats, run.given_up
+    stats = run.stats
     state = "complete" if run.complete else "not complete"
-    if given_up:
-        state = f"not complete, {counted(len(given_up), 'shard')} given up"
+    if run.given_up:
+        state = f"not complete, {counted(len(run.given_up), 'shard')} given up"
     text = [
         f"label set {labels.url}: {state}",
         f"  {counted(len(labels), 'image')} planned, {counted(labels.num_shards, 'shard')}, "
         f"{counted(labels.num_crops, 'crop')} an image, {labels.label_type}{more}",
     ]
-    if total.crops:
+    if stats.shards:
+        each = bytes_a_crop(stats.bytes, stats.image_bytes, stats.crops) if stats.crops else "no crops"
         text.append(
-            f"  made here: {counted(total.images, 'image')}, {counted(total.crops, 'crop')}, "
-            f"{counted(total.shards, 'shard')}, "
-            f"{total.bytes / 1e6:,.2f} MB, {bytes_a_crop(total.bytes, total.image_bytes, total.crops)}"
+            f"  made here: {counted(stats.images, 'image')}, {counted(stats.crops, 'crop')}, "
+            f"{counted(stats.shards, 'shard')}, {stats.bytes / 1e6:,.2f} MB, {each}"
         )
         text += lines
     else:
-        text.append("  nothing was left to make")
-    if total.lost_races:
-        text.append(f"  {counted(total.lost_races, 'shard')} made by another process first")
-    text += listed("LEFT OUT", [f"{path}: {why}" for path, why in sorted(total.left_out)])
+        text.append("  nothing was left to make" if run.complete else "  nothing was made")
+    if stats.lost_races:
+        text.append(f"  {counted(stats.lost_races, 'shard')} made by another process first")
+    text += _left_out(labels, stats.left_out)
     return [*text, *next_commands(labels)] if run.complete else text
 
 
+def _left_out(labels: LabelSet, ours: Sequence[tuple[str, str]]) -> list[str]:
+    """Name the images that the set leaves out, whichever run left them out; those of this run first."""
+    count, found = left_out_images(labels, LISTED)
+    named = dict([*sorted(ours), *found])
+    head = "LEFT OUT" if len(ours) == count else f"LEFT OUT ({len(ours)} by this run)"
+    return listed(head, [f"{path}: {reason}" for path, reason in named.items()], count)
+
+
 def bytes_a_crop(total: float, images: float, crops: int) -> str:
-    """Bytes in shards for each crop: of labels (with all that a tar adds), and of embedded images apart from them."""
+    """Describe the size of shards per crop: the labels with the tar around them, and embedded images apart.
+
+    Args:
+        total: bytes of the shards.
+        images: bytes of the embedded images among them.
+        crops: number of crops, at least 1.
+    """
     if not images:
         return f"{total / crops:.2f} bytes/crop"
     return f"{(total - images) / crops:.2f} bytes/crop of labels, {images / crops:,.2f} of images"
 
 
 def next_commands(labels: LabelSet) -> list[str]:
-    """What can be done with a finished set, as lines for a shell."""
+    """Return commands for a shell that use a finished set."""
     url = shlex.quote(labels.url)
     embedded = labels.identity.get("embed_images") is not None
     images = "" if embedded else shlex.quote(str(labels.description.provenance.get("image_root") or "IMAGES"))
@@ -109,9 +137,17 @@ def next_commands(labels: LabelSet) -> list[str]:
     ]
 
 
-def listed(what: str, names: Sequence[str]) -> list[str]:
-    """Lines that count names and show the first of them; none for none."""
-    if not names:
+def listed(what: str, names: Sequence[str], count: int | None = None) -> list[str]:
+    """Return lines that give a number and the first names; no lines if the number is 0.
+
+    Args:
+        what: what is counted.
+        names: names to show, at most LISTED of them.
+        count: how many there are, if `names` are not all.
+    """
+    count = len(names) if count is None else count
+    if not count:
         return []
-    lines = [f"  {what}: {len(names)}", *(f"    {name}" for name in names[:LISTED])]
-    return [*lines, f"    ... and {len(names) - LISTED} more"] if len(names) > LISTED else lines
+    shown = names[:LISTED]
+    lines = [f"  {what}: {count:,}", *(f"    {name}" for name in shown)]
+    return [*lines, f"    ... and {count - len(shown):,} more"] if count > len(shown) else lines

@@ -13,9 +13,8 @@ from slg_wds.console import counted
 from slg_wds.errors import FormatError, NotFoundError, SlgWdsError, UnsupportedStoreError
 from slg_wds.format.canonical import MAX_JSON_BYTES
 from slg_wds.format.manifest.manifest import MAX_INFO_BYTES, Info, ShardIndex, decode_index, decode_info
-from slg_wds.format.shards.header import decode_header
-from slg_wds.format.shards.tar import members, padded
 from slg_wds.labelset.labelset import INDEX, INFO, PLAN, LabelSet
+from slg_wds.labelset.left_out import left_out_entries
 from slg_wds.store import Entry, Store
 
 LOOKED_AT = 64  # index parts that are read of an unfinished set, for images left out
@@ -181,7 +180,7 @@ def _see_left_out(labels: LabelSet, state: State) -> None:
         with_some = [index.shard for index in read if index.left_out]
     for number in with_some[:REASONS_OF]:
         try:
-            state.reasons += _reasons(labels, number, state.indexes[number])
+            state.reasons += left_out_entries(labels, number, state.indexes[number])
         except SlgWdsError as error:
             state.notes.append(f"{labels.shard_name(number)}: {error.message}: run slg-wds verify")
     state.reasons = state.reasons[:LISTED]
@@ -212,16 +211,6 @@ def read_indexes(labels: LabelSet, state: State, numbers: Sequence[int]) -> None
             state.notes.append(f"{name} is of another shard: run slg-wds verify")
         else:
             state.indexes[number] = index
-
-
-def _reasons(labels: LabelSet, number: int, index: ShardIndex) -> list[dict[str, str]]:
-    """Why a shard's images were left out, from its last member alone. Raises FormatError, StoreError."""
-    embedded = index.images if index.images and index.image_shard is None else []
-    end = padded(max((place[0] + place[1] for place in [*index.records, *embedded]), default=0))
-    tail = memoryview(labels.store.read_range(labels.shard_name(number), end, index.bytes - end))
-    member = next(iter(members(tail)))
-    header, _ = decode_header(tail[member.offset : member.offset + member.size], member.name)
-    return header.left_out
 
 
 def now() -> float:

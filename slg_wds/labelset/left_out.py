@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+
 from slg_wds.errors import LabelSetError
-from slg_wds.labelset.labelset import READERS, LabelSet
+from slg_wds.format.manifest.manifest import MAX_INFO_BYTES, ShardIndex, decode_info
+from slg_wds.format.shards.header import decode_header
+from slg_wds.format.shards.tar import members, padded
+from slg_wds.labelset.labelset import INFO, READERS, LabelSet, located
 
 SHARE, LEAST = 0.01, 10
 MEND = "mend them, then slg-wds verify --delete-left-out, then the command that made the set"
@@ -59,8 +64,53 @@ class Allowance:
         self._counted.update(left_out_of(self._labels, new))
 
 
+def left_out_images(labels: LabelSet, most: int) -> tuple[int, list[tuple[str, str]]]:
+    """Count the images that the shards of a set leave out, and name the first of them.
+
+    Args:
+        labels: the label set; of an incomplete one, the shards that exist count.
+        most: how many images to name.
+
+    Returns:
+        The count over all shards, and (path, reason) of at most `most` images, in the order of the plan.
+
+    Raises:
+        FormatError, StoreError: _info.json, an index part or a shard cannot be read.
+    """
+    if labels.finished():
+        info = located(decode_info, labels.store.read(INFO, MAX_INFO_BYTES), labels.store.url_of(INFO))
+        lacking = labels.plan.shard_sizes - np.array(info.shard_lengths)
+        counts = {int(number): int(lacking[number]) for number in np.flatnonzero(lacking)}
+    else:
+        missing = set(labels.missing())
+        counts = left_out_of(labels, [n for n in range(labels.num_shards) if n not in missing])
+    named: list[tuple[str, str]] = []
+    for number in (number for number, count in counts.items() if count):
+        if len(named) >= most:
+            break
+        named += [(e["path"], e["reason"]) for e in left_out_entries(labels, number, labels.index(number))]
+    return sum(counts.values()), named[:most]
+
+
 def left_out_of(labels: LabelSet, numbers: Sequence[int]) -> dict[int, int]:
-    """How many images each of these shards leaves out, by the index. Raises FormatError, StoreError."""
+    """Count the images that each of these shards leaves out, by the index. Raises FormatError, StoreError."""
     with ThreadPoolExecutor(READERS) as pool:
         counts = list(pool.map(lambda number: len(labels.index(number).left_out), numbers))
     return dict(zip(numbers, counts, strict=True))
+
+
+def left_out_entries(labels: LabelSet, number: int, index: ShardIndex) -> list[dict[str, str]]:
+    """Read key, path and reason of each image that a shard leaves out, from the last member of the shard alone.
+
+    Args:
+        number: of the shard. index: its index.
+
+    Raises:
+        FormatError, StoreError: the member cannot be read.
+    """
+    embedded = index.images if index.images and index.image_shard is None else []
+    end = padded(max((place[0] + place[1] for place in [*index.records, *embedded]), default=0))
+    tail = memoryview(labels.store.read_range(labels.shard_name(number), end, index.bytes - end))
+    member = next(iter(members(tail)))
+    header, _ = decode_header(tail[member.offset : member.offset + member.size], member.name)
+    return header.left_out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shlex
 import tarfile
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import slg_wds
 from slg_wds.cli import main
 from support.paths import TOOLS
 from support.photographs import TINY
@@ -71,3 +73,38 @@ def test_a_resumed_run_counts_on(images, tmp_path, capsys):
     assert "shard 2/2" in progress and "made here: 4 images" in said
     said, progress = generated(images, tmp_path / "set", capsys)
     assert "nothing was left to make" in said and "  next: slg-wds inspect" in said
+
+
+def test_a_resumed_run_names_what_earlier_runs_left_out(images, tmp_path, capsys):
+    """Two bad images in different shards: each run names both, and says how many of them it met itself."""
+    copy, target = trust_sets.copy_of(images, tmp_path / "images"), tmp_path / "set"
+    bad: dict[int, str] = {}
+    labels = slg_wds.open_labels(str(trust_sets.make(copy, tmp_path / "sound", samples_per_shard=4)))
+    for number in range(2):
+        bad[number] = labels.plan.shard(number).paths[1]
+        (path,) = copy.rglob(bad[number].rpartition("/")[2])
+        path.write_bytes(path.read_bytes()[:300])
+    skipping = ("--on-error", "skip")
+
+    def named(said: str) -> tuple[str, list[str]]:
+        lines = [line.strip() for line in said.splitlines()]
+        at = next(at for at, line in enumerate(lines) if line.startswith("LEFT OUT"))
+        return lines[at], lines[at + 1 : at + 3]
+
+    said, _ = generated(copy, target, capsys, *skipping)
+    head, first = named(said)
+    assert head == "LEFT OUT: 2" and [line.partition(": ")[0] for line in first] == sorted(bad.values())
+    assert all(len(line.partition(": ")[2]) > 10 for line in first)  # the reason
+    of = {number: next(line for line in first if line.startswith(path)) for number, path in bad.items()}
+    said, _ = generated(copy, target, capsys, *skipping)
+    assert "nothing was left to make" in said
+    assert named(said) == ("LEFT OUT (0 by this run): 2", [of[0], of[1]])
+    for name in ("_info.json", "train-000001.tar", "index/train-000001"):
+        (target / name).unlink()
+    said, _ = generated(copy, target, capsys, *skipping)
+    assert "made here: 3 images" in said
+    assert named(said) == ("LEFT OUT (1 by this run): 2", [of[1], of[0]])
+    assert main(["inspect", str(target), "--json"]) == 0
+    assert set(bad.values()) == {
+        e["path"] for e in json.loads(capsys.readouterr().out)["images"]["left_out_reasons"]
+    }
