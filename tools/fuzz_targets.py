@@ -23,7 +23,7 @@ import numpy as np
 from slg_wds.errors import RecordError, SlgWdsError
 from slg_wds.format.canonical import canonical_json, pretty_json, seal
 from slg_wds.format.frames import compress
-from slg_wds.format.manifest.identity import check_identity
+from slg_wds.format.manifest.identity import Identity
 from slg_wds.format.manifest.index import decode_index, encode_index
 from slg_wds.format.manifest.manifest import decode_description, decode_info
 from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
@@ -141,7 +141,7 @@ def _check_index(data: bytes) -> None:
 def manifest(data: bytes) -> None:
     """slg.json with its identity, _info.json and trailers, also sealed anew."""
     for sealed in (data, resealed(data, pretty_json)):
-        _tried(lambda data: check_identity(decode_description(data).identity), sealed)
+        _tried(lambda data: Identity.from_json(decode_description(data).identity), sealed)
     for sealed in (data, resealed(data, canonical_json)):
         _tried(decode_header, sealed)
     _tried(lambda data: np.array(decode_info(data).shard_lengths, np.int64), data)

@@ -128,7 +128,7 @@ def bytes_a_crop(total: float, images: float, crops: int) -> str:
 def next_commands(labels: LabelSet) -> list[str]:
     """Return commands for a shell that use a finished set."""
     url = shlex.quote(labels.url)
-    embedded = labels.identity.get("embed_images") is not None
+    embedded = labels.identity.embed_images is not None
     images = "" if embedded else shlex.quote(str(labels.description.provenance.get("image_root") or "IMAGES"))
     return [
         f"  next: slg-wds inspect {url}",

@@ -17,7 +17,7 @@ def check_parents(parents: Sequence[Parent]) -> None:
     check_averaged([parent.last.labels for parent in parents])
     first = parents[0]
     for other in parents[1:]:
-        mine, theirs = first.identity.get("num_crops"), other.identity.get("num_crops")
+        mine, theirs = first.identity.num_crops, other.identity.num_crops
         if mine != theirs:
             raise _differs(first, other, f"num_crops: {mine} != {theirs}")
         _check_keys(first, other)

@@ -96,8 +96,8 @@ def run(config: EnsembleConfig) -> EnsembleResult:
     to = output_of(config, parents)
     if len(parents) == 1:
         keyed = parents[0].identity
-        full = keyed["label_type"] == "full"
-        check_conversion(int(keyed["k"]), full, str(keyed["values"]), to)
+        full = keyed.label_type == "full"
+        check_conversion(keyed.k or keyed.num_classes, full, str(keyed.coding), to)
     labels = _begin(config, parents, to)
     missing = labels.missing()
     task = _task(config, parents, to, labels, missing)
@@ -170,17 +170,17 @@ def _warn_of_doubles(parents: list[Parent]) -> None:
 def output_of(config: EnsembleConfig, parents: list[Parent]) -> LabelFormat:
     """What is made; what the config leaves open is as in the first set. Raises UsageError."""
     first = parents[0].identity
-    label = parse_label_type(config.label_type or str(first["label_type"]))
-    classes = int(first["num_classes"])
+    label = parse_label_type(config.label_type or first.label_type)
+    classes = first.num_classes
     label.check(classes, "--label-type")
     label.stored_k(classes)
     tail_classes = parents[0].tail_classes if config.tail_classes is None else config.tail_classes
-    had_none = first["label_type"] in ("hard", "full") or label.kind == "shared_tail"
+    had_none = first.label_type in ("hard", "full") or label.kind == "shared_tail"
     if config.tail_classes is None and had_none and not tail_classes:
         tail_classes = TAIL_CLASSES
     if label.kind == "shared_tail" and tail_classes == 0:
         raise UsageError(f"--label-type {label} needs --tail-classes above 0, not 0")
-    stored_values = str(first.get("values") or "none")
+    stored_values = first.coding or "none"
     coding = config.values or (stored_values if stored_values != "none" else "float16")
     return LabelFormat(label, coding, 0 if label.kind in ("hard", "full") else tail_classes, classes)
 
@@ -205,13 +205,13 @@ def plan_of(plan: Plan, samples_per_shard: int | None) -> Plan:
 
 def identity_of(parents: list[Parent], to: LabelFormat) -> dict[str, Any]:
     """How the merged labels are made: as the first set's, but for labels, teachers and parents."""
-    first = dict(parents[0].identity)
+    first = parents[0].identity.to_json()
     first.pop("extends", None)
     first.pop("extendable", None)  # merged records keep no sums
     teachers = [
         {**teacher, "weight": float(teacher.get("weight", 1.0)) * parent.share}
         for parent in parents
-        for teacher in parent.identity.get("teachers") or []
+        for teacher in parent.identity.teachers
     ]
     return {
         **first,

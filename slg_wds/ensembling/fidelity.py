@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slg_wds.config import EnsembleConfig, GenerateConfig, SourceConfig
+from slg_wds.config import EnsembleConfig, GenerateConfig, Precision, SourceConfig
 from slg_wds.console import counted
 from slg_wds.ensembling.parents import KeyedSet, Missing
 from slg_wds.errors import ImageError, ImageSourceError, UsageError
-from slg_wds.format.manifest.manifest import differences
+from slg_wds.format.manifest.identity import differences
 from slg_wds.images import LabelledImage, open_source
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset.labelset import LabelSet
@@ -60,7 +60,7 @@ class Fidelity:
 def measure(config: EnsembleConfig, labels: LabelSet, seed: int = 0) -> Fidelity:
     """Ask the teachers of the command line for a sample of crops and compare. Raises SlgWdsError."""
     teacher = load_named_teachers(config, labels)
-    tails = bool(labels.identity["tail_classes"])
+    tails = labels.identity.tail_classes > 0
     both = tails and parse_label_type(labels.label_type).kind != "shared_tail"
     kls: list[NDArray[np.float64]] = []
     by_type: list[NDArray[np.float64]] = []
@@ -92,7 +92,7 @@ def load_named_teachers(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
     """The teachers that are named, with the weights and pixels of slg.json; that it says no other ones is checked."""
     from slg_wds.teachers import load_ensemble
 
-    told = list(labels.identity["teachers"])
+    told = labels.identity.teachers
     asked = len((config.arch or "").split(","))
     if asked != len(told):
         raise UsageError(f"-a names {asked} of the labels' {len(told)} teachers")
@@ -102,14 +102,14 @@ def load_named_teachers(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
         weights=tuple(float(teacher["weight"]) for teacher in told),
         teacher_source=config.teacher_source,
         teacher_path=config.teacher_path,
-        temp=float(labels.identity.get("temperature") or 1.0),
-        precision=labels.identity.get("precision") or "fp32",
+        temp=float(labels.identity.temperature or 1.0),
+        precision=cast("Precision", labels.identity.precision or "fp32"),
     )
     settings = [{name: teacher.get(name) for name in _PIXELS} for teacher in told]
     if max((each["input_size"] or 0 for each in settings), default=0) > MOST_SIDE:
         raise UsageError(f"the labels say that a teacher saw over {MOST_SIDE} pixels a side", url=labels.url)
     loaded = load_ensemble(
-        teacher_config, lambda num_classes: labels.identity.get("class_subset"), settings=settings
+        teacher_config, lambda num_classes: labels.identity.class_subset, settings=settings
     )
     for mine, theirs in zip(loaded.describe(), told, strict=True):
         found = [line for line in differences(theirs, mine) if not line.startswith(("weight:", "arch:"))]

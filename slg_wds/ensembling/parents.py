@@ -139,7 +139,7 @@ class Parent:
         self.share = share
         last = chain[-1]
         self.plan, self.identity, self.url = last.plan, last.identity, last.url
-        self.tail_classes = int(self.identity.get("tail_classes") or 0)
+        self.tail_classes = self.identity.tail_classes
         # The tail says more than a rule without one; a set that stores none is read as its maker asked.
         self.rule = None if self.tail_classes else last.label_type
 
@@ -154,8 +154,8 @@ class Parent:
         return {
             "digest": self.last.labels.digest,
             "weight": self.share,
-            "label_type": identity["label_type"],
-            "values": identity.get("values"),
+            "label_type": identity.label_type,
+            "values": identity.coding,
             "tail_classes": self.tail_classes,
             **({"joined": [keyed.labels.digest for keyed in self.chain[:-1]]} if len(self.chain) > 1 else {}),
         }

@@ -12,6 +12,7 @@ from slg_wds.concurrency.threads import threads_of_forwards
 from slg_wds.config import GenerateConfig, TeacherConfig
 from slg_wds.console import counted
 from slg_wds.errors import ReferenceSetError, UsageError
+from slg_wds.format.manifest.identity import Identity
 from slg_wds.format.manifest.manifest import EXTENDS
 from slg_wds.images.folder import ignored_kinds
 from slg_wds.images.targets import Targets, resolve_targets
@@ -63,7 +64,7 @@ class PreparedRun:
                 identity,
                 provenance,
                 self.targets.class_names,
-                requires=[EXTENDS] if "extends" in identity else [],
+                requires=[EXTENDS] if identity.extends else [],
                 targets_are_classes=self.targets.comparable,
             )
             if create
@@ -247,14 +248,14 @@ def parse_embedding(text: str | None) -> Embedding | None:
 
 def identity_of(
     config: GenerateConfig, label: LabelType, teacher: Ensemble, reference: Reference | None
-) -> dict[str, Any]:
+) -> Identity:
     """What two runs must share to write into one set: every option that moves a label or a byte on purpose."""
     from slg_wds.generation.extension import Extension
 
     embedding = parse_embedding(config.embed_images)
     extension = reference if isinstance(reference, Extension) else None
     crops_of = extension.crops_of if extension else reference
-    identity = {
+    fields = {
         "teachers": teacher.describe(),
         "label_type": str(label),
         "k": label.stored_k(teacher.num_classes),
@@ -275,11 +276,11 @@ def identity_of(
         "resize": "torchvision v2 uint8 antialias",
     }
     if config.extendable:
-        identity["extendable"] = True
+        fields["extendable"] = True
     if extension:
-        extension.check(identity)
-        identity["extends"] = extension.described
-    return identity
+        extension.check(fields)
+        fields["extends"] = extension.described
+    return Identity.from_json(fields)
 
 
 def run_provenance(config: GenerateConfig, teacher: Ensemble) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from slg_wds.console import counted, duration, tell, tell_table
+from slg_wds.format.manifest.identity import Identity
 from slg_wds.inspection.image import ImageLabels
 
 DIGITS = 12  # of a digest
@@ -39,19 +40,19 @@ FOLDERS_ONLY = " that only number their folders, not the labels' classes"
 
 
 def _what(told: Mapping[str, Any]) -> list[tuple[str, object]]:
-    identity, images = told["identity"], told["images"]
-    names, tail, extends = told["class_names"], identity.get("tail_classes"), identity.get("extends")
-    labels = f"{identity.get('label_type')}, values {identity.get('values')}"
-    classes, crops = f"{identity.get('num_classes')}", f"{identity.get('num_crops')} an image"
-    if isinstance(extends, dict):
-        crops += f", of which {_digest(extends.get('digest'))} has the first {extends.get('first_crop')}"
+    identity, images = Identity.from_json(told["identity"]), told["images"]
+    names, tail, base = told["class_names"], identity.tail_classes, identity.extends
+    labels = f"{identity.label_type}, values {identity.coding}"
+    classes, crops = f"{identity.num_classes}", f"{identity.num_crops} an image"
+    if base is not None:
+        crops += f", of which {_digest(base.digest)} has the first {base.first_crop}"
     return [
         ("images", f"{images['planned']:,} planned{_targets(images)}"),
         ("crops", crops),
         ("labels", labels + (f", shared tail of {counted(tail, 'class', 'classes')}" if tail else "")),
         ("classes", classes + (f": {', '.join(names['first'])}, ..." if names else "")),
-        ("temperature", identity.get("temperature")),
-        ("embedded images", _embedded(identity.get("embed_images"))),
+        ("temperature", identity.temperature),
+        ("embedded images", _embedded(identity.embed_images)),
         ("image checksums", "yes" if told["image_checksums"] else _NO_CHECKSUMS),
         ("digest", told["digest"]),
     ]
@@ -68,18 +69,18 @@ def _targets(images: Mapping[str, Any]) -> str:
 
 
 def _how(told: Mapping[str, Any]) -> list[tuple[str, object]]:
-    identity, provenance = told["identity"], told["provenance"]
-    rows: list[tuple[str, object]] = [("teacher", _teacher(t)) for t in identity.get("teachers") or []]
-    rows += [("merged from", _short(parent)) for parent in identity.get("parents") or []]
+    identity, provenance = Identity.from_json(told["identity"]), told["provenance"]
+    rows: list[tuple[str, object]] = [("teacher", _teacher(t)) for t in identity.teachers]
+    rows += [("merged from", _short(parent)) for parent in identity.parents]
     rows += [
-        ("imported from", _short(identity.get("imported_from"))),
-        ("crop area", _range(identity.get("crop_scale"))),
-        ("crop aspect ratio", _range(identity.get("crop_ratio"))),
-        ("flip probability", identity.get("flip_probability")),
-        ("seed", identity.get("seed")),
-        ("crops taken from", _short(identity.get("reference"))),
-        ("precision", identity.get("precision")),
-        ("decoding, resize", f"{identity.get('decode')}; {identity.get('resize')}"),
+        ("imported from", _short(identity.imported_from)),
+        ("crop area", _range(identity.crop_scale)),
+        ("crop aspect ratio", _range(identity.crop_ratio)),
+        ("flip probability", identity.flip_probability),
+        ("seed", identity.seed),
+        ("crops taken from", _short(identity.reference)),
+        ("precision", identity.precision),
+        ("decoding, resize", f"{identity.decode}; {identity.resize}"),
     ]
     return rows + [(name.replace("_", " "), _short(value)) for name, value in provenance.items()]
 

@@ -15,7 +15,7 @@ def check_averaged(sets: Sequence[LabelSet]) -> None:
     """Raise IdentityMismatchError for sets whose distributions are over other classes or of another temperature."""
     for other in sets[1:]:
         for field in _SAME:
-            mine, theirs = sets[0].identity.get(field), other.identity.get(field)
+            mine, theirs = getattr(sets[0].identity, field), getattr(other.identity, field)
             # An imported set may not know its teachers' temperature.
             if mine != theirs and not (field == "temperature" and None in (mine, theirs)):
                 raise differs(sets[0], other, f"{field}: {mine} != {theirs}")

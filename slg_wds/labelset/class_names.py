@@ -36,9 +36,8 @@ def named_classes(labels: LabelSet) -> list[str] | None:
 
 
 def _published_for_imagenet(labels: LabelSet) -> bool:
-    teachers = labels.identity.get("teachers") or []
-    sources = {teacher.get("source") for teacher in teachers if isinstance(teacher, dict)}
-    whole = labels.num_classes == 1000 and labels.identity.get("class_subset") is None
+    sources = {teacher.get("source") for teacher in labels.identity.teachers}
+    whole = labels.num_classes == 1000 and labels.identity.class_subset is None
     return (
         whole and labels.description.class_names is None and bool(sources) and sources <= {"timm", "pytorch"}
     )

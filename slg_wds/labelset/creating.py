@@ -11,13 +11,13 @@ import numpy as np
 from slg_wds.console import counted
 from slg_wds.errors import IdentityMismatchError, NotALabelSetError, NotFoundError
 from slg_wds.format.canonical import MAX_JSON_BYTES
+from slg_wds.format.manifest.identity import Identity
 from slg_wds.format.manifest.manifest import (
     TRAILER_FEATURE,
     Description,
     Plan,
     decode_description,
     decode_plan,
-    differences,
     digest_of,
     encode_description,
     encode_plan,
@@ -51,6 +51,7 @@ def create_labels(
         IdentityMismatchError: it holds a set made otherwise; each difference is named.
         StoreError: the place cannot be written to, or lacks what atomic commits need.
     """
+    made = Identity.from_json(masked(dict(identity)))
     store = location.open()
     store.check_writable()
     if store.size(PLAN) is None:
@@ -64,7 +65,7 @@ def create_labels(
         num_samples=plan.num_samples,
         num_shards=plan.num_shards,
         plan_sha256=plan_sha256,
-        identity=masked(dict(identity)),
+        identity=made.to_json(),
         provenance=masked(dict(provenance)),
         class_names=class_names,
         requires=[*requires, TRAILER_FEATURE],
@@ -75,7 +76,7 @@ def create_labels(
         stored = located(
             decode_description, store.read(DESCRIPTION, MAX_JSON_BYTES), store.url_of(DESCRIPTION)
         )
-        _check_identity(stored, description.identity, store.url)
+        _check_identity(stored, made, store.url)
         description = stored
     labels = LabelSet(store, plan, description, digest_of(plan_sha256, description.identity))
     labels.reopen()
@@ -147,14 +148,14 @@ def identity_differences(stored: Description, wanted: Mapping[str, Any]) -> list
             {name: value for name, value in teacher.items() if name != "hidden_sha256"}
             for teacher in known["teachers"]
         ]
-    return differences(dict(stored.identity), known)
+    return Identity.from_json(stored.identity).differences(known)
 
 
-def _check_identity(stored: Description, wanted: Mapping[str, Any], url: str) -> None:
+def _check_identity(stored: Description, wanted: Identity, url: str) -> None:
     found = identity_differences(stored, wanted)
     if found:
         only_crops = len(found) == 1 and found[0].startswith("num_crops:")
-        more = only_crops and stored.identity["num_crops"] < wanted["num_crops"]
+        more = only_crops and Identity.from_json(stored.identity).num_crops < wanted.num_crops
         hint = f"to add crops, give --extend {url} and another --save_path" if more else _ELSE
         raise IdentityMismatchError(
             f"the label set there was made otherwise: {'; '.join(found)}", url=url, hint=hint

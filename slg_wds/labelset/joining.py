@@ -18,8 +18,8 @@ Floats = NDArray[np.float64]
 
 def extends(labels: LabelSet) -> str | None:
     """The digest of the set that this one extends, None where it stands alone."""
-    found = labels.identity.get("extends")
-    return None if found is None else str(found["digest"])
+    base = labels.identity.extends
+    return None if base is None else base.digest
 
 
 def refuse_alone(labels: LabelSet) -> None:
@@ -64,7 +64,7 @@ def joined_digest(last: LabelSet) -> str:
 
 def tail_of_all(last: LabelSet) -> bool:
     """Whether the last set's records hold all that a joined one has besides crops: its tails are over all parts."""
-    return bool(last.identity.get("extendable")) or not int(last.identity.get("tail_classes") or 0)
+    return last.identity.extendable or not last.identity.tail_classes
 
 
 def joined(parts: Sequence[Record], last: LabelSet) -> Record:
@@ -88,7 +88,7 @@ def joined(parts: Sequence[Record], last: LabelSet) -> Record:
         )
     if len(parts) == 1:
         return first
-    tail = first.tail if tail_of_all(last) else _mean_tail(parts, int(last.identity["tail_classes"]), total)
+    tail = first.tail if tail_of_all(last) else _mean_tail(parts, last.identity.tail_classes, total)
     return dataclasses.replace(with_parts(parts), tail=tail)
 
 

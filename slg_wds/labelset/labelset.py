@@ -23,7 +23,7 @@ from slg_wds.errors import (
     UnsupportedStoreError,
 )
 from slg_wds.format.canonical import MAX_JSON_BYTES
-from slg_wds.format.manifest.identity import check_identity
+from slg_wds.format.manifest.identity import Identity
 from slg_wds.format.manifest.index import MAX_SHARD_BYTES
 from slg_wds.format.manifest.manifest import (
     TRAILER_FEATURE,
@@ -83,30 +83,30 @@ class LabelSet:
         """Where the set is."""
         return self.store.url
 
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """How the labels are made: what two runs must share to write into one set."""
-        return self.description.identity
+    @functools.cached_property
+    def identity(self) -> Identity:
+        """What decides the labels: a mapping of JSON values, and its known fields as attributes."""
+        return Identity.from_json(self.description.identity)
 
     @property
     def label_type(self) -> str:
         """The label type given when the set was made, its default rule of recovery."""
-        return str(self.identity["label_type"])
+        return self.identity.label_type
 
     @property
     def num_classes(self) -> int:
         """Number of classes of every distribution."""
-        return int(self.identity["num_classes"])
+        return self.identity.num_classes
 
     @property
     def num_crops(self) -> int:
         """Crops of each image."""
-        return int(self.identity["num_crops"])
+        return self.identity.num_crops
 
     @property
     def targets_are_classes(self) -> bool:
         """Whether the targets number the classes of the labels; else they only number the images' folders."""
-        return numbers_classes(self.description)
+        return numbers_classes(self.description, self.identity)
 
     @classmethod
     def unsaved(cls, plan: Plan, identity: Mapping[str, Any]) -> LabelSet:
@@ -401,7 +401,7 @@ def _open(store: Store, all_names: bool = True) -> LabelSet:
         raise ManifestError(
             f"the plan is not the one that {DESCRIPTION} was written with", url=store.url_of(PLAN)
         )
-    located(check_identity, description.identity, store.url_of(DESCRIPTION))
+    located(Identity.from_json, description.identity, store.url_of(DESCRIPTION))
     names_later = not all_names and description.num_samples > MANY
     decode = functools.partial(decode_plan, names_later=names_later)
     plan = located(decode, plan_bytes, store.url_of(PLAN))

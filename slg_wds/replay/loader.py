@@ -370,10 +370,9 @@ def _input_of(sets: LabelSets, size: int | None, interpolation: str | None, crop
 
     Raises UsageError for a batch of so many crops that would take much memory because the label set says so.
     """
-    identity = sets.members[0].identity
-    teachers = identity.get("teachers") or [{}]
+    teachers = sets.members[0].identity.teachers or [{}]
     told = int(teachers[0].get("input_size") or 0) if size is None else 0
-    k = max(int(one.identity.get("k") or one.num_classes) for one in sets.members)
+    k = max(one.identity.k or one.num_classes for one in sets.members)
     _check_memory(sets, crops, 3 * told**2, f"crops of {told} pixels", f"pass size={told}")
     _check_memory(sets, crops, LABEL_BYTES * k, f"labels of {k} classes a crop", "have smaller batches")
     size = told or size

@@ -154,7 +154,7 @@ def _spread(labels: LabelSet, shards: Sequence[int], samples: int) -> Iterator[t
 
 def _check_classes(first: LabelSet, other: LabelSet) -> None:
     for name in ("num_classes", "class_subset"):
-        a, b = first.identity.get(name), other.identity.get(name)
+        a, b = getattr(first.identity, name), getattr(other.identity, name)
         if a != b:
             raise UsageError(
                 f"its {name} is {b!r}, that of {first.url} {a!r}",
@@ -212,6 +212,6 @@ def open_pictures_of(sets: ReportedSets, images: Location | None) -> Pictures | 
     if images is not None:
         return ExternalPictures(sets, images)
     for which, labels in enumerate(sets.labels):
-        if labels.identity.get("embed_images"):
+        if labels.identity.embed_images:
             return EmbeddedPictures(sets, which)
     return None

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slg_wds.console import counted
+from slg_wds.format.manifest.identity import Identity
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.report.reading import ReportedSets, Sample
@@ -32,7 +33,7 @@ def recipe(labels: LabelSet, present: int) -> Rows:
     plan = labels.plan
     rows: Rows = [
         ("Label set", [labels.url]),
-        (_plural("Teacher", identity.get("teachers")), _teachers(identity)),
+        (_plural("Teacher", identity.teachers), _teachers(identity)),
         ("Labels", _labels(labels)),
         (
             "Images",
@@ -46,9 +47,9 @@ def recipe(labels: LabelSet, present: int) -> Rows:
         ("Pictures", [_pictures(identity, plan.source)]),
         ("Made", _made(identity, provenance)),
     ]
-    if identity.get("parents"):
-        rows.insert(2, ("Merged from", [_parent(parent) for parent in identity["parents"]]))
-    if identity.get("imported_from"):
+    if identity.parents:
+        rows.insert(2, ("Merged from", [_parent(parent) for parent in identity.parents]))
+    if identity.imported_from:
         rows.insert(2, ("Imported", ["from FKD's label files"]))
     rows.append(("Digest", [labels.digest[:16]]))
     return [(what, [line[:LONGEST] for line in lines if line]) for what, lines in rows if any(lines)]
@@ -72,16 +73,14 @@ def _only(rows: Rows, wanted: set[tuple[str, str]]) -> Rows:
 
 def teacher_names(labels: LabelSet) -> list[str]:
     """The teachers' names, shortly."""
-    found = [teacher for teacher in labels.identity.get("teachers") or [] if isinstance(teacher, dict)]
-    return [str(teacher.get("arch", "a teacher"))[:80] for teacher in found]
+    return [str(teacher.get("arch", "a teacher"))[:80] for teacher in labels.identity.teachers]
 
 
-def _teachers(identity: Mapping[str, Any]) -> list[str]:
-    teachers = [teacher for teacher in identity.get("teachers") or [] if isinstance(teacher, dict)]
+def _teachers(identity: Identity) -> list[str]:
     lines = []
-    for teacher in teachers:
+    for teacher in identity.teachers:
         parts = [f"{teacher.get('arch')} ({teacher.get('source')})"]
-        if len(teachers) > 1 and isinstance(teacher.get("weight"), float):
+        if len(identity.teachers) > 1 and isinstance(teacher.get("weight"), float):
             parts.append(f"weight {percent(teacher['weight'])}")
         if teacher.get("input_size"):
             parts.append(f"{teacher['input_size']} px, {teacher.get('interpolation')}")
@@ -105,12 +104,12 @@ def _labels(labels: LabelSet) -> list[str]:
         "shared_tail": f"the {kind.k} most probable classes, the rest in the shape of the image's own tail",
         "full": "every class",
     }[kind.kind]
-    tail = identity.get("tail_classes") or 0
-    lines = [labels.label_type, about, f"stored as {identity.get('values')}"]
+    tail = identity.tail_classes
+    lines = [labels.label_type, about, f"stored as {identity.coding}"]
     if tail and kind.kind != "shared_tail":
         lines.append(f"a shared tail of up to {counted(tail, 'class', 'classes')} is stored too")
-    if identity.get("temperature") not in (None, 1, 1.0):
-        lines.append(f"temperature {identity['temperature']}")
+    if identity.temperature not in (None, 1):
+        lines.append(f"temperature {identity.temperature}")
     return lines
 
 
@@ -121,15 +120,13 @@ def _complete(labels: LabelSet, present: int) -> str:
 def _crops(labels: LabelSet) -> list[str]:
     identity = labels.identity
     lines = [f"{number(labels.num_crops)} of each image"]
-    if _pair(identity.get("crop_scale")) and _pair(identity.get("crop_ratio")):
-        (low, high), (thin, wide) = identity["crop_scale"], identity["crop_ratio"]
+    if _pair(identity.crop_scale) and _pair(identity.crop_ratio):
+        (low, high), (thin, wide) = identity.crop_scale, identity.crop_ratio
         lines.append(
             f"{percent(low, 0)} to {percent(high, 0)} of its area, {thin:.2f} to {wide:.2f} wide to high"
         )
-        lines.append(
-            f"{percent(float(identity.get('flip_probability') or 0), 0)} flipped, seed {identity.get('seed')}"
-        )
-    if identity.get("reference"):
+        lines.append(f"{percent(float(identity.flip_probability or 0), 0)} flipped, seed {identity.seed}")
+    if identity.reference:
         lines.append("boxes taken from a reference set")
     return lines
 
@@ -139,23 +136,23 @@ def _pair(value: Any) -> bool:
 
 
 def _classes(labels: LabelSet) -> list[str]:
-    subset = labels.identity.get("class_subset")
+    subset = labels.identity.class_subset
     return [number(labels.num_classes), "a subset of the teacher's" if subset else ""]
 
 
-def _pictures(identity: Mapping[str, Any], source: str) -> str:
-    embedding = identity.get("embed_images")
+def _pictures(identity: Identity, source: str) -> str:
+    embedding = identity.embed_images
     if not embedding:
         return "outside the set, in " + ("tars of images" if source == "shards" else "a folder")
     side = embedding.get("max_side") if isinstance(embedding, dict) else None
     return f"in the shards, at most {side} pixels" if side else "in the shards, as they were"
 
 
-def _made(identity: Mapping[str, Any], provenance: Mapping[str, Any]) -> list[str]:
+def _made(identity: Identity, provenance: Mapping[str, Any]) -> list[str]:
     software = provenance.get("software")
     versions = software if isinstance(software, dict) else {}
     named = ", ".join(f"{name} {versions[name]}" for name in ("slg-wds", "torch", "timm") if name in versions)
-    on = " in ".join(str(v) for v in (provenance.get("device"), identity.get("precision")) if v)
+    on = " in ".join(str(v) for v in (provenance.get("device"), identity.precision) if v)
     return [str(provenance.get("date") or "").replace("T", " "), on, named]
 
 

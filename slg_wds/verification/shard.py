@@ -123,7 +123,7 @@ class ShardChecks:
 
     @property
     def _over_one(self) -> float:
-        return SUM_IMPORTED if self.labels.identity.get("imported_from") else OVER_ONE
+        return SUM_IMPORTED if self.labels.identity.imported_from else OVER_ONE
 
     def _open(self, number: int, data: bytes | SlgWdsError) -> _Opened:
         """What can be told before the labels are looked at."""
@@ -212,18 +212,18 @@ class ShardChecks:
             "key": part.keys[at],
             "path": part.paths[at],
             "target": target if target >= 0 else None,
-            "coding": identity.get("values"),
-            "k": identity.get("k"),
-            "num_classes": identity.get("num_classes"),
-            "full": identity.get("label_type") == "full",
+            "coding": identity.coding,
+            "k": identity.k,
+            "num_classes": identity.num_classes,
+            "full": identity.label_type == "full",
         }
         for name, value in wanted.items():
             if fields[name] != value and (value is not None or name == "target"):
                 raise RecordError(f"its {name} is {fields[name]!r}, where {value!r} belongs")
         if self.labels.description.image_checksums and "image_crc32" not in fields:
             raise RecordError("it has no checksum of its image, where slg.json says that all have")
-        crops, extends = self.labels.num_crops, identity.get("extends")
-        allowed = {crops, crops - int(extends["first_crop"])} if extends else {crops}
+        crops, base = identity.num_crops, identity.extends
+        allowed = {crops, crops - base.first_crop} if base else {crops}
         if fields["num_crops"] not in allowed:
             raise RecordError(f"it has {counted(fields['num_crops'], 'crop')}, where {min(allowed)} belong")
 

@@ -50,7 +50,7 @@ def compare(config: VerifyConfig, labels: LabelSet, seed: int | None = None) -> 
 
     Raises UsageError for other teachers than slg.json names, ImageSourceError for other images.
     """
-    if config.teacher is None and not labels.identity.get("embed_images"):
+    if config.teacher is None and not labels.identity.embed_images:
         raise UsageError("-a needs --teacher DATA, the images, since the set does not embed them")
     question = EnsembleConfig(
         sets=(config.labels,),
@@ -89,8 +89,8 @@ def _there(labels: LabelSet) -> NDArray[np.int64]:
 
 
 def _beyond(found: TeacherCheck, labels: LabelSet) -> list[str]:
-    precision = str(labels.identity.get("precision") or "fp32")
-    largest, mean, agreement = MERGED if labels.identity.get("parents") else LIMITS[precision]
+    precision = labels.identity.precision or "fp32"
+    largest, mean, agreement = MERGED if labels.identity.parents else LIMITS[precision]
     problems = []
     if found.largest > largest:
         problems.append(f"a probability is {found.largest:.4f} from the teachers', over {largest:g}")

@@ -41,7 +41,7 @@ class VerifyTask:
         """
         keep_freed_memory()
         labels = labels_at(self.location, allow_incomplete=True)
-        if count > 1 and self.max_pixels and labels.identity.get("embed_images"):
+        if count > 1 and self.max_pixels and labels.identity.embed_images:
             use_one_thread()  # of torch, which only decoding needs
         if labels.digest != self.digest:
             raise LabelSetError(

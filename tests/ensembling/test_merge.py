@@ -172,7 +172,13 @@ def test_joined_records_are_those_of_one_run_but_for_the_tails_rounding():
     whole = record("k", rows, "shared_tail_k5")
     parts = [record("k", part, "shared_tail_k5", crops=whole.crops[at], flips=whole.flips[at])
              for part, at in ((rows[:25], slice(25)), (rows[25:], slice(25, None)))]  # fmt: skip
-    identity = {"extends": {"digest": "00", "first_crop": 25}, "num_crops": 40, "tail_classes": 64}
+    identity = {
+        "label_type": "shared_tail_k5",
+        "num_classes": 80,
+        "extends": {"digest": "00", "first_crop": 25},
+        "num_crops": 40,
+        "tail_classes": 64,
+    }
     found = joined(parts, LabelSet.unsaved(None, identity))
     for name in ("crops", "flips", "index", "value"):
         assert np.array_equal(getattr(found, name), getattr(whole, name))

@@ -188,7 +188,7 @@ def test_sets_that_do_not_say_it(photographs, tmp_path_factory, old_set, names, 
         old_set.description,
         class_names=names,
         targets_are_classes=None,
-        identity={**old_set.identity, "class_subset": subset, "num_classes": number},
+        identity={**old_set.identity, "class_subset": subset, "num_classes": number, "k": 1},
     )
     assert dataclasses.replace(old_set, description=description).targets_are_classes is expected
 

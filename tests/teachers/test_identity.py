@@ -133,12 +133,15 @@ def test_code_that_is_edited_between_two_starts_does_not_go_on_with_the_set(
     assert slg_wds.generate(config).complete
 
 
+MADE = {"label_type": "full", "num_classes": 10, "num_crops": 4, "seed": 0}
+
+
 @pytest.mark.parametrize("checksums", [False, True])
 def test_sets_of_before_are_not_asked_for_what_they_do_not_say(checksums):
     """Older sets say nothing of hidden tensors; of the state dict, and in newer sets of all, every change counts."""
     teacher = {"arch": "mine.py:factory", "weights_sha256": "1"}
-    stored = Description(1, 1, "", {"seed": 0, "teachers": [teacher]}, image_checksums=checksums)
-    hides = {"seed": 0, "teachers": [{**teacher, "hidden_sha256": "2"}]}
-    other = {"seed": 0, "teachers": [{**teacher, "weights_sha256": "3"}]}
+    stored = Description(1, 1, "", {**MADE, "teachers": [teacher]}, image_checksums=checksums)
+    hides = {**MADE, "teachers": [{**teacher, "hidden_sha256": "2"}]}
+    other = {**MADE, "teachers": [{**teacher, "weights_sha256": "3"}]}
     assert bool(identity_differences(stored, hides)) == checksums
     assert identity_differences(stored, other) == ["teachers[0].weights_sha256: '1' != '3'"]

@@ -24,7 +24,6 @@ import numpy as np
 from pathlib import Path
 from slg_wds.errors import SlgWdsError
 from slg_wds.interop.fkd import read_label_file
-from slg_wds.format.manifest.identity import check_identity
 from slg_wds.format.manifest.index import decode_index
 from slg_wds.format.manifest.manifest import decode_description, decode_info
 from slg_wds.format.manifest.plan_codec import decode_plan

@@ -1,9 +1,10 @@
-"""The fields of a set's identity that readers use, checked once where a set is opened."""
+"""The identity of a label set: all that decides its labels. Two runs that write into one set must agree on it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from slg_wds.errors import ManifestError
@@ -13,6 +14,134 @@ from slg_wds.format.records.values import CODINGS
 
 MAX_CLASSES, MAX_CROPS, MAX_SIDE = 1 << 24, 1 << 20, 1 << 14
 Test = Callable[[Any], bool]
+
+
+@dataclass(frozen=True)
+class Base:
+    """The label set that another one extends.
+
+    Attributes:
+        digest: its digest, hex.
+        first_crop: the number of crops that it and its own bases have, so the first crop of the extending set.
+    """
+
+    digest: str
+    first_crop: int
+
+
+@dataclass(frozen=True, eq=False)
+class Identity(Mapping[str, Any]):
+    """What decides the labels of a set, as slg.json says it.
+
+    As a mapping it is the stored JSON object, fields that this version does not know included: digests and
+    comparisons are made from that. The fields that readers use are attributes. Each of these has its default
+    where the stored object has null or lacks it, as labels from other programs may.
+
+    Attributes:
+        stored: the JSON object.
+        label_type: the type asked for when the set was made, and the default rule of recovery.
+        num_classes: classes of every distribution, C.
+        num_crops: crops of each image, those of the sets that this one extends included.
+        k: classes stored for each crop.
+        coding: how probabilities are stored, one of CODINGS; "values" in JSON.
+        tail_classes: the most classes that a shared tail may have; 0 for no tail.
+        temperature: what the teachers' logits were divided by.
+        class_subset: the teachers' numbers of the C classes, None for all of them.
+        teachers: one JSON object per teacher.
+        parents: one JSON object per label set that was merged into this one.
+        crop_scale: least and largest share of the image's area that a crop has, [low, high].
+        crop_ratio: least and largest ratio of width to height, [low, high].
+        flip_probability: the probability with which a crop is mirrored.
+        seed: decides the crops and the order of the images.
+        reference: the source of the crops where they were not drawn: another set or FKD's label files.
+        precision: the arithmetic of the teachers: "fp32", "tf32", "bf16" or "fp16".
+        decode: how images are decoded.
+        resize: how crops are resized.
+        embed_images: how images are embedded, as a JSON object; None where they lie outside the set.
+        imported_from: the label files of another program that the set was made from, as a JSON object.
+        extends: the set that holds the other crops; None for a set that stands alone.
+        extendable: whether records keep the sums that an extending set needs for exact tails.
+    """
+
+    stored: Mapping[str, Any] = field(repr=False)
+    label_type: str
+    num_classes: int
+    num_crops: int
+    k: int | None = None
+    coding: str | None = None
+    tail_classes: int = 0
+    temperature: float | None = None
+    class_subset: list[int] | None = None
+    teachers: list[dict[str, Any]] = field(default_factory=list)
+    parents: list[dict[str, Any]] = field(default_factory=list)
+    crop_scale: Any = None
+    crop_ratio: Any = None
+    flip_probability: Any = None
+    seed: Any = None
+    reference: Any = None
+    precision: str | None = None
+    decode: Any = None
+    resize: Any = None
+    embed_images: dict[str, Any] | None = None
+    imported_from: dict[str, Any] | None = None
+    extends: Base | None = None
+    extendable: bool = False
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Identity:
+        """Read an identity from its JSON object.
+
+        Raises:
+            ManifestError: a field that readers use has the wrong type or range; it is named.
+        """
+        _check(stored)
+        names = (name for name in cls.__dataclass_fields__ if name != "stored")
+        values = {name: stored.get("values" if name == "coding" else name) for name in names}
+        known = {name: value for name, value in values.items() if value is not None}
+        if "extends" in known:
+            known["extends"] = Base(known["extends"]["digest"], known["extends"]["first_crop"])
+        return cls(dict(stored), **known)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object exactly as it is stored."""
+        return dict(self.stored)
+
+    def differences(self, other: Mapping[str, Any]) -> list[str]:
+        """Return a line "name: mine != theirs" for every field that differs from `other`'s."""
+        return differences(self.to_json(), dict(other))
+
+    def __getitem__(self, name: str) -> Any:
+        return self.stored[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.stored)
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+
+def differences(a: Any, b: Any, name: str = "") -> list[str]:
+    """Return a line "name: a != b" for every field in which two JSON values differ; inner names are dotted."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        dotted = f"{name}." if name else ""
+        return [
+            line
+            for key in sorted({*a, *b})
+            for line in differences(a.get(key, _ABSENT), b.get(key, _ABSENT), f"{dotted}{key}")
+        ]
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
+        pairs = enumerate(zip(a, b, strict=True))
+        return [line for i, (x, y) in pairs for line in differences(x, y, f"{name}[{i}]")]
+    if isinstance(a, bool) == isinstance(b, bool) and a == b:
+        return []
+    return [f"{name}: {_shown(a)} != {_shown(b)}"]
+
+
+_ABSENT = object()
+
+
+def _shown(value: Any) -> str:
+    return "absent" if value is _ABSENT else repr(value)
 
 
 def _whole(low: int, high: int) -> Test:
@@ -27,33 +156,37 @@ def _text(value: Any) -> bool:
     return type(value) is str
 
 
+def _object(value: Any) -> bool:
+    return type(value) is dict
+
+
 def _classes(value: Any) -> bool:
     return type(value) is list and all(map(_whole(0, MAX_CLASSES - 1), value))
 
 
-def _maps(value: Any) -> bool:
-    return type(value) is list and all(type(one) is dict for one in value)
+def _objects(value: Any) -> bool:
+    return type(value) is list and all(map(_object, value))
 
 
-NEEDED: dict[str, Test] = {
+_NEEDED: dict[str, Test] = {
     "label_type": _text,
     "num_classes": _whole(1, MAX_CLASSES),
     "num_crops": _whole(0, MAX_CROPS),
 }
-# May be missing or null, as of labels that another program made.
-OPTIONAL: dict[str, Test] = {
+# These may be missing or null, as in labels that another program made.
+_OPTIONAL: dict[str, Test] = {
     "k": _whole(1, MAX_CLASSES),
     "values": lambda value: value in CODINGS,
     "tail_classes": _whole(0, MAX_CLASSES),
     "temperature": lambda value: _number(value) and value > 0,
     "class_subset": _classes,
-    "teachers": _maps,
-    "parents": _maps,
+    "teachers": _objects,
+    "parents": _objects,
     "precision": _text,
-    "embed_images": lambda value: type(value) is dict,
-    "imported_from": lambda value: type(value) is dict,
+    "embed_images": _object,
+    "imported_from": _object,
     "extends": lambda value: (
-        type(value) is dict and _text(value.get("digest")) and _whole(0, MAX_CROPS)(value.get("first_crop"))
+        _object(value) and _text(value.get("digest")) and _whole(0, MAX_CROPS)(value.get("first_crop"))
     ),
     "extendable": lambda value: type(value) is bool,
 }
@@ -66,21 +199,21 @@ _TEACHER: dict[str, Test] = {
 }
 
 
-def check_identity(identity: dict[str, Any]) -> None:
-    """That what readers take from an identity is of its type and range. Raises ManifestError naming the field."""
-    for name, test in NEEDED.items():
-        if not test(identity.get(name)):
-            raise _wrong(name, identity.get(name))
-    _check(identity, OPTIONAL, "")
-    if (identity.get("k") or 1) > identity["num_classes"]:
-        raise ManifestError(f"k of the identity is {identity['k']}, of {identity['num_classes']} classes")
-    if identity["label_type"] == "full" and identity["num_classes"] > MAX_FULL_CLASSES:
-        raise _wrong("num_classes", identity["num_classes"])
-    for number, teacher in enumerate(identity.get("teachers") or []):
-        _check(teacher, _TEACHER, f"teachers[{number}].")
+def _check(stored: Mapping[str, Any]) -> None:
+    for name, test in _NEEDED.items():
+        if not test(stored.get(name)):
+            raise _wrong(name, stored.get(name))
+    _check_optional(stored, _OPTIONAL, "")
+    k, num_classes = stored.get("k") or 1, stored["num_classes"]
+    if k > num_classes:
+        raise ManifestError(f"k of the identity is {k}, of {num_classes} classes")
+    if stored["label_type"] == "full" and num_classes > MAX_FULL_CLASSES:
+        raise _wrong("num_classes", num_classes)
+    for number, teacher in enumerate(stored.get("teachers") or []):
+        _check_optional(teacher, _TEACHER, f"teachers[{number}].")
 
 
-def _check(fields: dict[str, Any], tests: dict[str, Test], before: str) -> None:
+def _check_optional(fields: Mapping[str, Any], tests: dict[str, Test], before: str) -> None:
     for name, test in tests.items():
         value = fields.get(name)
         if value is not None and not test(value):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ from slg_wds.format.canonical import (
     typed,
     unseal,
 )
+from slg_wds.format.manifest.identity import Identity
 from slg_wds.format.manifest.index import ShardIndex, build_index, decode_index, encode_index, index_of
 from slg_wds.format.manifest.plan import Plan, PlannedShard
 from slg_wds.format.manifest.plan_codec import MAX_SAMPLES, decode_plan, encode_plan
@@ -37,7 +39,6 @@ __all__ = [
     "decode_index",
     "decode_info",
     "decode_plan",
-    "differences",
     "digest",
     "digest_of",
     "encode_description",
@@ -90,17 +91,17 @@ class Description:
         return TRAILER if TRAILER_FEATURE in self.requires else OLD_TRAILER
 
 
-def numbers_classes(description: Description) -> bool:
+def numbers_classes(description: Description, identity: Identity) -> bool:
     """Whether the targets number the classes of the labels: as slg.json says, or of an older set by its class names.
 
     Where those leave it open, no.
     """
     if description.targets_are_classes is not None:
         return description.targets_are_classes
-    names, subset = description.class_names, description.identity.get("class_subset")
+    names, subset = description.class_names, identity.class_subset
     if names is None:  # no class folders
         return subset is None
-    if len(names) != description.identity.get("num_classes"):
+    if len(names) != identity.num_classes:
         return False
     if all(name.isascii() and name.isdigit() for name in names):  # were sorted as text: 0, 1, 10, 100
         return all(int(name) == number for number, name in enumerate(names))
@@ -124,39 +125,15 @@ class Info:
         return sum(self.shard_lengths)
 
 
-def digest(plan: bytes, identity: dict[str, Any]) -> str:
+def digest(plan: bytes, identity: Mapping[str, Any]) -> str:
     """A set's digest, hex: SHA-256 of the SHA-256 of the plan's bytes and that of the identity's canonical JSON."""
     return digest_of(hashlib.sha256(plan).hexdigest(), identity)
 
 
-def digest_of(plan_sha256: str, identity: dict[str, Any]) -> str:
+def digest_of(plan_sha256: str, identity: Mapping[str, Any]) -> str:
     """`digest` by the plan's SHA-256, hex."""
-    parts = (bytes.fromhex(plan_sha256), hashlib.sha256(canonical_json(identity)).digest())
+    parts = (bytes.fromhex(plan_sha256), hashlib.sha256(canonical_json(dict(identity))).digest())
     return hashlib.sha256(b"".join(parts)).hexdigest()
-
-
-def differences(a: Any, b: Any, name: str = "") -> list[str]:
-    """A line "name: a != b" for every field in which two identities differ, nested ones by dotted name."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        dotted = f"{name}." if name else ""
-        return [
-            line
-            for key in sorted({*a, *b})
-            for line in differences(a.get(key, _ABSENT), b.get(key, _ABSENT), f"{dotted}{key}")
-        ]
-    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
-        pairs = enumerate(zip(a, b, strict=True))
-        return [line for i, (x, y) in pairs for line in differences(x, y, f"{name}[{i}]")]
-    if isinstance(a, bool) == isinstance(b, bool) and a == b:
-        return []
-    return [f"{name}: {_shown(a)} != {_shown(b)}"]
-
-
-_ABSENT = object()
-
-
-def _shown(value: Any) -> str:
-    return "absent" if value is _ABSENT else repr(value)
 
 
 def encode_description(description: Description) -> bytes:

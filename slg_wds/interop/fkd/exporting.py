@@ -65,7 +65,7 @@ def export_fkd(config: ExportConfig) -> ExportResult:
     _check_apart(labels, target)
     with _new_folder(target) as folder:
         stats = _write_all(folder, labels, names, config.use_fp16)
-    tails = int(labels.identity.get("tail_classes") or 0) > 0 or _type_of(labels).kind == "shared_tail"
+    tails = labels.identity.tail_classes > 0 or _type_of(labels).kind == "shared_tail"
     left_out = sorted(path for path, _ in stats.left_out)
     return ExportResult(str(target), stats.images, stats.crops, stats.inexact, tails, left_out)
 

@@ -264,14 +264,14 @@ def told(result: ImportResult) -> list[str]:
         files = stats.images / max(result.run.seconds, 1e-9)
         rate = f"  {files:,.0f} label files/s over {duration(result.run.seconds)}"
         lines = [rate, *_about_boxes(stats, labels)]
-    text = summary(labels, result.run, f", values {labels.identity['values']}", lines)
+    text = summary(labels, result.run, f", values {labels.identity.coding}", lines)
     return [*text, *listed("LABEL FILES OF NO IMAGE", result.strangers)]
 
 
 def _about_boxes(stats: ImportStats, labels: LabelSet) -> list[str]:
     lines = [f"  boxes that cannot be exact: {stats.inexact:,} of {stats.crops:,}"]
     if stats.inexact:
-        half = labels.identity["imported_from"]["precision"] == "float16"
+        half = (labels.identity.imported_from or {}).get("precision") == "float16"
         lines[0] += (
             ", as float16 coordinates are rounded; they are what FKD's reader cuts"
             if half

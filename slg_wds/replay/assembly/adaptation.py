@@ -23,7 +23,7 @@ def adaptation_of(given: Sequence[float] | LabelAdaptation | None, sets: LabelSe
         adaptation = LabelAdaptation(*given)
     if adaptation is None:
         return None
-    sure = next((one for one in sets.members if one.identity["values"] == "none"), None)
+    sure = next((one for one in sets.members if one.identity.coding == "none"), None)
     if sure is not None:
         raise UsageError(
             "label adaptation needs probabilities, and only the top class is stored", url=sure.url

@@ -24,13 +24,11 @@ class LabelColumns:
     def __init__(self, sets: LabelSets, number: int, n: int, c: int) -> None:
         identity = sets.members[number].identity
         self._rule, self._classes = sets.rules[number], sets.num_classes
-        self._full, self._k = sets.members[number].label_type == "full", int(identity["k"])
+        self._full, self._k = sets.members[number].label_type == "full", identity.k or identity.num_classes
         self._value = np.zeros((n, c, self._k), np.float32)
         self._index = np.zeros((n, c, 0 if self._full else self._k), np.int64)
         self._index[:] = np.arange(self._index.shape[-1])  # padding, too, has distinct classes
-        self._tails: list[Tail | None] | None = (
-            [None] * n if int(identity.get("tail_classes", 0)) > 0 else None
-        )
+        self._tails: list[Tail | None] | None = [None] * n if identity.tail_classes else None
 
     def put(self, images: npt.NDArray[np.int64], rows: Rows) -> None:
         """The labels of these images. Raises RecordError for labels of another kind than the set's."""

@@ -122,7 +122,7 @@ def open_images(
 
 def open_replayed(labels: LabelSet, images: Location, files: OpenFiles) -> ImageFiles:
     """`open_external` of images whose pixels the labels are of. Raises UsageError where they are of smaller copies."""
-    embedding = labels.identity.get("embed_images") or {}
+    embedding = labels.identity.embed_images or {}
     if embedding.get("max_side"):
         raise UsageError(
             f"the labels are of the copies inside the set, of at most {embedding['max_side']} pixels a side, and not "

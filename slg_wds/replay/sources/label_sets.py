@@ -90,7 +90,7 @@ class LabelSets:
         self.sizes = sizes[0]
         self.starts = np.concatenate(([0], np.cumsum(self.plan.shard_sizes)))
         self.digest = self._digest()
-        having = [number for number, labels in enumerate(self.members) if labels.identity.get("embed_images")]
+        having = [number for number, labels in enumerate(self.members) if labels.identity.embed_images]
         self.embedded = having[0] if having else None
         self._shards: dict[int, ShardSamples] = {}
         self._locks = [threading.Lock() for _ in range(64)]
@@ -203,10 +203,10 @@ def _check_crops(first: LabelSet, other: LabelSet) -> None:
             url=other.url,
             hint="label sets are averaged only when made from the same images, --seed and --samples-per-shard",
         )
-    if other.identity.get("reference"):
+    if other.identity.reference:
         return  # its crops are another set's, and are compared where records are read
     for name in ("crop_scale", "crop_ratio", "flip_probability", "seed"):
-        a, b = first.identity.get(name), other.identity.get(name)
+        a, b = getattr(first.identity, name), getattr(other.identity, name)
         if a != b:
             raise ReplayError(f"its {name} is {b!r}, that of {first.url} {a!r}", url=other.url)
 
@@ -215,11 +215,11 @@ def _rule(labels: LabelSet, rule: str | LabelType | None) -> LabelType:
     """The rule of recovery to use for a set. Raises RuleError where its columns cannot give it."""
     identity = labels.identity
     stored = StoredColumns(
-        k=int(identity["k"]),
+        k=identity.k or identity.num_classes,
         num_classes=labels.num_classes,
         full=labels.label_type == "full",
-        values=identity["values"] != "none",
-        tail=int(identity.get("tail_classes", 0)) > 0,
+        values=identity.coding != "none",
+        tail=identity.tail_classes > 0,
     )
     try:
         return stored.resolve(rule if rule is not None else labels.label_type)

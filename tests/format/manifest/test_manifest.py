@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from slg_wds.errors import ManifestError, ShardError, SlgWdsError, UnsupportedFeatureError
 from slg_wds.format.canonical import canonical_json, pretty_json, seal
+from slg_wds.format.manifest.identity import differences
 from slg_wds.format.manifest.manifest import (
     Description,
     Info,
@@ -30,7 +31,6 @@ from slg_wds.format.manifest.manifest import (
     decode_index,
     decode_info,
     decode_plan,
-    differences,
     digest,
     encode_description,
     encode_index,
