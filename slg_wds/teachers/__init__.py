@@ -1,22 +1,24 @@
 """Teachers: where a model comes from, how it wants its pixels, and its probabilities for a batch of crops.
 
-    spec.py           what was asked: source, architecture, weights file, share in the ensemble
+    spec.py           what was asked for: source, architecture, weights file, share in the ensemble
     preprocessing.py  mean, std, size, interpolation; the evaluation transform
-    weights.py        weights files <-> modules, without running anything a file says
-    inside.py         what a module keeps where torch does not look
+    weights.py        weights files <-> modules, without running anything that a file contains
+    inside.py         the tensors and modules that a module keeps outside torch's registries
     identity.py       the digests that say which model it is
-    built.py          what a source gives: a module and its own configuration
-    published.py      timm, torchvision
-    private.py        factories of the user
+    built.py          what a source returns: a module with its weights and its own preprocessing
+    published.py      sources timm and torchvision
+    private.py        source private: the user's own factories
     teacher.py        uint8 crops -> logits, on one device, in one precision
-    backends.py       how a GPU is set while a teacher uses it
-    faults.py         errors of a device, told from those of a model
-    trial.py          does a crop alone decide what a teacher says of it?
-    load.py           a spec -> a teacher, options -> an ensemble
+    backends.py       how a GPU is configured while a teacher uses it
+    faults.py         errors of a device, told apart from those of a model
+    trial.py          a test before the first label: does a crop alone decide its logits?
+    load.py           a spec -> a teacher; options -> an ensemble
     ensemble.py       several teachers -> the mean of their softmax outputs
     evaluate.py       top-1, top-5 and loss on images with targets
 
-Importing this costs nothing: torch, torchvision and timm are imported by the functions that need them.
+Enters: options and uint8 crops. Leaves: float32 probabilities, and the identity and provenance of the teachers.
+May import transforms/ (normalisation), config, concurrency and errors. Importing this costs nothing: torch, torchvision
+and timm are imported by the functions that need them.
 """
 
 from __future__ import annotations

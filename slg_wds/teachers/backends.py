@@ -1,4 +1,4 @@
-"""How a GPU is set while a teacher uses it, and only then: a caller's own settings are as before afterwards."""
+"""How a GPU is configured while a teacher uses it. Afterwards the caller's own settings are restored."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ TENSOR_CORES = (8, 0)  # the first compute capability that has TF32
 
 @contextlib.contextmanager
 def gpu_settings(device: torch.device, precision: str) -> Iterator[None]:
-    """Same machine, same labels: no algorithm is chosen by timing it, and fp32 is rounded to TF32 only where asked.
+    """Set torch's global options for a GPU so that the same machine gives the same labels; restore them at the end.
 
-    The settings are torch's global ones. On a CPU nothing is changed.
+    No algorithm is chosen by timing it, and fp32 is rounded to TF32 only at precision `tf32`. Nothing is changed for a
+    CPU.
     """
     if device.type != "cuda":
         yield
@@ -33,7 +34,7 @@ def gpu_settings(device: torch.device, precision: str) -> Iterator[None]:
         (backends.cudnn, "deterministic"),
         (backends.cudnn, "allow_tf32"),
         (backends.cuda.matmul, "allow_tf32"),
-        *[(one, "fp32_precision") for one in _newer()],
+        *[(place, "fp32_precision") for place in _fp32_places()],
     ]
     before = [(place, name, value) for place, name in places if (value := _read(place, name)) is not None]
     backends.cudnn.benchmark = False
@@ -46,17 +47,20 @@ def gpu_settings(device: torch.device, precision: str) -> Iterator[None]:
             setattr(place, name, value)
 
 
-def _newer() -> list[Any]:
-    """Where torch keeps the precision of fp32 since 2.9; allow_tf32 moves it too, but does not put it back."""
+def _fp32_places() -> list[Any]:
+    """Return the objects whose `fp32_precision` torch has read since 2.9.
+
+    Setting allow_tf32 changes them too, but resetting it does not change them back.
+    """
     from torch import backends
 
     cudnn: Any = backends.cudnn
     places = (getattr(cudnn, "conv", None), getattr(cudnn, "rnn", None), backends.cuda.matmul)
-    return [one for one in places if one is not None]
+    return [place for place in places if place is not None]
 
 
 def _read(place: Any, name: str) -> Any:
-    """A setting; None where this torch lacks it, or where the caller has set it in the newer way."""
+    """Return a setting; None if this torch lacks it, or refuses it because the caller used the other way to set it."""
     try:
         return getattr(place, name)
     except (AttributeError, RuntimeError):
@@ -66,16 +70,16 @@ def _read(place: Any, name: str) -> Any:
 def _set_tf32(allowed: bool) -> None:
     from torch import backends
 
-    # torch.compile reads allow_tf32, and torch refuses that where the two ways disagree: so both are set.
+    # Both ways are set: torch.compile reads allow_tf32, and torch raises an error when the two disagree.
     backends.cudnn.allow_tf32 = allowed
     backends.cuda.matmul.allow_tf32 = allowed
-    for place in _newer():
+    for place in _fp32_places():
         with contextlib.suppress(AttributeError, RuntimeError):
             place.fp32_precision = "tf32" if allowed else "ieee"
 
 
 def current_device(device: str) -> AbstractContextManager[Any]:
-    """Make a GPU the current one, or pinned memory would take some of the first GPU's for every process."""
+    """Return a context in which a GPU is the current one. Otherwise pinning memory would use the first GPU's memory."""
     if not device.startswith("cuda"):
         return nullcontext()
     import torch
@@ -84,11 +88,12 @@ def current_device(device: str) -> AbstractContextManager[Any]:
 
 
 def about_device(teacher: Ensemble, threads: int, cpu_asked: bool) -> list[str]:
-    """What people should know of where a teacher runs, in lines.
+    """Describe in a few lines where a teacher runs, with advice on faster settings.
 
     Args:
-        threads: of a forward on a CPU.
-        cpu_asked: whether the CPU was asked for, so that nobody wonders where the GPU is.
+        teacher: which runs there.
+        threads: CPU threads of one forward.
+        cpu_asked: whether the user asked for the CPU. If not, an unusable GPU is worth a warning.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""What a source of models gives."""
+"""What a source of models returns."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Built:
-    """Attributes:
-    module: the model with its weights, on the CPU.
-    arch: its architecture alone, as it is recorded: no weights tag, no folders. The digest says which weights.
-    digest: SHA-256 of its state dict, in hex: see identity.py.
-    weights_from: in words where the weights are from.
-    config: its own preprocessing, possibly incomplete.
-    config_from: in words where that is from.
-    hidden_digest: SHA-256 of what else decides its output, in hex: see identity.py; None where nothing does.
+class BuiltModel:
+    """A model with its weights, before it is moved to a device.
+
+    Attributes:
+        module: the model, on the CPU.
+        arch: the architecture as it is recorded: without weights tag and folders. `digest` says which weights.
+        digest: SHA-256 of the state dict, in hex: see identity.py.
+        weights_from: where the weights come from, in words.
+        config: the model's own preprocessing, possibly incomplete.
+        config_from: where `config` comes from, in words.
+        hidden_digest: SHA-256, in hex, of what decides the output beside the state dict: see identity.py. None if
+            nothing else does.
     """
 
     module: torch.nn.Module

@@ -1,4 +1,4 @@
-"""Several teachers -> the mean of their softmax outputs, the ensemble of MEAL V2."""
+"""Several teachers -> the mean of their softmax outputs, as MEAL V2 (arXiv:2009.08453) averages them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ if TYPE_CHECKING:
 
 
 class Ensemble:
-    """One teacher or several, asked on the same boxes.
+    """One teacher or several that label the same crops.
 
     Attributes:
-        teachers, weights: the weights sum to 1.
-        inputs: the distinct (input size, interpolation) pairs, so that crops are cut once for each.
-        full_classes: width of the teachers' outputs.
-        preprocessings: the distinct ones, for `evaluate`: their evaluation transforms differ also where inputs do not.
-        class_subset: the teachers' numbers of the classes kept, None for all.
-        num_classes: C, width of `probabilities`: that of the subset, where there is one.
+        teachers: in the order of the options.
+        weights: share of each teacher; they sum to 1.
+        temperature: divides the logits before the softmax.
+        inputs: the distinct pairs (input size, interpolation); crops are cut once for each.
+        device: of all teachers.
+        full_classes: number of the teachers' classes.
+        preprocessings: the distinct ones, for `evaluate`. Two may have the same input but not the same evaluation
+            transform.
+        class_subset: the classes that are kept, by the teachers' numbers; None for all.
+        num_classes: C, the width of `probabilities`: the size of the subset if there is one.
     """
 
     def __init__(
@@ -35,28 +39,25 @@ class Ensemble:
         temperature: float = 1.0,
         class_subset: Sequence[int] | np.ndarray[Any, Any] | torch.Tensor | None = None,
     ) -> None:
-        """Args:
-            weights: shares, normalised to sum 1; None: equal.
+        """Join teachers.
+
+        Args:
+            teachers: with the same classes, on the same device.
+            weights: shares, normalised to sum to 1; None: equal.
             temperature: divides the logits.
-            class_subset: int64 [C] the teachers' class numbers to keep, in that order; the other logits are dropped.
+            class_subset: int64 [C], the teachers' class numbers to keep, in that order; other logits are dropped.
 
         Raises:
-            TeacherError: the teachers' classes differ in number.
-            UsageError: weights, temperature or subset that cannot be.
+            TeacherError: the teachers differ in their number of classes.
+            UsageError: weights, a temperature or a subset that is invalid.
         """
-        if not teachers:
-            raise UsageError("no teacher")
-        if len({teacher.num_classes for teacher in teachers}) > 1:
-            listed = ", ".join(f"{teacher.name} has {teacher.num_classes}" for teacher in teachers)
-            raise TeacherError(f"teachers of one ensemble must have the same classes: {listed}")
-        if not (temperature > 0 and math.isfinite(temperature)):
-            raise UsageError(f"temperature {temperature} is not above 0")
+        _check(teachers, temperature)
         self.teachers = list(teachers)
         self.weights = shares(weights, len(self.teachers), "teacher")
         self.temperature = temperature
-        wanted = [(t.preprocessing.input_size, t.preprocessing.interpolation) for t in teachers]
-        self.inputs: list[tuple[int, str]] = list(dict.fromkeys(wanted))
-        self._batch_of = [self.inputs.index(pair) for pair in wanted]
+        inputs = [(t.preprocessing.input_size, t.preprocessing.interpolation) for t in teachers]
+        self.inputs: list[tuple[int, str]] = list(dict.fromkeys(inputs))
+        self._batch_of = [self.inputs.index(pair) for pair in inputs]
         self.device = teachers[0].device
         self.full_classes = teachers[0].num_classes
         self.preprocessings = list(dict.fromkeys(teacher.preprocessing for teacher in teachers))
@@ -66,17 +67,21 @@ class Ensemble:
 
     @property
     def name(self) -> str:
+        """The teachers' names, joined by +."""
         return " + ".join(teacher.name for teacher in self.teachers)
 
     def probabilities(self, batches: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The weighted mean of softmax(logits / temperature), without waiting for the device.
+        """Return the weighted mean of softmax(logits / temperature), without waiting for the device.
 
         Args:
             batches: for each of `inputs` in order, the same crops as uint8 [N,3,S,S] on the teachers' device.
 
         Returns:
-            float32 [N,C]. A row for which any teacher gave a logit that is not finite is NaN throughout, also where
-            that class is not in the subset: so the caller sees it in the rows' top-k, when these have come to the host.
+            float32 [N,C]. If any teacher gave a logit that is not finite, even for a class outside the subset, the
+            whole row is NaN. So the caller sees it in the row's top-k, once that has been copied to the CPU.
+
+        Raises:
+            DeviceError, TeacherError: as `Teacher.logits`.
         """
         import torch
 
@@ -93,7 +98,7 @@ class Ensemble:
 
     @property
     def device_name(self) -> str:
-        """The kind of device, as far as it moves the last bits of a result."""
+        """The model of GPU, or the instruction set of the CPU: what may change the last bits of a result."""
         import torch
 
         if self.device.type == "cuda":
@@ -101,19 +106,30 @@ class Ensemble:
         return f"{self.device.type} {torch.backends.cpu.get_cpu_capability()}"
 
     def describe(self) -> list[dict[str, Any]]:
-        """Per teacher what decides the labels, its ensemble weight included, as JSON values."""
+        """Return what decides the labels, one JSON object a teacher, its ensemble weight included."""
         return [{**t.describe(), "weight": w} for t, w in zip(self.teachers, self.weights, strict=True)]
 
     def provenance(self) -> list[dict[str, Any]]:
+        """Return what is recorded but decides no label, one JSON object a teacher."""
         return [teacher.provenance() for teacher in self.teachers]
 
     def _softmax(self, logits: torch.Tensor) -> torch.Tensor:
         import torch
 
-        # 0 where all are finite, else NaN: softmax alone would hide -inf, and the subset a class outside it.
-        spoilt = (logits * 0).sum(1, keepdim=True)
+        # 0 if all logits are finite, else NaN. Softmax alone would hide -inf, and the subset hides the other classes.
+        nan_or_0 = (logits * 0).sum(1, keepdim=True)
         kept = logits if self._subset is None else logits.index_select(1, self._subset)
-        return torch.softmax(kept / self.temperature, 1) + spoilt
+        return torch.softmax(kept / self.temperature, 1) + nan_or_0
+
+
+def _check(teachers: Sequence[Teacher], temperature: float) -> None:
+    if not teachers:
+        raise UsageError("no teacher")
+    if len({teacher.num_classes for teacher in teachers}) > 1:
+        listed = ", ".join(f"{teacher.name} has {teacher.num_classes}" for teacher in teachers)
+        raise TeacherError(f"teachers of one ensemble must have the same classes: {listed}")
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise UsageError(f"temperature {temperature} is not above 0")
 
 
 def _subset(classes: Any, count: int, device: torch.device) -> torch.Tensor | None:

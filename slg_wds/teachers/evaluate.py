@@ -1,4 +1,4 @@
-"""Top-1, top-5 and loss of teachers on images with targets, by their own evaluation transforms."""
+"""Top-1, top-5 and loss of teachers on images with targets, after each teacher's own evaluation transform."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Attributes:
-    top1, top5: shares of images in 0..1 whose target is the likeliest class, is among the five likeliest.
-    loss: mean cross-entropy in nats.
-    count: images.
+    """How well a teacher classifies.
+
+    Attributes:
+        top1: share of images, in 0..1, whose target is the most probable class.
+        top5: share of images, in 0..1, whose target is among the five most probable classes.
+        loss: mean cross-entropy, in nats.
+        count: number of images.
     """
 
     top1: float
@@ -38,11 +41,15 @@ def evaluate(
     teacher: Teacher | Ensemble,
     batches: Iterable[tuple[Sequence[torch.Tensor], torch.Tensor | Sequence[int]]],
 ) -> Accuracy:
-    """Measure a teacher, at temperature 1 and over all of its classes whatever the ensemble's subset.
+    """Measure a teacher at temperature 1, over all of its classes even if the ensemble keeps a subset.
 
     Args:
-        batches: for each of the ensemble's `preprocessings` in order, the same images after `eval_transform` as uint8
-            [N,3,S,S]; and their targets [N] as the teacher's class numbers. One batch is one forward.
+        teacher: one teacher or an ensemble.
+        batches: pairs of (images, targets), one pair a forward. images: for each of the ensemble's `preprocessings` in
+            order, the same images after `eval_transform`, uint8 [N,3,S,S]. targets: [N], the teacher's class numbers.
+
+    Returns:
+        Top-1, top-5 and loss over all images.
 
     Raises:
         UsageError: no image, or a target that is not a class.
@@ -69,7 +76,7 @@ def evaluate(
 def _log_probabilities(
     ensemble: Ensemble, images: Sequence[torch.Tensor], count: int, rows: int
 ) -> torch.Tensor:
-    """float32 [count,C] on the host: log of the weighted mean of softmax(logits)."""
+    """Return the log of the weighted mean of softmax(logits): float32 [count, C] on the CPU."""
     import torch
 
     if len(images) != len(ensemble.preprocessings):
@@ -82,7 +89,7 @@ def _log_probabilities(
         if weight == 0:
             continue
         batch = batch_of[teacher.preprocessing]
-        # Padded: a compiled teacher would be compiled anew for a last batch of another size.
+        # Padded, since a compiled teacher would be compiled again for a last batch of another size.
         padding = batch.new_zeros(rows - count, *batch.shape[1:])
         with device_faults(teacher.device, f"{teacher.name} failed"):
             logits = teacher.logits(torch.cat([batch, padding]).to(teacher.device))[:count].cpu()
@@ -96,14 +103,17 @@ def _log_probabilities(
 
 
 def _score(log_probs: torch.Tensor, targets: torch.Tensor | Sequence[int]) -> tuple[torch.Tensor, float]:
-    """int64 [N]: how many classes come before the target, ties to the lower class; and the summed cross-entropy."""
+    """Return (the target's rank int64 [N], 0 for the most probable class; the summed cross-entropy in nats).
+
+    Of classes that are equally probable, the lower number goes first.
+    """
     import torch
 
-    wanted = torch.as_tensor(targets).long()
+    target = torch.as_tensor(targets).long()
     classes = log_probs.shape[1]
-    if int(wanted.min()) < 0 or int(wanted.max()) >= classes:
+    if int(target.min()) < 0 or int(target.max()) >= classes:
         raise UsageError(f"targets must be class numbers in 0..{classes - 1}")
-    own = log_probs.gather(1, wanted[:, None])
-    lower = torch.arange(classes)[None, :] < wanted[:, None]
+    own = log_probs.gather(1, target[:, None])
+    lower = torch.arange(classes)[None, :] < target[:, None]
     rank = ((log_probs > own) | ((log_probs == own) & lower)).sum(1)
     return rank, -float(own.double().sum())

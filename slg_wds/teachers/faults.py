@@ -1,4 +1,4 @@
-"""Errors of a device, told from those of a model: another process may do what this one could not."""
+"""Errors of a device, told apart from those of a model: after the former, another process may succeed."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _DEVICE = re.compile(
     r"\b(CUDA|HIP|cuDNN|cuBLAS|MIOpen)\b[^:]*\berror\b|Triton Error|CUDNN_STATUS_|CUBLAS_STATUS_",
     re.IGNORECASE,
 )
-# What a library refuses, and what this build of torch has no code for: the same in every process.
+# A call that a library rejects, or that this build of torch has no kernel for, fails in every process alike.
 _CALL = re.compile(r"_NOT_SUPPORTED|_BAD_PARAM|_INVALID_VALUE|_ARCH_MISMATCH|no kernel image", re.IGNORECASE)
 
 
 @contextlib.contextmanager
 def device_faults(device: torch.device, what: str) -> Iterator[None]:
-    """Tell errors of the device from others while the block runs.
+    """Turn errors of the device inside the block into ours; let all others through.
 
     Args:
-        device: where it runs.
-        what: what failed then, for people: "timm:resnet50 failed on uint8 [50, 3, 224, 224]".
+        device: where the block runs.
+        what: the message's first part, such as "timm:resnet50 failed on uint8 [50, 3, 224, 224]".
 
     Raises:
-        DeviceError: the device failed. What this process has on it is lost, so the process must end.
-        TeacherError: its memory is full.
+        DeviceError: the device failed. Everything that this process has on it is lost, so the process must end.
+        TeacherError: the device's memory is full.
     """
     try:
         yield
@@ -52,6 +52,6 @@ def device_faults(device: torch.device, what: str) -> Iterator[None]:
 def _of_device(error: Exception) -> bool:
     import torch
 
-    kind = getattr(torch, "AcceleratorError", ())  # since torch 2.8; before, such are plain RuntimeErrors
-    told = isinstance(error, kind) or (isinstance(error, RuntimeError) and _DEVICE.search(str(error)))
-    return bool(told) and not _CALL.search(str(error))
+    kind = getattr(torch, "AcceleratorError", ())  # since torch 2.8; a plain RuntimeError before
+    matches = isinstance(error, kind) or (isinstance(error, RuntimeError) and _DEVICE.search(str(error)))
+    return bool(matches) and not _CALL.search(str(error))

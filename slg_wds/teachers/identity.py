@@ -1,4 +1,4 @@
-"""Digests of models: two runs that write into one set must have the same."""
+"""Digests of models. Two runs that write into one label set must have the same."""
 
 from __future__ import annotations
 
@@ -8,34 +8,41 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slg_wds.teachers.inside import hidden
+from slg_wds.teachers.inside import find_hidden
 
 if TYPE_CHECKING:
     import torch
 
 
 def digest(module: torch.nn.Module) -> str:
-    """SHA-256 in hex over the state dict: per tensor in order of name, `name\\ndtype\\nshape\\n` and its raw bytes."""
+    r"""Return the SHA-256 of the state dict in hex: per tensor, by name, `name\ndtype\nshape\n` and its raw bytes."""
     return _digest_of(module.state_dict())
 
 
 def hidden_digest(module: torch.nn.Module, factory: Any) -> str | None:
-    """The digest of what a user's factory built beside the state dict; None where the state dict is all.
+    """Return the digest, in hex, of what decides a private model's output beside its state dict.
 
-    It is over the tensors that the state dict does not have. Without any tensor the code is all that decides the
-    labels: then it is SHA-256 over the source files of the factory and of the module's classes.
+    It covers the tensors that are not in the state dict. If the model has no tensor at all, its code alone decides the
+    labels, and the digest is the SHA-256 of the source files of the factory and of the module's classes.
+
+    Args:
+        module: what the factory returned.
+        factory: the user's callable.
+
+    Returns:
+        The digest; None if the state dict is all that there is.
     """
-    more = hidden(module)
-    if more.tensors:
-        return _digest_of(more.tensors)
+    outside = find_hidden(module)
+    if outside.tensors:
+        return _digest_of(outside.tensors)
     if _tensors(module.state_dict()):
         return None
-    modules = [*module.modules(), *more.modules.values()]
+    modules = [*module.modules(), *outside.modules.values()]
     return _digest_of_sources([factory, *(type(one) for one in modules)])
 
 
 def _tensors(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Those of a state dict. "Extra state" of any type has no bytes that could be relied on."""
+    """Return the tensors of a state dict. Its "extra state" may be of any type, without well-defined bytes."""
     import torch
 
     return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
@@ -53,9 +60,9 @@ def _digest_of(state: Mapping[str, Any]) -> str:
     return sha.hexdigest()
 
 
-def _digest_of_sources(made_by: Iterable[Any]) -> str:
-    """SHA-256 over the source files of functions and classes, wherever they lie; those of torch's own do not count."""
-    contents = {source for one in made_by if (source := _source(one)) is not None}
+def _digest_of_sources(objects: Iterable[Any]) -> str:
+    """Return the SHA-256 of the source files of functions and classes, except torch's; their paths do not count."""
+    contents = {source for one in objects if (source := _source(one)) is not None}
     sha = hashlib.sha256()
     for content in sorted(contents):
         sha.update(b"source\n" + hashlib.sha256(content).digest())
@@ -67,5 +74,5 @@ def _source(one: Any) -> bytes | None:
         return None
     try:
         return Path(inspect.getsourcefile(one) or "").read_bytes()
-    except (OSError, TypeError):  # of a class made in an interpreter, or of a callable object
+    except (OSError, TypeError):  # a class defined in an interpreter, or a callable object
         return None

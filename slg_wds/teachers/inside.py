@@ -1,4 +1,7 @@
-"""What a module keeps where torch does not look: tensors of no state dict, modules that `eval()` does not reach."""
+"""The tensors and modules that a module keeps outside torch's registries.
+
+Such tensors are in no state dict, so its digest misses them; such modules are not reached by `eval()`.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +14,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-# Where torch looks itself.
+# The registries that torch itself searches.
 _REGISTERED = ("_parameters", "_buffers", "_modules")
 _PLAIN = (str, bytes, int, float, complex, type(None), type, types.ModuleType)
-# Objects of these packages hold no weights of the user's, but much else.
+# Objects of these packages hold no weights of the user but many other things, so they are not searched.
 _FOREIGN = ("torch", "torchvision", "timm", "numpy", "builtins", "typing", "collections", "logging")
 
 
 @dataclass(frozen=True)
 class Hidden:
-    """Attributes:
-    tensors: those that are no parameter and no persistent buffer, by where they were found.
-    modules: those that are in no `modules()`, likewise.
+    """What a module keeps outside torch's registries.
+
+    Attributes:
+        tensors: those that are neither parameters nor persistent buffers, by the path at which they were found.
+        modules: those that `modules()` does not give, likewise.
     """
 
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     modules: dict[str, torch.nn.Module] = field(default_factory=dict)
 
 
-def hidden(module: torch.nn.Module) -> Hidden:
-    """Search a module's attributes, lists, dicts, objects and closures in them, and buffers that are not persistent.
+def find_hidden(module: torch.nn.Module) -> Hidden:
+    """Search a module's attributes, with the lists, dicts, objects and closures in them, and non-persistent buffers.
 
-    What only the code of a function names, such as a global variable, is not found.
+    Global variables that a function uses are not found.
     """
     found, seen = Hidden(), _known(module)
     stack: list[tuple[str, Any]] = []
@@ -56,7 +61,7 @@ def hidden(module: torch.nn.Module) -> Hidden:
 
 
 def _known(module: torch.nn.Module) -> set[int]:
-    """The ids of all that torch finds by itself: registered modules, and the tensors of the state dict."""
+    """Return the ids of the objects that torch finds by itself: registered modules and tensors of the state dict."""
     lasting = set(module.state_dict())
     tensors = [
         *module.named_parameters(),
@@ -70,7 +75,7 @@ def _joined(path: str, part: str) -> str:
 
 
 def _tensor(value: Any) -> torch.Tensor | None:
-    """The value as a tensor that has bytes, where it is one, or an array of numbers."""
+    """Return a tensor that has bytes, or a numpy array of numbers as one; None for anything else."""
     import numpy as np
     import torch
 
@@ -87,7 +92,7 @@ def _is_module(value: Any) -> bool:
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
-    """What an object holds, each with a name that is the same at every start."""
+    """Yield the objects that an object holds, each with a name that is the same in every process."""
     if isinstance(value, Mapping):
         for place, (key, part) in enumerate(list(value.items())):
             yield key if isinstance(key, str) else str(place), part
@@ -108,5 +113,5 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
 def _content(cell: types.CellType) -> Any:
     try:
         return cell.cell_contents
-    except ValueError:  # a name that is not set yet
+    except ValueError:  # the variable is not set yet
         return None

@@ -1,4 +1,4 @@
-"""A spec -> a teacher."""
+"""A spec -> a teacher; the options of a command -> an ensemble."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from slg_wds.concurrency.rank import local_rank
 from slg_wds.errors import TeacherError, UsageError
-from slg_wds.teachers.built import Built
+from slg_wds.teachers.built import BuiltModel
 from slg_wds.teachers.ensemble import Ensemble
 from slg_wds.teachers.faults import device_faults
 from slg_wds.teachers.preprocessing import check_overrides, resolve
@@ -36,52 +36,55 @@ def load_teacher(
     precision: str = "fp32",
     compile: bool = False,
 ) -> Teacher:
-    """Make the model, load its weights, find out how it wants its pixels, and try it on two black images.
-
-    Preprocessing is the model's own: timm's pretrained_cfg; the transforms of torchvision's weights, those called
-    DEFAULT unless `-a resnet50.IMAGENET1K_V1` names others, also where the weights come from a file; what a private
-    factory returns beside its module, or its `preprocessing`, `pretrained_cfg` or `default_cfg`. What none of them
-    says is ImageNet's default: 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), bilinear, 0.875.
+    """Build the model, load its weights, resolve its preprocessing, and run it on two black images.
 
     Args:
-        num_classes_hint: width of the head where a weights file does not tell it.
-        input_size, mean, std, interpolation, crop_pct: in place of the model's own.
+        spec: which model and weights.
+        num_classes_hint: width of the head if a weights file does not tell it.
+        input_size: in pixels; this and the next four replace the model's own settings, see `Preprocessing`.
+        mean: of pixels in 0..1.
+        std: of pixels in 0..1.
+        interpolation: of resizing.
+        crop_pct: of evaluation.
         device: `cpu`, `cuda`, `cuda:1`, ...
         precision: `fp32` (no TF32), `tf32` (fp32 whose products a GPU rounds), `bf16` or `fp16` (autocast).
         compile: torch.compile the normalisation and the model, at the first forward.
 
     Raises:
-        UsageError: settings that cannot be.
-        TeacherError: the model cannot be made or run; UnknownArchError, WeightsError, TeacherOutputError below it.
+        UsageError, TeacherError: settings that are invalid; a model that cannot be built or run.
     """
-    overrides = {
-        "input_size": input_size,
-        "mean": mean,
-        "std": std,
-        "interpolation": interpolation,
-        "crop_pct": crop_pct,
-    }
+    overrides = dict(zip(OVERRIDES, (input_size, mean, std, interpolation, crop_pct), strict=True))
     check_overrides(overrides)
-    where = _device(device)
-    check_precision(precision, where)
-    built = _build(spec, num_classes_hint, input_size)
-    preprocessing, preprocessing_from = resolve(built.config, built.config_from, overrides)
+    where = _device(device, precision)
+    model = _build(spec, num_classes_hint, input_size)
+    return _teacher_of(model, spec.source, overrides, device=where, precision=precision, compile=compile)
+
+
+def _build(spec: TeacherSpec, num_classes_hint: int | None, input_size: int | None) -> BuiltModel:
+    if spec.source == "timm":
+        return build_timm(spec, num_classes_hint, input_size)
+    if spec.source == "pytorch":
+        return build_torchvision(spec, num_classes_hint)
+    return build_private(spec)
+
+
+def _teacher_of(model: BuiltModel, source: str, overrides: Mapping[str, Any], **placing: Any) -> Teacher:
+    """Make a teacher. If it fails at an input size that is not the model's own, the error's hint says so."""
+    preprocessing, preprocessing_from = resolve(model.config, model.config_from, overrides)
     try:
         return Teacher(
-            built.module,
-            source=spec.source,
-            arch=built.arch,
-            weights_digest=built.digest,
-            weights_from=built.weights_from,
+            model.module,
+            source=source,
+            arch=model.arch,
+            weights_digest=model.digest,
+            weights_from=model.weights_from,
             preprocessing=preprocessing,
             preprocessing_from=preprocessing_from,
-            device=where,
-            precision=precision,
-            compile=compile,
-            hidden_digest=built.hidden_digest,
+            hidden_digest=model.hidden_digest,
+            **placing,
         )
     except TeacherError as error:
-        own, _ = resolve(built.config, built.config_from, {})
+        own, _ = resolve(model.config, model.config_from, {})
         if error.hint is None and preprocessing.input_size != own.input_size:
             error.hint = f"--input_size {preprocessing.input_size} is not the model's own, {own.input_size}"
         raise
@@ -97,34 +100,18 @@ def load_ensemble(
     """Load every teacher that the options name, and try each: see trial.py.
 
     Args:
-        config: a TeacherConfig; its `temp` where it has one.
-        subset_of: from the teachers' number of classes to the classes to keep, None for all.
+        config: a TeacherConfig; its `temp` is the temperature if it has one, else 1.
+        subset_of: from the number of the teachers' classes to the classes to keep; None keeps all.
         device: where to run; None: the config's GPU, else this process's own device.
-        settings: each teacher's own overrides, by the names in OVERRIDES; None: the config's for all.
-        rows: crops in a forward of what follows.
+        settings: overrides of each teacher, by the names in OVERRIDES; None: those of the config for all.
+        rows: crops in a forward of the run that follows.
 
     Raises:
-        UsageError, TeacherError: as parse_teachers, load_teacher and Ensemble do.
+        UsageError, TeacherError: as `parse_teachers`, `load_teacher` and `Ensemble`.
     """
-    import torch
-
     paths = [config.teacher_path] if config.teacher_path else []
     specs = parse_teachers(config.arch, config.teacher_source, paths, config.weights)
-    if device is None and config.gpu is not None:
-        device = f"cuda:{config.gpu}"
-    device = device or own_device(torch.cuda.device_count() if torch.cuda.is_available() else 0)
-    if settings is None:
-        settings = [{name: getattr(config, name) for name in OVERRIDES}] * len(specs)
-    teachers = [
-        load_teacher(
-            spec,
-            device=device,
-            precision=config.precision,
-            compile=config.compile,
-            **given,
-        )
-        for spec, given in zip(specs, settings, strict=True)
-    ]
+    teachers = _load_all(specs, config, device or _device_of(config), settings)
     ensemble = Ensemble(
         teachers,
         [spec.weight for spec in specs],
@@ -137,22 +124,38 @@ def load_ensemble(
     return ensemble
 
 
+def _load_all(
+    specs: Sequence[TeacherSpec], config: Any, device: str, settings: Sequence[Mapping[str, Any]] | None
+) -> list[Teacher]:
+    if settings is None:
+        settings = [{name: getattr(config, name) for name in OVERRIDES}] * len(specs)
+    return [
+        load_teacher(spec, device=device, precision=config.precision, compile=config.compile, **overrides)
+        for spec, overrides in zip(specs, settings, strict=True)
+    ]
+
+
+def _device_of(config: Any) -> str:
+    import torch
+
+    if config.gpu is not None:
+        return f"cuda:{config.gpu}"
+    return own_device(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+
+
 def own_device(gpus: int) -> str:
-    """The device of a process that was not told one: of several GPUs the one that its launcher numbered it for."""
+    """Return the device of a process that was given none.
+
+    Args:
+        gpus: how many this machine has. With several, each process takes the one of its local rank.
+    """
     if not gpus:
         return "cpu"
     return f"cuda:{(local_rank() or 0) % gpus}"
 
 
-def _build(spec: TeacherSpec, num_classes_hint: int | None, input_size: int | None) -> Built:
-    if spec.source == "timm":
-        return build_timm(spec, num_classes_hint, input_size)
-    if spec.source == "pytorch":
-        return build_torchvision(spec, num_classes_hint)
-    return build_private(spec)
-
-
-def _device(device: torch.device | str) -> torch.device:
+def _device(device: torch.device | str, precision: str) -> torch.device:
+    """Return a device that this machine has and that can compute at a precision. Raises UsageError."""
     import torch
 
     try:
@@ -161,4 +164,5 @@ def _device(device: torch.device | str) -> torch.device:
         raise UsageError(f"unknown device {device!r}", hint="write cpu, cuda or cuda:N") from None
     if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"no device {where}, this machine has {torch.cuda.device_count()} of that kind")
+    check_precision(precision, where)
     return where

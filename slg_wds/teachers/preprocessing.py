@@ -1,4 +1,15 @@
-"""How a teacher wants its pixels: size, mean, std, interpolation, and the evaluation transform."""
+"""How a teacher wants its pixels: size, mean, std, interpolation, and the evaluation transform.
+
+Each setting is the user's override, else the model's own, else ImageNet's default. The model's own are:
+
+- timm: its pretrained_cfg;
+- torchvision: the transforms of its weights, those called DEFAULT unless `-a resnet50.IMAGENET1K_V1` names others, also
+  if the weights come from a file;
+- a private factory: what it returns beside its module, or the module's `preprocessing`, `pretrained_cfg` or
+  `default_cfg`.
+
+ImageNet's defaults are 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), bilinear, 0.875.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +38,15 @@ IMAGENET_DEFAULTS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Attributes:
-    input_size: side of the square input in pixels.
-    mean, std: per channel (red, green, blue), of pixels in 0..1.
-    interpolation: `bicubic`, `bilinear` or `nearest`; the first two always antialiased.
-    crop_pct: evaluation only: the share of the resized shorter side that the centre crop keeps.
-    crop_mode: evaluation only: `squash` gives up the aspect ratio before the centre crop.
+    """A model's input size and normalisation, and how images are resized for it.
+
+    Attributes:
+        input_size: side of the square input, in pixels.
+        mean, std: per channel (red, green, blue), for pixels in 0..1.
+        interpolation: `bicubic` or `bilinear`, both antialiased, or `nearest`.
+        crop_pct: for evaluation only: the part of the resized shorter side that the centre crop keeps.
+        crop_mode: for evaluation only: `squash` resizes to a square before the centre crop, `center` keeps the aspect
+            ratio.
     """
 
     input_size: int
@@ -43,7 +57,7 @@ class Preprocessing:
     crop_mode: str = "center"
 
     def identity(self) -> dict[str, Any]:
-        """What decides the labels, as JSON values."""
+        """Return the settings that decide labels, as JSON values."""
         return {
             "input_size": self.input_size,
             "mean": list(self.mean),
@@ -59,19 +73,19 @@ class Preprocessing:
 def resolve(
     config: Mapping[str, Any], origin: str, overrides: Mapping[str, Any]
 ) -> tuple[Preprocessing, str]:
-    """Join what the user gave, what the model says of itself, and ImageNet's defaults, in that order.
+    """Choose each setting: the user's override, else the model's own, else ImageNet's default.
 
     Args:
-        config: the model's own settings; keys that are not of Preprocessing are ignored.
-        origin: where they are from, in words.
-        overrides: the user's; None for what was not given.
+        config: the model's own settings; keys that Preprocessing lacks are ignored.
+        origin: where `config` comes from, in words.
+        overrides: the user's settings; None for those not given.
 
     Returns:
-        The preprocessing, and in words where each of its parts came from.
+        The preprocessing, and where its settings come from, in words.
 
     Raises:
-        UsageError: an override that cannot be.
-        TeacherError: a setting of the model's that cannot be.
+        UsageError: an override that is invalid.
+        TeacherError: one of the model's own settings that is invalid.
     """
     values: dict[str, Any] = {}
     given, own, assumed = [], [], []
@@ -84,7 +98,7 @@ def resolve(
             own.append(name)
         else:
             values[name] = IMAGENET_DEFAULTS[name]
-            # Nobody needs to hear that the centre crop is a centre crop.
+            # That the centre crop is a plain one is not worth a mention.
             assumed += [name] if name != "crop_mode" else []
     parts = [origin] if own else []
     parts += [f"ImageNet defaults for {', '.join(assumed)}"] if assumed else []
@@ -93,7 +107,7 @@ def resolve(
 
 
 def check_overrides(overrides: Mapping[str, Any]) -> None:
-    """Refuse early, before any model is made, what `resolve` would refuse of the user's settings."""
+    """Raise the UsageError of `resolve` for the user's settings early, before any model is built."""
     resolve({}, "", overrides)
 
 
@@ -143,7 +157,7 @@ def _parse_interpolation(value: Any, error: _Error) -> str:
 
 
 def _parse_crop_pct(value: Any, error: _Error) -> float:
-    # Above 1 a few models of timm pad: their images are resized below the input size.
+    # A few models of timm have more than 1: their images are resized below the input size and padded.
     if not isinstance(value, (int, float)) or not 0 < value <= 2:
         raise error(f"{value!r} is not above 0 and at most 2")
     return float(value)
@@ -165,11 +179,11 @@ _PARSERS: dict[str, Callable[[Any, _Error], Any]] = {
 
 
 def eval_transform(image: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
-    """Resize and centre crop one image as the teacher's own evaluation does.
+    """Resize and centre crop one image as the model's own evaluation does.
 
     Args:
         image: uint8 [3,H,W].
-        preprocessing: its S is the side of the result.
+        preprocessing: its input size is S.
 
     Returns:
         uint8 [3,S,S].
@@ -178,7 +192,7 @@ def eval_transform(image: torch.Tensor, preprocessing: Preprocessing) -> torch.T
     from torchvision.transforms.v2 import functional as F
 
     side = preprocessing.input_size
-    # Rounded down as timm does; the margin keeps 224 / (224 / 232) at torchvision's 232.
+    # Rounded down, as timm does. The margin keeps 224 / (224 / 232) at the 232 of torchvision.
     resized = max(1, math.floor(side / preprocessing.crop_pct + 1e-6))
     size = [resized, resized] if preprocessing.crop_mode == "squash" else [resized]
     mode = InterpolationMode(preprocessing.interpolation)

@@ -7,48 +7,74 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from slg_wds.errors import TeacherError
-from slg_wds.teachers.built import Built
+from slg_wds.teachers.built import BuiltModel
 from slg_wds.teachers.identity import digest, hidden_digest
 from slg_wds.teachers.spec import TeacherSpec
 from slg_wds.teachers.weights import fit, one_line, read_weights
 
+_Digests = tuple[str, str | None]
+_first_digests: MutableMapping[Any, _Digests] = weakref.WeakKeyDictionary()
 
-def build_private(spec: TeacherSpec) -> Built:
-    """Import the factory, call it, and load the weights file, where one is given, into what it made.
+
+def build_private(spec: TeacherSpec) -> BuiltModel:
+    """Import the factory, call it, and load the weights file, if one is given, into the module that it returns.
 
     Raises:
-        TeacherError: no such file, module or factory, or what they raised; WeightsError below it.
+        TeacherError: no such file, module or factory, what they raised, or a module that was built before and has
+            changed since; WeightsError below it.
     """
-    from torch import nn
-
     target, _, name = spec.arch.rpartition(":")
     is_file = target.endswith(".py")
     with _importable(str(Path(target).resolve().parent) if is_file else str(Path.cwd())):
         factory = _find_factory(spec, target, name, is_file)
-        try:
-            made = factory()
-        except (Exception, SystemExit) as error:
-            raise TeacherError(f"{spec.name}: the factory raised {one_line(error)}") from error
-    module, config = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+        module, returned = _call(factory, spec)
+    weights_from = "the factory"
+    if spec.path is not None:
+        state, weights_from = read_weights(spec.path)
+        fit(module, state, spec.path)
+    config, config_from = _private_config(spec, module, returned)
+    arch = f"{Path(target).name if is_file else target}:{name}"
+    digests = digest(module), hidden_digest(module, factory)
+    _refuse_changed(module, digests, spec)
+    return BuiltModel(module, arch, digests[0], weights_from, config, config_from, digests[1])
+
+
+def _call(factory: Callable[[], Any], spec: TeacherSpec) -> tuple[Any, Any]:
+    """Return (the module that the factory makes, the preprocessing returned beside it or None)."""
+    from torch import nn
+
+    try:
+        made = factory()
+    except (Exception, SystemExit) as error:
+        raise TeacherError(f"{spec.name}: the factory raised {one_line(error)}") from error
+    module, returned = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(module, nn.Module):
         raise TeacherError(
             f"{spec.name}: the factory returned {type(module).__name__}",
             hint="it must return a torch.nn.Module, or such and a dict of its preprocessing",
         )
-    weights_from = "the factory"
-    if spec.path is not None:
-        state, weights_from = read_weights(spec.path)
-        fit(module, state, spec.path)
-    config, config_from = _private_config(spec, module, config)
-    arch = f"{Path(target).name if is_file else target}:{name}"
-    hidden = hidden_digest(module, factory)
-    return Built(module, arch, digest(module), weights_from, config, config_from, hidden)
+    return module, returned
+
+
+def _refuse_changed(module: Any, digests: _Digests, spec: TeacherSpec) -> None:
+    """Raise TeacherError for a module that was built before, if its digests are no longer what they were.
+
+    A factory may cache its module. A teacher then converts it to float32 and runs it, which may store tensors in it;
+    another weights file replaces the weights of a teacher that is still in use. Either way the digest that was recorded
+    for one teacher would not be that of the module that makes its labels.
+    """
+    if _first_digests.setdefault(module, digests) != digests:
+        raise TeacherError(
+            f"{spec.name}: the factory returned the module of an earlier call, which has changed since",
+            hint="make a new module at every call of the factory",
+        )
 
 
 def _find_factory(spec: TeacherSpec, target: str, name: str, is_file: bool) -> Callable[[], Any]:
@@ -63,12 +89,12 @@ def _find_factory(spec: TeacherSpec, target: str, name: str, is_file: bool) -> C
         near = difflib.get_close_matches(name, [n for n, value in vars(loaded).items() if callable(value)], 3)
         hint = f"near names are {', '.join(near)}" if near else None
         raise TeacherError(f"{spec.name}: {target} has no function {name}", hint=hint)
-    made: Callable[[], Any] = factory
-    return made
+    found: Callable[[], Any] = factory
+    return found
 
 
 def _load_file(path: str) -> Any:
-    # Registered under a name of its own: dataclasses and torch.compile look their module up.
+    # Registered under a unique name: dataclasses and torch.compile look their module up.
     unique = hashlib.sha256(str(Path(path).resolve()).encode()).hexdigest()[:12]
     name = f"slg_wds_private_{Path(path).stem}_{unique}"
     module_spec = importlib.util.spec_from_file_location(name, path)
@@ -86,7 +112,7 @@ def _load_file(path: str) -> Any:
 
 @contextmanager
 def _importable(folder: str) -> Iterator[None]:
-    """Let a teacher import what lies beside it, as `python file.py` would."""
+    """Let a teacher import the files beside it, as `python file.py` would."""
     added = folder not in sys.path
     if added:
         sys.path.insert(0, folder)
@@ -98,6 +124,7 @@ def _importable(folder: str) -> Iterator[None]:
 
 
 def _private_config(spec: TeacherSpec, module: Any, returned: Any) -> tuple[Mapping[str, Any], str]:
+    """Return (the model's own preprocessing, where it comes from in words)."""
     if returned is not None and not isinstance(returned, Mapping):
         raise TeacherError(
             f"{spec.name}: the preprocessing returned is {type(returned).__name__}, not a dict"

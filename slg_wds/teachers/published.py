@@ -1,4 +1,4 @@
-"""Models of timm and torchvision, with the weights they publish or a file's."""
+"""Models of timm and torchvision, with published weights or those of a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from slg_wds.errors import SlgWdsError, TeacherError, UnknownArchError
-from slg_wds.teachers.built import Built
+from slg_wds.teachers.built import BuiltModel
 from slg_wds.teachers.identity import digest
 from slg_wds.teachers.spec import TeacherSpec
 from slg_wds.teachers.weights import fit, head_classes, one_line, read_weights
@@ -18,53 +18,59 @@ if TYPE_CHECKING:
     import torch
 
 
-def build_timm(spec: TeacherSpec, num_classes_hint: int | None, input_size: int | None) -> Built:
-    """Make a model of timm. An architecture that is made for one input size is made for `input_size`.
+def build_timm(spec: TeacherSpec, num_classes_hint: int | None, input_size: int | None) -> BuiltModel:
+    """Build a model of timm.
 
-    Raises UnknownArchError, WeightsError, TeacherError.
+    Args:
+        spec: which model and weights.
+        num_classes_hint: width of the head if a weights file does not tell it.
+        input_size: side of the input in pixels, for architectures that are built for one size; None: the model's own.
+
+    Raises:
+        UnknownArchError, WeightsError, TeacherError: no such model or weights, or it cannot be built.
     """
     import timm
     from timm import data
 
-    # Names of old releases, as in FKD's own example, have new names with the weights' tag in them.
+    # Names of old releases, such as the one in FKD's example, have new names that include the weights' tag.
     name = timm.models.get_deprecated_models().get(spec.arch) or spec.arch
-    config = None if ":" in name else _timm_config(timm, name)
+    published = None if ":" in name else _timm_config(timm, name)
     kwargs: dict[str, Any] = {}
-    if (
-        config
-        and config.fixed_input_size
-        and input_size
-        and tuple(config.input_size[1:]) != (input_size,) * 2
-    ):
-        kwargs["img_size"] = input_size
+    if published and published.fixed_input_size and input_size:
+        kwargs = {"img_size": input_size} if tuple(published.input_size[1:]) != (input_size,) * 2 else {}
     if spec.path is None:
-        with _making(spec):
+        with _building(spec):
             module = timm.create_model(name, pretrained=True, **kwargs)
         weights_from = f"timm {name}"
     else:
-        state, weights_from = read_weights(spec.path)
-        heads = (config.classifier or ()) if config else ()
-        classes = head_classes(state, (heads,) if isinstance(heads, str) else heads) or num_classes_hint
-        kwargs |= {"num_classes": classes} if classes else {}
-        with _making(spec):
-            module = timm.create_model(name, pretrained=False, **kwargs)
-        fit(module, state, spec.path)
+        module, weights_from = _fill_timm(spec, name, published, num_classes_hint, kwargs)
     resolve_config: Any = data.config.resolve_model_data_config
-    own_config: dict[str, Any] = resolve_config(module)
     own: dict[str, Any] = getattr(module, "pretrained_cfg", None) or {}
     arch = str(own.get("architecture") or name.partition(".")[0])
-    tag = f"{arch}.{own['tag']}" if own.get("tag") else arch
-    return Built(
-        module,
-        arch,
-        digest(module),
-        weights_from,
-        own_config,
-        f"timm's pretrained_cfg of {tag}",
-    )
+    config_from = "timm's pretrained_cfg of " + (f"{arch}.{own['tag']}" if own.get("tag") else arch)
+    return BuiltModel(module, arch, digest(module), weights_from, resolve_config(module), config_from)
+
+
+def _fill_timm(
+    spec: TeacherSpec, name: str, published: Any, num_classes_hint: int | None, kwargs: dict[str, Any]
+) -> tuple[torch.nn.Module, str]:
+    """Return (a model of timm with the weights of a file, where these come from in words)."""
+    import timm
+
+    assert spec.path is not None
+    state, weights_from = read_weights(spec.path)
+    heads = (published.classifier or ()) if published else ()
+    classes = head_classes(state, (heads,) if isinstance(heads, str) else heads) or num_classes_hint
+    if classes:
+        kwargs = {**kwargs, "num_classes": classes}
+    with _building(spec):
+        module: torch.nn.Module = timm.create_model(name, pretrained=False, **kwargs)
+    fit(module, state, spec.path)
+    return module, weights_from
 
 
 def _timm_config(timm: Any, name: str) -> Any:
+    """Return timm's pretrained_cfg of a model and weights tag. Raises UnknownArchError."""
     base, _, tag = name.partition(".")
     if not timm.is_model(base):
         others = _torchvision_names()
@@ -78,28 +84,22 @@ def _timm_config(timm: Any, name: str) -> Any:
         ) from None
 
 
-def build_torchvision(spec: TeacherSpec, num_classes_hint: int | None) -> Built:
-    """Make a classification model of torchvision; `resnet50.IMAGENET1K_V1` names other weights than DEFAULT.
+def build_torchvision(spec: TeacherSpec, num_classes_hint: int | None) -> BuiltModel:
+    """Build a classification model of torchvision.
 
-    Raises UnknownArchError, WeightsError, TeacherError.
+    Args:
+        spec: which model and weights. `resnet50.IMAGENET1K_V1` names other weights than DEFAULT.
+        num_classes_hint: width of the head if a weights file does not tell it.
+
+    Raises:
+        UnknownArchError, WeightsError, TeacherError: no such model or weights, or it cannot be built.
     """
     from torchvision import models
 
-    base, _, tag = spec.arch.partition(".")
-    if base not in _torchvision_names():
-        import timm
-
-        raise _unknown(
-            f"torchvision has no model {base!r}", base, _torchvision_names(), timm.list_models(), "timm"
-        )
-    known = models.get_model_weights(base)
-    if tag and tag not in known.__members__:
-        names = ", ".join(known.__members__)
-        raise UnknownArchError(f"torchvision has no weights {tag!r} for {base}", hint=f"known are {names}")
-    weights = known[tag] if tag else known.DEFAULT
+    base, weights = _torchvision_weights(spec.arch)
     if spec.path is None:
-        with _making(spec):
-            # torchvision unpickles what it downloads; read it once without running anything first.
+        with _building(spec):
+            # torchvision unpickles the file that it downloads: read it first in the way that runs nothing.
             weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
             module = models.get_model(base, weights=weights)
         weights_from = f"torchvision {weights}"
@@ -111,26 +111,45 @@ def build_torchvision(spec: TeacherSpec, num_classes_hint: int | None) -> Built:
         "crop_pct": own.crop_size[0] / own.resize_size[0],
         **{name: getattr(own, name) for name in ("mean", "std", "interpolation")},
     }
-    return Built(
-        module, base, digest(module), weights_from, config, f"the transforms of torchvision's {weights}"
-    )
+    config_from = f"the transforms of torchvision's {weights}"
+    return BuiltModel(module, base, digest(module), weights_from, config, config_from)
+
+
+def _torchvision_weights(arch: str) -> tuple[str, Any]:
+    """Return (the model's name, its published weights) of `NAME` or `NAME.WEIGHTS`. Raises UnknownArchError."""
+    from torchvision import models
+
+    base, _, tag = arch.partition(".")
+    if base not in _torchvision_names():
+        import timm
+
+        raise _unknown(
+            f"torchvision has no model {base!r}", base, _torchvision_names(), timm.list_models(), "timm"
+        )
+    known = models.get_model_weights(base)
+    if tag and tag not in known.__members__:
+        names = ", ".join(known.__members__)
+        raise UnknownArchError(f"torchvision has no weights {tag!r} for {base}", hint=f"known are {names}")
+    return base, known[tag] if tag else known.DEFAULT
 
 
 def _fill_torchvision(
     spec: TeacherSpec, base: str, num_classes_hint: int | None
 ) -> tuple[torch.nn.Module, str]:
+    """Return (a model of torchvision with the weights of a file, where these come from in words)."""
     from torchvision import models
 
     assert spec.path is not None
     state, weights_from = read_weights(spec.path)
-    # These two move pixels from ImageNet's mean and std to their own, and are made so only with pretrained weights.
+    # These two convert pixels from ImageNet's mean and std to their own. torchvision turns that on only for pretrained
+    # weights.
     special = (
         {"transform_input": True, "init_weights": False} if base in ("googlenet", "inception_v3") else {}
     )
-    with _making(spec):
+    with _building(spec):
         module: torch.nn.Module = models.get_model(base, weights=None, **special)
         own = module.state_dict()
-        # torchvision does not say which layer is the head: it is the last one with a thousand outputs.
+        # torchvision does not say which layer is the head. It is the last one with 1000 outputs.
         heads = [
             name.removesuffix(".weight")
             for name in own
@@ -159,10 +178,10 @@ def _unknown(
 
 
 @contextmanager
-def _making(spec: TeacherSpec) -> Iterator[None]:
-    """Turn what goes wrong in timm, torchvision or the network into one line."""
+def _building(spec: TeacherSpec) -> Iterator[None]:
+    """Turn any error of timm, torchvision or the network into a TeacherError of one line."""
     try:
-        with redirect_stdout(sys.stderr):  # torch.hub announces downloads where results go
+        with redirect_stdout(sys.stderr):  # torch.hub announces downloads on stdout, which is for results
             yield
     except SlgWdsError:
         raise
@@ -184,4 +203,4 @@ def _making(spec: TeacherSpec) -> Iterator[None]:
                 f"the weights of {spec.name} could not be downloaded: {one_line(error)}",
                 hint="download them where there is a network and give the file by --teacher_path",
             ) from None
-        raise TeacherError(f"{spec.name} could not be made: {one_line(error)}") from None
+        raise TeacherError(f"{spec.name} could not be built: {one_line(error)}") from None

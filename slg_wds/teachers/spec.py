@@ -1,4 +1,4 @@
-"""What the command line says of teachers: `-a`, `--teacher_source`, `--teacher_path`, `--weights`."""
+"""The options that name teachers: `-a`, `--teacher_source`, `--teacher_path`, `--weights`."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from slg_wds.labels.shares import shares
 
 SOURCES = ("timm", "pytorch", "private")
 
-# Names that timm itself spells with a colon; no source of ours.
+# What stands before the colon in names of timm that have one. These are no sources.
 _TIMM_SCHEMES = ("hf-hub", "hf_hub", "local-dir")
 
 
 @dataclass(frozen=True)
 class TeacherSpec:
-    """One teacher as asked for.
+    """One teacher that the options name.
 
     Attributes:
         source: `timm`, `pytorch` (torchvision) or `private`.
-        arch: a model's name, for `private` `package.module:factory` or `path/file.py:factory`.
-        path: its weights file, or None for the source's own pretrained weights.
-        weight: its share of the ensemble, 0..1; all shares sum to 1.
+        arch: the model's name; for `private`, `package.module:factory` or `path/file.py:factory`.
+        path: the weights file; None for the published weights, or those that the factory sets.
+        weight: share in the ensemble, 0..1; the shares of all teachers sum to 1.
     """
 
     source: str
@@ -34,22 +34,24 @@ class TeacherSpec:
 
     @property
     def name(self) -> str:
+        """`source:arch`, as messages name the teacher."""
         return f"{self.source}:{self.arch}"
 
 
 def parse_teachers(
     arch: str, source: str = "timm", paths: Sequence[str] = (), weights: Sequence[float] | None = None
 ) -> list[TeacherSpec]:
-    """Turn the options into one spec per teacher.
+    """Parse the options into one spec per teacher.
 
     Args:
-        arch: names separated by commas, each alone (then of `source`) or with its own `timm:`, `pytorch:`, `private:`.
-        source: where names without a source of their own come from.
-        paths: weights files, one per teacher in order (empty: pretrained), or none at all; commas separate too.
-        weights: shares in the ensemble, at least 0, one per teacher; normalised to sum 1. None: equal shares.
+        arch: names separated by commas, each with its source in front (`timm:`, `pytorch:`, `private:`) or without.
+        source: the source of names without one.
+        paths: weights files, one per teacher in order, an empty one for published weights; or none at all. With several
+            teachers, commas separate files too.
+        weights: shares in the ensemble, at least 0, one per teacher; normalised to sum to 1. None: equal shares.
 
     Raises:
-        UsageError: a name, source, count or share that cannot be.
+        UsageError: a name, source, number of files or shares, or a share that is invalid.
     """
     named = [_parse_one(item.strip(), source) for item in arch.split(",")]
     files = _parse_paths(paths, len(named))
@@ -89,7 +91,7 @@ def _unknown_source(source: str) -> UsageError:
 
 
 def _parse_paths(paths: Sequence[str], count: int) -> list[str | None]:
-    # A lone teacher's path is taken whole: commas are legal in file names.
+    # The path of a single teacher is not split: file names may have commas.
     files = [part.strip() for path in paths for part in path.split(",")] if count > 1 else list(paths)
     if not any(files):
         return [None] * count

@@ -22,16 +22,18 @@ PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 
 
 class Teacher:
-    """One model, ready to label. Safe to call from any one thread at a time.
+    """One model on its device, ready to label crops. Any thread may call it, but only one at a time.
 
     Attributes:
         name: `source:architecture`.
-        source, arch, weights_digest: which model it is.
-        weights_from, preprocessing_from: where these came from, in words.
-        preprocessing: how it wants its pixels.
+        source, arch, weights_digest, hidden_digest: which model it is: see built.py.
+        weights_from, preprocessing_from: where weights and preprocessing come from, in words.
+        preprocessing: input size, normalisation and resize.
         module: the model itself.
         num_classes: C, the width of its output.
-        device: where it runs and expects its crops.
+        device: where it runs and where its crops must be.
+        precision: one of PRECISIONS.
+        compiled: whether it runs through torch.compile.
     """
 
     def __init__(
@@ -49,16 +51,26 @@ class Teacher:
         compile: bool,
         hidden_digest: str | None = None,
     ) -> None:
+        """Move the model to the device and run it on two black images.
+
+        The module is changed in place: float32, evaluation mode, frozen, in the memory layout that it can work in.
+
+        Raises:
+            TeacherError, DeviceError: the model does not run, or its output is not [N, classes].
+        """
         self.name = f"{source}:{arch}"
         self.source, self.arch = source, arch
-        self.weights_digest, self.weights_from = weights_digest, weights_from
-        self.hidden_digest = hidden_digest
+        self.weights_digest, self.weights_from, self.hidden_digest = (
+            weights_digest,
+            weights_from,
+            hidden_digest,
+        )
         self.preprocessing, self.preprocessing_from = preprocessing, preprocessing_from
         self.device, self.precision, self.compiled = device, precision, compile
-        # One precision to start from: autocast lowers it per operation.
+        # All weights in float32: autocast lowers the precision per operation.
         with device_faults(device, f"{self.name} could not be set up"):
             module.float().to(device)
-            module.eval()  # an overridden one may return nothing
+            module.eval()  # not chained: an overridden eval() may return None
             module.requires_grad_(False)
             self.module = module
             forward = _forward(module, preprocessing, device, precision)
@@ -66,17 +78,17 @@ class Teacher:
         self._run = _compiled(forward) if compile else forward
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """One forward.
+        """Run one forward, without waiting for the device.
 
         Args:
-            images: uint8 [N,3,S,S] on the teacher's device. A compiled teacher is compiled anew for each new N.
+            images: uint8 [N,3,S,S] on the teacher's device. A compiled teacher is compiled again for each new N.
 
         Returns:
-            float32 [N,C], in which what is not finite is left to `check_finite`, so that nothing waits for the device.
+            float32 [N,C]. Values may be NaN or infinite: looking at them here would wait for the device.
 
         Raises:
             DeviceError: the device failed.
-            TeacherError: the forward failed; TeacherOutputError for an output of another shape.
+            TeacherError: the forward failed; TeacherOutputError: the output has another shape.
         """
         import torch
 
@@ -100,7 +112,7 @@ class Teacher:
         return out
 
     def describe(self) -> dict[str, Any]:
-        """What decides the labels, as JSON values: the part of a label set's identity that is this teacher."""
+        """Return what decides the labels, as JSON values: this teacher's part of a label set's identity."""
         hidden = {} if self.hidden_digest is None else {"hidden_sha256": self.hidden_digest}
         return {
             "source": self.source,
@@ -111,7 +123,7 @@ class Teacher:
         }
 
     def provenance(self) -> dict[str, Any]:
-        """What is worth knowing later but decides no label, as JSON values."""
+        """Return what is recorded but decides no label, as JSON values."""
         return {
             "crop_pct": self.preprocessing.crop_pct,
             "weights_from": self.weights_from,
@@ -133,13 +145,13 @@ class Teacher:
             yield
 
     def _probe(self, module: torch.nn.Module, forward: Forward) -> tuple[int, torch.memory_format]:
-        """Run two black images: C, and the memory layout that the model can work in."""
+        """Run two black images. Return C and the memory layout that the model can work in."""
         import torch
 
         side = self.preprocessing.input_size
         images = torch.zeros(2, 3, side, side, dtype=torch.uint8, device=self.device)
         first: TeacherError | None = None
-        # channels_last is 1.5 to 2 times as fast, but a model that calls view() on its activations needs the other.
+        # channels_last is 1.5 to 2 times as fast, but a model that calls view() on its activations cannot use it.
         for layout in (torch.channels_last, torch.contiguous_format):
             _lay_out(module, layout)
             try:
@@ -182,7 +194,7 @@ class Teacher:
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Raises UsageError for a precision that is unknown or no use on that device."""
+    """Raise UsageError for a precision that is unknown, or of no use on that device."""
     if precision not in PRECISIONS:
         raise UsageError(f"unknown precision {precision!r}", hint=f"known are {', '.join(PRECISIONS)}")
     if precision == "fp16" and device.type == "cpu":
@@ -193,10 +205,12 @@ def check_precision(precision: str, device: torch.device) -> None:
         )
 
 
-def _forward(module: torch.nn.Module, wanted: Preprocessing, device: torch.device, precision: str) -> Forward:
+def _forward(
+    module: torch.nn.Module, preprocessing: Preprocessing, device: torch.device, precision: str
+) -> Forward:
     import torch
 
-    normalised = Normalisation(wanted.mean, wanted.std, device)
+    normalised = Normalisation(preprocessing.mean, preprocessing.std, device)
     low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
 
     def forward(images: torch.Tensor) -> Any:
@@ -209,7 +223,7 @@ def _forward(module: torch.nn.Module, wanted: Preprocessing, device: torch.devic
 
 
 def logits_of(output: Any) -> Any:
-    """What a model returns, or the logits in it: Hugging Face's classifiers return an object with `.logits`."""
+    """Return the logits in what a model returns: Hugging Face's classifiers return an object with `.logits`."""
     found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     return output if found is None else found
 
@@ -218,7 +232,7 @@ def _compiled(forward: Forward) -> Forward:
     import torch
     import torch._inductor.config as inductor
 
-    # Without it kernels may be chosen by timing them, and results would depend on what else the machine did.
+    # Without it, kernels may be chosen by timing them, so that results depend on the machine's other load.
     options: Any = {"deterministic": True} if hasattr(inductor, "deterministic") else None
     compiled: Forward = torch.compile(forward, dynamic=False, options=options)
     return compiled

@@ -1,4 +1,4 @@
-"""Weights files <-> modules. Nothing a file says is executed; what does not fit is named."""
+"""Weights files <-> modules. Nothing in a file is executed; tensors that do not fit are named."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ if TYPE_CHECKING:
 
 TORCH_SUFFIXES = (".pth", ".pt", ".tar", ".bin", ".ckpt")
 
-# Where training scripts put the weights. An average of the weights is what they evaluate and publish, so it goes first.
+# The keys under which training scripts store weights. Averages go first: they are what scripts evaluate and publish.
 _NESTS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "network")
-# What DataParallel, torch.compile, and modules around the model that training scripts write put before every name.
+# Prefixes of every name that come from DataParallel, torch.compile and the wrapper modules of training scripts.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
-_CONVERT = (
-    "where you trust the file, load it yourself and write its state dict with safetensors.torch.save_file"
-)
+_CONVERT = "if you trust the file, load it yourself and write its state dict with safetensors.torch.save_file"
 
 
 def read_weights(path: str) -> tuple[State, str]:
-    """Read a `.safetensors` file or one of torch.save.
+    """Read the weights in a `.safetensors` file or one of torch.save.
+
+    Args:
+        path: of the file; its extension says which kind it is.
 
     Returns:
-        The tensors by name, without the prefixes that wrappers add to all of them, and in words where they were.
+        (the tensors by name, without the prefixes that wrappers add to all names; where they were found, in words).
 
     Raises:
         WeightsError: no such file, damaged, no weights in it, or a pickle that would run code.
@@ -49,7 +50,7 @@ def read_weights(path: str) -> tuple[State, str]:
     state, nest = _unnest(loaded)
     if not state:
         raise WeightsError(f"{path} holds no named tensors")
-    # AveragedModel keeps a counter beside the names it prefixes; it falls away with the prefix.
+    # AveragedModel stores a counter beside the prefixed names. It is dropped together with the prefix.
     prefix = _wrappers([name for name in state if name != "n_averaged"])
     return _rewrap(state, prefix, ""), f"{file.name}{f' [{nest}]' if nest else ''}"
 
@@ -69,7 +70,9 @@ def _read_torch(file: Path) -> Any:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of pickle protocols that it then reads or refuses
+            warnings.simplefilter(
+                "ignore"
+            )  # torch warns about pickle protocols, then reads or refuses them anyway
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -88,6 +91,7 @@ def _read_torch(file: Path) -> Any:
 
 
 def _unnest(loaded: Any) -> tuple[State, str]:
+    """Return (the named tensors, the keys under which they were nested, joined by dots)."""
     import torch
 
     path: list[str] = []
@@ -101,14 +105,14 @@ def _unnest(loaded: Any) -> tuple[State, str]:
     state = OrderedDict(
         (name, value) for name, value in named if isinstance(name, str) and isinstance(value, torch.Tensor)
     )
-    # Layers migrate old weights by the version numbers that torch.save keeps here.
+    # torch.save keeps version numbers of layers here, by which they convert old weights.
     if hasattr(loaded, "_metadata"):
         state._metadata = loaded._metadata  # type: ignore[attr-defined]
     return state, ".".join(path)
 
 
 def _wrappers(names: Collection[str]) -> str:
-    """The longest run of wrappers' prefixes that all names start with."""
+    """Return the longest run of _PREFIXES that all names start with."""
     prefix = ""
     while more := next((p for p in _PREFIXES if names and all(n.startswith(prefix + p) for n in names)), ""):
         prefix += more
@@ -116,7 +120,7 @@ def _wrappers(names: Collection[str]) -> str:
 
 
 def _rewrap(state: State, old: str, new: str) -> State:
-    """The tensors whose names start with `old`, with `new` in its place, and their layers' version numbers."""
+    """Return the tensors whose names start with `old`, with `new` in its place, and the version numbers of layers."""
     wrapped: State = OrderedDict(
         (new + name[len(old) :], value) for name, value in state.items() if name.startswith(old)
     )
@@ -128,10 +132,15 @@ def _rewrap(state: State, old: str, new: str) -> State:
 
 
 def fit(module: torch.nn.Module, state: State, path: str) -> None:
-    """Load `state` into `module`, every tensor of both.
+    """Load weights into a module. Both must have the same tensors.
+
+    Args:
+        module: receives the weights.
+        state: tensors by name, as `read_weights` returns them.
+        path: of the weights file, for messages.
 
     Raises:
-        WeightsError: naming what is missing, unexpected or of another shape.
+        WeightsError: tensors that are missing, unexpected or of another shape; it names them.
     """
     own = module.state_dict()
     entries = _rewrap(state, "", _wrappers(own))
@@ -139,7 +148,7 @@ def fit(module: torch.nn.Module, state: State, path: str) -> None:
         entries._metadata = getattr(own, "_metadata", {})  # type: ignore[attr-defined]
     counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
     for name, value in counters.items():
-        # Training steps: old files lack them and inference does not read them.
+        # Counts of training steps: old files lack them, and inference does not use them.
         entries.setdefault(name, value)
     try:
         module.load_state_dict(entries)
@@ -150,6 +159,7 @@ def fit(module: torch.nn.Module, state: State, path: str) -> None:
 
 
 def _misfit(own: Mapping[str, Any], state: Mapping[str, Any], ignored: Collection[str]) -> str:
+    """Say which tensors of a file do not fit those of a model; "" if all do."""
     own, state = (
         {name: entries[name] for name in entries if name not in ignored} for entries in (own, state)
     )
@@ -173,7 +183,7 @@ def _first(names: list[str], count: int = 3) -> str:
 
 
 def head_classes(state: Mapping[str, torch.Tensor], heads: Iterable[str]) -> int | None:
-    """How many classes the first of the layers named `heads` has in these weights; None where it has none of them."""
+    """Return the number of outputs of the first of the layers `heads` that the weights have; None without any."""
     for head in heads:
         for name in (f"{head}.weight", f"{head}.bias"):
             if name in state and state[name].ndim:
@@ -182,6 +192,6 @@ def head_classes(state: Mapping[str, torch.Tensor], heads: Iterable[str]) -> int
 
 
 def one_line(error: BaseException) -> str:
-    """An error of somebody else's code as one short line."""
+    """Return an error of other code as one short line: its type and the first line of its message."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -9,12 +12,12 @@ import torch
 from torch import nn
 
 import slg_wds
-from slg_wds.errors import IdentityMismatchError
+from slg_wds.errors import IdentityMismatchError, TeacherError
 from slg_wds.format.manifest.manifest import Description
 from slg_wds.labelset.creating import identity_differences
 from slg_wds.teachers import digest, load_teacher, parse_teachers
 from slg_wds.teachers.identity import hidden_digest
-from slg_wds.teachers.inside import hidden
+from slg_wds.teachers.inside import find_hidden
 
 SETTINGS = '{"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear"}'
 WITHOUT_TENSORS = f"""
@@ -88,12 +91,12 @@ def test_a_model_that_hides_nothing_has_the_digest_of_its_state_dict():
         module.layers = [module.known, module.known.weight, {"same": module}]
 
     module = Holder(again, 1.0)
-    assert hidden(module).tensors == {} and hidden(module).modules == {}
+    assert find_hidden(module).tensors == {} and find_hidden(module).modules == {}
     assert hidden_digest(module, Holder) is None
 
 
 def test_hidden_modules_and_tensors_are_found_by_their_place():
-    found = hidden(Holder(in_hidden_module, 1.0))
+    found = find_hidden(Holder(in_hidden_module, 1.0))
     assert list(found.modules) == ["extra.0"]
     assert sorted(found.tensors) == [
         "extra.0._buffers.num_batches_tracked", "extra.0._buffers.running_mean", "extra.0._buffers.running_var",
@@ -145,3 +148,54 @@ def test_sets_of_before_are_not_asked_for_what_they_do_not_say(checksums):
     other = {**MADE, "teachers": [{**teacher, "weights_sha256": "3"}]}
     assert bool(identity_differences(stored, hides)) == checksums
     assert identity_differences(stored, other) == ["teachers[0].weights_sha256: '1' != '3'"]
+
+
+class Keeping(nn.Module):
+    """A small classifier; `remembers` says whether its forward stores a tensor in it, as caches of positions do."""
+
+    def __init__(self, remembers: bool = False) -> None:
+        super().__init__()
+        self.pretrained_cfg = {"input_size": 4, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+        self.head = nn.Linear(48, 5)
+        self.remembers = remembers
+
+    def forward(self, x):
+        if self.remembers:
+            self.positions = torch.arange(len(x))
+        return self.head(x.flatten(1))
+
+
+def cached_factory(monkeypatch, module: nn.Module):
+    """The spec of a factory that returns one and the same module at each call."""
+    package = types.ModuleType("caching_package")
+    package.factory = lambda: module
+    monkeypatch.setitem(sys.modules, "caching_package", package)
+    return parse_teachers("private:caching_package:factory")[0]
+
+
+def test_a_cached_module_that_stays_as_it_was_makes_the_same_teacher_again(monkeypatch):
+    spec = cached_factory(monkeypatch, Keeping())
+    one, again = load_teacher(spec), load_teacher(spec)
+    assert one.module is again.module and one.describe() == again.describe()
+
+
+@pytest.mark.parametrize("module", [Keeping().half(), Keeping(remembers=True)], ids=["half", "remembers"])
+def test_a_cached_module_that_its_teacher_has_changed_is_refused(monkeypatch, module):
+    """Its digest is another one than at the first call, though the user changed nothing."""
+    spec = cached_factory(monkeypatch, module)
+    before = (digest(module), hidden_digest(module, Keeping))
+    load_teacher(spec)
+    assert (digest(module), hidden_digest(module, Keeping)) != before
+    with pytest.raises(TeacherError, match=r"an earlier call, which has changed since.*; make a new module"):
+        load_teacher(spec)
+
+
+def test_two_weights_files_do_not_share_one_cached_module(monkeypatch, tmp_path):
+    """The first teacher's labels would be made with the second's weights, under the first's digest."""
+    spec = cached_factory(monkeypatch, Keeping())
+    files = [str(tmp_path / name) for name in ("a.pt", "b.pt")]
+    for file in files:
+        torch.save(Keeping().state_dict(), file)
+    load_teacher(dataclasses.replace(spec, path=files[0]))
+    with pytest.raises(TeacherError, match="which has changed since"):
+        load_teacher(dataclasses.replace(spec, path=files[1]))
