@@ -1,6 +1,6 @@
-"""The command line: one frozen dataclass per command, turned into flags by tyro.
+"""The command line: finds a command, parses its options, runs it, and turns errors into one line and an exit code.
 
-Exit codes: 0 done; 1 an error of slg-wds, told in one line; 2 wrong usage; 3 a label set lacks shards; 130 interrupted.
+Exit codes: 0 success; 1 an error of slg-wds; 2 wrong usage; 3 a label set lacks shards; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -13,64 +13,38 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from types import FrameType
+from typing import NamedTuple
 
 from slg_wds import console
 from slg_wds.errors import IncompleteSetError, SlgWdsError, UsageError
 
 
-@dataclass(frozen=True)
-class Command:
-    """Where a command's options and body are; both are imported only when it is called."""
+class Command(NamedTuple):
+    """A command: module:name of its options and of its body, imported only when it is called, and what it does."""
 
     config: str
     body: str
     summary: str
 
 
+# A command is added by its line here, in the order of the overview. Options are in slg_wds/config.
 COMMANDS = {
-    "generate": Command(
-        "slg_wds.config:GenerateConfig",
-        "slg_wds.generation.command:main",
-        "label crops of images with a teacher",
-    ),
-    "evaluate": Command(
-        "slg_wds.config:EvaluateConfig",
-        "slg_wds.generation.evaluation:main",
-        "accuracy of a teacher on labelled images",
-    ),
-    "ensemble": Command(
-        "slg_wds.config:EnsembleConfig",
-        "slg_wds.ensembling:main",
-        "merge label sets of the same crops into one",
-    ),
-    "import": Command(
-        "slg_wds.config:ImportConfig",
-        "slg_wds.interop.fkd.importing:main",
-        "turn FKD's label files into a label set",
-    ),
-    "export": Command(
-        "slg_wds.config:ExportConfig",
-        "slg_wds.interop.fkd.exporting:main",
-        "turn a label set into FKD's label files",
-    ),
-    "inspect": Command(
-        "slg_wds.config:InspectConfig",
-        "slg_wds.inspection.inspect:main",
-        "say what a label set is, how far it is, and show an image's labels",
-    ),
-    "verify": Command(
-        "slg_wds.config:VerifyConfig",
-        "slg_wds.verification.verify:main",
-        "check every byte and label of a set, and mend it",
-    ),
-    "report": Command(
-        "slg_wds.config:ReportConfig", "slg_wds.report.page:main", "draw label sets as a page for the browser"
-    ),
-}
+    "generate": Command("config:GenerateConfig", "generation.command:main", "label crops of images with a teacher"),
+    "evaluate": Command("config:EvaluateConfig", "generation.evaluation:main", "measure a teacher on labelled images"),
+    "inspect": Command("config:InspectConfig", "inspection.inspect:main", "show what a label set is and how far it is"),
+    "verify": Command("config:VerifyConfig", "verification.verify:main", "check every byte and label of a set"),
+    "report": Command("config:ReportConfig", "report.page:main", "draw label sets as a page for the browser"),
+    "ensemble": Command("config:EnsembleConfig", "ensembling:main", "merge label sets of the same crops into one"),
+    "import": Command("config:ImportConfig", "interop.fkd.importing:main", "turn FKD's label files into a label set"),
+    "export": Command("config:ExportConfig", "interop.fkd.exporting:main", "turn a label set into FKD's label files"),
+}  # fmt: skip
 
 EXIT_CODES: dict[type[SlgWdsError], int] = {UsageError: 2, IncompleteSetError: 3}
+
+SHELLS = ("bash", "zsh", "fish")
+ONE_TEXT = 'Annotated[Positional[str], option("SET")]'
 
 LAUNCHER_FLAGS = {
     "world-size": "start it with torchrun, srun or several times on one --save_path",
@@ -82,9 +56,15 @@ LAUNCHER_FLAGS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command named by the arguments (default: the process's own) and return the exit code."""
-    name, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
-    rest = rest[:-1] if rest else []
+    """Run the command that the arguments name.
+
+    Args:
+        arguments: A command and its options; None for those of the process.
+
+    Returns:
+        The exit code.
+    """
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
     console.prepare()
     if name in ("", "-h", "--help"):
         console.tell(*_overview())
@@ -94,13 +74,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         console.tell(f"slg-wds {__version__}")
         return 0
+    if name == "--print-completion":
+        return _print_completion(rest)
     if name not in COMMANDS:
-        console.note(f"slg-wds: no command {name!r}{_meant(name)}", "", *_overview())
+        console.note(f"slg-wds: no command {name!r}{_suggestion(name)}", "", *_overview())
         return 2
     return _run(name, COMMANDS[name], rest)
 
 
-def _meant(name: str) -> str:
+def _suggestion(name: str) -> str:
     near = difflib.get_close_matches(name, COMMANDS, 1)
     return f"; did you mean {near[0]}?" if near else ""
 
@@ -113,7 +95,26 @@ def _overview() -> list[str]:
         "Soft labels of strong teachers for many crops of every image, as WebDataset shards.",
         "",
         *(f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()),
+        "",
+        "  --version                   print the version",
+        "  --print-completion SHELL    print the completion of commands and options for bash, zsh or fish;",
+        '                              bash:  eval "$(slg-wds --print-completion bash)"',
     ]
+
+
+def _print_completion(arguments: Sequence[str]) -> int:
+    if len(arguments) != 1 or arguments[0] not in SHELLS:
+        console.note(f"slg-wds: --print-completion takes one of {', '.join(SHELLS)}")
+        return 2
+    from slg_wds.config.command_line import print_completion
+
+    configs = {name: _resolve(command.config) for name, command in COMMANDS.items()}
+    try:
+        print_completion(configs, "slg-wds", arguments[0])
+    except UsageError as error:
+        console.note(f"slg-wds: {error}")
+        return 2
+    return 0
 
 
 def _run(name: str, command: Command, arguments: Sequence[str]) -> int:
@@ -138,18 +139,18 @@ def _run(name: str, command: Command, arguments: Sequence[str]) -> int:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
-    """SIGTERM ends a run as Ctrl-C does: workers stop, temporaries are removed."""
+    """End a run on SIGTERM as on Ctrl-C: workers stop, temporary files are removed."""
     raise KeyboardInterrupt
 
 
 def _import_numpy() -> None:
-    """Import it without the threads of its BLAS, one a core, which spin as they start and have nothing to do here."""
+    """Import numpy with one BLAS thread: by default it starts one per core, which spin and are never used here."""
     name = "OPENBLAS_NUM_THREADS"
     given = os.environ.get(name)
     os.environ.setdefault(name, "1")
     importlib.import_module("numpy")
     if given is None:
-        del os.environ[name]  # torch may bring a BLAS of its own
+        del os.environ[name]  # torch may load another BLAS, which needs its threads
 
 
 def _refuse_launcher_flags(arguments: Sequence[str]) -> None:
@@ -163,47 +164,25 @@ def _refuse_launcher_flags(arguments: Sequence[str]) -> None:
 
 def _parse(name: str, command: Command, arguments: Sequence[str]) -> object:
     kind = _resolve(command.config)
-    if len(arguments) == 1 and not arguments[0].startswith("-") and (needed := _one_needed(kind)):
-        return kind(**{needed: arguments[0]})  # as it is called mostly: tyro takes 60 ms to say the same
-    import tyro
+    if len(arguments) == 1 and not arguments[0].startswith("-") and (needed := _only_required(kind)):
+        return kind(**{needed: arguments[0]})  # the usual call; tyro takes 60 ms for the same
+    from slg_wds.config.command_line import parse
 
-    said = io.StringIO()  # the parser's complaints repeat arguments, which may be anything
+    complaints = io.StringIO()  # they repeat arguments, which may contain anything: console escapes it
     try:
-        with contextlib.redirect_stderr(said):
-            config: object = tyro.cli(
-                kind,
-                prog=f"slg-wds {name}",
-                args=_gathered(arguments),
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )
+        with contextlib.redirect_stderr(complaints):
+            config: object = parse(kind, f"slg-wds {name}", arguments)
     finally:
-        console.note(*said.getvalue().splitlines())
+        console.note(*complaints.getvalue().splitlines())
     return config
 
 
-def _one_needed(config: type) -> str | None:
-    """The name of the text that is all that must be given of options; None where that is not so."""
-    needed = [one for one in fields(config) if one.default is MISSING and one.default_factory is MISSING]
-    return needed[0].name if [one.type for one in needed] == ["Positional[str]"] else None
-
-
-def _gathered(arguments: Sequence[str]) -> list[str]:
-    """The arguments with all values of a repeated --store-option behind one: tyro would keep the last's alone."""
-    others: list[str] = []
-    options: list[str] = []
-    place = others
-    for argument in arguments:
-        flag, _, value = argument.partition("=")
-        if flag in ("--store-option", "--store_option"):
-            options += [value] if value else []
-            place = others if value else options
-            continue
-        if argument.startswith("-"):
-            place = others
-        place.append(argument)
-    return [*others, "--store-option", *options] if options else others
+def _only_required(config: type) -> str | None:
+    """The name of the only required option, if that is one text in first place; else None."""
+    required = [one for one in fields(config) if one.default is MISSING and one.default_factory is MISSING]
+    return required[0].name if [one.type for one in required] == [ONE_TEXT] else None
 
 
 def _resolve(place: str):  # type: ignore[no-untyped-def]
     module, _, attribute = place.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return getattr(importlib.import_module(f"slg_wds.{module}"), attribute)

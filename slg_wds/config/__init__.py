@@ -1,20 +1,24 @@
-"""The options of every command: one frozen dataclass each, which is the command line and the Python API alike."""
+"""The options of every command: one frozen dataclass each, for the command line and for Python.
+
+In: the arguments of a command, or keywords from Python. Out: a checked config. Imports console, errors, masking and
+concurrency's count of cores; no torch.
+"""
 
 from __future__ import annotations
 
+from slg_wds.config.conversion import (
+    EnsembleConfig,
+    ExportConfig,
+    ImportConfig,
+)
 from slg_wds.config.generate import (
     EvaluateConfig,
     GenerateConfig,
 )
-from slg_wds.config.looking import (
+from slg_wds.config.inspection import (
     InspectConfig,
     ReportConfig,
     VerifyConfig,
-)
-from slg_wds.config.sets import (
-    EnsembleConfig,
-    ExportConfig,
-    ImportConfig,
 )
 from slg_wds.config.shared import (
     EngineConfig,
@@ -23,7 +27,6 @@ from slg_wds.config.shared import (
     StoreConfig,
     TeacherConfig,
     Values,
-    check_share,
     parse_store_options,
 )
 
@@ -42,6 +45,5 @@ __all__ = [
     "TeacherConfig",
     "Values",
     "VerifyConfig",
-    "check_share",
     "parse_store_options",
 ]

@@ -2,115 +2,197 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 from tyro.conf import arg
 
+from slg_wds.config.checks import check_least, check_seed, check_share
+from slg_wds.config.command_line import option, required
 from slg_wds.config.shared import (
+    VALUES,
+    CompatibilityOptions,
     EngineConfig,
+    OutputOptions,
     TeacherConfig,
     Values,
-    check_share,
 )
 from slg_wds.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateConfig(TeacherConfig, EngineConfig):
-    """Label many random crops of every image with a teacher, into a label set of WebDataset shards."""
+class LabelSetOptions(OutputOptions):
+    """Where the label set goes, and whether it is written at all."""
 
-    save_path: str = ""
-    """Where the label set goes: a folder, or a URL such as s3://bucket/prefix. Run again to resume."""
-    devices: str | None = None
-    """What to run on, a process each: `0,1`, `cuda:0,cuda:2`, or `cpu:N` for N CPU processes (default: all GPUs, or
-    one CPU process; under torchrun and srun each process's own GPU)."""
-    gpus_per_actor: float | None = None
-    """GPUs of each Ray actor, 0.5 for two on one (default: 1, or 0 where the cluster has none)."""
-    num_crops: int = 500
-    """Crops of each image."""
-    num_seg: int = 50
-    """Crops in one forward, the true batch size. --num_crops need not be a multiple."""
-    label_type: str = "marginal_smoothing_k5"
-    """hard, smoothing, marginal_smoothing_kN, marginal_renorm_kN, shared_tail_kN or full."""
-    values: Values | None = None
-    """Coding of probabilities (default: float16). log8 halves them at no measurable loss; where very many classes
-    of `full` labels would lose over 2%, it is refused."""
-    use_fp16: bool = False
-    """FKD's spelling of --values float16."""
-    tail_classes: int = 64
-    """Classes that the shared tail of an image keeps; 0 writes none."""
-    temp: float = 1.0
-    """Temperature: logits are divided by it before the softmax."""
-    reference_path: str | None = None
-    """Label set, or folder of FKD's label files, whose boxes and flips are used (of more crops, the first)."""
-    extendable: bool = False
-    """Keep the sums of each shared tail (8 KB an image for 1000 classes): --extend then makes the tails of one run.
-    Without, a joined set's tails are its parts', averaged."""
-    extend: str | None = None
-    """Label set of fewer crops: only the crops that it lacks are labelled (all of images that are new), into a set at
-    --save_path that goes with it: the loader reads OLD and NEW as one set, `slg-wds ensemble OLD NEW --save-path ALL`
-    makes one of both."""
-    min_scale_crops: float = 0.08
-    """Least area of a crop, as a part of the image."""
-    max_scale_crops: float = 1.0
-    """Largest area of a crop. The original's code has 0.936, made for tf_efficientnet_l2_ns_475; give it to match."""
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Least and largest aspect ratio of a crop, width over height."""
-    flip_prob: float = 0.5
-    """Probability that a crop is flipped."""
-    seed: int = 0
-    """Seeds the boxes, flips and the order of images in shards."""
-    embed_images: str | None = None
-    """Put the images into the shards: `original`, or `max-side=512[,quality=90]` (re-encoded before labelling)."""
-    samples_per_shard: int = 256
-    """Images in a shard. Image shards as a source keep their own."""
-    on_error: Literal["fail", "skip"] = "fail"
-    """An image that cannot be decoded, or is gone from its folder since the set was begun, stops the run, or is left
-    out, counted and recorded. What cannot be read (a disk or bucket that is away) stops the run in any case."""
-    max_left_out: float | None = None
-    """Share of the images that --on-error skip may leave out of the set, whoever makes it: a run that comes to more
-    stops (default: 0.01, and at least 10 images)."""
-    evaluate: Annotated[bool, arg(aliases=["-e"])] = False
-    """Only report the teacher's accuracy on DATA/val."""
+    PANEL: ClassVar[str] = "Output"
+
+    save_path: Annotated[str, required("FOLDER|URL", ", except with --dry-run or --evaluate")] = ""
+    """Where the label set is written: a folder, or a URL such as s3://bucket/labels. Run the same command again to
+    resume."""
     dry_run: bool = False
-    """Only say what would be done: images, shards, predicted bytes and hours from a few measured forwards."""
+    """Write nothing. Report what would be done: images, shards, and the bytes and hours that a few measured forwards
+    predict. Use it before a long run."""
+    embed_images: Annotated[str | None, option("FORM", default="the set holds no images")] = None
+    """Store the images in the label shards: `original`, or `max-side=512[,quality=90]` to shrink and re-encode them
+    before they are labelled. Students then need no other copy of the images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropOptions:
+    """Which boxes are cut out of each image."""
+
+    PANEL: ClassVar[str] = "Crop"
+
+    num_crops: Annotated[int, option("N")] = 500
+    """Crops of each image. Time and bytes grow in proportion."""
+    min_scale_crops: Annotated[float, option("SHARE")] = 0.08
+    """Smallest area of a crop, as a share of the image's area."""
+    max_scale_crops: Annotated[float, option("SHARE")] = 1.0
+    """Largest area of a crop, as a share of the image's area. FKD's code has 0.936, chosen for
+    tf_efficientnet_l2_ns_475; give that to match it."""
+    ratio: Annotated[tuple[float, float], option("LOW HIGH", default="3/4 to 4/3")] = (3 / 4, 4 / 3)
+    """Smallest and largest aspect ratio of a crop: width over height."""
+    flip_prob: Annotated[float, option("P")] = 0.5
+    """Probability that a crop is flipped from left to right."""
+    seed: Annotated[int, option("N")] = 0
+    """Seed of the boxes, of the flips, and of the order of images in shards."""
+    reference_path: Annotated[str | None, option("SET", default="random crops")] = None
+    """Take boxes and flips from this label set, or from this folder of FKD's label files; the first ones if it has
+    more. Use it to label the same crops with another teacher."""
+    extend: Annotated[str | None, option("SET")] = None
+    """Label only what this set lacks: its crops up to --num-crops, and all crops of new images. What is new goes to
+    --save-path. The loader reads both as one set; `slg-wds ensemble OLD NEW --save-path ALL` writes them as one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelOptions:
+    """What is stored of the teacher's answer for each crop."""
+
+    PANEL: ClassVar[str] = "Label"
+
+    label_type: Annotated[str, option("TYPE")] = "marginal_smoothing_k5"
+    """What is stored: hard, smoothing, marginal_smoothing_kN, marginal_renorm_kN, shared_tail_kN or full. kN stands for
+    the N most probable classes, as in shared_tail_k5; full stores every class."""
+    values: Annotated[Values | None, option(VALUES, default="float16")] = None
+    """Coding of the probabilities. log8 takes half the bytes of float16 at no measurable loss. It is refused for `full`
+    labels over so many classes that it would lose more than 2%."""
+    tail_classes: Annotated[int, option("N")] = 64
+    """Classes stored of each image's shared tail, which gives the probability outside the top its shape; 0 stores no
+    tail."""
+    extendable: bool = False
+    """Store the sums of each shared tail, about 8 KB per image for 1000 classes. A set that --extend makes later then
+    has the tails of a single run; otherwise the tails of both parts are averaged."""
+    temp: Annotated[float, option("T")] = 1.0
+    """Temperature. Logits are divided by it before the softmax."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceOptions:
+    """Which devices of this machine work, and on how many crops at once."""
+
+    PANEL: ClassVar[str] = "Machine"
+
+    devices: Annotated[
+        str | None,
+        option(
+            "LIST", default="all GPUs, or one CPU process; under torchrun and srun, the process's own GPU"
+        ),
+    ] = None
+    """Devices to run on, one process for each: `0,1`, `cuda:0,cuda:2`, or `cpu:N` for N processes without GPU."""
+    num_seg: Annotated[int, option("N")] = 50
+    """Crops in one forward: the teacher's true batch size. --num-crops need not be a multiple of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorOptions:
+    """What a Ray actor gets."""
+
+    PANEL: ClassVar[str] = "Ray"
+
+    gpus_per_actor: Annotated[float | None, option("GPUS", default="1, or 0 if the cluster has no GPU")] = (
+        None
+    )
+    """GPUs of each Ray actor; 0.5 puts two actors on one GPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OriginalOptions(CompatibilityOptions):
+    """Flags of FKD's generate_soft_label.py."""
+
+    PANEL: ClassVar[str] = "FKD compatibility"
+
+    use_fp16: bool = False
+    """The same as --values float16."""
+    evaluate: Annotated[bool, arg(aliases=["-e"])] = False
+    """Write nothing. Report the teacher's accuracy on IMAGES/val, as `slg-wds evaluate` does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig(
+    LabelSetOptions,
+    CropOptions,
+    LabelOptions,
+    DeviceOptions,
+    OriginalOptions,
+    TeacherConfig,
+    EngineConfig,
+    ActorOptions,
+):
+    """Label many random crops of every image with a teacher.
+
+    They become a label set: WebDataset shards that replay these crops to students.
+
+    Example: slg-wds generate /data/imagenet -a resnet50 --save-path /data/labels
+    """
 
     def check(self) -> None:
+        """Check values against each other and their ranges.
+
+        Raises:
+            UsageError: an option has a value that makes no sense. Nothing slow has been started by then.
+        """
         super().check()
         self.check_engine()
+        self._check_devices()
+        self._check_crops()
+        check_least(self, samples_per_shard=1, tail_classes=0)
+        check_share(self, "max_left_out")
+        if self.use_fp16 and self.values not in (None, "float16"):
+            raise UsageError(f"--use_fp16 contradicts --values {self.values}")
+        if not self.save_path and not (self.dry_run or self.evaluate):
+            raise UsageError("--save_path is missing", hint="say where the label set goes")
+
+    def _check_devices(self) -> None:
         if self.engine == "ray" and (self.devices is not None or self.gpu is not None):
             raise UsageError("--devices and --gpu are for --engine local", hint="see --gpus-per-actor")
         if self.engine != "ray" and self.gpus_per_actor is not None:
             raise UsageError("--gpus-per-actor is for --engine ray")
         if self.gpus_per_actor is not None and not 0 <= self.gpus_per_actor < 1 << 10:
             raise UsageError(f"--gpus-per-actor {self.gpus_per_actor:g} is not a number of GPUs")
-        for name in ("num_crops", "num_seg", "samples_per_shard"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name} {getattr(self, name)} is below 1")
+        check_least(self, num_seg=1)
+
+    def _check_crops(self) -> None:
+        check_least(self, num_crops=1)
         if self.num_crops > 1_000_000:
-            raise UsageError(f"--num_crops {self.num_crops} is above 1,000,000")
+            raise UsageError(f"--num-crops {self.num_crops} is above 1,000,000")
         if not 0 < self.temp < float("inf"):
             raise UsageError(f"--temp {self.temp:g} is not positive")
-        if self.tail_classes < 0:
-            raise UsageError(f"--tail-classes {self.tail_classes} is below 0")
-        if not 0 <= self.seed < 2**63:
-            raise UsageError(f"--seed {self.seed} is not inside 0..2^63-1")
-        check_share("--max-left-out", self.max_left_out)
-        if self.use_fp16 and self.values not in (None, "float16"):
-            raise UsageError(f"--use_fp16 contradicts --values {self.values}")
-        if not self.save_path and not (self.dry_run or self.evaluate):
-            raise UsageError("--save_path is missing", hint="say where the label set goes")
+        check_seed(self.seed)
 
     @property
     def coding(self) -> Values:
-        """The coding of probabilities that was asked for."""
+        """The coding of probabilities: the one asked for, or float16."""
         return self.values or "float16"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(TeacherConfig):
-    """Report a teacher's top-1, top-5 and loss under its own evaluation transform."""
+    """Measure a teacher on labelled images: top-1, top-5 and loss.
 
-    json: bool = field(default=False)
-    """Print the result as JSON."""
+    Images are resized and cropped as the teacher's authors evaluated it.
+
+    Example: slg-wds evaluate /data/imagenet -a resnet50
+    """
+
+    json: bool = False
+    """Print the result as JSON, for scripts."""

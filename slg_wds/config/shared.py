@@ -1,52 +1,63 @@
-"""Options that several commands share: stores, image sources, teachers, engines."""
+"""Options that several commands share: object stores, images, teachers, the machine, Ray."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
-from tyro.conf import Positional, arg
-from tyro.constructors import PrimitiveConstructorSpec
+from tyro.conf import Positional, UseAppendAction, arg
 
 from slg_wds.concurrency.cores import cores
-from slg_wds.config.choices import check_choices, flag
+from slg_wds.config.checks import check_choices, check_least
+from slg_wds.config.command_line import option
 from slg_wds.errors import UsageError
 from slg_wds.masking import masked
 from slg_wds.store.location import Location
 
 Values = Literal["float32", "float16", "log8"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+VALUES = f"{{{','.join(get_args(Values))}}}"  # as --help shows the choices of an option that may be left out
 
 
 def parse_store_options(options: Sequence[str]) -> dict[str, str]:
-    """key=value texts as a mapping. Raises UsageError where one is not key=value."""
+    """Turn texts of the form key=value into a mapping.
+
+    Raises:
+        UsageError: a text is not of that form. It may be a secret, so the message gives its position only.
+    """
     pairs = [option.partition("=") for option in options]
     for place, (name, equals, _) in enumerate(pairs, 1):
-        if not equals or not name:  # it may be a secret, so it is not repeated
+        if not equals or not name:
             raise UsageError(f"--store-option {place} of {len(pairs)} is not key=value")
     return {name: value for name, _, value in pairs}
 
 
-StoreOptions = Annotated[
-    dict[str, str],
-    PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="[KEY=VALUE ...]",
-        instance_from_str=parse_store_options,
-        is_instance=lambda value: isinstance(value, dict),
-        str_from_instance=lambda value: [f"{name}={one}" for name, one in value.items()],
+Repeated = Annotated[
+    UseAppendAction[tuple[tuple[str, ...], ...]],
+    arg(
+        metavar="KEY=VALUE ...",
+        help="Settings of object stores, such as endpoint=http://host:9000; may be repeated. Most users need none: "
+        "credentials come from the environment or from the files of the cloud's own tools.",
+        help_behavior_hint="",
     ),
-    arg(name="store-option"),
 ]
+
+
+def _store_options(store_option: Repeated = ()) -> dict[str, str]:
+    return parse_store_options([text for texts in store_option for text in texts])
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreConfig:
-    """How object stores are reached: what every command shares."""
+    """How object stores are reached. Every command has these options."""
 
-    store_options: StoreOptions = field(default_factory=dict)
-    """Settings of an object store, key=value (for example endpoint=http://host:9000)."""
+    PANEL: ClassVar[str] = "Object store"
+
+    store_options: Annotated[dict[str, str], option(name="", constructor=_store_options)] = field(
+        default_factory=dict
+    )
+    """Settings of object stores by their names, such as {"endpoint": "http://host:9000"}."""
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -58,7 +69,7 @@ class StoreConfig:
         return Location(url, self.store_options)
 
     def __init_subclass__(cls) -> None:
-        cls.__repr__ = StoreConfig.__repr__  # type: ignore[method-assign]  # which a dataclass then leaves as it is
+        cls.__repr__ = StoreConfig.__repr__  # type: ignore[method-assign]  # a dataclass then makes none of its own
 
     def __repr__(self) -> str:
         shown = (f"{one.name}={masked(getattr(self, one.name))!r}" for one in fields(self))
@@ -66,111 +77,219 @@ class StoreConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceConfig(StoreConfig):
-    """Which images of a source are used, and their keys and classes: what every command that lists images shares."""
+class ImageOptions:
+    """Which images of a source are used, and what their keys and classes are."""
 
-    split: str | None = None
-    """Sub-folder of the images to use (default: train where it exists; val for an evaluation)."""
-    list_file: Annotated[str | None, arg(name="list")] = None
-    """Only the images listed in this file, one path (or unique file name) a line; a number after it is passed over."""
-    class_map: str | None = None
-    """File that gives class folders, or targets of image shards, their class number in the teacher: lines
-    `name number`, or JSON; `-` for no target. Needed where names are neither WordNet ids nor class numbers."""
+    PANEL: ClassVar[str] = "Image"
+
+    split: Annotated[str | None, option("NAME", default="train where it exists; val for an evaluation")] = (
+        None
+    )
+    """Sub-folder of the images to use."""
+    list_file: Annotated[str | None, option("FILE", name="list")] = None
+    """Use only the images that this file lists: one path, or unique file name, per line. A class number after it is
+    ignored. For the 1% and 10% subsets of ImageNet, for example."""
+    class_map: Annotated[str | None, option("FILE")] = None
+    """File with the teacher's class number for each class folder, or for each target of image shards: lines `NAME
+    NUMBER`, or JSON; `-` means no target. Needed if names are neither WordNet ids nor class numbers."""
     no_targets: bool = False
-    """Take no targets from folders or samples."""
+    """Ignore the classes that folders or samples give, and store no targets."""
     keep_extensions: bool = False
-    """Keep file extensions in keys, for folders that hold a.jpg beside a.png."""
+    """Keep file extensions in the keys of images. Use it if a folder holds both a.jpg and a.png."""
     prefix_keys: bool = False
-    """Image shards whose keys restart in each tar: put the tar's name before them."""
-    image_field: str | None = None
-    """Image shards: extension of the members that are the images, or several by commas, the first that is there
-    (default: jpg, jpeg, png, ...)."""
-    target_field: str | None = None
-    """Image shards: what says the class, as a number or a name: a member (`cls`, `txt`), a field of the .json
-    (`label`, `json:meta.label`), or `tar` for the tar's own name (default: .cls, else label, cls, target, class_id or
-    class of the .json)."""
+    """Image shards: put the tar's name before each key. Use it if keys restart in every tar."""
+    image_field: Annotated[str | None, option("EXTENSION", default="jpg, jpeg, png, ...")] = None
+    """Image shards: extension of the members that are the images. Of several, separated by commas, the first that a
+    sample has is read."""
+    target_field: Annotated[
+        str | None,
+        option("FIELD", default="the .cls member, else label, cls, target, class_id or class of the .json"),
+    ] = None
+    """Image shards: what gives the class, as a number or a name: a member (`cls`, `txt`), a field of the .json
+    (`label`, `json:meta.label`), or `tar` for the name of the tar."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeacherConfig(SourceConfig):
-    """Which images, which teachers, and on what they run: what `generate` and `evaluate` share."""
+class SourceConfig(ImageOptions, StoreConfig):
+    """Which images are used and how they are reached. Every command that lists images has these options."""
 
-    data: Positional[str]
-    """Images: a folder of class folders (or with train and val folders), a flat folder, or WebDataset shards (a
-    folder or URL of .tar files, or a brace pattern)."""
-    arch: Annotated[str, arg(aliases=["-a"])]
-    """Teacher: a model of --teacher_source; for several, `timm:a,pytorch:b,private:module:factory`."""
-    teacher_source: str = "timm"
-    """Where -a is looked up: timm, pytorch (torchvision) or private (`package.module:factory`, `file.py:factory`)."""
-    teacher_path: str | None = None
-    """Weights to load instead of the published ones: .safetensors, .pth or .pt; one per teacher, by commas."""
-    pretrained: bool = False
-    """Accepted for FKD's command lines; published weights are always used unless --teacher_path gives others."""
-    weights: tuple[float, ...] | None = None
-    """Weight of each teacher in the average of several (default: equal)."""
-    input_size: int | None = None
-    """Side of the teacher's input in pixels (default: the teacher's own)."""
-    mean: tuple[float, float, float] | None = None
-    """Mean of the input's normalisation, of pixels in 0..1 (default: the teacher's own)."""
-    std: tuple[float, float, float] | None = None
-    """Standard deviation of the input's normalisation (default: the teacher's own)."""
-    interpolation: str | None = None
-    """Resize of crops: bicubic, bilinear or nearest (default: the teacher's own)."""
-    crop_pct: float | None = None
-    """Part of the resized image that the evaluation's central crop shows (default: the teacher's own)."""
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherOptions:
+    """Which networks are the teachers, and what their input is."""
+
+    PANEL: ClassVar[str] = "Teacher"
+
+    arch: Annotated[str, option("MODEL", short="-a")]
+    """Name of the teacher at --teacher-source. Several, whose probabilities are averaged, are written as
+    `timm:NAME,pytorch:NAME,private:MODULE:FUNCTION`."""
+    teacher_source: Annotated[str, option("SOURCE")] = "timm"
+    """Where the name is looked up: timm, pytorch (torchvision) or private (a function of yours that returns the
+    model: `package.module:FUNCTION` or `FILE.py:FUNCTION`)."""
+    teacher_path: Annotated[str | None, option("FILE", default="the published weights")] = None
+    """Weights to load, .safetensors, .pth or .pt; one file per teacher, separated by commas."""
+    weights: Annotated[tuple[float, ...] | None, option("WEIGHT ...", default="equal")] = None
+    """Weight of each teacher in the average of several."""
+    input_size: Annotated[int | None, option("PIXELS", default="the teacher's own")] = None
+    """Side of the teacher's square input."""
+    mean: Annotated[tuple[float, float, float] | None, option("R G B", default="the teacher's own")] = None
+    """Mean of each channel that normalisation subtracts, for pixels in 0..1."""
+    std: Annotated[tuple[float, float, float] | None, option("R G B", default="the teacher's own")] = None
+    """Standard deviation of each channel that normalisation divides by, for pixels in 0..1."""
+    interpolation: Annotated[str | None, option("MODE", default="the teacher's own")] = None
+    """How crops are resized to the input: bicubic, bilinear or nearest."""
+    crop_pct: Annotated[float | None, option("SHARE", default="the teacher's own")] = None
+    """Side of the central crop that an evaluation cuts, as a share of the resized image's side."""
+    class_subset: Annotated[str | None, option("FILE", default="all classes")] = None
+    """Make labels over some of the teacher's classes only: a file of class numbers, or `auto` for the classes of the
+    class folders. Use it if the student shall know fewer classes than the teacher."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Where the images are."""
+
+    PANEL: ClassVar[str] = "Image"
+
+    data: Annotated[Positional[str], option("IMAGES")]
+    """The images: a folder of class folders (or one with train and val folders), a flat folder, or WebDataset shards
+    (a folder or URL of .tar files, or a pattern such as data/train-{0000..0127}.tar)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelOptions:
+    """How large an image may be."""
+
+    PANEL: ClassVar[str] = "Image"
+
+    max_pixels: Annotated[int, option("N")] = 67_108_864
+    """Largest image that is decoded, in pixels. It guards against decompression bombs; a larger image is an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineOptions:
+    """What the teachers run on, and how fast."""
+
+    PANEL: ClassVar[str] = "Machine"
+
+    gpu: Annotated[int | None, option("N", default="see --devices")] = None
+    """Run on the GPU of this number only."""
     precision: Precision = "fp32"
-    """Arithmetic of the forward: fp32, tf32 (a GPU rounds products of fp32: several times as fast), bf16 or fp16."""
+    """Arithmetic of the forward pass. tf32 is fp32 with products rounded by the GPU, several times as fast; bf16 and
+    fp16 are faster still."""
     compile: bool = False
-    """Compile the teacher (torch.compile); worth its minute of start on any real run."""
-    gpu: int | None = None
-    """Number of the one GPU to run on (default: see --devices)."""
-    threads_per_forward: int | None = None
-    """CPU threads of one forward (default: all cores, shared evenly by the processes of one machine). Results move in
-    the last bits with it on a CPU."""
-    batch_size: Annotated[int | None, arg(aliases=["-b"])] = None
-    """Images decoded ahead at most (default: those that fill two forwards, 8 to 128). Does not set the forward's size:
-    see --num_seg."""
-    workers: Annotated[int, arg(aliases=["-j"])] = 0
-    """Threads of each process that decode and crop (0: one per core, shared evenly by the processes of one machine)."""
-    class_subset: str | None = None
-    """Make labels over these classes only: a file of class numbers, or `auto` (the class folders' own)."""
-    max_pixels: int = 67_108_864
-    """Largest image accepted, in pixels; guards against decompression bombs."""
+    """Compile the teacher with torch.compile. It takes about a minute at the start: worth it for all but short runs."""
+    batch_size: Annotated[
+        int | None, option("N", default="enough for two forwards, 8 to 128", short="-b")
+    ] = None
+    """Most images decoded ahead. It does not set the size of a forward: see --num-seg."""
+    workers: Annotated[
+        int, option("N", default="0: one per core, shared by the processes of a machine", short="-j")
+    ] = 0
+    """Threads of each process that decode images and cut crops."""
+    threads_per_forward: Annotated[
+        int | None, option("N", default="all cores, shared by the processes of a machine")
+    ] = None
+    """CPU threads of one forward. On a CPU, the last bits of the results depend on it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompatibilityOptions:
+    """Flags of FKD's command lines."""
+
+    PANEL: ClassVar[str] = "FKD compatibility"
+
+    pretrained: bool = False
+    """Accepted and ignored: published weights are loaded in any case, unless --teacher-path gives others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherConfig(
+    TeacherOptions, DataOptions, SourceConfig, PixelOptions, MachineOptions, CompatibilityOptions
+):
+    """Which images, which teachers, and on what they run. `generate` and `evaluate` share these options."""
 
     def check(self) -> None:
-        """Raise UsageError for option values that cannot be, before anything slow starts."""
-        least = {"batch_size": 1, "workers": 0, "threads_per_forward": 1, "input_size": 1, "max_pixels": 1}
-        for name, lowest in least.items():
-            if (value := getattr(self, name)) is not None and value < lowest:
-                raise UsageError(f"{flag(name)} {value} is below {lowest}")
+        """Check values against each other and their ranges.
+
+        Raises:
+            UsageError: an option has a value that makes no sense. Nothing slow has been started by then.
+        """
+        check_least(self, batch_size=1, workers=0, threads_per_forward=1, input_size=1, max_pixels=1)
 
     @property
     def num_workers(self) -> int:
-        """Decoding threads: those asked, or the cores that this process may use."""
+        """Decoding threads: as many as asked for, or one for each core that this process may use."""
         return self.workers or cores()
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
-    """Where the workers of a command run: what `generate`, `ensemble` and `import` share."""
+    """Where the workers of a command run. `generate`, `ensemble` and `import` share these options."""
+
+    PANEL: ClassVar[str] = "Ray"
 
     engine: Literal["local", "ray"] = "local"
-    """Workers are processes of this machine, or actors of a Ray cluster."""
-    address: str | None = None
-    """The Ray cluster: auto, host:port or ray://host:port (default: RAY_ADDRESS, else one of this machine alone)."""
-    actors: int | None = None
-    """Ray actors at most; they start as the cluster has room (default: as many as it has room for now)."""
+    """Where workers run: as processes of this machine, or as actors of a Ray cluster."""
+    address: Annotated[
+        str | None, option("ADDRESS", default="RAY_ADDRESS, else a cluster of this machine alone")
+    ] = None
+    """Address of the Ray cluster: auto, host:port or ray://host:port."""
+    actors: Annotated[int | None, option("N", default="as many as the cluster has room for at the start")] = (
+        None
+    )
+    """Most Ray actors. They start as the cluster has room."""
 
     def check_engine(self) -> None:
-        """Raise UsageError for options of an engine that cannot be."""
-        if self.actors is not None and self.actors < 1:
-            raise UsageError(f"--actors {self.actors} is below 1")
+        """Raise UsageError for options of Ray without Ray, and for a number of actors below 1."""
+        check_least(self, actors=1)
         if self.engine != "ray" and (self.actors or self.address):
             given = "--actors" if self.actors else "--address"
             raise UsageError(f"{given} is for --engine ray")
 
 
-def check_share(name: str, share: float | None) -> None:
-    """Raise UsageError for a share that is not inside 0..1."""
-    if share is not None and not 0 <= share <= 1:
-        raise UsageError(f"{name} {share:g} is not inside 0..1")
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """Where the label set goes, and what happens to images without labels."""
+
+    PANEL: ClassVar[str] = "Output"
+
+    save_path: Annotated[str, option("FOLDER|URL")]
+    """Where the label set is written: a folder, or a URL such as s3://bucket/labels. Run the same command again to
+    resume."""
+    samples_per_shard: Annotated[int, option("N")] = 256
+    """Images in a label shard. If the images are WebDataset shards, each of them gets one label shard instead. Give
+    fewer if many processes share few images."""
+    on_error: Literal["fail", "skip"] = "fail"
+    """What happens if an image cannot be labelled, because it cannot be decoded or is gone since the set was begun:
+    `fail` stops the run; `skip` leaves the image out, and the set records it. A disk or bucket that cannot be read
+    stops the run in any case."""
+    max_left_out: Annotated[float | None, option("SHARE", default="0.01, but at least 10 images")] = None
+    """Largest share of the set's images, in 0..1, that --on-error skip may leave out. Beyond it the run stops."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessOptions:
+    """How many processes of this machine share the work."""
+
+    PANEL: ClassVar[str] = "Machine"
+
+    processes: Annotated[int, option("N", default="0: one per core")] = 0
+    """Processes of this machine that share the work."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecheckOptions:
+    """Which teachers are asked again about crops that are labelled already."""
+
+    PANEL: ClassVar[str] = "Check"
+
+    arch: Annotated[str | None, option("MODEL", short="-a")] = None
+    """The teachers to ask, as for `generate`; for several sets, in the order of the sets. Nothing that a label set says
+    of its teachers is loaded."""
+    teacher_source: Annotated[str, option("SOURCE")] = "timm"
+    """Where -a is looked up: timm, pytorch (torchvision) or private (your function)."""
+    teacher_path: Annotated[str | None, option("FILE", default="the published weights")] = None
+    """Weights of these teachers, as for `generate`."""
+    check_crops: Annotated[int, option("N")] = 512
+    """Crops about which the teachers are asked."""

@@ -44,4 +44,4 @@ def test_an_unknown_command_suggests_the_near_one(capsys, given, meant):
 def test_a_misspelled_option_suggests_the_near_one(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["generate", "data", "-a", "x", "--num_crop", "4"])
-    assert ended.value.code == 2 and "--num-crops INT" in capsys.readouterr().err
+    assert ended.value.code == 2 and "--num-crops N" in capsys.readouterr().err

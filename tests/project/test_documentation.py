@@ -82,7 +82,7 @@ def help_of(name: str) -> str:
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_option_has_a_help_text_and_the_command_shows_it(name, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "120")
     kind = cli._resolve(cli.COMMANDS[name].config)
     texts = documented_fields(kind)
     shown = " ".join(re.sub(r"[│╭╰─╮╯]", " ", help_of(name)).split())

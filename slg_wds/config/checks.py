@@ -1,4 +1,4 @@
-"""Options that are one of several words, or sequences: what the command line sees to, for callers in Python too."""
+"""Checks of option values: what the command line refuses is refused from Python too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from slg_wds.errors import UsageError
 
 
 def check_choices(config: Any) -> None:
-    """Raise UsageError for an option of a config that is none of its words, or one text where several are expected."""
+    """Check the options that take one of a few words, and those that take a sequence.
+
+    Raises:
+        UsageError: a value is none of the words of its option, or a single text where a sequence belongs.
+    """
     for name, hint in get_type_hints(type(config)).items():
         value = getattr(config, name)
         kinds = list(_kinds(hint))
@@ -22,12 +26,33 @@ def check_choices(config: Any) -> None:
                 f"{flag(name)} {value!r} is not one of {', '.join(words)}",
                 hint=f"did you mean {near[0]}?" if near else None,
             )
-        if (
-            isinstance(value, str)
-            and kinds
-            and all(get_origin(kind) is tuple for kind in kinds if kind is not type(None))
-        ):
+        if isinstance(value, str) and _is_sequence(kinds):
             raise UsageError(f"{flag(name)} is a sequence, not one text", hint=f"write [{value!r}]")
+
+
+def check_least(config: Any, **least: int) -> None:
+    """Check numeric options against their least values, given by the options' names.
+
+    Raises:
+        UsageError: a value is smaller. None is never refused.
+    """
+    for name, lowest in least.items():
+        value = getattr(config, name)
+        if value is not None and value < lowest:
+            raise UsageError(f"{flag(name)} {value} is below {lowest}")
+
+
+def check_share(config: Any, name: str) -> None:
+    """Raise UsageError if the option of this name is neither None nor inside 0..1."""
+    share = getattr(config, name)
+    if share is not None and not 0 <= share <= 1:
+        raise UsageError(f"{flag(name)} {share:g} is not inside 0..1")
+
+
+def check_seed(seed: int) -> None:
+    """Raise UsageError for a seed that does not fit into 63 bits."""
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"--seed {seed} is not inside 0..2^63-1")
 
 
 def flag(name: str) -> str:
@@ -41,6 +66,7 @@ def _is_sequence(kinds: list[Any]) -> bool:
 
 
 def _kinds(hint: Any) -> Iterator[Any]:
+    """The types of a union, one after the other; of any other type, that type."""
     if get_origin(hint) in (Union, types.UnionType):
         for part in get_args(hint):
             yield from _kinds(part)

@@ -1,0 +1,147 @@
+"""From option classes to a command line: flags, the panels of --help, shell completion.
+
+Every option is defined once, as a documented field of a dataclass. A class with a `PANEL` gathers options that belong
+together. The config of a command inherits the classes that it needs, so Python callers give plain keyword arguments.
+tyro shows a nested dataclass as a panel of --help: `parse` makes that nested form, lets tyro parse it, and returns the
+config.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import dataclasses
+import inspect
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Annotated, Any, TypeVar, Union, get_type_hints
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg, subcommand
+
+from slg_wds.errors import UsageError
+
+Config = TypeVar("Config")
+
+# The order of panels in every --help. Options without a panel stand before them, beside -h.
+PANELS = (
+    "", "Output", "Teacher", "Crop", "Label", "Image", "Repair", "Check", "Machine", "Ray", "Object store",
+    "FKD compatibility",
+)  # fmt: skip
+MARKERS = (FlagCreatePairsOff, OmitArgPrefixes)
+
+
+def option(
+    metavar: str | None = None, *, default: str | None = None, name: str | None = None, short: str | None = None,
+    constructor: Callable[..., Any] | None = None,
+) -> Any:  # fmt: skip
+    """How --help shows an option; stands in its annotation.
+
+    Args:
+        metavar: What the user puts in place of a value, such as N or FOLDER.
+        default: The default in words, where the value itself says nothing, such as None.
+        name: The option's name, where it is not the field's.
+        short: A second spelling, such as -a.
+        constructor: A function whose argument is parsed instead, and which makes the value of it.
+    """
+    return arg(
+        metavar=metavar,
+        name=name,
+        aliases=[short] if short else None,
+        help_behavior_hint=None if default is None else f"(default: {default})",
+        constructor=constructor,
+    )
+
+
+def required(metavar: str, unless: str = "") -> Any:
+    """How --help shows an option whose absence is refused by `check`, not by the parser."""
+    return arg(metavar=metavar, help_behavior_hint=f"(required{unless})")
+
+
+def parse(config: type[Config], prog: str, arguments: Sequence[str]) -> Config:
+    """Parse the arguments of a command into its config.
+
+    Raises:
+        SystemExit: after --help (code 0) and after wrong usage (code 2), which tyro explains on stderr.
+        UsageError: a value that the config refuses.
+    """
+    nested = tyro.cli(_nested(config), prog=prog, args=arguments, config=MARKERS)
+    values: dict[str, Any] = {}
+    for panel in vars(nested).values():
+        values |= vars(panel)
+    return config(**values)
+
+
+def print_completion(configs: Mapping[str, type], prog: str, shell: str) -> None:
+    """Print the script with which a shell completes the commands and options of a program.
+
+    Raises:
+        SystemExit: always, because tyro ends the process.
+        UsageError: the installed version of tyro does not know the shell.
+    """
+    kinds = [_with(_nested(config), subcommand(name)) for name, config in configs.items()]
+    commands: Any = Union[tuple(kinds)]  # noqa: UP007  # their number is known only now
+    try:
+        tyro.cli(commands, prog=prog, args=["--tyro-print-completion", shell], config=MARKERS)
+    except AssertionError as error:
+        raise UsageError(f"this version of tyro does not complete in {shell}", hint="upgrade tyro") from error
+
+
+def _nested(config: type) -> Any:
+    """A dataclass with one field per panel, each a dataclass of that panel's options."""
+    hints = get_type_hints(config, include_extras=True)
+    known = {field.name: field for field in dataclasses.fields(config)}
+    panels: defaultdict[str, list[Any]] = defaultdict(list)
+    for title, name, text in _options(config):
+        kind = _with(hints[name], _shown(hints[name], known[name].default, text))
+        panels[title].append((name, kind, copy.copy(known[name])))
+    fields = [
+        (f"panel_{number}", _with(_dataclass(title or "options", panels[title]), arg(name=title)))
+        for number, title in enumerate(sorted(panels, key=PANELS.index))
+    ]
+    return _dataclass(config.__name__, fields, inspect.getdoc(config) or "")
+
+
+def _with(kind: Any, shown: object) -> Any:
+    return Annotated[kind, shown]
+
+
+def _dataclass(name: str, fields: Sequence[Any], about: str = "") -> type:
+    # tyro shows the docstring above the options. dataclass makes one if there is none.
+    return dataclasses.make_dataclass(name, fields, namespace={"__doc__": about}, kw_only=True)
+
+
+def _shown(kind: Any, default: Any, text: str) -> Any:
+    """An option's help, and the hint after it: none for a flag or None, if its annotation gives none."""
+    given = [one for one in getattr(kind, "__metadata__", ()) if hasattr(one, "help_behavior_hint")]
+    if any(one.constructor_factory for one in given):
+        return arg(help="")  # the constructor's argument has a help of its own
+    hinted = any(one.help_behavior_hint is not None for one in given)
+    silent = default is None or isinstance(default, bool)
+    return arg(help=text, help_behavior_hint="" if silent and not hinted else None)
+
+
+def _options(config: type) -> Iterator[tuple[str, str, str]]:
+    """(panel, name, help) of every option: those that a class adds, before those that it inherits."""
+    names = {field.name for field in dataclasses.fields(config)}
+    for base in filter(dataclasses.is_dataclass, config.__mro__):
+        texts = _texts(base.__module__).get(base.__name__, {})
+        for name in [name for name in base.__annotations__ if name in names]:
+            names.remove(name)
+            yield vars(base).get("PANEL", ""), name, texts.get(name, "")
+
+
+@cache
+def _texts(module: str) -> dict[str, dict[str, str]]:
+    """The docstrings of the fields of a module's classes, each as one line; tyro would keep their line breaks."""
+    found: dict[str, dict[str, str]] = {}
+    for node in ast.parse(inspect.getsource(sys.modules[module])).body:
+        if isinstance(node, ast.ClassDef):
+            fields = found[node.name] = {}
+            for field, after in zip(node.body, node.body[1:], strict=False):
+                text = after.value if isinstance(after, ast.Expr) else None
+                if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Constant):
+                    fields[ast.unparse(field.target)] = " ".join(str(text.value).split())
+    return found

@@ -1,0 +1,168 @@
+"""Options of the commands that turn labels into other labels: `ensemble`, `import`, `export`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from tyro.conf import Positional
+
+from slg_wds.config.checks import check_least, check_seed, check_share
+from slg_wds.config.command_line import option, required
+from slg_wds.config.shared import (
+    VALUES,
+    EngineConfig,
+    OutputOptions,
+    ProcessOptions,
+    RecheckOptions,
+    SourceConfig,
+    StoreConfig,
+    Values,
+)
+from slg_wds.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergedSetOptions:
+    """Which sets are merged, and where the result goes."""
+
+    PANEL: ClassVar[str] = "Output"
+
+    sets: Annotated[Positional[tuple[str, ...]], required("SET ...")]
+    """The label sets: finished, and of the same images and crops. Their shards and the order of images may differ."""
+    save_path: Annotated[str, option("FOLDER|URL")]
+    """Where the merged set is written: a folder or URL. Run the same command again to resume."""
+    samples_per_shard: Annotated[int | None, option("N", default="the first set's shards")] = None
+    """Images in a shard."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergedLabelOptions:
+    """How the sets are weighted, and what is stored of their mean."""
+
+    PANEL: ClassVar[str] = "Label"
+
+    weights: Annotated[tuple[float, ...] | None, option("WEIGHT ...", default="equal")] = None
+    """Weight of each set in the mean."""
+    label_type: Annotated[str | None, option("TYPE", default="the first set's")] = None
+    """What is stored: hard, smoothing, marginal_smoothing_kN, marginal_renorm_kN, shared_tail_kN or full."""
+    values: Annotated[Values | None, option(VALUES, default="the first set's")] = None
+    """Coding of the probabilities."""
+    tail_classes: Annotated[int | None, option("N", default="the first set's")] = None
+    """Classes stored of each image's shared tail; 0 stores no tail."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergedCheckOptions:
+    """The images on which a merge is compared with the teachers themselves."""
+
+    PANEL: ClassVar[str] = "Check"
+
+    check_data: Annotated[str | None, option("IMAGES", name="check")] = None
+    """Measure on a random sample of these images how far the merged labels are from the teachers' own. Give the
+    teachers with -a."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleConfig(
+    MergedSetOptions,
+    MergedLabelOptions,
+    MergedCheckOptions,
+    RecheckOptions,
+    ProcessOptions,
+    EngineConfig,
+    StoreConfig,
+):
+    """Merge label sets of the same crops: the weighted mean of their labels.
+
+    A single set is written anew, with other shards, classes or coding.
+
+    A set and one that extends it (generate --extend) become one set.
+
+    Example: slg-wds ensemble /data/a /data/b --save-path /data/both
+    """
+
+    def check(self) -> None:
+        """Check values against each other and their ranges.
+
+        Raises:
+            UsageError: an option has a value that makes no sense. No set has been opened by then.
+        """
+        self.check_engine()
+        if not self.sets:
+            raise UsageError("no label set is given")
+        check_least(self, samples_per_shard=1, tail_classes=0, processes=0, check_crops=1)
+        if (self.check_data is None) != (self.arch is None):
+            raise UsageError("--check and -a go together: the images, and the teachers to ask")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelFileOptions:
+    """What is read of FKD's label files."""
+
+    PANEL: ClassVar[str] = "Label"
+
+    fkd_dir: Annotated[Positional[str], option("LABEL_FILES")]
+    """Folder of label files, as FKD's generator and its published labels have them: .../train/CLASS/NAME.tar."""
+    label_type: Annotated[str | None, option("TYPE", default="as the files' shape says")] = None
+    """Label type of the files. Give marginal_renorm_kN if they are that: by their shape they pass for
+    marginal_smoothing_kN."""
+    values: Annotated[Values | None, option(VALUES, default="that of the files, which is exact")] = None
+    """Coding of the probabilities. FKD's files have float32, or float16 if made with --use_fp16."""
+    num_classes: Annotated[int, option("N")] = 1000
+    """Classes of the labels."""
+    seed: Annotated[int, option("N")] = 0
+    """Seed of the order of images in shards."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledImageOptions:
+    """Which images the label files are of."""
+
+    PANEL: ClassVar[str] = "Image"
+
+    images: Annotated[str, option("IMAGES")]
+    """The images that the labels are of: a folder of class folders, or one with a train folder of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportConfig(
+    OutputOptions, LabelFileOptions, LabelledImageOptions, SourceConfig, ProcessOptions, EngineConfig
+):
+    """Turn FKD's label files into a label set.
+
+    Example: slg-wds import FKD_LABELS --images /data/imagenet --save-path /data/labels
+    """
+
+    def check(self) -> None:
+        """Check values against each other and their ranges.
+
+        Raises:
+            UsageError: an option has a value that makes no sense. Nothing slow has been started by then.
+        """
+        self.check_engine()
+        if not 1 <= self.num_classes <= 1 << 24:
+            raise UsageError(f"--num-classes {self.num_classes} is not inside 1..{1 << 24}")
+        check_seed(self.seed)
+        check_least(self, samples_per_shard=1, processes=0)
+        check_share(self, "max_left_out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(StoreConfig):
+    """Turn a label set into label files that FKD's and MEAL V2's scripts read.
+
+    Example: slg-wds export /data/labels FKD_LABELS
+    """
+
+    labels: Annotated[Positional[str], option("SET")]
+    """The label set: a folder or URL."""
+    fkd_dir: Annotated[Positional[str], option("LABEL_FILES")]
+    """Folder that is made for the label files. It must be empty, if it exists."""
+    layout: Literal["fkd", "mealv2"] = "fkd"
+    """Where the files go: `fkd` writes train/CLASS/NAME.tar, for train_FKD.py; `mealv2` writes
+    DATASET/train/CLASS/NAME.tar, for MEAL V2's FKD_train.py."""
+    dataset: Annotated[str | None, option("NAME", default="that of the labelled images")] = None
+    """DATASET in the layout mealv2: the name of the folder that holds train."""
+    use_fp16: bool = False
+    """Write coordinates and labels as float16, as FKD's --use_fp16 does. It halves the files."""
