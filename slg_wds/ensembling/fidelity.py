@@ -178,8 +178,7 @@ class _ImagesByKey:
         number = self._numbers.get(key)
         if number is None:
             raise ImageSourceError("an image of the labels is not there", url=self._source.url, key=key)
-        shard = int(np.searchsorted(np.cumsum(self._plan.shard_sizes), number, "right"))
-        return self._source.reader(self._plan, shard)(number)
+        return self._source.reader(self._plan, self._plan.place(number)[0])(number)
 
 
 def _ask(teacher: Ensemble, pixels: torch.Tensor, record: Record) -> NDArray[np.float64]:

@@ -42,7 +42,6 @@ class KeyedSet:
     def __init__(self, labels: LabelSet) -> None:
         self.labels = labels
         self._numbers = KeyNumbers(labels.plan.keys)
-        self._starts = np.concatenate([[0], np.cumsum(labels.plan.shard_sizes)])
         self._wanted: dict[int, bool] = {}
         self._shards: OrderedDict[int, tuple[Shard, dict[str, int]]] = OrderedDict()
         self._indexes: OrderedDict[int, tuple[ShardIndex, dict[str, int]]] = OrderedDict()
@@ -51,13 +50,11 @@ class KeyedSet:
         """The number of an image in the plan, looked for first at `near`; None where it is not planned."""
         return self._numbers.find(key, near)
 
-    def shard_of(self, number: int) -> int:
-        """The shard that planned image `number` is in."""
-        return int(np.searchsorted(self._starts, number, "right")) - 1
-
     def prepare(self, numbers: Iterable[int]) -> None:
         """Read whole the shards of which many of these images are wanted, forget those that are not wanted."""
-        shards, counts = np.unique([self.shard_of(number) for number in numbers], return_counts=True)
+        shards, counts = np.unique(
+            [self.labels.plan.place(number)[0] for number in numbers], return_counts=True
+        )
         for shard in [kept for kept in self._shards if kept not in shards]:
             del self._shards[shard]
         self._wanted = {
@@ -67,7 +64,7 @@ class KeyedSet:
 
     def read(self, number: int) -> Record | Missing:
         """The record of planned image `number`. Raises FormatError, StoreError."""
-        key, shard = self.labels.plan.keys[number], self.shard_of(number)
+        key, shard = self.labels.plan.keys[number], self.labels.plan.place(number)[0]
         whole = self._whole(shard)
         if whole is not None:
             position = whole[1].get(key)
@@ -79,7 +76,7 @@ class KeyedSet:
 
     def image(self, number: int) -> bytes | None:
         """The embedded image of planned image `number`, None where the set embeds none."""
-        key, shard = self.labels.plan.keys[number], self.shard_of(number)
+        key, shard = self.labels.plan.keys[number], self.labels.plan.place(number)[0]
         whole = self._whole(shard)
         if whole is not None:
             member = whole[0].samples[whole[1][key]].image
@@ -119,11 +116,9 @@ class KeyedSet:
                     url=self.labels.url,
                     shard=self.labels.shard_name(shard),
                 )
-            left_out = set(index.left_out)
-            keys = (key for key in self.labels.plan.shard(shard).keys if key not in left_out)
             if len(self._indexes) >= KEPT_INDEXES:
                 self._indexes.popitem(last=False)
-            self._indexes[shard] = index, {key: position for position, key in enumerate(keys)}
+            self._indexes[shard] = index, index.positions(self.labels.plan.shard(shard).keys)
         return self._indexes[shard]
 
 

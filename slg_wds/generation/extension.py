@@ -52,7 +52,7 @@ class Extension(SetReference):
     def holds(self, key: str) -> bool:
         """Whether the set has labels of an image: it is planned, and not left out."""
         number = self._find(key)
-        return number is not None and key in self._index(self._shard(number))[1]
+        return number is not None and key in self._index(self.labels.plan.place(number)[0])[1]
 
     def check(self, identity: Mapping[str, Any]) -> None:
         """Raise IdentityMismatchError, naming each difference, for labels that would be made otherwise."""
@@ -99,7 +99,7 @@ class Extension(SetReference):
         number = self._find(key)
         if number is None or not self.holds(key):
             return None
-        shard = self._shard(number)
+        shard = self.labels.plan.place(number)[0]
         index, positions = self._index(shard)
         found = decode_outside(self.labels.record_bytes(shard, positions[key], index))
         if found is None:
@@ -108,6 +108,3 @@ class Extension(SetReference):
 
     def _stored(self, key: str, size: tuple[int, int]) -> tuple[Boxes, Flips]:
         return super().crops(key, size, self.labels.num_crops)
-
-    def _shard(self, number: int) -> int:
-        return int(np.searchsorted(self._starts, number, "right")) - 1

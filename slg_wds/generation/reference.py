@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Protocol
 
-import numpy as np
-
 from slg_wds.console import counted
 from slg_wds.errors import InteropError, NotALabelSetError, ReferenceSetError
 from slg_wds.format.manifest.manifest import ShardIndex
@@ -77,7 +75,6 @@ class SetReference:
             )
         self.labels = labels
         self._numbers = KeyNumbers(labels.plan.keys)
-        self._starts = np.concatenate([[0], np.cumsum(labels.plan.shard_sizes)])
         self._index = lru_cache(maxsize=64)(self._read_index)
         self._record = lru_cache(maxsize=64)(self._read_record)  # of an image it is asked for more than once
 
@@ -114,7 +111,7 @@ class SetReference:
 
     def _read_record(self, key: str) -> Record:
         number = self._find(key)
-        shard = 0 if number is None else int(np.searchsorted(self._starts, number, "right")) - 1
+        shard = 0 if number is None else self.labels.plan.place(number)[0]
         index = None if number is None else self._index(shard)
         position = None if index is None else index[1].get(key)
         if index is None or position is None:
@@ -126,9 +123,7 @@ class SetReference:
 
     def _read_index(self, shard: int) -> tuple[ShardIndex, dict[str, int]]:
         index = self.labels.index(shard)
-        left_out = set(index.left_out)
-        keys = (key for key in self.labels.plan.shard(shard).keys if key not in left_out)
-        return index, {key: position for position, key in enumerate(keys)}
+        return index, index.positions(self.labels.plan.shard(shard).keys)
 
 
 class FkdReference:

@@ -13,7 +13,7 @@ from slg_wds.format.manifest.manifest import StringColumn
 from slg_wds.format.records.record import Record
 from slg_wds.labelset.class_names import class_names, imagenet_words
 from slg_wds.labelset.labelset import LabelSet
-from slg_wds.labelset.lookup import example_of, record_of, shard_of
+from slg_wds.labelset.lookup import example_of, record_of
 
 if TYPE_CHECKING:
     pass
@@ -68,7 +68,7 @@ def find_image(labels: LabelSet, key: str) -> ImageLabels:
             f"no image of the set has the key or path {key!r}", url=labels.url, hint=example_of(labels)
         )
     record = record_of(labels, number)
-    name = labels.shard_name(shard_of(labels, number))
+    name = labels.shard_name(labels.plan.place(number)[0])
     return ImageLabels(record, number, name, target_name(labels, record.target), class_names(labels))
 
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, SupportsIndex
 
-import numpy as np
-
 from slg_wds.errors import LabelSetError
 from slg_wds.masking import masked
 
 if TYPE_CHECKING:
-    from slg_wds.format.manifest.index import ShardIndex
     from slg_wds.format.records.record import Record
     from slg_wds.labelset.labelset import LabelSet
 
@@ -37,17 +34,12 @@ def example_of(labels: LabelSet) -> str:
     return f"keys are such as {labels.plan.keys[0]!r}" if len(labels) else "the set is empty"
 
 
-def shard_of(labels: LabelSet, number: int) -> int:
-    """The number of the shard that an image is planned in."""
-    return int(np.searchsorted(np.cumsum(labels.plan.shard_sizes), number, "right"))
-
-
 def record_of(labels: LabelSet, number: int) -> Record:
     """Read the record of image `number` of the plan, by one range read beside the shard's index.
 
     Raises LabelSetError for an image that has no labels (yet), FormatError, StoreError.
     """
-    shard = shard_of(labels, number)
+    shard = labels.plan.place(number)[0]
     key, name = labels.plan.keys[number], labels.shard_name(shard)
     if not labels.exists(shard):
         raise LabelSetError(
@@ -57,16 +49,10 @@ def record_of(labels: LabelSet, number: int) -> Record:
     if key in index.left_out:
         reasons = {entry["key"]: entry["reason"] for entry in labels.shard(shard).header.left_out}
         raise LabelSetError(f"it was left out: {reasons.get(key)}", url=labels.url, shard=name, key=key)
-    record = labels.record(shard, _position(labels, shard, number, index), index)
+    record = labels.record(shard, index.positions(labels.plan.shard(shard).keys)[key], index)
     if record.key != key:
         raise LabelSetError(
             f"its place in the index is that of {record.key!r}", url=labels.url, shard=name, key=key,
             hint="run slg-wds verify --fix",
         )  # fmt: skip
     return record
-
-
-def _position(labels: LabelSet, shard: int, number: int, index: ShardIndex) -> int:
-    part = labels.plan.shard(shard)
-    left_out = set(index.left_out)
-    return sum(key not in left_out for key in part.keys[: number - part.start])

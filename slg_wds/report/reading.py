@@ -125,7 +125,7 @@ class ReportedSets:
     def _record(self, which: int, numbers: Sequence[int | None]) -> Record | None:
         """An image's record in a set by its number there, None where it has none. Raises FormatError, StoreError."""
         parent, number = self.sets[which], numbers[-1]
-        if number is None or parent.last.shard_of(number) in self._missing(which):
+        if number is None or parent.plan.place(number)[0] in self._missing(which):
             return None
         record = parent.read(numbers)
         if isinstance(record, Missing) or not record.num_crops:
@@ -141,11 +141,10 @@ class ReportedSets:
 
 
 def _spread(labels: LabelSet, shards: Sequence[int], samples: int) -> Iterator[tuple[int, list[int]]]:
-    starts = np.concatenate([[0], np.cumsum(labels.plan.shard_sizes)])
     each = math.ceil(samples / len(shards))
     left = samples
     for shard in shards:
-        start, size = int(starts[shard]), int(labels.plan.shard_sizes[shard])
+        start, size = int(labels.plan.starts[shard]), int(labels.plan.shard_sizes[shard])
         count = size if int(labels.plan.shard_sizes[list(shards)].sum()) <= samples else min(each, size, left)
         left -= count
         if count:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,16 @@ class ShardIndex:
     image_shard: str | None
     left_out: list[str]
     version: int = VERSION
+
+    def positions(self, keys: Sequence[str]) -> dict[str, int]:
+        """Return the position of each image's record in the shard, by key; images that were left out have none.
+
+        Args:
+            keys: the keys of the images planned for the shard, in order.
+        """
+        left_out = set(self.left_out)
+        kept = (key for key in keys if key not in left_out)
+        return {key: position for position, key in enumerate(kept)}
 
 
 def encode_index(index: ShardIndex) -> bytes:

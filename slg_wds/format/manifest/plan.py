@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -67,10 +68,19 @@ class Plan:
     def num_shards(self) -> int:
         return len(self.shard_names)
 
+    @functools.cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """Number of the first image of each shard, and at the end the number of images: int64 [n + 1]."""
+        return np.concatenate(([0], np.cumsum(self.shard_sizes, dtype=np.int64)))
+
+    def place(self, number: int) -> tuple[int, int]:
+        """Return the shard of image `number` and the image's position among those planned for that shard."""
+        shard = int(self.starts.searchsorted(number, "right")) - 1
+        return shard, number - int(self.starts[shard])
+
     def shard(self, number: int) -> PlannedShard:
-        """The samples of shard `number`."""
-        start = int(self.shard_sizes[:number].sum())
-        stop = start + int(self.shard_sizes[number])
+        """Return what is planned for shard `number`."""
+        start, stop = int(self.starts[number]), int(self.starts[number + 1])
         return PlannedShard(
             number=number,
             name=self.shard_names[number],

@@ -37,7 +37,6 @@ class BaseSet:
         self.labels = labels
         self.aligned = labels.description.plan_sha256 == last.description.plan_sha256
         self._numbers = None if self.aligned else KeyNumbers(labels.plan.keys)
-        self._starts = np.concatenate(([0], np.cumsum(labels.plan.shard_sizes)))
         self._indexes: dict[int, tuple[ShardIndex, I64]] = {}
         self._locks = [threading.Lock() for _ in range(16)]
 
@@ -59,9 +58,9 @@ class BaseSet:
         return np.array(rows, np.int64).reshape(-1, 4)
 
     def _place(self, number: int) -> tuple[int, int, int, int]:
-        shard = int(np.searchsorted(self._starts, number, "right")) - 1
+        shard, planned = self.labels.plan.place(number)
         index, positions = self._index(shard)
-        position = int(positions[number - int(self._starts[shard])])
+        position = int(positions[planned])
         if position < 0:
             return ABSENT
         offset, size, crc32 = index.records[position]

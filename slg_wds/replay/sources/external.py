@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
 from slg_wds.errors import (
     ImageShardError,
     ImageSourceError,
@@ -94,7 +92,6 @@ class TarImages:
 
     def __init__(self, labels: LabelSet, tars: Mapping[str, tuple[Store, str]], files: OpenFiles) -> None:
         self._plan, self._tars, self._files = labels.plan, tars, files
-        self._stops = np.cumsum(labels.plan.shard_sizes)
         self.remote = not all(store.is_local for store, _ in tars.values())
 
     @property
@@ -111,7 +108,7 @@ class TarImages:
 
     def read(self, number: int, key: str) -> bytes:
         offset, size = self._place(number)
-        shard, where = self._shard(number), {"url": self.url(number), "key": key}
+        shard, where = self._plan.place(number)[0], {"url": self.url(number), "key": key}
         if offset < BLOCK:
             raise ImageShardError(
                 f"the plan places an image at byte {offset}, before any content of a tar", **where
@@ -128,11 +125,11 @@ class TarImages:
         return _checked(self._read(shard, offset - BLOCK, BLOCK + size, where), offset, size, where)
 
     def url(self, number: int) -> str:
-        store, name = self._tar(self._shard(number))
+        store, name = self._tar(self._plan.place(number)[0])
         return store.url_of(name)
 
     def forget(self, number: int) -> bool:
-        shard = self._shard(number)
+        shard = self._plan.place(number)[0]
         cached = self._cached(shard)
         if self.cache is None or cached is None:
             return False
@@ -160,9 +157,6 @@ class TarImages:
         plan = self._plan
         assert plan.image_offset is not None and plan.image_size is not None
         return int(plan.image_offset[number]), int(plan.image_size[number])
-
-    def _shard(self, number: int) -> int:
-        return int(np.searchsorted(self._stops, number, "right"))
 
 
 def _checked(data: bytes, offset: int, size: int, where: dict[str, str]) -> bytes:

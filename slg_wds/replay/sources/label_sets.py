@@ -88,7 +88,6 @@ class LabelSets:
                     f"the shard has not as many samples here as in {self.url}", url=labels.url, shard=shard
                 )
         self.sizes = sizes[0]
-        self.starts = np.concatenate(([0], np.cumsum(self.plan.shard_sizes)))
         self.digest = self._digest()
         having = [number for number, labels in enumerate(self.members) if labels.identity.embed_images]
         self.embedded = having[0] if having else None
@@ -149,7 +148,7 @@ class LabelSets:
     def key(self, shard: int, position: int) -> str:
         """The key of a sample; of a shard that left none out without its index."""
         if self.sizes[shard] == self.plan.shard_sizes[shard]:
-            return str(self.plan.keys[int(self.starts[shard]) + position])
+            return str(self.plan.keys[int(self.plan.starts[shard]) + position])
         return str(self.plan.keys[self.shard(shard).numbers[position]])
 
     def _read(self, number: int) -> ShardSamples:
@@ -170,7 +169,7 @@ class LabelSets:
                 raise ManifestError(f"its index has {found} samples, {INFO} {self.sizes[number]}", **place)
             if index.left_out != indexes[0].left_out:
                 raise ReplayError(f"other images were left out here than in {self.url}", **place)
-        start, stop = (int(edge) for edge in self.starts[number : number + 2])
+        start, stop = (int(edge) for edge in self.plan.starts[number : number + 2])
         numbers: Sequence[int] = range(start, stop)
         if indexes[0].left_out:
             left_out = set(indexes[0].left_out)

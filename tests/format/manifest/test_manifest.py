@@ -95,6 +95,16 @@ def test_plans(names: list[str], size: int, keep: bool, tars: bool) -> None:
     )  # type: ignore[operator]
 
 
+def test_every_image_has_its_place_in_a_shard() -> None:
+    plan = make_plan([f"{i}.jpg" for i in range(6)])
+    plan = replace(plan, shard_sizes=np.array([0, 3, 0, 0, 2, 1]), shard_names=list("abcdef"))
+    assert plan.starts.tolist() == [0, 0, 3, 3, 3, 5, 6]
+    assert [plan.place(number) for number in range(6)] == [(1, 0), (1, 1), (1, 2), (4, 0), (4, 1), (5, 0)]
+    for number in range(6):
+        shard, position = plan.place(number)
+        assert plan.shard(shard).keys[position] == plan.keys[number]
+
+
 def test_plans_differ() -> None:
     plan = make_plan(["a.jpg", "b.jpg", "c.jpg"])
     assert plan == decode_plan(encode_plan(plan))
