@@ -131,7 +131,7 @@ class ImportConfig(
 ):
     """Turn FKD's label files into a label set.
 
-    Example: slg-wds import FKD_LABELS --images /data/imagenet --save-path /data/labels
+    Example: slg-wds import FKD_LABELS --images /data/imagenet --save-path /labels
     """
 
     def check(self) -> None:
