@@ -95,13 +95,25 @@ def _nested(config: type) -> Any:
     known = {field.name: field for field in dataclasses.fields(config)}
     panels: defaultdict[str, list[Any]] = defaultdict(list)
     for title, name, text in _options(config):
-        kind = _with(hints[name], _shown(hints[name], known[name].default, text))
-        panels[title].append((name, kind, copy.copy(known[name])))
+        panels[title].append((name, *_described(hints[name], known[name], text)))
     fields = [
-        (f"panel_{number}", _with(_dataclass(title or "options", panels[title]), arg(name=title)))
+        (f"panel_{number}", _with(_dataclass(title or "options", panels[title]), arg(name=title, help="")))
         for number, title in enumerate(sorted(panels, key=PANELS.index))
     ]
     return _dataclass(config.__name__, fields, inspect.getdoc(config) or "")
+
+
+def _described(kind: Any, field: dataclasses.Field[Any], text: str) -> tuple[Any, dataclasses.Field[Any]]:
+    """An option's type and field with its help, and without tyro's hint about the default of a flag or of None."""
+    given = [one for one in getattr(kind, "__metadata__", ()) if hasattr(one, "help_behavior_hint")]
+    if any(one.constructor_factory for one in given):
+        return _with(
+            kind, arg(help="")
+        ), dataclasses.field()  # the constructor's argument has help and default
+    hinted = any(one.help_behavior_hint is not None for one in given)
+    silent = field.default is None or isinstance(field.default, bool)
+    shown = arg(help=text, help_behavior_hint="" if silent and not hinted else None)
+    return _with(kind, shown), copy.copy(field)
 
 
 def _with(kind: Any, shown: object) -> Any:
@@ -111,16 +123,6 @@ def _with(kind: Any, shown: object) -> Any:
 def _dataclass(name: str, fields: Sequence[Any], about: str = "") -> type:
     # tyro shows the docstring above the options. dataclass makes one if there is none.
     return dataclasses.make_dataclass(name, fields, namespace={"__doc__": about}, kw_only=True)
-
-
-def _shown(kind: Any, default: Any, text: str) -> Any:
-    """An option's help, and the hint after it: none for a flag or None, if its annotation gives none."""
-    given = [one for one in getattr(kind, "__metadata__", ()) if hasattr(one, "help_behavior_hint")]
-    if any(one.constructor_factory for one in given):
-        return arg(help="")  # the constructor's argument has a help of its own
-    hinted = any(one.help_behavior_hint is not None for one in given)
-    silent = default is None or isinstance(default, bool)
-    return arg(help=text, help_behavior_hint="" if silent and not hinted else None)
 
 
 def _options(config: type) -> Iterator[tuple[str, str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, get_args
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -13,7 +13,9 @@ from slg_wds.config.checks import check_choices, check_least
 from slg_wds.config.command_line import option
 from slg_wds.errors import UsageError
 from slg_wds.masking import masked
-from slg_wds.store.location import Location
+
+if TYPE_CHECKING:
+    from slg_wds.store.location import Location
 
 Values = Literal["float32", "float16", "log8"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
@@ -66,6 +68,8 @@ class StoreConfig:
 
     def at(self, url: str) -> Location:
         """Return a URL of this command together with its store options."""
+        from slg_wds.store.location import Location  # --help needs no store
+
         return Location(url, self.store_options)
 
     def __init_subclass__(cls) -> None:
