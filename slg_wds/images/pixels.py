@@ -7,10 +7,13 @@ file. When torchvision refuses a file, Pillow decides.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import io
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,10 +121,26 @@ def torchvision_decoders() -> dict[str, Callable[..., Any] | None]:
     import torch
 
     try:
-        import torchvision.io  # noqa: F401  # loads the operators
+        if not _loaded_alone():
+            import torchvision.io  # noqa: F401  # loads the operators
     except ImportError:
         return {"JPEG": None, "WEBP": None}
     return {kind: getattr(torch.ops.image, f"decode_{kind.lower()}", None) for kind in ("JPEG", "WEBP")}
+
+
+def _loaded_alone() -> bool:
+    """Load the operators from torchvision's library, as its package does; False where the library is not found.
+
+    The package imports all of torchvision's models and torch.compile, which takes as long as importing torch.
+    """
+    import torch
+
+    found = find_spec("torchvision")
+    folders = (found and found.submodule_search_locations) or []
+    for library in (path for folder in folders for path in Path(folder).glob("image*.so")):
+        with contextlib.suppress(OSError):
+            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
+    return hasattr(torch.ops.image, "decode_jpeg")
 
 
 def _from_torchvision(data: bytes, kind: str) -> torch.Tensor | None:

@@ -199,6 +199,25 @@ def test_torchvision_decodes_jpeg_here() -> None:
     assert torchvision_decoders()["JPEG"] is not None
 
 
+DECODERS = """
+import sys
+import slg_wds.images.pixels as pixels
+if sys.argv[1] == "package":
+    pixels.find_spec = lambda name: None  # the library is elsewhere
+found = pixels.torchvision_decoders()
+print("torchvision" in sys.modules, found["JPEG"] is not None)
+import torchvision.io
+print(found["JPEG"] == torchvision.io.image.torch.ops.image.decode_jpeg)
+"""
+
+
+@pytest.mark.parametrize("where", ["library", "package"])
+def test_decoders_are_loaded_without_the_package_where_that_works(where: str) -> None:
+    """Importing torchvision takes as long as importing torch; every worker starts with that."""
+    said = subprocess.check_output([sys.executable, "-W", "error", "-c", DECODERS, where], text=True)
+    assert said.split() == [str(where == "package"), "True", "True"]
+
+
 def test_without_torchvision_decoders_the_pixels_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("slg_wds.images.pixels.torchvision_decoders", dict)
     for name in ("jpeg q75 subsampling2", "jpeg cmyk", "webp alpha"):
