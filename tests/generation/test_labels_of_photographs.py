@@ -9,7 +9,8 @@ from PIL import Image
 from torchvision.transforms import functional as pillow
 
 import slg_wds
-from support.photographs import LITE0, tool
+from slg_wds.demo.teacher import lite0
+from support.photographs import LITE0
 
 CROPS = 40
 
@@ -45,7 +46,7 @@ def labelled(photographs, tmp_path_factory):
 @pytest.fixture(scope="module")
 def oracle(labelled, photographs):
     """float64 [M, 1000] by key: Pillow crop and bicubic resize, hflip, ToTensor, Normalize, softmax."""
-    model = tool("demo_teacher").lite0().eval()
+    model = lite0().eval()
     mean, std = model.pretrained_cfg["mean"], model.pretrained_cfg["std"]
     rows = {}
     for key, record in labelled["full"].items():
@@ -132,7 +133,8 @@ def test_shared_tail_halves_the_divergence_of_marginal_smoothing(labelled):
             total.append((p * (np.log(np.maximum(p, 1e-30)) - np.log(np.maximum(q, 1e-30)))).sum(1))
         return float(np.concatenate(total).mean())
 
-    # 10 tail classes of 40 crops here; the bar of 0.5 is for 200 crops and is measured by tools/measure_fidelity.py
+    # 10 tail classes of 40 crops here.
+    # tools/experiments/measure_fidelity.py measures the bar of 0.5, which is for 200 crops.
     assert divergence("shared_tail_k5") < 0.75 * divergence("marginal_smoothing_k5")
 
 

@@ -19,7 +19,7 @@ PACKAGE = Path(slg_wds.__file__).parent
 # Imports point down this list only.
 LAYERS = [
     {"cli", "__main__", "__init__"},
-    {"generation", "ensembling", "replay", "interop", "inspection", "verification", "report"},
+    {"generation", "ensembling", "replay", "interop", "inspection", "verification", "report", "demo"},
     {"engines"},
     {"labelset", "images", "transforms", "labels", "teachers"},
     {"format", "store", "config", "files", "concurrency"},

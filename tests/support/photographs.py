@@ -1,10 +1,8 @@
-"""Real photographs for tests, laid out once a session by the demo's own script."""
+"""Real photographs for tests, laid out once a session as the demo does it."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -13,12 +11,15 @@ from support.paths import MODELS, TOOLS
 
 TINY = f"{MODELS / 'tiny_teacher.py'}:tiny"
 NAN = f"{MODELS / 'tiny_teacher.py'}:nan_for_bright"
-LITE0 = f"{TOOLS / 'demo_teacher.py'}:lite0"
+LITE0 = "slg_wds.demo.teacher:lite0"
 
 
 def tool(name: str) -> ModuleType:
-    """A script of tools/, imported."""
-    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
+    """A script of tools/ or of one of its folders, imported; it may import those beside it."""
+    (path,) = TOOLS.rglob(f"{name}.py")
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where dataclasses look it up
     spec.loader.exec_module(module)
@@ -27,6 +28,7 @@ def tool(name: str) -> ModuleType:
 
 def lay_out(folder: Path) -> Path:
     """36 JPEG photographs, about 500 pixels wide, in six class folders below folder/train."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        tool("demo_photographs").main(folder)
+    from slg_wds.demo.photographs import write_photographs
+
+    write_photographs(folder / "train")
     return folder

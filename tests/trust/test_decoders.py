@@ -1,6 +1,6 @@
 """Every decoder on real bytes that were changed in their structure: a value, or an error of slg_wds; no other one.
 
-What is called is what `tools/fuzz.py` calls, which also compares the readers of records with each other.
+What is called is what `tools/fuzz/fuzz.py` calls, which also compares the readers of records with each other.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from training, and of photographs that were kept whole. Prints a markdown table.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,21 +20,19 @@ import numpy as np
 import skimage.data
 import torch
 from PIL import Image
-from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from demo_photographs import PHOTOGRAPHS, views
 from students import all_crops, divergence, log_probabilities, make_student, spread, table, train
+from torch import Tensor
 
 import slg_wds
 from slg_wds.concurrency.cores import cores
 from slg_wds.concurrency.memory import keep_freed_memory
 from slg_wds.config import Values
+from slg_wds.demo.photographs import PHOTOGRAPHS, VIEWS, cut_views
 from slg_wds.labels import SoftLabels, from_topk
 from slg_wds.teachers.load import load_teacher
 from slg_wds.teachers.spec import TeacherSpec
 
-TEACHER = f"{Path(__file__).resolve().parent.parent / 'demo_teacher.py'}:lite2"
+TEACHER = "slg_wds.demo.teacher:lite2"
 HELD_OUT_VIEW = 5  # the central one
 UNSEEN = {
     "astronaut": skimage.data.astronaut,
@@ -102,12 +99,12 @@ def lay_out(folder: Path) -> dict[str, int]:
 
     for wnid, photographs in PHOTOGRAPHS.items():
         for name, load in photographs.items():
-            for number, view in enumerate(views(np.asarray(load())[..., :3])):  # type: ignore[no-untyped-call]
+            for number, view in enumerate(cut_views(load(), VIEWS)):
                 put("held" if number == HELD_OUT_VIEW else "train", wnid, f"{name}_{number}", view)
     for name, load in UNSEEN.items():
         pixels = np.asarray(load())  # type: ignore[no-untyped-call]
         pixels = np.stack([pixels] * 3, axis=2) if pixels.ndim == 2 else pixels[..., :3]
-        for number, view in enumerate(views(pixels)):
+        for number, view in enumerate(cut_views(pixels, VIEWS)):
             put("unseen", "unseen", f"{name}_{number}", view)
     return counts
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as F
 
-from support.photographs import tool
+from slg_wds.demo.teacher import lite0
 
 CROPS = 12
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -60,7 +60,7 @@ def load(file: Path) -> list[np.ndarray]:
 
 def teacher() -> torch.nn.Module:
     """EfficientNet-Lite0 with its ImageNet weights."""
-    model: torch.nn.Module = tool("demo_teacher").lite0().eval()
+    model: torch.nn.Module = lite0().eval()
     return model
 
 

@@ -1,4 +1,4 @@
-"""What `tools/fuzz.py` calls with bytes that no writer made, one function for each decoder.
+"""What `tools/fuzz/fuzz.py` calls with bytes that no writer made, one function for each decoder.
 
 Each returns, whatever the bytes: errors of slg_wds are what a decoder should raise, any other is a finding. Checksums
 keep a fuzzer from what is behind them, so every input is tried twice: as it is, and as the content of a file whose
@@ -37,7 +37,7 @@ from slg_wds.format.shards.tar import ARCHIVE_UNIT, BLOCK, member_header, member
 from slg_wds.interop.fkd import read_label_file
 from slg_wds.verification.records import all_sound
 
-TESTS = Path(__file__).resolve().parent.parent / "tests"
+TESTS = Path(__file__).resolve().parents[2] / "tests"
 MOST_CROPS = 4096  # of a record that all readers are compared on
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
+sys.path[:0] = [str(HERE), str(HERE.parents[1] / "tests")]
 
 from fault_jobs import Run, end_all  # noqa: E402
 from faults import FAULTS, SMALL, Fault, Round  # noqa: E402

@@ -15,15 +15,14 @@ from pathlib import Path
 import timm
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-import demo_teacher
+from slg_wds.demo.teacher import lite0
 
 
 def main() -> None:
     script = sys.argv[1]
     sys.argv = sys.argv[1:]
     sys.path.insert(0, str(Path(script).parent))
-    teacher = demo_teacher.lite0()
+    teacher = lite0()
     timm.create_model = lambda *args, **kwargs: teacher
     if not torch.cuda.is_available():
         torch.nn.DataParallel = lambda model: model

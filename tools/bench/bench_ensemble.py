@@ -22,7 +22,7 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-sys.path.insert(0, str(HERE.parent / "tests"))
+sys.path.insert(0, str(HERE.parents[1] / "tests"))
 
 from bench_generate import lay_out  # noqa: E402
 
@@ -79,7 +79,7 @@ def fidelity(folder: Path, images: int, crops: int) -> None:
         slg_wds.generate(
             slg_wds.GenerateConfig(
                 data=str(photographs),
-                arch=f"{HERE / 'demo_teacher.py'}:lite{number}",
+                arch=f"slg_wds.demo.teacher:lite{number}",
                 teacher_source="private",
                 save_path=str(folder / f"full{number}"),
                 num_crops=crops,

@@ -233,7 +233,8 @@ def row(samples: int, scene: Scene, found: Outcome) -> str:
 
 def check(options: argparse.Namespace) -> int:
     """Two real processes against the simulation of two. Returns 1 where they are over 10% apart."""
-    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    here = Path(__file__).resolve().parent
+    sys.path[:0] = [str(here), str(here.parent / "faults")]
     import kill_test
     from bench_generate import lay_out
 

@@ -159,7 +159,7 @@ def measure(labels: Path, scratch: Path, options: argparse.Namespace) -> None:
 
 def remote(labels: Path, rounds: int) -> None:
     """Copy the set to a server of its own and inspect it there."""
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
     from support.servers.s3 import running_s3
 
     with running_s3() as server:

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-TEACHER = f"{HERE.parent / 'tests' / 'support' / 'models' / 'tiny_teacher.py'}:tiny"
+TEACHER = f"{HERE.parents[1] / 'tests' / 'support' / 'models' / 'tiny_teacher.py'}:tiny"
 
 
 def main() -> int:
@@ -45,7 +45,7 @@ def kill_and_compare(folder: Path, runs: int, images: int, seed: int) -> tuple[i
     begin = time.monotonic()
     chance = random.Random(seed)
     data = folder / "photographs"
-    sys.path.insert(0, str(HERE))
+    sys.path.insert(0, str(HERE.parent / "bench"))
     from bench_generate import lay_out
 
     lay_out(data, images)

@@ -10,22 +10,18 @@ nats, mean over all crops.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent))
-import demo_photographs
 from rich.console import Console
 from rich.table import Table
 
 import slg_wds
+from slg_wds.demo.photographs import write_photographs
 from slg_wds.format.records.record import Record, build_tail
 from slg_wds.format.shards.shard import Sample, ShardHeader, encode_shard, read_shard
 
-HERE = Path(__file__).resolve().parent
 FIRST_VIEWS = 3  # of each photograph, so that 16 images are of all six
 
 
@@ -33,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--crops", type=int, default=500)
-    parser.add_argument("--arch", default=f"{HERE / 'demo_teacher.py'}:lite0")
+    parser.add_argument("--arch", default="slg_wds.demo.teacher:lite0")
     options = parser.parse_args()
     records = full_labels(options)
     table = Table(title=f"{len(records)} photographs, {options.arch.rpartition(':')[2]}")
@@ -49,7 +45,7 @@ def main() -> None:
 def full_labels(options: argparse.Namespace) -> list[Record]:
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder) / "photographs"
-        demo_photographs.main(images)
+        write_photographs(images / "train")
         paths = sorted(p for p in (images / "train").rglob("*.jpg") if int(p.stem[-1]) < FIRST_VIEWS)
         chosen = Path(folder) / "list"
         chosen.write_text("\n".join(str(p.relative_to(images / "train")) for p in paths[: options.images]))

@@ -90,9 +90,9 @@ def forwards(processes: int, num_seg: int) -> float:
 def forward_alone(num_seg: int, barrier: Any, rates: Any) -> None:
     """One of these processes."""
     import torch
-    from demo_teacher import lite0
 
     from slg_wds.concurrency.memory import keep_freed_memory
+    from slg_wds.demo.teacher import lite0
 
     keep_freed_memory()
     torch.set_num_threads(1)
@@ -128,7 +128,7 @@ def scaling(folder: Path, photographs: Path, ways: list[str], options: argparse.
 
 def storage(folder: Path, photographs: Path, options: argparse.Namespace) -> None:
     """Print the rate of one process that writes to disk and to S3, and the ratio."""
-    sys.path.insert(0, str(HERE.parent / "tests"))
+    sys.path.insert(0, str(HERE.parents[1] / "tests"))
     from support.servers.s3 import running_s3
 
     disk, remote = [], []
@@ -153,7 +153,7 @@ def generate(photographs: Path, target: str, options: argparse.Namespace) -> lis
     """The command of one run, one thread a process."""
     return [
         *(sys.executable, "-m", "slg_wds", "generate", str(photographs), "--save-path", target),
-        *("--teacher_source", "private", "-a", f"{HERE / 'demo_teacher.py'}:lite0"),
+        *("--teacher_source", "private", "-a", "slg_wds.demo.teacher:lite0"),
         *("--samples-per-shard", "1", "--num_crops", str(options.crops), "--num_seg", str(options.num_seg)),
         *("--threads-per-forward", "1", "-j", "1"),
     ]

@@ -1,6 +1,6 @@
 """What the replay order costs and how well it mixes, on ImageNet's numbers: about 5 s on one core.
 
-    python tools/bench_order.py [--seed 0]
+    python tools/bench/bench_order.py [--seed 0]
 
 Amplification: shards read by all ranks together, over the shards there are. Open: the most shards that one rank is
 between its first and last use of. Shards in a batch: mean over the epoch. Spread: the standard deviation, over the

@@ -42,9 +42,9 @@ from unittest import mock
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import demo_photographs
+from bench_generate import lay_out
 
 from slg_wds import SoftLabelLoader, open_labels
 from slg_wds.format.records.record import Record
@@ -89,20 +89,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--plot", default="bench_replay.png")
     parser.add_argument("--json", help="file for all rates")
     return parser.parse_args()
-
-
-def lay_out(folder: Path, count: int) -> list[Path]:
-    """`count` photographs in class folders, copies of the demo's under names of their own."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        demo_photographs.main(folder)
-    first = sorted((folder / "train").rglob("*.jpg"))
-    for number in range(count - len(first)):
-        source = first[number % len(first)]
-        shutil.copy(source, source.with_name(f"{source.stem}_copy{number}.jpg"))
-    paths = sorted((folder / "train").rglob("*.jpg"))
-    for path in paths[count:]:
-        path.unlink()
-    return paths[:count]
 
 
 def made_up(key: str, path: str, target: int, size: tuple[int, int], num_crops: int) -> Record:

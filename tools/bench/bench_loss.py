@@ -1,6 +1,6 @@
 """The sparse soft cross-entropy against recovering [B, C] and the dense product, forward and backward, in one run.
 
-    python tools/bench_loss.py [--threads 1 2] [--device cuda] [--batch 1024] [--classes 1000] [--k 5]
+    python tools/bench/bench_loss.py [--threads 1 2] [--device cuda] [--batch 1024] [--classes 1000] [--k 5]
 
 All end with the gradient of the logits. From the stored columns: `sparse` is from_topk and SoftCrossEntropy, `recover`
 is recover and the dense product, `plain` the dense product with a recovery written for speed alone. `made` is

@@ -2,7 +2,7 @@
 
 usage: check_fkd.py FKD_CHECKOUT MEAL_V2_CHECKOUT [--crops 18] [--images 5]
 
-The original generator labels photographs with EfficientNet-Lite0 (tools/run_original.py), with every label type, in
+The original generator labels photographs with EfficientNet-Lite0 (run_original.py), with every label type, in
 float32 and float16; of forwards of 8 it leaves the last, uneven one out. Each folder is imported and exported, and then
 
 * the arrays of every file must be the original's, byte by byte (coordinates of float16 may be others that cut the same
@@ -26,12 +26,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import demo_photographs
 import numpy as np
 import torch
 from torchvision import transforms
 
 import slg_wds
+from slg_wds.demo.photographs import write_photographs
 from slg_wds.interop.fkd import cut_boxes
 
 HERE = Path(__file__).resolve().parent
@@ -74,7 +74,7 @@ def module(path: Path) -> ModuleType:
 
 def lay_out(folder: Path, images: int) -> Path:
     """DATASET with the train and val folders that the original wants."""
-    demo_photographs.main(folder / "photographs")
+    write_photographs(folder / "photographs" / "train")
     data = folder / "dataset"
     for path in sorted((folder / "photographs/train").rglob("*.jpg"))[::7][:images]:
         for split in ("train", "val"):

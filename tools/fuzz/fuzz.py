@@ -1,8 +1,8 @@
 """Fuzz the decoders with atheris: bytes that no writer made must give a value or an error of slg_wds, nothing else.
 
     pip install 'slg-wds[fuzz]'
-    python tools/fuzz.py --seconds 60                    # every decoder in turn
-    python tools/fuzz.py record plan --seconds 1800      # some
+    python tools/fuzz/fuzz.py --seconds 60                    # every decoder in turn
+    python tools/fuzz/fuzz.py record plan --seconds 1800      # some
 
 Each decoder runs in processes of its own, below 1 GB of memory and 20 s for each input. What it finds lies in
 OUT/DECODER: crash-, oom- and timeout- files, to be kept in tests/malformed/DECODER once they are mended.

@@ -25,10 +25,8 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-import demo_photographs
-
 from slg_wds.config import GenerateConfig
+from slg_wds.demo.photographs import write_photographs
 from slg_wds.engines.run_stats import RunObserver
 from slg_wds.generation.setup import prepare_run
 from slg_wds.generation.worker import work
@@ -85,7 +83,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--arch", default=f"{HERE / 'demo_teacher.py'}:lite0")
+    parser.add_argument("--arch", default="slg_wds.demo.teacher:lite0")
     parser.add_argument("--source", default="private")
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--crops", type=int, default=50)
@@ -103,15 +101,15 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def lay_out(folder: Path, count: int) -> None:
-    """`count` photographs in class folders: the demo's, repeated under other names."""
-    demo_photographs.main(folder)
-    paths = sorted((folder / "train").rglob("*.jpg"))
+def lay_out(folder: Path, count: int) -> list[Path]:
+    """Write the demo's photographs, and copies of them up to `count` in all, to class folders of folder/train."""
+    paths = write_photographs(folder / "train")
     for number in range(len(paths), count):
         source = paths[number % len(paths)]
         shutil.copy(source, source.with_name(f"{source.stem}_copy{number}.jpg"))
     for path in paths[count:]:
         path.unlink()
+    return sorted((folder / "train").rglob("*.jpg"))
 
 
 def bare(run, num_seg: int, forwards: int) -> float:
@@ -163,7 +161,7 @@ def original(options: argparse.Namespace, images: Path, folder: Path) -> float:
     size = str(options.input_size or 224)
     command = [
         sys.executable,
-        str(HERE / "run_original.py"),
+        str(HERE.parent / "fkd" / "run_original.py"),
         str(script),
         str(few),
         "--save_path",
