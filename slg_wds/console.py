@@ -1,7 +1,7 @@
-"""The one place where text goes out to people: stdout, stderr, tables.
+"""Everything that the package prints, on stdout and stderr; counts, durations and tables.
 
-Names, messages and paths may be anybody's. Here what would move a terminal's cursor, colour it, hide something or forge
-a line is escaped, and secrets are masked; nobody else in the package prints.
+File names, messages and paths may come from anybody. This module masks secrets, and escapes what would move a
+terminal's cursor, colour it, hide text or forge a line. No other module prints.
 """
 
 from __future__ import annotations
@@ -21,35 +21,40 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-WIDTH = 160  # of what is not a terminal
+WIDTH = 160  # columns of a table that goes to a file or pipe
 
 
 def prepare() -> None:
-    """Let stdout take every text: what its encoding lacks is written as an escape. Tracebacks go out through here."""
+    """Let stdout take every text, with escapes for what its encoding lacks; print tracebacks by this module."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is from the start
     sys.excepthook = _note_crash
 
 
 def tell(*lines: str) -> None:
-    """Print lines on stdout, where results go."""
+    """Print lines on stdout, which is for results."""
     for line in lines:
         print(shown(line), flush=True)
 
 
 def note(*lines: str) -> None:
-    """Print lines on stderr, where progress and errors go."""
+    """Print lines on stderr, which is for progress and errors."""
     for line in lines:
         print(shown(line), file=sys.stderr, flush=True)
 
 
 def warn(text: str, level: int = 1) -> None:
-    """Give a UserWarning of that line. level: how many callers up the line of code is that it names."""
+    """Issue a UserWarning.
+
+    Args:
+        text: one line.
+        level: the warning names the line of code this many callers above the caller of `warn`, 1 for its own caller.
+    """
     warnings.warn(shown(text), UserWarning, stacklevel=level + 2)
 
 
 def tell_json(value: Any, indent: int | None = 2) -> None:
-    """Print a value as JSON on stdout."""
+    """Print a value as JSON on stdout, with secrets masked."""
     text = json.dumps(masked(value), indent=indent, ensure_ascii=False)
     for char in set(text):
         if char != "\n" and not char.isprintable():
@@ -58,7 +63,14 @@ def tell_json(value: Any, indent: int | None = 2) -> None:
 
 
 def tell_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], sides: int = 2) -> None:
-    """Print a table on stdout. Without names of columns it has `sides` of them and no head."""
+    """Print a table on stdout.
+
+    Args:
+        title: line above the table.
+        columns: names of the columns; if empty, the table has no head.
+        rows: cells of each row.
+        sides: number of columns of a table without a head.
+    """
     from rich import box
     from rich.table import Table
 
@@ -71,21 +83,21 @@ def tell_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[objec
 
 
 def wide_console() -> Console:
-    """A console on stdout: as wide as the terminal, and where there is none, wide enough for tables."""
+    """Return a rich console on stdout, as wide as the terminal; WIDTH columns if stdout is not a terminal."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
 
 
 def as_text(value: object) -> Text:
-    """A value for a console of rich: plain text, never its markup."""
+    """Return a value as plain text for rich, so that nothing in it is read as markup."""
     from rich.text import Text
 
     return Text(shown(str(value)))
 
 
 def shown(text: str) -> str:
-    """One line of text as it may be shown: secrets masked, whatever cannot be printed escaped."""
+    """Return one line of text as it may be shown: secrets masked, unprintable characters escaped."""
     text = masked(text)
     if text.isprintable():
         return text
@@ -96,12 +108,12 @@ def shown(text: str) -> str:
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
-    """Return a number with its noun: `1 shard`, `1,282 shards`, and with `plural` given, `2 boxes`."""
+    """Return a number with its noun: `1 shard`, `1,282 shards`; `plural` is for nouns such as `boxes`."""
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 48 s, 12 min, 3.4 h, 2.1 days."""
+    """Return seconds in the unit that suits them: `48 s`, `12 min`, `3.4 h`, `2.1 days`."""
     for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= size * 1.5:
             return f"{seconds / size:.1f} {unit}" if unit != "min" else f"{seconds / size:.0f} min"

@@ -1,50 +1,50 @@
 """Every error that slg-wds raises on purpose.
 
 SlgWdsError
-├── UsageError                options that cannot be, alone or together
-├── MissingDependencyError    an optional package is not installed
-├── ImageSourceError          the images as a whole
-│   ├── NoImagesError             no image where images were expected
-│   ├── NoTargetsError            class folders were needed and there are none
-│   ├── DuplicateKeyError         two images share one key
-│   └── ImageShardError           a tar of images is truncated or corrupt
-├── ImageError                one image
-│   ├── ImageDecodeError          its bytes are not an image that can be read
-│   ├── ImageGoneError            it was planned, and its folder no longer has it
-│   ├── ImageTooLargeError        more pixels or bytes than the limit
-│   └── ImageChangedError         its bytes or its size are not those that were labelled
+├── UsageError
+├── MissingDependencyError
+├── ImageSourceError
+│   ├── NoImagesError
+│   ├── NoTargetsError
+│   ├── DuplicateKeyError
+│   └── ImageShardError
+├── ImageError
+│   ├── ImageDecodeError
+│   ├── ImageGoneError
+│   ├── ImageTooLargeError
+│   └── ImageChangedError
 ├── TeacherError
-│   ├── UnknownArchError          no model of that name
-│   ├── WeightsError              weights that do not fit, or cannot be read safely
-│   └── TeacherOutputError        not [N, classes], or not finite
-├── DeviceError               a GPU failed: this process must end, another may succeed
-├── FormatError               bytes that are not what FORMAT.md says
+│   ├── UnknownArchError
+│   ├── WeightsError
+│   └── TeacherOutputError
+├── DeviceError
+├── FormatError
 │   ├── RecordError
 │   ├── ShardError
 │   │   ├── ShardTruncatedError
 │   │   └── ChecksumError
-│   ├── ManifestError             plan, slg.json, index, _info.json
-│   └── UnsupportedFeatureError   a newer version or a required feature
+│   ├── ManifestError
+│   └── UnsupportedFeatureError
 ├── LabelSetError
 │   ├── NotALabelSetError
 │   ├── IncompleteSetError
-│   ├── IdentityMismatchError     each difference named
-│   ├── ReferenceSetError         crops cannot be taken from that reference
-│   └── RuleError                 a rule of recovery that the stored columns cannot give
-├── InteropError              label files of FKD and a label set that do not go together
-│   └── LabelFileError            one file: unreadable, unsafe, or not what the others are
-├── ReplayError               a loader or its state that cannot be
+│   ├── IdentityMismatchError
+│   ├── ReferenceSetError
+│   └── RuleError
+├── InteropError
+│   └── LabelFileError
+├── ReplayError
 └── StoreError
     ├── NotFoundError
     ├── PermissionDeniedError
     ├── StoreFullError
-    ├── UnsupportedStoreError     a store or file system without what atomic commits need
-    ├── InvalidNameError          a name that is not a plain relative one within its store
-    ├── ObjectTooLargeError       more bytes than its reader allows
-    ├── OutOfRangeError           bytes asked for past the end of an object
-    └── StoreUnavailableError     no answer in time, or faults past all retries
+    ├── UnsupportedStoreError
+    ├── InvalidNameError
+    ├── ObjectTooLargeError
+    ├── OutOfRangeError
+    └── StoreUnavailableError
 
-A message says what is wrong; `url`, `shard` and `key` say where; `hint` says what to do. All survive pickling.
+The message says what is wrong; `url`, `shard` and `key` say where; `hint` says what to do. All errors can be pickled.
 """
 
 from __future__ import annotations
@@ -55,12 +55,16 @@ from slg_wds.masking import masked
 
 
 class SlgWdsError(Exception):
-    """Base of all errors of this package. Secrets in its texts are masked from the start, so none can hold one.
+    """Base class of all errors of this package.
+
+    Secrets in its texts are masked as soon as they are set, so an error never holds one.
 
     Attributes:
-        message: what is wrong, one line.
-        url, shard, key: where, each None when it does not apply.
-        hint: what to do about it, or None.
+        message: what is wrong, in one line.
+        url: the label set, image source or file concerned; None if there is none.
+        shard: object name of the shard concerned, such as `train-000000.tar`; None if there is none.
+        key: key or path of the image concerned; None if there is none.
+        hint: what to do about it; None if the message says enough.
     """
 
     def __init__(
@@ -93,7 +97,7 @@ class SlgWdsError(Exception):
     def located(
         self, *, url: str | None = None, shard: str | None = None, key: str | None = None
     ) -> SlgWdsError:
-        """Fill in the places that are still unknown and return self, for `raise error.located(...)`."""
+        """Set those of `url`, `shard` and `key` that are None, and return self: `raise error.located(...)`."""
         self.url = self.url or url
         self.shard = self.shard or shard
         self.key = self.key or key
@@ -107,127 +111,169 @@ def _rebuild(kind: type[SlgWdsError], message: str, state: dict[str, Any]) -> Sl
     return error
 
 
-class UsageError(SlgWdsError): ...
+class UsageError(SlgWdsError):
+    """An option or argument has a value that cannot be, alone or together with others."""
 
 
-class MissingDependencyError(SlgWdsError): ...
+class MissingDependencyError(SlgWdsError):
+    """An optional package is not installed."""
 
 
-class ImageSourceError(SlgWdsError): ...
+class ImageSourceError(SlgWdsError):
+    """The folder or the tars of images cannot be used as a whole."""
 
 
-class NoImagesError(ImageSourceError): ...
+class NoImagesError(ImageSourceError):
+    """There is no image where images were expected."""
 
 
-class NoTargetsError(ImageSourceError): ...
+class NoTargetsError(ImageSourceError):
+    """Targets were needed, and the images have none."""
 
 
-class DuplicateKeyError(ImageSourceError): ...
+class DuplicateKeyError(ImageSourceError):
+    """Two images have the same key."""
 
 
-class ImageShardError(ImageSourceError): ...
+class ImageShardError(ImageSourceError):
+    """A tar of images is truncated or corrupt."""
 
 
-class ImageError(SlgWdsError): ...
+class ImageError(SlgWdsError):
+    """One image cannot be used."""
 
 
-class ImageDecodeError(ImageError): ...
+class ImageDecodeError(ImageError):
+    """The bytes of an image cannot be decoded."""
 
 
-class ImageGoneError(ImageError): ...
+class ImageGoneError(ImageError):
+    """An image was planned, and is not in its folder any more."""
 
 
-class ImageTooLargeError(ImageError): ...
+class ImageTooLargeError(ImageError):
+    """An image has more pixels or bytes than the limit."""
 
 
-class ImageChangedError(ImageError): ...
+class ImageChangedError(ImageError):
+    """The bytes or the size of an image are not those that were labelled."""
 
 
-class TeacherError(SlgWdsError): ...
+class TeacherError(SlgWdsError):
+    """A teacher cannot be loaded or used."""
 
 
-class UnknownArchError(TeacherError): ...
+class UnknownArchError(TeacherError):
+    """There is no model of that name."""
 
 
-class WeightsError(TeacherError): ...
+class WeightsError(TeacherError):
+    """Weights do not fit the model, or cannot be read safely."""
 
 
-class TeacherOutputError(TeacherError): ...
+class TeacherOutputError(TeacherError):
+    """A teacher returned something other than finite logits [N, classes]."""
 
 
-class DeviceError(SlgWdsError): ...
+class DeviceError(SlgWdsError):
+    """A GPU failed. This process cannot use it any more; another process may."""
 
 
-class FormatError(SlgWdsError): ...
+class FormatError(SlgWdsError):
+    """Bytes are not what FORMAT.md says."""
 
 
-class RecordError(FormatError): ...
+class RecordError(FormatError):
+    """A record is malformed, or values cannot be stored in one."""
 
 
-class ShardError(FormatError): ...
+class ShardError(FormatError):
+    """A shard is malformed, or is not the shard that belongs in its place."""
 
 
-class ShardTruncatedError(ShardError): ...
+class ShardTruncatedError(ShardError):
+    """A shard ends too early."""
 
 
-class ChecksumError(ShardError): ...
+class ChecksumError(ShardError):
+    """Bytes do not have the checksum that was stored for them."""
 
 
-class ManifestError(FormatError): ...
+class ManifestError(FormatError):
+    """The plan, slg.json, an index part or _info.json is malformed."""
 
 
-class UnsupportedFeatureError(FormatError): ...
+class UnsupportedFeatureError(FormatError):
+    """A set was written by a newer version, or requires a feature that this one lacks."""
 
 
-class LabelSetError(SlgWdsError): ...
+class LabelSetError(SlgWdsError):
+    """A label set cannot be used as asked."""
 
 
-class NotALabelSetError(LabelSetError): ...
+class NotALabelSetError(LabelSetError):
+    """There is no label set at the URL."""
 
 
-class IncompleteSetError(LabelSetError): ...
+class IncompleteSetError(LabelSetError):
+    """Shards of a label set are missing."""
 
 
-class IdentityMismatchError(LabelSetError): ...
+class IdentityMismatchError(LabelSetError):
+    """A set at the URL was begun with other settings. The message names each difference."""
 
 
-class ReferenceSetError(LabelSetError): ...
+class ReferenceSetError(LabelSetError):
+    """Crops cannot be taken from the reference set."""
 
 
-class RuleError(LabelSetError): ...
+class RuleError(LabelSetError):
+    """The stored columns cannot give the rule of recovery that was asked for."""
 
 
-class InteropError(SlgWdsError): ...
+class InteropError(SlgWdsError):
+    """Label files of FKD and a label set do not go together."""
 
 
-class LabelFileError(InteropError): ...
+class LabelFileError(InteropError):
+    """One label file cannot be read, is unsafe, or differs from the others."""
 
 
-class ReplayError(SlgWdsError): ...
+class ReplayError(SlgWdsError):
+    """A loader cannot be made as asked, or its state cannot be loaded."""
 
 
-class StoreError(SlgWdsError): ...
+class StoreError(SlgWdsError):
+    """A file system or object store refused or failed."""
 
 
-class NotFoundError(StoreError): ...
+class NotFoundError(StoreError):
+    """There is no object of that name."""
 
 
-class PermissionDeniedError(StoreError): ...
+class PermissionDeniedError(StoreError):
+    """The store denies access."""
 
 
-class StoreFullError(StoreError): ...
+class StoreFullError(StoreError):
+    """The disk is full, or a quota is used up."""
 
 
-class UnsupportedStoreError(StoreError): ...
+class UnsupportedStoreError(StoreError):
+    """The store or file system cannot do what is needed, such as atomic commits."""
 
 
-class InvalidNameError(StoreError): ...
+class InvalidNameError(StoreError):
+    """A name is not a plain relative one within its store."""
 
 
-class ObjectTooLargeError(StoreError): ...
+class ObjectTooLargeError(StoreError):
+    """An object has more bytes than its reader allows."""
 
 
-class OutOfRangeError(StoreError): ...
+class OutOfRangeError(StoreError):
+    """Bytes past the end of an object were asked for."""
 
 
-class StoreUnavailableError(StoreError): ...
+class StoreUnavailableError(StoreError):
+    """The store did not answer in time, or failed after all retries."""

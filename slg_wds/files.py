@@ -1,4 +1,4 @@
-"""Files that people name: opened only where they are files, read as text in the encodings that editors write."""
+"""Files that users name: open them only if they are regular files, and read text in the encodings of editors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-KINDS = {
+_KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
@@ -20,30 +20,37 @@ KINDS = {
 
 
 class SpecialFileError(OSError):
-    """A pipe, socket or device where a file was expected; `strerror` says which."""
+    """A pipe, socket or device stands where a file was expected; `strerror` says which."""
 
 
 def open_regular(path: str | os.PathLike[str], buffering: int = -1) -> BinaryIO:
-    """Open a file for reading; links are followed.
+    """Open a regular file for reading, following links.
 
-    Raises OSError; SpecialFileError for a pipe, which would block for ever, or a device, which may have no end.
+    Raises:
+        SpecialFileError: it is a pipe, which would block for ever, or a device, which may have no end.
+        OSError: it cannot be opened.
     """
     return open(path, "rb", buffering, opener=regular_descriptor)
 
 
 def regular_descriptor(path: str, flags: int = os.O_RDONLY) -> int:
-    """The same as a descriptor, which the caller closes; also of a folder."""
+    """Open a regular file or a folder as `open_regular` does; return its descriptor, which the caller closes."""
     descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe without a writer opens at once
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # `open` itself refuses a folder
         return descriptor
     os.close(descriptor)
-    what = KINDS.get(stat.S_IFMT(mode), "something else")
+    what = _KINDS.get(stat.S_IFMT(mode), "something else")
     raise SpecialFileError(errno.EINVAL, f"it is {what}, not a file", path)
 
 
 def read_text(path: str) -> str:
-    """The text of a file: UTF-8 with or without a byte order mark, or UTF-16 with one. Raises OSError, ValueError."""
+    """Read a text file: UTF-8 with or without a byte order mark, or UTF-16 with one.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is in another encoding.
+    """
     with open_regular(Path(path).expanduser()) as file:
         data = file.read()
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -52,7 +59,7 @@ def read_text(path: str) -> str:
 
 
 def lines_of(text: str) -> Iterator[tuple[int, str]]:
-    """Yield (number from 1, line) of each line that is not blank and does not begin with #, without outer spaces."""
+    """Yield (number from 1, stripped line) for each line that is not blank and does not begin with #."""
     for number, line in enumerate(text.split("\n"), 1):
         stripped = line.strip()
         if stripped and not stripped.startswith("#"):
@@ -60,18 +67,21 @@ def lines_of(text: str) -> Iterator[tuple[int, str]]:
 
 
 class Spellings:
-    """Names, found also by another Unicode normal form: macOS decomposes accents, other systems compose them."""
+    """A set of names in which a name is found in either Unicode form of its accents.
+
+    macOS decomposes accented characters, other systems compose them.
+    """
 
     def __init__(self, names: Iterable[str]) -> None:
         self.names = frozenset(names)
-        self._composed: dict[str, str | None] = {}  # None: two names that differ in form alone
+        self._composed: dict[str, str | None] = {}  # None if two names differ only in form
         for name in self.names:
             if not name.isascii():
                 composed = unicodedata.normalize("NFC", name)
                 self._composed[composed] = None if composed in self._composed else name
 
     def find(self, name: str) -> str | None:
-        """The name as it is spelled here, None where it is not here."""
+        """Return the name as it is spelled in the set; None if it is not there, or if two names would fit."""
         if name in self.names:
             return name
         return None if name.isascii() else self._composed.get(unicodedata.normalize("NFC", name))

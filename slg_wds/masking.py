@@ -1,4 +1,4 @@
-"""What must never be shown or stored: passwords in URLs, signed URLs' queries, keys among store options."""
+"""Mask what must never be shown or stored: passwords in URLs, queries of signed URLs, keys in store options."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 MASK = "***"
 
-# Options of object stores that are secrets, as obstore and the providers' own variables spell them.
+# Names of secret options of object stores, as obstore and the providers' environment variables spell them.
 _NAME = (
     r"(?:(?:aws|google|azure|azure_storage|x-amz|x-goog)[_-])?"
     r"(?:secret_access_key|access_key_id|session_token|security[_-]token|token|access_key|account_key|master_key"
@@ -17,15 +17,15 @@ _NAME = (
     r"|sse_customer_key_base64|password|credential|signature|sig)"
 )
 _IS_NAME = re.compile(_NAME, re.IGNORECASE)
-# name=value, "name": value; a value that is a JSON object goes on to its last brace.
+# name=value or "name": value; a value that is a JSON object extends to its last brace.
 _NAMED = re.compile(
     rf"""(?<![A-Za-z0-9_])({_NAME}(?:=['"]?|['"]\s*[:,=]\s*b?['"]))(?!\*\*\*)(\{{.*\}}|[^\s'"]+)""",
     re.IGNORECASE,
 )
-# What stands before the host: everything up to the last @. A slash may be part of a password, but a number and a
+# User and password before the host: everything up to the last @. A password may contain a slash, but a number and a
 # slash after the colon are a port and a path.
 _USER = re.compile(r"(?<=://)(?:[^/?#\s]*|[^/?#\s:@]*:(?!\d+(?:/|\s|$))\S*)@")
-# A query of a web address; elsewhere ? may be part of a name, but not with a = behind it.
+# The query of a web address. In other URLs ? may be part of a name, unless a = follows it.
 _QUERY = re.compile(
     r"(https?://[^\s?#'\"]*[?#]|[a-z][a-z0-9+.-]*://[^\s?#'\"]*\?(?=[^\s'\"]*=))(?!\*\*\*)[^\s'\"]+",
     re.IGNORECASE,
@@ -33,10 +33,10 @@ _QUERY = re.compile(
 
 
 def masked(value: T) -> T:
-    """The same value with every secret that can be told by its form replaced by `***`.
+    """Return the value with every secret that can be recognised by its form replaced by `***`.
 
-    Texts are searched, and the texts in mappings, lists and tuples; everything else is returned as it is. Masking
-    twice changes nothing more.
+    Strings are searched, also those in mappings, lists and tuples. Everything else is returned as it is. Masking twice
+    is the same as masking once.
     """
     return _masked(value)  # type: ignore[no-any-return]
 

@@ -1,4 +1,6 @@
-"""What this process may use: ranks of launchers, cores, threads, memory; and work begun ahead of need.
+"""What this process may use: its rank under a launcher, CPU cores, threads, memory; and work started ahead of need.
 
-Nothing of labels or images enters. Imports errors alone.
+In: environment variables, the system's limits. Out: numbers, ranks, thread pools. Knows nothing of labels and images.
+
+May import: errors. torch is imported only inside the functions that need it.
 """

@@ -1,4 +1,4 @@
-"""How many cores this process may use: by its affinity, by the quota of its control group, and beside other ranks."""
+"""How many CPU cores this process may use: by its affinity, the quota of its control group, and its fellow ranks."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ _ROOT = Path("/")
 
 
 def cores() -> int:
-    """Return the number of cores that this process may use, beside others of the same launcher on this machine.
+    """Return the number of cores that this process may use, beside other processes of its launcher on this machine.
 
-    Where the launcher bound each of them to cores of its own, it is all of these. Where they may all use the same ones,
-    which shows by their sum being more than there are, it is an even part.
+    If the launcher bound each process to cores of its own, these are all for this process. If they add up to more cores
+    than the machine has, then the processes share the same cores, and each gets an even part.
     """
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     return share(bound, os.cpu_count() or 1, quota(), allotted_cpus(), local_size())
 
 
 def share(bound: int | None, machine: int, limit: int | None, allotted: int | None, processes: int) -> int:
-    """Return the cores of one process.
+    """Return the number of cores of one process, at least 1.
 
     Args:
-        bound: cores that this process is bound to; None: not known. machine: cores of the machine.
-        limit: of the control group. allotted: cores of this machine that the whole job was given.
-        processes: that were started together on this machine.
+        bound: number of cores that this process is bound to; None if unknown.
+        machine: number of cores of the machine.
+        limit: number of cores that the control group grants; None for no limit.
+        allotted: number of cores of this machine that the whole Slurm job was given; None outside of Slurm.
+        processes: number of processes that the launcher started on this machine.
     """
     together = min(machine, limit or machine, allotted or machine)
     mine = min(bound or machine, limit or machine)
@@ -36,35 +38,38 @@ def share(bound: int | None, machine: int, limit: int | None, allotted: int | No
 
 
 def quota(root: Path | None = None) -> int | None:
-    """Return the CPU time that this process's control groups grant, in whole cores and rounded up; None: no limit.
+    """Return the CPU time that this process's control groups grant, in cores and rounded up; None for no limit.
 
-    Versions 1 and 2, each group and those above it: containers, Kubernetes and systemd's slices limit so.
-    A library would do, but those that look (loky) read the topmost group alone, which is not always the one with the
-    limit.
+    Containers, Kubernetes and systemd limit CPU time in this way. Versions 1 and 2 of control groups are read, and
+    every group from the process's own up to the root, since any of them may have the limit. (loky, a library that does
+    this, reads the topmost group alone.)
+
+    Args:
+        root: where /proc and /sys are; other than / only in tests.
     """
     found = list(_quotas(_ROOT if root is None else root))
     return max(1, math.ceil(min(found))) if found else None
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Yield the limit of every group around this process, in cores."""
+    """Yield the limit of every control group that contains this process, in cores."""
     lines = [line.split(":", 2) for line in _read(root / "proc/self/cgroup").splitlines()]
     for _, controllers, group in (line for line in lines if len(line) == 3):
         if controllers and "cpu" not in controllers.split(","):
             continue
-        places = ("", "unified") if not controllers else ("cpu", controllers)
-        for place in places:
-            top = root / "sys/fs/cgroup" / place
+        mounts = ("", "unified") if not controllers else ("cpu", controllers)
+        for mount in mounts:
+            top = root / "sys/fs/cgroup" / mount
             folder = top / group.lstrip("/")
             while True:
-                yield from _limit(folder, old=bool(controllers))
+                yield from _limit(folder, version_1=bool(controllers))
                 if folder == top or top not in folder.parents:
                     break
                 folder = folder.parent
 
 
-def _limit(folder: Path, old: bool) -> Iterator[float]:
-    if old:
+def _limit(folder: Path, version_1: bool) -> Iterator[float]:
+    if version_1:
         words = [_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")]
     else:
         words = _read(folder / "cpu.max").split()
@@ -72,7 +77,7 @@ def _limit(folder: Path, old: bool) -> Iterator[float]:
         time, period = (float(word) for word in words)
     except ValueError:  # "max", or no such file
         return
-    if time > 0 and period > 0:  # -1 stands for no limit
+    if time > 0 and period > 0:  # -1 means no limit
         yield time / period
 
 

@@ -1,4 +1,4 @@
-"""Keep freed memory in the process: large buffers come and go with every forward and every image."""
+"""Keep freed memory in the process, since large buffers are allocated for every forward and every image."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 _LARGEST = 2**31 - 1
 
-# The same for a process yet to start, wherever in it the work is done: threads beside the main one otherwise have heaps
-# of their own, which give every freed 64 MiB back whatever mallopt says.
+# The same as environment variables for a process that is yet to start. They also reach its other threads, which would
+# otherwise have heaps of their own and return every 64 MiB that they free, whatever mallopt says.
 ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(_LARGEST)}
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc's malloc to reuse freed memory rather than return it to the kernel; whether it does.
+    """Tell glibc's malloc to reuse freed memory instead of returning it to the kernel.
 
-    By default each tensor above some MiB is mapped, zeroed page by page as it is written, and unmapped again: for a
-    forward on a CPU that costs more time than the arithmetic (tools/EXPERIMENTS.md: 38 against 107 crops/s). The price
-    is that the process keeps its peak memory until it ends. Holds for the main thread alone, see ENVIRONMENT; does
-    nothing with other C libraries.
+    By default each tensor above a few MiB is mapped, zeroed page by page as it is written, and unmapped again. For a
+    forward on a CPU this costs more time than the arithmetic (tools/EXPERIMENTS.md: 38 against 107 crops/s). The price
+    is that the process keeps its peak memory until it ends. This works for the main thread only; for the others see
+    ENVIRONMENT.
+
+    Returns:
+        Whether malloc agreed; False with C libraries other than glibc.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

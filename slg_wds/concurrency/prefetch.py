@@ -1,4 +1,4 @@
-"""Work begun ahead of its use."""
+"""Start work ahead of its use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ T = TypeVar("T")
 
 
 def window(items: Iterable[T], ahead: int) -> Iterator[T]:
-    """Yield the items in order, always having taken `ahead` more from the iterable: what they began runs meanwhile."""
+    """Yield the items in order, but take them from the iterable up to `ahead` items early.
+
+    An item that starts work when it is made, such as a Future, then runs before its turn comes.
+    """
     taken: deque[T] = deque()
     for item in items:
         taken.append(item)

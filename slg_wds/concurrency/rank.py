@@ -1,10 +1,11 @@
-"""What the program that started this process says: which process this is, of how many, how many share the machine.
+"""What launchers say of this process: its rank, the number of ranks, and how many of them share this machine.
 
-The variables of torchrun, of mpirun (Open MPI; MPICH, Intel MPI; MVAPICH2) and of Slurm are read here and nowhere else.
-Where several launchers are at work, the innermost counts: torchrun may run under mpirun, and both within a Slurm job.
+The environment variables of torchrun, mpirun (Open MPI, MPICH, Intel MPI, MVAPICH2) and Slurm are read in this module
+and nowhere else. If several launchers are at work, the innermost counts: torchrun may run under mpirun, and both in a
+Slurm job.
 
-Slurm gives the script of `sbatch` and the shell of `salloc` the variables of a task too, though they are the only such
-process. Only the tasks of `srun` have a real SLURM_STEP_ID.
+Slurm sets the variables of a task also for the script of `sbatch` and the shell of `salloc`, which are single
+processes. Only the tasks of `srun` have a real SLURM_STEP_ID.
 """
 
 from __future__ import annotations
@@ -35,23 +36,23 @@ _LOCAL_SIZE = (
     "MPI_LOCALNRANKS",
     "SLURM_STEP_TASKS_PER_NODE",
 )
-_NO_STEP = 0xFFFFFFF0  # numbers from here on are those of batch scripts, salloc's shells and the like
-_HINT = "start every process with torchrun, mpirun or srun, or unset it to start one by hand"
+_NO_STEP = 0xFFFFFFF0  # step numbers from here on stand for batch scripts, salloc's shells and the like
+_HINT = "start every process with torchrun, mpirun or srun, or unset both variables to start one by hand"
 
 
 @dataclass(frozen=True)
 class Rank:
-    """Which process this is, of how many."""
+    """Which process this is, 0 to world_size - 1, and how many there are."""
 
     rank: int
     world_size: int
 
     def block(self, shards: int) -> range:
-        """The shards that this worker walks first."""
+        """Return the numbers of the shards that this rank makes first, of `shards` shards."""
         return range(self.rank * shards // self.world_size, (self.rank + 1) * shards // self.world_size)
 
     def within(self, worker: int, workers: int) -> Rank | None:
-        """The rank of one of the workers that this process starts; None where it is the only one anywhere."""
+        """Return the rank of one of the workers that this process starts; None if that worker is the only one."""
         size = self.world_size * workers
         return Rank(self.rank * workers + worker, size) if size > 1 else None
 
@@ -60,9 +61,10 @@ ALONE = Rank(0, 1)
 
 
 def launched() -> Rank | None:
-    """Return the rank that torchrun, mpirun or srun gave this process, None where none of them started it.
+    """Return the rank that torchrun, mpirun or srun gave this process; None if none of them started it.
 
-    Raises UsageError for variables that contradict each other.
+    Raises:
+        UsageError: the variables contradict each other.
     """
     return _numbered("RANK", "WORLD_SIZE") or _of_mpirun() or (slurm_task() if by_srun() else None)
 
@@ -70,58 +72,58 @@ def launched() -> Rank | None:
 def _of_mpirun() -> Rank | None:
     for names in _MPI:
         found = _numbered(*names)
-        if (
-            found and found.world_size > 1
-        ):  # of one process: srun's, which an inner launcher may have been started in
+        # A world of one process is that of srun, in which an inner launcher may have been started.
+        if found and found.world_size > 1:
             return found
     return None
 
 
 def slurm_task() -> Rank | None:
-    """Return the task of a Slurm job that this process is or, unless `by_srun`, only seems to be; None outside."""
+    """Return the rank by Slurm's variables alone; None outside of Slurm. Unless `by_srun`, they may not mean a task."""
     if "SLURM_PROCID" not in os.environ or (not by_srun() and "SLURM_NTASKS" not in os.environ):
         return None
     return _numbered("SLURM_PROCID", "SLURM_NTASKS")
 
 
 def by_srun() -> bool:
-    """Whether srun started this process, or one that this process descends from."""
+    """Return whether srun started this process or an ancestor of it."""
     step = _number("SLURM_STEP_ID")
     return step is not None and step < _NO_STEP
 
 
 def array_task() -> Rank | None:
-    """Return the place of an array's task in START-END:STEP; None where the array is a list with gaps.
+    """Return the rank of this task in a Slurm array START-END:STEP; None outside of one, or in a list with gaps.
 
-    Raises UsageError for variables that contradict each other.
+    Raises:
+        UsageError: the variables contradict each other.
     """
     number, count = _number("SLURM_ARRAY_TASK_ID"), _number("SLURM_ARRAY_TASK_COUNT")
     if number is None or count is None:
         return _numbered("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")
-    place = (number - (_number("SLURM_ARRAY_TASK_MIN") or 0)) // (_number("SLURM_ARRAY_TASK_STEP") or 1)
-    return Rank(place, count) if 0 <= place < count else None
+    rank = (number - (_number("SLURM_ARRAY_TASK_MIN") or 0)) // (_number("SLURM_ARRAY_TASK_STEP") or 1)
+    return Rank(rank, count) if 0 <= rank < count else None
 
 
 def local_rank() -> int | None:
-    """Return this process's number among those that the launcher started on this machine; None: not said."""
+    """Return this process's rank among those of its launcher on this machine; None if the launcher does not say."""
     found = _first(_LOCAL_RANK)
     return int(found) if found is not None and found.isdecimal() else None
 
 
 def local_size() -> int:
-    """Return how many processes the launcher started on this machine; 1 where it does not say."""
-    # Slurm writes 4(x2),3: the first machines have the most.
+    """Return how many processes the launcher started on this machine; 1 if it does not say."""
+    # Slurm writes 4(x2),3 for machines with 4, 4 and 3 tasks: the first ones have the most.
     most = re.match(r"\d+", _first(_LOCAL_SIZE) or "1")
     return max(1, int(most[0])) if most else 1
 
 
 def one_gpu_each() -> bool:
-    """Whether each process of the launcher is to use one GPU: always torchrun's, else where a machine has several."""
+    """Return whether each process is to use one GPU: always under torchrun, else if several share a machine."""
     return "LOCAL_RANK" in os.environ or local_size() > 1
 
 
 def allotted_cpus() -> int | None:
-    """Return how many CPUs of this machine Slurm gave all tasks of the job together; None outside of Slurm."""
+    """Return how many CPUs of this machine Slurm gave to the job, for all its tasks together; None outside of Slurm."""
     found = os.environ.get("SLURM_CPUS_ON_NODE", "")
     return int(found) if found.isdecimal() and int(found) else None
 
@@ -138,7 +140,9 @@ def _numbered(rank_name: str, size_name: str) -> Rank | None:
         found, lacking = (size_name, rank_name) if rank is None else (rank_name, size_name)
         raise UsageError(f"{found} is set but {lacking} is not", hint=_HINT)
     if not 0 <= rank < size:
-        raise UsageError(f"{rank_name} is {rank} and {size_name} {size}", hint=_HINT)
+        raise UsageError(
+            f"{rank_name} is {rank} and {size_name} {size}: ranks go from 0 to size - 1", hint=_HINT
+        )
     return Rank(rank, size)
 
 

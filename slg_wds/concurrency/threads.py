@@ -1,4 +1,4 @@
-"""Threads of our own beside torch's."""
+"""How many threads torch uses in each of this package's threads."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 def use_one_thread() -> None:
-    """Let torch's operators in the calling thread run in it alone, however many the others use.
+    """Let torch's operators use one thread in the calling thread, however many they use in others.
 
-    torch keeps a default beside each thread's own number, and a thread takes over the default at its first operator,
-    whatever it was told before. Asking for the number is such a first time: without it, another thread's
-    `set_num_threads` would reach this one, and every small resize would wait for a team of threads
-    (ATen/ParallelOpenMP.cpp, `lazy_init_num_threads`).
+    torch has a default number of threads besides the number of each thread. A thread takes the default over at its
+    first operator, and forgets what was set before (ATen/ParallelOpenMP.cpp, `lazy_init_num_threads`). Reading the
+    number counts as a first operator, so it is read before it is set. Otherwise a `set_num_threads` in another thread
+    would reach this one, and every small resize would wait for a team of threads.
     """
     import torch
 
@@ -23,7 +23,7 @@ def use_one_thread() -> None:
 
 @contextlib.contextmanager
 def threads_of_forwards(count: int) -> Iterator[None]:
-    """Let torch's operators in the calling thread use `count` threads, and as many as before when it is done."""
+    """Let torch's operators use `count` threads in the calling thread; restore the number at the end of the block."""
     import torch
 
     before = torch.get_num_threads()
@@ -36,17 +36,23 @@ def threads_of_forwards(count: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def threads_beside_forwards(count: int, forward: int) -> Iterator[ThreadPoolExecutor]:
-    """Give so many threads that use one of torch's each, while the calling one uses `forward` for its operators.
+    """Yield a pool of threads for work beside forwards.
 
-    At the end what is not begun is dropped, and torch's numbers are as before: that of the calling thread, and the
-    default of later ones, which each of these threads moved when it began.
+    At the end of the block, work that has not started is dropped. torch's numbers of threads are restored: that of the
+    calling thread, and the default, which each thread of the pool changed when it started.
+
+    Args:
+        count: number of threads in the pool. torch's operators use one thread in each.
+        forward: number of threads that torch's operators use in the calling thread.
     """
     import torch
 
     before = torch.get_num_threads()
     pool = ThreadPoolExecutor(count, "slg-image", initializer=use_one_thread)
     try:
-        pool.submit(int).result()  # the first has begun before the number is set that counts
+        pool.submit(
+            int
+        ).result()  # a first thread changes the default before the number of this thread is set
         torch.set_num_threads(forward)
         yield pool
     finally:

@@ -1,5 +1,8 @@
-"""Where work runs: which shards each worker makes, processes and Ray actors that run one worker loop, progress.
+"""Where work runs: which worker makes which shard, worker processes and Ray actors, progress and summary.
 
-Enters: a task that makes shards, and a label set. Leaves: finished shards and a summary. `ray` alone imports Ray.
-Imports label sets, teachers' devices, format and store; never what a task does.
+In: a task that makes shards, and the label set to make them for. Out: committed shards, and what was made in numbers.
+Every engine runs the same loop in its workers: claim a missing shard, make it, commit it, look again. Only `ray`
+imports Ray.
+
+May import: labelset, images, labels, teachers (for devices), format, store and all below. Never a task's own module.
 """

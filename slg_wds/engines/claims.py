@@ -1,4 +1,4 @@
-"""Which shards a worker makes: the same loop in every process of every engine."""
+"""Which shards a worker makes, and who finishes the set: the same in every process of every engine."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from slg_wds.concurrency.rank import ALONE, Rank, array_task, launched
 from slg_wds.engines.run_stats import RunObserver
 from slg_wds.labelset.labelset import LabelSet
 
-LISTED_AT_ONCE = 1000  # names in one answer of an object store
-COUNT_SECONDS = 0.001  # of a shard, when a finished set is counted
-MOST_WAIT = 300.0  # seconds, for another rank to count it
+LISTED_AT_ONCE = 1000  # names in one answer of an object store to a listing
+COUNT_SECONDS = 0.001  # to count one shard when a set is finished
+MOST_WAIT = 300.0  # seconds to wait for another rank to finish the set
 
 
 def launched_rank() -> Rank | None:
-    """The rank that a launcher gave this process, among the tasks of a Slurm array if it is one; None alone.
+    """Return the rank of this process over all tasks of a Slurm array and all processes of a launcher.
 
-    Raises UsageError for variables that contradict each other.
+    Returns:
+        None if this process is the only one.
+
+    Raises:
+        UsageError: the variables of a launcher contradict each other.
     """
     inner = launched() or ALONE
     return (array_task() or ALONE).within(inner.rank, inner.world_size)
@@ -68,16 +72,23 @@ def claims(
 
 
 def _stretch(missing: Sequence[int], chance: random.Random) -> list[int]:
-    """From one of the numbers, drawn by chance, as far as they follow each other."""
+    """Return a run of consecutive missing numbers that begins at a random one."""
     start = chance.randrange(len(missing))
     return [number for at, number in enumerate(missing[start:], missing[start]) if number == at]
 
 
 def finish(labels: LabelSet, rank: Rank | None) -> bool:
-    """Finish the set if every shard exists; whether it does.
+    """Finish the set if every shard exists.
 
-    All ranks come here within moments of each other, and counting the set takes a read a shard: the first rank counts,
-    the others wait for that, each of them until a moment of its own, at which it takes the first to be dead.
+    All ranks come here at about the same time, and finishing a set takes a read for each shard. So rank 0 does it, and
+    the others wait. Each waits for a random time of its own; then it assumes that rank 0 is dead, and does it itself.
+
+    Returns:
+        Whether every shard exists.
+
+    Raises:
+        FormatError: a shard is damaged or belongs to another set.
+        StoreError: a shard cannot be read.
     """
     if rank and rank.rank:
         if labels.missing():

@@ -1,4 +1,4 @@
-"""--devices and the launchers' local numbers -> the pool of this machine."""
+"""Which devices this machine's workers use, by --devices and what the launcher says."""
 
 from __future__ import annotations
 
@@ -14,16 +14,22 @@ _GPU = re.compile(r"(?:cuda:)?(\d+)")
 
 
 def local_pool(devices: str | None, gpu: int | None, gpus: int, cores: int) -> WorkerPool:
-    """The devices that `generate` uses on this machine, and an even share of its cores for each.
+    """Return one worker for each device that `generate` uses on this machine.
 
-    devices: `0,1`, `cuda:0,cuda:2`, `cpu`, `cpu:N`; None: all GPUs, one CPU process where there is none, and one GPU
-    for each process that a launcher started. A GPU may be named twice. gpu: the older way to name one.
-    gpus: those that this process sees. cores: those that it may use beside others of its launcher.
+    Args:
+        devices: the value of --devices: `0,1`, `cuda:0,cuda:2`, `cpu` or `cpu:N`. A GPU may be named twice. None for
+            all GPUs; for one GPU if a launcher started a process for each; for one CPU process if there is no GPU.
+        gpu: the value of --gpu, an older way to name one GPU.
+        gpus: number of GPUs that this process sees.
+        cores: number of CPU cores that it may use. They are divided evenly.
 
-    Raises UsageError for more than there are.
+    Raises:
+        UsageError: --devices cannot be read, or names a device that this machine does not have.
     """
     if devices is not None and gpu is not None:
-        raise UsageError(f"--gpu {gpu} and --devices {devices} say the same thing twice", hint="give one")
+        raise UsageError(
+            f"--gpu {gpu} and --devices {devices} both name devices", hint="give only one of them"
+        )
     if gpu is not None:
         names = [_gpu(f"cuda:{gpu}", str(gpu), gpus)]
     elif devices is not None:
@@ -37,7 +43,7 @@ def _named(devices: str, gpus: int) -> list[str]:
     if match := _CPUS.fullmatch(devices):
         count = int(match[1] or 1)
         if count < 1:
-            raise UsageError(f"--devices {devices}: at least one process is needed")
+            raise UsageError(f"--devices {devices} asks for no process", hint="write cpu:1 or more")
         return ["cpu"] * count
     names = []
     for part in devices.split(","):

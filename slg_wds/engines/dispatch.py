@@ -1,8 +1,6 @@
-"""Work of CPUs alone, on whichever engine the options name."""
+"""Run a task that needs only CPUs on the engine that the options name."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from slg_wds.concurrency.cores import cores
 from slg_wds.config import EngineConfig
@@ -14,15 +12,26 @@ from slg_wds.engines.workers import Task, WorkerPool
 def run_on_cpus(
     task: Task, config: EngineConfig, processes: int, most: int, observer: RunObserver
 ) -> dict[str, str]:
-    """Let one-threaded workers make shards until none is missing; return those given up, and how each failed.
+    """Run the task in workers of one thread each until no shard is missing.
 
-    processes: of the local engine, 0 for one a core. most: workers that are of use. Raises SlgWdsError.
+    Args:
+        task: what each worker does.
+        config: which engine.
+        processes: number of processes of the local engine; 0 for one a core.
+        most: number of workers beyond which there is no work for more.
+        observer: is told of the progress.
+
+    Returns:
+        The names of the shards that were given up, each with how the last attempt ended.
+
+    Raises:
+        SlgWdsError: as `run_local` and `run_ray`.
     """
     if config.engine == "ray":
         from slg_wds.engines.ray import run_ray
         from slg_wds.engines.resources import ActorRequest
 
-        constant: Callable[[WorkerPool], Task] = lambda pool: task  # noqa: E731
-        return run_ray(constant, ActorRequest(config.actors, 1, 0, most), config.address, observer)
+        request = ActorRequest(config.actors, threads=1, gpus=0, most=most)
+        return run_ray(lambda pool: task, request, config.address, observer)
     count = max(1, min(processes or cores(), most))
-    return run_local(task, WorkerPool(("cpu",) * count, 1), observer)
+    return run_local(task, WorkerPool(("cpu",) * count, cores=1), observer)

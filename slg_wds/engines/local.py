@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 
-from slg_wds.engines.processes import EXITED, Parent, Processes
+from slg_wds.engines.processes import EXITED, ParentPipe, Processes
 from slg_wds.engines.run_stats import RunObserver
 from slg_wds.engines.supervisor import GRACE_SECONDS, Supervisor
 from slg_wds.engines.workers import Message, Reporter, Task, WorkerPool, perform
@@ -41,7 +41,7 @@ class _LocalRun:
     def __init__(self, task: Task, workers: int, observer: RunObserver, processes: Processes) -> None:
         self._task = task
         self._workers = workers
-        self._supervisor = Supervisor(workers, observer)
+        self._supervisor = Supervisor(workers, observer, processes.send)
         self._processes = processes
 
     def finish(self) -> dict[str, str]:
@@ -66,16 +66,13 @@ class _LocalRun:
         if message[0] != EXITED:
             self._supervisor.hear(worker, message)
         elif not self._supervisor.slots[worker].done and not self._supervisor.finished:
-            known = set(self._supervisor.given_up)
             retry_alone = self._supervisor.ended(worker, message[1])
-            for name in set(self._supervisor.given_up) - known:
-                self._processes.send(name)
             if retry_alone is not None:
                 self._start(worker, retry_alone)
 
 
 def _work(
-    parent: Parent,
+    parent: ParentPipe,
     task: Task,
     worker: int,
     workers: int,

@@ -28,7 +28,7 @@ END_SECONDS = 10.0  # for a worker to end once it was told to; then it is killed
 EXITED = "exited"  # the kind of the message that stands for the end of a worker's process
 
 
-class Parent:
+class ParentPipe:
     """A worker's side of the pipe to the process that started it."""
 
     def __init__(self, pipe: Connection) -> None:
@@ -78,7 +78,7 @@ class Processes:
 
         Args:
             worker: its number, which `receive` gives with its messages.
-            body: called there as body(parent, *arguments), where `parent` is a `Parent`. Picklable.
+            body: called there as body(parent, *arguments), where `parent` is a `ParentPipe`. Picklable.
             arguments: picklable.
         """
         # Spawn, not fork: threads, torch and obstore's clients do not survive a fork.
@@ -157,7 +157,7 @@ def run_processes(
 
 
 def _send_items(
-    parent: Parent, function: Callable[[int, int], Iterable[Any]], worker: int, count: int
+    parent: ParentPipe, function: Callable[[int, int], Iterable[Any]], worker: int, count: int
 ) -> None:
     try:
         for item in function(worker, count):
@@ -210,7 +210,7 @@ def _run(pipe: Connection, body: Callable[..., object], arguments: Sequence[obje
     with contextlib.suppress(KeyboardInterrupt):
         signal.signal(signal.SIGTERM, _interrupt)
         threading.Thread(target=_follow_parent, daemon=True).start()
-        body(Parent(pipe), *arguments)
+        body(ParentPipe(pipe), *arguments)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 

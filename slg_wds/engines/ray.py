@@ -1,4 +1,7 @@
-"""The Ray engine: a pool of actors on a cluster, driven and watched from here. The only module that imports Ray."""
+"""The Ray engine: a pool of actors on a cluster, which this process starts and watches.
+
+The only module that imports Ray.
+"""
 
 from __future__ import annotations
 
@@ -20,29 +23,40 @@ from slg_wds.engines.supervisor import GRACE_SECONDS, Supervisor
 from slg_wds.engines.workers import ENDS, Message, Reporter, Task, WorkerPool, perform
 from slg_wds.errors import MissingDependencyError, SlgWdsError, UsageError
 
-GATHER_SECONDS = 0.1  # messages of one actor that travel together
-ROOM_SECONDS = 30.0  # for a cluster that grows on demand to show a node with what an actor asks for
-SAY_SECONDS = 30.0
-ANSWER_SECONDS = 40.0  # for the head of a cluster
-_PASSED_ON = ("AWS_", "GOOGLE_", "AZURE_")
+GATHER_SECONDS = 0.1  # messages of one actor within this time travel together
+ROOM_SECONDS = 30.0  # for an autoscaling cluster to show a node that has what an actor asks for
+SAY_SECONDS = 30.0  # between two reminders that no actor could be placed yet
+ANSWER_SECONDS = 40.0  # for the head of a cluster to answer
+_PASSED_ON = ("AWS_", "GOOGLE_", "AZURE_")  # environment variables that actors get
 
 
 def run_ray(
     task_of: Callable[[WorkerPool], Task], request: ActorRequest, address: str | None, observer: RunObserver
 ) -> dict[str, str]:
-    """Let actors make shards until none is missing; return the shards given up, and how the last attempt ended.
+    """Run a task in actors until no shard is missing.
 
-    An actor for which there is no room yet joins when there is; one that dies, or whose node is lost, gets a
-    successor. Shards and labels go to the store alone, the driver is told of progress.
+    An actor that has no room yet joins when there is room. An actor that dies, or whose node is lost, is replaced.
+    Shards and labels go to the store alone; this process receives only progress.
 
-    Raises MissingDependencyError without Ray, UsageError for actors that the cluster has no room for, SlgWdsError
-    where it does not answer, and the first error of ours of any actor.
+    Args:
+        task_of: makes the task, once it is known how many actors there are and what each has.
+        request: the resources to ask for.
+        address: address of the cluster; None for RAY_ADDRESS, or else one on this machine that ends with the run.
+        observer: is told of the progress.
+
+    Returns:
+        The names of the shards that were given up, each with how the last attempt ended.
+
+    Raises:
+        MissingDependencyError: Ray is not installed.
+        UsageError: no node has what one actor asks for.
+        SlgWdsError: the cluster does not answer; or the first SlgWdsError of any actor.
     """
     with connected(address) as ray:
-        resources = _resources_for(ray, request, wait=address is not None)
-        device = "cuda:0" if resources.gpus else "cpu"  # Ray shows an actor its own GPUs alone
+        resources = _wait_for_resources(ray, request, ROOM_SECONDS if address is not None else 0.0)
+        device = "cuda:0" if resources.gpus else "cpu"  # Ray shows an actor only its own GPUs
         pool = WorkerPool((device,) * resources.count, resources.cores)
-        run = _Run(ray, task_of(pool), resources, observer)
+        run = _RayRun(ray, task_of(pool), resources, observer)
         try:
             return run.finish()
         finally:
@@ -50,21 +64,21 @@ def run_ray(
 
 
 class _Worker:
-    """The actor: one process, which runs the worker loop in a thread and hands on what it says."""
+    """The actor: a process that runs the task in a thread and passes on its messages."""
 
     def __init__(self, folder: str, environment: Mapping[str, str]) -> None:
         with contextlib.suppress(OSError):
-            os.chdir(folder)  # relative paths mean what they mean to the driver
+            os.chdir(folder)  # relative paths mean the same as where the run was started
         for name, value in environment.items():
             os.environ.setdefault(name, value)
         self._avoided: set[str] = set()
 
     def run(
-        self, task: Task, worker: int, workers: int, retry_alone: Sequence[str], avoided: Sequence[str]
+        self, task: Task, worker: int, workers: int, retry_alone: Sequence[str], given_up: Sequence[str]
     ) -> Iterator[list[Message]]:
-        """Run the task; yield its messages, a few at a time."""
+        """Run the task; yield its messages, several at a time."""
         messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        reporter = Reporter(messages.put, retry_alone, avoided)
+        reporter = Reporter(messages.put, retry_alone, given_up)
         self._avoided = reporter.avoided
         arguments = (task, worker, workers, reporter, messages.put)
         threading.Thread(target=perform, args=arguments, daemon=True).start()
@@ -78,19 +92,19 @@ class _Worker:
             yield batch
 
     def avoid(self, name: str) -> None:
-        """The run has given up a shard."""
+        """Do not make a shard, which the run has given up."""
         self._avoided.add(name)
 
 
-class _Run:
+class _RayRun:
     def __init__(self, ray: Any, task: Task, resources: ActorResources, observer: RunObserver) -> None:
         self._ray = ray
         self._task = self._ray.put(task)
         self._resources = resources
         self._observer = observer
-        self._supervisor = Supervisor(resources.count, observer)
+        self._supervisor = Supervisor(resources.count, observer, self._avoid)
         self._actors: dict[int, Any] = {}
-        self._streams: dict[Any, int] = {}
+        self._streams: dict[Any, int] = {}  # of messages -> worker
 
     def finish(self) -> dict[str, str]:
         for worker in range(self._resources.count):
@@ -103,7 +117,7 @@ class _Run:
                 self._hear(stream)
             if self._supervisor.finished and end is None:
                 end = time.monotonic() + GRACE_SECONDS
-            if not ready and time.monotonic() > said + SAY_SECONDS and not self._begun():
+            if not ready and time.monotonic() > said + SAY_SECONDS and not self._any_started():
                 said = time.monotonic()
                 self._observer.say("no actor has been placed yet: the cluster is busy; interrupt to give up")
         return self._supervisor.given_up
@@ -112,13 +126,18 @@ class _Run:
         for actor in self._actors.values():
             self._ray.kill(actor)
 
-    def _begun(self) -> bool:
-        return any(place.started for place in self._supervisor.slots)
+    def _any_started(self) -> bool:
+        return any(slot.started for slot in self._supervisor.slots)
+
+    def _avoid(self, name: str) -> None:
+        for actor in self._actors.values():
+            actor.avoid.remote(name)
 
     def _start(self, worker: int, retry_alone: Sequence[str]) -> None:
         kind = self._ray.remote(_Worker)
         environment = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
-        # Two calls at once: `avoid` beside `run`. Restarts are ours, since the next worker is told what the last held.
+        # Two calls at once: `avoid` beside `run`. Ray does not restart actors, since the next one has to be told which
+        # shards were in flight.
         options = {"num_cpus": self._resources.cpus, "num_gpus": self._resources.gpus, "max_concurrency": 2}
         runtime = {"env_vars": memory.ENVIRONMENT}
         actor = kind.options(max_restarts=0, runtime_env=runtime, **options).remote(os.getcwd(), environment)  # noqa: PTH109
@@ -134,7 +153,7 @@ class _Run:
         except StopIteration:
             how, blame = "it failed", True
         except self._ray.exceptions.RayError as error:
-            how, blame = _said(error)
+            how, blame = _how_ended(error)
         else:
             for message in batch:
                 self._supervisor.hear(worker, message)
@@ -142,49 +161,53 @@ class _Run:
         del self._streams[stream]
         self._ray.kill(self._actors.pop(worker))
         if not self._supervisor.slots[worker].done and not self._supervisor.finished:
-            self._again(worker, how, blame)
-
-    def _again(self, worker: int, how: str, blame: bool) -> None:
-        known = set(self._supervisor.given_up)
-        retry_alone = self._supervisor.ended(worker, how, blame)
-        for name in set(self._supervisor.given_up) - known:
-            for actor in self._actors.values():
-                actor.avoid.remote(name)
-        if retry_alone is not None:
-            self._start(worker, retry_alone)
+            retry_alone = self._supervisor.ended(worker, how, blame)
+            if retry_alone is not None:
+                self._start(worker, retry_alone)
 
 
-def _said(error: Exception) -> tuple[str, bool]:
-    """How an actor ended, in a few words, and whether its shards may be the reason: not where its node was lost."""
+def _how_ended(error: Exception) -> tuple[str, bool]:
+    """Return how an actor ended, in a few words, and whether its shards may be the cause: not if its node was lost."""
     text = " ".join(str(error).split())
     if "node has died" in text or "node died" in text.lower():
         return "its node was lost", False
-    for mark in ("SYSTEM_ERROR", "OOM", "out of memory", "connection error code"):
+    for mark in ("SYSTEM_ERROR", "OOM", "out of memory"):
         if mark in text:
-            return {"connection error code": "its process was killed"}.get(
-                mark, f"its process died ({mark})"
-            ), True
+            return f"its process died ({mark})", True
+    if "connection error code" in text:
+        return "its process was killed", True
     return f"{type(error).__name__}: {text[:200]}", True
 
 
-def _resources_for(ray: Any, request: ActorRequest, wait: bool) -> ActorResources:
-    """What each actor gets. Raises UsageError where no node has that, after a while on a cluster that may grow."""
-    end = time.monotonic() + (ROOM_SECONDS if wait else 0.0)
+def _wait_for_resources(ray: Any, request: ActorRequest, seconds: float) -> ActorResources:
+    """Return what each actor gets. Raises UsageError if no node has that within the time given."""
+    end = time.monotonic() + seconds
     while True:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         resources = actor_resources(nodes, request)
         if resources.count:
             return resources
         if time.monotonic() >= end:
-            raise UsageError(no_room(nodes, resources))
+            raise UsageError(
+                no_room(nodes, resources),
+                hint="add such a node to the cluster, or ask for less: --threads-per-forward, --gpus-per-actor",
+            )
         time.sleep(1.0)
 
 
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[Any]:
-    """Give Ray, joined to the cluster at the address (or RAY_ADDRESS), or to one of this machine that ends with it.
+    """Connect to a Ray cluster and yield the `ray` module; disconnect at the end.
 
-    A connection that the caller's program has made is used and left as it is.
+    A connection that the caller's program has made already is used and left open.
+
+    Args:
+        address: of the cluster; None for RAY_ADDRESS, or else a cluster on this machine that ends with the block.
+
+    Raises:
+        MissingDependencyError: Ray is not installed.
+        UsageError: an address of Ray Client.
+        SlgWdsError: the cluster does not answer.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -201,7 +224,7 @@ def connected(address: str | None) -> Iterator[Any]:
     try:
         yield ray
     finally:
-        with contextlib.suppress(OSError):  # on a full disk, where what ended the run is to be told
+        with contextlib.suppress(OSError):  # a full disk: report what ended the run instead
             ray.shutdown()
 
 
@@ -212,8 +235,8 @@ def _connect(ray: Any, address: str) -> None:
             hint="give auto or host:port on a machine of the cluster, or submit the command with `ray job submit`",
         )
     if address == "local":
-        # Ray starts actors at a niceness of 15, so that a busy cluster's own processes come first; here any other
-        # program of the machine would, and a run of the other engines would not wait for it.
+        # Ray starts actors at a niceness of 15, so that a busy cluster's own processes come first. On one machine every
+        # other program would come first; the local engine does not wait for those either.
         os.environ.setdefault("RAY_worker_niceness", "0")
     else:
         _check_answer(address)
@@ -221,11 +244,11 @@ def _connect(ray: Any, address: str) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error", **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise SlgWdsError(f"no Ray cluster at {address}: {_first(str(error))}", hint=_ADDRESS) from None
+        raise SlgWdsError(f"no Ray cluster at {address}: {_first_line(str(error))}", hint=_ADDRESS) from None
 
 
 def _check_answer(address: str) -> None:
-    """Raise SlgWdsError where no cluster answers: asked by another process, since ray.init may wait for ever."""
+    """Raise SlgWdsError if no cluster answers. Another process asks, since ray.init may wait for ever."""
     code = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='error')"
     command = [sys.executable, "-c", code, address]
     try:
@@ -235,20 +258,22 @@ def _check_answer(address: str) -> None:
             f"the Ray cluster at {address} does not answer within {ANSWER_SECONDS:.0f} s", hint=_ADDRESS
         ) from None
     if found.returncode:
-        last = (found.stderr.strip().splitlines() or ["no word"])[-1]
-        raise SlgWdsError(f"no Ray cluster at {address}: {_first(last)}", hint=_ADDRESS)
+        last = (found.stderr.strip().splitlines() or ["no message"])[-1]
+        raise SlgWdsError(f"no Ray cluster at {address}: {_first_line(last)}", hint=_ADDRESS)
 
 
-_ADDRESS = "check --address; `ray start --head` starts a cluster, no --address one for this run alone"
+_ADDRESS = (
+    "check --address; `ray start --head` starts a cluster; without --address one starts for this run alone"
+)
 
 
-def _first(text: str) -> str:
-    return (text.strip().splitlines() or ["no word"])[0][:300]
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no message"])[0][:300]
 
 
 @contextlib.contextmanager
 def _handlers_kept() -> Iterator[None]:
-    """Keep the signal handlers that Ray would replace with its own, which end the process without a word."""
+    """Restore the signal handlers that Ray replaces: its own end the process without a message."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""How a cluster's nodes are divided among actors: numbers alone."""
+"""How the nodes of a Ray cluster are divided among actors. Only arithmetic: nothing here talks to Ray."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from slg_wds.console import counted
 
 @dataclass(frozen=True)
 class ActorRequest:
-    """What actors are wanted: how many at most, threads of each on a CPU, GPUs of each; None: what the cluster has.
+    """What a run asks of a cluster. None leaves a value to `actor_resources`.
 
-    most: actors that are of use.
+    Attributes:
+        actors: number of actors; None for as many as fit.
+        threads: CPU threads of each actor that runs on a CPU.
+        gpus: GPUs of each actor, or a part of one; None for 1 if the cluster has GPUs, else 0.
+        most: number of actors beyond which there is no work for more.
     """
 
     actors: int | None = None
@@ -23,7 +27,14 @@ class ActorRequest:
 
 @dataclass(frozen=True)
 class ActorResources:
-    """What every actor is given, and how many there are to be."""
+    """What every actor gets.
+
+    Attributes:
+        count: number of actors; 0 if not one fits.
+        cpus: CPUs to reserve for each.
+        gpus: GPUs to reserve for each.
+        cores: CPU cores that each may use: an actor with a GPU reserves one CPU, and uses its part of the node's.
+    """
 
     count: int
     cpus: int
@@ -32,7 +43,12 @@ class ActorResources:
 
 
 def actor_resources(nodes: Sequence[Mapping[str, float]], request: ActorRequest) -> ActorResources:
-    """How a cluster of such nodes is divided; count 0 where not one actor fits."""
+    """Divide a cluster among actors.
+
+    Args:
+        nodes: for each node, its resources by Ray's names, `CPU` and `GPU`.
+        request: what is asked for.
+    """
     gpus = request.gpus if request.gpus is not None else float(any(node.get("GPU", 0) >= 1 for node in nodes))
     cpus = 1
     if not gpus:
@@ -54,6 +70,7 @@ def _fit(node: Mapping[str, float], cpus: int, gpus: float) -> int:
 
 
 def no_room(nodes: Sequence[Mapping[str, float]], resources: ActorResources) -> str:
+    """Return the message for a cluster in which not one actor fits: what it asks for, and what the nodes have."""
     asked = f"{resources.cpus} CPU" + (f" and {resources.gpus:g} GPU" if resources.gpus else "")
     most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in ("CPU", "GPU")}
     return (

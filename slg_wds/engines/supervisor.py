@@ -3,110 +3,147 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from slg_wds.engines.run_stats import RunObserver
 from slg_wds.engines.workers import Message
 from slg_wds.errors import DeviceError, SlgWdsError
 
-FAILURES = 3  # of one shard, before the run gives it up
-GRACE_SECONDS = 2.0  # for workers that make what exists already, once one has found nothing missing
+FAILURES = 3  # of one shard or one slot before the run gives it up
+GRACE_SECONDS = 2.0  # for the other workers to end, once one has found that no shard is missing
 
 
 @dataclass
 class WorkerSlot:
-    """One worker's place, whoever holds it.
+    """The state of one worker slot. Workers follow each other in a slot: one crashes, the next takes its place.
 
-    failure: what the worker said of its end, and sick: whether it was its device's. claimed: shards begun and not yet
-    committed. in_vain: ends in a row for which no shard is to blame. closed: nobody is started there again.
+    Attributes:
+        started: a worker of this slot has run its first instruction.
+        done: its worker found that no shard is missing.
+        closed: no worker is started here again.
+        failure: what the worker itself said of its end.
+        device_failed: the worker ended because its device failed.
+        claimed: names of the shards in flight: claimed and not yet committed.
+        blameless_exits: consecutive exits that no shard is to blame for.
     """
 
     started: bool = False
     done: bool = False
     closed: bool = False
     failure: str | None = None
-    sick: bool = False
+    device_failed: bool = False
     claimed: list[str] = field(default_factory=list)
-    in_vain: int = 0
+    blameless_exits: int = 0
 
 
 class Supervisor:
-    """Hears what workers say, passes it on to the observer, and says how those that end are started again.
+    """Passes workers' messages on to the observer, and decides how a worker that ended is replaced.
 
-    A worker that ends holds up to a few shards, and any of them may be at fault. The next in its place makes them one
-    at a time, so that a shard is given up only after FAILURES failures of which it was alone in the last. Where no
-    shard is to blame, because none was held or the device failed, the place is: after FAILURES ends in vain nobody is
-    started there again, and the others go on.
+    A worker that ends has up to a few shards in flight, and each of them may be the cause. The next worker of the slot
+    makes them one at a time. A shard is given up after FAILURES failures, if it was the only one in flight in the last.
+
+    If no shard is to blame, because none was in flight or the device failed, the slot is: after FAILURES such exits in
+    a row, no worker is started there again. The other slots continue.
+
+    Args:
+        workers: number of slots.
+        observer: is told what workers report.
+        avoid: called with the name of each shard that is given up, to tell the running workers.
 
     Attributes:
-        given_up: names of shards that this run will not make, and how the last attempt ended.
-        finished: whether some worker has found nothing missing; the others then make what exists already.
+        slots: the state of each slot.
+        given_up: name of each shard that this run will not make -> how the last attempt ended.
+        finished: a worker found that no shard is missing; the others now make shards that exist already.
     """
 
-    def __init__(self, workers: int, observer: RunObserver) -> None:
+    def __init__(
+        self, workers: int, observer: RunObserver, avoid: Callable[[str], object] = lambda name: None
+    ) -> None:
         self.slots = [WorkerSlot() for _ in range(workers)]
         self.given_up: dict[str, str] = {}
         self.finished = False
         self._observer = observer
-        self._failures: Counter[str] = Counter()
-        self._ends = 0  # since the last shard
-        self._most_ends = FAILURES * (workers + 2)
+        self._avoid = avoid
+        self._failures: Counter[str] = Counter()  # of each shard
+        self._exits = 0  # since the last commit
+        self._most_exits = FAILURES * (workers + 2)
 
     def hear(self, worker: int, message: Message) -> None:
-        """Take one message of a worker. Raises the error that it tells of."""
-        place, (kind, *content) = self.slots[worker], message
+        """Handle one message of a worker. Raises the error that the message contains."""
+        slot, (kind, *content) = self.slots[worker], message
         if kind == "error":
             raise content[0]
         if kind == "started":
-            place.started = True
+            slot.started = True
         elif kind == "done":
-            place.done = self.finished = True
+            slot.done = self.finished = True
         elif kind in ("failed", "device"):
-            place.failure, place.sick = content[0], kind == "device"
+            slot.failure, slot.device_failed = content[0], kind == "device"
         else:
             if kind == "claim":
-                place.claimed.append(content[0])
+                slot.claimed.append(content[0])
             elif kind == "shard":
-                place.claimed = [name for name in place.claimed if name != content[0]]
-                place.in_vain = self._ends = 0
+                slot.claimed = [name for name in slot.claimed if name != content[0]]
+                slot.blameless_exits = self._exits = 0
             getattr(self._observer, kind)(*content)
 
     def ended(self, worker: int, how: str, blame: bool = True) -> list[str] | None:
-        """A worker ended without being done: the shards that the next in its place is to make alone, first.
+        """Decide what follows the end of a worker that was not done.
 
-        None: nobody is to be started in its place. how: in words, for people. blame: whether the shards that it held
-        may be the reason.
+        Args:
+            worker: the number of its slot.
+            how: how it ended, in words for people.
+            blame: whether the shards in flight may be the cause.
 
-        Raises SlgWdsError where another attempt has no hope, DeviceError where that is the last device's doing.
+        Returns:
+            The names of the shards that the next worker of the slot makes first, one at a time; None if the slot is
+            closed.
+
+        Raises:
+            DeviceError: no attempt has a chance any more, and the last one failed by its device.
+            SlgWdsError: no attempt has a chance any more, for another reason.
         """
-        place = self.slots[worker]
-        how, place.failure = place.failure or how, None
-        sick, place.sick = place.sick, False
-        self._ends += 1
-        if self._ends >= max(2, len(self.slots)) and not any(other.started for other in self.slots):
-            raise SlgWdsError(
-                f"worker {worker} ended without a word ({how})",
-                hint="out of memory? In a script of your own, start under `if __name__ == '__main__':`",
+        slot = self.slots[worker]
+        how, slot.failure = slot.failure or how, None
+        device_failed, slot.device_failed = slot.device_failed, False
+        self._exits += 1
+        self._check_started(worker, how)
+        in_flight, slot.claimed = slot.claimed, []
+        slot.blameless_exits = 0 if in_flight and not device_failed else slot.blameless_exits + 1
+        slot.closed = slot.blameless_exits >= FAILURES
+        if self._exits > self._most_exits or all(other.closed for other in self.slots):
+            kind = DeviceError if device_failed else SlgWdsError
+            raise kind(
+                f"workers end again and again, worker {worker} at last: {how}",
+                hint="run the same command when the cause is mended; committed shards are kept",
             )
-        held, place.claimed = place.claimed, []
-        place.in_vain = 0 if held and not sick else place.in_vain + 1
-        place.closed = place.in_vain >= FAILURES
-        if self._ends > self._most_ends or all(other.closed for other in self.slots):
-            kind = DeviceError if sick else SlgWdsError
-            raise kind(f"workers end again and again, worker {worker} at last: {how}")
-        self._count(held, how, blame and not sick)
-        at = f" at {', '.join(held)}" if held else ""
+        self._count(in_flight, how, blame and not device_failed)
+        at = f" at {', '.join(in_flight)}" if in_flight else ""
         then = (
-            f"after {FAILURES} ends in vain it is not started again"
-            if place.closed
+            f"it ended {FAILURES} times without a shard to blame and is not started again"
+            if slot.closed
             else "it is started again"
         )
         self._observer.say(f"worker {worker} ended{at}: {how}; {then}")
-        return None if place.closed else [name for name in held if name not in self.given_up and not sick]
+        if slot.closed:
+            return None
+        return [] if device_failed else [name for name in in_flight if name not in self.given_up]
 
-    def _count(self, held: list[str], how: str, blame: bool) -> None:
+    def _check_started(self, worker: int, how: str) -> None:
+        """Raise SlgWdsError if as many workers as there are slots, and two at least, ended before they started."""
+        if self._exits >= max(2, len(self.slots)) and not any(slot.started for slot in self.slots):
+            raise SlgWdsError(
+                f"worker {worker} ended before it started its work ({how})",
+                hint="check whether the machine ran out of memory; a script of your own must start the run under "
+                "`if __name__ == '__main__':`",
+            )
+
+    def _count(self, in_flight: list[str], how: str, blame: bool) -> None:
         if blame:
-            self._failures.update(held)
-        if len(held) == 1 and self._failures[held[0]] >= FAILURES:
-            self.given_up[held[0]] = how
-            self._observer.say(f"{held[0]} is given up after {self._failures[held[0]]} failures: {how}")
+            self._failures.update(in_flight)
+        if len(in_flight) == 1 and self._failures[in_flight[0]] >= FAILURES:
+            (name,) = in_flight
+            self.given_up[name] = how
+            self._avoid(name)
+            self._observer.say(f"{name} is given up after {self._failures[name]} failures: {how}")

@@ -1,4 +1,4 @@
-"""A pool: workers that run one worker loop, each with a device; and the worker's side of their talk with the run."""
+"""A pool of workers that run one loop, each with a device; and what a worker sends to the run that started it."""
 
 from __future__ import annotations
 
@@ -11,28 +11,39 @@ from slg_wds.console import note_traceback
 from slg_wds.engines.run_stats import RunObserver, RunStarted
 from slg_wds.errors import DeviceError, SlgWdsError
 
-Message = tuple[Any, ...]
-ENDS = ("done", "error", "device", "failed")  # the kinds of the last message of a worker
+Message = tuple[Any, ...]  # a kind, then its content
+ENDS = ("done", "error", "device", "failed")  # kinds of a worker's last message
 
 
 @dataclass(frozen=True)
 class WorkerPool:
-    """Who will work: the device of each worker, and the CPU cores that each may use."""
+    """The workers of a run.
+
+    Attributes:
+        devices: the device of each worker, such as `cpu` or `cuda:0`.
+        cores: CPU cores that each worker may use.
+    """
 
     devices: tuple[str, ...]
     cores: int
 
     @property
     def workers(self) -> int:
-        """How many there are."""
+        """Number of workers."""
         return len(self.devices)
 
 
 class Task(Protocol):
-    """What every worker does; picklable, and of modules that can be imported where it runs."""
+    """What every worker of a run does. It is pickled, so its class must be importable where workers run."""
 
     def __call__(self, worker: int, workers: int, observer: RunObserver) -> object:
-        """Make shards until none is missing."""
+        """Make shards until none is missing.
+
+        Args:
+            worker: number of this worker, 0 to workers - 1.
+            workers: number of workers of the run.
+            observer: is told of the progress.
+        """
 
 
 class Reporter(RunObserver):
@@ -55,33 +66,41 @@ class Reporter(RunObserver):
         self.avoided = set(avoided)
 
     def begin(self, start: RunStarted) -> None:
+        """Send ("begin", start)."""
         self._send(("begin", start))
 
     def retry_alone(self) -> Sequence[str]:
+        """Return the names of shards to make first, one at a time."""
         return self._retry_alone
 
     def claim(self, name: str) -> bool:
+        """Send ("claim", name), unless the run has given the shard up: then return False."""
         if name in self.avoided:
             return False
         self._send(("claim", name))
         return True
 
     def crops(self, count: int) -> None:
+        """Send ("crops", count)."""
         self._send(("crops", count))
 
     def shard(self, name: str, stats: Any, made: bool) -> None:
+        """Send ("shard", name, stats, made)."""
         self._send(("shard", name, stats, made))
 
     def say(self, text: str) -> None:
+        """Send ("say", text)."""
         self._send(("say", text))
 
 
 def perform(
     task: Task, worker: int, workers: int, reporter: Reporter, send: Callable[[Message], None]
 ) -> str:
-    """Run the task, send how it ended, one of ENDS, and return that.
+    """Run the task in a worker, and send ("started",) before it and how it ended after it.
 
-    done; an error of ours, which ends the run; or for another try: a device's error, and whatever else failed.
+    Returns:
+        The kind of the last message. "done"; "error" for an SlgWdsError, which ends the run; "device" for a
+        DeviceError and "failed" for any other exception, after which another worker tries again.
     """
     send(("started",))
     end = _end(task, worker, workers, reporter)
@@ -98,13 +117,13 @@ def _end(task: Task, worker: int, workers: int, reporter: Reporter) -> Message:
         return "error", picklable(error)
     except Exception as error:
         note_traceback(error)
-        said = (str(error) or "no message").splitlines()[0]
-        return "failed", f"{type(error).__name__}: {said}"
+        first_line = (str(error) or "no message").splitlines()[0]
+        return "failed", f"{type(error).__name__}: {first_line}"
     return ("done",)
 
 
 def picklable(error: Exception) -> Exception:
-    """The error, or where another package's does not survive the way, one that tells of it."""
+    """Return the error; or, if it cannot be pickled, an SlgWdsError with its class name and message."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:

@@ -208,7 +208,9 @@ def test_lost_nodes_are_nobodys_fault():
 def test_a_place_whose_workers_end_in_vain_is_closed_and_the_last_one_ends_the_run():
     supervisor, observer = supervised(2)
     assert [supervisor.ended(0, "exit code 1") for _ in range(FAILURES)] == [[], [], None]
-    assert observer.lines[-1] == "worker 0 ended: exit code 1; after 3 ends in vain it is not started again"
+    assert observer.lines[-1] == (
+        "worker 0 ended: exit code 1; it ended 3 times without a shard to blame and is not started again"
+    )
     assert [supervisor.ended(1, "exit code 2") for _ in range(FAILURES - 1)] == [[], []]
     with pytest.raises(SlgWdsError, match="again and again, worker 1 at last: exit code 2"):
         supervisor.ended(1, "exit code 2")
