@@ -112,6 +112,12 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
+def first_few(names: Sequence[str], most: int = 5) -> str:
+    """Return the first few names for a message, each cut to 100 characters: `a, b, c, d, e, ...`."""
+    few = [name if len(name) <= 100 else f"{name[:100]}..." for name in names[:most]]
+    return ", ".join([*few, "..."] if len(names) > most else few)
+
+
 def duration(seconds: float) -> str:
     """Return seconds in the unit that suits them: `48 s`, `12 min`, `3.4 h`, `2.1 days`."""
     for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):

@@ -1,4 +1,20 @@
-"""Images: what there is (a plan), their bytes, their pixels."""
+"""Images: which there are (a plan), their bytes, their pixels.
+
+    source.py     a URL -> a source: a folder of images, or tars
+    folder.py     class folders or a flat folder, listed through tree.py (what lies below a folder, local or remote)
+    tars/         WebDataset tars
+    lists.py      the images that a list file selects
+    order.py      paths -> keys, the shuffled order, shards
+    classes.py    class folders -> class numbers
+    targets.py    class numbers -> the teacher's classes, and a subset of them
+    header.py     format and size of an image from its first bytes
+    pixels.py     bytes -> pixels; depth.py for grey levels of more than 8 bits
+    labelled.py   is this file the image that was labelled?
+    gone.py       is this file gone, or its disk or bucket?
+
+Enters: URLs and options; later paths of the plan. Leaves: a `Plan`, the bytes of images, uint8 pixels [3, H, W].
+May import format/ (plans, keys, names), store/, config, files, console and errors.
+"""
 
 from __future__ import annotations
 

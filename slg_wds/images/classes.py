@@ -1,4 +1,4 @@
-"""Class folders -> class numbers of a teacher: by WordNet ids, by numbers, or by a file that says so."""
+"""Class folders -> class numbers of a teacher: by WordNet ids, by numbers, or by a class map."""
 
 from __future__ import annotations
 
@@ -7,26 +7,30 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from slg_wds.console import first_few
 from slg_wds.errors import ImageSourceError, UsageError
 from slg_wds.files import lines_of, read_text
 
 WORDNET_ID = re.compile(r"(n\d{8})(?![0-9A-Za-z])")
 NUMBER = re.compile(r"[0-9]{1,9}")
 NO_TARGET = frozenset({"-", "-1", "null"})
-SHOWN = 5
 
 
 def wordnet_id(name: str) -> str | None:
-    """The WordNet id that a folder's name is or begins with, as in `n02085620-Chihuahua`; None without one."""
+    """Return the WordNet id at the start of a folder's name, as in `n02085620-Chihuahua`; None without one."""
     found = WORDNET_ID.match(name)
     return found[1] if found else None
 
 
 def imagenet_targets(classes: Sequence[str]) -> list[int | None] | None:
-    """ImageNet-1k's class number (0..999) of each class folder, None for an id outside its 1000 classes.
+    """Number class folders by ImageNet-1k.
 
-    Returns None, instead of a list, where most folders are not named by WordNet ids.
-    Raises ImageSourceError where most are and some are not: it names those, which no other rule can number.
+    Returns:
+        The class number (0..999) of each folder, None for a WordNet id outside the 1000 classes. None instead of a list
+        if at least half of the folders are not named by WordNet ids.
+
+    Raises:
+        ImageSourceError: most folders are named by WordNet ids and some are not; it names these.
     """
     ids = [wordnet_id(name) for name in classes]
     others = [name for name, one in zip(classes, ids, strict=True) if one is None]
@@ -35,7 +39,7 @@ def imagenet_targets(classes: Sequence[str]) -> list[int | None] | None:
     if others:
         raise ImageSourceError(
             f"{len(others)} of {len(classes)} class folders are not named by a WordNet id, as the others are: "
-            f"{shown(others)}",
+            f"{first_few(others)}",
             hint="move them away, or give them a class (`-` for no target) in a --class-map",
         )
     from timm.data.imagenet_info import ImageNetInfo
@@ -46,22 +50,22 @@ def imagenet_targets(classes: Sequence[str]) -> list[int | None] | None:
 
 
 def folder_numbers(classes: Sequence[str]) -> list[int] | None:
-    """The number that each class folder is named by, also zero-padded; None where not all names are numbers."""
+    """Return the number that each class folder is named by, zero-padded or not; None if any name is not a number."""
     if not classes or not all(NUMBER.fullmatch(name) for name in classes):
         return None
     return [int(name) for name in classes]
 
 
-def shown(names: Sequence[str]) -> str:
-    """The first few names, for a message."""
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-
-
 def read_class_map(path: str) -> dict[str, int | None]:
-    """Class folder -> class number, or None for no target: lines `name number` (# begins a comment) or a JSON object.
+    """Read a class map: lines `name number`, in which # begins a comment, or a JSON object.
 
-    `-`, `null` and `-1` say that a folder's images have no target. A folder may be given by its absolute path.
-    Raises UsageError for a file that cannot be read or says anything else, or one name twice.
+    The number `-`, `null` or `-1` means that the folder's images have no target. A name may be an absolute path.
+
+    Returns:
+        Class number, or None for no target, by class folder.
+
+    Raises:
+        UsageError: the file cannot be read, has another form, or gives one name two numbers.
     """
     try:
         text = read_text(path)
@@ -86,7 +90,7 @@ def _from_json(text: str) -> list[tuple[str, int | None]]:
 
 def _pair(pair: Any) -> tuple[str, Any]:
     if not isinstance(pair, tuple):
-        raise ValueError(f"{pair!r} is not a name and a class number")
+        raise ValueError(f"{str(pair)[:100]} is not a name and a class number")
     return pair
 
 
@@ -94,7 +98,7 @@ def _class_number(value: Any) -> int | None:
     if value is None or value == "-" or (type(value) is int and value == -1):
         return None
     if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is not a class number")
+        raise ValueError(f"{str(value)[:100]!r} is not a class number")
     return value
 
 
@@ -103,6 +107,6 @@ def _from_lines(text: str) -> list[tuple[str, int | None]]:
     for number, line in lines_of(text):
         name, _, value = line.replace("\t", " ").rpartition(" ")
         if not name.strip() or not (value in NO_TARGET or (value.isascii() and value.isdigit())):
-            raise ValueError(f"line {number} is not `name number`: {line!r}")
+            raise ValueError(f"line {number} is not `name number`: {line[:100]!r}")
         pairs.append((name.strip(), None if value in NO_TARGET else int(value)))
     return pairs

@@ -1,7 +1,7 @@
 """Grey levels of more than 8 bits -> 8 bits, by the range of their format.
 
-Pillow's `convert("RGB")` cuts them off at 255 instead: nearly all of a 16-bit picture would be white, and a picture of
-floats from 0 to 1 black.
+Pillow's `convert("RGB")` clips them at 255 instead: a 16-bit image would be almost all white, and one of floats from
+0 to 1 black.
 """
 
 from __future__ import annotations
@@ -17,21 +17,26 @@ if TYPE_CHECKING:
 
 STRIP_PIXELS = 1 << 20
 BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # tags of TIFF
-DARK = 16  # a picture whose brightest level is below this part of the range is scaled otherwise than its format says
+DARK = 16  # an image whose brightest level is below range / DARK does not use the range of its format
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether a picture has grey levels of more than 8 bits. Pillow keeps 8 bits of colours of more."""
+    """Return whether an image has grey levels of more than 8 bits. Of deeper colours Pillow keeps 8 bits itself."""
     return image.mode == "F" or image.mode.startswith("I")
 
 
-def shallow(image: Image.Image, path: str) -> Image.Image:
-    """A loaded deep picture in 8 bits (mode L): level x of a range up to R becomes x * 255 / R, rounded.
+def to_8_bits(image: Image.Image, path: str) -> Image.Image:
+    """Convert a loaded deep image to 8 bits (mode L): level x of the range 0..R becomes x * 255 / R, rounded.
 
-    R is 65535, so 257 levels become one; of 12-bit TIFF 4095.
+    R is 65535, so 257 levels become one; in 12-bit TIFF it is 4095.
 
-    Raises ImageDecodeError: floats and 32-bit integers, whose format gives no range; or levels that end below a
-    sixteenth of the range, as of 8-bit or 12-bit values stored in 16 bits, which would come out black.
+    Args:
+        image: loaded, of a mode for which `is_deep` holds.
+        path: names the image in errors.
+
+    Raises:
+        ImageDecodeError: floats or 32-bit integers, whose format defines no range; or levels that end below a sixteenth
+            of the range, such as 8-bit or 12-bit values stored in 16 bits, which would come out black.
     """
     from PIL import Image
 
@@ -56,7 +61,7 @@ def shallow(image: Image.Image, path: str) -> Image.Image:
 
 
 def _range(image: Image.Image, path: str) -> int:
-    """The level that is white."""
+    """Return the level that is white."""
     if image.mode.startswith("I;16"):
         return 4095 if image.format == "TIFF" and _tag(image, BITS_PER_SAMPLE) == 12 else 65535
     if image.format == "PPM" and image.mode == "I":  # Pillow has scaled it by the file's own range

@@ -1,4 +1,4 @@
-"""A folder of images, of class folders or flat, as torchvision's ImageFolder sees it."""
+"""A folder of images: class folders, as torchvision's ImageFolder reads them, or a flat folder."""
 
 from __future__ import annotations
 
@@ -9,33 +9,34 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from slg_wds.console import first_few
 from slg_wds.errors import ImageGoneError, ImageSourceError, NoImagesError, NoTargetsError, NotFoundError
 from slg_wds.format.manifest.manifest import Plan, StringColumn
 from slg_wds.images.gone import GoneFiles
-from slg_wds.images.lists import choose_listed
-from slg_wds.images.order import Targets, keys_of, map_targets, shard_names, shuffled, split_evenly
+from slg_wds.images.lists import select_listed
+from slg_wds.images.order import TargetOf, keys_of, map_targets, shard_names, shuffled, split_evenly
 from slg_wds.images.tree import APPLE_DOUBLE, Tree, is_hidden
 
 # torchvision's ImageFolder has all of these but .jfif, a JPEG file by another name.
 IMG_EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+COMPRESSED_TAR = re.compile(r"\.(tgz|tbz2?|txz|tzst|tar\.(gz|bz2|xz|zst|lz4|z))$", re.IGNORECASE)
+COMPRESSED_TARS = "compressed tars"
 OUTSIDE, HIDDEN, LABEL_SETS = "outside class folders", "hidden folders", "label sets"
+
+_KIND_NAMES = {"": "without extension", COMPRESSED_TARS: "compressed tars, to be decompressed first"}
 
 
 class FolderSource:
-    """Images in a folder, listed when opened. Classes are numbered by sorted name, as ImageFolder does.
+    """Images in a folder. Classes are numbered by sorted name, as ImageFolder numbers them.
 
     Attributes:
-        url: the folder that paths are relative to, the split's.
-        classes: names of the class folders, also of empty ones; None for a flat folder.
-        num_images: images found (and listed, where a list is given).
-        ignored: what is not used -> count: files that are not images by extension in lower case ("" for none),
-            `outside class folders` (images beside those), `hidden folders`, `label sets`, `AppleDouble files`.
-        gone: those of `planned` that are not there any more. They are planned again, so that a set begun with them
-            goes on, and their reader tells that they are gone.
-
-    Raises:
-        NoImagesError: no image at all. NoTargetsError: `need_targets` of a flat folder.
-        ImageSourceError: a name that is not UTF-8, or what the list names is not there.
+        url: the folder that paths are relative to: the split's.
+        classes: names of the class folders, empty ones included; None for a flat folder.
+        ignored: number of files and folders that are not used, by kind: the extension in lower case of files that are
+            no images ("" for none), `outside class folders` (images beside them), `hidden folders`, `label sets`,
+            `AppleDouble files`, `compressed tars`.
+        gone: the paths of `planned` that are no longer there. They are planned again, so that a label set that was
+            begun with them can go on; reading them raises ImageGoneError.
     """
 
     kind = "folder"
@@ -50,37 +51,43 @@ class FolderSource:
         need_targets: bool = False,
         planned: Sequence[str] = (),
     ) -> None:
+        """List the folder.
+
+        Args:
+            tree: of the folder.
+            split: name of the split, for the names of shards.
+            list_file: path of a file that selects images: see lists.py.
+            keep_extensions: whether keys keep the paths' extensions.
+            need_targets: refuse a flat folder.
+            planned: paths of the images that an earlier run planned.
+
+        Raises:
+            NoImagesError: there is no image.
+            NoTargetsError: targets are needed, and the folder is flat.
+            ImageSourceError: a name that is not UTF-8, or a listed image that is not there.
+        """
         self.url, self.split = tree.url, split
         self._tree, self._keep_extensions = tree, keep_extensions
-        paths, sets, self.ignored = find_images(tree)
-        nested = [path for path in paths if "/" in path]
-        folders = tree.folders()
-        if sets:  # a folder that holds only those is no class either
-            only_sets = _tops(sets) - _tops(nested)
-            folders = [name for name in folders if name not in only_sets]
-        self.classes = folders if nested else None
-        if nested:
-            self.ignored[OUTSIDE] += len(paths) - len(nested)
-            paths = nested
-        self.ignored = +self.ignored
-        if not paths:
-            raise no_images(tree.url, self.ignored, len(folders))
+        paths, folders, self.ignored = _list(tree)
+        self.classes = folders if "/" in paths[0] else None
         if need_targets and self.classes is None:
             raise NoTargetsError("class folders are needed, and there are only images", url=tree.url)
-        _check_names([*paths, *folders], tree.url)
         self.gone = _gone(planned, paths, folders, list_file is not None)
         paths = sorted((*paths, *self.gone))
-        self._paths = choose_listed(list_file, paths, tree.url, split) if list_file else paths
+        self._paths = select_listed(list_file, paths, tree.url, split) if list_file else paths
 
-    @property
-    def num_images(self) -> int:
-        return len(self._paths)
+    def plan(self, seed: int, samples_per_shard: int, *, target_of: TargetOf | None = None) -> Plan:
+        """Plan all images: sorted by path, then shuffled once, then split into shards.
 
-    def plan(self, seed: int, samples_per_shard: int, *, target_of: Targets | None = None) -> Plan:
-        """All images, sorted by path, then shuffled once by the seed, in shards of so many.
+        Args:
+            seed: of the shuffle.
+            samples_per_shard: images in each shard but the last.
+            target_of: the target of each class number, None for no target; None: the number itself.
 
-        `target_of` gives the target of a class number (default: that number), None for no target.
-        Raises DuplicateKeyError, UsageError, and ImageSourceError for a target that cannot be.
+        Raises:
+            DuplicateKeyError: two images with one key.
+            UsageError: a seed or number of samples that is invalid.
+            ImageSourceError: a target that is invalid.
         """
         keys = keys_of(self._paths, self._keep_extensions, self.url)
         order = shuffled(len(keys), seed)
@@ -104,14 +111,14 @@ class FolderSource:
         )
 
     def read(self, path: str) -> bytes:
-        """The bytes of the image at a path of the plan. Raises StoreError; NotFoundError where it is gone."""
+        """Return the bytes of the image at a path of the plan. Raises StoreError, NotFoundError if it is gone."""
         return self._tree.read(path)
 
     def reader(self, plan: Plan, shard: int) -> Callable[[int], bytes]:
-        """What reads the images of one shard, by their number in the plan; from any thread.
+        """Return a function that reads the images of one shard by their number in the plan; any thread may call it.
 
-        Its calls raise ImageGoneError where an image's folder no longer has it, and StoreError or ImageSourceError
-        where nobody can say whether it has.
+        It raises ImageGoneError if an image's folder no longer has it; StoreError or ImageSourceError if the image
+        cannot be read and it is unknown whether it is still there.
         """
         gone = GoneFiles(self._tree)
 
@@ -128,31 +135,48 @@ class FolderSource:
         return read
 
 
-def _gone(planned: Sequence[str], paths: Sequence[str], folders: Sequence[str], listed: bool) -> list[str]:
-    """The planned images that are not among `paths`: none where those are another data set's.
+def _list(tree: Tree) -> tuple[list[str], list[str], Counter[str]]:
+    """Return (sorted paths of the images of class folders, or else of a flat folder; class folders; ignored things)."""
+    paths, sets, ignored = find_images(tree)
+    folders = tree.folders()
+    nested = [path for path in paths if "/" in path]
+    if sets:  # a folder that holds only label sets is no class
+        only_sets = _top_folders(sets) - _top_folders(nested)
+        folders = [name for name in folders if name not in only_sets]
+    if nested:
+        ignored[OUTSIDE] += len(paths) - len(nested)
+        paths = nested
+    if not paths:
+        raise no_images(tree.url, +ignored, len(folders))
+    _check_names([*paths, *folders], tree.url)
+    return paths, folders, +ignored
 
-    listed: whether a list says which of the images are used. Else none may be new.
+
+def _gone(planned: Sequence[str], paths: Sequence[str], folders: Sequence[str], listed: bool) -> list[str]:
+    """Return the planned images that are not among `paths`; none if `paths` are those of another data set.
+
+    listed: whether a list selects the images. Without one, a path that was not planned means another data set.
     """
     if not planned or (
         not listed and len(planned) <= len(paths)
     ):  # the usual case, without sets of millions of paths
         return []
-    there, wanted = set(paths), set(planned)
-    if not (listed or there <= wanted):
+    there, before = set(paths), set(planned)
+    if not (listed or there <= before):
         return []
-    gone = sorted(wanted - there)
+    gone = sorted(before - there)
     if not any("/" in path for path in paths):
         return gone if not any("/" in path for path in gone) else []
     return gone if {path.partition("/")[0] for path in gone} <= set(folders) else []
 
 
 def is_image(path: str) -> bool:
-    """Whether a file counts as an image, by its extension."""
+    """Return whether a file counts as an image, by its extension."""
     return path.lower().endswith(IMG_EXTENSIONS)
 
 
 def find_images(tree: Tree) -> tuple[list[str], list[str], Counter[str]]:
-    """(paths of images by their extensions, sorted; folders of label sets; what else there is -> count)."""
+    """Return (sorted paths of images, by extension; folders of label sets; number of other things by kind)."""
     paths: list[str] = []
     sets = [tree.left_out] if tree.left_out else []
     ignored: Counter[str] = Counter()
@@ -166,6 +190,8 @@ def find_images(tree: Tree) -> tuple[list[str], list[str], Counter[str]]:
             ignored["AppleDouble files"] += 1
         elif is_image(path):
             paths.append(path)
+        elif COMPRESSED_TAR.search(base):
+            ignored[COMPRESSED_TARS] += 1
         else:
             extension = "." + base.rpartition(".")[2].lower() if "." in base else ""
             ignored[extension.encode("utf-8", "backslashreplace").decode()] += 1
@@ -173,23 +199,24 @@ def find_images(tree: Tree) -> tuple[list[str], list[str], Counter[str]]:
     return paths, sets, ignored
 
 
-def _tops(paths: list[str]) -> set[str]:
+def _top_folders(paths: list[str]) -> set[str]:
     return {path[: path.index("/")] for path in paths}
 
 
 def ignored_kinds(ignored: Mapping[str, int]) -> str:
-    """Describe what a source does not use: `.txt (3), without extension (1), label sets (1)`."""
-    return ", ".join(f"{kind or 'without extension'} ({count:,})" for kind, count in ignored.items())
+    """Describe what a source does not use, the most frequent kinds: `.txt (3), without extension (1), ...`."""
+    kinds = sorted(ignored.items(), key=lambda item: -item[1])
+    return first_few([f"{_KIND_NAMES.get(kind, kind)} ({count:,})" for kind, count in kinds])
 
 
 def no_images(url: str, ignored: Counter[str], folders: int) -> NoImagesError:
-    """The error for a tree without images: empty, or with other files only."""
+    """Return the error for a tree that is empty or has other files only."""
     if not ignored:
         return NoImagesError(
             "no images: its folders are empty" if folders else "no images: it is empty", url=url
         )
     return NoImagesError(
-        f"no images; all that is there: {ignored_kinds(dict(ignored.most_common(5)))}",
+        f"no images; all that is there: {ignored_kinds(ignored)}",
         url=url,
         hint=f"images end in {' '.join(IMG_EXTENSIONS)}",
     )

@@ -1,4 +1,4 @@
-"""A file that is gone, told apart from a disk or bucket that is."""
+"""Tell a file that is gone from a disk or bucket that is gone."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ LATER = "see that the disk or bucket is there, then run the same command again: 
 
 
 class GoneFiles:
-    """Which files of a tree are gone. Each folder is listed once, when the first of its files is not found.
+    """Finds out whether files of a tree are gone. Lists each folder once, when the first of its files is not found.
 
-    A file that is removed after that listing is taken for unreadable, never the other way round.
+    A file that is removed after that listing counts as unreadable. A file that is there never counts as gone.
     """
 
     def __init__(self, tree: Tree) -> None:
@@ -19,12 +19,13 @@ class GoneFiles:
         self._listed: dict[str, frozenset[str]] = {}
 
     def confirm(self, path: str) -> None:
-        """Return where the folder of a file that was not found can be listed and lacks it.
+        """Return if a file that was not found is really gone: its folder can be listed and does not have it.
 
-        An empty folder of images may be where a disk was mounted: that all are gone is not believed.
+        An empty source does not count as all images gone: it may be the mount point of a disk that is not mounted.
 
-        Raises ImageSourceError, StoreError where the folder cannot be listed, StoreUnavailableError where the whole
-        source is empty or the folder lists the file that could not be read.
+        Raises:
+            ImageSourceError, StoreError: the folder cannot be listed.
+            StoreUnavailableError: the source is empty, or the folder lists the file that could not be read.
         """
         folder, _, base = path.rpartition("/")
         if folder not in self._listed:

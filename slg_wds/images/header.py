@@ -1,4 +1,4 @@
-"""What an image's first bytes say: its format and its size, before anything is decoded."""
+"""Format and size of an image from its first bytes, before anything is decoded; checks that come before decoding."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from slg_wds.errors import ImageDecodeError, ImageTooLargeError
 if TYPE_CHECKING:
     from PIL import Image
 
-MAX_IMAGE_BYTES = (
-    1 << 30
-)  # of a file: MAX_PIXELS take 0.8 GB where they are stored as 3 float32, uncompressed
+# Of one file: MAX_PIXELS of 3 float32 each, uncompressed, take 0.8 GB.
+MAX_IMAGE_BYTES = 1 << 30
 MAX_PIXELS = 67_108_864  # 8192 x 8192: decoding takes up to 14 bytes a pixel, which stays below 1 GB
 
 PILLOW = r"PIL\."
-# What Pillow may open, and the modules of it that do. All others are refused: Pillow opens EPS by running Ghostscript.
+# The formats that Pillow may open, with its modules for them. All others are refused: for EPS, Pillow runs Ghostscript.
 FORMATS = {
     "AVIF": "AvifImagePlugin",
     "BMP": "BmpImagePlugin",
@@ -36,16 +35,21 @@ FORMATS = {
     "TIFF": "TiffImagePlugin",
     "WEBP": "WebPImagePlugin",
 }
-# Chunks of a PNG that no pixel depends on. Pillow refuses a picture for large ones.
+# Chunks of a PNG that do not change pixels. Pillow refuses an image if they are large.
 PNG_NOTES = frozenset((b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf"))
-EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "JPEG2000": "jp2", "TIFF": "tif"}  # the others: the format's name
+EXTENSIONS = {
+    "JPEG": "jpg",
+    "MPO": "jpg",
+    "JPEG2000": "jp2",
+    "TIFF": "tif",
+}  # of the others, the name of the format
 SIZED_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..SOF15; not DHT, JPG, DAC
 SCAN, END = 0xDA, 0xD9
 BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})  # TEM, RST0..7, SOI: no length follows
 
 
 def check_image_bytes(size: int, url: str) -> None:
-    """Raise ImageTooLargeError for an image file of so many bytes, before memory is taken for them."""
+    """Raise ImageTooLargeError for an image file of too many bytes, before they are read."""
     if size > MAX_IMAGE_BYTES:
         raise ImageTooLargeError(
             f"an image file of {size} bytes, over the limit of {MAX_IMAGE_BYTES}", url=url
@@ -53,7 +57,7 @@ def check_image_bytes(size: int, url: str) -> None:
 
 
 def sniff(data: bytes) -> str | None:
-    """ "JPEG", "PNG", "WEBP" or None, by the signature alone."""
+    """Return "JPEG", "PNG" or "WEBP" by the signature of a file; None for anything else."""
     if data[:3] == b"\xff\xd8\xff":
         return "JPEG"
     if data[:8] == b"\x89PNG\r\n\x1a\n":
@@ -64,11 +68,15 @@ def sniff(data: bytes) -> str | None:
 
 
 def image_size(data: bytes, path: str = "") -> tuple[int, int]:
-    """(height, width) from the header alone: microseconds for JPEG, PNG and WebP, a lazy Pillow open for others.
+    """Return (height, width) from the header, without decoding. JPEG, PNG and WebP take microseconds.
+
+    Args:
+        data: the image file.
+        path: names the image in errors.
 
     Raises:
-        ImageDecodeError: no such header, or it is cut short.
-        ImageTooLargeError: Pillow refused a format that only it can read.
+        ImageDecodeError: no header of a known format, or a truncated one.
+        ImageTooLargeError: above Pillow's limit, in a format that only Pillow reads.
     """
     readers = {"JPEG": _jpeg_size, "PNG": _png_size, "WEBP": _webp_size}
     kind = sniff(data)
@@ -84,7 +92,7 @@ def image_size(data: bytes, path: str = "") -> tuple[int, int]:
 
 
 def is_jpeg_of(data: bytes, size: tuple[int, int]) -> bool:
-    """Whether this begins as a JPEG of that (height, width)."""
+    """Return whether a file begins as a JPEG of that (height, width)."""
     try:
         return sniff(data) == "JPEG" and _jpeg_size(data) == size
     except (IndexError, ValueError, struct.error):
@@ -92,13 +100,13 @@ def is_jpeg_of(data: bytes, size: tuple[int, int]) -> bool:
 
 
 def image_extension(data: bytes, path: str = "") -> str:
-    """Usual extension of the format by content, without a dot: jpg, png, webp, gif, bmp, tif, ..."""
+    """Return the usual extension of a file's format, told by its content, without a dot: jpg, png, webp, ..."""
     kind = sniff(data) or open_pillow(data, path).format or ""
     return EXTENSIONS.get(kind, kind.lower())
 
 
 def check_pixels(size: tuple[int, int], max_pixels: int, path: str) -> None:
-    """Raise ImageTooLargeError for a (height, width) of more pixels than the limit."""
+    """Raise ImageTooLargeError if (height, width) is more than `max_pixels`."""
     height, width = size
     if height * width > max_pixels:
         raise ImageTooLargeError(
@@ -109,9 +117,9 @@ def check_pixels(size: tuple[int, int], max_pixels: int, path: str) -> None:
 
 
 def check_whole(data: bytes, path: str) -> None:
-    """Raise ImageDecodeError for a PNG or WebP that is cut short, or a PNG chunk of a wrong CRC.
+    """Raise ImageDecodeError for a truncated PNG or WebP, or a PNG with a chunk whose CRC is wrong.
 
-    Pillow passes over damaged chunks of pixels and a missing end; libpng inside torchvision 0.29 even crashes.
+    Pillow ignores damaged chunks of pixels and a missing end; libpng inside torchvision 0.29 crashes on them.
     """
     kind = sniff(data)
     if kind == "WEBP" and 8 + int.from_bytes(data[4:8], "little") > len(data):
@@ -170,9 +178,9 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """(marker, where its length stands) of each segment up to the first scan, which is the last one given.
+    """Yield (marker, offset of its length field) of each segment, up to the first scan and including it.
 
-    Bytes between segments are passed over, as libjpeg does. Raises IndexError or ValueError at a cut.
+    Bytes between segments are skipped, as libjpeg does. Raises IndexError or ValueError if the data is truncated.
     """
     place, marker = 2, 0
     while marker not in (SCAN, END):
@@ -187,11 +195,11 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def open_pillow(data: bytes, path: str) -> Image.Image:
-    """Open lazily with Pillow: nothing is decoded, its warnings are not shown. The only place that opens images.
+    """Open an image with Pillow, without decoding it. All images that Pillow reads are opened here.
 
     Raises:
-        ImageDecodeError: none of FORMATS.
-        ImageTooLargeError: above Pillow's own limits.
+        ImageDecodeError: the format is none of FORMATS.
+        ImageTooLargeError: the image is above Pillow's own limit.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -205,13 +213,13 @@ def open_pillow(data: bytes, path: str) -> Image.Image:
         raise ImageDecodeError(what, key=path or None) from None
     except MemoryError:
         raise
-    except Exception as error:  # plugins let nearly any exception through on bad bytes
+    except Exception as error:  # on damaged files, plugins raise nearly any exception
         raise ImageDecodeError(f"not an image: {error or type(error).__name__}", key=path or None) from error
 
 
 @functools.cache
 def _pillow_formats() -> tuple[str, ...]:
-    """Those of FORMATS that this build of Pillow has."""
+    """Return those of FORMATS that this build of Pillow has."""
     from PIL import Image
 
     for module in FORMATS.values():
@@ -221,7 +229,7 @@ def _pillow_formats() -> tuple[str, ...]:
 
 
 def _without_notes(data: bytes) -> bytes:
-    """A PNG without the chunks that no pixel depends on; anything else, and what follows a cut, as it is."""
+    """Return a PNG without PNG_NOTES. Other files, and what follows a truncated chunk, are returned as they are."""
     if sniff(data) != "PNG":
         return data
     parts, start, place = [], 0, 8
@@ -235,7 +243,7 @@ def _without_notes(data: bytes) -> bytes:
 
 
 def allow_pixels(max_pixels: int) -> None:
-    """Raise Pillow's own limit, for the process, to one that the caller asked for; never lower it."""
+    """Raise Pillow's own limit for this process to `max_pixels`; never lower it."""
     from PIL import Image
 
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
@@ -243,14 +251,14 @@ def allow_pixels(max_pixels: int) -> None:
 
 
 def pillow_size(image: Image.Image) -> tuple[int, int]:
-    """(height, width) of a Pillow image."""
+    """Return (height, width) of a Pillow image."""
     return image.height, image.width
 
 
 def quiet_pillow() -> None:
-    """Silence what Pillow warns of from inside (odd EXIF, palettes): where it matters an error follows.
+    """Silence the warnings of Pillow's own modules (odd EXIF, palettes). Faults that matter raise errors.
 
-    A standing filter, not `catch_warnings`: that one swaps the whole process's filters, which threads cannot share.
+    The filter stays for the process. `catch_warnings` would swap the filters of all threads at once.
     """
     if not any(getattr(item[3], "pattern", None) == PILLOW for item in warnings.filters):
         warnings.filterwarnings("ignore", module=PILLOW)

@@ -1,4 +1,4 @@
-"""The image that labels were made of: whether a file is that image, and its pixels."""
+"""The image that labels belong to: is a file that image, and its pixels."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ if TYPE_CHECKING:
 
 _HINT = (
     "give the images that the labels were made from (images= or --images); "
-    "slg-wds verify LABELS --images DATA lists all that are others"
+    "slg-wds verify LABELS --images DATA lists every image that differs"
 )
 
 
 class LabelledImage(NamedTuple):
-    """What a record says of its image. Whoever gives out pixels for labels takes them through here.
+    """What a record says about its image. All pixels that are used with labels are decoded here.
 
     Attributes:
-        key, path: as in the record.
+        key: of the record.
+        path: of the image below its source.
         size: (height, width) in pixels.
-        crc32: of the file; None where the record does not say, so that only the size can be compared.
+        crc32: of the image file; None if the record has none, so that only the size can be compared.
     """
 
     key: str
@@ -37,17 +38,17 @@ class LabelledImage(NamedTuple):
 
     @classmethod
     def of(cls, record: Record) -> LabelledImage:
-        """The image of a record."""
+        """Return the image of a record."""
         return cls(record.key, record.path, record.size, record.image_crc32)
 
     @classmethod
     def of_fields(cls, fields: Mapping[str, Any]) -> LabelledImage:
-        """The image of a record whose columns are not decoded."""
+        """Return the image of a record whose columns are not decoded, from its fields."""
         size = (fields["height"], fields["width"])
         return cls(fields["key"], fields["path"], size, fields.get("image_crc32"))
 
     def is_of(self, data: bytes) -> bool:
-        """Whether these may be the bytes that were labelled."""
+        """Return whether these are the bytes that were labelled, as far as the record can tell."""
         return self.crc32 is None or crc32_of(data) == self.crc32
 
     def check(self, data: bytes) -> None:
@@ -71,7 +72,12 @@ class LabelledImage(NamedTuple):
             )
 
     def decode(self, data: bytes) -> torch.Tensor:
-        """The pixels uint8 [3, H, W] of the labelled image. Raises ImageChangedError, and as `images.decode`."""
+        """Return the pixels, uint8 [3, H, W], of the labelled image.
+
+        Raises:
+            ImageChangedError: the bytes are those of another file.
+            ImageDecodeError, ImageTooLargeError: as `decode`.
+        """
         self.check(data)
         height, width = self.size
         pixels = decode(data, max_pixels=max(MAX_PIXELS, height * width), path=self.key)

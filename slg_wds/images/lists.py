@@ -1,4 +1,4 @@
-"""Which images of a folder a list file names: the 1% and 10% subsets."""
+"""List files: which images of a folder to use, such as the 1% and 10% subsets of ImageNet."""
 
 from __future__ import annotations
 
@@ -7,39 +7,43 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from slg_wds.console import first_few
 from slg_wds.errors import ImageSourceError, UsageError
 from slg_wds.files import Spellings, lines_of, read_text
 
-LABELLED = re.compile(r"(.*\S)\s+-?\d+")  # a path and a class number, as many data sets list them
-SHOWN = 5
+LABELLED = re.compile(r"(.*\S)\s+-?\d+")  # a path and a class number, the form of many data sets' lists
 
 
-def choose_listed(list_file: str, paths: Sequence[str], root: str, split: str | None = None) -> list[str]:
-    """Those of the sorted `paths` that a list file names, in their order.
+def select_listed(list_file: str, paths: Sequence[str], root: str, split: str | None = None) -> list[str]:
+    """Return the paths that a list file names, in the order of `paths`.
 
-    Blank lines and lines that begin with # are passed over; so is a class number after a path.
+    Each line names one image: by its path below `root`; by that path with the split's folder or `root` in front; or by
+    a base name that only one image has. A class number after the name is ignored, and so are blank lines and lines that
+    begin with #.
 
     Args:
-        paths: the images below `root`. A line is one of them; or one with the split's folder, `root` or a folder
-            above them in front; or a base name that only one image has.
+        list_file: path of the list.
+        paths: of all images below `root`, sorted.
+        root: path or URL of the folder of images.
+        split: name of the split's folder, if `root` is one.
 
     Raises:
-        UsageError: a file that cannot be read or lists nothing.
-        ImageSourceError: listed images that are not there, are ambiguous or listed twice; the first few are named.
+        UsageError: the list cannot be read or is empty.
+        ImageSourceError: a listed image is not there, is ambiguous or is listed twice. The first few are named.
     """
     lines = _read_lines(list_file)
-    images = _Images(paths, root, split)
-    found = [images.find(line) for line in lines]
-    _complain(
+    index = _PathIndex(paths, root, split)
+    found = [index.find(line) for line in lines]
+    _refuse(
         "are not among the images", list_file, (n for n, path in zip(lines, found, strict=True) if path == "")
     )
-    _complain(
+    _refuse(
         "are the names of several images",
         list_file,
         (n for n, path in zip(lines, found, strict=True) if path is None),
     )
     chosen = Counter(found)
-    _complain(
+    _refuse(
         "are listed more than once", list_file, (str(path) for path, count in chosen.items() if count > 1)
     )
     return [path for path in paths if path in chosen]
@@ -55,8 +59,8 @@ def _read_lines(list_file: str) -> list[str]:
     return lines
 
 
-class _Images:
-    """The images that lines of a list can mean."""
+class _PathIndex:
+    """Finds the image that a line of a list names."""
 
     def __init__(self, paths: Sequence[str], root: str, split: str | None) -> None:
         self._paths = Spellings(paths)
@@ -66,7 +70,7 @@ class _Images:
         self._split = f"{split}/" if split else None
 
     def find(self, line: str) -> str | None:
-        """The path that a line means, "" for none, None for several."""
+        """Return the path of the image; "" if there is none, None if there are several."""
         labelled = LABELLED.fullmatch(line)
         names = [line, labelled[1]] if labelled else [line]
         forms = (form for name in names for form in self._forms(name))
@@ -94,8 +98,7 @@ class _Images:
         return "" if spelled is None else self._bases[spelled]
 
 
-def _complain(what: str, list_file: str, names: Iterable[str]) -> None:
+def _refuse(what: str, list_file: str, names: Iterable[str]) -> None:
     wrong = list(names)
     if wrong:
-        shown = ", ".join(wrong[:SHOWN]) + (", ..." if len(wrong) > SHOWN else "")
-        raise ImageSourceError(f"{len(wrong)} of the list {list_file} {what}: {shown}")
+        raise ImageSourceError(f"{len(wrong)} of the list {list_file} {what}: {first_few(wrong)}")

@@ -1,4 +1,4 @@
-"""Paths of images -> keys, a shuffled order, and shards of it."""
+"""Paths of images -> their keys, their shuffled order, and shards of that order."""
 
 from __future__ import annotations
 
@@ -12,20 +12,25 @@ from slg_wds.console import counted
 from slg_wds.errors import DuplicateKeyError, ImageSourceError, UsageError
 from slg_wds.format.shards.names import key_of
 
-Targets = Sequence[int | None] | NDArray[np.integer] | Callable[[int], int | None]
+TargetOf = Sequence[int | None] | NDArray[np.integer] | Callable[[int], int | None]
 
 MAX_TARGET = 2**31 - 1
-# Paths whose key is simply what stands before the last dot, nearly all: `key_of` has the whole rule.
+# Paths whose key is simply the part before the last dot, which are nearly all. `key_of` has the whole rule.
 PLAIN = re.compile(r"(?!__)(?:[A-Za-z0-9_-]+/)*[A-Za-z0-9_-]+(?=\.[A-Za-z0-9]+\Z)")
 PLAIN_LENGTH = 1024
 
 
 def keys_of(paths: Sequence[str], keep_extensions: bool, url: str) -> list[str]:
-    """The key of each path, all different.
+    """Return the key of each path; no two are the same.
+
+    Args:
+        paths: of images, below their source.
+        keep_extensions: whether keys keep the paths' extensions.
+        url: of the source, for messages.
 
     Raises:
-        ImageSourceError: a path that has no key (not UTF-8, with `..`).
-        DuplicateKeyError: two paths of one key, both named.
+        ImageSourceError: a path that has no key (not UTF-8, or with `..`).
+        DuplicateKeyError: two paths with one key; it names both.
     """
     keys = make_keys(paths, keep_extensions, url)
     check_distinct(paths, keys, keep_extensions, url)
@@ -33,7 +38,7 @@ def keys_of(paths: Sequence[str], keep_extensions: bool, url: str) -> list[str]:
 
 
 def make_keys(paths: Sequence[str], keep_extensions: bool, url: str) -> list[str]:
-    """The key of each path, which may be the same for several. Raises ImageSourceError for one that has no key."""
+    """Return the key of each path; several may be the same. Raises ImageSourceError for a path that has no key."""
     try:
         return [key_of(path, True) for path in paths] if keep_extensions else list(map(_key_of, paths))
     except ImageSourceError as error:
@@ -41,7 +46,7 @@ def make_keys(paths: Sequence[str], keep_extensions: bool, url: str) -> list[str
 
 
 def check_distinct(paths: Sequence[str], keys: Sequence[str], keep_extensions: bool, url: str) -> None:
-    """Raise DuplicateKeyError where two paths have one key."""
+    """Raise DuplicateKeyError if two paths have one key."""
     if len(set(keys)) != len(keys):
         _raise_duplicate(paths, keys, keep_extensions, url)
 
@@ -69,9 +74,17 @@ def _raise_duplicate(paths: Sequence[str], keys: Sequence[str], keep_extensions:
 
 
 def shuffled(count: int, seed: int) -> NDArray[np.int64]:
-    """An order of `count` things, int64 [count], a pure function of the seed on every machine and version.
+    """Return a random permutation of 0..count-1, int64 [count]; the seed gives the same on every machine.
 
-    Sorted by raw Philox words, ties by number: numpy promises those, not its `shuffle`.
+    Numbers are sorted by raw Philox words, ties by number. numpy promises that these words stay the same in all
+    versions; it does not promise that for `shuffle`.
+
+    Args:
+        count: of numbers.
+        seed: 0 <= seed < 2**64.
+
+    Raises:
+        UsageError: a seed outside that range.
     """
     if not 0 <= seed < 2**64:
         raise UsageError(f"the seed {seed} is not inside 0..2^64-1")
@@ -80,7 +93,7 @@ def shuffled(count: int, seed: int) -> NDArray[np.int64]:
 
 
 def split_evenly(count: int, samples_per_shard: int) -> NDArray[np.int64]:
-    """Samples of each shard, int64 [n]: full ones, then the rest."""
+    """Return the number of samples of each shard, int64 [n]: all full but the last."""
     if samples_per_shard < 1:
         raise UsageError(f"{samples_per_shard} samples per shard are below 1")
     sizes = np.full(-(-count // samples_per_shard), samples_per_shard, np.int64)
@@ -90,21 +103,30 @@ def split_evenly(count: int, samples_per_shard: int) -> NDArray[np.int64]:
 
 
 def shard_names(prefix: str, count: int) -> list[str]:
-    """PREFIX-000000 and so on."""
+    """Return the names PREFIX-000000, PREFIX-000001 and so on."""
     return [f"{prefix}-{number:06d}" for number in range(count)]
 
 
-def map_targets(numbers: NDArray[np.int64], target_of: Targets | None) -> NDArray[np.int32]:
-    """The target of each sample's class number, -1 (no target) for a class of -1 or one that maps to None.
+def map_targets(numbers: NDArray[np.int64], target_of: TargetOf | None) -> NDArray[np.int32]:
+    """Map class numbers to targets.
 
-    Raises ImageSourceError for a class that the mapping does not have or a target that is not an int32.
+    Args:
+        numbers: int64 [N], the class number of each sample; -1 for none.
+        target_of: the target of each class number, None for no target; a sequence or a function. None: the number
+            itself.
+
+    Returns:
+        int32 [N], -1 for samples without a target.
+
+    Raises:
+        ImageSourceError: a class that the mapping lacks, or a target that is not in 0..2**31-1.
     """
     distinct, places = np.unique(numbers, return_inverse=True)
     targets = np.array([_target(int(number), target_of) for number in distinct], np.int64)
     return targets[places.reshape(-1)].astype(np.int32)
 
 
-def _target(number: int, target_of: Targets | None) -> int:
+def _target(number: int, target_of: TargetOf | None) -> int:
     if number < 0:
         return -1
     if target_of is None:

@@ -1,8 +1,8 @@
-"""Image bytes -> pixels, exactly those of Pillow's `Image.open(f).convert("RGB")`, but for deep greys: see depth.py.
+"""Image bytes -> pixels, bit for bit those of Pillow's `Image.open(f).convert("RGB")`; for deep greys see depth.py.
 
-torchvision.io decodes what it is measured to decode bit for bit as Pillow does: JPEG (grey, CMYK, YCCK, progressive
-too) and still WebP. All else goes to Pillow, PNG included: libpng inside torchvision ends the process on a damaged
-file. When torchvision refuses a file, Pillow decides.
+torchvision.io decodes the formats in which it was measured to give Pillow's pixels to the bit: JPEG (with grey, CMYK,
+YCCK and progressive ones) and still WebP. Pillow decodes all others. PNG is among them because libpng inside
+torchvision ends the process on a damaged file. Pillow also decodes what torchvision refuses.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from slg_wds.errors import ImageDecodeError, ImageTooLargeError
 from slg_wds.format.shards.names import IMAGE_EXTS
-from slg_wds.images.depth import STRIP_PIXELS, is_deep, shallow
+from slg_wds.images.depth import STRIP_PIXELS, is_deep, to_8_bits
 from slg_wds.images.header import (
     MAX_PIXELS,
     SCAN,
@@ -41,24 +41,28 @@ if TYPE_CHECKING:
     from PIL import Image
 
 TORCHVISION_RGB = 3  # torchvision.io.ImageReadMode.RGB
-FILLINGS = (b"\x80" * 3, b"\x40" * 3)  # what libjpeg paints where the data ran out: of RGB or grey, of CMYK
+FILLINGS = (
+    b"\x80" * 3,
+    b"\x40" * 3,
+)  # pixels that libjpeg writes after the end of the data: for RGB and grey, for CMYK
 HUFFMAN_FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive
 FILLER = bytes(range(1, 255, 2)) * 4
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, path: str = "") -> torch.Tensor:
-    """Decode an image (its first frame) of one of `header.FORMATS`, told by content, never by name.
+    """Decode the first frame of an image in one of `header.FORMATS`. Its content, not its name, tells the format.
 
     Args:
+        data: the image file.
         max_pixels: refuse images of more, before decoding.
         path: names the image in errors.
 
     Returns:
-        uint8 [3, H, W] RGB of strides (1, 3W, 3): rows of whole pixels in memory, the layout that crops fastest.
-        EXIF orientation is not applied; alpha is dropped. 16-bit greys are divided by 257.
+        RGB, uint8 [3, H, W] with strides (1, 3W, 3): the three values of a pixel are adjacent. Crops are cut fastest
+        from that layout. EXIF orientation is not applied, alpha is dropped, and 16-bit greys are divided by 257.
 
     Raises:
-        ImageDecodeError: not an image, or truncated or corrupt, or of grey levels without a known range.
+        ImageDecodeError: not an image, truncated, corrupt, or with grey levels of unknown range.
         ImageTooLargeError: more than `max_pixels`.
     """
     data = bytes(data)
@@ -73,7 +77,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, path: str = "") -> torc
     if image is None or tuple(image.shape) != (3, *size):
         return _from_pillow(data, max_pixels, path)
     if kind == "JPEG" and image.numpy()[:, -1, -1].tobytes() in FILLINGS:
-        del image  # two of them at a time would take more memory than one of most pixels may
+        del image  # two decoded copies at once would exceed the memory that the largest image may take
         _check_not_starved(data, path)
         image = _from_torchvision(data, kind)
         assert image is not None
@@ -114,9 +118,10 @@ def reencode(
 
 @functools.cache
 def torchvision_decoders() -> dict[str, Callable[..., Any] | None]:
-    """The operators behind torchvision.io, None where this build lacks one.
+    """Return the operators behind torchvision.io by format; None for one that this build lacks.
 
-    Its functions warn at every call since 0.29 that they will go one day; then Pillow decodes, to the same pixels.
+    The functions of torchvision.io warn at every call, since 0.29, that they will be removed. Once they are, Pillow
+    decodes to the same pixels.
     """
     import torch
 
@@ -144,7 +149,7 @@ def _loaded_alone() -> bool:
 
 
 def _from_torchvision(data: bytes, kind: str) -> torch.Tensor | None:
-    """uint8 [3, H, W] of strides (1, 3W, 3), or None where torchvision cannot."""
+    """Return uint8 [3, H, W] with strides (1, 3W, 3); None if torchvision cannot decode the image."""
     import torch
 
     decoder = torchvision_decoders().get(kind)
@@ -154,11 +159,13 @@ def _from_torchvision(data: bytes, kind: str) -> torch.Tensor | None:
         image: torch.Tensor = decoder(torch.frombuffer(bytearray(data), dtype=torch.uint8), TORCHVISION_RGB)
     except RuntimeError:
         return None
-    return image.permute(1, 2, 0).contiguous().permute(2, 0, 1)  # no copy when it is so already
+    return (
+        image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    )  # no copy if the memory has this layout already
 
 
 def _from_pillow(data: bytes, max_pixels: int, path: str) -> torch.Tensor:
-    """uint8 [3, H, W] of strides (1, 3W, 3)."""
+    """Return uint8 [3, H, W] with strides (1, 3W, 3)."""
     import torch
 
     allow_pixels(max_pixels)
@@ -172,7 +179,7 @@ def _from_pillow(data: bytes, max_pixels: int, path: str) -> torch.Tensor:
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, np.ndarray[Any, np.dtype[np.uint8]]]]:
-    """(top, uint8 [h, W, 3]) of an RGB image: to numpy it goes by copies, which are to be small."""
+    """Yield an RGB image in strips (top, uint8 [h, W, 3]): numpy gets copies, which should be small."""
     rows = max(1, STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
         bottom = min(image.height, top + rows)
@@ -187,23 +194,23 @@ def _to_rgb(image: Image.Image, path: str) -> Image.Image:
     try:
         image.load()
         if is_deep(image):
-            image = shallow(image, path)
+            image = to_8_bits(image, path)
         return image if image.mode == "RGB" else image.convert("RGB")
     except (MemoryError, ImageDecodeError):
         raise
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(str(error), key=path or None) from None
-    except Exception as error:  # plugins let nearly any exception through on bad bytes
+    except Exception as error:  # on damaged files, plugins raise nearly any exception
         raise ImageDecodeError(
             f"cannot be decoded: {error or type(error).__name__}", key=path or None
         ) from error
 
 
 def _check_not_starved(data: bytes, path: str) -> None:
-    """Raise ImageDecodeError if a JPEG's last pixel is grey because its data ended early before an end marker.
+    """Raise ImageDecodeError if a JPEG's data ends too early before its end marker, so that its last pixel is grey.
 
-    Both libraries then only warn. Telling it from a picture that is grey there: bytes put in before the end marker
-    change the pixels only where the decoder was still waiting for data.
+    Both libraries only warn about it. An image whose last pixel really is grey differs in this: bytes that are inserted
+    before its end marker change no pixel, since its decoder needs no more data.
     """
     segments = dict(jpeg_segments(data))
     end = data.find(b"\xff\xd9", segments.get(SCAN, len(data)))
@@ -216,11 +223,11 @@ def _check_not_starved(data: bytes, path: str) -> None:
     except ImageDecodeError:
         return
     if starved:
-        raise ImageDecodeError("truncated JPEG: its data end before the picture does", key=path or None)
+        raise ImageDecodeError("truncated JPEG: its data ends before the picture does", key=path or None)
 
 
 def _digest(data: bytes, path: str) -> bytes:
-    """SHA-256 of an image's pixels."""
+    """Return the SHA-256 of an image's pixels."""
     digest = hashlib.sha256()
     for _, strip in _strips(_to_rgb(open_pillow(data, path), path)):
         digest.update(strip.tobytes())

@@ -1,20 +1,20 @@
-"""Open images wherever they are: class folders, a flat folder, or WebDataset shards."""
+"""Open a source of images: class folders, a flat folder, or WebDataset tars."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 from slg_wds.config import SourceConfig
+from slg_wds.console import first_few
 from slg_wds.errors import NoImagesError, UsageError
 from slg_wds.format.manifest.manifest import Plan
-from slg_wds.images.folder import FolderSource, is_image
-from slg_wds.images.order import Targets
+from slg_wds.images.folder import COMPRESSED_TAR, COMPRESSED_TARS, FolderSource, is_image
+from slg_wds.images.order import TargetOf
 from slg_wds.images.tars.files import (
-    COMPRESSED,
     SPLIT_FOLDERS,
-    SQUEEZED,
     TarFile,
     choose_tars,
     compressed_tars,
@@ -23,20 +23,20 @@ from slg_wds.images.tars.files import (
 )
 from slg_wds.images.tars.source import ShardSource
 from slg_wds.images.tree import Tree, open_tree
+from slg_wds.store import Location
 
 _DEFAULTS = SourceConfig()
-_NOTHING: Mapping[str, int] = {}
 
 
 class ImageSource(Protocol):
-    """Images that can be planned and read.
+    """A source of images that can be planned and read.
 
     Attributes:
-        url: where they lie.
+        url: where the images are.
         kind: "folder" or "shards".
-        classes: names of the class folders in the order of their numbers, None where there are none.
-        ignored: what lies there and is not used -> count.
-        gone: paths of images that were planned and are not there any more.
+        classes: names of the class folders in the order of their numbers; None if there are none.
+        ignored: number of files and folders that are there and not used, by kind.
+        gone: paths of planned images that are no longer there.
     """
 
     @property
@@ -50,11 +50,11 @@ class ImageSource(Protocol):
     @property
     def gone(self) -> Sequence[str]: ...
 
-    def plan(self, seed: int, samples_per_shard: int, *, target_of: Targets | None = None) -> Plan:
-        """Which image is which sample of which shard."""
+    def plan(self, seed: int, samples_per_shard: int, *, target_of: TargetOf | None = None) -> Plan:
+        """Return which image is which sample of which shard."""
 
     def reader(self, plan: Plan, shard: int) -> Callable[[int], bytes]:
-        """What reads the images of one shard by their number in the plan, from any thread."""
+        """Return a function that reads the images of one shard by their number in the plan; any thread may call it."""
 
 
 def open_source(
@@ -70,47 +70,41 @@ def open_source(
     """Open the images at a URL: a folder, a .tar, a brace pattern of .tar files, or a folder of .tar files.
 
     Args:
-        options: which images to use and how to name them. Its `split` is the sub-folder, or for a folder of tars the
-            split in their names or in `_info.json`.
-        default_split: the split to use where `options` names none and there is such a sub-folder.
+        url: where the images are.
+        options: which images to use and how to name them. `split` is a sub-folder; for tars, the split that their names
+            or `_info.json` give.
+        default_split: the split to use if `options` names none and there is such a sub-folder.
         need_targets: refuse images without targets.
-        on_error: `skip` plans samples of shards that have no image, to be left out; `fail` refuses them.
-        left_out: where labels are being written; if that is below, it is neither a class nor images.
-        planned: paths of the images of a run that is to go on: those that are gone since are planned all the same.
+        on_error: `skip` plans samples of tars that have no image, to leave them out later; `fail` refuses them.
+        left_out: URL that labels are written to. If it is below `url`, it counts neither as a class nor as images.
+        planned: paths of the images of an earlier run. Those that are gone are planned again.
 
     Raises:
-        NoImagesError: missing, empty, or without any image. NoTargetsError: needed and missing.
-        UsageError: options that do not go together. ImageSourceError, StoreError: what cannot be listed.
+        NoImagesError, NoTargetsError: images or the needed targets are missing.
+        UsageError: options that exclude each other.
+        ImageSourceError, StoreError: a place that cannot be listed.
     """
-
-    def shards(tars: list[TarFile], ignored: Mapping[str, int] = _NOTHING) -> ShardSource:
-        return ShardSource(
-            url, tars, options, need_targets=need_targets, skip=on_error == "skip", ignored=ignored
-        )
-
-    split, location = options.split, options.at(url)
-    if COMPRESSED.search(url) and not os.path.isdir(url):  # noqa: PTH112
-        raise compressed_tars(url)
-
-    if ("{" in url or url.endswith(".tar")) and not os.path.isdir(url):  # noqa: PTH112
-        if split:
-            raise UsageError("--split does not go with the names of image shards", url=url)
-        return shards(tars_at(location))
-    if url.lower().startswith(("http://", "https://")):  # cannot be listed
-        return shards(listed_tars(location.open(), split, default_split))
+    location = options.at(url)
+    tar_source = partial(
+        ShardSource, url, options=options, need_targets=need_targets, skip=on_error == "skip"
+    )
+    named = _named_tars(location, options.split, default_split)
+    if named is not None:
+        return tar_source(named)
     tree = open_tree(location, options.at(left_out) if left_out else None)
-    inner, tree = choose_split(tree, split, default_split)
+    split, tree = choose_split(tree, options.split, default_split)
+    lacks_split = options.split is not None and split is None
     store = location.at(tree.url).open()
-    tars, ignored = choose_tars(tree, store, split or default_split, split is not None and inner is None)
-    if tars and not (tree.folders() and any(is_image(path) and "/" in path for path in tree.walk())):
-        return shards(tars, ignored)
-    if ignored[SQUEEZED] and not any(map(is_image, tree.walk())):
+    tars, ignored = choose_tars(tree, store, options.split or default_split, required=lacks_split)
+    if tars and not _has_class_folders(tree):
+        return tar_source(tars, ignored=ignored)
+    if ignored[COMPRESSED_TARS] and not any(map(is_image, tree.walk())):
         raise compressed_tars(tree.url)
-    if split is not None and inner is None:
-        raise _no_split(tree, split)
+    if lacks_split:
+        raise _no_split(tree, str(options.split))
     return FolderSource(
         tree,
-        split=inner,
+        split=split,
         list_file=options.list_file,
         keep_extensions=options.keep_extensions,
         need_targets=need_targets,
@@ -118,11 +112,42 @@ def open_source(
     )
 
 
-def choose_split(tree: Tree, split: str | None, default: str) -> tuple[str | None, Tree]:
-    """(the sub-folder to use or None, its tree or `tree` itself).
+def _named_tars(location: Location, split: str | None, default_split: str) -> list[TarFile] | None:
+    """Return the tars that a URL names, or that `_info.json` of a web server names; None for a folder."""
+    url = location.url
+    if os.path.isdir(url):  # noqa: PTH112
+        return None
+    if COMPRESSED_TAR.search(url):
+        raise compressed_tars(url)
+    if "{" in url or url.endswith(".tar"):
+        if split:
+            raise UsageError("--split does not go with the names of image shards", url=url)
+        return tars_at(location)
+    if url.lower().startswith(("http://", "https://")):  # cannot be listed
+        return listed_tars(location.open(), split, default_split)
+    return None
 
-    A folder named as the default split counts as one if it has folders or tars of its own or stands among splits
-    alone; else it is a class (a class may be called `train`). Raises NoImagesError where there are only other splits.
+
+def _has_class_folders(tree: Tree) -> bool:
+    return bool(tree.folders()) and any(is_image(path) and "/" in path for path in tree.walk())
+
+
+def choose_split(tree: Tree, split: str | None, default: str) -> tuple[str | None, Tree]:
+    """Choose the sub-folder of a split.
+
+    A folder with the name of the default split is that split if it has folders or tars, or if all folders beside it are
+    splits. Else it is a class: a class may be called `train`.
+
+    Args:
+        tree: of the source.
+        split: the split that was asked for; None: the default one if there is such a split.
+        default: name of the default split.
+
+    Returns:
+        (name of the sub-folder, its tree); (None, `tree`) if no sub-folder is the split.
+
+    Raises:
+        NoImagesError: there are only other splits.
     """
     folders = tree.folders()
     if split is not None:
@@ -139,7 +164,5 @@ def choose_split(tree: Tree, split: str | None, default: str) -> tuple[str | Non
 
 def _no_split(tree: Tree, split: str) -> NoImagesError:
     folders = tree.folders()
-    there = ", ".join(folders[:5]) + (", ..." if len(folders) > 5 else "")
-    return NoImagesError(
-        f"no folder {split}", url=tree.url, hint=f"there are: {there}" if folders else "it has no folders"
-    )
+    hint = f"there are: {first_few(folders)}" if folders else "it has no folders"
+    return NoImagesError(f"no folder {split}", url=tree.url, hint=hint)

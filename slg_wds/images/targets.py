@@ -1,4 +1,4 @@
-"""Class numbers: from folders to the teacher's classes, and to a subset of them."""
+"""Class numbers of a source -> the teacher's classes, and a subset of them."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from slg_wds.config import SourceConfig, TeacherConfig
+from slg_wds.console import first_few
 from slg_wds.errors import ImageSourceError, NoTargetsError, UsageError
 from slg_wds.files import Spellings, read_text
-from slg_wds.images.classes import folder_numbers, imagenet_targets, read_class_map, shown, wordnet_id
+from slg_wds.images.classes import folder_numbers, imagenet_targets, read_class_map, wordnet_id
 
 IMAGENET = 1000
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Which class of the labels each class folder is.
+    """Which class of the labels each class of a source is.
 
     Attributes:
-        of_class: what gives a target for a class number, as `ImageSource.plan` takes it; None: the number itself.
-        class_names: the folder of each label class ("" for none), None where they say nothing of the labels.
-        comparable: whether targets and labels number the same classes, so that agreement means something.
-        said: how the folders were numbered, where people may expect something else.
+        of_class: the target of each class number, as `ImageSource.plan` takes it; None: the number itself.
+        class_names: name of each label class, "" without one; None if the source's names say nothing about the labels.
+        comparable: whether targets and labels number the same classes, so that they can be compared.
+        said: a note for the user if the folders were numbered in a way that may surprise; else "".
     """
 
     of_class: Sequence[int | None] | Callable[[int], int | None] | None
@@ -38,14 +39,22 @@ def _none(number: int) -> None:
 def teacher_classes(
     config: SourceConfig, classes: Sequence[str] | None, num_classes: int
 ) -> list[int | None] | None:
-    """The teacher's number of each class folder, None for no target; None instead of a list where that is not known.
+    """Find the teacher's class number of each class folder.
 
-    --class-map says it, for the folders that it names; WordNet ids and numbers for the others; or, without those,
-    as many folders as the teacher has classes.
+    The first rule that applies decides: --class-map, with WordNet ids for folders that it does not name; names that are
+    numbers; WordNet ids, for a teacher of 1000 classes; the folders' sorted order, if there are as many as classes.
+
+    Args:
+        config: with the class map.
+        classes: names of the class folders; None if there are none.
+        num_classes: number of the teacher's classes.
+
+    Returns:
+        The number of each folder, None for no target; None instead of a list if no rule applies.
 
     Raises:
-        UsageError: a class map that lacks a folder of no other meaning, or gives a class outside the teacher's.
-        ImageSourceError: some folders are not named by WordNet ids where most are.
+        UsageError: a class map that lacks a folder without a WordNet id, or gives a number outside the teacher's.
+        ImageSourceError: most folders are named by WordNet ids and some are not.
     """
     if classes is None:
         return None
@@ -67,7 +76,7 @@ def _mapped(file: str, classes: Sequence[str], num_classes: int) -> list[int | N
     others = [name for name in classes if name not in named]
     by_id = all(wordnet_id(name) for name in others) and num_classes == IMAGENET
     if others and not by_id:
-        raise UsageError(f"--class-map {file} lacks the class folders {shown(others)}")
+        raise UsageError(f"--class-map {file} lacks the class folders {first_few(others)}")
     numbers: dict[str, int | None] = {name: mapping[found] for name, found in named.items()}
     numbers.update(zip(others, imagenet_targets(others) or [], strict=True))
     for name, number in numbers.items():
@@ -81,9 +90,11 @@ def _mapped(file: str, classes: Sequence[str], num_classes: int) -> list[int | N
 def class_subset(
     config: TeacherConfig, classes: Sequence[str] | None, num_classes: int
 ) -> tuple[int, ...] | None:
-    """The teacher's classes that --class-subset keeps, rising; None for all.
+    """Return the teacher's classes that --class-subset keeps, in rising order; None for all.
 
-    Raises UsageError (a file that is not class numbers), NoTargetsError (`auto` without known class folders).
+    Raises:
+        UsageError: the file is not one of class numbers, or a number is invalid or given twice.
+        NoTargetsError: `auto` without class folders whose class is known.
     """
     if config.class_subset is None:
         return None
@@ -102,7 +113,8 @@ def class_subset(
     outside = [number for number in numbers if not 0 <= number < num_classes]
     if outside or not numbers:
         raise UsageError(
-            f"--class-subset {config.class_subset}: {outside or 'nothing'} is not inside 0..{num_classes - 1}"
+            f"--class-subset {config.class_subset}: {first_few([*map(str, outside)]) or 'nothing'} is not inside "
+            f"0..{num_classes - 1}"
         )
     return tuple(sorted(numbers))
 
@@ -119,7 +131,17 @@ def _read_numbers(file: str) -> list[int]:
 def resolve_targets(
     config: SourceConfig, classes: Sequence[str] | None, num_classes: int, subset: Sequence[int] | None
 ) -> Targets:
-    """Work out the targets of a source with these class folders, for a teacher of so many classes."""
+    """Work out the targets of a source.
+
+    Args:
+        config: with the options about targets.
+        classes: names of the source's class folders; None if its samples have class numbers.
+        num_classes: number of the teacher's classes.
+        subset: the teacher's classes that labels cover; None for all.
+
+    Raises:
+        UsageError, ImageSourceError: as `teacher_classes`.
+    """
     if config.no_targets:
         return Targets(_none, None, True)
     if classes is None:
@@ -142,7 +164,7 @@ def resolve_targets(
 
 
 def _numbered(num_classes: int, subset: Sequence[int] | None) -> Callable[[int], int | None]:
-    """What gives a target for a class number that the samples of image shards say: the teacher's own."""
+    """Return the function from the class numbers of samples in tars, which are the teacher's, to targets."""
     position = None if subset is None else {number: place for place, number in enumerate(subset)}
 
     def target_of(number: int) -> int | None:
@@ -160,20 +182,22 @@ def _outside(classes: Sequence[str], known: Sequence[int | None]) -> str:
     without = [name for name, number in zip(classes, known, strict=True) if number is None]
     if not without:
         return ""
-    return f"{len(without)} of {len(classes)} class folders have no class in the teacher: {shown(without)}"
+    return (
+        f"{len(without)} of {len(classes)} class folders have no class in the teacher: {first_few(without)}"
+    )
 
 
 def _names_of(
     config: SourceConfig, classes: Sequence[str], known: Sequence[int | None], num_classes: int
 ) -> dict[int, str]:
-    """A name for each of the teacher's classes that has one: its folder's, or the WordNet id in that."""
+    """Return the names of the teacher's classes by number: the WordNet id in the folder's name, or that name."""
     names = {
         number: wordnet_id(name) or name
         for name, number in zip(classes, known, strict=True)
         if number is not None
     }
     if config.class_map is None and num_classes == IMAGENET and len(names) < IMAGENET:
-        return _imagenet_names()  # a part of ImageNet's folders: the others have names too
+        return _imagenet_names()  # some of ImageNet's folders: the other classes have names too
     return names
 
 

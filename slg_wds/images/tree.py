@@ -1,4 +1,4 @@
-"""What lies below a folder, local or in object storage: names alone, no file is touched."""
+"""The files below a folder, local or in object storage. Listing gives names and opens no file."""
 
 from __future__ import annotations
 
@@ -19,63 +19,65 @@ from slg_wds.files import SpecialFileError, open_regular
 from slg_wds.images.header import MAX_IMAGE_BYTES, check_image_bytes
 from slg_wds.store import Location, Store
 
-# Folders that systems and tools make beside or inside those of a data set; so are all that begin with a dot.
+# Folders that operating systems and tools add to data sets. They are hidden, as are all that begin with a dot.
 SYSTEM_FOLDERS = frozenset(
     ("__MACOSX", "__pycache__", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information")
 )
 _HIDDEN = re.compile(rf"(?:^|/)(?:\.[^/]*|{'|'.join(map(re.escape, sorted(SYSTEM_FOLDERS)))})/")
-APPLE_DOUBLE = "._"  # how the names of files begin in which macOS keeps what other file systems cannot
-LABEL_SET = ("slg.json", "plan")  # a folder with both is a set of labels
+APPLE_DOUBLE = "._"  # prefix of the files in which macOS keeps metadata
+LABEL_SET = ("slg.json", "plan")  # a folder with both files is a label set
 
 
 class Tree(Protocol):
-    """A folder of files. Names are relative to `url`, their parts separated by `/`.
+    """The files below a folder, without hidden folders, label sets and `left_out`.
 
-    Hidden folders, label sets and what `left_out` names are no part of it.
+    Names are relative to `url`, their parts separated by `/`.
 
     Attributes:
-        left_out: the folder where labels are being written, ending in `/`; None where that is elsewhere.
+        url: of the folder.
+        left_out: the folder below this one that labels are written to, ending in `/`; None if they go elsewhere.
     """
 
     url: str
     left_out: str | None
 
     def folders(self) -> list[str]:
-        """Names of the folders directly below, sorted."""
+        """Return the names of the folders directly below, sorted."""
 
     def files(self) -> list[str]:
-        """Names of the files directly below, sorted."""
+        """Return the names of the files directly below, sorted."""
 
     def walk(self) -> Iterator[str]:
-        """Yield the name of every file at any depth, in no promised order.
+        """Yield the name of every file at any depth, in no particular order.
 
-        Of a hidden folder or a label set only its own name is given, ending in `/`.
+        For a hidden folder or a label set, only its own name is given, ending in `/`.
         """
 
     def below(self, folder: str) -> Tree:
-        """The tree of one of its folders."""
+        """Return the tree of one of its folders."""
 
     def read(self, name: str) -> bytes:
-        """A whole file, of an image or not much larger. Raises StoreError: NotFoundError, ...; ImageTooLargeError."""
+        """Return a whole file of at most MAX_IMAGE_BYTES. Raises StoreError, NotFoundError, ImageTooLargeError."""
 
     def url_of(self, name: str) -> str:
-        """Where a file lies, as errors name it."""
+        """Return the URL of a file, as errors name it."""
 
     def has(self, name: str) -> bool:
-        """Whether there is a file of this name. Raises StoreError where that cannot be found out."""
+        """Return whether there is a file of this name. Raises StoreError if that cannot be found out."""
 
     def names(self, folder: str) -> frozenset[str]:
-        """Names of all that lies directly in a folder below ("" for this one), listed anew.
+        """List a folder below this one ("" is this one) again, and return the names directly in it.
 
-        Raises ImageSourceError, StoreError where it cannot be listed.
+        Raises:
+            ImageSourceError, StoreError: it cannot be listed.
         """
 
     def is_empty(self) -> bool:
-        """Whether nothing at all lies here, by a new look."""
+        """Look again, and return whether the folder is empty."""
 
 
 def is_hidden(folder: str) -> bool:
-    """Whether a folder of this name, without its path, is passed over."""
+    """Return whether a folder of this name, without its path, is hidden."""
     return folder.startswith(".") or folder in SYSTEM_FOLDERS
 
 
@@ -114,9 +116,9 @@ class LocalTree:
 
     def folders(self) -> list[str]:
         found, _, linked = scan(self.url)
-        return sorted(name for name in found if not self._passed_over(name, name in linked))
+        return sorted(name for name in found if not self._is_skipped(name, name in linked))
 
-    def _passed_over(self, name: str, linked: bool) -> bool:
+    def _is_skipped(self, name: str, linked: bool) -> bool:
         path = self.url_of(name)
         if is_hidden(name) or f"{name}/" == self.left_out or (linked and os.path.realpath(path) == self._out):
             return True
@@ -172,10 +174,9 @@ class LocalTree:
 
 
 def walk_files(root: str) -> Iterator[str]:
-    """Yield the name of every file below a local folder, relative to it, following links; see `Tree.walk`."""
-    pending: list[tuple[str, frozenset[str]]] = [
-        ("", frozenset())
-    ]  # (folder with its `/`, linked folders it is in)
+    """Yield the name of every file below a local folder, relative to it, as `Tree.walk` does. Links are followed."""
+    # (folder with its `/`, targets of the links that lead to it)
+    pending: list[tuple[str, frozenset[str]]] = [("", frozenset())]
     while pending:
         prefix, links = pending.pop()
         folders, files, linked = scan(f"{root}/{prefix}")
@@ -193,14 +194,21 @@ def walk_files(root: str) -> Iterator[str]:
                 target = os.path.realpath(f"{root}/{prefix}{name}")
                 if target in links or f"{os.path.realpath(f'{root}/{prefix}')}/".startswith(f"{target}/"):
                     raise ImageSourceError(
-                        "a link leads back to a folder that it lies in", url=f"{root}/{prefix}{name}"
+                        "a link leads back to a folder that contains it", url=f"{root}/{prefix}{name}"
                     )
                 above = links | {target}
             pending.append((f"{prefix}{name}/", above))
 
 
 def scan(folder: str) -> tuple[list[str], list[str], set[str]]:
-    """(folders, files, those of the folders that are links) directly in a local folder, without a stat of any file."""
+    """List a local folder, without a stat of any file.
+
+    Returns:
+        (names of folders, names of files, those of the folders that are links).
+
+    Raises:
+        ImageSourceError: the folder cannot be listed.
+    """
     folders: list[str] = []
     files: list[str] = []
     linked: set[str] = set()
@@ -219,7 +227,7 @@ def scan(folder: str) -> tuple[list[str], list[str], set[str]]:
 
 
 class RemoteTree:
-    """A prefix in object storage. Listed once, whole, when first asked."""
+    """A prefix in object storage. It is listed once, completely, when that is first needed."""
 
     def __init__(
         self, store: Store, prefix: str = "", names: list[str] | None = None, left_out: str | None = None
@@ -277,6 +285,6 @@ class RemoteTree:
 
 
 def _label_sets(names: list[str]) -> set[str]:
-    """The folders, ending in `/`, that hold both files of a label set."""
+    """Return the folders, ending in `/`, that have both files of a label set."""
     first, second = ({n[: -len(file)] for n in names if n.endswith(f"/{file}")} for file in LABEL_SET)
     return first & second

@@ -32,7 +32,7 @@ from slg_wds.format.records.rows import decode_rows
 from slg_wds.format.shards.shard import read_shard
 from slg_wds.images.header import image_extension, image_size
 from slg_wds.images.tars.samples import scan_samples
-from slg_wds.images.tars.reader import Ranges
+from slg_wds.images.tars.reader import RangeReader
 from slg_wds.verification.records import all_sound
 
 def peak():
@@ -46,7 +46,7 @@ def record(data):
     decode_outside(data)
 
 def tar(data):
-    scan_samples(Ranges(lambda at, size: data[at : at + size], len(data), 1 << 13))
+    scan_samples(RangeReader(lambda at, size: data[at : at + size], len(data), 1 << 13))
 
 def image(data):
     from slg_wds.images import decode

@@ -1,4 +1,4 @@
-"""Which tars make up a source of image shards."""
+"""Which tars a source has, and what they are called in plans and label shards."""
 
 from __future__ import annotations
 
@@ -9,26 +9,32 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from slg_wds.console import first_few
 from slg_wds.errors import ImageSourceError, NoImagesError, NotFoundError
 from slg_wds.format.manifest.manifest import MAX_INFO_BYTES
 from slg_wds.format.manifest.plan import are_shard_names
 from slg_wds.format.manifest.plan_codec import MAX_SHARDS
+from slg_wds.images.folder import COMPRESSED_TAR, COMPRESSED_TARS, is_image
 from slg_wds.images.folder import HIDDEN as HIDDEN_FOLDERS
-from slg_wds.images.folder import is_image
 from slg_wds.images.tree import Tree, is_hidden
 from slg_wds.store import Location, Store, expand_braces, split_url
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "validation", "valid"), "test": ("test",)}
 SPLIT_FOLDERS = frozenset(name for names in SPLITS.values() for name in names)
 INFO = "_info.json"
-COMPRESSED = re.compile(r"\.(tgz|tbz2?|txz|tzst|tar\.(gz|bz2|xz|zst|lz4|z))$", re.IGNORECASE)
 OTHER_SPLITS, SUB_FOLDERS = "tars of other splits", "tars in sub-folders"
-SQUEEZED, HIDDEN = "compressed tars", "hidden tars"
+HIDDEN = "hidden tars"
 
 
 @dataclass(frozen=True)
 class TarFile:
-    """A shard of images: its name in the plan (see `tar_names`), and where it lies."""
+    """A tar of images.
+
+    Attributes:
+        name: in the plan: see `tar_names`.
+        store: that has the tar.
+        path: in that store.
+    """
 
     name: str
     store: Store
@@ -46,7 +52,7 @@ class TarFile:
 
     @property
     def url(self) -> str:
-        """The whole URL, as errors name it."""
+        """The URL, as errors name it."""
         return self.store.url_of(self.path)
 
 
@@ -66,8 +72,7 @@ def tars_at(location: Location) -> list[TarFile]:
 
 
 def tar_names(paths: Sequence[str]) -> list[str]:
-    """What a plan calls the tars at these paths: their base names, or where two have the same, the paths below the
-    folder that all of them lie in."""
+    """Return the names of tars in a plan: their base names; if two are the same, their paths below a common folder."""
     parts = [path.split("/") for path in paths]
     bases = [one[-1] for one in parts]
     if len(set(bases)) == len(bases) or not parts:
@@ -80,9 +85,10 @@ def tar_names(paths: Sequence[str]) -> list[str]:
 
 
 def label_shard_names(tars: Sequence[TarFile], url: str) -> list[str]:
-    """The names of the label shards of these tars: the tars' own without extension, with `-` for each `/`.
+    """Return the names of the label shards of these tars: those of the tars without extension, `-` for each `/`.
 
-    Raises ImageSourceError for a name that no label shard can have, and for two that are the same.
+    Raises:
+        ImageSourceError: a name that no label shard can have, or two that are the same.
     """
     first: dict[str, str] = {}
     for tar in tars:
@@ -104,7 +110,11 @@ def label_shard_names(tars: Sequence[TarFile], url: str) -> list[str]:
 
 
 def find_tars(names: Iterable[str], paths: Iterable[str]) -> dict[str, str]:
-    """Plan's name -> path of each tar that is among the paths: the very name, or the only path that ends in it."""
+    """Find tars by their names in a plan: at the path that is the name, or at the only path that ends in it.
+
+    Returns:
+        The path of each tar that was found, by name.
+    """
     by_base: dict[str, list[str]] = {}
     for path in paths:
         by_base.setdefault(path.rpartition("/")[2], []).append(path)
@@ -117,11 +127,19 @@ def find_tars(names: Iterable[str], paths: Iterable[str]) -> dict[str, str]:
 
 
 def choose_tars(tree: Tree, store: Store, split: str, required: bool) -> tuple[list[TarFile], Counter[str]]:
-    """(the tars of a split in a folder, what is left out of them -> count).
+    """Choose the tars of a split in a folder.
 
-    Tars directly in the folder are taken; else those of its sub-folders, where there are no images. `_info.json`
-    decides where there is one; else tars whose path says another split are left out. Where the split is `required`,
-    their paths must say it. `store` is at the folder.
+    If `_info.json` is there, it lists them. Else they are the tars directly in the folder; without any, those of its
+    sub-folders, if these have no images. Tars whose path names another split are not used.
+
+    Args:
+        tree: of the folder.
+        store: at the folder.
+        split: name of the split.
+        required: whether only tars whose path names the split are used.
+
+    Returns:
+        (the tars; number of things that are not used, by kind).
     """
     files = tree.files()
     if INFO in files:
@@ -141,7 +159,7 @@ def choose_tars(tree: Tree, store: Store, split: str, required: bool) -> tuple[l
 
 
 def compressed_tars(url: str) -> ImageSourceError:
-    """The error for tars that only decompressing makes readable."""
+    """Return the error for tars that must be decompressed first."""
     return ImageSourceError(
         "the tars are compressed",
         url=url,
@@ -150,39 +168,39 @@ def compressed_tars(url: str) -> ImageSourceError:
 
 
 def _usable(paths: Iterable[str]) -> tuple[list[str], Counter[str]]:
-    """(paths of tars, what cannot be used -> count). A path that ends in `/` is a hidden folder's."""
+    """Return (paths of usable tars; number of others by kind). A path that ends in `/` is that of a hidden folder."""
     tars: list[str] = []
     ignored: Counter[str] = Counter()
     for path in paths:
         if path.endswith("/"):
             ignored[HIDDEN_FOLDERS] += 1
             continue
-        if not path.endswith(".tar") and not COMPRESSED.search(path):
+        if not path.endswith(".tar") and not COMPRESSED_TAR.search(path):
             continue
         if any(part.startswith(".") or part == "__MACOSX" for part in path.split("/")):
             ignored[HIDDEN] += 1
         elif path.endswith(".tar"):
             tars.append(path)
         else:
-            ignored[SQUEEZED] += 1
+            ignored[COMPRESSED_TARS] += 1
     return tars, ignored
 
 
 def _tars_below(tree: Tree) -> list[str]:
-    """Paths of tars in sub-folders, and of hidden folders, sorted; none where there are images or label sets alone."""
+    """Return the sorted paths of tars in sub-folders and of hidden folders; none at all if there are images."""
     found: list[str] = []
     for path in tree.walk():
         if is_image(path):
             return []
         if path.endswith("/"):
             found += [path] if is_hidden(path.rstrip("/").rpartition("/")[2]) else []
-        elif "/" in path and (path.endswith(".tar") or COMPRESSED.search(path)):
+        elif "/" in path and (path.endswith(".tar") or COMPRESSED_TAR.search(path)):
             found.append(path)
     return sorted(found)
 
 
 def _of_split(tars: list[str], split: str, required: bool) -> list[str]:
-    """The tars whose path says the split; unless that is required, also those that say none."""
+    """Return the tars whose path names the split; unless that is required, also those that name none."""
     said = {path: _splits_said(path, split) for path in tars}
     ours = [path for path in tars if split in said[path]]
     if required:
@@ -191,7 +209,7 @@ def _of_split(tars: list[str], split: str, required: bool) -> list[str]:
 
 
 def _splits_said(path: str, split: str) -> set[str]:
-    """The splits that a tar's base name says, or where it says none, its folders."""
+    """Return the splits that a tar's base name contains; if it contains none, those that its folders contain."""
     folder, _, base = path.lower().removesuffix(".tar").rpartition("/")
     for text in (base, folder):
         words = set(re.split(r"[^a-z]+", text))
@@ -202,14 +220,20 @@ def _splits_said(path: str, split: str) -> set[str]:
 
 
 def tars_in(store: Store, paths: Sequence[str]) -> list[TarFile]:
-    """The tars that `_info.json` names, by their paths below a store."""
+    """Return the tars at these paths of a store."""
     return [TarFile(name, store, path) for name, path in zip(tar_names(paths), paths, strict=True)]
 
 
 def listed_tars(store: Store, split: str | None, default: str) -> list[TarFile]:
-    """The tars that `_info.json` of a store names, for one that cannot be listed.
+    """Return the tars that `_info.json` lists, in a store that cannot be listed.
 
-    Raises NoImagesError where there is none, or none with the split.
+    Args:
+        store: with `_info.json` in it, or in its folder of the split.
+        split: the split that was asked for; None: any, best the default one.
+        default: name of the default split.
+
+    Raises:
+        NoImagesError: there is no `_info.json`, or it does not have the split.
     """
     for folder in (f"{split or default}/", ""):
         try:
@@ -227,25 +251,36 @@ def listed_tars(store: Store, split: str | None, default: str) -> list[TarFile]:
 
 
 def parse_info(data: bytes, split: str, required: bool, url: str) -> list[str] | None:
-    """File names of a split in `_info.json` as timm's reader takes it, None where it says nothing of shards.
+    """Return the file names of a split in `_info.json`, which has the form of timm's WebDataset reader.
 
-    A sole split is taken whatever its name unless `required`. Raises NoImagesError where the split is not there.
+    Args:
+        data: the file.
+        split: name of the split, or another name for it, such as `validation` for `val`.
+        required: if not, the only split there is is taken whatever its name.
+        url: of the source, for messages.
+
+    Returns:
+        The file names, with patterns expanded; None if the file lists no shards.
+
+    Raises:
+        NoImagesError: it does not have the split.
+        ImageSourceError: it has another form, or lists too many shards.
     """
     try:
         splits: Any = json.loads(data).get("splits")
         names = {name: entry["filenames"] for name, entry in splits.items()} if splits else {}
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
-        raise ImageSourceError(f"{INFO} is not what it should be", url=url) from None
+        raise ImageSourceError(f"{INFO} does not have the form of a list of shards", url=url) from None
     if not names:
         return None
     alike = next((name for name in (split, *SPLITS.get(split, ())) if name in names), None)
     if alike is None and len(names) == 1 and not required:
         alike = next(iter(names))
     if alike is None:
-        raise NoImagesError(f"no split {split}", url=url, hint=f"{INFO} has: {', '.join(names)}")
+        raise NoImagesError(f"no split {split}", url=url, hint=f"{INFO} has: {first_few(list(names))}")
     patterns = [names[alike]] if isinstance(names[alike], str) else names[alike]
     if not isinstance(patterns, list) or not all(isinstance(name, str) for name in patterns):
-        raise ImageSourceError(f"{INFO} is not what it should be", url=url)
+        raise ImageSourceError(f"{INFO} does not have the form of a list of shards", url=url)
     found: list[str] = []
     for pattern in patterns:
         found += expand_braces(pattern)

@@ -1,7 +1,7 @@
-"""Members of a tar that others wrote: V7, ustar, GNU and PAX, read strictly.
+"""A tar that any program wrote (V7, ustar, GNU, PAX) -> its members, read strictly.
 
-Python's tarfile and WebDataset end quietly where an archive is cut or a header is damaged. Here a header's checksum
-must hold, nothing may be missing, and the archive must end with its two zero blocks and nothing but zeros after them.
+Python's tarfile and WebDataset stop without an error at a truncation or a damaged header. Here every header's checksum
+must match, no bytes may be missing, and the archive must end with its two zero blocks and only zeros after them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from slg_wds.errors import ImageShardError
 
 BLOCK = 512
-MAX_META_BYTES = 1 << 20  # of a PAX header or a GNU long name
+MAX_META_BYTES = 1 << 20  # of a PAX header or GNU long name
 MAX_SIZE = 1 << 62
 COMPRESSORS = {
     b"\x1f\x8b": "gzip",
@@ -25,13 +25,20 @@ COMPRESSORS = {
 
 FILES = (b"0", b"\0", b"7")
 LINKS = (b"1", b"2")
-PASSED_OVER = (b"3", b"4", b"5", b"6", b"V")  # devices, folders, pipes, GNU volume labels: no content
+WITHOUT_CONTENT = (b"3", b"4", b"5", b"6", b"V")  # devices, folders, pipes, GNU volume labels
 PAX_NEXT, PAX_ALL, GNU_NAME, GNU_LINK = b"x", b"g", b"L", b"K"
 
 
 @dataclass(frozen=True)
 class TarMember:
-    """A file in a tar: its name, where its bytes lie; `link` for a link, which has none."""
+    """A file or link in a tar.
+
+    Attributes:
+        name: path in the tar.
+        offset: of its first byte in the tar.
+        size: in bytes; 0 for a link.
+        link: whether it is a link, which has no bytes of its own.
+    """
 
     name: str
     offset: int
@@ -39,21 +46,25 @@ class TarMember:
     link: bool = False
 
 
-class Ranges:
-    """Reads ranges of one file, keeping the last two pieces of at least `window` bytes.
+class RangeReader:
+    """Reads ranges of one file in pieces of at least `window` bytes, and keeps the last two pieces.
 
-    Two, since the target of a sample is read when the header of the next sample has been.
-
-    Args:
-        fetch: (offset, size) -> exactly these bytes.
+    It keeps two because a sample's target is read after the header of the next sample.
     """
 
     def __init__(self, fetch: Callable[[int, int], bytes], size: int, window: int) -> None:
+        """Read nothing yet.
+
+        Args:
+            fetch: (offset, size) -> exactly these bytes.
+            size: of the file, in bytes.
+            window: fewest bytes to fetch at once.
+        """
         self.size, self._fetch, self._window = size, fetch, window
         self._pieces: list[tuple[int, bytes]] = []
 
     def __call__(self, offset: int, size: int) -> bytes:
-        """Bytes [offset, offset + size). Raises ImageShardError where the file ends before."""
+        """Return the bytes [offset, offset + size). Raises ImageShardError if the file ends before."""
         if offset + size > self.size:
             raise ImageShardError(f"truncated: it ends at byte {self.size}, where {offset + size} are needed")
         for start, piece in self._pieces:
@@ -65,19 +76,21 @@ class Ranges:
 
 
 @dataclass
-class _Extra:
-    """What the headers before a member say of it."""
+class _Overrides:
+    """What PAX headers and GNU long names before a member say about it."""
 
     pax: dict[str, bytes] = field(default_factory=dict)
     name: bytes | None = None
 
 
-def scan_tar(read: Ranges) -> Iterator[TarMember]:
+def scan_tar(read: RangeReader) -> Iterator[TarMember]:
     """Yield every file and link of a tar in order, then check its end.
 
-    Raises ImageShardError: truncated, corrupt, not a tar, or a kind of member that cannot be read (sparse files).
+    Raises:
+        ImageShardError: a tar that is truncated or corrupt, or no tar, or a member of a kind that cannot be read (a
+            sparse file).
     """
-    at, everywhere, extra = 0, dict[str, bytes](), _Extra()
+    at, everywhere, extra = 0, dict[str, bytes](), _Overrides()
     _refuse_compressed(read(0, min(BLOCK, read.size)))
     while any(block := read(at, BLOCK)):
         kind, size = block[156:157], check_header(block, at)
@@ -95,13 +108,13 @@ def scan_tar(read: Ranges) -> Iterator[TarMember]:
                     f"truncated at byte {read.size}, within the member {name!r} at byte {at}"
                 )
             yield TarMember(name, at + BLOCK, size)
-        elif kind not in (*PASSED_OVER, b"\0"):
+        elif kind not in (*WITHOUT_CONTENT, b"\0"):
             raise ImageShardError(
                 f"the member {name!r} at byte {at} is of the kind {kind!r}, which cannot be read"
             )
         at += BLOCK + (_padded(size) if kind in FILES else 0)
-        extra = _Extra()
-    if extra != _Extra():
+        extra = _Overrides()
+    if extra != _Overrides():
         raise ImageShardError(f"the archive ends at byte {at} after the header of a long name")
     _check_end(read, at)
 
@@ -116,7 +129,7 @@ def _refuse_compressed(start: bytes) -> None:
 
 
 def check_header(block: bytes, at: int) -> int:
-    """The size that a header block states. Raises ImageShardError where its checksum does not hold."""
+    """Return the size that a header block at byte `at` states. Raises ImageShardError if its checksum is wrong."""
     stated = _number(block[148:156], at)
     spread = 8 * 0x20 - sum(block[148:156])  # the checksum counts itself as spaces
     if stated != sum(block) + spread and stated != _signed_sum(block) + spread:
@@ -126,12 +139,12 @@ def check_header(block: bytes, at: int) -> int:
 
 
 def _signed_sum(block: bytes) -> int:
-    """The sum of bytes taken as signed, which some old writers stored."""
+    """Return the sum of the bytes as signed numbers, which some old programs stored."""
     return sum(block) - 256 * sum(byte > 127 for byte in block)
 
 
 def _number(text: bytes, at: int) -> int:
-    """Octal digits, or GNU's base 256."""
+    """Parse a number of octal digits, or of GNU's base 256."""
     if text[0] == 0x80:
         number = int.from_bytes(text[1:], "big")
     else:
@@ -145,13 +158,13 @@ def _number(text: bytes, at: int) -> int:
     return number
 
 
-def _meta(read: Ranges, at: int, size: int) -> bytes:
+def _meta(read: RangeReader, at: int, size: int) -> bytes:
     if size > MAX_META_BYTES:
         raise ImageShardError(f"the name or PAX header at byte {at} is of {size} bytes")
     return read(at + BLOCK, size)
 
 
-def _note(extra: _Extra, everywhere: dict[str, bytes], kind: bytes, content: bytes, at: int) -> None:
+def _note(extra: _Overrides, everywhere: dict[str, bytes], kind: bytes, content: bytes, at: int) -> None:
     if kind == GNU_NAME:
         extra.name = content.split(b"\0")[0]
     elif kind != GNU_LINK:
@@ -159,7 +172,7 @@ def _note(extra: _Extra, everywhere: dict[str, bytes], kind: bytes, content: byt
 
 
 def _pax_records(content: bytes, at: int) -> dict[str, bytes]:
-    """Records "LENGTH NAME=VALUE\\n"."""
+    """Parse the records of a PAX header, "LENGTH NAME=VALUE" and a line feed each."""
     records: dict[str, bytes] = {}
     content = content.rstrip(b"\0")
     while content:
@@ -199,8 +212,8 @@ def _padded(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
-def _check_end(read: Ranges, at: int) -> None:
-    """That the zero block at `at` is followed by another one and then by zeros alone."""
+def _check_end(read: RangeReader, at: int) -> None:
+    """Raise ImageShardError unless the zero block at `at` is followed by another one, and then by zeros only."""
     if at + 2 * BLOCK > read.size:
         raise ImageShardError(f"truncated: the end of the archive at byte {at} is cut short")
     while at < read.size:

@@ -1,4 +1,4 @@
-"""What a member of a sample says of its class: a number, or the name of a class."""
+"""The target member of a sample -> a class number or the name of a class."""
 
 from __future__ import annotations
 
@@ -16,21 +16,28 @@ from slg_wds.errors import ImageSourceError, UsageError
 RawTarget = int | str | None  # a class number, the name of a class, or no target
 Member = TypeVar("Member")
 
-TARGET_FIELDS = ("label", "cls", "target", "class_id", "class")  # of a .json member: the first that there is
-TAR = "tar"  # as a target field: the tar's own name is the class
-MAX_NAME = 200  # characters of a class name: a caption is none
+TARGET_FIELDS = (
+    "label",
+    "cls",
+    "target",
+    "class_id",
+    "class",
+)  # of a .json member; the first one present is used
+TAR = "tar"  # a target field that means: the tar's name is the class
+MAX_NAME = 200  # characters of a class name; longer texts are captions
 
 _NUMBER = re.compile(r"(-?\d+)(?:\.0*)?", re.ASCII)
 
 
 @dataclass(frozen=True)
 class TargetField:
-    """Where the target of a sample stands: which of its members, and where in that one.
+    """Where the target of a sample is: in which member, and where inside it.
 
     Attributes:
-        member: its extension in lower case; None: .cls, else .json.
-        path: names and list positions in its JSON document; None: the usual names of a .json, else all of the member.
-        plain: the path is also the extension of a member, which goes first.
+        member: extension of the member, in lower case; None: .cls, else .json.
+        path: names and list positions inside a JSON document; None: one of TARGET_FIELDS of a .json, else the whole
+            member.
+        plain: whether `path` may also be the extension of a member, which then is used first.
     """
 
     member: str | None = None
@@ -39,11 +46,14 @@ class TargetField:
 
     @property
     def from_tar(self) -> bool:
-        """Whether the tar's own name is the class."""
+        """Whether the tar's name is the class."""
         return self.member == TAR
 
     def choose(self, members: Mapping[str, Member]) -> tuple[Member | None, tuple[str, ...] | None]:
-        """The member that holds the target, and the path in it; None where the sample has no such member."""
+        """Return (the member with the target, None if the sample has none; the path inside it).
+
+        members: those of a sample, by extension in lower case.
+        """
         if self.member is None:
             return members.get("cls") or members.get("json"), None
         if self.plain and self.member not in members:
@@ -55,9 +65,10 @@ USUAL = TargetField()
 
 
 def parse_target_field(text: str | None) -> TargetField:
-    """`cls`, `json:meta.label`, `json.meta.label`, `label` (a member, else a field of .json), or `tar`.
+    """Parse --target-field: `cls`, `json:meta.label`, `json.meta.label`, `label` (a member or .json field), or `tar`.
 
-    Raises UsageError for an empty part.
+    Raises:
+        UsageError: an empty part.
     """
     if text is None:
         return USUAL
@@ -76,13 +87,16 @@ def parse_target_field(text: str | None) -> TargetField:
 
 
 def read_target(data: bytes, is_json: bool, field: TargetField, path: tuple[str, ...] | None) -> RawTarget:
-    """The target that a member says.
+    """Read the target in a member.
 
     Args:
-        is_json: whether the member is a JSON document.
-        path: as `TargetField.choose` gives it.
+        data: the member's content.
+        is_json: whether its name says that it is a JSON document.
+        field: where targets are.
+        path: as `TargetField.choose` returns it.
 
-    Raises ValueError, its text saying what is there instead.
+    Raises:
+        ValueError: there is no target; its message says what is there instead.
     """
     text = data.decode("utf-8").strip()
     if not is_json and path is None and text[:1] not in ("[", '"', "{"):
@@ -99,7 +113,7 @@ def read_target(data: bytes, is_json: bool, field: TargetField, path: tuple[str,
 
 
 def _walk(document: Any, path: Sequence[str]) -> Any:
-    """What stands at a path of a JSON document."""
+    """Return the value at a path of a JSON document."""
     for name in path:
         if isinstance(document, list) and name.isdigit() and int(name) < len(document):
             document = document[int(name)]
@@ -111,7 +125,7 @@ def _walk(document: Any, path: Sequence[str]) -> Any:
 
 
 def _scalar(value: Any) -> RawTarget:
-    """A class number or name: a number may be whole or a text, and may stand alone in a list."""
+    """Return a class number or name. Texts and floats may be numbers; a list must have one element."""
     while isinstance(value, list):
         if len(value) != 1:
             raise ValueError(f"a list of {len(value)}; --target-field json:label.0 takes its first")
@@ -130,13 +144,17 @@ def _scalar(value: Any) -> RawTarget:
 
 
 def number_targets(targets: Sequence[RawTarget], named: bool) -> tuple[list[str] | None, NDArray[np.int64]]:
-    """(names of the classes or None, the class number of each sample, int64 [N], -1 for none).
+    """Number the classes. Names are numbered in sorted order, as class folders are.
 
     Args:
-        named: numbers are names too, which a class map gives other numbers.
+        targets: of all samples.
+        named: whether numbers count as names too, to which a class map gives other numbers.
 
-    Classes with names are numbered in sorted order, as class folders are. Raises ImageSourceError where some targets
-    are numbers and some are names.
+    Returns:
+        (names of the classes, None if targets are numbers; class number of each sample, int64 [N], -1 for none).
+
+    Raises:
+        ImageSourceError: some targets are numbers and some are names.
     """
     name = next((target for target in targets if isinstance(target, str)), None)
     if name is None and not named:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from slg_wds.errors import DuplicateKeyError, ImageShardError
-from slg_wds.images.tars.reader import Ranges, TarMember, scan_tar
+from slg_wds.images.tars.reader import RangeReader, TarMember, scan_tar
 from slg_wds.images.tars.sample_targets import USUAL, RawTarget, TargetField, read_target
 
 IMAGE_EXTENSIONS = (
@@ -65,7 +65,7 @@ class Scanned:
     without_image: list[ImageShardError] = field(default_factory=list)
 
 
-def scan_samples(read: Ranges, fields: SampleFields = DEFAULTS) -> Scanned:
+def scan_samples(read: RangeReader, fields: SampleFields = DEFAULTS) -> Scanned:
     """The samples of one tar, as WebDataset groups them.
 
     Raises ImageShardError: as `scan_tar`, or a sample without an image or with a target that is no class number.
@@ -128,7 +128,7 @@ def _no_image(key: str, members: Mapping[str, TarMember], fields: SampleFields) 
     )
 
 
-def _target(read: Ranges, key: str, members: Mapping[str, TarMember], fields: SampleFields) -> RawTarget:
+def _target(read: RangeReader, key: str, members: Mapping[str, TarMember], fields: SampleFields) -> RawTarget:
     if fields.target is None or fields.target.from_tar:
         return None
     member, path = fields.target.choose(members)

@@ -23,9 +23,9 @@ from slg_wds.errors import (
 from slg_wds.format.manifest.manifest import Plan, StringColumn
 from slg_wds.images.classes import WORDNET_ID
 from slg_wds.images.header import check_image_bytes
-from slg_wds.images.order import Targets, check_distinct, make_keys, map_targets
+from slg_wds.images.order import TargetOf, check_distinct, make_keys, map_targets
 from slg_wds.images.tars.files import TarFile, find_tars, label_shard_names
-from slg_wds.images.tars.reader import BLOCK, Ranges, check_header
+from slg_wds.images.tars.reader import BLOCK, RangeReader, check_header
 from slg_wds.images.tars.sample_targets import number_targets, parse_target_field
 from slg_wds.images.tars.samples import SampleFields, Scanned, scan_samples
 
@@ -87,7 +87,7 @@ class ShardSource:
             return False
         return bool(self._tars) and all(WORDNET_ID.fullmatch(tar.base) for tar in self._tars.values())
 
-    def plan(self, seed: int = 0, samples_per_shard: int = 0, *, target_of: Targets | None = None) -> Plan:
+    def plan(self, seed: int = 0, samples_per_shard: int = 0, *, target_of: TargetOf | None = None) -> Plan:
         """The samples as they lie, shard for shard; `seed` and `samples_per_shard` have no say in it.
 
         Every tar's headers are read through. `target_of` maps class numbers as for a folder.
@@ -160,7 +160,7 @@ class ShardSource:
             tar.store.read_range(tar.path, 0, 1)  # raises NotFoundError in the store's own words
             raise ImageShardError("its size is not known", url=tar.url)
         window = LOCAL_WINDOW if tar.store.is_local else REMOTE_WINDOW
-        read = Ranges(lambda offset, count: tar.store.read_range(tar.path, offset, count), size, window)
+        read = RangeReader(lambda offset, count: tar.store.read_range(tar.path, offset, count), size, window)
         try:
             scanned = scan_samples(read, self._fields)
         except ImageSourceError as error:
@@ -252,7 +252,7 @@ def _fields(options: SourceConfig, skip: bool) -> SampleFields:
 
 
 class _Whole:
-    """Ranges of a tar; of a remote one in memory while not every image was read once."""
+    """RangeReader of a tar; of a remote one in memory while not every image was read once."""
 
     def __init__(self, tar: TarFile, images: int) -> None:
         self._tar, self._left = tar, 0 if tar.store.is_local else images

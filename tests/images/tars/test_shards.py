@@ -30,15 +30,15 @@ from slg_wds.errors import (
 )
 from slg_wds.format.manifest.manifest import decode_plan, encode_plan
 from slg_wds.images import open_source
-from slg_wds.images.tars.reader import Ranges, scan_tar
+from slg_wds.images.tars.reader import RangeReader, scan_tar
 from slg_wds.images.tars.samples import scan_samples
 from slg_wds.store import open_store
 from support.image_sources import FORMATS, Files, images, samples, shard_set, shards, tar_bytes
 from support.servers.s3 import S3Server
 
 
-def ranges(data: bytes, window: int = 1 << 13) -> Ranges:
-    return Ranges(lambda offset, size: data[offset : offset + size], len(data), window)
+def ranges(data: bytes, window: int = 1 << 13) -> RangeReader:
+    return RangeReader(lambda offset, size: data[offset : offset + size], len(data), window)
 
 
 def by_webdataset(path: Path) -> list[dict[str, Any]]:
