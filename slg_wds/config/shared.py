@@ -226,6 +226,11 @@ class TeacherConfig(
         """Decoding threads: as many as asked for, or one for each core that this process may use."""
         return self.workers or cores()
 
+    @property
+    def forward_threads(self) -> int:
+        """CPU threads of one forward: those asked, or the cores that this process may use."""
+        return self.threads_per_forward or cores()
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:

@@ -27,6 +27,8 @@ def run_on_cpus(
     Raises:
         SlgWdsError: as `run_local` and `run_ray`.
     """
+    if not most:
+        return {}
     if config.engine == "ray":
         from slg_wds.engines.ray import run_ray
         from slg_wds.engines.resources import ActorRequest

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slg_wds.concurrency.rank import ALONE
+from slg_wds.concurrency.rank import Rank
 from slg_wds.config import EnsembleConfig
-from slg_wds.console import counted, duration, note, tell, warn
-from slg_wds.engines.claims import finish, launched_rank
+from slg_wds.console import counted, duration, note, warn
+from slg_wds.engines.commands import RunResult, print_summary, run_to_the_end
 from slg_wds.engines.dispatch import run_on_cpus
-from slg_wds.engines.progress import RunProgress
-from slg_wds.engines.run_stats import RunStarted
-from slg_wds.engines.summary import RunFinished, summary
+from slg_wds.engines.run_stats import RunObserver, RunStarted
 from slg_wds.ensembling.checks import check_parents
 from slg_wds.ensembling.convert import check_conversion
 from slg_wds.ensembling.merge import LabelFormat
@@ -28,6 +26,7 @@ from slg_wds.format.manifest.manifest import Plan
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset.creating import create_labels
 from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.provenance import now, versions
 
 if TYPE_CHECKING:
     from slg_wds.ensembling.fidelity import Fidelity
@@ -36,22 +35,16 @@ TAIL_CLASSES = 64  # where neither the options nor the first set say
 
 
 @dataclass(frozen=True)
-class EnsembleResult:
+class EnsembleResult(RunResult):
     """What one run of `ensemble` did, and the merged set as it is now.
 
-    labels: the label set. run: what was made and given up, and whether every shard exists.
-    parents: how many sets the mean is of. fidelity: what --check measured, None without.
+    Attributes:
+        parents: how many label sets the mean is of.
+        fidelity: what --check measured; None without it.
     """
 
-    labels: LabelSet
-    run: RunFinished
     parents: int
     fidelity: Fidelity | None = None
-
-    @property
-    def complete(self) -> bool:
-        """Whether every shard exists."""
-        return self.run.complete
 
     @property
     def stats(self) -> MergeStats:
@@ -60,34 +53,63 @@ class EnsembleResult:
 
     @property
     def bound(self) -> float | None:
-        """At most so far, in total variation and on average, is what is read from the teachers' exact ensemble.
+        """Upper bound on the mean total variation, 0..1, between the result and the teachers' exact ensemble.
 
-        Of the classes in the result's top-k, both give at least what the sets store of them: the overlap of the two
-        is no less. Rounding of values comes on top. None where a set stores no values, or nothing was made.
+        To every class in a crop's top-k, both distributions give at least what the sets store for it. So they overlap
+        by at least the sum of that, and differ by at most the rest. Rounding of stored values comes on top. None where
+        a set stores no values, or nothing was made.
         """
         stats = self.stats
         return None if not stats.crops or math.isnan(stats.known) else 1.0 - stats.known / stats.crops
 
-    @property
-    def crops_per_second(self) -> float:
-        """Crops merged by this run a second."""
-        return self.stats.crops / self.run.seconds if self.run.seconds else 0.0
+    def summary(self) -> list[str]:
+        """Return lines that tell a person what was made, and what --check measured."""
+        return [*super().summary(), *([f"  {self.fidelity}"] if self.fidelity else [])]
+
+    def _about_labels(self) -> str:
+        return f", of {counted(self.parents, 'label set')}"
+
+    def _about_work(self) -> list[str]:
+        rate = f"  {self.crops_per_second:,.0f} crops/s over {duration(self.run.seconds)}"
+        return [rate, self._bound_line()]
+
+    def _bound_line(self) -> str:
+        stats = self.stats
+        if self.bound is None:
+            return (
+                "  how far it is from the exact labels cannot be bounded: hard labels hold no probabilities"
+            )
+        own, theirs = stats.own_tail / stats.crops, stats.parent_tail / stats.crops
+        parts = (
+            f"tails of the sets {theirs:.4f}, of the result {own:.4f}" if self.parents > 1 else "its own tail"
+        )
+        return (
+            f"  at most {self.bound:.4f} of total variation from the exact labels ({parts}), rounding aside"
+        )
 
 
 def ensemble(config: EnsembleConfig) -> EnsembleResult:
-    """Merge the label sets that the config names, or finish or join a merge begun before.
+    """Merge label sets into one, or finish or join a merge that was begun before.
 
-    In a script, with more than one process, call it under `if __name__ == "__main__":`.
+    In a script that uses more than one process, call this under `if __name__ == "__main__":`, since the workers are
+    new processes that import the script.
 
-    Raises SlgWdsError; whatever was committed before stays, and the same call resumes.
+    Args:
+        config: the options, as on the command line.
+
+    Returns:
+        The merged set and what this run made.
+
+    Raises:
+        SlgWdsError: the run stopped. Shards that were committed stay, and the same call resumes.
     """
     result = run(config)
-    result.run.check(result.labels)
+    result.check()
     return result
 
 
 def run(config: EnsembleConfig) -> EnsembleResult:
-    """As `ensemble`, but shards that were given up are told in the result alone."""
+    """Do the same as `ensemble`, but return a result with missing shards instead of raising an error for it."""
     config.check()
     parents = open_parents([config.at(url) for url in config.sets], config.weights)
     _refuse_own_place(config.at(config.save_path).open().url, parents)
@@ -100,12 +122,13 @@ def run(config: EnsembleConfig) -> EnsembleResult:
         check_conversion(keyed.k or keyed.num_classes, full, str(keyed.coding), to)
     labels = _begin(config, parents, to)
     missing = labels.missing()
-    task = _task(config, parents, to, labels, missing)
-    with RunProgress(MergeStats(), (task.launched or ALONE).world_size) as progress:
-        given_up = run_on_cpus(task, config, config.processes, len(missing), progress) if missing else {}
-        seconds = progress.seconds
-    finished = RunFinished(progress.total, given_up, not given_up and finish(labels, task.launched), seconds)
-    result = EnsembleResult(labels, finished, len(parents))
+
+    def run_workers(launched: Rank | None, observer: RunObserver) -> dict[str, str]:
+        task = _task(config, parents, to, labels, missing, launched)
+        return run_on_cpus(task, config, config.processes, len(missing), observer)
+
+    ended = run_to_the_end(run_workers, MergeStats(), config, lambda: labels)
+    result = EnsembleResult(*ended, len(parents))
     if config.check_data is None or not result.complete:
         return result
     from slg_wds.ensembling.fidelity import measure
@@ -115,43 +138,36 @@ def run(config: EnsembleConfig) -> EnsembleResult:
 
 
 def _begin(config: EnsembleConfig, parents: list[Parent], to: LabelFormat) -> LabelSet:
-    from datetime import datetime, timezone
-
     plan = plan_of(parents[0].plan, config.samples_per_shard)
     first = parents[0].last.labels
-    provenance = {
-        "software": _software(),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
     return create_labels(
         config.at(config.save_path),
         plan,
         identity_of(parents, to),
-        provenance,
+        {"software": versions(), "date": now()},
         first.description.class_names,
         image_checksums=first.description.image_checksums,
         targets_are_classes=first.targets_are_classes,
     )
 
 
-def _software() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("slg-wds", "numpy", "zstandard", "webdataset")}
-
-
 def _task(
-    config: EnsembleConfig, parents: list[Parent], to: LabelFormat, labels: LabelSet, missing: list[int]
+    config: EnsembleConfig,
+    parents: list[Parent],
+    to: LabelFormat,
+    labels: LabelSet,
+    missing: list[int],
+    launched: Rank | None,
 ) -> MergeTask:
     return MergeTask(
         sets=tuple(config.at(url) for url in config.sets),
         weights=config.weights,
         location=config.at(config.save_path),
         output=to,
-        provenance={"software": _software()},
+        provenance={"software": versions()},
         digests=(*(parent.last.labels.digest for parent in parents), labels.digest),
         start=RunStarted.of(labels, missing, labels.num_crops),
-        launched=launched_rank() if config.engine == "local" else None,
+        launched=launched,
     )
 
 
@@ -225,37 +241,13 @@ def identity_of(parents: list[Parent], to: LabelFormat) -> dict[str, Any]:
 
 
 def main(config: EnsembleConfig) -> int:
-    """The body of the command: merge, with a summary on stdout."""
+    """Run the command: merge, and print a summary to stdout."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = _warned  # at once: the merge may take hours
+        warnings.showwarning = _print_warning  # at once: the merge may take hours
         result = run(config)
-    tell(*told(result))
-    result.run.check(result.labels)
-    return 0
+    return print_summary(result)
 
 
-def _warned(message: Warning | str, *place: Any, **more: Any) -> None:
+def _print_warning(message: Warning | str, *place: Any, **more: Any) -> None:
     note(f"slg-wds ensemble: warning: {message}")
-
-
-def told(result: EnsembleResult) -> list[str]:
-    """What was made, in lines for people."""
-    of = f", of {counted(result.parents, 'label set')}"
-    lines = []
-    if result.stats.crops:
-        rate = f"  {result.crops_per_second:,.0f} crops/s over {duration(result.run.seconds)}"
-        lines = [rate, _bound_line(result)]
-    text = summary(result.labels, result.run, of, lines)
-    return text if result.fidelity is None else [*text, f"  {result.fidelity}"]
-
-
-def _bound_line(result: EnsembleResult) -> str:
-    stats = result.stats
-    if result.bound is None:
-        return "  how far it is from the exact labels cannot be bounded: hard labels hold no probabilities"
-    own, theirs = stats.own_tail / stats.crops, stats.parent_tail / stats.crops
-    parts = (
-        f"tails of the sets {theirs:.4f}, of the result {own:.4f}" if result.parents > 1 else "its own tail"
-    )
-    return f"  at most {result.bound:.4f} of total variation from the exact labels ({parts}), rounding aside"

@@ -10,6 +10,7 @@ import numpy as np
 
 from slg_wds.concurrency.rank import ALONE, Rank
 from slg_wds.engines.claims import claims
+from slg_wds.engines.committing import Committer, LeftOutImage
 from slg_wds.engines.run_stats import RunObserver, RunStarted, RunStats
 from slg_wds.ensembling.checks import check_records
 from slg_wds.ensembling.convert import convert
@@ -59,38 +60,31 @@ class MergeTask:
             raise LabelSetError("a label set has been replaced by another since the start", url=labels.url)
         load_writer()
         observer.begin(self.start)
-        total, lost = MergeStats(), set[int]()
-        for number in claims(labels, (self.launched or ALONE).within(worker, workers), observer, lost):
-            made = _make(labels, number, parents, self, observer)
-            if made.lost_races:
-                lost.add(number)
-            total.add(made)
+        total, committer = MergeStats(), Committer(labels, observer)
+        rank = (self.launched or ALONE).within(worker, workers)
+        for number in claims(labels, rank, observer, committer.lost):
+            samples, left_out, stats = _merge_shard(labels, number, parents, self.output, observer)
+            total.add(committer.commit(number, samples, left_out, self.provenance, stats))
         return total
 
 
-def _make(
-    labels: LabelSet, number: int, parents: Sequence[Parent], task: MergeTask, observer: RunObserver
-) -> MergeStats:
+def _merge_shard(
+    labels: LabelSet, number: int, parents: Sequence[Parent], to: LabelFormat, observer: RunObserver
+) -> tuple[list[EncodedSample], list[LeftOutImage], MergeStats]:
     part = labels.plan.shard(number)
     numbers = [parent.numbers(part.keys, part.start) for parent in parents]
-    stats = MergeStats(shards=1)
+    stats = MergeStats()
     samples: list[EncodedSample] = []
-    left_out = []
-    for i, (key, path) in enumerate(zip(part.keys, part.paths, strict=True)):
+    left_out: list[LeftOutImage] = []
+    for i, path in enumerate(part.paths):
         at = [[found[i] for found in parent_numbers] for parent_numbers in numbers]
         records, missing = _read(parents, at)
         if missing is not None:
-            left_out.append({"key": key, "path": path, "reason": missing})
-            stats.left_out.append((path, missing))
+            left_out.append((part.start + i, missing))
             continue
-        sample = _sample(parents, records, at, path, task.output, stats)
-        samples.append(labels.encode_sample(sample))
+        samples.append(labels.encode_sample(_sample(parents, records, at, path, to, stats)))
         observer.crops(records[0].num_crops)
-    data = labels.encode_shard(number, samples, left_out, task.provenance)
-    stats.bytes = len(data)
-    made = labels.commit(number, data)
-    observer.shard(part.name, stats, made)
-    return stats if made else stats.lost()
+    return samples, left_out, stats
 
 
 def _read(parents: Sequence[Parent], at: list[list[int | None]]) -> tuple[list[Record], str | None]:

@@ -35,7 +35,7 @@ class ImageLabels:
 
     index: npt.NDArray[np.int64]
     value: npt.NDArray[np.float32]
-    outside: npt.NDArray[np.float64] | None = None
+    tail_sums: npt.NDArray[np.float64] | None = None
 
     def fill(self, labelled: Labelled, position: int, span: Span) -> bool:
         """Take the rows of one span of a batch; True when the image's last crop has come."""
@@ -43,9 +43,9 @@ class ImageLabels:
         if labelled.index is not None:
             self.index[crops] = labelled.index[rows]
         self.value[crops] = labelled.value[rows]
-        if labelled.outside is not None:
-            outside = labelled.outside[position]
-            self.outside = outside.copy() if self.outside is None else self.outside + outside
+        if labelled.tail_sums is not None:
+            sums = labelled.tail_sums[position]
+            self.tail_sums = sums.copy() if self.tail_sums is None else self.tail_sums + sums
         return span.first + span.count == len(self.value)
 
 
@@ -110,15 +110,15 @@ def _encode(job: Job, image: Prepared, labels: ImageLabels) -> EncodedSample:
 
 def as_record(job: Job, image: Prepared, labels: ImageLabels) -> Record:
     """The record of an image whose labels are complete."""
-    plan, recipe, classes = job.labels.plan, job.recipe, job.teacher.num_classes
-    kind = recipe.label.kind
+    plan, config, classes = job.labels.plan, job.config, job.teacher.num_classes
+    kind = job.recipe.label.kind
     target = int(plan.targets[image.number])
     crops = len(image.boxes)
-    tail, outside, tailed = None, labels.outside, crops
-    if outside is not None and image.before is not None:
-        outside, tailed = image.before + outside, recipe.num_crops
-    if outside is not None and tailed:
-        tail = build_tail(outside / tailed, recipe.tail_classes, tailed, labels.index.shape[1])
+    tail, sums, summed = None, labels.tail_sums, crops
+    if sums is not None and image.earlier_tail_sums is not None:
+        sums, summed = image.earlier_tail_sums + sums, config.num_crops
+    if sums is not None and summed:
+        tail = build_tail(sums / summed, config.tail_classes, summed, labels.index.shape[1])
     full_index = np.broadcast_to(np.arange(classes), (crops, classes))
     return Record(
         key=plan.keys[image.number],
@@ -130,10 +130,10 @@ def as_record(job: Job, image: Prepared, labels: ImageLabels) -> Record:
         index=full_index if kind == "full" else labels.index,
         value=np.ones_like(labels.value) if kind == "hard" else labels.value,
         tail=tail,
-        coding="none" if kind == "hard" else recipe.coding,
+        coding=job.recipe.coding,
         full=kind == "full",
         num_classes=classes,
-        outside=outside if recipe.extendable else None,
+        outside=sums if config.extendable else None,
         image_crc32=image.crc32,
         source_crc32=image.source_crc32,
     )

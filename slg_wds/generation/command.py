@@ -1,4 +1,4 @@
-"""`slg-wds generate`: from options to the run of a pool, and the summary."""
+"""`slg-wds generate`: from options to the run of a worker pool, and the summary."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from slg_wds.concurrency.cores import cores
 from slg_wds.concurrency.rank import ALONE, Rank
 from slg_wds.config import EvaluateConfig, GenerateConfig
 from slg_wds.console import duration, tell
-from slg_wds.engines.claims import finish, launched_rank
-from slg_wds.engines.progress import RunProgress
+from slg_wds.engines.commands import RunResult, print_summary, run_to_the_end
 from slg_wds.engines.run_stats import RunObserver, RunStarted
-from slg_wds.engines.summary import RunFinished, summary
 from slg_wds.engines.workers import WorkerPool
-from slg_wds.generation.setup import crops_each, opening, prepare_run
-from slg_wds.labelset.labelset import LabelSet, open_labels
+from slg_wds.generation.recipe import Recipe
+from slg_wds.labelset.labelset import LabelSet, labels_at
 
 if TYPE_CHECKING:
     from slg_wds.generation.collation import LabelStats
@@ -24,86 +22,81 @@ if TYPE_CHECKING:
     from slg_wds.teachers import Accuracy
 
 
-@dataclass(frozen=True)
-class GenerateResult:
-    """What one run of `generate` did, and the set as it is now.
-
-    Attributes:
-        labels: the label set.
-        run: what was made and given up, and whether every shard exists.
-    """
-
-    labels: LabelSet
-    run: RunFinished
-
-    @property
-    def complete(self) -> bool:
-        """Whether every shard exists."""
-        return self.run.complete
+class GenerateResult(RunResult):
+    """What one run of `generate` did, and the label set as it is now."""
 
     @property
     def stats(self) -> LabelStats:
         """Images, crops, bytes, shards and label statistics of what this run made."""
         return self.run.stats  # type: ignore[no-any-return]
 
-    @property
-    def crops_per_second(self) -> float:
-        """Crops labelled by this run a second."""
-        return float(self.stats.crops / self.run.seconds) if self.run.seconds else 0.0
+    def _about_work(self) -> list[str]:
+        stats = self.stats
+        labels = f"mean top-1 confidence {stats.top1 / stats.crops:.3f}, mean tail mass {stats.tail / stats.crops:.3f}"
+        if stats.targeted and self.labels.targets_are_classes:
+            labels += f", top-1 agrees with the target on {stats.agreed / stats.targeted:.1%}"
+        return [f"  {self.crops_per_second:,.1f} crops/s over {duration(self.run.seconds)}", f"  {labels}"]
 
 
 @dataclass(frozen=True)
 class GenerateTask:
-    """What every worker of a run is told; picklable, so it names everything and holds nothing loaded.
+    """The work of every worker of a run. Picklable: it names everything and holds nothing that is open or loaded.
 
-    devices: of each worker. launched: the rank of the process that starts them, None without.
+    Attributes:
+        recipe: the options of the run.
+        devices: the device of each worker.
+        launched: the rank that a launcher gave the process that starts the workers; None without a launcher.
     """
 
-    config: GenerateConfig
+    recipe: Recipe
     devices: tuple[str, ...]
     launched: Rank | None
 
     def __call__(self, worker: int, workers: int, observer: RunObserver) -> None:
-        """Open all that the options name, begin or join the set, and make shards until none is missing."""
+        """Open everything, begin or join the label set, and make shards until none is missing."""
         from slg_wds.format.shards.shard import load_writer
         from slg_wds.images.pixels import torchvision_decoders
         from slg_wds.teachers.backends import current_device
 
+        # Loaded here, so that the clock of the first shard does not count the seconds that they take to import.
         load_writer()
-        torchvision_decoders()  # loads them: seconds that are not of the first shard
+        torchvision_decoders()
         with current_device(self.devices[worker]):
             self._work(worker, workers, observer)
 
     def _work(self, worker: int, workers: int, observer: RunObserver) -> None:
+        from slg_wds.generation.setup import open_job, opening_lines
         from slg_wds.generation.worker import work
 
-        device = self.devices[worker]
-        prepared = prepare_run(self.config, device)
-        job = prepared.job(create=True)
+        job = open_job(self.recipe, self.devices[worker])
         missing = job.labels.missing()
-        said = opening(prepared, job.labels.plan)
-        observer.begin(RunStarted.of(job.labels, missing, crops_each(self.config, prepared.reference), said))
+        observer.begin(RunStarted.of(job.labels, missing, job.crops_each, opening_lines(job)))
         work(job, (self.launched or ALONE).within(worker, workers), observer)
 
 
 def generate(config: GenerateConfig) -> GenerateResult | DryRun | Accuracy:
-    """Make the label set that the config asks for, or finish or join one begun before.
+    """Make a label set, or finish or join one that was begun before.
 
-    As on the command line, nothing is made with `evaluate`, which gives the teacher's accuracy, nor with `dry_run`,
-    which gives what would be done.
+    With `evaluate` or `dry_run` nothing is written. In a script that uses more than one device, call this under
+    `if __name__ == "__main__":`, since the workers are new processes that import the script.
 
-    In a script, with more than one device, call it under `if __name__ == "__main__":`.
+    Args:
+        config: the options, as on the command line.
 
-    Raises SlgWdsError; whatever was committed before stays, and the same call resumes.
+    Returns:
+        The set and what this run made; with `evaluate` the teacher's accuracy, with `dry_run` what a run would do.
+
+    Raises:
+        SlgWdsError: the run stopped. Shards that were committed stay, and the same call resumes.
     """
     result = run(config)
     if isinstance(result, GenerateResult):
-        result.run.check(result.labels)
+        result.check()
     return result
 
 
 def run(config: GenerateConfig) -> GenerateResult | DryRun | Accuracy:
-    """As `generate`, but shards that were given up are told in the result alone."""
+    """Do the same as `generate`, but return a result with missing shards instead of raising an error for it."""
     config.check()
     if not (config.evaluate or config.dry_run):
         return _label(config)
@@ -114,7 +107,7 @@ def run(config: GenerateConfig) -> GenerateResult | DryRun | Accuracy:
         return evaluate(_evaluation(config), pool.devices[0] if config.devices else None)
     from slg_wds.generation.dry_run import dry_run
 
-    return dry_run(_settled(config, pool), pool.devices[0])
+    return dry_run(_with_cores(config, pool), pool.devices[0])
 
 
 def _evaluation(config: GenerateConfig) -> EvaluateConfig:
@@ -125,23 +118,22 @@ def _evaluation(config: GenerateConfig) -> EvaluateConfig:
 def _label(config: GenerateConfig) -> GenerateResult:
     from slg_wds.generation.collation import LabelStats
 
-    launched = launched_rank() if config.engine == "local" else None
-    with RunProgress(LabelStats(), (launched or ALONE).world_size) as progress:
+    def run_workers(launched: Rank | None, observer: RunObserver) -> dict[str, str]:
         if config.engine == "ray":
             from slg_wds.engines.ray import run_ray
             from slg_wds.engines.resources import ActorRequest
 
             request = ActorRequest(config.actors, config.threads_per_forward, config.gpus_per_actor)
-            given_up = run_ray(lambda pool: _task(config, pool, None), request, config.address, progress)
-        else:
-            from slg_wds.engines.local import run_local
+            return run_ray(lambda pool: _task(config, pool, None), request, config.address, observer)
+        from slg_wds.engines.local import run_local
 
-            pool = _local_pool(config)
-            given_up = run_local(_task(config, pool, launched), pool, progress)
-        seconds = progress.seconds
-    labels = open_labels(config.save_path, allow_incomplete=True, store_options=config.store_options)
-    complete = not given_up and finish(labels, launched)
-    return GenerateResult(labels, RunFinished(progress.total, given_up, complete, seconds))
+        pool = _local_pool(config)
+        return run_local(_task(config, pool, launched), pool, observer)
+
+    def open_set() -> LabelSet:
+        return labels_at(config.at(config.save_path), allow_incomplete=True)
+
+    return GenerateResult(*run_to_the_end(run_workers, LabelStats(), config, open_set))
 
 
 def _local_pool(config: GenerateConfig) -> WorkerPool:
@@ -154,11 +146,11 @@ def _local_pool(config: GenerateConfig) -> WorkerPool:
 
 
 def _task(config: GenerateConfig, pool: WorkerPool, launched: Rank | None) -> GenerateTask:
-    return GenerateTask(_settled(config, pool), pool.devices, launched)
+    return GenerateTask(Recipe.of(_with_cores(config, pool)), pool.devices, launched)
 
 
-def _settled(config: GenerateConfig, pool: WorkerPool) -> GenerateConfig:
-    """The config with its share of the cores, where it does not say how many."""
+def _with_cores(config: GenerateConfig, pool: WorkerPool) -> GenerateConfig:
+    """Fill in the numbers of threads that the options leave open: each worker's share of the cores."""
     return dataclasses.replace(
         config,
         threads_per_forward=config.threads_per_forward or pool.cores,
@@ -167,29 +159,12 @@ def _settled(config: GenerateConfig, pool: WorkerPool) -> GenerateConfig:
 
 
 def main(config: GenerateConfig) -> int:
-    """The body of the command: evaluate, dry run, or generate, with a summary on stdout."""
+    """Run the command: label, evaluate or only predict, and print the result to stdout."""
     result = run(config)
     if isinstance(result, GenerateResult):
-        tell(*told(result))
-        result.run.check(result.labels)
-        return 0
+        return print_summary(result)
     from slg_wds.generation.dry_run import DryRun
     from slg_wds.generation.evaluation import figures
 
-    tell(*(result.said if isinstance(result, DryRun) else [figures(config, result)]))
+    tell(*(result.summary if isinstance(result, DryRun) else [figures(config, result)]))
     return 0
-
-
-def told(result: GenerateResult) -> list[str]:
-    """What was made, in lines for people."""
-    stats = result.stats
-    lines = []
-    if stats.crops:
-        meant = stats.targeted and result.labels.targets_are_classes
-        agreed = stats.agreed / stats.targeted if meant else None
-        lines = [
-            f"  {result.crops_per_second:,.1f} crops/s over {duration(result.run.seconds)}",
-            f"  mean top-1 confidence {stats.top1 / stats.crops:.3f}, mean tail mass {stats.tail / stats.crops:.3f}"
-            + ("" if agreed is None else f", top-1 agrees with the target on {agreed:.1%}"),
-        ]
-    return summary(result.labels, result.run, "", lines)

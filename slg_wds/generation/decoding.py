@@ -11,7 +11,8 @@ from isal.isal_zlib import crc32 as crc32_of
 
 from slg_wds.concurrency.prefetch import window
 from slg_wds.errors import ImageChangedError, ImageError, ImageGoneError, ReferenceSetError, StoreError
-from slg_wds.generation.job import Job, Recipe
+from slg_wds.generation.job import Job
+from slg_wds.generation.recipe import Recipe
 from slg_wds.images import decode, reencode
 from slg_wds.images.gone import LATER
 from slg_wds.transforms.crops import Boxes, Flips
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 class Prepared:
     """An image ready to be cut: pixels uint8 [3, H, W], boxes int64 [M, 4], flips bool [M].
 
-    before: see Job.before. crc32, source_crc32: image_crc32 and source_crc32 of its Record.
+    earlier_tail_sums: see Job. crc32, source_crc32: image_crc32 and source_crc32 of its Record.
     """
 
     number: int
@@ -37,7 +38,7 @@ class Prepared:
     stored: bytes | None
     crc32: int
     source_crc32: int | None = None
-    before: NDArray[np.float64] | None = None
+    earlier_tail_sums: NDArray[np.float64] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -73,17 +74,17 @@ def prepare(job: Job, number: int, read: Callable[[int], bytes]) -> Prepared | L
     """
     plan = job.labels.plan
     path, key = plan.paths[number], plan.keys[number]
-    recipe = job.recipe
+    config = job.config
     try:
         source = read(number)
-        data = _copy(recipe, source, path)
+        data = _copy(job.recipe, source, path)
         if job.reference is not None:
             job.reference.check_image(key, data)
-        pixels = decode(data, max_pixels=recipe.max_pixels, path=path)
+        pixels = decode(data, max_pixels=config.max_pixels, path=path)
         boxes, flips = job.crops(key, (pixels.shape[1], pixels.shape[2]))
     except (ImageError, ReferenceSetError) as error:
         # A replaced image decodes, so skip does not cover it: the user has to learn that the images changed.
-        if recipe.on_error == "fail" or isinstance(error, ImageChangedError):
+        if config.on_error == "fail" or isinstance(error, ImageChangedError):
             error.hint = error.hint or _hint(error, job.source.kind)
             raise error.located(key=path) from None
         return LeftOut(number, error.message)
@@ -96,10 +97,10 @@ def prepare(job: Job, number: int, read: Callable[[int], bytes]) -> Prepared | L
         pixels,
         boxes,
         flips,
-        stored=data if recipe.embedding is not None else None,
+        stored=data if job.recipe.embedding is not None else None,
         crc32=crc32_of(data),
         source_crc32=crc32_of(source) if data != source else None,
-        before=job.before(key),
+        earlier_tail_sums=job.earlier_tail_sums(key),
     )
 
 
@@ -108,7 +109,9 @@ def _copy(recipe: Recipe, source: bytes, path: str) -> bytes:
     embedding = recipe.embedding
     if embedding is None or embedding.max_side is None:
         return source
-    return reencode(source, embedding.max_side, embedding.quality, max_pixels=recipe.max_pixels, path=path)
+    return reencode(
+        source, embedding.max_side, embedding.quality, max_pixels=recipe.config.max_pixels, path=path
+    )
 
 
 def _hint(error: ImageError | ReferenceSetError, source: str) -> str:
@@ -120,7 +123,7 @@ def _hint(error: ImageError | ReferenceSetError, source: str) -> str:
 
 
 def prepared_images(job: Job, shards: Iterable[int], pool: ThreadPoolExecutor) -> Iterator[Item]:
-    """Yield the images of the shards in plan order, at most `job.ahead` of them decoded before they are asked for.
+    """Yield the images of the shards in plan order; up to `job.images_ahead` of them are decoded in advance.
 
     The next shard is taken from `shards` only when all images of this one are handed on (its batches still keep the
     device busy then): a shard claimed long before it is made is one that another process makes too.
@@ -130,6 +133,6 @@ def prepared_images(job: Job, shards: Iterable[int], pool: ThreadPoolExecutor) -
         part = job.labels.plan.shard(shard)
         numbers = range(part.start, part.stop)
         tasks = (pool.submit(prepare, job, number, read) for number in numbers)
-        for task in window(tasks, job.ahead):
+        for task in window(tasks, job.images_ahead):
             yield task.result()
         yield ShardEnd(shard)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ from slg_wds.concurrency.threads import threads_beside_forwards
 from slg_wds.config import GenerateConfig
 from slg_wds.console import counted, duration
 from slg_wds.engines.summary import bytes_a_crop
-from slg_wds.generation.setup import prepare_run
+from slg_wds.generation.recipe import Recipe
+from slg_wds.generation.setup import open_job
 
 if TYPE_CHECKING:
     from slg_wds.format.manifest.manifest import Plan
@@ -32,7 +34,7 @@ class DryRun:
         bytes: of all shards, predicted.
         seconds: on the one device that was measured, predicted.
         crops_per_second: measured, 0 where there were too few crops for that.
-        said: all this and the teacher, in lines for people.
+        summary: all this and the teacher, in lines for people.
     """
 
     images: int
@@ -42,7 +44,7 @@ class DryRun:
     bytes: int
     seconds: float
     crops_per_second: float
-    said: list[str] = field(repr=False)
+    summary: list[str] = field(repr=False)
 
 
 def dry_run(config: GenerateConfig, device: str | None = None) -> DryRun:
@@ -55,7 +57,7 @@ def dry_run(config: GenerateConfig, device: str | None = None) -> DryRun:
     from slg_wds.teachers.backends import current_device
 
     with current_device(device or "cpu"):
-        job = prepare_run(config, device).job(create=False)
+        job = open_job(Recipe.of(config), device, save=False)
         return _predicted(job, job.labels.plan, *_measured(job))
 
 
@@ -66,12 +68,13 @@ def _measured(job: Job) -> tuple[tuple[float, float], list[float]]:
     from slg_wds.generation.decoding import prepared_images
     from slg_wds.generation.inference import Forward
 
-    recipe = job.recipe
-    job.labels = job.labels.first(max(1, -(-FORWARDS * recipe.num_seg // recipe.num_crops)))
-    buffers = Buffers(job.teacher.inputs, recipe.num_seg, pinned=job.device.type == "cuda")
-    forward = Forward(job.teacher, recipe.label, recipe.writes_tail, job.device, buffers)
+    config, device = job.config, job.teacher.device
+    few = job.labels.first(max(1, -(-FORWARDS * config.num_seg // config.num_crops)))
+    job = dataclasses.replace(job, labels=few)
+    buffers = Buffers(job.teacher.inputs, config.num_seg, pinned=device.type == "cuda")
+    forward = Forward(job.teacher, job.recipe.label, job.recipe.writes_tail, device, buffers)
     times: list[float] = []
-    with threads_beside_forwards(job.workers, job.threads_per_forward) as pool:
+    with threads_beside_forwards(config.num_workers, config.forward_threads) as pool:
         images = prepared_images(job, [0], pool)
         labelled = forward.label_all(full_batches(images, buffers, pool))
         (shard,) = finished_shards(job, _timed(labelled, times), pool)
@@ -83,22 +86,22 @@ def _measured(job: Job) -> tuple[tuple[float, float], list[float]]:
 
 def _predicted(job: Job, plan: Plan, bytes_each: tuple[float, float], steps: list[float]) -> DryRun:
     """What a run over the whole plan would do, where images and forwards are as those that were measured."""
-    recipe, images = job.recipe, plan.num_samples
-    crops = images * recipe.num_crops
-    forwards = -(-crops // recipe.num_seg)
+    config, images = job.config, plan.num_samples
+    crops = images * config.num_crops
+    forwards = -(-crops // config.num_seg)
     seconds = float(np.median(steps)) if steps else 0.0
-    rate = recipe.num_seg / seconds if seconds else 0.0
-    said = [
+    rate = config.num_seg / seconds if seconds else 0.0
+    summary = [
         f"would label {counted(images, 'image')} in {counted(plan.num_shards, 'shard')}, "
-        f"{counted(recipe.num_crops, 'crop')} each: "
-        f"{counted(crops, 'crop')} in about {counted(forwards, 'forward')} of {recipe.num_seg}",
-        f"  {job.teacher.name} on {job.teacher.device_name}, {job.teacher.num_classes} classes, {recipe.label}",
-        f"  about {bytes_each[0] * images / 1e9:,.3f} GB ({bytes_a_crop(*bytes_each, recipe.num_crops)} measured)",
+        f"{counted(config.num_crops, 'crop')} each: "
+        f"{counted(crops, 'crop')} in about {counted(forwards, 'forward')} of {config.num_seg}",
+        f"  {job.teacher.name} on {job.teacher.device_name}, {job.teacher.num_classes} classes, {job.recipe.label}",
+        f"  about {bytes_each[0] * images / 1e9:,.3f} GB ({bytes_a_crop(*bytes_each, config.num_crops)} measured)",
         f"  about {duration(seconds * forwards)} on this device "
         f"({rate:,.1f} crops/s measured over {counted(len(steps), 'forward')})",
     ]
     size = round(bytes_each[0] * images)
-    return DryRun(images, plan.num_shards, crops, forwards, size, seconds * forwards, rate, said)
+    return DryRun(images, plan.num_shards, crops, forwards, size, seconds * forwards, rate, summary)
 
 
 def _timed(labelled: Iterable[Labelled], times: list[float]) -> Iterator[Labelled]:

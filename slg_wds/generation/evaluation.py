@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slg_wds.concurrency.cores import cores
 from slg_wds.concurrency.prefetch import window
 from slg_wds.concurrency.threads import threads_beside_forwards
 from slg_wds.config import EvaluateConfig, TeacherConfig
@@ -41,7 +40,7 @@ def evaluate(config: EvaluateConfig, device: str | None = None) -> Accuracy:
     config.check()
     source = open_source(config.data, config, default_split="val", need_targets=True)
     teacher = load_teachers(config, source.classes, BATCH, device)
-    threads = config.threads_per_forward or cores()
+    threads = config.forward_threads
     said = [f"teacher {one}" for one in teacher.teachers]
     note(*said, *about_device(teacher, threads, cpu_asked=device == "cpu"))
     targets = resolve_targets(config, source.classes, teacher.full_classes, teacher.class_subset)

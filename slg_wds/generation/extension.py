@@ -91,7 +91,7 @@ class Extension(SetReference):
         if self.holds(key):
             LabelledImage.of(self._record(key)).check(data)
 
-    def outside(self, key: str) -> NDArray[np.float64] | None:
+    def tail_sums(self, key: str) -> NDArray[np.float64] | None:
         """What all crops of an image up to here have outside their top-k, summed; None where it is new.
 
         Raises ReferenceSetError where the set's records do not say.

@@ -27,12 +27,12 @@ FORWARDS_IN_FLIGHT = 2  # on a GPU: one runs while the next waits in its queue
 
 @dataclass(frozen=True)
 class Labelled:
-    """A batch's labels: index int64 [N, k] (None for full), value float32 [N, k], outside float64 [spans, C]."""
+    """A batch's labels: index int64 [N, k] (None for full), value float32 [N, k], tail sums float64 [spans, C]."""
 
     batch: CropBatch
     index: npt.NDArray[np.int64] | None
     value: npt.NDArray[np.float32]
-    outside: npt.NDArray[np.float64] | None
+    tail_sums: npt.NDArray[np.float64] | None
 
 
 class Forward:
@@ -71,27 +71,27 @@ class Forward:
             if self.label.kind == "full":
                 return self._outputs(finite, None, probs_NC, None)
             index_Nk, value_Nk = topk(probs_NC, self.label.stored_k(probs_NC.shape[1]))
-            outside = None
+            sums = None
             if self.with_tail:
                 segments = [(span.start, span.start + span.count) for span in batch.spans]
-                outside = tail_sums(probs_NC, index_Nk, segments)
-            return self._outputs(finite, index_Nk, value_Nk, outside)
+                sums = tail_sums(probs_NC, index_Nk, segments)
+            return self._outputs(finite, index_Nk, value_Nk, sums)
 
     def _outputs(
         self,
         finite: torch.Tensor,
         index: torch.Tensor | None,
         value: torch.Tensor,
-        outside: torch.Tensor | None,
+        sums: torch.Tensor | None,
     ) -> _Outputs:
         if self.device.type != "cuda":
-            return _Outputs(finite, index, value, outside)
+            return _Outputs(finite, index, value, sums)
         import torch
 
         def to_host(tensor: torch.Tensor | None) -> torch.Tensor | None:
             return None if tensor is None else tensor.to("cpu", non_blocking=True)
 
-        host = _Outputs(to_host(finite), to_host(index), to_host(value), to_host(outside))
+        host = _Outputs(to_host(finite), to_host(index), to_host(value), to_host(sums))
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         # The teacher's device need not be the current one, whose stream would be taken.
         event.record(torch.cuda.current_stream(self.device))
@@ -113,7 +113,7 @@ class Forward:
             batch,
             None if outputs.index is None else outputs.index.numpy(),
             outputs.value.numpy(),
-            None if outputs.outside is None else outputs.outside.numpy(),
+            None if outputs.tail_sums is None else outputs.tail_sums.numpy(),
         )
 
 
@@ -122,5 +122,5 @@ class _Outputs:
     finite: torch.Tensor | None = None
     index: torch.Tensor | None = None
     value: torch.Tensor | None = None
-    outside: torch.Tensor | None = None
+    tail_sums: torch.Tensor | None = None
     event: torch.cuda.Event | None = None

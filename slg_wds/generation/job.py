@@ -1,86 +1,98 @@
-"""What every worker of one run shares."""
+"""What one worker of a run has open: images, teachers, the label set."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from slg_wds.labels import LabelType
-from slg_wds.transforms.crops import Boxes, CropRule, Flips, sample_crops
+from slg_wds.generation.recipe import Recipe
+from slg_wds.transforms.crops import Boxes, Flips, sample_crops
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from numpy.typing import NDArray
 
+    from slg_wds.config import GenerateConfig
+    from slg_wds.generation.extension import Extension
     from slg_wds.generation.reference import Reference
     from slg_wds.images import ImageSource
+    from slg_wds.images.targets import Targets
     from slg_wds.labelset.labelset import LabelSet
     from slg_wds.teachers import Ensemble
 
 
 @dataclass(frozen=True)
-class Embedding:
-    """How images are put into the shards: as they are, or re-encoded to at most `max_side` pixels a side."""
-
-    max_side: int | None = None
-    quality: int = 90
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What decides the bytes of a shard, beside the images and the teachers."""
-
-    label: LabelType
-    coding: str
-    num_crops: int
-    num_seg: int
-    tail_classes: int
-    crop_rule: CropRule
-    seed: int
-    embedding: Embedding | None = None
-    max_pixels: int = 67_108_864
-    on_error: Literal["fail", "skip"] = "fail"
-    extendable: bool = False
-
-    @property
-    def writes_tail(self) -> bool:
-        """Whether records get a shared tail: hard has no values to go with one, full needs none."""
-        return self.tail_classes > 0 and self.label.kind not in ("hard", "full")
-
-
-@dataclass
 class Job:
-    """One run of labelling: what to make, from what, where, on what.
+    """What a worker derives from the recipe: everything that is opened, loaded or counted before the first forward.
 
-    most_left_out: images that the set may lack in the end, see `left_out.most_left_out`.
+    Attributes:
+        recipe: the run's options.
+        labels: the label set to write into.
+        source: the images.
+        teacher: one teacher or several, loaded onto this worker's device.
+        targets: which class of the labels each class folder is.
+        reference: gives the crops instead of the seed; None to draw them all.
+        provenance: what the trailer of each shard notes of how it was made.
+        most_left_out: how many images the whole set may leave out; see `left_out.most_left_out`.
     """
 
+    recipe: Recipe
     labels: LabelSet
     source: ImageSource
     teacher: Ensemble
-    recipe: Recipe
-    device: torch.device
-    workers: int
-    ahead: int
-    threads_per_forward: int
-    reference: Reference | None = None
-    provenance: dict[str, object] = field(default_factory=dict)
-    most_left_out: int = 0
+    targets: Targets
+    reference: Reference | None
+    provenance: Mapping[str, object]
+    most_left_out: int
 
-    def crops(self, key: str, size: tuple[int, int]) -> tuple[Boxes, Flips]:
-        """The boxes and flips of an image: drawn by the seed, or those of the reference set."""
-        recipe = self.recipe
-        if self.reference is not None:
-            return self.reference.crops(key, size, recipe.num_crops)
-        return sample_crops(recipe.seed, key, size, recipe.num_crops, recipe.crop_rule)
+    @property
+    def config(self) -> GenerateConfig:
+        """The run's options as they were given."""
+        return self.recipe.config
 
-    def before(self, key: str) -> NDArray[np.float64] | None:
-        """What the crops of an image in the set that is extended have outside their top-k, summed, float64 [C].
-
-        None where nothing is extended, or what is extended does not say.
-        """
+    @property
+    def extension(self) -> Extension | None:
+        """The set that this run extends with further crops; None without --extend."""
         from slg_wds.generation.extension import Extension
 
-        extends = self.recipe.extendable and isinstance(self.reference, Extension)
-        return self.reference.outside(key) if extends else None  # type: ignore[union-attr]
+        return self.reference if isinstance(self.reference, Extension) else None
+
+    @property
+    def crops_each(self) -> int:
+        """Crops to label of most images: all, or with --extend those that the extended set lacks."""
+        return self.config.num_crops - (self.extension.labels.num_crops if self.extension else 0)
+
+    @property
+    def images_ahead(self) -> int:
+        """Images to decode ahead of the teacher: as many as --batch-size says, else as many as fill two forwards.
+
+        At least 8, or a source that answers slowly would starve the teacher; at most 128, which bounds the memory that
+        decoded images take.
+        """
+        config = self.config
+        return config.batch_size or min(max(8, -(-2 * config.num_seg // max(self.crops_each, 1))), 128)
+
+    def crops(self, key: str, size: tuple[int, int]) -> tuple[Boxes, Flips]:
+        """Return the crops of an image: drawn by the seed, or those of the reference.
+
+        Args:
+            key: the image's key.
+            size: its (height, width) in pixels.
+
+        Returns:
+            Boxes int64 [M, 4] of top, left, height, width, and flips bool [M].
+        """
+        config = self.config
+        if self.reference is not None:
+            return self.reference.crops(key, size, config.num_crops)
+        return sample_crops(config.seed, key, size, config.num_crops, self.recipe.crop_rule)
+
+    def earlier_tail_sums(self, key: str) -> NDArray[np.float64] | None:
+        """Return an image's tail sums in the set that this run extends, float64 [C].
+
+        They are the probability outside the top-k, summed over the crops of that set. None where the run extends no
+        set, or does not keep sums.
+        """
+        extension = self.extension if self.config.extendable else None
+        return extension.tail_sums(key) if extension else None

@@ -32,7 +32,7 @@ def test_a_dry_run_makes_nothing_and_says_what_would_be_done(photographs, tmp_pa
     found = slg_wds.generate(options(photographs, tmp_path, dry_run=True, devices=devices))
     assert isinstance(found, DryRun)
     assert (found.images, found.shards, found.crops, found.forwards) == (36, 4, 144, 9)
-    assert found.bytes >= 36 * 1024 and found.seconds > 0 and "would label 36 images" in found.said[0]
+    assert found.bytes >= 36 * 1024 and found.seconds > 0 and "would label 36 images" in found.summary[0]
     assert not (tmp_path / "set").exists()
 
 

@@ -19,7 +19,8 @@ from PIL import Image
 import slg_wds
 from slg_wds import errors
 from slg_wds.cli import main
-from slg_wds.generation.setup import prepare_run
+from slg_wds.generation.recipe import Recipe
+from slg_wds.generation.setup import open_job
 from support.models import tiny_teacher
 from support.photographs import NAN, TINY, tool
 
@@ -81,21 +82,22 @@ def test_bytes_do_not_depend_on_threads_or_read_ahead(photographs, undisturbed, 
 )
 def test_few_crops_an_image_are_read_further_ahead(photographs, tmp_path, options, ahead):
     """Else two forwards would need more images than are under way, and the teacher would wait for the source."""
-    run = prepare_run(config(photographs, tmp_path / "set", **{"num_seg": 50, **options}))
-    assert run.job(create=False).ahead == ahead
+    recipe = Recipe.of(config(photographs, tmp_path / "set", **{"num_seg": 50, **options}))
+    assert open_job(recipe, save=False).images_ahead == ahead
 
 
 def test_the_clock_starts_once_everything_is_loaded(photographs, tmp_path):
     """Else a rate counts the seconds that torchvision and webdataset take to import."""
     code = (
         "import sys\nfrom slg_wds import GenerateConfig\nfrom slg_wds.generation.command import GenerateTask\n"
+        "from slg_wds.generation.recipe import Recipe\n"
         "from slg_wds.engines.run_stats import RunObserver\n"
         "class Told(RunObserver):\n"
         "    def begin(self, start): self.loaded = set(sys.modules)\n"
         "told, more = Told(), dict(workers=1, threads_per_forward=1, num_crops=4, num_seg=4)\n"
         f"config = GenerateConfig(data={str(photographs)!r}, arch={TINY!r}, teacher_source='private', "
         f"save_path={str(tmp_path / 'set')!r}, **more)\n"
-        "GenerateTask(config, ('cpu',), None)(0, 1, told)\n"
+        "GenerateTask(Recipe.of(config), ('cpu',), None)(0, 1, told)\n"
         "print(sorted({name.split('.')[0] for name in set(sys.modules) - told.loaded}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -15,7 +15,7 @@ import slg_wds
 from slg_wds import errors
 from slg_wds.cli import main
 from slg_wds.config import VerifyConfig
-from slg_wds.generation import command as generating
+from slg_wds.engines import commands
 from slg_wds.labelset import labelset
 from slg_wds.labelset.labelset import INFO, LabelSet
 from slg_wds.store.local import LocalStore
@@ -167,7 +167,7 @@ def test_shards_of_another_set_never_make_a_set_complete(small, whole, other, tm
 
 
 def test_verify_removes_a_shard_beside_a_run(small, whole, tmp_path, monkeypatch, capsys):
-    target, finish = trust_sets.copy_of(whole, tmp_path / "set"), generating.finish
+    target, finish = trust_sets.copy_of(whole, tmp_path / "set"), commands.finish
 
     def beside(labels, rank):
         shard = target / "train-000002.tar"
@@ -176,7 +176,7 @@ def test_verify_removes_a_shard_beside_a_run(small, whole, tmp_path, monkeypatch
         return finish(labels, rank)
 
     with monkeypatch.context() as patch:
-        patch.setattr(generating, "finish", beside)
+        patch.setattr(commands, "finish", beside)
         assert main(command(small, target)) == 3
     said = capsys.readouterr()
     assert (

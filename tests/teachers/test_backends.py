@@ -13,7 +13,8 @@ import slg_wds
 from slg_wds.engines.run_stats import RunObserver
 from slg_wds.errors import SlgWdsError, UsageError
 from slg_wds.generation.command import GenerateTask
-from slg_wds.generation.setup import run_provenance, shard_provenance
+from slg_wds.generation.description import run_provenance, shard_provenance
+from slg_wds.generation.recipe import Recipe
 from slg_wds.teachers import load_teacher, parse_teachers
 from slg_wds.teachers.backends import about_device
 from support.photographs import TINY
@@ -100,7 +101,7 @@ def test_the_current_device_is_the_teachers_during_a_run_and_no_longer(monkeypat
         data=str(photographs), arch=TINY, teacher_source="private", save_path=str(tmp_path)
     )
     with pytest.raises(SlgWdsError, match="no device cuda:7"):
-        GenerateTask(config, ("cuda:7",), None)(0, 1, RunObserver())
+        GenerateTask(Recipe.of(config), ("cuda:7",), None)(0, 1, RunObserver())
     assert told == ["in cuda:7", "out cuda:7"]
 
 

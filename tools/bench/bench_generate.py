@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import resource
 import shutil
 import statistics
@@ -28,8 +29,13 @@ import torch
 from slg_wds.config import GenerateConfig
 from slg_wds.demo.photographs import write_photographs
 from slg_wds.engines.run_stats import RunObserver
-from slg_wds.generation.setup import prepare_run
+from slg_wds.generation.job import Job
+from slg_wds.generation.recipe import Recipe
+from slg_wds.generation.setup import open_job
 from slg_wds.generation.worker import work
+from slg_wds.labelset.creating import create_labels
+from slg_wds.store import Location
+from slg_wds.teachers import Ensemble
 
 HERE = Path(__file__).resolve().parent
 
@@ -54,23 +60,23 @@ def main() -> None:
             threads_per_forward=options.threads,
             pretrained=True,
         )
-        run = prepare_run(config)
+        job = open_job(Recipe.of(config), save=False)
         threads = options.threads or torch.get_num_threads()
         torch.set_num_threads(threads)
         total = options.images * options.crops
         forwards = min(options.bare_forwards, -(-total // options.num_seg))
-        bare(run, options.num_seg, 3)
+        bare(job.teacher, options.num_seg, 3)
         memory = {"loaded": peak()}
         bare_rates, our_rates, original_rates, size = [], [], [], 0.0
         bare_cpu, our_cpu = [], []
         for number in range(options.rounds):
             torch.set_num_threads(threads)
             used = time.process_time()
-            bare_rates.append(bare(run, options.num_seg, forwards))
+            bare_rates.append(bare(job.teacher, options.num_seg, forwards))
             bare_cpu.append((forwards + 1) * options.num_seg / (time.process_time() - used))
             memory.setdefault("bare forward", peak())
             used = time.process_time()
-            rate, size = ours(run, folder, number)
+            rate, size = ours(job, folder, number)
             our_cpu.append(total / (time.process_time() - used))
             our_rates.append(rate)
             memory.setdefault("generation", peak())
@@ -112,19 +118,19 @@ def lay_out(folder: Path, count: int) -> list[Path]:
     return sorted((folder / "train").rglob("*.jpg"))
 
 
-def bare(run, num_seg: int, forwards: int) -> float:
+def bare(teacher: Ensemble, num_seg: int, forwards: int) -> float:
     """Crops a second of the teacher alone, its input already on the device."""
-    device = run.teacher.device
+    device = teacher.device
     inputs = [
         torch.randint(0, 256, (num_seg, size, size, 3), dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
-        for size, _ in run.teacher.inputs
+        for size, _ in teacher.inputs
     ]
     with torch.inference_mode():
-        run.teacher.probabilities(inputs)
+        teacher.probabilities(inputs)
         synchronize(device)
         start = time.perf_counter()
         for _ in range(forwards):
-            run.teacher.probabilities(inputs)
+            teacher.probabilities(inputs)
         synchronize(device)
     return forwards * num_seg / (time.perf_counter() - start)
 
@@ -134,10 +140,11 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def ours(run, folder: str, number: int) -> tuple[float, float]:
+def ours(job: Job, folder: str, number: int) -> tuple[float, float]:
     """Crops a second and bytes a crop of labelling all photographs into a new label set."""
-    object.__setattr__(run.config, "save_path", str(Path(folder) / f"labels{number}"))
-    job = run.job(create=True)
+    location = Location(str(Path(folder) / f"labels{number}"))
+    labels = create_labels(location, job.labels.plan, job.labels.identity, {}, None)
+    job = dataclasses.replace(job, labels=labels)
     start = time.perf_counter()
     stats = work(job, None, RunObserver())
     return stats.crops / (time.perf_counter() - start), stats.bytes / stats.crops

@@ -12,6 +12,7 @@ from isal.isal_zlib import crc32 as crc32_of
 from slg_wds.concurrency.rank import Rank
 from slg_wds.console import counted
 from slg_wds.engines.claims import claims
+from slg_wds.engines.committing import Committer
 from slg_wds.engines.run_stats import RunObserver, RunStats
 from slg_wds.errors import FormatError, ImageError, InteropError, LabelFileError, SlgWdsError, StoreError
 from slg_wds.format.records.record import Record
@@ -22,7 +23,6 @@ from slg_wds.interop.fkd import CutBoxes, FkdLabels, LabelFolder, cut_boxes, ste
 from slg_wds.interop.fkd.columns import asked_type, columns_of
 from slg_wds.labels import LabelType
 from slg_wds.labelset.labelset import LabelSet
-from slg_wds.labelset.left_out import Allowance
 
 THREADS = 2  # one waits for the disk while the other converts
 
@@ -36,7 +36,7 @@ class ImportStats(RunStats):
 
 
 @dataclass(frozen=True)
-class Kind:
+class FileKind:
     """What all label files of a set have in common: label type, crops, and whether --use_fp16 wrote them."""
 
     label: LabelType
@@ -66,7 +66,7 @@ class ImportJob:
     labels: LabelSet
     source: ImageSource
     folder: LabelFolder
-    kind: Kind
+    kind: FileKind
     coding: str
     sharing: Mapping[str, list[str]]
     on_error: str
@@ -75,7 +75,7 @@ class ImportJob:
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedImage:
     """The encoded labels of one image, or why they are left out."""
 
     number: int
@@ -90,27 +90,21 @@ def import_shards(job: ImportJob, rank: Rank | None, observer: RunObserver) -> I
 
     Raises the first error of any image, after which nothing more is committed.
     """
-    total, lost = ImportStats(), set[int]()
-    allowance = Allowance(job.labels, job.most_left_out)
+    total = ImportStats()
+    committer = Committer(job.labels, observer, job.most_left_out)
     pool = ThreadPoolExecutor(THREADS, "slg-import")
     try:
-        for number in claims(job.labels, rank, observer, lost):
+        for number in claims(job.labels, rank, observer, committer.lost):
             part = job.labels.plan.shard(number)
             convert = partial(_import_image, job, job.source.reader(job.labels.plan, number))
             images = list(pool.map(convert, range(part.start, part.stop)))
-            allowance.check(
-                number, [f"{job.labels.plan.paths[i.number]}: {i.reason}" for i in images if i.sample is None]
-            )
-            made = _commit(job, number, images, observer)
-            if made.lost_races:
-                lost.add(number)
-            total.add(made)
+            total.add(_commit(job, number, images, observer, committer))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return total
 
 
-def _import_image(job: ImportJob, read_image: Callable[[int], bytes], number: int) -> Imported:
+def _import_image(job: ImportJob, read_image: Callable[[int], bytes], number: int) -> ImportedImage:
     plan = job.labels.plan
     path, stem = plan.paths[number], stem_of(plan.paths[number])
     try:
@@ -129,11 +123,11 @@ def _import_image(job: ImportJob, read_image: Callable[[int], bytes], number: in
     except (InteropError, FormatError, ImageError) as error:
         if job.on_error == "fail":
             raise _named(job, error, stem) from None
-        return Imported(number, None, reason=f"{job.folder.name(stem)}: {error.message}")
+        return ImportedImage(number, None, reason=f"{job.folder.name(stem)}: {error.message}")
     except StoreError as error:
         error.hint = error.hint or LATER
         raise error.located(key=path) from None
-    return Imported(number, sample, int(cut.inexact.sum()), int(cut.clamped.sum()))
+    return ImportedImage(number, sample, int(cut.inexact.sum()), int(cut.clamped.sum()))
 
 
 def _named(job: ImportJob, error: SlgWdsError, stem: str) -> SlgWdsError:
@@ -163,28 +157,18 @@ def _record(job: ImportJob, number: int, read: FkdLabels, size: tuple[int, int],
     )
 
 
-def _commit(job: ImportJob, number: int, images: list[Imported], observer: RunObserver) -> ImportStats:
-    plan = job.labels.plan
+def _commit(
+    job: ImportJob, number: int, images: list[ImportedImage], observer: RunObserver, committer: Committer
+) -> ImportStats:
     samples = [image.sample for image in images if image.sample is not None]
-    left_out = [
-        {"key": plan.keys[image.number], "path": plan.paths[image.number], "reason": image.reason}
-        for image in images
-        if image.sample is None
-    ]
+    left_out = [(image.number, image.reason) for image in images if image.sample is None]
     stats = ImportStats(
         images=len(samples),
         crops=len(samples) * job.kind.num_crops,
-        shards=1,
         inexact=sum(image.inexact for image in images),
         clamped=sum(image.clamped for image in images),
-        left_out=[(entry["path"], entry["reason"]) for entry in left_out],
     )
+    observer.crops(stats.crops)
     boxes = {"inexact": stats.inexact, "clamped": stats.clamped}
     provenance = {"software": dict(job.software), "boxes": boxes}
-    name = plan.shard_names[number]
-    data = job.labels.encode_shard(number, samples, left_out, provenance)
-    made = job.labels.commit(number, data)
-    stats.bytes = len(data)
-    observer.crops(stats.crops)
-    observer.shard(name, stats, made)
-    return stats if made else stats.lost()
+    return committer.commit(number, samples, left_out, provenance, stats)

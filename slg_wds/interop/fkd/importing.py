@@ -10,54 +10,60 @@ from typing import Any
 from slg_wds.concurrency.rank import ALONE, Rank
 from slg_wds.concurrency.threads import use_one_thread
 from slg_wds.config import ImportConfig
-from slg_wds.console import counted, duration, tell
-from slg_wds.engines.claims import finish, launched_rank
+from slg_wds.console import counted, duration
+from slg_wds.engines.commands import RunResult, print_summary, run_to_the_end
 from slg_wds.engines.dispatch import run_on_cpus
-from slg_wds.engines.progress import RunProgress
 from slg_wds.engines.run_stats import RunObserver, RunStarted
-from slg_wds.engines.summary import RunFinished, listed, summary
+from slg_wds.engines.summary import listed
 from slg_wds.errors import InteropError, LabelFileError
 from slg_wds.format.manifest.manifest import Plan
 from slg_wds.format.shards.shard import load_writer
 from slg_wds.images.targets import resolve_targets
 from slg_wds.interop.fkd import LabelFolder, open_label_folder, stem_of
 from slg_wds.interop.fkd.columns import asked_type, found_type
-from slg_wds.interop.fkd.conversion import ImportJob, ImportStats, Kind, import_shards
+from slg_wds.interop.fkd.conversion import FileKind, ImportJob, ImportStats, import_shards
 from slg_wds.labelset.creating import create_labels, planned_paths
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.left_out import most_left_out
+from slg_wds.labelset.provenance import now, versions
 
 
 @dataclass(frozen=True)
-class ImportResult:
-    """What one run of `import` did, and the set as it is now.
+class ImportResult(RunResult):
+    """What one run of `import` did, and the label set as it is now.
 
     Attributes:
-        labels: the label set.
-        run: what was made and given up, and whether every shard exists.
-        strangers: label files of no image.
+        unmatched: names of label files that belong to no image.
     """
 
-    labels: LabelSet
-    run: RunFinished
-    strangers: list[str]
-
-    @property
-    def complete(self) -> bool:
-        """Whether every shard exists."""
-        return self.run.complete
+    unmatched: list[str]
 
     @property
     def stats(self) -> ImportStats:
         """Images, crops, bytes, shards, and boxes that cannot be exact, of what this run made."""
         return self.run.stats  # type: ignore[no-any-return]
 
+    def summary(self) -> list[str]:
+        """Return lines that tell a person what was made, and which label files were not used."""
+        return [*super().summary(), *listed("LABEL FILES OF NO IMAGE", self.unmatched)]
+
+    def _about_labels(self) -> str:
+        return f", values {self.labels.identity.coding}"
+
+    def _about_work(self) -> list[str]:
+        files = self.stats.images / max(self.run.seconds, 1e-9)
+        rate = f"  {files:,.0f} label files/s over {duration(self.run.seconds)}"
+        return [rate, *_about_boxes(self.stats, self.labels)]
+
 
 @dataclass(frozen=True)
 class ImportTask:
-    """What every worker is told; picklable.
+    """The work of every worker of an import. Picklable.
 
-    launched: the rank of the process that starts them, None without. start: what was missing then.
+    Attributes:
+        config: the options.
+        launched: the rank that a launcher gave the process that starts the workers; None without a launcher.
+        start: what was missing when the run began.
     """
 
     config: ImportConfig
@@ -76,30 +82,38 @@ class ImportTask:
 
 
 def import_fkd(config: ImportConfig) -> ImportResult:
-    """Make the label set of FKD's label files, or finish or join one begun before.
+    """Turn FKD's label files into a label set, or finish or join an import that was begun before.
 
-    In a script, with more than one process, call it under `if __name__ == "__main__":`.
+    In a script that uses more than one process, call this under `if __name__ == "__main__":`, since the workers are
+    new processes that import the script.
 
-    Raises SlgWdsError; whatever was committed before stays, and the same call resumes.
+    Args:
+        config: the options, as on the command line.
+
+    Returns:
+        The label set and what this run made.
+
+    Raises:
+        SlgWdsError: the run stopped. Shards that were committed stay, and the same call resumes.
     """
     result = run(config)
-    result.run.check(result.labels)
+    result.check()
     return result
 
 
 def run(config: ImportConfig) -> ImportResult:
-    """As `import_fkd`, but shards that were given up are told in the result alone."""
+    """Do the same as `import_fkd`, but return a result with missing shards instead of raising an error for it."""
     config.check()
     prepared = prepare_import(config)
     labels = prepared.job.labels
     missing = labels.missing()
-    launched = launched_rank() if config.engine == "local" else None
-    task = ImportTask(config, launched, RunStarted.of(labels, missing, labels.num_crops))
-    with RunProgress(ImportStats(), (launched or ALONE).world_size) as progress:
-        given_up = run_on_cpus(task, config, config.processes, len(missing), progress) if missing else {}
-        seconds = progress.seconds
-    finished = RunFinished(progress.total, given_up, not given_up and finish(labels, task.launched), seconds)
-    return ImportResult(labels, finished, prepared.strangers)
+
+    def run_workers(launched: Rank | None, observer: RunObserver) -> dict[str, str]:
+        task = ImportTask(config, launched, RunStarted.of(labels, missing, labels.num_crops))
+        return run_on_cpus(task, config, config.processes, len(missing), observer)
+
+    ended = run_to_the_end(run_workers, ImportStats(), config, lambda: labels)
+    return ImportResult(*ended, prepared.unmatched)
 
 
 @dataclass(frozen=True)
@@ -107,7 +121,7 @@ class PreparedImport:
     """An import ready to run, and the label files that are of no image."""
 
     job: ImportJob
-    strangers: list[str]
+    unmatched: list[str]
 
 
 def prepare_import(config: ImportConfig) -> PreparedImport:
@@ -124,9 +138,9 @@ def prepare_import(config: ImportConfig) -> PreparedImport:
     stems = [stem_of(path) for path in plan.paths]
     folder.match(stems, config.split or "train")
     sharing = _sharing(plan.paths, stems)
-    strangers = sorted(folder.name(stem) for stem in folder.stems.difference(stems))
+    unmatched = sorted(folder.name(stem) for stem in folder.stems.difference(stems))
     if config.on_error == "fail":
-        _refuse_partnerless(folder, plan, stems, sharing, strangers)
+        _refuse_partnerless(folder, plan, stems, sharing, unmatched)
     kind = _kind(folder, sorted(folder.stems.intersection(stems) - sharing.keys()), config)
     coding = "none" if kind.label.kind == "hard" else config.values or ("float16" if kind.half else "float32")
     identity = _identity(config, kind, coding, folder.digest())
@@ -143,7 +157,7 @@ def prepare_import(config: ImportConfig) -> PreparedImport:
     job = ImportJob(
         labels, source, folder, kind, coding, sharing, config.on_error, provenance["software"], most
     )
-    return PreparedImport(job, strangers)
+    return PreparedImport(job, unmatched)
 
 
 def _sharing(paths: Sequence[str], stems: list[str]) -> dict[str, list[str]]:
@@ -161,7 +175,7 @@ def _refuse_partnerless(
     plan: Plan,
     stems: list[str],
     sharing: Mapping[str, list[str]],
-    strangers: Sequence[str],
+    unmatched: Sequence[str],
 ) -> None:
     problems = []
     if sharing:
@@ -175,8 +189,8 @@ def _refuse_partnerless(
         problems.append(
             f"no label file for {len(lacking):,} of {counted(len(stems), 'image')}: {_few(lacking)}"
         )
-    if strangers:
-        problems.append(f"no image for {counted(len(strangers), 'label file')}: {_few(strangers)}")
+    if unmatched:
+        problems.append(f"no image for {counted(len(unmatched), 'label file')}: {_few(unmatched)}")
     if problems:
         raise InteropError(
             "; ".join(problems), url=folder.url, hint="mend it, or leave such out with --on-error skip"
@@ -187,7 +201,7 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def _kind(folder: LabelFolder, stems: list[str], config: ImportConfig) -> Kind:
+def _kind(folder: LabelFolder, stems: list[str], config: ImportConfig) -> FileKind:
     """What kind of labels these are, by the first file (the first readable one with --on-error skip)."""
     for stem in stems:
         try:
@@ -199,14 +213,14 @@ def _kind(folder: LabelFolder, stems: list[str], config: ImportConfig) -> Kind:
                 else found_type(read.labels, config.num_classes)
             )
             label.check(config.num_classes)
-            return Kind(label, read.num_crops, read.half)
+            return FileKind(label, read.num_crops, read.half)
         except LabelFileError as error:
             if config.on_error == "fail":
                 raise folder.located(error, stem) from None
     raise InteropError("no label file of these images can be read", url=folder.url)
 
 
-def _identity(config: ImportConfig, kind: Kind, coding: str, digest: str) -> dict[str, Any]:
+def _identity(config: ImportConfig, kind: FileKind, coding: str, digest: str) -> dict[str, Any]:
     """As that of `generate`, with None for what label files do not tell."""
     return {
         "imported_from": {
@@ -237,35 +251,17 @@ def _identity(config: ImportConfig, kind: Kind, coding: str, digest: str) -> dic
 
 
 def _provenance(config: ImportConfig) -> dict[str, Any]:
-    from datetime import datetime, timezone
-    from importlib.metadata import version
-
     return {
-        "software": {name: version(name) for name in ("slg-wds", "numpy", "zstandard", "webdataset")},
+        "software": versions(),
         "label_root": config.fkd_dir,
         "image_root": config.images,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": now(),
     }
 
 
 def main(config: ImportConfig) -> int:
-    """The body of the command, with a summary on stdout."""
-    result = run(config)
-    tell(*told(result))
-    result.run.check(result.labels)
-    return 0
-
-
-def told(result: ImportResult) -> list[str]:
-    """What was made, in lines for people."""
-    labels, stats = result.labels, result.stats
-    lines = []
-    if stats.crops:
-        files = stats.images / max(result.run.seconds, 1e-9)
-        rate = f"  {files:,.0f} label files/s over {duration(result.run.seconds)}"
-        lines = [rate, *_about_boxes(stats, labels)]
-    text = summary(labels, result.run, f", values {labels.identity.coding}", lines)
-    return [*text, *listed("LABEL FILES OF NO IMAGE", result.strangers)]
+    """Run the command, and print a summary to stdout."""
+    return print_summary(run(config))
 
 
 def _about_boxes(stats: ImportStats, labels: LabelSet) -> list[str]:

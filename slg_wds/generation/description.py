@@ -1,0 +1,76 @@
+"""What slg.json says of a run: the identity, which later runs must agree on, and the provenance, only noted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from slg_wds.config import GenerateConfig
+from slg_wds.format.manifest.identity import Identity
+from slg_wds.generation.extension import Extension
+from slg_wds.generation.recipe import Recipe
+from slg_wds.labelset.provenance import now, versions
+
+if TYPE_CHECKING:
+    from slg_wds.generation.reference import Reference
+    from slg_wds.teachers import Ensemble
+
+SOFTWARE = ("slg-wds", "torch", "torchvision", "timm", "numpy", "zstandard", "pillow", "webdataset")
+
+
+def identity_of(recipe: Recipe, teacher: Ensemble, reference: Reference | None) -> Identity:
+    """Return what two runs must share to write into one set: every option that is meant to change labels or bytes.
+
+    Raises:
+        IdentityMismatchError: the set to extend was made with other options.
+    """
+    config, label, embedding = recipe.config, recipe.label, recipe.embedding
+    extension = reference if isinstance(reference, Extension) else None
+    crops_of = extension.crops_of if extension else reference
+    fields = {
+        "teachers": teacher.describe(),
+        "label_type": str(label),
+        "k": label.stored_k(teacher.num_classes),
+        "values": recipe.coding,
+        "tail_classes": 0 if label.kind in ("hard", "full") else config.tail_classes,
+        "temperature": config.temp,
+        "num_classes": teacher.num_classes,
+        "class_subset": teacher.class_subset,
+        "num_crops": config.num_crops,
+        "crop_scale": [config.min_scale_crops, config.max_scale_crops],
+        "crop_ratio": list(config.ratio),
+        "flip_probability": config.flip_prob,
+        "seed": config.seed,
+        "precision": config.precision,
+        "embed_images": dataclasses.asdict(embedding) if embedding else None,
+        "reference": crops_of.identity if crops_of else None,
+        "decode": "RGB, no EXIF rotation",
+        "resize": "torchvision v2 uint8 antialias",
+    }
+    if config.extendable:
+        fields["extendable"] = True
+    if extension:
+        extension.check(fields)
+        fields["extends"] = extension.described
+    return Identity.from_json(fields)
+
+
+def run_provenance(config: GenerateConfig, teacher: Ensemble) -> dict[str, Any]:
+    """Return what is noted of a run but never compared: what may move the last bits of labels, paths, the date."""
+    on_cpu = teacher.device.type == "cpu"  # on a GPU the number of threads changes no bit
+    return {
+        "num_seg": config.num_seg,
+        "compile": config.compile,
+        **({"threads_per_forward": config.forward_threads} if on_cpu else {}),
+        "device": teacher.device_name,
+        "software": versions(SOFTWARE),
+        "image_root": config.data,
+        "date": now(),
+    }
+
+
+def shard_provenance(provenance: Mapping[str, Any]) -> dict[str, object]:
+    """Return the part of a run's provenance that may move the last bits of labels, for each shard's trailer."""
+    names = ("num_seg", "compile", "threads_per_forward", "device", "software")
+    return {name: provenance[name] for name in names if name in provenance}

@@ -1,0 +1,100 @@
+"""How a run makes labels: its options, checked and parsed once, before any worker starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from slg_wds.config import GenerateConfig
+from slg_wds.errors import UsageError
+from slg_wds.labels import LabelType, parse_label_type
+from slg_wds.transforms.crops import CropRule
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """How image files go into the shards.
+
+    Attributes:
+        max_side: re-encode images to at most this many pixels a side; None to embed the files as they are.
+        quality: of re-encoded JPEGs, 1..100.
+    """
+
+    max_side: int | None = None
+    quality: int = 90
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The options of a run, with those that are texts parsed. Picklable: every worker of the run gets the same one.
+
+    Attributes:
+        config: the options themselves.
+        label: the label type.
+        crop_rule: how crops are drawn where no reference gives them.
+        embedding: how images go into the shards; None to leave them out.
+    """
+
+    config: GenerateConfig
+    label: LabelType
+    crop_rule: CropRule
+    embedding: Embedding | None
+
+    @classmethod
+    def of(cls, config: GenerateConfig) -> Recipe:
+        """Parse the options of a run.
+
+        Raises:
+            UsageError: a label type or embedding that does not exist, or that contradicts another option.
+        """
+        recipe = cls(
+            config=config,
+            label=parse_label_type(config.label_type),
+            crop_rule=CropRule(
+                (config.min_scale_crops, config.max_scale_crops), config.ratio, config.flip_prob
+            ),
+            embedding=parse_embedding(config.embed_images),
+        )
+        recipe._check_tail()
+        return recipe
+
+    @property
+    def writes_tail(self) -> bool:
+        """Whether records get a shared tail. `hard` has no probabilities to go with one, `full` leaves none over."""
+        return self.config.tail_classes > 0 and self.label.kind not in ("hard", "full")
+
+    @property
+    def coding(self) -> str:
+        """How probabilities are stored; "none" where the label type stores none."""
+        return "none" if self.label.kind == "hard" else self.config.coding
+
+    def _check_tail(self) -> None:
+        if self.label.kind == "shared_tail" and not self.writes_tail:
+            raise UsageError(f"--label_type {self.label} needs --tail-classes above 0, not 0")
+        if self.config.extendable and not self.writes_tail:
+            raise UsageError(
+                f"--extendable is for shared tails, and {self.label} labels have none here",
+                hint="leave it out: such sets can always be extended",
+            )
+
+
+def parse_embedding(text: str | None) -> Embedding | None:
+    """Parse the value of --embed-images: `original`, or `max-side=N[,quality=Q]` with Q in 1..100.
+
+    Raises:
+        UsageError: the text is neither.
+    """
+    if text is None:
+        return None
+    if text == "original":
+        return Embedding()
+    fields = dict(part.partition("=")[::2] for part in text.split(","))
+    try:
+        numbers = {name: int(value) for name, value in fields.items()}
+        embedding = Embedding(numbers.pop("max-side"), numbers.pop("quality", 90))
+    except (ValueError, KeyError):
+        raise UsageError(
+            f"--embed-images {text!r} is neither `original` nor `max-side=512[,quality=90]`"
+        ) from None
+    if numbers or not embedding.max_side or embedding.max_side < 1 or not 1 <= embedding.quality <= 100:
+        raise UsageError(f"--embed-images {text!r}: max-side is at least 1, quality 1..100, and nothing else")
+    return embedding

@@ -1,0 +1,18 @@
+"""Provenance: what is noted of how labels were made, but never compared."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from importlib.metadata import version
+
+SOFTWARE = ("slg-wds", "numpy", "zstandard", "webdataset")  # what every command that makes labels runs on
+
+
+def versions(names: tuple[str, ...] = SOFTWARE) -> dict[str, str]:
+    """Return the installed version of each of these distributions, in their order."""
+    return {name: version(name) for name in names}
+
+
+def now() -> str:
+    """Return the time in UTC to the second, as in 2024-05-01T12:00:00+00:00."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
