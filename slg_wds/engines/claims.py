@@ -1,4 +1,10 @@
-"""Which shards a worker makes, and who finishes the set: the same in every process of every engine."""
+"""Which shards a worker makes, and who finishes the set: the same in every process of every engine.
+
+Workers do not talk to each other; they only see which shards exist. Two that come to the same shard would go on making
+the same shards, one behind the other, for the rest of the run. So the second jumps to a random missing shard. Between
+jumps workers walk in plan order: in a purely random order they would meet at shards all the time (tools/EXPERIMENTS.md:
+5% of the work of 64 launches, 20% of 1,024, was done twice).
+"""
 
 from __future__ import annotations
 
@@ -34,20 +40,15 @@ def claims(
 ) -> Iterator[int]:
     """Yield the numbers of shards to make until none is missing.
 
-    A worker with a rank first goes through its own block of the plan. Then it walks: it draws a missing shard at random
-    and goes on from there in plan order. Before each shard it looks whether the shard exists by now. If a shard exists,
-    or if its commit lost the race, it jumps to a random missing one: behind another worker, both would make the same
-    shards for the rest of the run. Walks matter: in a purely random order without them, workers meet at shards all the
-    time (tools/EXPERIMENTS.md: 5% of the work of 64 launches, 20% of 1,024, was done twice).
-
-    The missing shards are listed again once as many single shards were looked for as a listing costs requests.
+    A worker with a rank first walks its own block of the plan, then from random missing shards on. It looks for each
+    shard again before it makes it. If a shard exists, or its commit lost the race, jump to a random missing one. The
+    missing shards are listed again once as many single shards were looked for as a listing costs requests.
 
     Args:
         labels: the label set.
         rank: which worker this is; None for one without a block of its own.
         observer: is told of each shard, and refuses those that the run has given up.
-        lost: numbers of shards that this worker made and another worker committed first; the caller adds to it
-            during the iteration.
+        lost: numbers of shards that another worker committed first; the caller adds to it during the iteration.
     """
     claimed: set[int] = set()
     own = rank.block(labels.num_shards) if rank else range(0)

@@ -27,9 +27,7 @@ def local_pool(devices: str | None, gpu: int | None, gpus: int, cores: int) -> W
         UsageError: --devices cannot be read, or names a device that this machine does not have.
     """
     if devices is not None and gpu is not None:
-        raise UsageError(
-            f"--gpu {gpu} and --devices {devices} both name devices", hint="give only one of them"
-        )
+        raise UsageError(f"--gpu {gpu} and --devices {devices} both name devices", hint="give one of them")
     if gpu is not None:
         names = [_gpu(f"cuda:{gpu}", str(gpu), gpus)]
     elif devices is not None:
@@ -43,7 +41,7 @@ def _named(devices: str, gpus: int) -> list[str]:
     if match := _CPUS.fullmatch(devices):
         count = int(match[1] or 1)
         if count < 1:
-            raise UsageError(f"--devices {devices} asks for no process", hint="write cpu:1 or more")
+            raise UsageError(f"--devices {devices} names no process, and at least one is needed")
         return ["cpu"] * count
     names = []
     for part in devices.split(","):

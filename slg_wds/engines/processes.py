@@ -149,11 +149,15 @@ def run_processes(
                 elif kind == "done":
                     done.add(worker)
                 elif worker not in done:
-                    raise SlgWdsError(
-                        f"worker process {worker} ended without an error message ({content[0]})",
-                        hint="check whether the machine ran out of memory, or use fewer processes; "
-                        "a script of your own must start the work under `if __name__ == '__main__':`",
-                    )
+                    raise _died(worker, content[0])
+
+
+def _died(worker: int, how: str) -> SlgWdsError:
+    return SlgWdsError(
+        f"worker process {worker} ended without an error message ({how})",
+        hint="check whether the machine ran out of memory, or use fewer processes; a script of your own must start the "
+        "work under `if __name__ == '__main__':`",
+    )
 
 
 def _send_items(

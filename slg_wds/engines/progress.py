@@ -53,7 +53,7 @@ class RunProgress(LiveDisplay, RunObserver):
         self.start = start
         self.shards_left, self.crops_left = start.shards, start.crops
         self._began = time.monotonic()
-        console.note(*start.said)
+        console.note(*start.notes)
         if self.ranks == 1:
             self.open(start.crops_there + start.crops, start.crops_there, "crops")
 

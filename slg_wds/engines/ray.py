@@ -25,7 +25,7 @@ from slg_wds.errors import MissingDependencyError, SlgWdsError, UsageError
 
 GATHER_SECONDS = 0.1  # messages of one actor within this time travel together
 ROOM_SECONDS = 30.0  # for an autoscaling cluster to show a node that has what an actor asks for
-SAY_SECONDS = 30.0  # between two reminders that no actor could be placed yet
+REMIND_SECONDS = 30.0  # between two reminders that no actor could be placed yet
 ANSWER_SECONDS = 40.0  # for the head of a cluster to answer
 _PASSED_ON = ("AWS_", "GOOGLE_", "AZURE_")  # environment variables that actors get
 
@@ -110,15 +110,15 @@ class _RayRun:
         for worker in range(self._resources.count):
             self._start(worker, ())
         end: float | None = None
-        said = time.monotonic()
+        reminded = time.monotonic()
         while self._streams and (end is None or time.monotonic() < end):
             ready, _ = self._ray.wait(list(self._streams), num_returns=1, timeout=0.5)
             for stream in ready:
                 self._hear(stream)
             if self._supervisor.finished and end is None:
                 end = time.monotonic() + GRACE_SECONDS
-            if not ready and time.monotonic() > said + SAY_SECONDS and not self._any_started():
-                said = time.monotonic()
+            if not ready and time.monotonic() > reminded + REMIND_SECONDS and not self._any_started():
+                reminded = time.monotonic()
                 self._observer.say("no actor has been placed yet: the cluster is busy; interrupt to give up")
         return self._supervisor.given_up
 

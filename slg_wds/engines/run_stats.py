@@ -50,25 +50,25 @@ class RunStarted:
     Attributes:
         digest: digest of the label set.
         shards, crops: how many are missing in the set.
-        said: lines for people.
+        notes: lines for people: teachers, devices, what is not used.
         shards_there, crops_there: how many the set has already.
     """
 
     digest: str
     shards: int
     crops: int
-    said: Sequence[str] = ()
+    notes: Sequence[str] = ()
     shards_there: int = 0
     crops_there: int = 0
 
     @classmethod
     def of(
-        cls, labels: LabelSet, missing: Sequence[int], num_crops: int, said: Sequence[str] = ()
+        cls, labels: LabelSet, missing: Sequence[int], num_crops: int, notes: Sequence[str] = ()
     ) -> RunStarted:
         """Describe the start of a run that makes the `missing` shards, with `num_crops` crops an image."""
         crops = int(labels.plan.shard_sizes[list(missing)].sum()) * num_crops
         there = len(labels) * num_crops - crops
-        return cls(labels.digest, len(missing), crops, said, labels.num_shards - len(missing), there)
+        return cls(labels.digest, len(missing), crops, notes, labels.num_shards - len(missing), there)
 
 
 class RunObserver:

@@ -119,13 +119,7 @@ class Supervisor:
                 hint="run the same command when the cause is mended; committed shards are kept",
             )
         self._count(in_flight, how, blame and not device_failed)
-        at = f" at {', '.join(in_flight)}" if in_flight else ""
-        then = (
-            f"it ended {FAILURES} times without a shard to blame and is not started again"
-            if slot.closed
-            else "it is started again"
-        )
-        self._observer.say(f"worker {worker} ended{at}: {how}; {then}")
+        self._say_ended(worker, in_flight, how)
         if slot.closed:
             return None
         return [] if device_failed else [name for name in in_flight if name not in self.given_up]
@@ -138,6 +132,13 @@ class Supervisor:
                 hint="check whether the machine ran out of memory; a script of your own must start the run under "
                 "`if __name__ == '__main__':`",
             )
+
+    def _say_ended(self, worker: int, in_flight: list[str], how: str) -> None:
+        at = f" at {', '.join(in_flight)}" if in_flight else ""
+        then = "it is started again"
+        if self.slots[worker].closed:
+            then = f"it ended {FAILURES} times without a shard to blame and is not started again"
+        self._observer.say(f"worker {worker} ended{at}: {how}; {then}")
 
     def _count(self, in_flight: list[str], how: str, blame: bool) -> None:
         if blame:
