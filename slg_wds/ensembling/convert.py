@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from slg_wds.console import counted
-from slg_wds.ensembling.merge import Floats, LabelFormat, RecordLabels, largest
+from slg_wds.ensembling.merge import Floats, LabelFormat, RecordLabels
 from slg_wds.errors import UsageError
 from slg_wds.format.records.record import Record, Tail, build_tail
+from slg_wds.labels import largest, top
 from slg_wds.labelset.joining import tail_vector
 
 
@@ -31,10 +32,7 @@ def convert(record: Record, to: LabelFormat) -> RecordLabels:
     """
     if to.full:
         return RecordLabels(record.index, record.value, None)
-    if record.full:
-        index, value = largest(record.value, to.k)
-    else:
-        index, value = record.index[:, : to.k], record.value[:, : to.k]
+    index, value = top(record, to.k)
     return RecordLabels(index, np.ones_like(value) if to.label.kind == "hard" else value, _tail(record, to))
 
 

@@ -11,18 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.format.records.record import Record, Tail, build_tail
-from slg_wds.labels import LabelType, stored_columns
+from slg_wds.labels import LabelType, largest, recover_over, stored_columns
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-_LAST = 0x7FFFFFFF
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,10 @@ def mean_rows(
     place[union] = np.arange(len(union))
     rows, rest = np.zeros((M, len(union))), np.zeros(M)
     for record, rule, share in zip(records, rules, shares, strict=True):
-        _add(rows, rest, record, stored_columns(record).resolve(rule), share, union, place)
+        part, other = recover_over(record, stored_columns(record).resolve(rule), share, union, place)
+        rows += part
+        rest += other
+        del part  # so that the next record's rows take its memory
     return UnionRows(union, rows, rest)
 
 
@@ -107,70 +107,6 @@ def _union(records: Sequence[Record], k: int) -> Ints:
     # The classes outside are all alike, so in a top-k, where ties go to the lower class, only these can be.
     seen[np.flatnonzero(~seen)[:k]] = True
     return np.flatnonzero(seen)
-
-
-def _add(
-    rows_MU: Floats, rest_M: Floats, record: Record, rule: LabelType, share: float, union: Ints, place: Ints
-) -> None:
-    """Add a record's recovered distributions times a share, in place: the arithmetic of slg_wds.labels.distribution."""
-    if record.full and rule.kind == "full":
-        value = record.value.astype(np.float64)
-        rows_MU += value * (share / _positive(value.sum(axis=1)))[:, None]
-        return
-    n = rule.k or 1
-    index_MN, value_MN = _top(record, n)
-    at_MN = place[index_MN]
-    if rule.kind == "hard":
-        value_MN = np.ones_like(value_MN)
-    elif rule.kind == "marginal_renorm":
-        value_MN[value_MN.sum(axis=1) == 0] = 1.0
-    top_M = value_MN.sum(axis=1)
-    if rule.kind in ("hard", "marginal_renorm") or n == record.num_classes:
-        _add_at(rows_MU, at_MN, value_MN * (share / _positive(top_M))[:, None])
-        return
-    left_M = np.maximum(0.0, 1.0 - top_M)
-    scale_M = share / _positive(top_M + left_M)
-    shape_U, shape_rest = _shape(record.tail if rule.kind == "shared_tail" else None, union, place)
-    part_MU = np.broadcast_to(shape_U, rows_MU.shape).copy()
-    np.put_along_axis(part_MU, at_MN, 0.0, axis=1)
-    mass_M = part_MU.sum(axis=1) + shape_rest * (record.num_classes - len(union))
-    flat_M = mass_M == 0
-    if flat_M.any():  # a tail all of whose classes are in the top of this crop: spread evenly
-        part_MU[flat_M] = 1.0
-        part_MU[np.flatnonzero(flat_M)[:, None], at_MN[flat_M]] = 0.0
-    spread_M = (
-        np.where(flat_M, left_M / (record.num_classes - n), left_M / np.where(flat_M, 1.0, mass_M)) * scale_M
-    )
-    part_MU *= spread_M[:, None]
-    np.put_along_axis(part_MU, at_MN, value_MN * scale_M[:, None], axis=1)
-    rows_MU += part_MU
-    rest_M += spread_M * np.where(flat_M, 1.0, shape_rest)
-
-
-def _top(record: Record, n: int) -> tuple[Ints, Floats]:
-    if record.full:
-        index, value = largest(record.value, n)
-        return index, value.astype(np.float64)
-    return record.index[:, :n], record.value[:, :n].astype(np.float64)
-
-
-def _add_at(rows_MU: Floats, at_MN: Ints, value_MN: Floats) -> None:
-    lines = np.arange(len(rows_MU))[:, None]
-    rows_MU[lines, at_MN] += value_MN  # the classes of a row are distinct
-
-
-def _shape(tail: Tail | None, union: Ints, place: Ints) -> tuple[Floats, float]:
-    """The tail's shares of the union's classes [U] and of each other class, scaled so that no quotient overflows."""
-    if tail is None:
-        return np.ones(len(union)), 1.0
-    shape = np.full(len(union), tail.rest, np.float64)
-    shape[place[tail.classes]] = tail.probs
-    most = max(float(tail.probs.max()), tail.rest)
-    return (shape / most, tail.rest / most) if most > 0 else (shape, 0.0)
-
-
-def _positive(total: Floats) -> Floats:
-    return np.where(total > 0, total, 1.0)
 
 
 def reduce(mean: UnionRows, to: LabelFormat) -> RecordLabels:
@@ -191,18 +127,3 @@ def reduce(mean: UnionRows, to: LabelFormat) -> RecordLabels:
         v[mean.union] = mean.rows.mean(axis=0)
         tail = build_tail(v, to.tail_classes, M, to.k)
     return RecordLabels(mean.union[at], value, tail)
-
-
-def largest(values: NDArray[np.float32], n: int) -> tuple[Ints, NDArray[np.float32]]:
-    """The n largest of each row of float32 [M, U], all >= 0, in falling order, ties to the lower column.
-
-    Returns their columns, int64 [M, n], and values, float32 [M, n].
-    """
-    # The bits of floats >= 0 order as they do; below them the column. Adding 0 makes -0.0, the least bits, 0.0.
-    packed: NDArray[Any] = (values + np.float32(0)).view(np.int32).astype(np.int64)
-    packed <<= 32
-    packed |= _LAST - np.arange(values.shape[1])
-    if n < values.shape[1]:
-        packed = np.partition(packed, -n, axis=1)[:, -n:]
-    at = _LAST - (np.sort(packed, axis=1)[:, ::-1] & 0xFFFFFFFF)
-    return at, np.take_along_axis(values, at, axis=1)

@@ -2,7 +2,7 @@
 
 types.py, rules.py   the names of label types; which rule of recovery stored columns can give
 shares.py            the weights of an average as shares that sum to 1
-dense.py             numpy: a record's columns -> dense rows
+dense.py             numpy: a record's columns -> distributions: the rule of recovery
 reduce.py            torch: a teacher's probabilities -> top-k and the sum outside it
 soft.py, tails.py    torch: a batch's columns -> sparse distributions, mixed, dense
 movable.py           torch: what moves to a device as one
@@ -18,7 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from slg_wds.labels.adaptation import LabelAdaptation
-from slg_wds.labels.dense import RecordColumns, distribution, stored_columns
+from slg_wds.labels.dense import RecordColumns, distribution, largest, recover_over, stored_columns, top
 from slg_wds.labels.rules import StoredColumns
 from slg_wds.labels.types import KINDS, LabelType, parse_label_type
 
@@ -39,12 +39,15 @@ __all__ = [
     "TailBatch",
     "distribution",
     "from_topk",
+    "largest",
     "mix",
     "parse_label_type",
     "recover",
+    "recover_over",
     "stored_columns",
     "tail_batch",
     "tail_sums",
+    "top",
     "topk",
 ]
 

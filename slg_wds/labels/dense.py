@@ -1,6 +1,6 @@
-"""A record's columns -> dense distributions, in numpy.
+"""A record's columns -> distributions, in numpy: the rule of recovery, which `soft.py` repeats sparsely in torch.
 
-Shapes: M crops, k classes stored per crop, N <= k classes that the rule reads, C classes.
+Shapes: M crops, k classes stored per crop, N <= k classes that the rule reads, U classes of a union, C classes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from slg_wds.labels.types import LabelType
 # With fewer crops num_crops // 4 leaves a tail no class; such a tail is even and nothing of it is stored.
 _MIN_CROPS_FOR_TAIL = 4
 _LAST = 0x7FFFFFFF
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 class RecordColumns(Protocol):
@@ -52,68 +55,118 @@ def stored_columns(record: RecordColumns) -> StoredColumns:
 def distribution(
     record: RecordColumns, num_classes: int | None = None, rule: str | LabelType | None = None
 ) -> NDArray[np.float32]:
-    """The labels of a record as distributions: float32 [M, C], each row >= 0 with a sum within 1e-6 of 1.
+    """Recover the labels of a record as distributions.
 
-    num_classes: None, or the record's own, which it must be. rule: a label type or its name; None uses all that
-    is stored. Raises UsageError for an unknown rule or another num_classes, RuleError where the columns cannot
-    give the rule.
+    Args:
+        record: the record of M crops over C classes.
+        num_classes: C, as a check; None for no check.
+        rule: a label type or its name; None uses all that is stored.
+
+    Returns:
+        float32 [M, C]; no entry is negative, and each row sums to 1 within 1e-6.
+
+    Raises:
+        UsageError: the rule is unknown, or `num_classes` is not the record's.
+        RuleError: the stored columns cannot give the rule.
     """
     if num_classes not in (None, record.num_classes):
         raise UsageError(f"the labels are over {record.num_classes} classes, not {num_classes}")
-    asked = stored_columns(record).resolve(rule)
-    if asked.kind == "full":
-        return _normalised(record.value.astype(np.float64))
-    index_MN, value_MN = _top(record, asked.k or 1)
-    if asked.kind == "hard":
-        value_MN = np.ones_like(value_MN)
-    # The sum of the top is never 0 in real labels; where rounding made it so, they share evenly.
-    elif asked.kind == "marginal_renorm":
-        value_MN[value_MN.sum(axis=1) == 0] = 1.0
-    rows_MC = np.zeros((len(index_MN), record.num_classes))
-    if asked.kind not in ("hard", "marginal_renorm"):
-        _fill_outside(rows_MC, index_MN, value_MN, record.tail if asked.kind == "shared_tail" else None)
-    np.put_along_axis(rows_MC, index_MN, value_MN, axis=1)
-    return _normalised(rows_MC)
-
-
-def _top(record: RecordColumns, n: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The n most probable classes of each crop and their probabilities, both [M, n]."""
-    index, value = record.index, record.value
-    if record.full:
-        # Probabilities are >= 0, so their bits order as they do; below them the class, ties to the lower one.
-        # Adding 0 turns a -0.0, whose bits would be the least of all, into 0.0.
-        bits = (value + np.float32(0)).view(np.int32).astype(np.int64)
-        packed = (bits << 32) | (_LAST - np.arange(value.shape[1]))
-        largest = np.partition(packed, -n, axis=1)[:, -n:]
-        index = _LAST - (np.sort(largest, axis=1)[:, ::-1] & 0xFFFFFFFF)
-        value = np.take_along_axis(value, index, axis=1)
-    return index[:, :n], value[:, :n].astype(np.float64)
-
-
-def _fill_outside(
-    rows_MC: NDArray[np.float64], index_MN: NDArray[np.int64], value_MN: NDArray[np.float64], tail: Any
-) -> None:
-    """Spread what the top leaves, t = max(0, 1 - their sum), over the other classes of zeroed rows, in place."""
-    others = rows_MC.shape[1] - index_MN.shape[1]
-    if others == 0:
-        return
-    left_M1 = np.maximum(0.0, 1.0 - value_MN.sum(axis=1, keepdims=True))
-    if tail is None:
-        rows_MC[:] = left_M1 / others
-        return
-    shape_C = np.full(rows_MC.shape[1], tail.rest, np.float64)
-    shape_C[tail.classes] = tail.probs
-    rows_MC[:] = shape_C
-    np.put_along_axis(rows_MC, index_MN, 0.0, axis=1)
-    mass_M1 = rows_MC.sum(axis=1, keepdims=True)
-    rows_MC *= left_M1 / np.where(mass_M1 > 0, mass_M1, 1.0)
-    rows_MC += np.where(
-        mass_M1 > 0, 0.0, left_M1 / others
-    )  # the classes of the top are overwritten by the caller
-
-
-def _normalised(rows_MC: NDArray[np.float64]) -> NDArray[np.float32]:
-    total_M1 = rows_MC.sum(axis=1, keepdims=True)
-    rows_MC /= np.where(total_M1 > 0, total_M1, 1.0)
-    rows_MC += np.where(total_M1 > 0, 0.0, 1.0 / rows_MC.shape[1])
+    every = np.arange(record.num_classes)
+    rows_MC, _ = recover_over(record, stored_columns(record).resolve(rule), 1.0, every, every)
     return rows_MC.astype(np.float32)
+
+
+def recover_over(
+    record: RecordColumns, rule: LabelType, share: float, union: Ints, place: Ints
+) -> tuple[Floats, Floats]:
+    """Recover the labels of a record over some of its classes; all others have the same probability within a crop.
+
+    Args:
+        record: the record of M crops over C classes.
+        rule: the rule of recovery, resolved: the record's columns can give it.
+        share: what the distributions are multiplied by.
+        union: int64 [U], ascending: the classes wanted, among them every class that the record names.
+        place: int64 [C], the position of each class in `union`; any number for others.
+
+    Returns:
+        float64 [M, U] of the classes of the union, and float64 [M] of each other class.
+    """
+    if rule.kind == "full":
+        value_MC = _never_zero(record.value.astype(np.float64))
+        return value_MC * (share / value_MC.sum(axis=1))[:, None], np.zeros(len(value_MC))
+    n = rule.k or 1
+    index_MN, stored_MN = top(record, n)
+    at_MN, value_MN = place[index_MN], stored_MN.astype(np.float64)
+    if rule.kind == "hard":
+        value_MN = np.ones_like(value_MN)
+    if rule.kind not in ("hard", "marginal_renorm") and n < record.num_classes:
+        tail = record.tail if rule.kind == "shared_tail" else None
+        return _spread(at_MN, value_MN, share, *_shape(tail, union, place), record.num_classes)
+    value_MN = _never_zero(value_MN)
+    rows_MU = np.zeros((len(at_MN), len(union)))
+    np.put_along_axis(rows_MU, at_MN, value_MN * (share / value_MN.sum(axis=1))[:, None], axis=1)
+    return rows_MU, np.zeros(len(at_MN))
+
+
+def _spread(
+    at_MN: Ints, value_MN: Floats, share: float, shape_U: Floats, shape_rest: float, num_classes: int
+) -> tuple[Floats, Floats]:
+    """Keep the top as it is and spread what it leaves, max(0, 1 - its sum), over the other classes by their shape."""
+    top_M = value_MN.sum(axis=1)
+    left_M = np.maximum(0.0, 1.0 - top_M)
+    scale_M = share / (top_M + left_M)
+    rows_MU = np.broadcast_to(shape_U, (len(at_MN), len(shape_U))).copy()
+    np.put_along_axis(rows_MU, at_MN, 0.0, axis=1)
+    mass_M = rows_MU.sum(axis=1) + shape_rest * (num_classes - len(shape_U))
+    flat_M = mass_M == 0
+    if flat_M.any():  # every class of the tail is in the top of this crop: spread evenly
+        rows_MU[flat_M] = 1.0
+        rows_MU[np.flatnonzero(flat_M)[:, None], at_MN[flat_M]] = 0.0
+    others = num_classes - at_MN.shape[1]
+    spread_M = np.where(flat_M, left_M / others, left_M / np.where(flat_M, 1.0, mass_M)) * scale_M
+    rows_MU *= spread_M[:, None]
+    np.put_along_axis(rows_MU, at_MN, value_MN * scale_M[:, None], axis=1)
+    return rows_MU, spread_M * np.where(flat_M, 1.0, shape_rest)
+
+
+def _shape(tail: Any, union: Ints, place: Ints) -> tuple[Floats, float]:
+    """The tail's shares of the union's classes [U] and of each other class, scaled so that no quotient overflows."""
+    if tail is None:
+        return np.ones(len(union)), 1.0
+    shape = np.full(len(union), tail.rest, np.float64)
+    shape[place[tail.classes]] = tail.probs
+    most = max(float(tail.probs.max()), tail.rest)
+    return (shape / most, tail.rest / most) if most > 0 else (shape, 0.0)
+
+
+def _never_zero(rows: Floats) -> Floats:
+    """Rows of zeros, which only rounding makes, as rows of ones: then all classes share evenly."""
+    rows[rows.sum(axis=1) == 0] = 1.0
+    return rows
+
+
+def top(record: RecordColumns, n: int) -> tuple[Ints, NDArray[np.float32]]:
+    """Return the n most probable classes of each crop, int64 [M, n], and their probabilities, float32 [M, n]."""
+    if record.full:
+        return largest(record.value, n)
+    return record.index[:, :n], record.value[:, :n]
+
+
+def largest(values: NDArray[np.float32], n: int) -> tuple[Ints, NDArray[np.float32]]:
+    """Find the n largest values of each row, in falling order; of equal values, the lower column first.
+
+    Args:
+        values: float32 [M, U], none negative.
+        n: how many, 1 to U.
+
+    Returns:
+        The columns, int64 [M, n], and the values, float32 [M, n].
+    """
+    # The bits of floats >= 0 order as the floats do; below them the column. Adding 0 makes -0.0, the least bits, 0.0.
+    packed: NDArray[Any] = (values + np.float32(0)).view(np.int32).astype(np.int64)
+    packed <<= 32
+    packed |= _LAST - np.arange(values.shape[1])
+    if n < values.shape[1]:
+        packed = np.partition(packed, -n, axis=1)[:, -n:]
+    at = _LAST - (np.sort(packed, axis=1)[:, ::-1] & 0xFFFFFFFF)
+    return at, np.take_along_axis(values, at, axis=1)

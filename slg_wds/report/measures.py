@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.format.records.record import Record
-from slg_wds.labels import LabelType, distribution, stored_columns
+from slg_wds.labels import LabelType, distribution, stored_columns, top
 
 Floats = NDArray[np.float64]
 SHOWN = 5  # classes of a crop that are told by name; of full labels the tail is what these leave
@@ -57,10 +57,8 @@ def measure(record: Record, rule: str | None) -> Measures:
 def leading(record: Record) -> tuple[NDArray[np.int64], Floats]:
     """The most probable classes, at most five, and their probabilities: int64 and float64 [M, min(k, 5)]."""
     n = min(SHOWN, record.k)
-    if not record.full:
-        return record.index[:, :n], record.value[:, :n].astype(np.float64)
-    order = np.argsort(-record.value, axis=1, kind="stable")[:, :n]  # ties: the lower class first
-    return order, np.take_along_axis(record.value, order, axis=1).astype(np.float64)
+    index, value = top(record, n)
+    return index, value.astype(np.float64)
 
 
 def entropy(record: Record, rule: LabelType) -> Floats:
