@@ -133,7 +133,7 @@ def as_record(job: Job, image: Prepared, labels: ImageLabels) -> Record:
         coding=job.recipe.coding,
         full=kind == "full",
         num_classes=classes,
-        outside=sums if config.extendable else None,
+        tail_sums=sums if config.extendable else None,
         image_crc32=image.crc32,
         source_crc32=image.source_crc32,
     )

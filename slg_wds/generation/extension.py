@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from slg_wds.console import counted
 from slg_wds.errors import IdentityMismatchError, ImageError, ReferenceSetError, UsageError
-from slg_wds.format.records.record import decode_outside
+from slg_wds.format.records.record import decode_tail_sums
 from slg_wds.generation.reference import Reference, SetReference
 from slg_wds.images import LabelledImage
 from slg_wds.labelset.creating import identity_differences
@@ -101,7 +101,7 @@ class Extension(SetReference):
             return None
         shard = self.labels.plan.place(number)[0]
         index, positions = self._index(shard)
-        found = decode_outside(self.labels.record_bytes(shard, positions[key], index))
+        found = decode_tail_sums(self.labels.record_bytes(shard, positions[key], index))
         if found is None:
             raise ReferenceSetError("its record has no sums to extend", url=self.labels.url, key=key)
         return found

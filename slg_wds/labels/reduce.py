@@ -47,6 +47,6 @@ def tail_sums(probs: Tensor, index: Tensor, segments: Sequence[tuple[int, int]])
     probs: float32 [N, C]. index: int64 [N, k], the top-k. segments: row ranges (start, end), start <= end <= N.
     The order of the summation depends on nothing but the number of rows and the device.
     """
-    outside = probs.scatter(1, index, 0.0)
-    sums = [outside[start:end].sum(dim=0, dtype=torch.float64) for start, end in segments]
+    others = probs.scatter(1, index, 0.0)
+    sums = [others[start:end].sum(dim=0, dtype=torch.float64) for start, end in segments]
     return torch.stack(sums) if sums else probs.new_zeros((0, probs.shape[1]), dtype=torch.float64)

@@ -27,7 +27,7 @@ from slg_wds.interop.fkd import read_label_file
 from slg_wds.format.manifest.index import decode_index
 from slg_wds.format.manifest.manifest import decode_description, decode_info
 from slg_wds.format.manifest.plan_codec import decode_plan
-from slg_wds.format.records.record import decode_outside, decode_record, unpack_record
+from slg_wds.format.records.record import decode_tail_sums, decode_record, unpack_record
 from slg_wds.format.records.rows import decode_rows
 from slg_wds.format.shards.shard import read_shard
 from slg_wds.images.header import image_extension, image_size
@@ -43,7 +43,7 @@ def record(data):
     decode_record(data)
     all_sound([unpack_record(data)], 1.0)
     decode_rows([data] * 12, np.zeros((12, 2), np.int64))
-    decode_outside(data)
+    decode_tail_sums(data)
 
 def tar(data):
     scan_samples(RangeReader(lambda at, size: data[at : at + size], len(data), 1 << 13))

@@ -28,7 +28,7 @@ from slg_wds.format.manifest.index import decode_index, encode_index
 from slg_wds.format.manifest.manifest import decode_description, decode_info
 from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
 from slg_wds.format.packed import unpack
-from slg_wds.format.records.record import decode_outside, decode_record, encode_record, unpack_record
+from slg_wds.format.records.record import decode_record, decode_tail_sums, encode_record, unpack_record
 from slg_wds.format.records.rows import decode_rows
 from slg_wds.format.shards.header import decode_header, names_crc32
 from slg_wds.format.shards.names import TRAILERS
@@ -69,7 +69,7 @@ def _check_record(data: bytes) -> None:
     assert np.array_equal(by_loader.boxes[0], found.crops[rows[0]])
     assert np.array_equal(by_loader.value[0], found.value[rows[0]])
     assert by_loader.index is None or np.array_equal(by_loader.index[0], found.index[rows[0]])
-    decode_outside(data)
+    decode_tail_sums(data)
     again = decode_record(encode_record(found))
     checksums = [(one.image_crc32, one.source_crc32) for one in (found, again)]
     assert checksums[0] == checksums[1]

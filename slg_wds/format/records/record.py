@@ -15,7 +15,7 @@ from slg_wds.format.packed import unpack
 from slg_wds.format.records.checks import CHECKSUMS, check_boxes, check_distinct, check_falling, check_fields
 from slg_wds.format.records.columns import decode_ascending, decode_column, encode_ascending, encode_column
 from slg_wds.format.records.tail import Tail, build_tail
-from slg_wds.format.records.tail_sums import OUTSIDE, decode_outside, encode_outside
+from slg_wds.format.records.tail_sums import TAIL_SUMS, decode_tail_sums, encode_tail_sums
 from slg_wds.format.records.values import (
     CODINGS,
     check_coding,
@@ -31,8 +31,8 @@ __all__ = [
     "Record",
     "Tail",
     "build_tail",
-    "decode_outside",
     "decode_record",
+    "decode_tail_sums",
     "decode_values",
     "encode_record",
     "encode_values",
@@ -52,8 +52,8 @@ class Record:
     index: int64 [M, k], distinct classes of each crop, most probable first; for full, 0 to C - 1, read-only.
     value: float32 [M, k], their probabilities, never rising along a row unless full; ones for coding "none".
     rule: the default rule of recovery, which is the label set's; not stored in the record.
-    outside: float64 [C], of each class the sum over crops of its probability outside the top-k, which the tail is made
-        of; only sets that can be extended store it, and only `decode_outside` reads it.
+    tail_sums: float64 [C], for each class the sum over crops of its probability outside the top-k: the tail is made
+        of; only sets that can be extended store it, and only `decode_tail_sums` reads it.
     image_crc32: CRC-32 of the image file whose pixels were labelled; where the image is embedded, of the embedded file.
         None in sets made before checksums were stored.
     source_crc32: CRC-32 of the file that this image was re-encoded from, None where it was taken as it is.
@@ -72,7 +72,7 @@ class Record:
     full: bool
     num_classes: int
     rule: str | None = None
-    outside: NDArray[np.float64] | None = None
+    tail_sums: NDArray[np.float64] | None = None
     image_crc32: int | None = None
     source_crc32: int | None = None
 
@@ -141,8 +141,8 @@ def _columns(record: Record) -> dict[str, list[bytes]]:
     if record.tail:
         columns["tail_classes"] = encode_ascending(record.tail.classes)
         columns["tail_codes"] = encode_column(record.tail.codes)
-    if record.outside is not None:
-        columns[OUTSIDE] = encode_outside(record.outside)
+    if record.tail_sums is not None:
+        columns[TAIL_SUMS] = encode_tail_sums(record.tail_sums)
     return columns
 
 

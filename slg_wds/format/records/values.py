@@ -89,8 +89,8 @@ def _variation(exact: NDArray[np.float64], read: NDArray[np.float64], full: bool
     """Total variation of one crop's distribution from what is read back; the classes outside count as one."""
     if full:
         exact, read = (row / max(row.sum(), np.finfo(np.float64).tiny) for row in (exact, read))
-    outside = max(0.0, 1.0 - float(exact.sum())) - max(0.0, 1.0 - float(read.sum()))
-    return (float(np.abs(exact - read).sum()) + (0.0 if full else abs(outside))) / 2
+    others = max(0.0, 1.0 - float(exact.sum())) - max(0.0, 1.0 - float(read.sum()))
+    return (float(np.abs(exact - read).sum()) + (0.0 if full else abs(others))) / 2
 
 
 def _encode_log8(value: NDArray[np.float32]) -> NDArray[np.uint8]:
