@@ -24,7 +24,7 @@ from slg_wds.format.manifest.index import MAX_SHARD_BYTES
 from slg_wds.format.manifest.manifest import ShardIndex, decode_index, encode_index, index_of
 from slg_wds.format.manifest.plan import PlannedShard
 from slg_wds.format.records.record import decode_record, unpack_record
-from slg_wds.format.records.tail_sums import OUTSIDE, decode_tail_sums
+from slg_wds.format.records.tail_sums import TAIL_SUMS, decode_tail_sums
 from slg_wds.format.records.values import OVER_ONE
 from slg_wds.format.shards.names import split_member
 from slg_wds.format.shards.shard import Shard, read_shard
@@ -259,7 +259,7 @@ def _check_extras(shard: Shard, i: int, fields: dict[str, Any]) -> None:
         raise RecordError(f"its cls member does not agree with its target, {fields['target']}")
     if sample.image is not None and fields.get("image_crc32", sample.image_crc32) != sample.image_crc32:
         raise RecordError("the image beside it is not the one that was labelled")
-    if OUTSIDE in fields["columns"]:
+    if TAIL_SUMS in fields["columns"]:
         decode_tail_sums(bytes(shard.content(sample.record)))
 
 
