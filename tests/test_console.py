@@ -119,3 +119,10 @@ def test_nobody_else_prints():
         used = {ast.unparse(call.func) for call in calls}
         forbidden = {"print", "sys.stdout.write", "sys.stderr.write", "traceback.print_exc", "warnings.warn"}
         assert not used & forbidden or path.name == "console.py", (path, used & forbidden)
+
+
+def test_lists_of_names_in_messages_are_short():
+    assert console.first_few([]) == ""
+    assert console.first_few(["a", "b"]) == "a, b"
+    assert console.first_few([*"abcdef"]) == "a, b, c, d, e, ..."
+    assert len(console.first_few(["x" * 5000] * 1000)) < 600

@@ -29,26 +29,27 @@ _DEFAULTS = SourceConfig()
 
 
 class ImageSource(Protocol):
-    """A source of images that can be planned and read.
-
-    Attributes:
-        url: where the images are.
-        kind: "folder" or "shards".
-        classes: names of the class folders in the order of their numbers; None if there are none.
-        ignored: number of files and folders that are there and not used, by kind.
-        gone: paths of planned images that are no longer there.
-    """
+    """A source of images that can be planned and read."""
 
     @property
-    def url(self) -> str: ...
+    def url(self) -> str:
+        """Where the images are."""
+
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """`folder` or `shards`."""
+
     @property
-    def classes(self) -> list[str] | None: ...
+    def classes(self) -> list[str] | None:
+        """Names of the classes in the order of their numbers; None if there are none."""
+
     @property
-    def ignored(self) -> Mapping[str, int]: ...
+    def ignored(self) -> Mapping[str, int]:
+        """Number of files and folders that are there and not used, by kind."""
+
     @property
-    def gone(self) -> Sequence[str]: ...
+    def gone(self) -> Sequence[str]:
+        """Paths of planned images that are no longer there."""
 
     def plan(self, seed: int, samples_per_shard: int, *, target_of: TargetOf | None = None) -> Plan:
         """Return which image is which sample of which shard."""

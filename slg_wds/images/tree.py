@@ -115,6 +115,7 @@ class LocalTree:
         self.left_out = None if inside.split("/")[0] in (".", "..") else f"{inside}/"
 
     def folders(self) -> list[str]:
+        """See `Tree.folders`."""
         found, _, linked = scan(self.url)
         return sorted(name for name in found if not self._is_skipped(name, name in linked))
 
@@ -125,16 +126,20 @@ class LocalTree:
         return all(os.path.lexists(f"{path}/{file}") for file in LABEL_SET)
 
     def files(self) -> list[str]:
+        """See `Tree.files`."""
         return sorted(scan(self.url)[1])
 
     def walk(self) -> Iterator[str]:
+        """See `Tree.walk`."""
         out = self.left_out
         return (name for name in walk_files(self.url) if out is None or not name.startswith(out))
 
     def below(self, folder: str) -> LocalTree:
+        """See `Tree.below`."""
         return LocalTree(self.url_of(folder), self._out)
 
     def read(self, name: str) -> bytes:
+        """See `Tree.read`."""
         path = self.url_of(name)
         try:
             with open_regular(path) as file:
@@ -153,9 +158,11 @@ class LocalTree:
             raise kind(what, url=path, hint=hint) from error
 
     def url_of(self, name: str) -> str:
+        """See `Tree.url_of`."""
         return f"{self.url.rstrip('/')}/{name}"
 
     def has(self, name: str) -> bool:
+        """See `Tree.has`."""
         path = self.url_of(name)
         try:
             return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116
@@ -166,10 +173,12 @@ class LocalTree:
             raise kind(f"the file cannot be looked at: {error.strerror}", url=path) from error
 
     def names(self, folder: str) -> frozenset[str]:
+        """See `Tree.names`."""
         folders, files, _ = scan(f"{self.url.rstrip('/')}/{folder}".rstrip("/"))
         return frozenset((*folders, *files))
 
     def is_empty(self) -> bool:
+        """See `Tree.is_empty`."""
         return not self.names("")
 
 
@@ -241,12 +250,15 @@ class RemoteTree:
         return self._names
 
     def folders(self) -> list[str]:
+        """See `Tree.folders`."""
         return sorted({name.partition("/")[0] for name in self.walk() if "/" in name[:-1]})
 
     def files(self) -> list[str]:
+        """See `Tree.files`."""
         return sorted(name for name in self.walk() if "/" not in name)
 
     def walk(self) -> Iterator[str]:
+        """See `Tree.walk`."""
         start = len(self._prefix)
         names = [name[start:] for name in self._listed() if name.startswith(self._prefix)]
         passed = _label_sets(names)
@@ -263,24 +275,30 @@ class RemoteTree:
                 yield folder
 
     def below(self, folder: str) -> RemoteTree:
+        """See `Tree.below`."""
         out, start = self.left_out or "", f"{folder}/"
         inside = out.removeprefix(start) if out.startswith(start) else ""
         return RemoteTree(self._store, self._prefix + start, self._names, inside or None)
 
     def read(self, name: str) -> bytes:
+        """See `Tree.read`."""
         return self._store.read(self._prefix + name, MAX_IMAGE_BYTES)
 
     def url_of(self, name: str) -> str:
+        """See `Tree.url_of`."""
         return self._store.url_of(self._prefix + name)
 
     def has(self, name: str) -> bool:
+        """See `Tree.has`."""
         return self._store.size(self._prefix + name) is not None
 
     def names(self, folder: str) -> frozenset[str]:
+        """See `Tree.names`."""
         inside = f"{self._prefix}{folder}/" if folder else self._prefix
         return frozenset(entry.name[len(inside) :] for entry in self._store.list(inside, deep=False))
 
     def is_empty(self) -> bool:
+        """See `Tree.is_empty`."""
         return not self._store.holds(self._prefix)
 
 

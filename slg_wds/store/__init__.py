@@ -1,7 +1,18 @@
-"""Where labels and images lie: a folder, or a prefix in object storage, under one small interface.
+"""Stores: a folder, or a prefix in object storage, behind one small interface.
 
-Local folders go through the operating system; s3:// gs:// az:// http:// https:// go through obstore, which is
-imported when the first such store is used. This package imports neither torch nor the format.
+    base.py         the interface, `Store`
+    location.py     a URL and its options -> a store
+    urls.py         the parts of URLs, brace patterns
+    local.py        a folder, through the operating system
+    remote.py       s3:// gs:// az:// http:// https://, through obstore, which is imported at their first use
+    client.py       obstore's clients: options, deadlines
+    credentials.py  the files of `aws configure`, for s3://
+    faults.py       obstore's errors -> ours
+    stops.py        for how long this process was stopped, which no store is blamed for
+    whole_file.py   an output file that the user named, written completely or not at all
+
+Enters: URLs, options, names and bytes. Leaves: bytes, listings and StoreErrors. May import files, errors and masking;
+neither torch nor format/.
 """
 
 from __future__ import annotations

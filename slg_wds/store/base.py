@@ -1,4 +1,4 @@
-"""What every store can do: whole objects under relative names, made once and never changed."""
+"""The interface of all stores: whole objects under relative names, created once and never changed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from slg_wds.masking import masked
 Buffer = bytes | bytearray | memoryview
 Data = Buffer | Sequence[Buffer]
 
-MAX_BYTES = 1 << 31  # a shard over 2 GiB is refused at planning, so nothing larger is ever read whole
+MAX_BYTES = 1 << 31  # planning refuses shards over 2 GiB, so nothing larger is ever read as a whole
 TEMPORARY_PREFIX = ".tmp-"
 TEMPORARY_AGE = 86400.0  # seconds
 
@@ -22,7 +22,13 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Entry(NamedTuple):
-    """One object in a listing: its name within the store, bytes, when it was made (seconds since 1970)."""
+    """One object in a listing.
+
+    Attributes:
+        name: in the store.
+        size: in bytes.
+        modified: when the object was created, in seconds since 1970.
+    """
 
     name: str
     size: int
@@ -30,17 +36,27 @@ class Entry(NamedTuple):
 
 
 class Stat(NamedTuple):
-    """An object as it is now. version: a text that is another one once it was replaced, "" where none is known."""
+    """The state of an object.
+
+    Attributes:
+        size: in bytes.
+        version: a text that changes when the object is replaced; "" if the store has none.
+    """
 
     size: int
     version: str = ""
 
 
 class Store(ABC):
-    """A place for objects, at `url`. Names are relative, in parts separated by `/`, and never leave it.
+    """A place for objects.
 
-    An object is made whole by `create` and never changed. A store is picklable and usable by many threads.
-    Every failure is a `StoreError` whose `url` is that of the object.
+    Names are relative, with parts separated by `/`, and cannot lead out of the store. `create` makes a whole object,
+    which never changes. A store can be pickled, and many threads may use it. Every failure is a `StoreError` whose
+    `url` is that of the object.
+
+    Attributes:
+        url: of the store.
+        is_local: whether it is a folder of a file system.
     """
 
     url: str
@@ -50,60 +66,75 @@ class Store(ABC):
     def read(self, name: str, max_bytes: int = MAX_BYTES) -> bytes:
         """Return the whole object.
 
-        Raises NotFoundError, or ObjectTooLargeError before taking memory where it has more than max_bytes.
+        Raises:
+            NotFoundError: there is no such object.
+            ObjectTooLargeError: it has more than `max_bytes`; raised before memory is taken.
         """
 
     @abstractmethod
     def read_range(self, name: str, offset: int, size: int) -> bytes:
-        """Return exactly `size` bytes from `offset` on; OutOfRangeError where the object ends before."""
+        """Return exactly `size` bytes from byte `offset` on. Raises OutOfRangeError if the object ends before."""
 
     @abstractmethod
     def size(self, name: str) -> int | None:
-        """Return the object's bytes, None where there is no such object."""
+        """Return the object's size in bytes; None if there is no such object."""
 
     def taken(self, name: str) -> bool:
-        """Whether an object has the name, so that `create` makes none. StoreError where anything else has it."""
+        """Return whether an object has the name, so that `create` would make none.
+
+        Raises:
+            StoreError: something else has the name, such as a folder.
+        """
         return self.size(name) is not None
 
     @abstractmethod
     def create(self, name: str, data: Data) -> bool:
-        """Publish data under name, whole and durable, unless the name is taken.
+        """Create an object in one step, durably, unless there is one of this name.
 
-        Returns True if this call made the object, False if one is there already (never touched). Where this
-        raises, either nothing is published or, at worst, the whole object is; there is never a part of it.
+        If this raises, either nothing was created or, at worst, the whole object. There is never a part of it.
+
+        Returns:
+            True if this call created the object, False if there was one already, which stays as it is.
         """
 
     def stat(self, name: str) -> Stat | None:
-        """Return size and version of the object, None where there is none; in one request."""
+        """Return size and version of the object, by one request; None if there is no such object."""
         size = self.size(name)
         return None if size is None else Stat(size)
 
     @abstractmethod
     def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[Entry]:
-        """Yield every object below the folder `prefix` ("" is all, or "index/"), in order, at any depth or not deep."""
+        """Yield the objects of a folder, sorted by name.
+
+        Args:
+            prefix: the folder, such as "index/"; "" is the whole store.
+            deep: whether to go into folders below it.
+        """
 
     def holds(self, prefix: str = "") -> bool:
-        """Whether any object lies below the folder `prefix`."""
+        """Return whether there is any object below the folder `prefix`."""
         return next(self.list(prefix), None) is not None
 
     @abstractmethod
     def delete(self, name: str) -> None:
-        """Remove the object; one that is not there is no error."""
+        """Remove the object. It is no error if there is none."""
 
     @abstractmethod
     def check_writable(self) -> None:
-        """Refuse before any work what `create` would need and this place lacks, naming it.
+        """Check before any work that `create` will succeed here.
 
-        Raises PermissionDeniedError, StoreFullError, UnsupportedStoreError, NotFoundError (no such bucket) or
-        StoreUnavailableError.
+        Raises:
+            PermissionDeniedError, StoreFullError, StoreUnavailableError: it would not.
+            NotFoundError: there is no such bucket.
+            UnsupportedStoreError: the store lacks what atomic commits need.
         """
 
     def local_path(self, name: str) -> Path | None:
-        """Return where the object lies on this machine's disk, None for a remote store."""
+        """Return the object's path in this machine's file system; None for a remote store."""
         return None
 
     def url_of(self, name: str) -> str:
-        """Return the full URL of the object, as errors name it."""
+        """Return the URL of the object, as errors name it."""
         return f"{self.url.rstrip('/')}/{name}"
 
     def __repr__(self) -> str:
@@ -111,7 +142,7 @@ class Store(ABC):
 
 
 def check_name(name: str) -> str:
-    """Return name if it stays within its store, else raise InvalidNameError."""
+    """Return a name if it is valid and stays within its store; else raise InvalidNameError."""
     parts = name.split("/")
     if not name:
         raise InvalidNameError("an empty name")
@@ -121,34 +152,38 @@ def check_name(name: str) -> str:
         raise InvalidNameError(f"{name!r} has a control character")
     if is_temporary(name):
         raise InvalidNameError(
-            f"{name!r}: names that begin with {TEMPORARY_PREFIX!r} are kept for temporaries"
+            f"{name!r}: names that begin with {TEMPORARY_PREFIX!r} are reserved for temporary files"
         )
     return name
 
 
 def is_temporary(name: str) -> bool:
+    """Return whether a name is that of a temporary file."""
     return TEMPORARY_PREFIX in name and name.rpartition("/")[2].startswith(TEMPORARY_PREFIX)
 
 
 def check_prefix(prefix: str) -> str:
-    """Return the folder that prefix names, without its last `/` ("" for the whole store)."""
+    """Return the folder that a prefix names, without its last `/`; "" for the whole store."""
     return check_name(prefix.rstrip("/")) if prefix else ""
 
 
 def check_range(offset: int, size: int) -> None:
+    """Raise ValueError for a negative offset or size."""
     if offset < 0 or size < 0:
         raise ValueError(f"offset {offset} and size {size} must not be negative")
 
 
 def buffers(data: Data) -> list[memoryview]:
-    """Return data as flat views of bytes, without a copy."""
+    """Return data as one-dimensional views of bytes, without copying it."""
     parts = [data] if isinstance(data, (bytes, bytearray, memoryview)) else data
     return [memoryview(part).cast("B") for part in parts]
 
 
 def too_large(size: int, max_bytes: int, url: str) -> ObjectTooLargeError:
+    """Return the error for an object of more bytes than may be read."""
     return ObjectTooLargeError(f"{size} bytes where at most {max_bytes} were expected", url=url)
 
 
 def out_of_range(offset: int, size: int, total: int, url: str) -> OutOfRangeError:
+    """Return the error for a range that ends after an object of `total` bytes."""
     return OutOfRangeError(f"bytes {offset} to {offset + size} of an object of {total} bytes", url=url)

@@ -1,4 +1,4 @@
-"""obstore clients: which options they take, how long they wait, and that none crosses a fork."""
+"""obstore's clients: their options, how long they wait, and the check that none is used after a fork."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from slg_wds.store.credentials import provider_of
 from slg_wds.store.faults import translated_settings
 from slg_wds.store.urls import scheme_of
 
-Client = Any  # obstore's stores have no common base that can be named without importing it
+Client = Any  # obstore's stores have no common base class that can be named without importing obstore
 
 
 @dataclass(frozen=True)
 class Deadlines:
     """How long one client waits, in seconds.
 
-    request: one request, from connecting to its last byte; stall: without any byte of the answer;
-    patience: no new attempt begins later than this after the first; retries: attempts after the first.
+    Attributes:
+        request: for one request, from connecting to the last byte.
+        stall: for the next byte of an answer.
+        patience: between the first attempt and the start of the last one.
+        retries: attempts after the first, a number.
     """
 
     request: float
@@ -35,11 +38,11 @@ class Deadlines:
 
 
 CONNECT = 5.0
-# First contact fails early: a wrong endpoint, or credentials looked for in vain, show within 20 s.
+# First contact fails early: a wrong endpoint or missing credentials are reported within 20 s.
 CONTACT = Deadlines(request=10, stall=10, patience=10, retries=2)
-READING = Deadlines(request=3600, stall=30, patience=180, retries=1000)  # its patience ends first
-# Each wait is drawn between the first and three times the last. With the library's own, twice the last, waits hardly
-# grow: 20 attempts were over in 4 s, less than a server takes to start again.
+READING = Deadlines(request=3600, stall=30, patience=180, retries=1000)  # its patience ends before so many
+# Each wait is drawn between init_backoff and base times the last wait. With the library's default base, 2, waits hardly
+# grow: 20 attempts took 4 s, less than a server needs to restart.
 BACKOFF = {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=15), "base": 3}
 _SLOWEST_UPLOAD = 1 << 20  # bytes per second
 
@@ -65,9 +68,10 @@ _SECONDS = re.compile(r"(\d+(?:\.\d+)?)\s*s?")
 
 
 def writing(size: int) -> Deadlines:
-    """Return the deadlines for a put of size bytes: 30 s and the time they take at 1 MiB/s, in a few steps.
+    """Return the deadlines for a put of `size` bytes: 30 s plus the time of an upload at 1 MiB/s, rounded up in steps.
 
-    The wait for the answer begins with the upload, so a stall cannot be told from a slow line.
+    The wait for the answer begins with the upload, so a stall looks the same as a slow connection. Few steps mean few
+    clients.
     """
     needed = 30 + size / _SLOWEST_UPLOAD
     seconds = 60.0 * 2 ** max(0, math.ceil(math.log2(needed / 60)))
@@ -76,7 +80,15 @@ def writing(size: int) -> Deadlines:
 
 @dataclass(frozen=True, repr=False)
 class Settings:
-    """A remote URL and its options, sorted into what obstore takes where. May hold secrets: never printed."""
+    """A remote URL and its options, sorted by the argument of obstore that takes them. Never shown: may have secrets.
+
+    Attributes:
+        scheme: s3, gs, az, http or https.
+        address: the URL in obstore's form.
+        config: options of the store itself.
+        client: options of the HTTP client.
+        retry: options of retries.
+    """
 
     scheme: str
     address: str
@@ -86,13 +98,13 @@ class Settings:
 
 
 def settings_of(url: str, options: Mapping[str, str]) -> Settings:
-    """Sort options, and refuse with UsageError a URL or option that cannot be. Contacts nothing."""
+    """Sort the options of a URL, without contacting anything. Raises UsageError for an invalid URL or option."""
     scheme = scheme_of(url)
     given = {key.lower(): value for key, value in options.items()}
     client: dict[str, Any] = {key: given.pop(key) for key in _CLIENT_KEYS & given.keys()}
     retry = {key: _seconds(key, given.pop(key)) for key in _RETRY_KEYS & given.keys()}
     for key in _CLIENT_KEYS - client.keys() if scheme in _ENVIRONMENT else ():
-        # Options given to a client replace all of those that it would have taken from the environment.
+        # A client that is given any option takes none from the environment, so they are passed on here.
         if value := os.environ.get(_ENVIRONMENT[scheme] + key.upper()):
             client[key] = value
     if _plain_http(scheme, given):
@@ -107,7 +119,7 @@ def settings_of(url: str, options: Mapping[str, str]) -> Settings:
 
 
 def make_client(settings: Settings, deadlines: Deadlines) -> Client:
-    """Return a new obstore store; UsageError where its settings cannot be."""
+    """Return a new store of obstore. Raises UsageError for settings that it refuses."""
     from obstore import store
 
     options: Any = {
@@ -136,7 +148,7 @@ def make_client(settings: Settings, deadlines: Deadlines) -> Client:
 
 
 def patience(settings: Settings, deadlines: Deadlines) -> float:
-    """Return the seconds after which no new attempt begins."""
+    """Return after how many seconds no new attempt begins."""
     return settings.retry.get("retry_timeout", deadlines.patience)
 
 
@@ -144,7 +156,7 @@ _used_by: int | None = None
 
 
 def refuse_fork(url: str) -> None:
-    """Note that this process uses obstore; raise StoreError in a forked child of one that did.
+    """Remember that this process uses obstore. Raises StoreError in a forked child of a process that used it.
 
     obstore's threads do not exist in such a child, and even a new client would wait for them for ever.
     """
@@ -160,7 +172,7 @@ def refuse_fork(url: str) -> None:
 
 
 def _address(scheme: str, url: str) -> str:
-    """Return the URL for obstore: in bucket URLs every character of the prefix stands for itself."""
+    """Return the URL for obstore. In bucket URLs every character of the prefix stands for itself, so it is quoted."""
     host, _, path = url.partition("://")[2].partition("/")
     if scheme in ("http", "https"):
         parts = urlsplit(url)
@@ -177,7 +189,7 @@ def _address(scheme: str, url: str) -> str:
 
 
 def _plain_http(scheme: str, options: Mapping[str, str]) -> bool:
-    """Tell whether an endpoint was written with http://, which obstore wants to be told once more."""
+    """Return whether an endpoint begins with http://, which obstore accepts only with the option allow_http."""
     if scheme == "http":
         return True
     given = [

@@ -1,4 +1,4 @@
-"""Where the credentials of an object store come from when neither options nor environment hold them."""
+"""Credentials of an object store that are neither in options nor in the environment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from slg_wds.errors import UsageError
 from slg_wds.masking import masked
 from slg_wds.store.urls import scheme_of
 
-# What gives credentials before any file is looked into, as obstore reads it.
+# The variables by which obstore finds credentials before it would look into any file.
 _FIRST = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -30,9 +30,10 @@ _HINTS = {
 
 
 def provider_of(scheme: str, config: Mapping[str, str]) -> Any:
-    """The credentials of `aws configure`'s files, for S3 where nothing else gives any; else None.
+    """Return obstore's provider for the files of `aws configure`; None if it is not S3 or credentials are elsewhere.
 
-    Raises UsageError for a profile that these files do not have.
+    Raises:
+        UsageError: a profile that these files do not have.
     """
     if scheme != "s3" or _given(config) or not _has_profile() or find_spec("boto3") is None:
         return None
@@ -40,16 +41,16 @@ def provider_of(scheme: str, config: Mapping[str, str]) -> Any:
 
 
 def no_credentials_hint(url: str) -> str | None:
-    """What to do where a store wants credentials and none are found."""
+    """Return the hint for a store that needs credentials when none are found; None for other stores."""
     scheme = scheme_of(url)
     public = "or the store option skip_signature=true for public data"
     if scheme == "s3" and _has_profile() and find_spec("boto3") is None:
-        return f"pip install 'slg-wds[aws]', by which those of `aws configure` are read, {public}"
+        return f"pip install 'slg-wds[aws]', which reads the credentials of `aws configure`, {public}"
     return f"{_HINTS[scheme]}, {public}" if scheme in _HINTS else None
 
 
 def _given(config: Mapping[str, str]) -> bool:
-    """Whether options or environment say with what requests are signed, or that they are not."""
+    """Return whether options or environment give credentials, or say that requests are not signed."""
     names = {name.removeprefix("aws_") for name in config}
     if names & {"access_key_id", "secret_access_key", "skip_signature"}:
         return True
@@ -63,7 +64,7 @@ def _has_profile() -> bool:
 
 @functools.cache
 def _of_profile(environment: tuple[str | None, ...]) -> Any:
-    """Read the files once for each state of the environment that names them."""
+    """Read the files, once for each value of the variables that name them."""
     from botocore.exceptions import BotoCoreError
     from obstore.auth.boto3 import Boto3CredentialProvider
 

@@ -1,4 +1,4 @@
-"""The one boundary where obstore's errors become ours."""
+"""The one place where obstore's errors are turned into ours."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from slg_wds.errors import (
 from slg_wds.masking import masked
 from slg_wds.store.credentials import no_credentials_hint
 
-# obstore tells most failures by their text alone: the status, and the XML body if there is one.
+# Most failures of obstore differ only in their text: the status, and the XML body if there is one.
 _STATUS = re.compile(r"non-2xx status code: (\d{3}[\w ]*)")
 _CODE = re.compile(r"<Code>([^<]*)</Code>|\(code: (\w+)\)")
 _SAID = re.compile(r"<Message>([^<]*)</Message>")
-MAX_SAID = 300  # characters of a message that a server wrote
+MAX_SAID = 300  # characters of a server's message that are shown
 _STORE_NAME = re.compile(r"^(Generic [\w ]+ error: )+")
-# Where clients look when nothing else gives credentials: the metadata services of EC2, ECS, GCE and Azure.
+# Where clients look for credentials last: the metadata services of EC2, ECS, GCE and Azure.
 _CREDENTIALS = re.compile(
     r"169\.254\.169\.254|169\.254\.170\.|/latest/(api/token|meta-data)|computeMetadata|/metadata/identity"
     r"|[Tt]oken request|redential"
@@ -34,7 +34,7 @@ _CREDENTIALS = re.compile(
 
 @contextlib.contextmanager
 def translated(url: str) -> Iterator[None]:
-    """Turn obstore's errors into ours, naming url; AlreadyExistsError is left to the caller."""
+    """Turn obstore's errors in the block into ours about `url`, all but AlreadyExistsError."""
     from obstore import exceptions
 
     try:
@@ -47,7 +47,7 @@ def translated(url: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def translated_body(url: str) -> Iterator[None]:
-    """Turn whatever ends a body that had begun into StoreUnavailableError: it is worth another attempt."""
+    """Turn errors while a body is read into StoreUnavailableError, since another attempt may succeed."""
     from obstore import exceptions
 
     try:
@@ -59,7 +59,7 @@ def translated_body(url: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def translated_settings(url: str) -> Iterator[None]:
-    """Turn the refusal of an option or URL, before anything is contacted, into UsageError."""
+    """Turn obstore's refusal of an option or URL into UsageError."""
     from obstore import exceptions
 
     try:
@@ -92,7 +92,7 @@ def _store_error(error: Exception, url: str) -> StoreError:
         return UnsupportedStoreError(f"the store does not know this operation: {_said(text)}", url=url)
     if status is None and "redirect" in text:
         return StoreError(
-            "the store points elsewhere", url=url, hint="check store options region and endpoint"
+            "the store redirects to another address", url=url, hint="check store options region and endpoint"
         )
     if status is None or status >= 500 or status in (408, 429):
         return StoreUnavailableError(f"no good answer in time: {_said(text)}", url=url)
@@ -100,7 +100,7 @@ def _store_error(error: Exception, url: str) -> StoreError:
 
 
 def _without_secrets(error: Exception) -> Exception:
-    """The error as the cause of ours, which tracebacks show: the same, or one of its kind with a masked text."""
+    """Return an error without secrets, as the cause of ours, which tracebacks show."""
     text = str(error)
     return error if masked(text) == text else type(error)(masked(text))
 
@@ -110,9 +110,9 @@ _UNSUPPORTED = ("NotSupportedError", "NotImplementedError")
 
 
 def answered(error: BaseException | None) -> bool:
-    """Tell whether the cause of one of our errors is an answer of the store, whatever it says.
+    """Return whether the cause of one of our errors is an answer of the store, whatever it says.
 
-    That of the service asked for credentials is none: without them every later request would be retried in vain.
+    A credential service's reply does not count: without credentials, retries of later requests would all fail.
     """
     if _CREDENTIALS.search(str(error).partition("\n")[0]):
         return False
@@ -125,7 +125,7 @@ def _answer(text: str) -> tuple[int | None, str | None]:
 
 
 def _said(text: str) -> str:
-    """Return the store's own words if it sent any, else obstore's first line without secrets."""
+    """Return the store's own message if it sent one, else the first line of obstore's, without secrets."""
     _, code = _answer(text)
     if code and (message := _SAID.search(text)):
         return f"{code}: {message[1]}"[:MAX_SAID]

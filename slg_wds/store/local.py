@@ -1,4 +1,4 @@
-"""A folder on a file system, where an object appears by one hard link or not at all."""
+"""A folder of a file system. An object appears in one step, by a hard link."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ from slg_wds.store.base import (
     too_large,
 )
 
-# EFBIG is a limit on the size of one file (ulimit -f, or the file system's own).
+# EFBIG is the limit on the size of a file (of ulimit -f, or of the file system).
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 _FAULT = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
-# EPERM is what link() says where the file system has no hard links; a folder that may not be written has
-# refused the temporary before.
+# link() fails with EPERM on a file system without hard links. Missing permissions would show earlier: when the
+# temporary file is created.
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EXDEV, errno.EMLINK)
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class LocalStore(Store):
-    """Objects as files below a folder. Folders are made as needed; links to files are followed."""
+    """Objects as files below a folder. Folders are created as needed; links to files are followed."""
 
     is_local = True
 
@@ -58,9 +58,11 @@ class LocalStore(Store):
         self.url = str(root)
 
     def local_path(self, name: str) -> Path:
+        """See `Store.local_path`."""
         return self.root / check_name(name)
 
     def read(self, name: str, max_bytes: int = MAX_BYTES) -> bytes:
+        """See `Store.read`."""
         path = self.local_path(name)
         with _translated(path), open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
@@ -72,6 +74,7 @@ class LocalStore(Store):
         return data
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
+        """See `Store.read_range`."""
         check_range(offset, size)
         path = self.local_path(name)
         with _translated(path), open_regular(path) as file:
@@ -85,6 +88,7 @@ class LocalStore(Store):
         return data
 
     def size(self, name: str) -> int | None:
+        """See `Store.size`."""
         path = self.local_path(name)
         try:
             with _translated(path):
@@ -94,11 +98,13 @@ class LocalStore(Store):
         return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def taken(self, name: str) -> bool:
+        """See `Store.taken`."""
         path = self.local_path(name)
         with _translated(path):
             return _taken(path)
 
     def create(self, name: str, data: Data) -> bool:
+        """See `Store.create`."""
         path = self.local_path(name)
         with _translated(path):
             if _taken(path):
@@ -113,27 +119,29 @@ class LocalStore(Store):
         return made
 
     def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[Entry]:
+        """See `Store.list`."""
         folder = check_prefix(prefix)
         found = _walk(self.root / folder, f"{folder}/" if folder else "", deep)
         return iter(sorted((entry for entry in found if not is_temporary(entry.name)), key=itemgetter(0)))
 
     def delete(self, name: str) -> None:
+        """See `Store.delete`."""
         path = self.local_path(name)
         with contextlib.suppress(NotFoundError), _translated(path):
             path.unlink()
 
     def check_writable(self) -> None:
-        """See Store; also makes the folder and removes old temporaries."""
+        """See `Store.check_writable`. Creates the folder too, and removes old temporary files."""
         with _translated(self.root):
             _make_folder(self.root)
             with _temporary(self.root / "probe") as source, _temporary(self.root / "probe") as target:
                 _write(source, [memoryview(b"probe")])
                 _link(source, target)
-                now = source.stat().st_mtime  # by the file server's clock, as all times here are
+                now = source.stat().st_mtime  # by the clock of the file server, as the times of files are
         self._remove_temporaries(now - TEMPORARY_AGE)
 
     def _remove_temporaries(self, before: float) -> None:
-        """Remove the temporaries that killed writers left before a time (seconds since 1970)."""
+        """Remove the temporary files of killed writers that are older than a time (seconds since 1970)."""
         for name, _, modified in _walk(self.root, ""):
             if is_temporary(name) and modified < before:
                 # Another process may remove it at the same time, or only its owner may remove it.
@@ -143,8 +151,8 @@ class LocalStore(Store):
 
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    """Give a name beside path for a file that is gone afterwards, whatever happens (a kill aside)."""
-    stem = os.fsdecode(os.fsencode(path.name)[:100])  # the whole stays below the 255 bytes a name may have
+    """Give the name of a temporary file beside `path`. The file is removed at the end unless the process is killed."""
+    stem = os.fsdecode(os.fsencode(path.name)[:100])  # the whole name stays below the limit of 255 bytes
     temporary = path.parent / f"{TEMPORARY_PREFIX}{stem}-{os.getpid()}-{secrets.token_hex(8)}"
     try:
         yield temporary
@@ -154,7 +162,7 @@ def _temporary(path: Path) -> Iterator[Path]:
 
 
 def _write(path: Path, parts: Sequence[memoryview]) -> None:
-    """Make a new file of these bytes and have them on the disk."""
+    """Create a file of these bytes and sync it to the disk."""
     with open(path, "xb", buffering=0) as file:
         for part in parts:
             left = part
@@ -164,11 +172,11 @@ def _write(path: Path, parts: Sequence[memoryview]) -> None:
 
 
 def _link(temporary: Path, path: Path) -> bool:
-    """Give the finished file its name; False where the name is taken by another file."""
+    """Give a finished file its name. Return False if another file has the name."""
     try:
         os.link(temporary, path)
     except FileExistsError:
-        # Over NFS the answer to a link that was made can be lost; the client's second try then finds it.
+        # On NFS the reply to a successful link can be lost; then the client's second attempt finds that link.
         with contextlib.suppress(OSError):
             return os.path.samestat(temporary.lstat(), path.lstat())
         return False
@@ -184,7 +192,7 @@ def _link(temporary: Path, path: Path) -> bool:
 
 
 def _taken(path: Path) -> bool:
-    """Whether a file, or a link to one, has the name. Raises StoreError where anything else has it."""
+    """Return whether a file, or a link to one, has the name. Raises StoreError if something else has it."""
     try:
         status = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -200,7 +208,7 @@ def _taken(path: Path) -> bool:
 
 
 def _make_folder(path: Path) -> None:
-    """Make a folder with its parents, each durably."""
+    """Create a folder and its parents, each durably."""
     missing = []
     while not path.is_dir():
         missing.append(path)
@@ -221,14 +229,14 @@ def _sync_folder(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in _NO_FOLDER_SYNC:  # some network and FUSE file systems cannot
+        if error.errno not in _NO_FOLDER_SYNC:  # some network and FUSE file systems cannot sync folders
             raise
     finally:
         os.close(descriptor)
 
 
 def _walk(folder: Path, prefix: str, deep: bool = True) -> Iterator[Entry]:
-    """Yield every file in folder, and below it if deep; nothing where there is no such folder."""
+    """Yield every file in a folder, and below it if `deep`; nothing if there is no such folder."""
     folders = []
     try:
         with _translated(folder), os.scandir(folder) as found:
@@ -251,7 +259,7 @@ def _walk(folder: Path, prefix: str, deep: bool = True) -> Iterator[Entry]:
 
 @contextlib.contextmanager
 def _translated(path: Path) -> Iterator[None]:
-    """Turn the operating system's errors into ours, naming path."""
+    """Turn the operating system's errors in the block into ours about `path`."""
     try:
         yield
     except OSError as error:

@@ -48,17 +48,17 @@ from slg_wds.store.stops import seconds_stopped
 from slg_wds.store.urls import join_unchecked
 
 Result = TypeVar("Result")
-MAX_LISTED = 1 << 25  # objects of one listing: 7 GB of names, and twice the images of ImageNet-21k
-_PAGE = 1000  # as many as a store gives at a time
-_PAUSES = (0.2, 1.0, 5.0)  # seconds between attempts of our own, beside obstore's; the last again and again
+MAX_LISTED = 1 << 25  # objects in one listing: 7 GB of names, twice as many as ImageNet-21k has images
+_PAGE = 1000  # objects that a store lists at once
+_PAUSES = (0.2, 1.0, 5.0)  # seconds between our own attempts, beside obstore's; the last one repeats
 
 
 class RemoteStore(Store):
-    """A prefix in a bucket (s3, gs, az), or below a web server's URL (http, https), which can only be read.
+    """A prefix in a bucket (s3, gs, az), or a URL of a web server (http, https), which can only be read.
 
-    Clients are made on first use in a process; a pickled store carries none. Waiting is bounded by `client`'s
-    deadlines: first contact by 20 s, after that a fault is retried for 180 s (store option retry_timeout). An
-    interrupt takes effect when the request under way ends.
+    Clients are created at their first use in a process and are not pickled. Waits are bounded by the deadlines in
+    client.py: 20 s for the first contact, then 180 s of retries after a fault (store option retry_timeout). An
+    interrupt takes effect when the current request ends.
     """
 
     def __init__(self, url: str, options: Mapping[str, str]) -> None:
@@ -70,6 +70,8 @@ class RemoteStore(Store):
         return {**vars(self), "_clients": {}}
 
     def read(self, name: str, max_bytes: int = MAX_BYTES) -> bytes:
+        """See `Store.read`."""
+
         def whole(total: int, url: str) -> int:
             if total > max_bytes:
                 raise too_large(total, max_bytes, url)
@@ -78,8 +80,9 @@ class RemoteStore(Store):
         return self._get(name, {}, whole)
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
+        """See `Store.read_range`."""
         check_range(offset, size)
-        if size == 0:  # cannot be said in HTTP
+        if size == 0:  # HTTP has no empty range
             check_name(name)
             return b""
 
@@ -91,19 +94,20 @@ class RemoteStore(Store):
         return self._get(name, {"range": (offset, offset + size)}, part)
 
     def size(self, name: str) -> int | None:
+        """See `Store.size`."""
         check_name(name)
         return self._patiently(lambda: self._size(name))
 
     def stat(self, name: str) -> Stat | None:
+        """See `Store.stat`."""
         check_name(name)
         return self._patiently(lambda: self._stat(name))
 
     def create(self, name: str, data: Data) -> bool:
-        """See Store. One conditional put, never in parts.
+        """See `Store.create`. One conditional put, never in parts.
 
-        When the answer to a put that succeeded is lost, the next try finds our own object and returns False:
-        no store tells whose it is. What is published under one name is the same whoever makes it, so nothing
-        but the credit is lost.
+        If the answer to a successful put is lost, the next attempt finds our own object, and this returns False: no
+        store tells who created it. All writers create the same object under one name, so that does no harm.
         """
         self._refuse_http("take new objects")
         check_name(name)
@@ -111,6 +115,7 @@ class RemoteStore(Store):
         return self._patiently(lambda: self._put(name, parts))
 
     def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[Entry]:
+        """See `Store.list`."""
         import obstore
 
         self._refuse_http("list")
@@ -131,6 +136,7 @@ class RemoteStore(Store):
         return iter(sorted(self._patiently(attempt), key=lambda entry: entry.name))
 
     def holds(self, prefix: str = "") -> bool:
+        """See `Store.holds`."""
         import obstore
 
         self._refuse_http("list")
@@ -144,24 +150,25 @@ class RemoteStore(Store):
         return self._patiently(attempt)
 
     def delete(self, name: str) -> None:
+        """See `Store.delete`."""
         self._refuse_http("delete")
         with contextlib.suppress(NotFoundError):
             check_name(name)
             self._patiently(lambda: self._delete(name))
 
     def check_writable(self) -> None:
-        """See Store; makes and removes one small object, to see that a second put of its name is refused."""
+        """See `Store.check_writable`. Puts a small object twice, to check that the second put is refused."""
         self._refuse_http("take new objects")
         try:
-            # Where the answer to a put is lost, obstore's own next try finds the probe: then once more with another.
+            # If the answer to a put is lost, obstore's own next attempt finds the probe: then try with another one.
             if not any(self._patiently(self._check_conditional) for _ in _PAUSES):
                 raise UnsupportedStoreError("this store says of every new object that it exists already")
         except StoreError as error:
-            error.url = self.url  # not that of the probe, of which nobody knows
+            error.url = self.url  # not that of the probe, which users do not know
             raise
 
     def _check_conditional(self) -> bool:
-        """Put a probe twice; False where the first is refused. Raises UnsupportedStoreError where the second is not."""
+        """Put a probe twice. Return False if the first is refused; raise UnsupportedStoreError if the second is not."""
         probe = f"{TEMPORARY_PREFIX}probe-{secrets.token_hex(8)}"
         try:
             if not self._put(probe, [memoryview(b"probe")]):
@@ -172,15 +179,19 @@ class RemoteStore(Store):
                     hint="use a store that honours If-None-Match, or a folder",
                 )
         finally:
-            with contextlib.suppress(StoreError):  # a writer need not be allowed to delete
+            with contextlib.suppress(StoreError):  # writers may lack the permission to delete
                 self._delete(probe, CONTACT)
         return True
 
     def url_of(self, name: str) -> str:
+        """See `Store.url_of`."""
         return join_unchecked(self.url, name)
 
     def _get(self, name: str, options: Any, expected: Callable[[int, str], int]) -> bytes:
-        """Return a body of exactly the bytes that `expected(bytes of the object, url)` says, or raise."""
+        """Return a body of an exact size, or raise.
+
+        expected: (size of the object, url) -> size of the body; raises if the object is not what was asked for.
+        """
         import obstore
 
         url = self.url_of(name)
@@ -191,7 +202,7 @@ class RemoteStore(Store):
                 result = obstore.get(client, name, options=options)
             size = expected(int(result.meta["size"]), url)
             with translated_body(url):
-                # One piece, which ends with the body or as soon as the body shows to be too long.
+                # One piece: it ends with the body, or one byte after the size that is due.
                 data = bytes(next(iter(result.stream(min_chunk_size=size + 1)), b""))
             if len(data) > size:
                 raise UnsupportedStoreError(f"the server sends more than the {size} bytes asked for", url=url)
@@ -211,7 +222,7 @@ class RemoteStore(Store):
             try:
                 obstore.put(client, name, body, mode="create", use_multipart=False)
             except obstore.exceptions.AlreadyExistsError:
-                # obstore says so of S3's 409 too, by which another put is under way and may yet fail.
+                # obstore raises this for S3's status 409 too: another put is in progress and may still fail.
                 if self._size(name) is None:
                     raise StoreUnavailableError("another put of this name is under way", url=url) from None
                 return False
@@ -238,7 +249,7 @@ class RemoteStore(Store):
             obstore.delete(self._client(deadlines), name)
 
     def _client(self, deadlines: Deadlines) -> Client:
-        """Return this process's client that waits so long; the first also makes contact, or raises early."""
+        """Return this process's client with these deadlines. The first call makes contact, and fails early."""
         refuse_fork(self.url)
         if not self._clients:
             self._make_contact()
@@ -259,15 +270,15 @@ class RemoteStore(Store):
                     raise
                 self._make_contact()
         except StoreError:
-            pass  # any answer will do; what is asked for next says what is wrong with it
+            pass  # any answer proves contact; the next request reports what is wrong
         self._clients[CONTACT] = client
 
     def _patiently(self, attempt: Callable[[], Result]) -> Result:
-        """Attempt again after faults that obstore does not retry itself: short bodies, puts reset or timed out.
+        """Retry after faults that obstore does not retry itself: short bodies, puts that were reset or timed out.
 
-        Time for which this process was stopped is none that a store let it wait.
+        Time during which this process was stopped does not count as waiting.
         """
-        self._client(READING)  # makes contact, whose failure is not to be waited for
+        self._client(READING)  # makes contact; if that fails, do not retry
         end = time.monotonic() + patience(self._settings, READING) - seconds_stopped()
         pauses = itertools.chain(_PAUSES, itertools.repeat(_PAUSES[-1]))
         while True:
@@ -280,12 +291,13 @@ class RemoteStore(Store):
             time.sleep(pause)
 
     def _refuse_http(self, what: str) -> None:
+        """Raise UnsupportedStoreError for a web server. what: the operation, for the message."""
         if self._settings.scheme in ("http", "https"):
             raise UnsupportedStoreError(f"a web server can only be read: it cannot {what}", url=self.url)
 
 
 def _entries(page: Sequence[Any]) -> list[Entry]:
-    """Those objects of a page of a listing that are none of our temporaries."""
+    """Return the objects of a page of a listing, without temporary ones."""
     return [
         Entry(meta["path"], meta["size"], meta["last_modified"].timestamp())
         for meta in page

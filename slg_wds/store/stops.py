@@ -1,4 +1,4 @@
-"""How long this process was stopped (SIGSTOP, a suspended machine), when it could hear no answer of any store."""
+"""How long this process was stopped (SIGSTOP, a suspended machine): then it could receive no answer of a store."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ import threading
 import time
 
 TICK = 0.5  # seconds
-LATE = 2.0  # seconds without a tick that even a busy machine does not take
+LATE = 2.0  # seconds: a tick that is later than a busy machine explains means a stop
 
 
-class Stops:
-    """Counts the seconds for which the process was stopped, by a thread that should wake every TICK."""
+class StopClock:
+    """Counts the seconds for which the process was stopped, with a thread that should wake every TICK."""
 
     def __init__(self) -> None:
-        self._state = (
-            0.0,
-            time.monotonic(),
-        )  # seconds stopped, last awake: one object, so that both are of one moment
+        # (seconds stopped, when last awake): one object, so that other threads read both of the same moment.
+        self._state = (0.0, time.monotonic())
         threading.Thread(target=self._run, name="slg-stops", daemon=True).start()
 
     def seconds(self) -> float:
-        """Seconds up to now, also where the thread has not woken yet after the last stop."""
+        """Return the seconds up to now, even if the thread has not woken yet since the last stop."""
         stopped, last = self._state
         return stopped + self._pause(last, time.monotonic())
 
@@ -39,10 +37,10 @@ class Stops:
 
 
 @functools.cache
-def _stops() -> Stops:
-    return Stops()
+def _stops() -> StopClock:
+    return StopClock()
 
 
 def seconds_stopped() -> float:
-    """Seconds for which this process was stopped since this was first asked."""
+    """Return the seconds for which this process was stopped since the first call."""
     return _stops().seconds()

@@ -1,4 +1,4 @@
-"""URLs: which kind of store they name, their last part, and brace patterns."""
+"""URLs: their scheme, their last part, and brace patterns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from slg_wds.store.base import check_name
 
 REMOTE_SCHEMES = ("s3", "gs", "az", "http", "https")
 MAX_EXPANDED = 1_000_000
-MAX_EXPANDED_BYTES = 1 << 30  # of all names of a pattern
+MAX_EXPANDED_BYTES = 1 << 30  # of all names that a pattern gives
 MAX_SHOWN = 200  # characters of a pattern in a message
 MAX_RANGE = 42  # characters of a range: two numbers of 20 digits
 
@@ -24,7 +24,7 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 def scheme_of(url: str) -> str:
-    """Return the URL's scheme in lower case, "file" for a plain path; UsageError for one that is unknown."""
+    """Return a URL's scheme in lower case; "file" for a plain path. Raises UsageError for an unknown scheme."""
     if not url:
         raise UsageError("an empty URL")
     match = _SCHEME.match(url)
@@ -43,7 +43,7 @@ def scheme_of(url: str) -> str:
 
 
 def path_of(url: str) -> Path:
-    """Return the absolute path of a plain path (`~` expanded) or file:// URL (percent-decoded)."""
+    """Return the absolute path of a plain path (`~` is expanded) or file:// URL (percent codes are decoded)."""
     if url.lower().startswith("file://"):
         parts = urlsplit(url)
         if parts.netloc not in ("", "localhost") or not parts.path:
@@ -58,11 +58,12 @@ def join(url: str, name: str) -> str:
 
 
 def join_unchecked(url: str, name: str) -> str:
+    """Do what `join` does with a name that is known to be valid, or is only shown."""
     return f"{url if url.endswith('/') else url + '/'}{quote(name) if _is_encoded(url) else name}"
 
 
 def split_url(url: str) -> tuple[str, str]:
-    """Return (URL of the parent, name): where its store is opened and its name there, the inverse of join."""
+    """Split the URL of a file into (URL of the store, name in it): the inverse of `join`."""
     start = match.end() if (match := _SCHEME.match(url)) else 0
     parent, slash, name = url[start:].rpartition("/")
     if not name or (start and not slash):
@@ -77,10 +78,13 @@ def _is_encoded(url: str) -> bool:
 
 
 def expand_braces(url: str) -> list[str]:
-    """Return what the patterns in url stand for, in order: ranges `{000..012}`, choices `{a,b}`.
+    """Expand the brace patterns of a URL: ranges `{000..012}` and choices `{a,b}`.
 
-    A range is as wide as its zero-padded ends. Several patterns multiply, the last one running fastest, as in
-    a shell. A URL without any stands for itself.
+    Numbers of a range are padded with zeros if its ends are. With several patterns, the last one varies fastest, as in
+    a shell. A URL without patterns gives itself.
+
+    Raises:
+        UsageError: braces that are nested or do not pair, or that give too many URLs.
     """
     pieces: list[list[str]] = []
     shown = url[:MAX_SHOWN]

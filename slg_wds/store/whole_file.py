@@ -1,4 +1,4 @@
-"""A file that somebody named: written whole or not at all, and through links and devices as other programs do."""
+"""An output file that the user named: written completely or not at all, through links and devices too."""
 
 from __future__ import annotations
 
@@ -15,35 +15,36 @@ from typing import BinaryIO
 from slg_wds.errors import StoreError
 from slg_wds.store.base import TEMPORARY_AGE
 
-_NOT_ON_DISK = ("/dev/", "/proc/")  # what a link may lead to that is this process's own, such as /dev/stdout
+_NOT_ON_DISK = ("/dev/", "/proc/")  # links such as /dev/stdout lead to this process's own files there
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Give a file to write what `path` is to hold; it takes that name when the block ends without an error.
+    """Give a temporary file to write, which takes the name `path` if the block ends without an error.
 
-    A link is followed and stays. What is no file of a disk (a device, a pipe), and a file in a folder where nothing
-    can be made, is written in place.
+    A link is followed and stays. A device or pipe, and a file in a folder without write permission, is written in
+    place.
 
-    Raises StoreError where it cannot be written.
+    Raises:
+        StoreError: the file cannot be written.
     """
     try:
         place = Path(os.path.realpath(path))
-        with _in_place(path) if _has_to_stay(path, place) else _aside(place) as file:
+        with _in_place(path) if _must_stay(path, place) else _aside(place) as file:
             yield file
     except OSError as error:
         raise StoreError(f"it cannot be written: {error.strerror or error}", url=str(path)) from None
 
 
-def _has_to_stay(path: Path, place: Path) -> bool:
+def _must_stay(path: Path, place: Path) -> bool:
     if not path.exists():
         return False
     if not stat.S_ISREG(path.stat().st_mode) or str(path).startswith(_NOT_ON_DISK):
         return True
-    return str(place).startswith(_NOT_ON_DISK) or not _may_make(place.parent)
+    return str(place).startswith(_NOT_ON_DISK) or not _is_writable(place.parent)
 
 
-def _may_make(folder: Path) -> bool:
+def _is_writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
@@ -55,9 +56,9 @@ def _in_place(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _aside(place: Path) -> Iterator[BinaryIO]:
-    """A file beside the place, of a name that nobody can foresee; renamed once it is on the disk."""
+    """Give a file beside `place` with a random name, which is renamed once it is on the disk."""
     stem = os.fsdecode(os.fsencode(place.name)[:100])
-    _sweep(place.parent, stem)
+    _remove_old(place.parent, stem)
     temporary = place.parent / f".{stem}.{secrets.token_hex(8)}"
     file = open(temporary, "xb")  # noqa: SIM115 (closed before it is renamed)
     try:
@@ -74,8 +75,8 @@ def _aside(place: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def _sweep(folder: Path, stem: str) -> None:
-    """Remove what writers that were killed left here, once it is a day old."""
+def _remove_old(folder: Path, stem: str) -> None:
+    """Remove the temporary files of killed writers that are older than TEMPORARY_AGE."""
     name = re.compile(rf"\.{re.escape(stem)}\.[0-9a-f]{{16}}")
     with contextlib.suppress(OSError):
         for entry in folder.iterdir():
@@ -84,7 +85,7 @@ def _sweep(folder: Path, stem: str) -> None:
 
 
 def _sync(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # some file systems cannot
+    with contextlib.suppress(OSError):  # some file systems cannot sync folders
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

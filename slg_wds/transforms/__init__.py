@@ -1,4 +1,13 @@
-"""Crops of an image: where they lie (drawn from the seed) and their pixels (cut, resized, normalised).
+"""Views of an image: what is drawn for each crop, and how its pixels are made from that.
 
-Enters: an image's key, size and pixels. Leaves: boxes, flips, uint8 crops. Imports errors alone.
+    crops.py          boxes and flips, drawn from seed and key; cutting and resizing them
+    normalisation.py  uint8 crops -> the floats that a model takes
+
+Enters: seed, key and size of an image, and what its record stores (boxes, flips); uint8 pixels [3, H, W].
+Leaves: boxes int64 [M, 4], flips bool [M], uint8 crops [M, 3, S, S]; float crops for a model. May import errors only.
+
+Both the generator and the loader call this folder, so a replayed crop is the crop that the teacher saw. Other recorded
+augmentations belong here too. Each has two halves: a draw, in numpy, that is a pure function of (seed, key, crop
+number) and whose result the record stores; and its application to pixels, which takes what was stored and draws
+nothing.
 """

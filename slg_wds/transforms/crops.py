@@ -1,6 +1,6 @@
-"""Crops of an image: sample boxes and flips (pure numpy), cut them from pixels (torch).
+"""Crops of an image: draw boxes and flips (numpy only), cut them from pixels (torch).
 
-The generator and the loader both use this module, so a replayed crop is the teacher's crop.
+The generator and the loader both use this module, so a replayed crop is the crop that the teacher saw.
 """
 
 from __future__ import annotations
@@ -22,19 +22,24 @@ if TYPE_CHECKING:
 Boxes = npt.NDArray[np.int64]
 Flips = npt.NDArray[np.bool_]
 
-ATTEMPTS = 10  # as torchvision's RandomResizedCrop, before it falls back to a central crop
+ATTEMPTS = 10  # like torchvision's RandomResizedCrop, which falls back to a central crop after them
 WORDS = 4 * (
     ATTEMPTS + 1
-)  # 64-bit words a crop owns: four for each attempt, and one block whose first word flips
+)  # 64-bit words per crop: four for each attempt, then four whose first decides the flip
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 
 
 @dataclass(frozen=True)
 class CropRule:
-    """How boxes and flips are drawn: area fractions, aspect ratios (width / height), probability of a flip.
+    """How boxes and flips are drawn.
+
+    Attributes:
+        scale: (lowest, highest) area of a box, as a part of the image's area, in 0..1.
+        ratio: (lowest, highest) aspect ratio of a box, width / height, in 0.01..100.
+        flip: probability of a horizontal flip.
 
     Raises:
-        UsageError: scale outside 0..1, ratio not positive, min above max, probability outside 0..1.
+        UsageError: a value outside its range, or a lowest one above the highest.
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
@@ -57,16 +62,18 @@ def sample_crops(
 ) -> tuple[Boxes, Flips]:
     """Draw the first `num_crops` boxes and flips of an image.
 
-    A pure function of its arguments: crop n is the same however many are asked. The distribution is that of
-    torchvision's RandomResizedCrop.get_params (v0.29) followed by RandomHorizontalFlip.
+    The result is a pure function of the arguments, and crop n does not depend on `num_crops`. The distribution is that
+    of torchvision's RandomResizedCrop.get_params (v0.29) followed by RandomHorizontalFlip.
 
     Args:
         seed: 0 <= seed < 2**63.
-        key: the image's key in the label set.
-        size: (height, width) in pixels.
+        key: of the image in the label set.
+        size: (height, width) of the image, in pixels.
+        num_crops: M.
+        rule: the ranges to draw from.
 
     Returns:
-        boxes int64 [M, 4] (top, left, height, width) in pixels; flips bool [M].
+        (boxes int64 [M, 4], each (top, left, height, width) in pixels; flips bool [M]).
     """
     if num_crops == 0:
         return np.empty((0, 4), np.int64), np.empty(0, np.bool_)
@@ -79,7 +86,10 @@ def sample_crops(
 
 
 def _first_fitting(uniform: npt.NDArray[np.float64], size: tuple[int, int], rule: CropRule) -> Boxes:
-    """uniform [M, attempts, 4] (area, aspect, top, left) -> boxes int64 [M, 4]."""
+    """Return the box of the first attempt that fits the image, int64 [M, 4].
+
+    uniform: [M, attempts, 4] in [0, 1), for area, aspect ratio, top and left.
+    """
     height, width = size
     area = height * width * (rule.scale[0] + (rule.scale[1] - rule.scale[0]) * uniform[..., 0])
     low, high = math.log(rule.ratio[0]), math.log(rule.ratio[1])
@@ -96,7 +106,7 @@ def _first_fitting(uniform: npt.NDArray[np.float64], size: tuple[int, int], rule
 
 
 def _central(size: tuple[int, int], rule: CropRule) -> tuple[int, int, int, int]:
-    """The largest central box with an aspect ratio inside the rule's, which no attempt met."""
+    """Return the largest central box whose aspect ratio is in the rule's range, for crops whose attempts all failed."""
     height, width = size
     h, w = height, width
     if width / height < rule.ratio[0]:
@@ -107,13 +117,13 @@ def _central(size: tuple[int, int], rule: CropRule) -> tuple[int, int, int, int]
 
 
 def _exp(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """e**x for |x| <= 4.7 by sums and products alone.
+    """Return e**x for |x| <= 4.7, by sums, products and quotients only.
 
-    IEEE 754 fixes these to the bit; the exp of numpy and of C libraries differs in the last place between
-    processors, and boxes must not.
+    IEEE 754 defines their results to the bit. The exp of numpy and of C libraries differs in the last place between
+    processors, and boxes must not differ.
     """
     total = np.ones_like(x)
-    for n in range(40, 0, -1):  # Horner on the Taylor series; 4.7**40 / 40! is below 1e-20
+    for n in range(40, 0, -1):  # Horner's rule on the Taylor series; 4.7**40 / 40! is below 1e-20
         total = 1.0 + x * total / n
     return total
 
@@ -125,14 +135,15 @@ def cut(
     out: torch.Tensor,
     interpolation: str = "bicubic",
 ) -> None:
-    """Cut crops, resize them (antialiased) and flip them, into `out`.
+    """Cut crops, resize them (antialiased), flip them, and write them into `out`.
 
-    Bit for bit torchvision v2's resized_crop on uint8 tensors followed by a horizontal flip.
+    The result is bit for bit that of torchvision v2's resized_crop on uint8 tensors, followed by a horizontal flip.
 
     Args:
-        image: uint8 [3, H, W]; fastest when its memory is laid out as [H, W, 3].
-        boxes: int64 [M, 4]; flips: bool [M].
-        out: uint8 [M, 3, S, S], channels_last.
+        image: uint8 [3, H, W]; fastest if its memory has the layout [H, W, 3].
+        boxes: int64 [M, 4], each (top, left, height, width) in pixels.
+        flips: bool [M].
+        out: uint8 [M, 3, S, S], channels_last; receives the crops.
         interpolation: one of INTERPOLATIONS.
     """
     import torch
@@ -140,8 +151,8 @@ def cut(
     resize = _resize_kernel(interpolation)
     size = list(out.shape[-2:])
     image_1 = image[None]
-    # Resized into pixels laid out as those of `out`: flipping them takes a tenth of the resize, any other layout longer
-    # than the resize itself.
+    # It has the memory layout of `out`: then the flip takes a tenth of the time of the resize. In any other layout it
+    # takes longer than the resize.
     unflipped = torch.empty_like(out[:1])
     for number, ((top, left, height, width), flip) in enumerate(
         zip(boxes.tolist(), flips.tolist(), strict=True)
@@ -156,9 +167,9 @@ def cut(
 
 
 def _resize_kernel(interpolation: str) -> Callable[[torch.Tensor, list[int], torch.Tensor], torch.Tensor]:
-    """The operator under torchvision's antialiased resize, called without its layers of Python.
+    """Return the operator that torchvision's antialiased resize calls, without its layers of Python.
 
-    `out` may lie in the batch, which makes it about 1.5 times as fast as torchvision's function.
+    It writes into `out`, a part of the batch, which makes it about 1.5 times as fast as torchvision's function.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""uint8 pixels as a model sees them, with the same bits on every device."""
+"""uint8 pixels -> the floats that a model takes, with the same bits on every device."""
 
 from __future__ import annotations
 
@@ -10,16 +10,11 @@ if TYPE_CHECKING:
 
 
 class Normalisation:
-    """(pixel / 255 - mean) / std, looked up in a table of all 3 x 256 values that the CPU computed once.
+    """(pixel / 255 - mean) / std, looked up in a table of all 3 x 256 values that the CPU computes once.
 
-    A GPU multiplies by 1/255 where a CPU divides by 255, and about half of the 256 values would differ in their last
-    bits. A look-up is exact everywhere and costs less than the arithmetic. The values are those of torchvision's
-    ToTensor and Normalize.
-
-    Args:
-        mean, std: of the three channels, for pixels in 0..1.
-        device: of the images.
-        dtype: of the result; the float32 values are rounded to it.
+    A GPU multiplies by 1/255 instead of dividing by 255, so that about half of the values would differ from those of a
+    CPU in their last bits. A look-up is exact everywhere and costs less than the arithmetic. The values are those of
+    torchvision's ToTensor and Normalize.
     """
 
     def __init__(
@@ -29,6 +24,14 @@ class Normalisation:
         device: torch.device | str,
         dtype: torch.dtype | None = None,
     ) -> None:
+        """Compute the table.
+
+        Args:
+            mean: of the three channels, for pixels in 0..1.
+            std: of the three channels, for pixels in 0..1.
+            device: of the images.
+            dtype: of the result, to which the float32 values are rounded; None: float32.
+        """
         import torch
 
         mean_31, std_31 = (torch.tensor(v, dtype=torch.float32).view(3, 1) for v in (mean, std))
@@ -37,7 +40,7 @@ class Normalisation:
         self._first = torch.tensor([0, 256, 512], dtype=torch.int32).view(3, 1, 1).to(device)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 [B, 3, H, W] -> [B, 3, H, W] of `dtype`, in the same memory format."""
+        """Normalise uint8 [B, 3, H, W] to [B, 3, H, W] of `dtype`, in the same memory format."""
         places = images + self._first
         flat = places if places.is_contiguous() else places.permute(0, 2, 3, 1)
         found = self._table.index_select(0, flat.reshape(-1)).view(flat.shape)

@@ -29,6 +29,7 @@ from slg_wds.errors import (
 from slg_wds.format.manifest.manifest import decode_plan, encode_plan
 from slg_wds.format.shards.names import key_of
 from slg_wds.images import FolderSource, imagenet_targets, read_class_map
+from slg_wds.images.folder import ignored_kinds
 from slg_wds.images.order import keys_of, shuffled
 from slg_wds.store import open_store
 from support.image_sources import opened
@@ -506,3 +507,18 @@ def test_a_million_names_are_planned_quickly(tmp_path: Path) -> None:
     seconds, peak = map(float, done.stdout.split())
     assert seconds < 30
     assert peak < 1e9
+
+
+def test_messages_about_what_is_not_used_are_short_and_say_what_to_do(tmp_path: Path) -> None:
+    fill(tmp_path, ("images.tar.gz", "more.tgz", *(f"{n}.kind{n}" for n in range(30))))
+    with pytest.raises(ImageSourceError, match="the tars are compressed"):
+        opened(tmp_path)
+    fill(tmp_path, ("cat/1.jpg",))
+    ignored = folder(tmp_path).ignored
+    assert ignored["compressed tars"] == 2 and len(ignored) == 31
+    assert ignored_kinds(ignored).startswith("compressed tars, to be decompressed first (2), .kind")
+    assert ignored_kinds(ignored).count(",") == 6 and ignored_kinds(ignored).endswith(", ...")
+    for number in range(30):
+        (tmp_path / f"class{number}").mkdir()
+    with pytest.raises(NoImagesError, match=r"no folder test .*there are: cat, class0, .*, \.\.\."):
+        folder(tmp_path, split="test")

@@ -98,7 +98,7 @@ def test_a_store_without_an_account_names_the_variable(monkeypatch) -> None:
 
 def test_without_boto3_the_hint_names_the_extra(home, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3", None)
-    assert "pip install 'slg-wds[aws]', by which those of `aws configure` are read" in refusal(
+    assert "pip install 'slg-wds[aws]', which reads the credentials of `aws configure`" in refusal(
         "s3://bucket/a"
     )
 

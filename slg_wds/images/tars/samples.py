@@ -1,10 +1,11 @@
-"""Members of a tar -> samples, as WebDataset groups them: alike up to the first dot of the base name."""
+"""Members of a tar -> samples, as WebDataset groups them: by the name up to the first dot of the base name."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from slg_wds.console import first_few
 from slg_wds.errors import DuplicateKeyError, ImageShardError
 from slg_wds.images.tars.reader import RangeReader, TarMember, scan_tar
 from slg_wds.images.tars.sample_targets import USUAL, RawTarget, TargetField, read_target
@@ -35,10 +36,10 @@ class SampleFields:
     """Which members of a sample are its image and its target.
 
     Attributes:
-        image: extensions in lower case, the first that a sample has is its image.
-        target: where the target stands; None: nowhere, no sample has one.
-        names: take a text as the name of a class. Else only numbers are targets.
-        skip: plan a sample without an image too, with a size of 0, to be left out and recorded.
+        image: extensions in lower case; the first one that a sample has is its image.
+        target: where the target is; None: samples have none.
+        names: whether a target may be a text, the name of a class. If not, it must be a number.
+        skip: whether to plan samples without an image too, with a size of 0, so that they are recorded as left out.
     """
 
     image: tuple[str, ...] = IMAGE_EXTENSIONS
@@ -51,11 +52,15 @@ DEFAULTS = SampleFields()
 
 
 @dataclass
-class Scanned:
-    """The samples of one shard, n of them.
+class ScannedTar:
+    """The n samples of one tar.
 
-    paths: names of members, [n]. targets: [n]. offsets, sizes: where the images lie, [n].
-    without_image: what is wrong with each sample that has no image.
+    Attributes:
+        paths: names of the images' members, [n].
+        targets: of the samples, [n].
+        offsets: of the images in the tar, in bytes, [n].
+        sizes: of the images, in bytes, [n].
+        without_image: an error for each sample that has no image.
     """
 
     paths: list[str] = field(default_factory=list)
@@ -65,12 +70,17 @@ class Scanned:
     without_image: list[ImageShardError] = field(default_factory=list)
 
 
-def scan_samples(read: RangeReader, fields: SampleFields = DEFAULTS) -> Scanned:
-    """The samples of one tar, as WebDataset groups them.
+def scan_samples(read: RangeReader, fields: SampleFields = DEFAULTS) -> ScannedTar:
+    """Return the samples of one tar, as WebDataset groups them.
 
-    Raises ImageShardError: as `scan_tar`, or a sample without an image or with a target that is no class number.
+    Args:
+        read: reads the tar.
+        fields: which members are images and targets.
+
+    Raises:
+        ImageShardError: as `scan_tar`; or a sample without an image, or with a target that is no class number.
     """
-    scanned = Scanned()
+    scanned = ScannedTar()
     for key, members in _samples(scan_tar(read)):
         if len(scanned.paths) == MAX_SAMPLES:
             raise ImageShardError(f"it holds over {MAX_SAMPLES} samples")
@@ -90,7 +100,7 @@ def scan_samples(read: RangeReader, fields: SampleFields = DEFAULTS) -> Scanned:
 
 
 def _samples(members: Iterator[TarMember]) -> Iterator[tuple[str, dict[str, TarMember]]]:
-    """(key, members by extension in lower case) of each run of members of one key; others are passed over."""
+    """Yield (key, members by extension in lower case) of each run of members with one key; skip others."""
     current: str | None = None
     sample: dict[str, TarMember] = {}
     for member in members:
@@ -111,7 +121,7 @@ def _samples(members: Iterator[TarMember]) -> Iterator[tuple[str, dict[str, TarM
 
 
 def _no_image(key: str, members: Mapping[str, TarMember], fields: SampleFields) -> ImageShardError:
-    """What is wrong with a sample without an image, and what to do about it."""
+    """Return the error for a sample without an image, with a hint that fits its members."""
     first = next(iter(members.values()))
     alike = next((ext for ext in members if ext.rpartition(".")[2] in IMAGE_EXTENSIONS), None)
     if "tar" in members:
@@ -121,7 +131,7 @@ def _no_image(key: str, members: Mapping[str, TarMember], fields: SampleFields) 
         )
     asked = "" if fields.image == IMAGE_EXTENSIONS else f" .{' or .'.join(fields.image)}"
     return ImageShardError(
-        f"the sample {key!r} at byte {first.offset} has no image{asked} (only {', '.join(sorted(members))})",
+        f"the sample {key!r} at byte {first.offset} has no image{asked} (only {first_few(sorted(members))})",
         hint=f"--image-field {alike} takes that member as the image"
         if alike
         else "the members of a sample stand together, named alike up to the first dot",
@@ -129,25 +139,26 @@ def _no_image(key: str, members: Mapping[str, TarMember], fields: SampleFields) 
 
 
 def _target(read: RangeReader, key: str, members: Mapping[str, TarMember], fields: SampleFields) -> RawTarget:
+    """Read the target of a sample; None if it has none. Raises ImageShardError."""
     if fields.target is None or fields.target.from_tar:
         return None
     member, path = fields.target.choose(members)
     if member is None and fields.target.member is not None:
         raise ImageShardError(
-            f"the sample {key!r} has no target .{fields.target.member} (only {', '.join(sorted(members))})",
+            f"the sample {key!r} has no target .{fields.target.member} (only {first_few(sorted(members))})",
             hint="--target-field names the member that says the class",
         )
     if member is None or member.link:
         return None
     if member.size > MAX_TARGET_BYTES:
-        raise ImageShardError(f"the target {member.name!r} is of {member.size} bytes")
+        raise ImageShardError(f"the target {member.name!r} has {member.size} bytes")
     where = f"the target {member.name!r} at byte {member.offset}"
     try:
         value = read_target(
             read(member.offset, member.size), member.name.lower().endswith("json"), fields.target, path
         )
     except (ValueError, RecursionError) as error:
-        raise ImageShardError(f"{where} is no class number: {_shortly(error)}") from None
+        raise ImageShardError(f"{where} is no class number: {_reason(error)}") from None
     if isinstance(value, str) and not fields.names:
         raise ImageShardError(
             f"{where} is no class number: {value[:40]!r}",
@@ -158,5 +169,5 @@ def _target(read: RangeReader, key: str, members: Mapping[str, TarMember], field
     return None if value == -1 else value
 
 
-def _shortly(error: ValueError | RecursionError) -> str:
+def _reason(error: ValueError | RecursionError) -> str:
     return "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error).partition("\n")[0][:100]

@@ -1,8 +1,9 @@
-"""Images in WebDataset shards, planned as they lie and read by range or by shard."""
+"""Images in WebDataset tars: planned in the order of the tars, read by range or by whole tar."""
 
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,25 +28,21 @@ from slg_wds.images.order import TargetOf, check_distinct, make_keys, map_target
 from slg_wds.images.tars.files import TarFile, find_tars, label_shard_names
 from slg_wds.images.tars.reader import BLOCK, RangeReader, check_header
 from slg_wds.images.tars.sample_targets import number_targets, parse_target_field
-from slg_wds.images.tars.samples import SampleFields, Scanned, scan_samples
+from slg_wds.images.tars.samples import SampleFields, ScannedTar, scan_samples
 
-LOCAL_WINDOW = 1 << 13
-REMOTE_WINDOW = 1 << 20
-SCANNERS = 16  # remote shards scanned at a time
-WHOLE = 1 << 28  # a remote shard up to this is read in one go
+LOCAL_WINDOW = 1 << 13  # bytes
+REMOTE_WINDOW = 1 << 20  # bytes
+SCANNERS = 16  # remote tars that are scanned at the same time
+WHOLE = 1 << 28  # bytes; a remote tar of at most this size is read in one request
 
 
 class ShardSource:
-    """Images in tars of WebDataset's layout. They are read through when `classes` or `plan` is first asked for.
+    """Images in tars of WebDataset's layout. All headers are read when `classes` or `plan` is first needed.
 
-    Args:
-        tars: their names all differ.
-        options: how keys are made, and which members are images and targets.
-        need_targets: refuse samples without a target.
-        skip: plan samples without an image, to be left out.
-        ignored: what lies beside the tars and is not used -> count.
-
-    Raises ImageSourceError for two tars of one name, UsageError for options that do not go with tars.
+    Attributes:
+        url: where the tars are.
+        ignored: number of things beside the tars that are not used, by kind.
+        gone: always empty: a tar that is gone is an error.
     """
 
     kind = "shards"
@@ -61,69 +58,86 @@ class ShardSource:
         skip: bool = False,
         ignored: Mapping[str, int] | None = None,
     ) -> None:
+        """Read nothing yet.
+
+        Args:
+            url: where the tars are, for messages.
+            tars: with distinct names.
+            options: how keys are made, and which members are images and targets.
+            need_targets: refuse samples without a target.
+            skip: plan samples without an image, to leave them out later.
+            ignored: number of things beside the tars that are not used, by kind.
+
+        Raises:
+            ImageSourceError: two tars with one name.
+            UsageError: options that do not apply to tars.
+        """
         if options.list_file:
             raise UsageError("--list does not go with image shards", url=url)
         self.url, self.ignored = url, ignored or {}
         self._tars = {tar.name: tar for tar in tars}
         if len(self._tars) != len(tars):
-            names = [tar.name for tar in tars]
-            twice = next(name for name in names if names.count(name) > 1)
+            [(twice, _)] = Counter(tar.name for tar in tars).most_common(1)
             raise ImageSourceError(f"two image shards are named {twice}", url=url)
         self._options, self._need_targets = options, need_targets
         self._fields = _fields(options, skip)
-        self._found: _Found | None = None
+        self._found: _Samples | None = None
 
     @property
     def classes(self) -> list[str] | None:
-        """Names of the classes in the order of their numbers; None where targets are class numbers."""
+        """Names of the classes in the order of their numbers; None if targets are class numbers."""
         if self._fields.names or self._are_classes:
             return self._scanned().classes
         return None
 
     @property
     def _are_classes(self) -> bool:
-        """Whether the tars may be classes, as ImageNet ships them: n01440764.tar."""
+        """Whether each tar is named like a class of ImageNet: n01440764.tar."""
         if self._fields.target is None:
             return False
         return bool(self._tars) and all(WORDNET_ID.fullmatch(tar.base) for tar in self._tars.values())
 
     def plan(self, seed: int = 0, samples_per_shard: int = 0, *, target_of: TargetOf | None = None) -> Plan:
-        """The samples as they lie, shard for shard; `seed` and `samples_per_shard` have no say in it.
+        """Plan the samples in the order of the tars, one label shard a tar. All headers of the tars are read.
 
-        Every tar's headers are read through. `target_of` maps class numbers as for a folder.
+        Args:
+            seed: not used: nothing is shuffled.
+            samples_per_shard: not used: tars stay as they are.
+            target_of: the target of each class number, None for no target; None: the number itself.
 
         Raises:
-            ImageShardError: a tar that is truncated, corrupt or holds a sample without an image.
-            DuplicateKeyError: two samples of one key. NoTargetsError: targets are needed and one has none.
-            ImageSourceError: a tar whose name a label shard cannot have, targets that cannot be.
+            ImageShardError: a tar that is truncated or corrupt, or has a sample without an image.
+            DuplicateKeyError: two samples with one key.
+            NoTargetsError: targets are needed, and a sample has none.
+            ImageSourceError: a tar whose name no label shard can have, or targets that are invalid.
             StoreError: a tar that is not there or cannot be read.
         """
         names = label_shard_names(list(self._tars.values()), self.url)
-        found, self._found = self._scanned(), None  # names of millions of images are not kept
-        keys = make_keys(found.paths, self._options.keep_extensions, self.url)
+        scanned, self._found = self._scanned(), None  # frees the names of millions of images
+        keys = make_keys(scanned.paths, self._options.keep_extensions, self.url)
         if len(set(keys)) != len(keys):
-            self._refuse_restart(keys, found.shard_sizes)
-            check_distinct(found.paths, keys, self._options.keep_extensions, self.url)
-        if self._need_targets and (found.numbers < 0).any():
-            without = found.paths[int(np.argmax(found.numbers < 0))]
+            self._refuse_restart(keys, scanned.shard_sizes)
+            check_distinct(scanned.paths, keys, self._options.keep_extensions, self.url)
+        if self._need_targets and (scanned.numbers < 0).any():
+            without = scanned.paths[int(np.argmax(scanned.numbers < 0))]
             raise NoTargetsError(f"the sample of {without} has no target", url=self.url)
         try:
-            targets = map_targets(found.numbers, target_of)
+            targets = map_targets(scanned.numbers, target_of)
         except ImageSourceError as error:
             raise error.located(url=self.url) from None
         return Plan(
             shard_names=names,
-            shard_sizes=np.array(found.shard_sizes, np.int64),
-            paths=StringColumn.of(found.paths),
+            shard_sizes=np.array(scanned.shard_sizes, np.int64),
+            paths=StringColumn.of(scanned.paths),
             keys=StringColumn.of(keys),
             targets=targets,
             source="shards",
             image_shards=list(self._tars),
-            image_offset=np.array(found.offsets, np.int64),
-            image_size=np.array(found.sizes, np.int64),
+            image_offset=np.array(scanned.offsets, np.int64),
+            image_size=np.array(scanned.sizes, np.int64),
         )
 
-    def _scanned(self) -> _Found:
+    def _scanned(self) -> _Samples:
         if self._found is None:
             tars = list(self._tars.values())
             workers = 1 if all(tar.store.is_local for tar in tars) else SCANNERS
@@ -132,7 +146,7 @@ class ShardSource:
             self._found = self._joined(tars, shards)
         return self._found
 
-    def _joined(self, tars: list[TarFile], shards: list[Scanned]) -> _Found:
+    def _joined(self, tars: list[TarFile], shards: list[ScannedTar]) -> _Samples:
         without = [error for shard in shards for error in shard.without_image]
         paths = [path for shard in shards for path in shard.paths]
         if without and len(without) == len(paths):
@@ -145,7 +159,7 @@ class ShardSource:
             classes, numbers = number_targets(targets, self._options.class_map is not None)
         except ImageSourceError as error:
             raise error.located(url=self.url) from None
-        return _Found(
+        return _Samples(
             shard_sizes=[len(shard.paths) for shard in shards],
             paths=paths,
             offsets=[offset for shard in shards for offset in shard.offsets],
@@ -154,7 +168,7 @@ class ShardSource:
             numbers=numbers,
         )
 
-    def _scan(self, tar: TarFile) -> Scanned:
+    def _scan(self, tar: TarFile) -> ScannedTar:
         size = tar.store.size(tar.path)
         if size is None:
             tar.store.read_range(tar.path, 0, 1)  # raises NotFoundError in the store's own words
@@ -172,7 +186,7 @@ class ShardSource:
         return scanned
 
     def _refuse_restart(self, keys: Sequence[str], shard_sizes: Sequence[int]) -> None:
-        """Raise DuplicateKeyError where a key stands in two tars."""
+        """Raise DuplicateKeyError if two tars have a key in common, as tars have whose keys restart at 0."""
         tar_of = np.repeat(np.arange(len(shard_sizes)), shard_sizes).tolist()
         first: dict[str, int] = {}
         pairs = [
@@ -192,10 +206,13 @@ class ShardSource:
         )
 
     def reader(self, plan: Plan, shard: int) -> Callable[[int], bytes]:
-        """What reads the images of one shard, by their number in the plan; from any thread.
+        """Return a function that reads the images of one shard by their number in the plan; any thread may call it.
 
-        A remote shard is read whole, once, at the first call, and let go when each image has been read.
-        Raises ImageShardError for a source without this shard, and, as do its calls, one that changed since.
+        A remote tar is read once, completely, at the first call, and freed when each image has been read.
+
+        Raises:
+            ImageShardError: the source does not have the shard's tar. The function raises it if the tar has changed
+                since it was planned.
         """
         part = plan.shard(shard)
         name = part.image_shard or ""
@@ -203,19 +220,19 @@ class ShardSource:
         if tar is None or part.image_offset is None or part.image_size is None:
             raise ImageShardError(f"the image shard {part.image_shard} of the plan is not here", url=self.url)
         places = list(zip(part.image_offset.tolist(), part.image_size.tolist(), strict=True))
-        whole = _Whole(tar, len(places))
+        tar_bytes = _TarBytes(tar, len(places))
 
         def read(number: int) -> bytes:
             offset, size = places[number - part.start]
             check_image_bytes(size, tar.url)
-            data = whole.read(offset - BLOCK, BLOCK + size)
+            data = tar_bytes.read(offset - BLOCK, BLOCK + size)
             try:
                 stated = check_header(data[:BLOCK], offset - BLOCK)
             except ImageShardError:
                 stated = -1
-            if size == 0 and stated > 0:  # planned so by `skip`
+            if size == 0 and stated > 0:  # planned by `skip`
                 raise ImageDecodeError("the sample has no image", url=tar.url)
-            if stated not in (size, 0):  # PAX states sizes of 8 GiB and more elsewhere
+            if stated not in (size, 0):  # in PAX, sizes of 8 GiB and more are not in this field
                 raise ImageShardError(f"no image at byte {offset}: it changed after planning", url=tar.url)
             return data[BLOCK:]
 
@@ -223,10 +240,14 @@ class ShardSource:
 
 
 @dataclass
-class _Found:
-    """The samples of all n shards, N of them.
+class _Samples:
+    """The N samples of all n tars.
 
-    shard_sizes: [n]. paths, offsets, sizes: [N]. numbers: of the classes, int64 [N], -1 for none.
+    Attributes:
+        shard_sizes: number of samples of each tar, [n].
+        paths, offsets, sizes: of the images, [N].
+        classes: names of the classes; None if targets are numbers.
+        numbers: class number of each sample, int64 [N], -1 for none.
     """
 
     shard_sizes: list[int]
@@ -238,7 +259,7 @@ class _Found:
 
 
 def _fields(options: SourceConfig, skip: bool) -> SampleFields:
-    """What the options say of a sample's members. Raises UsageError."""
+    """Return which members the options name as image and target. Raises UsageError."""
     target = None if options.no_targets else parse_target_field(options.target_field)
     names = options.target_field is not None or options.class_map is not None
     if options.image_field is None:
@@ -251,8 +272,8 @@ def _fields(options: SourceConfig, skip: bool) -> SampleFields:
     return SampleFields(image, target, names, skip)
 
 
-class _Whole:
-    """RangeReader of a tar; of a remote one in memory while not every image was read once."""
+class _TarBytes:
+    """Reads ranges of a tar. A remote tar is kept in memory until each image has been read once."""
 
     def __init__(self, tar: TarFile, images: int) -> None:
         self._tar, self._left = tar, 0 if tar.store.is_local else images
@@ -261,14 +282,15 @@ class _Whole:
 
     def read(self, offset: int, size: int) -> bytes:
         with self._lock:
-            data = self._taken()
+            data = self._whole()
         if data is None:
             return self._tar.store.read_range(self._tar.path, offset, size)
         if offset + size > len(data):
             raise ImageShardError(f"truncated at byte {len(data)} after planning", url=self._tar.url)
         return data[offset : offset + size]
 
-    def _taken(self) -> bytes | None:
+    def _whole(self) -> bytes | None:
+        """Return the whole tar for one more image; None if it is read by range."""
         if self._left <= 0:
             return None
         if self._data is None:
