@@ -49,6 +49,37 @@ def check_share(config: Any, name: str) -> None:
         raise UsageError(f"{flag(name)} {share:g} is not inside 0..1")
 
 
+def check_left_out(config: Any) -> None:
+    """Check --max-left-out by itself and against --on-error.
+
+    Raises:
+        UsageError: the share is not inside 0..1, or --on-error leaves no image out.
+    """
+    check_share(config, "max_left_out")
+    if config.max_left_out is not None and config.on_error != "skip":
+        raise UsageError("--max-left-out is for --on-error skip: without that no image is left out")
+
+
+def check_targets(config: Any, map_for_subset: bool = False) -> None:
+    """Check the options that give targets against --no-targets.
+
+    Args:
+        config: a SourceConfig.
+        map_for_subset: whether --class-map is needed for more than targets: for --class-subset auto.
+
+    Raises:
+        UsageError: targets are to be read and to be ignored.
+    """
+    if not config.no_targets:
+        return
+    for name in ("target_field", "class_map"):
+        if getattr(config, name) is not None and not (name == "class_map" and map_for_subset):
+            raise UsageError(
+                f"{flag(name)} says how targets are read, but --no-targets ignores them",
+                hint="leave one of the two out",
+            )
+
+
 def check_seed(seed: int) -> None:
     """Raise UsageError for a seed that does not fit into 63 bits."""
     if not 0 <= seed < 2**63:

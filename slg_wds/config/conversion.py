@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Positional
 
-from slg_wds.config.checks import check_least, check_seed, check_share
+from slg_wds.config.checks import check_least, check_left_out, check_seed, check_targets
 from slg_wds.config.command_line import option, required
 from slg_wds.config.shared import (
     VALUES,
@@ -145,7 +145,8 @@ class ImportConfig(
             raise UsageError(f"--num-classes {self.num_classes} is not inside 1..{1 << 24}")
         check_seed(self.seed)
         check_least(self, samples_per_shard=1, processes=0)
-        check_share(self, "max_left_out")
+        check_left_out(self)
+        check_targets(self)
 
 
 @dataclass(frozen=True, kw_only=True)

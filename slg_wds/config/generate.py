@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from tyro.conf import arg
 
-from slg_wds.config.checks import check_least, check_seed, check_share
+from slg_wds.config.checks import check_least, check_left_out, check_seed
 from slg_wds.config.command_line import option, required
 from slg_wds.config.shared import (
     VALUES,
@@ -156,9 +156,11 @@ class GenerateConfig(
         self._check_devices()
         self._check_crops()
         check_least(self, samples_per_shard=1, tail_classes=0)
-        check_share(self, "max_left_out")
+        check_left_out(self)
         if self.use_fp16 and self.values not in (None, "float16"):
             raise UsageError(f"--use_fp16 contradicts --values {self.values}")
+        if self.dry_run and self.evaluate:
+            raise UsageError("--dry-run and --evaluate ask for two different things", hint="give one of them")
         if not self.save_path and not (self.dry_run or self.evaluate):
             raise UsageError("--save_path is missing", hint="say where the label set goes")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, get_args
 from tyro.conf import Positional, UseAppendAction, arg
 
 from slg_wds.concurrency.cores import cores
-from slg_wds.config.checks import check_choices, check_least
+from slg_wds.config.checks import check_choices, check_least, check_targets
 from slg_wds.config.command_line import option
 from slg_wds.errors import UsageError
 from slg_wds.masking import masked
@@ -220,6 +220,7 @@ class TeacherConfig(
             UsageError: an option has a value that makes no sense. Nothing slow has been started by then.
         """
         check_least(self, batch_size=1, workers=0, threads_per_forward=1, input_size=1, max_pixels=1)
+        check_targets(self, map_for_subset=self.class_subset == "auto")
 
     @property
     def num_workers(self) -> int:
@@ -228,7 +229,7 @@ class TeacherConfig(
 
     @property
     def forward_threads(self) -> int:
-        """CPU threads of one forward: those asked, or the cores that this process may use."""
+        """CPU threads of one forward: as many as asked for, or one for each core that this process may use."""
         return self.threads_per_forward or cores()
 
 

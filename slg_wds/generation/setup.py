@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from slg_wds.concurrency.threads import threads_of_forwards
-from slg_wds.config import TeacherConfig
+from slg_wds.config import GenerateConfig, TeacherConfig
+from slg_wds.config.checks import flag
 from slg_wds.console import counted
 from slg_wds.errors import ReferenceSetError
 from slg_wds.format.manifest.manifest import EXTENDS
@@ -135,6 +137,7 @@ def opening_lines(job: Job) -> list[str]:
         *about_device(job.teacher, config.forward_threads, chosen),
         *_source_lines(job.source),
         *_target_lines(job),
+        *_unused_crop_options(config),
     ]
 
 
@@ -162,3 +165,12 @@ def _target_lines(job: Job) -> list[str]:
     if without and job.source.classes is not None and not job.config.no_targets:
         lines.append(f"without a target: {without:,} of {counted(plan.num_samples, 'image')}")
     return lines
+
+
+def _unused_crop_options(config: GenerateConfig) -> list[str]:
+    names = ("min_scale_crops", "max_scale_crops", "ratio", "flip_prob")
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    given = [flag(name) for name in names if getattr(config, name) != defaults[name]]
+    if config.reference_path is None or not given:
+        return []
+    return [f"not used, since the reference gives the crops: {', '.join(given)}"]

@@ -248,6 +248,13 @@ def test_reference_gives_its_crops_to_another_teacher(photographs, undisturbed, 
         assert np.array_equal(ours[record.key].flips, record.flips[:12])
 
 
+def test_options_that_a_reference_overrides_are_named(photographs, undisturbed, tmp_path, capsys):
+    options = {"reference_path": str(undisturbed), "num_crops": 12, "max_scale_crops": 0.9, "flip_prob": 0.0}
+    slg_wds.generate(config(photographs, tmp_path / "set", **options))
+    named = "not used, since the reference gives the crops: --max-scale-crops, --flip-prob"
+    assert named in capsys.readouterr().err.splitlines()
+
+
 def test_reference_with_too_few_crops_or_images_is_refused(photographs, undisturbed, tmp_path):
     with pytest.raises(errors.ReferenceSetError, match="30 crops an image, fewer than the 31 asked for"):
         slg_wds.generate(config(photographs, tmp_path / "a", reference_path=str(undisturbed), num_crops=31))
@@ -295,12 +302,12 @@ def test_a_teacher_that_gives_nan_stops_the_run_with_nothing_half_written(photog
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--num_crops", "0"], "num_crops 0 is below 1"),
+        (["--num_crops", "0"], "--num-crops 0 is below 1"),
         (
             ["--label_type", "shared_tail_k21"],
             "--label_type shared_tail_k21 needs 21 classes, but there are 20",
         ),
-        (["--num_seg", "-1"], "num_seg -1 is below 1"),
+        (["--num_seg", "-1"], "--num-seg -1 is below 1"),
         (["--label_type", "marginal_smoothing_k21"], "21 classes"),
         (["--label_type", "marginal_smooth_k5"], "marginal_smoothing_k5"),
         (["--min_scale_crops", "0.5", "--max_scale_crops", "0.4"], "crop scale"),
