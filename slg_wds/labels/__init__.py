@@ -1,15 +1,14 @@
 """Probabilities -> top-k and tail; back to distributions; the sparse soft cross-entropy.
 
-types.py, rules.py   the names of label types; which rule of recovery stored columns can give
 shares.py            the weights of an average as shares that sum to 1
-dense.py             numpy: a record's columns -> distributions: the rule of recovery
 reduce.py            torch: a teacher's probabilities -> top-k and the sum outside it
 soft.py, tails.py    torch: a batch's columns -> sparse distributions, mixed, dense
 movable.py           torch: what moves to a device as one
 adaptation.py        torch: softened hard labels for crops of low confidence
 loss.py              torch: a student's cross-entropy with them
 
-Importing this package imports no torch: what is made of torch loads on first use.
+The label types, the rules of recovery and their reference in numpy are in slg_wds.format.recovery; their names are
+here too. Importing this package imports no torch: what is made of torch loads on first use.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from slg_wds.format.recovery.distributions import distribution, largest, recover_over, stored_columns, top
+from slg_wds.format.recovery.label_types import KINDS, LabelType, parse_label_type
+from slg_wds.format.recovery.rules import StoredColumns
 from slg_wds.labels.adaptation import LabelAdaptation
-from slg_wds.labels.dense import RecordColumns, distribution, largest, recover_over, stored_columns, top
-from slg_wds.labels.rules import StoredColumns
-from slg_wds.labels.types import KINDS, LabelType, parse_label_type
 
 if TYPE_CHECKING:
     from slg_wds.labels.loss import SoftCrossEntropy
@@ -32,7 +31,6 @@ __all__ = [
     "KINDS",
     "LabelAdaptation",
     "LabelType",
-    "RecordColumns",
     "SoftCrossEntropy",
     "SoftLabels",
     "StoredColumns",

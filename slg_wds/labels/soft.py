@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from slg_wds.errors import UsageError
+from slg_wds.format.recovery.label_types import LabelType
+from slg_wds.format.recovery.rules import StoredColumns
 from slg_wds.labels.movable import Movable
 from slg_wds.labels.reduce import topk
-from slg_wds.labels.rules import StoredColumns
 from slg_wds.labels.shares import shares
 from slg_wds.labels.tails import TailBatch, spread_tail
-from slg_wds.labels.types import LabelType
 
 
 class SoftLabels(Movable):

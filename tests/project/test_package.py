@@ -30,7 +30,11 @@ LAYERS = [
 
 def imports(path: Path) -> set[str]:
     """The parts of the package that a module imports at any place, but for type checking alone."""
-    tree = ast.parse(path.read_text())
+    return imported_parts(path.read_text())
+
+
+def imported_parts(source: str) -> set[str]:
+    tree = ast.parse(source)
     typing_only = {
         id(node)
         for block in ast.walk(tree)
@@ -43,13 +47,46 @@ def imports(path: Path) -> set[str]:
             continue
         names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
         names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [text for text in [name_given_to_import(node)] if text]
         found |= {name.split(".")[1] for name in names if name.startswith("slg_wds.")}
     return found
+
+
+def name_given_to_import(node: ast.AST) -> str | None:
+    """The module that a call of import_module or __import__ names, as far as it is literal; None for other nodes."""
+    if not isinstance(node, ast.Call) or not node.args:
+        return None
+    if ast.unparse(node.func).rpartition(".")[2] not in ("import_module", "__import__"):
+        return None
+    name = node.args[0]
+    if isinstance(name, ast.JoinedStr):
+        name = name.values[0]
+    return name.value if isinstance(name, ast.Constant) and isinstance(name.value, str) else None
 
 
 def part_of(path: Path) -> str:
     relative = path.relative_to(PACKAGE)
     return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+@pytest.mark.parametrize(
+    ("source", "parts"),
+    [
+        ("import slg_wds.store.base", {"store"}),
+        ("def f():\n    from slg_wds.labels import topk", {"labels"}),
+        ("importlib.import_module('slg_wds.labels')", {"labels"}),
+        (
+            "from importlib import import_module as import_module\nimport_module('slg_wds.replay.loader')",
+            {"replay"},
+        ),
+        ("__import__('slg_wds.engines')", {"engines"}),
+        ("importlib.import_module(f'slg_wds.labels.{name}')", {"labels"}),
+        ("importlib.import_module(f'{__name__}.{name}')", set()),
+        ("if TYPE_CHECKING:\n    from slg_wds.replay import loader", set()),
+    ],
+)
+def test_every_way_to_import_is_seen(source, parts):
+    assert imported_parts(source) == parts
 
 
 def test_imports_point_down_the_layers():

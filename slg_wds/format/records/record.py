@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -25,6 +24,7 @@ from slg_wds.format.records.values import (
     quantise,
     value_dtype,
 )
+from slg_wds.format.recovery.distributions import distribution
 
 __all__ = [
     "CODINGS",
@@ -85,10 +85,8 @@ class Record:
         return int(self.index.shape[1])
 
     def distribution(self, num_classes: int | None = None, rule: str | None = None) -> NDArray[np.float32]:
-        """The labels as distributions, float32 [M, C]; see slg_wds.labels.distribution."""
-        # By name: this layer knows nothing of those above; only this convenience reaches up.
-        labels = importlib.import_module("slg_wds.labels")
-        return cast("NDArray[np.float32]", labels.distribution(self, num_classes, rule))
+        """Recover the labels as distributions, float32 [M, C]; see slg_wds.format.recovery.distributions."""
+        return distribution(self, num_classes, rule)
 
 
 def encode_record(record: Record) -> bytes:

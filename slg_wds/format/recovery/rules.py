@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from slg_wds.console import counted
 from slg_wds.errors import RuleError
-from slg_wds.labels.types import LabelType, parse_label_type
+from slg_wds.format.recovery.label_types import LabelType, parse_label_type
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,22 @@
-"""A record's columns -> distributions, in numpy: the rule of recovery, which `soft.py` repeats sparsely in torch.
+"""A record's columns -> distributions, in numpy: the reference for recovery.
 
 Shapes: M crops, k classes stored per crop, N <= k classes that the rule reads, U classes of a union, C classes.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import UsageError
-from slg_wds.labels.rules import StoredColumns
-from slg_wds.labels.types import LabelType
+from slg_wds.format.recovery.label_types import LabelType
+from slg_wds.format.recovery.rules import StoredColumns
+
+if TYPE_CHECKING:
+    from slg_wds.format.records.record import Record
+    from slg_wds.format.records.tail import Tail
 
 # With fewer crops num_crops // 4 leaves a tail no class; such a tail is even and nothing of it is stored.
 _MIN_CROPS_FOR_TAIL = 4
@@ -22,24 +26,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-class RecordColumns(Protocol):
-    """The part of slg_wds.format.records.record.Record that recovery reads."""
-
-    @property
-    def index(self) -> NDArray[np.int64]: ...
-    @property
-    def value(self) -> NDArray[np.float32]: ...
-    @property
-    def tail(self) -> Any: ...
-    @property
-    def coding(self) -> str: ...
-    @property
-    def full(self) -> bool: ...
-    @property
-    def num_classes(self) -> int: ...
-
-
-def stored_columns(record: RecordColumns) -> StoredColumns:
+def stored_columns(record: Record) -> StoredColumns:
     """What a record's columns hold."""
     crops, k = record.index.shape
     no_tail_possible = crops < _MIN_CROPS_FOR_TAIL or k == record.num_classes
@@ -53,7 +40,7 @@ def stored_columns(record: RecordColumns) -> StoredColumns:
 
 
 def distribution(
-    record: RecordColumns, num_classes: int | None = None, rule: str | LabelType | None = None
+    record: Record, num_classes: int | None = None, rule: str | LabelType | None = None
 ) -> NDArray[np.float32]:
     """Recover the labels of a record as distributions.
 
@@ -77,7 +64,7 @@ def distribution(
 
 
 def recover_over(
-    record: RecordColumns, rule: LabelType, share: float, union: Ints, place: Ints
+    record: Record, rule: LabelType, share: float, union: Ints, place: Ints
 ) -> tuple[Floats, Floats]:
     """Recover the labels of a record over some of its classes; all others have the same probability within a crop.
 
@@ -129,7 +116,7 @@ def _spread(
     return rows_MU, spread_M * np.where(flat_M, 1.0, shape_rest)
 
 
-def _shape(tail: Any, union: Ints, place: Ints) -> tuple[Floats, float]:
+def _shape(tail: Tail | None, union: Ints, place: Ints) -> tuple[Floats, float]:
     """The tail's shares of the union's classes [U] and of each other class, scaled so that no quotient overflows."""
     if tail is None:
         return np.ones(len(union)), 1.0
@@ -145,7 +132,7 @@ def _never_zero(rows: Floats) -> Floats:
     return rows
 
 
-def top(record: RecordColumns, n: int) -> tuple[Ints, NDArray[np.float32]]:
+def top(record: Record, n: int) -> tuple[Ints, NDArray[np.float32]]:
     """Return the n most probable classes of each crop, int64 [M, n], and their probabilities, float32 [M, n]."""
     if record.full:
         return largest(record.value, n)
