@@ -22,9 +22,12 @@ from slg_wds.errors import IncompleteSetError, SlgWdsError, UsageError
 
 
 class Command(NamedTuple):
-    """A command: module:name of its options and of its body, imported only when it is called, and what it does."""
+    """A command: module:name of its options and of its body, imported only when it is called, and what it does.
 
-    config: str
+    Without options of its own (None) the body takes the arguments as they are and parses them itself.
+    """
+
+    config: str | None
     body: str
     summary: str
 
@@ -33,6 +36,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "generate": Command("config:GenerateConfig", "generation.command:main", "label crops of images with a teacher"),
     "evaluate": Command("config:EvaluateConfig", "generation.evaluation:main", "measure a teacher on labelled images"),
+    "train": Command(None, "training.command:main", "train a student on a label set"),
     "inspect": Command("config:InspectConfig", "inspection.inspect:main", "show what a label set is and how far it is"),
     "verify": Command("config:VerifyConfig", "verification.verify:main", "check every byte and label of a set"),
     "report": Command("config:ReportConfig", "report.page:main", "draw label sets as a page for the browser"),
@@ -108,7 +112,7 @@ def _print_completion(arguments: Sequence[str]) -> int:
         return 2
     from slg_wds.config.command_line import print_completion
 
-    configs = {name: _resolve(command.config) for name, command in COMMANDS.items()}
+    configs = {name: _resolve(command.config) for name, command in COMMANDS.items() if command.config}
     try:
         print_completion(configs, "slg-wds", arguments[0])
     except UsageError as error:
@@ -120,11 +124,12 @@ def _print_completion(arguments: Sequence[str]) -> int:
 def _run(name: str, command: Command, arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        _refuse_launcher_flags(arguments)
-        config = _parse(name, command, arguments)
-        _import_numpy()
-        code = _resolve(command.body)(config)
-        return int(code or 0)
+        options: object = arguments
+        if command.config is not None:
+            _refuse_launcher_flags(arguments)
+            options = _parse(name, _resolve(command.config), arguments)
+            _import_numpy()
+        return int(_resolve(command.body)(options) or 0)
     except SlgWdsError as error:
         console.note(f"slg-wds {name}: {error}")
         return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
@@ -162,8 +167,7 @@ def _refuse_launcher_flags(arguments: Sequence[str]) -> None:
             )
 
 
-def _parse(name: str, command: Command, arguments: Sequence[str]) -> object:
-    kind = _resolve(command.config)
+def _parse(name: str, kind: type, arguments: Sequence[str]) -> object:
     if len(arguments) == 1 and not arguments[0].startswith("-") and (needed := _only_required(kind)):
         return kind(**{needed: arguments[0]})  # the usual call; tyro takes 60 ms for the same
     from slg_wds.config.command_line import parse

@@ -133,7 +133,7 @@ def next_commands(labels: LabelSet) -> list[str]:
     return [
         f"  next: slg-wds inspect {url}",
         f"        slg-wds report {url} -o report.html{f' --images {images}' if images else ''}",
-        f"        python tools/train_student.py -a resnet50 --softlabel_path {url} {images}".rstrip(),
+        f"        slg-wds train -a resnet50 --softlabel_path {url} {images}".rstrip(),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import contextlib
 import dataclasses
@@ -16,6 +17,7 @@ import pytest
 import slg_wds
 from slg_wds import cli, config
 from slg_wds.replay import stages
+from slg_wds.training.flags import make_parser
 from support.paths import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -80,7 +82,7 @@ def help_of(name: str) -> str:
     return said.getvalue()
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", [name for name, command in cli.COMMANDS.items() if command.config])
 def test_every_option_has_a_help_text_and_the_command_shows_it(name, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     kind = cli._resolve(cli.COMMANDS[name].config)
@@ -93,6 +95,18 @@ def test_every_option_has_a_help_text_and_the_command_shows_it(name, monkeypatch
         )
         beginning = " ".join(textwrap.dedent(text).split()[:3])
         assert beginning in shown, (field.name, beginning)
+
+
+def test_every_flag_of_train_has_a_help_text_and_its_default():
+    actions = [action for action in make_parser("train")._actions if action.option_strings]
+    assert len(actions) > 45
+    for action in actions:
+        assert len((action.help or "").split()) > 1, action.option_strings
+        if type(action.default) in (int, float, str) and action.default not in ("", argparse.SUPPRESS):
+            value = re.escape(
+                f"{action.default:g}" if isinstance(action.default, float) else str(action.default)
+            )
+            assert re.search(rf"\({value}\b", action.help), (action.option_strings, action.help)
 
 
 def options_of(name: str) -> set[str]:

@@ -19,7 +19,8 @@ PACKAGE = Path(slg_wds.__file__).parent
 # Imports point down this list only.
 LAYERS = [
     {"cli", "__main__", "__init__"},
-    {"generation", "ensembling", "replay", "interop", "inspection", "verification", "report", "demo"},
+    {"training", "demo"},
+    {"generation", "ensembling", "replay", "interop", "inspection", "verification", "report"},
     {"engines"},
     {"labelset", "images", "transforms", "labels", "teachers"},
     {"format", "store", "config", "files", "concurrency"},

@@ -18,7 +18,6 @@ import pytest
 from slg_wds.cli import main
 from slg_wds.errors import StoreError
 from slg_wds.store.whole_file import whole_file
-from support.photographs import tool
 from support.sets import trust_sets
 
 NOBODY = 65534
@@ -191,7 +190,8 @@ def test_checkpoints_onto_links_stay_links(tmp_path):
 
     import torch
 
-    student = tool("student_checkpoints")
+    from slg_wds.training import checkpoints as student
+
     model = torch.nn.Linear(2, 2)
     training = student.Training(
         model, model, None, torch.optim.SGD(model.parameters(), 0.1), torch.amp.GradScaler("cpu")

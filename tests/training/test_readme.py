@@ -15,7 +15,7 @@ from support.paths import ROOT
 from support.sets.replayed import BATCH, given, make, student, walked
 
 README = (ROOT / "README.md").read_text()
-SECTION = README.partition("**Lightning, Accelerate, timm.**")[2].partition("`tools/train_student.py`")[0]
+SECTION = README.partition("**Lightning, Accelerate, timm.**")[2].partition("`slg-wds train`")[0]
 LIGHTNING, ACCELERATE, TIMM = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
 
 

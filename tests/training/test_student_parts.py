@@ -1,8 +1,7 @@
-"""The parts of train_student.py that can be wrong without anything failing: epochs, rates, mixing, averages."""
+"""The parts of slg_wds/training that can be wrong without anything failing: epochs, rates, mixing, averages."""
 
 from __future__ import annotations
 
-import argparse
 import math
 
 import numpy as np
@@ -10,19 +9,17 @@ import pytest
 import torch
 
 from slg_wds.labels import from_topk
+from slg_wds.training.flags import Settings, parse
+from slg_wds.training.mixing import mixup_cutmix
+from slg_wds.training.schedule import set_rate, walks
+from slg_wds.training.student import make_average
 from support.models.tiny_students import restless
-from support.photographs import tool
-
-
-@pytest.fixture(scope="module")
-def program():
-    return tool("train_student")
 
 
 @pytest.mark.parametrize("num_crops", [1, 3, 4])
 @pytest.mark.parametrize("epochs", [1, 3, 4, 5, 6, 8, 30])
-def test_epochs_count_passes_over_single_crops(program, epochs, num_crops):
-    found = list(program.walks(0, epochs, num_crops))
+def test_epochs_count_passes_over_single_crops(epochs, num_crops):
+    found = list(walks(0, epochs, num_crops))
     assert sum(crops for _, crops in found) == epochs
     expected, epoch = [], 0
     while (
@@ -35,29 +32,29 @@ def test_epochs_count_passes_over_single_crops(program, epochs, num_crops):
         epoch += num_crops
     assert found == expected
     for at, (epoch, _) in enumerate(found):  # a resumed run walks what the first would have
-        assert list(program.walks(epoch, epochs, num_crops)) == found[at:]
+        assert list(walks(epoch, epochs, num_crops)) == found[at:]
 
 
-def flags(program, *more: str) -> argparse.Namespace:
-    args = tool("student_flags").parse("", [*more])
+def flags(*more: str) -> Settings:
+    args = parse(more)
     args.rank, args.ranks, args.seed = 0, 1, 3
     return args
 
 
-def test_rates_are_fkds(program):
+def test_rates_are_fkds():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 1.0)
 
     def rate(args, epoch, step=10**6):
-        program.set_rate(args, optimizer, epoch, step)
+        set_rate(args, optimizer, epoch, step)
         return optimizer.param_groups[0]["lr"]
 
-    steps = flags(program, "--lr", "0.5", "--schedule", "3", "6")
+    steps = flags("--lr", "0.5", "--schedule", "3", "6")
     assert [rate(steps, epoch) for epoch in (0, 2, 3, 5, 6, 9)] == pytest.approx(
         [0.5, 0.5, 0.05, 0.05, 0.005, 0.005]
     )
-    cosine = flags(program, "--lr", "0.5", "--cos", "--epochs", "40")
+    cosine = flags("--lr", "0.5", "--cos", "--epochs", "40")
     assert rate(cosine, 12) == pytest.approx(0.25 * (1 + math.cos(math.pi * 12 / 40)))
-    warm = flags(program, "--lr", "0.5", "--warmup", "3")
+    warm = flags("--lr", "0.5", "--warmup", "3")
     assert [rate(warm, 0, step) for step in range(5)] == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5])
 
 
@@ -68,17 +65,17 @@ def some_labels(count: int):
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
-def test_mixing_moves_pixels_and_labels_alike(program, kind):
-    args = flags(program, "--mixup_cutmix", "--mixup_switch_prob", "1" if kind == "mixup" else "0")
+def test_mixing_moves_pixels_and_labels_alike(kind):
+    args = flags("--mixup_cutmix", "--mixup_switch_prob", "1" if kind == "mixup" else "0")
     torch.manual_seed(0)
     images = torch.rand(6, 3, 8, 8).contiguous(memory_format=torch.channels_last)
     labels, before = some_labels(6), images.clone()
     dense = labels.dense()
     shares = []
     for step in range(30):
-        mixed, soft = program.mixup_cutmix(args, step, images, labels)
+        mixed, soft = mixup_cutmix(args, step, images, labels)
         assert torch.equal(images, before)  # the loader's own memory is left alone
-        again = program.mixup_cutmix(args, step, images, labels)
+        again = mixup_cutmix(args, step, images, labels)
         assert torch.equal(mixed, again[0]) and torch.equal(soft.dense(), again[1].dense())
         for row in range(6):
             share, other = explained(mixed[row], images, row, kind)
@@ -107,24 +104,25 @@ def explained(mixed: torch.Tensor, images: torch.Tensor, row: int, kind: str) ->
     raise AssertionError("made of no two images")
 
 
-def test_mixing_happens_as_often_as_asked(program):
-    args = flags(program, "--mixup_cutmix", "--mixup_cutmix_prob", "0.3", "--mixup_switch_prob", "1")
+def test_mixing_happens_as_often_as_asked():
+    args = flags("--mixup_cutmix", "--mixup_cutmix_prob", "0.3", "--mixup_switch_prob", "1")
     images, labels = torch.rand(4, 3, 8, 8), some_labels(4)
-    mixed = [program.mixup_cutmix(args, step, images, labels)[0] is not images for step in range(400)]
+    mixed = [mixup_cutmix(args, step, images, labels)[0] is not images for step in range(400)]
     assert 0.2 < np.mean(mixed) < 0.4
-    orders = [
-        program.mixup_cutmix(flags(program, "--mixup_cutmix"), step, images, labels)[0] for step in (1, 2)
-    ]
+    orders = [mixup_cutmix(flags("--mixup_cutmix"), step, images, labels)[0] for step in (1, 2)]
     assert not torch.equal(*orders)
 
 
-def test_the_average_is_of_weights_and_buffers(program):
-    model, average = restless(), restless()
-    average.load_state_dict({name: torch.zeros_like(value) for name, value in model.state_dict().items()})
+def test_the_average_is_of_weights_and_buffers():
+    model = restless()
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            value.zero_()
+    average = make_average(model, 0.75)
     with torch.no_grad():
         for value in model.state_dict().values():
             value.fill_(8)
-    program.update_average(average, model, 0.75)
-    program.update_average(average, model, 0.75)
-    for name, value in average.state_dict().items():
+    average.update(model)
+    average.update(model)
+    for name, value in average.module.state_dict().items():
         assert (value == (8 if "tracked" in name else 8 * (1 - 0.75**2))).all(), name

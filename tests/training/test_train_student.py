@@ -15,9 +15,10 @@ import pytest
 import torch
 
 import slg_wds
+from slg_wds.training.command import main
 from support.models.tiny_students import plain, weights
 from support.paths import MODELS, TOOLS
-from support.photographs import TINY, tool
+from support.photographs import TINY
 
 STUDENTS = MODELS / "tiny_students.py"
 PLAIN, RESTLESS = f"{STUDENTS}:plain", f"{STUDENTS}:restless"
@@ -186,7 +187,7 @@ def test_tasks_that_cannot_meet_are_refused(command, tmp_path, monkeypatch, caps
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     monkeypatch.setattr(sys, "argv", command(tmp_path, "-a", PLAIN)[1:])
-    assert tool("train_student").main() == 2
+    assert main(prog="train_student") == 2
     _, errors = capsys.readouterr()
     assert message in errors and errors.count("\n") == 1
     assert not (tmp_path / "checkpoint.pth.tar").exists()
@@ -267,7 +268,7 @@ def test_wrong_flags_give_one_line(command, tmp_path, monkeypatch, capsys, setti
     words = [word for word in command(tmp_path, "-a", PLAIN) if word not in ("--seed", "3")]
     monkeypatch.setattr(sys, "argv", [*words[1:-1], *settings, words[-1]])
     try:
-        found = tool("train_student").main()
+        found = main(prog="train_student")
     except SystemExit as end:
         found = end.code
     out, errors = capsys.readouterr()

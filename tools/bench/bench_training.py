@@ -2,7 +2,7 @@
 
 usage: bench_training.py [--arch resnet18] [--batch-size 32] [--steps 8] [--rounds 5] [--threads 1] [--train-threads 1]
 
-The step is train_student.py's. In every round come --steps steps on one batch that stays on the device and --steps
+The step is that of `slg-wds train`. In every round come --steps steps on one batch that stays on the device and --steps
 steps on batches of SoftLabelLoader from a local set with embedded photographs; which comes first alternates. The
 student must be slow enough for the loader's threads: the loader's own rate is printed beside the need. On a CPU the
 loader's threads need cores of their own, so --train-threads and --threads together are at most the cores.
@@ -13,24 +13,22 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import train_student
 from bench_replay import lay_out, make_set
-from student_flags import parse
-from student_processes import start_process_group
 
 from slg_wds import SoftCrossEntropy, SoftLabelLoader
 from slg_wds.concurrency.memory import keep_freed_memory
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.device import DeviceLoader
+from slg_wds.training.flags import parse
+from slg_wds.training.loop import train_step
+from slg_wds.training.processes import start_process_group
+from slg_wds.training.student import make_student, set_up
 
 
 def main() -> None:
@@ -55,12 +53,11 @@ def main() -> None:
 
 def bench(options: argparse.Namespace, labels: str) -> None:
     keep_freed_memory()
-    args = parse("", ["-a", options.arch, "-b", str(options.batch_size), "--amp", options.amp])
+    args = parse(["-a", options.arch, "-b", str(options.batch_size), "--amp", options.amp])
     start_process_group(args)
-    args.seed = 0
     if args.device.type == "cpu":
         torch.set_num_threads(options.train_threads)
-    training = train_student.set_up(args, train_student.make_student(args, 1000, None)[0])
+    training = set_up(args, make_student(args, 1000, None)[0])
     training.net.train()
     criterion = SoftCrossEntropy()
     inner = SoftLabelLoader(
@@ -79,7 +76,7 @@ def bench(options: argparse.Namespace, labels: str) -> None:
         wait(args.device)
         start = time.perf_counter()
         for batch in itertools.islice(source, options.steps):
-            train_student.train_step(args, training, criterion, batch)
+            train_step(args, training, criterion, batch)
         wait(args.device)
         return float((time.perf_counter() - start) / options.steps)
 

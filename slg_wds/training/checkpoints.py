@@ -1,8 +1,7 @@
-"""What train_student.py keeps of a run, written so that a kill at any moment leaves the old one or the new one."""
+"""What a run keeps, and how it resumes. A kill at any moment leaves the old checkpoint or the new one, both whole."""
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
 import tempfile
@@ -11,67 +10,71 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
-from slg_wds.console import tell
 from slg_wds.errors import SlgWdsError, UsageError, WeightsError
 from slg_wds.store.whole_file import whole_file
+from slg_wds.training.flags import Settings
+from slg_wds.training.processes import say
 
 CHECKPOINT, BEST = "checkpoint.pth.tar", "model_best.pth.tar"  # FKD's names
-# What changes the course of training: in the checkpoint, so that a resumed run can say what is different.
+# The flags that change the course of training. A checkpoint has them, so that a resumed run can name differences.
 SETTINGS = (
-    *(
-        "seed",
-        "epochs",
-        "batch_size",
-        "num_crops",
-        "lr",
-        "schedule",
-        "cos",
-        "warmup",
-        "momentum",
-        "weight_decay",
-    ),
-    *(
-        "opt",
-        "temp",
-        "soft_label_type",
-        "mixup_cutmix",
-        "mixup",
-        "cutmix",
-        "mixup_cutmix_prob",
-        "mixup_switch_prob",
-    ),
-    *("ema", "amp", "label_weights", "crop_filter"),
-)
+    "seed", "epochs", "batch_size", "num_crops", "lr", "schedule", "cos", "warmup", "momentum", "weight_decay", "opt",
+    "temp", "soft_label_type", "mixup_cutmix", "mixup", "cutmix", "mixup_cutmix_prob", "mixup_switch_prob", "ema",
+    "amp", "label_weights", "crop_filter",
+)  # fmt: skip
 
 
 @dataclass
 class Progress:
-    """How far training is: what a checkpoint holds besides weights, and what the printed figures come from."""
+    """How far a run is; a checkpoint has it beside the weights.
 
-    epoch: int = 0  # the first of the walk that is under way or comes next
-    step: int = 0  # steps taken
-    loader: dict[str, Any] | None = None  # its state inside that walk, None at its begin
-    seconds: float = 0.0  # of training, validation left out
+    Attributes:
+        epoch: first epoch of the current walk, or of the next one.
+        step: steps taken.
+        loader: the loader's state within the walk; None at its start.
+        seconds: time of training, without validation.
+        best: the best percentage of a validation.
+        reached: `seconds` when --target-accuracy was reached; 0 before.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loader: dict[str, Any] | None = None
+    seconds: float = 0.0
     best: float = -math.inf
-    reached: float = 0.0  # seconds at --target-accuracy, 0: not yet
+    reached: float = 0.0
 
 
 @dataclass
 class Training:
-    """All that one step changes. `net` is `model` inside DDP and compile."""
+    """All that a step changes.
+
+    Attributes:
+        model: the student.
+        net: the same, wrapped for several processes and compiled: what a step calls.
+        average: the moving average of its weights; None without --ema.
+        optimizer: of the student's weights.
+        scaler: of the loss; it does nothing unless --amp is fp16.
+        progress: how far the run is.
+    """
 
     model: nn.Module
     net: nn.Module
-    average: nn.Module | None
+    average: ModelEmaV3 | None
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     progress: Progress = field(default_factory=Progress)
 
 
-def prepare(args: argparse.Namespace) -> None:
-    """Find out before the first step whether checkpoints can be written."""
+def prepare(args: Settings) -> None:
+    """Make the folder of checkpoints and try to write there, before the first step.
+
+    Raises:
+        SlgWdsError: it cannot be written to.
+    """
     folder = Path(args.save_checkpoint_path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,8 +84,12 @@ def prepare(args: argparse.Namespace) -> None:
         raise SlgWdsError(f"checkpoints cannot be written here: {error.strerror}", url=str(folder)) from None
 
 
-def save(args: argparse.Namespace, training: Training, best: bool = False) -> None:
-    """Write the checkpoint in one step, through links: a kill at any moment leaves the old one or the new one."""
+def save(args: Settings, training: Training, best: bool = False) -> None:
+    """Write the checkpoint, in the first process only; if `best`, also as the best one.
+
+    Raises:
+        SlgWdsError: it cannot be written, for example because the disk is full.
+    """
     if args.rank:
         return
     progress = training.progress
@@ -93,7 +100,7 @@ def save(args: argparse.Namespace, training: Training, best: bool = False) -> No
         "best_acc1": progress.best,
         "optimizer": training.optimizer.state_dict(),
         "scaler": training.scaler.state_dict(),
-        "ema": None if training.average is None else training.average.state_dict(),
+        "ema": None if training.average is None else training.average.module.state_dict(),
         "progress": asdict(progress),
         "num_classes": args.num_classes,
         "settings": {name: getattr(args, name) for name in SETTINGS},
@@ -107,8 +114,12 @@ def save(args: argparse.Namespace, training: Training, best: bool = False) -> No
         raise SlgWdsError(f"the checkpoint cannot be written: {error}", url=str(folder)) from None
 
 
-def read_checkpoint(args: argparse.Namespace) -> dict[str, Any] | None:
-    """The checkpoint of --resume, None where there is nothing to resume. Nothing in it is executed."""
+def read_checkpoint(args: Settings) -> dict[str, Any] | None:
+    """Read the checkpoint of --resume; None if there is nothing to resume. Nothing in the file is executed.
+
+    Raises:
+        WeightsError: it cannot be read, or is none.
+    """
     path = Path(args.resume)
     if args.resume == "auto":
         path = Path(args.save_checkpoint_path) / CHECKPOINT
@@ -126,15 +137,25 @@ def read_checkpoint(args: argparse.Namespace) -> dict[str, Any] | None:
     return found
 
 
-def restore(args: argparse.Namespace, training: Training, found: dict[str, Any]) -> None:
-    """Take weights and, to train on, optimizer, scaler, average and place from a checkpoint of ours or of FKD."""
+def restore(args: Settings, training: Training, found: dict[str, Any]) -> None:
+    """Load a checkpoint of ours or of FKD: weights and average; to train on also optimizer, scaler and progress.
+
+    Args:
+        args: the flags.
+        training: takes what is loaded.
+        found: the checkpoint.
+
+    Raises:
+        WeightsError: it is of another model or optimizer.
+        UsageError: it is of another --seed.
+    """
     weights = {
         re.sub(r"^(module\.|_orig_mod\.)+", "", name): value for name, value in found["state_dict"].items()
     }
     try:
         training.model.load_state_dict(weights)
         if training.average is not None:
-            training.average.load_state_dict(found.get("ema") or weights)
+            training.average.module.load_state_dict(found.get("ema") or weights)
         if args.evaluate:
             return
         training.optimizer.load_state_dict(found["optimizer"])
@@ -145,16 +166,15 @@ def restore(args: argparse.Namespace, training: Training, found: dict[str, Any])
             f"the checkpoint is not one of {args.arch} with --opt {args.opt}: {text}"
         ) from None
     training.progress = Progress(**found.get("progress", {"epoch": int(found.get("epoch", 0))}))
-    then = found.get("settings", {})
+    _compare_settings(args, training.progress, found.get("settings", {}))
+
+
+def _compare_settings(args: Settings, progress: Progress, then: dict[str, Any]) -> None:
+    """Print where the run goes on and which flags differ; refuse another seed."""
+    if then and then["seed"] != args.seed:
+        raise UsageError(f"the checkpoint is of --seed {then['seed']}, not {args.seed}")
     changed = [
         f"{name} {then[name]} -> {getattr(args, name)}" for name in then if then[name] != getattr(args, name)
     ]
-    if then and then["seed"] != args.seed:
-        raise UsageError(f"the checkpoint is of --seed {then['seed']}, not {args.seed}")
-    say(args, f"resumed at epoch {training.progress.epoch}, step {training.progress.step:,}"
+    say(args, f"resumed at epoch {progress.epoch}, step {progress.step:,}"
         + (f"; changed: {', '.join(changed)}" if changed else ""))  # fmt: skip
-
-
-def say(args: argparse.Namespace, text: str) -> None:
-    if args.rank == 0:
-        tell(text)

@@ -1,11 +1,11 @@
-"""How good train_student.py's student is: top-1 and top-5 on images with targets, agreement with held-out labels."""
+"""How good the student is: top-1 and top-5 on images with targets, agreement with held-out labels."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -18,70 +18,77 @@ from slg_wds.errors import NoTargetsError, UsageError
 from slg_wds.images import decode, open_source
 from slg_wds.images.targets import resolve_targets
 from slg_wds.labelset.class_names import named_classes
-from slg_wds.replay.batch import Batch
-from slg_wds.replay.device import DeviceLoader
-from slg_wds.teachers.preprocessing import Preprocessing, eval_transform
+from slg_wds.teachers import Preprocessing, eval_transform
+from slg_wds.training.flags import Settings
 from slg_wds.transforms.normalisation import Normalisation
 
-# A model -> (percent, the more the better; the figures in words), the same in every process.
+if TYPE_CHECKING:
+    from slg_wds.replay.batch import Batch
+    from slg_wds.replay.device import DeviceLoader
+
+# A model -> (percent, higher is better; the figures in words); all processes get the same.
 Validation = Callable[[nn.Module], tuple[float, str]]
 
 
 def open_validations(
-    args: argparse.Namespace,
+    args: Settings,
     labels: list[LabelSet],
     num_classes: int,
     preprocessing: Preprocessing,
     threads: int,
 ) -> list[Validation]:
-    """On IMAGES/val where there is that, then on --val-softlabels; a run's best model is that of the first."""
+    """Open the validations that the flags and folders give: IMAGES/val, then --val-softlabels.
+
+    The first of them decides which checkpoint is the best.
+    """
     found: list[Validation] = []
     if args.data and ("://" in args.data or (Path(args.data) / "val").is_dir()):
-        found.append(HardTargets(args, labels, num_classes, preprocessing, threads))
+        found.append(HardTargets(args, args.data, labels, num_classes, preprocessing, threads))
     if args.val_softlabels:
-        found.append(SoftTargets(args, num_classes, preprocessing, threads))
+        found.append(SoftTargets(args, args.val_softlabels, num_classes, preprocessing, threads))
     return found
 
 
 class HardTargets:
-    """Top-1 and top-5 under the student's own evaluation transform; every process takes its part of the images."""
+    """Top-1 and top-5 with the student's own evaluation transform; each process takes its part of the images."""
 
     def __init__(
         self,
-        args: argparse.Namespace,
+        args: Settings,
+        data: str,
         labels: list[LabelSet],
         num_classes: int,
         preprocessing: Preprocessing,
         threads: int,
     ) -> None:
-        self.args, self.preprocessing, self.threads = args, preprocessing, threads
+        self.args, self.data, self.preprocessing, self.threads = args, data, preprocessing, threads
         options = SourceConfig(split="val", store_options=parse_store_options(args.store_option))
-        self.source = open_source(args.data, options, need_targets=True)
+        self.source = open_source(data, options, need_targets=True)
         self.plan = self.source.plan(0, 1 << 20, target_of=self._classes(labels, num_classes))
         if int(self.plan.targets.max(initial=0)) >= num_classes:
             raise NoTargetsError(
                 f"val has the class {self.plan.targets.max()}, the student {num_classes} classes",
-                url=args.data,
+                url=data,
             )
         self.normalised = Normalisation(preprocessing.mean, preprocessing.std, args.device)
 
     def _classes(
         self, labels: list[LabelSet], num_classes: int
     ) -> Sequence[int | None] | Callable[[int], int | None] | None:
-        """The class of each folder: by the label set's names of its classes, else as `slg-wds evaluate` does."""
+        """The class of each folder: by the label set's class names, else as `slg-wds evaluate` does it."""
         folders = self.source.classes
         if folders is None:
             return None
         names = (named_classes(labels[0]) if labels else None) or []
         if not self.args.class_map and len(names) == num_classes and set(folders) <= set(names):
             return [names.index(folder) for folder in folders]
-        config = EvaluateConfig(data=self.args.data, arch=self.args.arch, class_map=self.args.class_map)
+        config = EvaluateConfig(data=self.data, arch=self.args.arch, class_map=self.args.class_map)
         targets = resolve_targets(config, folders, num_classes, None)
         if not targets.comparable:
             raise NoTargetsError(
                 f"the {len(folders)} class folders of val are not the student's {num_classes} classes",
                 hint="name them as the train folders or by WordNet ids, or give --class-map",
-                url=self.args.data,
+                url=self.data,
             )
         return targets.of_class
 
@@ -98,7 +105,7 @@ class HardTargets:
         return 100 * top1 / images_seen, f"{figures} on {images_seen:.0f} images"
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """(uint8 [N, 3, S, S], targets int64 [N]) of this process's part."""
+        """Yield batches of this process's part: uint8 [N, 3, S, S], targets int64 [N]."""
         size = max(1, self.args.batch_size // self.args.ranks)
         rows: list[tuple[Tensor, int]] = []
         with ThreadPoolExecutor(self.threads) as pool:
@@ -122,13 +129,13 @@ class HardTargets:
 
 
 class SoftTargets:
-    """KL(labels || student) in nats and agreement of the likeliest classes, on the first crop of held-out images."""
+    """KL(labels || student) in nats, and how often both have the same likeliest class, on one crop of each image."""
 
     def __init__(
-        self, args: argparse.Namespace, num_classes: int, preprocessing: Preprocessing, threads: int
+        self, args: Settings, url: str, num_classes: int, preprocessing: Preprocessing, threads: int
     ) -> None:
         options = parse_store_options(args.store_option)
-        labels = open_labels(args.val_softlabels, store_options=options)
+        labels = open_labels(url, store_options=options)
         if labels.num_classes != num_classes:
             raise UsageError(
                 f"held-out labels over {labels.num_classes} classes, not {num_classes}", url=labels.url
@@ -136,7 +143,7 @@ class SoftTargets:
         self.args, self.temperature = args, args.temp
         loader = SoftLabelLoader(
             labels,
-            None if labels.identity.get("embed_images") else args.val_images or args.data,
+            None if labels.identity.embed_images else args.val_images or args.data,
             global_batch_size=max(1, args.batch_size // args.ranks) * args.ranks,
             evaluation=True,
             size=preprocessing.input_size,
@@ -166,7 +173,7 @@ class SoftTargets:
 
 
 def summed(counts: Tensor) -> list[float]:
-    """Over all processes."""
+    """Return the counts, added up over all processes."""
     if dist.is_initialized():
         dist.all_reduce(counts)
     found: list[float] = counts.tolist()

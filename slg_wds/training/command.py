@@ -1,0 +1,48 @@
+"""Start and end a run: processes, errors, exit codes.
+
+torch is imported only after the flags are parsed, so that --help and mistakes are quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from slg_wds.console import note, prepare
+from slg_wds.errors import SlgWdsError, UsageError
+from slg_wds.training.flags import parse
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = "slg-wds train") -> int:
+    """Train as the flags say.
+
+    Args:
+        arguments: the flags; None for those of the process.
+        prog: name of the program in messages.
+
+    Returns:
+        The exit code: 0 success; 1 an error; 2 wrong usage; 130 interrupted.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    prepare()
+    args = parse(arguments, prog)
+
+    from slg_wds.training.loop import run
+    from slg_wds.training.processes import end_together, launch, leave, start_process_group
+
+    if args.multiprocessing_distributed and "RANK" not in os.environ:
+        launch(args, arguments)
+    try:
+        start_process_group(args)
+        run(args)
+        end_together()
+    except SlgWdsError as error:
+        note(f"{prog}: {error}")
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        note(f"{prog}: interrupted; --resume auto goes on from the last checkpoint")
+        return 130
+    finally:
+        leave()
+    return 0

@@ -1,0 +1,251 @@
+"""The flags of `slg-wds train`: FKD's with FKD's meaning, and our own.
+
+This is argparse and not a config dataclass: FKD's command lines must work as they are, with their abbreviations and
+with both spellings, -b and --batch-size. It imports no torch, so that --help is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from slg_wds.console import note
+from slg_wds.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+DESCRIPTION = """\
+Train a student on a label set of `slg-wds generate` (or `import`).
+
+    slg-wds train -a resnet50 --softlabel_path LABELS [flags] IMAGES
+    torchrun --nproc-per-node 8 -m slg_wds train ...          one process per GPU; without GPUs they meet through gloo
+    srun --ntasks-per-node 8 --gpus-per-task 1 slg-wds train ...     the same; on several machines set MASTER_ADDR
+
+IMAGES is a folder with the folders train and val. A set with embedded images needs it for validation only.
+FKD's flags have FKD's meaning: -b counts crops over all processes. --epochs counts passes over single crops: a walk
+over the images with 4 crops of each is 4 epochs. The last --num_crops epochs are walks with one crop of each image,
+with a validation after each.
+
+A checkpoint is written whole or not at all. A resumed run goes on with the very next batch, and on one machine with
+the same number of threads it ends with the same weights, bit for bit, as a run that was never stopped.
+"""
+
+
+class Settings(argparse.Namespace):
+    """The parsed flags. The last three are not flags: parse and start_process_group set them."""
+
+    data: str | None
+    arch: str
+    workers: int | None
+    epochs: int
+    start_epoch: int
+    batch_size: int
+    lr: float
+    schedule: list[int]
+    momentum: float
+    weight_decay: float
+    print_freq: int
+    resume: str
+    evaluate: bool
+    pretrained: bool
+    seed: int
+    num_crops: int
+    softlabel_path: list[str]
+    temp: float
+    cos: bool
+    save_checkpoint_path: str
+    soft_label_type: str | None
+    num_classes: int | None
+    mixup_cutmix: bool
+    mixup: float
+    cutmix: float
+    mixup_cutmix_prob: float
+    mixup_switch_prob: float
+    multiprocessing_distributed: bool
+    world_size: int
+    rank: int
+    dist_url: str
+    dist_backend: str | None
+    gpu: int | None
+    label_weights: list[float] | None
+    crop_filter: Any
+    size: int | None
+    interpolation: str | None
+    opt: str
+    warmup: int
+    amp: str
+    channels_last: bool
+    compile: bool
+    sync_bn: bool
+    ema: float
+    checkpoint_every: int
+    val_softlabels: str | None
+    val_images: str | None
+    class_map: str | None
+    target_accuracy: float
+    cache_dir: str | None
+    store_option: list[str]
+    deterministic: bool
+    device: torch.device
+    ranks: int
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that reports a mistake in one line and ends with exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message and end the process."""
+        note(f"{self.prog}: {message} (--help lists the flags)")
+        self.exit(2)
+
+
+def parse(arguments: Sequence[str] | None = None, prog: str = "slg-wds train") -> Settings:
+    """Parse flags; None for those of the process. A mistake and --help end the process."""
+    settings = make_parser(prog).parse_args(arguments, Settings())
+    settings.softlabel_path = settings.softlabel_path or ["./soft_label"]
+    settings.deterministic, settings.seed = settings.seed is not None, settings.seed or 0
+    return settings
+
+
+def make_parser(prog: str) -> Parser:
+    """Return the parser of all flags, in groups: what a newcomer needs first, the launcher last."""
+    parser = Parser(prog=prog, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="?", metavar="IMAGES", help="folder with the folders train and val")
+    for add_flags in (_student, _labels, _optimization, _mixing, _validation, _running, _launching):
+        add_flags(parser)
+    return parser
+
+
+# fmt: off
+def _student(parser: Parser) -> None:
+    add = parser.add_argument_group("student").add_argument
+    add("-a", "--arch", default="resnet50", help="a model of timm, or module:factory, file.py:factory (resnet50)")
+    add("--pretrained", action="store_true", help="start from timm's published weights")
+    add("--num_classes", type=int, metavar="N", help="classes of the student (default: those of the label set)")
+    add("--size", type=int, metavar="PIXELS", help="side of the student's input (default: the model's own)")
+    add("--interpolation", metavar="NAME", help="how crops are resized: bicubic, bilinear or nearest (default: as "
+        "for the teacher)")
+
+
+def _labels(parser: Parser) -> None:
+    add = parser.add_argument_group("labels and crops").add_argument
+    add("--softlabel_path", action="append", metavar="URL", help="label set; give it several times for the mean of "
+        "several (./soft_label)")
+    add("--label-weights", type=float, nargs="+", metavar="W", help="weights of several label sets in their mean")
+    add("--num_crops", type=int, default=4, metavar="N", help="crops of an image in a batch (4)")
+    add("--soft_label_type", metavar="TYPE", help="how distributions are recovered, for example marginal_smoothing_k5; "
+        "`ori`: from all stored probabilities (default: the label set's own type)")
+    add("--crop-filter", nargs=3, metavar=("MEASURE", "LOW", "HIGH"), help="train only on crops whose `confidence` or "
+        "`tail` is between LOW and HIGH")
+    add("--cache-dir", metavar="FOLDER", help="keep label shards of a remote set here")
+    add("--store-option", action="append", default=[], metavar="KEY=VALUE", help="setting of object storage; may be "
+        "given several times")
+
+
+def _optimization(parser: Parser) -> None:
+    add = parser.add_argument_group("optimization").add_argument
+    add("--epochs", type=int, default=300, metavar="N", help="passes over single crops (300)")
+    add("--start-epoch", type=int, default=0, metavar="N", help="start here, without a checkpoint (0)")
+    add("-b", "--batch-size", type=int, default=1024, metavar="N", help="crops in a batch, over all processes (1024)")
+    add("--opt", choices=["sgd", "adamw"], default="sgd", help="optimizer (sgd)")
+    add("--lr", "--learning-rate", type=float, default=0.1, metavar="RATE", help="initial learning rate (0.1)")
+    add("--cos", action="store_true", help="cosine schedule in place of --schedule")
+    add("--schedule", type=int, nargs="*", default=[120, 240], metavar="EPOCH", help="epochs that divide the rate by "
+        "10 (120 240)")
+    add("--warmup", type=int, default=0, metavar="STEPS", help="steps over which the rate rises to --lr (0)")
+    add("--momentum", type=float, default=0.9, metavar="M", help="of sgd (0.9)")
+    add("--wd", "--weight-decay", type=float, default=1e-4, dest="weight_decay", metavar="W", help="its factor (0.0001)")
+    add("--temp", type=float, default=1.0, metavar="T", help="temperature: the student's logits are divided by it (1)")
+    add("--ema", type=float, default=0.0, metavar="DECAY", help="also keep and validate an exponential moving average "
+        "of the weights (0: none)")
+    add("--amp", choices=["off", "bf16", "fp16"], default="off", help="mixed precision (off)")
+    add("--seed", type=int, metavar="N", help="of initial weights, order and mixing (0); if given, deterministic "
+        "algorithms")
+
+
+def _mixing(parser: Parser) -> None:
+    add = parser.add_argument_group("mixup and CutMix").add_argument
+    add("--mixup_cutmix", action="store_true", help="mix the crops of a batch, and their labels with them")
+    add("--mixup", type=float, default=0.8, metavar="ALPHA", help="of mixup's Beta distribution (0.8)")
+    add("--cutmix", type=float, default=1.0, metavar="ALPHA", help="of CutMix's Beta distribution (1)")
+    add("--mixup_cutmix_prob", type=float, default=1.0, metavar="P", help="share of batches that are mixed (1)")
+    add("--mixup_switch_prob", type=float, default=0.5, metavar="P", help="share of those that mixup mixes; CutMix "
+        "mixes the others (0.5)")
+
+
+def _validation(parser: Parser) -> None:
+    add = parser.add_argument_group("validation").add_argument
+    add("-e", "--evaluate", action="store_true", help="only validate the weights of --resume or --pretrained")
+    add("--class-map", metavar="FILE", help="lines `folder number`, if the folders of val are not named as the labels' "
+        "classes")
+    add("--val-softlabels", metavar="URL", help="label set of held-out images: KL divergence from the teacher, and "
+        "agreement with it")
+    add("--val-images", metavar="URL", help="the images of --val-softlabels (default: IMAGES)")
+    add("--target-accuracy", type=float, default=0.0, metavar="PERCENT", help="print when top-1 accuracy reaches this (0: never)")
+
+
+def _running(parser: Parser) -> None:
+    add = parser.add_argument_group("checkpoints and speed").add_argument
+    add("--save_checkpoint_path", default="./FKD_checkpoints_output", metavar="FOLDER", help="where checkpoints go "
+        "(./FKD_checkpoints_output)")
+    add("--resume", default="", metavar="FILE", help="a checkpoint to go on from; `auto`: that of "
+        "--save_checkpoint_path, if there is one")
+    add("--checkpoint-every", type=int, default=0, metavar="STEPS", help="also within a walk (0: only at its end)")
+    add("-p", "--print-freq", type=int, default=10, metavar="STEPS", help="steps between printed lines (10)")
+    add("-j", "--workers", type=int, metavar="N", help="threads that decode images, over all processes of a machine "
+        "(default: its cores)")
+    add("--channels-last", action=argparse.BooleanOptionalAction, default=True, help="memory layout of weights and "
+        "activations")
+    add("--compile", action="store_true", help="torch.compile the student")
+
+
+def _launching(parser: Parser) -> None:
+    add = parser.add_argument_group("processes and GPUs", "With torchrun or srun only --sync-bn matters.").add_argument
+    add("--sync-bn", action="store_true", help="batch normalisation over all GPUs")
+    add("--gpu", type=int, metavar="N", help="use this GPU only")
+    add("--multiprocessing-distributed", action="store_true", help="start torchrun with one process per GPU")
+    add("--world-size", type=int, default=1, metavar="N", help="machines that run this command (1)")
+    add("--rank", type=int, default=0, metavar="N", help="number of this machine (0)")
+    add("--dist-url", default="tcp://127.0.0.1:29500", metavar="URL", help="where machine 0 is, tcp://HOST:PORT "
+        "(tcp://127.0.0.1:29500)")
+    add("--dist-backend", metavar="NAME", help="default: nccl with GPUs, else gloo")
+# fmt: on
+
+
+def check(args: Settings) -> None:
+    """Refuse flags that contradict each other or the machine, before anything slow starts.
+
+    Raises:
+        UsageError: a flag is out of range, or needs something that is missing.
+    """
+    _check_ranges(args)
+    if args.mixup_cutmix and min(args.mixup, args.cutmix) <= 0:
+        raise UsageError(
+            "--mixup and --cutmix are above 0; --mixup_switch_prob 0 or 1 switches one of them off"
+        )
+    if args.amp == "fp16" and args.device.type == "cpu":
+        raise UsageError("--amp fp16 needs a GPU", hint="take --amp bf16")
+    if args.sync_bn and args.device.type == "cpu":
+        raise UsageError("--sync-bn needs GPUs")
+    if args.evaluate and not args.resume and not args.pretrained:
+        raise UsageError("-e needs weights", hint="give --resume CHECKPOINT or --pretrained")
+    if args.crop_filter:
+        try:
+            args.crop_filter = [args.crop_filter[0], *map(float, args.crop_filter[1:])]
+        except ValueError:
+            raise UsageError(f"--crop-filter {' '.join(args.crop_filter)} is not MEASURE LOW HIGH") from None
+
+
+def _check_ranges(args: Settings) -> None:
+    for name in ("epochs", "batch_size", "print_freq", "num_crops"):
+        if getattr(args, name) < 1:
+            raise UsageError(f"--{name} {getattr(args, name)} is below 1")
+    if not 0 <= args.start_epoch < args.epochs:
+        raise UsageError(f"--start-epoch {args.start_epoch} is not below --epochs {args.epochs}")
+    for name in ("mixup_cutmix_prob", "mixup_switch_prob", "ema"):
+        if not 0 <= getattr(args, name) <= 1:
+            raise UsageError(f"--{name} {getattr(args, name)} is not inside 0..1")
+    if not 0 <= args.seed < 2**63:
+        raise UsageError(f"--seed {args.seed} is not inside 0..2^63-1")

@@ -1,0 +1,103 @@
+"""The processes of one run: which one this is, its device, and the group in which they meet."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+import torch
+import torch.distributed as dist
+
+from slg_wds.concurrency.rank import local_rank, local_size
+from slg_wds.console import tell
+from slg_wds.errors import UsageError
+from slg_wds.replay.ranks import rank_of
+from slg_wds.training.flags import Settings
+
+PORTS = range(20000, 30000)  # below the ports that systems assign by themselves
+
+
+def launch(args: Settings, arguments: Sequence[str]) -> None:
+    """Replace this process by torchrun, which starts `slg-wds train` once per GPU of this machine.
+
+    Args:
+        args: the flags.
+        arguments: the same, unparsed, for the processes that torchrun starts.
+    """
+    host = urlsplit(args.dist_url)
+    torchrun = [
+        "-m",
+        "torch.distributed.run",
+        f"--nproc-per-node={max(1, torch.cuda.device_count())}",
+        f"--nnodes={max(1, args.world_size)}",
+        f"--node-rank={max(0, args.rank)}",
+        f"--master-addr={host.hostname or '127.0.0.1'}",
+        f"--master-port={host.port or 29500}",
+    ]
+    os.execv(sys.executable, [sys.executable, *torchrun, "-m", "slg_wds", "train", *arguments])
+
+
+def start_process_group(args: Settings) -> None:
+    """Set device, rank and ranks of `args`, and join the group of the processes that the launcher started.
+
+    Raises:
+        UsageError: there are other processes and no place to meet them. Each would train a student of its own.
+    """
+    args.rank, args.ranks = rank_of(None, None)
+    args.device = _device(args)
+    if args.device.type == "cuda":
+        torch.cuda.set_device(args.device)
+    elif args.dist_backend == "nccl":
+        args.dist_backend = None  # FKD's own command line, on a machine without GPUs
+    backend = args.dist_backend or ("nccl" if args.device.type == "cuda" else "gloo")
+    if "RANK" in os.environ:  # torchrun's
+        dist.init_process_group(backend)
+    elif args.ranks > 1:
+        dist.init_process_group(
+            backend, init_method=_meeting_place(args.ranks), rank=args.rank, world_size=args.ranks
+        )
+
+
+def end_together() -> None:
+    """Wait for all processes: one that ends while another still talks to it may abort."""
+    if dist.is_initialized():
+        gc.collect()  # else cycles that refer to the process group outlive it
+        dist.barrier()
+
+
+def leave() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def say(args: Settings, text: str) -> None:
+    """Print a line, in the first process only."""
+    if args.rank == 0:
+        tell(text)
+
+
+def _device(args: Settings) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    number = local_rank() if args.ranks > 1 else None
+    if number is None:
+        number = args.gpu or 0
+    return torch.device("cuda", number % torch.cuda.device_count())  # a process may see only its own GPU
+
+
+def _meeting_place(ranks: int) -> str:
+    """Return where processes of srun or mpirun meet: one machine, and a port that all of a job compute alike."""
+    address = os.environ.get("MASTER_ADDR") or ("127.0.0.1" if local_size() == ranks else None)
+    if address is None:
+        raise UsageError(
+            f"these are {ranks} processes on several machines, and MASTER_ADDR does not say where they meet",
+            hint='before srun: export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1), '
+            "or start with torchrun",
+        )
+    job, step = (int(os.environ.get(name, 0)) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+    port = os.environ.get("MASTER_PORT") or PORTS[(job * 31 + step) % len(PORTS)]
+    return f"tcp://{address}:{port}"

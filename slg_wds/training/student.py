@@ -1,0 +1,100 @@
+"""The student: its architecture, how it is shown pixels, its optimizer and the moving average of its weights."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+import torch
+from timm import data as timm_data
+from timm.utils.model_ema import ModelEmaV3
+from torch import nn
+
+from slg_wds import LabelSet
+from slg_wds.errors import UnknownArchError
+from slg_wds.teachers import Preprocessing, TeacherSpec
+from slg_wds.teachers.preprocessing import resolve
+from slg_wds.teachers.private import build_private
+from slg_wds.training.checkpoints import Progress, Training
+from slg_wds.training.flags import Settings
+
+_SCHEMES = ("hf-hub:", "hf_hub:", "local-dir:")  # timm's own names with a colon
+
+
+def make_student(
+    args: Settings, num_classes: int, interpolation: str | None
+) -> tuple[nn.Module, Preprocessing]:
+    """Build the student on the CPU.
+
+    Args:
+        args: the flags.
+        num_classes: its outputs.
+        interpolation: how the teacher's crops were resized; None for the student's own way.
+
+    Returns:
+        The model, and its own preprocessing but for the flags and `interpolation`.
+
+    Raises:
+        UnknownArchError: timm has no such model.
+    """
+    model, config, origin = _built(args, num_classes)
+    resize: Any = getattr(model, "set_input_size", None)
+    if args.size is not None and resize is not None:  # for models that are made for one size
+        resize(img_size=args.size)
+    overrides = {"input_size": args.size, "interpolation": args.interpolation or interpolation}
+    return model, resolve(config, origin, overrides)[0]
+
+
+def _built(args: Settings, num_classes: int) -> tuple[nn.Module, Mapping[str, Any], str]:
+    """Return the model, the settings of its pixels, and where these come from."""
+    if ":" in args.arch and not args.arch.startswith(_SCHEMES):
+        built = build_private(TeacherSpec("private", args.arch))
+        return built.module, built.config, built.config_from
+    if ":" not in args.arch and not timm.is_model(args.arch.partition(".")[0]):
+        near = difflib.get_close_matches(args.arch, timm.list_models(), 4)
+        raise UnknownArchError(f"timm has no model {args.arch!r}", hint=f"near names are {', '.join(near)}")
+    model = timm.create_model(args.arch, pretrained=args.pretrained, num_classes=num_classes)
+    resolve_config: Any = timm_data.config.resolve_model_data_config
+    return model, resolve_config(model), "timm"
+
+
+def teachers_interpolation(labels: list[LabelSet]) -> str | None:
+    """Return how the crops of the first teacher were resized; None where the labels do not say."""
+    teachers = labels[0].identity.teachers if labels else None
+    return teachers[0].get("interpolation") if teachers else None
+
+
+def set_up(args: Settings, model: nn.Module) -> Training:
+    """Move the student to the device, wrap it, and make its optimizer and its average."""
+    if args.sync_bn and args.ranks > 1:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    layout = torch.channels_last if args.channels_last else torch.contiguous_format
+    model.to(args.device, memory_format=layout)  # type: ignore[call-overload]
+    average = make_average(model, args.ema) if args.ema else None
+    net: nn.Module = model
+    if args.ranks > 1:
+        ids = [args.device.index] if args.device.type == "cuda" else None
+        net = nn.parallel.DistributedDataParallel(model, device_ids=ids)
+    if args.compile:
+        net = torch.compile(net)  # type: ignore[assignment]
+    scaler = torch.amp.GradScaler(args.device.type, enabled=args.amp == "fp16")
+    progress = Progress(epoch=args.start_epoch)
+    return Training(model, net, average, _optimizer(args, model), scaler, progress)
+
+
+def make_average(model: nn.Module, decay: float) -> ModelEmaV3:
+    """Return an exponential moving average of all weights and buffers, which starts as the model is now.
+
+    Args:
+        model: the student on its device.
+        decay: 0..1; each update keeps this part of the average.
+    """
+    return ModelEmaV3(model, decay=decay)
+
+
+def _optimizer(args: Settings, model: nn.Module) -> torch.optim.Optimizer:
+    if args.opt == "sgd":
+        return torch.optim.SGD(model.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay)
+    return torch.optim.AdamW(model.parameters(), args.lr, weight_decay=args.weight_decay)
