@@ -156,7 +156,7 @@ def _optimization(parser: Parser) -> None:
         "10 (120 240)")
     add("--warmup", type=int, default=0, metavar="STEPS", help="steps over which the rate rises to --lr (0)")
     add("--momentum", type=float, default=0.9, metavar="M", help="of sgd (0.9)")
-    add("--wd", "--weight-decay", type=float, default=1e-4, dest="weight_decay", metavar="W", help="its factor (0.0001)")
+    add("--wd", "--weight-decay", type=float, default=1e-4, dest="weight_decay", metavar="W", help="factor (0.0001)")
     add("--temp", type=float, default=1.0, metavar="T", help="temperature: the student's logits are divided by it (1)")
     add("--ema", type=float, default=0.0, metavar="DECAY", help="also keep and validate an exponential moving average "
         "of the weights (0: none)")
@@ -183,7 +183,8 @@ def _validation(parser: Parser) -> None:
     add("--val-softlabels", metavar="URL", help="label set of held-out images: KL divergence from the teacher, and "
         "agreement with it")
     add("--val-images", metavar="URL", help="the images of --val-softlabels (default: IMAGES)")
-    add("--target-accuracy", type=float, default=0.0, metavar="PERCENT", help="print when top-1 accuracy reaches this (0: never)")
+    add("--target-accuracy", type=float, default=0.0, metavar="PERCENT",
+        help="print when top-1 accuracy reaches this (0: never)")
 
 
 def _running(parser: Parser) -> None:
