@@ -188,7 +188,7 @@ class MachineOptions:
     ] = None
     """Most images decoded ahead. It does not set the size of a forward: see --num-seg."""
     workers: Annotated[
-        int, option("N", default="0: one per core, shared by the processes of a machine", short="-j")
+        int, option("N", default="0, one per core, shared by the processes of a machine", short="-j")
     ] = 0
     """Threads of each process that decode images and cut crops."""
     threads_per_forward: Annotated[
@@ -284,7 +284,7 @@ class ProcessOptions:
 
     PANEL: ClassVar[str] = "Machine"
 
-    processes: Annotated[int, option("N", default="0: one per core")] = 0
+    processes: Annotated[int, option("N", default="0, one per core")] = 0
     """Processes of this machine that share the work."""
 
 

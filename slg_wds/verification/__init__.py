@@ -1,1 +1,12 @@
-"""`slg-wds verify`: every byte and label of a set checked, the teacher asked again, damage repaired."""
+"""`slg-wds verify`: checks every byte and label of a set, asks the teacher again, repairs damage.
+
+In: a label set, and where the user gives them its images and teachers. Out: a `VerifyResult`, and with --fix a mended
+set. This folder may import engines, label sets, images, ensembling's teachers and replay's readers of images.
+
+    verify    the command and its result
+    work      shares the shards among processes
+    shard     checks one shard; records checks all its labels at once
+    images    compares images with those that were labelled
+    teacher   compares labels with what the teachers answer now
+    repair    mends what can be mended
+"""

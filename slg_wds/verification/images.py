@@ -1,4 +1,4 @@
-"""Are the images at a place those that a set's labels were made of? Every one that is not is told."""
+"""Compares images with those that a set's labels were made from, and finds every one that differs or is gone."""
 
 from __future__ import annotations
 
@@ -19,9 +19,17 @@ Wrong = tuple[str, SlgWdsError]  # a key, and what is wrong with the image
 
 
 class ImageChecks:
-    """Compares image files with the checksums that records have of them; of smaller copies, with their sources'.
+    """Compares image files with the checksums in the records of one label set.
 
-    Raises UsageError for a set without such checksums, NoImagesError, ImageSourceError where the images are not there.
+    If the set embeds shrunken copies, the checksums of the files they were made from are used.
+
+    Args:
+        labels: The label set.
+        images: Where the images are: what `generate` was given.
+
+    Raises:
+        UsageError: the set has no checksums of its images.
+        ImageSourceError: there are no images at this place.
     """
 
     def __init__(self, labels: LabelSet, images: Location) -> None:
@@ -33,7 +41,15 @@ class ImageChecks:
         self._images = open_external(labels, images, OpenFiles())
 
     def wrong(self, part: PlannedShard, records: Sequence[Mapping[str, Any]]) -> Iterator[Wrong]:
-        """The images of a shard that are others, or cannot be read. records: their fields."""
+        """Find the images of a shard that differ from the labelled ones, or cannot be read.
+
+        Args:
+            part: The shard in the plan.
+            records: The unpacked records of the images to compare.
+
+        Yields:
+            The key of an image and what is wrong with it.
+        """
         number = dict(zip(part.keys, range(part.start, part.stop), strict=True))
 
         def compare(fields: Mapping[str, Any]) -> SlgWdsError | None:
@@ -53,5 +69,5 @@ class ImageChecks:
 
 
 def is_of_image(error: SlgWdsError) -> bool:
-    """Whether an error says that the image is another or gone, and not that its store fails."""
+    """Return True if an error says that an image differs or is gone, False if it says that its store fails."""
     return isinstance(error, (ImageError, ImageSourceError, NotFoundError))

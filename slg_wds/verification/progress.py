@@ -1,4 +1,4 @@
-"""Progress of a verification: a live display on a terminal, a line now and then elsewhere."""
+"""Progress of a verification: a bar on a terminal, otherwise a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -13,18 +13,23 @@ PAUSE = 10.0  # seconds between lines
 
 
 class VerifyProgress(LiveDisplay):
-    """Passes each report on to `took` and shows how far the verification is, on stderr."""
+    """Shows on stderr how far a verification is.
 
-    def __init__(self, shards: int, took: Callable[[ShardReport], None]) -> None:
+    Args:
+        shards: Shards to check.
+        receive: Called with the report of each shard before it is counted.
+    """
+
+    def __init__(self, shards: int, receive: Callable[[ShardReport], None]) -> None:
         super().__init__()
-        self.shards, self._took = shards, took
+        self.shards, self._receive = shards, receive
         self.done = self.bytes = self.problems = 0
         self._started = self._noted = time.monotonic()
         self.open(shards, 0, "shards")
 
     def checked(self, report: ShardReport) -> None:
-        """A shard has been looked at."""
-        self._took(report)
+        """Count a shard that has been checked."""
+        self._receive(report)
         self.done += 1
         self.bytes += report.bytes
         self.problems += len(report.problems)

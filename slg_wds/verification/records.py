@@ -1,7 +1,9 @@
-"""All records of a shard checked at once: what decoding each would check, and more, in a fraction of the time.
+"""Checks all records of a shard at once: all that decoding each would check, and more, in a fraction of the time.
 
-A group of records of one shape goes through numpy as one, classes of a crop first, so that each check is a few passes
-over long rows. It only says whether all is well; what is wrong, and with which record, comes from decoding them singly.
+Records of one shape go through numpy together, so that each check is a few passes over long rows. The answer is only
+whether all are sound. Which record is not, and why, is found by decoding the records one by one.
+
+Shapes: n records, M crops of each, k classes stored per crop.
 """
 
 from __future__ import annotations
@@ -17,22 +19,30 @@ from slg_wds.errors import RecordError
 from slg_wds.format.frames import decompress_all
 from slg_wds.format.records.values import decode_values, value_dtype
 
-GROUP_NUMBERS = 1 << 20  # numbers of one column in a group, as a usual shard has: 10 MB while checked
-MAX_TOGETHER = 1 << 22  # numbers of one record, above which decoding it takes less memory
-MAX_PAIRS = 12  # classes of a crop up to which comparing each two of them is faster than sorting
+GROUP_NUMBERS = (
+    1 << 20
+)  # values of one column that are checked together: those of a usual shard, 10 MB of memory
+MAX_TOGETHER = 1 << 22  # values of one record; above, decoding it alone takes less memory
+MAX_PAIRS = 12  # up to so many classes of a crop, comparing all pairs is faster than sorting
 _LARGEST = {"float32": 0x3F800000, "float16": 0x3C00}  # the bits of 1
 Fields = dict[str, Any]
 Numbers = NDArray[Any]
 
 
 class OddError(Exception):
-    """Something in the group is not as it should be."""
+    """Something in a group of records is not sound."""
 
 
 def all_sound(records: Sequence[Fields], sum_over_one: float) -> bool:
-    """Whether every record, unpacked, decodes and has rows that sum to at most 1 + `sum_over_one` + their rounding.
+    """Check that every record can be decoded and that the probabilities of no crop sum to too much.
 
-    False says nothing of which one, and may be wrong about a record of a form that no writer gives.
+    Args:
+        records: The fields of unpacked records.
+        sum_over_one: How far a sum may exceed 1, apart from the rounding of the coding.
+
+    Returns:
+        True if all are sound. False if one may not be: decode them one by one to be sure, since False is also given for
+        records in a form that no writer uses.
     """
     groups: defaultdict[tuple[Any, ...], list[Fields]] = defaultdict(list)
     for fields in records:
@@ -44,13 +54,13 @@ def all_sound(records: Sequence[Fields], sum_over_one: float) -> bool:
                 return False
             count = max(1, GROUP_NUMBERS // max(1, M * max(k, 4)))
             for first in range(0, len(group), count):
-                _check(_Group(group[first : first + count]), sum_over_one)
+                _check(_RecordGroup(group[first : first + count]), sum_over_one)
     except (OddError, RecordError):
         return False
     return True
 
 
-class _Group:
+class _RecordGroup:
     """n records of one shape; `column` gives a column of all of them."""
 
     def __init__(self, records: Sequence[Fields]) -> None:
@@ -77,14 +87,14 @@ class _Group:
         self._flat = np.frombuffer(decompress_all(frames, sizes, RecordError), np.uint8)
 
     def _columns(self) -> dict[str, int]:
-        """The columns that must be there, and the most planes of each."""
+        """The columns that must be there, and the most byte planes that each may have."""
         found = {"boxes": 4, "flips": 1, "tail_classes": 4, "tail_codes": 1}
         if self.coding != "none":
             found["values"] = value_dtype(self.coding).itemsize
         return found if self.full else {**found, "palette": 4, "codes": 4}
 
     def counts(self, name: str) -> list[int]:
-        """How many numbers each record has in a column."""
+        """How many values each record has in a column."""
         fixed = {"boxes": 4 * self.M, "flips": (self.M + 7) // 8, "codes": self.M * self.k}
         fixed["values"] = fixed["codes"]
         if name in fixed:
@@ -93,7 +103,7 @@ class _Group:
         return [int(fields[field]) for fields in self.records]
 
     def _planes(self, name: str) -> list[list[Any]]:
-        """Each record's planes of a column. A record without a tail may lack its columns."""
+        """The byte planes of a column of each record. A record without a tail may lack the tail's columns."""
         planes = [fields["columns"].get(name) for fields in self.records]
         if name.startswith("tail") and None in planes:
             counts = self.counts(name)
@@ -106,7 +116,7 @@ class _Group:
         return planes
 
     def column(self, name: str, itemsize: int = 0) -> Numbers:
-        """Unsigned numbers [all records'], one record's after the other's; the smallest dtype that serves."""
+        """The column of all records, one after the other: unsigned integers, 1-D, of `itemsize` bytes or the fewest that do."""
         counts = self.counts(name)
         found = self._found.get(name, [])
         dtype = np.dtype(f"u{itemsize or (1, 1, 2, 4, 4)[len(found)]}")
@@ -115,14 +125,14 @@ class _Group:
             part = self._flat[place]
             if len(have) < len(counts):
                 part = _spread(part, have, mine, counts)
-            if dtype.itemsize > 1:  # shifted and added up, not put side by side: several times faster
+            if dtype.itemsize > 1:  # shifting is several times faster than interleaving bytes
                 part = part.astype(dtype) << dtype.type(8 * plane)
             numbers = part if numbers is None else np.bitwise_or(numbers, part, out=numbers)
         return np.zeros(sum(counts), dtype) if numbers is None else numbers
 
 
 def _spread(part: Numbers, have: Sequence[int], mine: Sequence[int], counts: Sequence[int]) -> Numbers:
-    """A plane [all records' counts] of which only the records `have` have their part, zeros for the others."""
+    """A byte plane of all records, of which only the records `have` store their part; the others are zeros."""
     out = np.zeros(sum(counts), part.dtype)
     ends = np.cumsum(counts)
     at = 0
@@ -132,8 +142,8 @@ def _spread(part: Numbers, have: Sequence[int], mine: Sequence[int], counts: Seq
     return out
 
 
-def _check(group: _Group, sum_over_one: float) -> None:
-    """Raise OddError or RecordError unless all is well."""
+def _check(group: _RecordGroup, sum_over_one: float) -> None:
+    """Raise OddError or RecordError if a record of the group is not sound."""
     n, M, k = len(group.records), group.M, group.k
     _check_boxes(group, n, M)
     _ascending(group, "tail_classes")
@@ -149,20 +159,20 @@ def _check(group: _Group, sum_over_one: float) -> None:
         _check_values(group, n * M, k, sum_over_one)
 
 
-def _check_boxes(group: _Group, n: int, M: int) -> None:
+def _check_boxes(group: _RecordGroup, n: int, M: int) -> None:
     if not M:
         return
     boxes = group.column("boxes").reshape(n, 4, M)
     sizes = np.array([(fields["height"], fields["width"]) for fields in group.records], np.uint64)
     extents = boxes[:, 2:]
-    # Wide enough that a sum cannot come round.
+    # Wide enough that no sum overflows.
     ends = boxes[:, :2].astype(np.uint32 if boxes.itemsize < 4 else np.uint64) + extents
     if not extents.min() or (ends.max(axis=2) > sizes).any():
         raise OddError
 
 
-def _ascending(group: _Group, name: str) -> None:
-    """That each record's list of classes, stored as steps, ascends below their number."""
+def _ascending(group: _RecordGroup, name: str) -> None:
+    """Check that the classes in a column, stored as differences, ascend and stay below the number of classes."""
     counts = np.array(group.counts(name), np.int64)
     steps = group.column(name)
     if not len(steps):
@@ -178,7 +188,7 @@ def _ascending(group: _Group, name: str) -> None:
 
 
 def _check_distinct(codes: Numbers) -> None:
-    """That no code stands twice in a column of [k, crops]."""
+    """Check that no class code stands twice in a crop. codes: [k, crops]."""
     k = len(codes)
     if k > MAX_PAIRS:
         ordered = np.sort(codes, axis=0)
@@ -190,7 +200,7 @@ def _check_distinct(codes: Numbers) -> None:
             raise OddError
 
 
-def _check_values(group: _Group, crops: int, k: int, sum_over_one: float) -> None:
+def _check_values(group: _RecordGroup, crops: int, k: int, sum_over_one: float) -> None:
     dtype = value_dtype(group.coding)
     bits = group.column("values", dtype.itemsize).reshape(crops, k).T
     if group.full:
@@ -200,7 +210,7 @@ def _check_values(group: _Group, crops: int, k: int, sum_over_one: float) -> Non
         stored[0] = bits[0]
         for at in range(1, k):
             np.add(stored[at - 1], bits[at], out=stored[at])
-        # Bits of numbers of at least 0 are in the numbers' own order; a negative one's are above all.
+        # The bits of non-negative floats are ordered as the floats are; those of a negative float are larger.
         rising = stored[1:] < stored[:-1] if group.coding == "log8" else stored[1:] > stored[:-1]
         if rising.any():
             raise OddError
@@ -215,14 +225,15 @@ def _sums(stored: Numbers, coding: str) -> NDArray[np.float32]:
     if coding != "float16":
         sums: NDArray[np.float32] = decode_values(stored.view(value_dtype(coding)), coding).sum(axis=0)
         return sums
-    # Moved up, the bits of a half from 0 to 1 are those of a float, of 2**-112 its value; casts take ten times as long.
+    # Shifted by 13, the bits of a float16 in 0..1 are those of a float32 of 2**-112 times its value. A cast takes ten
+    # times as long.
     small: NDArray[np.float32] = (stored.astype(np.uint32) << np.uint32(13)).view(np.float32)
     scaled: NDArray[np.float32] = small.sum(axis=0) * np.float32(2.0**112)
     return scaled
 
 
 def rounding(coding: str, k: int) -> float:
-    """How far k coded probabilities may sum above what they stand for: half a step of each, and of the sum."""
+    """How far the sum of k coded probabilities may exceed the sum of the originals: half a step for each, and its own."""
     relative, least = {
         "float32": (2.0**-24, 0.0),
         "float16": (2.0**-11, 2.0**-25),

@@ -1,4 +1,4 @@
-"""What is wrong made right, as far as whole shards allow it, and damaged shards removed for `generate` to redo."""
+"""Repair of a set: index parts and _info.json are made again, damaged shards removed for `generate` to make anew."""
 
 from __future__ import annotations
 
@@ -14,13 +14,23 @@ from slg_wds.verification.shard import DAMAGED, FOREIGN, IMAGE, INDEX_PART, INFO
 def fix(
     labels: LabelSet, problems: Sequence[Problem], delete_damaged: bool, unwanted: Mapping[str, int]
 ) -> tuple[list[Problem], list[str]]:
-    """Mend a set; what is left wrong, and what was done, in words.
+    """Mend a set as far as its whole shards allow.
 
-    Index parts and _info.json are made again from whole shards. With `delete_damaged`, shards that are not whole, or
-    not this set's, are removed, with their index parts and _info.json: until they are made again, they are missing.
-    `unwanted` are whole shards to remove too: how many images each has left out, by its name.
+    Index parts and _info.json are made again from whole shards. Removed shards lose their index parts, and the set its
+    _info.json; they are missing until the command that made the set makes them again.
 
-    Raises StoreError; LabelSetError, with nothing removed, where every shard is another set's.
+    Args:
+        labels: The label set.
+        problems: What is wrong with it.
+        delete_damaged: Remove shards that are damaged or belong to another set.
+        unwanted: Whole shards to remove too, by name: how many images each has left out.
+
+    Returns:
+        The problems that remain, and what was done, in words.
+
+    Raises:
+        StoreError: the set cannot be changed.
+        LabelSetError: every shard belongs to another set. Nothing has been removed.
     """
     labels.store.check_writable()
     done: list[str] = []
@@ -50,7 +60,7 @@ def fix(
 
 
 def _numbered(labels: LabelSet, unwanted: Mapping[str, int]) -> dict[int, str]:
-    """Why each shard that left images out is removed, by its number."""
+    """The reason to remove each unwanted shard, by its number."""
     numbers = {labels.shard_name(number): number for number in range(labels.num_shards if unwanted else 0)}
     return {numbers[name]: f"left out {counted(count, 'image')}" for name, count in unwanted.items()}
 
@@ -66,13 +76,13 @@ def _refuse_another_set(labels: LabelSet, problems: Sequence[Problem]) -> None:
 
 
 def _remove(labels: LabelSet, numbers: Sequence[int], done: list[str]) -> None:
-    # First what says that all is there, then what is damaged: wherever this ends, no reader is misled.
+    # _info.json goes first, because it says that every shard is there: if this is interrupted, no reader is misled.
     labels.store.delete(INFO)
     for number in numbers:
         labels.store.delete(f"{INDEX}/{labels.plan.shard_names[number]}")
         labels.store.delete(labels.shard_name(number))
         done.append(f"removed {labels.shard_name(number)}")
-    labels.reopen()  # a run beside this one may just have counted what is removed now
+    labels.reopen()  # another run may have finished the set just now, counting the removed shards
 
 
 def _rebuild(labels: LabelSet, number: int, done: list[str]) -> None:

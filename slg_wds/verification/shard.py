@@ -1,4 +1,4 @@
-"""One shard, checked in every byte and every value."""
+"""Checks one shard: every byte, every value, its images and its index part."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from slg_wds.console import counted
 from slg_wds.errors import (
     ChecksumError,
     FormatError,
+    ImageChangedError,
     NotFoundError,
     RecordError,
     ShardTruncatedError,
@@ -32,8 +33,8 @@ from slg_wds.labelset.labelset import INDEX, LabelSet
 from slg_wds.verification.images import ImageChecks, is_of_image
 from slg_wds.verification.records import all_sound, rounding
 
-SUM_IMPORTED = 2.0**-6  # what `import` allows FKD's float16 values to sum above 1
-LISTED_A_SHARD = 20  # problems of one shard that are told singly
+SUM_IMPORTED = 2.0**-6  # `import` allows the float16 probabilities of FKD's files to sum to 1 + this
+LISTED = 20  # problems of one shard that are listed; the others are counted
 
 MISSING, DAMAGED, FOREIGN, UNREADABLE = "missing", "damaged", "foreign", "unreadable"
 UNSUPPORTED, INDEX_PART, INFO_FILE, TEACHER, IMAGE = "unsupported", "index", "info", "teacher", "image"
@@ -41,11 +42,16 @@ UNSUPPORTED, INDEX_PART, INFO_FILE, TEACHER, IMAGE = "unsupported", "index", "in
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong: its kind, what it is, and where.
+    """Something that is wrong with a label set.
 
-    kind: missing, damaged, foreign (a whole shard of another set or place), unreadable (the store's fault),
-    unsupported (a newer version), index, info, teacher, image (not the one that was labelled, or gone). number: of the
-    shard, -1 for none.
+    Attributes:
+        kind: missing, damaged, foreign (a whole shard, but of another set or number), unreadable (the store failed),
+            unsupported (written by a newer version), index (an index part), info (_info.json), teacher (the labels are
+            not the teachers'), or image (one that differs from the labelled one, or is gone).
+        what: What is wrong, in words.
+        shard: Name of the shard; None if it is not about one.
+        key: Key of the image; None if it is not about one.
+        number: Number of the shard; -1 if it is not about one.
     """
 
     kind: str
@@ -57,9 +63,17 @@ class Problem:
 
 @dataclass
 class ShardReport:
-    """What was found of one shard. samples: -1 where it is not whole. bytes, crops: that were checked. compared: images
-    with those labelled. left_out: images
-    that it has no labels of."""
+    """What was found in one shard.
+
+    Attributes:
+        number: Number of the shard.
+        bytes, crops: How many were checked.
+        samples: Labelled images; -1 if the shard is not whole.
+        images: Embedded images that were decoded.
+        compared: Images that were read and compared with the labelled ones.
+        left_out: Planned images that the shard has no labels of.
+        problems: What is wrong.
+    """
 
     number: int
     bytes: int = 0
@@ -72,9 +86,16 @@ class ShardReport:
 
 
 @dataclass
-class _Opened:
-    """A shard while it is checked. shard: None where it is not whole. unpacked: (number, fields) of its records.
-    wrong: (key, what) of records and images that are not as they should be."""
+class _OpenShard:
+    """A shard while it is checked.
+
+    Attributes:
+        report: What was found so far.
+        part: The shard in the plan.
+        shard: Its members; None if it is not whole.
+        unpacked: Of each sound record, its position in the shard and its fields.
+        wrong: Of each damaged record or image, its key and what is wrong.
+    """
 
     report: ShardReport
     part: PlannedShard
@@ -82,17 +103,20 @@ class _Opened:
     unpacked: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     wrong: list[tuple[str | None, str]] = field(default_factory=list)
 
-    def tell(self, kind: str, what: str, key: str | None = None) -> None:
-        """Add to the report's problems."""
+    def add(self, kind: str, what: str, key: str | None = None) -> None:
+        """Add a problem to the report."""
         self.report.problems.append(Problem(kind, what, f"{self.part.name}.tar", key, self.report.number))
 
 
 @dataclass(frozen=True)
 class ShardChecks:
-    """Checks the shards of one set.
+    """Checks the shards of one label set.
 
-    indexed: whether a missing index part is a problem. max_pixels: the largest embedded image that is decoded, 0 to
-    decode none. images: those to compare with the labelled ones.
+    Attributes:
+        labels: The label set.
+        indexed: True if a missing index part is a problem.
+        max_pixels: Largest embedded image that is decoded; 0 to decode none.
+        images: Compares the images; None to compare none.
     """
 
     labels: LabelSet
@@ -101,18 +125,18 @@ class ShardChecks:
     images: ImageChecks | None = None
 
     def read(self, number: int) -> bytes | SlgWdsError:
-        """The bytes of a shard, or why there are none."""
+        """Read the bytes of a shard. Returns the error instead if that fails."""
         try:
             return self.labels.store.read(self.labels.shard_name(number), MAX_SHARD_BYTES)
         except StoreError as error:
             return error
 
     def check(self, number: int, data: bytes | SlgWdsError) -> ShardReport:
-        """All that can be said of a shard's bytes. Damage is reported, never raised."""
+        """Check the bytes of one shard. Damage is reported, never raised."""
         return self.check_all([(number, data)])[0]
 
     def check_all(self, shards: Sequence[tuple[int, bytes | SlgWdsError]]) -> list[ShardReport]:
-        """`check` of several: the labels of small shards take a fraction of the time when they go together."""
+        """Check several shards. The labels of small shards are checked together, in a fraction of the time."""
         opened = [self._open(number, data) for number, data in shards]
         together = [fields for one in opened for _, fields in one.unpacked]
         sound = all_sound(together, self._over_one)
@@ -125,28 +149,28 @@ class ShardChecks:
     def _over_one(self) -> float:
         return SUM_IMPORTED if self.labels.identity.imported_from else OVER_ONE
 
-    def _open(self, number: int, data: bytes | SlgWdsError) -> _Opened:
-        """What can be told before the labels are looked at."""
+    def _open(self, number: int, data: bytes | SlgWdsError) -> _OpenShard:
+        """Check the tar, whose shard it is, and each record by itself."""
         part = self.labels.plan.shard(number)
-        one = _Opened(ShardReport(number), part)
+        one = _OpenShard(ShardReport(number), part)
         if isinstance(data, SlgWdsError):
-            one.tell(MISSING if isinstance(data, NotFoundError) else UNREADABLE, data.message)
+            one.add(MISSING if isinstance(data, NotFoundError) else UNREADABLE, data.message)
             return one
         one.report.bytes = len(data)
         try:
             shard = read_shard(data)
         except FormatError as error:
-            one.tell(kind_of(error), _why(error), error.key)
+            one.add(kind_of(error), _why(error), error.key)
             return one
         if (foreign := _foreign(self.labels, shard, part)) is not None:
-            one.tell(FOREIGN, foreign)
+            one.add(FOREIGN, foreign)
             return one
         one.shard = shard
         one.report.left_out = len(shard.header.left_out)
         self._unpack(one, shard)
         return one
 
-    def _unpack(self, one: _Opened, shard: Shard) -> None:
+    def _unpack(self, one: _OpenShard, shard: Shard) -> None:
         planned = {key: at for at, key in enumerate(one.part.keys)}
         for i, sample in enumerate(shard.samples):
             try:
@@ -158,32 +182,40 @@ class ShardChecks:
                 one.wrong.append((sample.key, error.message))
         one.report.crops = sum(int(fields["num_crops"]) for _, fields in one.unpacked)
 
-    def _look(self, one: _Opened, shard: Shard, sound: bool) -> None:
-        """Tell what is wrong with the labels, images and index part. sound: whether the labels are known to be well."""
-        wrong, base = one.wrong, self._over_one
-        if not sound and not all_sound([fields for _, fields in one.unpacked], base):
-            wrong += _one_by_one(shard, [i for i, _ in one.unpacked], base)
+    def _look(self, one: _OpenShard, shard: Shard, sound: bool) -> None:
+        """Check the labels, the images and the index part.
+
+        Args:
+            one: The shard.
+            shard: Its members.
+            sound: True if its labels are known to be sound already.
+        """
+        wrong, over_one = one.wrong, self._over_one
+        if not sound and not all_sound([fields for _, fields in one.unpacked], over_one):
+            wrong += _one_by_one(shard, [i for i, _ in one.unpacked], over_one)
         if self.max_pixels:
             wrong += _image_problems(shard, one.unpacked, one.report, self.max_pixels)
-        for key, what in wrong[:LISTED_A_SHARD]:
-            one.tell(DAMAGED, what, key)
-        if len(wrong) > LISTED_A_SHARD:
-            one.tell(
+        for key, what in wrong[:LISTED]:
+            one.add(DAMAGED, what, key)
+        if len(wrong) > LISTED:
+            one.add(
                 DAMAGED,
-                f"and {counted(len(wrong) - LISTED_A_SHARD, 'more problem')} of its records or images",
+                f"and {counted(len(wrong) - LISTED, 'more problem')} of its records or images",
             )
         if not wrong:
             one.report.samples = len(shard)
         for kind, what in self._index_problems(shard, one.part):
-            one.tell(kind, what)
+            one.add(kind, what)
         if self.images is not None:
             self._compare(one, self.images)
 
-    def _compare(self, one: _Opened, images: ImageChecks) -> None:
-        """Tell of every image that is not the labelled one, however many there are."""
+    def _compare(self, one: _OpenShard, images: ImageChecks) -> None:
+        """Report every image that differs from the labelled one or is gone, however many there are."""
         one.report.compared = len(one.unpacked)
         for key, error in images.wrong(one.part, [fields for _, fields in one.unpacked]):
-            one.tell(IMAGE if is_of_image(error) else UNREADABLE, error.message, key)
+            if not isinstance(error, ImageChangedError):
+                one.report.compared -= 1  # there were no bytes to compare
+            one.add(IMAGE if is_of_image(error) else UNREADABLE, error.message, key)
 
     def _index_problems(self, shard: Shard, part: PlannedShard) -> Iterator[tuple[str, str]]:
         name = f"{INDEX}/{part.name}"
@@ -205,7 +237,7 @@ class ShardChecks:
                 yield INDEX_PART, f"its index part is not the shard's: {_index_difference(found, wanted)}"
 
     def _check_fields(self, fields: dict[str, Any], part: PlannedShard, at: int) -> None:
-        """That a record is the planned image's, and labelled as slg.json says. Raises RecordError."""
+        """Check that a record is of the planned image and labelled as slg.json says. Raises RecordError."""
         identity = self.labels.identity
         target = int(part.targets[at])
         wanted: dict[str, Any] = {
@@ -229,7 +261,7 @@ class ShardChecks:
 
 
 def kind_of(error: SlgWdsError) -> str:
-    """Which kind of problem an error tells of."""
+    """The kind of problem that an error stands for."""
     if isinstance(error, UnsupportedFeatureError):
         return UNSUPPORTED
     return DAMAGED if isinstance(error, FormatError) else UNREADABLE
@@ -241,7 +273,7 @@ def _why(error: SlgWdsError) -> str:
 
 
 def _foreign(labels: LabelSet, shard: Shard, part: PlannedShard) -> str | None:
-    """Why a whole shard is not the planned one, None where it is."""
+    """Why a whole shard is not the planned one; None if it is."""
     try:
         shard.check(labels.digest, part.number, part.name, part.keys)
     except FormatError as error:
@@ -250,7 +282,7 @@ def _foreign(labels: LabelSet, shard: Shard, part: PlannedShard) -> str | None:
 
 
 def _check_extras(shard: Shard, i: int, fields: dict[str, Any]) -> None:
-    """The target's own member, and the sums of a set that can be extended. Raises RecordError."""
+    """Check the members beside the record, and the sums that an extendable set stores. Raises RecordError."""
     sample = shard.samples[i]
     wanted = (
         None if fields["target"] is None or sample.image is None else str(fields["target"]).encode("ascii")
@@ -263,7 +295,7 @@ def _check_extras(shard: Shard, i: int, fields: dict[str, Any]) -> None:
         decode_tail_sums(bytes(shard.content(sample.record)))
 
 
-def _one_by_one(shard: Shard, which: list[int], base: float) -> Iterator[tuple[str, str]]:
+def _one_by_one(shard: Shard, which: list[int], over_one: float) -> Iterator[tuple[str, str]]:
     for i in which:
         sample = shard.samples[i]
         try:
@@ -272,7 +304,7 @@ def _one_by_one(shard: Shard, which: list[int], base: float) -> Iterator[tuple[s
             yield sample.key, error.message
             continue
         total = record.value.sum(axis=1, dtype=np.float64)
-        if len(total) and total.max() > 1.0 + base + rounding(record.coding, record.k):
+        if len(total) and total.max() > 1.0 + over_one + rounding(record.coding, record.k):
             row = int(total.argmax())
             yield sample.key, f"the probabilities of crop {row} sum to {total[row]:.6f}"
 

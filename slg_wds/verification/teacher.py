@@ -1,4 +1,4 @@
-"""Are these labels the teachers'? A random sample of crops is labelled again and compared with what is stored."""
+"""Compares labels with the teachers: a random sample of crops is labelled again, and the answers are compared."""
 
 from __future__ import annotations
 
@@ -14,21 +14,28 @@ from slg_wds.errors import UsageError
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.verification.records import rounding
 
-# How far another machine's arithmetic may move the labels of one crop, and the mean over many, beyond their rounding;
-# and how often the first class must be the same. Another teacher's labels are off by far more than any of these.
+# By precision: how far a probability of one crop, and the mean over all, may differ beyond rounding because another
+# machine computed it; and the least share of crops with the same first class. Another teacher is off by far more.
 LIMITS = {
     "fp32": (0.05, 0.002, 0.98),
     "tf32": (0.3, 0.01, 0.95),
     "bf16": (0.3, 0.01, 0.95),
     "fp16": (0.3, 0.01, 0.95),
 }
-MERGED = (1.0, 0.05, 0.85)  # a merge of sets is the teachers' own mean only as far as the sets' top-k go
+MERGED = (1.0, 0.05, 0.85)  # a merge equals the mean of the teachers only as far as its parts' top-k go
 
 
 @dataclass(frozen=True)
 class TeacherCheck:
-    """Stored against asked: crops, the largest and the mean difference of a probability, the share of crops whose first
-    class is the same. problems: what is beyond the limits, in words."""
+    """How stored labels compare with what the teachers answer now.
+
+    Attributes:
+        crops: Crops that were compared.
+        largest: Largest difference of a probability, beyond rounding.
+        mean: Mean difference of a probability, beyond rounding.
+        agreement: Share of crops whose most probable class is the same.
+        problems: Which of these is beyond its limit, in words.
+    """
 
     crops: int
     largest: float
@@ -46,9 +53,16 @@ class TeacherCheck:
 
 
 def compare(config: VerifyConfig, labels: LabelSet, seed: int | None = None) -> TeacherCheck:
-    """Ask the teachers of the command line about crops of images that have labels.
+    """Ask the teachers of the command line about crops that are labelled already.
 
-    Raises UsageError for other teachers than slg.json names, ImageSourceError for other images.
+    Args:
+        config: The teachers, the images and how many crops.
+        labels: The label set.
+        seed: Seed of the sample; None for another sample each time.
+
+    Raises:
+        UsageError: the teachers are not those that slg.json names, or no images are given and none are embedded.
+        ImageSourceError: the images are not those of the set.
     """
     if config.teacher is None and not labels.identity.embed_images:
         raise UsageError("-a needs --teacher DATA, the images, since the set does not embed them")
@@ -65,7 +79,7 @@ def compare(config: VerifyConfig, labels: LabelSet, seed: int | None = None) -> 
     teacher = load_named_teachers(question, labels)
     largest, total, numbers, same, crops = 0.0, 0.0, 0, 0, 0
     chance = np.random.default_rng(seed)
-    for record, exact in exact_rows(question, labels, teacher, chance, _there(labels)):
+    for record, exact in exact_rows(question, labels, teacher, chance, _existing(labels)):
         asked = exact if record.full else np.take_along_axis(exact, record.index, axis=1)
         if record.coding != "none" and len(asked):
             apart = np.abs(asked - record.value) - rounding(record.coding, 1) * asked
@@ -80,8 +94,8 @@ def compare(config: VerifyConfig, labels: LabelSet, seed: int | None = None) -> 
     return TeacherCheck(**{**vars(found), "problems": _beyond(found, labels)})
 
 
-def _there(labels: LabelSet) -> NDArray[np.int64]:
-    """The numbers of the planned images whose shards exist."""
+def _existing(labels: LabelSet) -> NDArray[np.int64]:
+    """Numbers in the plan of the images whose shards exist, ascending."""
     sizes = labels.plan.shard_sizes
     missing = np.zeros(len(sizes), np.bool_)
     missing[labels.missing()] = True

@@ -1,4 +1,4 @@
-"""`slg-wds verify`: is every byte and every label of a set what it should be?"""
+"""`slg-wds verify`: the command and its result."""
 
 from __future__ import annotations
 
@@ -31,10 +31,18 @@ LISTED = 200  # problems shown in the table; --json has all
 class VerifyResult:
     """What was checked and what is wrong.
 
-    problems: what is (still) wrong. fixed: what was done about it, in words. unknown: objects that no set has.
-    shards, samples, crops, images, bytes: that were checked; images: embedded ones, decoded. compared: images with
-    those that were labelled. left_out: how many planned
-    images each shard has no labels of, by its name, where there are any. teacher: the comparison.
+    Attributes:
+        url: The label set.
+        planned: Shards of the plan.
+        shards, samples, crops, bytes: How many were checked.
+        images: Embedded images that were decoded.
+        compared: Images that were read and compared with those that were labelled.
+        left_out: For each shard that has fewer images than planned, by its name: how many were left out.
+        seconds: Wall time of the checks.
+        problems: What is wrong, or still wrong after mending.
+        fixed: What was mended, in words.
+        unknown: Names of objects at the set's URL that belong to no label set.
+        teacher: How the labels compare with the teachers' answers; None if none were asked.
     """
 
     url: str
@@ -54,23 +62,30 @@ class VerifyResult:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong (any more)."""
+        """True if nothing is wrong, or nothing is any more."""
         return not self.problems
 
 
 def verify(config: VerifyConfig) -> VerifyResult:
-    """Check a label set, and mend it where asked.
+    """Check a label set, and mend it if the config says so.
 
-    In a script, with more than one process, call it under `if __name__ == "__main__":`.
+    A script that checks with more than one process must call it under `if __name__ == "__main__":`.
 
-    Raises SlgWdsError where nothing can be said: no set, plan or slg.json damaged, a store that has gone.
+    Args:
+        config: The set, and what to check and mend.
+
+    Returns:
+        What was checked, what is wrong and what was mended.
+
+    Raises:
+        SlgWdsError: nothing can be said: there is no set, its plan or slg.json is damaged, or the store is gone.
     """
     config.check()
     labels = open_labels(config.labels, allow_incomplete=True, store_options=config.store_options)
     result = VerifyResult(labels.url, labels.num_shards)
     started = time.monotonic()
     if config.images is not None:
-        ImageChecks(labels, config.at(config.images))  # says at once what keeps it from being done
+        ImageChecks(labels, config.at(config.images))  # refuses at once what cannot be compared
     missing = labels.missing()
     finished = labels.store.size(INFO) is not None
     if finished or not config.allow_incomplete:
@@ -96,7 +111,11 @@ def verify(config: VerifyConfig) -> VerifyResult:
 def _check_shards(
     labels: LabelSet, config: VerifyConfig, missing: Sequence[int], finished: bool, result: VerifyResult
 ) -> dict[int, int]:
-    """Check the shards that are there; the samples of each that is whole."""
+    """Check the shards that exist, and add what is found to the result.
+
+    Returns:
+        The number of samples of each whole shard, by the shard's number.
+    """
     absent = set(missing)
     numbers = tuple(number for number in range(labels.num_shards) if number not in absent)
     pixels = config.max_pixels if config.decode_images else 0
@@ -104,7 +123,7 @@ def _check_shards(
     task = VerifyTask(config.at(labels.url), labels.digest, numbers, finished, pixels, images)
     lengths: dict[int, int] = {}
 
-    def took(report: ShardReport) -> None:
+    def add(report: ShardReport) -> None:
         result.problems += report.problems
         for name in ("crops", "images", "compared", "bytes"):
             setattr(result, name, getattr(result, name) + getattr(report, name))
@@ -116,12 +135,13 @@ def _check_shards(
             result.samples += report.samples
 
     if numbers:
-        with VerifyProgress(len(numbers), took) as progress:
+        with VerifyProgress(len(numbers), add) as progress:
             run_processes(task, min(config.processes or cores(), len(numbers)), progress.checked)
     return lengths
 
 
 def _info_problems(labels: LabelSet, lengths: dict[int, int], finished: bool) -> list[Problem]:
+    """What is wrong with _info.json, judged by the samples of the whole shards."""
     whole = len(lengths) == labels.num_shards
     if not finished:
         return [Problem(INFO_FILE, "every shard is there, but it is missing", INFO)] if whole else []
@@ -136,15 +156,15 @@ def _info_problems(labels: LabelSet, lengths: dict[int, int], finished: bool) ->
         return [Problem(INFO_FILE, "it does not name the planned shards in their order", INFO)]
     wrong = [number for number, length in lengths.items() if found.shard_lengths[number] != length]
     if wrong:
-        told = found.shard_lengths[wrong[0]]
-        what = f"it says {counted(told, 'sample')} of {files[wrong[0]]}, which has {lengths[wrong[0]]}"
+        stored = found.shard_lengths[wrong[0]]
+        what = f"it says {counted(stored, 'sample')} of {files[wrong[0]]}, which has {lengths[wrong[0]]}"
         return [Problem(INFO_FILE, what, INFO)]
     wanted = Info(labels.split, files, [lengths.get(n, found.shard_lengths[n]) for n in range(len(files))])
     return [] if found == wanted else [Problem(INFO_FILE, "its numbers do not add up", INFO)]
 
 
 def _unknown(labels: LabelSet) -> list[str]:
-    """Objects at the set's place that no set has; none where nothing can be listed."""
+    """Names of objects at the set's URL that belong to no label set; none if the store cannot list."""
     names = labels.plan.shard_names
     known = {
         PLAN,
@@ -160,7 +180,7 @@ def _unknown(labels: LabelSet) -> list[str]:
 
 
 def main(config: VerifyConfig) -> int:
-    """The body of the command: the table of what is wrong and a summary on stdout; 1 where anything is wrong."""
+    """Run the command: print what is wrong and a summary. Returns the exit code, 1 if anything is wrong."""
     result = verify(config)
     if config.json:
         tell_json(as_dict(result))
@@ -172,7 +192,7 @@ def main(config: VerifyConfig) -> int:
 
 
 def as_dict(result: VerifyResult) -> dict[str, Any]:
-    """The result for scripts: `ok`, the fields of VerifyResult, problems as kind, what, shard, key."""
+    """The result as plain values, for JSON: `ok`, the fields of VerifyResult, and each problem's kind, what, shard, key."""
     fields = {name: value for name, value in vars(result).items() if name not in ("problems", "teacher")}
     problems = [
         {name: value for name, value in asdict(p).items() if name != "number"} for p in result.problems
@@ -189,7 +209,7 @@ def _print_table(problems: Sequence[Problem]) -> None:
 
 
 def summary(result: VerifyResult) -> list[str]:
-    """What was checked, in lines for people."""
+    """The result as lines of text."""
     rate = result.bytes / 1e6 / max(result.seconds, 1e-9)
     lines = [
         f"label set {result.url}: "

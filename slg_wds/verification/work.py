@@ -1,4 +1,4 @@
-"""The shards of a set shared out among processes, each reading ahead of what it checks."""
+"""The shards of a set are shared among processes. Each reads the next shards while it checks these."""
 
 from __future__ import annotations
 
@@ -16,16 +16,24 @@ from slg_wds.store import Location
 from slg_wds.verification.images import ImageChecks
 from slg_wds.verification.shard import ShardChecks, ShardReport
 
-ATTEMPTS = 3  # shards in a row that a store may fail to give, before it is taken for gone
-TOGETHER, MOST_TOGETHER = 1 << 20, 64  # bytes and number of small shards that are checked as one
-COLLECTED = 1 << 17  # more objects than at the last look for cycles, for another; a shard has some thousands
+ATTEMPTS = 3  # shards in a row that cannot be read; then the store counts as gone
+GROUP_BYTES, GROUP_SHARDS = 1 << 20, 64  # small shards are checked together up to either
+COLLECT_AFTER = 1 << 17  # new objects before Python looks for cycles; a shard's records are some thousands
 Read = bytes | SlgWdsError
 
 
 @dataclass(frozen=True)
 class VerifyTask:
-    """What every process of one run shares; picklable. numbers: of the shards to check. digest: of the set.
-    images: where those to compare are."""
+    """What every process of one verification gets. Picklable.
+
+    Attributes:
+        location: The label set.
+        digest: The set's digest when the verification began.
+        numbers: Numbers of the shards to check.
+        indexed: True if a missing index part is a problem.
+        max_pixels: Largest embedded image that is decoded; 0 to decode none.
+        images: Where the images to compare are; None to compare none.
+    """
 
     location: Location
     digest: str
@@ -35,55 +43,65 @@ class VerifyTask:
     images: Location | None
 
     def __call__(self, worker: int, count: int) -> Iterator[ShardReport]:
-        """Check every `count`-th shard and yield its report. Memory: two shards, or twice 1 MB of small ones.
+        """Check every `count`-th shard, from number `worker` on, and yield its report.
 
-        Raises StoreUnavailableError where the store has gone, LabelSetError where the set is another one by now.
+        Memory: two shards, or twice 1 MB of small ones.
+
+        Raises:
+            StoreUnavailableError: several shards in a row could not be read.
+            LabelSetError: another set is at the URL by now.
         """
         keep_freed_memory()
         labels = labels_at(self.location, allow_incomplete=True)
         if count > 1 and self.max_pixels and labels.identity.embed_images:
-            use_one_thread()  # of torch, which only decoding needs
+            use_one_thread()  # torch's; only decoding uses them, and processes share the cores
         if labels.digest != self.digest:
             raise LabelSetError(
-                "the set has been replaced meanwhile", url=self.location.url, hint="verify it again"
+                "the set has been replaced by another meanwhile",
+                url=self.location.url,
+                hint="verify it again",
             )
         images = None if self.images is None else ImageChecks(labels, self.images)
         checks = ShardChecks(labels, self.indexed, self.max_pixels, images)
-        read = _gathered((number, checks.read(number)) for number in self.numbers[worker::count])
+        groups = _grouped((number, checks.read(number)) for number in self.numbers[worker::count])
         with ThreadPoolExecutor(1, "slg-read") as pool, _few_collections():
-            ahead = pool.submit(next, read, ())
+            ahead = pool.submit(next, groups, ())
             while shards := ahead.result():
-                ahead = pool.submit(next, read, ())
+                ahead = pool.submit(next, groups, ())
                 yield from checks.check_all(shards)
 
 
 @contextlib.contextmanager
 def _few_collections() -> Iterator[None]:
-    """Have Python look for cycles only among very many objects.
+    """Make Python look for cycles more rarely.
 
-    A shard's records are thousands of small ones, freed as the next shard comes: to look through them as often as usual
-    takes a twelfth of the time.
+    A shard's records are thousands of small objects, which are freed when the next shard comes. Looking through them as
+    often as usual takes a twelfth of the time.
     """
     usual = gc.get_threshold()
-    gc.set_threshold(COLLECTED, *usual[1:])
+    gc.set_threshold(COLLECT_AFTER, *usual[1:])
     try:
         yield
     finally:
         gc.set_threshold(*usual)
 
 
-def _gathered(reads: Iterable[tuple[int, Read]]) -> Iterator[list[tuple[int, Read]]]:
-    """Shards by themselves, small ones several at a time. Raises StoreUnavailableError where a store has gone."""
-    together: list[tuple[int, Read]] = []
+def _grouped(reads: Iterable[tuple[int, Read]]) -> Iterator[list[tuple[int, Read]]]:
+    """Large shards one at a time, small ones in groups.
+
+    Raises:
+        StoreUnavailableError: ATTEMPTS shards in a row could not be read.
+    """
+    group: list[tuple[int, Read]] = []
     size = failed = 0
     for number, data in reads:
         failed = failed + 1 if isinstance(data, StoreUnavailableError) else 0
         if failed == ATTEMPTS and isinstance(data, StoreUnavailableError):
             raise data
-        together.append((number, data))
+        group.append((number, data))
         size += 0 if isinstance(data, SlgWdsError) else len(data)
-        if size >= TOGETHER or len(together) == MOST_TOGETHER:
-            yield together
-            together, size = [], 0
-    if together:
-        yield together
+        if size >= GROUP_BYTES or len(group) == GROUP_SHARDS:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
