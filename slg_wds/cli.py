@@ -39,7 +39,7 @@ COMMANDS = {
     "train": Command(None, "training.command:main", "train a student on a label set"),
     "inspect": Command("config:InspectConfig", "inspection.inspect:main", "show what a label set is and how far it is"),
     "verify": Command("config:VerifyConfig", "verification.verify:main", "check every byte and label of a set"),
-    "report": Command("config:ReportConfig", "report.page:main", "draw label sets as a page for the browser"),
+    "report": Command("config:ReportConfig", "report.command:main", "draw label sets as a page for the browser"),
     "ensemble": Command("config:EnsembleConfig", "ensembling:main", "merge label sets of the same crops into one"),
     "import": Command("config:ImportConfig", "interop.fkd.importing:main", "turn FKD's label files into a label set"),
     "export": Command("config:ExportConfig", "interop.fkd.exporting:main", "turn a label set into FKD's label files"),

@@ -1,1 +1,14 @@
-"""`slg-wds report`: label sets as one page for the browser. Imports label sets, images and replay's sources."""
+"""`slg-wds report`: label sets drawn as one page for the browser.
+
+In: label sets, and where the user gives them their images. Out: one HTML file. A report goes through the folders in
+this order; each may import those before it.
+
+    reading/     opens the sets, draws a sample, reads records and images
+    measuring/   what the labels say, in numbers: per image, over all images, teacher against teacher
+    drawing/     figures as SVG, from numbers alone
+    writing/     words, tables, gallery and figures put into the page's template
+    templates/   the page's HTML, style and script
+    command      the command: checks, then calls the others
+
+The folder may import ensembling's view of joined sets, replay's readers of images, and whatever lies below them.
+"""

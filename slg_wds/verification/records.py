@@ -116,7 +116,7 @@ class _RecordGroup:
         return planes
 
     def column(self, name: str, itemsize: int = 0) -> Numbers:
-        """The column of all records, one after the other: unsigned integers, 1-D, of `itemsize` bytes or the fewest that do."""
+        """The column of all records, one after the other: unsigned, 1-D, of `itemsize` bytes or the fewest that do."""
         counts = self.counts(name)
         found = self._found.get(name, [])
         dtype = np.dtype(f"u{itemsize or (1, 1, 2, 4, 4)[len(found)]}")
@@ -233,7 +233,7 @@ def _sums(stored: Numbers, coding: str) -> NDArray[np.float32]:
 
 
 def rounding(coding: str, k: int) -> float:
-    """How far the sum of k coded probabilities may exceed the sum of the originals: half a step for each, and its own."""
+    """How far the sum of k coded probabilities may exceed that of the originals: half a step for each, and its own."""
     relative, least = {
         "float32": (2.0**-24, 0.0),
         "float16": (2.0**-11, 2.0**-25),

@@ -192,7 +192,7 @@ def main(config: VerifyConfig) -> int:
 
 
 def as_dict(result: VerifyResult) -> dict[str, Any]:
-    """The result as plain values, for JSON: `ok`, the fields of VerifyResult, and each problem's kind, what, shard, key."""
+    """The result as plain values for JSON: `ok`, and the fields of VerifyResult; problems without their numbers."""
     fields = {name: value for name, value in vars(result).items() if name not in ("problems", "teacher")}
     problems = [
         {name: value for name, value in asdict(p).items() if name != "number"} for p in result.problems

@@ -17,7 +17,7 @@ from slg_wds.errors import ImageShardError, ImageSourceError, NoTargetsError, Us
 from slg_wds.generation.evaluation import evaluate
 from slg_wds.images.targets import Targets, resolve_targets
 from slg_wds.inspection.inspect import inspect
-from slg_wds.report.reading import ReportedSets
+from slg_wds.report.reading.sets import ReportedSets
 from slg_wds.store import Location
 from support.image_sources import tar_bytes
 from support.photographs import LITE0, TINY

@@ -20,12 +20,12 @@ from slg_wds.errors import (
     UsageError,
 )
 from slg_wds.labelset.class_names import class_names, imagenet_ids
-from slg_wds.report.comparing import FLOOR
-from slg_wds.report.document import embedded
-from slg_wds.report.measures import measure
-from slg_wds.report.page import report
-from slg_wds.report.reading import ReportedSets, short_names
-from slg_wds.report.statistics import Statistics
+from slg_wds.report.command import report
+from slg_wds.report.measuring.comparison import FLOOR
+from slg_wds.report.measuring.measures import measure
+from slg_wds.report.measuring.statistics import Statistics
+from slg_wds.report.reading.sets import ReportedSets, short_names
+from slg_wds.report.writing.document import embedded
 from slg_wds.store import Location
 from support.sets.reported_sets import CLASSES, CROPS, K, label_set, probabilities
 
@@ -134,6 +134,17 @@ def test_teacher_against_teacher(tmp_path):
     assert f'<td class="n">{(q * np.log(q / p)).sum(axis=1).mean():.3f}</td>' in page
     first = data(page)["images"][0]
     assert len(first["crops"][0]["t"]) == 2 and "src" in first  # the pictures are in the second set
+
+
+def test_a_link_to_nowhere_is_not_written_through(tmp_path):
+    labels = label_set(tmp_path / "set", images=3)
+    page, target = tmp_path / "page.html", tmp_path / "none" / "page.html"
+    page.symlink_to(target)
+    with pytest.raises(UsageError, match=f"is a link to {target}, whose folder does not exist"):
+        report(ReportConfig(labels=(labels.url,), output=str(page)))
+    target.parent.mkdir()
+    report(ReportConfig(labels=(labels.url,), output=str(page)))
+    assert page.is_symlink() and target.read_text().startswith("<!doctype html>")
 
 
 def test_a_sample_is_a_sample_and_says_so(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from slg_wds.config import ReportConfig
-from slg_wds.report.page import report
+from slg_wds.report.command import report
 from support.headless import Page, browser, running_page
 from support.sets.reported_sets import CLASSES, HOSTILE, label_set
 

@@ -19,7 +19,7 @@ from slg_wds.errors import ImageShardError, ShardError, SlgWdsError, UsageError
 from slg_wds.format.shards.shard import read_shard
 from slg_wds.format.shards.tar import members
 from slg_wds.images import open_source
-from slg_wds.report.reading import ReportedSets
+from slg_wds.report.reading.sets import ReportedSets
 from slg_wds.store import Location
 from slg_wds.verification.verify import verify
 from support.sets import trust_sets

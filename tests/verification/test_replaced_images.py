@@ -13,8 +13,8 @@ from PIL import Image, ImageOps
 import slg_wds
 from slg_wds.cli import main
 from slg_wds.config import ReportConfig
-from slg_wds.errors import ImageChangedError
-from slg_wds.report.page import report as write_report
+from slg_wds.errors import ImageChangedError, ImageSourceError
+from slg_wds.report.command import report as write_report
 from support.photographs import TINY
 
 IMAGES, BATCH = 1000, 8
@@ -111,6 +111,7 @@ def test_verify_lists_images_that_are_gone(thousand, tmp_path, capsys):
         f"{path.parent.name}/{path.stem}" for path in gone
     )
     assert {problem["what"] for problem in found["problems"]} == {"the image is not there"}
+    assert found["compared"] == IMAGES - len(gone)
 
 
 def test_mending_a_set_leaves_images_alone(thousand, changed, tmp_path, capsys):
@@ -139,6 +140,23 @@ def test_a_report_names_all_ten_and_no_other(thousand, changed, tmp_path):
     assert {name.removesuffix(".jpg") for name in named} == changed[1] and len(named) == 10
     assert not (tmp_path / "page.html").exists()
     assert report(thousand[1]).images == IMAGES
+
+
+def test_a_report_names_all_images_that_are_gone_and_says_what_to_do(thousand, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(thousand[1], images)
+    gone = sorted(images.rglob("*.jpg"))[::100]
+    for path in gone:
+        path.unlink()
+    config = ReportConfig(
+        labels=(str(thousand[0]),), images=str(images), output=str(tmp_path / "page.html"), samples=IMAGES
+    )
+    with pytest.raises(ImageSourceError, match=f"{len(gone)} of 1,000 images cannot be found: ") as caught:
+        write_report(config)
+    named = caught.value.message.partition(": ")[2].split(", ")
+    assert set(named) == {f"{path.parent.name}/{path.name}" for path in gone}
+    assert "verify --images lists all" in str(caught.value)
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_smaller_copies_are_compared_by_their_sources(photographs, tmp_path, capsys):

@@ -11,7 +11,7 @@ import pytest
 
 from slg_wds.cli import main
 from slg_wds.config import ReportConfig
-from slg_wds.report.page import report as write_report
+from slg_wds.report.command import report as write_report
 from support.sets.replay_sets import Made, make, truth
 
 NAMES = (

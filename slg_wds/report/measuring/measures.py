@@ -1,6 +1,7 @@
-"""What is measured of one image's labels, in numpy, without a dense row where that is not needed.
+"""Measures the labels of one image in numpy, without dense rows where they are not needed.
 
-Shapes: M crops, k classes stored per crop, N <= k classes that the rule reads, m classes kept of a tail, C classes.
+Shapes: M crops, k classes stored per crop, N <= k classes that the label type uses, m classes of the shared tail,
+C classes.
 """
 
 from __future__ import annotations
@@ -14,16 +15,20 @@ from slg_wds.format.records.record import Record
 from slg_wds.labels import LabelType, distribution, stored_columns, top
 
 Floats = NDArray[np.float64]
-SHOWN = 5  # classes of a crop that are told by name; of full labels the tail is what these leave
+SHOWN = 5  # classes of a crop that a report names; of full labels, the tail is what these leave
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What one image's labels say, crop by crop.
+    """What the labels of one image say, crop by crop.
 
-    index, value: the most probable classes, int64 and float64 [M, min(k, 5)]. confidence: the largest probability [M].
-    tail: what the stored top-k leaves [M], of full labels what their five largest leave. entropy: of the
-    recovered distributions, in nats [M]. has_values: False where only the class is stored, and the three mean nothing.
+    Attributes:
+        index: The most probable classes, int64 [M, min(k, 5)].
+        value: Their probabilities, float64 [M, min(k, 5)].
+        confidence: The largest probability, float64 [M].
+        tail: Probability outside the stored classes, float64 [M]; of full labels, outside the five most probable.
+        entropy: Entropy of the recovered distribution in nats, float64 [M].
+        has_values: False if no probabilities are stored. Then the last three mean nothing.
     """
 
     index: NDArray[np.int64]
@@ -40,7 +45,15 @@ class Measures:
 
 
 def measure(record: Record, rule: str | None) -> Measures:
-    """Measure one record; entropy is that of its labels under a rule of recovery. Raises RuleError."""
+    """Measure one record.
+
+    Args:
+        record: The image's labels.
+        rule: The label type by which distributions are recovered; None for the stored one.
+
+    Raises:
+        RuleError: the record does not store what the label type needs.
+    """
     index, value = leading(record)
     k = record.k if not record.full else min(SHOWN, record.num_classes)
     left = value[:, :k].sum(axis=1) if record.full else record.value.sum(axis=1, dtype=np.float64)
@@ -55,17 +68,24 @@ def measure(record: Record, rule: str | None) -> Measures:
 
 
 def leading(record: Record) -> tuple[NDArray[np.int64], Floats]:
-    """The most probable classes, at most five, and their probabilities: int64 and float64 [M, min(k, 5)]."""
+    """The most probable classes, at most five, and their probabilities: int64 and float64, both [M, min(k, 5)]."""
     n = min(SHOWN, record.k)
     index, value = top(record, n)
     return index, value.astype(np.float64)
 
 
 def entropy(record: Record, rule: LabelType) -> Floats:
-    """The entropy of each crop's distribution under a rule, in nats [M]: that of distribution(record, None, rule).
+    """Entropy of the distribution of each crop, as `distribution(record, None, rule)` recovers it.
 
-    The probability outside the top, t, is spread as q_c = t v_c / V with V the sum of v over the classes outside, so
-    -sum q log q = -t log(t / V) - (t / V) sum v log v: no row of C numbers is made.
+    No row of C numbers is made. The probability t outside the top is spread as q_c = t v_c / V, where V is the sum of v
+    over the classes outside. Hence -sum q log q = -t log(t / V) - (t / V) sum v log v.
+
+    Args:
+        record: The image's labels.
+        rule: The label type by which distributions are recovered.
+
+    Returns:
+        Nats, float64 [M].
     """
     M, C = len(record.crops), record.num_classes
     if rule.kind == "hard":
@@ -86,49 +106,54 @@ def entropy(record: Record, rule: LabelType) -> Floats:
 
 
 def _outside(record: Record, n: int) -> tuple[Floats, Floats]:
-    """V = the tail's sum over the classes outside each crop's top n, and sum v log v over them, each [M]."""
+    """V, the sum of the tail v over the classes outside the top n, and sum v log v over them: float64, both [M]."""
     tail, C = record.tail, record.num_classes
     assert tail is not None
     probs, rest = np.asarray(tail.probs, np.float64), float(tail.rest)
     place = np.full(C, -1)
     place[tail.classes] = np.arange(len(probs))
     at = place[record.index[:, :n]]
-    live = np.ones((len(at), len(probs) + 1))  # the last column takes what is at no kept class
+    live = np.ones(
+        (len(at), len(probs) + 1)
+    )  # the last column stands for classes that the tail does not keep
     live[np.arange(len(at))[:, None], at] = 0.0
     live = live[:, :-1]
     others = C - n - live.sum(axis=1)
     mass = live @ probs + rest * others
     logs = -(live @ _plogp(probs)) - _plogp(np.array([rest]))[0] * others
-    even = mass <= 0  # nothing is known of the tail there: evenly
+    even = mass <= 0  # the tail says nothing of these classes: spread evenly
     return np.where(even, float(C - n), mass), np.where(even, 0.0, logs)
 
 
 def _spread(left: Floats, mass: Floats, logs: Floats) -> Floats:
-    """The entropy of what is left, spread in proportion to a v of this sum and sum v log v."""
+    """Entropy of the probability `left`, spread in proportion to v, given V (`mass`) and sum v log v (`logs`): [M]."""
     safe = np.where(left > 0, left, 1.0)
     return np.where(left > 0, -safe * np.log(safe / mass) - safe / mass * logs, 0.0)
 
 
 def _total(rows: Floats) -> Floats:
-    """The entropy of each row."""
+    """Entropy of each row in nats."""
     found: Floats = _plogp(rows).sum(axis=1)
     return found
 
 
 def _plogp(p: Floats) -> Floats:
-    """-p log p, 0 at 0."""
+    """-p log p of each element; 0 where p is 0."""
     safe = np.where(p > 0, p, 1.0)
     found: Floats = -safe * np.log(safe)
     return found
 
 
 def answer(measures: Measures) -> int:
-    """The class an image is taken for: that of the most probability over all crops; ties to the lower class."""
+    """The class that the teacher takes the image for: the one with the largest sum of probability over all crops.
+
+    Of equal sums, the lower class.
+    """
     classes, place = np.unique(measures.index, return_inverse=True)
     return int(classes[np.argmax(np.bincount(place.ravel(), measures.value.ravel(), len(classes)))])
 
 
 def area(record: Record) -> Floats:
-    """The part of the image that each crop shows [M], 0..1."""
+    """Area of each crop as a share of the image's area, in 0..1: float64 [M]."""
     height, width = record.size
     return record.crops[:, 2] * record.crops[:, 3] / float(height * width)

@@ -1,4 +1,4 @@
-"""Figures as SVG whose colours are the page's, light or dark, without styles that its security policy would refuse."""
+"""Turns figures into SVG with the colours of the page, light or dark, and without styles, which its policy refuses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-# Colours that stand for the page's own: matplotlib draws with them, the SVG names them by class.
+# matplotlib draws with these stand-ins; the SVG has a class for each, to which the page gives a colour.
 INK, MUTED, GRID, ACCENT, SECOND, PAPER = (f"#{n:02x}{n:02x}{n:02x}" for n in range(1, 7))
 NAMES = {INK: "ink", MUTED: "muted", GRID: "grid", ACCENT: "accent", SECOND: "second", PAPER: "paper"}
 KEPT = {
@@ -21,9 +21,15 @@ KEPT = {
 
 
 def themed(figure: Figure, prefix: str, title: str) -> str:
-    """A figure's SVG with classes instead of colours and attributes instead of styles.
+    """Turn a figure into SVG with classes instead of colours, and attributes instead of styles.
 
-    prefix: makes its ids its own within the page. title: what a screen reader says of it.
+    Args:
+        figure: The figure.
+        prefix: Stands before its ids, which are then unique in the page.
+        title: What a screen reader says.
+
+    Returns:
+        The SVG element.
     """
     import matplotlib
 
@@ -47,7 +53,7 @@ def themed(figure: Figure, prefix: str, title: str) -> str:
 
 
 def _plain(element: ElementTree.Element, prefix: str) -> None:
-    """Move an element's style to attributes and classes, make its ids the figure's own, shorten its numbers."""
+    """Move the style of an element to attributes and classes, put the prefix before its ids, shorten its numbers."""
     style = element.attrib.pop("style", "")
     for declaration in filter(None, map(str.strip, style.split(";"))):
         name, _, value = (part.strip() for part in declaration.partition(":"))

@@ -1,4 +1,4 @@
-"""What a report says in words: how a set was made, the numbers at a glance, how to read the figures."""
+"""How a label set was made, in words."""
 
 from __future__ import annotations
 
@@ -9,29 +9,22 @@ from slg_wds.console import counted
 from slg_wds.format.manifest.identity import Identity
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset.labelset import LabelSet
-from slg_wds.report.reading import ReportedSets, Sample
-from slg_wds.report.statistics import Statistics
+from slg_wds.report.writing.numbers import number, percent
 
-Rows = list[tuple[str, list[str]]]
+Recipe = list[tuple[str, list[str]]]  # (what, lines) for each row
 LONGEST = 300  # characters of anything that slg.json says
 
 
-def number(value: float) -> str:
-    """1234567 as 1,234,567."""
-    return f"{value:,.0f}"
+def recipe(labels: LabelSet, present: int) -> Recipe:
+    """How a label set was made.
 
-
-def percent(share: float, digits: int = 1) -> str:
-    """0.123 as 12.3%; what rounds to nothing or to all, though it is not, is told as it is."""
-    text = f"{100 * share:.{digits}f}%"
-    return f"{100 * share:.1g}%" if share > 0 and not text.strip("0.%") else text
-
-
-def recipe(labels: LabelSet, present: int) -> Rows:
-    """How a set was made, as (what, lines)."""
+    Args:
+        labels: The set.
+        present: How many of its shards exist.
+    """
     identity, provenance = labels.identity, labels.description.provenance
     plan = labels.plan
-    rows: Rows = [
+    rows: Recipe = [
         ("Label set", [labels.url]),
         (_plural("Teacher", identity.teachers), _teachers(identity)),
         ("Labels", _labels(labels)),
@@ -56,7 +49,7 @@ def recipe(labels: LabelSet, present: int) -> Rows:
 
 
 def recipes(sets: Sequence[LabelSet], present: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
-    """The recipe of each set; of several, the lines that all have in common first and once."""
+    """The recipe of each set. Of several sets, lines that all have in common stand first, once."""
     each = [recipe(labels, count) for labels, count in zip(sets, present, strict=True)]
     said = [{(what, line) for what, lines in rows for line in lines} for rows in each]
     common = set.intersection(*said) if len(each) > 1 else set()
@@ -66,13 +59,13 @@ def recipes(sets: Sequence[LabelSet], present: Sequence[int], names: Sequence[st
     return found
 
 
-def _only(rows: Rows, wanted: set[tuple[str, str]]) -> Rows:
+def _only(rows: Recipe, wanted: set[tuple[str, str]]) -> Recipe:
     kept = [(what, [line for line in lines if (what, line) in wanted]) for what, lines in rows]
     return [(what, lines) for what, lines in kept if lines]
 
 
 def teacher_names(labels: LabelSet) -> list[str]:
-    """The teachers' names, shortly."""
+    """The names of a set's teachers, shortened."""
     return [str(teacher.get("arch", "a teacher"))[:80] for teacher in labels.identity.teachers]
 
 
@@ -86,7 +79,7 @@ def _teachers(identity: Identity) -> list[str]:
             parts.append(f"{teacher['input_size']} px, {teacher.get('interpolation')}")
         parts.append(f"weights {str(teacher.get('weights_sha256'))[:8]}")
         lines.append(", ".join(parts))
-    return lines or ["not told"]
+    return lines or ["unknown"]
 
 
 def _plural(word: str, things: Any) -> str:
@@ -162,55 +155,3 @@ def _parent(parent: Any) -> str:
     weight = parent.get("weight")
     share = f", weight {percent(weight)}" if isinstance(weight, (int, float)) else ""
     return f"{str(parent.get('digest'))[:12]}, {parent.get('label_type')}{share}"
-
-
-def lede(sets: Sequence[LabelSet], statistics: Statistics) -> str:
-    """What the report is of, in a sentence or two."""
-    labels = sets[0]
-    teachers = list(dict.fromkeys(name for each in sets for name in teacher_names(each)))
-    of = (
-        " and ".join(teachers)
-        if 0 < len(teachers) <= 3
-        else f"{len(teachers)} teachers"
-        if teachers
-        else "a teacher"
-    )
-    looked = " Every label is counted here." if statistics.images >= labels.plan.num_samples else ""
-    return (
-        f"What {of} saw in {counted(labels.num_crops, 'crop')} of each of "
-        f"{counted(labels.plan.num_samples, 'image')}.{looked}"
-    )
-
-
-def notes(sets: ReportedSets, sample: Sample) -> list[str]:
-    """What a reader must know before the numbers: what was sampled, what is missing."""
-    labels, found = sets.first, []
-    if sample.images < labels.plan.num_samples:
-        found.append(
-            f"A sample: {number(sample.images)} of {counted(labels.plan.num_samples, 'image')}, in "
-            f"{number(len(sample.shards))} "
-            f"of {counted(labels.num_shards, 'shard')} drawn at random, the same ones each time. --samples "
-            f"sets how many."
-        )
-    if sample.present < labels.num_shards:
-        found.append(
-            f"The set is not complete: {number(sample.present)} of {counted(labels.num_shards, 'shard')} "
-            f"are there."
-        )
-    if sets.skipped:
-        found.append(
-            f"Of the images sampled, {number(sets.skipped)} were left out when the labels were made."
-        )
-    return found
-
-
-def gallery_intro(statistics: Statistics, sets: int) -> str:
-    """What the gallery shows first, and how to read a card."""
-    kinds = ["images taken for another class than their target"] if statistics.disagreeing else []
-    kinds += ["those on which the teachers differ"] if sets > 1 else []
-    kinds += ["the least sure", "the surest"] if statistics.has_values else []
-    order = ", then ".join([*kinds, "some at random"])
-    return (
-        f"{order[0].upper()}{order[1:]}. Up to eight crops of each are drawn, the least sure first: point at one, or "
-        "walk them with the arrow keys, to see what the teacher makes of it."
-    )

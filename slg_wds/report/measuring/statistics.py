@@ -1,6 +1,6 @@
-"""What is counted over the sampled images: fixed arrays, whatever their number.
+"""Counts the labels of all sampled images in arrays of fixed size.
 
-Shapes: M crops of an image, C classes, G cells along each side of the coverage.
+Shapes: M crops of an image, C classes, G = CELLS cells along each side of a map of the image.
 """
 
 from __future__ import annotations
@@ -14,25 +14,31 @@ from numpy.typing import NDArray
 
 from slg_wds.format.records.record import Record
 from slg_wds.images import LabelledImage
-from slg_wds.report.measures import Measures, answer, area
+from slg_wds.report.measuring.measures import Measures, answer, area
 
 Floats = NDArray[np.float64]
-BINS = 200  # of histograms; figures join several
+BINS = 200  # of a histogram; figures join several bins into a bar
 CELLS = 24
 AREAS, RELIABILITY = 25, 10
-LEAST_TAIL = 1e-6  # smaller tails count as this one on the logarithmic axis
+LEAST_TAIL = 1e-6  # smaller tails count as this on the logarithmic axis
 ALIKE, OTHER = (
     0,
     1,
-)  # rows of histograms: crops that agree with the target, and those that do not (or have none)
+)  # rows of a histogram: crops that agree with the target; those that do not, or have no target
 
 
 @dataclass(frozen=True)
-class Row:
+class ImageSummary:
     """One sampled image in short.
 
-    number: in the plan. image: what its labels are of. answer: the class it is taken for. agreement: part of its
-    crops; None without a target.
+    Attributes:
+        number: The image's number in the plan.
+        image: Which file was labelled.
+        target: Its class; None without one.
+        answer: The class that the teacher takes it for.
+        agreement: Share of its crops whose most probable class is the target; None without a target.
+        confidence: Mean over crops of the largest probability.
+        entropy: Mean over crops of the entropy, in nats.
     """
 
     number: int
@@ -45,17 +51,25 @@ class Row:
 
     @property
     def key(self) -> str:
+        """The image's key."""
         return self.image.key
 
     @property
     def disagrees(self) -> bool:
+        """True if the teacher takes the image for another class than its target."""
         return self.target is not None and self.answer != self.target
 
 
 @dataclass
 class ClassStatistics:
-    """Per class, each [C]: images and crops with this target, how many crops agree, the sum of their confidence;
-    and how many of all crops are taken for it."""
+    """Counts per class, each float64 [C].
+
+    Attributes:
+        images, crops: Those with this class as target.
+        agree: Of these crops, those whose most probable class is the target.
+        confidence: Sum of the confidence of these crops.
+        said: Crops of all images whose most probable class this is.
+    """
 
     num_classes: int
     crops: Floats = field(init=False)
@@ -70,12 +84,27 @@ class ClassStatistics:
 
 
 class Statistics:
-    """Counts over images of one set.
+    """Counts over the images of one label set.
 
-    comparable: whether targets and labels number the same classes. entropy_top: log C, the largest entropy in nats.
-    confidence, entropy, tail: histograms [2, BINS], rows ALIKE and OTHER; of the tail over log10 of LEAST_TAIL..1.
-    covered, sure: [G, G], how many crops show a cell of the image, and the sum of their confidence.
-    by_area: [AREAS, AREAS] of area and confidence. reliability: [3, 10] crops, confidence and agreement by confidence.
+    Args:
+        num_classes: Classes of the labels.
+        comparable: True if the images' targets are class numbers of the labels.
+
+    Attributes:
+        images, crops, flips: How many were counted, and how many of the crops are flipped.
+        images_with_target, with_target: Images with a target, and their crops.
+        agree: Crops whose most probable class is the target.
+        disagreeing: Images that the teacher takes for another class than their target.
+        has_values: False if a label stores no probabilities.
+        entropy_top: log C, the largest possible entropy, in nats.
+        confidence, entropy, tail: Histograms [2, BINS] with the rows ALIKE and OTHER: of confidence over 0..1, of
+            entropy over 0..entropy_top, of the tail's probability over log10 of LEAST_TAIL..1.
+        covered, sure: [G, G]. How many crops show a cell of the image, and the sum of their confidence.
+        by_area: [AREAS, AREAS]. Crops by area and confidence.
+        reliability: [3, RELIABILITY]. By confidence: crops, sum of confidence, crops that agree.
+        classes: Counts per class.
+        confusions: How many crops with a target have another most probable class, by (target, that class).
+        rows: Every image in short.
     """
 
     def __init__(self, num_classes: int, comparable: bool) -> None:
@@ -91,10 +120,10 @@ class Statistics:
         self.reliability = np.zeros((3, RELIABILITY))
         self.classes = ClassStatistics(num_classes)
         self.confusions: Counter[tuple[int, int]] = Counter()
-        self.rows: list[Row] = []
+        self.rows: list[ImageSummary] = []
 
-    def add(self, number: int, record: Record, measures: Measures) -> Row:
-        """Count one image."""
+    def add(self, number: int, record: Record, measures: Measures) -> ImageSummary:
+        """Count one image, given by its number in the plan, its record and its measures."""
         target = record.target if self.comparable else None
         alike = np.zeros(len(measures.top), bool) if target is None else measures.top == target
         self.has_values = self.has_values and measures.has_values
@@ -104,7 +133,7 @@ class Statistics:
         if target is not None:
             self._add_target(target, measures, alike)
         np.add.at(self.classes.said, measures.top, 1)
-        row = Row(
+        row = ImageSummary(
             number,
             LabelledImage.of(record),
             target,
@@ -118,12 +147,12 @@ class Statistics:
         return row
 
     def mean(self, name: str) -> float:
-        """The mean over crops of confidence, entropy (nats), tail or area."""
+        """Mean over crops of `confidence`, `entropy` (nats), `tail` or `area`."""
         return self.sums[name] / max(self.crops, 1)
 
     @property
     def agreement(self) -> float | None:
-        """The part of crops with a target whose most probable class it is."""
+        """Share of crops with a target whose most probable class is the target; None without any."""
         return self.agree / self.with_target if self.with_target else None
 
     def _add_sums(self, record: Record, measures: Measures) -> None:
@@ -167,12 +196,20 @@ class Statistics:
 
 
 def bin_of(values: Floats, bins: int) -> NDArray[np.int64]:
-    """The bin of each value of 0..1 among equal ones; what lies outside counts at the edge."""
+    """The bin of each value among equal bins over 0..1. Values outside go into the first or last bin."""
     return np.clip((values * bins).astype(np.int64), 0, bins - 1)
 
 
 def overlaps(start: NDArray[np.int64], extent: NDArray[np.int64], size: int) -> Floats:
-    """How much of each of CELLS equal cells along a side of `size` pixels each crop covers: [M, CELLS], 0..1."""
+    """How much of each cell along one side of the image each crop covers.
+
+    Args:
+        start, extent: Start and length of each crop along this side in pixels, int64 [M].
+        size: Length of the side in pixels.
+
+    Returns:
+        Shares in 0..1, float64 [M, CELLS].
+    """
     edges = np.arange(CELLS + 1) * (size / CELLS)
     low = np.maximum(edges[:-1], start[:, None])
     high = np.minimum(edges[1:], (start + extent)[:, None])

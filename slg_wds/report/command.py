@@ -1,7 +1,8 @@
-"""`slg-wds report`: a label set, or several, as one page that needs nothing else."""
+"""`slg-wds report`: reads, measures, draws and writes the page."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,17 +14,23 @@ from slg_wds.store.whole_file import whole_file
 
 if TYPE_CHECKING:
     from slg_wds.config import ReportConfig
-    from slg_wds.report.comparing import Comparison
-    from slg_wds.report.reading import ReportedSets, Sample
-    from slg_wds.report.statistics import Statistics
+    from slg_wds.report.measuring.comparison import Comparison
+    from slg_wds.report.measuring.statistics import Statistics
+    from slg_wds.report.reading.sets import ReportedSets, ReportSample
 
 MOST_BYTES = 5_000_000
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was written. path: the page; bytes: its size; images, shards: how many were read; skipped: how many images
-    the first set left out."""
+    """What was written.
+
+    Attributes:
+        path: The page.
+        bytes: Its size.
+        images, shards: How many were read of the first set.
+        skipped: Sampled images without labels in the first set.
+    """
 
     path: str
     bytes: int
@@ -33,7 +40,7 @@ class Report:
 
 
 def main(config: ReportConfig) -> int:
-    """The body of the command, with a summary on stdout."""
+    """Run the command: write the page and print a summary. Returns the exit code."""
     made = report(config)
     left = f", {made.skipped} without labels" if made.skipped else ""
     of = f"from {counted(made.images, 'image')} of {counted(made.shards, 'shard')}"
@@ -42,25 +49,34 @@ def main(config: ReportConfig) -> int:
 
 
 def report(config: ReportConfig) -> Report:
-    """Write the page of some label sets. Nothing is written where anything fails.
+    """Draw label sets as one page. If anything fails, nothing is written.
 
-    Raises MissingDependencyError without the extra `report`, UsageError, LabelSetError, FormatError, ImageError,
-    StoreError.
+    Args:
+        config: The sets, the images, the sample and the page's path.
+
+    Returns:
+        What was written.
+
+    Raises:
+        MissingDependencyError: the extra `report` is not installed.
+        UsageError: the options do not fit the sets, or the page cannot be written there.
+        LabelSetError, FormatError, StoreError: a set cannot be read.
+        ImageError, ImageSourceError: the images are not those that were labelled, or are gone.
     """
     config.check()
     _check_installed()
     target = _target(config.output)
-    from slg_wds.report.document import render
-    from slg_wds.report.images import check_images
-    from slg_wds.report.reading import ExternalPictures, ReportedSets, open_pictures_of
+    from slg_wds.report.reading.images import ExternalImageReader, check_images, open_image_reader
+    from slg_wds.report.reading.sets import ReportedSets
+    from slg_wds.report.writing.document import render
 
     sets = ReportedSets([config.at(url) for url in config.labels])
-    pictures = open_pictures_of(sets, None if config.images is None else config.at(config.images))
+    reader = open_image_reader(sets, None if config.images is None else config.at(config.images))
     sample = sets.sample(config.samples)
-    each, comparison = count(sets, sample)
-    if isinstance(pictures, ExternalPictures):
-        check_images(each[0].rows, pictures)
-    page = render(sets, sample, each, comparison, pictures).encode("utf-8")
+    each, comparison = measure_sets(sets, sample)
+    if isinstance(reader, ExternalImageReader):
+        check_images([(row.number, row.image) for row in each[0].rows], reader)
+    page = render(sets, sample, each, comparison, reader).encode("utf-8")
     if len(page) > MOST_BYTES:
         raise LabelSetError(f"the page would have {len(page)} bytes", hint="give a smaller --samples")
     with whole_file(target) as file:
@@ -82,17 +98,27 @@ def _target(output: str) -> Path:
         raise UsageError(f"-o {output} is a folder", hint="name a file, such as report.html")
     if not path.parent.is_dir():
         raise UsageError(f"the folder of -o {output} does not exist", hint="make it first")
+    written = Path(os.path.realpath(path))  # a link is followed
+    if not written.parent.is_dir():
+        raise UsageError(
+            f"-o {output} is a link to {written}, whose folder does not exist",
+            hint="make it first, or remove the link",
+        )
     return path
 
 
-def count(sets: ReportedSets, sample: Sample) -> tuple[list[Statistics], Comparison | None]:
-    """Read the sample once and count, set by set and pair by pair.
+def measure_sets(sets: ReportedSets, sample: ReportSample) -> tuple[list[Statistics], Comparison | None]:
+    """Read the sample once and measure every set and every pair of sets.
 
-    Raises LabelSetError where nothing can be counted or compared.
+    Returns:
+        The statistics of each set, and the comparison of several; None for one set.
+
+    Raises:
+        LabelSetError: no sampled image has labels, or none is in all sets.
     """
-    from slg_wds.report.comparing import Comparison
-    from slg_wds.report.measures import measure
-    from slg_wds.report.statistics import Statistics
+    from slg_wds.report.measuring.comparison import Comparison
+    from slg_wds.report.measuring.measures import measure
+    from slg_wds.report.measuring.statistics import Statistics
 
     rules = [labels.label_type for labels in sets.labels]
     each = [Statistics(sets.first.num_classes, sets.comparable) for _ in rules]

@@ -1,4 +1,4 @@
-"""The page's HTML from what was counted: template, embedded data, security policy."""
+"""The page's HTML: the template filled, data for its script, and a security policy."""
 
 from __future__ import annotations
 
@@ -14,22 +14,39 @@ from markupsafe import Markup
 
 from slg_wds import __version__
 from slg_wds.masking import masked
-from slg_wds.report import contents, gallery, recipe
-from slg_wds.report.comparing import Comparison
-from slg_wds.report.reading import Pictures, ReportedSets, Sample
-from slg_wds.report.statistics import Statistics
+from slg_wds.report.measuring.comparison import Comparison
+from slg_wds.report.measuring.statistics import Statistics
+from slg_wds.report.reading.images import ImageReader
+from slg_wds.report.reading.sets import ReportedSets, ReportSample
+from slg_wds.report.writing import captions, gallery, recipe, tables, texts
+from slg_wds.report.writing.names import ClassNames, cut
+from slg_wds.report.writing.thumbnails import add_thumbnails
 
-MOST_ROWS = 2000  # sampled images that the search knows
+MOST_ROWS = 2000  # sampled images outside the gallery that the search finds
 
 
 def render(
     sets: ReportedSets,
-    sample: Sample,
+    sample: ReportSample,
     each: Sequence[Statistics],
     comparison: Comparison | None,
-    pictures: Pictures | None,
+    reader: ImageReader | None,
 ) -> str:
-    """The page. Raises ImageError for a picture of the gallery that is not the labelled one, StoreError."""
+    """Write the page.
+
+    Args:
+        sets, sample: What was read.
+        each: The statistics of each set.
+        comparison: The comparison of several sets; None for one.
+        reader: Reads the images of the gallery; None to draw boxes on empty frames.
+
+    Returns:
+        The HTML.
+
+    Raises:
+        ImageError: an image of the gallery cannot be decoded, or is not the one that was labelled.
+        StoreError: an image cannot be read.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_template),
         autoescape=True,
@@ -40,22 +57,22 @@ def render(
     )
     statistics = each[0]
     css, script = _template("report.css"), _template("report.js")
-    names = contents.Names(sets.class_names())
+    names = ClassNames(sets.class_names())
     choices = gallery.choose(
         statistics.rows, comparison.differing if comparison else {}, statistics.has_values
     )
     return environment.get_template("report.html.j2").render(
         **_fields(sets, sample, each, comparison, names),
-        **_about_gallery(sets, statistics, choices, names, pictures is not None),
+        **_about_gallery(sets, statistics, choices, names, reader is not None),
         policy=policy(css, script),
         css=Markup(css),
         script=Markup(script),
-        data=Markup(embedded(_data(sets, statistics, choices, names, pictures))),
+        data=Markup(embedded(_data(sets, statistics, choices, names, reader))),
     )
 
 
 def _without_secrets(value: Any) -> Any:
-    """What the template prints: texts masked, all but those that are parts of the page itself."""
+    """Mask secrets in every text that the template prints, except in the parts of the page itself."""
     return value if isinstance(value, Markup) else masked(value)
 
 
@@ -64,7 +81,7 @@ def _template(name: str) -> str:
 
 
 def policy(css: str, script: str) -> str:
-    """The page's Content-Security-Policy: its own style and script by their hashes, its own pictures, nothing else."""
+    """The page's Content-Security-Policy: only its own style and script, by their hashes, and its own pictures."""
     return "; ".join(
         [
             "default-src 'none'",
@@ -83,7 +100,7 @@ def _hash(text: str) -> str:
 
 
 def embedded(data: Any) -> str:
-    """JSON that no HTML parser takes for markup: `<`, `>` and `&` are escaped."""
+    """Encode data as JSON that no HTML parser takes for markup: `<`, `>` and `&` are escaped."""
     text = json.dumps(masked(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -92,55 +109,55 @@ def embedded(data: Any) -> str:
 
 def _fields(
     sets: ReportedSets,
-    sample: Sample,
+    sample: ReportSample,
     each: Sequence[Statistics],
     comparison: Comparison | None,
-    names: contents.Names,
+    names: ClassNames,
 ) -> dict[str, Any]:
-    """All that the template asks for but the gallery."""
+    """All variables of the template, except those of the gallery."""
     statistics = each[0]
     full = sets.first.label_type == "full"
     pairs = comparison.pairs if comparison else []
-    agreement, divergence = contents.matrices(comparison, len(sets.names)) if comparison else ([], [])
-    classes = contents.class_table(statistics)[2]
+    agreement, divergence = tables.matrices(comparison, len(sets.names)) if comparison else ([], [])
+    classes = tables.class_table(statistics)[2]
     return {
         "version": __version__,
         "title": " · ".join(sets.names),
         "url": " and ".join(labels.url for labels in sets.labels),
-        "lede": recipe.lede(sets.labels, statistics),
-        "notes": recipe.notes(sets, sample),
+        "lede": texts.lede(sets.labels, statistics),
+        "notes": texts.notes(sets, sample),
         "sections": _sections(statistics, bool(pairs)),
-        "tiles": contents.tiles(statistics, full),
+        "tiles": tables.tiles(statistics, full),
         "recipes": recipe.recipes(sets.labels, sets.present(), sets.names),
         "has_targets": statistics.agreement is not None,
         "has_values": statistics.has_values,
         "said": bool(classes),
-        "texts": contents.texts(statistics, comparison, classes, sets.first.label_type),
+        "texts": texts.texts(statistics, comparison, classes, sets.first.label_type),
         "figures": _figures(sets, statistics, comparison),
-        "confusions": contents.confusions(statistics, names),
+        "confusions": tables.confusions(statistics, names),
         "names": sets.names,
         "pairs": pairs,
-        "summary": contents.summary(sets.names, each),
+        "summary": tables.summary(sets.names, each),
         "agreement": agreement,
         "divergence": divergence,
-        "apart": contents.apart(pairs, names) if pairs else [],
+        "apart": tables.apart(pairs, names) if pairs else [],
     }
 
 
 def _figures(
     sets: ReportedSets, statistics: Statistics, comparison: Comparison | None
-) -> dict[str, contents.Parts]:
+) -> dict[str, captions.Figures]:
     full, sure = sets.first.label_type == "full", statistics.has_values
     return {
-        "confidence": contents.confidence_figures(statistics, full) if sure else [],
-        "classes": contents.class_figures(statistics) if statistics.agreement is not None else [],
-        "crops": contents.crop_figures(statistics),
-        "teachers": contents.teacher_figures(comparison, sets.names, sure) if comparison else [],
+        "confidence": captions.confidence_figures(statistics, full) if sure else [],
+        "classes": captions.class_figures(statistics) if statistics.agreement is not None else [],
+        "crops": captions.crop_figures(statistics),
+        "teachers": captions.teacher_figures(comparison, sets.names, sure) if comparison else [],
     }
 
 
 def _sections(statistics: Statistics, several: bool) -> list[tuple[str, str]]:
-    """(id, name) of the sections that the navigation names."""
+    """(id, name) of each section in the navigation."""
     found = [("glance", "At a glance"), ("recipe", "Recipe"), ("images", "Images")]
     found += [("confidence", "Confidence")] if statistics.has_values else []
     found += [("classes", "Classes"), ("crops", "Crops")]
@@ -150,16 +167,16 @@ def _sections(statistics: Statistics, several: bool) -> list[tuple[str, str]]:
 def _about_gallery(
     sets: ReportedSets,
     statistics: Statistics,
-    choices: list[gallery.Choice],
-    names: contents.Names,
+    choices: list[gallery.GalleryImage],
+    names: ClassNames,
     has_pictures: bool,
 ) -> dict[str, Any]:
     counts = {kind: sum(kind in choice.kinds for choice in choices) for kind in gallery.KINDS}
     return {
-        "gallery_intro": recipe.gallery_intro(statistics, len(sets.names)),
+        "gallery_intro": texts.gallery_intro(statistics, len(sets.names)),
         "gallery_count": len(choices),
         "has_pictures": has_pictures,
-        "search_hint": f"{contents.first_word(names, statistics)} …" if names.given else "part of a key",
+        "search_hint": f"{names.short(statistics.rows[0].answer)} …" if names.given else "part of a key",
         "kinds": [(kind, name, counts[kind]) for kind, name in gallery.KINDS.items() if counts[kind]],
     }
 
@@ -167,15 +184,15 @@ def _about_gallery(
 def _data(
     sets: ReportedSets,
     statistics: Statistics,
-    choices: list[gallery.Choice],
-    names: contents.Names,
-    pictures: Pictures | None,
+    choices: list[gallery.GalleryImage],
+    names: ClassNames,
+    reader: ImageReader | None,
 ) -> dict[str, Any]:
-    """What the page's script reads."""
+    """The data for the page's script."""
     images, used = gallery.describe(sets, choices)
-    if pictures is not None:
-        gallery.add_thumbnails(images, choices, pictures)
-    columns, classes, _ = contents.class_table(statistics)
+    if reader is not None:
+        add_thumbnails(images, choices, reader)
+    columns, classes, _ = tables.class_table(statistics)
     shown = {choice.row.number for choice in choices}
     rows = [row for row in statistics.rows if row.number not in shown][:MOST_ROWS]
     asked = used | {c for row in rows for c in (row.target, row.answer)} | {row[0] for row in classes}
@@ -186,7 +203,7 @@ def _data(
         "names": {c: names[c] for c in sorted(c for c in asked if c is not None)},
         "images": images,
         "rows": [
-            [gallery.cut(row.key), row.target, row.answer, _round(row.agreement), _round(row.confidence)]
+            [cut(row.key), row.target, row.answer, _round(row.agreement), _round(row.confidence)]
             for row in rows
         ],
         "columns": columns,

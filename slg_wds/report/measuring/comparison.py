@@ -1,6 +1,6 @@
-"""Teacher against teacher: label sets of the same crops, pair by pair.
+"""Compares teachers: label sets of the same crops, pair by pair.
 
-Shapes: M crops of an image, of which D are compared as dense rows, C classes.
+Shapes: M crops of an image, D of them compared as dense rows, C classes.
 """
 
 from __future__ import annotations
@@ -15,22 +15,28 @@ from numpy.typing import NDArray
 
 from slg_wds.errors import LabelSetError
 from slg_wds.format.records.record import Record
-from slg_wds.report.measures import Measures
-from slg_wds.report.statistics import AREAS, bin_of
+from slg_wds.report.measuring.measures import Measures
+from slg_wds.report.measuring.statistics import AREAS, bin_of
 
 Floats = NDArray[np.float64]
-FLOOR = 1e-7  # the least probability in a divergence: labels without a tail give zeros
-DENSE_CROPS, DENSE_NUMBERS = 12, 200_000  # of an image as dense rows at most; numbers of such rows
+FLOOR = 1e-7  # smaller probabilities count as this in a divergence: labels without a tail have zeros
+DENSE_CROPS, DENSE_NUMBERS = 12, 200_000  # most dense rows of an image, and most numbers in them
 KL_BINS, LEAST_KL, MOST_KL = 40, 1e-4, 20.0
 
 
 @dataclass
-class Pair:
-    """Two sets over all images so far, a and b their numbers among those given.
+class TeacherPair:
+    """Two label sets, counted over all images so far.
 
-    kl: the mean of KL(a || b) and KL(b || a) in nats is kl_sum / dense. both: [AREAS, AREAS], confidence of a and of b.
-    kl_counts: [KL_BINS] of the mean of both divergences, over log10 of LEAST_KL..MOST_KL. by_class: [2, C], crops by
-    target (or a's answer without) and the sums of that mean.
+    Attributes:
+        a, b: Numbers of the sets in the report.
+        num_classes: Classes of the labels.
+        crops, agree: Crops, and those with the same most probable class.
+        dense: Crops of which a divergence was computed.
+        kl_ab, kl_ba: Sums over these of KL(a || b) and KL(b || a), in nats.
+        both: [AREAS, AREAS]. Crops by confidence of a and of b.
+        kl_counts: [KL_BINS]. Crops by the mean of both divergences, over log10 of LEAST_KL..MOST_KL.
+        by_class: [2, C]. By the target, or a's answer without one: crops, and sum of the mean of both divergences.
     """
 
     a: int
@@ -49,19 +55,30 @@ class Pair:
 
     @property
     def agreement(self) -> float:
-        """The part of crops with the same most probable class."""
+        """Share of crops with the same most probable class."""
         return self.agree / max(self.crops, 1)
 
     def mean_kl(self, forward: bool = True) -> float:
-        """KL(a || b) in nats, the mean over crops; not forward: KL(b || a)."""
+        """Mean over crops of KL(a || b) in nats; if not `forward`, of KL(b || a)."""
         return (self.kl_ab if forward else self.kl_ba) / max(self.dense, 1)
 
 
 class Comparison:
-    """Every pair of the sets given. images: how many all sets have; differing: image number -> how far apart (nats)."""
+    """Counts every pair of label sets.
+
+    Args:
+        num_sets: How many sets.
+        num_classes: Classes of the labels.
+        rules: For each set, the label type by which its distributions are recovered.
+
+    Attributes:
+        pairs: Every pair of two sets.
+        images: Images that all sets have.
+        differing: By an image's number, how far the most different pair is apart: a mean divergence in nats.
+    """
 
     def __init__(self, num_sets: int, num_classes: int, rules: Sequence[str | None]) -> None:
-        self.pairs = [Pair(a, b, num_classes) for a, b in itertools.combinations(range(num_sets), 2)]
+        self.pairs = [TeacherPair(a, b, num_classes) for a, b in itertools.combinations(range(num_sets), 2)]
         self.rules = rules
         self.images = 0
         self.differing: dict[int, float] = {}
@@ -69,9 +86,15 @@ class Comparison:
     def add(
         self, number: int, group: int | None, records: Sequence[Record], measures: Sequence[Measures]
     ) -> None:
-        """Count one image that all sets have. group: the class it counts for, None for the first set's answers.
+        """Count one image that all sets have.
 
-        Raises LabelSetError where the sets' crops of it are not the same ones.
+        Args:
+            number: The image's number in the plan.
+            group: The class that the image counts for; None for the classes that a pair's first set answers.
+            records, measures: The image's labels in every set.
+
+        Raises:
+            LabelSetError: the sets hold different crops of the image.
         """
         crops = min(record.num_crops for record in records)
         for record in records[1:]:
@@ -84,7 +107,7 @@ class Comparison:
 
     def _add_pair(
         self,
-        pair: Pair,
+        pair: TeacherPair,
         group: int | None,
         at: NDArray[np.int64],
         crops: int,
@@ -111,7 +134,7 @@ class Comparison:
 
 
 def dense(record: Record, at: NDArray[np.int64], rule: str | None) -> Floats:
-    """The distributions of some crops under a rule, float64 [D, C]."""
+    """The distributions of the crops `at`, recovered by a label type: float64 [D, C]."""
     some = dataclasses.replace(
         record, crops=record.crops[at], flips=record.flips[at], index=record.index[at], value=record.value[at]
     )
@@ -119,7 +142,14 @@ def dense(record: Record, at: NDArray[np.int64], rule: str | None) -> Floats:
 
 
 def divergence(p: Floats, q: Floats) -> Floats:
-    """KL(p || q) of each row in nats [D], probabilities below FLOOR counted as FLOOR."""
+    """KL(p || q) of each row in nats, with probabilities below FLOOR counted as FLOOR.
+
+    Args:
+        p, q: Distributions, float64 [D, C].
+
+    Returns:
+        float64 [D].
+    """
     p, q = np.maximum(p, FLOOR), np.maximum(q, FLOOR)
     return np.asarray((p * np.log(p / q)).sum(axis=1))
 
@@ -141,5 +171,5 @@ def _check_same_crops(a: Record, b: Record, crops: int) -> None:
         raise LabelSetError(
             "the sets hold other crops of the image, so their teachers cannot be compared",
             key=a.key,
-            hint="give sets made with one --seed and crop scale, or with --reference-path",
+            hint="give sets made with the same --seed and crop options, or with --reference-path",
         )

@@ -1,11 +1,10 @@
-"""The sets of a report: opened together, sampled, read image by image."""
+"""The label sets of a report: opened together, sampled, read image by image."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -19,32 +18,53 @@ from slg_wds.store import Location
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Which images are looked at: for each chosen shard its number and its images' numbers in the plan."""
+class ReportSample:
+    """Which images a report reads.
+
+    Attributes:
+        shards: Of each chosen shard, its number and the numbers of the chosen images in the plan.
+        present: How many shards the first set has.
+    """
 
     shards: list[tuple[int, list[int]]]
     present: int
 
     @property
     def images(self) -> int:
+        """How many images were chosen."""
         return sum(len(numbers) for _, numbers in self.shards)
 
 
 @dataclass(frozen=True)
-class Read:
-    """One image: its number in the first set's plan, and its record in every set, None where one has none."""
+class ImageRecords:
+    """The labels of one image.
+
+    Attributes:
+        number: The image's number in the first set's plan.
+        records: Its record in every set; None for a set without it.
+    """
 
     number: int
     records: list[Record | None]
 
 
 class ReportedSets:
-    """One or several label sets; a set and those that extend it count as one. The first says what is sampled.
+    """The label sets of one report. The first decides which images are sampled.
 
-    Attributes: sets, each one's parts made one; names: short, distinct ones for people. skipped: images that the
-    first set left out, or that have no crops.
+    A set and those that extend it count as one.
 
-    Raises UsageError for sets over different classes; LabelSetError, ManifestError, StoreError as `open_labels`.
+    Args:
+        locations: The sets, finished or not.
+
+    Attributes:
+        sets: Each set with those that extend it, read as one.
+        labels: The last part of each.
+        names: A short name for each, distinct.
+        skipped: Sampled images without labels in the first set.
+
+    Raises:
+        UsageError: the sets have different classes.
+        LabelSetError, ManifestError, StoreError: as `open_labels`.
     """
 
     def __init__(self, locations: Sequence[Location]) -> None:
@@ -54,7 +74,7 @@ class ReportedSets:
         self.labels = [chain[-1] for chain in together]
         self.names = short_names([labels.url for labels in self.labels])
         self.skipped = 0
-        self._gone: dict[int, set[int]] = {}
+        self._missing_shards: dict[int, set[int]] = {}
         for labels in self.labels[1:]:
             _check_classes(self.labels[0], labels)
 
@@ -65,17 +85,21 @@ class ReportedSets:
 
     @property
     def comparable(self) -> bool:
-        """Whether the targets number the classes of the labels."""
+        """True if the images' targets are class numbers of the labels."""
         return self.first.targets_are_classes
 
     def class_names(self) -> list[str] | None:
-        """A name for every class, from the first set that has any."""
+        """A name for every class, from the first set that has names; None if none has."""
         return next((names for labels in self.labels if (names := class_names(labels)) is not None), None)
 
-    def sample(self, samples: int) -> Sample:
-        """Choose about so many images, or all: whole parts of shards drawn at random, the same each time.
+    def sample(self, samples: int) -> ReportSample:
+        """Choose images from shards drawn at random: the same ones each time, all if there are no more.
 
-        Raises IncompleteSetError where no shard is there yet.
+        Args:
+            samples: About how many images.
+
+        Raises:
+            IncompleteSetError: no shard exists yet.
         """
         labels = self.first
         missing = self._missing(0)
@@ -89,10 +113,10 @@ class ReportedSets:
             count = min(len(present), max(1, math.ceil(samples / max(1.0, WHOLE_PART * float(sizes.mean())))))
             drawn = np.random.default_rng(0).choice(len(present), count, replace=False)
             chosen = [present[at] for at in sorted(drawn)]
-        return Sample(list(_spread(labels, chosen, samples)), len(present))
+        return ReportSample(list(_spread(labels, chosen, samples)), len(present))
 
-    def read(self, sample: Sample) -> Iterator[Read]:
-        """Every image of the sample in all sets. Memory: two shards, or one record, of each set."""
+    def read(self, sample: ReportSample) -> Iterator[ImageRecords]:
+        """Read the sampled images from all sets. Memory: two shards, or one record, of each set."""
         for _, numbers in sample.shards:
             keys = [self.first.plan.keys[number] for number in numbers]
             found = [parent.numbers(keys, numbers[0]) for parent in self.sets]
@@ -104,26 +128,31 @@ class ReportedSets:
                 if records[0] is None:
                     self.skipped += 1
                 else:
-                    yield Read(number, records)
+                    yield ImageRecords(number, records)
 
-    def again(self, number: int) -> Read:
-        """One image once more."""
+    def read_one(self, number: int) -> ImageRecords:
+        """Read a single image, given by its number in the first set's plan."""
         key = self.first.plan.keys[number]
         places = [parent.numbers([key], number) for parent in self.sets]
         records = [self._record(which, [of_set[0] for of_set in found]) for which, found in enumerate(places)]
-        return Read(number, records)
+        return ImageRecords(number, records)
 
     def present(self) -> list[int]:
-        """How many shards of each set are there."""
+        """How many shards of each set exist."""
         return [labels.num_shards - len(self._missing(which)) for which, labels in enumerate(self.labels)]
 
     def _missing(self, which: int) -> set[int]:
-        if which not in self._gone:
-            self._gone[which] = set(self.labels[which].missing())
-        return self._gone[which]
+        """Numbers of the missing shards of a set, which are listed once."""
+        if which not in self._missing_shards:
+            self._missing_shards[which] = set(self.labels[which].missing())
+        return self._missing_shards[which]
 
     def _record(self, which: int, numbers: Sequence[int | None]) -> Record | None:
-        """An image's record in a set by its number there, None where it has none. Raises FormatError, StoreError."""
+        """Read the record of an image, given by its numbers in the parts of a set; None if there is none.
+
+        Raises:
+            FormatError, StoreError: it cannot be read.
+        """
         parent, number = self.sets[which], numbers[-1]
         if number is None or parent.plan.place(number)[0] in self._missing(which):
             return None
@@ -141,6 +170,7 @@ class ReportedSets:
 
 
 def _spread(labels: LabelSet, shards: Sequence[int], samples: int) -> Iterator[tuple[int, list[int]]]:
+    """Spread the samples evenly over the shards, and within each shard."""
     each = math.ceil(samples / len(shards))
     left = samples
     for shard in shards:
@@ -158,59 +188,15 @@ def _check_classes(first: LabelSet, other: LabelSet) -> None:
             raise UsageError(
                 f"its {name} is {b!r}, that of {first.url} {a!r}",
                 url=other.url,
-                hint="sets in one report are of the same classes",
+                hint="compare sets over the same classes",
             )
 
 
 def short_names(urls: Sequence[str]) -> list[str]:
-    """The last parts of URLs, as many as it takes to tell them apart."""
+    """The last parts of URLs, as many as make the names distinct."""
     parts = [url.rstrip("/").split("/") for url in urls]
     for count in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-count:]) for part in parts]
         if len(set(names)) == len(names):
             return names
     return [f"{name} ({number})" for number, name in enumerate(urls, 1)]
-
-
-class Pictures(Protocol):
-    """Bytes of the images of the first set."""
-
-    def read(self, number: int, key: str) -> bytes:
-        """The image of planned image `number`. Raises SlgWdsError naming it."""
-
-
-class EmbeddedPictures:
-    """Images inside the first set that embeds them."""
-
-    def __init__(self, sets: ReportedSets, which: int) -> None:
-        self._parent, self._keys = sets.sets[which], sets.first.plan.keys
-
-    def read(self, number: int, key: str) -> bytes:
-        numbers = self._parent.numbers([key], number)
-        found = self._parent.image([of_set[0] for of_set in numbers])
-        if found is None:
-            raise UsageError("the shard has no images, though the set embeds them", key=key)
-        return found[0]
-
-
-class ExternalPictures:
-    """Images where --images says, at the places of the first set's plan."""
-
-    def __init__(self, sets: ReportedSets, images: Location) -> None:
-        from slg_wds.replay.sources.files import OpenFiles
-        from slg_wds.replay.sources.images import open_replayed
-
-        self._images = open_replayed(sets.first, images, OpenFiles())
-
-    def read(self, number: int, key: str) -> bytes:
-        return self._images.read(number, key)
-
-
-def open_pictures_of(sets: ReportedSets, images: Location | None) -> Pictures | None:
-    """Where the images are: at `images`, inside a set, or None where neither is. Raises SlgWdsError."""
-    if images is not None:
-        return ExternalPictures(sets, images)
-    for which, labels in enumerate(sets.labels):
-        if labels.identity.embed_images:
-            return EmbeddedPictures(sets, which)
-    return None

@@ -1,0 +1,184 @@
+"""The figures of the page with their captions: what is seen, and how to read it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from slg_wds.report.drawing import dots, histograms, maps
+from slg_wds.report.measuring.comparison import Comparison
+from slg_wds.report.measuring.measures import SHOWN
+from slg_wds.report.measuring.statistics import Statistics
+from slg_wds.report.writing.numbers import percent
+
+Figures = list[dict[str, Any]]
+
+
+def confidence_figures(statistics: Statistics, full: bool) -> Figures:
+    """Histograms of confidence, entropy and tail mass.
+
+    Args:
+        statistics: Of the first set.
+        full: True if its labels store every class.
+    """
+    return [_confidence(statistics), _entropy(statistics), _tail(statistics, full)]
+
+
+def class_figures(statistics: Statistics) -> Figures:
+    """Agreement by confidence, and a dot for each class; nothing if no probabilities are stored."""
+    if not statistics.has_values:
+        return []
+    several = np.count_nonzero(statistics.classes.crops) > 1
+    return [_reliability(statistics), *([_classes(statistics)] if several else [])]
+
+
+def crop_figures(statistics: Statistics) -> Figures:
+    """Where crops lie, where confidence lies, and confidence by the area of a crop."""
+    values = statistics.has_values
+    return [_coverage(statistics), *([_sure(statistics), _area(statistics)] if values else [])]
+
+
+def teacher_figures(comparison: Comparison, names: Sequence[str], sure: bool) -> Figures:
+    """Confidence of two teachers against each other, and the divergence of their labels.
+
+    Args:
+        comparison: Of the sets.
+        names: A name for each set.
+        sure: True if the first set stores probabilities.
+    """
+    return [*([_both(comparison, names)] if sure else []), _divergence(comparison)]
+
+
+def _figure(name: str, title: str, svg: str, caption: str) -> dict[str, Any]:
+    # The SVG is drawn from numbers alone. It is the only markup of the page that no template holds.
+    return {"name": name, "title": title, "svg": Markup(svg), "caption": caption}
+
+
+def _confidence(statistics: Statistics) -> dict[str, Any]:
+    mean, split = percent(statistics.mean("confidence")), statistics.agreement is not None
+    title, label = f"Histogram of confidence, mean {mean}", "probability of the most probable class"
+    return _figure(
+        "confidence",
+        "Confidence",
+        histograms.histogram("confidence", title, statistics.confidence, label, 1.0, split),
+        f"Mean {mean}. Crops at the right: the teacher is sure, and its labels say little more than their top class. "
+        "Crops at the left could show many things.",
+    )
+
+
+def _entropy(statistics: Statistics) -> dict[str, Any]:
+    mean, top, split = statistics.mean("entropy"), statistics.entropy_top, statistics.agreement is not None
+    title, label = f"Histogram of entropy, mean {mean:.2f} nats", "entropy of the label (nats)"
+    return _figure(
+        "entropy",
+        "Entropy",
+        histograms.histogram("entropy", title, statistics.entropy, label, top, split),
+        f"Mean {mean:.2f} nats. A hard label has 0, two equally likely classes have {math.log(2):.2f}, all "
+        "classes alike "
+        f"have {top:.2f}.",
+    )
+
+
+def _tail(statistics: Statistics, full: bool) -> dict[str, Any]:
+    mean, split = percent(statistics.mean("tail")), statistics.agreement is not None
+    where = f"outside the {SHOWN} most probable classes" if full else "outside the stored classes"
+    return _figure(
+        "tail",
+        "Tail mass",
+        histograms.tail_histogram("tail", f"Histogram of tail mass, mean {mean}", statistics.tail, split),
+        f"On average {mean} of the probability lies {where}. Labels say of it only how much it is. With many crops at "
+        "the right, a larger k or a shared tail would keep more of the teacher.",
+    )
+
+
+def _reliability(statistics: Statistics) -> dict[str, Any]:
+    title = "Agreement with the target by confidence of the teacher"
+    return _figure(
+        "reliability",
+        "Does confidence mean agreement?",
+        dots.reliability("reliability", title, statistics),
+        "Crops by confidence, in steps of ten percent; a larger dot holds more crops. On the dashed line, "
+        "a teacher that "
+        "is 70% sure agrees with 70% of the targets. Below it, the teacher is surer than the targets justify, often "
+        "because a crop shows something else or a target is wrong.",
+    )
+
+
+def _classes(statistics: Statistics) -> dict[str, Any]:
+    return _figure(
+        "classes",
+        "Confidence of each class",
+        dots.classes("classes", "Confidence and agreement of each class", statistics),
+        "A dot for each class. Classes low at the right are surely taken for something else by the teacher: look there "
+        "for classes that mean the same, and for mislabelled images.",
+    )
+
+
+def _coverage(statistics: Statistics) -> dict[str, Any]:
+    covered = statistics.covered / max(statistics.crops, 1)
+    low, high = float(covered.min()), max(float(covered.max()), 1e-9)
+    return _figure(
+        "coverage",
+        "Where crops lie",
+        maps.heat("coverage", "Share of crops that show each part of the image", covered, 0.0, high),
+        f"Share of crops that show each part of the image, from {percent(low, 0)} to {percent(high, 0)}. "
+        "Random resized "
+        "crops favour the middle.",
+    )
+
+
+def _sure(statistics: Statistics) -> dict[str, Any]:
+    sure = statistics.sure / np.maximum(statistics.covered, 1e-9)
+    low, high = float(sure.min()), float(sure.max())
+    return _figure(
+        "sure",
+        "Where confidence lies",
+        maps.heat("sure", "Mean confidence of crops that show each part", sure, low, high),
+        f"Mean confidence of the crops that show each part, from {percent(low)} to {percent(high)}. It is "
+        "highest where "
+        "the object usually is.",
+    )
+
+
+def _area(statistics: Statistics) -> dict[str, Any]:
+    labels = ("part of the image", "confidence")
+    return _figure(
+        "area",
+        "Area and confidence",
+        maps.density("area", "Confidence by area of the crop", statistics.by_area, labels, "mean"),
+        "How many crops have which area and confidence: a stronger colour means more. The line is the "
+        "mean. The steeper "
+        "it is, the less the teacher knows from a small crop.",
+    )
+
+
+def _both(comparison: Comparison, names: Sequence[str]) -> dict[str, Any]:
+    pair = min(comparison.pairs, key=lambda pair: pair.agreement)
+    labels = (
+        "confidence of the first",
+        "of the second",
+    )  # the names stand in the caption, never in the drawing
+    which = " (the pair that agrees least)" if len(comparison.pairs) > 1 else ""
+    return _figure(
+        "both",
+        "Confidence of both",
+        maps.density("both", "Confidence of two teachers", pair.both, labels, "equal"),
+        f"First: {names[pair.a]}; second: {names[pair.b]}{which}. A stronger colour means more crops. Off the dashed "
+        "line, one teacher is surer than the other.",
+    )
+
+
+def _divergence(comparison: Comparison) -> dict[str, Any]:
+    title = "Histogram of the divergence of two teachers"
+    return _figure(
+        "divergence",
+        "Divergence",
+        histograms.divergences("divergence", title, comparison.pairs),
+        "The mean of both Kullback–Leibler divergences of a crop's labels. At the left, the teachers say "
+        "the same. Right "
+        "of 1 they hardly share a class, and the mean of both says more than either.",
+    )

@@ -1,0 +1,102 @@
+"""The paragraphs of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from slg_wds.console import counted
+from slg_wds.labelset.labelset import LabelSet
+from slg_wds.report.measuring.comparison import DENSE_CROPS, FLOOR, Comparison
+from slg_wds.report.measuring.statistics import Statistics
+from slg_wds.report.reading.sets import ReportedSets, ReportSample
+from slg_wds.report.writing.numbers import number
+from slg_wds.report.writing.recipe import teacher_names
+from slg_wds.report.writing.tables import MOST_CLASSES
+
+
+def lede(sets: Sequence[LabelSet], statistics: Statistics) -> str:
+    """What the report is about, in a sentence or two."""
+    labels = sets[0]
+    teachers = list(dict.fromkeys(name for each in sets for name in teacher_names(each)))
+    of = (
+        " and ".join(teachers)
+        if 0 < len(teachers) <= 3
+        else f"{len(teachers)} teachers"
+        if teachers
+        else "a teacher"
+    )
+    looked = " Every label is counted here." if statistics.images >= labels.plan.num_samples else ""
+    return (
+        f"What {of} saw in {counted(labels.num_crops, 'crop')} of each of "
+        f"{counted(labels.plan.num_samples, 'image')}.{looked}"
+    )
+
+
+def notes(sets: ReportedSets, sample: ReportSample) -> list[str]:
+    """What a reader must know before the numbers: what was sampled, and what is missing."""
+    labels, found = sets.first, []
+    if sample.images < labels.plan.num_samples:
+        found.append(
+            f"A sample: {number(sample.images)} of {counted(labels.plan.num_samples, 'image')}, in "
+            f"{number(len(sample.shards))} of {counted(labels.num_shards, 'shard')} drawn at random, the "
+            "same ones each "
+            "time. --samples sets how many."
+        )
+    if sample.present < labels.num_shards:
+        found.append(
+            f"The set is not complete: {number(sample.present)} of {counted(labels.num_shards, 'shard')} are there."
+        )
+    if sets.skipped:
+        found.append(
+            f"Of the images sampled, {number(sets.skipped)} were left out when the labels were made."
+        )
+    return found
+
+
+def gallery_intro(statistics: Statistics, sets: int) -> str:
+    """What the gallery shows, in which order, and how to read a card."""
+    kinds = ["images taken for another class than their target"] if statistics.disagreeing else []
+    kinds += ["those on which the teachers differ"] if sets > 1 else []
+    kinds += ["the least sure", "the surest"] if statistics.has_values else []
+    order = ", then ".join([*kinds, "some at random"])
+    return (
+        f"{order[0].upper()}{order[1:]}. Up to eight crops of each are drawn, the least sure first. Point at one, or "
+        "go through them with the arrow keys, to see what the teacher makes of it."
+    )
+
+
+def texts(statistics: Statistics, comparison: Comparison | None, classes: int, rule: str) -> dict[str, str]:
+    """The paragraphs that open the sections, and the captions of tables.
+
+    Args:
+        statistics: Of the first set.
+        comparison: Of several sets; None for one.
+        classes: How many classes the table could list.
+        rule: The label type of the first set.
+    """
+    listed = (
+        f" Of {classes:,} classes, the {MOST_CLASSES:,} that agree least are listed."
+        if classes > MOST_CLASSES
+        else ""
+    )
+    compared = "" if comparison is None else f"{number(comparison.images)} images that all the sets have."
+    return {
+        "confidence": f"Every crop counts once. Labels are read as {rule}, as the loader gives them to a student.",
+        "classes": "Targets are the images' hard labels, given by their class folders. Where the teacher "
+        "and the target "
+        "differ, the crop may show something else, the teacher may err, or the target may be wrong. The "
+        "first images of "
+        "the gallery tell which.",
+        "no_targets": "The images have no targets among the classes of the labels, so there is nothing to agree with. "
+        "The table lists what the teacher takes the crops for.",
+        "class_table": "Agreement and confidence are means over crops. Choose a heading to sort, or a class to see its "
+        f"images.{listed}",
+        "crops": "A student is trained on exactly these boxes. All images are drawn on one frame, as if they had one "
+        "shape.",
+        "teachers": f"The same crops through other teachers: {compared}",
+        "divergence": f"Mean over crops of KL(row ‖ column) in nats, on up to {DENSE_CROPS} crops of each image. "
+        f"Probabilities below 1 in {number(1 / FLOOR)} count as that.",
+        "apart": "Mean divergence of the crops of each class, in nats. The gallery's filter “Teachers "
+        "differ” shows the "
+        "images.",
+    }
