@@ -49,7 +49,7 @@ def imported_parts(source: str) -> set[str]:
         names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
         names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [text for text in [name_given_to_import(node)] if text]
-        found |= {name.split(".")[1] for name in names if name.startswith("slg_wds.")}
+        found |= {part for name in names if name.startswith("slg_wds.") and (part := name.split(".")[1])}
     return found
 
 
