@@ -50,8 +50,8 @@ def evaluate(config: EvaluateConfig, device: str | None = None) -> Accuracy:
             hint="name them by WordNet ids or give --class-map",
             url=config.data,
         )
-    if targets.said:
-        note(targets.said)
+    if targets.note:
+        note(targets.note)
     plan = source.plan(0, 1 << 20, target_of=targets.of_class)
     without = int((plan.targets < 0).sum())
     if without == plan.num_samples:

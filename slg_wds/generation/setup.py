@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from slg_wds.concurrency.threads import threads_of_forwards
 from slg_wds.config import GenerateConfig, TeacherConfig
 from slg_wds.config.checks import flag
-from slg_wds.console import counted
+from slg_wds.console import counted, first_few
 from slg_wds.errors import ReferenceSetError
 from slg_wds.format.manifest.manifest import EXTENDS
 from slg_wds.generation.description import identity_of, run_provenance, shard_provenance
@@ -96,8 +96,7 @@ def _count_lacking(reference: Reference, keys: Sequence[str], on_error: str) -> 
     missing = reference.missing(keys)
     if missing and on_error == "fail":
         raise ReferenceSetError(
-            f"the reference lacks {len(missing)} of {counted(len(keys), 'image')}: {', '.join(missing[:5])}"
-            + (" ..." if len(missing) > 5 else ""),
+            f"the reference lacks {len(missing)} of {counted(len(keys), 'image')}: {first_few(missing)}",
             url=reference.url,
             hint="give the reference's own images, or leave the others out with --on-error skip",
         )
@@ -161,7 +160,7 @@ def _source_lines(source: ImageSource) -> list[str]:
 def _target_lines(job: Job) -> list[str]:
     plan = job.labels.plan
     without = int((plan.targets < 0).sum())
-    lines = [job.targets.said] if job.targets.said else []
+    lines = [job.targets.note] if job.targets.note else []
     if without and job.source.classes is not None and not job.config.no_targets:
         lines.append(f"without a target: {without:,} of {counted(plan.num_samples, 'image')}")
     return lines

@@ -23,13 +23,13 @@ class Targets:
         of_class: the target of each class number, as `ImageSource.plan` takes it; None: the number itself.
         class_names: name of each label class, "" without one; None if the source's names say nothing about the labels.
         comparable: whether targets and labels number the same classes, so that they can be compared.
-        said: a note for the user if the folders were numbered in a way that may surprise; else "".
+        note: for the user if the folders were numbered in a way that may surprise; else "".
     """
 
     of_class: Sequence[int | None] | Callable[[int], int | None] | None
     class_names: list[str] | None
     comparable: bool
-    said: str = ""
+    note: str = ""
 
 
 def _none(number: int) -> None:
@@ -148,17 +148,17 @@ def resolve_targets(
         return Targets(_numbered(num_classes, subset), None, True)
     known = teacher_classes(config, classes, num_classes)
     if known is None:
-        said = (
+        note = (
             f"the {len(classes)} class folders are not the teacher's {num_classes} classes, so targets only number "
             "the folders; --class-map says which classes they are"
         )
-        return Targets(range(len(classes)), list(classes), False, said)
+        return Targets(range(len(classes)), list(classes), False, note)
     labels = subset if subset is not None else range(num_classes)
     position = {number: place for place, number in enumerate(labels)}
     of_class = [None if number is None else position.get(number) for number in known]
     if config.class_map is None and folder_numbers(classes):
-        said = "the class folders are named by numbers, which are taken as the classes"
-        return Targets(of_class, None, True, said)
+        note = "the class folders are named by numbers, which are taken as the classes"
+        return Targets(of_class, None, True, note)
     names = _names_of(config, classes, known, num_classes)
     return Targets(of_class, [names.get(number, "") for number in labels], True, _outside(classes, known))
 

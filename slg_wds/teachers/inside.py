@@ -27,7 +27,7 @@ class Hidden:
 
     Attributes:
         tensors: those that are neither parameters nor persistent buffers, by the path at which they were found.
-        modules: those that `modules()` does not give, likewise.
+        modules: those that `modules()` does not give, by the path at which they were found.
     """
 
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from slg_wds.labels.shares import shares
 
 SOURCES = ("timm", "pytorch", "private")
 
-# What stands before the colon in names of timm that have one. These are no sources.
+# The parts before the colon in names of timm that have one. They are not sources.
 _TIMM_SCHEMES = ("hf-hub", "hf_hub", "local-dir")
 
 

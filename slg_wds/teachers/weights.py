@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slg_wds.console import first_few
 from slg_wds.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -174,12 +175,10 @@ def _misfit(own: Mapping[str, Any], state: Mapping[str, Any], ignored: Collectio
         "unexpected": [name for name in state if name not in own],
         "of another shape": other,
     }
-    text = "; ".join(f"{len(names)} {what} ({_first(names)})" for what, names in groups.items() if names)
+    text = "; ".join(
+        f"{len(names)} {what} ({first_few(names, 3)})" for what, names in groups.items() if names
+    )
     return text + (", so the file is of another architecture" if text and not shapes else "")
-
-
-def _first(names: list[str], count: int = 3) -> str:
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
 
 
 def head_classes(state: Mapping[str, torch.Tensor], heads: Iterable[str]) -> int | None:

@@ -52,11 +52,11 @@ def test_folders_named_by_numbers_are_those_classes():
     names = sorted(str(number) for number in range(1000))  # 0, 1, 10, 100, ...
     found = targets(names)
     assert found.of_class == [int(name) for name in names]
-    assert found.comparable and "named by numbers" in found.said
+    assert found.comparable and "named by numbers" in found.note
     assert targets([f"{number:04d}" for number in range(1000)]).of_class == list(range(1000))
     assert targets(["007", "3"]).of_class == [7, 3]
     from_one = targets(sorted(str(number) for number in range(1, 1001)))  # 1000 is no class of the teacher
-    assert not from_one.comparable and "--class-map" in from_one.said
+    assert not from_one.comparable and "--class-map" in from_one.note
     assert targets(["3", "7", "cat"]).comparable is False
 
 
@@ -65,7 +65,7 @@ def test_wordnet_ids_stand_before_names_and_outside_the_teachers_classes():
     assert found.of_class == [0, 151, None]
     assert found.comparable and found.class_names is not None
     assert (found.class_names[151], len(found.class_names)) == ("n02085620", 1000)
-    assert "1 of 3 class folders have no class in the teacher: n99999999-unicorn" in found.said
+    assert "1 of 3 class folders have no class in the teacher: n99999999-unicorn" in found.note
     with pytest.raises(ImageSourceError, match=r"1 of 3 class folders .*: tmp; .*--class-map"):
         targets(["n01440764", "n02085620-Chihuahua", "tmp"])
 

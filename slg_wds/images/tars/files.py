@@ -201,21 +201,21 @@ def _tars_below(tree: Tree) -> list[str]:
 
 def _of_split(tars: list[str], split: str, required: bool) -> list[str]:
     """Return the tars whose path names the split; unless that is required, also those that name none."""
-    said = {path: _splits_said(path, split) for path in tars}
-    ours = [path for path in tars if split in said[path]]
+    named = {path: _splits_named(path, split) for path in tars}
+    ours = [path for path in tars if split in named[path]]
     if required:
         return ours
-    return [path for path in tars if split in said[path] or not said[path]] if ours else tars
+    return [path for path in tars if split in named[path] or not named[path]] if ours else tars
 
 
-def _splits_said(path: str, split: str) -> set[str]:
+def _splits_named(path: str, split: str) -> set[str]:
     """Return the splits that a tar's base name contains; if it contains none, those that its folders contain."""
     folder, _, base = path.lower().removesuffix(".tar").rpartition("/")
     for text in (base, folder):
         words = set(re.split(r"[^a-z]+", text))
-        said = {one for one in {*SPLITS, split} if words.intersection(SPLITS.get(one, (one.lower(),)))}
-        if said:
-            return said
+        named = {one for one in {*SPLITS, split} if words.intersection(SPLITS.get(one, (one.lower(),)))}
+        if named:
+            return named
     return set()
 
 

@@ -128,6 +128,17 @@ def _refuse_compressed(start: bytes) -> None:
             )
 
 
+def stated_size(block: bytes, at: int) -> int:
+    """Return the size that a header block at byte `at` states; -1 if the block is no valid header.
+
+    It is 0 for a member of 8 GiB or more in a PAX tar, whose size is in another header.
+    """
+    try:
+        return check_header(block, at)
+    except ImageShardError:
+        return -1
+
+
 def check_header(block: bytes, at: int) -> int:
     """Return the size that a header block at byte `at` states. Raises ImageShardError if its checksum is wrong."""
     stated = _number(block[148:156], at)

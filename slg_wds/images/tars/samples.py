@@ -134,7 +134,7 @@ def _no_image(key: str, members: Mapping[str, TarMember], fields: SampleFields) 
         f"the sample {key!r} at byte {first.offset} has no image{asked} (only {first_few(sorted(members))})",
         hint=f"--image-field {alike} takes that member as the image"
         if alike
-        else "the members of a sample stand together, named alike up to the first dot",
+        else "the members of a sample are adjacent and have the same name up to the first dot",
     )
 
 

@@ -26,7 +26,7 @@ from slg_wds.images.classes import WORDNET_ID
 from slg_wds.images.header import check_image_bytes
 from slg_wds.images.order import TargetOf, check_distinct, make_keys, map_targets
 from slg_wds.images.tars.files import TarFile, find_tars, label_shard_names
-from slg_wds.images.tars.reader import BLOCK, RangeReader, check_header
+from slg_wds.images.tars.reader import BLOCK, RangeReader, stated_size
 from slg_wds.images.tars.sample_targets import number_targets, parse_target_field
 from slg_wds.images.tars.samples import SampleFields, ScannedTar, scan_samples
 
@@ -200,7 +200,7 @@ class ShardSource:
         key, one, other = pairs[0]
         more = f" (and so do {counted(len(pairs) - 1, 'more key')})" if len(pairs) > 1 else ""
         raise DuplicateKeyError(
-            f"the key {key} stands in {names[one]} and in {names[other]}{more}",
+            f"the key {key} is in {names[one]} and in {names[other]}{more}",
             url=self.url,
             hint="--prefix-keys puts the tar's name before each key",
         )
@@ -226,13 +226,10 @@ class ShardSource:
             offset, size = places[number - part.start]
             check_image_bytes(size, tar.url)
             data = tar_bytes.read(offset - BLOCK, BLOCK + size)
-            try:
-                stated = check_header(data[:BLOCK], offset - BLOCK)
-            except ImageShardError:
-                stated = -1
+            stated = stated_size(data[:BLOCK], offset - BLOCK)
             if size == 0 and stated > 0:  # planned by `skip`
                 raise ImageDecodeError("the sample has no image", url=tar.url)
-            if stated not in (size, 0):  # in PAX, sizes of 8 GiB and more are not in this field
+            if stated not in (size, 0):
                 raise ImageShardError(f"no image at byte {offset}: it changed after planning", url=tar.url)
             return data[BLOCK:]
 

@@ -10,7 +10,7 @@ from typing import Any
 from slg_wds.concurrency.rank import ALONE, Rank
 from slg_wds.concurrency.threads import use_one_thread
 from slg_wds.config import ImportConfig
-from slg_wds.console import counted, duration
+from slg_wds.console import counted, duration, first_few
 from slg_wds.engines.commands import RunResult, print_summary, run_to_the_end
 from slg_wds.engines.dispatch import run_on_cpus
 from slg_wds.engines.run_stats import RunObserver, RunStarted
@@ -187,18 +187,14 @@ def _refuse_partnerless(
     lacking = sorted(p for p, stem in zip(plan.paths, stems, strict=True) if stem not in folder.stems)
     if lacking:
         problems.append(
-            f"no label file for {len(lacking):,} of {counted(len(stems), 'image')}: {_few(lacking)}"
+            f"no label file for {len(lacking):,} of {counted(len(stems), 'image')}: {first_few(lacking)}"
         )
     if unmatched:
-        problems.append(f"no image for {counted(len(unmatched), 'label file')}: {_few(unmatched)}")
+        problems.append(f"no image for {counted(len(unmatched), 'label file')}: {first_few(unmatched)}")
     if problems:
         raise InteropError(
             "; ".join(problems), url=folder.url, hint="mend it, or leave such out with --on-error skip"
         )
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _kind(folder: LabelFolder, stems: list[str], config: ImportConfig) -> FileKind:

@@ -18,7 +18,7 @@ from slg_wds.errors import (
 from slg_wds.files import SpecialFileError
 from slg_wds.images.header import check_image_bytes
 from slg_wds.images.tars.files import find_tars
-from slg_wds.images.tars.reader import BLOCK, check_header
+from slg_wds.images.tars.reader import BLOCK, stated_size
 from slg_wds.images.tree import RemoteTree, Tree, open_tree
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.replay.sources.files import OpenFiles, read_once
@@ -160,14 +160,10 @@ class TarImages:
 
 
 def _checked(data: bytes, offset: int, size: int, where: dict[str, str]) -> bytes:
-    """The image, if a tar header of its size stands before it: the tar is still the planned one."""
+    """Return the image after its tar header. Raises ImageShardError if the tar is not the planned one any more."""
     if len(data) != BLOCK + size:
         raise ImageShardError("the tar of images is truncated", **where)
-    try:
-        stated = check_header(data[:BLOCK], offset - BLOCK)
-    except ImageShardError:
-        stated = -1
-    if stated not in (size, 0):  # PAX states sizes of 8 GiB and more elsewhere
+    if stated_size(data[:BLOCK], offset - BLOCK) not in (size, 0):
         raise ImageShardError(
             f"no image at byte {offset}: the tar changed after the labels were made", **where
         )

@@ -155,7 +155,7 @@ def test_folders_meta_and_hidden_members_are_passed_over(tmp_path: Path) -> None
         (
             [("1.jpg", b"a"), ("2.jpg", b"b"), ("1.cls", b"3"), ("2.cls", b"4")],
             ImageShardError,
-            "stand together",
+            "are adjacent",
         ),
         ([("1.jpg", b"a"), ("1.cls", b"cat")], ImageShardError, r"'1\.cls' at byte \d+ is no class number"),
         ([("1.jpg", b"a"), ("1.cls", b"1_0")], ImageShardError, "no class number"),

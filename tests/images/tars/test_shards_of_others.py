@@ -50,7 +50,7 @@ def test_keys_that_restart_are_named_with_their_tars_and_the_option(tmp_path: Pa
     with pytest.raises(DuplicateKeyError) as caught:
         shards(root).plan()
     assert str(caught.value) == (
-        f"the key 00000 stands in x-0.tar and in x-1.tar (and so do 5 more keys) (url {root}); "
+        f"the key 00000 is in x-0.tar and in x-1.tar (and so do 5 more keys) (url {root}); "
         "--prefix-keys puts the tar's name before each key"
     )
 
