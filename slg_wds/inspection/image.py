@@ -1,9 +1,9 @@
-"""One image of a set: where it is, and what its crops are labelled."""
+"""One image of a set: where it lies, and the labels of its crops."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +15,20 @@ from slg_wds.labelset.class_names import class_names, imagenet_words
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.lookup import example_of, record_of
 
-if TYPE_CHECKING:
-    pass
-
-SHOWN_CLASSES = 5  # of each crop of full labels, and of the tail
+SHOWN_CLASSES = 5  # classes shown of full labels, and of the tail
 
 
 @dataclass(frozen=True)
-class ImageLabels:
-    """One image's record and where it lies. target_name: None where the set has no targets or no names."""
+class InspectedImage:
+    """One image of a set.
+
+    Attributes:
+        record: Its labels.
+        number: Its number in the plan.
+        shard: Name of its shard.
+        target_name: Name of its target; None without a target or names.
+        names: Names of the labels' classes; None if nothing names them.
+    """
 
     record: Record
     number: int
@@ -32,22 +37,22 @@ class ImageLabels:
     names: list[str] | None
 
     def name(self, number: int) -> str | None:
-        """The name of a class of the labels."""
+        """The name of a class of the labels, given by its number; None if it has none."""
         return self.names[number] if self.names else None
 
     def top(self, crop: int) -> list[tuple[int, float]]:
-        """(class, probability) of a crop, the most probable first; of full labels a few."""
+        """(class, probability) of a crop, the most probable first: those stored, or a few of full labels."""
         record = self.record
         value = record.value[crop]
         order = np.argsort(-value, kind="stable")[:SHOWN_CLASSES] if record.full else np.arange(record.k)
         return [(int(record.index[crop, at]), float(value[at])) for at in order.tolist()]
 
     def outside(self, crop: int) -> float:
-        """The probability of the classes that are not stored."""
+        """The probability of all classes that are not stored, in 0..1."""
         return max(0.0, 1.0 - float(self.record.value[crop].sum(dtype=np.float64)))
 
     def tail(self) -> list[tuple[int, float]]:
-        """The largest classes of the shared tail."""
+        """(class, probability) of the most probable classes in the shared tail."""
         tail = self.record.tail
         if tail is None:
             return []
@@ -55,11 +60,17 @@ class ImageLabels:
         return [(int(tail.classes[at]), float(tail.probs[at])) for at in order.tolist()]
 
 
-def find_image(labels: LabelSet, key: str) -> ImageLabels:
-    """The labels of the image of this key, or of this path below the source.
+def find_image(labels: LabelSet, key: str) -> InspectedImage:
+    """Find the labels of an image.
 
-    Raises UsageError for one that is not planned, LabelSetError for one that has no labels (yet), FormatError,
-    StoreError.
+    Args:
+        labels: The label set.
+        key: The image's key, or its path below the images' folder.
+
+    Raises:
+        UsageError: the set plans no such image.
+        LabelSetError: the image has no labels, or none yet.
+        FormatError, StoreError: its record cannot be read.
     """
     number = find_string(labels.plan.keys, key)
     number = find_string(labels.plan.paths, key) if number is None else number
@@ -69,28 +80,29 @@ def find_image(labels: LabelSet, key: str) -> ImageLabels:
         )
     record = record_of(labels, number)
     name = labels.shard_name(labels.plan.place(number)[0])
-    return ImageLabels(record, number, name, target_name(labels, record.target), class_names(labels))
+    return InspectedImage(record, number, name, target_name(labels, record.target), class_names(labels))
 
 
 def find_string(column: StringColumn, text: str) -> int | None:
-    """The first place of a string in a column, without decoding the others.
+    """The first position of a string in a column; None if it is not there.
 
-    Byte by byte, the last first (they differ most), those that are left are compared.
+    No string of the column is decoded. Those of the right length are compared byte by byte, from the end, where they
+    differ most.
     """
-    wanted = text.encode("utf-8", "surrogatepass")
-    places: NDArray[np.int64] = np.flatnonzero(column.lengths == len(wanted))
+    target = text.encode("utf-8", "surrogatepass")
+    places: NDArray[np.int64] = np.flatnonzero(column.lengths == len(target))
     data = np.frombuffer(column.blob, np.uint8)
     starts = column.starts[places]
-    for at in range(len(wanted) - 1, -1, -1):
+    for at in range(len(target) - 1, -1, -1):
         if not len(places):
             return None
-        same = data[starts + at] == wanted[at]
+        same = data[starts + at] == target[at]
         places, starts = places[same], starts[same]
     return int(places[0]) if len(places) else None
 
 
 def target_name(labels: LabelSet, target: int | None) -> str | None:
-    """What an image's target is called: by the class folders, else by the labels' classes."""
+    """The name of a target: from the class folders, else from the labels' classes; None if neither names it."""
     if target is None:
         return None
     given = labels.description.class_names
@@ -100,8 +112,8 @@ def target_name(labels: LabelSet, target: int | None) -> str | None:
     return imagenet_words().get(names[target], names[target]) or None
 
 
-def image_dict(found: ImageLabels, crops: int) -> dict[str, Any]:
-    """The image for scripts; the first `crops` of its crops."""
+def image_dict(found: InspectedImage, crops: int) -> dict[str, Any]:
+    """The image as plain values for JSON, with the first `crops` of its crops."""
     record = found.record
 
     def named(pairs: list[tuple[int, float]]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """`slg-wds inspect`: what a label set is, how it was made, how far it is and what it costs.
 
-No shard is opened: plan, slg.json, _info.json, one listing, a few index parts and records say it all. No torch.
+The plan, slg.json, _info.json, one listing and a few index parts and records tell all of it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from slg_wds.config import InspectConfig
 from slg_wds.console import tell_json
 from slg_wds.inspection.image import find_image, image_dict
 from slg_wds.inspection.sizes import Sizes, measure
-from slg_wds.inspection.state import LISTED, State, look, now, see
+from slg_wds.inspection.state import LISTED, SetState, list_set, now, read_state
 from slg_wds.labelset.class_names import class_names, named_classes
 from slg_wds.labelset.labelset import LabelSet, glance_at, open_labels
 from slg_wds.store import open_store
@@ -24,23 +24,33 @@ VERSION = 1  # of the JSON
 
 
 def inspect(url: str, *, store_options: dict[str, str] | None = None) -> dict[str, Any]:
-    """What can be said of a label set, finished or not, as `slg-wds inspect --json` prints it.
+    """Describe a label set, finished or not, as `slg-wds inspect --json` prints it.
 
-    Reads plan, slg.json, _info.json, one listing, and a bounded number of index parts and records.
+    It reads the plan, slg.json, _info.json, one listing, and a bounded number of index parts and records.
 
-    Raises NotALabelSetError, ManifestError, UnsupportedFeatureError, StoreError.
+    Args:
+        url: The label set: a folder or URL.
+        store_options: Settings of the object store, by their names.
+
+    Returns:
+        Plain values that can be written as JSON.
+
+    Raises:
+        NotALabelSetError: no label set is there.
+        ManifestError, UnsupportedFeatureError: the set is damaged, or was written by a newer version.
+        StoreError: the set cannot be read.
     """
     store = open_store(url, store_options or {})
     with ThreadPoolExecutor(1) as pool:
         # To list tens of thousands of shards takes as long as to read their plan.
-        there = pool.submit(see, store)
+        listing = pool.submit(list_set, store)
         labels = glance_at(store)
-        state = look(labels, there.result())
+        state = read_state(labels, listing.result())
     return as_dict(labels, state, measure(labels, state))
 
 
-def as_dict(labels: LabelSet, state: State, sizes: Sizes | None) -> dict[str, Any]:
-    """All that `inspect` says, of plain values."""
+def as_dict(labels: LabelSet, state: SetState, sizes: Sizes | None) -> dict[str, Any]:
+    """All that `inspect` says, as plain values."""
     description = labels.description
     names = class_names(labels)
     return {
@@ -64,7 +74,7 @@ def as_dict(labels: LabelSet, state: State, sizes: Sizes | None) -> dict[str, An
     }
 
 
-def _images(labels: LabelSet, state: State) -> dict[str, Any]:
+def _images(labels: LabelSet, state: SetState) -> dict[str, Any]:
     samples = state.samples
     if samples < 0 and state.looked_at == len(state.present) and state.listed:
         samples = int(labels.plan.shard_sizes[state.present].sum()) - state.left_out
@@ -79,7 +89,7 @@ def _images(labels: LabelSet, state: State) -> dict[str, Any]:
     }
 
 
-def _shards(labels: LabelSet, state: State) -> dict[str, Any]:
+def _shards(labels: LabelSet, state: SetState) -> dict[str, Any]:
     present = set(state.present)
     missing = [number for number in range(labels.num_shards) if number not in present]
     known = state.listed or state.complete
@@ -93,8 +103,8 @@ def _shards(labels: LabelSet, state: State) -> dict[str, Any]:
     }
 
 
-def _progress(labels: LabelSet, state: State) -> dict[str, Any] | None:
-    """Commit times and pace; None where nothing can be listed or nothing is there."""
+def _progress(labels: LabelSet, state: SetState) -> dict[str, Any] | None:
+    """Times and pace of commits; None if the store cannot list, or no shard exists."""
     pace = state.pace
     if pace is None:
         return None
@@ -117,7 +127,7 @@ def _iso(seconds: float) -> str:
 
 
 def main(config: InspectConfig) -> int:
-    """The body of the command: tables, or with --json an object, on stdout."""
+    """Run the command: print tables, or with --json one object. Returns the exit code."""
     config.check()
     if config.key is not None:
         labels = open_labels(config.labels, allow_incomplete=True, store_options=config.store_options)
@@ -129,11 +139,11 @@ def main(config: InspectConfig) -> int:
 
             print_image(found, config.crops)
         return 0
-    told = inspect(config.labels, store_options=config.store_options)
+    summary = inspect(config.labels, store_options=config.store_options)
     if config.json:
-        tell_json(told)
+        tell_json(summary)
     else:
         from slg_wds.inspection.tables import print_set
 
-        print_set(told)
+        print_set(summary)
     return 0

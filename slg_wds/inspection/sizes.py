@@ -1,4 +1,4 @@
-"""Bytes per crop by column, from a few records of a few shards."""
+"""Bytes per crop of each column, measured on a few records of a few shards."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from slg_wds.errors import SlgWdsError
 from slg_wds.format.records.record import unpack_record
-from slg_wds.inspection.state import THREADS, State, read_indexes, spread
+from slg_wds.inspection.state import THREADS, SetState, read_indexes, spread
 from slg_wds.labelset.labelset import LabelSet
 
 SHARDS = 8
@@ -21,7 +21,13 @@ REST, TAR, IMAGES = "record's rest", "tar", "images"
 
 @dataclass(frozen=True)
 class Sizes:
-    """Bytes per crop by column, of the sampled records; the tar's own and embedded images', of the sampled shards."""
+    """Bytes per crop of each column.
+
+    Attributes:
+        columns: By the column's name: of the sampled records. Of the sampled shards: what the tar and the embedded
+            images take.
+        shards, records, crops: How many were sampled.
+    """
 
     columns: dict[str, float]
     shards: int
@@ -30,12 +36,12 @@ class Sizes:
 
     @property
     def together(self) -> float:
-        """Bytes per crop of the labels: all but the images."""
+        """Bytes per crop of everything but the images."""
         return sum(size for name, size in self.columns.items() if name != IMAGES)
 
 
-def measure(labels: LabelSet, state: State) -> Sizes | None:
-    """Sizes of a sample, None where no shard can be looked at. What cannot be read is noted in the state."""
+def measure(labels: LabelSet, state: SetState) -> Sizes | None:
+    """Measure a sample; None if no shard can be read. `state.notes` tells what fails."""
     chosen = spread(state.present, SHARDS)
     read_indexes(labels, state, chosen)
     chosen = [number for number in chosen if number in state.indexes and state.indexes[number].records]
@@ -49,7 +55,7 @@ def measure(labels: LabelSet, state: State) -> Sizes | None:
     for fields, size in records:
         sums.update(of_record(fields, size))
     columns = {name: total / crops for name, total in sums.items()}
-    each = crops / len(records)  # crops of a record: the same for all, but where a set extends another
+    each = crops / len(records)  # crops of a record: the same for all, except in a set that extends another
     rows = sum(len(state.indexes[number].records) for number in chosen) * each
     around, images = _around(state, chosen)
     columns[TAR] = around / rows
@@ -58,13 +64,15 @@ def measure(labels: LabelSet, state: State) -> Sizes | None:
     return Sizes(columns, len(chosen), len(records), crops)
 
 
-def _places(state: State, shards: list[int]) -> Iterator[tuple[int, int]]:
+def _places(state: SetState, shards: list[int]) -> Iterator[tuple[int, int]]:
     for number in shards:
         for position in spread(range(len(state.indexes[number].records)), RECORDS):
             yield number, position
 
 
-def _record(labels: LabelSet, state: State, number: int, position: int) -> tuple[dict[str, Any], int] | None:
+def _record(
+    labels: LabelSet, state: SetState, number: int, position: int
+) -> tuple[dict[str, Any], int] | None:
     try:
         data = labels.record_bytes(number, position, state.indexes[number])
         return unpack_record(data), len(data)
@@ -74,7 +82,12 @@ def _record(labels: LabelSet, state: State, number: int, position: int) -> tuple
 
 
 def of_record(fields: dict[str, Any], size: int) -> dict[str, int]:
-    """Bytes of each column of a record, and of what is around them."""
+    """Bytes of each column of a record, and of the rest.
+
+    Args:
+        fields: The unpacked record.
+        size: Its size in bytes.
+    """
     sums: Counter[str] = Counter()
     for name, planes in fields["columns"].items():
         if isinstance(planes, list):
@@ -83,8 +96,8 @@ def of_record(fields: dict[str, Any], size: int) -> dict[str, int]:
     return dict(sums)
 
 
-def _around(state: State, shards: list[int]) -> tuple[int, int]:
-    """Bytes of the shards that are neither records nor images, and those of embedded images."""
+def _around(state: SetState, shards: list[int]) -> tuple[int, int]:
+    """Bytes in these shards that are neither records nor images, and bytes of embedded images."""
     around = images = 0
     for number in shards:
         index = state.indexes[number]

@@ -1,4 +1,4 @@
-"""How much of a set exists, since when and how fast, by what a listing and few small files say."""
+"""How much of a set exists, since when and how fast: told by a listing and a few small files."""
 
 from __future__ import annotations
 
@@ -17,19 +17,23 @@ from slg_wds.labelset.labelset import INDEX, INFO, PLAN, LabelSet
 from slg_wds.labelset.left_out import left_out_entries
 from slg_wds.store import Entry, Store
 
-LOOKED_AT = 64  # index parts that are read of an unfinished set, for images left out
-REASONS_OF = 8  # shards whose trailer is read, for why
-ASKED = 32  # shards asked after one by one where nothing can be listed
+INDEXES = 64  # index parts of an unfinished set that are read to count the images left out
+REASONS = 8  # shards whose trailer is read to say why images were left out
+ASKED = 32  # shards that are asked for one by one if the store cannot list
 THREADS = 16
-RECENT = 20  # commits that the rate is measured on at least
-LISTED = 20
+RECENT = 20  # least number of commits that the pace is measured on
+LISTED = 20  # names in a list
 
 
 @dataclass(frozen=True)
-class Pace:
-    """When shards were committed (seconds since 1970 by the store's clock), and how fast of late.
+class CommitPace:
+    """When shards were committed, and how fast lately.
 
-    shards_per_second: over the last `measured` commits, None for fewer than two. left: seconds at that pace.
+    Attributes:
+        first, last: Times of the first and last commit in seconds since 1970, by the store's clock.
+        measured: Number of last commits over which the pace is measured.
+        shards_per_second: The pace; None for fewer than two commits.
+        left: Seconds until the set is finished at this pace.
     """
 
     first: float
@@ -39,18 +43,30 @@ class Pace:
     left: float | None
 
     def idle(self, now: float) -> bool:
-        """Whether so long has passed since the last commit that nobody seems to be at work."""
+        """True if the last commit is so long ago that nobody seems to work on the set. now: seconds since 1970."""
         pause = now - self.last
         return pause > 60 and (self.shards_per_second is None or pause * self.shards_per_second > 20)
 
 
 @dataclass
-class State:
-    """What is there.
+class SetState:
+    """How much of a set exists.
 
-    listed: whether the place could be listed; else `present` and `bytes` are of the `asked` shards alone, unless
-    complete. samples: images labelled, -1 where unknown. left_out: images left out in the shards `looked_at`, and a
-    few of them with the reasons. notes: what could not be read.
+    Attributes:
+        complete: True if every shard and _info.json exist.
+        listed: True if the store could list. If not, and the set is not complete, `present` and `bytes` are about the
+            shards asked for only.
+        asked: How many shards were looked for.
+        present: Numbers of the shards that exist.
+        bytes: Their size; -1 if unknown.
+        samples: Labelled images; -1 if unknown.
+        info: _info.json; None if it does not exist or is damaged.
+        pace: When and how fast shards were committed; None if unknown.
+        left_out: Images left out of the shards that were examined.
+        looked_at: How many shards were examined for images left out.
+        reasons: Some of these images, each with its path and reason.
+        notes: What could not be read, in words.
+        indexes: The index parts that were read, by the shard's number.
     """
 
     complete: bool
@@ -60,7 +76,7 @@ class State:
     bytes: int
     samples: int
     info: Info | None
-    pace: Pace | None
+    pace: CommitPace | None
     left_out: int = 0
     looked_at: int = 0
     reasons: list[dict[str, str]] = field(default_factory=list)
@@ -69,40 +85,53 @@ class State:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a place holds: the bytes of _info.json, None without it; after that a listing, None where it gives none."""
+class SetListing:
+    """What lies at a set's URL.
+
+    Attributes:
+        info: The bytes of _info.json; None if it does not exist.
+        entries: All objects, listed after _info.json was read; None if the store cannot list.
+    """
 
     info: bytes | None
     entries: Sequence[Entry] | None
 
 
-def see(store: Store) -> Seen:
-    """Read _info.json, then list; in this order, so that no shard is missed that it tells of. Raises StoreError."""
+def list_set(store: Store) -> SetListing:
+    """Read _info.json, then list the set. In this order, no shard that _info.json counts can be missing in the list.
+
+    Raises:
+        StoreError: the store fails.
+    """
     if store.size(PLAN) is None:
-        return Seen(
+        return SetListing(
             None, []
-        )  # no set, of which the opener tells; to list what else is there may take minutes
+        )  # no label set: opening it says so. Listing what else is here may take minutes
     try:
         info = store.read(INFO, MAX_INFO_BYTES)
     except NotFoundError:
         info = None
     try:
-        return Seen(info, list(store.list(deep=False)))
+        return SetListing(info, list(store.list(deep=False)))
     except UnsupportedStoreError:
-        return Seen(info, None)
+        return SetListing(info, None)
 
 
-def look(labels: LabelSet, seen: Seen) -> State:
-    """What exists, by what has been seen and a bounded number of index parts. Raises StoreError."""
+def read_state(labels: LabelSet, listing: SetListing) -> SetState:
+    """Find out how much of a set exists, from its listing and a bounded number of index parts.
+
+    Raises:
+        StoreError: the store fails.
+    """
     notes: list[str] = []
-    info = None if seen.info is None else _info(labels, seen.info, notes)
-    if seen.entries is None:
+    info = None if listing.info is None else _info(labels, listing.info, notes)
+    if listing.entries is None:
         state = _unlisted(labels, info)
     else:
-        entries = {entry.name: entry for entry in seen.entries}
+        entries = {entry.name: entry for entry in listing.entries}
         names = map(labels.shard_name, range(labels.num_shards))
         found = {number: entries[name] for number, name in enumerate(names) if name in entries}
-        state = State(
+        state = SetState(
             complete=info is not None and len(found) == labels.num_shards,
             listed=True,
             asked=labels.num_shards,
@@ -115,19 +144,27 @@ def look(labels: LabelSet, seen: Seen) -> State:
         if info is not None and not state.complete:
             notes.append(f"{INFO} says that every shard is there, but some are not: run slg-wds verify")
     state.notes += notes
-    _see_left_out(labels, state)
+    _count_left_out(labels, state)
     return state
 
 
-def pace(times: Sequence[float], missing: int) -> Pace | None:
-    """The pace of commits at these times, None without any."""
+def pace(times: Sequence[float], missing: int) -> CommitPace | None:
+    """The pace of commits.
+
+    Args:
+        times: When each shard was committed, in seconds since 1970.
+        missing: How many shards are missing.
+
+    Returns:
+        The pace; None without any commit.
+    """
     if not times:
         return None
     ordered = sorted(times)
     recent = ordered[-max(RECENT, len(ordered) // 5) :]
     seconds = recent[-1] - recent[0]
     rate = (len(recent) - 1) / seconds if seconds > 0 else None
-    return Pace(ordered[0], ordered[-1], len(recent), rate, missing / rate if rate else None)
+    return CommitPace(ordered[0], ordered[-1], len(recent), rate, missing / rate if rate else None)
 
 
 def _info(labels: LabelSet, data: bytes, notes: list[str]) -> Info | None:
@@ -142,43 +179,43 @@ def _info(labels: LabelSet, data: bytes, notes: list[str]) -> Info | None:
     return info
 
 
-def _unlisted(labels: LabelSet, info: Info | None) -> State:
-    """What can be said over http: all is there, or which of a few shards are."""
+def _unlisted(labels: LabelSet, info: Info | None) -> SetState:
+    """The state if the store cannot list, as over http: _info.json tells it, or else a few shards are asked for."""
     if info is not None:
         everything = list(range(labels.num_shards))
-        return State(True, False, labels.num_shards, everything, -1, info.num_samples, info, None)
+        return SetState(True, False, labels.num_shards, everything, -1, info.num_samples, info, None)
     asked = spread(list(range(labels.num_shards)), ASKED)
     with ThreadPoolExecutor(THREADS) as pool:
         sizes = list(pool.map(lambda number: labels.store.size(labels.shard_name(number)), asked))
     found = [(number, size) for number, size in zip(asked, sizes, strict=True) if size is not None]
     total = sum(size for _, size in found)
-    return State(False, False, len(asked), [number for number, _ in found], total, -1, None, None)
+    return SetState(False, False, len(asked), [number for number, _ in found], total, -1, None, None)
 
 
 def spread(numbers: Sequence[int], count: int) -> list[int]:
-    """At most `count` of the numbers, evenly chosen, first and last among them."""
+    """Choose at most `count` of the numbers, evenly, with the first and the last."""
     if len(numbers) <= count:
         return list(numbers)
     places = np.linspace(0, len(numbers) - 1, count).round().astype(np.int64)
     return [numbers[at] for at in places.tolist()]
 
 
-def _see_left_out(labels: LabelSet, state: State) -> None:
-    """Count the images left out: exactly by _info.json, else in the index parts of some shards."""
+def _count_left_out(labels: LabelSet, state: SetState) -> None:
+    """Count the images left out: all of them if _info.json exists, else those of some shards."""
     planned = labels.plan.shard_sizes
     if state.complete and state.info is not None:
         lacking = planned - np.array(state.info.shard_lengths, np.int64)
         state.samples, state.left_out = state.info.num_samples, int(lacking.sum())
         state.looked_at = labels.num_shards
-        read_indexes(labels, state, np.flatnonzero(lacking)[:REASONS_OF].tolist())
+        read_indexes(labels, state, np.flatnonzero(lacking)[:REASONS].tolist())
         with_some = [number for number in state.indexes if lacking[number]]
     else:
-        chosen = spread(state.present, LOOKED_AT)
+        chosen = spread(state.present, INDEXES)
         read_indexes(labels, state, chosen)
         read = [state.indexes[number] for number in chosen if number in state.indexes]
         state.looked_at, state.left_out = len(read), sum(len(index.left_out) for index in read)
         with_some = [index.shard for index in read if index.left_out]
-    for number in with_some[:REASONS_OF]:
+    for number in with_some[:REASONS]:
         try:
             state.reasons += left_out_entries(labels, number, state.indexes[number])
         except SlgWdsError as error:
@@ -186,8 +223,8 @@ def _see_left_out(labels: LabelSet, state: State) -> None:
     state.reasons = state.reasons[:LISTED]
 
 
-def read_indexes(labels: LabelSet, state: State, numbers: Sequence[int]) -> None:
-    """Read the index parts of these shards into the state, several at a time; what cannot be read is noted."""
+def read_indexes(labels: LabelSet, state: SetState, numbers: Sequence[int]) -> None:
+    """Read the index parts of these shards into `state.indexes`, several at a time. `state.notes` tells what fails."""
 
     def read(number: int) -> ShardIndex | SlgWdsError:
         try:
@@ -214,5 +251,5 @@ def read_indexes(labels: LabelSet, state: State, numbers: Sequence[int]) -> None
 
 
 def now() -> float:
-    """Seconds since 1970."""
+    """The time in seconds since 1970."""
     return time.time()

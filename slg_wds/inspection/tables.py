@@ -1,4 +1,4 @@
-"""What `inspect` found, as tables for people."""
+"""What `inspect` found, as tables."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from typing import Any
 
 from slg_wds.console import counted, duration, tell, tell_table
 from slg_wds.format.manifest.identity import Identity
-from slg_wds.inspection.image import ImageLabels
+from slg_wds.inspection.image import InspectedImage
 
 DIGITS = 12  # of a digest
 LONGEST = 400  # characters of one value
 
 
-def print_set(told: Mapping[str, Any]) -> None:
-    """Print what `inspect` says of a set."""
+def print_set(summary: Mapping[str, Any]) -> None:
+    """Print the tables of a set, from what `inspect` returns."""
     sections = (
-        ("label set " + str(told["url"]), _what(told)),
-        ("how it was made", _how(told)),
-        ("how far it is", _far(told)),
+        ("label set " + str(summary["url"]), _what(summary)),
+        ("how it was made", _how(summary)),
+        ("how far it is", _far(summary)),
     )
     for title, rows in sections:
         _tell_pairs(title, rows)
-    if told["bytes_per_crop"] is not None:
-        _tell_sizes(told["bytes_per_crop"], told["sampled"])
-    reasons = told["images"]["left_out_reasons"]
+    if summary["bytes_per_crop"] is not None:
+        _tell_sizes(summary["bytes_per_crop"], summary["sampled"])
+    reasons = summary["images"]["left_out_reasons"]
     if reasons:
         rows = [(entry["path"], entry["reason"]) for entry in reasons]
         tell_table("left out", ("image", "reason"), rows)
-    for note in told["notes"]:
+    for note in summary["notes"]:
         tell(f"note: {note}")
 
 
@@ -39,9 +39,9 @@ def _tell_pairs(title: str, rows: Iterable[tuple[str, object]]) -> None:
 FOLDERS_ONLY = " that only number their folders, not the labels' classes"
 
 
-def _what(told: Mapping[str, Any]) -> list[tuple[str, object]]:
-    identity, images = Identity.from_json(told["identity"]), told["images"]
-    names, tail, base = told["class_names"], identity.tail_classes, identity.extends
+def _what(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
+    identity, images = Identity.from_json(summary["identity"]), summary["images"]
+    names, tail, base = summary["class_names"], identity.tail_classes, identity.extends
     labels = f"{identity.label_type}, values {identity.coding}"
     classes, crops = f"{identity.num_classes}", f"{identity.num_crops} an image"
     if base is not None:
@@ -53,8 +53,8 @@ def _what(told: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("classes", classes + (f": {', '.join(names['first'])}, ..." if names else "")),
         ("temperature", identity.temperature),
         ("embedded images", _embedded(identity.embed_images)),
-        ("image checksums", "yes" if told["image_checksums"] else _NO_CHECKSUMS),
-        ("digest", told["digest"]),
+        ("image checksums", "yes" if summary["image_checksums"] else _NO_CHECKSUMS),
+        ("digest", summary["digest"]),
     ]
 
 
@@ -68,8 +68,8 @@ def _targets(images: Mapping[str, Any]) -> str:
     return f", {some}with targets" + ("" if images["targets_are_classes"] else FOLDERS_ONLY)
 
 
-def _how(told: Mapping[str, Any]) -> list[tuple[str, object]]:
-    identity, provenance = Identity.from_json(told["identity"]), told["provenance"]
+def _how(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
+    identity, provenance = Identity.from_json(summary["identity"]), summary["provenance"]
     rows: list[tuple[str, object]] = [("teacher", _teacher(t)) for t in identity.teachers]
     rows += [("merged from", _short(parent)) for parent in identity.parents]
     rows += [
@@ -95,15 +95,15 @@ def _teacher(teacher: Any) -> str:
     )
 
 
-def _far(told: Mapping[str, Any]) -> list[tuple[str, object]]:
-    shards, images, progress = told["shards"], told["images"], told["progress"]
-    rows: list[tuple[str, object]] = [("state", _state(told))]
+def _far(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
+    shards, images, progress = summary["shards"], summary["images"], summary["progress"]
+    rows: list[tuple[str, object]] = [("state", _state(summary))]
     if shards["bytes"] is not None:
         rows.append(("bytes in shards", f"{shards['bytes']:,}"))
     if images["labelled"] is not None:
         rows.append(("images labelled", f"{images['labelled']:,}"))
     of = ""
-    if told["state"] != "complete":
+    if summary["state"] != "complete":
         of = f", of {counted(images['left_out_of_shards'], 'shard')} looked at"
     rows.append(("images left out", f"{images['left_out']:,}{of}"))
     if shards["missing_names"]:
@@ -123,9 +123,9 @@ def _far(told: Mapping[str, Any]) -> list[tuple[str, object]]:
     return rows
 
 
-def _state(told: Mapping[str, Any]) -> str:
-    shards = told["shards"]
-    if told["state"] == "complete":
+def _state(summary: Mapping[str, Any]) -> str:
+    shards = summary["shards"]
+    if summary["state"] == "complete":
         return f"complete: {counted(shards['planned'], 'shard')}"
     present = shards["present"]
     if shards["missing"] is None:
@@ -166,7 +166,7 @@ def _embedded(given: Any) -> str | None:
 
 
 def _short(value: Any) -> str | None:
-    """A value on one line: of an object its fields, digests cut."""
+    """A value on one line: the fields of an object, with shortened digests; None for None."""
     if value is None:
         return None
     if isinstance(value, dict):
@@ -178,8 +178,8 @@ def _short(value: Any) -> str | None:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
-def print_image(found: ImageLabels, crops: int) -> None:
-    """Print one image's crops and labels."""
+def print_image(found: InspectedImage, crops: int) -> None:
+    """Print the first `crops` crops of an image with their labels."""
     record = found.record
     target = None if record.target is None else f"{record.target} {found.target_name or ''}".rstrip()
     rows: list[tuple[str, object]] = [
@@ -204,6 +204,6 @@ def print_image(found: ImageLabels, crops: int) -> None:
     tell_table(title, ("crop", "left,top width x height", "classes", "others"), lines)
 
 
-def _labelled(found: ImageLabels, number: int, probability: float) -> str:
+def _labelled(found: InspectedImage, number: int, probability: float) -> str:
     name = found.name(number)
     return f"{probability:.3f} {name.partition(',')[0] if name else f'class {number}'}"

@@ -23,7 +23,8 @@ def histogram(name: str, title: str, counts: Floats, label: str, top: float, spl
     """Draw counts over 0..top as bars.
 
     Args:
-        name, title: As for `drawn`.
+        name: As for `drawn`.
+        title: As for `drawn`.
         counts: [2, BINS] with the rows ALIKE and OTHER.
         label: What the horizontal axis is.
         top: Its end.

@@ -18,9 +18,11 @@ def heat(name: str, title: str, values: Floats, low: float, high: float) -> str:
     """Draw a map of the image.
 
     Args:
-        name, title: As for `drawn`.
+        name: As for `drawn`.
+        title: As for `drawn`.
         values: [G, G], down and across.
-        low, high: Values of the faintest and the strongest colour.
+        low: Value of the faintest colour.
+        high: Value of the strongest colour.
     """
 
     def draw(axes: Axes) -> None:
@@ -82,7 +84,8 @@ def density(
     """Draw how often two quantities in 0..1 come together.
 
     Args:
-        name, title: As for `drawn`.
+        name: As for `drawn`.
+        title: As for `drawn`.
         counts: [AREAS, AREAS] of x and y.
         labels: What x and y are.
         line: `mean` draws the mean of y for each x, `equal` the diagonal y = x.

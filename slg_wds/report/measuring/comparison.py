@@ -91,7 +91,8 @@ class Comparison:
         Args:
             number: The image's number in the plan.
             group: The class that the image counts for; None for the classes that a pair's first set answers.
-            records, measures: The image's labels in every set.
+            records: The image's labels in every set.
+            measures: What was measured of each.
 
         Raises:
             LabelSetError: the sets hold different crops of the image.
@@ -145,7 +146,8 @@ def divergence(p: Floats, q: Floats) -> Floats:
     """KL(p || q) of each row in nats, with probabilities below FLOOR counted as FLOOR.
 
     Args:
-        p, q: Distributions, float64 [D, C].
+        p: Distributions, float64 [D, C].
+        q: Distributions, float64 [D, C].
 
     Returns:
         float64 [D].

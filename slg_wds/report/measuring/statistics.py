@@ -204,7 +204,8 @@ def overlaps(start: NDArray[np.int64], extent: NDArray[np.int64], size: int) -> 
     """How much of each cell along one side of the image each crop covers.
 
     Args:
-        start, extent: Start and length of each crop along this side in pixels, int64 [M].
+        start: Where each crop starts along this side, in pixels, int64 [M].
+        extent: Length of each crop along this side, in pixels, int64 [M].
         size: Length of the side in pixels.
 
     Returns:

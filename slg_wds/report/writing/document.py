@@ -35,7 +35,8 @@ def render(
     """Write the page.
 
     Args:
-        sets, sample: What was read.
+        sets: The label sets.
+        sample: Which images were read.
         each: The statistics of each set.
         comparison: The comparison of several sets; None for one.
         reader: Reads the images of the gallery; None to draw boxes on empty frames.
