@@ -191,14 +191,14 @@ def output_of(config: EnsembleConfig, parents: list[Parent]) -> LabelFormat:
     label.check(classes, "--label-type")
     label.stored_k(classes)
     tail_classes = parents[0].tail_classes if config.tail_classes is None else config.tail_classes
-    had_none = first.label_type in ("hard", "full") or label.kind == "shared_tail"
+    had_none = not parse_label_type(first.label_type).can_have_tail or label.kind == "shared_tail"
     if config.tail_classes is None and had_none and not tail_classes:
         tail_classes = TAIL_CLASSES
     if label.kind == "shared_tail" and tail_classes == 0:
         raise UsageError(f"--label-type {label} needs --tail-classes above 0, not 0")
     stored_values = first.coding or "none"
     coding = config.values or (stored_values if stored_values != "none" else "float16")
-    return LabelFormat(label, coding, 0 if label.kind in ("hard", "full") else tail_classes, classes)
+    return LabelFormat(label, coding, tail_classes if label.can_have_tail else 0, classes)
 
 
 def plan_of(plan: Plan, samples_per_shard: int | None) -> Plan:

@@ -44,7 +44,7 @@ class LabelFormat:
     @property
     def writes_tail(self) -> bool:
         """Whether records get a shared tail."""
-        return self.tail_classes > 0 and self.label.kind not in ("hard", "full")
+        return self.tail_classes > 0 and self.label.can_have_tail
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Full forwards: crops of successive images of one shard, cut in threads into one buffer."""
+"""Full forwards: threads cut crops of successive images of one shard into one buffer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_BUFFERED = 1 << 28  # bytes of crops cut ahead, beyond the two batches that 
 
 @dataclass(frozen=True)
 class Span:
-    """Crops first..first+count of an image lie in rows start..start+count of a batch."""
+    """Crops [first, first + count) of an image are rows [start, start + count) of a batch."""
 
     image: Prepared
     first: int
@@ -30,9 +30,14 @@ class Span:
 
 @dataclass
 class CropBatch:
-    """One forward: a uint8 tensor [num_seg, 3, S, S] for each input size of the teachers.
+    """The crops of one forward. Rows after the last span are padding.
 
-    `ended` is the shard whose last crops these are, or None; rows past the last span are padding.
+    Attributes:
+        inputs: for each input size S of the teachers, the same crops as uint8 [num_seg, 3, S, S].
+        spans: which crops lie in which rows.
+        left_out: the images that the shard leaves out. The last batch of a shard has all of them, the others none.
+        ended: the number of the shard, if these are its last crops; else None.
+        pieces: the tasks that cut the crops.
     """
 
     inputs: list[torch.Tensor]
@@ -43,18 +48,24 @@ class CropBatch:
 
     @property
     def filled(self) -> int:
-        """Rows that hold crops."""
+        """Number of rows that hold crops."""
         return self.spans[-1].start + self.spans[-1].count if self.spans else 0
 
     def wait(self) -> None:
-        """Return when every crop is cut; raises what a thread raised."""
+        """Return when every crop is cut. Raise the error of a thread that failed."""
         for piece in self.pieces:
             piece.result()
         self.pieces.clear()
 
 
 class Buffers:
-    """Batches' memory, used again and again: one allocation for each batch in flight, pinned for a GPU."""
+    """Memory for batches, which is used again after a forward. There is one allocation for each batch in flight.
+
+    Args:
+        inputs: (input size in pixels, interpolation) of each distinct input of the teachers.
+        num_seg: crops in one forward.
+        pinned: allocate pinned memory, which a GPU reads faster.
+    """
 
     def __init__(self, inputs: list[tuple[int, str]], num_seg: int, pinned: bool) -> None:
         self.inputs = inputs
@@ -64,15 +75,15 @@ class Buffers:
 
     @property
     def bytes_each(self) -> int:
-        """Bytes of one batch."""
+        """Size of one batch in bytes."""
         return sum(self.num_seg * 3 * size * size for size, _ in self.inputs)
 
     def take(self) -> list[torch.Tensor]:
-        """Return the tensors of one batch, their content undefined."""
+        """Return tensors for one batch. Their content is undefined."""
         return self._free.pop() if self._free else [self._allocate(size) for size, _ in self.inputs]
 
     def give_back(self, tensors: list[torch.Tensor]) -> None:
-        """Return tensors of a batch whose forward is done."""
+        """Accept the tensors of a batch whose forward is done, to use them again."""
         self._free.append(tensors)
 
     def _allocate(self, size: int) -> torch.Tensor:
@@ -83,9 +94,18 @@ class Buffers:
 
 
 def full_batches(items: Iterable[Item], buffers: Buffers, pool: ThreadPoolExecutor) -> Iterator[CropBatch]:
-    """Pack crops into batches of exactly `num_seg` rows, never across shards; the cutting is under way, not done.
+    """Pack crops into batches of exactly `num_seg` rows, and start to cut them. No batch has crops of two shards.
 
-    The last batch of a shard is padded, and comes even when it holds nothing, so that the shard's end is told.
+    The last batch of a shard is padded with zeros. It is yielded even if it has no crops, since it marks the end of the
+    shard.
+
+    Args:
+        items: images of shard after shard, each shard followed by its end.
+        buffers: memory for the batches.
+        pool: threads that cut.
+
+    Yields:
+        Batches whose crops may still be in the making; see `CropBatch.wait`.
     """
     batch: CropBatch | None = None
     left_out: list[LeftOut] = []
@@ -111,7 +131,7 @@ def full_batches(items: Iterable[Item], buffers: Buffers, pool: ThreadPoolExecut
 
 
 def _add(batch: CropBatch, image: Prepared, first: int, buffers: Buffers, pool: ThreadPoolExecutor) -> int:
-    """Start cutting as many crops as fit and return how many."""
+    """Start to cut as many crops of an image as fit, from `first` on. Return how many."""
     start = batch.filled
     count = min(buffers.num_seg - start, len(image.boxes) - first)
     batch.spans.append(Span(image, first, start, count))
@@ -125,14 +145,14 @@ def _add(batch: CropBatch, image: Prepared, first: int, buffers: Buffers, pool: 
 
 
 def ahead(batches: Iterator[CropBatch], count: int) -> Iterator[CropBatch]:
-    """Yield the batches with `count` more of them always begun, each waited for until it is cut."""
+    """Yield each batch once it is cut, while the next `count` batches are being cut."""
     for batch in window(batches, count):
         batch.wait()
         yield batch
 
 
 def batches_ahead(buffers: Buffers, workers: int) -> int:
-    """How many batches to cut ahead: enough work for every thread, within MAX_BUFFERED bytes, at least two."""
+    """Return how many batches to cut ahead: at least two, and enough work for all threads within MAX_BUFFERED bytes."""
     pieces = -(-buffers.num_seg // CROPS_PER_PIECE) * len(buffers.inputs)
-    wanted = 1 + -(-2 * workers // pieces)
-    return max(2, min(wanted, MAX_BUFFERED // buffers.bytes_each))
+    enough = 1 + -(-2 * workers // pieces)
+    return max(2, min(enough, MAX_BUFFERED // buffers.bytes_each))

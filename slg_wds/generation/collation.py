@@ -1,4 +1,4 @@
-"""Labels of batches, gathered into records and shards."""
+"""Labels of forwards -> records of images -> samples of shards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,14 @@ from slg_wds.images import image_extension
 
 @dataclass
 class LabelStats(RunStats):
-    """What was labelled: counts, and sums over crops for the summary."""
+    """Counts of what was labelled, and sums over crops for the summary.
+
+    Attributes:
+        top1: sum over crops of the highest probability.
+        tail: sum over crops of the probability outside the stored classes.
+        targeted: crops of images that have a target.
+        agreed: crops whose most probable class is the target.
+    """
 
     top1: float = 0.0
     tail: float = 0.0
@@ -30,15 +37,30 @@ class LabelStats(RunStats):
 
 
 @dataclass
-class ImageLabels:
-    """The labels of one image as its crops come in: index [M, k], value [M, k], outside [C] summed over crops."""
+class PartialLabels:
+    """The labels of one image, filled in as its crops come out of the teacher.
+
+    Attributes:
+        index: int64 [M, k], the top-k classes of each of the M crops; k is 0 for full labels.
+        value: float32 [M, k], their probabilities; for full labels [M, C].
+        tail_sums: float64 [C], the probability outside the top-k, summed over the crops so far; None without tails.
+    """
 
     index: npt.NDArray[np.int64]
     value: npt.NDArray[np.float32]
     tail_sums: npt.NDArray[np.float64] | None = None
 
     def fill(self, labelled: Labelled, position: int, span: Span) -> bool:
-        """Take the rows of one span of a batch; True when the image's last crop has come."""
+        """Copy the rows of one span of a batch.
+
+        Args:
+            labelled: the batch's labels.
+            position: the number of the span in the batch.
+            span: the span.
+
+        Returns:
+            Whether these were the image's last crops.
+        """
         rows, crops = slice(span.start, span.start + span.count), slice(span.first, span.first + span.count)
         if labelled.index is not None:
             self.index[crops] = labelled.index[rows]
@@ -51,7 +73,14 @@ class ImageLabels:
 
 @dataclass
 class FinishedShard:
-    """A shard whose samples are being encoded in threads, in plan order."""
+    """A shard whose crops are all labelled, and whose samples are being encoded in threads.
+
+    Attributes:
+        number: the shard's number in the plan.
+        samples: the encoded samples, in the order of the plan.
+        left_out: images that have no sample.
+        stats: counts of the shard.
+    """
 
     number: int
     samples: list[Future[EncodedSample]]
@@ -62,11 +91,20 @@ class FinishedShard:
 def finished_shards(
     job: Job, labelled: Iterable[Labelled], pool: ThreadPoolExecutor
 ) -> Iterator[FinishedShard]:
-    """Gather labels by image, start encoding each image that is complete, and yield each shard at its end.
+    """Gather labels by image, and yield each shard after its last crop.
 
-    Labels of an image are encoded as soon as its last crop comes, so full labels of a shard never lie raw in memory.
+    An image is encoded as soon as all its crops are labelled. So the raw labels of a whole shard, which are large for
+    full labels, never lie in memory together.
+
+    Args:
+        job: what the worker has open.
+        labelled: labels of batches, in order.
+        pool: threads that encode.
+
+    Yields:
+        Shards whose samples may still be in the making.
     """
-    open_images: dict[int, ImageLabels] = {}
+    open_images: dict[int, PartialLabels] = {}
     shard = FinishedShard(-1, [], [], LabelStats())
     for batch in labelled:
         for position, span in enumerate(batch.batch.spans):
@@ -83,13 +121,13 @@ def finished_shards(
             shard = FinishedShard(-1, [], [], LabelStats())
 
 
-def _empty(batch: Labelled, image: Prepared) -> ImageLabels:
+def _empty(batch: Labelled, image: Prepared) -> PartialLabels:
     crops, width = len(image.boxes), batch.value.shape[1]
     index = np.empty((crops, width), np.int64) if batch.index is not None else np.empty((crops, 0), np.int64)
-    return ImageLabels(index, np.empty((crops, width), np.float32))
+    return PartialLabels(index, np.empty((crops, width), np.float32))
 
 
-def _count(job: Job, stats: LabelStats, image: Prepared, labels: ImageLabels) -> None:
+def _count(job: Job, stats: LabelStats, image: Prepared, labels: PartialLabels) -> None:
     full = job.recipe.label.kind == "full"
     top1 = labels.value.max(axis=1) if full else labels.value[:, 0]
     first = labels.value.argmax(axis=1) if full else labels.index[:, 0]
@@ -103,13 +141,13 @@ def _count(job: Job, stats: LabelStats, image: Prepared, labels: ImageLabels) ->
         stats.agreed += int((first == target).sum())
 
 
-def _encode(job: Job, image: Prepared, labels: ImageLabels) -> EncodedSample:
+def _encode(job: Job, image: Prepared, labels: PartialLabels) -> EncodedSample:
     extension = image_extension(image.stored) if image.stored is not None else None
     return job.labels.encode_sample(Sample(as_record(job, image, labels), image.stored, extension))
 
 
-def as_record(job: Job, image: Prepared, labels: ImageLabels) -> Record:
-    """The record of an image whose labels are complete."""
+def as_record(job: Job, image: Prepared, labels: PartialLabels) -> Record:
+    """Return the record of an image whose crops are all labelled."""
     plan, config, classes = job.labels.plan, job.config, job.teacher.num_classes
     kind = job.recipe.label.kind
     target = int(plan.targets[image.number])
@@ -118,7 +156,7 @@ def as_record(job: Job, image: Prepared, labels: ImageLabels) -> Record:
     if sums is not None and image.earlier_tail_sums is not None:
         sums, summed = image.earlier_tail_sums + sums, config.num_crops
     if sums is not None and summed:
-        tail = build_tail(sums / summed, config.tail_classes, summed, labels.index.shape[1])
+        tail = build_tail(sums / summed, job.recipe.tail_classes, summed, labels.index.shape[1])
     full_index = np.broadcast_to(np.arange(classes), (crops, classes))
     return Record(
         key=plan.keys[image.number],

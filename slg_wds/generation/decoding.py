@@ -1,4 +1,4 @@
-"""Images of a shard, read, decoded and given their crops in threads, ahead of the teacher."""
+"""Read and decode the images of shards in threads, ahead of the teacher, and draw their crops."""
 
 from __future__ import annotations
 
@@ -25,9 +25,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image ready to be cut: pixels uint8 [3, H, W], boxes int64 [M, 4], flips bool [M].
+    """An image that is ready to be cut.
 
-    earlier_tail_sums: see Job. crc32, source_crc32: image_crc32 and source_crc32 of its Record.
+    Attributes:
+        number: its number in the plan.
+        path: its path in the plan.
+        pixels: uint8 [3, H, W].
+        boxes: int64 [M, 4] of top, left, height, width in pixels.
+        flips: bool [M], whether a crop is mirrored.
+        stored: the bytes to embed; None where images are not embedded.
+        crc32: CRC-32 of the image file that is labelled.
+        source_crc32: CRC-32 of the source file, if a smaller copy of it is labelled; else None.
+        earlier_tail_sums: float64 [C]; see `Job.earlier_tail_sums`.
     """
 
     number: int
@@ -48,7 +57,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """An image that `--on-error skip` leaves out, and why."""
+    """An image that `--on-error skip` leaves out, by its number in the plan, and the reason."""
 
     number: int
     reason: str
@@ -56,7 +65,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class ShardEnd:
-    """All images of a shard have come."""
+    """Mark that all images of a shard have been yielded."""
 
     shard: int
 
@@ -65,12 +74,22 @@ Item = Prepared | LeftOut | ShardEnd
 
 
 def prepare(job: Job, number: int, read: Callable[[int], bytes]) -> Prepared | LeftOut:
-    """Read and decode image `number` of the plan and draw its crops.
+    """Read and decode one image and draw its crops.
 
-    Bytes that are no image, an image that is gone from its folder, and one without crops in the reference are left
-    out where the recipe says so; else they raise ImageError or ReferenceSetError. ImageChangedError is always raised:
-    the image is another one than the set that is extended has labels of. Whatever cannot be read is no fault
-    of the image: StoreError or ImageSourceError stops the run, which can be resumed.
+    Args:
+        job: what the worker has open.
+        number: the image's number in the plan.
+        read: returns the bytes of an image by its number.
+
+    Returns:
+        The image, or with --on-error skip the reason to leave it out: it cannot be decoded, is gone from its folder, or
+        has no crops in the reference.
+
+    Raises:
+        ImageError, ReferenceSetError: the same problems with --on-error fail.
+        ImageChangedError: the file is not the one that the extended set has labels of. Never skipped.
+        StoreError, ImageSourceError: the image cannot be read. The image is not at fault, so the run stops and can be
+            resumed.
     """
     plan = job.labels.plan
     path, key = plan.paths[number], plan.keys[number]
@@ -105,7 +124,7 @@ def prepare(job: Job, number: int, read: Callable[[int], bytes]) -> Prepared | L
 
 
 def _copy(recipe: Recipe, source: bytes, path: str) -> bytes:
-    """The image file to label: the smaller copy that is embedded, or the source as it is."""
+    """Return the image file to label: the smaller copy if one is embedded, else the source itself."""
     embedding = recipe.embedding
     if embedding is None or embedding.max_side is None:
         return source
@@ -118,15 +137,24 @@ def _hint(error: ImageError | ReferenceSetError, source: str) -> str:
     skip = "leave such images out with --on-error skip"
     if isinstance(error, ImageGoneError):
         return f"put it back, or {skip}"
-    # An image in a tar is planned by its place there, which mending would move.
+    # The plan says where in a tar an image lies, and a mended image would lie elsewhere.
     return f"mend it, or {skip}" if source == "folder" else skip
 
 
 def prepared_images(job: Job, shards: Iterable[int], pool: ThreadPoolExecutor) -> Iterator[Item]:
-    """Yield the images of the shards in plan order; up to `job.images_ahead` of them are decoded in advance.
+    """Yield the images of shard after shard in plan order, with up to `job.images_ahead` decoded in advance.
 
-    The next shard is taken from `shards` only when all images of this one are handed on (its batches still keep the
-    device busy then): a shard claimed long before it is made is one that another process makes too.
+    The next shard is taken from `shards` only after the last image of the current one was yielded. A shard that is
+    claimed long before it is made would often be made by another process too. The device stays busy meanwhile, with the
+    batches that are already cut.
+
+    Args:
+        job: what the worker has open.
+        shards: numbers of the shards to make; taking one claims it.
+        pool: threads that read and decode.
+
+    Yields:
+        Images, images to leave out, and the end of each shard.
     """
     for shard in shards:
         read = job.source.reader(job.labels.plan, shard)

@@ -33,7 +33,7 @@ def identity_of(recipe: Recipe, teacher: Ensemble, reference: Reference | None) 
         "label_type": str(label),
         "k": label.stored_k(teacher.num_classes),
         "values": recipe.coding,
-        "tail_classes": 0 if label.kind in ("hard", "full") else config.tail_classes,
+        "tail_classes": recipe.tail_classes,
         "temperature": config.temp,
         "num_classes": teacher.num_classes,
         "class_subset": teacher.class_subset,
@@ -52,7 +52,7 @@ def identity_of(recipe: Recipe, teacher: Ensemble, reference: Reference | None) 
         fields["extendable"] = True
     if extension:
         extension.check(fields)
-        fields["extends"] = extension.described
+        fields["extends"] = extension.identity_field
     return Identity.from_json(fields)
 
 

@@ -1,4 +1,4 @@
-"""`slg-wds generate --dry-run`: what a run would do, from a few measured forwards."""
+"""`slg-wds generate --dry-run`: predict from a few measured forwards what a run would do."""
 
 from __future__ import annotations
 
@@ -30,11 +30,14 @@ class DryRun:
     """What a run would do.
 
     Attributes:
-        images, shards, crops, forwards: that would be made.
-        bytes: of all shards, predicted.
-        seconds: on the one device that was measured, predicted.
-        crops_per_second: measured, 0 where there were too few crops for that.
-        summary: all this and the teacher, in lines for people.
+        images: images to label.
+        shards: shards to make.
+        crops: crops to label.
+        forwards: forwards that they take.
+        bytes: predicted size of all shards.
+        seconds: predicted time on one device like the one that was measured.
+        crops_per_second: measured rate; 0 where there were too few crops to measure it.
+        summary: lines that tell a person all this, and describe the teacher.
     """
 
     images: int
@@ -48,11 +51,16 @@ class DryRun:
 
 
 def dry_run(config: GenerateConfig, device: str | None = None) -> DryRun:
-    """Find out how many images, shards, bytes and hours a run would take; nothing is written.
+    """Predict the images, shards, bytes and hours of a run. Nothing is written.
 
-    Labels the first images in memory: enough of them for eight forwards, at least one image.
+    The first images are labelled in memory: enough of them for eight forwards, at least one image.
 
-    device: where to measure; None: the config's GPU, else this process's own device.
+    Args:
+        config: the options of the run.
+        device: where to measure, such as "cuda:0"; None for the GPU of the options, else this process's own device.
+
+    Raises:
+        SlgWdsError: images or teachers cannot be loaded, or an image cannot be labelled.
     """
     from slg_wds.teachers.backends import current_device
 
@@ -62,7 +70,7 @@ def dry_run(config: GenerateConfig, device: str | None = None) -> DryRun:
 
 
 def _measured(job: Job) -> tuple[tuple[float, float], list[float]]:
-    """Mean bytes of a sample in a shard and of the image among them, and the seconds of each forward but the first."""
+    """Return the mean bytes of a sample, those of its embedded image, and the seconds of each forward but the first."""
     from slg_wds.generation.batching import Buffers, full_batches
     from slg_wds.generation.collation import finished_shards
     from slg_wds.generation.decoding import prepared_images
@@ -85,7 +93,7 @@ def _measured(job: Job) -> tuple[tuple[float, float], list[float]]:
 
 
 def _predicted(job: Job, plan: Plan, bytes_each: tuple[float, float], steps: list[float]) -> DryRun:
-    """What a run over the whole plan would do, where images and forwards are as those that were measured."""
+    """Predict a run over the whole plan, if all images and forwards are like the measured ones."""
     config, images = job.config, plan.num_samples
     crops = images * config.num_crops
     forwards = -(-crops // config.num_seg)

@@ -1,4 +1,4 @@
-"""`slg-wds evaluate`: is the teacher as accurate as it should be, under its own evaluation transform?"""
+"""`slg-wds evaluate`: measure the accuracy of a teacher, to see that it is loaded and fed as it should be."""
 
 from __future__ import annotations
 
@@ -25,15 +25,23 @@ BATCH = 50  # images in one forward
 
 
 def evaluate(config: EvaluateConfig, device: str | None = None) -> Accuracy:
-    """Measure a teacher's accuracy on DATA/val (or --split, or DATA itself where it has no val folder).
+    """Measure the accuracy of a teacher under its own evaluation transform.
 
-    device: where to run; None: the config's GPU, else this process's own device.
+    The images are those of DATA/val, or of the split that the options name, or DATA itself if it has no val folder.
 
-    Raises SlgWdsError; NoTargetsError without class folders or where their classes in the teacher are unknown.
+    Args:
+        config: the options, as on the command line.
+        device: where the teacher runs, such as "cuda:0"; None for the GPU of the options, else this process's own.
+
+    Returns:
+        Top-1 and top-5 accuracy in 0..1, mean loss in nats, and the number of images.
+
+    Raises:
+        NoTargetsError: the images have no class folders, or it is not known which classes of the teacher these are.
+        SlgWdsError: images or teacher cannot be loaded.
     """
     from slg_wds.generation.setup import load_teachers
     from slg_wds.images import open_source
-    from slg_wds.images.targets import resolve_targets
     from slg_wds.teachers import evaluate as measure
     from slg_wds.teachers.backends import about_device
 
@@ -41,8 +49,17 @@ def evaluate(config: EvaluateConfig, device: str | None = None) -> Accuracy:
     source = open_source(config.data, config, default_split="val", need_targets=True)
     teacher = load_teachers(config, source.classes, BATCH, device)
     threads = config.forward_threads
-    said = [f"teacher {one}" for one in teacher.teachers]
-    note(*said, *about_device(teacher, threads, cpu_asked=device == "cpu"))
+    lines = [f"teacher {one}" for one in teacher.teachers]
+    note(*lines, *about_device(teacher, threads, cpu_asked=device == "cpu"))
+    plan = _plan(config, source, teacher)
+    with threads_beside_forwards(config.num_workers, threads) as pool:
+        return measure(teacher, _batches(config, source, plan, teacher, pool))
+
+
+def _plan(config: EvaluateConfig, source: ImageSource, teacher: Ensemble) -> Plan:
+    """Plan all images with their targets in the teacher's classes. Raise NoTargetsError if these are not known."""
+    from slg_wds.images.targets import resolve_targets
+
     targets = resolve_targets(config, source.classes, teacher.full_classes, teacher.class_subset)
     if source.classes is not None and not targets.comparable:
         raise NoTargetsError(
@@ -58,15 +75,13 @@ def evaluate(config: EvaluateConfig, device: str | None = None) -> Accuracy:
         raise NoTargetsError("no image has a target", url=config.data)
     if without:
         note(f"left out, without a target: {without:,} of {counted(plan.num_samples, 'image')}")
-    with threads_beside_forwards(config.num_workers, threads) as pool:
-        return measure(teacher, _batches(config, source, plan, teacher, pool))
+    return plan
 
 
 def _batches(
     config: EvaluateConfig, source: ImageSource, plan: Plan, teacher: Ensemble, pool: ThreadPoolExecutor
 ) -> Iterator[tuple[list[torch.Tensor], torch.Tensor]]:
-    """Yield (a uint8 batch [N, 3, S, S] for each of the teacher's evaluation inputs, targets int64 [N])."""
-
+    """Yield for each of the teacher's evaluation inputs a uint8 batch [N, 3, S, S], and the targets int64 [N]."""
     from slg_wds.images import decode
     from slg_wds.teachers import eval_transform
 
@@ -98,18 +113,18 @@ def _stacked(rows: list[tuple[int, list[torch.Tensor]]]) -> tuple[list[torch.Ten
 
 
 def main(config: EvaluateConfig) -> int:
-    """The body of the command: a line of figures on stdout."""
+    """Run the command, and print a line of figures to stdout."""
     accuracy = evaluate(config)
     if config.json:
-        told = {"top1": accuracy.top1, "top5": accuracy.top5, "loss": accuracy.loss}
-        tell_json({**told, "images": accuracy.count}, indent=None)
+        found = {"top1": accuracy.top1, "top5": accuracy.top5, "loss": accuracy.loss}
+        tell_json({**found, "images": accuracy.count}, indent=None)
     else:
         tell(figures(config, accuracy))
     return 0
 
 
 def figures(config: TeacherConfig, accuracy: Accuracy) -> str:
-    """A teacher's accuracy, in a line for people."""
+    """Describe a teacher's accuracy in one line."""
     return (
         f"{config.arch} on {accuracy.count:,} images of {config.data}: "
         f"top-1 {accuracy.top1:.2%}, top-5 {accuracy.top5:.2%}, loss {accuracy.loss:.4f}"

@@ -1,4 +1,7 @@
-"""Crops that an existing label set lacks: `generate --num_crops 700 --extend URL` makes 500..699 of a set with 500."""
+"""`generate --extend`: label only the crops that an existing label set lacks.
+
+With --num-crops 700 and a set of 500 crops an image, these are crops 500 to 699.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,22 @@ from slg_wds.labelset.creating import identity_differences
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.transforms.crops import Boxes, CropRule, Flips, sample_crops
 
-# What the set that extends may have otherwise than the one that it extends.
+# Fields of the identity in which the new set may differ from the set that it extends.
 _MAY_DIFFER = ("num_crops", "extends")
 
 
 class Extension(SetReference):
-    """The further crops of each image of a set, and all crops of images that are new.
+    """A label set that gets more crops: for its images those that it lacks, for new images all.
 
-    crops_of: the reference set whose crops are used, None where they are drawn.
-    Raises UsageError where the set has as many crops as asked already.
+    Args:
+        labels: the set to extend.
+        num_crops: crops of each image in the end, those of the set included.
+        seed: draws the crops.
+        rule: how they are drawn.
+        crops_of: the reference that gives the crops instead; None to draw them.
+
+    Raises:
+        UsageError: the set has that many crops already.
     """
 
     def __init__(
@@ -41,21 +51,28 @@ class Extension(SetReference):
         self._seed, self._rule, self.crops_of = seed, rule, crops_of
 
     @property
-    def described(self) -> dict[str, Any]:
-        """What the identity of the set that extends says of it."""
+    def identity_field(self) -> dict[str, Any]:
+        """What the new set's identity says of this set, in the field `extends`."""
         return {"digest": self.labels.digest, "first_crop": self.labels.num_crops}
 
     def missing(self, keys: Sequence[str]) -> list[str]:
-        """The keys whose crops cannot be known: those that a reference set lacks, where one is used too."""
+        """Return the keys of images without crops: those that `crops_of` lacks; none where the seed draws the crops."""
         return self.crops_of.missing(keys) if self.crops_of else []
 
-    def holds(self, key: str) -> bool:
-        """Whether the set has labels of an image: it is planned, and not left out."""
+    def has_labels(self, key: str) -> bool:
+        """Return whether the set has labels of an image. It has none of images that it did not plan or left out."""
         number = self._find(key)
         return number is not None and key in self._index(self.labels.plan.place(number)[0])[1]
 
     def check(self, identity: Mapping[str, Any]) -> None:
-        """Raise IdentityMismatchError, naming each difference, for labels that would be made otherwise."""
+        """Check that new labels are made as this set's labels were.
+
+        Args:
+            identity: the identity of the new set.
+
+        Raises:
+            IdentityMismatchError: they are not; the message names each difference.
+        """
         found = [
             line
             for line in identity_differences(self.labels.description, identity)
@@ -69,35 +86,40 @@ class Extension(SetReference):
             )
 
     def crops(self, key: str, size: tuple[int, int], num_crops: int) -> tuple[Boxes, Flips]:
-        """The crops of an image that the set lacks.
+        """Return the crops of an image that the set lacks; arguments and result as in `Reference.crops`.
 
-        Raises ImageError where what the set has does not go with the image: it is another one of that name by now.
+        Raises:
+            ImageError: the set's own crops are not those drawn now, so its image had another size.
+            ReferenceSetError: the reference has no crops of the image.
         """
         if self.crops_of is not None:
             boxes, flips = self.crops_of.crops(key, size, num_crops)
         else:
             boxes, flips = sample_crops(self._seed, key, size, num_crops, self._rule)
-        if not self.holds(key):
+        if not self.has_labels(key):
             return boxes, flips
-        there, there_flips = self._stored(key, size)
+        stored, stored_flips = self._stored(key, size)
         first = self.labels.num_crops
-        begun = slice(first - len(there), first)  # a set that itself extends one has only its own crops
-        if not (np.array_equal(boxes[begun], there) and np.array_equal(flips[begun], there_flips)):
+        own = slice(first - len(stored), first)  # a set that itself extends one has only its own crops
+        if not (np.array_equal(boxes[own], stored) and np.array_equal(flips[own], stored_flips)):
             raise ImageError("its crops in the set to extend are others than those drawn now", key=key)
         return boxes[first:], flips[first:]
 
     def check_image(self, key: str, data: bytes) -> None:
-        """Raise ImageChangedError where the set's labels of the image are of another file."""
-        if self.holds(key):
+        """Raise ImageChangedError if the set has labels of the image, and they were made from another file."""
+        if self.has_labels(key):
             LabelledImage.of(self._record(key)).check(data)
 
     def tail_sums(self, key: str) -> NDArray[np.float64] | None:
-        """What all crops of an image up to here have outside their top-k, summed; None where it is new.
+        """Return the probability outside the top-k, summed over the crops of an image in this set, float64 [C].
 
-        Raises ReferenceSetError where the set's records do not say.
+        None where the set has no labels of the image.
+
+        Raises:
+            ReferenceSetError: the set's records hold no sums.
         """
         number = self._find(key)
-        if number is None or not self.holds(key):
+        if number is None or not self.has_labels(key):
             return None
         shard = self.labels.plan.place(number)[0]
         index, positions = self._index(shard)

@@ -1,4 +1,4 @@
-"""The teacher's side of a shard: batches to top-k labels and sums of the tail, never all classes of all crops."""
+"""Batches of crops -> top-k labels and tail sums. Only these leave the device, not the probabilities of all classes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,15 @@ FORWARDS_IN_FLIGHT = 2  # on a GPU: one runs while the next waits in its queue
 
 @dataclass(frozen=True)
 class Labelled:
-    """A batch's labels: index int64 [N, k] (None for full), value float32 [N, k], tail sums float64 [spans, C]."""
+    """The labels of one batch.
+
+    Attributes:
+        batch: the batch.
+        index: int64 [N, k], the top-k classes of each crop, most probable first; None for full labels.
+        value: float32 [N, k], their probabilities; for full labels [N, C] in class order.
+        tail_sums: float64 [spans, C], for each span the probability outside the top-k, summed over its crops; None
+            where records get no tail.
+    """
 
     batch: CropBatch
     index: npt.NDArray[np.int64] | None
@@ -36,7 +44,15 @@ class Labelled:
 
 
 class Forward:
-    """Runs batches on one device, a few in flight on a GPU, and returns their buffers when they are done."""
+    """Runs the teachers on batches: one at a time on a CPU, a few in flight on a GPU.
+
+    Args:
+        teacher: the teachers, loaded onto the device.
+        label: the label type.
+        with_tail: whether to compute tail sums.
+        device: the teachers' device.
+        buffers: takes back the memory of each batch whose forward is done.
+    """
 
     def __init__(
         self, teacher: Ensemble, label: LabelType, with_tail: bool, device: torch.device, buffers: Buffers
@@ -49,13 +65,21 @@ class Forward:
         self._depth = FORWARDS_IN_FLIGHT if device.type == "cuda" else 0
 
     def label_all(self, batches: Iterable[CropBatch]) -> Iterator[Labelled]:
-        """Yield the labels of each batch, in order."""
+        """Yield the labels of each batch, in order.
+
+        Raises:
+            TeacherOutputError: a probability is NaN or infinite.
+            DeviceError: the device failed.
+        """
         launched = ((batch, self._on_device(self._launch, batch)) for batch in batches)
         for batch, outputs in window(launched, self._depth):
             yield self._on_device(self._land, batch, outputs)
 
     def _on_device(self, step: Callable[..., T], *arguments: Any) -> T:
-        """Take a step; a GPU tells of an error at any call after the one that is at fault."""
+        """Call `step`, and raise an error of the device as DeviceError.
+
+        A GPU may report an error at a later call than the one at fault, so every step is called through here.
+        """
         with device_faults(self.device, f"labelling with {self.teacher.name} failed"):
             return step(*arguments)
 
@@ -93,7 +117,7 @@ class Forward:
 
         host = _Outputs(to_host(finite), to_host(index), to_host(value), to_host(sums))
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        # The teacher's device need not be the current one, whose stream would be taken.
+        # The default would be the stream of the current device, which may be another one than the teacher's.
         event.record(torch.cuda.current_stream(self.device))
         return dataclasses.replace(host, event=event)
 

@@ -58,9 +58,14 @@ class Recipe:
         return recipe
 
     @property
+    def tail_classes(self) -> int:
+        """The most classes that a shared tail keeps; 0 where records get no tail."""
+        return self.config.tail_classes if self.label.can_have_tail else 0
+
+    @property
     def writes_tail(self) -> bool:
-        """Whether records get a shared tail. `hard` has no probabilities to go with one, `full` leaves none over."""
-        return self.config.tail_classes > 0 and self.label.kind not in ("hard", "full")
+        """Whether records get a shared tail."""
+        return self.tail_classes > 0
 
     @property
     def coding(self) -> str:

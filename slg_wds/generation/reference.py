@@ -1,4 +1,4 @@
-"""Crops taken from an existing label set, so that another teacher sees exactly the same ones."""
+"""Crops taken from existing labels, so that another teacher sees exactly the same ones."""
 
 from __future__ import annotations
 
@@ -20,33 +20,55 @@ from slg_wds.transforms.crops import Boxes, Flips
 
 
 class Reference(Protocol):
-    """Boxes and flips by image key."""
+    """Existing labels that give the boxes and flips of images."""
 
     @property
     def url(self) -> str:
-        """Where they come from."""
+        """Where the labels lie."""
 
     @property
     def identity(self) -> str:
-        """What a run's identity says of its reference."""
+        """What the identity of a run says of its reference."""
 
     def missing(self, keys: Sequence[str]) -> list[str]:
-        """The keys that the reference has no crops of. Asked once, of all, before `crops`."""
+        """Return the keys of images that the reference has no crops of.
+
+        Call this once, with the keys of all images, before `crops`.
+        """
 
     def crops(self, key: str, size: tuple[int, int], num_crops: int) -> tuple[Boxes, Flips]:
-        """The first `num_crops` boxes int64 [M, 4] and flips bool [M] of an image of (height, width).
+        """Return the first crops of an image.
 
-        Raises ReferenceSetError where the reference lacks the image or saw one of another size.
+        Args:
+            key: the image's key.
+            size: its (height, width) in pixels.
+            num_crops: how many crops.
+
+        Returns:
+            Boxes int64 [M, 4] of top, left, height, width in pixels, and flips bool [M].
+
+        Raises:
+            ReferenceSetError: the reference has no or too few crops of the image, or its image had another size.
         """
 
     def check_image(self, key: str, data: bytes) -> None:
-        """Raise ImageChangedError where the labels to come must be of the reference's own file, and are not."""
+        """Compare an image file with the one that the reference has labels of, if the two must be the same.
+
+        Raises:
+            ImageChangedError: they differ.
+        """
 
 
 def open_reference(location: Location, num_crops: int) -> Reference:
-    """Open a label set of ours, or a folder of FKD's label files, as a reference for so many crops.
+    """Open a label set, or a folder of FKD's label files, to take crops from it.
 
-    Raises ReferenceSetError where it has fewer, NotALabelSetError where it is neither.
+    Args:
+        location: where it lies.
+        num_crops: how many crops of each image are needed.
+
+    Raises:
+        ReferenceSetError: the label set has fewer crops.
+        NotALabelSetError: there is neither a label set nor a label file.
     """
     try:
         labels = labels_at(location)
@@ -60,10 +82,14 @@ def open_reference(location: Location, num_crops: int) -> Reference:
 
 
 class SetReference:
-    """Boxes and flips of a label set. Records are read one by one by range, never a set or shard whole.
+    """A label set as the reference. Records are read one by one by byte range, never a whole shard.
+
+    Args:
+        labels: the label set.
+        num_crops: how many crops of each image are needed.
 
     Raises:
-        ReferenceSetError: on opening, where the set has fewer crops than asked.
+        ReferenceSetError: the set has fewer crops.
     """
 
     def __init__(self, labels: LabelSet, num_crops: int) -> None:
@@ -80,23 +106,20 @@ class SetReference:
 
     @property
     def url(self) -> str:
-        """The label set's place."""
+        """The label set's URL."""
         return self.labels.url
 
     @property
     def identity(self) -> str:
-        """What a run's identity says of its reference."""
+        """The set's digest."""
         return self.labels.digest
 
     def missing(self, keys: Sequence[str]) -> list[str]:
-        """The keys that the reference does not plan."""
+        """Return the keys that are not in the set's plan."""
         return [key for key in keys if self._find(key) is None]
 
     def crops(self, key: str, size: tuple[int, int], num_crops: int) -> tuple[Boxes, Flips]:
-        """The first `num_crops` boxes int64 [M, 4] and flips bool [M] of an image.
-
-        Raises ReferenceSetError where the reference lacks the image or saw one of another size.
-        """
+        """Return the first crops of an image; see `Reference.crops`."""
         record = self._record(key)
         if record.size != size:
             raise ReferenceSetError(
@@ -107,7 +130,7 @@ class SetReference:
         return record.crops[:num_crops], record.flips[:num_crops]
 
     def check_image(self, key: str, data: bytes) -> None:
-        """Take any file: the labels to come are of their own copies of the images."""
+        """Accept any file: new labels are of the run's own copy of the image, and record its checksum."""
 
     def _read_record(self, key: str) -> Record:
         number = self._find(key)
@@ -127,7 +150,7 @@ class SetReference:
 
 
 class FkdReference:
-    """Boxes and flips of FKD's label files, as FKD's reader would cut them from an image. Each is read when needed."""
+    """FKD's label files as the reference, with boxes as FKD's reader cuts them. A file is read when it is needed."""
 
     def __init__(self, folder: LabelFolder) -> None:
         self._folder = folder
@@ -135,16 +158,19 @@ class FkdReference:
 
     @property
     def url(self) -> str:
-        """The folder of label files."""
+        """The URL of the folder of label files."""
         return self._folder.url
 
     @property
     def identity(self) -> str:
-        """The digest of the folder, once `missing` has found the label files of the images."""
+        """The digest of the images' label files. Call `missing` first: it finds which ones these are."""
         return f"fkd:{self._folder.digest()}"
 
     def missing(self, keys: Sequence[str]) -> list[str]:
-        """The keys without a label file of their own; two keys that are one up to the first dot share theirs."""
+        """Return the keys of images without a label file of their own.
+
+        FKD cuts names at the first dot, so images whose names differ only behind it share one label file.
+        """
         stems = [stem_of_key(key) for key in keys]
         self._folder.match(stems)
         counts = Counter(stems)
@@ -152,10 +178,7 @@ class FkdReference:
         return [key for key, stem in zip(keys, stems, strict=True) if stem not in self._usable]
 
     def crops(self, key: str, size: tuple[int, int], num_crops: int) -> tuple[Boxes, Flips]:
-        """The first `num_crops` boxes int64 [M, 4] and flips bool [M] of an image.
-
-        Raises ReferenceSetError where its label file is missing, has fewer crops or cannot be read.
-        """
+        """Return the first crops of an image; see `Reference.crops`."""
         stem = stem_of_key(key)
         place = {"url": self.url, "key": key}
         if stem not in self._usable:
@@ -173,4 +196,4 @@ class FkdReference:
         return boxes[:num_crops], read.flips[:num_crops]
 
     def check_image(self, key: str, data: bytes) -> None:
-        """Take any file: label files do not say which they are of."""
+        """Accept any file: label files do not say which image file they are of."""

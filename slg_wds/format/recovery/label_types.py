@@ -32,6 +32,11 @@ class LabelType:
     def __str__(self) -> str:
         return self.kind if self.k is None else f"{self.kind}_k{self.k}"
 
+    @property
+    def can_have_tail(self) -> bool:
+        """Whether records can have a shared tail: `hard` stores no probability to go with one, `full` stores all."""
+        return self.kind not in ("hard", "full")
+
     def check(self, num_classes: int, option: str = "label type") -> None:
         """Raise UsageError where num_classes classes cannot have labels of this type. option: what to call it then."""
         if num_classes < 1:
