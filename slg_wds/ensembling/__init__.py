@@ -1,12 +1,15 @@
-"""Label sets -> one label set.
+"""Label sets -> one label set: `slg-wds ensemble`.
 
-merge.py     pure: the records of one image in several sets -> one record
-convert.py   pure: one record -> the same with fewer classes or another coding
-parents.py   the sets that are merged: opened, found in by key, read in any order with bounded memory
-checks.py    what must be the same in all of them
-work.py      the worker loop: make the missing shards
-fidelity.py  how far the merge is from the teachers themselves
 command.py   the command and the call from Python
+work.py      the worker loop
+parents.py   the sets to merge: records by key, in any order, with bounded memory
+checks.py    what must be the same in all of them
+merge.py     the labels of one image in several sets -> their weighted mean
+convert.py   the labels of one image -> the same with fewer classes
+fidelity.py  how far labels are from the teachers themselves
+
+Enters: the options, label sets of the same images and crops. Leaves: committed shards of a merged label set. It may
+import `engines/` and every folder below that.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What must be the same in all sets of an ensemble, and in all records of an image; the first difference is named."""
+"""What must be the same in all label sets of an ensemble. An error names the first difference."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from slg_wds.labelset.averaging import check_averaged, differs
 
 
 def check_parents(parents: Sequence[Parent]) -> None:
-    """Raise IdentityMismatchError for sets that differ in classes, temperature, crops, keys or targets."""
+    """Check that all sets have the same classes, temperature, number of crops, image keys and targets.
+
+    Raises:
+        IdentityMismatchError: two sets differ in one of these.
+    """
     check_averaged([parent.last.labels for parent in parents])
     first = parents[0]
     for other in parents[1:]:
@@ -47,7 +51,15 @@ def _differs(first: Parent, other: Parent, what: str, key: str | None = None) ->
 
 
 def check_records(parents: Sequence[Parent], records: Sequence[Record]) -> None:
-    """Raise IdentityMismatchError for records of an image that differ in size, target, boxes, flips or classes."""
+    """Check that the records of one image have the same image size, target, boxes, flips and number of classes.
+
+    Args:
+        parents: the sets.
+        records: the image's record in each of them.
+
+    Raises:
+        IdentityMismatchError: two records differ in one of these.
+    """
     first = records[0]
     for parent, other in zip(parents[1:], records[1:], strict=True):
         for field in ("num_classes", "size", "target", "num_crops"):

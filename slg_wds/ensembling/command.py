@@ -1,4 +1,4 @@
-"""`slg-wds ensemble`: from options to a merged set, and the summary."""
+"""`slg-wds ensemble`: from options to the run of workers that merge, and the summary."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from slg_wds.labelset.provenance import now, versions
 if TYPE_CHECKING:
     from slg_wds.ensembling.fidelity import Fidelity
 
-TAIL_CLASSES = 64  # where neither the options nor the first set say
+TAIL_CLASSES = 64  # if neither the options nor the first set name a number
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,9 @@ def run(config: EnsembleConfig) -> EnsembleResult:
     config.check()
     parents = open_parents([config.at(url) for url in config.sets], config.weights)
     _refuse_own_place(config.at(config.save_path).open().url, parents)
-    _warn_of_doubles(parents)
+    _warn_of_duplicates(parents)
     check_parents(parents)
-    to = output_of(config, parents)
+    to = label_format_of(config, parents)
     if len(parents) == 1:
         keyed = parents[0].identity
         full = keyed.label_type == "full"
@@ -163,7 +163,7 @@ def _task(
         sets=tuple(config.at(url) for url in config.sets),
         weights=config.weights,
         location=config.at(config.save_path),
-        output=to,
+        label_format=to,
         provenance={"software": versions()},
         digests=(*(parent.last.labels.digest for parent in parents), labels.digest),
         start=RunStarted.of(labels, missing, labels.num_crops),
@@ -176,23 +176,27 @@ def _refuse_own_place(target: str, parents: list[Parent]) -> None:
         raise UsageError("--save-path is one of the sets to merge", url=target, hint="choose another")
 
 
-def _warn_of_doubles(parents: list[Parent]) -> None:
+def _warn_of_duplicates(parents: list[Parent]) -> None:
     digests = [parent.last.labels.digest for parent in parents]
     for place, parent in enumerate(parents):
         if digests.index(digests[place]) < place:
             warn(f"the label set {parent.url} is given twice", level=2)
 
 
-def output_of(config: EnsembleConfig, parents: list[Parent]) -> LabelFormat:
-    """What is made; what the config leaves open is as in the first set. Raises UsageError."""
+def label_format_of(config: EnsembleConfig, parents: list[Parent]) -> LabelFormat:
+    """Return the format of the merged labels. What the options leave open is as in the first set.
+
+    Raises:
+        UsageError: options contradict each other or the sets.
+    """
     first = parents[0].identity
     label = parse_label_type(config.label_type or first.label_type)
     classes = first.num_classes
     label.check(classes, "--label-type")
     label.stored_k(classes)
     tail_classes = parents[0].tail_classes if config.tail_classes is None else config.tail_classes
-    had_none = not parse_label_type(first.label_type).can_have_tail or label.kind == "shared_tail"
-    if config.tail_classes is None and had_none and not tail_classes:
+    without = not parse_label_type(first.label_type).can_have_tail or label.kind == "shared_tail"
+    if config.tail_classes is None and without and not tail_classes:
         tail_classes = TAIL_CLASSES
     if label.kind == "shared_tail" and tail_classes == 0:
         raise UsageError(f"--label-type {label} needs --tail-classes above 0, not 0")
@@ -202,7 +206,15 @@ def output_of(config: EnsembleConfig, parents: list[Parent]) -> LabelFormat:
 
 
 def plan_of(plan: Plan, samples_per_shard: int | None) -> Plan:
-    """The first set's plan, cut into shards of another size where one is asked for. Raises UsageError."""
+    """Return the plan of the merged set: the first set's, with shards of another size if that is asked for.
+
+    Args:
+        plan: the first set's plan.
+        samples_per_shard: images in a shard; None to keep the shards.
+
+    Raises:
+        UsageError: the images lie in shards of their own, which labels follow.
+    """
     from slg_wds.images.order import shard_names, split_evenly
 
     if samples_per_shard is None or not plan.num_shards:
@@ -220,7 +232,7 @@ def plan_of(plan: Plan, samples_per_shard: int | None) -> Plan:
 
 
 def identity_of(parents: list[Parent], to: LabelFormat) -> dict[str, Any]:
-    """How the merged labels are made: as the first set's, but for labels, teachers and parents."""
+    """Return the identity of the merged set: the first set's, except for the labels, teachers and parents."""
     first = parents[0].identity.to_json()
     first.pop("extends", None)
     first.pop("extendable", None)  # merged records keep no sums
@@ -234,7 +246,7 @@ def identity_of(parents: list[Parent], to: LabelFormat) -> dict[str, Any]:
         "teachers": teachers,
         "label_type": str(to.label),
         "k": to.k,
-        "values": "none" if to.label.kind == "hard" else to.coding,
+        "values": to.stored_coding,
         "tail_classes": to.tail_classes,
         "parents": [parent.describe() for parent in parents],
     }

@@ -1,4 +1,4 @@
-"""One record -> the same labels with fewer classes or another coding."""
+"""The labels of one record -> the same labels with fewer classes, or without probabilities."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ from slg_wds.labelset.joining import tail_vector
 
 
 def check_conversion(stored_k: int, full: bool, values: str, to: LabelFormat) -> None:
-    """Raise UsageError where one set alone does not hold what is asked of it."""
+    """Check that one set alone holds what is asked of it.
+
+    Args:
+        stored_k: classes that the set stores for each crop.
+        full: whether it stores all classes.
+        values: its coding of probabilities; "none" where it stores none.
+        to: what is asked.
+
+    Raises:
+        UsageError: the set stores fewer classes, or no probabilities.
+    """
     if to.full and not full:
         raise UsageError(f"full labels cannot be made from {counted(stored_k, 'class', 'classes')} a crop")
     if to.k > stored_k:
@@ -26,9 +36,9 @@ def check_conversion(stored_k: int, full: bool, values: str, to: LabelFormat) ->
 
 
 def convert(record: Record, to: LabelFormat) -> RecordLabels:
-    """The record's own labels, exact: nothing is recovered or normalised that is stored.
+    """Return the stored labels of a record in another format. Stored probabilities stay exactly as they are.
 
-    With the k that is stored the tail stays as it is; with a lower one it takes in the classes that are dropped.
+    With the stored k the tail stays as it is. With a lower k the tail also gets the classes that are dropped.
     """
     if to.full:
         return RecordLabels(record.index, record.value, None)

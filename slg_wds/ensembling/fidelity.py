@@ -1,4 +1,4 @@
-"""How far a merged set is from the exact ensemble of its teachers, measured on a random sample of crops."""
+"""How far labels are from the exact ensemble of their teachers, measured on a random sample of crops."""
 
 from __future__ import annotations
 
@@ -27,18 +27,22 @@ if TYPE_CHECKING:
     from slg_wds.teachers import Ensemble
 
 CROPS_PER_IMAGE = 8
-MOST_PER_IMAGE = 50  # of few images; a forward's worth
-MOST_SIDE = 2048  # of a teacher's input; a set from a stranger may say more than there is memory for
+MOST_PER_IMAGE = 50  # where there are few images; as many as one forward has
+MOST_SIDE = 2048  # pixels of a teacher's input: a hostile set could name a size that no memory holds
 _PIXELS = ("input_size", "mean", "std", "interpolation")
-_TINY = 1e-12  # for the logarithm of a class that the labels give nothing
+_TINY = 1e-12  # stands for 0 in a logarithm
 
 
 @dataclass(frozen=True)
 class Fidelity:
     """How near labels are to their teachers.
 
-    kl: mean KL(exact || labels) in nats, read with all that is stored. kl_by_type: the same, read by the label type,
-    where that leaves stored tails aside; else None. agreement: share of crops of the same top class. crops: how many.
+    Attributes:
+        kl: mean KL(exact || labels) in nats, with labels recovered from all that is stored.
+        kl_by_type: the same with labels recovered by their label type, where that ignores stored tails; else None.
+        label_type: the label type.
+        agreement: share of crops, 0..1, for which both have the same most probable class.
+        crops: number of crops in the sample.
     """
 
     kl: float
@@ -58,7 +62,17 @@ class Fidelity:
 
 
 def measure(config: EnsembleConfig, labels: LabelSet, seed: int = 0) -> Fidelity:
-    """Ask the teachers of the command line for a sample of crops and compare. Raises SlgWdsError."""
+    """Run the teachers on a random sample of crops, and compare their distributions with the labels.
+
+    Args:
+        config: names the teachers, the images and the number of crops.
+        labels: the label set.
+        seed: draws the sample.
+
+    Raises:
+        UsageError: the teachers are not those of the labels, or no image of the labels is left.
+        SlgWdsError: teachers, images or labels cannot be read.
+    """
     teacher = load_named_teachers(config, labels)
     tails = labels.identity.tail_classes > 0
     both = tails and parse_label_type(labels.label_type).kind != "shared_tail"
@@ -74,7 +88,7 @@ def measure(config: EnsembleConfig, labels: LabelSet, seed: int = 0) -> Fidelity
     if not kls:
         raise UsageError("no image of the labels is left to ask the teachers about", url=labels.url)
     return Fidelity(
-        kl=max(0.0, float(np.concatenate(kls).mean())),  # a rounding may take it below
+        kl=max(0.0, float(np.concatenate(kls).mean())),  # rounding may make it negative
         kl_by_type=max(0.0, float(np.concatenate(by_type).mean())) if both else None,
         label_type=labels.label_type,
         agreement=float(np.concatenate(same).mean()),
@@ -89,29 +103,33 @@ def _divergence(exact: NDArray[np.float64], read: NDArray[np.float32]) -> NDArra
 
 
 def load_named_teachers(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
-    """The teachers that are named, with the weights and pixels of slg.json; that it says no other ones is checked."""
+    """Load the teachers that the options name, with the weights and preprocessing that the labels' identity records.
+
+    Raises:
+        UsageError: they are not the teachers of the labels.
+    """
     from slg_wds.teachers import load_ensemble
 
-    told = labels.identity.teachers
+    recorded = labels.identity.teachers
     asked = len((config.arch or "").split(","))
-    if asked != len(told):
-        raise UsageError(f"-a names {asked} of the labels' {len(told)} teachers")
+    if asked != len(recorded):
+        raise UsageError(f"-a names {asked} of the labels' {len(recorded)} teachers")
     teacher_config = GenerateConfig(
         data=str(config.check_data),
         arch=str(config.arch),
-        weights=tuple(float(teacher["weight"]) for teacher in told),
+        weights=tuple(float(teacher["weight"]) for teacher in recorded),
         teacher_source=config.teacher_source,
         teacher_path=config.teacher_path,
         temp=float(labels.identity.temperature or 1.0),
         precision=cast("Precision", labels.identity.precision or "fp32"),
     )
-    settings = [{name: teacher.get(name) for name in _PIXELS} for teacher in told]
+    settings = [{name: teacher.get(name) for name in _PIXELS} for teacher in recorded]
     if max((each["input_size"] or 0 for each in settings), default=0) > MOST_SIDE:
         raise UsageError(f"the labels say that a teacher saw over {MOST_SIDE} pixels a side", url=labels.url)
     loaded = load_ensemble(
         teacher_config, lambda num_classes: labels.identity.class_subset, settings=settings
     )
-    for mine, theirs in zip(loaded.describe(), told, strict=True):
+    for mine, theirs in zip(loaded.describe(), recorded, strict=True):
         found = [line for line in differences(theirs, mine) if not line.startswith(("weight:", "arch:"))]
         if found:
             raise UsageError(
@@ -128,17 +146,28 @@ def exact_rows(
     chance: np.random.Generator,
     places: NDArray[np.int64] | None = None,
 ) -> Iterator[tuple[Record, NDArray[np.float64]]]:
-    """Records of a few random crops each (more where images are few), and the teachers' own rows, float64 [n, C].
+    """Draw random images and a few random crops of each, and run the teachers on these crops.
 
-    places: the planned images to choose from, by number (default: all). Their pixels are the set's own where it
-    embeds them, else those of the config's images.
+    Args:
+        config: names the images and the number of crops.
+        labels: the label set. If it embeds images, those are used.
+        teacher: the teachers.
+        chance: draws images and crops.
+        places: numbers of the planned images to draw from, int64; None for all.
+
+    Yields:
+        The image's record with only the drawn crops, and the teachers' distributions of them, float64 [n, C].
+
+    Raises:
+        ImageChangedError: an image is not the one that was labelled.
+        ImageSourceError: an image is not there.
     """
     number = len(labels) if places is None else len(places)
     each = max(CROPS_PER_IMAGE, -(-config.check_crops // max(1, number)))
     each = min(each, labels.num_crops, MOST_PER_IMAGE)
-    wanted = -(-config.check_crops // each)
+    images_needed = -(-config.check_crops // each)
     keyed, images = KeyedSet(labels), _ImagesByKey(config, labels)
-    for place in chance.permutation(len(labels) if places is None else places)[:wanted].tolist():
+    for place in chance.permutation(len(labels) if places is None else places)[:images_needed].tolist():
         record = keyed.read(place)
         if isinstance(record, Missing):
             continue
@@ -159,14 +188,14 @@ def exact_rows(
 
 
 class _ImagesByKey:
-    """The images that a config names, by key; listed when the first is asked for."""
+    """The images that a config names, found by key. They are listed when the first one is read."""
 
     def __init__(self, config: EnsembleConfig, labels: LabelSet) -> None:
         self._config, self._labels = config, labels
         self._numbers: dict[str, int] = {}
 
     def read(self, key: str) -> bytes:
-        """The bytes of an image. Raises ImageSourceError where there is none of that key."""
+        """Return the bytes of an image. Raise ImageSourceError if there is none with that key."""
         if not self._numbers:
             options = SourceConfig(store_options=self._config.store_options)
             self._source = open_source(str(self._config.check_data), options)

@@ -1,10 +1,10 @@
-"""The labels of one image in several sets -> their weighted mean's top-k and shared tail, without dense rows.
+"""The labels of one image in several sets -> top-k and shared tail of their weighted mean, without dense rows.
 
-A class that no set has among an image's stored classes or kept in its tail gets, within a crop, the same probability
-as every other such class. So a crop's row is kept as the classes of a union, a few hundred, and one number for all
-the others; the top-k and the tail of the mean need no more.
+Within a crop, all classes that no set stores for the image have the same probability. So a distribution is kept as the
+probabilities of a union of classes, a few hundred, and one number for every other class. The top-k and the tail of the
+mean follow from that.
 
-Shapes: M crops, k classes stored per crop, N <= k that the rule reads, U classes of the union, C classes.
+Shapes: M crops, k classes stored per crop, U classes of the union, C classes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,14 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class LabelFormat:
-    """What is made of the mean: the label type, its coding of values, and how many classes a tail keeps."""
+    """The format of the labels that are made.
+
+    Attributes:
+        label: the label type.
+        coding: how probabilities are stored, if the label type stores any.
+        tail_classes: the most classes that a shared tail keeps; 0 for no tail.
+        num_classes: C.
+    """
 
     label: LabelType
     coding: str
@@ -46,10 +53,21 @@ class LabelFormat:
         """Whether records get a shared tail."""
         return self.tail_classes > 0 and self.label.can_have_tail
 
+    @property
+    def stored_coding(self) -> str:
+        """The coding that records name: "none" for hard labels, which store no probabilities."""
+        return "none" if self.label.kind == "hard" else self.coding
+
 
 @dataclass(frozen=True)
 class RecordLabels:
-    """What a record says of its crops: index int64 [M, k], value float32 [M, k], a tail or none."""
+    """The labels of one record.
+
+    Attributes:
+        index: int64 [M, k], the classes of each crop, most probable first; for full labels all, in order.
+        value: float32 [M, k], their probabilities; ones for hard labels.
+        tail: the shared tail; None without one.
+    """
 
     index: Ints
     value: NDArray[np.float32]
@@ -58,9 +76,12 @@ class RecordLabels:
 
 @dataclass(frozen=True)
 class UnionRows:
-    """Distributions over the classes of a union.
+    """Distributions over C classes, given as probabilities of a union of classes and one number for all others.
 
-    union: int64 [U], ascending. rows: float64 [M, U]. rest: float64 [M], the probability of each class outside.
+    Attributes:
+        union: int64 [U], the classes, ascending.
+        rows: float64 [M, U], their probabilities in each crop.
+        rest: float64 [M], the probability of each single class outside the union.
     """
 
     union: Ints
@@ -71,9 +92,13 @@ class UnionRows:
 def merge(
     records: Sequence[Record], rules: Sequence[str | None], shares: Sequence[float], to: LabelFormat
 ) -> RecordLabels:
-    """The labels of the mean of an image's distributions, each recovered under its rule (None: all that is stored).
+    """Return the labels of the weighted mean of an image's distributions.
 
-    records: of the same crops and classes. shares: sum 1.
+    Args:
+        records: the image's record in each set; all have the same crops and classes.
+        rules: the rule of recovery for each record; None to use all that it stores.
+        shares: the weight of each record; they sum to 1.
+        to: the format of the result.
     """
     return reduce(mean_rows(records, rules, shares, to.k), to)
 
@@ -81,7 +106,7 @@ def merge(
 def mean_rows(
     records: Sequence[Record], rules: Sequence[str | None], shares: Sequence[float], k: int
 ) -> UnionRows:
-    """The weighted mean over a union that holds the top k of every crop."""
+    """Return the weighted mean of the records. Its union holds the top k classes of every crop; see `merge`."""
     C, M = records[0].num_classes, records[0].num_crops
     union = _union(records, k)
     place = np.full(C, -1, np.int64)
@@ -104,13 +129,16 @@ def _union(records: Sequence[Record], k: int) -> Ints:
         seen[record.index.ravel()] = True
         if record.tail is not None:
             seen[record.tail.classes] = True
-    # The classes outside are all alike, so in a top-k, where ties go to the lower class, only these can be.
+    # All other classes are equally probable, and ties go to the lower class: only the k lowest can reach a top-k.
     seen[np.flatnonzero(~seen)[:k]] = True
     return np.flatnonzero(seen)
 
 
 def reduce(mean: UnionRows, to: LabelFormat) -> RecordLabels:
-    """The top-k of each row, ties to the lower class, and the tail: the mean over crops of what is outside."""
+    """Return labels of the given format. Of equally probable classes the lower one comes first.
+
+    The tail is the mean over crops of the probability outside the top-k. `mean.rows` is overwritten.
+    """
     M, C = len(mean.rows), to.num_classes
     values = mean.rows.astype(np.float32)
     if to.full:

@@ -1,4 +1,4 @@
-"""The sets that are merged: opened, found in by key, read in any order with bounded memory."""
+"""The label sets to merge: their records by key, read in any order with bounded memory."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ from slg_wds.labelset.key_index import KeyNumbers
 from slg_wds.labelset.labelset import LabelSet, labels_at
 from slg_wds.store import Location
 
-WHOLE_BYTES = 1 << 26  # shards up to this size are read whole where many of their records are wanted
-WHOLE_PART = 0.25  # ... at least this part of them
+WHOLE_BYTES = 1 << 26  # a shard up to this size is read whole
+WHOLE_PART = 0.25  # ... if at least this share of its records is needed
 KEPT_SHARDS = 2
 KEPT_INDEXES = 64
 
 
 @dataclass(frozen=True)
 class Missing:
-    """Why a set has no labels of an image that it planned."""
+    """Stands for a record that a set does not have, and gives the reason why it left the image out."""
 
     reason: str
 
 
 class KeyedSet:
-    """One label set, its records by key. Shards that follow each other are read whole, strangers by range.
+    """One label set, whose records are found by key.
 
-    Memory: two shards of at most 64 MiB, or one record, and the places of 64 shards' records.
+    A shard of which many records are needed is read whole; from other shards, single records are read by byte range.
+    Memory holds at most two shards of up to 64 MiB each, and the index parts of 64 shards.
     """
 
     def __init__(self, labels: LabelSet) -> None:
@@ -47,11 +48,11 @@ class KeyedSet:
         self._indexes: OrderedDict[int, tuple[ShardIndex, dict[str, int]]] = OrderedDict()
 
     def find(self, key: str, near: int = -1) -> int | None:
-        """The number of an image in the plan, looked for first at `near`; None where it is not planned."""
+        """Return the number of an image in the plan, or None. Faster if `near` is that number."""
         return self._numbers.find(key, near)
 
     def prepare(self, numbers: Iterable[int]) -> None:
-        """Read whole the shards of which many of these images are wanted, forget those that are not wanted."""
+        """Announce which planned images are read next: decide which shards to read whole, and drop all others."""
         shards, counts = np.unique(
             [self.labels.plan.place(number)[0] for number in numbers], return_counts=True
         )
@@ -63,7 +64,7 @@ class KeyedSet:
         }
 
     def read(self, number: int) -> Record | Missing:
-        """The record of planned image `number`. Raises FormatError, StoreError."""
+        """Return the record of planned image `number`. Raises FormatError, StoreError."""
         key, shard = self.labels.plan.keys[number], self.labels.plan.place(number)[0]
         whole = self._whole(shard)
         if whole is not None:
@@ -75,7 +76,7 @@ class KeyedSet:
         return self.labels.record(shard, positions[key], index)
 
     def image(self, number: int) -> bytes | None:
-        """The embedded image of planned image `number`, None where the set embeds none."""
+        """Return the image file of planned image `number`; None where the set embeds none."""
         key, shard = self.labels.plan.keys[number], self.labels.plan.place(number)[0]
         whole = self._whole(shard)
         if whole is not None:
@@ -123,10 +124,16 @@ class KeyedSet:
 
 
 class Parent:
-    """One member of the mean: a label set, or a set and those that extend it, joined.
+    """One member of the mean: a label set, or a set together with the sets that extend it.
 
-    share: its part of the mean, 0..1. rule: how its labels are recovered, None for all that is stored.
-    plan, identity: of the last, which plans every image.
+    Attributes:
+        chain: the set and those that extend it, in order.
+        share: its weight in the mean, 0..1; the shares of all members sum to 1.
+        plan: the plan of the last set of the chain, which has every image.
+        identity: the identity of that set.
+        url: the URL of that set.
+        tail_classes: the most classes that its shared tails keep; 0 without tails.
+        rule: the rule of recovery; None to use all that is stored.
     """
 
     def __init__(self, chain: Sequence[LabelSet], share: float) -> None:
@@ -135,16 +142,16 @@ class Parent:
         last = chain[-1]
         self.plan, self.identity, self.url = last.plan, last.identity, last.url
         self.tail_classes = self.identity.tail_classes
-        # The tail says more than a rule without one; a set that stores none is read as its maker asked.
+        # A stored tail is used even if the label type does not name it. Without one, the label type is the rule.
         self.rule = None if self.tail_classes else last.label_type
 
     @property
     def last(self) -> KeyedSet:
-        """The set that plans every image."""
+        """The last set of the chain, which plans every image."""
         return self.chain[-1]
 
     def describe(self) -> dict[str, Any]:
-        """What the identity of a merged set says of this parent."""
+        """Return what the identity of a merged set says of this parent."""
         identity = self.identity
         return {
             "digest": self.last.labels.digest,
@@ -156,14 +163,22 @@ class Parent:
         }
 
     def numbers(self, keys: Sequence[str], near: int) -> list[list[int | None]]:
-        """Each set's numbers of these images, which begin about number `near`, and what to read whole for them."""
+        """Find images, and announce to each set of the chain that they are read next.
+
+        Args:
+            keys: the images' keys.
+            near: where the first one probably is in the plan.
+
+        Returns:
+            For each set of the chain, the images' numbers in its plan; None for an image that it does not have.
+        """
         found = [[keyed.find(key, near + i) for i, key in enumerate(keys)] for keyed in self.chain]
         for keyed, numbers in zip(self.chain, found, strict=True):
             keyed.prepare(number for number in numbers if number is not None)
         return found
 
     def read(self, numbers: Sequence[int | None]) -> Record | Missing:
-        """The record of an image by its number in each set, its parts joined."""
+        """Return the record of an image, with the crops of all sets of the chain, by its number in each of them."""
         found = [
             keyed.read(number)
             for keyed, number in zip(self.chain, numbers, strict=True)
@@ -171,19 +186,28 @@ class Parent:
         ]
         if isinstance(found[-1], Missing):
             return found[-1]
-        # What an older part left out, a newer one has labelled whole.
+        # If the set that is extended left an image out, the set that extends it has all crops of the image.
         parts = [part for part in found if not isinstance(part, Missing)]
         return joined(parts, self.last.labels)
 
     def image(self, numbers: Sequence[int | None]) -> tuple[bytes, str] | None:
-        """The embedded image and its extension, None where there is none."""
+        """Return the embedded image file and its extension; None where there is none. `numbers` as for `read`."""
         number = numbers[-1]
         data = self.last.image(number) if number is not None else None
         return None if data is None else (data, image_extension(data))
 
 
 def open_parents(sets: Sequence[Location], weights: Sequence[float] | None) -> list[Parent]:
-    """Open the sets, each with those that extend it made one. Raises UsageError, LabelSetError, StoreError."""
+    """Open label sets. A set and those that extend it become one member of the mean.
+
+    Args:
+        sets: where the sets lie.
+        weights: of the members, in the order of the sets; None for equal weights.
+
+    Raises:
+        UsageError: the weights do not fit the members.
+        LabelSetError, FormatError, StoreError: a set cannot be opened.
+    """
     found = chains([labels_at(location) for location in sets])
     return [
         Parent(chain, share)

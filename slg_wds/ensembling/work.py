@@ -1,4 +1,4 @@
-"""The worker loop: make the shards of a merged set that are missing, the same in every process."""
+"""The worker loop of a merge: the same in every process."""
 
 from __future__ import annotations
 
@@ -25,10 +25,13 @@ from slg_wds.store import Location
 
 @dataclass
 class MergeStats(RunStats):
-    """What was merged: counts, and sums over crops of probability, each NaN where a set stores no values.
+    """Counts of what was merged, and sums of probability over crops. A sum is NaN where a set stores no probabilities.
 
-    parent_tail: outside the parents' top-k, weighted. own_tail: outside the top-k that is written. known: of the
-    classes of that top-k, what the parents store, weighted: no rule of recovery has a part in it.
+    Attributes:
+        parent_tail: outside the parents' top-k, as a weighted mean of the parents.
+        own_tail: outside the result's top-k.
+        known: what the parents store for the classes of the result's top-k, as a weighted mean. Recovered probabilities
+            do not count.
     """
 
     parent_tail: float = 0.0
@@ -38,22 +41,34 @@ class MergeStats(RunStats):
 
 @dataclass(frozen=True)
 class MergeTask:
-    """All that a process needs to know; picklable.
+    """The work of every worker of a merge. Picklable.
 
-    digests: of the parents and of the merged set, as they were when the run began. start: what was missing then.
+    Attributes:
+        sets: where the sets to merge lie.
+        weights: their weights; None for equal ones.
+        location: where the merged set lies. It has been begun before any worker starts.
+        label_format: the format of its labels.
+        provenance: what the trailer of each shard notes of how it was made.
+        digests: digests of the parents and of the merged set when the run began.
+        start: what was missing then.
+        launched: the rank that a launcher gave the process that starts the workers; None without a launcher.
     """
 
     sets: tuple[Location, ...]
     weights: tuple[float, ...] | None
     location: Location
-    output: LabelFormat
+    label_format: LabelFormat
     provenance: Mapping[str, Any]
     digests: tuple[str, ...]
     start: RunStarted
     launched: Rank | None = None
 
     def __call__(self, worker: int, workers: int, observer: RunObserver) -> MergeStats:
-        """Make missing shards until there are none. Raises LabelSetError for sets that are not those of the start."""
+        """Make shards until none is missing.
+
+        Raises:
+            LabelSetError: a set has been replaced by another since the run began.
+        """
         parents = open_parents(self.sets, self.weights)
         labels = labels_at(self.location, allow_incomplete=True)
         if (*(parent.last.labels.digest for parent in parents), labels.digest) != self.digests:
@@ -63,7 +78,7 @@ class MergeTask:
         total, committer = MergeStats(), Committer(labels, observer)
         rank = (self.launched or ALONE).within(worker, workers)
         for number in claims(labels, rank, observer, committer.lost):
-            samples, left_out, stats = _merge_shard(labels, number, parents, self.output, observer)
+            samples, left_out, stats = _merge_shard(labels, number, parents, self.label_format, observer)
             total.add(committer.commit(number, samples, left_out, self.provenance, stats))
         return total
 
@@ -88,14 +103,13 @@ def _merge_shard(
 
 
 def _read(parents: Sequence[Parent], at: list[list[int | None]]) -> tuple[list[Record], str | None]:
-    """An image's record in each set; and why one has none, where that is so."""
+    """Return an image's record in each set; or no records and a reason, if a set left the image out."""
     records = []
     for place, (parent, numbers) in enumerate(zip(parents, at, strict=True)):
         record = parent.read(numbers)
         if isinstance(record, Missing):
-            return [], record.reason if len(
-                parents
-            ) == 1 else f"{record.reason} (left out of set {place + 1})"
+            where = f" (left out of set {place + 1})" if len(parents) > 1 else ""
+            return [], record.reason + where
         records.append(record)
     check_records(parents, records)
     return records, None
@@ -125,7 +139,7 @@ def _sample(
         index=labels.index,
         value=labels.value,
         tail=labels.tail,
-        coding="none" if to.label.kind == "hard" else to.coding,
+        coding=to.stored_coding,
         full=to.full,
         num_classes=first.num_classes,
         image_crc32=first.image_crc32,
@@ -144,14 +158,14 @@ def _count(
 ) -> None:
     stats.images += 1
     stats.crops += len(labels.value)
-    stats.own_tail += _left(labels.value, to.full, to.label.kind == "hard")
+    stats.own_tail += _outside(labels.value, to.full, to.label.kind == "hard")
     for parent, record in zip(parents, records, strict=True):
-        stats.parent_tail += parent.share * _left(record.value, record.full, record.coding == "none")
+        stats.parent_tail += parent.share * _outside(record.value, record.full, record.coding == "none")
         stats.known += parent.share * _known(record, labels.index, to)
 
 
 def _known(record: Record, index: Any, to: LabelFormat) -> float:
-    """The sum over crops of the probability that a record stores of the classes [M, k] of the result."""
+    """Sum over crops the probability that a record stores for the result's classes, int64 [M, k]. NaN if unknown."""
     if record.coding == "none" or to.label.kind == "hard":
         return float("nan")
     if to.full:
@@ -163,8 +177,8 @@ def _known(record: Record, index: Any, to: LabelFormat) -> float:
     return float(np.minimum(1.0, found.sum(axis=1, dtype=np.float64)).sum())
 
 
-def _left(value: Any, full: bool, hard: bool) -> float:
-    """The sum over crops of the probability outside the top-k; NaN where that is not known."""
+def _outside(value: Any, full: bool, hard: bool) -> float:
+    """Sum over crops the probability outside the top-k. NaN if unknown."""
     if hard:
         return float("nan")
     return 0.0 if full else float(np.maximum(0.0, 1.0 - value.sum(axis=1, dtype=np.float64)).sum())
