@@ -148,7 +148,7 @@ def claim(supervisor, worker, *names):
         supervisor.hear(worker, ("claim", name))
 
 
-def test_what_workers_report_reaches_the_watcher():
+def test_what_workers_report_reaches_the_observer():
     supervisor, observer = supervised(2)
     claim(supervisor, 0, "a")
     supervisor.hear(0, ("crops", 5))
