@@ -63,10 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name.
 
     Args:
-        arguments: A command and its options; None for those of the process.
+        arguments: a command and its options; None for those of the process.
 
     Returns:
-        The exit code.
+        the exit code.
     """
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
     console.prepare()
@@ -112,7 +112,9 @@ def _print_completion(arguments: Sequence[str]) -> int:
         return 2
     from slg_wds.config.command_line import print_completion
 
-    configs = {name: _resolve(command.config) for name, command in COMMANDS.items() if command.config}
+    configs = {
+        name: _resolve(command.config) if command.config else None for name, command in COMMANDS.items()
+    }
     try:
         print_completion(configs, "slg-wds", arguments[0])
     except UsageError as error:

@@ -37,14 +37,14 @@ def option(
     metavar: str | None = None, *, default: str | None = None, name: str | None = None, short: str | None = None,
     constructor: Callable[..., Any] | None = None,
 ) -> Any:  # fmt: skip
-    """How --help shows an option; stands in its annotation.
+    """Say how --help shows an option. It stands in the annotation of the option's field.
 
     Args:
-        metavar: What the user puts in place of a value, such as N or FOLDER.
-        default: The default in words, where the value itself says nothing, such as None.
-        name: The option's name, where it is not the field's.
-        short: A second spelling, such as -a.
-        constructor: A function whose argument is parsed instead, and which makes the value of it.
+        metavar: what the user replaces by a value, such as N or FOLDER.
+        default: the default in words, if the value itself would not tell, such as None.
+        name: the option's name, if it is not the field's.
+        short: a second spelling, such as -a.
+        constructor: a function that makes the value. Its argument is parsed instead.
     """
     return arg(
         metavar=metavar,
@@ -56,7 +56,12 @@ def option(
 
 
 def required(metavar: str, unless: str = "") -> Any:
-    """How --help shows an option whose absence is refused by `check`, not by the parser."""
+    """Say how --help shows an option that `check` requires, not the parser.
+
+    Args:
+        metavar: what the user replaces by a value.
+        unless: when it is not required, as the end of a sentence.
+    """
     return arg(metavar=metavar, help_behavior_hint=f"(required{unless})")
 
 
@@ -74,14 +79,22 @@ def parse(config: type[Config], prog: str, arguments: Sequence[str]) -> Config:
     return config(**values)
 
 
-def print_completion(configs: Mapping[str, type], prog: str, shell: str) -> None:
+def print_completion(configs: Mapping[str, type | None], prog: str, shell: str) -> None:
     """Print the script with which a shell completes the commands and options of a program.
+
+    Args:
+        configs: the config of each command; None for a command whose options are not completed.
+        prog: name of the program.
+        shell: bash, zsh or fish.
 
     Raises:
         SystemExit: always, because tyro ends the process.
         UsageError: the installed version of tyro does not know the shell.
     """
-    kinds = [_with(_nested(config), subcommand(name)) for name, config in configs.items()]
+    kinds = [
+        _with(_nested(config) if config else _dataclass(name, []), subcommand(name))
+        for name, config in configs.items()
+    ]
     commands: Any = Union[tuple(kinds)]  # noqa: UP007  # their number is known only now
     try:
         tyro.cli(commands, prog=prog, args=["--tyro-print-completion", shell], config=MARKERS)

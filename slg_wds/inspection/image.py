@@ -23,11 +23,11 @@ class InspectedImage:
     """One image of a set.
 
     Attributes:
-        record: Its labels.
-        number: Its number in the plan.
-        shard: Name of its shard.
-        target_name: Name of its target; None without a target or names.
-        names: Names of the labels' classes; None if nothing names them.
+        record: its labels.
+        number: its number in the plan.
+        shard: name of its shard.
+        target_name: name of its target; None without a target or names.
+        names: names of the labels' classes; None if nothing names them.
     """
 
     record: Record
@@ -64,8 +64,8 @@ def find_image(labels: LabelSet, key: str) -> InspectedImage:
     """Find the labels of an image.
 
     Args:
-        labels: The label set.
-        key: The image's key, or its path below the images' folder.
+        labels: the label set.
+        key: the image's key, or its path below the images' folder.
 
     Raises:
         UsageError: the set plans no such image.

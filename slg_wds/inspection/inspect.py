@@ -29,11 +29,11 @@ def inspect(url: str, *, store_options: dict[str, str] | None = None) -> dict[st
     It reads the plan, slg.json, _info.json, one listing, and a bounded number of index parts and records.
 
     Args:
-        url: The label set: a folder or URL.
-        store_options: Settings of the object store, by their names.
+        url: the label set: a folder or URL.
+        store_options: settings of the object store, by their names.
 
     Returns:
-        Plain values that can be written as JSON.
+        plain values that can be written as JSON.
 
     Raises:
         NotALabelSetError: no label set is there.

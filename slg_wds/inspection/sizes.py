@@ -24,9 +24,9 @@ class Sizes:
     """Bytes per crop of each column.
 
     Attributes:
-        columns: By the column's name: of the sampled records. Of the sampled shards: what the tar and the embedded
+        columns: by the column's name: of the sampled records. Of the sampled shards: what the tar and the embedded
             images take.
-        shards, records, crops: How many were sampled.
+        shards, records, crops: how many were sampled.
     """
 
     columns: dict[str, float]
@@ -85,8 +85,8 @@ def of_record(fields: dict[str, Any], size: int) -> dict[str, int]:
     """Bytes of each column of a record, and of the rest.
 
     Args:
-        fields: The unpacked record.
-        size: Its size in bytes.
+        fields: the unpacked record.
+        size: its size in bytes.
     """
     sums: Counter[str] = Counter()
     for name, planes in fields["columns"].items():

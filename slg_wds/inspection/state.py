@@ -30,10 +30,10 @@ class CommitPace:
     """When shards were committed, and how fast lately.
 
     Attributes:
-        first, last: Times of the first and last commit in seconds since 1970, by the store's clock.
-        measured: Number of last commits over which the pace is measured.
-        shards_per_second: The pace; None for fewer than two commits.
-        left: Seconds until the set is finished at this pace.
+        first, last: times of the first and last commit in seconds since 1970, by the store's clock.
+        measured: number of last commits over which the pace is measured.
+        shards_per_second: the pace; None for fewer than two commits.
+        left: seconds until the set is finished at this pace.
     """
 
     first: float
@@ -56,17 +56,17 @@ class SetState:
         complete: True if every shard and _info.json exist.
         listed: True if the store could list. If not, and the set is not complete, `present` and `bytes` are about the
             shards asked for only.
-        asked: How many shards were looked for.
-        present: Numbers of the shards that exist.
-        bytes: Their size; -1 if unknown.
-        samples: Labelled images; -1 if unknown.
+        asked: how many shards were looked for.
+        present: numbers of the shards that exist.
+        bytes: their size; -1 if unknown.
+        samples: labelled images; -1 if unknown.
         info: _info.json; None if it does not exist or is damaged.
-        pace: When and how fast shards were committed; None if unknown.
-        left_out: Images left out of the shards that were examined.
-        looked_at: How many shards were examined for images left out.
-        reasons: Some of these images, each with its path and reason.
-        notes: What could not be read, in words.
-        indexes: The index parts that were read, by the shard's number.
+        pace: when and how fast shards were committed; None if unknown.
+        left_out: images left out of the shards that were examined.
+        looked_at: how many shards were examined for images left out.
+        reasons: some of these images, each with its path and reason.
+        notes: what could not be read, in words.
+        indexes: the index parts that were read, by the shard's number.
     """
 
     complete: bool
@@ -89,8 +89,8 @@ class SetListing:
     """What lies at a set's URL.
 
     Attributes:
-        info: The bytes of _info.json; None if it does not exist.
-        entries: All objects, listed after _info.json was read; None if the store cannot list.
+        info: the bytes of _info.json; None if it does not exist.
+        entries: all objects, listed after _info.json was read; None if the store cannot list.
     """
 
     info: bytes | None
@@ -152,11 +152,11 @@ def pace(times: Sequence[float], missing: int) -> CommitPace | None:
     """The pace of commits.
 
     Args:
-        times: When each shard was committed, in seconds since 1970.
-        missing: How many shards are missing.
+        times: when each shard was committed, in seconds since 1970.
+        missing: how many shards are missing.
 
     Returns:
-        The pace; None without any commit.
+        the pace; None without any commit.
     """
     if not times:
         return None

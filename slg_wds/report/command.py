@@ -26,10 +26,10 @@ class Report:
     """What was written.
 
     Attributes:
-        path: The page.
-        bytes: Its size.
-        images, shards: How many were read of the first set.
-        skipped: Sampled images without labels in the first set.
+        path: the page.
+        bytes: its size.
+        images, shards: how many were read of the first set.
+        skipped: sampled images without labels in the first set.
     """
 
     path: str
@@ -52,10 +52,10 @@ def report(config: ReportConfig) -> Report:
     """Draw label sets as one page. If anything fails, nothing is written.
 
     Args:
-        config: The sets, the images, the sample and the page's path.
+        config: the sets, the images, the sample and the page's path.
 
     Returns:
-        What was written.
+        what was written.
 
     Raises:
         MissingDependencyError: the extra `report` is not installed.
@@ -111,7 +111,7 @@ def measure_sets(sets: ReportedSets, sample: ReportSample) -> tuple[list[Statist
     """Read the sample once and measure every set and every pair of sets.
 
     Returns:
-        The statistics of each set, and the comparison of several; None for one set.
+        the statistics of each set, and the comparison of several; None for one set.
 
     Raises:
         LabelSetError: no sampled image has labels, or none is in all sets.

@@ -24,8 +24,8 @@ class ImageChecks:
     If the set embeds shrunken copies, the checksums of the files they were made from are used.
 
     Args:
-        labels: The label set.
-        images: Where the images are: what `generate` was given.
+        labels: the label set.
+        images: where the images are: what `generate` was given.
 
     Raises:
         UsageError: the set has no checksums of its images.
@@ -44,11 +44,11 @@ class ImageChecks:
         """Find the images of a shard that differ from the labelled ones, or cannot be read.
 
         Args:
-            part: The shard in the plan.
-            records: The unpacked records of the images to compare.
+            part: the shard in the plan.
+            records: the unpacked records of the images to compare.
 
         Yields:
-            The key of an image and what is wrong with it.
+            the key of an image and what is wrong with it.
         """
         number = dict(zip(part.keys, range(part.start, part.stop), strict=True))
 

@@ -16,8 +16,8 @@ class VerifyProgress(LiveDisplay):
     """Shows on stderr how far a verification is.
 
     Args:
-        shards: Shards to check.
-        receive: Called with the report of each shard before it is counted.
+        shards: shards to check.
+        receive: called with the report of each shard before it is counted.
     """
 
     def __init__(self, shards: int, receive: Callable[[ShardReport], None]) -> None:

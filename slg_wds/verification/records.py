@@ -37,8 +37,8 @@ def all_sound(records: Sequence[Fields], sum_over_one: float) -> bool:
     """Check that every record can be decoded and that the probabilities of no crop sum to too much.
 
     Args:
-        records: The fields of unpacked records.
-        sum_over_one: How far a sum may exceed 1, apart from the rounding of the coding.
+        records: the fields of unpacked records.
+        sum_over_one: how far a sum may exceed 1, apart from the rounding of the coding.
 
     Returns:
         True if all are sound. False if one may not be: decode them one by one to be sure, since False is also given for

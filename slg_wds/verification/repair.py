@@ -20,13 +20,13 @@ def fix(
     _info.json; they are missing until the command that made the set makes them again.
 
     Args:
-        labels: The label set.
-        problems: What is wrong with it.
-        delete_damaged: Remove shards that are damaged or belong to another set.
-        unwanted: Whole shards to remove too, by name: how many images each has left out.
+        labels: the label set.
+        problems: what is wrong with it.
+        delete_damaged: remove shards that are damaged or belong to another set.
+        unwanted: whole shards to remove too, by name: how many images each has left out.
 
     Returns:
-        The problems that remain, and what was done, in words.
+        the problems that remain, and what was done, in words.
 
     Raises:
         StoreError: the set cannot be changed.

@@ -48,10 +48,10 @@ class Problem:
         kind: missing, damaged, foreign (a whole shard, but of another set or number), unreadable (the store failed),
             unsupported (written by a newer version), index (an index part), info (_info.json), teacher (the labels are
             not the teachers'), or image (one that differs from the labelled one, or is gone).
-        what: What is wrong, in words.
-        shard: Name of the shard; None if it is not about one.
-        key: Key of the image; None if it is not about one.
-        number: Number of the shard; -1 if it is not about one.
+        what: what is wrong, in words.
+        shard: name of the shard; None if it is not about one.
+        key: key of the image; None if it is not about one.
+        number: number of the shard; -1 if it is not about one.
     """
 
     kind: str
@@ -66,13 +66,13 @@ class ShardReport:
     """What was found in one shard.
 
     Attributes:
-        number: Number of the shard.
-        bytes, crops: How many were checked.
-        samples: Labelled images; -1 if the shard is not whole.
-        images: Embedded images that were decoded.
-        compared: Images that were read and compared with the labelled ones.
-        left_out: Planned images that the shard has no labels of.
-        problems: What is wrong.
+        number: number of the shard.
+        bytes, crops: how many were checked.
+        samples: labelled images; -1 if the shard is not whole.
+        images: embedded images that were decoded.
+        compared: images that were read and compared with the labelled ones.
+        left_out: planned images that the shard has no labels of.
+        problems: what is wrong.
     """
 
     number: int
@@ -90,11 +90,11 @@ class _OpenShard:
     """A shard while it is checked.
 
     Attributes:
-        report: What was found so far.
-        part: The shard in the plan.
-        shard: Its members; None if it is not whole.
-        unpacked: Of each sound record, its position in the shard and its fields.
-        wrong: Of each damaged record or image, its key and what is wrong.
+        report: what was found so far.
+        part: the shard in the plan.
+        shard: its members; None if it is not whole.
+        unpacked: of each sound record, its position in the shard and its fields.
+        wrong: of each damaged record or image, its key and what is wrong.
     """
 
     report: ShardReport
@@ -113,10 +113,10 @@ class ShardChecks:
     """Checks the shards of one label set.
 
     Attributes:
-        labels: The label set.
+        labels: the label set.
         indexed: True if a missing index part is a problem.
-        max_pixels: Largest embedded image that is decoded; 0 to decode none.
-        images: Compares the images; None to compare none.
+        max_pixels: largest embedded image that is decoded; 0 to decode none.
+        images: compares the images; None to compare none.
     """
 
     labels: LabelSet
@@ -186,8 +186,8 @@ class ShardChecks:
         """Check the labels, the images and the index part.
 
         Args:
-            one: The shard.
-            shard: Its members.
+            one: the shard.
+            shard: its members.
             sound: True if its labels are known to be sound already.
         """
         wrong, over_one = one.wrong, self._over_one

@@ -30,11 +30,11 @@ class TeacherCheck:
     """How stored labels compare with what the teachers answer now.
 
     Attributes:
-        crops: Crops that were compared.
-        largest: Largest difference of a probability, beyond rounding.
-        mean: Mean difference of a probability, beyond rounding.
-        agreement: Share of crops whose most probable class is the same.
-        problems: Which of these is beyond its limit, in words.
+        crops: crops that were compared.
+        largest: largest difference of a probability, beyond rounding.
+        mean: mean difference of a probability, beyond rounding.
+        agreement: share of crops whose most probable class is the same.
+        problems: which of these is beyond its limit, in words.
     """
 
     crops: int
@@ -56,9 +56,9 @@ def compare(config: VerifyConfig, labels: LabelSet, seed: int | None = None) -> 
     """Ask the teachers of the command line about crops that are labelled already.
 
     Args:
-        config: The teachers, the images and how many crops.
-        labels: The label set.
-        seed: Seed of the sample; None for another sample each time.
+        config: the teachers, the images and how many crops.
+        labels: the label set.
+        seed: seed of the sample; None for another sample each time.
 
     Raises:
         UsageError: the teachers are not those that slg.json names, or no images are given and none are embedded.

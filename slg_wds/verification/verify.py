@@ -32,17 +32,17 @@ class VerifyResult:
     """What was checked and what is wrong.
 
     Attributes:
-        url: The label set.
-        planned: Shards of the plan.
-        shards, samples, crops, bytes: How many were checked.
-        images: Embedded images that were decoded.
-        compared: Images that were read and compared with those that were labelled.
-        left_out: For each shard that has fewer images than planned, by its name: how many were left out.
-        seconds: Wall time of the checks.
-        problems: What is wrong, or still wrong after mending.
-        fixed: What was mended, in words.
-        unknown: Names of objects at the set's URL that belong to no label set.
-        teacher: How the labels compare with the teachers' answers; None if none were asked.
+        url: the label set.
+        planned: shards of the plan.
+        shards, samples, crops, bytes: how many were checked.
+        images: embedded images that were decoded.
+        compared: images that were read and compared with those that were labelled.
+        left_out: for each shard that has fewer images than planned, by its name: how many were left out.
+        seconds: wall time of the checks.
+        problems: what is wrong, or still wrong after mending.
+        fixed: what was mended, in words.
+        unknown: names of objects at the set's URL that belong to no label set.
+        teacher: how the labels compare with the teachers' answers; None if none were asked.
     """
 
     url: str
@@ -72,10 +72,10 @@ def verify(config: VerifyConfig) -> VerifyResult:
     A script that checks with more than one process must call it under `if __name__ == "__main__":`.
 
     Args:
-        config: The set, and what to check and mend.
+        config: the set, and what to check and mend.
 
     Returns:
-        What was checked, what is wrong and what was mended.
+        what was checked, what is wrong and what was mended.
 
     Raises:
         SlgWdsError: nothing can be said: there is no set, its plan or slg.json is damaged, or the store is gone.
@@ -114,7 +114,7 @@ def _check_shards(
     """Check the shards that exist, and add what is found to the result.
 
     Returns:
-        The number of samples of each whole shard, by the shard's number.
+        the number of samples of each whole shard, by the shard's number.
     """
     absent = set(missing)
     numbers = tuple(number for number in range(labels.num_shards) if number not in absent)

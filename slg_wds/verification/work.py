@@ -27,12 +27,12 @@ class VerifyTask:
     """What every process of one verification gets. Picklable.
 
     Attributes:
-        location: The label set.
-        digest: The set's digest when the verification began.
-        numbers: Numbers of the shards to check.
+        location: the label set.
+        digest: the set's digest when the verification began.
+        numbers: numbers of the shards to check.
         indexed: True if a missing index part is a problem.
-        max_pixels: Largest embedded image that is decoded; 0 to decode none.
-        images: Where the images to compare are; None to compare none.
+        max_pixels: largest embedded image that is decoded; 0 to decode none.
+        images: where the images to compare are; None to compare none.
     """
 
     location: Location

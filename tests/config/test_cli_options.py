@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from slg_wds.cli import COMMANDS, _parse, main
+from slg_wds.cli import _parse, main
+from slg_wds.config import InspectConfig, VerifyConfig
 
 BOTH = {"endpoint": "http://host:9000", "region": "b=c"}
 
@@ -18,18 +19,18 @@ BOTH = {"endpoint": "http://host:9000", "region": "b=c"}
     ],
 )
 def test_store_options_add_up(arguments):
-    config = _parse("inspect", COMMANDS["inspect"], arguments)
+    config = _parse("inspect", InspectConfig, arguments)
     assert config.labels == "set" and config.store_options == BOTH
 
 
-@pytest.mark.parametrize("name", ["inspect", "verify"])
-def test_a_lone_argument_gives_the_options_that_the_parser_gives(name):
+@pytest.mark.parametrize("kind", [InspectConfig, VerifyConfig])
+def test_a_lone_argument_gives_the_options_that_the_parser_gives(kind):
     import tyro
 
-    config = _parse(name, COMMANDS[name], ["a set"])
-    assert config == tyro.cli(type(config), args=["a set"])
+    config = _parse("command", kind, ["a set"])
+    assert config == tyro.cli(kind, args=["a set"])
     with pytest.raises(SystemExit):
-        _parse(name, COMMANDS[name], ["--nothing"])
+        _parse("command", kind, ["--nothing"])
 
 
 @pytest.mark.parametrize(

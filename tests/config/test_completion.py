@@ -31,6 +31,7 @@ def script() -> str:
     ("words", "among"),
     [
         (["gen"], {"generate"}),
+        (["tr"], {"train"}),
         (["generate", "--num"], {"--num-crops", "--num-seg"}),
         (["generate", "images", "--precision", ""], {"fp32", "tf32", "bf16", "fp16"}),
         (["generate", "images", "--values", "l"], {"log8"}),

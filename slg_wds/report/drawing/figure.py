@@ -37,13 +37,13 @@ def drawn(
     """Draw a figure with one set of axes.
 
     Args:
-        name: The figure's name, unique in the page.
-        title: What a screen reader says.
-        draw: Draws on the axes.
+        name: the figure's name, unique in the page.
+        title: what a screen reader says.
+        draw: draws on the axes.
         layout: matplotlib's layout; None if `draw` places the axes.
 
     Returns:
-        The SVG.
+        the SVG.
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG

@@ -23,12 +23,12 @@ def histogram(name: str, title: str, counts: Floats, label: str, top: float, spl
     """Draw counts over 0..top as bars.
 
     Args:
-        name: As for `drawn`.
-        title: As for `drawn`.
+        name: as for `drawn`.
+        title: as for `drawn`.
         counts: [2, BINS] with the rows ALIKE and OTHER.
-        label: What the horizontal axis is.
-        top: Its end.
-        split: Draw crops that differ from the target in another colour, on top of those that agree.
+        label: what the horizontal axis is.
+        top: its end.
+        split: draw crops that differ from the target in another colour, on top of those that agree.
     """
     bars = counts.reshape(2, BARS, BINS // BARS).sum(axis=2) / max(float(counts.sum()), 1.0)
     edges = np.linspace(0, top, BARS + 1)

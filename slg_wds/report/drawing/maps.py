@@ -18,11 +18,11 @@ def heat(name: str, title: str, values: Floats, low: float, high: float) -> str:
     """Draw a map of the image.
 
     Args:
-        name: As for `drawn`.
-        title: As for `drawn`.
+        name: as for `drawn`.
+        title: as for `drawn`.
         values: [G, G], down and across.
-        low: Value of the faintest colour.
-        high: Value of the strongest colour.
+        low: value of the faintest colour.
+        high: value of the strongest colour.
     """
 
     def draw(axes: Axes) -> None:
@@ -84,10 +84,10 @@ def density(
     """Draw how often two quantities in 0..1 come together.
 
     Args:
-        name: As for `drawn`.
-        title: As for `drawn`.
+        name: as for `drawn`.
+        title: as for `drawn`.
         counts: [AREAS, AREAS] of x and y.
-        labels: What x and y are.
+        labels: what x and y are.
         line: `mean` draws the mean of y for each x, `equal` the diagonal y = x.
     """
     edges = np.linspace(0, 1, AREAS + 1)

@@ -24,12 +24,12 @@ def themed(figure: Figure, prefix: str, title: str) -> str:
     """Turn a figure into SVG with classes instead of colours, and attributes instead of styles.
 
     Args:
-        figure: The figure.
-        prefix: Stands before its ids, which are then unique in the page.
-        title: What a screen reader says.
+        figure: the figure.
+        prefix: stands before its ids, which are then unique in the page.
+        title: what a screen reader says.
 
     Returns:
-        The SVG element.
+        the SVG element.
     """
     import matplotlib
 

@@ -29,11 +29,11 @@ class TeacherPair:
     """Two label sets, counted over all images so far.
 
     Attributes:
-        a, b: Numbers of the sets in the report.
-        num_classes: Classes of the labels.
-        crops, agree: Crops, and those with the same most probable class.
-        dense: Crops of which a divergence was computed.
-        kl_ab, kl_ba: Sums over these of KL(a || b) and KL(b || a), in nats.
+        a, b: numbers of the sets in the report.
+        num_classes: classes of the labels.
+        crops, agree: crops, and those with the same most probable class.
+        dense: crops of which a divergence was computed.
+        kl_ab, kl_ba: sums over these of KL(a || b) and KL(b || a), in nats.
         both: [AREAS, AREAS]. Crops by confidence of a and of b.
         kl_counts: [KL_BINS]. Crops by the mean of both divergences, over log10 of LEAST_KL..MOST_KL.
         by_class: [2, C]. By the target, or a's answer without one: crops, and sum of the mean of both divergences.
@@ -67,14 +67,14 @@ class Comparison:
     """Counts every pair of label sets.
 
     Args:
-        num_sets: How many sets.
-        num_classes: Classes of the labels.
-        rules: For each set, the label type by which its distributions are recovered.
+        num_sets: how many sets.
+        num_classes: classes of the labels.
+        rules: for each set, the label type by which its distributions are recovered.
 
     Attributes:
-        pairs: Every pair of two sets.
-        images: Images that all sets have.
-        differing: By an image's number, how far the most different pair is apart: a mean divergence in nats.
+        pairs: every pair of two sets.
+        images: images that all sets have.
+        differing: by an image's number, how far the most different pair is apart: a mean divergence in nats.
     """
 
     def __init__(self, num_sets: int, num_classes: int, rules: Sequence[str | None]) -> None:
@@ -89,10 +89,10 @@ class Comparison:
         """Count one image that all sets have.
 
         Args:
-            number: The image's number in the plan.
-            group: The class that the image counts for; None for the classes that a pair's first set answers.
-            records: The image's labels in every set.
-            measures: What was measured of each.
+            number: the image's number in the plan.
+            group: the class that the image counts for; None for the classes that a pair's first set answers.
+            records: the image's labels in every set.
+            measures: what was measured of each.
 
         Raises:
             LabelSetError: the sets hold different crops of the image.
@@ -146,8 +146,8 @@ def divergence(p: Floats, q: Floats) -> Floats:
     """KL(p || q) of each row in nats, with probabilities below FLOOR counted as FLOOR.
 
     Args:
-        p: Distributions, float64 [D, C].
-        q: Distributions, float64 [D, C].
+        p: distributions, float64 [D, C].
+        q: distributions, float64 [D, C].
 
     Returns:
         float64 [D].

@@ -23,11 +23,11 @@ class Measures:
     """What the labels of one image say, crop by crop.
 
     Attributes:
-        index: The most probable classes, int64 [M, min(k, 5)].
-        value: Their probabilities, float64 [M, min(k, 5)].
-        confidence: The largest probability, float64 [M].
-        tail: Probability outside the stored classes, float64 [M]; of full labels, outside the five most probable.
-        entropy: Entropy of the recovered distribution in nats, float64 [M].
+        index: the most probable classes, int64 [M, min(k, 5)].
+        value: their probabilities, float64 [M, min(k, 5)].
+        confidence: the largest probability, float64 [M].
+        tail: probability outside the stored classes, float64 [M]; of full labels, outside the five most probable.
+        entropy: entropy of the recovered distribution in nats, float64 [M].
         has_values: False if no probabilities are stored. Then the last three mean nothing.
     """
 
@@ -48,8 +48,8 @@ def measure(record: Record, rule: str | None) -> Measures:
     """Measure one record.
 
     Args:
-        record: The image's labels.
-        rule: The label type by which distributions are recovered; None for the stored one.
+        record: the image's labels.
+        rule: the label type by which distributions are recovered; None for the stored one.
 
     Raises:
         RuleError: the record does not store what the label type needs.
@@ -81,11 +81,11 @@ def entropy(record: Record, rule: LabelType) -> Floats:
     over the classes outside. Hence -sum q log q = -t log(t / V) - (t / V) sum v log v.
 
     Args:
-        record: The image's labels.
-        rule: The label type by which distributions are recovered.
+        record: the image's labels.
+        rule: the label type by which distributions are recovered.
 
     Returns:
-        Nats, float64 [M].
+        nats, float64 [M].
     """
     M, C = len(record.crops), record.num_classes
     if rule.kind == "hard":

@@ -32,13 +32,13 @@ class ImageSummary:
     """One sampled image in short.
 
     Attributes:
-        number: The image's number in the plan.
-        image: Which file was labelled.
-        target: Its class; None without one.
-        answer: The class that the teacher takes it for.
-        agreement: Share of its crops whose most probable class is the target; None without a target.
-        confidence: Mean over crops of the largest probability.
-        entropy: Mean over crops of the entropy, in nats.
+        number: the image's number in the plan.
+        image: which file was labelled.
+        target: its class; None without one.
+        answer: the class that the teacher takes it for.
+        agreement: share of its crops whose most probable class is the target; None without a target.
+        confidence: mean over crops of the largest probability.
+        entropy: mean over crops of the entropy, in nats.
     """
 
     number: int
@@ -65,10 +65,10 @@ class ClassStatistics:
     """Counts per class, each float64 [C].
 
     Attributes:
-        images, crops: Those with this class as target.
-        agree: Of these crops, those whose most probable class is the target.
-        confidence: Sum of the confidence of these crops.
-        said: Crops of all images whose most probable class this is.
+        images, crops: those with this class as target.
+        agree: of these crops, those whose most probable class is the target.
+        confidence: sum of the confidence of these crops.
+        said: crops of all images whose most probable class this is.
     """
 
     num_classes: int
@@ -87,24 +87,24 @@ class Statistics:
     """Counts over the images of one label set.
 
     Args:
-        num_classes: Classes of the labels.
+        num_classes: classes of the labels.
         comparable: True if the images' targets are class numbers of the labels.
 
     Attributes:
-        images, crops, flips: How many were counted, and how many of the crops are flipped.
-        images_with_target, with_target: Images with a target, and their crops.
-        agree: Crops whose most probable class is the target.
-        disagreeing: Images that the teacher takes for another class than their target.
+        images, crops, flips: how many were counted, and how many of the crops are flipped.
+        images_with_target, with_target: images with a target, and their crops.
+        agree: crops whose most probable class is the target.
+        disagreeing: images that the teacher takes for another class than their target.
         has_values: False if a label stores no probabilities.
         entropy_top: log C, the largest possible entropy, in nats.
-        confidence, entropy, tail: Histograms [2, BINS] with the rows ALIKE and OTHER: of confidence over 0..1, of
+        confidence, entropy, tail: histograms [2, BINS] with the rows ALIKE and OTHER: of confidence over 0..1, of
             entropy over 0..entropy_top, of the tail's probability over log10 of LEAST_TAIL..1.
         covered, sure: [G, G]. How many crops show a cell of the image, and the sum of their confidence.
         by_area: [AREAS, AREAS]. Crops by area and confidence.
         reliability: [3, RELIABILITY]. By confidence: crops, sum of confidence, crops that agree.
-        classes: Counts per class.
-        confusions: How many crops with a target have another most probable class, by (target, that class).
-        rows: Every image in short.
+        classes: counts per class.
+        confusions: how many crops with a target have another most probable class, by (target, that class).
+        rows: every image in short.
     """
 
     def __init__(self, num_classes: int, comparable: bool) -> None:
@@ -204,12 +204,12 @@ def overlaps(start: NDArray[np.int64], extent: NDArray[np.int64], size: int) -> 
     """How much of each cell along one side of the image each crop covers.
 
     Args:
-        start: Where each crop starts along this side, in pixels, int64 [M].
-        extent: Length of each crop along this side, in pixels, int64 [M].
-        size: Length of the side in pixels.
+        start: where each crop starts along this side, in pixels, int64 [M].
+        extent: length of each crop along this side, in pixels, int64 [M].
+        size: length of the side in pixels.
 
     Returns:
-        Shares in 0..1, float64 [M, CELLS].
+        shares in 0..1, float64 [M, CELLS].
     """
     edges = np.arange(CELLS + 1) * (size / CELLS)
     low = np.maximum(edges[:-1], start[:, None])

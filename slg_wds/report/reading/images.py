@@ -70,8 +70,8 @@ def check_images(images: Sequence[tuple[int, LabelledImage]], reader: ImageReade
     """Read every image and compare it with the one that was labelled.
 
     Args:
-        images: Each image's number in the first set's plan, and what its record says of it.
-        reader: Where they are read.
+        images: each image's number in the first set's plan, and what its record says of it.
+        reader: where they are read.
 
     Raises:
         ImageChangedError: some differ from the labelled ones. It names them.

@@ -22,8 +22,8 @@ class ReportSample:
     """Which images a report reads.
 
     Attributes:
-        shards: Of each chosen shard, its number and the numbers of the chosen images in the plan.
-        present: How many shards the first set has.
+        shards: of each chosen shard, its number and the numbers of the chosen images in the plan.
+        present: how many shards the first set has.
     """
 
     shards: list[tuple[int, list[int]]]
@@ -40,8 +40,8 @@ class ImageRecords:
     """The labels of one image.
 
     Attributes:
-        number: The image's number in the first set's plan.
-        records: Its record in every set; None for a set without it.
+        number: the image's number in the first set's plan.
+        records: its record in every set; None for a set without it.
     """
 
     number: int
@@ -54,13 +54,13 @@ class ReportedSets:
     A set and those that extend it count as one.
 
     Args:
-        locations: The sets, finished or not.
+        locations: the sets, finished or not.
 
     Attributes:
-        sets: Each set with those that extend it, read as one.
-        labels: The last part of each.
-        names: A short name for each, distinct.
-        skipped: Sampled images without labels in the first set.
+        sets: each set with those that extend it, read as one.
+        labels: the last part of each.
+        names: a short name for each, distinct.
+        skipped: sampled images without labels in the first set.
 
     Raises:
         UsageError: the sets have different classes.
@@ -96,7 +96,7 @@ class ReportedSets:
         """Choose images from shards drawn at random: the same ones each time, all if there are no more.
 
         Args:
-            samples: About how many images.
+            samples: about how many images.
 
         Raises:
             IncompleteSetError: no shard exists yet.

@@ -22,7 +22,7 @@ def confidence_figures(statistics: Statistics, full: bool) -> Figures:
     """Histograms of confidence, entropy and tail mass.
 
     Args:
-        statistics: Of the first set.
+        statistics: of the first set.
         full: True if its labels store every class.
     """
     return [_confidence(statistics), _entropy(statistics), _tail(statistics, full)]
@@ -46,8 +46,8 @@ def teacher_figures(comparison: Comparison, names: Sequence[str], sure: bool) ->
     """Confidence of two teachers against each other, and the divergence of their labels.
 
     Args:
-        comparison: Of the sets.
-        names: A name for each set.
+        comparison: of the sets.
+        names: a name for each set.
         sure: True if the first set stores probabilities.
     """
     return [*([_both(comparison, names)] if sure else []), _divergence(comparison)]

@@ -35,14 +35,14 @@ def render(
     """Write the page.
 
     Args:
-        sets: The label sets.
-        sample: Which images were read.
-        each: The statistics of each set.
-        comparison: The comparison of several sets; None for one.
-        reader: Reads the images of the gallery; None to draw boxes on empty frames.
+        sets: the label sets.
+        sample: which images were read.
+        each: the statistics of each set.
+        comparison: the comparison of several sets; None for one.
+        reader: reads the images of the gallery; None to draw boxes on empty frames.
 
     Returns:
-        The HTML.
+        the HTML.
 
     Raises:
         ImageError: an image of the gallery cannot be decoded, or is not the one that was labelled.

@@ -43,8 +43,8 @@ def choose(
     Disagreements with the target come first, the surest of them before all others.
 
     Args:
-        rows: The sampled images.
-        differing: How far the teachers are apart on an image, by its number.
+        rows: the sampled images.
+        differing: how far the teachers are apart on an image, by its number.
         sure: True if the labels store probabilities.
     """
     drawn = np.random.default_rng(0).permutation(len(rows))[:EACH]

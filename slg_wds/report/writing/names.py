@@ -16,7 +16,7 @@ class ClassNames:
     """Names of the classes of the labels, shortened.
 
     Args:
-        names: A name for each class; None if nothing names them.
+        names: a name for each class; None if nothing names them.
     """
 
     def __init__(self, names: Sequence[str] | None) -> None:

@@ -12,8 +12,8 @@ def percent(share: float, digits: int = 1) -> str:
     """0.123 as 12.3%. A share that would round to 0% or 100% without being it gets as many digits as show that.
 
     Args:
-        share: In 0..1.
-        digits: Digits after the point.
+        share: in 0..1.
+        digits: digits after the point.
     """
     text = f"{100 * share:.{digits}f}%"
     if share > 0 and float(text[:-1]) == 0:

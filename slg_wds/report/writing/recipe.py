@@ -19,8 +19,8 @@ def recipe(labels: LabelSet, present: int) -> Recipe:
     """How a label set was made.
 
     Args:
-        labels: The set.
-        present: How many of its shards exist.
+        labels: the set.
+        present: how many of its shards exist.
     """
     identity, provenance = labels.identity, labels.description.provenance
     plan = labels.plan

@@ -23,7 +23,7 @@ def tiles(statistics: Statistics, full: bool) -> Rows:
     """The numbers at a glance, each with its name, what it is, its value, and how to read it.
 
     Args:
-        statistics: Of the first set.
+        statistics: of the first set.
         full: True if its labels store every class.
     """
     found = [
@@ -82,7 +82,7 @@ def class_table(statistics: Statistics) -> tuple[Rows, list[list[Any]], int]:
     """The table of classes.
 
     Returns:
-        Its columns, its rows, which begin with the number of the class, and how many classes there are in all.
+        its columns, its rows, which begin with the number of the class, and how many classes there are in all.
     """
     of = statistics.classes
     if statistics.agreement is None:

@@ -69,10 +69,10 @@ def texts(statistics: Statistics, comparison: Comparison | None, classes: int, r
     """The paragraphs that open the sections, and the captions of tables.
 
     Args:
-        statistics: Of the first set.
-        comparison: Of several sets; None for one.
-        classes: How many classes the table could list.
-        rule: The label type of the first set.
+        statistics: of the first set.
+        comparison: of several sets; None for one.
+        classes: how many classes the table could list.
+        rule: the label type of the first set.
     """
     listed = (
         f" Of {classes:,} classes, the {MOST_CLASSES:,} that agree least are listed."

@@ -22,9 +22,9 @@ def add_thumbnails(
     """Put a thumbnail of each image into its description, as a data URI. All together stay within BUDGET.
 
     Args:
-        images: Descriptions, as `gallery.describe` gives them.
-        choices: The images of the descriptions.
-        reader: Where the images are read.
+        images: descriptions, as `gallery.describe` gives them.
+        choices: the images of the descriptions.
+        reader: where the images are read.
 
     Raises:
         ImageError: an image cannot be decoded, or is not the one that was labelled.
@@ -48,10 +48,10 @@ def thumbnail(data: bytes, labelled: LabelledImage, side: int, quality: int = 74
     """Make a small WebP of an image. It keeps nothing of the file but pixels: no metadata.
 
     Args:
-        data: The image file.
-        labelled: Which image was labelled.
-        side: The longer side in pixels.
-        quality: WebP's quality, 0 to 100.
+        data: the image file.
+        labelled: which image was labelled.
+        side: the longer side in pixels.
+        quality: webP's quality, 0 to 100.
 
     Raises:
         ImageChangedError: the file is not the image that was labelled.
