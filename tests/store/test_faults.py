@@ -224,7 +224,7 @@ def test_a_server_that_is_away_for_a_while_is_waited_for() -> None:
 
     def again() -> None:
         nonlocal server
-        time.sleep(10)
+        time.sleep(6)  # the library's own 20 attempts are over in 4
         server = ThreadingHTTPServer(address, Answer)
         begin()
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -24,18 +25,16 @@ LISTING = (
     b"<Size>3</Size></Contents></ListBucketResult>"
 )
 PATIENCE = 2  # seconds
+CALLS = {
+    "store.read('a')": "b'abc'",
+    "store.size('a')": "3",
+    "store.create('a', b'abc')": "True",
+    "[entry.name for entry in store.list()]": "['a']",
+}
 
 
-@pytest.mark.parametrize(
-    ("call", "told"),
-    [
-        ("store.read('a')", "b'abc'"),
-        ("store.size('a')", "3"),
-        ("store.create('a', b'abc')", "True"),
-        ("[entry.name for entry in store.list()]", "['a']"),
-    ],
-)
-def test_a_stopped_process_does_not_blame_the_store(call, told):
+def asked_while_stopped(call: str) -> tuple[str, str]:
+    """What a process that makes a call says, on stdout and stderr; it is stopped after its first request."""
     asked, stopped = threading.Event(), threading.Event()
 
     def answer(handler, number):
@@ -57,5 +56,17 @@ def test_a_stopped_process_does_not_blame_the_store(call, told):
             stopped.set()
             time.sleep(PATIENCE + 3)
             process.send_signal(signal.SIGCONT)
-            said, wrong = process.communicate(timeout=60)
-    assert said.strip() == told, wrong
+            return process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def said() -> dict[str, tuple[str, str]]:
+    """By call; all are made at once, since each only waits."""
+    with ThreadPoolExecutor(len(CALLS)) as pool:
+        return dict(zip(CALLS, pool.map(asked_while_stopped, CALLS), strict=True))
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_stopped_process_does_not_blame_the_store(said, call):
+    out, wrong = said[call]
+    assert out.strip() == CALLS[call], wrong
