@@ -22,6 +22,7 @@ from slg_wds.store import Location
 from support.image_sources import tar_bytes
 from support.photographs import LITE0, TINY
 
+THOUSAND_CLASSES = TINY.replace(":tiny", ":thousand")
 THOUSAND = [f"n{number:08d}" for number in range(1000)]
 
 
@@ -87,11 +88,11 @@ def test_images_outside_the_teachers_classes_have_no_target_and_are_not_evaluate
 ):
     data = renamed(photographs, tmp_path / "data", lambda number, name: name if number else "n99999999")
     gone = len(list((data / "n99999999").iterdir()))
-    result = slg_wds.generate(config(data, tmp_path / "set", arch=LITE0))
+    result = slg_wds.generate(config(data, tmp_path / "set", arch=THOUSAND_CLASSES))
     said = capsys.readouterr().err
     assert f"without a target: {gone} of 36 images" in said and "n99999999" in said
     assert int((result.labels.plan.targets < 0).sum()) == gone and result.stats.targeted == (36 - gone) * 4
-    accuracy = evaluate(EvaluateConfig(data=str(data), arch=LITE0, teacher_source="private"))
+    accuracy = evaluate(EvaluateConfig(data=str(data), arch=THOUSAND_CLASSES, teacher_source="private"))
     assert accuracy.count == 36 - gone
     assert f"without a target: {gone} of 36 images" in capsys.readouterr().err
 
@@ -99,12 +100,14 @@ def test_images_outside_the_teachers_classes_have_no_target_and_are_not_evaluate
 def test_evaluate_takes_folders_named_by_numbers(photographs, tmp_path):
     from slg_wds.images import imagenet_targets
 
-    plain = evaluate(EvaluateConfig(data=str(photographs / "train"), arch=LITE0, teacher_source="private"))
-    names = [
-        str((imagenet_targets([path.name]) or [None])[0])
-        for path in sorted((photographs / "train").iterdir())
-    ]
-    data = renamed(photographs, tmp_path, lambda number, name: names[number])
+    for folder in (photographs / "train").iterdir():
+        for path in sorted(folder.iterdir())[:2]:
+            (tmp_path / "few/train" / folder.name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, tmp_path / "few/train" / folder.name)
+    few = tmp_path / "few"
+    plain = evaluate(EvaluateConfig(data=str(few / "train"), arch=LITE0, teacher_source="private"))
+    names = [str((imagenet_targets([path.name]) or [None])[0]) for path in sorted((few / "train").iterdir())]
+    data = renamed(few, tmp_path / "numbered", lambda number, name: names[number])
     assert evaluate(EvaluateConfig(data=str(data), arch=LITE0, teacher_source="private")) == plain
     assert plain.top1 > 0.5
 
@@ -157,7 +160,7 @@ def test_that_they_do_is_handed_on_and_is_no_part_of_the_digest(photographs, tmp
     data = renamed(photographs, tmp_path / "data", lambda number, name: f"breed{number}")
     labels = slg_wds.generate(config(data, tmp_path / "set")).labels
     merged = slg_wds.ensemble(
-        slg_wds.EnsembleConfig(sets=(labels.url,), save_path=str(tmp_path / "again"))
+        slg_wds.EnsembleConfig(sets=(labels.url,), save_path=str(tmp_path / "again"), processes=1)
     ).labels
     assert merged.description.targets_are_classes is False
     (tmp_path / "map").write_text("".join(f"breed{number} {number}\n" for number in range(6)))

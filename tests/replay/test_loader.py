@@ -241,7 +241,9 @@ def test_sets_of_other_temperature_or_classes_are_refused_as_ensemble_does(kinds
     for other, difference in ((hot, "temperature: 1.0 != 3.0"), (few, "num_classes: 20 != 15")):
         with pytest.raises(IdentityMismatchError, match=difference) as by_loader:
             slg_wds.SoftLabelLoader([made.labels, other], made.images, global_batch_size=4)
-        config = slg_wds.EnsembleConfig(sets=(made.labels, other), save_path=str(tmp_path / "mean"))
+        config = slg_wds.EnsembleConfig(
+            sets=(made.labels, other), save_path=str(tmp_path / "mean"), processes=1
+        )
         with pytest.raises(IdentityMismatchError) as by_ensemble:
             slg_wds.ensemble(config)
         assert str(by_loader.value) == str(by_ensemble.value)

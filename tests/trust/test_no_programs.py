@@ -71,10 +71,19 @@ def test_no_command_starts_it(
         ["generate", str(images), *teacher, "--dry-run", "--num_crops", "2"],
         ["generate", str(tmp_path / "images-0.tar"), *teacher, "--save-path", new, "--num_crops", "2"],
         ["generate", str(images), *teacher, "--save-path", new, "--embed-images", "max-side=20"],
-        ["import", str(tmp_path / "fkd"), "--images", str(images), "--save-path", f"{new}-fkd"],
+        [
+            "import",
+            str(tmp_path / "fkd"),
+            "--images",
+            str(images),
+            "--save-path",
+            f"{new}-fkd",
+            "--processes",
+            "1",
+        ],
         ["report", str(labels), "--images", str(images), "-o", str(tmp_path / "page.html")],
         ["inspect", str(labels)],
-        ["verify", str(labels)],
+        ["verify", str(labels), "--processes", "1"],
     ):
         main(command)
     with pytest.raises(SlgWdsError):

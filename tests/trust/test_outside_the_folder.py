@@ -70,7 +70,7 @@ def commands(home: Path) -> dict[str, list[str]]:
         "ensemble": ["ensemble", labels, "--save-path", str(home / "new"), "--processes", "1"],
         "generate": [*generate, "--reference_path", labels, "--save_path", str(home / "new")],
         "inspect": ["inspect", labels],
-        "verify": ["verify", labels, "--fix", "--delete-damaged"],
+        "verify": ["verify", labels, "--processes", "1", "--fix", "--delete-damaged"],
     }
 
 
@@ -118,7 +118,7 @@ def test_paths_of_records(home, capsys, name):
     path = name.replace("ROOT", str(home))
     rewritten(home / "set", of_records(lambda record: dataclasses.replace(record, path=path)))
     refused(home, commands(home)["export"], capsys)
-    assert main(commands(home)["verify"][:2]) == 1
+    assert main(commands(home)["verify"][:4]) == 1
     assert "path" in capsys.readouterr().out
     report = home / "new.html"
     main(commands(home)["report"])

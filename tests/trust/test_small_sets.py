@@ -19,7 +19,7 @@ from support.sets import trust_sets
 def test_one_crop_of_each_image(photographs, tmp_path, capsys, count):
     images = trust_sets.small_photographs(photographs, tmp_path / "images", count)
     labels = trust_sets.make(images, tmp_path / "set", num_crops=1)
-    assert main(["verify", str(labels)]) == 0
+    assert main(["verify", str(labels), "--processes", "1"]) == 0
     capsys.readouterr()
     assert main(["inspect", str(labels), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

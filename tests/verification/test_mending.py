@@ -9,6 +9,7 @@ from slg_wds.cli import main
 from support.photographs import TINY, tool
 
 KILL = tool("kill_test")
+ONE = ("--processes", "1")  # of its own; a whole set is checked by the default, which is more
 
 
 def make(photographs, target):
@@ -50,18 +51,18 @@ def test_each_damage_is_named_and_mended(photographs, labels, capsys):
     (labels / "train-000002.tar").chmod(0o644)
     (labels / "train-000002.tar").write_bytes((labels / "train-000002.tar").read_bytes()[:-2048])
     (labels / "index" / "train-000003").unlink()
-    assert main(["verify", str(labels)]) == 1
+    assert main(["verify", str(labels), *ONE]) == 1
     out = capsys.readouterr().out
     assert "train-000001" in out and "train-000002" in out and "train-000003" in out
     assert "train-000000" not in out
-    assert main(["verify", str(labels), "--fix"]) == 1  # the damaged shards are still there
+    assert main(["verify", str(labels), "--fix", *ONE]) == 1  # the damaged shards are still there
     assert KILL.contents(labels)["index/train-000003"] == whole["index/train-000003"]
     assert (labels / "train-000001.tar").exists()
-    assert main(["verify", str(labels), "--fix", "--delete-damaged"]) == 1  # they are missing now
+    assert main(["verify", str(labels), "--fix", "--delete-damaged", *ONE]) == 1  # they are missing now
     assert not (labels / "train-000001.tar").exists() and not (labels / "train-000002.tar").exists()
     make(photographs, labels)
     assert KILL.contents(labels) == whole
-    assert main(["verify", str(labels)]) == 0
+    assert main(["verify", str(labels), *ONE]) == 0
 
 
 def test_inspect_says_what_the_set_is(labels, capsys):

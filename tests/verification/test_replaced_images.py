@@ -93,7 +93,7 @@ def test_verify_lists_all_ten_and_no_other(thousand, changed, capsys):
     assert (code, found["ok"], found["compared"]) == (1, False, IMAGES)
     assert {problem["key"] for problem in found["problems"]} == changed[1] and len(found["problems"]) == 10
     assert {problem["kind"] for problem in found["problems"]} == {"image"}
-    assert main(["verify", str(thousand[0]), "--images", str(changed[0])]) == 1
+    assert main(["verify", str(thousand[0]), "--images", str(changed[0]), "--processes", "1"]) == 1
     out = " ".join(capsys.readouterr().out.split())
     assert "10 problems" in out and "1,000 images compared with those labelled" in out
     assert all(key in out for key in changed[1])
@@ -120,6 +120,7 @@ def test_mending_a_set_leaves_images_alone(thousand, changed, tmp_path, capsys):
     shutil.copytree(thousand[0], labels)
     (labels / "_info.json").unlink()
     command = ["verify", str(labels), "--images", str(changed[0]), "--fix", "--delete-damaged", "--json"]
+    command += ["--processes", "1"]
     assert main(command) == 1
     found = json.loads(capsys.readouterr().out)
     assert {problem["key"] for problem in found["problems"]} == changed[1]
@@ -184,5 +185,5 @@ def test_labels_without_checksums_cannot_be_compared(thousand, tmp_path, capsys)
     fields = json.loads((labels / "slg.json").read_bytes())
     del fields["image_checksums"], fields["crc32"]
     (labels / "slg.json").write_bytes(pretty_json(seal(fields)))
-    assert main(["verify", str(labels), "--images", str(thousand[1])]) != 0
+    assert main(["verify", str(labels), "--images", str(thousand[1]), "--processes", "1"]) != 0
     assert "no checksums of its images" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,14 @@ def config(labels, images, target, **options):
 
 
 def after(reads: int, monkeypatch, act) -> None:
-    """Call `act` once, before the read of a label file that follows so many."""
-    left, read = [reads], LabelFolder.read
+    """Call `act` once, before the read of a label file that follows so many; other threads' reads wait for it."""
+    left, read, one = [reads], LabelFolder.read, threading.Lock()
 
     def counted(folder, stem):
-        left[0] -= 1
-        if left[0] == -1:
-            act()
+        with one:
+            left[0] -= 1
+            if left[0] == -1:
+                act()
         return read(folder, stem)
 
     monkeypatch.setattr(LabelFolder, "read", counted)

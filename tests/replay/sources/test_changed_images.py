@@ -109,7 +109,9 @@ def test_sets_that_are_averaged_are_replayed_with_the_images_of_the_first(photog
     walked(Made([first, copies], str(photographs)))
     with pytest.raises(ImageChangedError):
         walked(Made([first, copies], str(data)))
-    slg_wds.ensemble(slg_wds.EnsembleConfig(sets=(copies, first), save_path=str(tmp_path / "merged")))
+    slg_wds.ensemble(
+        slg_wds.EnsembleConfig(sets=(copies, first), save_path=str(tmp_path / "merged"), processes=1)
+    )
     walked(Made(str(tmp_path / "merged"), str(data)))
     with pytest.raises(ImageChangedError):
         walked(Made(str(tmp_path / "merged"), str(photographs)))
@@ -139,7 +141,9 @@ def test_parts_of_different_images_are_not_joined(photographs, tmp_path, monkeyp
     with pytest.raises(LabelSetError, match="different files of this image"):
         walked(Made([base, more], str(data)))
     with pytest.raises(LabelSetError, match="different files of this image"):
-        slg_wds.ensemble(slg_wds.EnsembleConfig(sets=(base, more), save_path=str(tmp_path / "joined")))
+        slg_wds.ensemble(
+            slg_wds.EnsembleConfig(sets=(base, more), save_path=str(tmp_path / "joined"), processes=1)
+        )
 
 
 def samples(labels: str, image: bytes | None = None, size: int = 32):

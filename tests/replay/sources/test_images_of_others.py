@@ -85,5 +85,5 @@ def test_left_out_samples_are_reported_and_a_teacher_can_be_asked_again(of_other
         "--check-crops",
         "32",
     ]
-    assert main(["verify", of_others.labels, *arguments]) == 0
+    assert main(["verify", of_others.labels, "--processes", "1", *arguments]) == 0
     assert "the labels are theirs" in capsys.readouterr().out

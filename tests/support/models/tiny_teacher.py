@@ -30,6 +30,11 @@ def tiny(classes: int = 20) -> nn.Module:
     return model
 
 
+def thousand() -> nn.Module:
+    """The same over the classes of ImageNet."""
+    return tiny(1000)
+
+
 def many() -> nn.Module:
     """The same over very many classes."""
     return tiny(60_000)
