@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: a command and its options; None for those of the process.
 
     Returns:
-        the exit code.
+        The exit code.
     """
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
     console.prepare()

@@ -33,7 +33,7 @@ def inspect(url: str, *, store_options: dict[str, str] | None = None) -> dict[st
         store_options: settings of the object store, by their names.
 
     Returns:
-        plain values that can be written as JSON.
+        Plain values that can be written as JSON.
 
     Raises:
         NotALabelSetError: no label set is there.

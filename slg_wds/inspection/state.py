@@ -142,7 +142,7 @@ def read_state(labels: LabelSet, listing: SetListing) -> SetState:
             pace=pace([entry.modified for entry in found.values()], labels.num_shards - len(found)),
         )
         if info is not None and not state.complete:
-            notes.append(f"{INFO} says that every shard is there, but some are not: run slg-wds verify")
+            notes.append(f"{INFO} says that every shard exists, but some are missing: run slg-wds verify")
     state.notes += notes
     _count_left_out(labels, state)
     return state
@@ -156,7 +156,7 @@ def pace(times: Sequence[float], missing: int) -> CommitPace | None:
         missing: how many shards are missing.
 
     Returns:
-        the pace; None without any commit.
+        The pace; None without any commit.
     """
     if not times:
         return None
@@ -174,7 +174,9 @@ def _info(labels: LabelSet, data: bytes, notes: list[str]) -> Info | None:
         notes.append(f"{INFO} is damaged ({error.message}): run slg-wds verify --fix")
         return None
     if len(info.shard_lengths) != labels.num_shards:
-        notes.append(f"{INFO} is of {counted(len(info.shard_lengths), 'shard')}: run slg-wds verify --fix")
+        notes.append(
+            f"{INFO} counts {counted(len(info.shard_lengths), 'shard')}, unlike the plan: run slg-wds verify --fix"
+        )
         return None
     return info
 
@@ -245,7 +247,7 @@ def read_indexes(labels: LabelSet, state: SetState, numbers: Sequence[int]) -> N
         elif isinstance(index, SlgWdsError):
             state.notes.append(f"{name}: {index.message}: run slg-wds verify")
         elif (index.set_digest, index.shard) != (labels.digest, number):
-            state.notes.append(f"{name} is of another shard: run slg-wds verify")
+            state.notes.append(f"{name} belongs to another shard: run slg-wds verify")
         else:
             state.indexes[number] = index
 

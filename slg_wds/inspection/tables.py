@@ -104,7 +104,7 @@ def _far(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
         rows.append(("images labelled", f"{images['labelled']:,}"))
     of = ""
     if summary["state"] != "complete":
-        of = f", of {counted(images['left_out_of_shards'], 'shard')} looked at"
+        of = f", in the {counted(images['left_out_of_shards'], 'shard')} that were examined"
     rows.append(("images left out", f"{images['left_out']:,}{of}"))
     if shards["missing_names"]:
         more = f" and {shards['missing'] - len(shards['missing_names']):,} more"
@@ -116,7 +116,10 @@ def _far(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
             rows.append(("pace", _pace(progress)))
         if progress["idle"]:
             rows.append(
-                ("IDLE", "no shard for so long that nobody seems to be at work: run its command to go on")
+                (
+                    "IDLE",
+                    "for a long time no shard was committed, so nobody seems to be at work: run the set's command to go on",
+                )
             )
         elif progress["seconds_left"]:
             rows.append(("left", f"about {duration(progress['seconds_left'])}"))
@@ -130,7 +133,7 @@ def _state(summary: Mapping[str, Any]) -> str:
     present = shards["present"]
     if shards["missing"] is None:
         asked = counted(shards["asked"], "shard")
-        return f"unfinished: {present} of {asked} asked for are there (a web server lists none)"
+        return f"unfinished: {present} of {asked} asked for exist (a web server cannot list them)"
     part = present / max(1, shards["planned"])
     return (
         f"unfinished: {present:,} of {counted(shards['planned'], 'shard')} ({part:.1%}), "
@@ -161,7 +164,7 @@ def _range(pair: Any) -> str | None:
 
 def _embedded(given: Any) -> str | None:
     if isinstance(given, dict) and given.get("max_side") is None:
-        return "original"  # of a quality nobody asked for
+        return "original"  # not re-encoded, so there is no quality to show
     return _short(given)
 
 

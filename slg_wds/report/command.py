@@ -55,7 +55,7 @@ def report(config: ReportConfig) -> Report:
         config: the sets, the images, the sample and the page's path.
 
     Returns:
-        what was written.
+        What was written.
 
     Raises:
         MissingDependencyError: the extra `report` is not installed.
@@ -111,7 +111,7 @@ def measure_sets(sets: ReportedSets, sample: ReportSample) -> tuple[list[Statist
     """Read the sample once and measure every set and every pair of sets.
 
     Returns:
-        the statistics of each set, and the comparison of several; None for one set.
+        The statistics of each set, and the comparison of several; None for one set.
 
     Raises:
         LabelSetError: no sampled image has labels, or none is in all sets.

@@ -48,7 +48,7 @@ class ImageChecks:
             records: the unpacked records of the images to compare.
 
         Yields:
-            the key of an image and what is wrong with it.
+            The key of an image and what is wrong with it.
         """
         number = dict(zip(part.keys, range(part.start, part.stop), strict=True))
 

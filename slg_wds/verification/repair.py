@@ -26,7 +26,7 @@ def fix(
         unwanted: whole shards to remove too, by name: how many images each has left out.
 
     Returns:
-        the problems that remain, and what was done, in words.
+        The problems that remain, and what was done, in words.
 
     Raises:
         StoreError: the set cannot be changed.

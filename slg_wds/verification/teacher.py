@@ -44,11 +44,11 @@ class TeacherCheck:
     problems: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        verdict = "NOT theirs" if self.problems else "theirs"
+        verdict = "NOT the teachers'" if self.problems else "the teachers'"
         return (
             f"the labels are {verdict}: {counted(self.crops, 'crop')} asked again, "
             f"probabilities differ by {self.mean:.5f} on "
-            f"average and {self.largest:.4f} at most, the first class is the same for {self.agreement:.1%}"
+            f"average and {self.largest:.4f} at most, and the most probable class is the same for {self.agreement:.1%}"
         )
 
 
@@ -107,11 +107,16 @@ def _beyond(found: TeacherCheck, labels: LabelSet) -> list[str]:
     largest, mean, agreement = MERGED if labels.identity.parents else LIMITS[precision]
     problems = []
     if found.largest > largest:
-        problems.append(f"a probability is {found.largest:.4f} from the teachers', over {largest:g}")
+        problems.append(
+            f"a probability differs from the teachers' by {found.largest:.4f}, more than {largest:g}"
+        )
     if found.mean > mean:
-        problems.append(f"probabilities are {found.mean:.5f} from the teachers' on average, over {mean:g}")
+        problems.append(
+            f"probabilities differ from the teachers' by {found.mean:.5f} on average, more than {mean:g}"
+        )
     if found.agreement < agreement:
         problems.append(
-            f"the first class is the teachers' for {found.agreement:.1%} of the crops, under {agreement:.0%}"
+            f"the most probable class is the teachers' for {found.agreement:.1%} of the crops, "
+            f"less than {agreement:.0%}"
         )
     return problems

@@ -75,7 +75,7 @@ def verify(config: VerifyConfig) -> VerifyResult:
         config: the set, and what to check and mend.
 
     Returns:
-        what was checked, what is wrong and what was mended.
+        What was checked, what is wrong and what was mended.
 
     Raises:
         SlgWdsError: nothing can be said: there is no set, its plan or slg.json is damaged, or the store is gone.
@@ -114,7 +114,7 @@ def _check_shards(
     """Check the shards that exist, and add what is found to the result.
 
     Returns:
-        the number of samples of each whole shard, by the shard's number.
+        The number of samples of each whole shard, by the shard's number.
     """
     absent = set(missing)
     numbers = tuple(number for number in range(labels.num_shards) if number not in absent)
@@ -144,7 +144,7 @@ def _info_problems(labels: LabelSet, lengths: dict[int, int], finished: bool) ->
     """What is wrong with _info.json, judged by the samples of the whole shards."""
     whole = len(lengths) == labels.num_shards
     if not finished:
-        return [Problem(INFO_FILE, "every shard is there, but it is missing", INFO)] if whole else []
+        return [Problem(INFO_FILE, "every shard exists, but this file is missing", INFO)] if whole else []
     try:
         found = decode_info(labels.store.read(INFO, MAX_INFO_BYTES))
     except NotFoundError:
@@ -228,11 +228,11 @@ def summary(result: VerifyResult) -> list[str]:
             f"  left out when the set was made: {images}, in {counted(len(result.left_out), 'shard')}"
         )
         if not any(done.startswith("removed") for done in result.fixed):
-            lines.append(f"  to make them after all: {MEND}")
+            lines.append(f"  to label them after all: {MEND}")
     lines += [f"  {done}" for done in result.fixed]
     if result.unknown:
         some = ", ".join(result.unknown[:5])
-        lines.append(f"  no part of the set: {counted(len(result.unknown), 'object')}: {some}")
+        lines.append(f"  not part of the set: {counted(len(result.unknown), 'object')}: {some}")
     if any(done.startswith("removed") for done in result.fixed):
         lines.append("  run the command that made the set again to redo what was removed")
     return lines

@@ -61,7 +61,7 @@ def asked(images: Path | None, arch: str = TINY) -> list[str]:
 
 def test_the_teachers_own_labels(faithful, embedded, small_images, capsys):
     assert main(["verify", str(faithful), *asked(small_images)]) == 0
-    assert "the labels are theirs: 96 crops asked again" in capsys.readouterr().out  # all
+    assert "the labels are the teachers': 96 crops asked again" in capsys.readouterr().out  # all
     assert main(["verify", str(embedded), *asked(None), "--check-crops", "16"]) == 0
     assert "16 crops asked again" in capsys.readouterr().out
 

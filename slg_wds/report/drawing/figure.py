@@ -43,7 +43,7 @@ def drawn(
         layout: matplotlib's layout; None if `draw` places the axes.
 
     Returns:
-        the SVG.
+        The SVG.
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG

@@ -29,7 +29,7 @@ def themed(figure: Figure, prefix: str, title: str) -> str:
         title: what a screen reader says.
 
     Returns:
-        the SVG element.
+        The SVG element.
     """
     import matplotlib
 

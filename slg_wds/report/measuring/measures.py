@@ -85,7 +85,7 @@ def entropy(record: Record, rule: LabelType) -> Floats:
         rule: the label type by which distributions are recovered.
 
     Returns:
-        nats, float64 [M].
+        Nats, float64 [M].
     """
     M, C = len(record.crops), record.num_classes
     if rule.kind == "hard":

@@ -209,7 +209,7 @@ def overlaps(start: NDArray[np.int64], extent: NDArray[np.int64], size: int) -> 
         size: length of the side in pixels.
 
     Returns:
-        shares in 0..1, float64 [M, CELLS].
+        Shares in 0..1, float64 [M, CELLS].
     """
     edges = np.arange(CELLS + 1) * (size / CELLS)
     low = np.maximum(edges[:-1], start[:, None])

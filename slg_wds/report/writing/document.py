@@ -42,7 +42,7 @@ def render(
         reader: reads the images of the gallery; None to draw boxes on empty frames.
 
     Returns:
-        the HTML.
+        The HTML.
 
     Raises:
         ImageError: an image of the gallery cannot be decoded, or is not the one that was labelled.

@@ -82,7 +82,7 @@ def class_table(statistics: Statistics) -> tuple[Rows, list[list[Any]], int]:
     """The table of classes.
 
     Returns:
-        its columns, its rows, which begin with the number of the class, and how many classes there are in all.
+        Its columns, its rows, which begin with the number of the class, and how many classes there are in all.
     """
     of = statistics.classes
     if statistics.agreement is None:
