@@ -118,7 +118,7 @@ def _far(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
             rows.append(
                 (
                     "IDLE",
-                    "for a long time no shard was committed, so nobody seems to be at work: run the set's command to go on",
+                    "no shard for a long time, so nobody seems to be at work: run the set's command to go on",
                 )
             )
         elif progress["seconds_left"]:
