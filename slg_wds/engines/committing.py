@@ -17,16 +17,16 @@ LeftOutImage = tuple[int, str]  # its number in the plan, and why it has no reco
 class Committer:
     """Commits the shards of one worker.
 
+    Args:
+        labels: the set that the shards go into.
+        observer: is told of every shard.
+        most_left_out: number of images that the whole set may leave out; None for no bound.
+
     Attributes:
         lost: numbers of shards that this worker made and another worker committed first. `claims` reads it.
     """
 
     def __init__(self, labels: LabelSet, observer: RunObserver, most_left_out: int | None = None) -> None:
-        """Args:
-        labels: the set that the shards go into.
-        observer: is told of every shard.
-        most_left_out: images that the whole set may leave out; None for no bound.
-        """
         self.lost: set[int] = set()
         self._labels, self._observer = labels, observer
         self._allowance = None if most_left_out is None else Allowance(labels, most_left_out)

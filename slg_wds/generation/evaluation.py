@@ -126,6 +126,6 @@ def main(config: EvaluateConfig) -> int:
 def figures(config: TeacherConfig, accuracy: Accuracy) -> str:
     """Describe a teacher's accuracy in one line."""
     return (
-        f"{config.arch} on {accuracy.count:,} images of {config.data}: "
+        f"{config.arch} on {counted(accuracy.count, 'image')} of {config.data}: "
         f"top-1 {accuracy.top1:.2%}, top-5 {accuracy.top5:.2%}, loss {accuracy.loss:.4f}"
     )

@@ -168,7 +168,7 @@ class SoftLabelLoader:
         self._progress = LoaderProgress(len(self))
         if not len(self):
             raise ReplayError(
-                f"{self._order.num_samples} images make no batch of {self._batch}",
+                f"{counted(self._order.num_samples, 'image')} cannot fill a batch of {self._batch}",
                 url=self.sets.url,
                 hint="lower global_batch_size, or pass last='pad'",
             )

@@ -397,7 +397,7 @@ def test_bad_settings_are_refused_by_name(kinds, photographs, tmp_path, monkeypa
         made.loader(images=str(tmp_path))
     with pytest.raises(ReplayError, match="global batch of 25 crops does not divide by 2 ranks x 4"):
         embedded.loader(global_batch_size=25, crops_per_image=4, rank=0, world_size=2)
-    with pytest.raises(ReplayError, match="36 images make no batch of 50"):
+    with pytest.raises(ReplayError, match="36 images cannot fill a batch of 50"):
         embedded.loader(global_batch_size=100)
     with pytest.raises(RuleError, match="needs the shared tail"):
         kinds["tail"].loader(rule="shared_tail_k2")

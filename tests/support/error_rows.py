@@ -268,7 +268,7 @@ def _(world):
     return ["import", str(world.folder / "fkd"), "--images", str(world.images), "--save-path", new]
 
 
-@row(errors.ReplayError, url="labels", message="8 images make no batch of 60000", hint="last='pad'")
+@row(errors.ReplayError, url="labels", message="8 images cannot fill a batch of 60000", hint="last='pad'")
 def _(world):
     return lambda: world.loader(global_batch_size=60000 * trust_sets.CROPS, last="drop")
 

@@ -248,7 +248,7 @@ def accuracy(checkpoint: str, folder: Path, classes: list[str]) -> tuple[float, 
         (["--frobnicate"], 2, "unrecognized arguments: --frobnicate"),
         (["-b", "many"], 2, "invalid int value"),
         (["-a", "resnet5"], 1, "timm has no model 'resnet5'; near names are resnet50"),
-        (["-b", "1000"], 1, "36 images make no batch of 250"),
+        (["-b", "1000"], 1, "36 images cannot fill a batch of 250"),
         (["--num_classes", "7"], 2, "--num_classes 7, but the labels are over 20"),
         (["--resume", "nowhere"], 1, "the checkpoint cannot be read"),
         (

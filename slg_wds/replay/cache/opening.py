@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from slg_wds.console import counted
 from slg_wds.errors import ReplayError, UnsupportedStoreError
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.replay.cache.directory import CacheDirectory, NotCachedError, of_another_user, read_by_range
@@ -103,8 +104,8 @@ def check_fits(caches: list[ShardCache], spans: Spans, lanes: int, window: int) 
             share = cache.slots / (most + 1)
             fitting = max(1, int(lanes * window * share) - 2)
             raise ReplayError(
-                f"the cache's {cache.budget} bytes for this process hold {cache.slots} shards of {cache.largest} "
-                f"bytes, and {most} are read at a time",
+                f"the cache's {cache.budget} bytes for this process hold {counted(cache.slots, 'shard')} of "
+                f"{cache.largest} bytes, and {most} are read at a time",
                 url=cache.url,
                 hint=f"give it {(most + 1) * cache.largest} bytes for each process of this machine and label set, "
                 f"or read fewer at a time: lanes={fitting}, window=1",
