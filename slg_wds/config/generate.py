@@ -140,7 +140,7 @@ class GenerateConfig(
 ):
     """Label many random crops of every image with a teacher.
 
-    They become a label set: WebDataset shards that replay these crops to students.
+    The result is a label set: WebDataset shards that replay these crops.
 
     Example: slg-wds generate /data/imagenet -a resnet50 --save-path /data/labels
     """

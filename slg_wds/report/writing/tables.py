@@ -26,40 +26,22 @@ def tiles(statistics: Statistics, full: bool) -> Rows:
         statistics: of the first set.
         full: True if its labels store every class.
     """
-    found = [
-        _tile(
-            "crops",
-            "Crops counted",
-            number(statistics.crops),
-            f"of {number(statistics.images)} images, "
-            f"{percent(statistics.flips / max(statistics.crops, 1), 0)} flipped",
-        )
-    ]
+    flipped = percent(statistics.flips / max(statistics.crops, 1), 0)
+    counted = f"of {number(statistics.images)} images, {flipped} flipped"
+    found = [_tile("crops", "Crops counted", number(statistics.crops), counted)]
     if statistics.has_values:
-        found.append(
-            _tile(
-                "confidence",
-                "Mean confidence",
-                percent(statistics.mean("confidence")),
-                "probability of the most probable class",
-            )
-        )
+        mean = percent(statistics.mean("confidence"))
+        found.append(_tile("confidence", "Mean confidence", mean, "probability of the most probable class"))
     if statistics.agreement is not None:
         of_images = f"{number(statistics.disagreeing)} of {number(statistics.images_with_target)} images"
         share = f"{of_images} are taken for another class"
         found.append(_tile("agreement", "Agreement with targets", percent(statistics.agreement), share))
     if statistics.has_values:
-        entropy = statistics.mean("entropy")
-        tail = f"outside the {SHOWN} most probable" if full else "outside the stored classes of a crop"
-        found += [
-            _tile(
-                "entropy",
-                "Mean entropy",
-                f"{entropy:.2f} nats",
-                f"as spread as {math.exp(entropy):,.1f} equally likely classes",
-            ),
-            _tile("tail", "Mean tail mass", percent(statistics.mean("tail")), f"probability {tail}"),
-        ]
+        entropy, tail = statistics.mean("entropy"), percent(statistics.mean("tail"))
+        spread = f"as spread as {math.exp(entropy):,.1f} equally likely classes"
+        where = f"outside the {SHOWN} most probable" if full else "outside the stored classes of a crop"
+        found.append(_tile("entropy", "Mean entropy", f"{entropy:.2f} nats", spread))
+        found.append(_tile("tail", "Mean tail mass", tail, f"probability {where}"))
     area = percent(statistics.mean("area"), 0)
     return [*found, _tile("area", "Mean area of a crop", area, "of its image")]
 
