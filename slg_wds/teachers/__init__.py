@@ -17,8 +17,8 @@
     evaluate.py       top-1, top-5 and loss on images with targets
 
 Enters: options and uint8 crops. Leaves: float32 probabilities, and the identity and provenance of the teachers.
-May import transforms/ (normalisation), config, concurrency and errors. Importing this costs nothing: torch, torchvision
-and timm are imported by the functions that need them.
+May import transforms/ and labels/ (shares), concurrency, console and errors. Importing this costs nothing: torch,
+torchvision and timm are imported by the functions that need them.
 """
 
 from __future__ import annotations

@@ -263,8 +263,7 @@ def parse_info(data: bytes, split: str, required: bool, url: str) -> list[str] |
         The file names, with patterns expanded; None if the file lists no shards.
 
     Raises:
-        NoImagesError: it does not have the split.
-        ImageSourceError: it has another form, or lists too many shards.
+        NoImagesError, ImageSourceError: the split is not there; the file has another form or lists too many shards.
     """
     try:
         splits: Any = json.loads(data).get("splits")
