@@ -79,7 +79,7 @@ def writing(size: int) -> Deadlines:
 
 
 @dataclass(frozen=True, repr=False)
-class Settings:
+class RemoteSettings:
     """A remote URL and its options, sorted by the argument of obstore that takes them. Never shown: may have secrets.
 
     Attributes:
@@ -97,7 +97,7 @@ class Settings:
     retry: dict[str, float]
 
 
-def settings_of(url: str, options: Mapping[str, str]) -> Settings:
+def settings_of(url: str, options: Mapping[str, str]) -> RemoteSettings:
     """Sort the options of a URL, without contacting anything. Raises UsageError for an invalid URL or option."""
     scheme = scheme_of(url)
     given = {key.lower(): value for key, value in options.items()}
@@ -113,12 +113,12 @@ def settings_of(url: str, options: Mapping[str, str]) -> Settings:
     for key in ("connect_timeout", "timeout", "read_timeout"):
         if key in client and _SECONDS.fullmatch(str(client[key])):
             client[key] = timedelta(seconds=_seconds(key, str(client[key])))
-    settings = Settings(scheme, _address(scheme, url), given, client, retry)
+    settings = RemoteSettings(scheme, _address(scheme, url), given, client, retry)
     make_client(settings, READING)
     return settings
 
 
-def make_client(settings: Settings, deadlines: Deadlines) -> Client:
+def make_client(settings: RemoteSettings, deadlines: Deadlines) -> Client:
     """Return a new store of obstore. Raises UsageError for settings that it refuses."""
     from obstore import store
 
@@ -147,7 +147,7 @@ def make_client(settings: Settings, deadlines: Deadlines) -> Client:
         )
 
 
-def patience(settings: Settings, deadlines: Deadlines) -> float:
+def patience(settings: RemoteSettings, deadlines: Deadlines) -> float:
     """Return after how many seconds no new attempt begins."""
     return settings.retry.get("retry_timeout", deadlines.patience)
 
