@@ -7,7 +7,7 @@ import signal
 import pytest
 from PIL import Image
 
-from support.photographs import TINY, tool
+from support.photographs import TINY, made_here, tool
 
 KILL, JOBS = tool("kill_test"), tool("fault_jobs")
 MORE = ["--samples-per-shard", "2", "--num_crops", "60"]
@@ -17,7 +17,7 @@ TWO = [*MORE, "--devices", "cpu:2"]
 @pytest.fixture(scope="module")
 def alone(photographs, tmp_path_factory):
     target = tmp_path_factory.mktemp("devices") / "alone"
-    KILL.finish(KILL.command(photographs, target, *MORE, "--devices", "cpu"))
+    made_here(KILL.command(photographs, target, *MORE, "--devices", "cpu"))
     return KILL.contents(target)
 
 
@@ -27,7 +27,7 @@ def start(photographs, target, *more, **environment):
 
 def finished(photographs, target):
     """The set after one more run that nothing disturbs."""
-    KILL.finish(KILL.command(photographs, target, *MORE))
+    made_here(KILL.command(photographs, target, *MORE))
     return KILL.contents(target)
 
 
@@ -73,7 +73,7 @@ def test_a_shard_that_kills_its_worker_each_time_is_given_up_and_named(photograp
     white = data / "train" / "n07920052" / "coffee_2.jpg"
     Image.new("RGB", (300, 300), "white").save(white)
     more = ["-a", TINY.replace(":tiny", ":deadly")]
-    KILL.finish(KILL.command(data, tmp_path / "undisturbed", *MORE, *more))
+    made_here(KILL.command(data, tmp_path / "undisturbed", *MORE, *more))
     expected = KILL.contents(tmp_path / "undisturbed")
 
     run = start(data, target, *more, SLG_TEST_DEADLY="1")

@@ -13,7 +13,7 @@ import pytest
 
 from slg_wds.concurrency import memory
 from slg_wds.store import open_store
-from support.photographs import TINY, tool
+from support.photographs import TINY, made_here, tool
 from support.servers.s3 import running_s3
 
 pytest.importorskip("ray")
@@ -26,7 +26,7 @@ RAY = ["--engine", "ray", "--actors", "2"]
 @pytest.fixture(scope="module")
 def alone(photographs, tmp_path_factory):
     target = tmp_path_factory.mktemp("ray") / "alone"
-    KILL.finish(KILL.command(photographs, target, *MORE))
+    made_here(KILL.command(photographs, target, *MORE))
     return KILL.contents(target)
 
 
@@ -158,7 +158,7 @@ def test_an_error_of_the_user_comes_back_once(photographs, tmp_path):
 
 def test_ensemble_on_ray_makes_the_bytes_of_the_local_engine(photographs, tmp_path):
     one = tmp_path / "one"
-    KILL.finish(KILL.command(photographs, one, *MORE))
+    made_here(KILL.command(photographs, one, *MORE))
     merged = []
     for name, engine in (("local", ["--processes", "1"]), ("ray", RAY)):
         command = [sys.executable, "-m", "slg_wds", "ensemble", str(one), "--save-path", str(tmp_path / name)]

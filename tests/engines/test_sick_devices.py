@@ -8,7 +8,7 @@ import torch
 from slg_wds.errors import DeviceError, TeacherError
 from slg_wds.generation.inference import Forward
 from slg_wds.teachers.faults import device_faults
-from support.photographs import TINY, tool
+from support.photographs import TINY, made_here, tool
 
 KILL, JOBS = tool("kill_test"), tool("fault_jobs")
 SICK = TINY.replace("tiny_teacher.py:tiny", "sick_teacher.py:sick")
@@ -18,7 +18,7 @@ MORE = ["-a", SICK, "--samples-per-shard", "4", "--num_crops", "60"]
 @pytest.fixture(scope="module")
 def well(photographs, tmp_path_factory):
     target = tmp_path_factory.mktemp("sick") / "well"
-    KILL.finish(KILL.command(photographs, target, *MORE, "--devices", "cpu"))
+    made_here(KILL.command(photographs, target, *MORE, "--devices", "cpu"))
     return KILL.contents(target)
 
 

@@ -22,7 +22,7 @@ from slg_wds.cli import main
 from slg_wds.generation.recipe import Recipe
 from slg_wds.generation.setup import open_job
 from support.models import tiny_teacher
-from support.photographs import NAN, TINY, tool
+from support.photographs import NAN, TINY, made_here, tool
 
 KILL = tool("kill_test")
 
@@ -124,7 +124,7 @@ def test_killed_at_random_moments_the_set_is_byte_identical(tmp_path):
 def test_two_processes_share_the_work(photographs, tmp_path, monkeypatch):
     """Both are loaded before either begins: how long each takes to import torch is not what is tested."""
     more = ["--samples-per-shard", "1", "--num_crops", "1000", "-j", "1"]
-    KILL.finish(KILL.command(photographs, tmp_path / "alone", *more))
+    made_here(KILL.command(photographs, tmp_path / "alone", *more))
     (tmp_path / "meeting").mkdir()
     monkeypatch.setenv("SLG_TEST_MEETING", f"{tmp_path / 'meeting'}:2")
     command = KILL.command(photographs, tmp_path / "set", *more)

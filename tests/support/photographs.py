@@ -32,3 +32,10 @@ def lay_out(folder: Path) -> Path:
 
     write_photographs(folder / "train")
     return folder
+
+
+def made_here(command: list[str]) -> None:
+    """Run `slg-wds` with the arguments of a command line that would start it as a process; it must succeed."""
+    from slg_wds.cli import main
+
+    assert main(command[command.index("slg_wds") + 1 :]) == 0

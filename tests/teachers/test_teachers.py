@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import subprocess
@@ -70,6 +71,12 @@ def crops(side: int, count: int = 3) -> torch.Tensor:
     return torch.stack(rows)
 
 
+@functools.cache
+def plain(name: str) -> nn.Module:
+    """The network itself, which no teacher has."""
+    return factory(name)().eval()
+
+
 def oracle_logits(name: str, pixels: torch.Tensor) -> torch.Tensor:
     """What torchvision's transforms and the plain model say, image by image."""
     from PIL import Image
@@ -78,7 +85,7 @@ def oracle_logits(name: str, pixels: torch.Tensor) -> torch.Tensor:
     prepare = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)])
     images = [prepare(Image.fromarray(image.permute(1, 2, 0).numpy())) for image in pixels]
     with torch.no_grad():
-        out: torch.Tensor = factory(name)().eval()(torch.stack(images))
+        out: torch.Tensor = plain(name)(torch.stack(images))
     return out
 
 

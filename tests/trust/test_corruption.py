@@ -16,7 +16,7 @@ from support.sets import trust_sets
 from support.sets.trust_sets import checked, copy_of, loader_of, objects_of, opened, told, walked
 
 FLIPS = 5000
-LOADED = 300  # of them by the loader in the default run
+LOADED = 120  # of them by the loader in the default run
 
 
 def shards_of(objects: trust_sets.Objects) -> list[str]:
