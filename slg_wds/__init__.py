@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from slg_wds.labels import SoftCrossEntropy as SoftCrossEntropy
     from slg_wds.labels import recover as recover
     from slg_wds.labelset.labelset import LabelSet as LabelSet
-    from slg_wds.labelset.labelset import open_labels as open_labels
+    from slg_wds.labelset.opening import open_labels as open_labels
     from slg_wds.replay.loader import SoftLabelLoader as SoftLabelLoader
 
 _HOMES = {
@@ -45,7 +45,7 @@ _HOMES = {
     "export_fkd": "interop.fkd.exporting",
     "generate": "generation.command",
     "import_fkd": "interop.fkd.importing",
-    "open_labels": "labelset.labelset",
+    "open_labels": "labelset.opening",
     "recover": "labels",
 }
 __all__ = sorted([*_HOMES, "__version__"])

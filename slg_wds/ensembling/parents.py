@@ -17,7 +17,8 @@ from slg_wds.images import image_extension
 from slg_wds.labels.shares import shares
 from slg_wds.labelset.joining import chains, joined
 from slg_wds.labelset.key_index import KeyNumbers
-from slg_wds.labelset.labelset import LabelSet, labels_at
+from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.opening import labels_at
 from slg_wds.store import Location
 
 WHOLE_BYTES = 1 << 26  # a shard up to this size is read whole

@@ -19,7 +19,8 @@ from slg_wds.ensembling.parents import Missing, Parent, open_parents
 from slg_wds.errors import LabelSetError
 from slg_wds.format.records.record import Record
 from slg_wds.format.shards.shard import EncodedSample, Sample, load_writer
-from slg_wds.labelset.labelset import LabelSet, labels_at
+from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.opening import labels_at
 from slg_wds.store import Location
 
 

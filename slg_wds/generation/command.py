@@ -14,7 +14,8 @@ from slg_wds.engines.commands import RunResult, print_summary, run_to_the_end
 from slg_wds.engines.run_stats import RunObserver, RunStarted
 from slg_wds.engines.workers import WorkerPool
 from slg_wds.generation.recipe import Recipe
-from slg_wds.labelset.labelset import LabelSet, labels_at
+from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.opening import labels_at
 
 if TYPE_CHECKING:
     from slg_wds.generation.collation import LabelStats

@@ -14,7 +14,8 @@ from slg_wds.format.records.record import Record
 from slg_wds.interop.fkd import LabelFolder, cut_boxes, open_label_folder, stem_of_key
 from slg_wds.labelset.joining import refuse_alone
 from slg_wds.labelset.key_index import KeyNumbers
-from slg_wds.labelset.labelset import LabelSet, labels_at
+from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.opening import labels_at
 from slg_wds.store import Location
 from slg_wds.transforms.crops import Boxes, Flips
 

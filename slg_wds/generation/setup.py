@@ -18,8 +18,9 @@ from slg_wds.generation.recipe import Recipe
 from slg_wds.images.folder import ignored_kinds
 from slg_wds.images.targets import resolve_targets
 from slg_wds.labelset.creating import create_labels, planned_paths
-from slg_wds.labelset.labelset import LabelSet, labels_at
+from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.left_out import most_left_out
+from slg_wds.labelset.opening import labels_at
 
 if TYPE_CHECKING:
     from slg_wds.generation.reference import Reference

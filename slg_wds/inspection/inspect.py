@@ -17,7 +17,8 @@ from slg_wds.inspection.image import find_image, image_dict
 from slg_wds.inspection.sizes import Sizes, measure
 from slg_wds.inspection.state import LISTED, SetState, list_set, now, read_state
 from slg_wds.labelset.class_names import class_names, named_classes
-from slg_wds.labelset.labelset import LabelSet, glance_at, open_labels
+from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.opening import glance_at, open_labels
 from slg_wds.store import open_store
 
 VERSION = 1  # of the JSON

@@ -13,8 +13,9 @@ from slg_wds.console import counted
 from slg_wds.errors import FormatError, NotFoundError, SlgWdsError, UnsupportedStoreError
 from slg_wds.format.canonical import MAX_JSON_BYTES
 from slg_wds.format.manifest.manifest import MAX_INFO_BYTES, Info, ShardIndex, decode_index, decode_info
-from slg_wds.labelset.labelset import INDEX, INFO, PLAN, LabelSet
+from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.left_out import left_out_entries
+from slg_wds.labelset.objects import INDEX, INFO, PLAN
 from slg_wds.store import Entry, Store
 
 INDEXES = 64  # index parts of an unfinished set that are read to count the images left out

@@ -22,7 +22,8 @@ from slg_wds.format.manifest.manifest import (
     encode_description,
     encode_plan,
 )
-from slg_wds.labelset.labelset import DESCRIPTION, PLAN, LabelSet, located
+from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.objects import DESCRIPTION, PLAN, located
 from slg_wds.masking import masked
 from slg_wds.store import Location, Store
 

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, SupportsIndex, TypeVar
+from typing import Any, SupportsIndex
 
 from slg_wds.console import counted
 from slg_wds.errors import (
-    FormatError,
     IncompleteSetError,
-    LabelSetError,
-    ManifestError,
-    NotALabelSetError,
     NotFoundError,
     UnsupportedStoreError,
 )
@@ -28,16 +20,10 @@ from slg_wds.format.manifest.index import MAX_SHARD_BYTES
 from slg_wds.format.manifest.manifest import (
     TRAILER_FEATURE,
     Description,
-    Info,
     Plan,
     ShardIndex,
     build_index,
-    decode_description,
     decode_index,
-    decode_plan,
-    digest_of,
-    encode_index,
-    encode_info,
     numbers_classes,
 )
 from slg_wds.format.records.record import Record, decode_record
@@ -51,17 +37,12 @@ from slg_wds.format.shards.shard import (
     encode_shard,
     read_shard,
 )
+from slg_wds.labelset import publishing
 from slg_wds.labelset.key_index import KeyNumbers
 from slg_wds.labelset.lookup import number_of, record_of
+from slg_wds.labelset.objects import INDEX, INFO, located
 from slg_wds.masking import masked
-from slg_wds.store import Location, Store, open_store
-
-PLAN, DESCRIPTION, INFO, INDEX = "plan", "slg.json", "_info.json", "index"
-READERS = 32  # threads
-MANY = 1 << 22  # images whose names take half a second to unpack and check
-_NO_OPTIONS: Mapping[str, str] = {}
-D = TypeVar("D")
-T = TypeVar("T")
+from slg_wds.store import Store, open_store
 
 
 @dataclass(frozen=True)
@@ -184,14 +165,14 @@ class LabelSet:
     def missing(self) -> list[int]:
         """The numbers of the shards that are not there yet, from one listing (or one question each over http)."""
         try:
-            present = self._present()
+            present = self.present()
         except UnsupportedStoreError:  # http: nothing can be listed
             if self.finished():  # written last, so every shard is there
                 return []
             return [number for number in range(self.num_shards) if not self.exists(number)]
         return [number for number in range(self.num_shards) if number not in present]
 
-    def _present(self) -> dict[int, int]:
+    def present(self) -> dict[int, int]:
         """The bytes of each shard that is there, by its number in order, from one listing."""
         sizes = {entry.name: entry.size for entry in self.store.list(deep=False)}
         names = map(self.shard_name, range(self.num_shards))
@@ -211,12 +192,12 @@ class LabelSet:
     def index(self, number: int) -> ShardIndex:
         """Where each record of a shard lies: the index part, or made from the shard where that is missing."""
         try:
-            data, url = self._index_part(number)
+            data, url = self.index_part(number)
         except NotFoundError:
             return build_index(self.shard(number), self.plan, number)
         return located(decode_index, data, url)
 
-    def _index_part(self, number: int) -> tuple[bytes, str]:
+    def index_part(self, number: int) -> tuple[bytes, str]:
         name = f"{INDEX}/{self.plan.shard_names[number]}"
         return self.store.read(name, MAX_JSON_BYTES), self.store.url_of(name)
 
@@ -261,96 +242,40 @@ class LabelSet:
         return encode_shard(samples, header, self.description.trailer)
 
     def commit(self, number: int, data: bytes) -> bool:
-        """Publish a shard and its index part. False where another worker's was there first; ours is then dropped.
+        """Publish a shard and its index part, once the shard has been checked whole.
 
-        Raises LabelSetError for a shard over 2 GiB, or where another set has taken this one's place; StoreError.
+        Args:
+            number: the number of the shard.
+            data: its bytes.
+
+        Returns:
+            False if another worker's shard was there first; then `data` is dropped.
+
+        Raises:
+            LabelSetError: the shard is over 2 GiB or not the one that was made, or another set has taken this one's
+                place. Nothing was published.
+            StoreError: the store cannot be written to.
         """
-        name = self.shard_name(number)
-        if len(data) > MAX_SHARD_BYTES:
-            raise LabelSetError(
-                f"the shard has {len(data)} bytes, over 2 GiB", shard=name, hint="lower --samples-per-shard"
-            )
-        self._check_place()
-        made = self.store.create(name, data)
-        if made:
-            self._put_index(number, read_shard(data, url=self.url, shard=name))
-        return made
-
-    def _check_place(self) -> None:
-        """Refuse to write among the shards of another set, which may have been begun here since we looked."""
-        what = "another label set is in this place since this run began"
-        try:
-            data = self.store.read(DESCRIPTION, MAX_JSON_BYTES)
-        except NotFoundError:
-            what = "the label set has been removed since this run began"
-        else:
-            found = located(decode_description, data, self.store.url_of(DESCRIPTION))
-            if (digest_of(found.plan_sha256, found.identity), found.form) == (
-                self.digest,
-                self.description.form,
-            ):
-                return
-        raise LabelSetError(what, url=self.url, hint="nothing was written to it; start this run anew")
-
-    def _put_index(self, number: int, shard: Shard) -> ShardIndex:
-        index = build_index(shard, self.plan, number)
-        self._replace(f"{INDEX}/{self.plan.shard_names[number]}", encode_index(index))
-        return index
-
-    def _replace(self, name: str, data: bytes) -> None:
-        """Publish what is a pure function of the shards, in place of what may be there of shards that were removed."""
-        if self.store.create(name, data):
-            return
-        with contextlib.suppress(NotFoundError):  # another worker is replacing it too
-            if self.store.size(name) == len(data) and self.store.read(name) == data:
-                return
-        self.store.delete(name)
-        self.store.create(name, data)
+        return publishing.commit(self, number, data)
 
     def reopen(self) -> None:
-        """Remove _info.json where shards are missing all the same: they were removed to be made again."""
+        """Remove _info.json if shards are missing all the same: they were removed to be made again."""
         if self.finished() and self.missing():
             self.store.delete(INFO)
 
     def finish(self) -> bool:
-        """Write the index parts and _info.json if every shard exists; whether it does.
+        """Write the missing index parts and _info.json if every shard exists.
 
-        What is there already is held against the shards' sizes and the set's digest, and replaced where it disagrees.
+        Index parts and _info.json that exist are compared with the shards' sizes and the set's digest, and replaced
+        if they disagree.
 
-        Raises FormatError for a shard without a right index part that is damaged or another set's.
+        Returns:
+            Whether every shard exists.
+
+        Raises:
+            FormatError: a shard without a right index part is damaged or another set's.
         """
-        sizes = self._present()
-        if len(sizes) < self.num_shards:
-            return False
-        # Tens of thousands of small reads, each of which is mostly waiting.
-        with ThreadPoolExecutor(READERS) as pool:
-            found = list(pool.map(self._indexed, range(self.num_shards), sizes.values()))
-        lengths = [
-            self._index_again(number) if length is None else length for number, length in enumerate(found)
-        ]
-        files = [self.shard_name(number) for number in range(self.num_shards)]
-        self._replace(INFO, encode_info(Info(self.split, files, lengths)))
-        if self.missing():  # one was removed while the others were counted
-            self.store.delete(INFO)
-            return False
-        return True
-
-    def _index_again(self, number: int) -> int:
-        """Make the index part of a shard that is there, and return its samples."""
-        try:
-            return len(self._put_index(number, self.shard(number)).records)
-        except FormatError as error:
-            error.hint = error.hint or "slg-wds verify --delete-damaged removes it, to be made again"
-            raise
-
-    def _indexed(self, number: int, size: int) -> int | None:
-        """The samples of a shard by its index part; None where that is not there or not of the shard that is."""
-        try:
-            index = located(decode_index, *self._index_part(number))
-        except (NotFoundError, ManifestError):
-            return None
-        right = (index.set_digest, index.shard, index.bytes) == (self.digest, number, size)
-        return len(index.records) if right else None
+        return publishing.finish(self)
 
     def finished(self) -> bool:
         """Whether somebody has seen that every shard exists, and said so."""
@@ -362,73 +287,6 @@ class LabelSet:
         return self.plan.shard_names[0].rpartition("-")[0] or "train" if self.num_shards else "train"
 
 
-def open_labels(
-    url: str, *, allow_incomplete: bool = False, store_options: Mapping[str, str] = _NO_OPTIONS
-) -> LabelSet:
-    """Open the label set at a URL for reading.
-
-    An unfinished set is refused unless `allow_incomplete`; then iterating gives the shards that exist at its start.
-
-    Raises NotALabelSetError, IncompleteSetError, ManifestError, UnsupportedFeatureError, StoreError.
-    """
-    return labels_at(Location(url, store_options), allow_incomplete=allow_incomplete)
-
-
-def labels_at(location: Location, *, allow_incomplete: bool = False) -> LabelSet:
-    """`open_labels` of a location."""
-    labels = dataclasses.replace(_open(location.open()), allow_incomplete=allow_incomplete)
-    if not allow_incomplete and not labels.finished():
-        labels._readable_shards()
-    return labels
-
-
-def glance_at(store: Store) -> LabelSet:
-    """`open_labels` of a set, finished or not, to say what it is: over MANY names are read only when asked for."""
-    return dataclasses.replace(_open(store, all_names=False), allow_incomplete=True)
-
-
-def _open(store: Store, all_names: bool = True) -> LabelSet:
-    try:
-        plan_bytes = store.read(PLAN)
-        description_bytes = store.read(DESCRIPTION, MAX_JSON_BYTES)
-    except NotFoundError as error:
-        raise NotALabelSetError(
-            f"there is no label set here: {error.message}", url=store.url, hint=_instead(store)
-        ) from None
-    description = located(decode_description, description_bytes, store.url_of(DESCRIPTION))
-    plan_sha256 = hashlib.sha256(plan_bytes).hexdigest()
-    if plan_sha256 != description.plan_sha256:
-        raise ManifestError(
-            f"the plan is not the one that {DESCRIPTION} was written with", url=store.url_of(PLAN)
-        )
-    located(Identity.from_json, description.identity, store.url_of(DESCRIPTION))
-    names_later = not all_names and description.num_samples > MANY
-    decode = functools.partial(decode_plan, names_later=names_later)
-    plan = located(decode, plan_bytes, store.url_of(PLAN))
-    if (plan.num_samples, plan.num_shards) != (description.num_samples, description.num_shards):
-        raise ManifestError(
-            "its numbers of images and shards are not the plan's", url=store.url_of(DESCRIPTION)
-        )
-    return LabelSet(store, plan, description, digest_of(plan_sha256, description.identity))
-
-
-def _instead(store: Store) -> str:
-    """What to do at a place that holds no label set, by what it holds."""
-    from slg_wds.labelset.foreign import holds_label_files
-
-    if store.is_local and holds_label_files(Path(store.url)):
-        return "these are label files of FKD: slg-wds import FOLDER --images IMAGES --save-path URL makes a set of them"
-    return "check the path"
-
-
 def short(url: str) -> str:
     """A URL of at most 100 characters: the middle of a longer one left out."""
     return url if len(url) <= 100 else f"{url[:48]}...{url[-48:]}"
-
-
-def located(decode: Callable[[D], T], data: D, url: str) -> T:
-    """What `decode` gives, its errors with the place that the data is from."""
-    try:
-        return decode(data)
-    except FormatError as error:
-        raise error.located(url=url) from None

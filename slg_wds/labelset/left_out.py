@@ -11,7 +11,8 @@ from slg_wds.errors import LabelSetError
 from slg_wds.format.manifest.manifest import MAX_INFO_BYTES, ShardIndex, decode_info
 from slg_wds.format.shards.header import decode_header
 from slg_wds.format.shards.tar import members, padded
-from slg_wds.labelset.labelset import INFO, READERS, LabelSet, located
+from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.objects import INFO, READERS, located
 
 SHARE, LEAST = 0.01, 10
 MEND = "mend them, then slg-wds verify --delete-left-out, then the command that made the set"

@@ -29,7 +29,8 @@ from slg_wds.format.records.tail_sums import TAIL_SUMS, decode_tail_sums
 from slg_wds.format.records.values import OVER_ONE
 from slg_wds.format.shards.names import split_member
 from slg_wds.format.shards.shard import Shard, read_shard
-from slg_wds.labelset.labelset import INDEX, LabelSet
+from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.objects import INDEX
 from slg_wds.verification.images import ImageChecks, is_of_image
 from slg_wds.verification.records import all_sound, rounding
 

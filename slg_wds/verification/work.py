@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from slg_wds.concurrency.memory import keep_freed_memory
 from slg_wds.concurrency.threads import use_one_thread
 from slg_wds.errors import LabelSetError, SlgWdsError, StoreUnavailableError
-from slg_wds.labelset.labelset import labels_at
+from slg_wds.labelset.opening import labels_at
 from slg_wds.store import Location
 from slg_wds.verification.images import ImageChecks
 from slg_wds.verification.shard import ShardChecks, ShardReport

@@ -13,7 +13,7 @@ from slg_wds.engines import claims
 from slg_wds.engines.claims import finish
 from slg_wds.format.manifest.manifest import decode_info
 from slg_wds.labelset import labelset
-from slg_wds.labelset.labelset import INDEX, INFO
+from slg_wds.labelset.objects import INDEX, INFO
 from support.sets import trust_sets
 
 
@@ -75,11 +75,11 @@ def test_a_set_with_a_shard_missing_is_not_finished(finished, rank):
 
 def test_the_parts_of_the_index_are_read_at_once(finished, monkeypatch):
     """Each read waits until all are under way: one after the other would wait for ever."""
-    together, part = threading.Barrier(3, timeout=20), labelset.LabelSet._index_part
+    together, part = threading.Barrier(3, timeout=20), labelset.LabelSet.index_part
 
     def meeting(labels, number):
         together.wait()
         return part(labels, number)
 
-    monkeypatch.setattr(labelset.LabelSet, "_index_part", meeting)
+    monkeypatch.setattr(labelset.LabelSet, "index_part", meeting)
     assert finished.finish()

@@ -17,7 +17,8 @@ from slg_wds.cli import main
 from slg_wds.config import VerifyConfig
 from slg_wds.engines import commands
 from slg_wds.labelset import labelset
-from slg_wds.labelset.labelset import INFO, LabelSet
+from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.objects import INFO
 from slg_wds.store.local import LocalStore
 from slg_wds.verification.verify import verify
 from support.photographs import TINY, tool

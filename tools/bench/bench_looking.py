@@ -36,7 +36,8 @@ from slg_wds.format.shards.shard import EncodedSample
 from slg_wds.inspection.sizes import SHARDS
 from slg_wds.inspection.state import spread
 from slg_wds.labelset.creating import create_labels
-from slg_wds.labelset.labelset import INDEX, INFO, LabelSet
+from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.objects import INDEX, INFO
 from slg_wds.store import Location, open_store
 from slg_wds.transforms.crops import CropRule, sample_crops
 

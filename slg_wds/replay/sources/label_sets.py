@@ -24,7 +24,9 @@ from slg_wds.labels import LabelType, StoredColumns
 from slg_wds.labels.shares import shares
 from slg_wds.labelset.averaging import check_averaged
 from slg_wds.labelset.joining import chains, joined_digest
-from slg_wds.labelset.labelset import INFO, LabelSet, open_labels
+from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.objects import INFO
+from slg_wds.labelset.opening import open_labels
 from slg_wds.replay.sources.base_set import BaseSet
 
 I64 = npt.NDArray[np.int64]

@@ -13,7 +13,8 @@ from slg_wds.errors import IncompleteSetError, RecordError, UsageError
 from slg_wds.format.records.record import Record
 from slg_wds.labelset.class_names import class_names
 from slg_wds.labelset.joining import chains
-from slg_wds.labelset.labelset import LabelSet, labels_at
+from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.opening import labels_at
 from slg_wds.store import Location
 
 

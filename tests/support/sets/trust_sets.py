@@ -12,7 +12,8 @@ import slg_wds
 from slg_wds.errors import NotFoundError, OutOfRangeError
 from slg_wds.format.records.record import encode_record
 from slg_wds.format.shards.shard import Shard
-from slg_wds.labelset.labelset import LabelSet, _open
+from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.opening import labels_in
 from slg_wds.store.base import Data, Entry, Store, buffers, too_large
 from slg_wds.verification.shard import ShardChecks, ShardReport
 from support.photographs import TINY
@@ -101,7 +102,7 @@ def copy_of(folder: Path, target: Path) -> Path:
 
 def opened(objects: Objects) -> LabelSet:
     """The set of these objects."""
-    return _open(MemoryStore(objects))
+    return labels_in(MemoryStore(objects))
 
 
 def told(shard: Shard) -> Told:
