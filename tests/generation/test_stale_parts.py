@@ -16,7 +16,7 @@ from slg_wds import errors
 from slg_wds.cli import main
 from slg_wds.config import VerifyConfig
 from slg_wds.engines import commands
-from slg_wds.labelset import labelset
+from slg_wds.labelset import publishing
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.objects import INFO
 from slg_wds.store.local import LocalStore
@@ -187,7 +187,7 @@ def test_verify_removes_a_shard_beside_a_run(small, whole, tmp_path, monkeypatch
 
 
 def test_verify_removes_a_shard_that_a_run_has_just_counted(whole, tmp_path, monkeypatch):
-    target, encode = trust_sets.copy_of(whole, tmp_path / "set"), labelset.encode_info
+    target, encode = trust_sets.copy_of(whole, tmp_path / "set"), publishing.encode_info
     labels = slg_wds.open_labels(str(target))
     (target / INFO).unlink()
 
@@ -196,7 +196,7 @@ def test_verify_removes_a_shard_that_a_run_has_just_counted(whole, tmp_path, mon
         (target / "train-000002.tar").unlink()
         return encode(info)
 
-    monkeypatch.setattr(labelset, "encode_info", beside)
+    monkeypatch.setattr(publishing, "encode_info", beside)
     assert labels.finish() is False
     assert not (target / INFO).exists()
 
