@@ -34,6 +34,7 @@ class Command(NamedTuple):
 
 # A command is added by its line here, in the order of the overview. Options are in slg_wds/config.
 COMMANDS = {
+    "demo": Command("config:DemoConfig", "demo.command:main", "label real photographs and show the labels"),
     "generate": Command("config:GenerateConfig", "generation.command:main", "label crops of images with a teacher"),
     "evaluate": Command("config:EvaluateConfig", "generation.evaluation:main", "measure a teacher on labelled images"),
     "train": Command(None, "training.command:main", "train a student on a label set"),

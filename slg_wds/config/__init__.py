@@ -11,6 +11,7 @@ from slg_wds.config.conversion import (
     ExportConfig,
     ImportConfig,
 )
+from slg_wds.config.demo import DemoConfig
 from slg_wds.config.generate import (
     EvaluateConfig,
     GenerateConfig,
@@ -31,6 +32,7 @@ from slg_wds.config.shared import (
 )
 
 __all__ = [
+    "DemoConfig",
     "EngineConfig",
     "EnsembleConfig",
     "EvaluateConfig",

@@ -18,10 +18,16 @@ def show_labels(url: str) -> None:
     labels = open_labels(url)
     shown: set[int | None] = set()
     for record in labels:
-        if record.target not in shown and len(shown) < PHOTOGRAPHS:
+        if len(shown) == PHOTOGRAPHS:
+            break
+        if record.target not in shown:
             shown.add(record.target)
             title = f"{record.path}, {record.size[1]} x {record.size[0]} pixels"
-            tell_table(title, COLUMNS, [_row(record, number, names) for number in range(CROPS)])
+            tell_table(
+                title,
+                COLUMNS,
+                [_row(record, number, names) for number in range(min(CROPS, record.num_crops))],
+            )
     tell(f"The shards are in {url}:")
     for entry in labels.store.list():
         if entry.name.endswith(".tar"):

@@ -13,6 +13,6 @@
     checkpoints.py    what a run keeps, and how it resumes
 
 Enters: label sets and images. Leaves: checkpoints. May import every part but the command line. loop.py, data.py,
-schedule.py and mixing.py use nothing but the public names of slg_wds and slg_wds.labels: copy them for a trainer of
-your own.
+schedule.py, mixing.py and meter.py use public names alone, those of slg_wds and of its folders: they are a pattern for
+a trainer of your own.
 """

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from slg_wds import LabelSet, SoftLabelLoader, open_labels
-from slg_wds.concurrency.cores import cores
-from slg_wds.concurrency.rank import local_size
 from slg_wds.config import parse_store_options
 from slg_wds.errors import UsageError
 from slg_wds.training.flags import Settings
+from slg_wds.training.processes import threads_of
 
 if TYPE_CHECKING:
     from slg_wds.replay.device import DeviceLoader
@@ -54,7 +53,7 @@ def open_loader(
         labels,
         None if embedded else args.data,
         # As in FKD: the images of a batch are rounded up, and walks with one crop have batches as large.
-        global_batch_size=math.ceil(args.batch_size / args.num_crops) * args.num_crops,
+        global_batch_size=ceil(args.batch_size / args.num_crops) * args.num_crops,
         crops_per_image=crops,
         size=preprocessing.input_size,
         interpolation=preprocessing.interpolation,
@@ -67,8 +66,3 @@ def open_loader(
         store_options=parse_store_options(args.store_option),
     )
     return loader.to(args.device, preprocessing.mean, preprocessing.std)
-
-
-def threads_of(args: Settings) -> int:
-    """Return the threads of this process that decode images: its part of --workers, or its cores."""
-    return math.ceil(args.workers / local_size()) if args.workers else cores()

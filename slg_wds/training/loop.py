@@ -12,14 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from slg_wds import LabelSet, SoftCrossEntropy
-from slg_wds.concurrency.memory import keep_freed_memory
 from slg_wds.errors import UsageError
 from slg_wds.training.checkpoints import Training, prepare, read_checkpoint, restore, save
-from slg_wds.training.data import classes_of, open_loader, open_sets, threads_of
+from slg_wds.training.data import classes_of, open_loader, open_sets
 from slg_wds.training.flags import Settings, check
 from slg_wds.training.meter import Meter
 from slg_wds.training.mixing import mixup_cutmix
-from slg_wds.training.processes import say
+from slg_wds.training.processes import say, threads_of
 from slg_wds.training.schedule import set_rate, walks
 from slg_wds.training.student import make_student, set_up, teachers_interpolation
 from slg_wds.training.validation import Validation, open_validations
@@ -40,8 +39,6 @@ def run(args: Settings) -> None:
     """
     check(args)
     make_deterministic(args.deterministic)
-    if args.device.type == "cpu":
-        keep_freed_memory()
     checkpoint = read_checkpoint(args)
     labels = [] if args.evaluate else open_sets(args)
     args.num_classes = num_classes = classes_of(args, labels, checkpoint)

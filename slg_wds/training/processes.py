@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from urllib.parse import urlsplit
 import torch
 import torch.distributed as dist
 
+from slg_wds.concurrency.cores import cores
+from slg_wds.concurrency.memory import keep_freed_memory
 from slg_wds.concurrency.rank import local_rank, local_size
 from slg_wds.console import tell
 from slg_wds.errors import UsageError
@@ -48,9 +51,11 @@ def start_process_group(args: Settings) -> None:
     """
     args.rank, args.ranks = rank_of(None, None)
     args.device = _device(args)
-    if args.device.type == "cuda":
+    if args.device.type == "cpu":
+        keep_freed_memory()
+    else:
         torch.cuda.set_device(args.device)
-    elif args.dist_backend == "nccl":
+    if args.device.type == "cpu" and args.dist_backend == "nccl":
         args.dist_backend = None  # FKD's own command line, on a machine without GPUs
     backend = args.dist_backend or ("nccl" if args.device.type == "cuda" else "gloo")
     if "RANK" in os.environ:  # torchrun's
@@ -72,6 +77,11 @@ def leave() -> None:
     """Leave the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def threads_of(args: Settings) -> int:
+    """Return the threads of this process that decode images: its part of --workers, or its cores."""
+    return math.ceil(args.workers / local_size()) if args.workers else cores()
 
 
 def say(args: Settings, text: str) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from slg_wds import training
 from slg_wds.labels import from_topk
 from slg_wds.training.flags import Settings, parse
 from slg_wds.training.mixing import mixup_cutmix
@@ -126,3 +130,18 @@ def test_the_average_is_of_weights_and_buffers():
     average.update(model)
     for name, value in average.module.state_dict().items():
         assert (value == (8 if "tracked" in name else 8 * (1 - 0.75**2))).all(), name
+
+
+@pytest.mark.parametrize("name", ["loop", "data", "schedule", "mixing", "meter"])
+def test_a_user_could_have_written_it(name):
+    """From the package come only names that it, or one of its folders, offers; other modules serve types alone."""
+    tree = ast.parse(Path(training.__file__).with_name(f"{name}.py").read_text())
+    typing_only = [block for block in tree.body if isinstance(block, ast.If)]
+    used = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    assert used and all(ast.unparse(block.test) == "TYPE_CHECKING" for block in typing_only)
+    for node in used:
+        package, _, module = (node.module or "").partition(".")
+        if package == "slg_wds" and not module.startswith("training"):
+            home = importlib.import_module(node.module)
+            offered = getattr(home, "__all__", [one for one in vars(home) if not one.startswith("_")])
+            assert "." not in module and {alias.name for alias in node.names} <= set(offered), node.module
