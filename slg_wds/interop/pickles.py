@@ -1,9 +1,11 @@
-"""The pickle inside a label file -> its numpy arrays and tensors, by an interpreter that can build nothing else.
+"""The pickle inside a file of torch.save -> its numpy arrays and tensors, without running the pickle.
 
-torch's restricted unpickler executes nothing foreign either, but it can be made to take any amount of memory
-(`bytearray(2**40)`, codecs that double their input, tensors of stride 0). Here no name of the file is looked up, each
-of the few that such files hold stands for a few lines below, no array is larger than the bytes that it came from, and
-all together are not much larger than the file.
+A pickle is a program. This module interprets the few steps that such files need, and refuses all others. Names in the
+pickle are never imported: each of the few allowed names stands for a few lines of code below.
+
+torch's restricted unpickler runs no foreign code either, but a file can make it take any amount of memory: by
+`bytearray(2**40)`, by codecs that double their input, or by tensors with stride 0. Here no array is larger than the
+bytes that it came from, and all arrays together are at most a few times as large as the file.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from numpy.typing import NDArray
 from slg_wds.errors import LabelFileError
 
 MAX_OPCODES = 4096  # a file of three arrays has about a hundred
-MAX_COPIES = 3  # of all content; each array is made in two steps of as many bytes
+MAX_COPIES = (
+    3  # limit of the memory for arrays, as a multiple of the content; an array takes two copies to make
+)
 DTYPES = ("f2", "f4", "f8", "i8", "i4", "u1", "b1")
 _STORAGES = {
     "torch HalfStorage": "f2",
@@ -40,14 +44,19 @@ Read = Callable[[str], bytes]
 
 @dataclass(frozen=True)
 class _Name:
-    """A name of a module, that is not looked up."""
+    """The name of a function or class, which is never imported."""
 
     name: str
 
 
 @dataclass
 class _Dtype:
-    """An element type, one of DTYPES; `order` is "<", ">" or "|"."""
+    """The type of an array's elements.
+
+    Attributes:
+        code: one of DTYPES.
+        order: the byte order, "<", ">" or "|".
+    """
 
     code: str
     order: str = "<"
@@ -55,17 +64,21 @@ class _Dtype:
 
 @dataclass
 class _Array:
-    """An array that is to be filled."""
+    """An array; None until its content comes."""
 
     array: NDArray[Any] | None = None
 
 
 def load_arrays(pickled: bytes, storage: Read, size: int) -> Any:
-    """What the pickle holds: lists and tuples of numpy arrays. `storage` reads the bytes of a tensor's storage.
+    """Return what a pickle holds: a list or tuple of numpy arrays.
 
-    size: bytes of the pickle and all storages.
+    Args:
+        pickled: the pickle.
+        storage: returns the bytes of a tensor's storage by its key.
+        size: bytes of the pickle and of all storages together.
 
-    Raises LabelFileError for every other opcode, name or argument.
+    Raises:
+        LabelFileError: the pickle has a step, name or argument that is not allowed.
     """
     machine = _Machine(storage, MAX_COPIES * size)
     try:
@@ -91,7 +104,7 @@ def _arrays(value: Any, depth: int = 0) -> Any:
 
 
 class _Machine:
-    """A stack, and what was put aside. It makes no more than `limit` bytes."""
+    """Interprets steps of a pickle with a stack and a memo. It makes arrays of at most `limit` bytes together."""
 
     def __init__(self, storage: Read, limit: int) -> None:
         self._storage, self._left = storage, limit
@@ -162,7 +175,7 @@ class _Machine:
         return parts
 
     def _stored(self, place: Any) -> NDArray[Any]:
-        """A tensor's storage, flat."""
+        """Return the storage of a tensor, flat."""
         what, kind, key, _, count = place
         if (
             what != "storage"
@@ -178,7 +191,7 @@ class _Machine:
 
 
 def _called(function: Any, arguments: Any) -> Any:
-    """What a call gives: of the few functions that such files call."""
+    """Return the result of a call. Only the few functions are known that such files call."""
     if not isinstance(function, _Name) or type(arguments) is not tuple:
         raise LabelFileError("it calls what is no function")
     name = function.name.replace("numpy.core.", "numpy._core.")
@@ -223,7 +236,7 @@ def _fill(built: Any, state: Any) -> None:
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> NDArray[Any]:
-    """The numbers of a tensor, which may not be more than its storage has."""
+    """Return the numbers of a tensor. It may not have more of them than its storage."""
     if not isinstance(storage, np.ndarray) or not (
         _is_shape(shape) and _is_shape(strides) and _is_shape((offset,))
     ):
@@ -251,6 +264,6 @@ def _is_shape(shape: Sequence[Any]) -> bool:
 
 
 def _brief(value: Any) -> str:
-    """A value in a message; of what may contain others without end, only its type."""
+    """Describe a value in a message: a text or name itself, of any other value only the type."""
     value = value.name if isinstance(value, _Name) else value
     return repr(value[:80]) if type(value) is str else type(value).__name__

@@ -1,7 +1,4 @@
-"""Labels as FKD stores them <-> columns of top-k classes and probabilities.
-
-Shapes: M crops, k classes stored per crop, C classes.
-"""
+"""Label arrays as FKD stores them <-> columns of classes and probabilities."""
 
 from __future__ import annotations
 
@@ -14,23 +11,35 @@ from numpy.typing import NDArray
 from slg_wds.errors import LabelFileError, UsageError
 from slg_wds.labels import LabelType, parse_label_type
 
-FP16_WHOLE = 2048  # whole numbers up to this one are exact in float16
-OVER_ONE = 2.0**-10  # as much as records allow a probability for its rounding
-SUM_OVER_ONE = 2.0**-6  # the rounding of many float16 values
+FP16_WHOLE = 2048  # float16 holds every whole number up to this one exactly
+OVER_ONE = 2.0**-10  # by which a probability may exceed 1, from rounding; records allow the same
+SUM_OVER_ONE = 2.0**-6  # by which a sum of many float16 probabilities may exceed 1
 
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """index: int64 [M, k]; value: float32 [M, k], ones for hard."""
+    """The labels of one image.
+
+    Attributes:
+        index: int64 [M, k], the classes of each crop.
+        value: float32 [M, k], their probabilities; ones for hard labels.
+    """
 
     index: NDArray[np.int64]
     value: NDArray[np.float32]
 
 
 def found_type(labels: NDArray[Any], num_classes: int) -> LabelType:
-    """The label type of an array, by its shape. marginal_renorm is stored as marginal_smoothing is, and read as that.
+    """Find the label type of an array by its shape.
 
-    Raises LabelFileError for a shape that no type has, or where two have it.
+    marginal_renorm is stored exactly as marginal_smoothing is, so it is found as that.
+
+    Args:
+        labels: the array, one row per crop.
+        num_classes: C.
+
+    Raises:
+        LabelFileError: no label type has this shape, or two have it.
     """
     shape = labels.shape
     if labels.ndim == 1:
@@ -52,9 +61,16 @@ def found_type(labels: NDArray[Any], num_classes: int) -> LabelType:
 
 
 def asked_type(name: str, labels: NDArray[Any], num_classes: int) -> LabelType:
-    """The label type of that name, if the labels have its shape; marginal_* without k takes the stored one.
+    """Return the label type that was asked for, if the labels have its shape.
 
-    Raises UsageError for another kind of type, LabelFileError for another shape.
+    Args:
+        name: the label type. marginal_* without k takes the k of the labels.
+        labels: the array, one row per crop.
+        num_classes: C.
+
+    Raises:
+        UsageError: label files cannot have this type.
+        LabelFileError: the labels have another shape.
     """
     asked = parse_label_type(name)
     if asked.kind == "shared_tail":
@@ -69,13 +85,22 @@ def asked_type(name: str, labels: NDArray[Any], num_classes: int) -> LabelType:
 
 
 def _shape(label: LabelType, num_classes: int) -> tuple[int, ...]:
-    """The shape of one crop's labels."""
+    """Return the shape of the labels of one crop."""
     shapes: dict[str, tuple[int, ...]] = {"hard": (), "smoothing": (2,), "full": (num_classes,)}
     return shapes.get(label.kind, (2, label.k or 0))
 
 
 def columns_of(labels: NDArray[Any], label: LabelType, num_classes: int) -> Columns:
-    """The columns of a file's labels. Raises LabelFileError for classes or probabilities that cannot be."""
+    """Convert the labels of a file to columns.
+
+    Args:
+        labels: the array, one row per crop.
+        label: its label type.
+        num_classes: C.
+
+    Raises:
+        LabelFileError: a number is no class below C, or no probability.
+    """
     M = len(labels)
     if label.kind == "full":
         value = _probabilities(labels)
@@ -119,7 +144,17 @@ def _probabilities(stored: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def stored_labels(columns: Columns, label: LabelType, half: bool) -> NDArray[Any]:
-    """The array that the original would have written: int64 [M] for hard, else float32; float16 with --use_fp16."""
+    """Convert columns to the array that the original would write.
+
+    Args:
+        columns: the labels.
+        label: their label type.
+        half: whether to write float16, as with --use_fp16.
+
+    Returns:
+        int64 [M] for hard labels; else float32: [M, 2] for smoothing, [M, 2, k] for marginal types, [M, C] for full.
+        With `half` all of these are float16.
+    """
     index, value = columns.index, columns.value
     if label.kind == "hard":
         array: NDArray[Any] = np.ascontiguousarray(index[:, 0])

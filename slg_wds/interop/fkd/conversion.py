@@ -29,7 +29,12 @@ THREADS = 2  # one waits for the disk while the other converts
 
 @dataclass
 class ImportStats(RunStats):
-    """What was converted: counts, for the summary."""
+    """Counts of what was converted.
+
+    Attributes:
+        inexact: boxes that may differ from those that the teacher saw.
+        clamped: boxes that reached out of their image and were cut at its edge.
+    """
 
     inexact: int = 0
     clamped: int = 0
@@ -37,14 +42,20 @@ class ImportStats(RunStats):
 
 @dataclass(frozen=True)
 class FileKind:
-    """What all label files of a set have in common: label type, crops, and whether --use_fp16 wrote them."""
+    """What all label files of a set have in common.
+
+    Attributes:
+        label: their label type.
+        num_crops: crops with a label in each file.
+        half: whether they hold float16, as FKD's --use_fp16 writes.
+    """
 
     label: LabelType
     num_crops: int
     half: bool
 
     def check(self, read: FkdLabels, num_classes: int) -> None:
-        """Raise LabelFileError for a file of another kind."""
+        """Raise LabelFileError if a label file is not of this kind."""
         asked_type(str(self.label), read.labels, num_classes)
         if read.half != self.half:
             names = {True: "float16", False: "float32"}
@@ -57,10 +68,18 @@ class FileKind:
 
 @dataclass(frozen=True)
 class ImportJob:
-    """One import: into what, from what.
+    """What a worker of an import has open.
 
-    sharing: paths of images by stem, where several would share one label file. most_left_out: see
-    `left_out.most_left_out`.
+    Attributes:
+        labels: the label set to write into.
+        source: the images.
+        folder: the label files.
+        kind: what all label files have in common.
+        coding: how probabilities are stored.
+        shared: paths of images by stem, for each label file that several images would share.
+        on_error: "fail" or "skip".
+        software: versions of the software, for the trailer of each shard.
+        most_left_out: how many images the whole set may leave out; see `left_out.most_left_out`.
     """
 
     labels: LabelSet
@@ -68,7 +87,7 @@ class ImportJob:
     folder: LabelFolder
     kind: FileKind
     coding: str
-    sharing: Mapping[str, list[str]]
+    shared: Mapping[str, list[str]]
     on_error: str
     software: Mapping[str, str]
     most_left_out: int
@@ -76,7 +95,15 @@ class ImportJob:
 
 @dataclass(frozen=True)
 class ImportedImage:
-    """The encoded labels of one image, or why they are left out."""
+    """One image of a shard.
+
+    Attributes:
+        number: its number in the plan.
+        sample: its encoded sample; None if it is left out.
+        inexact: its boxes that may differ from those that the teacher saw.
+        clamped: its boxes that were cut at the image's edge.
+        reason: why it is left out.
+    """
 
     number: int
     sample: EncodedSample | None
@@ -86,9 +113,18 @@ class ImportedImage:
 
 
 def import_shards(job: ImportJob, rank: Rank | None, observer: RunObserver) -> ImportStats:
-    """Make missing shards until there are none; return what this worker made.
+    """Make shards until none is missing.
 
-    Raises the first error of any image, after which nothing more is committed.
+    Args:
+        job: what this worker has open.
+        rank: which worker this is; None for one without a block of shards of its own.
+        observer: is told of crops and shards.
+
+    Returns:
+        Counts of what this worker made.
+
+    Raises:
+        SlgWdsError: the first error of any image; nothing is committed after it.
     """
     total = ImportStats()
     committer = Committer(job.labels, observer, job.most_left_out)
@@ -108,8 +144,8 @@ def _import_image(job: ImportJob, read_image: Callable[[int], bytes], number: in
     plan = job.labels.plan
     path, stem = plan.paths[number], stem_of(plan.paths[number])
     try:
-        if stem in job.sharing:
-            others = [other for other in job.sharing[stem] if other != path]
+        if stem in job.shared:
+            others = [other for other in job.shared[stem] if other != path]
             raise LabelFileError(f"it may have the labels of {path} or of {' or '.join(others)}")
         if stem not in job.folder.stems:
             raise LabelFileError("the image has no label file")

@@ -25,10 +25,8 @@ from slg_wds.labelset.joining import refuse_alone
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import open_labels
 
-COMPONENTS = {
-    "fkd": 3,
-    "mealv2": 4,
-}  # of an image's path, that the two readers join to their --softlabel_path
+# How many of the last components of an image's path each reader appends to its --softlabel_path.
+COMPONENTS = {"fkd": 3, "mealv2": 4}
 
 
 @dataclass(frozen=True)
@@ -37,10 +35,11 @@ class ExportResult:
 
     Attributes:
         folder: the --softlabel_path to give to the training script.
-        files, crops: how many.
-        inexact: boxes that FKD's reader will not cut as the teacher saw them; 0 but with use_fp16.
-        without_tail: whether shared tails stayed behind, which label files cannot hold.
-        left_out: paths of images that the set planned and has no labels of.
+        files: number of label files.
+        crops: number of crops in them.
+        inexact: boxes that FKD's reader will not cut as the teacher saw them. Always 0 without use_fp16.
+        without_tail: whether the set has shared tails, which label files cannot hold.
+        left_out: paths of images that the set has no labels of.
     """
 
     folder: str
@@ -52,10 +51,18 @@ class ExportResult:
 
 
 def export_fkd(config: ExportConfig) -> ExportResult:
-    """Write the label files of a set into a new folder, which appears only when all are written.
+    """Write the labels of a set as FKD's label files into a new folder, which appears only when all are written.
 
-    Raises InteropError: a folder that is not empty, images whose label file would have another name than the reader
-    looks for, or lie outside. LabelSetError, FormatError, StoreError: the set cannot be read whole.
+    Args:
+        config: the options, as on the command line.
+
+    Returns:
+        What was written.
+
+    Raises:
+        InteropError: the folder is not empty or cannot be written, or an image's path gives no name that FKD's reader
+            would find inside the folder.
+        LabelSetError, FormatError, StoreError: the set cannot be read or is not complete.
     """
     labels = open_labels(config.labels, store_options=config.store_options)
     refuse_alone(labels)
@@ -73,7 +80,11 @@ def export_fkd(config: ExportConfig) -> ExportResult:
 
 @dataclass
 class ExportStats(RunStats):
-    """What was written: counts, for the summary."""
+    """Counts of what was written.
+
+    Attributes:
+        inexact: boxes that FKD's reader will not cut as the teacher saw them.
+    """
 
     inexact: int = 0
 
@@ -101,7 +112,15 @@ def _check_precision(labels: LabelSet, config: ExportConfig) -> None:
 
 
 class LabelFileNames:
-    """Where the readers look for the label file of an image: the last components of its path, cut at the first dot."""
+    """The names under which the readers look for label files: an image's last path components, cut at the first dot.
+
+    Args:
+        labels: the label set.
+        config: the layout, and the name of the data set's folder.
+
+    Raises:
+        UsageError: the layout needs a data set's name and has none, or the name is no folder's.
+    """
 
     def __init__(self, labels: LabelSet, config: ExportConfig) -> None:
         self._count = COMPONENTS[config.layout]
@@ -117,7 +136,11 @@ class LabelFileNames:
         self._folders = folders[4 - self._count :]
 
     def of(self, path: str) -> str:
-        """The label file's name below --softlabel_path. Raises InteropError where there is none, or one outside."""
+        """Return the name of an image's label file, relative to --softlabel_path.
+
+        Raises:
+            InteropError: FKD's reader would look for another name, or the file would lie outside the folder.
+        """
         inside = path.split("/")
         if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in [*inside, *self._folders]):
             raise self._refused(f"the label file of {path!r} would lie outside the folder")
@@ -132,7 +155,11 @@ class LabelFileNames:
         return stem + EXTENSION
 
     def check(self, paths: Iterable[str]) -> None:
-        """Raise InteropError naming the first two images that would share a label file, or one that has no name."""
+        """Check that every image has a label file of its own.
+
+        Raises:
+            InteropError: two images would share one; both are named. Or an image has no name; see `of`.
+        """
         seen: dict[str, str] = {}
         for path in paths:
             other = seen.setdefault(self.of(path), path)
@@ -147,7 +174,7 @@ class LabelFileNames:
 
 
 def _dataset(labels: LabelSet) -> str:
-    """The name of the folder that holds the split, by where the labelled images were."""
+    """Return the name of the folder that holds the split's folder, by the path of the labelled images."""
     root = str(labels.description.provenance.get("image_root") or "").rstrip("/")
     folder, _, base = root.rpartition("/")
     return folder.rpartition("/")[2] if base == labels.split else base
@@ -155,9 +182,12 @@ def _dataset(labels: LabelSet) -> str:
 
 @contextlib.contextmanager
 def _new_folder(target: Path) -> Iterator[Path]:
-    """Give a folder that gets the name `target`, or takes the place of what a link of that name leads to, at the end.
+    """Yield an empty folder that becomes `target` at the end. If anything fails, it is removed.
 
-    Nothing is left where anything fails. Raises InteropError for a place that holds something or cannot be written.
+    If `target` is a link to a folder, the new folder takes the place of that folder.
+
+    Raises:
+        InteropError: the place is not empty, or cannot be written.
     """
     place = Path(os.path.realpath(target))
     unfinished = place.parent / f".{place.name[:40]}.unfinished-{secrets.token_hex(8)}"
@@ -174,7 +204,7 @@ def _new_folder(target: Path) -> Iterator[Path]:
 
 
 def _check_apart(labels: LabelSet, target: Path) -> None:
-    """Raise InteropError where the new folder would be one more class folder among those of the images."""
+    """Raise InteropError if the new folder would lie among the class folders of the images, as one more class."""
     root = os.path.realpath(str(labels.description.provenance.get("image_root") or os.devnull))
     among = os.path.realpath(target).startswith(f"{root}/")
     if among and labels.plan.num_samples and os.path.lexists(f"{root}/{labels.plan.paths[0]}"):
@@ -215,13 +245,13 @@ def _write(
 
 
 def main(config: ExportConfig) -> int:
-    """The body of the command, with a summary on stdout."""
+    """Run the command, and print a summary to stdout."""
     tell(*summary(export_fkd(config)))
     return 0
 
 
 def summary(result: ExportResult) -> list[str]:
-    """What was written, in lines for people."""
+    """Return lines that tell a person what was written."""
     lines = [
         f"{counted(result.files, 'label file')} of {counted(result.crops, 'crop')} in {result.folder}",
         f"  boxes that FKD's reader will cut otherwise: {result.inexact:,}"

@@ -1,7 +1,7 @@
 """Bytes of a label file <-> its arrays.
 
-A file is torch.save of `[coords, flips, labels]`, three arrays of one row per crop: coords [M, 4] are top, left,
-height and width as parts of the image's height and width.
+A file is what torch.save makes of `[coords, flips, labels]`, three arrays with one row per crop. Rows of coords [M, 4]
+are top, left, height and width as shares of the image's height and width.
 """
 
 from __future__ import annotations
@@ -22,16 +22,20 @@ from slg_wds.interop.pickles import load_arrays
 
 MAX_CONTENT_BYTES = 1 << 27  # full labels of 1,000 crops over 22,000 classes are 88 MB
 MAX_ENTRIES = 64  # three arrays take 3 to 7
-_ENTRY = b"PK\x01\x02"  # what each part's line in a zip's list begins with
+_ENTRY = b"PK\x01\x02"  # begins the entry of each part in the directory of a zip file
 
 
 @dataclass(frozen=True, eq=False)
 class FkdLabels:
-    """What one label file holds.
+    """What one label file holds of its M labelled crops.
 
-    coords: float32 or float16 [N, 4]; all within [0, 1]. flips: bool [N].
-    labels: int64, float32 or float16 of shape [M], [M, 2], [M, 2, k] or [M, C], M <= N: where --num_crops was no
-    multiple of --num_seg the original labelled only its first M crops, and its reader draws only among those.
+    A file may have further crops without labels: the original labels only whole forwards of --num_seg crops, and its
+    reader draws only among labelled crops. Those without labels are not kept here.
+
+    Attributes:
+        coords: float32 or float16 [M, 4], all within [0, 1].
+        flips: bool [M].
+        labels: int64, float32 or float16 of shape [M], [M, 2], [M, 2, k] or [M, C].
     """
 
     coords: NDArray[Any]
@@ -45,14 +49,18 @@ class FkdLabels:
 
     @property
     def half(self) -> bool:
-        """Whether --use_fp16 wrote it."""
+        """Whether it holds float16, as FKD's --use_fp16 writes."""
         return self.coords.dtype == np.float16 or self.labels.dtype == np.float16
 
 
 def read_label_file(data: bytes) -> FkdLabels:
-    """Read a label file, by an interpreter of its own to which arrays of numbers are all there is.
+    """Read a label file. Nothing in it is executed, and the memory used is bounded by its size.
 
-    Raises LabelFileError for everything else: nothing of it is executed, and memory is bounded by its size.
+    Args:
+        data: the bytes of the file.
+
+    Raises:
+        LabelFileError: the file holds anything else than the three arrays of numbers that belong there.
     """
     parts = _load(data)
     if not isinstance(parts, list | tuple) or len(parts) != 3:
@@ -83,7 +91,13 @@ def read_label_file(data: bytes) -> FkdLabels:
 
 
 def encode_label_file(coords: NDArray[Any], flips: NDArray[np.bool_], labels: NDArray[Any]) -> bytes:
-    """A label file as the original saves it, whichever numpy reads it."""
+    """Return the bytes of a label file as the original saves it, readable with numpy 1 and numpy 2.
+
+    Args:
+        coords: float32 or float16 [M, 4].
+        flips: bool [M].
+        labels: as in `FkdLabels`.
+    """
     import torch
 
     stream = io.BytesIO()
@@ -92,7 +106,10 @@ def encode_label_file(coords: NDArray[Any], flips: NDArray[np.bool_], labels: ND
 
 
 class _Pickler(pickle.Pickler):
-    """numpy 2 names its parts by modules that numpy 1, which the original's time had, lacks; both know the old name."""
+    """Writes numpy arrays under a module name that numpy 1 and numpy 2 both know.
+
+    numpy 2 would write a name that numpy 1 does not know, which the original was written for.
+    """
 
     def __init__(self, file: IO[bytes], protocol: int) -> None:
         self._file, self._own = file, io.BytesIO()
@@ -100,7 +117,7 @@ class _Pickler(pickle.Pickler):
 
     def dump(self, value: Any) -> None:
         super().dump(value)
-        # Named once, before the first array's content: what comes later refers to it by number.
+        # The name is written once, before the content of the first array; later uses refer to it by number.
         named = self._own.getvalue().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n", 1)
         self._file.write(named)
 
@@ -109,8 +126,8 @@ _OF_ANY_NUMPY = SimpleNamespace(__name__="pickle", Pickler=_Pickler)
 
 
 def _load(data: bytes) -> Any:
-    """The arrays of a whole zip archive of bounded size. torch.save has written nothing else since 2020."""
-    if data.count(_ENTRY) > MAX_ENTRIES:  # each takes ten times the memory
+    """Return what the zip archive holds. torch.save has written no other format since 2020."""
+    if data.count(_ENTRY) > MAX_ENTRIES:  # an entry takes ten times its size in memory
         raise LabelFileError(f"it has over {MAX_ENTRIES} parts", hint="it is no label file")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -132,10 +149,10 @@ def _read(archive: zipfile.ZipFile) -> Any:
         if name not in entries:
             raise LabelFileError(f"it has no part {name[:80]!r}", hint="it is no label file")
         entry = entries[name]
-        if entry.compress_type != zipfile.ZIP_STORED:  # as torch.save stores all
+        if entry.compress_type != zipfile.ZIP_STORED:  # torch.save compresses nothing
             raise LabelFileError(f"its part {name[:80]!r} is compressed", hint="it is no label file")
         with archive.open(entry) as part:
-            return part.read(entry.file_size)  # no more than that, which read() of the archive exceeds
+            return part.read(entry.file_size)  # read() without a limit could return more than the entry names
 
     if "byteorder" in entries and read("byteorder") != b"little":
         raise LabelFileError("its tensors are of a big-endian machine")

@@ -1,4 +1,4 @@
-"""A folder of label files, and which of them is whose image's."""
+"""A folder of label files, found by the paths of their images."""
 
 from __future__ import annotations
 
@@ -19,21 +19,26 @@ _ESCAPE = re.compile(r"%([0-9A-F]{2})")
 
 
 def stem_of(path: str) -> str:
-    """An image's path with its name cut at the first dot, as the original names label files."""
+    """Return an image's path with its name cut at the first dot. The original names label files so."""
     folder, slash, base = path.rpartition("/")
     return folder + slash + base.partition(".")[0]
 
 
 def stem_of_key(key: str) -> str:
-    """The same from the image's key."""
+    """Return the stem of an image by its key."""
     return stem_of(_ESCAPE.sub(lambda found: chr(int(found[1], 16)), key))
 
 
 class LabelFolder:
-    """Label files below a folder. Which folder in it the images' class folders correspond to is found by `match`.
+    """The label files below a folder.
 
-    The original's generator wrote DATASET/train/CLASS/NAME.tar, its student reads train/CLASS/NAME.tar: either will
-    do, or the class folders themselves.
+    The original's generator writes DATASET/train/CLASS/NAME.tar, and its student reads train/CLASS/NAME.tar. The folder
+    may be the root of either, or hold the class folders itself. `match` finds out which it is.
+
+    Attributes:
+        url: the folder.
+        prefix: the path below the folder that the images' paths continue; known after `match`.
+        stems: the paths of the label files below that, without extension; known after `match`.
     """
 
     def __init__(self, tree: Tree, paths: list[str]) -> None:
@@ -43,16 +48,21 @@ class LabelFolder:
         self.stems: frozenset[str] = frozenset()
 
     def match(self, stems: Iterable[str], split: str | None = None) -> None:
-        """Find the folder that the images' stems are relative to; from then on `stems` are those below it.
+        """Find the folder that the images' paths are relative to, and set `prefix` and `stems`.
 
-        split: the one to take where several would do. Raises InteropError where none fits, or several do.
+        Args:
+            stems: the stems of all images.
+            split: the name of the folder to prefer where several hold label files of these images.
+
+        Raises:
+            InteropError: no folder fits, or several do.
         """
-        wanted = set(stems)
+        asked = set(stems)
         prefixes: Counter[str] = Counter()
         for path in self._paths:
             stem, place = path[: -len(EXTENSION)], 0
             while place >= 0:
-                if stem[place:] in wanted:
+                if stem[place:] in asked:
                     prefixes[stem[:place]] += 1
                     break
                 place = stem.find("/", place) + 1 or -1
@@ -61,7 +71,7 @@ class LabelFolder:
             found = [prefix for prefix in found if f"/{prefix}".endswith(f"/{split}/")] or found
         if not found:
             raise InteropError(
-                f"none of its {len(self._paths)} label files is one of the images', such as {min(wanted)}{EXTENSION}",
+                f"none of its {len(self._paths)} label files is one of the images', such as {min(asked)}{EXTENSION}",
                 url=self.url,
                 hint=f"it holds files such as {self._paths[0]}",
             )
@@ -78,11 +88,16 @@ class LabelFolder:
         )
 
     def name(self, stem: str) -> str:
-        """The label file of a stem, relative to the folder."""
+        """Return the path of the label file with a stem, relative to the folder."""
         return f"{self.prefix}{stem}{EXTENSION}"
 
     def read(self, stem: str) -> FkdLabels:
-        """Read one label file. Raises LabelFileError, also for one that is gone; StoreError where none can be read."""
+        """Read one label file.
+
+        Raises:
+            LabelFileError: the file is no label file, or is gone.
+            StoreError: the folder cannot be read.
+        """
         try:
             return read_label_file(self._tree.read(self.name(stem)))
         except NotFoundError:
@@ -92,13 +107,14 @@ class LabelFolder:
             raise self.located(error, stem) from None
 
     def located(self, error: SlgWdsError, stem: str) -> SlgWdsError:
-        """The error with the label file's place, for `raise folder.located(...)`."""
+        """Add the place of a label file to an error, for `raise folder.located(...)`."""
         return error.located(url=self.url, key=self.name(stem))
 
     def digest(self) -> str:
-        """SHA-256 of the names of all matched files and the content of at most 64 evenly chosen ones, hex.
+        """Return a digest that differs for other labels of the same images, hex.
 
-        Tells other labels of the same images apart without reading millions of files twice.
+        It is the SHA-256 of the names of all matched files and of the content of at most 64 of them, evenly chosen, so
+        that millions of files need not be read twice.
         """
         stems = sorted(self.stems)
         summed = hashlib.sha256("\n".join(stems).encode("utf-8", "surrogateescape"))
@@ -108,7 +124,7 @@ class LabelFolder:
 
 
 def open_label_folder(location: Location) -> LabelFolder:
-    """List the label files in a folder on disk or in object storage. Raises InteropError where there are none."""
+    """List the label files of a folder on disk or in object storage. Raise InteropError if there are none."""
     try:
         tree = open_tree(location)
     except NoImagesError:

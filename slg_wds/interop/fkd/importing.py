@@ -1,27 +1,25 @@
-"""`slg-wds import`: FKD's label files -> a label set."""
+"""`slg-wds import`: FKD's label files and the images -> a label set."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from slg_wds.concurrency.rank import ALONE, Rank
 from slg_wds.concurrency.threads import use_one_thread
 from slg_wds.config import ImportConfig
-from slg_wds.console import counted, duration, first_few
+from slg_wds.console import duration
 from slg_wds.engines.commands import RunResult, print_summary, run_to_the_end
 from slg_wds.engines.dispatch import run_on_cpus
 from slg_wds.engines.run_stats import RunObserver, RunStarted
 from slg_wds.engines.summary import listed
 from slg_wds.errors import InteropError, LabelFileError
-from slg_wds.format.manifest.manifest import Plan
 from slg_wds.format.shards.shard import load_writer
 from slg_wds.images.targets import resolve_targets
-from slg_wds.interop.fkd import LabelFolder, open_label_folder, stem_of
+from slg_wds.interop.fkd import LabelFolder, open_label_folder
 from slg_wds.interop.fkd.columns import asked_type, found_type
 from slg_wds.interop.fkd.conversion import FileKind, ImportJob, ImportStats, import_shards
+from slg_wds.interop.fkd.matching import match_files
 from slg_wds.labelset.creating import create_labels, planned_paths
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.left_out import most_left_out
@@ -118,14 +116,23 @@ def run(config: ImportConfig) -> ImportResult:
 
 @dataclass(frozen=True)
 class PreparedImport:
-    """An import ready to run, and the label files that are of no image."""
+    """An import that is ready to run.
+
+    Attributes:
+        job: the import.
+        unmatched: names of label files that belong to no image.
+    """
 
     job: ImportJob
     unmatched: list[str]
 
 
 def prepare_import(config: ImportConfig) -> PreparedImport:
-    """List images and label files, match them, and begin or join the label set. Raises SlgWdsError."""
+    """List images and label files, match them, and begin or join the label set.
+
+    Raises:
+        SlgWdsError: images or label files cannot be listed or do not go together, or the set there was made otherwise.
+    """
     from slg_wds.images import open_source
 
     folder = open_label_folder(config.at(config.fkd_dir))
@@ -135,70 +142,26 @@ def prepare_import(config: ImportConfig) -> PreparedImport:
     )
     targets = resolve_targets(config, source.classes, config.num_classes, None)
     plan = source.plan(config.seed, config.samples_per_shard, target_of=targets.of_class)
-    stems = [stem_of(path) for path in plan.paths]
-    folder.match(stems, config.split or "train")
-    sharing = _sharing(plan.paths, stems)
-    unmatched = sorted(folder.name(stem) for stem in folder.stems.difference(stems))
-    if config.on_error == "fail":
-        _refuse_partnerless(folder, plan, stems, sharing, unmatched)
-    kind = _kind(folder, sorted(folder.stems.intersection(stems) - sharing.keys()), config)
-    coding = "none" if kind.label.kind == "hard" else config.values or ("float16" if kind.half else "float32")
-    identity = _identity(config, kind, coding, folder.digest())
+    matching = match_files(folder, plan, config.split or "train", config.on_error)
+    kind = _kind(folder, matching.usable, config)
+    coding = _coding(kind, config)
     provenance = _provenance(config)
     labels = create_labels(
         config.at(config.save_path),
         plan,
-        identity,
+        _identity(config, kind, coding, folder.digest()),
         provenance,
         targets.class_names,
         targets_are_classes=targets.comparable,
     )
     most = most_left_out(plan.num_samples, config.max_left_out)
-    job = ImportJob(
-        labels, source, folder, kind, coding, sharing, config.on_error, provenance["software"], most
-    )
-    return PreparedImport(job, unmatched)
-
-
-def _sharing(paths: Sequence[str], stems: list[str]) -> dict[str, list[str]]:
-    """The paths of images by stem, where several would share one label file and nobody knows whose labels it has."""
-    if len(set(stems)) == len(stems):
-        return {}
-    groups: defaultdict[str, list[str]] = defaultdict(list)
-    for path, stem in zip(paths, stems, strict=True):
-        groups[stem].append(path)
-    return {stem: sorted(group) for stem, group in groups.items() if len(group) > 1}
-
-
-def _refuse_partnerless(
-    folder: LabelFolder,
-    plan: Plan,
-    stems: list[str],
-    sharing: Mapping[str, list[str]],
-    unmatched: Sequence[str],
-) -> None:
-    problems = []
-    if sharing:
-        stem, paths = min(sharing.items())
-        problems.append(
-            f"{sum(map(len, sharing.values()))} images share a label file with another, since FKD cuts names at the "
-            f"first dot: {' and '.join(paths[:3])} have {folder.name(stem)}"
-        )
-    lacking = sorted(p for p, stem in zip(plan.paths, stems, strict=True) if stem not in folder.stems)
-    if lacking:
-        problems.append(
-            f"no label file for {len(lacking):,} of {counted(len(stems), 'image')}: {first_few(lacking)}"
-        )
-    if unmatched:
-        problems.append(f"no image for {counted(len(unmatched), 'label file')}: {first_few(unmatched)}")
-    if problems:
-        raise InteropError(
-            "; ".join(problems), url=folder.url, hint="mend it, or leave such out with --on-error skip"
-        )
+    software = provenance["software"]
+    job = ImportJob(labels, source, folder, kind, coding, matching.shared, config.on_error, software, most)
+    return PreparedImport(job, matching.unmatched)
 
 
 def _kind(folder: LabelFolder, stems: list[str], config: ImportConfig) -> FileKind:
-    """What kind of labels these are, by the first file (the first readable one with --on-error skip)."""
+    """Return what all label files have in common, from the first one (with --on-error skip the first readable one)."""
     for stem in stems:
         try:
             read = folder.read(stem)
@@ -216,8 +179,15 @@ def _kind(folder: LabelFolder, stems: list[str], config: ImportConfig) -> FileKi
     raise InteropError("no label file of these images can be read", url=folder.url)
 
 
+def _coding(kind: FileKind, config: ImportConfig) -> str:
+    """Return how probabilities are stored: as --values says, else exactly as the label files have them."""
+    if kind.label.kind == "hard":
+        return "none"
+    return config.values or ("float16" if kind.half else "float32")
+
+
 def _identity(config: ImportConfig, kind: FileKind, coding: str, digest: str) -> dict[str, Any]:
-    """As that of `generate`, with None for what label files do not tell."""
+    """Return an identity as `generate` makes it, with None for what label files do not say."""
     return {
         "imported_from": {
             "format": "fkd",
