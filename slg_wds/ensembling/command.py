@@ -133,7 +133,7 @@ def run(config: EnsembleConfig) -> EnsembleResult:
         return result
     from slg_wds.ensembling.fidelity import measure
 
-    note("asking the teachers about a sample of the crops")
+    note("running the teachers on a sample of the crops")
     return dataclasses.replace(result, fidelity=measure(config, labels))
 
 

@@ -29,7 +29,7 @@ def check_conversion(stored_k: int, full: bool, values: str, to: LabelFormat) ->
     if to.k > stored_k:
         raise UsageError(
             f"label type {to.label} needs {counted(to.k, 'class', 'classes')} per crop, and the set stores {stored_k}",
-            hint="a set alone can only be made smaller",
+            hint="from one set alone, only labels with fewer classes can be made",
         )
     if values == "none" and to.label.kind != "hard":
         raise UsageError(f"label type {to.label} needs probabilities, and only the top class is stored")

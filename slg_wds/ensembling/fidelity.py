@@ -86,7 +86,7 @@ def measure(config: EnsembleConfig, labels: LabelSet, seed: int = 0) -> Fidelity
             by_type.append(_divergence(exact, record.distribution(rule=labels.label_type)))
         same.append(exact.argmax(axis=1) == read.argmax(axis=1))
     if not kls:
-        raise UsageError("no image of the labels is left to ask the teachers about", url=labels.url)
+        raise UsageError("the labels leave out every image of the sample", url=labels.url)
     return Fidelity(
         kl=max(0.0, float(np.concatenate(kls).mean())),  # rounding may make it negative
         kl_by_type=max(0.0, float(np.concatenate(by_type).mean())) if both else None,
@@ -125,7 +125,9 @@ def load_named_teachers(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
     )
     settings = [{name: teacher.get(name) for name in _PIXELS} for teacher in recorded]
     if max((each["input_size"] or 0 for each in settings), default=0) > MOST_SIDE:
-        raise UsageError(f"the labels say that a teacher saw over {MOST_SIDE} pixels a side", url=labels.url)
+        raise UsageError(
+            f"the labels name a teacher whose input has over {MOST_SIDE} pixels a side", url=labels.url
+        )
     loaded = load_ensemble(
         teacher_config, lambda num_classes: labels.identity.class_subset, settings=settings
     )
@@ -206,7 +208,9 @@ class _ImagesByKey:
             self._numbers = {name: number for number, name in enumerate(self._plan.keys)}
         number = self._numbers.get(key)
         if number is None:
-            raise ImageSourceError("an image of the labels is not there", url=self._source.url, key=key)
+            raise ImageSourceError(
+                "there is no image with this key of the labels", url=self._source.url, key=key
+            )
         return self._source.reader(self._plan, self._plan.place(number)[0])(number)
 
 

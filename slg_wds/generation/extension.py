@@ -44,8 +44,8 @@ class Extension(SetReference):
         if labels.num_crops >= num_crops:
             raise UsageError(
                 f"the set to extend has {counted(labels.num_crops, 'crop')} an image, "
-                f"and --num_crops asks for {num_crops}",
-                hint="ask --num_crops for the total, as in 700 to add 200 to 500",
+                f"and --num-crops is {num_crops}",
+                hint="--num-crops is the total: give 700 to add 200 crops to 500",
             )
         super().__init__(labels, labels.num_crops)
         self._seed, self._rule, self.crops_of = seed, rule, crops_of
@@ -80,7 +80,7 @@ class Extension(SetReference):
         ]
         if found:
             raise IdentityMismatchError(
-                f"the set to extend was made otherwise: {'; '.join(found)}",
+                f"the set to extend was made with other options: {'; '.join(found)}",
                 url=self.labels.url,
                 hint="give the options that made it",
             )
@@ -102,7 +102,7 @@ class Extension(SetReference):
         first = self.labels.num_crops
         own = slice(first - len(stored), first)  # a set that itself extends one has only its own crops
         if not (np.array_equal(boxes[own], stored) and np.array_equal(flips[own], stored_flips)):
-            raise ImageError("its crops in the set to extend are others than those drawn now", key=key)
+            raise ImageError("the set to extend has other crops of this image than those drawn now", key=key)
         return boxes[first:], flips[first:]
 
     def check_image(self, key: str, data: bytes) -> None:
@@ -125,7 +125,9 @@ class Extension(SetReference):
         index, positions = self._index(shard)
         found = decode_tail_sums(self.labels.record_bytes(shard, positions[key], index))
         if found is None:
-            raise ReferenceSetError("its record has no sums to extend", url=self.labels.url, key=key)
+            raise ReferenceSetError(
+                "the record of this image in the set to extend has no tail sums", url=self.labels.url, key=key
+            )
         return found
 
     def _stored(self, key: str, size: tuple[int, int]) -> tuple[Boxes, Flips]:

@@ -77,8 +77,8 @@ class Recipe:
             raise UsageError(f"--label_type {self.label} needs --tail-classes above 0, not 0")
         if self.config.extendable and not self.writes_tail:
             raise UsageError(
-                f"--extendable is for shared tails, and {self.label} labels have none here",
-                hint="leave it out: such sets can always be extended",
+                f"--extendable keeps the sums of shared tails, but these {self.label} labels have no tail",
+                hint="leave it out: a set without tails can be extended in any case",
             )
 
 

@@ -98,7 +98,7 @@ class SetReference:
             raise ReferenceSetError(
                 f"the reference has {counted(labels.num_crops, 'crop')} an image, fewer than the {num_crops} asked for",
                 url=labels.url,
-                hint=f"ask --num_crops {labels.num_crops} at most",
+                hint=f"give --num-crops {labels.num_crops} or fewer",
             )
         self.labels = labels
         self._numbers = KeyNumbers(labels.plan.keys)
@@ -183,7 +183,9 @@ class FkdReference:
         stem = stem_of_key(key)
         place = {"url": self.url, "key": key}
         if stem not in self._usable:
-            raise ReferenceSetError("the reference has no label file of this image alone", **place)
+            raise ReferenceSetError(
+                "the reference has no label file of this image, or one that it shares with others", **place
+            )
         try:
             read = self._folder.read(stem)
             boxes = cut_boxes(read.coords, size).boxes

@@ -91,8 +91,8 @@ def load_arrays(pickled: bytes, storage: Read, size: int) -> Any:
     except LabelFileError:
         raise
     except (ValueError, TypeError, IndexError, KeyError, OverflowError, DeprecationWarning) as error:
-        raise LabelFileError(f"its steps do not go together: {type(error).__name__} {error}") from None
-    raise LabelFileError("it does not end")
+        raise LabelFileError(f"its steps do not fit together: {type(error).__name__} {error}") from None
+    raise LabelFileError("it has no last step")
 
 
 def _arrays(value: Any, depth: int = 0) -> Any:
@@ -114,7 +114,7 @@ class _Machine:
 
     def pop(self) -> Any:
         if self._marks and len(self._stack) <= self._marks[-1]:
-            raise LabelFileError("its steps do not go together")
+            raise LabelFileError("its steps do not fit together")
         return self._stack.pop()
 
     def step(self, name: str, argument: Any) -> None:
@@ -162,11 +162,11 @@ class _Machine:
         array = made.array if isinstance(made, _Array) else made
         self._left -= len(array) if type(array) is bytes else getattr(array, "nbytes", 0)
         if self._left < 0:
-            raise LabelFileError("its steps make more than the file holds")
+            raise LabelFileError("its steps make more data than the file holds")
         self._stack.append(made)
 
     def _refuse(self, name: str) -> None:
-        raise LabelFileError(f"the step {name} has no place in it")
+        raise LabelFileError(f"it has a step {name}, which label files do not have")
 
     def _since_mark(self) -> list[Any]:
         at = self._marks.pop()
@@ -186,14 +186,14 @@ class _Machine:
             raise LabelFileError(f"it refers to {_brief(what)} {_brief(kind)}")
         data: NDArray[Any] = np.frombuffer(self._storage(key), f"<{_STORAGES[kind.name]}")
         if len(data) != count:
-            raise LabelFileError(f"a storage of {count} numbers has {len(data)}")
+            raise LabelFileError(f"a storage has {len(data)} numbers instead of {count}")
         return data
 
 
 def _called(function: Any, arguments: Any) -> Any:
     """Return the result of a call. Only the few functions are known that such files call."""
     if not isinstance(function, _Name) or type(arguments) is not tuple:
-        raise LabelFileError("it calls what is no function")
+        raise LabelFileError("it calls something that is not a function")
     name = function.name.replace("numpy.core.", "numpy._core.")
     if name == "numpy._core.multiarray _reconstruct":
         kind, shape, _ = arguments
@@ -207,7 +207,7 @@ def _called(function: Any, arguments: Any) -> Any:
     if name == "_codecs encode":
         text, codec = arguments
         if type(text) is not str or codec not in ("latin1", "latin-1"):
-            raise LabelFileError(f"it encodes by {_brief(codec)}")
+            raise LabelFileError(f"it encodes text as {_brief(codec)}")
         return text.encode("latin-1")
     if name in ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor"):
         return _Array(_tensor(*arguments[:4]))
@@ -220,7 +220,7 @@ def _fill(built: Any, state: Any) -> None:
     """Give a dtype its byte order, or an array its content."""
     if isinstance(built, _Dtype):
         if state[1] not in ("<", ">", "|"):
-            raise LabelFileError(f"a byte order of {_brief(state[1])}")
+            raise LabelFileError(f"it has the byte order {_brief(state[1])}")
         built.order = state[1]
     elif isinstance(built, _Array):
         _, shape, dtype, fortran, data = state
@@ -232,7 +232,7 @@ def _fill(built: Any, state: Any) -> None:
             raise LabelFileError("a flag is neither true nor false")
         built.array = array.astype(array.dtype.newbyteorder("="), order="C", copy=True)
     elif type(built) is not dict:
-        raise LabelFileError("it changes what is no array")
+        raise LabelFileError("it changes something that is not an array")
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> NDArray[Any]:
@@ -240,9 +240,9 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> NDArray[Any]
     if not isinstance(storage, np.ndarray) or not (
         _is_shape(shape) and _is_shape(strides) and _is_shape((offset,))
     ):
-        raise LabelFileError("a tensor's place is not numbers")
+        raise LabelFileError("a tensor's place in its storage is not given by whole numbers")
     if len(shape) != len(strides):
-        raise LabelFileError("a tensor's shape and strides do not go together")
+        raise LabelFileError("a tensor's shape and strides do not fit together")
     count, last = 1, offset
     for length, stride in zip(shape, strides, strict=True):
         count *= length

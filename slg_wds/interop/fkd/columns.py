@@ -55,8 +55,8 @@ def found_type(labels: NDArray[Any], num_classes: int) -> LabelType:
             "labels [M, 2] of two classes may be smoothing or full", hint="give --label-type"
         )
     raise LabelFileError(
-        f"labels of shape {list(shape)} are of no label type over {num_classes} classes",
-        hint="give --num-classes if there are more or fewer",
+        f"no label type over {num_classes} classes has labels of shape {list(shape)}",
+        hint=f"give --num-classes if there are not {num_classes}",
     )
 
 
@@ -74,7 +74,7 @@ def asked_type(name: str, labels: NDArray[Any], num_classes: int) -> LabelType:
     """
     asked = parse_label_type(name)
     if asked.kind == "shared_tail":
-        raise UsageError(f"label files of FKD have no shared tail, so --label-type {name} cannot be")
+        raise UsageError(f"--label-type {name} is not possible: label files of FKD have no shared tail")
     if asked.kind.startswith("marginal") and asked.k is None and labels.ndim == 3:
         asked = LabelType(asked.kind, labels.shape[2])
     if labels.shape[1:] != _shape(asked, num_classes):
@@ -125,7 +125,7 @@ def _classes(stored: NDArray[Any], num_classes: int) -> NDArray[np.int64]:
         )
     if stored.dtype == np.float16 and num_classes > FP16_WHOLE + 1 and index.max() >= FP16_WHOLE:
         raise LabelFileError(
-            f"class index {index.max()} may be one of several: float16 holds whole numbers only up to {FP16_WHOLE}"
+            f"class index {index.max()} may be rounded: float16 holds whole numbers exactly only up to {FP16_WHOLE}"
         )
     return index
 

@@ -132,7 +132,7 @@ class LabelFileNames:
         if self._count == 4 and not folders[0]:
             raise UsageError("--layout mealv2 needs --dataset, the name of the folder that holds train")
         if any("/" in folder for folder in folders):
-            raise UsageError(f"{'/'.join(folders)!r} is not the name of a dataset's folder and of one in it")
+            raise UsageError(f"{'/'.join(folders)!r} is not the name of a data set and of a folder in it")
         self._folders = folders[4 - self._count :]
 
     def of(self, path: str) -> str:
@@ -209,7 +209,7 @@ def _check_apart(labels: LabelSet, target: Path) -> None:
     among = os.path.realpath(target).startswith(f"{root}/")
     if among and labels.plan.num_samples and os.path.lexists(f"{root}/{labels.plan.paths[0]}"):
         raise InteropError(
-            "it is among the class folders of the images, and would be one of them",
+            "it would lie among the class folders of the images, as one more class",
             url=str(target),
             hint="choose another",
         )
@@ -217,9 +217,9 @@ def _check_apart(labels: LabelSet, target: Path) -> None:
 
 def _check_empty(place: Path, target: Path) -> None:
     if place.exists() and not place.is_dir():
-        raise InteropError("it is no folder", url=str(target))
+        raise InteropError("it is not a folder", url=str(target))
     if target.is_symlink() and not place.exists():
-        raise InteropError("it is a link to nothing", url=str(target))
+        raise InteropError("it is a link to a place that does not exist", url=str(target))
     if place.exists() and any(place.iterdir()):
         raise InteropError("the folder is not empty", url=str(target), hint="choose another")
 

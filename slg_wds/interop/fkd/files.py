@@ -75,7 +75,7 @@ def read_label_file(data: bytes) -> FkdLabels:
         or labels.ndim not in (1, 2, 3)
     ):
         raise LabelFileError(
-            f"coords {coords.shape}, flips {flips.shape} and labels {labels.shape} are not those of crops"
+            f"coords {coords.shape}, flips {flips.shape} and labels {labels.shape} do not fit together"
         )
     if not 0 < len(labels) <= len(coords):
         raise LabelFileError(f"it has {counted(len(labels), 'label')} for {counted(len(coords), 'crop')}")
@@ -155,7 +155,7 @@ def _read(archive: zipfile.ZipFile) -> Any:
             return part.read(entry.file_size)  # read() without a limit could return more than the entry names
 
     if "byteorder" in entries and read("byteorder") != b"little":
-        raise LabelFileError("its tensors are of a big-endian machine")
+        raise LabelFileError("it was written by a big-endian machine")
     try:
         return load_arrays(read("data.pkl"), lambda key: read(f"data/{key}"), size)
     except LabelFileError as error:

@@ -79,7 +79,7 @@ class LabelFolder:
             raise InteropError(
                 f"it has label files of these images in several folders: {', '.join(found[:5])}",
                 url=self.url,
-                hint="give the one folder",
+                hint="give one of these folders",
             )
         self.prefix = found[0]
         start = len(self.prefix)

@@ -80,5 +80,7 @@ def _refuse(
         problems.append(f"no image for {counted(len(unmatched), 'label file')}: {first_few(unmatched)}")
     if problems:
         raise InteropError(
-            "; ".join(problems), url=folder.url, hint="mend it, or leave such out with --on-error skip"
+            "; ".join(problems),
+            url=folder.url,
+            hint="mend them, or leave such images out with --on-error skip",
         )
