@@ -14,6 +14,10 @@ from support.photographs import lay_out
 from support.servers.s3 import S3Server, running_s3, weed
 from support.sets import trust_sets
 
+# OpenMP's threads spin while they wait. Where other processes use the cores too, torch's small tensors then take many
+# times as long. Read when torch is imported, and inherited by the processes that tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # A proxy of the machine is not for servers on loopback.
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
