@@ -7,7 +7,7 @@ import sys
 from typing import NoReturn
 
 from slg_wds.errors import UsageError
-from slg_wds.replay.ranks import distributed_rank
+from slg_wds.replay.ranks import distributed_rank, rank_of
 
 _IN_EACH = "make the loader in each training process, after torch.distributed is set up"
 
@@ -19,15 +19,16 @@ class OwnProcess:
     every sample twice, without any sign of it. So each walk begins with `check`.
 
     Args:
-        rank, world_size: of the loader. given: whether the caller named them; otherwise they were found out.
+        rank, world_size: as the caller gave them; None for what torch.distributed or the launcher says.
 
     Raises:
-        UsageError: this is a worker of torch's DataLoader.
+        UsageError: this is a worker of torch's DataLoader, or the rank cannot be.
     """
 
-    def __init__(self, rank: int, world_size: int, given: bool) -> None:
+    def __init__(self, rank: int | None, world_size: int | None) -> None:
+        self.rank, self.world_size = rank_of(rank, world_size)
+        self._given = rank is not None
         self._pid = os.getpid()
-        self._rank, self._given = (rank, world_size), given
         _check_no_worker()
 
     def check(self) -> None:
@@ -40,9 +41,9 @@ class OwnProcess:
                 hint=_IN_EACH,
             )
         found = None if self._given else distributed_rank()
-        if found is not None and found != self._rank:
+        if found is not None and found != (self.rank, self.world_size):
             raise UsageError(
-                f"the loader was made for rank {self._rank[0]} of {self._rank[1]}, and this is by now rank "
+                f"the loader was made for rank {self.rank} of {self.world_size}, and this is by now rank "
                 f"{found[0]} of {found[1]}",
                 hint=f"{_IN_EACH}, or pass rank= and world_size=",
             )

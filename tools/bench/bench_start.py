@@ -67,7 +67,6 @@ def main() -> None:
 def lay_out(labels: Path, pictures: Path, batch_size: int) -> None:
     """The images of what is under way while the first batch is waited for, of one colour and the recorded sizes."""
     from slg_wds import SoftLabelLoader, open_labels
-    from slg_wds.replay.assembly.epoch import Epoch
 
     opened = open_labels(str(labels))
     first = opened.plan.paths[0]
@@ -75,12 +74,11 @@ def lay_out(labels: Path, pictures: Path, batch_size: int) -> None:
     loader = SoftLabelLoader(
         str(labels), str(pictures), global_batch_size=batch_size, size=224, interpolation="bilinear"
     )
-    columns = (0, batch_size // 4)
-    batches = Epoch(loader.sets, loader.selection, loader._order_of(0), columns, 0, 0, 4).batches(0)
-    for _ in range(loader._prefetch + 1):
+    batches = loader._epochs.epoch(0).batches(0)
+    for _ in range(loader._pace.prefetch + 1):
         shards, positions, _, _ = next(batches)
         for shard, position in zip(shards.tolist(), positions.tolist(), strict=True):
-            record = loader._records.whole(shard, position)[0]
+            record = loader._context.records.whole(shard, position)[0]
             write(pictures / record.path, record.size)
 
 

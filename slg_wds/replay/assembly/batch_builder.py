@@ -15,53 +15,21 @@ import numpy.typing as npt
 
 from slg_wds.errors import ImageChangedError, RecordError, ReplayError, SlgWdsError, StoreUnavailableError
 from slg_wds.images import LabelledImage
-from slg_wds.labels.adaptation import LabelAdaptation, adapted
+from slg_wds.labels.adaptation import adapted
+from slg_wds.replay.assembly.context import LoaderContext
+from slg_wds.replay.assembly.epoch import PlannedBatch
 from slg_wds.replay.assembly.label_columns import LabelColumns
 from slg_wds.replay.batch import Batch
-from slg_wds.replay.sources.images import EmbeddedImages, Images
-from slg_wds.replay.sources.label_sets import LabelSets
-from slg_wds.replay.sources.records import Records, SampleLabels
+from slg_wds.replay.sources.images import EmbeddedImages
+from slg_wds.replay.sources.records import SampleLabels
 from slg_wds.transforms.crops import cut
 
 if TYPE_CHECKING:
     import torch
 
     from slg_wds.labels import SoftLabels
-    from slg_wds.replay.cache.shard_cache import ShardCache
 
 I64 = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class LoaderContext:
-    """What every batch is made from."""
-
-    sets: LabelSets
-    records: Records
-    images: Images
-    size: int
-    interpolation: str
-    adaptation: LabelAdaptation | None = None
-    caches: Sequence[ShardCache] = ()
-
-    @property
-    def never_cached(self) -> bool:
-        """Whether each read of a sample needs a network, however many shards are cached."""
-        return self.images.never_cached or self.records.never_cached
-
-    def ready(self, shard: int) -> bool:
-        """Whether reading samples of a shard needs no waiting for a network."""
-        return self.images.ready(shard) and self.records.ready(shard)
-
-    def coming(self, shard: int) -> bool:
-        """Whether what is cached of a shard will be there soon, which is to be waited for."""
-        caches = self.caches
-        return bool(caches) and all(one.path(shard) is not None or one.coming(shard) for one in caches)
-
-    def wait(self, shard: int) -> None:
-        """Wait for what is coming of a shard."""
-        for cache in self.caches:
-            cache.wait(shard)
 
 
 @dataclass(frozen=True)
@@ -76,23 +44,15 @@ class BatchBuilder:
     """One batch of a rank.
 
     Args:
-        shard, position: int64 [n], -1 in padding. keys: [n]. crops: int64 [n, c], numbers in the record.
+        planned: its samples and crops.
         images: uint8 [B, 3, S, S], channels_last, to be filled.
     """
 
-    def __init__(
-        self,
-        context: LoaderContext,
-        shard: I64,
-        position: I64,
-        keys: list[str],
-        crops: I64,
-        images: torch.Tensor,
-    ) -> None:
+    def __init__(self, context: LoaderContext, planned: PlannedBatch, images: torch.Tensor) -> None:
         self.context = context
-        self.shards, self.positions = shard.tolist(), position.tolist()
-        self.keys, self.crops, self.images = keys, crops, images
-        n, self._c = crops.shape
+        self.shards, self.positions = planned.shard.tolist(), planned.position.tolist()
+        self.keys, self.crops, self.images = planned.keys, planned.crops, images
+        n, self._c = self.crops.shape
         self._columns = [
             LabelColumns(context.sets, number, n, self._c) for number in range(len(context.sets.members))
         ]
@@ -148,7 +108,7 @@ class BatchBuilder:
     def wait(self, i: int) -> bool:
         """Wait for image i's shard if it is coming; whether it is there."""
         self._loading.add(i)
-        self.context.wait(self.shards[i])
+        self.context.caches.wait(self.shards[i])
         self._loading.discard(i)
         return self.context.ready(self.shards[i])
 

@@ -1,30 +1,113 @@
-"""One epoch of one rank: which samples and crops are in which batch. No IO but the index.
+"""Which samples and crops are in which batch of which epoch, for one rank. Reads nothing but the index.
 
 Shapes: n images of this rank in a batch, c crops of each.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from slg_wds.console import counted
+from slg_wds.errors import ReplayError
 from slg_wds.replay.assembly.selection import Selection
 from slg_wds.replay.order.crop_schedule import batch_crop_numbers, hash_keys
 from slg_wds.replay.order.sequential import SequentialOrder
-from slg_wds.replay.order.shuffled import ShuffledOrder
+from slg_wds.replay.order.shuffled import ShuffledOrder, Spans
+from slg_wds.replay.settings import BatchShare, OrderSettings
 from slg_wds.replay.sources.label_sets import LabelSets
 
 I64 = npt.NDArray[np.int64]
 BLOCK = 16  # batches whose indices are computed together: a call costs as much as about a thousand images
 
 
-class Epoch:
-    """The batches of an epoch.
+class PlannedBatch(NamedTuple):
+    """The samples and crops of one batch of this rank.
+
+    Attributes:
+        shard: int64 [n], -1 in padding.
+        position: of the sample in its shard, int64 [n], -1 in padding.
+        keys: [n], "" in padding.
+        crops: numbers in the record, int64 [n, c], 0 in padding.
+    """
+
+    shard: I64
+    position: I64
+    keys: list[str]
+    crops: I64
+
+
+class Epochs:
+    """All epochs of a loader.
 
     Args:
-        columns: [first, last) of each global batch, the rank's.
+        sets: label sets of one plan.
+        selection: the samples and crops that take part.
+        share: of each global batch, this rank's.
+        settings: of the order.
+
+    Attributes:
+        fingerprint: all that the order depends on besides the epoch; a state of another one is refused.
+        num_samples: images of an epoch over all ranks, before a partial batch is dropped.
+
+    Raises:
+        ReplayError: the samples do not fill one batch.
+    """
+
+    def __init__(
+        self, sets: LabelSets, selection: Selection, share: BatchShare, settings: OrderSettings
+    ) -> None:
+        self._sets, self._selection, self._share, self._settings = sets, selection, share, settings
+        order = self._order(0)
+        self._length, self.num_samples = len(order), order.num_samples
+        self.fingerprint: dict[str, Any] = {
+            **order.fingerprint,
+            "crops_per_image": share.crops_per_image,
+            "shuffle": settings.shuffle,
+            "evaluation": settings.evaluation,
+            "last": settings.last,
+        }
+        if not self._length:
+            raise ReplayError(
+                f"{counted(self.num_samples, 'image')} cannot fill a batch of {share.images}",
+                url=sets.url,
+                hint="lower global_batch_size, or pass last='pad'",
+            )
+
+    def __len__(self) -> int:
+        return self._length
+
+    def epoch(self, number: int) -> Epoch:
+        """Return the batches of one epoch, numbered from 0."""
+        c = None if self._settings.evaluation else self._share.crops_per_image
+        order, columns = self._order(number), self._share.columns
+        return Epoch(self._sets, self._selection, order, columns, self._settings.seed, number, c)
+
+    def _order(self, epoch: int) -> ShuffledOrder | SequentialOrder:
+        choice, sizes, batch = self._settings, self._selection.sizes, self._share.images
+        if not choice.shuffle:
+            return SequentialOrder(sizes, self._digest, choice.seed, batch, choice.last)
+        lanes, window, last = choice.lanes, choice.window, choice.last
+        return ShuffledOrder(sizes, self._digest, choice.seed, epoch, batch, lanes, window, last)
+
+    @property
+    def _digest(self) -> str:
+        """The digest of the samples, and of the filter if there is one."""
+        crop_filter = self._settings.crop_filter
+        if crop_filter is None:
+            return self._sets.digest
+        return hashlib.sha256(f"{self._sets.digest} {crop_filter}".encode()).hexdigest()
+
+
+class Epoch:
+    """The batches of one epoch.
+
+    Args:
+        columns: [first, last) of each global batch, those of this rank.
         crops_per_image: c; None takes each image's first crop.
     """
 
@@ -39,23 +122,24 @@ class Epoch:
         crops_per_image: int | None,
     ) -> None:
         self._sets, self._selection = sets, selection
-        self.order, self.columns = order, columns
+        self._order, self._columns = order, columns
         self._seed, self._epoch, self._c = seed, epoch, crops_per_image
 
     def __len__(self) -> int:
-        return len(self.order)
+        return len(self._order)
 
-    def batches(self, start: int) -> Iterator[tuple[I64, I64, list[str], I64]]:
-        """Yield (shard [n], position [n], keys [n], crops [n, c]) of the batches from `start` on.
+    def spans(self) -> Spans:
+        """Return when this rank first needs each shard, and when it needs it no more."""
+        return self._order.spans(*self._columns)
 
-        Shard and position are -1 in padding, the key is empty there and the crops are 0.
-        """
+    def batches(self, start: int) -> Iterator[PlannedBatch]:
+        """Yield the batches from number `start` on."""
         for first in range(start, len(self), BLOCK):
             last = min(first + BLOCK, len(self))
-            shards, samples = self.order.batches(first, last, *self.columns)
+            shards, samples = self._order.batches(first, last, *self._columns)
             yield from self._block(shards, samples)
 
-    def _block(self, shards: I64, samples: I64) -> Iterator[tuple[I64, I64, list[str], I64]]:
+    def _block(self, shards: I64, samples: I64) -> Iterator[PlannedBatch]:
         shape = shards.shape
         present = np.flatnonzero(shards.reshape(-1) >= 0)
         shard, sample = shards.reshape(-1)[present], samples.reshape(-1)[present]
@@ -73,4 +157,4 @@ class Epoch:
             names[at] = key
         for t in range(shape[0]):
             row = slice(t * shape[1], (t + 1) * shape[1])
-            yield shards[t], positions[row], names[row], crops[row]
+            yield PlannedBatch(shards[t], positions[row], names[row], crops[row])

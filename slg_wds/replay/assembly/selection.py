@@ -134,6 +134,19 @@ class FilteredCrops:
 Selection = AllCrops | FilteredCrops
 
 
+def select(
+    sets: LabelSets,
+    crop_filter: CropFilter | None,
+    crops_per_image: int,
+    threads: int,
+    read: Callable[[int, int], list[Record]],
+) -> Selection:
+    """Return all crops, or those that a filter keeps; see FilteredCrops."""
+    if crop_filter is None:
+        return AllCrops(sets.sizes, sets.num_crops)
+    return FilteredCrops(sets, crop_filter, crops_per_image, threads, read)
+
+
 def _gathered(table: dict[int, I64], shard: I64, sample: I64) -> I64:
     pairs = zip(shard.tolist(), sample.tolist(), strict=True)
     return np.fromiter((table[s][p] for s, p in pairs), np.int64, len(shard))

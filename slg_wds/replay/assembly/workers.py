@@ -61,7 +61,7 @@ class Workers:
                 continue
             if not self._readers or builder.context.ready(shard):
                 here.append(i)
-            elif (coming := builder.context.coming(shard)) and not builder.context.never_cached:
+            elif (coming := builder.context.caches.coming(shard)) and not builder.context.never_cached:
                 together[shard].append(i)
             else:
                 self._remote.put(_ReadTask(builder, [i], coming))

@@ -25,7 +25,8 @@ from slg_wds.replay.sources.files import OpenFiles, read_once
 from slg_wds.store import Location, Store, expand_braces, split_url
 
 if TYPE_CHECKING:
-    from slg_wds.replay.cache.shard_cache import TarCache
+    from slg_wds.replay.cache.caches import Caches
+    from slg_wds.replay.cache.shard_cache import ShardCache
 
 SPLITS = ("train", "val", "validation", "test")
 
@@ -85,14 +86,19 @@ class FolderImages:
 class TarImages:
     """Images where the plan says that they lie in tars, whose headers are not read through.
 
-    cache: of remote tars, None to read each image by range.
+    caches: in which remote tars may be kept; None to read each image by range.
     """
 
-    cache: TarCache | None = None
-
-    def __init__(self, labels: LabelSet, tars: Mapping[str, tuple[Store, str]], files: OpenFiles) -> None:
+    def __init__(
+        self,
+        labels: LabelSet,
+        tars: Mapping[str, tuple[Store, str]],
+        files: OpenFiles,
+        caches: Caches | None = None,
+    ) -> None:
         self._plan, self._tars, self._files = labels.plan, tars, files
         self.remote = not all(store.is_local for store, _ in tars.values())
+        self._cache: ShardCache | None = None if caches is None else caches.of_tars(labels, self.tars)
 
     @property
     def tars(self) -> list[tuple[Store, str]]:
@@ -101,7 +107,7 @@ class TarImages:
 
     @property
     def never_cached(self) -> bool:
-        return self.remote and self.cache is None
+        return self.remote and not (self._cache is not None and self._cache.slots)
 
     def ready(self, shard: int) -> bool:
         return not self.remote or self._cached(shard) is not None
@@ -131,9 +137,9 @@ class TarImages:
     def forget(self, number: int) -> bool:
         shard = self._plan.place(number)[0]
         cached = self._cached(shard)
-        if self.cache is None or cached is None:
+        if self._cache is None or cached is None:
             return False
-        self.cache.lost(shard)
+        self._cache.lost(shard)
         return True
 
     def _read(self, shard: int, offset: int, size: int, where: Mapping[str, str]) -> bytes:
@@ -151,7 +157,7 @@ class TarImages:
         return self._tars[self._plan.image_shards[shard]]
 
     def _cached(self, shard: int) -> str | None:
-        return None if self.cache is None else self.cache.path(shard)
+        return None if self._cache is None else self._cache.path(shard)
 
     def _place(self, number: int) -> tuple[int, int]:
         plan = self._plan
@@ -170,13 +176,15 @@ def _checked(data: bytes, offset: int, size: int, where: dict[str, str]) -> byte
     return data[BLOCK:]
 
 
-def open_external(labels: LabelSet, images: Location, files: OpenFiles) -> ImageFiles:
+def open_external(
+    labels: LabelSet, images: Location, files: OpenFiles, caches: Caches | None = None
+) -> ImageFiles:
     """The images of a label set at a location: the folder or the tars that it was made from.
 
     Raises UsageError for another kind of source, NoImagesError, ImageSourceError where they are not there.
     """
     if labels.plan.source == "shards":
-        return TarImages(labels, _tars(labels, images), files)
+        return TarImages(labels, _tars(labels, images), files, caches)
     if images.url.endswith(".tar"):
         raise UsageError(
             "the labels were made from a folder of images, not from tars",

@@ -7,7 +7,8 @@ from typing import Protocol
 
 from slg_wds.errors import ReplayError, UsageError
 from slg_wds.labelset.labelset import LabelSet
-from slg_wds.replay.sources.external import ImageFiles, TarImages, open_external
+from slg_wds.replay.cache.caches import Caches
+from slg_wds.replay.sources.external import ImageFiles, open_external
 from slg_wds.replay.sources.files import OpenFiles
 from slg_wds.replay.sources.label_sets import LabelSets
 from slg_wds.replay.sources.shards import CheckedRange, Shards
@@ -15,12 +16,7 @@ from slg_wds.store import Location
 
 
 class Images(Protocol):
-    """The images of a label set, readable from any thread. never_cached: each read of one needs a network.
-
-    tars: those that the images lie in, None where they lie in none.
-    """
-
-    tars: TarImages | None
+    """The images of a label set, readable from any thread. never_cached: each read of one needs a network."""
 
     @property
     def remote(self) -> bool: ...
@@ -44,7 +40,6 @@ class Images(Protocol):
 class EmbeddedImages:
     """Images inside the label shards."""
 
-    tars: TarImages | None = None
     remote = never_cached = False  # no more than the records beside them
 
     def __init__(self, sets: LabelSets, shards: Shards) -> None:
@@ -77,7 +72,6 @@ class ExternalImages:
     def __init__(self, sets: LabelSets, files: ImageFiles) -> None:
         self._sets, self._files = sets, files
         self.remote = files.remote
-        self.tars = files if isinstance(files, TarImages) else None
 
     @property
     def never_cached(self) -> bool:
@@ -104,13 +98,14 @@ def open_images(
     shards: Sequence[Shards],
     images: Location | None,
     files: OpenFiles,
+    caches: Caches,
 ) -> Images:
     """The images of a label set: embedded where `images` is None, else at that URL.
 
     Raises UsageError where none are embedded and none are given, and as `open_replayed`.
     """
     if images is not None:
-        return ExternalImages(sets, open_replayed(sets.members[0], images, files))
+        return ExternalImages(sets, open_replayed(sets.members[0], images, files, caches))
     if sets.embedded is None:
         raise UsageError(
             "the label set has no images in it",
@@ -120,7 +115,9 @@ def open_images(
     return EmbeddedImages(sets, shards[sets.embedded])
 
 
-def open_replayed(labels: LabelSet, images: Location, files: OpenFiles) -> ImageFiles:
+def open_replayed(
+    labels: LabelSet, images: Location, files: OpenFiles, caches: Caches | None = None
+) -> ImageFiles:
     """`open_external` of images whose pixels the labels are of. Raises UsageError where they are of smaller copies."""
     embedding = labels.identity.embed_images or {}
     if embedding.get("max_side"):
@@ -130,4 +127,4 @@ def open_replayed(labels: LabelSet, images: Location, files: OpenFiles) -> Image
             url=images.url,
             hint="leave out the images: the set has its own",
         )
-    return open_external(labels, images, files)
+    return open_external(labels, images, files, caches)

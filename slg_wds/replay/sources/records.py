@@ -16,8 +16,10 @@ from slg_wds.errors import LabelSetError, SlgWdsError
 from slg_wds.format.records.record import Record, decode_record
 from slg_wds.format.records.rows import Rows, decode_rows
 from slg_wds.labelset.joining import check_same_image, joined, tail_of_all
+from slg_wds.replay.cache.caches import Caches
+from slg_wds.replay.sources.files import OpenFiles
 from slg_wds.replay.sources.label_sets import LabelSets
-from slg_wds.replay.sources.shards import CheckedRange, Shards
+from slg_wds.replay.sources.shards import CheckedRange, Shards, open_shards
 
 I64 = npt.NDArray[np.int64]
 
@@ -182,3 +184,24 @@ def _inside(parts: Sequence[ChainPart], crops: I64) -> npt.NDArray[np.bool_]:
     """Which crops [n, c] are the parts' own."""
     bounds = np.array([[part.first, part.first + part.crops] for part in parts])
     return np.asarray((crops >= bounds[:, :1]) & (crops < bounds[:, 1:]))
+
+
+def open_records(sets: LabelSets, files: OpenFiles, caches: Caches) -> Records:
+    """Open the shards of all members and of the sets that they extend; remote ones with a cache.
+
+    A base of another plan has no cache: it is not read shard by shard.
+    """
+    shards = [
+        open_shards(labels, caches.of_labels(labels, sets.file_of(member)), files)
+        for member, labels in enumerate(sets.members)
+    ]
+    bases = [
+        [
+            open_shards(
+                base.labels, caches.of_labels(base.labels, base.file) if base.aligned else None, files
+            )
+            for base in chain
+        ]
+        for chain in sets.bases
+    ]
+    return Records(sets, shards, bases)

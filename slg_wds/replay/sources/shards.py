@@ -116,3 +116,8 @@ class RemoteShards:
 
     def _where(self, number: int, key: str) -> dict[str, str]:
         return {"url": self._labels.url, "shard": self._labels.shard_name(number), "key": key}
+
+
+def open_shards(labels: LabelSet, cache: ShardCache | None, files: OpenFiles) -> Shards:
+    """The shards of a label set: files of a folder, or objects that are read through a cache if there is one."""
+    return LocalShards(labels, files) if labels.store.is_local else RemoteShards(labels, cache)

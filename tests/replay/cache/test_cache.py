@@ -128,9 +128,11 @@ def test_a_first_batch_of_many_shards_comes_by_range(remote, expected, monkeypat
     monkeypatch.setattr("slg_wds.replay.cache.shard_cache.FEW", 1)
     loader = remote()
     reads, before = watched(loader), []
-    advance = loader._caches[0].advance
+    advance = loader._context.caches.in_use[0].advance
     monkeypatch.setattr(
-        loader._caches[0], "advance", lambda batch: before.append(list(reads)) or advance(batch)
+        loader._context.caches.in_use[0],
+        "advance",
+        lambda batch: before.append(list(reads)) or advance(batch),
     )
     assert slowly(loader) == expected[0]
     assert before[0] and not set(before[0]) & whole(loader)
@@ -154,7 +156,7 @@ def test_a_record_and_its_image_come_by_one_range(remote, expected, monkeypatch)
 
 def test_places_far_apart_are_read_apart(remote):
     loader = remote()
-    shards, samples = loader._records.shards[0], loader.sets.shard(3)
+    shards, samples = loader._context.records.shards[0], loader.sets.shard(3)
     places = [samples.records[0][0].tolist(), samples.records[0][-1].tolist()]
     assert places[1][0] - sum(places[0][:2]) > 1 << 14
     reads = watched(loader)
@@ -324,7 +326,12 @@ def test_images_that_are_never_cached_are_asked_for_by_many_readers(local, s3_se
         "global_batch_size": 10, "crops_per_image": 2, "shuffle": False,
     }  # fmt: skip
     loader = slg_wds.SoftLabelLoader(f"{s3_url}/labels", **settings)
-    read, lock, under_way, most = loader._images._files._tree._store.read, threading.Lock(), set(), [0]
+    read, lock, under_way, most = (
+        loader._context.images._files._tree._store.read,
+        threading.Lock(),
+        set(),
+        [0],
+    )
 
     def slow(name, max_bytes):
         with lock:
@@ -334,7 +341,7 @@ def test_images_that_are_never_cached_are_asked_for_by_many_readers(local, s3_se
         under_way.discard(name)
         return read(name, max_bytes)
 
-    loader._images._files._tree._store.read = slow
+    loader._context.images._files._tree._store.read = slow
     for _ in range(2):  # cold, and with all shards of labels cached
         most[0] = 0
         next(iter(loader))
@@ -362,7 +369,7 @@ def no_tars_read(loader, monkeypatch):
     def refuse(name, offset, size):
         raise AssertionError(f"{name} was read from the store")
 
-    for store in {id(store): store for store, _ in loader._images.tars.tars}.values():
+    for store in {id(store): store for store, _ in loader._context.images._files.tars}.values():
         monkeypatch.setattr(store, "read_range", refuse)
 
 

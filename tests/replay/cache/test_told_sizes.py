@@ -68,7 +68,7 @@ def test_an_image_file_of_any_size_is_not_read(made, photographs, tmp_path):
         with open(target, "wb") as file:
             file.truncate((1 << 30) + 1)  # a hole: it takes no place on the disk
     loader = slg_wds.SoftLabelLoader(made, images=str(images), global_batch_size=12, threads=1)
-    with pytest.raises(errors.ObjectTooLargeError, match="1073741825 bytes where at most 1073741824"):
+    with pytest.raises(errors.ImageTooLargeError, match="1073741825 bytes, over the limit of 1073741824"):
         next(iter(loader))
 
 

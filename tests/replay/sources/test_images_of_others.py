@@ -86,4 +86,4 @@ def test_left_out_samples_are_reported_and_a_teacher_can_be_asked_again(of_other
         "32",
     ]
     assert main(["verify", of_others.labels, "--processes", "1", *arguments]) == 0
-    assert "the labels are theirs" in capsys.readouterr().out
+    assert "the labels are the teachers'" in capsys.readouterr().out

@@ -1,0 +1,62 @@
+"""What all batches of a loader are made from, and which reads need a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from slg_wds.labels import LabelAdaptation
+from slg_wds.replay.cache.caches import Caches
+from slg_wds.replay.sources.files import OpenFiles
+from slg_wds.replay.sources.images import Images, open_images
+from slg_wds.replay.sources.label_sets import LabelSets
+from slg_wds.replay.sources.records import Records, open_records
+from slg_wds.store import Location
+
+
+@dataclass(frozen=True)
+class LoaderContext:
+    """The sources of a loader and what it makes of them.
+
+    Attributes:
+        size: pixels on each side of a crop.
+        interpolation: the name of the filter that resizes crops.
+        adaptation: of the labels at read time; None leaves them as stored.
+    """
+
+    sets: LabelSets
+    records: Records
+    images: Images
+    files: OpenFiles
+    caches: Caches
+    size: int
+    interpolation: str
+    adaptation: LabelAdaptation | None = None
+
+    @classmethod
+    def open(
+        cls,
+        sets: LabelSets,
+        images: Location | None,
+        files: OpenFiles,
+        caches: Caches,
+        crops: tuple[int, str],
+        adaptation: LabelAdaptation | None,
+    ) -> LoaderContext:
+        """Open the records of label sets and their images; `crops` is (size, interpolation)."""
+        records = open_records(sets, files, caches)
+        opened = open_images(sets, records.shards, images, files, caches)
+        return cls(sets, records, opened, files, caches, *crops, adaptation)
+
+    @property
+    def remote(self) -> bool:
+        """Whether a read may have to wait for a network."""
+        return self.records.remote or self.images.remote
+
+    @property
+    def never_cached(self) -> bool:
+        """Whether every sample needs the network, however many shards are cached."""
+        return self.images.never_cached or self.records.never_cached
+
+    def ready(self, shard: int) -> bool:
+        """Whether samples of a shard can be read without waiting for a network."""
+        return self.images.ready(shard) and self.records.ready(shard)
