@@ -118,7 +118,7 @@ def test_damage_in_object_storage_is_named_and_mended(made, stored, s3_server, s
         "private",
         *(["--teacher", str(made.images)] if made.images else []),
     ]
-    assert "the labels are theirs" in ran(capsys, *verify, *teacher)
+    assert "the labels are the teachers'" in ran(capsys, *verify, *teacher)
 
 
 def test_damage_on_a_web_server_is_named_and_left(made, capsys, tmp_path):
