@@ -1,4 +1,4 @@
-"""What this process may use: its rank under a launcher, CPU cores, threads, memory; and work started ahead of need.
+"""What this process may use: its rank under a launcher, CPU cores, threads and memory; and starting work early.
 
 In: environment variables, the system's limits. Out: numbers, ranks, thread pools. Knows nothing of labels and images.
 

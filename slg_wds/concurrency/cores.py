@@ -15,8 +15,8 @@ _ROOT = Path("/")
 def cores() -> int:
     """Return the number of cores that this process may use, beside other processes of its launcher on this machine.
 
-    If the launcher bound each process to cores of its own, these are all for this process. If they add up to more cores
-    than the machine has, then the processes share the same cores, and each gets an even part.
+    If the launcher bound each process to its own cores, this process may use all of its own. If the cores of all
+    processes add up to more than there are, the processes share the same cores, and each gets an even part.
     """
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     return share(bound, os.cpu_count() or 1, quota(), allotted_cpus(), local_size())
@@ -32,9 +32,9 @@ def share(bound: int | None, machine: int, limit: int | None, allotted: int | No
         allotted: number of cores of this machine that the whole Slurm job was given; None outside of Slurm.
         processes: number of processes that the launcher started on this machine.
     """
-    together = min(machine, limit or machine, allotted or machine)
-    mine = min(bound or machine, limit or machine)
-    return mine if mine * processes <= together else max(1, mine // processes)
+    of_all = min(machine, limit or machine, allotted or machine)
+    of_this = min(bound or machine, limit or machine)
+    return of_this if of_this * processes <= of_all else max(1, of_this // processes)
 
 
 def quota(root: Path | None = None) -> int | None:

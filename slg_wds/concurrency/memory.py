@@ -10,8 +10,9 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 _LARGEST = 2**31 - 1
 
-# The same as environment variables for a process that is yet to start. They also reach its other threads, which would
-# otherwise have heaps of their own and return every 64 MiB that they free, whatever mallopt says.
+# The same settings as environment variables, for a process that is yet to start. They work for all of its threads.
+# Without them each thread but the main one has its own heap, which mallopt does not reach, and which returns every
+# 64 MiB that are freed.
 ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(_LARGEST)}
 
 

@@ -1,8 +1,7 @@
 """What launchers say of this process: its rank, the number of ranks, and how many of them share this machine.
 
 The environment variables of torchrun, mpirun (Open MPI, MPICH, Intel MPI, MVAPICH2) and Slurm are read in this module
-and nowhere else. If several launchers are at work, the innermost counts: torchrun may run under mpirun, and both in a
-Slurm job.
+and nowhere else. If launchers are nested, the innermost counts: torchrun may run under mpirun, and both in a Slurm job.
 
 Slurm sets the variables of a task also for the script of `sbatch` and the shell of `salloc`, which are single
 processes. Only the tasks of `srun` have a real SLURM_STEP_ID.
@@ -42,17 +41,30 @@ _HINT = "start every process with torchrun, mpirun or srun, or unset both variab
 
 @dataclass(frozen=True)
 class Rank:
-    """Which process this is, 0 to world_size - 1, and how many there are."""
+    """Which one of a launcher's processes this is.
+
+    Attributes:
+        rank: number of this process, 0 to world_size - 1.
+        world_size: number of processes.
+    """
 
     rank: int
     world_size: int
 
     def block(self, shards: int) -> range:
-        """Return the numbers of the shards that this rank makes first, of `shards` shards."""
+        """Return the numbers of the shards that this rank makes first: an even part of 0 to shards - 1."""
         return range(self.rank * shards // self.world_size, (self.rank + 1) * shards // self.world_size)
 
     def within(self, worker: int, workers: int) -> Rank | None:
-        """Return the rank of one of the workers that this process starts; None if that worker is the only one."""
+        """Return the rank of a worker of this process among the workers of all processes.
+
+        Args:
+            worker: number of the worker in this process, 0 to workers - 1.
+            workers: number of workers that each process starts.
+
+        Returns:
+            The rank; None if there is only one worker in all.
+        """
         size = self.world_size * workers
         return Rank(self.rank * workers + worker, size) if size > 1 else None
 
@@ -64,7 +76,7 @@ def launched() -> Rank | None:
     """Return the rank that torchrun, mpirun or srun gave this process; None if none of them started it.
 
     Raises:
-        UsageError: the variables contradict each other.
+        UsageError: the variables are not numbers or contradict each other.
     """
     return _numbered("RANK", "WORLD_SIZE") or _of_mpirun() or (slurm_task() if by_srun() else None)
 
@@ -72,21 +84,31 @@ def launched() -> Rank | None:
 def _of_mpirun() -> Rank | None:
     for names in _MPI:
         found = _numbered(*names)
-        # A world of one process is that of srun, in which an inner launcher may have been started.
+        # srun sets these variables too. A world of one process is its own, and another launcher may run inside it.
         if found and found.world_size > 1:
             return found
     return None
 
 
 def slurm_task() -> Rank | None:
-    """Return the rank by Slurm's variables alone; None outside of Slurm. Unless `by_srun`, they may not mean a task."""
+    """Return the rank by Slurm's variables alone; None outside of Slurm.
+
+    If `by_srun` is false, they may be those of a script of `sbatch` or a shell of `salloc`, which is no task.
+
+    Raises:
+        UsageError: the variables are not numbers or contradict each other.
+    """
     if "SLURM_PROCID" not in os.environ or (not by_srun() and "SLURM_NTASKS" not in os.environ):
         return None
     return _numbered("SLURM_PROCID", "SLURM_NTASKS")
 
 
 def by_srun() -> bool:
-    """Return whether srun started this process or an ancestor of it."""
+    """Return whether srun started this process or an ancestor of it.
+
+    Raises:
+        UsageError: SLURM_STEP_ID is not a number.
+    """
     step = _number("SLURM_STEP_ID")
     return step is not None and step < _NO_STEP
 
@@ -95,7 +117,7 @@ def array_task() -> Rank | None:
     """Return the rank of this task in a Slurm array START-END:STEP; None outside of one, or in a list with gaps.
 
     Raises:
-        UsageError: the variables contradict each other.
+        UsageError: the variables are not numbers or contradict each other.
     """
     number, count = _number("SLURM_ARRAY_TASK_ID"), _number("SLURM_ARRAY_TASK_COUNT")
     if number is None or count is None:
@@ -111,7 +133,10 @@ def local_rank() -> int | None:
 
 
 def local_size() -> int:
-    """Return how many processes the launcher started on this machine; 1 if it does not say."""
+    """Return how many processes the launcher started on this machine; 1 if it does not say.
+
+    Slurm gives the numbers of all machines together. Then this is the largest of them.
+    """
     # Slurm writes 4(x2),3 for machines with 4, 4 and 3 tasks: the first ones have the most.
     most = re.match(r"\d+", _first(_LOCAL_SIZE) or "1")
     return max(1, int(most[0])) if most else 1

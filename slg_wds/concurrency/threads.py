@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 def use_one_thread() -> None:
     """Let torch's operators use one thread in the calling thread, however many they use in others.
 
-    torch has a default number of threads besides the number of each thread. A thread takes the default over at its
-    first operator, and forgets what was set before (ATen/ParallelOpenMP.cpp, `lazy_init_num_threads`). Reading the
+    torch has a number for each thread, and a default. At its first operator a thread replaces its own number by the
+    default (ATen/ParallelOpenMP.cpp, `lazy_init_num_threads`). Reading the
     number counts as a first operator, so it is read before it is set. Otherwise a `set_num_threads` in another thread
     would reach this one, and every small resize would wait for a team of threads.
     """
@@ -50,9 +50,8 @@ def threads_beside_forwards(count: int, forward: int) -> Iterator[ThreadPoolExec
     before = torch.get_num_threads()
     pool = ThreadPoolExecutor(count, "slg-image", initializer=use_one_thread)
     try:
-        pool.submit(
-            int
-        ).result()  # a first thread changes the default before the number of this thread is set
+        # The first thread of the pool changes torch's default. Wait for that, then set this thread's own number.
+        pool.submit(int).result()
         torch.set_num_threads(forward)
         yield pool
     finally:

@@ -18,7 +18,7 @@ from slg_wds.engines.run_stats import RunObserver
 from slg_wds.labelset.labelset import LabelSet
 
 LISTED_AT_ONCE = 1000  # names in one answer of an object store to a listing
-COUNT_SECONDS = 0.001  # to count one shard when a set is finished
+COUNT_SECONDS = 0.001  # that finishing a set takes for each shard
 MOST_WAIT = 300.0  # seconds to wait for another rank to finish the set
 
 
@@ -40,24 +40,25 @@ def claims(
 ) -> Iterator[int]:
     """Yield the numbers of shards to make until none is missing.
 
-    A worker with a rank first walks its own block of the plan, then from random missing shards on. It looks for each
-    shard again before it makes it. If a shard exists, or its commit lost the race, jump to a random missing one. The
-    missing shards are listed again once as many single shards were looked for as a listing costs requests.
+    A worker with a rank first walks its own block of the plan, then runs of missing shards that begin at random ones.
+    Before it makes a shard, it looks whether the shard exists by now. If so, or if another worker committed the last
+    shard first, it jumps to a random missing one. Each look costs a request. When they have cost as many as a listing,
+    the missing shards are listed again.
 
     Args:
         labels: the label set.
         rank: which worker this is; None for one without a block of its own.
-        observer: is told of each shard, and refuses those that the run has given up.
+        observer: its `claim` is called for each shard, and refuses those that the run has given up; None: no observer.
         lost: numbers of shards that another worker committed first; the caller adds to it during the iteration.
     """
     claimed: set[int] = set()
     own = rank.block(labels.num_shards) if rank else range(0)
-    chance = random.Random(os.urandom(16))
+    generator = random.Random(os.urandom(16))
     listing = 1 + labels.num_shards // LISTED_AT_ONCE  # requests
     while missing := [number for number in labels.missing() if number not in claimed]:
         asked: set[int] = set()
         while missing and len(asked) < listing:
-            walk = [number for number in missing if number in own] or _stretch(missing, chance)
+            walk = [number for number in missing if number in own] or _stretch(missing, generator)
             own, begun = range(0), set[int]()
             for number in walk:
                 asked.add(number)
@@ -72,9 +73,9 @@ def claims(
             missing = [number for number in missing if number not in asked]
 
 
-def _stretch(missing: Sequence[int], chance: random.Random) -> list[int]:
+def _stretch(missing: Sequence[int], generator: random.Random) -> list[int]:
     """Return a run of consecutive missing numbers that begins at a random one."""
-    start = chance.randrange(len(missing))
+    start = generator.randrange(len(missing))
     return [number for at, number in enumerate(missing[start:], missing[start]) if number == at]
 
 
@@ -84,8 +85,12 @@ def finish(labels: LabelSet, rank: Rank | None) -> bool:
     All ranks come here at about the same time, and finishing a set takes a read for each shard. So rank 0 does it, and
     the others wait. Each waits for a random time of its own; then it assumes that rank 0 is dead, and does it itself.
 
+    Args:
+        labels: the label set.
+        rank: which worker this is; None for the only one.
+
     Returns:
-        Whether every shard exists.
+        Whether every shard exists, so that the set is finished.
 
     Raises:
         FormatError: a shard is damaged or belongs to another set.

@@ -36,14 +36,14 @@ class RunResult:
 
     @property
     def crops_per_second(self) -> float:
-        """Crops made by this run a second; 0 where it made none."""
+        """Number of crops that this run made per second; 0 if it made none."""
         return float(self.run.stats.crops / self.run.seconds) if self.run.seconds else 0.0
 
     def check(self) -> None:
         """Raise an error unless every shard exists.
 
         Raises:
-            LabelSetError: workers failed on a shard again and again, and it was given up.
+            LabelSetError: a shard was given up, because workers failed on it again and again.
             IncompleteSetError: other shards are missing.
         """
         self.run.check(self.labels)
@@ -54,11 +54,11 @@ class RunResult:
         return summary(self.labels, self.run, self._about_labels(), about_work)
 
     def _about_labels(self) -> str:
-        """What the summary's line about the set says after the label type."""
+        """Text for the summary's line about the set, after the label type."""
         return ""
 
     def _about_work(self) -> list[str]:
-        """Lines about what was made; asked for only where something was."""
+        """Lines of the summary about the crops that were made; called only if there are any."""
         return []
 
 
@@ -70,7 +70,7 @@ def run_to_the_end(
     Args:
         run_workers: takes the rank that a launcher gave this process (None without a launcher) and the observer that
             workers report to; returns the shards that were given up, by name, and how each failed.
-        stats: empty counts, of the kind that the workers report.
+        stats: counts at 0, of the class that the workers report.
         config: which engine runs the workers.
         open_set: opens the set once the workers have ended.
 
@@ -78,7 +78,7 @@ def run_to_the_end(
         The set, and what the run made.
 
     Raises:
-        SlgWdsError: a worker's first error.
+        SlgWdsError: the first error of any worker.
     """
     launched = launched_rank() if config.engine == "local" else None
     with RunProgress(stats, (launched or ALONE).world_size) as progress:
@@ -93,7 +93,7 @@ def print_summary(result: RunResult) -> int:
     """Print a run's summary to stdout; return the command's exit status.
 
     Raises:
-        LabelSetError, IncompleteSetError: as `RunResult.check`, after the summary.
+        LabelSetError, IncompleteSetError: as `RunResult.check`. The summary is printed first.
     """
     tell(*result.summary())
     result.check()

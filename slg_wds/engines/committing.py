@@ -19,8 +19,8 @@ class Committer:
 
     Args:
         labels: the set that the shards go into.
-        observer: is told of every shard.
-        most_left_out: number of images that the whole set may leave out; None for no bound.
+        observer: its `shard` is called for every shard.
+        most_left_out: the largest number of images that the whole set may leave out; None for no limit.
 
     Attributes:
         lost: numbers of shards that this worker made and another worker committed first. `claims` reads it.
@@ -45,11 +45,11 @@ class Committer:
             number: the shard's number in the plan.
             samples: its samples, in plan order.
             left_out: its images that have no sample.
-            provenance: what the shard's trailer notes of how it was made.
+            provenance: JSON values that say how the shard was made, for its trailer (its last member).
             stats: counts of what was made; bytes, shards and left-out images are added here.
 
         Returns:
-            `stats`, or a count of one lost race if another worker committed the shard first.
+            `stats`; if another worker committed the shard first, counts of one lost race and nothing else.
 
         Raises:
             LabelSetError: the set would leave out too many images, or another set has taken its place.

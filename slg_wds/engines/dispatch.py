@@ -16,10 +16,10 @@ def run_on_cpus(
 
     Args:
         task: what each worker does.
-        config: which engine.
-        processes: number of processes of the local engine; 0 for one a core.
-        most: number of workers beyond which there is no work for more.
-        observer: is told of the progress.
+        config: names the engine.
+        processes: number of processes of the local engine; 0 for one per core.
+        most: the largest number of workers that have work; 0 runs nothing.
+        observer: receives the progress.
 
     Returns:
         The names of the shards that were given up, each with how the last attempt ended.

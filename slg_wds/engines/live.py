@@ -1,4 +1,4 @@
-"""Progress that is shown in place: a bar on a terminal, one output of a notebook's cell, or nothing."""
+"""Progress that is updated in place: a bar on a terminal, or one output of a notebook's cell."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Self = TypeVar("Self", bound="LiveDisplay")
 
 
 class LiveDisplay:
-    """Shows how far something is, on stderr. The end of the `with` block leaves the last state on the screen.
+    """Shows progress on stderr. The end of the `with` block leaves the last state on the screen.
 
-    Where nothing can be shown in place, because stderr is a file or a pipe, `show` does nothing and says so. Its
-    caller then prints lines. Threads may call it at once.
+    If stderr is a file or a pipe, nothing can be updated in place. Then `show` does nothing and returns False, and its
+    caller prints lines instead. Several threads may call it at the same time.
     """
 
     def __init__(self) -> None:
@@ -35,14 +35,20 @@ class LiveDisplay:
             self._display.stop()
 
     def open(self, total: int, done: int, noun: str) -> None:
-        """Start to show `done` of `total` shards, crops or whatever else the noun is."""
+        """Begin the display.
+
+        Args:
+            total: number of things to do.
+            done: how many of them are done.
+            noun: what the things are, such as `crops`.
+        """
         if shell := _notebook():
             self._display = NotebookBar(shell, total, done, noun)
         elif sys.stderr.isatty():
             self._display = TerminalBar(total, done, noun)
 
     def show(self, done: int, text: str) -> bool:
-        """Show how much is done, and a text beside it. Returns False where nothing can be shown in place."""
+        """Show how much is done, and a text beside it. Return False if nothing can be updated in place."""
         if self._display is None:
             return False
         self._display.show(done, text)
@@ -101,7 +107,7 @@ class TerminalBar:
 
 
 class NotebookBar:
-    """One output of a notebook's cell, whose text is replaced. rich would add one output after another."""
+    """One output of a notebook's cell, whose text is replaced. rich would add a new output at each update."""
 
     def __init__(self, display: Any, total: int, done: int, noun: str) -> None:
         self._total, self._done, self._noun, self._text = total, done, noun, ""

@@ -1,4 +1,4 @@
-"""The local engine: a pool of processes on this machine. One that ends too early is started again."""
+"""The local engine: a pool of processes on this machine. A process that ends too early is replaced."""
 
 from __future__ import annotations
 
@@ -19,12 +19,17 @@ def run_local(task: Task, pool: WorkerPool, observer: RunObserver) -> dict[str, 
     A pool of one worker runs in this very process, and its errors are raised as they are. After a DeviceError this
     process cannot use the device any more, so another process continues.
 
+    Args:
+        task: what each worker does.
+        pool: how many workers there are, and the device and cores of each.
+        observer: receives the progress.
+
     Returns:
         The names of the shards that were given up, each with how the last attempt ended.
 
     Raises:
-        SlgWdsError: the first one of any worker; or workers ended again and again.
-        DeviceError: workers ended again and again, at last by their device.
+        SlgWdsError: the first one of any worker; or workers ended too often without an error of this kind.
+        DeviceError: workers ended too often, the last one because its device failed.
     """
     if pool.workers == 1:
         try:
@@ -83,4 +88,4 @@ def _work(
     reporter = Reporter(parent.send, retry_alone, given_up)
     parent.listen(reporter.avoided.add)
     if perform(task, worker, workers, reporter, parent.send) == "device":
-        os._exit(1)  # at an orderly end the device's driver may hang for ever
+        os._exit(1)  # a normal exit may hang for ever in the device's driver

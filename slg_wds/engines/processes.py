@@ -36,7 +36,7 @@ class ParentPipe:
         self._lock = threading.Lock()
 
     def send(self, message: Message) -> None:
-        """Send one message; threads may send at once. If the parent is gone, end this process."""
+        """Send one message. If the parent is gone, end this process. Several threads may send at the same time."""
         with self._lock:
             try:
                 self._pipe.send(message)
@@ -78,8 +78,8 @@ class Processes:
 
         Args:
             worker: its number, which `receive` gives with its messages.
-            body: called there as body(parent, *arguments), where `parent` is a `ParentPipe`. Picklable.
-            arguments: picklable.
+            body: called in the process as body(parent, *arguments), where `parent` is a `ParentPipe`; picklable.
+            arguments: further arguments of `body`; picklable.
         """
         # Spawn, not fork: threads, torch and obstore's clients do not survive a fork.
         context = multiprocessing.get_context("spawn")
@@ -91,7 +91,7 @@ class Processes:
         theirs.close()  # now the worker alone holds that end, so its death closes the pipe
 
     def receive(self, timeout: float | None = None) -> list[tuple[int, Message]]:
-        """Wait for messages, and return each with the number of its worker; none after `timeout` seconds.
+        """Wait for messages, and return each with the number of its worker; an empty list after `timeout` seconds.
 
         The last message of a worker is (EXITED, how its process ended).
         """
@@ -121,7 +121,7 @@ def run_processes(
 ) -> None:
     """Iterate over function(worker, count) in each of `count` processes; call `receive` here with every item.
 
-    One process is this one.
+    If `count` is 1, this process does the work itself.
 
     Args:
         function: picklable. It divides the work by the number of the worker, 0 to count - 1.
@@ -223,7 +223,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def _interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:
-    """Repeat an interrupt that came while Python ran a finalizer: it was printed there and then lost."""
+    """Repeat an interrupt that came while Python ran a finalizer: Python only prints it there."""
     if unraisable.exc_type is KeyboardInterrupt:
         os.kill(os.getpid(), signal.SIGTERM)
     else:

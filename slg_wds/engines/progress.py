@@ -13,16 +13,18 @@ from slg_wds.errors import LabelSetError
 
 
 class RunProgress(LiveDisplay, RunObserver):
-    """Counts the crops and shards of a run, and shows its rate and the time left. Threads may report at once.
+    """Counts the crops and shards of a run, and shows its rate and the time left.
 
-    Everything goes to stderr, so that stdout has only results. Processes of one launcher often share a terminal: then
-    each prints lines, which can stand beside each other as live displays cannot. Under a launcher, each process
+    Several threads may report at the same time. Everything goes to stderr, so that stdout has only results. Processes
+    of one launcher often share a terminal, where live displays would overwrite each other. So each prints lines, and
     estimates the time for 1/ranks of the work.
 
     Attributes:
-        total: what was made so far: the given stats plus those of every shard.
+        total: counts of what was made so far: those given at first plus those of every shard.
         ranks: number of processes that a launcher started for this work, including this one.
         start: what the first worker reported when it was ready; None before that.
+        shards_left, crops_left: how many were missing at the start.
+        done_crops: how many crops this process's workers have labelled, lost races not counted.
     """
 
     def __init__(self, total: RunStats, ranks: int = 1) -> None:
@@ -87,7 +89,7 @@ class RunProgress(LiveDisplay, RunObserver):
         )
 
     def _show(self) -> bool:
-        """Show how far the whole set is; False where nothing can be shown in place."""
+        """Show the progress of the whole set. Return False if nothing can be updated in place."""
         if self.start is None:
             return False
         # Several processes may make the same last shards at once: their sum must not exceed the whole.

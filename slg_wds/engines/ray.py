@@ -23,7 +23,7 @@ from slg_wds.engines.supervisor import GRACE_SECONDS, Supervisor
 from slg_wds.engines.workers import ENDS, Message, Reporter, Task, WorkerPool, perform
 from slg_wds.errors import MissingDependencyError, SlgWdsError, UsageError
 
-GATHER_SECONDS = 0.1  # messages of one actor within this time travel together
+GATHER_SECONDS = 0.1  # messages of one actor within this time are sent together
 ROOM_SECONDS = 30.0  # for an autoscaling cluster to show a node that has what an actor asks for
 REMIND_SECONDS = 30.0  # between two reminders that no actor could be placed yet
 ANSWER_SECONDS = 40.0  # for the head of a cluster to answer
@@ -41,8 +41,9 @@ def run_ray(
     Args:
         task_of: makes the task, once it is known how many actors there are and what each has.
         request: the resources to ask for.
-        address: address of the cluster; None for RAY_ADDRESS, or else one on this machine that ends with the run.
-        observer: is told of the progress.
+        address: of the cluster; None: RAY_ADDRESS if it is set, else a new cluster on this machine, which
+            ends with the run.
+        observer: receives the progress.
 
     Returns:
         The names of the shards that were given up, each with how the last attempt ended.
@@ -92,7 +93,7 @@ class _Worker:
             yield batch
 
     def avoid(self, name: str) -> None:
-        """Do not make a shard, which the run has given up."""
+        """Do not make this shard: the run has given it up."""
         self._avoided.add(name)
 
 
@@ -104,7 +105,7 @@ class _RayRun:
         self._observer = observer
         self._supervisor = Supervisor(resources.count, observer, self._avoid)
         self._actors: dict[int, Any] = {}
-        self._streams: dict[Any, int] = {}  # of messages -> worker
+        self._streams: dict[Any, int] = {}  # stream of messages -> number of its worker
 
     def finish(self) -> dict[str, str]:
         for worker in range(self._resources.count):
@@ -199,10 +200,11 @@ def _wait_for_resources(ray: Any, request: ActorRequest, seconds: float) -> Acto
 def connected(address: str | None) -> Iterator[Any]:
     """Connect to a Ray cluster and yield the `ray` module; disconnect at the end.
 
-    A connection that the caller's program has made already is used and left open.
+    If the caller's program is connected already, that connection is used and left open.
 
     Args:
-        address: of the cluster; None for RAY_ADDRESS, or else a cluster on this machine that ends with the block.
+        address: of the cluster; None: RAY_ADDRESS if it is set, else a new cluster on this machine, which
+            ends with the block.
 
     Raises:
         MissingDependencyError: Ray is not installed.
@@ -224,7 +226,9 @@ def connected(address: str | None) -> Iterator[Any]:
     try:
         yield ray
     finally:
-        with contextlib.suppress(OSError):  # a full disk: report what ended the run instead
+        with contextlib.suppress(
+            OSError
+        ):  # for example a full disk: what ended the run is worth more as an error
             ray.shutdown()
 
 
@@ -273,7 +277,7 @@ def _first_line(text: str) -> str:
 
 @contextlib.contextmanager
 def _handlers_kept() -> Iterator[None]:
-    """Restore the signal handlers that Ray replaces: its own end the process without a message."""
+    """Restore the signal handlers that Ray replaces: Ray's handlers end the process without a message."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

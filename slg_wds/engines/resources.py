@@ -14,9 +14,10 @@ class ActorRequest:
 
     Attributes:
         actors: number of actors; None for as many as fit.
-        threads: CPU threads of each actor that runs on a CPU.
+        threads: CPU threads of each actor that runs on a CPU; None to divide the cluster's CPUs by the number of
+            actors, or of nodes if `actors` is None.
         gpus: GPUs of each actor, or a part of one; None for 1 if the cluster has GPUs, else 0.
-        most: number of actors beyond which there is no work for more.
+        most: the largest number of actors that have work; None for no limit.
     """
 
     actors: int | None = None

@@ -1,4 +1,4 @@
-"""What a run counts and reports: its numbers, its start, and the interface of whoever is told."""
+"""What a run counts and reports: counts of what was made, its start, and the interface of observers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Self = TypeVar("Self", bound="RunStats")
 
 @dataclass
 class RunStats:
-    """What was made, in numbers for the summary. Every kind of work adds fields of its own.
+    """Counts of what was made, for the summary. Every kind of work adds fields of its own.
 
     Attributes:
         images, crops: how many were labelled.
-        bytes: size of the shards.
-        shards: how many were committed.
+        bytes: size of the shards, in bytes.
+        shards: how many shards were committed.
         lost_races: shards that were dropped, because another process had committed them first.
         image_bytes: the part of `bytes` that is embedded images.
         left_out: (path, reason) of each image without a record.
@@ -34,7 +34,7 @@ class RunStats:
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, other: RunStats) -> None:
-        """Add the numbers of another of the same class."""
+        """Add the counts of another object of the same class to this one."""
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
 
@@ -50,7 +50,7 @@ class RunStarted:
     Attributes:
         digest: digest of the label set.
         shards, crops: how many are missing in the set.
-        notes: lines for people: teachers, devices, what is not used.
+        notes: lines for the user: teachers, devices, files that are not used.
         shards_there, crops_there: how many the set has already.
     """
 
@@ -65,16 +65,16 @@ class RunStarted:
     def of(
         cls, labels: LabelSet, missing: Sequence[int], num_crops: int, notes: Sequence[str] = ()
     ) -> RunStarted:
-        """Describe the start of a run that makes the `missing` shards, with `num_crops` crops an image."""
+        """Describe the start of a run that makes the `missing` shards, with `num_crops` crops per image."""
         crops = int(labels.plan.shard_sizes[list(missing)].sum()) * num_crops
         there = len(labels) * num_crops - crops
         return cls(labels.digest, len(missing), crops, notes, labels.num_shards - len(missing), there)
 
 
 class RunObserver:
-    """Is told of a run's progress. This class ignores it all; subclasses override what they need.
+    """Receives the progress of a run. This class ignores it; subclasses override the methods that they need.
 
-    Threads may call it at once.
+    Several threads may call it at the same time.
     """
 
     def begin(self, start: RunStarted) -> None:
@@ -98,4 +98,4 @@ class RunObserver:
         """A worker has finished a shard. `made` is False if another worker had committed it first."""
 
     def say(self, text: str) -> None:
-        """A worker has a line for people."""
+        """A worker has a line of text for the user."""

@@ -23,7 +23,7 @@ class RunFinished:
     """What one run leaves behind.
 
     Attributes:
-        stats: the numbers of what it made, a RunStats.
+        stats: counts of what it made, a RunStats.
         given_up: names of the shards that it gave up, each with how the last attempt ended.
         complete: whether every shard of the set exists.
         seconds: wall time of the work, without the start-up.
@@ -69,13 +69,13 @@ class RunFinished:
 
 
 def summary(labels: LabelSet, run: RunFinished, more: str, lines: Sequence[str]) -> list[str]:
-    """Return the summary of a run in lines for people.
+    """Return the summary of a run, in lines for the user.
 
     Args:
         labels: the set as it is now.
         run: what the run made.
-        more: text behind the label type in the second line.
-        lines: what the command says of the labels made, shown below the counts if there are any.
+        more: text after the label type in the second line.
+        lines: what the command adds about the labels that it made, shown below the counts if any were made.
 
     Raises:
         FormatError, StoreError: what the set leaves out cannot be read.

@@ -1,4 +1,4 @@
-"""What a run knows of its workers, and what it decides when one of them ends: the same for processes and actors."""
+"""What a run knows about its workers, and what it does when one of them ends: the same for processes and actors."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class WorkerSlot:
         started: a worker of this slot has run its first instruction.
         done: its worker found that no shard is missing.
         closed: no worker is started here again.
-        failure: what the worker itself said of its end.
+        failure: why the worker ended, in its own words; None if it reported nothing.
         device_failed: the worker ended because its device failed.
         claimed: names of the shards in flight: claimed and not yet committed.
-        blameless_exits: consecutive exits that no shard is to blame for.
+        blameless_exits: number of consecutive exits with no shard in flight or because of the device.
     """
 
     started: bool = False
@@ -40,15 +40,16 @@ class WorkerSlot:
 class Supervisor:
     """Passes workers' messages on to the observer, and decides how a worker that ended is replaced.
 
-    A worker that ends has up to a few shards in flight, and each of them may be the cause. The next worker of the slot
-    makes them one at a time. A shard is given up after FAILURES failures, if it was the only one in flight in the last.
+    A worker that ends may have several shards in flight, and each of them may be the cause. The next worker of the slot
+    makes them one at a time. A shard is given up when it fails as the only one in flight, and for the FAILURES-th
+    time or more.
 
     If no shard is to blame, because none was in flight or the device failed, the slot is: after FAILURES such exits in
     a row, no worker is started there again. The other slots continue.
 
     Args:
         workers: number of slots.
-        observer: is told what workers report.
+        observer: receives what workers report.
         avoid: called with the name of each shard that is given up, to tell the running workers.
 
     Attributes:
@@ -93,7 +94,7 @@ class Supervisor:
 
         Args:
             worker: the number of its slot.
-            how: how it ended, in words for people.
+            how: how it ended, in words.
             blame: whether the shards in flight may be the cause.
 
         Returns:
@@ -101,8 +102,8 @@ class Supervisor:
             closed.
 
         Raises:
-            DeviceError: no attempt has a chance any more, and the last one failed by its device.
-            SlgWdsError: no attempt has a chance any more, for another reason.
+            DeviceError: workers ended too often or every slot is closed, and this worker's device failed.
+            SlgWdsError: the same for another reason; or workers ended before they started.
         """
         slot = self.slots[worker]
         how, slot.failure = slot.failure or how, None
@@ -125,7 +126,7 @@ class Supervisor:
         return [] if device_failed else [name for name in in_flight if name not in self.given_up]
 
     def _check_started(self, worker: int, how: str) -> None:
-        """Raise SlgWdsError if as many workers as there are slots, and two at least, ended before they started."""
+        """Raise SlgWdsError if as many workers as there are slots, but at least two, ended before they started."""
         if self._exits >= max(2, len(self.slots)) and not any(slot.started for slot in self.slots):
             raise SlgWdsError(
                 f"worker {worker} ended before it started its work ({how})",

@@ -42,12 +42,12 @@ class Task(Protocol):
         Args:
             worker: number of this worker, 0 to workers - 1.
             workers: number of workers of the run.
-            observer: is told of the progress.
+            observer: receives the progress.
         """
 
 
 class Reporter(RunObserver):
-    """Send every call to the parent as a message; the observer of a worker in another process.
+    """The observer of a worker in another process: sends every call to the parent as a message.
 
     Args:
         send: sends one message; must be thread-safe.
@@ -55,7 +55,7 @@ class Reporter(RunObserver):
         avoided: names of the shards that the run has given up.
 
     Attributes:
-        avoided: the same as a set. The parent's messages add to it while the worker runs.
+        avoided: the same, as a set. The parent adds to it while the worker runs.
     """
 
     def __init__(
@@ -97,6 +97,13 @@ def perform(
     task: Task, worker: int, workers: int, reporter: Reporter, send: Callable[[Message], None]
 ) -> str:
     """Run the task in a worker, and send ("started",) before it and how it ended after it.
+
+    Args:
+        task: what the worker does.
+        worker: number of this worker, 0 to workers - 1.
+        workers: number of workers of the run.
+        reporter: the observer that the task reports to.
+        send: sends one message to the parent; must be thread-safe.
 
     Returns:
         The kind of the last message. "done"; "error" for an SlgWdsError, which ends the run; "device" for a

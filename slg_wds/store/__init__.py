@@ -8,7 +8,7 @@
     client.py       obstore's clients: options, deadlines
     credentials.py  the files of `aws configure`, for s3://
     faults.py       obstore's errors -> ours
-    stops.py        for how long this process was stopped, which no store is blamed for
+    stops.py        for how long this process was stopped: no store could answer then
     whole_file.py   an output file that the user named, written completely or not at all
 
 Enters: URLs, options, names and bytes. Leaves: bytes, listings and StoreErrors. May import files, errors and masking;

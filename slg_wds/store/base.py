@@ -25,9 +25,9 @@ class Entry(NamedTuple):
     """One object in a listing.
 
     Attributes:
-        name: in the store.
+        name: of the object, relative to the store.
         size: in bytes.
-        modified: when the object was created, in seconds since 1970.
+        modified: when the object was created, in seconds since 1970 (UTC).
     """
 
     name: str
@@ -68,12 +68,17 @@ class Store(ABC):
 
         Raises:
             NotFoundError: there is no such object.
-            ObjectTooLargeError: it has more than `max_bytes`; raised before memory is taken.
+            ObjectTooLargeError: it has more than `max_bytes`. The check comes before memory is allocated.
         """
 
     @abstractmethod
     def read_range(self, name: str, offset: int, size: int) -> bytes:
-        """Return exactly `size` bytes from byte `offset` on. Raises OutOfRangeError if the object ends before."""
+        """Return exactly `size` bytes from byte `offset` on.
+
+        Raises:
+            NotFoundError: there is no such object.
+            OutOfRangeError: the object ends before the last of these bytes.
+        """
 
     @abstractmethod
     def size(self, name: str) -> int | None:
@@ -98,13 +103,13 @@ class Store(ABC):
         """
 
     def stat(self, name: str) -> Stat | None:
-        """Return size and version of the object, by one request; None if there is no such object."""
+        """Return the size and version of the object, with one request; None if there is no such object."""
         size = self.size(name)
         return None if size is None else Stat(size)
 
     @abstractmethod
     def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[Entry]:
-        """Yield the objects of a folder, sorted by name.
+        """Yield the objects of a folder, sorted by name, without temporary files.
 
         Args:
             prefix: the folder, such as "index/"; "" is the whole store.
@@ -142,12 +147,14 @@ class Store(ABC):
 
 
 def check_name(name: str) -> str:
-    """Return a name if it is valid and stays within its store; else raise InvalidNameError."""
+    """Return a name if it is valid and stays within its store; otherwise raise InvalidNameError."""
     parts = name.split("/")
     if not name:
         raise InvalidNameError("an empty name")
     if name.startswith("/") or "" in parts or "." in parts or ".." in parts:
-        raise InvalidNameError(f"{name!r} is no relative name: absolute, or with an empty, '.' or '..' part")
+        raise InvalidNameError(
+            f"{name!r} is not a relative name: it is absolute, or has an empty, '.' or '..' part"
+        )
     if _CONTROL.search(name):
         raise InvalidNameError(f"{name!r} has a control character")
     if is_temporary(name):
@@ -163,7 +170,7 @@ def is_temporary(name: str) -> bool:
 
 
 def check_prefix(prefix: str) -> str:
-    """Return the folder that a prefix names, without its last `/`; "" for the whole store."""
+    """Return the folder that a prefix names, without its last `/`; "" for the whole store. Raises InvalidNameError."""
     return check_name(prefix.rstrip("/")) if prefix else ""
 
 

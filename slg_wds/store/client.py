@@ -27,8 +27,8 @@ class Deadlines:
     Attributes:
         request: for one request, from connecting to the last byte.
         stall: for the next byte of an answer.
-        patience: between the first attempt and the start of the last one.
-        retries: attempts after the first, a number.
+        patience: from the first attempt to the start of the last one.
+        retries: the number of attempts after the first.
     """
 
     request: float
@@ -37,10 +37,10 @@ class Deadlines:
     retries: int
 
 
-CONNECT = 5.0
+CONNECT = 5.0  # seconds for a connection to be made
 # First contact fails early: a wrong endpoint or missing credentials are reported within 20 s.
 CONTACT = Deadlines(request=10, stall=10, patience=10, retries=2)
-READING = Deadlines(request=3600, stall=30, patience=180, retries=1000)  # its patience ends before so many
+READING = Deadlines(request=3600, stall=30, patience=180, retries=1000)  # 180 s are over before that
 # Each wait is drawn between init_backoff and base times the last wait. With the library's default base, 2, waits hardly
 # grow: 20 attempts took 4 s, less than a server needs to restart.
 BACKOFF = {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=15), "base": 3}
@@ -68,10 +68,10 @@ _SECONDS = re.compile(r"(\d+(?:\.\d+)?)\s*s?")
 
 
 def writing(size: int) -> Deadlines:
-    """Return the deadlines for a put of `size` bytes: 30 s plus the time of an upload at 1 MiB/s, rounded up in steps.
+    """Return the deadlines for a put of `size` bytes: 30 s plus the time of an upload at 1 MiB/s, rounded up.
 
-    The wait for the answer begins with the upload, so a stall looks the same as a slow connection. Few steps mean few
-    clients.
+    The wait for the answer begins with the upload, so a stall looks the same as a slow connection. Every deadline needs
+    a client of its own. To keep them few, times are rounded up to 60, 120, 240, ... seconds.
     """
     needed = 30 + size / _SLOWEST_UPLOAD
     seconds = 60.0 * 2 ** max(0, math.ceil(math.log2(needed / 60)))
@@ -80,7 +80,7 @@ def writing(size: int) -> Deadlines:
 
 @dataclass(frozen=True, repr=False)
 class RemoteSettings:
-    """A remote URL and its options, sorted by the argument of obstore that takes them. Never shown: may have secrets.
+    """A remote URL and its options, grouped by the argument of obstore that takes them. Its repr hides them all.
 
     Attributes:
         scheme: s3, gs, az, http or https.
@@ -98,7 +98,7 @@ class RemoteSettings:
 
 
 def settings_of(url: str, options: Mapping[str, str]) -> RemoteSettings:
-    """Sort the options of a URL, without contacting anything. Raises UsageError for an invalid URL or option."""
+    """Group the options of a URL, without contacting anything. Raises UsageError for an invalid URL or option."""
     scheme = scheme_of(url)
     given = {key.lower(): value for key, value in options.items()}
     client: dict[str, Any] = {key: given.pop(key) for key in _CLIENT_KEYS & given.keys()}
@@ -148,7 +148,7 @@ def make_client(settings: RemoteSettings, deadlines: Deadlines) -> Client:
 
 
 def patience(settings: RemoteSettings, deadlines: Deadlines) -> float:
-    """Return after how many seconds no new attempt begins."""
+    """Return for how many seconds after the first attempt new ones begin: the option retry_timeout, or the default."""
     return settings.retry.get("retry_timeout", deadlines.patience)
 
 

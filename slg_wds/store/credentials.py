@@ -13,7 +13,7 @@ from slg_wds.errors import UsageError
 from slg_wds.masking import masked
 from slg_wds.store.urls import scheme_of
 
-# The variables by which obstore finds credentials before it would look into any file.
+# The environment variables in which obstore finds credentials by itself.
 _FIRST = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -30,10 +30,13 @@ _HINTS = {
 
 
 def provider_of(scheme: str, config: Mapping[str, str]) -> Any:
-    """Return obstore's provider for the files of `aws configure`; None if it is not S3 or credentials are elsewhere.
+    """Return obstore's provider of the credentials in the files of `aws configure`.
+
+    Returns:
+        None for other stores than S3; if the options or the environment give credentials; without such files or boto3.
 
     Raises:
-        UsageError: a profile that these files do not have.
+        UsageError: the files cannot be read, or lack the profile that AWS_PROFILE names.
     """
     if scheme != "s3" or _given(config) or not _has_profile() or find_spec("boto3") is None:
         return None

@@ -22,8 +22,8 @@ from slg_wds.store.credentials import no_credentials_hint
 # Most failures of obstore differ only in their text: the status, and the XML body if there is one.
 _STATUS = re.compile(r"non-2xx status code: (\d{3}[\w ]*)")
 _CODE = re.compile(r"<Code>([^<]*)</Code>|\(code: (\w+)\)")
-_SAID = re.compile(r"<Message>([^<]*)</Message>")
-MAX_SAID = 300  # characters of a server's message that are shown
+_SERVER_MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
+_MAX_MESSAGE = 300  # characters of a server's message that are shown
 _STORE_NAME = re.compile(r"^(Generic [\w ]+ error: )+")
 # Where clients look for credentials last: the metadata services of EC2, ECS, GCE and Azure.
 _CREDENTIALS = re.compile(
@@ -53,8 +53,8 @@ def translated_body(url: str) -> Iterator[None]:
     try:
         yield
     except (exceptions.BaseError, OSError, ValueError) as error:
-        said = _said(str(error))
-        raise StoreUnavailableError(f"the body broke off: {said}", url=url) from _without_secrets(error)
+        reason = _reason(str(error))
+        raise StoreUnavailableError(f"the body broke off: {reason}", url=url) from _without_secrets(error)
 
 
 @contextlib.contextmanager
@@ -65,9 +65,9 @@ def translated_settings(url: str) -> Iterator[None]:
     try:
         yield
     except (exceptions.BaseError, ValueError, TypeError) as error:
-        said = _said(str(error))
-        hint = no_credentials_hint(url) if "must be specified" in said else None
-        raise UsageError(f"the store cannot be opened: {said}", url=url, hint=hint) from _without_secrets(
+        reason = _reason(str(error))
+        hint = no_credentials_hint(url) if "must be specified" in reason else None
+        raise UsageError(f"the store cannot be opened: {reason}", url=url, hint=hint) from _without_secrets(
             error
         )
 
@@ -76,27 +76,29 @@ def _store_error(error: Exception, url: str) -> StoreError:
     text = str(error)
     status, code = _answer(text)
     if _CREDENTIALS.search(text.partition("\n")[0]):
-        return PermissionDeniedError(f"no credentials: {_said(text)}", url=url, hint=no_credentials_hint(url))
+        return PermissionDeniedError(
+            f"no credentials: {_reason(text)}", url=url, hint=no_credentials_hint(url)
+        )
     if isinstance(error, FileNotFoundError) or status == 404:
         bucket = code in ("NoSuchBucket", "ContainerNotFound")
         return NotFoundError("no such bucket" if bucket else "no such object", url=url)
     if status in (401, 403) or code == "AccessDenied" or type(error).__name__ in _DENIED:
-        return PermissionDeniedError(f"refused by the store: {_said(text)}", url=url)
+        return PermissionDeniedError(f"refused by the store: {_reason(text)}", url=url)
     if status == 416:
         return OutOfRangeError("the object ends before the bytes asked for", url=url)
     if status == 507:
-        return StoreFullError(f"nothing more fits here: {_said(text)}", url=url)
+        return StoreFullError(f"nothing more fits here: {_reason(text)}", url=url)
     if "non-partial response" in text or "Range request not supported" in text:
         return UnsupportedStoreError("this server does not serve ranges of bytes", url=url)
     if status in (405, 501) or type(error).__name__ in _UNSUPPORTED:
-        return UnsupportedStoreError(f"the store does not know this operation: {_said(text)}", url=url)
+        return UnsupportedStoreError(f"the store does not know this operation: {_reason(text)}", url=url)
     if status is None and "redirect" in text:
         return StoreError(
             "the store redirects to another address", url=url, hint="check store options region and endpoint"
         )
     if status is None or status >= 500 or status in (408, 429):
-        return StoreUnavailableError(f"no good answer in time: {_said(text)}", url=url)
-    return StoreError(f"refused by the store: {_said(text)}", url=url)
+        return StoreUnavailableError(f"no good answer in time: {_reason(text)}", url=url)
+    return StoreError(f"refused by the store: {_reason(text)}", url=url)
 
 
 def _without_secrets(error: Exception) -> Exception:
@@ -124,11 +126,11 @@ def _answer(text: str) -> tuple[int | None, str | None]:
     return int(status[1][:3]) if status else None, (code[1] or code[2]) if code else None
 
 
-def _said(text: str) -> str:
+def _reason(text: str) -> str:
     """Return the store's own message if it sent one, else the first line of obstore's, without secrets."""
     _, code = _answer(text)
-    if code and (message := _SAID.search(text)):
-        return f"{code}: {message[1]}"[:MAX_SAID]
+    if code and (message := _SERVER_MESSAGE.search(text)):
+        return f"{code}: {message[1]}"[:_MAX_MESSAGE]
     if status := _STATUS.search(text):
         return f"HTTP status {status[1]}"
     return masked(_STORE_NAME.sub("", text.partition("\n")[0]).strip())

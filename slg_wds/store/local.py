@@ -137,7 +137,7 @@ class LocalStore(Store):
             with _temporary(self.root / "probe") as source, _temporary(self.root / "probe") as target:
                 _write(source, [memoryview(b"probe")])
                 _link(source, target)
-                now = source.stat().st_mtime  # by the clock of the file server, as the times of files are
+                now = source.stat().st_mtime  # by the file server's clock, which also sets the times of files
         self._remove_temporaries(now - TEMPORARY_AGE)
 
     def _remove_temporaries(self, before: float) -> None:
@@ -151,7 +151,7 @@ class LocalStore(Store):
 
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    """Give the name of a temporary file beside `path`. The file is removed at the end unless the process is killed."""
+    """Yield the name of a temporary file beside `path`. The file is removed at the end unless the process is killed."""
     stem = os.fsdecode(os.fsencode(path.name)[:100])  # the whole name stays below the limit of 255 bytes
     temporary = path.parent / f"{TEMPORARY_PREFIX}{stem}-{os.getpid()}-{secrets.token_hex(8)}"
     try:
@@ -267,17 +267,17 @@ def _translated(path: Path) -> Iterator[None]:
 
 
 def _store_error(error: OSError, url: str) -> StoreError:
-    said = error.strerror or str(error)
+    reason = error.strerror or str(error)
     if isinstance(error, SpecialFileError):
-        return NotFoundError(f"no such file: {said}", url=url)
+        return NotFoundError(f"no such file: {reason}", url=url)
     if error.errno in _ABSENT:
         return NotFoundError("no such file", url=url)
     if error.errno in _FULL:
-        return StoreFullError(f"nothing more fits here: {said}", url=url)
+        return StoreFullError(f"nothing more fits here: {reason}", url=url)
     if error.errno in _DENIED:
-        return PermissionDeniedError(f"not permitted: {said}", url=url)
+        return PermissionDeniedError(f"not permitted: {reason}", url=url)
     if error.errno in _FAULT:
-        return StoreUnavailableError(f"the file system fails: {said}", url=url)
+        return StoreUnavailableError(f"the file system fails: {reason}", url=url)
     if error.errno == errno.ENAMETOOLONG:
-        return InvalidNameError("a name too long for this file system", url=url)
-    return StoreError(f"the file system refuses: {said}", url=url)
+        return InvalidNameError("the name is too long for this file system", url=url)
+    return StoreError(f"the file system refuses: {reason}", url=url)

@@ -1,4 +1,4 @@
-"""Where something lies, and how its store is reached: the one thing that functions pass on to open it."""
+"""A URL with the options of its store: what functions take to open a store."""
 
 from __future__ import annotations
 

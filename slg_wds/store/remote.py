@@ -48,7 +48,7 @@ from slg_wds.store.stops import seconds_stopped
 from slg_wds.store.urls import join_unchecked
 
 Result = TypeVar("Result")
-MAX_LISTED = 1 << 25  # objects in one listing: 7 GB of names, twice as many as ImageNet-21k has images
+MAX_LISTED = 1 << 25  # objects in one listing: twice as many as ImageNet-21k has images, 7 GB of names
 _PAGE = 1000  # objects that a store lists at once
 _PAUSES = (0.2, 1.0, 5.0)  # seconds between our own attempts, beside obstore's; the last one repeats
 
@@ -162,9 +162,9 @@ class RemoteStore(Store):
         try:
             # If the answer to a put is lost, obstore's own next attempt finds the probe: then try with another one.
             if not any(self._patiently(self._check_conditional) for _ in _PAUSES):
-                raise UnsupportedStoreError("this store says of every new object that it exists already")
+                raise UnsupportedStoreError("this store claims that every new object exists already")
         except StoreError as error:
-            error.url = self.url  # not that of the probe, which users do not know
+            error.url = self.url  # users do not know the probe's URL
             raise
 
     def _check_conditional(self) -> bool:
@@ -202,12 +202,12 @@ class RemoteStore(Store):
                 result = obstore.get(client, name, options=options)
             size = expected(int(result.meta["size"]), url)
             with translated_body(url):
-                # One piece: it ends with the body, or one byte after the size that is due.
+                # One piece: it ends with the body, or one byte after the expected size.
                 data = bytes(next(iter(result.stream(min_chunk_size=size + 1)), b""))
             if len(data) > size:
                 raise UnsupportedStoreError(f"the server sends more than the {size} bytes asked for", url=url)
             if len(data) != size:
-                raise StoreUnavailableError(f"a body of {len(data)} bytes where {size} were due", url=url)
+                raise StoreUnavailableError(f"the server sent {len(data)} bytes instead of {size}", url=url)
             return data
 
         return self._patiently(attempt)

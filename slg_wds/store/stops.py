@@ -1,4 +1,4 @@
-"""How long this process was stopped (SIGSTOP, a suspended machine): then it could receive no answer of a store."""
+"""How long this process was stopped (SIGSTOP, a suspended machine). In that time no store could answer it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class StopClock:
     """Counts the seconds for which the process was stopped, with a thread that should wake every TICK."""
 
     def __init__(self) -> None:
-        # (seconds stopped, when last awake): one object, so that other threads read both of the same moment.
+        # (seconds stopped, when last awake): one tuple, so that other threads never read values of two moments.
         self._state = (0.0, time.monotonic())
         threading.Thread(target=self._run, name="slg-stops", daemon=True).start()
 
     def seconds(self) -> float:
-        """Return the seconds up to now, even if the thread has not woken yet since the last stop."""
+        """Return the seconds stopped up to now, even if the thread has not woken yet since the last stop."""
         stopped, last = self._state
         return stopped + self._pause(last, time.monotonic())
 

@@ -43,7 +43,11 @@ def scheme_of(url: str) -> str:
 
 
 def path_of(url: str) -> Path:
-    """Return the absolute path of a plain path (`~` is expanded) or file:// URL (percent codes are decoded)."""
+    """Return the absolute path of a plain path (`~` is expanded) or file:// URL (percent codes are decoded).
+
+    Raises:
+        UsageError: a file:// URL of another host or without a path.
+    """
     if url.lower().startswith("file://"):
         parts = urlsplit(url)
         if parts.netloc not in ("", "localhost") or not parts.path:
@@ -53,17 +57,25 @@ def path_of(url: str) -> Path:
 
 
 def join(url: str, name: str) -> str:
-    """Return the URL of the object `name` in the store at `url`, percent-encoded for http(s) and file."""
+    """Return the URL of the object `name` in the store at `url`, percent-encoded for http(s) and file.
+
+    Raises:
+        InvalidNameError: as `check_name`.
+    """
     return join_unchecked(url, check_name(name))
 
 
 def join_unchecked(url: str, name: str) -> str:
-    """Do what `join` does with a name that is known to be valid, or is only shown."""
+    """Do the same as `join`, but do not check the name: it is known to be valid, or the URL is only for a message."""
     return f"{url if url.endswith('/') else url + '/'}{quote(name) if _is_encoded(url) else name}"
 
 
 def split_url(url: str) -> tuple[str, str]:
-    """Split the URL of a file into (URL of the store, name in it): the inverse of `join`."""
+    """Split the URL of a file into (URL of the store, name in it): the inverse of `join`.
+
+    Raises:
+        UsageError: a URL that does not end in the name of a file.
+    """
     start = match.end() if (match := _SCHEME.match(url)) else 0
     parent, slash, name = url[start:].rpartition("/")
     if not name or (start and not slash):
@@ -80,8 +92,8 @@ def _is_encoded(url: str) -> bool:
 def expand_braces(url: str) -> list[str]:
     """Expand the brace patterns of a URL: ranges `{000..012}` and choices `{a,b}`.
 
-    Numbers of a range are padded with zeros if its ends are. With several patterns, the last one varies fastest, as in
-    a shell. A URL without patterns gives itself.
+    The numbers of a range are padded with zeros to one width if either of its ends is. With several patterns, the last
+    one varies fastest, as in a shell. A URL without patterns is returned alone.
 
     Raises:
         UsageError: braces that are nested or do not pair, or that give too many URLs.
@@ -111,7 +123,7 @@ def _choices(inner: str, url: str) -> list[str]:
         if last - first >= MAX_EXPANDED:
             raise UsageError(f"a range of over {MAX_EXPANDED} files: {{{inner[:MAX_SHOWN]}}}", url=url)
         ends = (match[1], match[2])
-        padded = any(len(end) > 1 and end[0] == "0" for end in ends)  # a lone 0 is not
+        padded = any(len(end) > 1 and end[0] == "0" for end in ends)  # a lone 0 is not padded
         width = max(map(len, ends)) if padded else 0
         return [f"{number:0{width}d}" for number in range(first, last + 1)]
     if "," not in inner:

@@ -20,10 +20,10 @@ _NOT_ON_DISK = ("/dev/", "/proc/")  # links such as /dev/stdout lead to this pro
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Give a temporary file to write, which takes the name `path` if the block ends without an error.
+    """Yield a file to write, which takes the name `path` if the block ends without an error.
 
-    A link is followed and stays. A device or pipe, and a file in a folder without write permission, is written in
-    place.
+    Until then it is a temporary file in the same folder, so that no reader sees a part of it. A link is followed and
+    stays. A device or pipe, and a file in a folder without write permission, is written in place.
 
     Raises:
         StoreError: the file cannot be written.
@@ -56,7 +56,7 @@ def _in_place(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _aside(place: Path) -> Iterator[BinaryIO]:
-    """Give a file beside `place` with a random name, which is renamed once it is on the disk."""
+    """Yield a file beside `place` with a random name. It is renamed once it is on the disk."""
     stem = os.fsdecode(os.fsencode(place.name)[:100])
     _remove_old(place.parent, stem)
     temporary = place.parent / f".{stem}.{secrets.token_hex(8)}"

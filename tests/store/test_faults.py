@@ -188,10 +188,10 @@ def test_a_short_range_is_an_error() -> None:
 
 
 def test_signatures_in_urls_are_not_repeated() -> None:
-    from slg_wds.store.faults import _said
+    from slg_wds.store.faults import _reason
 
     text = "Generic X error: Error performing GET https://h/x?sig=hush&se=1 in 1ms - HTTP error: sending"
-    assert _said(text) == "Error performing GET https://h/x?*** in 1ms - HTTP error: sending"
+    assert _reason(text) == "Error performing GET https://h/x?*** in 1ms - HTTP error: sending"
 
 
 def test_a_server_that_is_away_for_a_while_is_waited_for() -> None:
