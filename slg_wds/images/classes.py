@@ -26,11 +26,11 @@ def imagenet_targets(classes: Sequence[str]) -> list[int | None] | None:
     """Number class folders by ImageNet-1k.
 
     Returns:
-        The class number (0..999) of each folder, None for a WordNet id outside the 1000 classes. None instead of a list
-        if at least half of the folders are not named by WordNet ids.
+        The class number (0..999) of each folder; None for a folder whose WordNet id is none of the 1000 classes. None
+        instead of a list if at least half of the folders are not named by WordNet ids.
 
     Raises:
-        ImageSourceError: most folders are named by WordNet ids and some are not; it names these.
+        ImageSourceError: most folders are named by WordNet ids and some are not. The message names the latter.
     """
     ids = [wordnet_id(name) for name in classes]
     others = [name for name, one in zip(classes, ids, strict=True) if one is None]
@@ -50,7 +50,7 @@ def imagenet_targets(classes: Sequence[str]) -> list[int | None] | None:
 
 
 def folder_numbers(classes: Sequence[str]) -> list[int] | None:
-    """Return the number that each class folder is named by, zero-padded or not; None if any name is not a number."""
+    """Return each class folder's name as a number (zero-padded or not); None if any name is not a number."""
     if not classes or not all(NUMBER.fullmatch(name) for name in classes):
         return None
     return [int(name) for name in classes]
@@ -59,10 +59,11 @@ def folder_numbers(classes: Sequence[str]) -> list[int] | None:
 def read_class_map(path: str) -> dict[str, int | None]:
     """Read a class map: lines `name number`, in which # begins a comment, or a JSON object.
 
-    The number `-`, `null` or `-1` means that the folder's images have no target. A name may be an absolute path.
+    The number `-`, `null` or `-1` means that the folder's images have no target. Of an absolute path or URL only the
+    last part counts.
 
     Returns:
-        Class number, or None for no target, by class folder.
+        Name of each class folder -> its class number, or None for no target.
 
     Raises:
         UsageError: the file cannot be read, has another form, or gives one name two numbers.

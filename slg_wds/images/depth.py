@@ -21,22 +21,25 @@ DARK = 16  # an image whose brightest level is below range / DARK does not use t
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Return whether an image has grey levels of more than 8 bits. Of deeper colours Pillow keeps 8 bits itself."""
+    """Return whether an image has grey levels of more than 8 bits. Pillow itself reduces deeper colours to 8 bits."""
     return image.mode == "F" or image.mode.startswith("I")
 
 
 def to_8_bits(image: Image.Image, path: str) -> Image.Image:
     """Convert a loaded deep image to 8 bits (mode L): level x of the range 0..R becomes x * 255 / R, rounded.
 
-    R is 65535, so 257 levels become one; in 12-bit TIFF it is 4095.
+    R is 4095 in 12-bit TIFF, else 65535.
 
     Args:
         image: loaded, of a mode for which `is_deep` holds.
         path: names the image in errors.
 
+    Returns:
+        The image in mode L, of the same size.
+
     Raises:
-        ImageDecodeError: floats or 32-bit integers, whose format defines no range; or levels that end below a sixteenth
-            of the range, such as 8-bit or 12-bit values stored in 16 bits, which would come out black.
+        ImageDecodeError: floats or 32-bit integers, whose format defines no range; or no level reaches a sixteenth of
+            the range, as with 8-bit or 12-bit values stored in 16 bits, so that the result would be almost black.
     """
     from PIL import Image
 
@@ -61,7 +64,7 @@ def to_8_bits(image: Image.Image, path: str) -> Image.Image:
 
 
 def _range(image: Image.Image, path: str) -> int:
-    """Return the level that is white."""
+    """Return the level that is white, R. Raises ImageDecodeError if the format defines none."""
     if image.mode.startswith("I;16"):
         return 4095 if image.format == "TIFF" and _tag(image, BITS_PER_SAMPLE) == 12 else 65535
     if image.format == "PPM" and image.mode == "I":  # Pillow has scaled it by the file's own range

@@ -30,13 +30,13 @@ class FolderSource:
     """Images in a folder. Classes are numbered by sorted name, as ImageFolder numbers them.
 
     Attributes:
-        url: the folder that paths are relative to: the split's.
+        url: the folder that paths are relative to: the split's folder if there is one.
         classes: names of the class folders, empty ones included; None for a flat folder.
-        ignored: number of files and folders that are not used, by kind: the extension in lower case of files that are
-            no images ("" for none), `outside class folders` (images beside them), `hidden folders`, `label sets`,
-            `AppleDouble files`, `compressed tars`.
+        ignored: number of files and folders that are not used, by kind. For files that are not images the kind is their
+            extension in lower case ("" for none). The others are `outside class folders` (images beside the folders),
+            `hidden folders`, `label sets`, `AppleDouble files` (of macOS) and `compressed tars`.
         gone: the paths of `planned` that are no longer there. They are planned again, so that a label set that was
-            begun with them can go on; reading them raises ImageGoneError.
+            begun with them can be continued. Reading them raises ImageGoneError.
     """
 
     kind = "folder"
@@ -54,17 +54,19 @@ class FolderSource:
         """List the folder.
 
         Args:
-            tree: of the folder.
-            split: name of the split, for the names of shards.
+            tree: the folder's files.
+            split: name of the split, which begins the names of shards; None: `train`.
             list_file: path of a file that selects images: see lists.py.
             keep_extensions: whether keys keep the paths' extensions.
-            need_targets: refuse a flat folder.
+            need_targets: whether to refuse a flat folder.
             planned: paths of the images that an earlier run planned.
 
         Raises:
             NoImagesError: there is no image.
             NoTargetsError: targets are needed, and the folder is flat.
-            ImageSourceError: a name that is not UTF-8, or a listed image that is not there.
+            ImageSourceError: a name that is not UTF-8; a listed image that is not there, is ambiguous or is listed
+                twice.
+            UsageError: the list cannot be read or is empty.
         """
         self.url, self.split = tree.url, split
         self._tree, self._keep_extensions = tree, keep_extensions
@@ -85,7 +87,7 @@ class FolderSource:
             target_of: the target of each class number, None for no target; None: the number itself.
 
         Raises:
-            DuplicateKeyError: two images with one key.
+            DuplicateKeyError: two images with the same key.
             UsageError: a seed or number of samples that is invalid.
             ImageSourceError: a target that is invalid.
         """
@@ -111,14 +113,14 @@ class FolderSource:
         )
 
     def read(self, path: str) -> bytes:
-        """Return the bytes of the image at a path of the plan. Raises StoreError, NotFoundError if it is gone."""
+        """Return the bytes of the image at a path of the plan. Raises StoreError, or NotFoundError if it is gone."""
         return self._tree.read(path)
 
     def reader(self, plan: Plan, shard: int) -> Callable[[int], bytes]:
         """Return a function that reads the images of one shard by their number in the plan; any thread may call it.
 
-        It raises ImageGoneError if an image's folder no longer has it; StoreError or ImageSourceError if the image
-        cannot be read and it is unknown whether it is still there.
+        The function raises ImageGoneError if an image's folder no longer has it, and StoreError or ImageSourceError if
+        the image cannot be read for another reason.
         """
         gone = GoneFiles(self._tree)
 
@@ -176,7 +178,12 @@ def is_image(path: str) -> bool:
 
 
 def find_images(tree: Tree) -> tuple[list[str], list[str], Counter[str]]:
-    """Return (sorted paths of images, by extension; folders of label sets; number of other things by kind)."""
+    """Find images by their extensions.
+
+    Returns:
+        (paths of images, sorted; folders of label sets; number of other files and folders, by the kinds of
+        `FolderSource.ignored`).
+    """
     paths: list[str] = []
     sets = [tree.left_out] if tree.left_out else []
     ignored: Counter[str] = Counter()
@@ -204,13 +211,19 @@ def _top_folders(paths: list[str]) -> set[str]:
 
 
 def ignored_kinds(ignored: Mapping[str, int]) -> str:
-    """Describe what a source does not use, the most frequent kinds: `.txt (3), without extension (1), ...`."""
+    """Describe what a source does not use, the most frequent kinds first: `.txt (3), without extension (1), ...`."""
     kinds = sorted(ignored.items(), key=lambda item: -item[1])
     return first_few([f"{_KIND_NAMES.get(kind, kind)} ({count:,})" for kind, count in kinds])
 
 
 def no_images(url: str, ignored: Counter[str], folders: int) -> NoImagesError:
-    """Return the error for a tree that is empty or has other files only."""
+    """Return the error for a folder without images.
+
+    Args:
+        url: of the folder.
+        ignored: number of files and folders that are there instead, by kind.
+        folders: number of its class folders.
+    """
     if not ignored:
         return NoImagesError(
             "no images: its folders are empty" if folders else "no images: it is empty", url=url

@@ -19,7 +19,7 @@ class GoneFiles:
         self._listed: dict[str, frozenset[str]] = {}
 
     def confirm(self, path: str) -> None:
-        """Return if a file that was not found is really gone: its folder can be listed and does not have it.
+        """Do nothing if a file that was not found is really gone: its folder can be listed and does not have it.
 
         An empty source does not count as all images gone: it may be the mount point of a disk that is not mounted.
 

@@ -17,7 +17,7 @@ from slg_wds.errors import ImageDecodeError, ImageTooLargeError
 if TYPE_CHECKING:
     from PIL import Image
 
-# Of one file: MAX_PIXELS of 3 float32 each, uncompressed, take 0.8 GB.
+# Of one image file: MAX_PIXELS of 3 float32 each, uncompressed, take 0.8 GB.
 MAX_IMAGE_BYTES = 1 << 30
 MAX_PIXELS = 67_108_864  # 8192 x 8192: decoding takes up to 14 bytes a pixel, which stays below 1 GB
 
@@ -37,12 +37,8 @@ FORMATS = {
 }
 # Chunks of a PNG that do not change pixels. Pillow refuses an image if they are large.
 PNG_NOTES = frozenset((b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf"))
-EXTENSIONS = {
-    "JPEG": "jpg",
-    "MPO": "jpg",
-    "JPEG2000": "jp2",
-    "TIFF": "tif",
-}  # of the others, the name of the format
+# The extension of any other format is its name in lower case.
+EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "JPEG2000": "jp2", "TIFF": "tif"}
 SIZED_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..SOF15; not DHT, JPG, DAC
 SCAN, END = 0xDA, 0xD9
 BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})  # TEM, RST0..7, SOI: no length follows
@@ -68,7 +64,7 @@ def sniff(data: bytes) -> str | None:
 
 
 def image_size(data: bytes, path: str = "") -> tuple[int, int]:
-    """Return (height, width) from the header, without decoding. JPEG, PNG and WebP take microseconds.
+    """Return (height, width) in pixels from the header, without decoding. JPEG, PNG and WebP take microseconds.
 
     Args:
         data: the image file.
@@ -76,7 +72,7 @@ def image_size(data: bytes, path: str = "") -> tuple[int, int]:
 
     Raises:
         ImageDecodeError: no header of a known format, or a truncated one.
-        ImageTooLargeError: above Pillow's limit, in a format that only Pillow reads.
+        ImageTooLargeError: more pixels than Pillow's own limit, in a format that only Pillow reads.
     """
     readers = {"JPEG": _jpeg_size, "PNG": _png_size, "WEBP": _webp_size}
     kind = sniff(data)
@@ -92,7 +88,7 @@ def image_size(data: bytes, path: str = "") -> tuple[int, int]:
 
 
 def is_jpeg_of(data: bytes, size: tuple[int, int]) -> bool:
-    """Return whether a file begins as a JPEG of that (height, width)."""
+    """Return whether a file begins with the header of a JPEG of this (height, width) in pixels."""
     try:
         return sniff(data) == "JPEG" and _jpeg_size(data) == size
     except (IndexError, ValueError, struct.error):
@@ -100,7 +96,11 @@ def is_jpeg_of(data: bytes, size: tuple[int, int]) -> bool:
 
 
 def image_extension(data: bytes, path: str = "") -> str:
-    """Return the usual extension of a file's format, told by its content, without a dot: jpg, png, webp, ..."""
+    """Return the usual extension of a file's format, found from its content, without a dot: jpg, png, webp, ...
+
+    Raises:
+        ImageDecodeError, ImageTooLargeError: as `open_pillow`.
+    """
     kind = sniff(data) or open_pillow(data, path).format or ""
     return EXTENSIONS.get(kind, kind.lower())
 

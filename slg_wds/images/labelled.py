@@ -1,4 +1,4 @@
-"""The image that labels belong to: is a file that image, and its pixels."""
+"""Checks that a file is the image that was labelled, and decodes it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _HINT = (
 
 
 class LabelledImage(NamedTuple):
-    """What a record says about its image. All pixels that are used with labels are decoded here.
+    """What a record says about its image. Images are decoded for use with their labels only here.
 
     Attributes:
-        key: of the record.
-        path: of the image below its source.
+        key: the record's key.
+        path: the image's path below its source.
         size: (height, width) in pixels.
         crc32: of the image file; None if the record has none, so that only the size can be compared.
     """
@@ -52,7 +52,7 @@ class LabelledImage(NamedTuple):
         return self.crc32 is None or crc32_of(data) == self.crc32
 
     def check(self, data: bytes) -> None:
-        """Raise ImageChangedError for the bytes of another file."""
+        """Raise ImageChangedError unless these are the bytes that were labelled."""
         if not self.is_of(data):
             raise ImageChangedError(
                 f"{self.path} is not the image that was labelled: its bytes have the CRC-32 {crc32_of(data):08x}, "
@@ -62,7 +62,7 @@ class LabelledImage(NamedTuple):
             )
 
     def check_size(self, size: tuple[int, int]) -> None:
-        """Raise ImageChangedError for an image of another (height, width)."""
+        """Raise ImageChangedError unless (height, width) is that of the labelled image."""
         if size != self.size:
             raise ImageChangedError(
                 f"the image has {size[0]} x {size[1]} pixels, and the labels were made of "

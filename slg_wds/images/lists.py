@@ -29,23 +29,21 @@ def select_listed(list_file: str, paths: Sequence[str], root: str, split: str | 
 
     Raises:
         UsageError: the list cannot be read or is empty.
-        ImageSourceError: a listed image is not there, is ambiguous or is listed twice. The first few are named.
+        ImageSourceError: a listed image is not there, is ambiguous or is listed twice. The message names the first few.
     """
     lines = _read_lines(list_file)
     index = _PathIndex(paths, root, split)
     found = [index.find(line) for line in lines]
     _refuse(
-        "are not among the images", list_file, (n for n, path in zip(lines, found, strict=True) if path == "")
+        "not among the images", list_file, (n for n, path in zip(lines, found, strict=True) if path == "")
     )
     _refuse(
-        "are the names of several images",
+        "among the names of several images",
         list_file,
         (n for n, path in zip(lines, found, strict=True) if path is None),
     )
     chosen = Counter(found)
-    _refuse(
-        "are listed more than once", list_file, (str(path) for path, count in chosen.items() if count > 1)
-    )
+    _refuse("listed more than once", list_file, (str(path) for path, count in chosen.items() if count > 1))
     return [path for path in paths if path in chosen]
 
 
@@ -101,4 +99,5 @@ class _PathIndex:
 def _refuse(what: str, list_file: str, names: Iterable[str]) -> None:
     wrong = list(names)
     if wrong:
-        raise ImageSourceError(f"{len(wrong)} of the list {list_file} {what}: {first_few(wrong)}")
+        verb = "is" if len(wrong) == 1 else "are"
+        raise ImageSourceError(f"{len(wrong)} of the list {list_file} {verb} {what}: {first_few(wrong)}")

@@ -30,7 +30,7 @@ def keys_of(paths: Sequence[str], keep_extensions: bool, url: str) -> list[str]:
 
     Raises:
         ImageSourceError: a path that has no key (not UTF-8, or with `..`).
-        DuplicateKeyError: two paths with one key; it names both.
+        DuplicateKeyError: two paths with the same key. The message names both.
     """
     keys = make_keys(paths, keep_extensions, url)
     check_distinct(paths, keys, keep_extensions, url)
@@ -46,7 +46,7 @@ def make_keys(paths: Sequence[str], keep_extensions: bool, url: str) -> list[str
 
 
 def check_distinct(paths: Sequence[str], keys: Sequence[str], keep_extensions: bool, url: str) -> None:
-    """Raise DuplicateKeyError if two paths have one key."""
+    """Raise DuplicateKeyError if two paths have the same key."""
     if len(set(keys)) != len(keys):
         _raise_duplicate(paths, keys, keep_extensions, url)
 
@@ -67,20 +67,20 @@ def _raise_duplicate(paths: Sequence[str], keys: Sequence[str], keep_extensions:
         raise DuplicateKeyError("the same image appears twice", url=url)
     more = f" (and {counted(len(pairs) - 1, 'more such pair')})" if len(pairs) > 1 else ""
     raise DuplicateKeyError(
-        f"{pairs[0][0]} and {pairs[0][1]} would have one key{more}",
+        f"{pairs[0][0]} and {pairs[0][1]} would have the same key{more}",
         url=url,
         hint=None if keep_extensions else "--keep-extensions keeps the extensions in keys",
     )
 
 
 def shuffled(count: int, seed: int) -> NDArray[np.int64]:
-    """Return a random permutation of 0..count-1, int64 [count]; the seed gives the same on every machine.
+    """Return a random permutation of 0..count-1, int64 [count]; a seed gives the same one on every machine.
 
     Numbers are sorted by raw Philox words, ties by number. numpy promises that these words stay the same in all
     versions; it does not promise that for `shuffle`.
 
     Args:
-        count: of numbers.
+        count: the length of the permutation.
         seed: 0 <= seed < 2**64.
 
     Raises:
@@ -93,7 +93,11 @@ def shuffled(count: int, seed: int) -> NDArray[np.int64]:
 
 
 def split_evenly(count: int, samples_per_shard: int) -> NDArray[np.int64]:
-    """Return the number of samples of each shard, int64 [n]: all full but the last."""
+    """Return the number of samples of each shard, int64 [n]: all are full but the last.
+
+    Raises:
+        UsageError: `samples_per_shard` is below 1.
+    """
     if samples_per_shard < 1:
         raise UsageError(f"{samples_per_shard} samples per shard are below 1")
     sizes = np.full(-(-count // samples_per_shard), samples_per_shard, np.int64)

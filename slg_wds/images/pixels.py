@@ -41,25 +41,24 @@ if TYPE_CHECKING:
     from PIL import Image
 
 TORCHVISION_RGB = 3  # torchvision.io.ImageReadMode.RGB
-FILLINGS = (
-    b"\x80" * 3,
-    b"\x40" * 3,
-)  # pixels that libjpeg writes after the end of the data: for RGB and grey, for CMYK
+# The pixels that libjpeg writes after the end of the data: for RGB and grey, and for CMYK.
+FILLINGS = (b"\x80" * 3, b"\x40" * 3)
 HUFFMAN_FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive
 FILLER = bytes(range(1, 255, 2)) * 4
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, path: str = "") -> torch.Tensor:
-    """Decode the first frame of an image in one of `header.FORMATS`. Its content, not its name, tells the format.
+    """Decode the first frame of an image. Its content, not its name, says which of `header.FORMATS` it has.
 
     Args:
         data: the image file.
-        max_pixels: refuse images of more, before decoding.
+        max_pixels: images with more pixels are refused before they are decoded.
         path: names the image in errors.
 
     Returns:
         RGB, uint8 [3, H, W] with strides (1, 3W, 3): the three values of a pixel are adjacent. Crops are cut fastest
-        from that layout. EXIF orientation is not applied, alpha is dropped, and 16-bit greys are divided by 257.
+        from that layout. EXIF orientation is not applied, alpha is dropped, and greys of more than 8 bits are
+        scaled to 8.
 
     Raises:
         ImageDecodeError: not an image, truncated, corrupt, or with grey levels of unknown range.
@@ -95,8 +94,8 @@ def reencode(
     Args:
         data: the image file.
         max_side: the longest side allowed, in pixels.
-        quality: of the JPEG, 1..100.
-        max_pixels: refuse images of more, before decoding.
+        quality: Pillow's quality of the JPEG, 1..100.
+        max_pixels: images with more pixels are refused before they are decoded.
         path: names the image in errors.
 
     Raises:
@@ -120,8 +119,8 @@ def reencode(
 def torchvision_decoders() -> dict[str, Callable[..., Any] | None]:
     """Return the operators behind torchvision.io by format; None for one that this build lacks.
 
-    The functions of torchvision.io warn at every call, since 0.29, that they will be removed. Once they are, Pillow
-    decodes to the same pixels.
+    The functions of torchvision.io are not called: since 0.29 they warn at every call that they will be removed. Once
+    they are removed, Pillow decodes to the same pixels.
     """
     import torch
 
@@ -134,7 +133,7 @@ def torchvision_decoders() -> dict[str, Callable[..., Any] | None]:
 
 
 def _loaded_alone() -> bool:
-    """Load the operators from torchvision's library, as its package does; False where the library is not found.
+    """Load the operators from torchvision's library, as its package does. Return False if they cannot be loaded.
 
     The package imports all of torchvision's models and torch.compile, which takes as long as importing torch.
     """
@@ -159,9 +158,8 @@ def _from_torchvision(data: bytes, kind: str) -> torch.Tensor | None:
         image: torch.Tensor = decoder(torch.frombuffer(bytearray(data), dtype=torch.uint8), TORCHVISION_RGB)
     except RuntimeError:
         return None
-    return (
-        image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
-    )  # no copy if the memory has this layout already
+    # This copies nothing if the memory has this layout already.
+    return image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
 
 
 def _from_pillow(data: bytes, max_pixels: int, path: str) -> torch.Tensor:

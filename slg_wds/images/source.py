@@ -75,15 +75,15 @@ def open_source(
         options: which images to use and how to name them. `split` is a sub-folder; for tars, the split that their names
             or `_info.json` give.
         default_split: the split to use if `options` names none and there is such a sub-folder.
-        need_targets: refuse images without targets.
-        on_error: `skip` plans samples of tars that have no image, to leave them out later; `fail` refuses them.
-        left_out: URL that labels are written to. If it is below `url`, it counts neither as a class nor as images.
+        need_targets: whether to refuse images without targets.
+        on_error: `skip` plans tars' samples without an image, to leave them out later; `fail` refuses them.
+        left_out: URL that labels are written to. If it is below `url`, its files are neither a class nor images.
         planned: paths of the images of an earlier run. Those that are gone are planned again.
 
     Raises:
         NoImagesError, NoTargetsError: images or the needed targets are missing.
         UsageError: options that exclude each other.
-        ImageSourceError, StoreError: a place that cannot be listed.
+        ImageSourceError, StoreError: a folder or bucket that cannot be listed.
     """
     location = options.at(url)
     tar_source = partial(
@@ -136,11 +136,11 @@ def _has_class_folders(tree: Tree) -> bool:
 def choose_split(tree: Tree, split: str | None, default: str) -> tuple[str | None, Tree]:
     """Choose the sub-folder of a split.
 
-    A folder with the name of the default split is that split if it has folders or tars, or if all folders beside it are
-    splits. Else it is a class: a class may be called `train`.
+    A folder with the name of the default split is that split if it has folders or tars, or if all folders beside it
+    have names of splits. Otherwise it is a class, since a class may be called `train`.
 
     Args:
-        tree: of the source.
+        tree: the source's files.
         split: the split that was asked for; None: the default one if there is such a split.
         default: name of the default split.
 

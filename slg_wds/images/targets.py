@@ -17,13 +17,13 @@ IMAGENET = 1000
 
 @dataclass(frozen=True)
 class Targets:
-    """Which class of the labels each class of a source is.
+    """The target of each class of a source: a class number of the labels.
 
     Attributes:
         of_class: the target of each class number, as `ImageSource.plan` takes it; None: the number itself.
         class_names: name of each label class, "" without one; None if the source's names say nothing about the labels.
         comparable: whether targets and labels number the same classes, so that they can be compared.
-        note: for the user if the folders were numbered in a way that may surprise; else "".
+        note: a line for the user if the folders' numbers may be unexpected; else "".
     """
 
     of_class: Sequence[int | None] | Callable[[int], int | None] | None
@@ -45,7 +45,7 @@ def teacher_classes(
     numbers; WordNet ids, for a teacher of 1000 classes; the folders' sorted order, if there are as many as classes.
 
     Args:
-        config: with the class map.
+        config: has the option --class-map.
         classes: names of the class folders; None if there are none.
         num_classes: number of the teacher's classes.
 
@@ -53,7 +53,8 @@ def teacher_classes(
         The number of each folder, None for no target; None instead of a list if no rule applies.
 
     Raises:
-        UsageError: a class map that lacks a folder without a WordNet id, or gives a number outside the teacher's.
+        UsageError: a class map that lacks a folder without a WordNet id, or gives a number that is no class of the
+            teacher.
         ImageSourceError: most folders are named by WordNet ids and some are not.
     """
     if classes is None:
@@ -93,7 +94,7 @@ def class_subset(
     """Return the teacher's classes that --class-subset keeps, in rising order; None for all.
 
     Raises:
-        UsageError: the file is not one of class numbers, or a number is invalid or given twice.
+        UsageError: the file is not a list of class numbers, or a number is invalid or given twice.
         NoTargetsError: `auto` without class folders whose class is known.
     """
     if config.class_subset is None:
@@ -111,9 +112,11 @@ def class_subset(
     if len(set(numbers)) != len(numbers):
         raise UsageError(f"--class-subset {config.class_subset} names a class twice")
     outside = [number for number in numbers if not 0 <= number < num_classes]
-    if outside or not numbers:
+    if not numbers:
+        raise UsageError(f"--class-subset {config.class_subset} names no class")
+    if outside:
         raise UsageError(
-            f"--class-subset {config.class_subset}: {first_few([*map(str, outside)]) or 'nothing'} is not inside "
+            f"--class-subset {config.class_subset}: {first_few([*map(str, outside)])} is not inside "
             f"0..{num_classes - 1}"
         )
     return tuple(sorted(numbers))
@@ -134,7 +137,7 @@ def resolve_targets(
     """Work out the targets of a source.
 
     Args:
-        config: with the options about targets.
+        config: has the options about targets.
         classes: names of the source's class folders; None if its samples have class numbers.
         num_classes: number of the teacher's classes.
         subset: the teacher's classes that labels cover; None for all.

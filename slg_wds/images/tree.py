@@ -51,13 +51,22 @@ class Tree(Protocol):
         """Yield the name of every file at any depth, in no particular order.
 
         For a hidden folder or a label set, only its own name is given, ending in `/`.
+
+        Raises:
+            ImageSourceError, StoreError: a folder cannot be listed, or a link leads back to a folder that contains it.
         """
 
     def below(self, folder: str) -> Tree:
         """Return the tree of one of its folders."""
 
     def read(self, name: str) -> bytes:
-        """Return a whole file of at most MAX_IMAGE_BYTES. Raises StoreError, NotFoundError, ImageTooLargeError."""
+        """Return the bytes of a whole file.
+
+        Raises:
+            NotFoundError: there is no such file.
+            ImageTooLargeError: a local file has more than MAX_IMAGE_BYTES.
+            StoreError: the file cannot be read; ObjectTooLargeError: a remote file has more than MAX_IMAGE_BYTES.
+        """
 
     def url_of(self, name: str) -> str:
         """Return the URL of a file, as errors name it."""
@@ -85,11 +94,12 @@ def open_tree(location: Location, left_out: Location | None = None) -> Tree:
     """Return the tree of a folder.
 
     Args:
-        location: of the folder.
-        left_out: where labels are written to, which may lie below.
+        location: where the folder is.
+        left_out: where labels are written to; it may be below the folder.
 
     Raises:
-        NoImagesError: a local folder that is not there. StoreError: a remote one that cannot be reached.
+        NoImagesError: a local folder that is not there.
+        UsageError: a URL or option that no store takes.
     """
     store = location.open()
     out = left_out.open() if left_out else None
@@ -213,7 +223,7 @@ def scan(folder: str) -> tuple[list[str], list[str], set[str]]:
     """List a local folder, without a stat of any file.
 
     Returns:
-        (names of folders, names of files, those of the folders that are links).
+        (names of folders, names of files, names of the folders that are links).
 
     Raises:
         ImageSourceError: the folder cannot be listed.
@@ -236,7 +246,7 @@ def scan(folder: str) -> tuple[list[str], list[str], set[str]]:
 
 
 class RemoteTree:
-    """A prefix in object storage. It is listed once, completely, when that is first needed."""
+    """A prefix in object storage. It is listed once, completely, at the first call that needs it."""
 
     def __init__(
         self, store: Store, prefix: str = "", names: list[str] | None = None, left_out: str | None = None

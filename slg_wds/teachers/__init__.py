@@ -3,7 +3,7 @@
     spec.py           what was asked for: source, architecture, weights file, share in the ensemble
     preprocessing.py  mean, std, size, interpolation; the evaluation transform
     weights.py        weights files <-> modules, without running anything that a file contains
-    inside.py         the tensors and modules that a module keeps outside torch's registries
+    inside.py         tensors and modules that a module keeps where torch does not look for them
     identity.py       the digests that say which model it is
     built.py          what a source returns: a module with its weights and its own preprocessing
     published.py      sources timm and torchvision

@@ -21,8 +21,12 @@ TENSOR_CORES = (8, 0)  # the first compute capability that has TF32
 def gpu_settings(device: torch.device, precision: str) -> Iterator[None]:
     """Set torch's global options for a GPU so that the same machine gives the same labels; restore them at the end.
 
-    No algorithm is chosen by timing it, and fp32 is rounded to TF32 only at precision `tf32`. Nothing is changed for a
-    CPU.
+    cuDNN does not choose algorithms by timing them, and fp32 is rounded to TF32 only at precision `tf32`. Nothing is
+    changed for a CPU.
+
+    Args:
+        device: where the teacher runs.
+        precision: one of `teacher.PRECISIONS`.
     """
     if device.type != "cuda":
         yield
@@ -88,12 +92,12 @@ def current_device(device: str) -> AbstractContextManager[Any]:
 
 
 def about_device(teacher: Ensemble, threads: int, cpu_asked: bool) -> list[str]:
-    """Describe in a few lines where a teacher runs, with advice on faster settings.
+    """Return a few lines that say where a teacher runs, with advice on faster settings.
 
     Args:
-        teacher: which runs there.
-        threads: CPU threads of one forward.
-        cpu_asked: whether the user asked for the CPU. If not, an unusable GPU is worth a warning.
+        teacher: the ensemble to describe.
+        threads: number of CPU threads that one forward uses.
+        cpu_asked: whether the user asked for the CPU. If not, a GPU that cannot be used causes a warning.
     """
     import torch
 
@@ -104,7 +108,7 @@ def about_device(teacher: Ensemble, threads: int, cpu_asked: bool) -> list[str]:
         if built and not cpu_asked and not torch.cuda.is_available():
             lines.append(
                 f"warning: this torch is built for GPUs (CUDA {built}) and finds none that it can use, so the CPU is "
-                "used; look at the driver with nvidia-smi, or say --devices cpu"
+                "used; look at the driver with nvidia-smi, or give --devices cpu"
             )
         return lines
     lines = [f"on {teacher.device_name}, {precision}"]

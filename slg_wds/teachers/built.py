@@ -1,4 +1,4 @@
-"""What a source of models returns."""
+"""What every source of models returns: a model with its weights and its own preprocessing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ class BuiltModel:
 
     Attributes:
         module: the model, on the CPU.
-        arch: the architecture as it is recorded: without weights tag and folders. `digest` says which weights.
+        arch: the architecture as label sets record it: without the weights' tag, and without the folders of a private
+            file's path. `digest` says which weights they are.
         digest: SHA-256 of the state dict, in hex: see identity.py.
         weights_from: where the weights come from, in words.
         config: the model's own preprocessing, possibly incomplete.

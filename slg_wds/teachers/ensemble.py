@@ -19,14 +19,14 @@ class Ensemble:
     """One teacher or several that label the same crops.
 
     Attributes:
-        teachers: in the order of the options.
+        teachers: the teachers, in the order of the options.
         weights: share of each teacher; they sum to 1.
         temperature: divides the logits before the softmax.
         inputs: the distinct pairs (input size, interpolation); crops are cut once for each.
-        device: of all teachers.
-        full_classes: number of the teachers' classes.
-        preprocessings: the distinct ones, for `evaluate`. Two may have the same input but not the same evaluation
-            transform.
+        device: where all teachers run.
+        full_classes: number of classes of each teacher, before the subset is taken.
+        preprocessings: the teachers' distinct preprocessings, for `evaluate`. Two may have the same input but not the
+            same evaluation transform.
         class_subset: the classes that are kept, by the teachers' numbers; None for all.
         num_classes: C, the width of `probabilities`: the size of the subset if there is one.
     """
@@ -42,14 +42,14 @@ class Ensemble:
         """Join teachers.
 
         Args:
-            teachers: with the same classes, on the same device.
-            weights: shares, normalised to sum to 1; None: equal.
-            temperature: divides the logits.
+            teachers: one or more, with the same classes, on the same device.
+            weights: one share per teacher, at least 0; normalised to sum to 1. None: equal shares.
+            temperature: divides the logits before the softmax; above 0.
             class_subset: int64 [C], the teachers' class numbers to keep, in that order; other logits are dropped.
 
         Raises:
             TeacherError: the teachers differ in their number of classes.
-            UsageError: weights, a temperature or a subset that is invalid.
+            UsageError: no teacher, or invalid weights, temperature or subset.
         """
         _check(teachers, temperature)
         self.teachers = list(teachers)
@@ -78,7 +78,8 @@ class Ensemble:
 
         Returns:
             float32 [N,C]. If any teacher gave a logit that is not finite, even for a class outside the subset, the
-            whole row is NaN. So the caller sees it in the row's top-k, once that has been copied to the CPU.
+            whole row is NaN. The caller finds it in the row's top-k, once that has been copied to the CPU: a look here
+            would wait for the device.
 
         Raises:
             DeviceError, TeacherError: as `Teacher.logits`.
@@ -98,7 +99,7 @@ class Ensemble:
 
     @property
     def device_name(self) -> str:
-        """The model of GPU, or the instruction set of the CPU: what may change the last bits of a result."""
+        """The GPU's model, or the CPU's instruction set. Another one may change the last bits of a result."""
         import torch
 
         if self.device.type == "cuda":
@@ -106,11 +107,11 @@ class Ensemble:
         return f"{self.device.type} {torch.backends.cpu.get_cpu_capability()}"
 
     def describe(self) -> list[dict[str, Any]]:
-        """Return what decides the labels, one JSON object a teacher, its ensemble weight included."""
+        """Return what decides the labels, one JSON object per teacher, its ensemble weight included."""
         return [{**t.describe(), "weight": w} for t, w in zip(self.teachers, self.weights, strict=True)]
 
     def provenance(self) -> list[dict[str, Any]]:
-        """Return what is recorded but decides no label, one JSON object a teacher."""
+        """Return what is recorded but decides no label, one JSON object per teacher."""
         return [teacher.provenance() for teacher in self.teachers]
 
     def _softmax(self, logits: torch.Tensor) -> torch.Tensor:
@@ -129,7 +130,7 @@ def _check(teachers: Sequence[Teacher], temperature: float) -> None:
         listed = ", ".join(f"{teacher.name} has {teacher.num_classes}" for teacher in teachers)
         raise TeacherError(f"teachers of one ensemble must have the same classes: {listed}")
     if not (temperature > 0 and math.isfinite(temperature)):
-        raise UsageError(f"temperature {temperature} is not above 0")
+        raise UsageError(f"temperature {temperature} is not above 0 and finite")
 
 
 def _subset(classes: Any, count: int, device: torch.device) -> torch.Tensor | None:

@@ -45,15 +45,18 @@ def evaluate(
 
     Args:
         teacher: one teacher or an ensemble.
-        batches: pairs of (images, targets), one pair a forward. images: for each of the ensemble's `preprocessings` in
-            order, the same images after `eval_transform`, uint8 [N,3,S,S]. targets: [N], the teacher's class numbers.
+        batches: pairs of (images, targets), one pair per forward. images: for each of the ensemble's `preprocessings`
+            in order, the same images after `eval_transform`, uint8 [N,3,S,S]. targets: integers [N], the teacher's
+            class numbers.
 
     Returns:
         Top-1, top-5 and loss over all images.
 
     Raises:
-        UsageError: no image, or a target that is not a class.
+        UsageError: no image, another number of targets than images, or a target that is not a class.
+        TeacherError: another number of batches than preprocessings, or as `Teacher.logits`.
         TeacherOutputError: logits that are not finite.
+        DeviceError: the device failed.
     """
     ensemble = teacher if isinstance(teacher, Ensemble) else Ensemble([teacher])
     correct1 = correct5 = count = rows = 0
@@ -89,7 +92,7 @@ def _log_probabilities(
         if weight == 0:
             continue
         batch = batch_of[teacher.preprocessing]
-        # Padded, since a compiled teacher would be compiled again for a last batch of another size.
+        # Smaller batches are padded: a compiled teacher would be compiled again for each new size.
         padding = batch.new_zeros(rows - count, *batch.shape[1:])
         with device_faults(teacher.device, f"{teacher.name} failed"):
             logits = teacher.logits(torch.cat([batch, padding]).to(teacher.device))[:count].cpu()

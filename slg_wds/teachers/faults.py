@@ -1,4 +1,4 @@
-"""Errors of a device, told apart from those of a model: after the former, another process may succeed."""
+"""Tells errors of a device from those of a model: after an error of the device, another process may succeed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CALL = re.compile(r"_NOT_SUPPORTED|_BAD_PARAM|_INVALID_VALUE|_ARCH_MISMATCH|no 
 
 @contextlib.contextmanager
 def device_faults(device: torch.device, what: str) -> Iterator[None]:
-    """Turn errors of the device inside the block into ours; let all others through.
+    """Turn the device's errors inside the block into DeviceError or TeacherError; let all others through.
 
     Args:
         device: where the block runs.

@@ -1,4 +1,4 @@
-"""Digests of models. Two runs that write into one label set must have the same."""
+"""Digests of models. Two runs that write into one label set must have teachers of the same digests."""
 
 from __future__ import annotations
 

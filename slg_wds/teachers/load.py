@@ -1,4 +1,4 @@
-"""A spec -> a teacher; the options of a command -> an ensemble."""
+"""Load teachers: a spec -> a teacher; the options of a command -> an ensemble."""
 
 from __future__ import annotations
 
@@ -40,18 +40,21 @@ def load_teacher(
 
     Args:
         spec: which model and weights.
-        num_classes_hint: width of the head if a weights file does not tell it.
-        input_size: in pixels; this and the next four replace the model's own settings, see `Preprocessing`.
-        mean: of pixels in 0..1.
-        std: of pixels in 0..1.
-        interpolation: of resizing.
-        crop_pct: of evaluation.
+        num_classes_hint: number of the model's outputs, used if a weights file does not tell it.
+        input_size: side of the square input in pixels. This and the next four replace the model's own settings: see
+            `Preprocessing`.
+        mean: one number per channel, for pixels in 0..1.
+        std: one number per channel, for pixels in 0..1.
+        interpolation: how crops are resized.
+        crop_pct: for evaluation only: the part of the resized shorter side that the centre crop keeps.
         device: `cpu`, `cuda`, `cuda:1`, ...
         precision: `fp32` (no TF32), `tf32` (fp32 whose products a GPU rounds), `bf16` or `fp16` (autocast).
-        compile: torch.compile the normalisation and the model, at the first forward.
+        compile: whether the first forward compiles the normalisation and the model (torch.compile).
 
     Raises:
-        UsageError, TeacherError: settings that are invalid; a model that cannot be built or run.
+        UsageError: a setting that is invalid, or a device that this machine lacks.
+        TeacherError: a model that cannot be built or run.
+        DeviceError: the device failed.
     """
     overrides = dict(zip(OVERRIDES, (input_size, mean, std, interpolation, crop_pct), strict=True))
     check_overrides(overrides)
@@ -101,13 +104,13 @@ def load_ensemble(
 
     Args:
         config: a TeacherConfig; its `temp` is the temperature if it has one, else 1.
-        subset_of: from the number of the teachers' classes to the classes to keep; None keeps all.
+        subset_of: number of the teachers' classes -> the classes to keep, or None to keep all.
         device: where to run; None: the config's GPU, else this process's own device.
-        settings: overrides of each teacher, by the names in OVERRIDES; None: those of the config for all.
-        rows: crops in a forward of the run that follows.
+        settings: for each teacher, its overrides by the names in OVERRIDES; None: those of the config for all.
+        rows: number of crops in each forward of the run that follows; the trial uses as many.
 
     Raises:
-        UsageError, TeacherError: as `parse_teachers`, `load_teacher` and `Ensemble`.
+        UsageError, TeacherError, DeviceError: as `parse_teachers`, `load_teacher`, `Ensemble` and `try_teacher`.
     """
     paths = [config.teacher_path] if config.teacher_path else []
     specs = parse_teachers(config.arch, config.teacher_source, paths, config.weights)
@@ -147,7 +150,7 @@ def own_device(gpus: int) -> str:
     """Return the device of a process that was given none.
 
     Args:
-        gpus: how many this machine has. With several, each process takes the one of its local rank.
+        gpus: number of GPUs of this machine. With several, each process takes the one of its local rank.
     """
     if not gpus:
         return "cpu"

@@ -3,8 +3,8 @@
 Each setting is the user's override, else the model's own, else ImageNet's default. The model's own are:
 
 - timm: its pretrained_cfg;
-- torchvision: the transforms of its weights, those called DEFAULT unless `-a resnet50.IMAGENET1K_V1` names others, also
-  if the weights come from a file;
+- torchvision: the transforms of its published weights, also if the weights come from a file. These are the ones called
+  DEFAULT, unless the name has a tag, as in `-a resnet50.IMAGENET1K_V1`;
 - a private factory: what it returns beside its module, or the module's `preprocessing`, `pretrained_cfg` or
   `default_cfg`.
 
@@ -78,7 +78,7 @@ def resolve(
     Args:
         config: the model's own settings; keys that Preprocessing lacks are ignored.
         origin: where `config` comes from, in words.
-        overrides: the user's settings; None for those not given.
+        overrides: the user's settings by name; None for one that is not given.
 
     Returns:
         The preprocessing, and where its settings come from, in words.
@@ -179,7 +179,7 @@ _PARSERS: dict[str, Callable[[Any, _Error], Any]] = {
 
 
 def eval_transform(image: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
-    """Resize and centre crop one image as the model's own evaluation does.
+    """Resize one image and cut its centre, as the model's own evaluation does.
 
     Args:
         image: uint8 [3,H,W].

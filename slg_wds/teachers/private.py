@@ -27,8 +27,9 @@ def build_private(spec: TeacherSpec) -> BuiltModel:
     """Import the factory, call it, and load the weights file, if one is given, into the module that it returns.
 
     Raises:
-        TeacherError: no such file, module or factory, what they raised, or a module that was built before and has
-            changed since; WeightsError below it.
+        TeacherError: there is no such file, module or factory; one of them raised an error; or the factory returned
+            the module of an earlier call, which has changed since.
+        WeightsError: the weights file cannot be read or does not fit the module.
     """
     target, _, name = spec.arch.rpartition(":")
     is_file = target.endswith(".py")
@@ -58,7 +59,7 @@ def _call(factory: Callable[[], Any], spec: TeacherSpec) -> tuple[Any, Any]:
     if not isinstance(module, nn.Module):
         raise TeacherError(
             f"{spec.name}: the factory returned {type(module).__name__}",
-            hint="it must return a torch.nn.Module, or such and a dict of its preprocessing",
+            hint="it must return a torch.nn.Module, or a pair: the module and a dict of its preprocessing",
         )
     return module, returned
 

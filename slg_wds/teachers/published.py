@@ -1,4 +1,4 @@
-"""Models of timm and torchvision, with published weights or those of a file."""
+"""Models of timm and torchvision, with published weights or the weights in a file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def build_timm(spec: TeacherSpec, num_classes_hint: int | None, input_size: int 
 
     Args:
         spec: which model and weights.
-        num_classes_hint: width of the head if a weights file does not tell it.
+        num_classes_hint: number of the model's outputs, used if a weights file does not tell it.
         input_size: side of the input in pixels, for architectures that are built for one size; None: the model's own.
 
     Raises:
@@ -89,7 +89,7 @@ def build_torchvision(spec: TeacherSpec, num_classes_hint: int | None) -> BuiltM
 
     Args:
         spec: which model and weights. `resnet50.IMAGENET1K_V1` names other weights than DEFAULT.
-        num_classes_hint: width of the head if a weights file does not tell it.
+        num_classes_hint: number of the model's outputs, used if a weights file does not tell it.
 
     Raises:
         UnknownArchError, WeightsError, TeacherError: no such model or weights, or it cannot be built.

@@ -46,12 +46,12 @@ def parse_teachers(
     Args:
         arch: names separated by commas, each with its source in front (`timm:`, `pytorch:`, `private:`) or without.
         source: the source of names without one.
-        paths: weights files, one per teacher in order, an empty one for published weights; or none at all. With several
-            teachers, commas separate files too.
+        paths: weights files, one per teacher in order, "" for published weights; or none at all. With several teachers,
+            one text may hold several files, separated by commas.
         weights: shares in the ensemble, at least 0, one per teacher; normalised to sum to 1. None: equal shares.
 
     Raises:
-        UsageError: a name, source, number of files or shares, or a share that is invalid.
+        UsageError: an invalid name, source or share, or another number of files or shares than of teachers.
     """
     named = [_parse_one(item.strip(), source) for item in arch.split(",")]
     files = _parse_paths(paths, len(named))

@@ -26,7 +26,8 @@ class Teacher:
 
     Attributes:
         name: `source:architecture`.
-        source, arch, weights_digest, hidden_digest: which model it is: see built.py.
+        source: `timm`, `pytorch` or `private`.
+        arch, weights_digest, hidden_digest: which model it is: see `BuiltModel`.
         weights_from, preprocessing_from: where weights and preprocessing come from, in words.
         preprocessing: input size, normalisation and resize.
         module: the model itself.
@@ -53,10 +54,24 @@ class Teacher:
     ) -> None:
         """Move the model to the device and run it on two black images.
 
-        The module is changed in place: float32, evaluation mode, frozen, in the memory layout that it can work in.
+        The module is changed in place: float32, evaluation mode, frozen, in the fastest memory layout that it can use.
+
+        Args:
+            module: takes float32 [N,3,S,S] and returns logits [N,C], or an object that has them as `logits`.
+            source: `timm`, `pytorch` or `private`.
+            arch: the architecture, as `BuiltModel.arch`.
+            weights_digest: as `BuiltModel.digest`.
+            weights_from: where the weights come from, in words.
+            preprocessing: its input size is S.
+            preprocessing_from: where the preprocessing comes from, in words.
+            device: where the model is to run.
+            precision: one of PRECISIONS.
+            compile: whether the first call of `logits` compiles the model (torch.compile).
+            hidden_digest: as `BuiltModel.hidden_digest`.
 
         Raises:
-            TeacherError, DeviceError: the model does not run, or its output is not [N, classes].
+            TeacherError: the model does not run; TeacherOutputError: its output is not finite logits [N,C].
+            DeviceError: the device failed.
         """
         self.name = f"{source}:{arch}"
         self.source, self.arch = source, arch
@@ -194,7 +209,7 @@ class Teacher:
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Raise UsageError for a precision that is unknown, or of no use on that device."""
+    """Raise UsageError for a precision that is unknown, or that the device lacks or is slower at than fp32."""
     if precision not in PRECISIONS:
         raise UsageError(f"unknown precision {precision!r}", hint=f"known are {', '.join(PRECISIONS)}")
     if precision == "fp16" and device.type == "cpu":
@@ -223,7 +238,7 @@ def _forward(
 
 
 def logits_of(output: Any) -> Any:
-    """Return the logits in what a model returns: Hugging Face's classifiers return an object with `.logits`."""
+    """Return the logits in a model's output. Hugging Face's classifiers return an object with `.logits`."""
     found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     return output if found is None else found
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Limits:
-    """How far rounding may move the labels of a crop, as total variation, 0..1.
+    """How far rounding may move the labels of a crop, in total variation, 0..1.
 
     Attributes:
         again: between two forwards of the same batch.
@@ -45,7 +45,7 @@ LIMITS = {
 
 # A CPU takes seconds for 50 crops, and crops that influence each other do so among 8 too.
 CPU_ROWS = 8
-SHARED = 8  # most crops that are in both batches
+SHARED = 8  # the largest number of crops that are in both batches
 NEAR_ONE = 0.01  # how far a sum of probabilities may be from 1: bf16 rounds them to 2^-9
 NEAR_ZERO = -1e-3  # how far below 0 rounding may put a probability
 
@@ -55,12 +55,13 @@ def try_teacher(teacher: Teacher, rows: int, temperature: float = 1.0) -> None:
 
     Args:
         teacher: the one to try.
-        rows: crops in a forward of the run that follows. The trial uses as many, since kernels may depend on the number
-            and a compiled teacher is compiled for it; without compilation on a CPU it uses at most CPU_ROWS.
-        temperature: what the run divides logits by. A value above 1 would hide differences, so 1 is used instead.
+        rows: number of crops in each forward of the run that follows. The trial uses as many, since kernels may depend
+            on the number and a compiled teacher is compiled for it; on a CPU without compilation, at most CPU_ROWS.
+        temperature: what the run divides logits by. A value above 1 would hide differences, so the trial uses 1 then.
 
     Raises:
-        TeacherOutputError: the output for a crop is not a function of the crop, or it is not logits.
+        TeacherOutputError: the output for a crop depends on more than the crop, or is probabilities, not logits.
+        DeviceError, TeacherError: as `Teacher.logits`.
     """
     if teacher.device.type == "cpu" and not teacher.compiled:
         rows = min(rows, CPU_ROWS)

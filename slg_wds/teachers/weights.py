@@ -28,16 +28,16 @@ _CONVERT = "if you trust the file, load it yourself and write its state dict wit
 
 
 def read_weights(path: str) -> tuple[State, str]:
-    """Read the weights in a `.safetensors` file or one of torch.save.
+    """Read the weights in a `.safetensors` file or a file of torch.save.
 
     Args:
-        path: of the file; its extension says which kind it is.
+        path: the file's path; its extension says which kind it is.
 
     Returns:
         (the tensors by name, without the prefixes that wrappers add to all names; where they were found, in words).
 
     Raises:
-        WeightsError: no such file, damaged, no weights in it, or a pickle that would run code.
+        WeightsError: there is no such file, or it is damaged, has no weights, or is a pickle that would run code.
     """
     file = Path(path)
     if not file.is_file():
@@ -141,7 +141,7 @@ def fit(module: torch.nn.Module, state: State, path: str) -> None:
         path: of the weights file, for messages.
 
     Raises:
-        WeightsError: tensors that are missing, unexpected or of another shape; it names them.
+        WeightsError: tensors that are missing, unexpected or of another shape. Its message names them.
     """
     own = module.state_dict()
     entries = _rewrap(state, "", _wrappers(own))
@@ -182,7 +182,7 @@ def _misfit(own: Mapping[str, Any], state: Mapping[str, Any], ignored: Collectio
 
 
 def head_classes(state: Mapping[str, torch.Tensor], heads: Iterable[str]) -> int | None:
-    """Return the number of outputs of the first of the layers `heads` that the weights have; None without any."""
+    """Return the number of outputs of the first layer of `heads` that is in the weights; None if none is."""
     for head in heads:
         for name in (f"{head}.weight", f"{head}.bias"):
             if name in state and state[name].ndim:

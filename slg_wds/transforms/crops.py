@@ -23,9 +23,8 @@ Boxes = npt.NDArray[np.int64]
 Flips = npt.NDArray[np.bool_]
 
 ATTEMPTS = 10  # like torchvision's RandomResizedCrop, which falls back to a central crop after them
-WORDS = 4 * (
-    ATTEMPTS + 1
-)  # 64-bit words per crop: four for each attempt, then four whose first decides the flip
+# 64-bit random words per crop: four for each attempt, then four of which the first decides the flip.
+WORDS = 4 * (ATTEMPTS + 1)
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 
 
@@ -67,9 +66,9 @@ def sample_crops(
 
     Args:
         seed: 0 <= seed < 2**63.
-        key: of the image in the label set.
+        key: the image's key in the label set.
         size: (height, width) of the image, in pixels.
-        num_crops: M.
+        num_crops: M, at least 0.
         rule: the ranges to draw from.
 
     Returns:
@@ -135,9 +134,9 @@ def cut(
     out: torch.Tensor,
     interpolation: str = "bicubic",
 ) -> None:
-    """Cut crops, resize them (antialiased), flip them, and write them into `out`.
+    """Cut crops, resize them (antialiased, except `nearest`), flip them, and write them into `out`.
 
-    The result is bit for bit that of torchvision v2's resized_crop on uint8 tensors, followed by a horizontal flip.
+    The result has the same bits as torchvision v2's resized_crop on uint8 tensors, followed by a horizontal flip.
 
     Args:
         image: uint8 [3, H, W]; fastest if its memory has the layout [H, W, 3].

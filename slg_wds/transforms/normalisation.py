@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Normalisation:
-    """(pixel / 255 - mean) / std, looked up in a table of all 3 x 256 values that the CPU computes once.
+    """Computes (pixel / 255 - mean) / std, by a table of all 3 x 256 values that the CPU fills once.
 
     A GPU multiplies by 1/255 instead of dividing by 255, so that about half of the values would differ from those of a
     CPU in their last bits. A look-up is exact everywhere and costs less than the arithmetic. The values are those of
@@ -27,10 +27,10 @@ class Normalisation:
         """Compute the table.
 
         Args:
-            mean: of the three channels, for pixels in 0..1.
-            std: of the three channels, for pixels in 0..1.
-            device: of the images.
-            dtype: of the result, to which the float32 values are rounded; None: float32.
+            mean: one number per channel (red, green, blue), for pixels in 0..1.
+            std: the same for the standard deviation.
+            device: where the images are.
+            dtype: of the result; the float32 values are rounded to it. None: float32.
         """
         import torch
 

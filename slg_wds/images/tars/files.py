@@ -31,9 +31,9 @@ class TarFile:
     """A tar of images.
 
     Attributes:
-        name: in the plan: see `tar_names`.
-        store: that has the tar.
-        path: in that store.
+        name: the tar's name in the plan: see `tar_names`.
+        store: the store that has the tar.
+        path: the tar's name in that store.
     """
 
     name: str
@@ -60,7 +60,7 @@ def tars_at(location: Location) -> list[TarFile]:
     """Return the tars of a URL or brace pattern, in the pattern's order.
 
     Raises:
-        UsageError: braces that make no pattern.
+        UsageError: braces that are not a valid pattern, or a URL that no store takes.
     """
     stores: dict[str, Store] = {}
     places = [split_url(one) for one in expand_braces(location.url)]
@@ -85,7 +85,7 @@ def tar_names(paths: Sequence[str]) -> list[str]:
 
 
 def label_shard_names(tars: Sequence[TarFile], url: str) -> list[str]:
-    """Return the names of the label shards of these tars: those of the tars without extension, `-` for each `/`.
+    """Return the names of the label shards of these tars: the tars' names without extension, with `-` for each `/`.
 
     Raises:
         ImageSourceError: a name that no label shard can have, or two that are the same.
@@ -133,13 +133,17 @@ def choose_tars(tree: Tree, store: Store, split: str, required: bool) -> tuple[l
     sub-folders, if these have no images. Tars whose path names another split are not used.
 
     Args:
-        tree: of the folder.
-        store: at the folder.
+        tree: the folder's files.
+        store: the store at the folder.
         split: name of the split.
         required: whether only tars whose path names the split are used.
 
     Returns:
-        (the tars; number of things that are not used, by kind).
+        (the tars; number of files and folders that are not used, by kind).
+
+    Raises:
+        NoImagesError, ImageSourceError: as `parse_info`.
+        StoreError: `_info.json` cannot be read.
     """
     files = tree.files()
     if INFO in files:
@@ -228,8 +232,8 @@ def listed_tars(store: Store, split: str | None, default: str) -> list[TarFile]:
     """Return the tars that `_info.json` lists, in a store that cannot be listed.
 
     Args:
-        store: with `_info.json` in it, or in its folder of the split.
-        split: the split that was asked for; None: any, best the default one.
+        store: has `_info.json`, or has it in the split's folder.
+        split: the split that was asked for; None: the default one, else the only one.
         default: name of the default split.
 
     Raises:
@@ -256,7 +260,7 @@ def parse_info(data: bytes, split: str, required: bool, url: str) -> list[str] |
     Args:
         data: the file.
         split: name of the split, or another name for it, such as `validation` for `val`.
-        required: if not, the only split there is is taken whatever its name.
+        required: whether the file must have this split. If not, and it has one split, that is used whatever its name.
         url: of the source, for messages.
 
     Returns:

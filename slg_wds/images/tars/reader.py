@@ -34,9 +34,9 @@ class TarMember:
     """A file or link in a tar.
 
     Attributes:
-        name: path in the tar.
-        offset: of its first byte in the tar.
-        size: in bytes; 0 for a link.
+        name: the member's path in the tar.
+        offset: position of the content's first byte in the tar.
+        size: length of the content in bytes; 0 for a link.
         link: whether it is a link, which has no bytes of its own.
     """
 
@@ -53,18 +53,18 @@ class RangeReader:
     """
 
     def __init__(self, fetch: Callable[[int, int], bytes], size: int, window: int) -> None:
-        """Read nothing yet.
+        """Open the reader; nothing is read yet.
 
         Args:
-            fetch: (offset, size) -> exactly these bytes.
+            fetch: (offset, size) -> exactly `size` bytes from `offset` on.
             size: of the file, in bytes.
-            window: fewest bytes to fetch at once.
+            window: the smallest number of bytes to fetch at once.
         """
         self.size, self._fetch, self._window = size, fetch, window
         self._pieces: list[tuple[int, bytes]] = []
 
     def __call__(self, offset: int, size: int) -> bytes:
-        """Return the bytes [offset, offset + size). Raises ImageShardError if the file ends before."""
+        """Return the bytes [offset, offset + size). Raises ImageShardError if the file ends before that."""
         if offset + size > self.size:
             raise ImageShardError(f"truncated: it ends at byte {self.size}, where {offset + size} are needed")
         for start, piece in self._pieces:
@@ -87,8 +87,8 @@ def scan_tar(read: RangeReader) -> Iterator[TarMember]:
     """Yield every file and link of a tar in order, then check its end.
 
     Raises:
-        ImageShardError: a tar that is truncated or corrupt, or no tar, or a member of a kind that cannot be read (a
-            sparse file).
+        ImageShardError: the file is truncated, corrupt or no tar, or has a member of a kind that cannot be read, such
+            as a sparse file.
     """
     at, everywhere, extra = 0, dict[str, bytes](), _Overrides()
     _refuse_compressed(read(0, min(BLOCK, read.size)))
@@ -131,7 +131,7 @@ def _refuse_compressed(start: bytes) -> None:
 def stated_size(block: bytes, at: int) -> int:
     """Return the size that a header block at byte `at` states; -1 if the block is no valid header.
 
-    It is 0 for a member of 8 GiB or more in a PAX tar, whose size is in another header.
+    In a PAX tar a member of 8 GiB or more states 0 here; its size is in another header.
     """
     try:
         return check_header(block, at)
@@ -171,7 +171,7 @@ def _number(text: bytes, at: int) -> int:
 
 def _meta(read: RangeReader, at: int, size: int) -> bytes:
     if size > MAX_META_BYTES:
-        raise ImageShardError(f"the name or PAX header at byte {at} is of {size} bytes")
+        raise ImageShardError(f"the name or PAX header at byte {at} has {size} bytes")
     return read(at + BLOCK, size)
 
 
@@ -183,7 +183,7 @@ def _note(extra: _Overrides, everywhere: dict[str, bytes], kind: bytes, content:
 
 
 def _pax_records(content: bytes, at: int) -> dict[str, bytes]:
-    """Parse the records of a PAX header, "LENGTH NAME=VALUE" and a line feed each."""
+    """Parse the records of a PAX header. Each is "LENGTH NAME=VALUE" and a line feed."""
     records: dict[str, bytes] = {}
     content = content.rstrip(b"\0")
     while content:

@@ -16,13 +16,8 @@ from slg_wds.errors import ImageSourceError, UsageError
 RawTarget = int | str | None  # a class number, the name of a class, or no target
 Member = TypeVar("Member")
 
-TARGET_FIELDS = (
-    "label",
-    "cls",
-    "target",
-    "class_id",
-    "class",
-)  # of a .json member; the first one present is used
+# Fields of a .json member; the first one that is present is the target.
+TARGET_FIELDS = ("label", "cls", "target", "class_id", "class")
 TAR = "tar"  # a target field that means: the tar's name is the class
 MAX_NAME = 200  # characters of a class name; longer texts are captions
 
@@ -37,7 +32,7 @@ class TargetField:
         member: extension of the member, in lower case; None: .cls, else .json.
         path: names and list positions inside a JSON document; None: one of TARGET_FIELDS of a .json, else the whole
             member.
-        plain: whether `path` may also be the extension of a member, which then is used first.
+        plain: whether `path` may also be the extension of a member. A member of that extension is preferred.
     """
 
     member: str | None = None
@@ -68,7 +63,7 @@ def parse_target_field(text: str | None) -> TargetField:
     """Parse --target-field: `cls`, `json:meta.label`, `json.meta.label`, `label` (a member or .json field), or `tar`.
 
     Raises:
-        UsageError: an empty part.
+        UsageError: the text has an empty part.
     """
     if text is None:
         return USUAL
@@ -93,10 +88,13 @@ def read_target(data: bytes, is_json: bool, field: TargetField, path: tuple[str,
         data: the member's content.
         is_json: whether its name says that it is a JSON document.
         field: where targets are.
-        path: as `TargetField.choose` returns it.
+        path: names and list positions inside a JSON document, as `TargetField.choose` returns them.
+
+    Returns:
+        A class number, the name of a class, or None for no target.
 
     Raises:
-        ValueError: there is no target; its message says what is there instead.
+        ValueError: the member has no valid target. The message says what it has instead.
     """
     text = data.decode("utf-8").strip()
     if not is_json and path is None and text[:1] not in ("[", '"', "{"):
@@ -148,7 +146,7 @@ def number_targets(targets: Sequence[RawTarget], named: bool) -> tuple[list[str]
 
     Args:
         targets: of all samples.
-        named: whether numbers count as names too, to which a class map gives other numbers.
+        named: whether numbers count as names too, because a class map gives them other numbers.
 
     Returns:
         (names of the classes, None if targets are numbers; class number of each sample, int64 [N], -1 for none).

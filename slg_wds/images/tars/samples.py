@@ -56,10 +56,10 @@ class ScannedTar:
     """The n samples of one tar.
 
     Attributes:
-        paths: names of the images' members, [n].
+        paths: names of the members that are images, [n]. For a sample without an image: its first member.
         targets: of the samples, [n].
         offsets: of the images in the tar, in bytes, [n].
-        sizes: of the images, in bytes, [n].
+        sizes: of the images, in bytes, [n]; 0 without an image.
         without_image: an error for each sample that has no image.
     """
 
@@ -71,14 +71,15 @@ class ScannedTar:
 
 
 def scan_samples(read: RangeReader, fields: SampleFields = DEFAULTS) -> ScannedTar:
-    """Return the samples of one tar, as WebDataset groups them.
+    """Return the samples of one tar: adjacent members whose names are the same up to the first dot.
 
     Args:
         read: reads the tar.
         fields: which members are images and targets.
 
     Raises:
-        ImageShardError: as `scan_tar`; or a sample without an image, or with a target that is no class number.
+        ImageShardError: as `scan_tar`; or a sample without an image, or with a target that is not a class.
+        DuplicateKeyError: a sample with two members of the same extension.
     """
     scanned = ScannedTar()
     for key, members in _samples(scan_tar(read)):

@@ -41,7 +41,7 @@ class ShardSource:
 
     Attributes:
         url: where the tars are.
-        ignored: number of things beside the tars that are not used, by kind.
+        ignored: number of files and folders beside the tars that are not used, by kind.
         gone: always empty: a tar that is gone is an error.
     """
 
@@ -58,18 +58,18 @@ class ShardSource:
         skip: bool = False,
         ignored: Mapping[str, int] | None = None,
     ) -> None:
-        """Read nothing yet.
+        """Check the options; nothing is read yet.
 
         Args:
             url: where the tars are, for messages.
-            tars: with distinct names.
+            tars: the tars, whose names are distinct.
             options: how keys are made, and which members are images and targets.
-            need_targets: refuse samples without a target.
-            skip: plan samples without an image, to leave them out later.
-            ignored: number of things beside the tars that are not used, by kind.
+            need_targets: whether to refuse samples without a target.
+            skip: whether to plan samples without an image, to leave them out later.
+            ignored: number of files and folders beside the tars that are not used, by kind.
 
         Raises:
-            ImageSourceError: two tars with one name.
+            ImageSourceError: two tars with the same name.
             UsageError: options that do not apply to tars.
         """
         if options.list_file:
@@ -98,7 +98,7 @@ class ShardSource:
         return bool(self._tars) and all(WORDNET_ID.fullmatch(tar.base) for tar in self._tars.values())
 
     def plan(self, seed: int = 0, samples_per_shard: int = 0, *, target_of: TargetOf | None = None) -> Plan:
-        """Plan the samples in the order of the tars, one label shard a tar. All headers of the tars are read.
+        """Plan the samples in the order of the tars, one label shard per tar. All headers of the tars are read.
 
         Args:
             seed: not used: nothing is shuffled.
@@ -107,7 +107,7 @@ class ShardSource:
 
         Raises:
             ImageShardError: a tar that is truncated or corrupt, or has a sample without an image.
-            DuplicateKeyError: two samples with one key.
+            DuplicateKeyError: two samples with the same key.
             NoTargetsError: targets are needed, and a sample has none.
             ImageSourceError: a tar whose name no label shard can have, or targets that are invalid.
             StoreError: a tar that is not there or cannot be read.
@@ -186,7 +186,7 @@ class ShardSource:
         return scanned
 
     def _refuse_restart(self, keys: Sequence[str], shard_sizes: Sequence[int]) -> None:
-        """Raise DuplicateKeyError if two tars have a key in common, as tars have whose keys restart at 0."""
+        """Raise DuplicateKeyError if two tars have a key in common. Often each tar numbers its samples from 0."""
         tar_of = np.repeat(np.arange(len(shard_sizes)), shard_sizes).tolist()
         first: dict[str, int] = {}
         pairs = [
@@ -208,7 +208,8 @@ class ShardSource:
     def reader(self, plan: Plan, shard: int) -> Callable[[int], bytes]:
         """Return a function that reads the images of one shard by their number in the plan; any thread may call it.
 
-        A remote tar is read once, completely, at the first call, and freed when each image has been read.
+        A remote tar of at most WHOLE bytes (256 MiB) is read in one request, at the first call, and freed when each
+        image has been read once. All others are read by range.
 
         Raises:
             ImageShardError: the source does not have the shard's tar. The function raises it if the tar has changed
@@ -270,7 +271,7 @@ def _fields(options: SourceConfig, skip: bool) -> SampleFields:
 
 
 class _TarBytes:
-    """Reads ranges of a tar. A remote tar is kept in memory until each image has been read once."""
+    """Reads ranges of a tar. A remote one of at most WHOLE bytes stays in memory until all images are read."""
 
     def __init__(self, tar: TarFile, images: int) -> None:
         self._tar, self._left = tar, 0 if tar.store.is_local else images
