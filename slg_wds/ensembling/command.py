@@ -22,7 +22,7 @@ from slg_wds.ensembling.merge import LabelFormat
 from slg_wds.ensembling.parents import Parent, open_parents
 from slg_wds.ensembling.work import MergeStats, MergeTask
 from slg_wds.errors import UsageError
-from slg_wds.format.manifest.manifest import Plan
+from slg_wds.format.manifest.plan import Plan
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset.creating import create_labels
 from slg_wds.labelset.labelset import LabelSet

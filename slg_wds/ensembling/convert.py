@@ -7,7 +7,8 @@ import numpy as np
 from slg_wds.console import counted
 from slg_wds.ensembling.merge import Floats, LabelFormat, RecordLabels
 from slg_wds.errors import UsageError
-from slg_wds.format.records.record import Record, Tail, build_tail
+from slg_wds.format.records.record import Record
+from slg_wds.format.records.tail import Tail, build_tail
 from slg_wds.labels import largest, top
 from slg_wds.labelset.joining import tail_vector
 

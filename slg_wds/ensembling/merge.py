@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from slg_wds.format.records.record import Record, Tail, build_tail
+from slg_wds.format.records.record import Record
+from slg_wds.format.records.tail import Tail, build_tail
 from slg_wds.labels import LabelType, largest, recover_over, stored_columns
 
 Floats = NDArray[np.float64]

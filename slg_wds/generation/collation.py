@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from slg_wds.engines.run_stats import RunStats
-from slg_wds.format.records.record import Record, build_tail
+from slg_wds.format.records.record import Record
+from slg_wds.format.records.tail import build_tail
 from slg_wds.format.shards.shard import EncodedSample, Sample
 from slg_wds.generation.batching import Span
 from slg_wds.generation.decoding import LeftOut, Prepared

@@ -18,7 +18,7 @@ from slg_wds.generation.recipe import Recipe
 from slg_wds.generation.setup import open_job
 
 if TYPE_CHECKING:
-    from slg_wds.format.manifest.manifest import Plan
+    from slg_wds.format.manifest.plan import Plan
     from slg_wds.generation.inference import Labelled
     from slg_wds.generation.job import Job
 

@@ -17,7 +17,7 @@ from slg_wds.errors import NoTargetsError
 if TYPE_CHECKING:
     import torch
 
-    from slg_wds.format.manifest.manifest import Plan
+    from slg_wds.format.manifest.plan import Plan
     from slg_wds.images import ImageSource
     from slg_wds.teachers import Accuracy, Ensemble
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from slg_wds.console import counted
 from slg_wds.errors import IdentityMismatchError, ImageError, ReferenceSetError, UsageError
-from slg_wds.format.records.record import decode_tail_sums
+from slg_wds.format.records.tail_sums import decode_tail_sums
 from slg_wds.generation.reference import Reference, SetReference
 from slg_wds.images import LabelledImage
 from slg_wds.labelset.creating import identity_differences

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from slg_wds.console import counted
 from slg_wds.errors import InteropError, NotALabelSetError, ReferenceSetError
-from slg_wds.format.manifest.manifest import ShardIndex
+from slg_wds.format.manifest.index import ShardIndex
 from slg_wds.format.records.record import Record
 from slg_wds.interop.fkd import LabelFolder, cut_boxes, open_label_folder, stem_of_key
 from slg_wds.labelset.joining import refuse_alone

@@ -11,7 +11,7 @@ from slg_wds.config import GenerateConfig, TeacherConfig
 from slg_wds.config.checks import flag
 from slg_wds.console import counted, first_few
 from slg_wds.errors import ReferenceSetError
-from slg_wds.format.manifest.manifest import EXTENDS
+from slg_wds.format.manifest.description import EXTENDS
 from slg_wds.generation.description import identity_of, run_provenance, shard_provenance
 from slg_wds.generation.job import Job
 from slg_wds.generation.recipe import Recipe

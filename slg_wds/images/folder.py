@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from slg_wds.console import first_few
 from slg_wds.errors import ImageGoneError, ImageSourceError, NoImagesError, NoTargetsError, NotFoundError
-from slg_wds.format.manifest.manifest import Plan, StringColumn
+from slg_wds.format.manifest.plan import Plan
+from slg_wds.format.manifest.strings import StringColumn
 from slg_wds.images.gone import GoneFiles
 from slg_wds.images.lists import select_listed
 from slg_wds.images.order import TargetOf, keys_of, map_targets, shard_names, shuffled, split_evenly

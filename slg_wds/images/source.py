@@ -10,7 +10,7 @@ from typing import Protocol
 from slg_wds.config import SourceConfig
 from slg_wds.console import first_few
 from slg_wds.errors import NoImagesError, UsageError
-from slg_wds.format.manifest.manifest import Plan
+from slg_wds.format.manifest.plan import Plan
 from slg_wds.images.folder import COMPRESSED_TAR, COMPRESSED_TARS, FolderSource, is_image
 from slg_wds.images.order import TargetOf
 from slg_wds.images.tars.files import (

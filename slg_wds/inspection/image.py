@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import UsageError
-from slg_wds.format.manifest.manifest import StringColumn
+from slg_wds.format.manifest.strings import StringColumn
 from slg_wds.format.records.record import Record
 from slg_wds.labelset.class_names import class_names, imagenet_words
 from slg_wds.labelset.labelset import LabelSet

@@ -12,7 +12,8 @@ import numpy as np
 from slg_wds.console import counted
 from slg_wds.errors import FormatError, NotFoundError, SlgWdsError, UnsupportedStoreError
 from slg_wds.format.canonical import MAX_JSON_BYTES
-from slg_wds.format.manifest.manifest import MAX_INFO_BYTES, Info, ShardIndex, decode_index, decode_info
+from slg_wds.format.manifest.index import ShardIndex, decode_index
+from slg_wds.format.manifest.info import MAX_INFO_BYTES, Info, decode_info
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.left_out import left_out_entries
 from slg_wds.labelset.objects import INDEX, INFO, PLAN

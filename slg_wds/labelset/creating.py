@@ -11,17 +11,15 @@ import numpy as np
 from slg_wds.console import counted
 from slg_wds.errors import IdentityMismatchError, NotALabelSetError, NotFoundError
 from slg_wds.format.canonical import MAX_JSON_BYTES
-from slg_wds.format.manifest.identity import Identity
-from slg_wds.format.manifest.manifest import (
+from slg_wds.format.manifest.description import (
     TRAILER_FEATURE,
     Description,
-    Plan,
     decode_description,
-    decode_plan,
-    digest_of,
     encode_description,
-    encode_plan,
 )
+from slg_wds.format.manifest.identity import Identity, digest_of
+from slg_wds.format.manifest.plan import Plan
+from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.objects import DESCRIPTION, PLAN, located
 from slg_wds.masking import masked

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import LabelSetError, UsageError
-from slg_wds.format.manifest.manifest import digest_of
-from slg_wds.format.records.record import Record, Tail, build_tail
+from slg_wds.format.manifest.identity import digest_of
+from slg_wds.format.records.record import Record
+from slg_wds.format.records.tail import Tail, build_tail
 from slg_wds.labelset.labelset import LabelSet
 
 Floats = NDArray[np.float64]

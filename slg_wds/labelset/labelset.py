@@ -15,23 +15,16 @@ from slg_wds.errors import (
     UnsupportedStoreError,
 )
 from slg_wds.format.canonical import MAX_JSON_BYTES
+from slg_wds.format.manifest.description import TRAILER_FEATURE, Description, numbers_classes
 from slg_wds.format.manifest.identity import Identity
-from slg_wds.format.manifest.index import MAX_SHARD_BYTES
-from slg_wds.format.manifest.manifest import (
-    TRAILER_FEATURE,
-    Description,
-    Plan,
-    ShardIndex,
-    build_index,
-    decode_index,
-    numbers_classes,
-)
+from slg_wds.format.manifest.index import MAX_SHARD_BYTES, ShardIndex, build_index, decode_index
+from slg_wds.format.manifest.plan import Plan
 from slg_wds.format.records.record import Record, decode_record
+from slg_wds.format.shards.header import ShardHeader
 from slg_wds.format.shards.shard import (
     EncodedSample,
     Sample,
     Shard,
-    ShardHeader,
     check_payload,
     encode_sample,
     encode_shard,

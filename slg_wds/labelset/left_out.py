@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from slg_wds.errors import LabelSetError
-from slg_wds.format.manifest.manifest import MAX_INFO_BYTES, ShardIndex, decode_info
+from slg_wds.format.manifest.index import ShardIndex
+from slg_wds.format.manifest.info import MAX_INFO_BYTES, decode_info
 from slg_wds.format.shards.header import decode_header
 from slg_wds.format.shards.tar import members, padded
 from slg_wds.labelset.labelset import LabelSet

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from slg_wds.errors import ManifestError, NotALabelSetError, NotFoundError
 from slg_wds.format.canonical import MAX_JSON_BYTES
-from slg_wds.format.manifest.identity import Identity
-from slg_wds.format.manifest.manifest import decode_description, decode_plan, digest_of
+from slg_wds.format.manifest.description import decode_description
+from slg_wds.format.manifest.identity import Identity, digest_of
+from slg_wds.format.manifest.plan_codec import decode_plan
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.objects import DESCRIPTION, PLAN, located
 from slg_wds.store import Location, Store

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from slg_wds.errors import FormatError, LabelSetError, ManifestError, NotFoundError
 from slg_wds.format.canonical import MAX_JSON_BYTES
+from slg_wds.format.manifest.description import decode_description
+from slg_wds.format.manifest.identity import digest_of
 from slg_wds.format.manifest.index import MAX_SHARD_BYTES, build_index, decode_index, encode_index
-from slg_wds.format.manifest.manifest import Info, decode_description, digest_of, encode_info
+from slg_wds.format.manifest.info import Info, encode_info
 from slg_wds.format.shards.shard import Shard, read_shard
 from slg_wds.labelset.objects import DESCRIPTION, INDEX, INFO, READERS, located
 from slg_wds.store import Store

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from slg_wds.console import counted
 from slg_wds.errors import LabelSetError
-from slg_wds.format.manifest.manifest import build_index, encode_index
+from slg_wds.format.manifest.index import build_index, encode_index
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.objects import INDEX, INFO
 from slg_wds.verification.shard import DAMAGED, FOREIGN, IMAGE, INDEX_PART, INFO_FILE, MISSING, Problem

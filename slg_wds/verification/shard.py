@@ -21,8 +21,7 @@ from slg_wds.errors import (
     UnsupportedFeatureError,
 )
 from slg_wds.format.canonical import MAX_JSON_BYTES
-from slg_wds.format.manifest.index import MAX_SHARD_BYTES
-from slg_wds.format.manifest.manifest import ShardIndex, decode_index, encode_index, index_of
+from slg_wds.format.manifest.index import MAX_SHARD_BYTES, ShardIndex, decode_index, encode_index, index_of
 from slg_wds.format.manifest.plan import PlannedShard
 from slg_wds.format.records.record import decode_record, unpack_record
 from slg_wds.format.records.tail_sums import TAIL_SUMS, decode_tail_sums

@@ -12,7 +12,7 @@ from slg_wds.config import VerifyConfig
 from slg_wds.console import counted, duration, tell, tell_json, tell_table
 from slg_wds.engines.processes import run_processes
 from slg_wds.errors import FormatError, NotFoundError, UnsupportedStoreError
-from slg_wds.format.manifest.manifest import MAX_INFO_BYTES, Info, decode_info
+from slg_wds.format.manifest.info import MAX_INFO_BYTES, Info, decode_info
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.left_out import MEND
 from slg_wds.labelset.objects import DESCRIPTION, INDEX, INFO, PLAN

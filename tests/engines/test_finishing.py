@@ -11,7 +11,7 @@ import slg_wds
 from slg_wds.concurrency.rank import Rank
 from slg_wds.engines import claims
 from slg_wds.engines.claims import finish
-from slg_wds.format.manifest.manifest import decode_info
+from slg_wds.format.manifest.info import decode_info
 from slg_wds.labelset import labelset
 from slg_wds.labelset.objects import INDEX, INFO
 from support.sets import trust_sets

@@ -105,7 +105,7 @@ def test_a_set_that_extends_is_refused_alone_by_all_that_read_it(few, tmp_path, 
         label(few / "data", tmp_path / "other", 40, reference_path=str(tmp_path / "new"))
     with pytest.raises(errors.UsageError, match="only the crops that the set it extends lacks"):
         slg_wds.export_fkd(slg_wds.ExportConfig(labels=str(tmp_path / "new"), fkd_dir=str(tmp_path / "fkd")))
-    monkeypatch.setattr("slg_wds.format.manifest.manifest.FEATURES", frozenset())
+    monkeypatch.setattr("slg_wds.format.manifest.description.FEATURES", frozenset())
     with pytest.raises(errors.UnsupportedFeatureError, match=r"requires extends.*update"):
         slg_wds.open_labels(str(tmp_path / "new"))
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from slg_wds.ensembling.convert import check_conversion, convert
 from slg_wds.ensembling.merge import LabelFormat, merge
 from slg_wds.errors import UsageError
-from slg_wds.format.records.record import build_tail
+from slg_wds.format.records.tail import build_tail
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset.joining import joined
 from slg_wds.labelset.labelset import LabelSet

@@ -16,10 +16,12 @@ from slg_wds.format.manifest.index import build_index, decode_index, encode_inde
 from slg_wds.format.manifest.plan import Plan
 from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
 from slg_wds.format.manifest.strings import StringColumn
-from slg_wds.format.records.record import CODINGS, Record, decode_record, encode_record, quantise
+from slg_wds.format.records.record import Record, decode_record, encode_record
 from slg_wds.format.records.rows import decode_rows
+from slg_wds.format.records.values import CODINGS, quantise
+from slg_wds.format.shards.header import ShardHeader
 from slg_wds.format.shards.names import MAX_KEY_BYTES, key_of
-from slg_wds.format.shards.shard import Sample, ShardHeader, encode_shard, read_shard
+from slg_wds.format.shards.shard import Sample, encode_shard, read_shard
 from support.format_records import make_record, same
 
 CLASSES = 100_000

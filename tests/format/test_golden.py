@@ -16,25 +16,19 @@ import numpy as np
 import pytest
 import zstandard
 
-from slg_wds.format.manifest.manifest import (
-    Description,
-    Info,
-    Plan,
-    StringColumn,
-    build_index,
-    decode_description,
-    decode_index,
-    decode_info,
-    decode_plan,
-    digest,
-    encode_description,
-    encode_index,
-    encode_info,
-    encode_plan,
-)
-from slg_wds.format.records.record import Record, build_tail, decode_record, encode_record, quantise
+from slg_wds.format.manifest.description import Description, decode_description, encode_description
+from slg_wds.format.manifest.identity import digest
+from slg_wds.format.manifest.index import build_index, decode_index, encode_index
+from slg_wds.format.manifest.info import Info, decode_info, encode_info
+from slg_wds.format.manifest.plan import Plan
+from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
+from slg_wds.format.manifest.strings import StringColumn
+from slg_wds.format.records.record import Record, decode_record, encode_record
+from slg_wds.format.records.tail import build_tail
+from slg_wds.format.records.values import quantise
+from slg_wds.format.shards.header import ShardHeader
 from slg_wds.format.shards.names import OLD_TRAILER
-from slg_wds.format.shards.shard import Sample, ShardHeader, encode_shard, read_shard
+from slg_wds.format.shards.shard import Sample, encode_shard, read_shard
 from support.format_records import same
 from support.oracles.format_oracle import read_record
 from support.oracles.format_oracle import read_shard as read_shard_of_oracle

@@ -26,7 +26,7 @@ from slg_wds.errors import (
     StoreError,
     UsageError,
 )
-from slg_wds.format.manifest.manifest import decode_plan, encode_plan
+from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
 from slg_wds.format.shards.names import key_of
 from slg_wds.images import FolderSource, imagenet_targets, read_class_map
 from slg_wds.images.folder import ignored_kinds
@@ -475,7 +475,7 @@ def test_a_bucket_of_class_folders(s3_url: str, s3_server: S3Server, tmp_path: P
 MILLION = """
 import re, sys, time
 import slg_wds.images.tree as tree
-from slg_wds.format.manifest.manifest import encode_plan
+from slg_wds.format.manifest.plan_codec import encode_plan
 from slg_wds.images import open_source
 
 classes = [f"n{c:08d}" for c in range(1000)]

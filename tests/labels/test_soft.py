@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slg_wds.errors import RuleError, UsageError
-from slg_wds.format.records.record import Tail
+from slg_wds.format.records.tail import Tail
 from slg_wds.labels import (
     SoftLabels,
     TailBatch,

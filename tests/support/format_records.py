@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from slg_wds.format.records.record import CODINGS, Record, build_tail
+from slg_wds.format.records.record import Record
+from slg_wds.format.records.tail import build_tail
+from slg_wds.format.records.values import CODINGS
 from slg_wds.format.shards.shard import Sample
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=30)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slg_wds.config import SourceConfig
-from slg_wds.format.manifest.manifest import Plan
+from slg_wds.format.manifest.plan import Plan
 from slg_wds.images import FolderSource, ShardSource, open_source
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}

@@ -13,7 +13,7 @@ from torch import nn
 
 import slg_wds
 from slg_wds.errors import IdentityMismatchError, TeacherError
-from slg_wds.format.manifest.manifest import Description
+from slg_wds.format.manifest.description import Description
 from slg_wds.labelset.creating import identity_differences
 from slg_wds.teachers import digest, load_teacher, parse_teachers
 from slg_wds.teachers.identity import hidden_digest

@@ -18,9 +18,9 @@ from PIL import Image
 import slg_wds
 from slg_wds.cli import main
 from slg_wds.format.canonical import pretty_json, seal
-from slg_wds.format.manifest.manifest import StringColumn
 from slg_wds.format.manifest.plan import Plan
 from slg_wds.format.manifest.plan_codec import encode_plan
+from slg_wds.format.manifest.strings import StringColumn
 from support.photographs import TINY
 from support.resealing import of_records, rewritten
 from support.sets import trust_sets

@@ -9,7 +9,8 @@ import pytest
 
 import slg_wds
 from slg_wds.cli import main
-from slg_wds.format.manifest.manifest import Plan, StringColumn
+from slg_wds.format.manifest.plan import Plan
+from slg_wds.format.manifest.strings import StringColumn
 from slg_wds.labelset.creating import create_labels
 from slg_wds.store import Location
 from support.sets import trust_sets

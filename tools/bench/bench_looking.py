@@ -30,8 +30,11 @@ from pathlib import Path
 import msgpack
 import numpy as np
 
-from slg_wds.format.manifest.manifest import Info, Plan, StringColumn, encode_info
-from slg_wds.format.records.record import Record, build_tail, encode_record
+from slg_wds.format.manifest.info import Info, encode_info
+from slg_wds.format.manifest.plan import Plan
+from slg_wds.format.manifest.strings import StringColumn
+from slg_wds.format.records.record import Record, encode_record
+from slg_wds.format.records.tail import build_tail
 from slg_wds.format.shards.shard import EncodedSample
 from slg_wds.inspection.sizes import SHARDS
 from slg_wds.inspection.state import spread

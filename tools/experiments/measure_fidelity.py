@@ -19,8 +19,10 @@ from rich.table import Table
 
 import slg_wds
 from slg_wds.demo.photographs import write_photographs
-from slg_wds.format.records.record import Record, build_tail
-from slg_wds.format.shards.shard import Sample, ShardHeader, encode_shard, read_shard
+from slg_wds.format.records.record import Record
+from slg_wds.format.records.tail import build_tail
+from slg_wds.format.shards.header import ShardHeader
+from slg_wds.format.shards.shard import Sample, encode_shard, read_shard
 
 FIRST_VIEWS = 3  # of each photograph, so that 16 images are of all six
 

@@ -23,13 +23,15 @@ import numpy as np
 from slg_wds.errors import RecordError, SlgWdsError
 from slg_wds.format.canonical import canonical_json, pretty_json, seal
 from slg_wds.format.frames import compress
+from slg_wds.format.manifest.description import decode_description
 from slg_wds.format.manifest.identity import Identity
 from slg_wds.format.manifest.index import decode_index, encode_index
-from slg_wds.format.manifest.manifest import decode_description, decode_info
+from slg_wds.format.manifest.info import decode_info
 from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
 from slg_wds.format.packed import unpack
-from slg_wds.format.records.record import decode_record, decode_tail_sums, encode_record, unpack_record
+from slg_wds.format.records.record import decode_record, encode_record, unpack_record
 from slg_wds.format.records.rows import decode_rows
+from slg_wds.format.records.tail_sums import decode_tail_sums
 from slg_wds.format.shards.header import decode_header, names_crc32
 from slg_wds.format.shards.names import TRAILERS
 from slg_wds.format.shards.shard import read_shard

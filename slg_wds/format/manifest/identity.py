@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from slg_wds.errors import ManifestError
-from slg_wds.format.canonical import brief
+from slg_wds.format.canonical import brief, canonical_json
 from slg_wds.format.records.checks import MAX_FULL_CLASSES
 from slg_wds.format.records.values import CODINGS
 
@@ -118,6 +119,25 @@ class Identity(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.stored)
+
+
+def digest(plan: bytes, identity: Mapping[str, Any]) -> str:
+    """Return the digest of a label set.
+
+    Args:
+        plan: the bytes of the file `plan`.
+        identity: the identity as stored.
+
+    Returns:
+        SHA-256 of the SHA-256 of the plan and that of the identity's canonical JSON, hex.
+    """
+    return digest_of(hashlib.sha256(plan).hexdigest(), identity)
+
+
+def digest_of(plan_sha256: str, identity: Mapping[str, Any]) -> str:
+    """Return the digest of a label set, given the SHA-256 of its plan in hex; see `digest`."""
+    parts = (bytes.fromhex(plan_sha256), hashlib.sha256(canonical_json(dict(identity))).digest())
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def differences(a: Any, b: Any, name: str = "") -> list[str]:

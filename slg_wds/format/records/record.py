@@ -13,31 +13,16 @@ from slg_wds.errors import RecordError, UnsupportedFeatureError
 from slg_wds.format.packed import unpack
 from slg_wds.format.records.checks import CHECKSUMS, check_boxes, check_distinct, check_falling, check_fields
 from slg_wds.format.records.columns import decode_ascending, decode_column, encode_ascending, encode_column
-from slg_wds.format.records.tail import Tail, build_tail
-from slg_wds.format.records.tail_sums import TAIL_SUMS, decode_tail_sums, encode_tail_sums
+from slg_wds.format.records.tail import Tail
+from slg_wds.format.records.tail_sums import TAIL_SUMS, encode_tail_sums
 from slg_wds.format.records.values import (
-    CODINGS,
     check_coding,
     check_probabilities,
     decode_values,
     encode_values,
-    quantise,
     value_dtype,
 )
 from slg_wds.format.recovery.distributions import distribution
-
-__all__ = [
-    "CODINGS",
-    "Record",
-    "Tail",
-    "build_tail",
-    "decode_record",
-    "decode_tail_sums",
-    "decode_values",
-    "encode_record",
-    "encode_values",
-    "quantise",
-]
 
 VERSION = 1
 MAX_RECORD_BYTES = 1 << 30

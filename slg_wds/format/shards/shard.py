@@ -22,25 +22,9 @@ from slg_wds.format.shards.names import (
     TRAILER,
     TRAILERS,
     check_key,
-    key_of,
     split_member,
 )
 from slg_wds.format.shards.tar import BLOCK, Member, members, padded
-
-__all__ = [
-    "IMAGE_EXTS",
-    "EncodedSample",
-    "Member",
-    "Sample",
-    "SampleMembers",
-    "Shard",
-    "ShardHeader",
-    "check_payload",
-    "encode_sample",
-    "encode_shard",
-    "key_of",
-    "read_shard",
-]
 
 
 @dataclass(frozen=True)

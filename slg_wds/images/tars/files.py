@@ -11,7 +11,7 @@ from typing import Any
 
 from slg_wds.console import first_few
 from slg_wds.errors import ImageSourceError, NoImagesError, NotFoundError
-from slg_wds.format.manifest.manifest import MAX_INFO_BYTES
+from slg_wds.format.manifest.info import MAX_INFO_BYTES
 from slg_wds.format.manifest.plan import are_shard_names
 from slg_wds.format.manifest.plan_codec import MAX_SHARDS
 from slg_wds.images.folder import COMPRESSED_TAR, COMPRESSED_TARS, is_image

@@ -21,7 +21,8 @@ from slg_wds.errors import (
     NoTargetsError,
     UsageError,
 )
-from slg_wds.format.manifest.manifest import Plan, StringColumn
+from slg_wds.format.manifest.plan import Plan
+from slg_wds.format.manifest.strings import StringColumn
 from slg_wds.images.classes import WORDNET_ID
 from slg_wds.images.header import check_image_bytes
 from slg_wds.images.order import TargetOf, check_distinct, make_keys, map_targets

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from slg_wds.console import counted, first_few
 from slg_wds.errors import InteropError
-from slg_wds.format.manifest.manifest import Plan
+from slg_wds.format.manifest.plan import Plan
 from slg_wds.interop.fkd.folder import LabelFolder, stem_of
 
 

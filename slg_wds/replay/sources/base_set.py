@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from slg_wds.console import counted
 from slg_wds.errors import IncompleteSetError, ManifestError
-from slg_wds.format.manifest.manifest import ShardIndex
+from slg_wds.format.manifest.index import ShardIndex
 from slg_wds.labelset.key_index import KeyNumbers
 from slg_wds.labelset.labelset import LabelSet
 

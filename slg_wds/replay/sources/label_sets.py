@@ -19,7 +19,7 @@ from slg_wds.errors import (
     SlgWdsError,
     UsageError,
 )
-from slg_wds.format.manifest.manifest import MAX_INFO_BYTES, decode_info
+from slg_wds.format.manifest.info import MAX_INFO_BYTES, decode_info
 from slg_wds.labels import LabelType, StoredColumns
 from slg_wds.labels.shares import shares
 from slg_wds.labelset.averaging import check_averaged

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from slg_wds.errors import ManifestError
-from slg_wds.format.manifest.identity import Base, Identity
-from slg_wds.format.manifest.manifest import digest
+from slg_wds.format.manifest.identity import Base, Identity, digest
 
 STORED: dict[str, Any] = {
     "seed": 1,

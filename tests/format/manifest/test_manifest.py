@@ -19,26 +19,16 @@ from hypothesis import strategies as st
 
 from slg_wds.errors import ManifestError, ShardError, SlgWdsError, UnsupportedFeatureError
 from slg_wds.format.canonical import canonical_json, pretty_json, seal
-from slg_wds.format.manifest.identity import differences
-from slg_wds.format.manifest.manifest import (
-    Description,
-    Info,
-    Plan,
-    ShardIndex,
-    StringColumn,
-    build_index,
-    decode_description,
-    decode_index,
-    decode_info,
-    decode_plan,
-    digest,
-    encode_description,
-    encode_index,
-    encode_info,
-    encode_plan,
-)
+from slg_wds.format.manifest.description import Description, decode_description, encode_description
+from slg_wds.format.manifest.identity import differences, digest
+from slg_wds.format.manifest.index import ShardIndex, build_index, decode_index, encode_index
+from slg_wds.format.manifest.info import Info, decode_info, encode_info
+from slg_wds.format.manifest.plan import Plan
+from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
+from slg_wds.format.manifest.strings import StringColumn
+from slg_wds.format.shards.header import ShardHeader
 from slg_wds.format.shards.names import key_of
-from slg_wds.format.shards.shard import Shard, ShardHeader, encode_shard, read_shard
+from slg_wds.format.shards.shard import Shard, encode_shard, read_shard
 from support.format_records import NAMES, make_samples
 
 IDENTITY = {

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 
 from slg_wds.errors import RuleError, UsageError
-from slg_wds.format.records.record import Record, Tail
+from slg_wds.format.records.record import Record
+from slg_wds.format.records.tail import Tail
 from slg_wds.labels import distribution, parse_label_type
 from support.oracles.labels_oracle import Made, made_labels, make, oracle, rules_of
 

@@ -28,7 +28,7 @@ from slg_wds.errors import (
     SlgWdsError,
     UsageError,
 )
-from slg_wds.format.manifest.manifest import decode_plan, encode_plan
+from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
 from slg_wds.images import open_source
 from slg_wds.images.tars.reader import RangeReader, scan_tar
 from slg_wds.images.tars.samples import scan_samples

@@ -22,7 +22,7 @@ from slg_wds.errors import (
     SlgWdsError,
     UsageError,
 )
-from slg_wds.format.manifest.manifest import decode_plan, encode_plan
+from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
 from slg_wds.store import open_store
 from support.image_sources import Files, images, opened, samples, shard_set, shards, tar_bytes
 from support.servers.s3 import S3Server

@@ -11,7 +11,8 @@ import pytest
 
 import slg_wds
 from slg_wds import errors
-from slg_wds.format.shards.shard import Sample, ShardHeader, encode_sample, encode_shard
+from slg_wds.format.shards.header import ShardHeader
+from slg_wds.format.shards.shard import Sample, encode_sample, encode_shard
 from slg_wds.labelset.creating import create_labels
 from slg_wds.replay.cache.directory import CacheDirectory
 from slg_wds.store import Location

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from slg_wds.format.records.record import build_tail, quantise
+from slg_wds.format.records.tail import build_tail
+from slg_wds.format.records.values import quantise
 
 
 @dataclass

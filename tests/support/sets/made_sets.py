@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from slg_wds.ensembling.merge import LabelFormat, UnionRows, reduce
-from slg_wds.format.manifest.manifest import Plan, StringColumn
+from slg_wds.format.manifest.plan import Plan
+from slg_wds.format.manifest.strings import StringColumn
 from slg_wds.format.records.record import Record
 from slg_wds.format.shards.shard import Sample
 from slg_wds.labels import parse_label_type

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from slg_wds.format.manifest.manifest import Plan, StringColumn
-from slg_wds.format.records.record import Record, build_tail
+from slg_wds.format.manifest.plan import Plan
+from slg_wds.format.manifest.strings import StringColumn
+from slg_wds.format.records.record import Record
+from slg_wds.format.records.tail import build_tail
 from slg_wds.format.shards.shard import Sample
 from slg_wds.labelset.creating import create_labels
 from slg_wds.labelset.labelset import LabelSet
