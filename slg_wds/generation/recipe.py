@@ -74,10 +74,10 @@ class Recipe:
 
     def _check_tail(self) -> None:
         if self.label.kind == "shared_tail" and not self.writes_tail:
-            raise UsageError(f"--label_type {self.label} needs --tail-classes above 0, not 0")
+            raise UsageError(f"--label-type {self.label} needs --tail-classes above 0, not 0")
         if self.config.extendable and not self.writes_tail:
             raise UsageError(
-                f"--extendable keeps the sums of shared tails, but these {self.label} labels have no tail",
+                f"--extendable keeps the sums of shared tails, and {self.label} labels have none",
                 hint="leave it out: a set without tails can be extended in any case",
             )
 

@@ -34,7 +34,7 @@ def open_job(recipe: Recipe, device: str | None = None, *, save: bool = True) ->
     Args:
         recipe: the options of the run.
         device: where the teachers run; None for the GPU of the options, else this process's own device.
-        save: begin or join the label set at --save_path; otherwise the set exists in memory only.
+        save: begin or join the label set at --save-path; otherwise the set exists in memory only.
 
     Raises:
         SlgWdsError: something cannot be opened, or the set there was made otherwise.
@@ -43,7 +43,7 @@ def open_job(recipe: Recipe, device: str | None = None, *, save: bool = True) ->
     source = _open_images(recipe)
     reference = _open_reference(recipe)
     teacher = load_teachers(config, source.classes, config.num_seg, device)
-    recipe.label.check(teacher.num_classes, "--label_type")
+    recipe.label.check(teacher.num_classes, "--label-type")
     targets = resolve_targets(config, source.classes, teacher.full_classes, teacher.class_subset)
     plan = source.plan(config.seed, config.samples_per_shard, target_of=targets.of_class)
     lacking = 0 if reference is None else _count_lacking(reference, plan.keys, config.on_error)

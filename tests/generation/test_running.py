@@ -305,7 +305,7 @@ def test_a_teacher_that_gives_nan_stops_the_run_with_nothing_half_written(photog
         (["--num_crops", "0"], "--num-crops 0 is below 1"),
         (
             ["--label_type", "shared_tail_k21"],
-            "--label_type shared_tail_k21 needs 21 classes, but there are 20",
+            "--label-type shared_tail_k21 needs 21 classes, but there are 20",
         ),
         (["--num_seg", "-1"], "--num-seg -1 is below 1"),
         (["--label_type", "marginal_smoothing_k21"], "21 classes"),
