@@ -336,10 +336,10 @@ def bomb(form: str) -> bytes:
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "PPM"])
 def test_bombs_are_refused_before_decoding(form: str) -> None:
     data = bomb(form)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ImageTooLargeError, match=r"60000|3600000000") as caught:
         decode(data, path="bomb")
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
     assert "bomb" in str(pickle.loads(pickle.dumps(caught.value)))
 
 

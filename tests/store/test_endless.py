@@ -94,10 +94,10 @@ def test_a_listing_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=["twice", "often", "wide", "digits", "long"],
 )
 def test_patterns_that_unfold_to_too_much(pattern: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(errors.UsageError) as caught:
         expand_braces(pattern)
-    assert time.perf_counter() - start < 5 and len(str(caught.value)) < 1000
+    assert time.process_time() - start < 5 and len(str(caught.value)) < 1000
 
 
 def test_long_lists_of_choices_are_no_such_patterns() -> None:

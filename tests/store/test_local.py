@@ -79,9 +79,9 @@ def test_listing_a_large_set_is_fast(tmp_path: Path) -> None:
 
 
 def _seconds_of(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     call()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def test_a_dangling_link_is_not_listed_and_a_link_to_a_file_is(tmp_path: Path) -> None:

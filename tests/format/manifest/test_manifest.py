@@ -124,9 +124,9 @@ def test_a_plan_of_imagenet_is_read_in_a_second() -> None:
         targets=np.arange(count, dtype=np.int32) % 1000,
     )
     data = encode_plan(plan)
-    started = time.perf_counter()
+    started = time.process_time()
     decoded = decode_plan(data)
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
     assert len(data) < 12e6
     assert decoded.keys[count - 1] == plan.keys[count - 1]
     assert decoded.paths[777_777] == plan.paths[777_777]
