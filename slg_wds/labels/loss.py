@@ -70,6 +70,7 @@ class SoftCrossEntropy(nn.Module):
         return nn.functional.cross_entropy(logits, labels.to(logits.dtype), reduction="none")
 
     def extra_repr(self) -> str:
+        """Return the settings, for `repr` of a module."""
         return f"temperature={self.temperature}, reduction={self.reduction!r}"
 
 

@@ -20,9 +20,10 @@ class Movable:
     """
 
     def to(self: M, device: torch.device | str, non_blocking: bool = False) -> M:
-        """The same on a device.
+        """Return the same on a device.
 
         Args:
+            device: of every tensor in the result.
             non_blocking: do not wait for copies from pinned memory, as `torch.Tensor.to` does.
         """
         return self.changed(_densely(lambda tensor: tensor.to(device, non_blocking=non_blocking)))

@@ -33,7 +33,7 @@ def topk(probs: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _packed_topk(probs: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """topk by integers without ties: the bits of the probability, which order as it does, above the class's rank."""
+    """Return the top-k by integers without ties: the probability's bits, which sort as it does, above the class."""
     # Adding 0 turns a -0.0, whose bits would be the least of all, into 0.0.
     bits = (probs + 0.0).view(torch.int32).to(torch.int64)
     rank = torch.arange(_LAST, _LAST - probs.shape[1], -1, device=probs.device)
@@ -42,10 +42,17 @@ def _packed_topk(probs: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def tail_sums(probs: Tensor, index: Tensor, segments: Sequence[tuple[int, int]]) -> Tensor:
-    """For each segment of rows, the sum of the probabilities outside each row's top-k: float64 [len(segments), C].
+    """Sum the probabilities outside each row's top-k, over each segment of rows.
 
-    probs: float32 [N, C]. index: int64 [N, k], the top-k. segments: row ranges (start, end), start <= end <= N.
     The order of the summation depends on nothing but the number of rows and the device.
+
+    Args:
+        probs: float32 [N, C].
+        index: int64 [N, k], the top-k of each row.
+        segments: row ranges (start, end), start <= end <= N.
+
+    Returns:
+        float64 [len(segments), C].
     """
     others = probs.scatter(1, index, 0.0)
     sums = [others[start:end].sum(dim=0, dtype=torch.float64) for start, end in segments]

@@ -14,6 +14,7 @@ def crop_input(sets: LabelSets, size: int | None, interpolation: str | None, cro
     """Return size and interpolation of the crops: those given, else those of the first teacher.
 
     Args:
+        sets: the label sets.
         size: pixels on each side; None for the teacher's.
         interpolation: one of INTERPOLATIONS; None for the teacher's.
         crops: of a batch.

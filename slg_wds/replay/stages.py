@@ -65,6 +65,7 @@ class DecodeRecord:
     epoch: int
 
     def __call__(self, sample: Sample) -> Sample:
+        """Add the record of the epoch's crops, and their numbers."""
         data, place = sample.get(RECORD_EXT), _place(sample)
         if not isinstance(data, bytes):
             raise RecordError(
@@ -91,6 +92,7 @@ class CutCrops:
     image: Callable[[Sample], bytes] | None
 
     def __call__(self, sample: Sample) -> Sample:
+        """Add the crops, uint8 [c, 3, size, size]."""
         import torch
 
         record: Record = sample["record"]
@@ -116,14 +118,16 @@ class CutCrops:
 
 @dataclass
 class CollateCrops:
-    """What makes a Batch of samples that went through both stages.
+    """Collate samples that went through both stages into a Batch.
 
-    rule: the rule of recovery of `Batch.labels`; by default all that is stored is used.
+    Args:
+        rule: the rule of recovery of `Batch.labels`; by default all that is stored is used.
     """
 
     rule: str | LabelType | None = None
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
+        """Collate samples."""
         import torch
 
         from slg_wds.labels import from_topk, tail_batch

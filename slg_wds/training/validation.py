@@ -93,6 +93,7 @@ class HardTargets:
         return targets.of_class
 
     def __call__(self, model: nn.Module) -> tuple[float, str]:
+        """Return the top-1 accuracy in percent, and the line that says it."""
         counts = torch.zeros(3, dtype=torch.float64, device=self.args.device)  # top-1, top-5, images
         for images, targets in self._batches():
             logits = model(self.normalised(images.to(self.args.device)))
@@ -155,6 +156,7 @@ class SoftTargets:
         self.loader: DeviceLoader = loader.to(args.device, preprocessing.mean, preprocessing.std)
 
     def __call__(self, model: nn.Module) -> tuple[float, str]:
+        """Return the agreement with the teacher in percent, and the line that says it."""
         sums = torch.zeros(3, dtype=torch.float64, device=self.args.device)  # KL, agreements, images
         for batch in self.loader:
             sums += self._sums(model, batch)

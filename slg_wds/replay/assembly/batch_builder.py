@@ -70,6 +70,7 @@ class BatchBuilder:
 
     @property
     def done(self) -> bool:
+        """Whether the batch is filled, or has failed."""
         return self._done.is_set()
 
     def result(self, deadline: float) -> Batch:

@@ -33,12 +33,16 @@ def cut_jpegs(
     """Do what `cut(decode(data), boxes, flips, out, interpolation)` does, for those of n images that are usual.
 
     Args:
+        data: the files of n images.
         sizes: (height, width) that each image must have.
-        boxes: int64 [n, c, 4]; flips: bool [n, c]; out: of each image; as of `slg_wds.transforms.crops.cut`.
+        boxes: int64 [n, c, 4], top, left, height, width in pixels.
+        flips: bool [n, c].
+        out: uint8 [c, 3, S, S] of each image, as `slg_wds.transforms.crops.cut` fills it.
+        interpolation: a key of KERNELS.
 
     Returns:
-        Which are done, [n]. Not done is all that `decode` and `cut` must look at themselves: other formats and sizes,
-        damaged files, files that end as a truncated one would. What their `out` holds is undefined.
+        Which images are done, [n]. The caller does the others with `decode` and `cut`: other formats and sizes, damaged
+        files, files that end as a truncated one would. What their `out` holds is undefined.
     """
     kernel = KERNELS.get(interpolation)
     usual = [i for i, one in enumerate(data) if is_jpeg_of(one, sizes[i])]

@@ -71,6 +71,7 @@ class CropFilter:
         return np.asarray(np.maximum(0.0, 1.0 - value.sum(axis=1)))
 
     def keeps(self, measure: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """Say which crops are within the range, bounds included."""
         return (measure >= self.low) & (measure <= self.high)
 
 

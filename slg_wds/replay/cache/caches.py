@@ -39,6 +39,7 @@ class Caches:
         """Make the cache of a set's shards; None for a local set, or if this user may not use the directory.
 
         Args:
+            labels: the set.
             file: gives a shard's size in bytes and its SHA-256.
 
         Raises:
@@ -82,7 +83,8 @@ class Caches:
 
         Args:
             spans: of the shards in an epoch of this rank.
-            lanes, window: of the order; the error names values that fit.
+            lanes: of the order; the error names a number that fits.
+            window: of the order, likewise.
 
         Raises:
             ReplayError: not even the label shards that are read at one time fit.

@@ -120,6 +120,7 @@ def write_all(file: FileIO, data: bytes) -> None:
 
 
 def failure(error: OSError, path: Path) -> SlgWdsError:
+    """Return the error to raise for an error of the cache's disk."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreFullError("the cache's disk is full", url=str(path), hint="lower cache_bytes")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -116,6 +116,7 @@ class LabelShardDownloads(Downloads):
         self._file = file
 
     def fetch(self, number: int, in_use: Callable[[], Set[str]]) -> Path | None:
+        """Return the file of a label shard whose SHA-256 is that of the index; see `Downloads.fetch`."""
         size, sha256 = self._file(number)
         path = self._directory.path / f"slg-{self.labels.digest[:16]}-{self.labels.shard_name(number)}"
         if self._is_sound(path, size, sha256):
@@ -152,6 +153,7 @@ class ImageTarDownloads(Downloads):
         self._tars = tars
 
     def fetch(self, number: int, in_use: Callable[[], Set[str]]) -> Path | None:
+        """Return the file of a tar as it now is at its URL; see `Downloads.fetch`."""
         store, name = self._tars[number]
         found = store.stat(name)
         if found is None:

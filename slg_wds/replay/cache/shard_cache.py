@@ -50,6 +50,7 @@ class ShardCache:
 
     @property
     def url(self) -> str:
+        """The URL of the label set, which errors name."""
         return self._downloads.labels.url
 
     @property

@@ -1,1 +1,4 @@
-"""Which sample stands where in which batch, and which of its crops: pure functions of set, seed and epoch."""
+"""Sizes of the shards, seed and epoch -> which sample stands where in which batch, and which of its crops.
+
+Pure functions: nothing is read. May import errors alone.
+"""

@@ -49,7 +49,8 @@ def crop_numbers(seed: int, key: str | int, epoch: int, num_crops: int, crops_pe
     After a filter, num_crops is the number of crops it left and the result indexes the rising list of them.
 
     Args:
-        seed, epoch: as the order's.
+        seed: the order's.
+        epoch: from 0.
         key: the image's key, or its `hash_key`.
         num_crops: M, 1 or more.
         crops_per_image: c, 1 or more.
@@ -72,8 +73,11 @@ def batch_crop_numbers(
     """Return `crop_numbers` of many images, int64 [n, crops_per_image]: one image's cost less than 2 us.
 
     Args:
+        seed: the order's.
         keys: `hash_keys` of the images, uint64 [n].
+        epoch: from 0.
         num_crops: one number for all, or int64 [n].
+        crops_per_image: c, 1 or more.
     """
     counts = np.broadcast_to(np.asarray(num_crops, np.int64), keys.shape)
     if not keys.size:

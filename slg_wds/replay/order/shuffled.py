@@ -85,7 +85,9 @@ def permute(x: U64, n: U64, key: U64) -> U64:
     What lands outside range(n) goes round again: along its cycle it comes back inside, since x < n.
 
     Args:
-        x, n, key: uint64 [count], x < n, 1 <= n < 2**52 (square roots of more are not exact in float64).
+        x: uint64 [count], below n.
+        n: uint64 [count], 1 <= n < 2**52: square roots of larger numbers are not exact in float64.
+        key: uint64 [count].
 
     Returns:
         uint64 [count], below n.
@@ -268,22 +270,6 @@ class ShuffledOrder:
         shard.reshape(-1)[: slot.size] = self._shard_ids[place]
         sample.reshape(-1)[: slot.size] = self._shards.permuted(place, slot)
         return shard, sample
-
-    def mask(self, t: int, first_column: int = 0, last_column: int | None = None) -> BoolArray:
-        """Return which columns of batch t hold an image, bool [columns]; false only in padding."""
-        first, last = self._checked(t, t + 1, first_column, last_column)
-        return np.arange(first, last) < (self.batch_size if t < self.full_batches else self.remainder)
-
-    def shards_needed(
-        self, start: int, stop: int, first_column: int = 0, last_column: int | None = None
-    ) -> I64:
-        """Return exactly the shards touched in batches start..stop-1, in order of first use.
-
-        Costs as much as the batches' indices; `spans` plans a whole epoch.
-        """
-        place = self._shards.find(self._slots(start, stop, first_column, last_column)[0])
-        found, first_use = np.unique(place, return_index=True)
-        return self._shard_ids[found[np.argsort(first_use)]]
 
     def spans(self, first_column: int = 0, last_column: int | None = None) -> Spans:
         """Return when each shard is first needed by these columns and when it may be forgotten.

@@ -1,4 +1,4 @@
-"""Sets that a member extends: where the records of the member's samples lie in them."""
+"""A set that another one extends: where the records of the extending set's images lie in it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,17 @@ ABSENT = (-1, 0, 0, 0)
 
 
 class BaseSet:
-    """One set of a chain but the last, looked up by the last's images.
+    """A set of a chain that the last set of the chain extends, looked up by the images of the last set.
 
-    aligned: whether both have one plan, so that shard n holds the same images in both, and is read when the last's is.
-    first: crops of the chain before this set's own.
-    Raises IncompleteSetError for an unfinished set: what a newer one extends is never taken as it is.
+    Args:
+        labels: this set.
+        last: the last set of the chain.
+
+    Attributes:
+        aligned: whether both sets have one plan. Shard n then holds the same images in both.
+
+    Raises:
+        IncompleteSetError: this set is unfinished; an extended set must be complete.
     """
 
     def __init__(self, labels: LabelSet, last: LabelSet) -> None:
@@ -41,14 +47,16 @@ class BaseSet:
         self._locks = [threading.Lock() for _ in range(16)]
 
     def file(self, number: int) -> tuple[int, str]:
-        """Bytes and SHA-256 of a shard."""
+        """Return the bytes and the SHA-256 of a shard."""
         index = self._index(number)[0]
         return index.bytes, index.sha256
 
     def places(self, numbers: Sequence[int], keys: Sequence[str]) -> I64:
-        """Shard, offset, size and CRC-32 of the records of images, int64 [n, 4]; shard -1 where it has none.
+        """Return shard, offset, size and CRC-32 of each image's record, int64 [n, 4]; the shard is -1 if there is none.
 
-        numbers: in the last set's plan.
+        Args:
+            numbers: of the images in the last set's plan.
+            keys: of the same images.
         """
         if self._numbers is None:
             found: list[int | None] = list(numbers)
@@ -67,7 +75,7 @@ class BaseSet:
         return shard, offset, size, crc32
 
     def _index(self, shard: int) -> tuple[ShardIndex, I64]:
-        """A shard's index, and for each of its planned images the position of its record, -1 where it was left out."""
+        """Return a shard's index, and the position of each planned image's record, -1 if the image was left out."""
         found = self._indexes.get(shard)
         if found is None:
             with self._locks[shard % len(self._locks)]:

@@ -32,27 +32,31 @@ SPLITS = ("train", "val", "validation", "test")
 
 
 class ImageFiles(Protocol):
-    """The image files of a label set, readable from any thread. never_cached: each read of one needs a network.
+    """The image files of a label set, readable from any thread.
 
-    Whether they are those that were labelled, `LabelledImage` says.
+    Nothing here checks that these are the files that were labelled: `LabelledImage` does.
+
+    Attributes:
+        remote: whether reads go to a network, at least until a cache has the file.
     """
 
     remote: bool
 
     @property
-    def never_cached(self) -> bool: ...
+    def never_cached(self) -> bool:
+        """Whether each read needs a network."""
 
     def ready(self, shard: int) -> bool:
-        """Whether reading the images of a label shard needs no waiting for a network."""
+        """Say whether the images of a label shard can be read without waiting for a network."""
 
     def read(self, number: int, key: str) -> bytes:
-        """The file of planned image `number`. Raises SlgWdsError naming it."""
+        """Return the file of planned image `number`. Raises a SlgWdsError that names it."""
 
     def url(self, number: int) -> str:
-        """Where the file of planned image `number` lies."""
+        """Return where the file of planned image `number` lies."""
 
     def forget(self, number: int) -> bool:
-        """Drop the cached copy that planned image `number` was read from; whether there was one."""
+        """Drop the cached copy that planned image `number` was read from; return whether there was one."""
 
 
 class FolderImages:
@@ -63,9 +67,11 @@ class FolderImages:
         self.remote = self.never_cached = isinstance(tree, RemoteTree)
 
     def ready(self, shard: int) -> bool:
+        """Say whether a read of this shard needs no waiting for a network."""
         return not self.remote
 
     def read(self, number: int, key: str) -> bytes:
+        """Return the file of planned image `number`."""
         try:
             return self._tree.read(self._plan.paths[number])
         except NotFoundError as error:
@@ -77,16 +83,22 @@ class FolderImages:
             raise error.located(key=key) from None
 
     def url(self, number: int) -> str:
+        """Return where the image file lies."""
         return self._tree.url_of(self._plan.paths[number])
 
     def forget(self, number: int) -> bool:
+        """Drop the cached copy that the image was read from; return whether there was one."""
         return False
 
 
 class TarImages:
-    """Images where the plan says that they lie in tars, whose headers are not read through.
+    """Images in tars. The plan says at which byte each lies, so the tars are not searched.
 
-    caches: in which remote tars may be kept; None to read each image by range.
+    Args:
+        labels: the set.
+        tars: store and path of each tar, by its name in the plan.
+        files: local files that stay open.
+        caches: hold remote tars; None to read each image by range.
     """
 
     def __init__(
@@ -107,12 +119,15 @@ class TarImages:
 
     @property
     def never_cached(self) -> bool:
+        """Whether each read needs a network."""
         return self.remote and not (self._cache is not None and self._cache.slots)
 
     def ready(self, shard: int) -> bool:
+        """Say whether a read of this shard needs no waiting for a network."""
         return not self.remote or self._cached(shard) is not None
 
     def read(self, number: int, key: str) -> bytes:
+        """Return the file of planned image `number`."""
         offset, size = self._place(number)
         shard, where = self._plan.place(number)[0], {"url": self.url(number), "key": key}
         if offset < BLOCK:
@@ -131,10 +146,12 @@ class TarImages:
         return _checked(self._read(shard, offset - BLOCK, BLOCK + size, where), offset, size, where)
 
     def url(self, number: int) -> str:
+        """Return where the image file lies."""
         store, name = self._tar(self._plan.place(number)[0])
         return store.url_of(name)
 
     def forget(self, number: int) -> bool:
+        """Drop the cached copy that the image was read from; return whether there was one."""
         shard = self._plan.place(number)[0]
         cached = self._cached(shard)
         if self._cache is None or cached is None:
@@ -179,9 +196,11 @@ def _checked(data: bytes, offset: int, size: int, where: dict[str, str]) -> byte
 def open_external(
     labels: LabelSet, images: Location, files: OpenFiles, caches: Caches | None = None
 ) -> ImageFiles:
-    """The images of a label set at a location: the folder or the tars that it was made from.
+    """Open the images of a label set: the folder or the tars that it was made from.
 
-    Raises UsageError for another kind of source, NoImagesError, ImageSourceError where they are not there.
+    Raises:
+        UsageError: the location is another kind of source.
+        NoImagesError, ImageSourceError: the images are not there.
     """
     if labels.plan.source == "shards":
         return TarImages(labels, _tars(labels, images), files, caches)
@@ -195,7 +214,7 @@ def open_external(
 
 
 def _folder(labels: LabelSet, images: Location) -> Tree:
-    """The folder that the plan's paths are below: the split's or the given one."""
+    """Return the folder that holds the plan's paths: the given one, or its folder of the split."""
     root, paths = open_tree(images), labels.plan.paths
     if not len(paths):
         return root
@@ -214,7 +233,7 @@ def _folder(labels: LabelSet, images: Location) -> Tree:
 
 
 def _splits(labels: LabelSet) -> list[str]:
-    """Folders in which a split's images may lie, below a folder that is given: the label set's own split first."""
+    """Folders below the given one that may hold the images: that of the label set's split first."""
     return [labels.split, *(other for other in SPLITS if other != labels.split)]
 
 
@@ -223,7 +242,7 @@ def _there(store: Store, name: str) -> bool:
 
 
 def _tars(labels: LabelSet, images: Location) -> dict[str, tuple[Store, str]]:
-    """Store and path of each tar that the plan names: by a pattern, or in a folder or the split's folder below it."""
+    """Return store and path of each tar that the plan names: of a pattern, or below a folder."""
     names = list(dict.fromkeys(labels.plan.image_shards or ()))
     if "{" in images.url or images.url.endswith(".tar"):
         found = _among(names, images)
@@ -242,7 +261,7 @@ def _tars(labels: LabelSet, images: Location) -> dict[str, tuple[Store, str]]:
 
 
 def _among(names: Sequence[str], images: Location) -> dict[str, tuple[Store, str]]:
-    """The tars of these names among those of a brace pattern."""
+    """Return the tars of these names among those of a brace pattern."""
     places = {
         f"{parent}/{path}": (parent, path) for parent, path in map(split_url, expand_braces(images.url))
     }
@@ -253,7 +272,7 @@ def _among(names: Sequence[str], images: Location) -> dict[str, tuple[Store, str
 
 
 def _in_folder(labels: LabelSet, names: Sequence[str], store: Store) -> dict[str, tuple[Store, str]]:
-    """The tars of these names below a folder: where the plan has them, else wherever a listing shows them."""
+    """Return the tars of these names below a folder: where the plan has them, else where a listing finds them."""
     folders = ["", *(f"{split}/" for split in _splits(labels))]
     inner = next((one for one in folders if names and _there(store, one + names[0])), None)
     if inner is not None:

@@ -1,4 +1,4 @@
-"""Ranges of local files, read from many threads with few of them open."""
+"""Reads of ranges of local files from many threads, with a bounded number of open files."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ APART = 32  # descriptors for all else: the interpreter's, logs, the trainer's
 
 
 class OpenFiles:
-    """Files kept open after reading, the least recently used closed first.
+    """Local files that stay open after a read; the least recently used one is closed first.
 
-    At most half of the descriptors that the process may have besides those of its threads are used, and at most 256.
-    A range is read by pread and not from a mapping: waiting for the disk then lets the other threads run.
+    At most 256 stay open, and at most half of what the process may open beyond one per thread. Ranges are read by
+    `pread`, not through a memory mapping, because a thread that waits for the disk in `pread` lets others run.
 
     Args:
-        threads: that may each have one more file or connection open.
+        threads: threads that may each have one more file or connection open.
 
-    Raises UsageError where the process may open too few files for so many threads.
+    Raises:
+        UsageError: the process may open too few files for so many threads.
     """
 
     def __init__(self, threads: int = 0) -> None:
@@ -40,7 +41,7 @@ class OpenFiles:
         self._lock = threading.Lock()
 
     def read(self, path: str, offset: int, size: int) -> bytes:
-        """The bytes from `offset`, fewer than `size` at the end of the file. Raises NotFoundError, StoreError."""
+        """Return `size` bytes from `offset`, fewer at the end of the file. Raises NotFoundError or StoreError."""
         return self._file(path).read(offset, size)
 
     def clear(self) -> None:
@@ -63,10 +64,14 @@ class OpenFiles:
 
 
 def read_once(path: str, ranges: Iterable[tuple[int, int]]) -> list[bytes]:
-    """The bytes at (offset, size) of a file that is open no longer than for this.
+    """Open a file, return the bytes at each (offset, size), and close it.
 
-    So a file that any process removes takes no place on the disk any more. Opening costs 10 us, where decoding an image
-    costs 1 ms and more. Raises NotFoundError, StoreError.
+    The file does not stay open, so that the disk gets its space back when any process removes it. Opening costs
+    10 us, while decoding an image costs 1 ms or more.
+
+    Raises:
+        NotFoundError: the file is gone.
+        StoreError: it cannot be read.
     """
     file = _File(path)
     return [file.read(offset, size) for offset, size in ranges]

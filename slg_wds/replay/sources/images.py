@@ -1,4 +1,4 @@
-"""Bytes of the images of samples: inside the label shards, or outside of them."""
+"""The image file of each sample: inside the label shards, or outside them."""
 
 from __future__ import annotations
 
@@ -16,49 +16,55 @@ from slg_wds.store import Location
 
 
 class Images(Protocol):
-    """The images of a label set, readable from any thread. never_cached: each read of one needs a network."""
+    """The images of a label set, readable from any thread."""
 
     @property
-    def remote(self) -> bool: ...
+    def remote(self) -> bool:
+        """Whether reads go to a network, at least until a cache has the file."""
 
     @property
-    def never_cached(self) -> bool: ...
+    def never_cached(self) -> bool:
+        """Whether each read needs a network."""
 
     def ready(self, shard: int) -> bool:
-        """Whether reading from this shard's images needs no waiting for a network, beyond that for its labels."""
+        """Say whether the images of a shard can be read without waiting for a network longer than for its labels."""
 
     def read(self, shard: int, position: int, key: str) -> bytes:
-        """The bytes of the image of a sample. Raises SlgWdsError naming it."""
+        """Return the image file of a sample. Raises a SlgWdsError that names it."""
 
     def url(self, shard: int, position: int) -> str | None:
-        """Where the image of a sample lies, None within the shard."""
+        """Return where the image of a sample lies; None inside the shard."""
 
     def forget(self, shard: int, position: int) -> bool:
-        """Drop the cached copy that the image of a sample was read from; whether there was one."""
+        """Drop the cached copy that the image of a sample was read from; return whether there was one."""
 
 
 class EmbeddedImages:
     """Images inside the label shards."""
 
-    remote = never_cached = False  # no more than the records beside them
+    remote = never_cached = False  # the request for a record also fetches the image beside it
 
     def __init__(self, sets: LabelSets, shards: Shards) -> None:
         self._sets, self._shards = sets, shards
 
     def ready(self, shard: int) -> bool:
+        """Say whether a read of this shard needs no waiting for a network."""
         return True
 
     def read(self, shard: int, position: int, key: str) -> bytes:
+        """Return the bytes of the image of a sample."""
         return self._shards.read(shard, self.place(shard, position, key), key)
 
     def url(self, shard: int, position: int) -> str | None:
+        """Return where the image of a sample lies; None inside the shard."""
         return None
 
     def forget(self, shard: int, position: int) -> bool:
-        return False  # what is cached is compared with the index
+        """Drop the cached copy that the image was read from; return whether there was one."""
+        return False  # cached shards are compared with the index
 
     def place(self, shard: int, position: int, key: str) -> CheckedRange:
-        """Where the image of a sample lies in the shard."""
+        """Return where the image of a sample lies in the shard."""
         images = self._sets.shard(shard).images
         if images is None:
             raise ReplayError("the shard has no images, though the set embeds them", key=key)
@@ -75,18 +81,23 @@ class ExternalImages:
 
     @property
     def never_cached(self) -> bool:
+        """Whether each read needs a network."""
         return self._files.never_cached
 
     def ready(self, shard: int) -> bool:
+        """Say whether a read of this shard needs no waiting for a network."""
         return self._files.ready(shard)
 
     def read(self, shard: int, position: int, key: str) -> bytes:
+        """Return the bytes of the image of a sample."""
         return self._files.read(self._number(shard, position), key)
 
     def url(self, shard: int, position: int) -> str | None:
+        """Return where the image of a sample lies; None inside the shard."""
         return self._files.url(self._number(shard, position))
 
     def forget(self, shard: int, position: int) -> bool:
+        """Drop the cached copy that the image was read from; return whether there was one."""
         return self._files.forget(self._number(shard, position))
 
     def _number(self, shard: int, position: int) -> int:
@@ -100,9 +111,10 @@ def open_images(
     files: OpenFiles,
     caches: Caches,
 ) -> Images:
-    """The images of a label set: embedded where `images` is None, else at that URL.
+    """Open the images of a label set: the embedded ones if `images` is None, else those at that location.
 
-    Raises UsageError where none are embedded and none are given, and as `open_replayed`.
+    Raises:
+        UsageError: the set has no images and none are given; also as `open_replayed`.
     """
     if images is not None:
         return ExternalImages(sets, open_replayed(sets.members[0], images, files, caches))
@@ -118,12 +130,16 @@ def open_images(
 def open_replayed(
     labels: LabelSet, images: Location, files: OpenFiles, caches: Caches | None = None
 ) -> ImageFiles:
-    """`open_external` of images whose pixels the labels are of. Raises UsageError where they are of smaller copies."""
+    """Open images outside the set as `open_external` does.
+
+    Raises:
+        UsageError: the labels were made from smaller copies of the images, which are inside the set.
+    """
     embedding = labels.identity.embed_images or {}
     if embedding.get("max_side"):
         raise UsageError(
-            f"the labels are of the copies inside the set, of at most {embedding['max_side']} pixels a side, and not "
-            "of other images",
+            f"the labels were made from the copies inside the set, of at most {embedding['max_side']} pixels a side, "
+            "and do not fit other images",
             url=images.url,
             hint="leave out the images: the set has its own",
         )

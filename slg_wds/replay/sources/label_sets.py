@@ -118,14 +118,17 @@ class LabelSets:
 
     @property
     def plan(self) -> Any:
+        """The plan, the same for all members."""
         return self.members[0].plan
 
     @property
     def url(self) -> str:
+        """The URL of the first member, which errors name."""
         return self.members[0].url
 
     @property
     def num_classes(self) -> int:
+        """Classes of every distribution."""
         return self.members[0].num_classes
 
     @property

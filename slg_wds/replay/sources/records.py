@@ -1,4 +1,4 @@
-"""The labels of samples: read from every set, decoded, and those of sets that extend each other joined.
+"""The labels of samples: read from every set and decoded; the records of sets that extend each other are joined.
 
 Shapes: n samples, c crops of each, k classes stored per crop.
 """
@@ -25,24 +25,26 @@ I64 = npt.NDArray[np.int64]
 
 
 class ChainPart(NamedTuple):
-    """What one set of a chain holds of a sample: those from `first` on, so many; data None where none is wanted."""
+    """A sample's record in one set of a chain: crops [first, first + crops); data is None if not requested."""
 
-    place: int  # in the chain, the oldest set first
+    place: int  # of the set in the chain, the oldest first
     first: int
     crops: int
     data: bytes | None
 
 
-SampleLabels = (
-    bytes | list[ChainPart]
-)  # of a sample in one member: its record, or those of its chain, the newest last
+# A sample's record in one member, or its records in the sets of the member's chain, the newest last.
+SampleLabels = bytes | list[ChainPart]
 
 
 @dataclass(frozen=True)
 class Records:
-    """The records of all members. From any thread.
+    """The records of all members, readable from any thread.
 
-    shards: of each member. bases: of each set that a member extends, [member][set], the oldest first.
+    Attributes:
+        sets: the label sets.
+        shards: of each member.
+        bases: of each set that a member extends, [member][set], the oldest first.
     """
 
     sets: LabelSets
@@ -60,12 +62,12 @@ class Records:
         return any(one.never_cached for chain in (self.shards, *self.bases) for one in chain)
 
     def ready(self, shard: int) -> bool:
-        """Whether reading from this shard needs no waiting for a network."""
+        """Say whether this shard can be read without waiting for a network."""
         chains = zip(self.shards, self.bases, strict=True)
         return all(one.ready(shard) for last, bases in chains for one in (*bases, last))
 
     def read(self, shard: int, position: int, key: str, crops: I64 | None = None) -> list[SampleLabels]:
-        """The bytes of a sample's labels in every member, of these crops [c] or all. Raises SlgWdsError."""
+        """Read a sample's labels in every member: those of crops [c], or all. Raises SlgWdsError."""
         places = self._places(shard, position)
         newest = [one.read(shard, place, key) for one, place in zip(self.shards, places, strict=True)]
         return self._chained(shard, position, key, newest, crops)
@@ -73,7 +75,7 @@ class Records:
     def read_with_image(
         self, shard: int, position: int, key: str, crops: I64, image: CheckedRange
     ) -> tuple[list[SampleLabels], bytes]:
-        """The same, and the image that is embedded beside one of them, asked for together."""
+        """Read a sample's labels as `read` does; the request for a record also fetches the image embedded beside it."""
         newest, found = [], b""
         for member, place in enumerate(self._places(shard, position)):
             places = [place, image] if member == self.sets.embedded else [place]
@@ -88,7 +90,7 @@ class Records:
     def _chained(
         self, shard: int, position: int, key: str, newest: Sequence[bytes], crops: I64 | None
     ) -> list[SampleLabels]:
-        """What the newest sets of the chains hold of a sample, and what those that they extend do."""
+        """Return what the newest set of each chain holds of a sample, with what the sets that it extends hold."""
         bases = self.sets.shard(shard).bases
         return [
             self._parts(member, bases[member], position, key, data, crops) if self.bases[member] else data
@@ -100,7 +102,7 @@ class Records:
     ) -> list[ChainPart]:
         last = self.sets.members[member]
         if not tail_of_all(last):
-            crops = None  # the joined tail is made of all of them
+            crops = None  # the joined tail is made from all parts
         parts, first = [], 0
         for place, (base, where) in enumerate(zip(self.sets.bases[member], places, strict=True)):
             shard, *at = where[position].tolist()
@@ -113,7 +115,7 @@ class Records:
         return [*parts, ChainPart(len(places), first, last.num_crops - first, newest)]
 
     def whole(self, shard: int, position: int) -> list[Record]:
-        """The records of a sample, all their crops."""
+        """Return the records of a sample with all their crops, one of each member."""
         key = self.sets.key(shard, position)
         found = []
         for member, data in enumerate(self.read(shard, position, key)):
@@ -132,7 +134,7 @@ class Records:
         return bases[place].labels.url if place < len(bases) else self.sets.members[member].url
 
     def rows(self, member: int, data: Sequence[Any], crops: I64) -> Rows:
-        """The crops [n, c] of samples from what `read` gave of them for one member. Raises FormatError."""
+        """Decode crops [n, c] of samples from what `read` returned for one member. Raises FormatError."""
         if not self.bases[member]:
             return decode_rows(data, crops)
         last = self._rows(member, [parts[-1] for parts in data], crops)
@@ -158,7 +160,7 @@ class Records:
         return replace(last, boxes=boxes, flips=flips, index=index, value=value, tails=tails)
 
     def _rows(self, member: int, parts: Sequence[ChainPart], crops: I64) -> Rows:
-        """The parts' own crops in place; crops of other parts are any of theirs."""
+        """Decode the crops that lie in these parts. Crops outside a part are arbitrary; the caller overwrites them."""
         first = np.array([[part.first] for part in parts])
         own = np.where(_inside(parts, crops), crops - first, 0)
         try:
@@ -181,7 +183,7 @@ class Records:
 
 
 def _inside(parts: Sequence[ChainPart], crops: I64) -> npt.NDArray[np.bool_]:
-    """Which crops [n, c] are the parts' own."""
+    """Return which crops [n, c] lie in the parts, bool [n, c]."""
     bounds = np.array([[part.first, part.first + part.crops] for part in parts])
     return np.asarray((crops >= bounds[:, :1]) & (crops < bounds[:, 1:]))
 

@@ -1,4 +1,4 @@
-"""Bytes of the label sets' shards, each range checked against the index."""
+"""Reads of label shards; each range is compared with its CRC-32 in the index."""
 
 from __future__ import annotations
 
@@ -13,27 +13,32 @@ from slg_wds.replay.sources.files import OpenFiles, read_once
 if TYPE_CHECKING:
     from slg_wds.replay.cache.shard_cache import ShardCache
 
-GAP = 16 << 10  # bytes between members that are read too, to ask once for both
+GAP = 16 << 10  # bytes between two ranges that are read as well, so that one request serves both
 
 CheckedRange = list[int]  # offset, size, CRC-32
 
 
 class Shards(Protocol):
-    """The shards of one label set, readable from any thread. never_cached: each read of a sample needs a network."""
+    """The shards of one label set, readable from any thread.
+
+    Attributes:
+        remote: whether they lie in object storage.
+    """
 
     remote: bool
 
     @property
-    def never_cached(self) -> bool: ...
+    def never_cached(self) -> bool:
+        """Whether each read needs a network."""
 
     def ready(self, number: int) -> bool:
-        """Whether a read of this shard needs no waiting for a network."""
+        """Say whether this shard can be read without waiting for a network."""
 
     def read(self, number: int, place: CheckedRange, key: str) -> bytes:
-        """The bytes at a place. Raises ChecksumError, StoreError naming the shard and the key."""
+        """Return the bytes at a place. Raises ChecksumError or StoreError, which name the shard and the key."""
 
     def read_together(self, number: int, places: Sequence[CheckedRange], key: str) -> list[bytes]:
-        """The bytes at places near each other, asked for at once where asking is dear."""
+        """Return the bytes at places near each other; remote stores are asked once for all."""
 
 
 class LocalShards:
@@ -46,12 +51,15 @@ class LocalShards:
         self._paths = [str(labels.store.local_path(labels.shard_name(n))) for n in range(labels.num_shards)]
 
     def ready(self, number: int) -> bool:
+        """Say whether a read of this shard needs no waiting for a network."""
         return True
 
     def read_together(self, number: int, places: Sequence[CheckedRange], key: str) -> list[bytes]:
+        """Return the bytes at places that are near each other."""
         return [self.read(number, place, key) for place in places]
 
     def read(self, number: int, place: CheckedRange, key: str) -> bytes:
+        """Return the bytes at a place, compared with its CRC-32."""
         offset, size, crc32 = place
         try:
             data = self._files.read(self._paths[number], offset, size)
@@ -64,7 +72,7 @@ class LocalShards:
 
 
 class RemoteShards:
-    """Shards in object storage: read from the cache once they are there, until then (or without one) by range."""
+    """Shards in object storage. Once a shard is in the cache it is read there; before, or without a cache, by range."""
 
     remote = True
 
@@ -73,15 +81,19 @@ class RemoteShards:
 
     @property
     def never_cached(self) -> bool:
+        """Whether each read needs a network."""
         return self.cache is None
 
     def ready(self, number: int) -> bool:
+        """Say whether a read of this shard needs no waiting for a network."""
         return self.cache is not None and self.cache.path(number) is not None
 
     def read(self, number: int, place: CheckedRange, key: str) -> bytes:
+        """Return the bytes at a place, compared with its CRC-32."""
         return self.read_together(number, [place], key)[0]
 
     def read_together(self, number: int, places: Sequence[CheckedRange], key: str) -> list[bytes]:
+        """Return the bytes at places that are near each other."""
         path = None if self.cache is None else self.cache.path(number)
         if self.cache is not None and path is not None:
             try:
@@ -93,7 +105,7 @@ class RemoteShards:
         return self._checked(number, places, key, self._ranges(number, places, key))
 
     def _ranges(self, number: int, places: Sequence[CheckedRange], key: str) -> list[bytes]:
-        """The bytes at places by range, by one where they are near each other."""
+        """Read places by range, with one request if they are near each other."""
         start, stop = min(place[0] for place in places), max(place[0] + place[1] for place in places)
         if stop - start > sum(place[1] for place in places) + GAP * (len(places) - 1):
             return [one for place in places for one in self._ranges(number, [place], key)]
@@ -119,5 +131,5 @@ class RemoteShards:
 
 
 def open_shards(labels: LabelSet, cache: ShardCache | None, files: OpenFiles) -> Shards:
-    """The shards of a label set: files of a folder, or objects that are read through a cache if there is one."""
+    """Open the shards of a label set: files of a folder, or objects that a cache holds if there is one."""
     return LocalShards(labels, files) if labels.store.is_local else RemoteShards(labels, cache)

@@ -199,7 +199,7 @@ def test_order_is_the_scalar_one(shape):
     shard, sample = order.batches(0, len(order))
     found = {}
     for t, b in np.ndindex(shard.shape):
-        if order.mask(t)[b]:
+        if t < order.full_batches or b < order.remainder:
             found[t, b] = int(shard[t, b]), int(sample[t, b])
         else:
             assert shard[t, b] == sample[t, b] == -1
@@ -273,16 +273,6 @@ def test_spans_say_when_a_shard_is_needed():
             assert listed == exact
         for shard, (start, stop) in exact.items():
             assert 0 <= listed[shard][0] <= start < stop <= listed[shard][1] <= len(order)
-
-
-def test_shards_needed_are_those_touched_in_order_of_first_use():
-    for rng, shape in random_shapes(150, seed=3):
-        order = order_of(shape, "pad")
-        first, last = sorted(rng.choices(range(shape["B"] + 1), k=2))
-        start, stop = sorted(rng.choices(range(len(order) + 1), k=2))
-        shard, _ = order.batches(start, stop, first, last)
-        touched = list(dict.fromkeys(i for i in shard.reshape(-1).tolist() if i >= 0))
-        assert order.shards_needed(start, stop, first, last).tolist() == touched
 
 
 @pytest.mark.parametrize("window", [1, 4])
@@ -462,10 +452,8 @@ def test_batches_columns_and_ranks_out_of_range_are_refused():
     for call, words in [
         (lambda: order.batch(3), "batches 3 to 4 of an epoch of 3"),
         (lambda: order.batch(-1), "batches -1 to 0"),
-        (lambda: order.mask(3), "batches 3 to 4"),
         (lambda: order.batch(0, 2, 1), "columns 2 to 1 of a batch of 3"),
         (lambda: order.spans(0, 4), "columns 0 to 4"),
-        (lambda: order.shards_needed(2, 1), "batches 2 to 1"),
         (lambda: order.rank_columns(2, 2), "rank 2 of 2 ranks"),
     ]:
         with pytest.raises(ReplayError, match=words):
@@ -476,12 +464,12 @@ def test_batches_columns_and_ranks_out_of_range_are_refused():
 @pytest.mark.parametrize("last", ["drop", "pad"])
 def test_a_set_without_samples_has_no_batches(sizes, last):
     order = ShuffledOrder(sizes, DIGEST, 0, 0, 4, 2, 3, last)
-    assert len(order) == 0 and order.spans().shard.size == 0 and order.shards_needed(0, 0).size == 0
+    assert len(order) == 0 and order.spans().shard.size == 0
 
 
 def test_fewer_samples_than_a_batch():
     order = ShuffledOrder([2, 1], DIGEST, 0, 0, 8, 4, 2, "pad")
     assert len(order) == 1 and len(ShuffledOrder([2, 1], DIGEST, 0, 0, 8, 4, 2)) == 0
     shard, sample = order.batch(0)
-    assert order.mask(0).tolist() == [True] * 3 + [False] * 5 == (shard >= 0).tolist()
+    assert (shard >= 0).tolist() == [True] * 3 + [False] * 5
     assert sorted(zip(shard[:3].tolist(), sample[:3].tolist(), strict=True)) == [(0, 0), (0, 1), (1, 0)]
