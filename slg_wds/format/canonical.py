@@ -1,4 +1,4 @@
-"""JSON of one form only: what is hashed, compared or sealed goes through here."""
+"""JSON in one form only. Everything that is hashed, compared or sealed is written and read here."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any, NoReturn
 
 from slg_wds.errors import ManifestError, UnsupportedFeatureError
 
-MAX_JSON_BYTES = 1 << 24  # a list in JSON takes two bytes, in memory thirty times as many
-MAX_DEPTH = 32  # objects and lists within each other: those who walk through them may recurse
+MAX_JSON_BYTES = 1 << 24  # an empty list takes two bytes of JSON and thirty times as many in memory
+MAX_DEPTH = 32  # objects and lists within each other: code that walks through them may recurse
 
 
 def canonical_json(value: Any) -> bytes:
-    """Sorted keys, no spaces, UTF-8, no NaN. Raises ManifestError for what JSON does not hold exactly."""
+    """Encode a value with sorted keys and no spaces, in UTF-8. Raises ManifestError for NaN or what is not JSON."""
     return _dump(value, separators=(",", ":"))
 
 
 def pretty_json(value: Any) -> bytes:
-    """The same for people: sorted keys, two spaces of indent, a newline at the end."""
+    """Encode a value as JSON for people: sorted keys, an indent of two spaces, a newline at the end."""
     return _dump(value, indent=2) + b"\n"
 
 
@@ -33,7 +33,15 @@ def _dump(value: Any, **layout: Any) -> bytes:
 
 
 def parse_json(data: bytes | memoryview, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
-    """One JSON object. Raises ManifestError for anything else, NaN and infinities among it."""
+    """Parse one JSON object.
+
+    Args:
+        data: the JSON, in UTF-8.
+        max_bytes: the most bytes that `data` may have.
+
+    Raises:
+        ManifestError: it is too long or too deep, no JSON, no object, or has NaN or an infinity.
+    """
     if len(data) > max_bytes:
         raise ManifestError(f"{len(data)} bytes of JSON are over the limit of {max_bytes}")
     try:
@@ -53,7 +61,7 @@ def _check_depth(value: Any) -> None:
     level = [value]
     for _ in range(MAX_DEPTH):
         inside = (one.values() if isinstance(one, dict) else one for one in level)
-        # Most are long lists of plain values: their types tell faster than a look at each.
+        # Most parts are long lists of plain values: comparing sets of types is faster than a test of each value.
         level = [
             part
             for parts in inside
@@ -71,14 +79,23 @@ def _refuse(name: str) -> NoReturn:
 
 
 def seal(fields: dict[str, Any]) -> dict[str, Any]:
-    """`fields` and "crc32", the CRC-32 of their canonical JSON."""
+    """Return `fields` with a field "crc32": the CRC-32 of their canonical JSON."""
     return {**fields, "crc32": zlib.crc32(canonical_json(fields))}
 
 
 def unseal(data: bytes | memoryview, encode: Callable[[Any], bytes] = canonical_json) -> dict[str, Any]:
-    """The fields of sealed JSON, "crc32" taken off. `encode` must give back the very bytes of `data`.
+    """Parse sealed JSON and check its seal.
 
-    So no byte can change unnoticed, not even a space. Raises ManifestError.
+    Args:
+        data: the JSON.
+        encode: what wrote it. Encoding the fields again must give the same bytes, so that no changed byte goes
+            unnoticed, not even a space.
+
+    Returns:
+        The fields without "crc32".
+
+    Raises:
+        ManifestError: the bytes are no JSON object, or were changed.
     """
     value = parse_json(data)
     fields = {name: field for name, field in value.items() if name != "crc32"}
@@ -90,7 +107,17 @@ def unseal(data: bytes | memoryview, encode: Callable[[Any], bytes] = canonical_
 
 
 def check_version(what: str, fields: dict[str, Any], version: int) -> None:
-    """That `fields` are of this version: ManifestError where there is none, else UnsupportedFeatureError."""
+    """Check the version of a file.
+
+    Args:
+        what: the file, for messages.
+        fields: its fields.
+        version: the version that this reader knows.
+
+    Raises:
+        ManifestError: the file has no version.
+        UnsupportedFeatureError: it has another one.
+    """
     found = fields.get("version")
     if type(found) is not int:
         raise ManifestError(f"{what} is not a map with a version")
@@ -101,7 +128,7 @@ def check_version(what: str, fields: dict[str, Any], version: int) -> None:
 
 
 def typed(fields: dict[str, Any], name: str, kind: type) -> Any:
-    """The field `name`, of exactly that type, an int not negative. Raises ManifestError."""
+    """Return the field `name`. Raises ManifestError if its type is not exactly `kind`, or for a negative int."""
     value = fields.get(name)
     if type(value) is not kind or (isinstance(value, int) and value < 0):
         raise ManifestError(f"{name} is {brief(value)}, not of type {kind.__name__}")
@@ -109,7 +136,7 @@ def typed(fields: dict[str, Any], name: str, kind: type) -> Any:
 
 
 def strings(fields: dict[str, Any], name: str) -> list[str]:
-    """The field `name`, a list of strings. Raises ManifestError."""
+    """Return the field `name`, a list of strings. Raises ManifestError for anything else."""
     values = typed(fields, name, list)
     if not all(isinstance(value, str) for value in values):
         raise ManifestError(f"{name} does not hold strings alone")
@@ -117,6 +144,6 @@ def strings(fields: dict[str, Any], name: str) -> list[str]:
 
 
 def brief(value: Any) -> str:
-    """A value read from a file as a message may show it."""
+    """Return the repr of a value read from a file, at most 80 characters, for a message."""
     text = repr(value[:80] if isinstance(value, str | bytes) else value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,4 +1,4 @@
-"""Bytes <-> one zstd frame with content size and checksum, as everything compressed in a label set is."""
+"""Bytes <-> one zstd frame with content size and checksum: how everything in a label set is compressed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _local = threading.local()
 
 
 def compress(data: bytes | memoryview, level: int) -> bytes:
-    """One frame; compressors are kept per thread, since making one takes longer than using it."""
+    """Compress bytes into one frame. Compressors are kept per thread: making one takes longer than using it."""
     compressors: dict[int, zstandard.ZstdCompressor] = _local.__dict__.setdefault("compressors", {})
     if level not in compressors:
         compressors[level] = zstandard.ZstdCompressor(level, write_checksum=True, write_content_size=True)
@@ -24,7 +24,7 @@ def compress(data: bytes | memoryview, level: int) -> bytes:
 
 
 def content_size(frame: Any) -> int:
-    """The bytes that a frame declares, 0 for what is no frame."""
+    """Return the size in bytes that a frame declares for its content; 0 if it is no frame."""
     try:
         return max(0, int(zstandard.frame_content_size(frame))) if isinstance(frame, bytes) else 0
     except zstandard.ZstdError:
@@ -32,9 +32,17 @@ def content_size(frame: Any) -> int:
 
 
 def decompress(frame: Any, size: int, error: type[FormatError]) -> bytes:
-    """The content of one frame, which must declare exactly `size` bytes and carry a checksum, or raise `error`.
+    """Decompress one frame.
 
-    Nothing is allocated before the declared size has been compared.
+    No memory is taken before the declared size has been compared with `size`.
+
+    Args:
+        frame: the frame.
+        size: the size of the content in bytes, which the frame must declare.
+        error: the error to raise.
+
+    Raises:
+        error: the frame is damaged, has no checksum, or declares another size.
     """
     if not isinstance(frame, bytes):
         raise error(f"a zstd frame is {type(frame).__name__}, not bytes")
@@ -53,9 +61,18 @@ def decompress(frame: Any, size: int, error: type[FormatError]) -> bytes:
 def decompress_all(
     frames: Sequence[Any], sizes: Sequence[int], error: type[FormatError]
 ) -> bytes | memoryview:
-    """The contents of frames one after the other, each checked as by `decompress`, in one call of the library."""
+    """Decompress several frames in one call of the library, each checked as `decompress` checks it.
+
+    Args:
+        frames: the frames.
+        sizes: the size of each content in bytes.
+        error: the error to raise.
+
+    Returns:
+        The contents, joined.
+    """
     decompressor = _decompressor()
-    # For contents that are all empty the library frees its memory twice; without its C backend it has no such call.
+    # The library frees its memory twice if all contents are empty. Without its C backend it lacks this call.
     if not frames or not all(sizes) or not hasattr(decompressor, "multi_decompress_to_buffer"):
         return b"".join(decompress(frame, size, error) for frame, size in zip(frames, sizes, strict=True))
     if set(map(type, frames)) != {bytes}:
@@ -70,20 +87,20 @@ def decompress_all(
     return b"".join(found)
 
 
-# A frame begins with its magic number, a descriptor, and at most a window, a dictionary's number and its content's
-# size; blocks follow, each with its length before it (RFC 8878, 3.1.1).
+# A frame begins with its magic number and a descriptor; a window, a dictionary's number and the content's size may
+# follow. Then come blocks, each after its length (RFC 8878, 3.1.1).
 _MAGIC = 0xFD2FB528
-_MOST = 4 + 1 + 1 + 4 + 8
+_HEADER_BYTES = 4 + 1 + 1 + 4 + 8  # at most
 _DICTIONARY_BYTES = np.array([0, 1, 2, 4])  # by the last two bits of the descriptor
 _SIZE_BYTES = np.array([0, 2, 4, 8])  # by its first two
 _MASK = np.array([(1 << 8 * width) - 1 for width in range(9)], np.uint64)
 
 
 def _wrong(frames: Sequence[bytes], sizes: NDArray[np.uint64]) -> str | None:
-    """What is wrong with any frame beside its blocks' contents, None for nothing; all are looked at together."""
-    each = _MOST + 8
+    """Say what is wrong with the headers or lengths of any of the frames; None for nothing. All are checked at once."""
+    each = _HEADER_BYTES + 8
     begins = b"".join([frame[:each].ljust(each, b"\0") for frame in frames])
-    # The number of eight bytes that begins at every byte.
+    # At every byte, the number that its eight bytes from there on make.
     numbers = np.ndarray(len(begins) - 7, "<u8", begins, strides=(1,))
     at = np.arange(len(frames)) * each
     first = numbers[at]
@@ -107,13 +124,13 @@ def _wrong(frames: Sequence[bytes], sizes: NDArray[np.uint64]) -> str | None:
 
 
 def _block_bytes(block: Any) -> Any:
-    """The bytes of a block, or of each, by its header: of one kind, a single byte stands for a run of it."""
+    """The bytes of a block (or of each) by its header. A block of the kind "run" always stores one byte."""
     run = block & 6 == 2
     return 4 * run + (1 - run) * (3 + (block >> 3))
 
 
 def _end(frame: bytes, at: int) -> int:
-    """Where a frame with a checksum ends whose blocks begin at a place."""
+    """Where a frame with a checksum ends, if its first block begins at byte `at`."""
     while True:
         block = int.from_bytes(frame[at : at + 3], "little")
         at += _block_bytes(block)

@@ -1,4 +1,4 @@
-"""msgpack bytes -> values, of few parts: everything large in a label set is one string of bytes."""
+"""msgpack bytes -> values with few lists and maps: everything large in a label set is one string of bytes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from typing import Any
 
 import msgpack
 
-MAX_PARTS = 256  # lists and maps, so also the most within each other; a record has a dozen
-MAX_LIST, MAX_MAP = 64, 256  # entries of one
+MAX_PARTS = 256  # lists and maps of a value, and so the deepest nesting; a record has a dozen
+MAX_LIST, MAX_MAP = 64, 256  # entries of one list, of one map
 
 
 def unpack(data: bytes | memoryview) -> Any:
-    """The one value in `data`. Raises an Exception of any kind for bytes that are not msgpack, or of very many parts.
+    """Unpack the one value in `data`.
 
-    An empty list takes one byte there and fifty here; that is bounded before it is taken.
+    An empty list takes one byte of msgpack and fifty bytes of memory, so the number of parts is bounded first.
+
+    Raises:
+        Exception: of any kind, for bytes that are not msgpack or that have more than MAX_PARTS lists and maps.
     """
     count = 0
 

@@ -1,4 +1,4 @@
-"""index/NAME: where the parts of one shard lie, for readers of single records."""
+"""index/NAME <-> bytes: where the parts of one shard lie, for readers of single records."""
 
 from __future__ import annotations
 
@@ -19,11 +19,20 @@ _MAX_PLACE = (1 << 63) - 1
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """What the index says of one shard: a pure function of shard and plan.
+    """The index part of one shard: a pure function of the shard and the plan.
 
-    bytes, sha256: of the whole shard. records: [offset, size, crc32] of each record, in the shard's order.
-    images: the same of each embedded image; [offset, size] within the tar `image_shard` where images lie in one;
-    else None. left_out: keys of the planned images that have no sample.
+    Attributes:
+        name: the shard's name, without ".tar".
+        shard: its number.
+        set_digest: the digest of its label set, hex.
+        bytes: the size of the shard.
+        sha256: SHA-256 of the shard, hex.
+        records: [offset, size, crc32] of each record, in bytes of the shard, in order.
+        images: the same for each embedded image; [offset, size] within the tar `image_shard` if the images lie in
+            tars; None if they are single files.
+        image_shard: that tar, or None.
+        left_out: keys of the planned images that have no sample.
+        version: of the file.
     """
 
     name: str
@@ -49,12 +58,12 @@ class ShardIndex:
 
 
 def encode_index(index: ShardIndex) -> bytes:
-    """The bytes of index/NAME."""
+    """Encode an index part."""
     return canonical_json(seal(vars(index)))
 
 
 def decode_index(data: bytes | memoryview) -> ShardIndex:
-    """index/NAME from its bytes. Raises ManifestError, or UnsupportedFeatureError for another version."""
+    """Decode an index part. Raises ManifestError if it is damaged, UnsupportedFeatureError for another version."""
     fields = unseal(data)
     check_version("the index", fields, VERSION)
     size = typed(fields, "bytes", int)
@@ -81,7 +90,7 @@ def decode_index(data: bytes | memoryview) -> ShardIndex:
 
 
 def _places(rows: Any, width: int, size: int | None) -> list[list[int]]:
-    """Rows of `width` numbers, the first two an offset and a size within `size` bytes."""
+    """Check rows of `width` numbers; the first two are an offset and a size within `size` bytes (None: no limit)."""
     if not isinstance(rows, list):
         raise ManifestError("the index has no list of places")
     for row in rows:
@@ -97,9 +106,16 @@ def _places(rows: Any, width: int, size: int | None) -> list[list[int]]:
 
 
 def build_index(shard: Shard | bytes | memoryview, plan: Plan, number: int) -> ShardIndex:
-    """The index of shard `number`, after checking that it holds what is planned.
+    """Make the index part of a shard, after a check that the shard holds what is planned.
 
-    Raises the errors of read_shard, and ShardError for another shard.
+    Args:
+        shard: the shard, or its bytes.
+        plan: the plan of its label set.
+        number: the number of the shard.
+
+    Raises:
+        FormatError: the bytes are damaged; see `read_shard`.
+        ShardError: it is another shard.
     """
     part = plan.shard(number)
     if not isinstance(shard, Shard):
@@ -109,7 +125,7 @@ def build_index(shard: Shard | bytes | memoryview, plan: Plan, number: int) -> S
 
 
 def index_of(shard: Shard, part: PlannedShard) -> ShardIndex:
-    """The index of a shard that is known to be the planned one."""
+    """Make the index part of a shard that is known to be the planned one, `part`."""
     header = shard.header
     return ShardIndex(
         name=part.name,

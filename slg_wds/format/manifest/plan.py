@@ -1,4 +1,4 @@
-"""The plan: which image is which sample of which shard."""
+"""The plan of a label set: which image is which sample of which shard."""
 
 from __future__ import annotations
 
@@ -20,10 +20,19 @@ MAX_NAME_BYTES = 4096  # of a key or a path
 
 @dataclass(frozen=True)
 class PlannedShard:
-    """One shard of a plan: its number, its name, and its samples [start, stop) in the plan's order.
+    """What is planned for one shard: n images.
 
-    targets: int32 [n], -1 for none. image_shard: the tar that its images lie in, and image_offset, image_size:
-    int64 [n], where; None unless the source is image shards.
+    Attributes:
+        number: of the shard.
+        name: of the shard, without ".tar".
+        start: number of its first image in the plan.
+        stop: number of the first image after it.
+        keys: [n].
+        paths: [n], below the source.
+        targets: int32 [n], -1 for none.
+        image_shard: the tar that the images lie in; None if they are single files. So are the next two.
+        image_offset: int64 [n], where each image's bytes begin in that tar.
+        image_size: int64 [n], bytes of each image.
     """
 
     number: int
@@ -45,9 +54,16 @@ class PlannedShard:
 class Plan:
     """N images as the samples of n shards, in shard order.
 
-    shard_names: [n], without ".tar". shard_sizes: int64 [n], samples of each. paths, keys: [N].
-    targets: int32 [N], -1 for none. source: "folder", or "shards" for tars of images, and then
-    image_shards: [n], the tar that a shard's images lie in; image_offset, image_size: int64 [N], where in it.
+    Attributes:
+        shard_names: [n], without ".tar".
+        shard_sizes: int64 [n], images of each shard.
+        paths: [N], below the source.
+        keys: [N].
+        targets: int32 [N], -1 for none.
+        source: "folder", or "shards" if the images lie in tars; only then the next three are not None.
+        image_shards: [n], the tar that the images of each shard lie in.
+        image_offset: int64 [N], where each image's bytes begin in that tar.
+        image_size: int64 [N], bytes of each image.
     """
 
     shard_names: list[str]
@@ -62,10 +78,12 @@ class Plan:
 
     @property
     def num_samples(self) -> int:
+        """Number of images, N."""
         return len(self.paths)
 
     @property
     def num_shards(self) -> int:
+        """Number of shards, n."""
         return len(self.shard_names)
 
     @functools.cached_property
@@ -95,7 +113,7 @@ class Plan:
         )
 
     def check(self) -> None:
-        """That the parts go together. Raises ManifestError; keys are taken to be distinct."""
+        """Check that the parts agree. Raises ManifestError. That keys are distinct is not checked."""
         self.check_shards()
         if self.num_samples and min(_least(self.keys.lengths), _least(self.paths.lengths)) < 1:
             raise ManifestError("a key or a path is empty")
@@ -107,7 +125,7 @@ class Plan:
         _check_below(self.paths)
 
     def check_shards(self) -> None:
-        """`check` of all but what the images are called."""
+        """Check all that `check` does but the keys and paths, which takes most of the time."""
         N, n = self.num_samples, self.num_shards
         counts = (len(self.keys), len(self.targets), len(self.shard_sizes), int(self.shard_sizes.sum()))
         if counts != (N, N, n, N):
@@ -150,7 +168,8 @@ class Plan:
 
 
 def _check_below(paths: Sequence[str]) -> None:
-    # Of a million names hardly one has what only some of these have: then none need be looked at singly.
+    # A path that is not below has a NUL, "..", "//", "/./", or a "." or "/" at an edge. If the joined text of all paths
+    # has none of these, no single path need be checked.
     if isinstance(paths, StringColumn) and not (
         paths.mentions(0)
         or paths.repeats(ord("."))
@@ -169,7 +188,7 @@ def _least(numbers: NDArray[Any]) -> int:
 
 
 def are_shard_names(names: Sequence[str]) -> bool:
-    """Whether shards can be called that: each one part of a path, which WebDataset would not take for many."""
+    """Return whether these can be names of shards: one part of a path, without braces, which WebDataset expands."""
     text = "".join(names)
     return (
         all(0 < len(name) <= 200 for name in names)

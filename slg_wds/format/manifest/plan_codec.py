@@ -20,14 +20,14 @@ VERSION = 1
 MAX_SAMPLES = 1 << 28
 MAX_SHARDS = 1 << 24
 MAX_TEXT_BYTES = 1 << 34
-# What a small file may unfold to: (so many, and so many more for each of its bytes). Images in order of a shuffle
-# take two bytes each at least, and texts that repeat compress a hundred times at most.
+# What a small file may unpack to: a number, and so many more for each byte of the file. Shuffled images take at least
+# two bytes each, and texts that repeat compress a hundred times at most.
 _SAMPLES, _SHARDS, _TEXT = (1 << 20, 4), (1 << 18, 1), (1 << 27, 128)
 _LEVEL = 6
 
 
 def encode_plan(plan: Plan) -> bytes:
-    """The bytes of a plan. Raises ManifestError where its parts do not go together or two keys are the same."""
+    """Encode a plan. Raises ManifestError if its parts do not agree or two keys are the same."""
     plan.check()
     fields = {
         "version": VERSION,
@@ -49,7 +49,7 @@ def encode_plan(plan: Plan) -> bytes:
 
 
 def _check_sizes(fields: dict[str, Any], size: int) -> None:
-    """That a plan of `size` bytes does not unfold to very many more, before any of it is unfolded."""
+    """Check that a plan of `size` bytes does not unpack to far more, before any of it is unpacked."""
     n, N = typed(fields, "num_shards", int), typed(fields, "num_samples", int)
     if n > MAX_SHARDS or N > MAX_SAMPLES:
         raise ManifestError(f"{n} shards of {N} samples are over {MAX_SHARDS} or {MAX_SAMPLES}")
@@ -70,7 +70,7 @@ def _check_sizes(fields: dict[str, Any], size: int) -> None:
 def _pack_names(paths: list[str], keys: list[str]) -> dict[str, Any]:
     if len(set(keys)) != len(keys):
         raise ManifestError("two images of the plan have one key")
-    # Nearly every key is the beginning of its path: of those, only the length is stored.
+    # Nearly every key is the beginning of its path: then only its length is stored.
     begins = np.fromiter(map(str.startswith, paths, keys), bool, len(keys))
     lengths = np.fromiter((len(key.encode("utf-8")) for key in keys), np.int64, len(keys))
     others = StringColumn.of(key for key, simple in zip(keys, begins.tolist(), strict=True) if not simple)
@@ -94,10 +94,16 @@ def _pack(values: Any, dtype: str) -> bytes:
 
 
 def decode_plan(data: bytes | memoryview, names_later: bool = False) -> Plan:
-    """A plan from its bytes. Raises ManifestError for every malformation, UnsupportedFeatureError if newer.
+    """Decode a plan.
 
-    names_later: of very many images the paths and keys take most of the time; they are then unpacked and checked, and
-    raise, only when the first of them is asked for.
+    Args:
+        data: the bytes of the file.
+        names_later: unpack and check the paths and keys only when the first of them is used, and raise then. For
+            very many images they take most of the time.
+
+    Raises:
+        ManifestError: the bytes are no plan.
+        UnsupportedFeatureError: a newer version.
     """
     try:
         fields = unpack(data)
@@ -174,5 +180,5 @@ def _unpack(frame: Any, kind: str, count: int) -> NDArray[Any]:
     planes = np.frombuffer(decompress(frame, count * dtype.itemsize, ManifestError), np.uint8)
     out = np.empty((count, dtype.itemsize), np.uint8)
     for byte, plane in enumerate(planes.reshape(dtype.itemsize, count)):
-        out[:, byte] = plane  # in a third of the time of a transposed copy
+        out[:, byte] = plane  # takes a third of the time of a transposed copy
     return out.view(dtype).reshape(count)

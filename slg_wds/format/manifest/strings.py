@@ -1,4 +1,4 @@
-"""Very many strings in one piece of memory."""
+"""A sequence of very many strings in one piece of memory."""
 
 from __future__ import annotations
 
@@ -11,18 +11,24 @@ from numpy.typing import NDArray
 
 from slg_wds.errors import ManifestError
 
-_PIECE = 1 << 18  # bytes looked at together: they stay in the cache
+_PIECE = 1 << 18  # bytes checked at a time: they stay in the processor's cache
 
 
 class StringColumn(Sequence[str]):
-    """Strings as one blob of UTF-8 and where each begins and ends, int64 [N]; [i] decodes one, [a:b] is a list."""
+    """N strings as one blob of UTF-8; [i] decodes one, [a:b] gives a list.
+
+    Args:
+        blob: the text.
+        starts: int64 [N], the byte at which each string begins.
+        ends: int64 [N], the byte after its last.
+    """
 
     def __init__(self, blob: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
         self.blob, self.starts, self.ends = blob, starts, ends
 
     @classmethod
     def of(cls, strings: Iterable[str]) -> StringColumn:
-        """A column of these strings. Raises ManifestError for one that is not UTF-8."""
+        """Make a column of these strings. Raises ManifestError for one that cannot be UTF-8."""
         parts = list(strings)
         try:
             encoded = [text.encode("utf-8") for text in parts]
@@ -32,7 +38,7 @@ class StringColumn(Sequence[str]):
 
     @classmethod
     def joined(cls, blob: bytes, lengths: NDArray[np.int64]) -> StringColumn:
-        """The column whose strings, of these lengths in bytes, follow each other in `blob`."""
+        """Make a column of strings that follow each other in `blob`; `lengths` are their bytes, int64 [N]."""
         ends = lengths.cumsum(dtype=np.int64)
         return cls(blob, ends - lengths, ends)
 
@@ -42,19 +48,19 @@ class StringColumn(Sequence[str]):
         return self.ends - self.starts
 
     def check(self) -> None:
-        """That every string is UTF-8, so that reading one never fails. Raises ManifestError."""
+        """Check that every string is UTF-8, so that reading one never fails. Raises ManifestError."""
         if self.blob.isascii():
             return
         try:
-            decoder = codecs.getincrementaldecoder(
-                "utf-8"
-            )()  # of the whole, one wide letter would make all wide
+            # Decoded at once, a single wide letter would make all letters take four bytes.
+            decoder = codecs.getincrementaldecoder("utf-8")()
             for first in range(0, len(self.blob), _PIECE):
                 decoder.decode(self.blob[first : first + _PIECE])
             decoder.decode(b"", True)
         except UnicodeDecodeError:
             raise ManifestError("a name is not UTF-8") from None
-        # The blob is; so is every string whose edges are not within a character. Bytes 10xxxxxx continue one.
+        # The blob is UTF-8, and so is every string that does not begin or end within a character. Bytes 10xxxxxx
+        # continue a character.
         data = np.frombuffer(self.blob, np.uint8)
         for edges in (self.starts, self.ends):
             inner = edges[edges < len(data)]
@@ -62,12 +68,12 @@ class StringColumn(Sequence[str]):
                 raise ManifestError("a name is not UTF-8")
 
     def mentions(self, byte: int) -> bool:
-        """Whether this byte is in the blob; false for every string then, though not the other way round."""
+        """Return whether a byte is anywhere in the blob. If not, no string has it; if so, perhaps no string does."""
         return byte in self.blob
 
     def repeats(self, byte: int) -> bool:
-        """Whether this byte stands twice in a row in the blob; the same holds of the strings as for `mentions`."""
-        # Several times faster than a search for the two, of which there is one after every few bytes.
+        """Return whether a byte stands twice in a row in the blob. If so, it may be where two strings touch."""
+        # A search for two bytes stops at each single one, and there is one after every few bytes: several times slower.
         data = np.frombuffer(self.blob, np.uint8)
         for first in range(0, len(data), _PIECE):
             found = data[first : first + _PIECE + 1] == byte
@@ -76,7 +82,7 @@ class StringColumn(Sequence[str]):
         return False
 
     def edges(self) -> set[int]:
-        """The bytes that strings begin or end with."""
+        """Return the bytes that strings begin or end with."""
         data = np.frombuffer(self.blob, np.uint8)
         some = self.ends > self.starts
         return {*np.unique(data[self.starts[some]]).tolist(), *np.unique(data[self.ends[some] - 1]).tolist()}
@@ -95,7 +101,7 @@ class StringColumn(Sequence[str]):
         return self.blob[self.starts[i] : self.ends[i]].decode("utf-8")
 
     def __iter__(self) -> Iterator[str]:
-        # In parts: a list of every offset would take more memory than the column.
+        # In pieces: a list of all offsets would take more memory than the column.
         for first in range(0, len(self), 4096):
             yield from self[first : first + 4096]
 
@@ -110,13 +116,18 @@ class StringColumn(Sequence[str]):
 
 
 class LaterColumn(StringColumn):
-    """A column of which only the number of strings is known until the first of them is asked for."""
+    """A column that is unpacked when its first string is used; until then only the number of strings is known.
+
+    Args:
+        count: the number of strings.
+        unpack: makes the column.
+    """
 
     def __init__(self, count: int, unpack: Callable[[], StringColumn]) -> None:
         self._count, self._unpack = count, unpack
 
     def __getattr__(self, name: str) -> Any:
-        # Asked only for what is not there yet.
+        # Python calls this only for attributes that are not there yet.
         if name not in ("blob", "starts", "ends"):
             raise AttributeError(name)
         column = self._unpack()

@@ -1,4 +1,4 @@
-"""What every record must satisfy, written or read."""
+"""Checks of every record, when it is written and when it is read. All raise RecordError."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from slg_wds.format.canonical import brief
 from slg_wds.format.records.values import CODINGS
 
 MAX_TEXT_BYTES = 4096
-# What a small file may unfold to is bounded: zstd makes a thousand zeros one byte.
-MAX_TOP = 1 << 24  # classes of all crops of a record, unless every class is stored
+# Limits of what a small file may unpack to: zstd makes a thousand zeros one byte.
+MAX_TOP = 1 << 24  # classes of all crops of a record; not for full labels
 MAX_FULL_CLASSES = 1 << 20
 MAX_PALETTE = 1 << 20
-MAX_TAIL = 1 << 18  # a quarter of the most crops, as a tail has at most
+MAX_TAIL = 1 << 18  # a quarter of the most crops
 
-# Inclusive.
+# Least and largest value of each field.
 _RANGES = {
     "height": (1, (1 << 31) - 1),
     "width": (1, (1 << 31) - 1),
@@ -35,7 +35,7 @@ CHECKSUMS = ("image_crc32", "source_crc32")  # fields of a record that may be ab
 
 
 def check_text(name: str, text: Any) -> None:
-    """That a key or path is text of 1 to 4096 bytes of UTF-8, without NUL."""
+    """Check that a key or path, called `name`, is text of 1 to 4096 bytes of UTF-8 without NUL."""
     try:
         size = len(text.encode("utf-8")) if isinstance(text, str) else 0
     except UnicodeEncodeError:
@@ -45,7 +45,7 @@ def check_text(name: str, text: Any) -> None:
 
 
 def check_fields(fields: dict[str, Any]) -> None:
-    """That a record's fields, columns apart, are of their types, within their ranges, and go together."""
+    """Check the types and ranges of a record's fields, and that they agree. Columns are not checked."""
     check_text("key", fields.get("key"))
     check_text("path", fields.get("path"))
     for name, (low, high) in _RANGES.items():
@@ -86,9 +86,11 @@ def _check_kind(fields: dict[str, Any]) -> None:
 
 
 def check_boxes(boxes: NDArray[np.int64], size: tuple[int, int] | NDArray[np.int64]) -> None:
-    """That every box [M, 4] of top, left, height, width is at least one pixel and within its image.
+    """Check that every box has at least one pixel and lies within its image.
 
-    size: (height, width) of the one image, or of each box's, int64 [M, 2].
+    Args:
+        boxes: int64 [M, 4]: top, left, height, width.
+        size: (height, width) of the image, or of each box's image, int64 [M, 2].
     """
     corner, extent = boxes[:, :2], boxes[:, 2:]
     if len(boxes) and (corner.min() < 0 or extent.min() < 1 or (corner + extent > size).any()):
@@ -99,7 +101,7 @@ def check_boxes(boxes: NDArray[np.int64], size: tuple[int, int] | NDArray[np.int
 
 
 def check_distinct(index: NDArray[Any]) -> None:
-    """That no class (or palette code) occurs twice within a row of [M, k]."""
+    """Check that no class (or position in the palette) occurs twice in a row of [M, k]."""
     if index.shape[1] == 1:
         return
     ordered = np.sort(index, axis=1)
@@ -108,6 +110,6 @@ def check_distinct(index: NDArray[Any]) -> None:
 
 
 def check_falling(value: NDArray[np.float32]) -> None:
-    """That no value rises along a row of [M, k]."""
+    """Check that no value in a row of [M, k] is larger than the one before it."""
     if (value[:, 1:] > value[:, :-1]).any():
         raise RecordError("probabilities rise within a crop's top-k")

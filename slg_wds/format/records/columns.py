@@ -1,4 +1,4 @@
-"""Numbers <-> columns: byte planes, the least significant first, each one zstd frame."""
+"""Numbers <-> columns: planes of bytes, the least significant first, each plane a zstd frame."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from slg_wds.format.frames import compress, decompress
 MAX_NUMBERS = 1 << 25
 MAX_PLANES = 4
 
-# Measured on real labels: the most significant plane is worth a thorough search, the planes below it are
-# noise that no level shrinks. Long planes (label kind "full") would take a thorough search too long.
+# Measured on real labels: a high level pays for the most significant plane; the planes below it are noise that no
+# level shrinks. For long planes (full labels) a high level would take too long.
 _LEVEL_TOP = 12
 _LEVEL_NOISE = 1
 _LEVEL_LONG = 3
@@ -22,7 +22,7 @@ _LONG = 1 << 16
 
 
 def encode_column(values: NDArray[Any]) -> list[bytes]:
-    """Unsigned integers of any shape, in C order, as planes; planes of zeros at the top are left out."""
+    """Encode unsigned integers of any shape, in C order. The most significant planes are left out if they are zeros."""
     little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
     if not _count(little.shape):
         return []
@@ -36,9 +36,19 @@ def encode_column(values: NDArray[Any]) -> list[bytes]:
 
 
 def decode_column(planes: Any, shape: tuple[int, ...], at: Any = ..., itemsize: int = 0) -> NDArray[Any]:
-    """A column of `shape`, or its part [at], as unsigned integers, little-endian.
+    """Decode a column.
 
-    `itemsize` is that of the result and bounds the number of planes; 0 for the smallest of 1, 2, 4 that serves.
+    Args:
+        planes: its frames.
+        shape: the shape of the numbers.
+        at: an index into that shape, to get a part only.
+        itemsize: bytes of each number of the result, and the most planes; 0 for the least of 1, 2, 4 that holds them.
+
+    Returns:
+        Unsigned integers, little-endian.
+
+    Raises:
+        RecordError: a frame is damaged, or there are too many.
     """
     count = _count(shape)
     most = itemsize or MAX_PLANES
@@ -57,7 +67,7 @@ def decode_column(planes: Any, shape: tuple[int, ...], at: Any = ..., itemsize: 
 
 
 def _count(shape: tuple[int, ...]) -> int:
-    # Not np.prod, which takes longer and overflows.
+    # np.prod would take longer and could overflow.
     count = 1
     for length in shape:
         count *= length
@@ -67,12 +77,12 @@ def _count(shape: tuple[int, ...]) -> int:
 
 
 def encode_ascending(classes: NDArray[np.int64]) -> list[bytes]:
-    """Ascending classes [n] as a column of the first one and then the steps."""
+    """Encode ascending classes, int64 [n], as a column: the first one, then the step to each next one."""
     return encode_column(np.diff(classes, prepend=0).astype(np.uint32))
 
 
 def decode_ascending(planes: Any, count: int, num_classes: int) -> NDArray[np.int64]:
-    """Ascending classes, int64 [count]. Raises RecordError unless each is above the last, below num_classes."""
+    """Decode ascending classes, int64 [count]. Raises RecordError if they do not ascend or reach `num_classes`."""
     steps = decode_column(planes, (count,))
     classes = steps.cumsum(dtype=np.int64)
     if count and (classes[-1] >= num_classes or not steps[1:].all()):

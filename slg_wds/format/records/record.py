@@ -1,4 +1,4 @@
-"""One image's labels <-> msgpack bytes."""
+"""A record, one image's labels <-> its bytes."""
 
 from __future__ import annotations
 
@@ -30,18 +30,29 @@ MAX_RECORD_BYTES = 1 << 30
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """One image's labels.
+    """The labels of one image: M crops, k classes stored for each, of C classes.
 
-    key, path: text of 1 to 4096 bytes of UTF-8. target: a class, or None. size: (height, width) in pixels.
-    crops: int64 [M, 4] of top, left, height, width, within the image. flips: bool [M].
-    index: int64 [M, k], distinct classes of each crop, most probable first; for full, 0 to C - 1, read-only.
-    value: float32 [M, k], their probabilities, never rising along a row unless full; ones for coding "none".
-    rule: the default rule of recovery, which is the label set's; not stored in the record.
-    tail_sums: float64 [C], for each class the sum over crops of its probability outside the top-k: the tail is made
-        of; only sets that can be extended store it, and only `decode_tail_sums` reads it.
-    image_crc32: CRC-32 of the image file whose pixels were labelled; where the image is embedded, of the embedded file.
-        None in sets made before checksums were stored.
-    source_crc32: CRC-32 of the file that this image was re-encoded from, None where it was taken as it is.
+    Attributes:
+        key: names the image within the set; 1 to 4096 bytes of UTF-8.
+        path: the image's path below its source, as long.
+        target: the image's class, or None.
+        size: (height, width) of the image in pixels.
+        crops: int64 [M, 4], the boxes in pixels of the image: top, left, height, width.
+        flips: bool [M], whether each crop is mirrored.
+        index: int64 [M, k], the classes of each crop, distinct, the most probable first; for full labels 0 to C - 1,
+            read-only.
+        value: float32 [M, k], the probabilities of these classes, never rising along a row unless full; ones for
+            coding "none".
+        tail: the shared tail, or None.
+        coding: how probabilities are stored, one of CODINGS.
+        full: whether every class is stored, in class order.
+        num_classes: C.
+        rule: the default rule of recovery. It comes from the label set; records do not store it.
+        tail_sums: float64 [C], for each class the sum over crops of its probability outside the top-k. Only sets
+            that can be extended store it. Only `decode_tail_sums` reads it; a decoded record has None.
+        image_crc32: CRC-32 of the image file whose pixels were labelled: the embedded one, if images are embedded.
+            None in sets from before there were checksums.
+        source_crc32: CRC-32 of the file that the embedded image was re-encoded from; None if it was not re-encoded.
     """
 
     key: str
@@ -63,19 +74,33 @@ class Record:
 
     @property
     def num_crops(self) -> int:
+        """Number of crops, M."""
         return len(self.crops)
 
     @property
     def k(self) -> int:
+        """Classes stored for each crop."""
         return int(self.index.shape[1])
 
     def distribution(self, num_classes: int | None = None, rule: str | None = None) -> NDArray[np.float32]:
-        """Recover the labels as distributions, float32 [M, C]; see slg_wds.format.recovery.distributions."""
+        """Recover the labels as distributions.
+
+        Args:
+            num_classes: C, as a check; None for no check.
+            rule: a label type such as "marginal_smoothing_k5"; None uses all that is stored.
+
+        Returns:
+            float32 [M, C]; each row sums to 1 within 1e-6.
+
+        Raises:
+            UsageError: the rule is unknown, or `num_classes` is not the record's.
+            RuleError: the stored columns cannot give the rule.
+        """
         return distribution(self, num_classes, rule)
 
 
 def encode_record(record: Record) -> bytes:
-    """The bytes of one record. Raises RecordError for labels that the format cannot hold."""
+    """Encode a record. Raises RecordError for labels that the format cannot hold."""
     try:
         _check_arrays(record)
         fields, columns = _fields(record), _columns(record)
@@ -130,14 +155,14 @@ def _columns(record: Record) -> dict[str, list[bytes]]:
 
 
 def _steps(bits: NDArray[Any]) -> NDArray[Any]:
-    """[M, k]: the first number of a row, then each one's difference to the one before, modulo 2**bits."""
+    """The first number of each row of [M, k], then each one's difference from the one before, modulo 2**bits."""
     steps: NDArray[Any] = bits.copy()
     steps[:, 1:] -= bits[:, :-1]
     return steps
 
 
 def _palette(index: NDArray[np.int64], num_classes: int) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
-    """The distinct classes ascending [P], and the position of each entry of [M, k] among them."""
+    """The distinct classes of [M, k], ascending [P], and the position of each class among them [M, k]."""
     if num_classes <= 8 * index.size:
         seen = np.zeros(num_classes, bool)
         seen[index] = True
@@ -175,10 +200,18 @@ def decode_record(
     shard: str | None = None,
     key: str | None = None,
 ) -> Record:
-    """One record from its bytes; with `rows` (numbers of crops, int [R]) only those crops, checked alone.
+    """Decode a record, or some of its crops.
 
-    Raises RecordError for every malformation, UnsupportedFeatureError for another version; url, shard and key
-    are for their messages.
+    Args:
+        data: the bytes of the record.
+        rows: int [R], numbers of the crops to decode; only these are checked. None for all.
+        url: where the record is from, for messages. So are the next two.
+        shard: the name of its shard.
+        key: the key that the record should have.
+
+    Raises:
+        RecordError: the bytes are no record.
+        UnsupportedFeatureError: it has another version.
     """
     try:
         fields = unpack_record(data)
@@ -189,7 +222,7 @@ def decode_record(
 
 
 def unpack_record(data: bytes | memoryview) -> dict[str, Any]:
-    """A record's fields, checked, with its columns as they are stored. Raises as decode_record."""
+    """Decode and check the fields of a record, but leave its columns as they are stored. Raises as `decode_record`."""
     if not 0 < len(data) <= MAX_RECORD_BYTES:
         raise RecordError(f"a record of {len(data)} bytes is not within 1 to {MAX_RECORD_BYTES}")
     try:

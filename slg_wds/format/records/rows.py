@@ -1,4 +1,4 @@
-"""A few crops of many records at once, as batches want them: what decode_record does one by one, vectorised."""
+"""Decode a few crops of many records at once, for batches. decode_record does the same for one record."""
 
 from __future__ import annotations
 
@@ -18,15 +18,20 @@ from slg_wds.format.records.tail import Tail
 from slg_wds.format.records.values import decode_values, value_dtype
 
 I64 = NDArray[np.int64]
-UNFOLDED = 1 << 26  # bytes of columns opened at a time
+UNPACKED_BYTES = 1 << 26  # of columns that are decompressed at a time
 
 
 @dataclass(frozen=True)
 class Rows:
-    """c crops of each of n records.
+    """Crops of n records, c of each; see `Record`.
 
-    fields: [n], the records' own, columns apart. boxes: int64 [n, c, 4]. flips: bool [n, c].
-    index: int64 [n, c, k] as in Record, None for full labels. value: float32 [n, c, k]. tails: [n].
+    Attributes:
+        fields: [n], the fields of each record, without its columns.
+        boxes: int64 [n, c, 4], in pixels: top, left, height, width.
+        flips: bool [n, c].
+        index: int64 [n, c, k]; None for full labels.
+        value: float32 [n, c, k].
+        tails: [n].
     """
 
     fields: list[dict[str, Any]]
@@ -38,12 +43,18 @@ class Rows:
 
 
 def decode_rows(data: Sequence[bytes], rows: I64) -> Rows:
-    """The crops `rows` [n, c] of n records of one k, coding and kind.
+    """Decode some crops of records that agree in k, coding, kind and number of classes.
 
-    Checks all that decode_record(data, rows=...) checks. Its zstd frames are opened in one call: each call lets
-    another thread have the interpreter, and waiting to have it back takes longer than a small frame.
+    The checks are those of `decode_record`. All zstd frames are decompressed in one call: each call gives the
+    interpreter to another thread, and getting it back takes longer than a small frame.
 
-    Raises RecordError, UnsupportedFeatureError; they do not tell which record it was: decode that one alone.
+    Args:
+        data: [n], the bytes of each record.
+        rows: int64 [n, c], numbers of the crops to decode of each record.
+
+    Raises:
+        RecordError, UnsupportedFeatureError: one of the records is damaged or newer. The error does not say which;
+            decode them one by one to find it.
     """
     fields = [unpack_record(one) for one in data]
     first = fields[0]
@@ -59,12 +70,12 @@ def decode_rows(data: Sequence[bytes], rows: I64) -> Rows:
 
 
 def _runs(fields: Sequence[dict[str, Any]]) -> Iterator[slice]:
-    """The records in parts that unfold to a bounded number of bytes, or one by one where they are large."""
+    """Split the records into parts that unpack to at most UNPACKED_BYTES each, or to one larger record."""
     first = total = 0
     for i, one in enumerate(fields):
         M, k = one["num_crops"], one["k"]
         size = M * (8 * k + 17) + 4 * one["num_palette"] + 5 * one["num_tail"]
-        if total and total + size > UNFOLDED:
+        if total and total + size > UNPACKED_BYTES:
             yield slice(first, i)
             first, total = i, 0
         total += size
@@ -83,13 +94,15 @@ def _joined(parts: Sequence[Rows]) -> Rows:
 
 
 @dataclass
-class _Place:
-    """Where each record's planes of one column lie: int64 [n, planes], -1 for a plane of zeros."""
+class _Planes:
+    """Where the planes of one column begin in the joined content of all frames: int64 [n, planes], -1 for zeros."""
 
-    planes: I64
+    starts: I64
 
 
 class _Group:
+    """Records that are decoded together: first `_place` notes the frames of every column, then all are decompressed."""
+
     def __init__(self, fields: list[dict[str, Any]], rows: I64, crops: I64) -> None:
         self._fields, self._rows, self._crops = fields, rows, crops
         self._columns = [one["columns"] for one in fields]
@@ -98,8 +111,7 @@ class _Group:
         self._end = 0
 
     def decoded(self) -> Rows:
-        fields, c = self._fields, self._rows.shape[1]
-        first = fields[0]
+        fields, first = self._fields, self._fields[0]
         k, full, coding = first["k"], first["full"], first["coding"]
         itemsize = 0 if coding == "none" else value_dtype(coding).itemsize
         boxes = self._place("boxes", [4 * one["num_crops"] for one in fields])
@@ -116,10 +128,6 @@ class _Group:
         )
         self._flat = np.frombuffer(decompress_all(self._frames, self._sizes, RecordError), np.uint8)
 
-        across = self._rows[:, None, :] + self._crops[:, None, None] * np.arange(4)[:, None]
-        box = self._at(boxes, across, np.uint32).transpose(0, 2, 1).astype(np.int64)
-        sizes = np.array([(one["height"], one["width"]) for one in fields], np.int64)
-        check_boxes(box.reshape(-1, 4), np.repeat(sizes, c, axis=0))
         bits = self._at(flips, self._rows >> 3, np.uint8)
         inside = self._rows[:, :, None] * k + np.arange(k)
         index = None
@@ -127,7 +135,7 @@ class _Group:
             index = self._index(palette, palette_sizes, codes, inside)
         return Rows(
             fields=fields,
-            boxes=box,
+            boxes=self._boxes(boxes),
             flips=(bits >> (self._rows & 7).astype(np.uint8) & 1).astype(np.bool_),
             index=index,
             value=self._value(values, inside, coding, full),
@@ -136,10 +144,14 @@ class _Group:
 
     def _place(
         self, name: str, counts: list[int], itemsize: int = MAX_PLANES, optional: bool = False
-    ) -> _Place:
-        """Note the frames of a column of so many numbers in each record, to be opened together.
+    ) -> _Planes:
+        """Note the frames of a column, to be decompressed with all others.
 
-        optional: a record without any of these numbers may lack the column.
+        Args:
+            name: of the column.
+            counts: how many numbers it has in each record.
+            itemsize: the most planes.
+            optional: a record may lack the column if it has no number of it.
         """
         places, missing = [], [-1] * itemsize
         for columns, count in zip(self._columns, counts, strict=True):
@@ -155,13 +167,20 @@ class _Group:
                 self._sizes.append(count)
                 self._end += count
             places.append(starts)
-        return _Place(np.array(places, np.int64))
+        return _Planes(np.array(places, np.int64))
 
-    def _at(self, place: _Place, inside: I64, dtype: Any) -> NDArray[Any]:
-        """The numbers [n, ...] at the places `inside` [n, ...] of each record's column."""
+    def _boxes(self, planes: _Planes) -> I64:
+        across = self._rows[:, None, :] + self._crops[:, None, None] * np.arange(4)[:, None]
+        boxes = self._at(planes, across, np.uint32).transpose(0, 2, 1).astype(np.int64)
+        sizes = np.array([(one["height"], one["width"]) for one in self._fields], np.int64)
+        check_boxes(boxes.reshape(-1, 4), np.repeat(sizes, self._rows.shape[1], axis=0))
+        return boxes
+
+    def _at(self, planes: _Planes, inside: I64, dtype: Any) -> NDArray[Any]:
+        """The numbers [n, ...] at positions `inside` [n, ...] of each record's column."""
         out: NDArray[Any] = np.zeros(inside.shape, dtype)
-        for p in range(place.planes.shape[1]):
-            start = place.planes[:, p]
+        for p in range(planes.starts.shape[1]):
+            start = planes.starts[:, p]
             have = start >= 0
             if have.all():
                 out |= self._flat[inside + start.reshape(-1, *[1] * (inside.ndim - 1))].astype(
@@ -172,16 +191,16 @@ class _Group:
                 out[have] |= self._flat[some].astype(dtype) << dtype(8 * p)
         return out
 
-    def _ragged(self, place: _Place, sizes: list[int], dtype: Any) -> NDArray[Any]:
+    def _ragged(self, planes: _Planes, sizes: list[int], dtype: Any) -> NDArray[Any]:
         """All numbers of a column whose length differs between records, one record after the other."""
         lengths = np.array(sizes, np.int64)
         inside = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        planes = np.repeat(place.planes, lengths, axis=0)
-        return self._at(_Place(planes), inside, dtype)
+        starts = np.repeat(planes.starts, lengths, axis=0)
+        return self._at(_Planes(starts), inside, dtype)
 
-    def _ascending(self, place: _Place, sizes: list[int]) -> I64:
+    def _ascending(self, planes: _Planes, sizes: list[int]) -> I64:
         """Lists of ascending classes, one record's after the other's. Raises RecordError unless they ascend."""
-        steps = self._ragged(place, sizes, np.uint32)
+        steps = self._ragged(planes, sizes, np.uint32)
         if not steps.size:
             return np.zeros(0, np.int64)
         lengths = np.array(sizes, np.int64)
@@ -195,7 +214,7 @@ class _Group:
             raise RecordError(f"a list of classes does not ascend below {self._fields[0]['num_classes']}")
         return classes
 
-    def _index(self, palette: _Place, sizes: list[int], codes: _Place, inside: I64) -> I64:
+    def _index(self, palette: _Planes, sizes: list[int], codes: _Planes, inside: I64) -> I64:
         classes, code = self._ascending(palette, sizes), self._at(codes, inside, np.uint32)
         lengths = np.array(sizes, np.int64)
         if code.size and (code >= lengths[:, None, None]).any():
@@ -208,7 +227,7 @@ class _Group:
         )
         return index
 
-    def _value(self, values: _Place | None, inside: I64, coding: str, full: bool) -> NDArray[np.float32]:
+    def _value(self, values: _Planes | None, inside: I64, coding: str, full: bool) -> NDArray[np.float32]:
         if values is None:
             return np.ones(inside.shape, np.float32)
         dtype = value_dtype(coding)
@@ -219,8 +238,8 @@ class _Group:
         check_falling(value.reshape(-1, value.shape[-1]))
         return value
 
-    def _tails(self, places: _Place, codes: _Place, sizes: list[int]) -> list[Tail | None]:
-        classes, code = self._ascending(places, sizes), self._ragged(codes, sizes, np.uint8)
+    def _tails(self, kept: _Planes, codes: _Planes, sizes: list[int]) -> list[Tail | None]:
+        classes, code = self._ascending(kept, sizes), self._ragged(codes, sizes, np.uint8)
         tails: list[Tail | None] = []
         end = 0
         for one, size in zip(self._fields, sizes, strict=True):

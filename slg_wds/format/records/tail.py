@@ -1,4 +1,4 @@
-"""The shared tail: one vector per image that says how the probability outside the top-k is spread."""
+"""The shared tail: one vector per image, the shape of the probability outside the top-k."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from slg_wds.format.records.values import OVER_ONE
 
 @dataclass(frozen=True, eq=False)
 class Tail:
-    """The m largest classes of an image's mean tail, as stored.
+    """The m largest classes of an image's mean tail v, as stored; FORMAT.md, "The shared tail", defines it.
 
-    classes: int64 [m], ascending. codes: uint8 [m], v = scale * 2**(-code/16), 255 for 0.
-    scale: the largest v. rest: the share of *each* of the other C - m classes. Both hold float32 numbers.
+    Attributes:
+        classes: int64 [m], ascending.
+        codes: uint8 [m]; v of a class is scale * 2**(-code / 16), and 0 for code 255.
+        scale: the largest v, a float32 number.
+        rest: v of *each* of the other C - m classes, a float32 number.
     """
 
     classes: NDArray[np.int64]
@@ -28,17 +31,28 @@ class Tail:
 
     @cached_property
     def probs(self) -> NDArray[np.float32]:
-        """v of each class as stored, float32 [m]."""
+        """The stored v of each kept class, float32 [m]."""
         value = np.exp2(self.codes / -16.0) * self.scale
         value[self.codes == 255] = 0.0
         return value.astype(np.float32)
 
 
 def build_tail(v: NDArray[Any], tail_classes: int, num_crops: int, k: int) -> Tail | None:
-    """The tail to store for v, the mean over an image's crops of the probability outside the top-k, [C].
+    """Make the tail to store.
 
-    Keeps m = min(tail_classes, num_crops // 4, C - k) classes, ties to the lower one; None where m is 0.
-    Raises RecordError where v is not one row of numbers within [0, 1].
+    It keeps the m = min(tail_classes, num_crops // 4, C - k) largest classes; of equal ones, the lower first.
+
+    Args:
+        v: [C], the mean over an image's crops of each class's probability outside the top-k.
+        tail_classes: the most classes to keep.
+        num_crops: number of crops of the image.
+        k: classes stored for each crop.
+
+    Returns:
+        The tail; None if m is 0.
+
+    Raises:
+        RecordError: v is not one row of numbers in [0, 1].
     """
     v = np.asarray(v, np.float64)
     if v.ndim != 1 or not len(v) or not (v.min() >= 0.0 and v.max() <= 1.0 + OVER_ONE):
@@ -54,7 +68,7 @@ def build_tail(v: NDArray[Any], tail_classes: int, num_crops: int, k: int) -> Ta
 
 
 def _largest(v: NDArray[np.float64], m: int) -> NDArray[np.int64]:
-    # A partition, not a sort: C may be 100,000 and m is 64.
+    # A partition takes less time than a sort: C may be 100,000, and m is 64.
     least = np.partition(v, len(v) - m)[len(v) - m]
     above = np.flatnonzero(v > least)
     level = np.flatnonzero(v == least)[: m - len(above)]

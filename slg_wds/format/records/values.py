@@ -1,4 +1,4 @@
-"""Probabilities <-> what is stored of them: float32, float16, log8, none."""
+"""Probabilities <-> the stored numbers, in one of the codings float32, float16, log8 and none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slg_wds.errors import RecordError
 
 CODINGS = ("float32", "float16", "log8", "none")
 
-# Sums in low precision overshoot 1 a little; what is further above is not a probability.
+# Low precision may take a probability a little above 1. Further above, it is none.
 OVER_ONE = 2.0**-10
 
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -19,12 +19,12 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "float16": np.dtype("<f2"),
     "log8": np.dtype("u1"),
 }
-# How far a crop's distribution may be, in total variation, from the one that is read back.
+# The largest total variation between a crop's distribution and the one that is read back.
 MAX_CODING_ERROR = 0.02
-# Of each coding: how far off a value is at most, as a part of it, and what is left of values too small for it.
+# The largest relative error of each coding, and the largest value that it stores as 0.
 _RELATIVE = {"float32": 2.0**-24, "float16": 2.0**-11, "log8": 2.0 ** (1 / 32) - 1}
 _ABSOLUTE = {"float32": 2.0**-150, "float16": 2.0**-25, "log8": 2.0 ** (-270 / 16)}
-# Below 2**(-270/16), half of what code 254 stands for, zero is nearer.
+# Code 254 stands for 2**(-254/16). Below 2**(-270/16), half of that, 0 is nearer.
 _LOG8_ZERO_ABOVE = 270.0
 _LOG8: NDArray[np.float32] = np.exp2(np.arange(256) / -16.0).astype(np.float32)
 _LOG8[255] = 0.0
@@ -32,25 +32,33 @@ _LOG8.flags.writeable = False
 
 
 def value_dtype(coding: str) -> np.dtype[Any]:
-    """The little-endian dtype that a coding stores: <f4, <f2 or uint8."""
+    """Return the little-endian dtype of the stored numbers: <f4, <f2 or uint8."""
     return _DTYPES[coding]
 
 
 def check_probabilities(value: NDArray[Any]) -> NDArray[np.float32]:
-    """`value` as float32 within [0, 1]; NaN, negative or over 1 + 2**-10 is a RecordError."""
+    """Return probabilities as float32 in [0, 1]. Raises RecordError for NaN, negative ones or any above 1 + 2**-10."""
     floats: NDArray[np.float32] = np.asarray(value, np.float32)
     if floats.size and not (floats.min() >= 0.0 and floats.max() <= 1.0 + OVER_ONE):
         raise RecordError(f"probabilities from {floats.min()} to {floats.max()} are not within [0, 1]")
     clipped: NDArray[np.float32] = np.minimum(floats, np.float32(1.0))
-    # -0.0 would break the order of bit patterns; the sum makes it 0.0.
+    # The bits of -0.0 would be out of order; the sum makes it 0.0.
     clipped += np.float32(0.0)
     return clipped
 
 
 def encode_values(value: NDArray[Any], coding: str) -> NDArray[Any]:
-    """Probabilities of any shape as stored: <f4, <f2 or uint8 of the same shape.
+    """Encode probabilities of any shape.
 
-    Raises RecordError for what is not a probability and for a coding that stores no values.
+    Args:
+        value: the probabilities.
+        coding: float32, float16 or log8.
+
+    Returns:
+        The stored numbers, of the same shape: <f4, <f2 or uint8.
+
+    Raises:
+        RecordError: a value is no probability, or the coding stores none.
     """
     if coding not in _DTYPES:
         raise RecordError(f"no values are stored with coding {coding!r}")
@@ -61,14 +69,16 @@ def encode_values(value: NDArray[Any], coding: str) -> NDArray[Any]:
 
 
 def check_coding(value: NDArray[np.float32], stored: NDArray[Any], coding: str, full: bool) -> None:
-    """Refuse a coding that moves too much of a crop's probability: very many small values may round to nothing.
+    """Refuse a coding that moves too much probability between classes: very many small values may all round to 0.
 
     Args:
         value: float32 [M, k], the probabilities.
         stored: [M, k], what `encode_values` made of them.
+        coding: the coding.
         full: whether a row holds all classes, so that a reader divides it by its sum.
 
-    Raises RecordError with the total variation of the worst crop, where it is above MAX_CODING_ERROR.
+    Raises:
+        RecordError: the total variation of the worst crop is above MAX_CODING_ERROR.
     """
     k = value.shape[1]
     if not value.size or _RELATIVE[coding] / 2 + k * _ABSOLUTE[coding] <= MAX_CODING_ERROR:
@@ -86,7 +96,7 @@ def check_coding(value: NDArray[np.float32], stored: NDArray[Any], coding: str, 
 
 
 def _variation(exact: NDArray[np.float64], read: NDArray[np.float64], full: bool) -> float:
-    """Total variation of one crop's distribution from what is read back; the classes outside count as one."""
+    """Total variation between a crop's distribution and what is read back; all classes outside the top count as one."""
     if full:
         exact, read = (row / max(row.sum(), np.finfo(np.float64).tiny) for row in (exact, read))
     others = max(0.0, 1.0 - float(exact.sum())) - max(0.0, 1.0 - float(read.sum()))
@@ -102,7 +112,7 @@ def _encode_log8(value: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def decode_values(stored: NDArray[Any], coding: str) -> NDArray[np.float32]:
-    """What is stored, of any shape, as float32 probabilities. RecordError if outside [0, 1]."""
+    """Decode stored numbers of any shape to float32 probabilities. Raises RecordError for one outside [0, 1]."""
     if coding == "log8":
         return _LOG8.take(stored)
     value = stored.astype(np.float32)
@@ -112,7 +122,7 @@ def decode_values(stored: NDArray[Any], coding: str) -> NDArray[np.float32]:
 
 
 def quantise(value: NDArray[Any], coding: str) -> NDArray[np.float32]:
-    """Probabilities of any shape as a reader will see them after `coding`; "none" reads as ones."""
+    """Return probabilities of any shape as a reader of `coding` will see them; those of "none" read as ones."""
     if coding == "none":
         return np.ones(np.shape(value), np.float32)
     return decode_values(encode_values(value, coding), coding)
