@@ -171,7 +171,7 @@ class _Group:
 
     def _boxes(self, planes: _Planes) -> I64:
         across = self._rows[:, None, :] + self._crops[:, None, None] * np.arange(4)[:, None]
-        boxes = self._at(planes, across, np.uint32).transpose(0, 2, 1).astype(np.int64)
+        boxes: I64 = self._at(planes, across, np.uint32).transpose(0, 2, 1).astype(np.int64)
         sizes = np.array([(one["height"], one["width"]) for one in self._fields], np.int64)
         check_boxes(boxes.reshape(-1, 4), np.repeat(sizes, self._rows.shape[1], axis=0))
         return boxes
