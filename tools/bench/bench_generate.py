@@ -45,21 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder) / "photographs"
         lay_out(images, options.images)
-        config = GenerateConfig(
-            data=str(images),
-            arch=options.arch,
-            teacher_source=options.source,
-            save_path=str(Path(folder) / "labels"),
-            num_crops=options.crops,
-            num_seg=options.num_seg,
-            precision=options.precision,
-            compile=options.compile,
-            input_size=options.input_size,
-            values=options.values,
-            workers=options.workers,
-            threads_per_forward=options.threads,
-            pretrained=True,
-        )
+        config = config_of(options, images, str(Path(folder) / "labels"))
         job = open_job(Recipe.of(config), save=False)
         threads = options.threads or torch.get_num_threads()
         torch.set_num_threads(threads)
@@ -85,6 +71,24 @@ def main() -> None:
         report(options, bare_rates, our_rates, original_rates, size, memory)
         used = [a / b for a, b in zip(our_cpu, bare_cpu, strict=True)]
         print(f"generation / bare forward in processor time: {statistics.median(used):.3f}")
+
+
+def config_of(options: argparse.Namespace, images: Path, save_path: str) -> GenerateConfig:
+    return GenerateConfig(
+        data=str(images),
+        arch=options.arch,
+        teacher_source=options.source,
+        save_path=save_path,
+        num_crops=options.crops,
+        num_seg=options.num_seg,
+        precision=options.precision,
+        compile=options.compile,
+        input_size=options.input_size,
+        values=options.values,
+        workers=options.workers,
+        threads_per_forward=options.threads,
+        pretrained=True,
+    )
 
 
 def parse() -> argparse.Namespace:

@@ -60,14 +60,7 @@ def bench(options: argparse.Namespace, labels: str) -> None:
     training = set_up(args, make_student(args, 1000, None)[0])
     training.net.train()
     criterion = SoftCrossEntropy()
-    inner = SoftLabelLoader(
-        labels,
-        global_batch_size=options.batch_size,
-        crops_per_image=options.crops,
-        threads=options.threads,
-        size=224,
-    )
-    loader = inner.to(args.device)
+    loader = open_loader(options, labels, args.device)
     batches = endless(loader)
     constant = next(batches)
 
@@ -88,6 +81,17 @@ def bench(options: argparse.Namespace, labels: str) -> None:
         for kind in sorted(kinds, reverse=bool(number % 2)):
             times[kind].append(steps(kinds[kind]))
     report(options, args, times, alone(loader))
+
+
+def open_loader(options: argparse.Namespace, labels: str, device: torch.device) -> DeviceLoader:
+    loader = SoftLabelLoader(
+        labels,
+        global_batch_size=options.batch_size,
+        crops_per_image=options.crops,
+        threads=options.threads,
+        size=224,
+    )
+    return loader.to(device)
 
 
 def endless(loader: DeviceLoader) -> Iterator[Batch]:
