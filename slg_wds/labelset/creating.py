@@ -41,6 +41,11 @@ def create_labels(
     A set that is joined keeps its form: what slg.json says of features and checksums goes on to the end.
 
     Args:
+        location: where the set is, or will be.
+        plan: which image is which sample of which shard.
+        identity: what decides the labels, as JSON.
+        provenance: what is only noted, as JSON.
+        class_names: the names of the labels' classes in order; None where they are not known.
         requires: the features that its readers must know, of `manifest.FEATURES`, beside those of every new set.
         image_checksums: whether its records will have the checksums of their images.
         targets_are_classes: whether targets number the classes of the labels; None where that is not known.

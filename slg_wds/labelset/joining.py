@@ -123,7 +123,7 @@ def _mean_tail(parts: Sequence[Record], tail_classes: int, total: int) -> Tail |
 
 
 def tail_vector(record: Record) -> Floats:
-    """v as stored, float64 [C]: the mean over crops of the probability outside the top-k; even where none is stored."""
+    """Return the stored v, float64 [C]: mean over crops of the probability outside the top-k, also without a tail."""
     C, tail = record.num_classes, record.tail
     if tail is not None:
         v = np.full(C, tail.rest, np.float64)

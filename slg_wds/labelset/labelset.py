@@ -191,6 +191,7 @@ class LabelSet:
         return located(decode_index, data, url)
 
     def index_part(self, number: int) -> tuple[bytes, str]:
+        """Read a shard's index part; return its bytes and its URL."""
         name = f"{INDEX}/{self.plan.shard_names[number]}"
         return self.store.read(name, MAX_JSON_BYTES), self.store.url_of(name)
 
@@ -227,6 +228,8 @@ class LabelSet:
         """The bytes of shard `number`, of this set's form.
 
         Args:
+            number: the number of the shard.
+            samples: its samples in the order of the plan.
             left_out: key, path and reason of each planned image that has no sample.
             provenance: what could move the last bits of a probability, as JSON.
         """

@@ -105,7 +105,9 @@ def left_out_entries(labels: LabelSet, number: int, index: ShardIndex) -> list[d
     """Read key, path and reason of each image that a shard leaves out, from the last member of the shard alone.
 
     Args:
-        number: of the shard. index: its index.
+        labels: the set.
+        number: the number of the shard.
+        index: the shard's index.
 
     Raises:
         FormatError, StoreError: the member cannot be read.

@@ -52,6 +52,7 @@ def decode_header(data: bytes | memoryview, name: str = TRAILER) -> tuple[ShardH
     """The trailer from its bytes. Raises ChecksumError, ShardError, or UnsupportedFeatureError.
 
     Args:
+        data: the member's bytes.
         name: of the member, for messages.
     """
     try:

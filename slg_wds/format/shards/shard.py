@@ -155,9 +155,13 @@ def encode_shard(
     """The bytes of one shard: the samples' members in order, then the trailer.
 
     Args:
+        samples: the shard's samples in order; those that are not encoded are encoded one at a time.
+        header: what the trailer says of the shard.
         trailer: the last member's name, one of TRAILERS. `LabelSet.encode_shard` knows that of its set.
 
-    Raises RecordError, ShardError for samples that do not go together, ManifestError for a header without JSON.
+    Raises:
+        RecordError, ShardError: samples do not go together.
+        ManifestError: the header's provenance is not JSON.
     """
     from webdataset.writer import TarWriter
 
