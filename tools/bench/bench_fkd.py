@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def lay_out(folder: Path, files: int) -> None:
-    """Label files and their images, the latter links to one photograph."""
+    """Write label files, and links to one photograph as their images."""
     photograph = folder / "photograph.jpg"
     Image.fromarray(skimage.data.chelsea()[:SIDE, :SIDE]).save(photograph, quality=92)
     for number in range(files):
@@ -73,7 +73,7 @@ def lay_out(folder: Path, files: int) -> None:
 
 
 def measured(folder: Path, round_: str) -> dict[str, Callable[[], object]]:
-    """What is measured, by name."""
+    """Return what is measured, by name."""
     target, back, saved = (str(folder / f"{name}{round_}") for name in ("set", "back", "saved"))
     files = sorted((folder / "labels").rglob("*.tar"))
     loaded: list[object] = []

@@ -123,7 +123,7 @@ def lay_out(folder: Path, count: int) -> list[Path]:
 
 
 def bare(teacher: Ensemble, num_seg: int, forwards: int) -> float:
-    """Crops a second of the teacher alone, its input already on the device."""
+    """Return crops per second of the teacher alone, with its input on the device already."""
     device = teacher.device
     inputs = [
         torch.randint(0, 256, (num_seg, size, size, 3), dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
@@ -145,7 +145,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def ours(job: Job, folder: str, number: int) -> tuple[float, float]:
-    """Crops a second and bytes a crop of labelling all photographs into a new label set."""
+    """Label all photographs into a new set; return crops per second and bytes per crop."""
     location = Location(str(Path(folder) / f"labels{number}"))
     labels = create_labels(location, job.labels.plan, job.labels.identity, {}, None)
     job = dataclasses.replace(job, labels=labels)
@@ -155,7 +155,7 @@ def ours(job: Job, folder: str, number: int) -> tuple[float, float]:
 
 
 def original(options: argparse.Namespace, images: Path, folder: Path) -> float:
-    """Crops a second of the original generator, from its second image's file to its last's.
+    """Return crops per second of the original generator, from the time of its second file to that of its last.
 
     Runs generate_soft_label.py of the checkout unchanged, with timm.create_model giving the same teacher, and
     DataParallel(...).cuda() replaced by the model itself, since it has no way to run on a CPU.
@@ -187,7 +187,7 @@ def original(options: argparse.Namespace, images: Path, folder: Path) -> float:
 
 
 def peak() -> float:
-    """Largest memory of this process so far, GB."""
+    """Return the largest memory of this process so far, in GB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 

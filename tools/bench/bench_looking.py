@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def make(folder: Path, options: argparse.Namespace) -> None:
-    """A label set of made-up labels."""
+    """Make a label set of invented labels."""
     N = options.shards * options.images
     numbers = np.random.default_rng(SEED).permutation(N)
     keys = [
@@ -102,7 +102,7 @@ def make(folder: Path, options: argparse.Namespace) -> None:
 
 
 def hollow(labels: LabelSet, folder: Path, images: int) -> None:
-    """Say that every shard is there, and have files that are as large."""
+    """List every shard, and make files of their size that hold nothing."""
     size = (folder / labels.shard_name(0)).stat().st_size
     files = [labels.shard_name(number) for number in range(labels.num_shards)]
     for name in files:
@@ -114,7 +114,7 @@ def hollow(labels: LabelSet, folder: Path, images: int) -> None:
 
 
 def shard(labels: LabelSet, number: int, patterns: Sequence[dict[str, object]]) -> bytes:
-    """The bytes of one shard, its images' labels taken from the patterns in turn."""
+    """Return the bytes of one shard; its images take their labels from the patterns in turn."""
     part, samples = labels.plan.shard(number), []
     for at, (key, path, target) in enumerate(zip(part.keys, part.paths, part.targets.tolist(), strict=True)):
         fields = {**patterns[(number + at) % VARIETY], "key": key, "path": path, "target": target}
@@ -123,7 +123,7 @@ def shard(labels: LabelSet, number: int, patterns: Sequence[dict[str, object]]) 
 
 
 def made_up(number: int, crops: int) -> Record:
-    """Labels of nobody, of a sharpness that differs from image to image."""
+    """Return invented labels; how sharp they are differs from image to image."""
     chance = np.random.default_rng(number)
     logits = chance.normal(0, 1 + number % 5, CLASSES) + chance.normal(0, 1, (crops, CLASSES))
     rows = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -140,7 +140,7 @@ def made_up(number: int, crops: int) -> Record:
 
 
 def measure(labels: Path, scratch: Path, options: argparse.Namespace) -> None:
-    """Print a line for each way of looking."""
+    """Run each command and print a line for it."""
     last = f"n{7:08d}/n{7:08d}_3"
     quick = {
         "help": ["--help"],
@@ -182,7 +182,7 @@ def remote(labels: Path, rounds: int) -> None:
 
 
 def tell(name: str, command: Sequence[str], rounds: int) -> None:
-    """Run a command some times and print how long it took."""
+    """Run a command several times and print how long it took."""
     seconds = []
     for _ in range(rounds):
         started = time.perf_counter()
@@ -192,7 +192,7 @@ def tell(name: str, command: Sequence[str], rounds: int) -> None:
 
 
 def verify(labels: Path) -> None:
-    """MB/s of one process and of all, and of sha256sum."""
+    """Print MB/s of `verify` with one process and with all, and of sha256sum."""
     tars = sorted(labels.glob("*.tar"))
     size = sum(path.stat().st_size for path in tars)
     started = time.perf_counter()

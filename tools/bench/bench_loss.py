@@ -25,7 +25,7 @@ TAIL_CLASSES = 64
 def columns(
     batch: int, classes: int, k: int, device: str
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, TailBatch]:
-    """Logits, the top-k of a made-up teacher and the shared tails of its images."""
+    """Return logits, the top k of an invented teacher, and the shared tails of its images."""
     torch.manual_seed(0)
     logits = torch.randn(batch, classes, device=device) * 3
     index, value = topk(torch.softmax(torch.randn(batch, classes, device=device) * 3, dim=1), k)
@@ -46,7 +46,7 @@ def columns(
 def plain_rows(
     index: torch.Tensor, value: torch.Tensor, classes: int, tail: TailBatch | None
 ) -> torch.Tensor:
-    """The plain recovery: fill, then write the top-k over it."""
+    """Recover in the plain way: fill all rows, then write the top k over them."""
     left = (1 - value.sum(dim=1, keepdim=True)).clamp_(min=0)
     if tail is None:
         return (left / (classes - index.shape[1])).expand(-1, classes).clone().scatter_(1, index, value)
@@ -58,7 +58,7 @@ def plain_rows(
 def variants(
     batch: int, classes: int, k: int, device: str, with_tail: bool
 ) -> dict[str, Callable[[], torch.Tensor]]:
-    """What is timed, by name: each gives the gradient of the logits."""
+    """Return what is timed, by name; each computes the gradient of the logits."""
     logits, index, value, tails = columns(batch, classes, k, device)
     logits.requires_grad_()
     tail = tails if with_tail else None
@@ -89,7 +89,7 @@ def variants(
 
 
 def measure(runs: dict[str, Callable[[], torch.Tensor]], threads: int, rounds: int = 12) -> dict[str, float]:
-    """The least mean time of each in microseconds, over rounds in turn, so that other load meets all alike."""
+    """Return the shortest mean time of each, in microseconds. They take turns, so that other load slows all alike."""
     timers = {name: Timer("run()", globals={"run": run}, num_threads=threads) for name, run in runs.items()}
     for timer in timers.values():
         timer.timeit(5)

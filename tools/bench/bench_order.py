@@ -90,7 +90,7 @@ def spread(shard: I64, features: npt.NDArray[np.float32]) -> float:
 
 
 def print_shuffle(seed: int) -> None:
-    """4,096 consecutive samples of a set whose source is sorted by class, 12 images each."""
+    """Print how well 4,096 consecutive samples are mixed, of a source that is sorted by class, 12 images each."""
     samples, size, taken = 10_240 * 12, 256, 4096
     rng = np.random.default_rng(seed)
     perfect = np.mean([distinct(rng.choice(samples, taken, replace=False)) for _ in range(20)], axis=0)

@@ -135,7 +135,7 @@ def make_set(images: Path, url: str, options: argparse.Namespace, store_options=
 
 
 def contestants(folder: Path, paths: list[Path], options: argparse.Namespace):
-    """Each contender: crops per image -> crops/s."""
+    """Return the contenders: each takes crops per image and returns crops per second."""
     labels = str(folder / "labels")
     threads = options.threads
     found = {
@@ -162,7 +162,7 @@ def cut_in_one_call(image: bytes, size, boxes, flips, out: torch.Tensor) -> None
 
 
 class Floor:
-    """Only decode and resize, in threads, each into memory of its own."""
+    """Only decode and resize, in threads that each have their own memory."""
 
     def __init__(self, name: str, make, labels: str, threads: int) -> None:
         self.name, self.make, self.threads = name, make, threads
@@ -192,7 +192,7 @@ class Floor:
 
 
 class Ours:
-    """A loader of its own for each number of crops, kept over rounds as over epochs."""
+    """SoftLabelLoader: one for each number of crops, kept over rounds as it would be over epochs."""
 
     name = "ours"
 
@@ -217,7 +217,7 @@ class Ours:
 
 
 class Unchecked(Ours):
-    """A loader that gives out whatever image it reads."""
+    """A loader that does not compare images with their checksums."""
 
     name = "unchecked"
 
@@ -233,7 +233,7 @@ CPU = defaultdict(list)  # (contender, crops per image) -> CPU seconds a crop
 
 
 def rate(batches, crops: int) -> float:
-    """Crops a second from the first batch to the last."""
+    """Return crops per second, from the first batch to the last."""
     iterator = iter(batches)
     next(iterator)
     start = time.perf_counter()
@@ -288,7 +288,7 @@ def stock(labels: str, workers: int, c: int, make) -> float:
 
 
 def write_original(folder: Path, paths: list[Path], options: argparse.Namespace) -> None:
-    """Label files in the original's structure: boxes in fractions, flips, and per crop indices and values."""
+    """Write label files as the original does: boxes as fractions, flips, and classes and values of each crop."""
     for path in paths:
         record = made_up(path.stem, path.name, 0, image_size(path.read_bytes()), options.num_crops)
         height, width = record.size

@@ -73,7 +73,7 @@ def bare(options: argparse.Namespace) -> None:
 
 
 def forwards(processes: int, num_seg: int) -> float:
-    """Crops/s of processes that do nothing but forwards of one thread."""
+    """Return crops per second of processes that only run the forward, each with one thread."""
     context = multiprocessing.get_context("spawn")
     barrier, rates = context.Barrier(processes), context.Queue()
     workers = [
@@ -88,7 +88,7 @@ def forwards(processes: int, num_seg: int) -> float:
 
 
 def forward_alone(num_seg: int, barrier: Any, rates: Any) -> None:
-    """One of these processes."""
+    """Be one of these processes."""
     import torch
 
     from slg_wds.concurrency.memory import keep_freed_memory
@@ -150,7 +150,7 @@ def storage(folder: Path, photographs: Path, options: argparse.Namespace) -> Non
 
 
 def generate(photographs: Path, target: str, options: argparse.Namespace) -> list[str]:
-    """The command of one run, one thread a process."""
+    """Return the command of one run, with one thread per process."""
     return [
         *(sys.executable, "-m", "slg_wds", "generate", str(photographs), "--save-path", target),
         *("--teacher_source", "private", "-a", "slg_wds.demo.teacher:lite0"),
@@ -175,14 +175,14 @@ def together(commands: Sequence[list[str]]) -> int:
 
 
 def steady_rate(target: Path, crops: int) -> float:
-    """Crops/s over the middle three fifths of the commits, of shards of one image."""
+    """Return crops per second over the middle three fifths of the commits; a shard has one image."""
     times = sorted(path.stat().st_mtime for path in target.glob("train-*.tar"))
     times = times[len(times) // 5 : len(times) * 4 // 5]
     return (len(times) - 1) * crops / (times[-1] - times[0])
 
 
 def ratio(these: Sequence[float], those: Sequence[float]) -> float:
-    """The median of the rounds' ratios."""
+    """Return the median of the rounds' ratios."""
     return statistics.median(a / b for a, b in zip(these, those, strict=True))
 
 

@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def lay_out(labels: Path, pictures: Path, batch_size: int) -> None:
-    """The images of what is under way while the first batch is waited for, of one colour and the recorded sizes."""
+    """Write the images that the loader reads for its first batches: one colour, and the sizes in their records."""
     from slg_wds import SoftLabelLoader, open_labels
 
     opened = open_labels(str(labels))

@@ -65,7 +65,7 @@ def bench(options: argparse.Namespace, labels: str) -> None:
     constant = next(batches)
 
     def steps(source: Iterator[Batch]) -> float:
-        """Seconds a step. The few batches made ahead while the other kind ran are a gift to the loader."""
+        """Return seconds per step. It favours the loader a little, which prepares batches while the other kind runs."""
         wait(args.device)
         start = time.perf_counter()
         for batch in itertools.islice(source, options.steps):
@@ -100,7 +100,7 @@ def endless(loader: DeviceLoader) -> Iterator[Batch]:
 
 
 def alone(loader: DeviceLoader) -> float:
-    """Crops a second of the loader without a student."""
+    """Return crops per second of the loader without a student."""
     loader.set_epoch(1_000_000)
     start, crops = time.perf_counter(), 0
     for batch in loader:

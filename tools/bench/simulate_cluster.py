@@ -43,7 +43,7 @@ PRICE = {"PUT": 0.005, "LIST": 0.005, "HEAD": 0.0004}
 
 @dataclass(frozen=True)
 class Scene:
-    """A cluster and its work. Times in seconds; spread and stragglers' slowness as parts of the mean."""
+    """A cluster and its work. Times are in seconds, spread and slowness are fractions of the mean."""
 
     workers: int
     shards: int
@@ -61,7 +61,7 @@ class Scene:
 
 @dataclass
 class Outcome:
-    """What came of it."""
+    """The result of one simulation."""
 
     seconds: float = 0.0
     useful: float = 0.0
@@ -80,7 +80,7 @@ class Outcome:
 
 
 class Worker:
-    """One worker as the loop sees it: a label set whose answers are the simulation's, and take time."""
+    """One worker. The worker loop takes it for a label set; its answers are simulated and take time."""
 
     def __init__(self, cluster: Cluster, number: int, speed: float) -> None:
         self._cluster, self.number, self.speed = cluster, number, speed
@@ -103,7 +103,7 @@ class Worker:
         self.waited += self._cluster.scene.request
 
     def begin(self, now: float) -> None:
-        """Start the loop anew, as a process that was just launched does."""
+        """Start the worker loop again, as a new process does."""
         scene = self._cluster.scene
         rank = Rank(self.number, scene.workers) if scene.ranks and scene.workers > 1 else None
         self.lost: set[int] = set()
@@ -232,7 +232,7 @@ def row(samples: int, scene: Scene, found: Outcome) -> str:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Two real processes against the simulation of two. Returns 1 where they are over 10% apart."""
+    """Compare two real processes with the simulation of two. Return 1 if they differ by more than 10%."""
     here = Path(__file__).resolve().parent
     sys.path[:0] = [str(here), str(here.parent / "faults")]
     import kill_test
@@ -263,7 +263,7 @@ def check(options: argparse.Namespace) -> int:
 
 
 def two_launches(command: list[str], meeting: str) -> tuple[float, list[float]]:
-    """Seconds from the start of labelling to the last commit, and the seconds of each shard, of two processes."""
+    """Run two processes; return seconds from the start of labelling to the last commit, and seconds of each shard."""
     environment = {**os.environ, "SLG_TEST_MEETING": meeting}
     stamps: list[list[float]] = [[], []]
     processes = [

@@ -34,7 +34,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def teacher() -> nn.Module:
-    """The private teacher that `slg-wds generate` calls; its weights come from a file."""
+    """Return the teacher that `slg-wds generate` calls; its weights come from a file."""
     model = small_cnn(CLASSES, 24)
     preprocessing = {"input_size": SIZE, "mean": MEAN, "std": STD, "interpolation": "bilinear"}
     model.preprocessing = preprocessing  # type: ignore[assignment]
@@ -89,7 +89,7 @@ def experiment(args: argparse.Namespace, folder: Path) -> None:
 
 
 def lay_out(folder: Path) -> tuple[Tensor, list[int], Tensor]:
-    """PNG files of those to train on; all digits at SIZE as uint8 [N, 3, S, S], classes, bool [N]: not held out."""
+    """Write PNG files to train on; return all digits, uint8 [N, 3, S, S], classes, and which are for training."""
     data = load_digits()
     kept = torch.from_numpy(np.random.default_rng(0).permutation(len(data.images)) % 3 != 0)
     pixels = []
@@ -104,7 +104,7 @@ def lay_out(folder: Path) -> tuple[Tensor, list[int], Tensor]:
 
 
 def train_teacher(digits: Tensor, classes: list[int], kept: Tensor, folder: Path) -> tuple[str, float]:
-    """Its weights file and its accuracy on the digits held out."""
+    """Train the teacher; return its weights file and its accuracy on the held-out digits."""
     torch.manual_seed(100)
     model, path = teacher(), str(folder / "teacher.safetensors")
     numbers = torch.tensor(classes)

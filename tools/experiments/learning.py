@@ -88,7 +88,7 @@ def experiment(args: argparse.Namespace, folder: Path) -> None:
 
 
 def lay_out(folder: Path) -> dict[str, int]:
-    """Views to train on, one held-out view of each photograph, and whole photographs held out."""
+    """Write views to train on, one held-out view of each photograph, and photographs that are held out."""
     counts = dict.fromkeys(("train", "held", "unseen"), 0)
 
     def put(split: str, wnid: str, name: str, image: Image.Image) -> None:
@@ -110,7 +110,7 @@ def lay_out(folder: Path) -> dict[str, int]:
 
 
 def generate(folder: Path, split: str, crops: int) -> str:
-    """All probabilities of the teacher, from which the other kinds are made without another forward."""
+    """Store all probabilities of the teacher; the other kinds of labels are computed from them."""
     target = str(folder / f"labels-{split}")
     config = slg_wds.GenerateConfig(
         data=str(folder / split), save_path=target, teacher_source="private", arch=TEACHER, label_type="full",
@@ -136,7 +136,7 @@ def convert(source: str, label_type: str, values: Values) -> str:
 
 
 def live_teacher(labels: str) -> tuple[SoftLabels, float]:
-    """The teacher's softmax of every replayed crop at its own size, and the largest difference to what is stored."""
+    """Return the teacher's softmax of every replayed crop, and how far it is at most from the stored one."""
     teacher = load_teacher(TeacherSpec("private", TEACHER))
     images, stored, _ = all_crops(labels, None, teacher.preprocessing.input_size)
     with torch.no_grad():
@@ -147,7 +147,7 @@ def live_teacher(labels: str) -> tuple[SoftLabels, float]:
 
 
 def held(labels: str, size: int) -> tuple[Tensor, Tensor]:
-    """Crops of a held-out set, uint8 [N, 3, S, S], and the teacher's probabilities [N, C]."""
+    """Return crops of a held-out set, uint8 [N, 3, S, S], and the teacher's probabilities, [N, C]."""
     images, stored, _ = all_crops(labels, None, size)
     return images, stored.dense()
 
@@ -155,7 +155,7 @@ def held(labels: str, size: int) -> tuple[Tensor, Tensor]:
 def trained(
     args: argparse.Namespace, images: Tensor, labels: SoftLabels, held_out: dict[str, tuple[Tensor, Tensor]]
 ) -> dict[str, list[float]]:
-    """Per seed: KL on each held-out set, agreement on the first."""
+    """Train one student per seed; return KL on each held-out set, and agreement on the first."""
     found: dict[str, list[float]] = {}
     for seed in range(args.seeds):
         torch.manual_seed(seed)
@@ -170,7 +170,7 @@ def trained(
 
 
 def mean_divergence(live: SoftLabels, labels: SoftLabels) -> float:
-    """Mean KL(teacher || labels) on the training crops; infinite where labels leave out what the teacher has."""
+    """Return the mean KL(teacher || labels) of the training crops; infinite if labels lack what the teacher has."""
     return divergence(live.dense(), labels.dense().log())
 
 

@@ -67,7 +67,7 @@ def full_labels(options: argparse.Namespace) -> list[Record]:
 
 
 def add_rows(table: Table, records: list[Record], crops: int, k: int, values: str) -> None:
-    """A row for each rule that labels of this k and coding can be read by."""
+    """Add a row for each rule of recovery that these labels can be read with."""
     stored = [coded(record, crops, k, values) for record in records]
     shard = encode_shard((Sample(record) for record in stored), ShardHeader("0" * 64, 0, "train-000000"))
     size = len(shard) / (crops * len(records))
@@ -83,7 +83,7 @@ def add_rows(table: Table, records: list[Record], crops: int, k: int, values: st
 
 
 def coded(record: Record, crops: int, k: int, values: str) -> Record:
-    """The first crops of a full record as top-k labels with a shared tail, as `generate` makes them."""
+    """Turn the first crops of a full record into top-k labels with a shared tail, as `generate` does."""
     probs = record.value[:crops]
     index = np.argsort(-probs, axis=1, kind="stable")[:, :k]
     outside = probs.astype(np.float64)
@@ -105,7 +105,7 @@ def coded(record: Record, crops: int, k: int, values: str) -> Record:
 
 
 def divergence(p: np.ndarray, q: np.ndarray) -> float:
-    """Mean KL(p || q) of rows, nats."""
+    """Return the mean KL(p || q) of the rows, in nats."""
     p, q = np.maximum(p.astype(np.float64), 1e-30), np.maximum(q.astype(np.float64), 1e-30)
     return float((p * (np.log(p) - np.log(q))).sum(axis=1).mean())
 

@@ -30,7 +30,7 @@ def small_cnn(num_classes: int, width: int = 24) -> nn.Sequential:
 
 
 def make_student(name: str, num_classes: int) -> nn.Module:
-    """`cnn`, or a model of timm."""
+    """Return the student: `cnn`, or a model of timm."""
     import timm
 
     model = small_cnn(num_classes) if name == "cnn" else timm.create_model(name, num_classes=num_classes)
@@ -40,7 +40,7 @@ def make_student(name: str, num_classes: int) -> nn.Module:
 def all_crops(
     labels: str, images: str | None, size: int, rule: str | None = None
 ) -> tuple[Tensor, SoftLabels, list[Any]]:
-    """Every crop of a label set once, by the loader: uint8 [N, 3, S, S], distributions, (key, crop) of each row."""
+    """Load every crop of a label set once: uint8 [N, 3, S, S], distributions, and (key, crop) of each row."""
     crops = open_labels(labels).num_crops
     loader = SoftLabelLoader(
         labels, images, global_batch_size=crops, crops_per_image=crops, size=size, rule=rule, shuffle=False
@@ -61,7 +61,7 @@ def all_crops(
 
 
 def normalised(images: Tensor) -> Tensor:
-    """uint8 [B, 3, S, S] -> float32, by ImageNet's mean and standard deviation."""
+    """Normalise uint8 [B, 3, S, S] with ImageNet's mean and standard deviation."""
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     return images.float().div_(255).sub_(mean).div_(std)
 
@@ -69,7 +69,7 @@ def normalised(images: Tensor) -> Tensor:
 def train(
     student: nn.Module, images: Tensor, labels: Labels, steps: int, batch: int, rate: float, seed: int
 ) -> None:
-    """So many steps of AdamW with a cosine schedule; rows [B] of each step are a function of the seed alone."""
+    """Train for `steps` steps of AdamW with a cosine schedule; the seed alone decides the rows of each step."""
     draw = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     optimizer = torch.optim.AdamW(student.parameters(), rate, weight_decay=0.05)
@@ -90,23 +90,23 @@ def train(
 
 @torch.no_grad()
 def log_probabilities(student: nn.Module, images: Tensor) -> Tensor:
-    """float32 [N, C]."""
+    """Return the student's log-probabilities, float32 [N, C]."""
     student.eval()
     return torch.cat([student(normalised(part)).log_softmax(1) for part in torch.split(images, 256)])
 
 
 def divergence(teacher: Tensor, student: Tensor) -> float:
-    """Mean KL(teacher || student) in nats: probabilities [N, C] and log-probabilities [N, C]."""
+    """Return the mean KL(teacher || student) in nats, of probabilities [N, C] and log-probabilities [N, C]."""
     return float((torch.xlogy(teacher, teacher) - teacher * student).sum(1).mean())
 
 
 def spread(values: Sequence[float], digits: int = 4) -> str:
-    """Mean and standard deviation over seeds."""
+    """Return mean and standard deviation over the seeds, as text."""
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown."""
+    """Return the rows as a table in markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

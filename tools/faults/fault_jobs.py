@@ -1,4 +1,4 @@
-"""Runs of `slg-wds` that are to be disturbed: started, followed by the lines they print, killed."""
+"""Start runs of `slg-wds`, follow the lines that they print, and kill them or their workers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIMIT = 240.0  # seconds that any wait may take, far more than it should
 
 
 class Run:
-    """A command under way, in a session of its own as from a terminal. `said` grows by the lines of its stderr."""
+    """A running command, in its own session as if started from a terminal. `said` collects the lines of its stderr."""
 
     def __init__(self, command: Sequence[str], **environment: str) -> None:
         self.process = subprocess.Popen(
@@ -38,29 +38,29 @@ class Run:
 
     @property
     def shards(self) -> int:
-        """How many shards it has told of."""
+        """The number of shards that it has reported."""
         return sum(line.startswith("train-") for line in self.said)
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether it still runs."""
         return self.process.poll() is None
 
     def wait_for_shards(self, count: int) -> bool:
-        """Return when it has told of so many shards, True, or has ended before, False."""
+        """Wait until it has reported so many shards (True), or has ended before that (False)."""
         wait_until(lambda: self.shards >= count or not self.running)
         return self.running
 
     def workers(self, word: str = "spawn_main") -> list[int]:
-        """Processes below it whose command line has a word: its workers."""
+        """Return its workers: its descendants whose command line contains a word."""
         return [pid for pid in below(self.process.pid) if word in command_line(pid)]
 
     def kill(self) -> None:
-        """SIGKILL, to the process alone."""
+        """Kill the process, but not its descendants."""
         self.process.kill()
 
     def end(self) -> int:
-        """Wait for its end, and that of all that held its stderr; return its exit code."""
+        """Wait until it and all processes that hold its stderr have ended; return its exit code."""
         code = self.process.wait(LIMIT)
         for reader in self._readers:
             reader.join(LIMIT)
@@ -68,18 +68,18 @@ class Run:
         return code
 
     def check(self) -> None:
-        """Wait for its end. Raises RuntimeError, with its last words, where that was not a success."""
+        """Wait for its end. Raises RuntimeError with its last lines if it failed."""
         if self.end() != 0:
             raise RuntimeError(f"exit code {self.process.returncode}: {' / '.join(self.said[-3:])}")
 
     @property
     def text(self) -> str:
-        """All that it has said on stderr."""
+        """Everything that it has printed to stderr."""
         return "\n".join(self.said)
 
     @property
     def restarts(self) -> int:
-        """How many workers it has started again."""
+        """The number of workers that it has started again."""
         return sum("started again" in line for line in self.said)
 
 
@@ -87,7 +87,7 @@ _started: list[Run] = []
 
 
 def end_all() -> None:
-    """Kill whatever is left of all runs."""
+    """Kill all processes that are left of all runs."""
     while _started:
         run = _started.pop()
         for pid in [*below(run.process.pid), run.process.pid]:
@@ -103,7 +103,7 @@ def _read(stream: IO[str], lines: list[str]) -> None:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Raises TimeoutError where it does not come true."""
+    """Wait for a condition. Raises TimeoutError if it does not come true."""
     end = time.monotonic() + LIMIT
     while not condition():
         if time.monotonic() > end:
@@ -112,7 +112,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def below(pid: int) -> list[int]:
-    """The processes that a process has started, and theirs (Linux)."""
+    """Return the descendants of a process (Linux)."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -127,21 +127,21 @@ def below(pid: int) -> list[int]:
 
 
 def command_line(pid: int) -> str:
-    """How a process was started; empty where it has ended."""
+    """Return the command line of a process; empty if it has ended."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     return ""
 
 
 def alive(pid: int) -> bool:
-    """Whether a process is there and has not ended."""
+    """Return whether a process exists and has not ended."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
 
 
 def kill(pid: int) -> bool:
-    """SIGKILL to a process that this script has started; whether it was there."""
+    """Kill a process that this program started; return whether it still existed."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
         return True

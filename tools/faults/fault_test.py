@@ -1,4 +1,4 @@
-"""Disturb runs of `slg-wds generate` in every way that a cluster knows, and compare the sets that they leave.
+"""Disturb runs of `slg-wds generate` as clusters do, and compare the label sets that they leave.
 
 usage: fault_test.py [--rounds 20] [--only worker driver ...] [--seed 0]
 
@@ -32,7 +32,7 @@ from support.photographs import lay_out  # noqa: E402
 
 @dataclass
 class Result:
-    """What the rounds of one fault came to.
+    """The result of all rounds of one fault.
 
     hits: rounds in which the fault met a run under way. restarts: of workers, and of runs to resume. lost, twice:
     samples of finished sets. wrong: what was different from the undisturbed set, by round.
@@ -47,7 +47,7 @@ class Result:
     wrong: list[str] = field(default_factory=list)
 
     def line(self, name: str) -> str:
-        """One row of the table."""
+        """Return one row of the table."""
         counts = (self.rounds, self.hits, self.restarts, self.lost, self.twice, len(self.wrong))
         return f"{name:12}" + "".join(
             f"{count:>{width}}" for count, width in zip(counts, WIDTHS, strict=True)
@@ -94,7 +94,7 @@ def run(names: list[str], rounds: int, seed: int) -> dict[str, Result]:
 
 
 def repeat(name: str, fault: Fault, rounds: int, seed: int, data: Path, whole: Path) -> Result:
-    """So many rounds of one fault."""
+    """Run several rounds of one fault."""
     result = Result()
     begin = time.monotonic()
     for number in range(rounds):
@@ -127,7 +127,7 @@ def compare(target: Path, whole: Path, number: int, result: Result) -> None:
 
 
 def samples(folder: Path) -> Counter[str]:
-    """How often each sample's record is in the shards of a set."""
+    """Count how often the record of each sample is in the shards of a set."""
     found: Counter[str] = Counter()
     for path in folder.glob("*.tar"):
         with tarfile.open(path) as tar:

@@ -30,7 +30,7 @@ ACTOR = "ray::_Worker"
 
 @dataclass(frozen=True)
 class Round:
-    """Where one round takes place; `target` is where the finished set lies afterwards."""
+    """One round: its folders and its source of chance. `target` is where the finished set will be."""
 
     data: Path
     folder: Path
@@ -41,20 +41,20 @@ class Round:
         return self.folder / "set"
 
     def command(self, *more: str, target: str | None = None) -> list[str]:
-        """The command line of a run."""
+        """Return the command line of a run."""
         arguments = command(self.data, self.target, *SMALL, *more)
         if target is not None:
             arguments[arguments.index("--save-path") + 1] = target
         return arguments
 
     def moment(self, run: Run) -> bool:
-        """Wait for a random moment in the first half of the work; whether the run is still under way."""
+        """Wait for a random moment in the first half of the work; return whether the run is still going."""
         if run.wait_for_shards(self.chance.randint(1, SHARDS // 2)):
             time.sleep(self.chance.uniform(0, 0.2))
         return run.running and run.shards < SHARDS
 
     def kill_one(self, run: Run, word: str = "spawn_main") -> bool:
-        """Kill one of its workers at a random moment; whether it was at work."""
+        """Kill one of its workers at a random moment; return whether that worker was working."""
         if not self.moment(run):
             return False
         pids = run.workers(word)
@@ -211,7 +211,7 @@ _kept: list[KillableS3] = []
 
 
 def _lasting() -> contextlib.AbstractContextManager[KillableS3]:
-    """A server that lasts over the rounds."""
+    """Return a server that is kept over the rounds."""
     if not _kept:
         _kept.append(_servers.enter_context(killable_s3()))
     return contextlib.nullcontext(_kept[0])
@@ -219,7 +219,7 @@ def _lasting() -> contextlib.AbstractContextManager[KillableS3]:
 
 @contextlib.contextmanager
 def _little_room(at: Round, room: int) -> Iterator[Callable[[], None]]:
-    """Make the target a file system of so many bytes, or for lack of root limit files; give what lifts that."""
+    """Limit the target to `room` bytes, by a file system or, without root, a limit on files; yield what lifts it."""
     if os.geteuid() != 0:
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (9 << 10, limit[1]))

@@ -1,4 +1,4 @@
-"""Kill runs of `slg-wds generate` at random moments and compare what is left with an undisturbed run's bytes.
+"""Kill runs of `slg-wds generate` at random moments, and compare the finished sets with that of an undisturbed run.
 
 usage: kill_test.py [--runs 50] [--images 40] [--seed 0]
 
@@ -65,7 +65,7 @@ def kill_and_compare(folder: Path, runs: int, images: int, seed: int) -> tuple[i
 
 
 def command(data: Path, target: Path, *more: str) -> list[str]:
-    """The command line of one run: a set of small shards, so that there is much to tear."""
+    """Return the command line of one run. Shards are small, so that many can be hit."""
     options = [
         "--num_crops",
         "200",
@@ -100,7 +100,7 @@ def kill_after(arguments: list[str], seconds: float) -> int:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Digests of all that a finished set holds; of slg.json the identity, since its provenance has a date."""
+    """Return the digests of a finished set's files; of slg.json only that of the identity: provenance has a date."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

@@ -1,4 +1,4 @@
-"""Hold import and export against the original: files that its generator wrote, and its readers on files of ours.
+"""Compare import and export with the original: with files that its generator wrote, and by its readers on our files.
 
 usage: check_fkd.py FKD_CHECKOUT MEAL_V2_CHECKOUT [--crops 18] [--images 5]
 
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def module(path: Path) -> ModuleType:
-    """The module of a checkout."""
+    """Import a module of a checkout."""
     spec = importlib.util.spec_from_file_location(f"reader_{path.parent.name.replace('-', '_')}", path)
     assert spec and spec.loader
     found = importlib.util.module_from_spec(spec)
@@ -73,7 +73,7 @@ def module(path: Path) -> ModuleType:
 
 
 def lay_out(folder: Path, images: int) -> Path:
-    """DATASET with the train and val folders that the original wants."""
+    """Write images to the train and val folders that the original expects."""
     write_photographs(folder / "photographs" / "train")
     data = folder / "dataset"
     for path in sorted((folder / "photographs/train").rglob("*.jpg"))[::7][:images]:
@@ -99,7 +99,7 @@ def generate(fkd: Path, data: Path, target: Path, label_type: str, half: bool, c
 
 
 def compare(theirs: Path, data: Path, label_type: str, half: bool, readers: dict[str, ModuleType]) -> None:
-    """Import and export the files of a folder, and hold everything against it."""
+    """Import the files of a folder, export them again, and compare."""
     labels = theirs.parent / f"{theirs.name}.set"
     asked = label_type if label_type.startswith("marginal_renorm") else None
     slg_wds.import_fkd(
@@ -135,7 +135,7 @@ def compare(theirs: Path, data: Path, label_type: str, half: bool, readers: dict
 
 
 def same_file(theirs: list[Any], ours: list[Any], size: tuple[int, int], half: bool) -> None:
-    """Raise AssertionError unless a file of ours holds the arrays of the original's crops that have a label."""
+    """Raise AssertionError unless our file has the same arrays as the original's, for all crops that have a label."""
     count = len(theirs[2])
     assert type(ours) is type(theirs) and len(ours) == 3
     for place, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
@@ -147,7 +147,7 @@ def same_file(theirs: list[Any], ours: list[Any], size: tuple[int, int], half: b
 
 
 def dataset(reader: ModuleType, labels: Path, data: Path) -> Any:
-    """The dataset that the training scripts make of a folder of label files."""
+    """Return the dataset that the training scripts make from a folder of label files."""
     steps = [
         reader.RandomResizedCrop_FKD(size=224, interpolation="bilinear"),
         reader.RandomHorizontalFlip_FKD(),

@@ -26,7 +26,7 @@ FINDINGS = ("crash-", "oom-", "timeout-", "leak-")
 
 
 def main() -> int:
-    """Fuzz the decoders asked for; 1 where something was found."""
+    """Fuzz the named decoders; return 1 if something was found."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("decoders", nargs="*", help="some of them (default: all)")
     parser.add_argument("--seconds", type=int, default=60, help="for each decoder")
@@ -45,7 +45,7 @@ def main() -> int:
 
 
 def run(name: str, seconds: int, out: Path) -> bool:
-    """Fuzz one decoder, print a line of what it did; whether it found anything."""
+    """Fuzz one decoder and print a line about it; return whether it found anything."""
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
     before = set(findings(folder))
@@ -66,7 +66,7 @@ def run(name: str, seconds: int, out: Path) -> bool:
 
 
 def one_process(name: str, seconds: int, out: Path) -> tuple[int, str]:
-    """Go on with a decoder's corpus for a while; the exit code, and what libFuzzer said."""
+    """Continue with a decoder's corpus for a while; return the exit code and libFuzzer's output."""
     log = out / name / "log"
     command = [sys.executable, __file__, "--worker", name, "--seconds", str(seconds), "--out", str(out)]
     with open(log, "wb") as stream:
@@ -79,19 +79,19 @@ def findings(folder: Path) -> list[Path]:
 
 
 def number(name: str, text: str) -> int:
-    """A final statistic of libFuzzer."""
+    """Return a final statistic of libFuzzer."""
     found = re.findall(rf"{re.escape(name)}:\s+(\d+)", text)
     return int(found[-1]) if found else 0
 
 
 def last(name: str, text: str) -> int:
-    """The last value of a field of libFuzzer's lines."""
+    """Return the last value of a field in libFuzzer's lines."""
     found = re.findall(rf" {name}: (\d+)", text)
     return int(found[-1]) if found else 0
 
 
 def fuzz(name: str, seconds: int, out: Path) -> int:
-    """The worker: never returns, libFuzzer ends the process."""
+    """Be the worker. This never returns: libFuzzer ends the process."""
     import atheris
 
     with atheris.instrument_imports(include=["slg_wds"]):

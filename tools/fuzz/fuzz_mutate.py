@@ -18,7 +18,7 @@ ODD = (None, True, "", b"", [], {}, 0.5, float("nan"), float("inf"), "../x", "\x
 
 
 def mutate(data: bytes, longest: int, seed: int, blindly: Bytes) -> bytes:
-    """The input with one place changed; by `blindly(data, longest)` for every second, and for what has no tree."""
+    """Change the input in one place. Half of all inputs, and those of no tree, go to `blindly(data, longest)`."""
     chance = random.Random(seed)
     if chance.random() < 0.5:
         return blindly(data, longest)
@@ -40,7 +40,7 @@ def _pack_json(value: Any) -> bytes:
 
 
 def _changed(value: Any, chance: random.Random, longest: int, blindly: Bytes) -> Any:
-    """The tree with one place changed, each child as likely as the value itself."""
+    """Change the tree in one place; each child is as likely as the value itself."""
     children = (
         list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
     )
@@ -53,7 +53,7 @@ def _changed(value: Any, chance: random.Random, longest: int, blindly: Bytes) ->
 
 
 def _other(value: Any, chance: random.Random, longest: int, blindly: Bytes) -> Any:
-    """Another value in the place of this one, mostly of its type."""
+    """Return another value, mostly of the same type."""
     if chance.random() < 0.15:
         return chance.choice((*ODD, *BOUNDS))
     if isinstance(value, bytes):

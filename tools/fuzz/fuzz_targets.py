@@ -44,7 +44,7 @@ MOST_CROPS = 4096  # of a record that all readers are compared on
 
 
 def record(data: bytes) -> None:
-    """A record; an input whose planes are not compressed is tried with frames around them."""
+    """Read a record; if its planes are not compressed, also with frames around them."""
     _tried(_check_record, data)
     fields = _unpacked(data)
     if isinstance(fields, dict):
@@ -55,7 +55,7 @@ def record(data: bytes) -> None:
 
 
 def _check_record(data: bytes) -> None:
-    """All readers of records agree on it."""
+    """Check that all readers of records agree on it."""
     try:
         found = decode_record(data)
     except RecordError:
@@ -79,7 +79,7 @@ def _check_record(data: bytes) -> None:
 
 
 def shard(data: bytes) -> None:
-    """A shard; a msgpack list of [name, content] is tried as a tar of these members."""
+    """Read a shard; a msgpack list of [name, content] is also tried as a tar of these members."""
     _tried(_check_shard, data)
     parts = _unpacked(data)
     if isinstance(parts, list) and all(map(_is_member, parts)):
@@ -93,7 +93,7 @@ def _is_member(part: Any) -> bool:
 
 
 def shard_of(parts: list[tuple[str, bytes]]) -> bytes:
-    """A tar of these members, with the sums of a trailer at the end made to fit."""
+    """Make a tar of these members; the checksums of a trailer at its end are corrected."""
     if parts and parts[-1][0] in TRAILERS:
         names, crc32s = [name for name, _ in parts[:-1]], [zlib.crc32(content) for _, content in parts[:-1]]
         sums = {"members_crc32": crc32s, "names_crc32": names_crc32(names)}
@@ -112,7 +112,7 @@ def _check_shard(data: bytes) -> None:
 
 
 def plan(data: bytes) -> None:
-    """A plan; strings of bytes in it are tried as the contents of frames."""
+    """Read a plan; byte strings in it are also tried as the contents of frames."""
     _tried(_check_plan, data)
     fields = _unpacked(data)
     if isinstance(fields, dict):
@@ -129,7 +129,7 @@ def _check_plan(data: bytes) -> None:
 
 
 def index(data: bytes) -> None:
-    """An index part, also sealed anew."""
+    """Read an index part, as it is and with a correct checksum."""
     _tried(_check_index, data)
     _tried(_check_index, resealed(data, canonical_json))
 
@@ -141,7 +141,7 @@ def _check_index(data: bytes) -> None:
 
 
 def manifest(data: bytes) -> None:
-    """slg.json with its identity, _info.json and trailers, also sealed anew."""
+    """Read slg.json with its identity, _info.json and trailers, as they are and with correct checksums."""
     for sealed in (data, resealed(data, pretty_json)):
         _tried(lambda data: Identity.from_json(decode_description(data).identity), sealed)
     for sealed in (data, resealed(data, canonical_json)):
@@ -150,13 +150,13 @@ def manifest(data: bytes) -> None:
 
 
 def label_file(data: bytes) -> None:
-    """FKD's label file; the bytes are also tried as the pickle within one."""
+    """Read FKD's label file; the bytes are also tried as the pickle in one."""
     _tried(read_label_file, data)
     _tried(read_label_file, label_file_of(data))
 
 
 def label_file_of(pickled: bytes) -> bytes:
-    """A file as torch.save writes it, with this pickle and two storages of 64 bytes."""
+    """Make a file as torch.save does, with this pickle and two storages of 64 bytes."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for name, content in (("data.pkl", pickled), ("data/0", bytes(64)), ("data/1", bytes(64))):
@@ -175,7 +175,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 
 
 def seeds(name: str) -> list[bytes]:
-    """Whole files for a decoder to begin with, the contents behind their checksums, and what once was found."""
+    """Return the first inputs of a decoder: whole files, the contents behind their checksums, and earlier findings."""
     golden = TESTS / "golden"
     found = {"record": _record_seeds, "shard": _shard_seeds, "label_file": _label_seeds}
     if name in found:
@@ -194,7 +194,7 @@ def _record_seeds(golden: Path) -> list[bytes]:
 
 
 def _opened(data: bytes) -> bytes:
-    """A record with its planes as they are before compression."""
+    """Return a record with its planes not compressed."""
     import zstandard
 
     fields = unpack(data)
@@ -243,7 +243,7 @@ def _label_seeds(golden: Path) -> list[bytes]:
 
 
 def resealed(data: bytes, encode: Callable[[Any], bytes], **changes: Any) -> bytes:
-    """JSON with its checksum made to fit and these fields changed; what is no JSON object as it is."""
+    """Change fields of a JSON object and correct its checksum; return anything else as it is."""
     with contextlib.suppress(ValueError, RecursionError, SlgWdsError):
         fields = json.loads(data)
         if isinstance(fields, dict):
@@ -270,7 +270,7 @@ def _packed(value: Any) -> bytes:
 
 
 def _framed(value: Any) -> Any:
-    """The same with each string of bytes, on its own or in a list, as a zstd frame."""
+    """Replace each byte string, alone or in a list, by a zstd frame of it."""
     if isinstance(value, list):
         return [_framed(one) for one in value]
     return compress(value, 1) if isinstance(value, bytes) else value
