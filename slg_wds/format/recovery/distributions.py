@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from slg_wds.format.records.record import Record
     from slg_wds.format.records.tail import Tail
 
-# With fewer crops num_crops // 4 leaves a tail no class; such a tail is even and nothing of it is stored.
+# With fewer crops, num_crops // 4 leaves a tail no class: it is even, and nothing is stored of it.
 _MIN_CROPS_FOR_TAIL = 4
 _LAST = 0x7FFFFFFF
 
@@ -27,7 +27,7 @@ Ints = NDArray[np.int64]
 
 
 def stored_columns(record: Record) -> StoredColumns:
-    """What a record's columns hold."""
+    """Return what the columns of a record hold."""
     crops, k = record.index.shape
     no_tail_possible = crops < _MIN_CROPS_FOR_TAIL or k == record.num_classes
     return StoredColumns(

@@ -1,4 +1,4 @@
-"""Label types: what is kept of a teacher's distribution, and the rules that spread it out again."""
+"""Label types: what is stored of a teacher's distribution, and by which rule it is recovered."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ _WITH_K = re.compile(r"(marginal_smoothing|marginal_renorm|shared_tail)_k([1-9][
 
 @dataclass(frozen=True)
 class LabelType:
-    """A label type; `str()` gives its name, which `parse_label_type` reads back.
+    """A label type. `str()` gives its name, which `parse_label_type` reads.
 
-    kind: one of KINDS. k: the N of `_kN`; None for the kinds that have none, and for marginal_smoothing and
-    marginal_renorm as rules for reading ("the k that is stored").
+    Attributes:
+        kind: one of KINDS.
+        k: the N of `_kN`. None for kinds without one, and for marginal_smoothing and marginal_renorm as rules that
+            read whatever k is stored.
     """
 
     kind: str
@@ -38,7 +40,7 @@ class LabelType:
         return self.kind not in ("hard", "full")
 
     def check(self, num_classes: int, option: str = "label type") -> None:
-        """Raise UsageError where num_classes classes cannot have labels of this type. option: what to call it then."""
+        """Raise UsageError if labels of this type need more classes than `num_classes`; the message calls it `option`."""
         if num_classes < 1:
             raise UsageError(f"the number of classes must be at least 1, not {num_classes}")
         if self.k is not None and self.k > num_classes:
@@ -48,9 +50,9 @@ class LabelType:
             )
 
     def stored_k(self, num_classes: int) -> int:
-        """How many classes per crop are stored to make labels of this type, 1 to num_classes.
+        """Return how many classes of each crop labels of this type store, 1 to `num_classes`.
 
-        Raises UsageError for a type that only reads (marginal_smoothing without `_kN`) or that does not fit.
+        Raises UsageError for a type that can only read (marginal_smoothing without `_kN`) or needs more classes.
         """
         self.check(num_classes)
         if self.kind == "full":
@@ -66,7 +68,7 @@ class LabelType:
 
 
 def parse_label_type(name: str) -> LabelType:
-    """The label type of that name. Raises UsageError, with the nearest names, where there is none."""
+    """Return the label type of a name. Raises UsageError, with the nearest names, if there is none."""
     if name in _BARE:
         return LabelType(name)
     if found := _WITH_K.fullmatch(name):
@@ -77,7 +79,7 @@ def parse_label_type(name: str) -> LabelType:
 
 
 def _names_like(name: str) -> list[str]:
-    # The number that was asked for belongs in the suggestion: marginal_smooth_k7 means marginal_smoothing_k7.
+    # Suggest names with the number that was given: marginal_smooth_k7 means marginal_smoothing_k7.
     digits = re.findall(r"[1-9][0-9]{0,8}", name)
     n = digits[-1] if digits else "N" if name == "N" else "5"
     kinds = ("marginal_smoothing", "marginal_renorm", "shared_tail")

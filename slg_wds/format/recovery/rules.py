@@ -13,8 +13,12 @@ from slg_wds.format.recovery.label_types import LabelType, parse_label_type
 class StoredColumns:
     """What is stored of each distribution.
 
-    k: classes per crop, 1 to num_classes (num_classes for full). full: every probability, in class order.
-    values: whether probabilities are stored (not for the type hard). tail: whether a shared tail is.
+    Attributes:
+        k: classes for each crop, 1 to num_classes; for full labels num_classes.
+        num_classes: C.
+        full: whether every probability is stored, in class order.
+        values: whether probabilities are stored; the type `hard` stores none.
+        tail: whether a shared tail is stored.
     """
 
     k: int
@@ -24,7 +28,7 @@ class StoredColumns:
     tail: bool = False
 
     def default(self) -> LabelType:
-        """The rule that uses all that is stored."""
+        """Return the rule that uses all that is stored."""
         if self.full:
             return LabelType("full")
         if not self.values:
@@ -32,9 +36,15 @@ class StoredColumns:
         return LabelType("shared_tail" if self.tail else "marginal_smoothing", self.k)
 
     def resolve(self, rule: str | LabelType | None) -> LabelType:
-        """The rule with its k filled in where it means "the k that is stored"; None is the default.
+        """Return the rule to use, with its k.
 
-        Raises UsageError for an unknown name, RuleError, saying what can be given, for what cannot be.
+        Args:
+            rule: a label type or its name, where marginal_smoothing and marginal_renorm without k mean the stored k;
+                None for the default.
+
+        Raises:
+            UsageError: there is no rule of this name.
+            RuleError: the columns cannot give it; the error says which they can.
         """
         asked = self.default() if rule is None else parse_label_type(rule) if isinstance(rule, str) else rule
         if lack := self._lack(asked):
@@ -44,7 +54,7 @@ class StoredColumns:
         return asked
 
     def can_give(self) -> str:
-        """The rules that `resolve` takes, in words."""
+        """Return the rules that the columns can give, in words."""
         if not self.values:
             return "hard"
         upto = "_k1" if self.k == 1 else f"_k1 to _k{self.k}"
@@ -73,7 +83,7 @@ class StoredColumns:
     def _lack_of_tail(self, rule: LabelType) -> str | None:
         if self.full or not self.tail:
             return "needs a shared tail, and none is stored"
-        # The tail is what lies outside *these* k: with fewer the classes between would be missing from it.
+        # The tail holds what lies outside *these* k classes. With a lower k, it would lack the classes between.
         return (
             None
             if rule.k == self.k

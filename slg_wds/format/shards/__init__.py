@@ -1,1 +1,4 @@
-"""Records and images <-> the bytes of one tar shard. Imports records."""
+"""Records and images <-> the bytes of one shard, a tar.
+
+Enters: records and the bytes of images. Leaves: the bytes of a shard, and back. Imports records.
+"""

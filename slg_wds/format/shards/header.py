@@ -1,4 +1,4 @@
-"""The trailer, a shard's last member: what the shard says of itself <-> bytes."""
+"""The trailer, the last member of a shard <-> bytes: whose shard it is, and checksums of all other members."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class ShardHeader:
-    """Whose shard this is, and how it came to be.
+    """Whose shard this is, and how it was made.
 
-    set_digest: hex SHA-256 of the label set. shard: its number. name: without ".tar".
-    left_out: {"key", "path", "reason"} of each planned image that has no sample. provenance: JSON-able.
+    Attributes:
+        set_digest: the digest of its label set, hex.
+        shard: its number.
+        name: its name, without ".tar".
+        left_out: "key", "path" and "reason" of each planned image that has no sample.
+        provenance: JSON values: what could change the last bits of a probability.
     """
 
     set_digest: str
@@ -31,7 +35,13 @@ class ShardHeader:
 
 @dataclass(frozen=True)
 class Sums:
-    """What the members before the trailer must be: so many samples, a CRC-32 of each member and of all names."""
+    """The checksums of the members before the trailer.
+
+    Attributes:
+        num_samples: how many samples they make.
+        members_crc32: the CRC-32 of each member's content, in order.
+        names_crc32: the CRC-32 of all names; see `names_crc32`.
+    """
 
     num_samples: int
     members_crc32: list[int]
@@ -39,21 +49,26 @@ class Sums:
 
 
 def names_crc32(names: Sequence[str]) -> int:
-    """The CRC-32 of all members' names in order, each ended by a newline."""
+    """Return the CRC-32 of the names of all members in order, a newline after each."""
     return zlib.crc32("".join(f"{name}\n" for name in names).encode("utf-8"))
 
 
 def encode_header(header: ShardHeader, sums: Sums) -> bytes:
-    """The bytes of the trailer. Raises ManifestError for provenance that is not JSON."""
+    """Encode a trailer. Raises ManifestError for provenance that is not JSON."""
     return canonical_json(seal({"version": VERSION, **asdict(header), **asdict(sums)}))
 
 
 def decode_header(data: bytes | memoryview, name: str = TRAILER) -> tuple[ShardHeader, Sums]:
-    """The trailer from its bytes. Raises ChecksumError, ShardError, or UnsupportedFeatureError.
+    """Decode a trailer.
 
     Args:
-        data: the member's bytes.
-        name: of the member, for messages.
+        data: its bytes.
+        name: the name of the member, for messages.
+
+    Raises:
+        ChecksumError: the bytes were changed.
+        ShardError: a field is missing or has the wrong type.
+        UnsupportedFeatureError: a newer version.
     """
     try:
         fields = unseal(data)

@@ -1,4 +1,4 @@
-"""The members of a shard, gathered into samples."""
+"""The members of a shard -> samples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from slg_wds.format.shards.tar import Member
 
 
 class SampleMembers(NamedTuple):
-    """Where one sample lies: its record, the image where images are embedded, the target where there is one."""
+    """The members of one sample.
+
+    Attributes:
+        key: of its image.
+        record: its record.
+        record_crc32: the CRC-32 of the record.
+        image: the embedded image, or None.
+        image_crc32: its CRC-32; 0 without an image.
+        target: the member with the target, or None.
+    """
 
     key: str
     record: Member
@@ -22,10 +31,14 @@ class SampleMembers(NamedTuple):
 
 
 def gather(members: Iterable[tuple[Member, int]]) -> list[SampleMembers]:
-    """(member, CRC-32) in the order of the shard, as samples.
+    """Group the members of a shard into samples.
 
-    Raises ShardError where a sample's members are not together, not sorted, or not those of a sample, and where
-    only some samples have an image.
+    Args:
+        members: each member and the CRC-32 of its content, in order, without the trailer.
+
+    Raises:
+        ShardError: the members of a sample are apart, not sorted, or not what a sample has; or only some samples have
+            an image.
     """
     groups: dict[str, dict[str, tuple[Member, int]]] = {}
     last = None

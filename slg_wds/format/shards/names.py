@@ -1,4 +1,4 @@
-"""Image path -> key -> names of a shard's members."""
+"""Path of an image -> key -> names of the members of its sample."""
 
 from __future__ import annotations
 
@@ -10,21 +10,26 @@ from slg_wds.errors import ImageSourceError, ShardError
 RECORD_EXT = "slg.msgpack"
 TARGET_EXT = "cls"
 IMAGE_EXTS = ("bmp", "gif", "jpg", "pgm", "png", "ppm", "tif", "webp")
-TRAILER = "__slg__/shard"  # no dot: readers of WebDataset take it for no sample
-OLD_TRAILER = "__slg__/shard.json"  # of sets that do not require TRAILER_FEATURE
+TRAILER = "__slg__/shard"  # without a dot, so that no reader takes it for a sample
+OLD_TRAILER = "__slg__/shard.json"  # in sets whose slg.json does not require "trailer"
 TRAILERS = (TRAILER, OLD_TRAILER)
 MAX_KEY_BYTES = 4096
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-# WebDataset skips members whose name begins with such a folder.
+# WebDataset skips members in a top folder of such a name.
 _META = re.compile(r"__[^/]*__/")
 
 
 def key_of(path: str, keep_extension: bool = False) -> str:
-    """The key of an image's path below its source, as "Keys" of FORMAT.md says; `/` parts it on every system.
+    """Return the key of an image, as FORMAT.md, "Keys", defines it.
 
-    Raises ImageSourceError for a path that has none: empty, absolute, with a part that is empty, "." or "..",
-    with NUL, not UTF-8, or over 4096 bytes (or its key is).
+    Args:
+        path: the image's path below its source, with `/` on every system.
+        keep_extension: keep the extension in the key.
+
+    Raises:
+        ImageSourceError: the path has no key: it is empty, absolute, not UTF-8 or over 4096 bytes, has a NUL, or a
+            part that is empty, "." or ".."; or the key is over 4096 bytes.
     """
     _check_path(path)
     folder, slash, base = path.rpartition("/")
@@ -51,19 +56,19 @@ def _check_path(path: str) -> None:
 
 
 def is_below(path: str) -> bool:
-    """Whether a path stays below what it is relative to: parted by `/`, no part empty, "." or "..", no NUL."""
+    """Return whether a path stays below what it is relative to: no NUL, and no part empty, "." or ".."."""
     return "\0" not in path and not any(part in ("", ".", "..") for part in path.split("/"))
 
 
 def check_key(key: str) -> None:
-    """That a key can stand in a shard, as those of `key_of` can. Raises ShardError."""
+    """Check that a key could come from `key_of`, so that a shard may hold it. Raises ShardError."""
     odd = "." in key.rpartition("/")[2] or _CONTROL.search(key) or _META.match(key)
     if odd or not is_below(key):
         raise ShardError("the key is not one that a path gives: see Keys of FORMAT.md", key=key)
 
 
 def split_member(name: str) -> tuple[str, str]:
-    """(key, extension) of a member's name; the extension begins after the first dot of the base name."""
+    """Split a member's name into key and extension, which begins after the first dot of the base name."""
     folder, slash, base = name.rpartition("/")
     stem, _, extension = base.partition(".")
     if not stem or not extension:

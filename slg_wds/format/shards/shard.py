@@ -1,4 +1,4 @@
-"""Records and images <-> the bytes of one tar shard."""
+"""Samples <-> the bytes of one shard."""
 
 from __future__ import annotations
 
@@ -29,7 +29,13 @@ from slg_wds.format.shards.tar import BLOCK, Member, members, padded
 
 @dataclass(frozen=True)
 class Sample:
-    """One image's labels and, where the set embeds images, its file's bytes and extension, one of IMAGE_EXTS."""
+    """One image's labels, and the image itself where the set embeds images.
+
+    Attributes:
+        record: the labels.
+        image: the bytes of the image file, or None.
+        image_ext: its extension, one of IMAGE_EXTS, or None.
+    """
 
     record: Record
     image: bytes | None = None
@@ -38,27 +44,37 @@ class Sample:
 
 @dataclass(frozen=True)
 class EncodedSample:
-    """A sample as it goes into the tar: its key, and its members' bytes by extension."""
+    """A sample as the tar holds it.
+
+    Attributes:
+        key: of its image.
+        fields: the content of each member, by its extension.
+    """
 
     key: str
     fields: dict[str, bytes]
 
     @property
     def tar_bytes(self) -> int:
-        """Bytes that it takes in the tar, headers and padding included."""
+        """Bytes that the sample takes in the tar, with headers and padding."""
         return sum(BLOCK + padded(len(data)) for data in self.fields.values())
 
     @property
     def image_bytes(self) -> int:
-        """Those of its image, 0 without one."""
+        """Bytes that its image takes in the tar; 0 without one."""
         return sum(BLOCK + padded(len(data)) for name, data in self.fields.items() if name in IMAGE_EXTS)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard whose every byte has been checked; `data` is shared, never copied whole.
+    """A shard of which every byte has been checked. Its length is its number of samples; iterating decodes them.
 
-    Its length is its number of samples; iterating decodes them one by one.
+    Attributes:
+        header: whose shard it is.
+        samples: the members of each sample, in order.
+        members: all members, the trailer last.
+        data: the bytes of the shard, never copied as a whole.
+        url: the label set that it came from, for messages.
     """
 
     header: ShardHeader
@@ -74,11 +90,19 @@ class Shard:
         return (self.sample(i) for i in range(len(self.samples)))
 
     def content(self, member: Member) -> memoryview:
-        """The bytes of a member."""
+        """Return the content of a member, without a copy."""
         return self.data[member.offset : member.offset + member.size]
 
     def record(self, i: int, rows: Any = None) -> Record:
-        """Sample i's record, with `rows` those crops alone. Raises RecordError, also for another image's record."""
+        """Decode the record of a sample.
+
+        Args:
+            i: the position of the sample.
+            rows: int [R], numbers of the crops to decode; None for all.
+
+        Raises:
+            RecordError: the record is damaged, or does not belong to the sample's key, target or image.
+        """
         sample = self.samples[i]
         place = {"url": self.url, "shard": self.header.name, "key": sample.key}
         record = decode_record(self.content(sample.record), rows=rows, **place)
@@ -94,16 +118,23 @@ class Shard:
         return record
 
     def sample(self, i: int) -> Sample:
-        """Sample i, its image copied out where there is one."""
+        """Return sample `i`, with a copy of its image if there is one."""
         image = self.samples[i].image
         if image is None:
             return Sample(self.record(i))
         return Sample(self.record(i), bytes(self.content(image)), split_member(image.name)[1])
 
     def check(self, set_digest: str, shard: int, name: str, keys: Sequence[str]) -> None:
-        """That this is shard `name` of that label set, with samples of `keys` in order, but for those left out.
+        """Check that this is the planned shard.
 
-        Raises ShardError: a shard of another set, or under another one's name, or not as planned.
+        Args:
+            set_digest: the digest of the label set, hex.
+            shard: the planned number.
+            name: the planned name.
+            keys: the keys of the planned images, in order.
+
+        Raises:
+            ShardError: it is another shard or another set's, or its samples and the images left out are not `keys`.
         """
         place = {"url": self.url, "shard": name}
         header = self.header
@@ -119,10 +150,11 @@ class Shard:
 
 
 def encode_sample(sample: Sample) -> EncodedSample:
-    """The members of one sample. Threads may encode samples at once; `encode_shard` takes them ready-made.
+    """Encode the members of one sample. Several threads may do so at once, before one calls `encode_shard`.
 
-    Raises RecordError, and ShardError for a key that no path gives, an image of an unknown extension, or an image
-    that is not the one that was labelled.
+    Raises:
+        RecordError: the format cannot hold the labels.
+        ShardError: the key cannot come from a path, the extension is unknown, or the image is not the labelled one.
     """
     record = sample.record
     check_key(record.key)
@@ -145,23 +177,24 @@ def _target_text(record: Record) -> bytes | None:
 
 
 def load_writer() -> None:
-    """Import what writing needs and reading does not: WebDataset takes 1.5 s. Else the first `encode_shard` does."""
+    """Import WebDataset, which only writing needs, before the first `encode_shard` has to wait 1.5 s for it."""
     importlib.import_module("webdataset.writer")
 
 
 def encode_shard(
     samples: Iterable[Sample | EncodedSample], header: ShardHeader, trailer: str = TRAILER
 ) -> bytes:
-    """The bytes of one shard: the samples' members in order, then the trailer.
+    """Encode one shard: the members of the samples in order, then the trailer.
 
     Args:
-        samples: the shard's samples in order; those that are not encoded are encoded one at a time.
-        header: what the trailer says of the shard.
-        trailer: the last member's name, one of TRAILERS. `LabelSet.encode_shard` knows that of its set.
+        samples: the samples, in the order of the plan.
+        header: whose shard it is.
+        trailer: the name of the last member, one of TRAILERS; `LabelSet.encode_shard` uses that of its set.
 
     Raises:
-        RecordError, ShardError: samples do not go together.
-        ManifestError: the header's provenance is not JSON.
+        RecordError: the format cannot hold the labels of a sample.
+        ShardError: a key occurs twice, or only some samples have an image.
+        ManifestError: the provenance of the header is not JSON.
     """
     from webdataset.writer import TarWriter
 
@@ -183,17 +216,27 @@ def encode_shard(
 
 
 def _add_trailer(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    """Add the last member as TarWriter adds the others; TarWriter itself takes no name without an extension."""
+    """Add the last member as TarWriter adds the others. TarWriter itself refuses a name without an extension."""
     member = tarfile.TarInfo(name)
     member.size, member.mode = len(content), 0o444
     tar.addfile(member, io.BytesIO(content))
 
 
 def read_shard(data: bytes | memoryview, *, url: str | None = None, shard: str | None = None) -> Shard:
-    """The shard in `data`, every byte checked: the tar's structure, each member's CRC-32, their order and number.
+    """Read a shard and check every byte: the form of the tar, each member's CRC-32, their order and number.
 
-    What a record's bytes mean is checked as it is decoded. Raises ShardTruncatedError, ChecksumError, ShardError
-    or UnsupportedFeatureError; url and shard are for their messages.
+    The content of a record is checked when it is decoded.
+
+    Args:
+        data: the bytes of the shard.
+        url: the label set that it is from, for messages.
+        shard: its name, for messages.
+
+    Raises:
+        ShardTruncatedError: bytes are missing at the end.
+        ChecksumError: a member or name was changed.
+        ShardError: the tar has another form, or its members make no samples.
+        UnsupportedFeatureError: a newer version.
     """
     try:
         return _read(memoryview(data), url)
@@ -222,7 +265,17 @@ def _read(data: memoryview, url: str | None) -> Shard:
 
 
 def check_payload(data: bytes | memoryview, size: int, crc32: int, **place: str | None) -> None:
-    """That a member's bytes, read by range, are those of the index. Raises ChecksumError."""
+    """Check the bytes of a member that were read by range.
+
+    Args:
+        data: the bytes.
+        size: how many the index says.
+        crc32: their CRC-32 by the index.
+        place: url, shard and key, for messages.
+
+    Raises:
+        ChecksumError: they are others.
+    """
     if len(data) != size or crc32_of(data) != crc32:
         raise ChecksumError(
             f"{len(data)} bytes are not the {size} of CRC-32 {crc32:08x} in the index", **place

@@ -1,7 +1,8 @@
 """The one form of tar that a shard has: what tarfile's PAX format gives for read-only files of time 0.
 
-Reading is strict on purpose: a header is rebuilt from the name and size that it states and must come out the
-same, so a changed byte is found wherever it is. tarfile and WebDataset end quietly at a damaged header.
+Reading is strict on purpose. A header is built again from the name and size that it states, and must come out the same;
+so any changed byte is found. tarfile and WebDataset stop without an error at a damaged header. tarfile's own
+`frombuf` and `tobuf` are no help here: they accept and write other forms too, and take several times as long.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import NamedTuple
 from slg_wds.errors import ShardError, ShardTruncatedError
 
 BLOCK = 512
-# tarfile ends an archive with at least two blocks of zeros, up to a multiple of 20 blocks.
+# tarfile ends an archive with at least two blocks of zeros and fills it up to a multiple of 20 blocks.
 ARCHIVE_UNIT = 20 * BLOCK
 
 _EMPTY = bytes(BLOCK)
@@ -22,12 +23,18 @@ _MAX_PAX_BYTES = 1 << 14
 _MODE_FILE = b"0000444\0"
 _MODE_PAX = b"0000000\0"
 _TIME = b"00000000000\0"
-# Releases of Python differ in the device numbers of plain files: nothing, or zeros in octal.
+# The device numbers of plain files are empty or octal zeros: releases of Python differ.
 _DEVICES = (bytes(16), b"0000000\0" * 2)
 
 
 class Member(NamedTuple):
-    """One file of a shard: its name, and where its content lies."""
+    """One file of a shard.
+
+    Attributes:
+        name: its name.
+        offset: where its content begins in the shard, in bytes.
+        size: bytes of its content.
+    """
 
     name: str
     offset: int
@@ -35,12 +42,12 @@ class Member(NamedTuple):
 
 
 def padded(size: int) -> int:
-    """`size` rounded up to whole blocks."""
+    """Round `size` up to whole blocks."""
     return -(-size // BLOCK) * BLOCK
 
 
 def member_header(name: str, size: int, devices: bytes = _DEVICES[0]) -> bytes:
-    """All header blocks of one member: a PAX header where the name needs one, then the plain one."""
+    """Make the header blocks of a member: a PAX header if the name needs one, then the plain header."""
     plain = name.encode("ascii", "replace")
     pax = b""
     if len(plain) > 100 or not name.isascii():
@@ -52,7 +59,7 @@ def member_header(name: str, size: int, devices: bytes = _DEVICES[0]) -> bytes:
 
 def _pax_record(name: str) -> bytes:
     text = b" path=" + name.encode("utf-8") + b"\n"
-    # The length that begins the record counts its own digits.
+    # The record begins with its length, which counts its own digits too.
     digits = next(n for n in range(1, 9) if len(str(len(text) + n)) <= n)
     return str(len(text) + digits).encode("ascii") + text
 
@@ -60,23 +67,25 @@ def _pax_record(name: str) -> bytes:
 def _header(name: bytes, size: int, mode: bytes, kind: bytes, devices: bytes) -> bytes:
     owner, after, total = _fixed(mode, kind, devices)
     length = b"%011o\0" % size
-    # The checksum adds up all bytes, its own eight taken for spaces.
+    # The checksum is the sum of all bytes, with spaces in place of its own eight.
     checksum = b"%06o\0 " % (sum(name) + sum(length) + total)
     return b"".join((name.ljust(100, b"\0"), owner, length, _TIME, checksum, after))
 
 
 @functools.cache
 def _fixed(mode: bytes, kind: bytes, devices: bytes) -> tuple[bytes, bytes, int]:
-    """What a header has between name and size, what it has after its checksum, and all that these add to that."""
+    """The bytes between name and size, those after the checksum, and what all fixed bytes add to the checksum."""
     owner = mode + b"0000000\0" * 2
     after = kind + bytes(100) + b"ustar\x0000" + bytes(64) + devices + bytes(155 + 12)
     return owner, after, sum(owner) + sum(_TIME) + 8 * 32 + sum(after)
 
 
 def members(data: memoryview) -> Iterator[Member]:
-    """Every member of a whole archive in order; after the last one, the end of the archive is checked.
+    """Yield every member of a whole archive in order, then check the end of the archive.
 
-    Raises ShardTruncatedError where bytes are missing, ShardError for any that should not be as they are.
+    Raises:
+        ShardTruncatedError: bytes are missing.
+        ShardError: a byte is not as the format has it.
     """
     at = 0
     while (block := _slice(data, at, BLOCK)) != _EMPTY:
@@ -90,7 +99,7 @@ def members(data: memoryview) -> Iterator[Member]:
 
 
 def _member(data: memoryview, at: int, block: bytes) -> tuple[str, int, int]:
-    """(name, size, where the content begins) of the member whose first header block is at `at`."""
+    """Name, size and begin of the content of the member whose first header block is at byte `at`."""
     start, devices, name = at, block[329:345], None
     if block[156:157] == b"x":
         size = _size(block, at)
@@ -117,7 +126,7 @@ def _slice(data: memoryview, at: int, size: int) -> bytes:
 
 def _size(block: bytes, at: int) -> int:
     digits = block[124:135]
-    # int() would take signs, spaces and underscores too.
+    # int() would accept signs, spaces and underscores too.
     if not digits.isdigit() or b"8" in digits or b"9" in digits:
         raise ShardError(f"the tar header at byte {at} has no size")
     return int(digits, 8)
@@ -146,5 +155,5 @@ def _check_end(data: memoryview, at: int) -> None:
         raise ShardTruncatedError(f"the shard ends at byte {len(data)}, where {needed} are needed")
     if len(data) > needed:
         raise ShardError(f"the shard goes on for {len(data) - needed} bytes after its end")
-    if bytes(data[at:]) != _ZEROS[: needed - at]:  # a view is compared number by number
+    if bytes(data[at:]) != _ZEROS[: needed - at]:  # comparing a memoryview takes far longer
         raise ShardError(f"the end of the archive, from byte {at}, is not zero")
