@@ -40,7 +40,7 @@ class LabelType:
         return self.kind not in ("hard", "full")
 
     def check(self, num_classes: int, option: str = "label type") -> None:
-        """Raise UsageError if labels of this type need more classes than `num_classes`; the message calls it `option`."""
+        """Raise UsageError if this type needs more classes than `num_classes`; the message calls the type `option`."""
         if num_classes < 1:
             raise UsageError(f"the number of classes must be at least 1, not {num_classes}")
         if self.k is not None and self.k > num_classes:
