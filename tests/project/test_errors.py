@@ -59,7 +59,7 @@ def raised_by(call: Any) -> errors.SlgWdsError:
         else:
             name, *rest = call
             command = cli.COMMANDS[name]
-            cli._resolve(command.body)(cli._parse(name, command, rest))
+            cli._resolve(command.body)(cli._parse(name, cli._resolve(command.config), rest))
     return raised.value
 
 
