@@ -19,8 +19,8 @@ from slg_wds import cli, config
 from slg_wds.replay import stages
 from slg_wds.training.flags import make_parser
 from support.paths import ROOT
+from support.readme import README, blocks, commands
 
-README = (ROOT / "README.md").read_text()
 REFERENCE = README.partition("\n## Reference\n")[2].partition("\n## ")[0]
 ORIGINALS = {"train_FKD.py", "FKD_train.py", "generate_soft_label.py", "mine.py"}  # of FKD, and of the reader
 
@@ -56,7 +56,12 @@ def test_commands_are_documented(name):
 
 
 def test_commands_of_the_readme_exist():
-    for name in re.findall(r"(?:`|^ {4}(?:.*&& )?)slg-wds ([a-z][\w-]*)", README, re.MULTILINE):
+    found = re.findall(r"`slg-wds ([a-z][\w-]*)", README)
+    found += [
+        name for line in commands() for name in re.findall(r"(?:slg-wds|-m slg_wds) ([a-z][\w-]*)", line)
+    ]
+    assert len(found) > 40
+    for name in found:
         assert name in cli.COMMANDS, name
 
 
@@ -116,18 +121,61 @@ def options_of(name: str) -> set[str]:
 
 def test_options_that_the_readme_uses_exist():
     for line in re.sub(r"\\\n\s*", " ", README).splitlines():
-        for name, rest in re.findall(r"slg-wds (\w+)([^`#|]*)", line):
+        for name, rest in re.findall(r"slg.wds (\w+)([^`#|]*)", line):
             if name in cli.COMMANDS:
                 used = {flag.replace("_", "-") for flag in re.findall(r"(?<=\s)--?[A-Za-z][\w-]*", rest)}
                 assert used <= options_of(name), (name, used - options_of(name))
 
 
+def anchors(text: str) -> list[str]:
+    """Where links into a Markdown file lead: its headings as repository hosts write them."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
 def test_links_lead_somewhere():
-    links = re.findall(r"\]\(([^)\s]+)\)", README)
-    assert links
-    for link in links:
-        if not link.startswith(("https://", "#")):
-            assert (ROOT / link.partition("#")[0]).exists(), link
+    links = re.findall(r"\]\(([^)\s]+)\)|^\[[\w-]+\]: (\S+)$", README, re.MULTILINE)
+    assert len(links) > 20
+    for link in map("".join, links):
+        if not link.startswith("https://"):
+            name, _, anchor = link.partition("#")
+            path = ROOT / (name or "README.md")
+            assert path.exists(), link
+            assert not anchor or anchors(path.read_text()).count(anchor) == 1, link
+
+
+def section_of(text: str, anchor: str) -> str:
+    """The text below the heading that an anchor leads to, up to the next heading of its kind."""
+    (found,) = [
+        one for one in re.split(r"^## ", text, flags=re.MULTILINE) if anchors(f"# {one}")[0] == anchor
+    ]
+    return found
+
+
+def test_claims_are_of_the_measurements_that_they_link_to():
+    rows = re.findall(r"^\|([^|]+)\|([^|]+)\| \[\w+\]\[([\w-]+)\] \|$", README, re.MULTILINE)
+    links = dict(re.findall(r"^\[([\w-]+)\]: tools/EXPERIMENTS.md#(\S+)$", README, re.MULTILINE))
+    assert len(rows) == len(links) > 10 and {mark for _, _, mark in rows} == links.keys()
+    experiments = (ROOT / "tools/EXPERIMENTS.md").read_text()
+    for claim, figures, mark in rows:
+        numbers = re.findall(r"\d[\d,.]*\d|\d", claim + figures)
+        assert numbers, claim
+        for number in numbers:
+            there = rf"(?<![\d.,]){re.escape(number)}(?![\d]|[.,]\d)"
+            assert re.search(there, section_of(experiments, links[mark])), (claim, number)
+
+
+def test_the_picture_is_small_and_not_in_the_wheel():
+    ((picture, name),) = re.findall(r"^!\[([^\]]+)\]\((slg_wds/docs/[\w.]+)\)$", README, re.MULTILINE)
+    assert len(picture.split()) > 5, "for those who cannot see it"
+    assert (ROOT / name).stat().st_size < 150_000
+    assert 'exclude = ["slg_wds/docs"]' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_blocks_name_their_language_and_prose_has_short_lines():
+    assert {block.language for block in blocks()} == {"bash", "python", "text"}
+    for line in README.splitlines():
+        assert len(line) <= 120 or line.startswith(("|", "[m-")), line
 
 
 def test_files_that_the_readme_names_exist():
@@ -135,6 +183,10 @@ def test_files_that_the_readme_names_exist():
     assert len(paths) > 10
     for path in paths:
         assert (ROOT / path).exists(), path
-    names = {path.name for folder in ("slg_wds", "tools", "tests") for path in (ROOT / folder).rglob("*.*")}
+    names = {
+        path.name
+        for folder in ("slg_wds", "tools", "tests", ".github")
+        for path in (ROOT / folder).rglob("*.*")
+    }
     for name in set(re.findall(r"(?<![\w/.:])[\w-]+\.(?:py|md)\b", README)) - ORIGINALS:
         assert name in names, name

@@ -1,22 +1,292 @@
-"""The README's code for other trainers runs as it stands there, but for the paths, sizes and devices."""
+"""The README's code blocks run as they stand there, but for the substitutions written down here."""
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import io
+import os
 import re
+import shlex
+import socket
+import subprocess
+import sys
+import sysconfig
+import tarfile
 import warnings
+from dataclasses import dataclass
+from importlib.metadata import metadata
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 import slg_wds
-from slg_wds import SoftCrossEntropy
-from support.paths import ROOT
+from slg_wds import SoftCrossEntropy, cli
+from slg_wds.demo.photographs import HELD_OUT_VIEWS, VIEWS, write_photographs
+from support.readme import README, block_with, blocks, commands
 from support.sets.replayed import BATCH, given, make, student, walked
 
-README = (ROOT / "README.md").read_text()
-SECTION = README.partition("**Lightning, Accelerate, timm.**")[2].partition("`slg-wds train`")[0]
-LIGHTNING, ACCELERATE, TIMM = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
+CROPS = 8
+TEACHERS = """
+import torch
+from torch import nn
+
+def made(seed):
+    torch.manual_seed(seed)
+    layers = nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 1000)
+    model = nn.Sequential(*layers)
+    model.pretrained_cfg = {"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.25,) * 3,
+                            "interpolation": "bilinear", "crop_pct": 0.875}
+    return model
+
+def first():
+    return made(1)
+
+def second():
+    return made(2)
+
+factory = first
+"""
+
+
+@dataclass(frozen=True)
+class World:
+    """What the README's paths are here: photographs, label sets of small teachers, an S3 server."""
+
+    folder: Path
+    bucket: str
+    environment: dict[str, str]
+
+    def teacher(self, name: str) -> str:
+        return f"private:{self.folder / 'mine.py'}:{name}"
+
+    def here(self, command: str, fresh: Path) -> str:
+        """A command of the README with this world's paths, teachers and sizes; what it writes goes below `fresh`."""
+        first, second = self.teacher("first"), self.teacher("second")
+        for pattern, instead in {
+            # what is written is new, what is read was made before
+            r"(--save-path|--save_checkpoint_path|--cache-dir) /\S*?/(\S+)": rf"\1 {fresh}/\2",
+            r"--save-path s3://bucket/": f"--save-path {self.bucket}/{fresh.name}/",
+            r"-o report.html": f"-o {fresh}/report.html",
+            r"/data/fkd-again": f"{fresh}/fkd-again",
+            r"/data/": f"{self.folder}/",
+            r"s3://bucket/": f"{self.bucket}/",
+            r"\{0000\.\.1281\}": "0000",
+            r"imagenet100.txt": f"{self.folder}/imagenet100.txt",
+            # teachers with published weights are teachers of this file; students are timm's smallest
+            r"-a mine.py:": f"-a {self.folder}/mine.py:",
+            r"(slg.wds train .*?)-a resnet50": r"\1-a test_resnet",
+            r"(timm:)?(resnet50|tf_efficientnetv2_l\S*)(?= |,|$)": first,
+            r"timm:resnet152\S*,pytorch:\S*": f"{first},{second}",
+            r"timm:regnety_160": second,
+            # sizes
+            r"--num_crops 500": f"--num_crops {CROPS}",
+            r"--num_crops 700": f"--num_crops {CROPS + 4}",
+            r"--epochs 300": "--epochs 4",
+            r"-b 1024": "-b 12",
+            r" --compile": "",  # minutes on a CPU
+            # machines
+            r"--devices 0,2": "--devices cpu:2",
+            r"--engine ray --address auto": "--engine ray --actors 2",
+            r"--nproc-per-node 8": "--standalone --nproc-per-node 2",
+        }.items():
+            command = re.sub(pattern, instead, command)
+        if re.match(r"slg-wds generate|.* -m slg_wds generate", command) and "--num_crops" not in command:
+            command += f" --num_crops {CROPS}"
+        if command.startswith("slg-wds train") and "--epochs" not in command:
+            command += " --epochs 4"
+        return command
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, s3_server) -> World:
+    folder = tmp_path_factory.mktemp("readme")
+    images = write_photographs(folder / "imagenet/train", VIEWS[:2])
+    write_photographs(folder / "imagenet/val", HELD_OUT_VIEWS[:1])
+    (folder / "imagenet100.txt").write_text(
+        "".join(f"{path.parent.name}/{path.name}\n" for path in images[:8])
+    )
+    (folder / "mine.py").write_text(TEACHERS)
+    made = World(folder, f"{s3_server.url}/readme", s3_server.environment())
+    labels = str(folder / "labels")
+    for name in ("labels", "a", "b", "more"):
+        config = slg_wds.GenerateConfig(
+            data=str(folder / "imagenet"),
+            save_path=str(folder / name),
+            arch=made.teacher("second" if name == "b" else "first"),
+            num_crops=CROPS + 4 if name == "more" else CROPS,
+            extend=labels if name == "more" else None,
+            reference_path=f"{folder}/a" if name == "b" else None,
+            samples_per_shard=4,
+        )
+        slg_wds.generate(config)
+    slg_wds.export_fkd(slg_wds.ExportConfig(labels=labels, fkd_dir=str(folder / "fkd")))
+    upload(made, images)
+    return made
+
+
+def options_of(world: World) -> dict[str, str]:
+    names = {
+        "endpoint": "ENDPOINT",
+        "access_key_id": "ACCESS_KEY_ID",
+        "secret_access_key": "SECRET_ACCESS_KEY",
+    }
+    return {name: world.environment[f"AWS_{variable}"] for name, variable in names.items()}
+
+
+def upload(world: World, images: list[Path]) -> None:
+    """Put the images into the bucket as a tar and as files, and the label set."""
+    from slg_wds.store import open_store
+
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as writer:
+        for path in images:
+            writer.add(path, f"{path.parent.name}_{path.stem}.jpg")
+    files = {"shards/imagenet-0000.tar": tar.getvalue(), "imagenet/imagenet-0000.tar": tar.getvalue()}
+    labels = world.folder / "labels"
+    files |= {
+        f"labels/{path.relative_to(labels)}": path.read_bytes()
+        for path in labels.rglob("*")
+        if path.is_file()
+    }
+    store = open_store(world.bucket, options_of(world))
+    for name, data in files.items():
+        store.create(name, data)
+
+
+def run_here(words: list[str], environment: dict[str, str]) -> str:
+    """Run `slg-wds` in this process; what it printed."""
+    assert words[0] == "slg-wds"
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as said:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "argv", words)
+        assert cli.main(words[1:]) == 0, said.getvalue()
+    return said.getvalue()
+
+
+def run_there(words: list[str], environment: dict[str, str]) -> str:
+    """Run a program of this environment."""
+    scripts = sysconfig.get_path("scripts")
+    path = f"{scripts}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        words, capture_output=True, text=True, timeout=300, env={**os.environ, "PATH": path, **environment}
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+TASK = {"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_STEP_ID": "0", "SLURM_LOCALID": "0"}
+ELEMENT = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_TASK_COUNT": "1"}
+OF_MPIRUN = {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}
+
+
+def run_command(command: str, environment: dict[str, str]) -> str:
+    """Run a command; of a launcher that needs a cluster, what it starts, as its only task."""
+    words = shlex.split(command)
+    if words[0] == "sbatch":
+        return run_here(shlex.split(words[words.index("--wrap") + 1]), {**environment, **ELEMENT})
+    if words[0] in ("srun", "mpirun"):
+        variables = TASK if words[0] == "srun" else OF_MPIRUN
+        return run_here(words[words.index("slg-wds") :], {**environment, **variables})
+    if words[0] == "torchrun":
+        launcher = [sys.executable, "-m", "torch.distributed.run"]
+        return run_there([*launcher, *words[1:]], {**environment, "OMP_NUM_THREADS": "1"})
+    if words[0] == "eval":
+        return run_there(["bash", "-c", f"{command}; complete -p slg-wds"], {})
+    return run_here(words, environment)
+
+
+SLOW = ("torchrun", "--devices", "--engine ray")  # they start processes
+IN_ORDER = ("pip install", "slg-wds demo", "demo-output")  # of the quick start: below
+MARKS = [
+    pytest.param(command, marks=pytest.mark.slow) if any(one in command for one in SLOW) else command
+    for command in commands()
+    if not any(one in command for one in IN_ORDER)
+]
+
+
+@pytest.mark.parametrize("command", MARKS)
+def test_commands(command, world, tmp_path):
+    changed = world.here(command, tmp_path)
+    said = run_command(changed, world.environment)
+    for written in re.findall(r"(?:--save-path|--save_checkpoint_path|-o) (\S+?)\"?(?= |$)", changed):
+        if written.startswith("s3://"):
+            assert len(slg_wds.open_labels(written, store_options=options_of(world))) > 0
+        elif "--dry-run" not in command:
+            assert Path(written).exists(), said
+    assert said or "export" in command
+
+
+def test_every_extra_that_is_installed_is_there():
+    lines = [line for line in commands() if line.startswith("pip")]
+    extras = set(metadata("slg-wds").get_all("Provides-Extra"))
+    assert lines
+    for line in lines:
+        name, _, wanted = shlex.split(line.removeprefix("pip install "))[0].partition("[")
+        assert name in ("slg-wds", ".") and line.count(" ") == 2
+        assert set(filter(None, wanted.rstrip("]").split(","))) <= extras
+
+
+QUICK_START = [line for line in commands() if any(one in line for one in IN_ORDER)]
+
+
+def form(text: str) -> list[str]:
+    """Lines without rulers, and without what differs by machine and length of the run: fractions and epochs."""
+    lines = [
+        re.sub(r"\d+\.\d+%?|\d+%|(?<=^epoch )\d+", "#", " ".join(line.split())) for line in text.splitlines()
+    ]
+    return [line for line in lines if line.strip("─ ")]
+
+
+def shown_in(output: str, text: str) -> bool:
+    """Whether the lines of a block stand one after the other in an output."""
+    said, wanted = form(output), form(text)
+    return any(said[at : at + len(wanted)] == wanted for at in range(len(said)))
+
+
+def quick_start(folder: Path, *, quick: bool) -> list[str]:
+    """Run the three commands in an empty folder, with few crops and one epoch if they shall be quick."""
+    install, demo, train = QUICK_START
+    assert install == "pip install '.[demo]'", "what it installs is in this environment"
+    if quick:
+        demo += " --num_crops 6"
+        train = re.sub(r"--epochs \d+", "--epochs 12", train)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return [run_here(shlex.split(command), {"COLUMNS": "120"}) for command in (demo, train)]
+
+
+@pytest.mark.parametrize("quick", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_the_quick_start_ends_in_a_trained_student(tmp_path, quick):
+    demo, train = quick_start(tmp_path, quick=quick)
+    assert shown_in(demo, block_with("text", "what the teacher saw"))
+    (command,) = [line for line in QUICK_START if "train" in line]
+    assert command in " ".join(demo.replace("\\\n", "").split()), "the command that the demo prints"
+    assert (tmp_path / "demo-output/student/checkpoint.pth.tar").exists()
+    assert shown_in(train, block_with("text", "top-1"))
+
+
+def executed(code: str, labels: str, images: str = "", **names) -> dict:
+    """The names that a block of Python has at its end."""
+    for old, new in {
+        "/data/labels": labels,
+        "/data/imagenet/train": images,
+        "=1024": f"={BATCH}" if "crops_per_image" in code else f"={BATCH}, crops_per_image=2",
+        "cuda": "cpu",
+        "nccl": "gloo",
+        "range(75)": "range(2)",
+        '"resnet50"': '"test_resnet"',
+        "num_workers=8": "num_workers=0",
+        "cut_crops(224": "cut_crops(32",
+        "batch_size=64": "batch_size=6",
+    }.items():
+        code = code.replace(old, new)
+    found = {"SoftLabelLoader": slg_wds.SoftLabelLoader, "SoftCrossEntropy": SoftCrossEntropy, **names}
+    exec(code, found)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -24,16 +294,38 @@ def labels(photographs, tmp_path_factory):
     return make(photographs, tmp_path_factory.mktemp("readme") / "labels", embed_images="original")
 
 
-def executed(code: str, labels: str, **names) -> dict:
-    changed = code.replace("/data/labels", labels).replace("1024", f"{BATCH}, crops_per_image=2")
-    found = {
-        **vars(slg_wds),
-        "SoftLabelLoader": slg_wds.SoftLabelLoader,
-        "SoftCrossEntropy": SoftCrossEntropy,
-        **names,
-    }
-    exec(changed.replace("cuda", "cpu"), found)
-    return found
+def loader_by(labels):
+    return lambda **options: slg_wds.SoftLabelLoader(labels, **options)
+
+
+def test_generating_and_reading(world, tmp_path):
+    code = block_with("python", "open_labels(")
+    changed = code.replace("/data/imagenet", str(world.folder / "imagenet"))
+    changed = changed.replace('"resnet50"', f"{world.teacher('first')!r}, num_crops={CROPS}")
+    found = executed(changed, str(tmp_path / "set"))
+    assert found["record"].crops.shape == (CROPS, 4)
+    assert found["record"].distribution().shape == (CROPS, 1000)
+
+
+@pytest.mark.filterwarnings("ignore:Grad strides do not match")
+def test_pytorch(world, monkeypatch):
+    """One process of gloo."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for name, value in place.items():
+        monkeypatch.setenv(name, str(value))
+    try:
+        found = executed(
+            block_with("python", "DistributedDataParallel"),
+            str(world.folder / "a"),
+            str(world.folder / "imagenet/train"),
+        )
+    finally:
+        torch.distributed.destroy_process_group()
+    assert found["epoch"] == 1 and found["batch"].images.shape == (BATCH, 3, 32, 32)
+    assert all(parameter.grad is not None for parameter in found["student"].parameters())
 
 
 @pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")
@@ -42,7 +334,7 @@ def test_lightning(labels, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its imports
         import lightning
-    base = executed(LIGHTNING, labels, lightning=lightning)["Student"]
+    base = executed(block_with("python", "lightning."), labels, lightning=lightning)["Student"]
 
     class Whole(base):
         def __init__(self):
@@ -66,20 +358,41 @@ def test_lightning(labels, tmp_path):
     assert model.seen == walked(SimpleNamespace(loader=loader_by(labels)), 2)
 
 
-def loader_by(labels):
-    return lambda **options: slg_wds.SoftLabelLoader(labels, **options)
-
-
 def test_accelerate(labels):
     from accelerate import Accelerator
 
-    loader = executed(ACCELERATE, labels, accelerator=Accelerator(cpu=True))["loader"]
-    assert [given(batch) for batch in loader] == walked(SimpleNamespace(loader=loader_by(labels)), 1)
+    found = executed(block_with("python", "accelerator."), labels, accelerator=Accelerator(cpu=True))
+    assert [given(batch) for batch in found["loader"]] == walked(SimpleNamespace(loader=loader_by(labels)), 1)
 
 
 def test_timm(labels):
-    found = executed(TIMM, labels)
+    found = executed(block_with("python", ".pairs()"), labels)
     model = student()
     for images, target in found["loader_train"]:
         found["train_loss_fn"](model(images), target).backward()
     assert len(found["loader_train"]) == 3 and model[0].weight.grad is not None
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:unclosed file")
+def test_webdataset(labels):
+    """The same crops, of the same images, as the loader's."""
+    found = executed(block_with("python", "decode_record_stage("), labels)
+    got = {pair for batch in found["loader"] for pair in zip(batch.key, batch.crop.tolist(), strict=True)}
+    batches = slg_wds.SoftLabelLoader(labels, global_batch_size=BATCH, crops_per_image=4)
+    gc.collect()  # WebDataset leaves the last shard open
+    assert got == {pair for batch in batches for pair in zip(batch.key, batch.crop.tolist(), strict=True)}
+
+
+def test_every_block_is_run():
+    """Bash blocks line by line; of the others each by the test that names a mark of it."""
+    source = Path(__file__).read_text()
+    marks = re.findall(r'block_with\("(\w+)", "(.+?)"\)', source)
+    others = [block for block in blocks() if block.language != "bash"]
+    assert {block.language for block in others} == {"python", "text"}
+    for block in others:
+        assert any(block.language == language and mark in block.text for language, mark in marks), block
+    started = {line.split()[0] for line in commands()}
+    assert started == {"pip", "slg-wds", "eval", "torchrun", "srun", "mpirun", "sbatch"}
+    assert not re.search(
+        r"^( {4}|\t)\S", re.sub(r"^```.*?^```$", "", README, flags=re.DOTALL | re.MULTILINE), re.M
+    )
