@@ -35,8 +35,8 @@ from torch import nn
 
 def made(seed):
     torch.manual_seed(seed)
-    layers = nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 1000)
-    model = nn.Sequential(*layers)
+    pooled = nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()
+    model = nn.Sequential(*pooled, nn.Linear(32, 1000))
     model.pretrained_cfg = {"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.25,) * 3,
                             "interpolation": "bilinear", "crop_pct": 0.875}
     return model
@@ -63,7 +63,7 @@ class World:
         return f"private:{self.folder / 'mine.py'}:{name}"
 
     def here(self, command: str, fresh: Path) -> str:
-        """A command of the README with this world's paths, teachers and sizes; what it writes goes below `fresh`."""
+        """A command of the README with this world's paths, teachers, sizes; what it writes goes below `fresh`."""
         first, second = self.teacher("first"), self.teacher("second")
         for pattern, instead in {
             # what is written is new, what is read was made before
@@ -230,11 +230,11 @@ def test_every_extra_that_is_installed_is_there():
         assert set(filter(None, wanted.rstrip("]").split(","))) <= extras
 
 
-QUICK_START = [line for line in commands() if any(one in line for one in IN_ORDER)]
+QUICK_START = [line for line in commands() if any(one in line for one in IN_ORDER)][1:]  # after pip install
 
 
 def form(text: str) -> list[str]:
-    """Lines without rulers, and without what differs by machine and length of the run: fractions and epochs."""
+    """Lines without rulers, and without what differs by machine and length of the run: fractions, epochs."""
     lines = [
         re.sub(r"\d+\.\d+%?|\d+%|(?<=^epoch )\d+", "#", " ".join(line.split())) for line in text.splitlines()
     ]
