@@ -11,7 +11,7 @@ from slg_wds.labels import SoftLabels
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.device import DeviceLoader
 from support.lazy_cuda import LazyCuda
-from support.sets.replay_sets import Made, make, told
+from support.sets.replay_sets import Made, comparable, make
 
 RULES = {
     "tail": (
@@ -82,7 +82,7 @@ def test_two_sets_reach_a_gpu(sets, cuda):
 def test_a_copy_of_ones_own_is_never_written_over(sets, cuda, kind):
     """The batch is dropped at once, and its copies run at the very end: nothing may have used its memory."""
     plain = sets[kind].loader(prefetch=1)
-    expected = [told(batch for batch in plain) for _ in range(2)]
+    expected = [comparable(batch for batch in plain) for _ in range(2)]
     loader = sets[kind].loader(prefetch=1)
     loader.pin_memory()
     for epoch in range(2):
@@ -93,7 +93,7 @@ def test_a_copy_of_ones_own_is_never_written_over(sets, cuda, kind):
             del batch
         gc.collect()
         cuda.synchronize()
-        assert told(copies) == expected[epoch]
+        assert comparable(copies) == expected[epoch]
     assert cuda.given_again > 0
 
 
@@ -118,7 +118,7 @@ def test_a_walk_that_is_broken_off_spoils_no_copy(sets, cuda):
 def test_to_and_pin_memory_keep_what_is_not_a_tensor(sets, cuda, kind):
     batch = next(iter(sets[kind].loader()))
     for moved in (batch.pin_memory(), batch.to("cpu"), batch.to(torch.device("cpu"), non_blocking=True)):
-        assert told([moved]) == told([batch]) and isinstance(moved, Batch)
+        assert comparable([moved]) == comparable([batch]) and isinstance(moved, Batch)
         assert moved.labels.num_classes == batch.labels.num_classes and moved.key == batch.key
         assert (moved.tail is None) == (batch.tail is None) and len(moved) == len(batch)
 
@@ -138,5 +138,5 @@ def test_torchs_pin_memory_helper_takes_a_batch(sets, cuda):
 
     batch = next(iter(sets["full"].loader()))
     for pinned in (pin_memory(batch), pin_memory({"batch": batch})["batch"], pin_memory([batch])[0]):
-        assert told([pinned]) == told([batch])
+        assert comparable([pinned]) == comparable([batch])
         assert pinned.images.is_pinned() and pinned.labels.mass.is_pinned() and pinned.mask.is_pinned()

@@ -7,7 +7,7 @@ from itertools import islice
 
 import pytest
 
-from support.sets.replay_sets import Made, make, told
+from support.sets.replay_sets import Made, comparable, make
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +45,12 @@ def loader_of(made, kind, **options):
 @pytest.mark.parametrize("options", [{}, {"last": "pad"}, {"prefetch": 7}, {"rank": 1, "world_size": 2}])
 def test_a_loader_asked_exactly_len_times_goes_on_to_the_next_epoch(made, ask, kind, options):
     by_loops = loader_of(made, kind, **options)
-    expected = [told(by_loops) for _ in range(3)]
+    expected = [comparable(by_loops) for _ in range(3)]
     loader, walks = loader_of(made, kind, **options), []
     for epoch in range(3):
         walk, batches = ask(loader)
         walks.append(walk)  # a trainer may keep it
-        assert told(batches) == expected[epoch]
+        assert comparable(batches) == expected[epoch]
         assert loader.state_dict()["epoch"] == epoch
     assert expected[0] != expected[1] != expected[2]
 
@@ -78,7 +78,7 @@ def test_set_epoch_chooses_after_exactly_len_batches(made):
     for epoch in (0, 1, 0):
         loader.sampler.set_epoch(epoch)
         _, batches = by_next(loader)
-        assert (told(batches) == told(zero)) == (epoch == 0)
+        assert (comparable(batches) == comparable(zero)) == (epoch == 0)
 
 
 def test_a_state_after_the_last_batch_has_nothing_left_of_its_epoch(made):
@@ -88,32 +88,32 @@ def test_a_state_after_the_last_batch_has_nothing_left_of_its_epoch(made):
     state = loader.state_dict()
     resumed = made.loader()
     resumed.load_state_dict(state)
-    assert told(resumed) == [] and told(resumed) == told(loader)
+    assert comparable(resumed) == [] and comparable(resumed) == comparable(loader)
     chosen = made.loader()
     chosen.load_state_dict(state)
     chosen.set_epoch(1)
     loader.set_epoch(1)
-    assert told(chosen) == told(loader)
+    assert comparable(chosen) == comparable(loader)
 
 
 @KIND
 def test_a_state_never_mixes_the_batches_of_two_epochs(made, kind):
     """set_epoch in mid-epoch: until the new epoch begins, the trainer's place is where it takes batches."""
     loader = loader_of(made, kind)
-    whole = told(loader_of(made, kind))
+    whole = comparable(loader_of(made, kind))
     chosen = loader_of(made, kind)
     chosen.set_epoch(5)
     walk = iter(loader)
-    assert told([next(walk)]) == whole[:1]
+    assert comparable([next(walk)]) == whole[:1]
     loader.set_epoch(5)
     assert place(loader) == (5, 0), "nothing was taken since"
-    assert told([next(walk)]) == whole[1:2]
+    assert comparable([next(walk)]) == whole[1:2]
     assert place(loader) == (0, 2)
     resumed = loader_of(made, kind)
     resumed.load_state_dict(loader.state_dict())
-    assert told(resumed) == whole[2:]
-    assert told(walk) == whole[2:] and place(loader) == (5, 0)
-    assert told(loader) == told(chosen) and place(loader) == (6, 0)
+    assert comparable(resumed) == whole[2:]
+    assert comparable(walk) == whole[2:] and place(loader) == (5, 0)
+    assert comparable(loader) == comparable(chosen) and place(loader) == (6, 0)
 
 
 def place(loader):
@@ -127,7 +127,7 @@ def test_an_epoch_that_is_chosen_in_the_last_batch_comes_next(made):
     for number, _ in enumerate(loader, 1):
         if number == len(loader):
             loader.set_epoch(3)
-    assert told(loader) == told(chosen)
+    assert comparable(loader) == comparable(chosen)
 
 
 def test_a_loaded_state_is_gone_on_with_whatever_an_old_walk_gave(made):
@@ -137,4 +137,4 @@ def test_a_loaded_state_is_gone_on_with_whatever_an_old_walk_gave(made):
     state = loader.state_dict()
     next(walk)
     loader.load_state_dict(state)
-    assert told(loader) == told(made.loader())[1:]
+    assert comparable(loader) == comparable(made.loader())[1:]

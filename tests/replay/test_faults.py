@@ -20,7 +20,7 @@ from slg_wds.errors import (
 )
 from slg_wds.store import open_store
 from support.servers.shaky_proxy import at_random, shaky
-from support.sets.replay_sets import Made, make, told
+from support.sets.replay_sets import Made, comparable, make
 
 COMMON = {"global_batch_size": 12, "crops_per_image": 2, "threads": 2, "lanes": 3, "prefetch": 1}
 
@@ -44,7 +44,7 @@ def url(local, s3_server):
 def expected(local):
     """Three epochs."""
     loader = local.loader(**COMMON)
-    return [told(loader) for _ in range(3)]
+    return [comparable(loader) for _ in range(3)]
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def with_pauses(loader):
     """An epoch, with time for the downloads beside it."""
     seen = []
     for batch in loader:
-        seen += told([batch])
+        seen += comparable([batch])
         time.sleep(0.05)
     return seen
 
@@ -119,7 +119,7 @@ def test_a_fault_that_ends_is_waited_out(remote, expected, s3_server):
     with shaky(s3_server, lambda _: "503" if gone.is_set() else "") as proxy:
         loader = remote(proxy)
         iterator = iter(loader)
-        seen = told([next(iterator)])
+        seen = comparable([next(iterator)])
         gone.set()
         threading.Timer(1.0, gone.clear).start()
         assert seen + with_pauses(iterator) == expected[0]

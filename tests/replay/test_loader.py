@@ -28,7 +28,7 @@ from slg_wds.errors import (
     UsageError,
 )
 from support.photographs import TINY
-from support.sets.replay_sets import NUM_CROPS, Made, make, pack, told, truth
+from support.sets.replay_sets import NUM_CROPS, Made, comparable, make, pack, truth
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +118,10 @@ def test_batches_do_not_depend_on_ranks_threads_or_resume(embedded, lanes, windo
         "global_batch_size": batch,
         "crops_per_image": 1,
     }
-    whole = told(embedded.loader(threads=1, **common))
-    assert told(embedded.loader(threads=4, prefetch=7, **common)) == whole
+    whole = comparable(embedded.loader(threads=1, **common))
+    assert comparable(embedded.loader(threads=4, prefetch=7, **common)) == whole
     for ranks in (2, 3):
-        parts = [told(embedded.loader(rank=r, world_size=ranks, **common)) for r in range(ranks)]
+        parts = [comparable(embedded.loader(rank=r, world_size=ranks, **common)) for r in range(ranks)]
         for t, batch in enumerate(whole):
             for field in range(4):
                 assert sum((part[t][field] for part in parts), ()) == batch[field]
@@ -130,20 +130,20 @@ def test_batches_do_not_depend_on_ranks_threads_or_resume(embedded, lanes, windo
     for resume in (0, 1, len(whole)):
         loader = embedded.loader(**common)
         iterator = iter(loader)
-        head = told([next(iterator) for _ in range(resume)])
+        head = comparable([next(iterator) for _ in range(resume)])
         state = json.loads(json.dumps(loader.state_dict()))
         iterator.close()
         again = embedded.loader(**common)
         again.load_state_dict(state)
         assert again.state_dict() == state
         again.set_epoch(0)
-        assert head + told(again) == whole
+        assert head + comparable(again) == whole
         assert again.epoch == 1
 
 
 def test_a_state_moves_between_numbers_of_ranks(embedded):
     common = {"global_batch_size": 6, "crops_per_image": 1, "lanes": 4}
-    whole = told(embedded.loader(**common))
+    whole = comparable(embedded.loader(**common))
     state, seen = None, []
     for ranks, batches in ((2, 2), (6, 1), (3, 3)):
         loaders = [embedded.loader(rank=r, world_size=ranks, threads=1, **common) for r in range(ranks)]
@@ -152,7 +152,7 @@ def test_a_state_moves_between_numbers_of_ranks(embedded):
                 loader.load_state_dict(state)
         iterators = [iter(loader) for loader in loaders]
         for _ in range(batches):
-            parts = told(next(iterator) for iterator in iterators)
+            parts = comparable(next(iterator) for iterator in iterators)
             seen.append(sum((part[0] for part in parts), ()))
         states = [loader.state_dict() for loader in loaders]
         assert all(one == states[0] for one in states)
@@ -183,16 +183,18 @@ def test_a_state_of_another_order_is_refused(embedded, kinds, other):
 
 def test_after_an_epoch_comes_the_next_and_set_epoch_goes_anywhere(embedded):
     loader = embedded.loader()
-    first, second = told(loader), told(loader)
+    first, second = comparable(loader), comparable(loader)
     assert first != second
     loader.set_epoch(0)
-    assert told(loader) == first
+    assert comparable(loader) == first
     loader.set_epoch(1)
-    assert told(loader) == second
+    assert comparable(loader) == second
     iterator = iter(loader)
     next(iterator)
     iterator.close()
-    assert loader.state_dict()["batches"] == 1 and len(told(loader)) == len(loader)  # a new walk of epoch 2
+    assert loader.state_dict()["batches"] == 1 and len(comparable(loader)) == len(
+        loader
+    )  # a new walk of epoch 2
 
 
 def test_evaluation_walks_the_plan_with_first_crops(embedded):
@@ -264,8 +266,8 @@ def test_a_crop_filter_leaves_out_and_repeats(kinds):
         crops = batch.crop.tolist()
         assert set(crops) <= kept[batch.key[0]]
         assert len(set(crops)) == min(4, len(kept[batch.key[0]]))
-    ranks = [told(made.loader(crop_filter=("tail", 0.0, 0.4), rank=r, world_size=2)) for r in range(2)]
-    whole = told(made.loader(crop_filter=("tail", 0.0, 0.4)))
+    ranks = [comparable(made.loader(crop_filter=("tail", 0.0, 0.4), rank=r, world_size=2)) for r in range(2)]
+    whole = comparable(made.loader(crop_filter=("tail", 0.0, 0.4)))
     assert [a[0] + b[0] for a, b in zip(*ranks, strict=True)] == [batch[0] for batch in whole]
     with pytest.raises(ReplayError, match="no crop of any image"):
         made.loader(crop_filter=("confidence", 1.5, 2.0))
@@ -317,7 +319,7 @@ def test_batches_that_are_kept_are_not_written_over(embedded):
     loader = embedded.loader()
     batches = [batch for _ in range(3) for batch in loader]
     loader.set_epoch(0)
-    assert told(batches) == told(batch for _ in range(3) for batch in loader)
+    assert comparable(batches) == comparable(batch for _ in range(3) for batch in loader)
 
 
 def test_to_a_device_normalises_and_counts_what_was_handed_over(embedded):

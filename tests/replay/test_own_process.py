@@ -14,7 +14,7 @@ from torch.testing._internal.distributed import fake_pg  # noqa: F401  # registe
 from torch.utils.data import DataLoader, IterableDataset
 
 from slg_wds.errors import UsageError
-from support.sets.replay_sets import Made, make, told
+from support.sets.replay_sets import Made, comparable, make
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_workers_of_a_dataloader_are_refused(made, kind, where):
 def test_a_dataloader_without_workers_changes_nothing(made):
     loader = made.loader()
     through = DataLoader(Wrapped(lambda: loader), batch_size=None, num_workers=0)
-    assert told(through) == told(made.loader())
+    assert comparable(through) == comparable(made.loader())
 
 
 @KIND
@@ -103,8 +103,8 @@ def test_a_rank_that_is_found_later_is_not_overlooked(made, tmp_path):
     try:
         with pytest.raises(UsageError, match="made for rank 0 of 1, and this is by now rank 1 of 2"):
             next(iter(found))
-        assert len(told(given)) == len(given), "every rank may evaluate all images, if told to"
+        assert len(comparable(given)) == len(given), "every rank may evaluate all images, if told to"
         assert next(iter(made.loader())).key
     finally:
         torch.distributed.destroy_process_group()
-    assert told(found) == told(made.loader())
+    assert comparable(found) == comparable(made.loader())

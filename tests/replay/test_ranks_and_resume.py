@@ -13,7 +13,7 @@ from PIL import Image
 
 import slg_wds
 from support.paths import TESTS
-from support.sets.replay_sets import make, told
+from support.sets.replay_sets import comparable, make
 
 COUNT = 300
 RANKS, THREADS = (1, 2, 3, 5, 8), (1, 4)
@@ -40,7 +40,7 @@ def open_ranks(labels: str, ranks: int, **options) -> list[slg_wds.SoftLabelLoad
 
 
 def together(parts: list[list[tuple]]) -> list[tuple]:
-    """What all ranks were told, put together batch by batch."""
+    """What all ranks were comparable, put together batch by batch."""
     return [
         tuple(
             b"".join(one) if isinstance(one[0], bytes) else sum(one, ()) for one in zip(*batch, strict=True)
@@ -58,7 +58,7 @@ def test_matrix_of_ranks_threads_and_resume_points(labels, lanes, window, last):
         "window": window,
         "last": last,
     }  # 120 = lcm of the ranks
-    whole = told(open_ranks(labels, 1, **order)[0])
+    whole = comparable(open_ranks(labels, 1, **order)[0])
     assert len(whole) == (2 if last == "drop" else 3)
     loader = open_ranks(labels, 1, **order)[0]
     states = [loader.state_dict(), *(json.loads(json.dumps(loader.state_dict())) for _ in loader)]
@@ -68,7 +68,7 @@ def test_matrix_of_ranks_threads_and_resume_points(labels, lanes, window, last):
             for one in loaders:
                 one.load_state_dict(state)
             place = (ranks, threads, start)
-            assert together([told(one) for one in loaders]) == whole[start:], place
+            assert together([comparable(one) for one in loaders]) == whole[start:], place
             assert {one.epoch for one in loaders} == {1}, place
 
 
@@ -76,7 +76,7 @@ def test_two_eight_three_ranks_are_one_walk(labels):
     """A global batch of 24 images, over the end of an epoch, each change in the middle of one."""
     order = {"global_batch_size": 48}
     single = open_ranks(labels, 1, **order)[0]
-    expected = [*told(single), *told(single)]
+    expected = [*comparable(single), *comparable(single)]
     assert len(single) == COUNT // 24 == 12 and len(expected) == 24
     found, state = [], single.state_dict() | {"epoch": 0, "batches": 0}
     for ranks, count in ((2, 5), (8, 11), (3, 8)):
@@ -84,7 +84,7 @@ def test_two_eight_three_ranks_are_one_walk(labels):
         for one in loaders:
             one.load_state_dict(state)
         endless = [itertools.chain.from_iterable(itertools.repeat(one)) for one in loaders]
-        found += together([told(itertools.islice(walk, count)) for walk in endless])
+        found += together([comparable(itertools.islice(walk, count)) for walk in endless])
         states = [one.state_dict() for one in loaders]
         assert all(one == states[0] for one in states)
         state = json.loads(json.dumps(states[0]))

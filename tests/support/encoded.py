@@ -1,4 +1,4 @@
-"""Image files written by hand, also those that Pillow cannot write."""
+"""Image files, also those that Pillow cannot write."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 
 def saved(image: Image.Image, form: str, **options: object) -> bytes:
-    """The bytes that Pillow writes."""
+    """Return the file that Pillow writes."""
     out = io.BytesIO()
     image.save(out, form, **options)
     return out.getvalue()
@@ -41,5 +41,5 @@ def png16(kind: int, image: Image.Image) -> bytes:
 
 
 def hwc(image: torch.Tensor) -> NDArray[np.uint8]:
-    """Pixels [3, H, W] as Pillow has them, [H, W, 3]."""
+    """Turn pixels [3, H, W] into Pillow's order, [H, W, 3]."""
     return image.permute(1, 2, 0).numpy()

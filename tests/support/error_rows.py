@@ -1,4 +1,4 @@
-"""For each class of errors an input that raises it: a command's arguments, or a call."""
+"""One input for each class of errors that raises it: the arguments of a command, or a call."""
 
 from __future__ import annotations
 

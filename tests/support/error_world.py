@@ -1,4 +1,4 @@
-"""What the tests of errors break: images, a set of labels, and the commands that meet them."""
+"""Images, a label set and commands for the tests of errors, which damage them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROWS: dict[type[errors.SlgWdsError], tuple[Made, dict[str, str]]] = {}
 
 
 class World:
-    """What a row may break: a folder of its own, images and a set of labels in it."""
+    """A folder with images and a label set that one row may damage."""
 
     def __init__(self, folder: Path, made: Path, images: Path, stack: contextlib.ExitStack) -> None:
         self.folder, self.made, self.stack = folder, made, stack
@@ -26,7 +26,7 @@ class World:
 
     @property
     def labels(self) -> Path:
-        """A set that may be written to."""
+        """A copy of the label set, which the row may change."""
         target = self.folder / "labels"
         return target if target.exists() else trust_sets.copy_of(self.made, target)
 
@@ -74,7 +74,7 @@ class World:
 
 
 def row(kind: type[errors.SlgWdsError], **said: str) -> Callable[[Made], None]:
-    """The call that raises `kind`; of its attributes, what must be in them."""
+    """Register the function that returns the call which raises `kind`, and patterns that its attributes must match."""
 
     def add(call: Made) -> None:
         assert kind not in ROWS

@@ -1,4 +1,4 @@
-"""Records to test with: any that the format can hold, and some that look like real labels."""
+"""Records for tests: arbitrary ones within the format's limits, and some that look like real labels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def make_record(
     seed: int = 0,
     path: str | None = None,
 ) -> Record:
-    """Labels of a teacher that knows a few classes well, the same for the same arguments."""
+    """Make the labels of a teacher that is sure of a few classes; equal arguments give equal records."""
     rng = np.random.default_rng(seed)
     # A few classes take most of the probability, as with real images; no function whose bits could differ.
     seen = classes if full else min(classes, 300)
@@ -62,7 +62,7 @@ def make_record(
 
 
 def random_boxes(rng: np.random.Generator, crops: int, size: tuple[int, int]) -> Any:
-    """Boxes int64 [crops, 4] anywhere within the image."""
+    """Draw boxes, int64 [crops, 4], anywhere within the image."""
     extent = rng.integers(1, np.array(size) + 1, (crops, 2))
     corner = rng.integers(0, np.array(size) - extent + 1)
     return np.concatenate([corner, extent], axis=1)
@@ -70,7 +70,7 @@ def random_boxes(rng: np.random.Generator, crops: int, size: tuple[int, int]) ->
 
 @st.composite
 def records(draw: st.DrawFn) -> Record:
-    """Any record, small."""
+    """A hypothesis strategy: any small record."""
     coding = draw(st.sampled_from(CODINGS))
     full = coding != "none" and draw(st.booleans())
     classes = draw(st.one_of(st.integers(1, 40), st.sampled_from([256, 257, 1000, 100_000])))
@@ -104,7 +104,7 @@ def records(draw: st.DrawFn) -> Record:
 
 
 def make_samples(count: int, *, embed: bool = False, **options: Any) -> list[Sample]:
-    """Samples whose images, if embedded, are bytes of some extension each."""
+    """Make samples; embedded images are arbitrary bytes of different extensions."""
     samples = []
     for i in range(count):
         options.setdefault("crops", 8)
@@ -115,7 +115,7 @@ def make_samples(count: int, *, embed: bool = False, **options: Any) -> list[Sam
 
 
 def same(a: Record, b: Record) -> bool:
-    """Whether two records are the same in everything that is stored, values as a reader sees them."""
+    """Whether two records agree in every stored field; values are compared as a reader decodes them."""
     plain = ("key", "path", "target", "size", "coding", "full", "num_classes", "image_crc32", "source_crc32")
     arrays = ("crops", "flips", "index", "value")
     return (

@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over its DevTools socket: what a page does, complains of, and asks of the network."""
+"""A headless Chromium, controlled through its DevTools socket. Records a page's errors and network requests."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ KEYS = {"Tab": 9, "Enter": 13, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowUp"
 
 
 def browser() -> str | None:
-    """The path of a Chromium, None where there is none."""
+    """Return the path of a Chromium, None if there is none."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
 class Page:
     """One open tab.
 
-    complaints: errors and warnings of the console, uncaught exceptions, refusals of the security policy.
-    requests: the URLs asked for but data: ones, the page's own file among them.
+    complaints: the console's errors and warnings, uncaught exceptions, violations of the security policy.
+    requests: all URLs that were requested, with the page itself and without data: URLs.
     """
 
     def __init__(self, socket: Any) -> None:
@@ -38,7 +38,7 @@ class Page:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **parameters: Any) -> Any:
-        """Send one command and wait for its answer; what happens meanwhile is noted."""
+        """Send one command and wait for its answer; record the events that come before it."""
         number = next(self._numbers)
         self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
@@ -80,7 +80,7 @@ class Page:
         self.until("document.readyState === 'complete' && document.images !== undefined")
 
     def js(self, expression: str) -> Any:
-        """The value of an expression, waited for where it is a promise."""
+        """Evaluate an expression; await it if it is a promise."""
         found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in found:
             raise RuntimeError(found["exceptionDetails"])
@@ -95,13 +95,13 @@ class Page:
             time.sleep(0.02)
 
     def press(self, key: str, text: str = "") -> None:
-        """Press and let go of a key, as a person at the keyboard does."""
+        """Press and release a key."""
         about = {"key": key, "windowsVirtualKeyCode": KEYS.get(key, ord(key[0].upper()))}
         self.call("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, **about)
         self.call("Input.dispatchKeyEvent", type="keyUp", **about)
 
     def write(self, text: str) -> None:
-        """Type into what has the focus."""
+        """Type text into the focused element."""
         self.call("Input.insertText", text=text)
 
     def picture(self, path: Path, whole: bool = False) -> None:
@@ -117,7 +117,7 @@ class Page:
 
 @contextlib.contextmanager
 def running_page(profile: Path) -> Iterator[Page]:
-    """A tab of a browser of its own, which is ended with it."""
+    """Start a browser and open a tab; end the browser afterwards."""
     from websockets.sync.client import connect
 
     binary = browser()

@@ -1,4 +1,4 @@
-"""Image sources opened by plain keywords, and tars to open."""
+"""Image sources opened by keywords, and image tars to open."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OF_OPEN_SOURCE = ("default_split", "need_targets", "on_error", "left_out")
 
 
 def opened(url: Path | str, **options: Any) -> FolderSource | ShardSource:
-    """`open_source` with the fields of SourceConfig as keywords."""
+    """Call `open_source` with the fields of SourceConfig as keywords."""
     direct = {name: options.pop(name) for name in OF_OPEN_SOURCE if name in options}
     return open_source(str(url), SourceConfig(**options), **direct)
 

@@ -1,8 +1,8 @@
-"""What CUDA does with memory and streams, on a CPU: pinning, copies that run late, memory that is used again.
+"""CUDA's memory and streams imitated on a CPU: pinning, asynchronous copies, memory that is reused.
 
-Pinning follows ATen: a block of the tensor's own strides is copied into. The allocator follows torch's for pinned
-memory: a block is given out again when no tensor shares it and every copy begun from it is done. What comes back is
-overwritten at once, so that whoever still needs it shows.
+Pinning works as in ATen: it copies into a block with the tensor's strides. The allocator works as torch's for pinned
+memory: a block is reused once no tensor shares it and every copy from it is done. A freed block is overwritten at
+once, so that a test fails if something still reads it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PLAIN_TO, PLAIN_EMPTY, PLAIN_PINNED = torch.Tensor.to, torch.empty, torch.Tensor
 
 
 class LazyCuda:
-    """One device, called "cpu" too. `synchronize` runs the copies that were begun."""
+    """One device, also named "cpu". `synchronize` runs the pending copies."""
 
     def __init__(self) -> None:
         self.copies: list[tuple[torch.Tensor, torch.Tensor, int]] = []  # from, to, block
@@ -27,7 +27,7 @@ class LazyCuda:
         self.given_again = 0
 
     def allocate(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """Pinned memory, as torch.empty(..., pin_memory=True) gives it."""
+        """Return pinned memory, as torch.empty(..., pin_memory=True) does."""
         size = max(1, torch.Size(shape).numel() * dtype.itemsize)
         again = next((address for address in self.free if len(self.blocks[address]) == size), None)
         if again is None:
@@ -60,7 +60,7 @@ class LazyCuda:
         return memory.as_strided(tensor.shape, tensor.stride()).copy_(tensor)
 
     def to(self, tensor: torch.Tensor, *where, non_blocking: bool = False, **more) -> torch.Tensor:
-        """Copies to the device are late from pinned memory, at once from other memory."""
+        """Copy to the device: later from pinned memory, at once from other memory."""
         if not where or where[0] not in ("cpu", torch.device("cpu")):
             return PLAIN_TO(tensor, *where, non_blocking=non_blocking, **more)
         block = self.block(tensor)

@@ -1,4 +1,4 @@
-"""What worker processes of the tests do; at the top of a module, so that it can be pickled."""
+"""Functions that worker processes of tests run; in a module of their own, so that they can be pickled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shards taken apart and put together again, with the checksums of whoever knows the format."""
+"""Change the members of shards and make every checksum right again, as someone who knows the format could."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def tar_of(found: Members) -> bytes:
 
 
 def resealed(found: Members, samples: int) -> Members:
-    """The members with a trailer that says just these were written."""
+    """Return a shard of these members, with a trailer that matches them."""
     *rest, (name, header) = found
     sums = Sums(
         samples, [zlib.crc32(content) for _, content in rest], names_crc32([name for name, _ in rest])
@@ -40,7 +40,7 @@ def resealed(found: Members, samples: int) -> Members:
 
 
 def samples_of(found: Members) -> list[Members]:
-    """The members but the trailer, by sample."""
+    """Group the members, without the trailer, by sample."""
     groups: dict[str, Members] = {}
     for name, content in found[:-1]:
         folder, slash, base = name.rpartition("/")
@@ -49,7 +49,7 @@ def samples_of(found: Members) -> list[Members]:
 
 
 def rewritten(labels: Path, change: Change) -> Path:
-    """The set with every member changed, and every checksum and index part right again."""
+    """Change every member of a set; correct all checksums and index parts."""
     opened = slg_wds.open_labels(str(labels))
     for number in range(opened.num_shards):
         path = labels / opened.shard_name(number)
@@ -64,7 +64,7 @@ def rewritten(labels: Path, change: Change) -> Path:
 
 
 def _of_their_images(new: Members, old: Members) -> Members:
-    """The members with records that say they are of the images beside them, where these were changed."""
+    """Give the records the checksums of the images beside them, where these were changed."""
     crc32s = {
         name.rpartition(".")[0]: zlib.crc32(content)
         for (name, content), (_, before) in zip(new, old, strict=False)

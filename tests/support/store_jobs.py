@@ -1,4 +1,4 @@
-"""What other processes do with a store; a spawned process imports these functions by name."""
+"""Functions that other processes run on a store; a spawned process imports them by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from slg_wds.store import Store
 
 
 def create_all(store: Store, start: float, count: int) -> list[bool]:
-    """Wait for a moment, then create the same objects as all who waited; True for each that is this process's."""
+    """Wait until `start`, then create `count` objects; True for each that this process created first."""
     while time.time() < start:
         pass
     return [store.create(f"race-{number:03d}", b"x" * 1000) for number in range(count)]

@@ -1,7 +1,7 @@
-"""One rank of a walk under torchrun: walking_rank.py LABELS FOLDER BATCHES.
+"""Read batches as one rank under torchrun: walking_rank.py LABELS FOLDER BATCHES.
 
-Goes on from FOLDER/state.json where there is one, writes the keys and crops of its part of each of so many batches
-(0: of all that are left) to FOLDER/RANK.json, and as rank 0 the state after them, which must be that of all ranks.
+Resumes from FOLDER/state.json if it exists. Writes the keys and crops of its part of the next BATCHES batches (0: all
+that are left) to FOLDER/RANK.json. Rank 0 also writes the state after them, which must be the same on all ranks.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from slg_wds.config import VerifyConfig
 from slg_wds.errors import FormatError, IncompleteSetError, ManifestError, SlgWdsError
 from slg_wds.verification.verify import verify
 from support.sets import trust_sets
-from support.sets.trust_sets import checked, copy_of, loader_of, objects_of, opened, told, walked
+from support.sets.trust_sets import checked, comparable, copy_of, loader_of, objects_of, opened, walked
 
 FLIPS = 5000
 LOADED = 120  # of them by the loader in the default run
@@ -51,7 +51,7 @@ def noticed(labels: slg_wds.LabelSet, number: int, name: str, bad: bytes) -> Non
     problems = checked(labels, number, bad).problems
     assert problems and all(problem.shard == name for problem in problems)
     with pytest.raises(FormatError) as raised:
-        told(labels.shard(number))
+        comparable(labels.shard(number))
     assert raised.value.shard == name
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import slg_wds
 from slg_wds.errors import ReplayError
-from support.sets.replay_sets import make, told, truth, upload
+from support.sets.replay_sets import comparable, make, truth, upload
 
 CROPS = 2
 
@@ -65,9 +65,9 @@ def test_a_cache_smaller_than_the_set_serves_every_epoch(remote, tmp_path, share
     for _ in range(3):
         seen = []
         for batch in loader:
-            seen += told([batch])
+            seen += comparable([batch])
             time.sleep(0.1)
-        assert seen == told(here)
+        assert seen == comparable(here)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

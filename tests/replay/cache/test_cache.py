@@ -23,7 +23,7 @@ from slg_wds.images import LabelledImage
 from slg_wds.replay.cache.directory import CacheDirectory
 from slg_wds.store import Store, open_store
 from slg_wds.store.remote import RemoteStore
-from support.sets.replay_sets import Made, make, pack, told, upload
+from support.sets.replay_sets import Made, comparable, make, pack, upload
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def remote(local, s3_server, s3_url, tmp_path):
 @pytest.fixture
 def expected(local):
     loader = local["embedded"].loader(global_batch_size=12, lanes=3)
-    return [told(loader), told(loader), told(loader)]
+    return [comparable(loader), comparable(loader), comparable(loader)]
 
 
 def cached(tmp_path):
@@ -67,7 +67,7 @@ def slowly(batches):
     """What was told of batches, with time for the downloads between them."""
     seen = []
     for batch in batches:
-        seen += told([batch])
+        seen += comparable([batch])
         time.sleep(0.15)
     return seen
 
@@ -90,7 +90,7 @@ def test_batches_are_those_of_the_local_set_and_later_ones_come_from_the_cache(
     loader.load_state_dict({**loader.state_dict(), "epoch": 1})
     assert slowly(loader) == expected[1]
     no_reads(loader, monkeypatch)
-    assert told(loader) == expected[2]
+    assert comparable(loader) == expected[2]
 
 
 def test_another_process_uses_what_is_there(remote, expected, tmp_path, monkeypatch):
@@ -100,7 +100,7 @@ def test_another_process_uses_what_is_there(remote, expected, tmp_path, monkeypa
     assert slowly(again) == expected[0]
     assert [path.stat().st_ino for path in cached(tmp_path)] == before
     no_reads(again, monkeypatch)
-    assert told(again) == expected[1]
+    assert comparable(again) == expected[1]
 
 
 def watched(loader):
@@ -120,7 +120,7 @@ def whole(loader):
 def test_a_first_batch_of_a_few_small_shards_waits_for_them_whole(local, remote):
     loader = remote(lanes=6)
     reads = watched(loader)
-    assert told(loader) == told(local["embedded"].loader(global_batch_size=12, lanes=6))
+    assert comparable(loader) == comparable(local["embedded"].loader(global_batch_size=12, lanes=6))
     assert sorted(reads) == sorted(whole(loader))  # each once, and nothing else
 
 
@@ -313,7 +313,7 @@ def test_remote_images_in_a_folder_and_in_tars(local, s3_server, s3_url, tmp_pat
         loader = made.loader(
             images=f"{s3_url}/{place}", store_options=options, cache_dir=str(tmp_path / "cache")
         )
-        assert told(loader) == told(made.loader())
+        assert comparable(loader) == comparable(made.loader())
 
 
 def test_images_that_are_never_cached_are_asked_for_by_many_readers(local, s3_server, s3_url, tmp_path):
@@ -375,7 +375,7 @@ def no_tars_read(loader, monkeypatch):
 
 def test_remote_tars_of_images_are_cached_too(local, pictures, tmp_path, monkeypatch):
     here = local["tars"].loader(global_batch_size=12, lanes=3)
-    expected = [told(here) for _ in range(5)]
+    expected = [comparable(here) for _ in range(5)]
     loader = pictures()
     assert [slowly(loader), slowly(loader)] == expected[:2]
     tars = sorted((tmp_path / "cache").iterdir())
@@ -392,7 +392,7 @@ def test_remote_tars_of_images_are_cached_too(local, pictures, tmp_path, monkeyp
 
 @pytest.mark.parametrize("spoil", ["byte", "cut", "swap", "gone"])
 def test_an_altered_tar_of_images_is_fetched_again(local, pictures, tmp_path, spoil):
-    expected = told(local["tars"].loader(global_batch_size=12, lanes=3))
+    expected = comparable(local["tars"].loader(global_batch_size=12, lanes=3))
     slowly(pictures())
     tars = sorted((tmp_path / "cache").iterdir())
     if spoil == "swap":
@@ -417,7 +417,7 @@ def test_a_tar_that_was_replaced_at_its_url_by_one_of_its_size_is_fetched_again(
     """Its ETag tells where the server has one; else the images do, where the labels have their checksums."""
     if told_by == "images":
         monkeypatch.setattr(RemoteStore, "stat", Store.stat)
-    expected = told(local["tars"].loader(global_batch_size=12, lanes=3))
+    expected = comparable(local["tars"].loader(global_batch_size=12, lanes=3))
     right = sorted(path.read_bytes() for path in Path(local["tars"].images).iterdir())
     store = open_store(s3_url, s3_server.options())
     for path in Path(local["tars"].images).iterdir():  # another version lay there, and was cached
@@ -447,7 +447,7 @@ def one_bit_of_each_image(labels, tar):
 
 def test_tars_of_images_that_do_not_fit_are_read_by_range(local, pictures, tmp_path):
     loader = pictures(cache_bytes=100_000)
-    assert slowly(loader) == told(local["tars"].loader(global_batch_size=12, lanes=3))
+    assert slowly(loader) == comparable(local["tars"].loader(global_batch_size=12, lanes=3))
     assert list((tmp_path / "cache").iterdir()) == []
 
 

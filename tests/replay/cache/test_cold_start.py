@@ -11,7 +11,7 @@ from PIL import Image
 import slg_wds
 from slg_wds.store import open_store
 from support.servers.shaky_proxy import shaky
-from support.sets.replay_sets import make, told
+from support.sets.replay_sets import comparable, make
 
 SHARDS, IMAGES = 60, 24  # of each shard
 
@@ -48,11 +48,11 @@ def test_the_first_batch_comes_within_ten_shards_worth_of_bytes(many, s3_server,
         )  # all else as it is by default
         opening = sum(proxy.bytes.values())
         iterator = iter(loader)
-        first = told([next(iterator)])
+        first = comparable([next(iterator)])
         passed, asked = sum(proxy.bytes.values()), len(proxy.asked)
         touched = {path for path in proxy.bytes if path.endswith(".tar")}
         iterator.close()
     print(f"{passed / worth:.2f} shards' worth in {asked} requests, {opening / worth:.2f} of it to open")
     assert len(touched) > SHARDS / 2  # though the batch is from most of them
     assert passed <= 10 * worth, f"{passed / worth:.1f} shards' worth, {opening / worth:.1f} of it to open"
-    assert first == told([next(iter(slg_wds.SoftLabelLoader(many, global_batch_size=256)))])
+    assert first == comparable([next(iter(slg_wds.SoftLabelLoader(many, global_batch_size=256)))])

@@ -18,7 +18,7 @@ from slg_wds.errors import UsageError
 from slg_wds.replay.cache.directory import CacheDirectory, NotCachedError
 from slg_wds.replay.sources.files import OpenFiles
 from support.paths import TESTS
-from support.sets.replay_sets import make, told, upload
+from support.sets.replay_sets import comparable, make, upload
 
 COMMON = {"global_batch_size": 12, "crops_per_image": 2, "threads": 2, "prefetch": 1, "lanes": 1}
 
@@ -38,7 +38,7 @@ def url(labels, s3_server, tmp_path_factory):
 
 @pytest.fixture
 def expected(labels):
-    return told(slg_wds.SoftLabelLoader(labels, **COMMON))
+    return comparable(slg_wds.SoftLabelLoader(labels, **COMMON))
 
 
 def deleted_bytes(folder: Path) -> int:
@@ -60,7 +60,7 @@ def test_deleted_files_take_no_bytes_beside_the_cache(url, expected, s3_server, 
     )
     seen, evicted = [], set()
     for batch in loader:
-        seen += told([batch])
+        seen += comparable([batch])
         time.sleep(0.1)
         there = {path.name for path in cache.iterdir()}
         evicted |= there
@@ -122,7 +122,7 @@ def test_the_second_user_of_a_private_cache_reads_by_range(
         )
         seen = []
         for batch in loader:
-            seen += told([batch])
+            seen += comparable([batch])
             time.sleep(0.05)
         return seen
 
@@ -150,11 +150,11 @@ FEW = """
 import resource, sys
 import torch, slg_wds
 sys.path.insert(0, {tests!r})
-from support.sets.replay_sets import told
+from support.sets.replay_sets import comparable
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, hard))
 loader = slg_wds.SoftLabelLoader([{labels!r}, {other!r}], global_batch_size=24, crops_per_image=2, threads=2)
-batches = told(loader) + told(loader)
+batches = comparable(loader) + comparable(loader)
 print(len(batches), "batches", resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
 

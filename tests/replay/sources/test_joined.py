@@ -10,7 +10,7 @@ import torch
 import slg_wds
 from slg_wds.errors import ChecksumError, IncompleteSetError, ReplayError, UsageError
 from slg_wds.store import open_store
-from support.sets.replay_sets import make, told, truth
+from support.sets.replay_sets import comparable, make, truth
 
 LABELS = {"label_type": "shared_tail_k3", "tail_classes": 6}
 
@@ -74,7 +74,7 @@ def test_joined_batches_are_those_of_one_go_in_the_same_order(loader, parts, who
     assert joined.fingerprint == one.fingerprint
     for _ in range(3):
         for mine, theirs in zip(joined, one, strict=True):
-            assert told([mine]) == told([theirs])
+            assert comparable([mine]) == comparable([theirs])
             assert torch.equal(mine.index, theirs.index) and torch.equal(mine.value, theirs.value)
             if mine.tail is not None:
                 pairs = zip(vars(mine.tail).values(), vars(theirs.tail).values(), strict=True)
@@ -84,11 +84,11 @@ def test_joined_batches_are_those_of_one_go_in_the_same_order(loader, parts, who
 def test_a_state_goes_on_from_the_one_set_to_the_joined(loader):
     one = loader("whole")
     iterator = iter(one)
-    head = told([next(iterator) for _ in range(2)])
+    head = comparable([next(iterator) for _ in range(2)])
     joined = loader("half", "grown")
     joined.load_state_dict(one.state_dict())
     iterator.close()
-    assert head + told(joined) == told(loader("whole"))
+    assert head + comparable(joined) == comparable(loader("whole"))
 
 
 def test_without_sums_the_tails_are_those_that_ensemble_makes(loader, sets, photographs, tmp_path):
@@ -109,7 +109,7 @@ def test_without_sums_the_tails_are_those_that_ensemble_makes(loader, sets, phot
 
 def test_a_filter_and_an_average_take_the_joined_set_for_one(loader):
     chosen = {"crop_filter": ("confidence", 0.3, 0.9), "global_batch_size": 8}
-    assert told(loader("half", "grown", **chosen)) == told(loader("whole", **chosen))
+    assert comparable(loader("half", "grown", **chosen)) == comparable(loader("whole", **chosen))
     averaged = {"weights": [1, 3], "global_batch_size": 24}
     pairs = zip(loader("old", "new", "plain", **averaged), loader("whole", "plain", **averaged), strict=True)
     for mine, theirs in pairs:
@@ -170,4 +170,4 @@ def test_remote_ones_too_cached_where_both_have_one_plan(loader, sets, s3_server
         store_options=s3_server.options(), cache_dir=str(tmp_path), global_batch_size=24, lanes=2,
     )  # fmt: skip
     local = loader("whole", lanes=2)
-    assert [told(remote), told(remote)] == [told(local), told(local)]
+    assert [comparable(remote), comparable(remote)] == [comparable(local), comparable(local)]

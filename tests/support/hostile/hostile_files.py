@@ -1,4 +1,4 @@
-"""JSON, tars, label files of FKD and images that state, or unfold to, more than anybody has room for."""
+"""JSON, tars, FKD label files and images that declare, or decompress to, more than any memory holds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.hostile.hostile_labels import Hostile
 
 
 def header(size: int, kind: bytes = b"0") -> bytes:
-    """A tar header that states so many bytes, its checksum right."""
+    """A tar header with a correct checksum that declares `size` bytes."""
     block = bytearray(member_header("a.slg.msgpack" if kind == b"0" else "././@PaxHeader", 0)[-512:])
     block[124:136], block[156:157], block[148:156] = b"%011o\0" % size, kind, b" " * 8
     block[148:156] = b"%06o\0 " % sum(block)
@@ -30,7 +30,7 @@ def label_file(pickled: bytes, method: int = zipfile.ZIP_STORED, **parts: bytes)
 
 
 def many_copies() -> bytes:
-    """A pickle that encodes one long text again and again."""
+    """A pickle that encodes the same long text many times."""
     text = b"a" * (30 << 20)
     once = b"c_codecs\nencode\nh\0X\6\0\0\0latin1\x86R0"
     return label_file(

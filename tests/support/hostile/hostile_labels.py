@@ -1,4 +1,4 @@
-"""Records and plans made to take memory: small files that unfold to much."""
+"""Records and plans that exhaust memory: small files that decompress to a lot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Hostile = dict[
 
 
 def frame(size: int, byte: bytes = b"\0") -> bytes:
-    """One zstd frame of so many equal bytes."""
+    """One zstd frame of `size` equal bytes."""
     compressor = zstandard.ZstdCompressor(3, write_checksum=True, write_content_size=True)
     stream = compressor.compressobj(size)
     piece = byte * (1 << 20)
@@ -46,7 +46,7 @@ def full_record() -> bytes:
 
 
 def many_crops() -> bytes:
-    """2^20 crops of the same 16 classes, the most that there can be."""
+    """2^20 crops, the most that a record may have, of the same 16 classes."""
     M, k = 1 << 20, 16
     codes = zstandard.ZstdCompressor(3, write_checksum=True, write_content_size=True).compress(
         bytes(range(k)) * M
@@ -59,7 +59,7 @@ def many_crops() -> bytes:
 
 
 def many_classes() -> bytes:
-    """A palette and a tail of as many classes as there can be."""
+    """A palette and a tail of as many classes as the format allows."""
     M, P, m = 1 << 10, 1 << 20, 1 << 18
     steps, tail = frame(P, b"\1"), frame(m, b"\1")
     codes = zstandard.ZstdCompressor(3, write_checksum=True, write_content_size=True).compress(
@@ -98,7 +98,7 @@ def vector(value: int, count: int) -> bytes:
 
 
 def large_plan(text: Callable[[int], bytes]) -> bytes:
-    """As many images as a small plan may have, with long paths that are keys too."""
+    """A small plan of 2^20 images, with paths of 127 bytes that are the keys too."""
     N, length = 1 << 20, 127
     return plan(
         num_samples=N, num_shards=1, shard_names=[vector(1, 1), text(1)], shard_sizes=vector(N, 1),

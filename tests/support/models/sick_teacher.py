@@ -1,4 +1,4 @@
-"""As `tiny`, but with a device that fails: how, SLG_TEST_SICK says, and the files that tell of it lie in its folder."""
+"""`tiny` on a device that fails. SLG_TEST_SICK is KIND:FOLDER; each failure leaves a file in the folder."""
 
 import os
 import time
@@ -38,12 +38,12 @@ class Sick(nn.Module):
         return len(list(self.folder.glob("failed-*")))
 
     def once(self):
-        """The first process that comes here fails."""
+        """Fail in the first process that calls this."""
         if not self.failures():
             self.fail()
 
     def one_of_two(self):
-        """The device of the first process is well, and waits for the other's to fail three times."""
+        """Fail in all processes but the first, which waits for three failures."""
         if current_process().name != "SpawnProcess-1":
             self.fail()
         while self.failures() < 3:

@@ -1,4 +1,4 @@
-"""Students that train in milliseconds, made by name on train_student.py's command line."""
+"""Students that train in milliseconds; command lines name them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ CLASSES = 20  # of tiny_teacher.tiny
 
 
 def plain() -> nn.Module:
-    """Nothing in it looks at the batch as a whole or draws random numbers."""
+    """A student without batch statistics and random numbers."""
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, CLASSES)
     )
@@ -17,7 +17,7 @@ def plain() -> nn.Module:
 
 
 def restless() -> nn.Module:
-    """Batch norm and dropout: running averages and random numbers have to survive a kill too."""
+    """A student with batch norm and dropout, whose averages and random numbers must survive a kill."""
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
         nn.Dropout(0.2), nn.Linear(32, CLASSES),
@@ -31,7 +31,7 @@ def sized(model: nn.Module) -> nn.Module:
 
 
 def weights(path: str) -> dict[str, torch.Tensor]:
-    """All tensors of a checkpoint, by their places in it."""
+    """All tensors of a checkpoint by their paths in it."""
     found: dict[str, torch.Tensor] = {}
 
     def visit(value: object, name: str) -> None:

@@ -1,4 +1,4 @@
-"""A teacher that is fast enough for tests of everything around it: a small random network, the same each time."""
+"""A fast teacher: a small random network with fixed weights."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from torch import nn
 
 
 def tiny(classes: int = 20) -> nn.Module:
-    """32-pixel input, bilinear; softmax outputs spread over several classes."""
+    """Input of 32 pixels, bilinear; the softmax spreads over several classes."""
     if meeting := os.environ.get("SLG_TEST_MEETING"):
         wait_for_the_others(meeting)
     generator = torch.Generator().manual_seed(5)
@@ -31,12 +31,12 @@ def tiny(classes: int = 20) -> nn.Module:
 
 
 def thousand() -> nn.Module:
-    """The same over the classes of ImageNet."""
+    """The same network with 1,000 classes, as ImageNet."""
     return tiny(1000)
 
 
 def many() -> nn.Module:
-    """The same over very many classes."""
+    """The same network with 60,000 classes."""
     return tiny(60_000)
 
 
@@ -52,7 +52,7 @@ def other() -> nn.Module:
 
 
 def nan_for_bright() -> nn.Module:
-    """Gives NaN for crops that are bright on the whole."""
+    """A teacher that gives NaN for bright crops."""
 
     class Model(nn.Module):
         def __init__(self) -> None:
@@ -69,7 +69,7 @@ def nan_for_bright() -> nn.Module:
 
 
 def wait_for_the_others(meeting: str) -> None:
-    """Return when so many processes are here: FOLDER:COUNT."""
+    """Wait until COUNT processes have called this; `meeting` is FOLDER:COUNT."""
     folder, _, count = meeting.rpartition(":")
     (Path(folder) / str(os.getpid())).touch()
     while len(os.listdir(folder)) < int(count):
@@ -77,7 +77,7 @@ def wait_for_the_others(meeting: str) -> None:
 
 
 def deadly() -> nn.Module:
-    """As `tiny`, but a white image kills the process that looks at it, while SLG_TEST_DEADLY is set."""
+    """`tiny`, but a white image kills the process that labels it, while SLG_TEST_DEADLY is set."""
 
     class Model(nn.Module):
         def __init__(self) -> None:

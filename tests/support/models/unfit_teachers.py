@@ -1,4 +1,4 @@
-"""Teachers whose answers are not labels of the crops that they are asked about; and some that only look so."""
+"""Teachers whose outputs depend on more than the crop or are no logits, and some that only look like it."""
 
 import torch
 from tiny_teacher import tiny
@@ -9,7 +9,7 @@ RATE = 0.5  # of dropout. At 0.1, two forwards dropped none of the likely classe
 
 
 class Around(nn.Module):
-    """`tiny`, with something done to its pixels before, and to its logits after."""
+    """`tiny` with a module before it, for its pixels, and one after it, for its logits."""
 
     def __init__(self, before=None, after=None):
         super().__init__()
@@ -22,7 +22,7 @@ class Around(nn.Module):
 
 
 class Deaf(Around):
-    """Takes no notice of `eval()`, as a module does that freezes some layers itself."""
+    """Ignores `eval()`, like a module that handles the mode of its layers itself."""
 
     def eval(self):
         return self
@@ -51,7 +51,7 @@ class Hidden(nn.Module):
 
 
 class Counting(nn.Module):
-    """Keeps a mean of all that it has seen."""
+    """Keeps a running mean of its inputs."""
 
     def __init__(self):
         super().__init__()
@@ -109,7 +109,7 @@ def softmaxed_and_rounded():
 
 
 def eval_without_answer():
-    """Sound: nothing says that `eval` must return the module."""
+    """A fit teacher whose `eval` returns None, which is allowed."""
 
     class Silent(Around):
         def eval(self):
@@ -119,10 +119,10 @@ def eval_without_answer():
 
 
 def log_probabilities():
-    """Sound: their softmax is what they are the logarithm of."""
+    """A fit teacher: the softmax of log-probabilities is the probabilities."""
     return Around(after=nn.LogSoftmax(1))
 
 
 def positive():
-    """Sound: torchvision's SqueezeNet too ends with a ReLU."""
+    """A fit teacher whose logits are never negative, as those of torchvision's SqueezeNet."""
     return Around(after=nn.ReLU())

@@ -1,4 +1,4 @@
-"""A teacher whose labels say what it was shown: the 64 bits of a hash of each normalised crop, as probabilities."""
+"""A teacher whose labels encode its input: 64 bits of a hash of each normalised crop, as probabilities."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ BITS = 64
 
 
 def hashed(image: torch.Tensor) -> np.ndarray:
-    """The bits, bool [64], of the bytes of a normalised image, float32 [3, S, S] in this order."""
+    """Hash a normalised image, float32 [3, S, S] in C order, to bits, bool [64]."""
     data = image.contiguous().numpy().tobytes()
     return np.unpackbits(np.frombuffer(hashlib.blake2b(data, digest_size=BITS // 8).digest(), np.uint8)) > 0
 
 
 def witnessed(row: np.ndarray) -> np.ndarray:
-    """The bits that a row of probabilities [64] says."""
+    """Decode the bits, bool [64], from a row of probabilities [64]."""
     return row > row.max() / 2
 
 

@@ -1,4 +1,4 @@
-"""What the original does, said again independently: its label files and its student's crops."""
+"""FKD's original restated: its label files and its student's crops."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def probabilities(image: Path, model: torch.nn.Module, generator: np.random.Generator):
-    """A teacher's answers to random crops of a photograph: coords float32 [M, 4], flips bool [M], p float32 [M, C]."""
+    """Label random crops of a photograph: coords float32 [M, 4], flips bool [M], p float32 [M, C]."""
     picture = Image.open(image).convert("RGB")
     coords, flips, inputs = [], generator.random(CROPS) < 0.5, []
     for flip in flips:
@@ -33,7 +33,7 @@ def probabilities(image: Path, model: torch.nn.Module, generator: np.random.Gene
 
 
 def quantised(p: torch.Tensor, label_type: str) -> np.ndarray:
-    """Labels as the original stores them: int64 [M], float32 [M, 2] or [M, 2, k]."""
+    """Return labels as the original stores them: int64 [M], float32 [M, 2] or [M, 2, k]."""
     if label_type == "full":
         return p.numpy()
     if label_type == "hard":
@@ -46,7 +46,7 @@ def quantised(p: torch.Tensor, label_type: str) -> np.ndarray:
 
 
 def write(file: Path, coords: np.ndarray, flips: np.ndarray, labels: np.ndarray, half: bool = False) -> None:
-    """One label file as the original saves it."""
+    """Save one label file as the original does."""
     file.parent.mkdir(parents=True, exist_ok=True)
     if half:
         coords, labels = np.float16(coords), np.float16(labels)
@@ -54,7 +54,7 @@ def write(file: Path, coords: np.ndarray, flips: np.ndarray, labels: np.ndarray,
 
 
 def load(file: Path) -> list[np.ndarray]:
-    """As the original's reader does: with the whole of pickle."""
+    """Load a label file as the original's reader does, by unrestricted unpickling."""
     return torch.load(file, map_location="cpu", weights_only=False)
 
 
@@ -65,7 +65,7 @@ def teacher() -> torch.nn.Module:
 
 
 def readers_box(coords: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) that reaches Pillow when the original's reader cuts one crop of (height, width)."""
+    """Return (left, top, right, bottom) as the original's reader passes it to Pillow; `size` is (height, width)."""
 
     class Watched(Image.Image):
         seen: tuple[int, ...] = (0, 0, 1, 1)  # a box of the whole image, here of one pixel, is not cut
@@ -85,7 +85,7 @@ def readers_box(coords: np.ndarray, size: tuple[int, int]) -> tuple[int, int, in
 
 
 def readers_crop(picture: Image.Image, coords: np.ndarray, flip: bool, side: int) -> np.ndarray:
-    """The pixels [3, S, S] that the original's student sees of one crop, bilinear."""
+    """Return the pixels [3, S, S] of one crop as the original's student gets them, bilinear."""
     width, height = picture.size
     i, j = coords[0].item() * height, coords[1].item() * width
     h, w = coords[2].item() * height, coords[3].item() * width

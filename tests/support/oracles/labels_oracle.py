@@ -1,4 +1,4 @@
-"""Labels made up, and what each rule of recovery means, crop by crop and class by class in Python floats."""
+"""Invented labels, and each rule of recovery restated crop by crop and class by class in Python floats."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from slg_wds.format.records.values import quantise
 
 @dataclass
 class Made:
-    """The columns of one image's labels, as a record has them, and the teacher's own probabilities."""
+    """The columns of one image's labels as a record stores them, and the teacher's full probabilities."""
 
     probs: np.ndarray
     index: np.ndarray
@@ -28,7 +28,7 @@ class Made:
 def make(
     seed: int, crops: int, classes: int, k: int, sharpness: float, coding: str, tail_classes: int
 ) -> Made:
-    """Softmax of logits that share a part over the crops, as a teacher's of one image do; k = 0 is full."""
+    """Make labels whose logits share a part over the crops, as for a real image; k = 0 stores all classes."""
     rng = np.random.default_rng(seed)
     logits = sharpness * (rng.normal(size=classes) + rng.normal(size=(crops, classes)))
     probs = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -59,7 +59,7 @@ def made_labels(draw: st.DrawFn, full: bool = False, max_classes: int = 24) -> M
 
 
 def rules_of(made: Made) -> list[str]:
-    """Every rule that the columns can give."""
+    """Return every rule that the columns allow."""
     k = made.index.shape[1]
     names = ["hard", "smoothing", "marginal_smoothing", "marginal_renorm"]
     names += [
@@ -73,7 +73,7 @@ def rules_of(made: Made) -> list[str]:
 
 
 def oracle(made: Made, rule: str) -> np.ndarray:
-    """The distributions, float64 [M, C]."""
+    """Return the distributions, float64 [M, C]."""
     kind, _, number = rule.partition("_k")
     n = 1 if kind in ("hard", "smoothing") else int(number or made.index.shape[1])
     return np.array([_row(made, crop, kind, n) for crop in range(len(made.index))])

@@ -1,4 +1,4 @@
-"""Which requests the proxy before a store (shaky_proxy) fails: of all kinds, by a seed alone."""
+"""Which requests the proxy before a store (shaky_proxy) fails: requests of any kind, chosen by a seed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ MOST = 2  # faults of one request and its retries
 
 
 def by_seed(seed: int, **chances: float) -> Fault:
-    """Faults of any request, writes and listings too: by_seed(0, status=0.1, lost=0.1, late=0.2).
+    """Choose faults for any request, writes and listings too: by_seed(0, status=0.1, lost=0.1, late=0.2).
 
     A request's fault is drawn from the seed, its method and path, and how often it came before, so that it does not
-    depend on the order in which threads and processes ask. `status` is a 503. None fails more than MOST times running.
+    depend on the order in which threads and processes ask. `status` is a 503. No request fails more than
+    MOST times in a row.
     """
     lock, times, made = threading.Lock(), Counter[tuple[str, str]](), Counter[tuple[str, str]]()
 

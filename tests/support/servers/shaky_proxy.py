@@ -1,4 +1,4 @@
-"""A proxy on loopback before a real S3 server: it counts what passes, and fails as a test says."""
+"""A proxy on loopback before a real S3 server: it counts bytes and requests, and fails where a test says so."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Request:
 class Shaky:
     """The proxy while it runs.
 
-    bytes: of bodies sent, by path. asked: requests in order. failed: how often each fault was made.
+    bytes: of the bodies sent, by path. asked: the requests in order. failed: the number of each kind of fault.
     """
 
     upstream: str
@@ -53,11 +53,11 @@ class Shaky:
     ended: threading.Event = field(default_factory=threading.Event)
 
     def options(self, **more: str) -> dict[str, str]:
-        """Options of `open_store` through the proxy, impatient ones."""
+        """Options of `open_store` through the proxy, with short timeouts."""
         return {**self.server.options(), "retry_timeout": "10", "read_timeout": "1", **more}
 
     def forget(self) -> None:
-        """Count from nothing again."""
+        """Reset all counts."""
         with self.lock:
             self.bytes.clear()
             self.asked.clear()
@@ -65,7 +65,7 @@ class Shaky:
 
 
 def at_random(seed: int, **chances: float) -> Fault:
-    """Faults by chance, of GETs of shards alone, none more than twice for the same bytes: at_random(0, reset=0.1)."""
+    """Choose random faults for GETs of shards, at most two for the same bytes: at_random(0, reset=0.1)."""
     chance, lock, made = random.Random(seed), threading.Lock(), Counter[tuple[str, str]]()
 
     def fault(request: Request) -> str:
@@ -85,7 +85,7 @@ def at_random(seed: int, **chances: float) -> Fault:
 
 @contextlib.contextmanager
 def shaky(server: S3Server, fault: Fault = lambda _: "") -> Iterator[Shaky]:
-    """Run a proxy before a server; end it, and all that it stalls, with the block."""
+    """Run a proxy before a server; end it, and every stalled request, with the block."""
     proxy = Shaky(urlsplit(server.endpoint).netloc, fault)
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -173,7 +173,7 @@ def _upstream(
 def _asked(
     handler: http.server.BaseHTTPRequestHandler, proxy: Shaky, body: bytes
 ) -> http.client.HTTPConnection:
-    """Hand a request on with this body, or so much of it."""
+    """Forward a request with this body, or with a part of it."""
     upstream = http.client.HTTPConnection(proxy.upstream)
     # Byte by byte as it came: the signature is of the host and path that the client named.
     upstream.putrequest(handler.command, handler.path, skip_host=True, skip_accept_encoding=True)

@@ -42,7 +42,7 @@ def web_server(
 
 
 def own_certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate of 127.0.0.1 that signs itself, and its key."""
+    """Make a self-signed certificate of 127.0.0.1 and its key."""
     program = shutil.which("openssl")
     if program is None:
         pytest.skip("openssl is not installed")

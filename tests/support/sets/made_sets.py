@@ -1,4 +1,4 @@
-"""Label sets of invented teachers: any number of them on the same crops, made in a moment."""
+"""Label sets of invented teachers: any number of them on the same crops, made without running a network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from slg_wds.store import Location
 
 
 def probabilities(seed: int, crops: int, classes: int) -> np.ndarray:
-    """Distributions of a teacher, float32 [M, C]: peaked, and of an image's own shape."""
+    """Make a teacher's distributions, float32 [M, C]: peaked, and similar within an image."""
     chance = np.random.default_rng(seed)
     logits = 1.3 * (chance.normal(0, 2, classes) + chance.normal(0, 1.2, (crops, classes)))
     rows = np.exp(logits - logits.max(1, keepdims=True))
@@ -26,7 +26,7 @@ def probabilities(seed: int, crops: int, classes: int) -> np.ndarray:
 
 
 def boxes(seed: int, crops: int) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes within 300 x 300 pixels, flips."""
+    """Draw boxes within 300 x 300 pixels, and flips."""
     chance = np.random.default_rng(seed)
     corner, extent = chance.integers(0, 150, (crops, 2)), chance.integers(1, 151, (crops, 2))
     return np.concatenate([corner, extent], axis=1), chance.random(crops) < 0.5
@@ -35,7 +35,7 @@ def boxes(seed: int, crops: int) -> tuple[np.ndarray, np.ndarray]:
 def record(
     key: str, rows: np.ndarray, label_type: str, coding: str = "float32", tail: int = 64, **changes: Any
 ):
-    """The record of distributions [M, C]; its boxes follow from its key."""
+    """Make the record of distributions [M, C]; its key determines its boxes."""
     M, C = rows.shape
     to = LabelFormat(parse_label_type(label_type), coding, tail, C)
     labels = reduce(UnionRows(np.arange(C), rows.astype(np.float64), np.zeros(M)), to)
@@ -72,7 +72,7 @@ def label_set(
     image: bytes | None = None,
     checksums: bool = False,
 ) -> LabelSet:
-    """A whole label set; `change` alters fields of single records by key, of which `checksums` are to be one."""
+    """Make a label set. `change` overrides fields of records by key; `checksums`: records may have image checksums."""
     keys = keys or [f"class/image{n:02d}" for n in range(10)]
     sizes = np.full(-(-len(keys) // shard), shard, np.int64)
     sizes[-1] = len(keys) - shard * (len(sizes) - 1)

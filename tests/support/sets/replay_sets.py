@@ -19,7 +19,7 @@ NUM_CROPS = 12
 
 @dataclass(frozen=True)
 class Made:
-    """A label set and where its images are (None: embedded)."""
+    """A label set and the place of its images (None: embedded)."""
 
     labels: str
     images: str | None
@@ -39,7 +39,7 @@ def make(data: Path | str, target: Path | str, **options) -> str:
 
 
 def pack(photographs: Path, folder: Path) -> Path:
-    """The photographs as WebDataset tars of 8 images with targets."""
+    """Write the photographs as WebDataset tars of 8 images with targets."""
     folder.mkdir(parents=True)
     paths = sorted((photographs / "train").rglob("*.jpg"))
     for first in range(0, len(paths), 8):
@@ -50,7 +50,7 @@ def pack(photographs: Path, folder: Path) -> Path:
 
 
 def truth(labels: str, images: str | None) -> dict[tuple[str, int], tuple[torch.Tensor, torch.Tensor]]:
-    """(key, crop) -> (pixels as generation cut them, dense label), from whole shards and whole images."""
+    """Map (key, crop) to (pixels as generation cut them, dense label), read from whole shards and whole images."""
     opened = slg_wds.open_labels(labels)
     found = {}
     teacher = opened.identity["teachers"][0]
@@ -70,8 +70,8 @@ def truth(labels: str, images: str | None) -> dict[tuple[str, int], tuple[torch.
     return found
 
 
-def told(batches) -> list[tuple]:
-    """All that batches say, comparable: per batch keys, crops, targets, pixels' bytes, labels' bytes."""
+def comparable(batches) -> list[tuple]:
+    """Return the content of batches in a form that == compares: keys, crops, targets, bytes of pixels and labels."""
     return [
         (
             tuple(batch.key), tuple(batch.crop.tolist()), tuple(batch.target.tolist()), tuple(batch.mask.tolist()),
@@ -82,7 +82,7 @@ def told(batches) -> list[tuple]:
 
 
 def upload(folder: str, url: str, options) -> None:
-    """Put every file below a folder."""
+    """Upload every file below a folder."""
     source, store = open_store(folder), open_store(url, options)
     for entry in source.list():
         assert store.create(entry.name, source.read(entry.name))

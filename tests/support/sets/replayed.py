@@ -1,4 +1,4 @@
-"""A label set for other people's trainers, what they were given of it, and a student of theirs."""
+"""A label set for the trainers of other libraries, what they received from it, and a student."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def loader_of(made: Made, **options):
 
 
 def given(batch: Batch) -> Given:
-    """Which crops a batch holds."""
+    """Return which crops a batch has."""
     return tuple(batch.key), tuple(batch.crop.tolist())
 
 
 def walked(made: Made, epochs: int, **options) -> list[Given]:
-    """The batches of plain loops over so many epochs."""
+    """Return the crops of each batch over `epochs` plain loops."""
     loader = loader_of(made, **options)
     return [given(batch) for _ in range(epochs) for batch in loader]
 
 
 def student() -> nn.Module:
-    """The same each time."""
+    """Make the same student each time."""
     torch.manual_seed(0)
     return plain()
 

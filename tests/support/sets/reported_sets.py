@@ -1,4 +1,4 @@
-"""Label sets for reports: invented labels of real pictures, keys and class names that would do harm if they could."""
+"""Label sets for reports: invented labels of real pictures, with keys and class names that attack the page."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HOSTILE = [
 
 
 def picture(number: int, size: tuple[int, int]) -> bytes:
-    """A JPEG of coloured noise, (height, width)."""
+    """Make a JPEG of coloured noise of (height, width)."""
     chance = np.random.default_rng(number)
     pixels = chance.integers(0, 255, (6, 8, 3), np.uint8)
     out = io.BytesIO()
@@ -41,7 +41,7 @@ def picture(number: int, size: tuple[int, int]) -> bytes:
 
 
 def probabilities(teacher: int, number: int, crops: int = CROPS) -> np.ndarray:
-    """What a teacher says of the crops of an image, float64 [crops, CLASSES]; teachers of one image are alike."""
+    """Make a teacher's probabilities for the crops of an image, float64 [crops, CLASSES]; teachers mostly agree."""
     shared = np.random.default_rng(number).normal(0, 2.0, CLASSES)
     logits = shared + np.random.default_rng((teacher, number)).normal(0, 1.0, (crops, CLASSES))
     rows = np.exp(logits - logits.max(1, keepdims=True))
@@ -82,7 +82,7 @@ def label_set(
     embedded: bool = True,
     shards: int | None = None,
 ) -> LabelSet:
-    """A set at `url`; with `shards` only so many of its shards are there."""
+    """Make a set at `url`; with `shards`, only the first so many shards."""
     keys = keys or [f"folder/picture_{n:02d}" for n in range(images)]
     sizes = np.full(-(-len(keys) // SHARD), SHARD, np.int64)
     sizes[-1] = len(keys) - SHARD * (len(sizes) - 1)

@@ -1,4 +1,4 @@
-"""Small real label sets to damage: in memory, as what is read from them can be compared."""
+"""Small real label sets that tests damage, in memory or in a folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Told = list[tuple[str, bytes, bytes | None]]  # key, record and image of each sa
 
 
 class MemoryStore(Store):
-    """Objects of a dictionary, which may be changed under it."""
+    """A store over a dictionary of objects, which a test may change."""
 
     def __init__(self, objects: Objects) -> None:
         self.objects, self.url = objects, "memory"
@@ -63,7 +63,7 @@ class MemoryStore(Store):
 
 
 def small_photographs(photographs: Path, folder: Path, count: int = 8) -> Path:
-    """A few of the photographs, `SIDE` pixels at most, in their class folders below folder/train."""
+    """Write `count` of the photographs, at most `SIDE` pixels wide and high, in class folders below folder/train."""
     for path in sorted((photographs / "train").rglob("*.jpg"))[::4][:count]:
         target = folder / "train" / path.relative_to(photographs / "train")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def small_photographs(photographs: Path, folder: Path, count: int = 8) -> Path:
 
 
 def make(images: Path, target: Path, **options: object) -> Path:
-    """Real labels of those images, four to a shard."""
+    """Label images with the tiny teacher, four to a shard."""
     given = {"label_type": "shared_tail_k5", "num_crops": CROPS, "samples_per_shard": 4, **options}
     slg_wds.generate(
         slg_wds.GenerateConfig(
@@ -86,14 +86,14 @@ def make(images: Path, target: Path, **options: object) -> Path:
 
 
 def objects_of(folder: Path) -> Objects:
-    """The bytes of a set by their names."""
+    """Return the bytes of a set's objects by name."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
     }
 
 
 def copy_of(folder: Path, target: Path) -> Path:
-    """The set once more, to be written to."""
+    """Copy a set or images to a folder that a test may change."""
     shutil.copytree(folder, target)
     for path in target.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
@@ -101,22 +101,22 @@ def copy_of(folder: Path, target: Path) -> Path:
 
 
 def opened(objects: Objects) -> LabelSet:
-    """The set of these objects."""
+    """Open the set that these objects are."""
     return labels_in(MemoryStore(objects))
 
 
-def told(shard: Shard) -> Told:
-    """All that a reader is told by a shard."""
+def comparable(shard: Shard) -> Told:
+    """Return the content of a shard in a form that == compares."""
     return [(sample.record.key, encode_record(sample.record), sample.image) for sample in shard]
 
 
 def checked(labels: LabelSet, number: int, data: bytes) -> ShardReport:
-    """What verify says of these bytes in the place of a shard."""
+    """Return what verify finds in these bytes in the place of a shard."""
     return ShardChecks(labels, True, 1 << 27).check(number, data)
 
 
 def loader_of(folder: Path, images: Path | None, **options: object) -> slg_wds.SoftLabelLoader:
-    """A loader of all crops of all images in the plan's order, one batch for each shard."""
+    """Make a loader of all crops of all images in the plan's order, one batch for each shard."""
     given = {"global_batch_size": 4 * CROPS, "crops_per_image": CROPS, "last": "pad", **options}
     return slg_wds.SoftLabelLoader(
         str(folder), None if images is None else str(images), shuffle=False, threads=1, **given
@@ -124,7 +124,7 @@ def loader_of(folder: Path, images: Path | None, **options: object) -> slg_wds.S
 
 
 def walked(loader: slg_wds.SoftLabelLoader) -> list[Mapping[str, object]]:
-    """Epoch 0 as comparable values."""
+    """Return epoch 0 in a form that == compares."""
     loader.set_epoch(0)
     return [
         {
