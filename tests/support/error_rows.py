@@ -241,7 +241,7 @@ def _(world):
     return world.generate(*wanted.split(), to="labels")
 
 
-@row(errors.ReferenceSetError, url="labels", message="12 crops", hint="--num_crops 12")
+@row(errors.ReferenceSetError, url="labels", message="12 crops", hint="--num-crops 12")
 def _(world):
     return world.generate("--reference_path", str(world.labels), "--num_crops", "100")
 
