@@ -22,9 +22,12 @@ from slg_wds.errors import IncompleteSetError, SlgWdsError, UsageError
 
 
 class Command(NamedTuple):
-    """A command: module:name of its options and of its body, imported only when it is called, and what it does.
+    """A command. Its modules are imported only when it is called, so that no command waits for the imports of others.
 
-    Without options of its own (None) the body takes the arguments as they are and parses them itself.
+    Attributes:
+        config: `module:class` of its options; None if the body parses the arguments itself.
+        body: `module:function` that runs it and returns the exit code.
+        summary: what it does, for the overview.
     """
 
     config: str | None
@@ -38,7 +41,7 @@ COMMANDS = {
     "generate": Command("config:GenerateConfig", "generation.command:main", "label crops of images with a teacher"),
     "evaluate": Command("config:EvaluateConfig", "generation.evaluation:main", "measure a teacher on labelled images"),
     "train": Command(None, "training.command:main", "train a student on a label set"),
-    "inspect": Command("config:InspectConfig", "inspection.inspect:main", "show what a label set is and how far it is"),
+    "inspect": Command("config:InspectConfig", "inspection.inspect:main", "show how a label set was made, and its state"),
     "verify": Command("config:VerifyConfig", "verification.verify:main", "check every byte and label of a set"),
     "report": Command("config:ReportConfig", "report.command:main", "draw label sets as a page for the browser"),
     "ensemble": Command("config:EnsembleConfig", "ensembling:main", "merge label sets of the same crops into one"),
@@ -49,6 +52,7 @@ COMMANDS = {
 EXIT_CODES: dict[type[SlgWdsError], int] = {UsageError: 2, IncompleteSetError: 3}
 
 SHELLS = ("bash", "zsh", "fish")
+# The annotation, as source text, of a config's only required argument. `_parse` then needs no parser.
 ONE_TEXT = 'Annotated[Positional[str], option("SET")]'
 
 LAUNCHER_FLAGS = {
@@ -64,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name.
 
     Args:
-        arguments: a command and its options; None for those of the process.
+        arguments: a command and its options; None for those in sys.argv.
 
     Returns:
         The exit code.
@@ -165,9 +169,7 @@ def _refuse_launcher_flags(arguments: Sequence[str]) -> None:
     for argument in arguments:
         flag = argument.lstrip("-").partition("=")[0].replace("_", "-")
         if argument.startswith("--") and flag in LAUNCHER_FLAGS:
-            raise UsageError(
-                f"{argument} belongs to the original's process launcher", hint=LAUNCHER_FLAGS[flag]
-            )
+            raise UsageError(f"{argument} belongs to FKD's own process launcher", hint=LAUNCHER_FLAGS[flag])
 
 
 def _parse(name: str, kind: type, arguments: Sequence[str]) -> object:

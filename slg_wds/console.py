@@ -25,7 +25,7 @@ WIDTH = 160  # columns of a table that goes to a file or pipe
 
 
 def prepare() -> None:
-    """Let stdout take every text, with escapes for what its encoding lacks; print tracebacks by this module."""
+    """Make stdout escape characters that its encoding lacks; print tracebacks of crashes through this module."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is from the start
     sys.excepthook = _note_crash
@@ -48,13 +48,19 @@ def warn(text: str, level: int = 1) -> None:
 
     Args:
         text: one line.
-        level: the warning names the line of code this many callers above the caller of `warn`, 1 for its own caller.
+        level: which line of code the warning names. Let f call `warn`: 1 names the line that called f, 2 the line that
+            called f's caller, and so on.
     """
     warnings.warn(shown(text), UserWarning, stacklevel=level + 2)
 
 
 def tell_json(value: Any, indent: int | None = 2) -> None:
-    """Print a value as JSON on stdout, with secrets masked."""
+    """Print a value as JSON on stdout, with secrets masked and unprintable characters escaped.
+
+    Args:
+        value: what json.dumps takes.
+        indent: spaces of each level; None for one line.
+    """
     text = json.dumps(masked(value), indent=indent, ensure_ascii=False)
     for char in set(text):
         if char != "\n" and not char.isprintable():

@@ -112,7 +112,7 @@ def _rebuild(kind: type[SlgWdsError], message: str, state: dict[str, Any]) -> Sl
 
 
 class UsageError(SlgWdsError):
-    """An option or argument has a value that cannot be, alone or together with others."""
+    """An option or argument has an impossible value, or contradicts another one."""
 
 
 class MissingDependencyError(SlgWdsError):
@@ -148,7 +148,7 @@ class ImageDecodeError(ImageError):
 
 
 class ImageGoneError(ImageError):
-    """An image was planned, and is not in its folder any more."""
+    """An image of the plan is not in its folder any more."""
 
 
 class ImageTooLargeError(ImageError):
@@ -264,7 +264,7 @@ class UnsupportedStoreError(StoreError):
 
 
 class InvalidNameError(StoreError):
-    """A name is not a plain relative one within its store."""
+    """The name of an object is not a plain relative path within its store."""
 
 
 class ObjectTooLargeError(StoreError):

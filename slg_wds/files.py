@@ -1,4 +1,4 @@
-"""Files that users name: open them only if they are regular files, and read text in the encodings of editors."""
+"""Opens files that users name, only if they are regular files, and reads text in the encodings that editors write."""
 
 from __future__ import annotations
 
@@ -34,7 +34,12 @@ def open_regular(path: str | os.PathLike[str], buffering: int = -1) -> BinaryIO:
 
 
 def regular_descriptor(path: str, flags: int = os.O_RDONLY) -> int:
-    """Open a regular file or a folder as `open_regular` does; return its descriptor, which the caller closes."""
+    """Open a regular file or a folder as `open_regular` does; return its descriptor, which the caller closes.
+
+    Raises:
+        SpecialFileError: it is a pipe, a socket or a device.
+        OSError: it cannot be opened.
+    """
     descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe without a writer opens at once
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # `open` itself refuses a folder
@@ -67,9 +72,12 @@ def lines_of(text: str) -> Iterator[tuple[int, str]]:
 
 
 class Spellings:
-    """A set of names in which a name is found in either Unicode form of its accents.
+    """A set of names that finds a name in either Unicode form of its accents.
 
-    macOS decomposes accented characters, other systems compose them.
+    It is needed because macOS decomposes accented characters, and other systems compose them.
+
+    Args:
+        names: the names, in any form.
     """
 
     def __init__(self, names: Iterable[str]) -> None:

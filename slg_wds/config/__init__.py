@@ -1,7 +1,7 @@
 """The options of every command: one frozen dataclass each, for the command line and for Python.
 
-In: the arguments of a command, or keywords from Python. Out: a checked config. Imports console, errors, masking and
-concurrency's count of cores; no torch.
+In: the arguments of a command, or keywords from Python. Out: a config, whose `check` refuses values that make no
+sense. The folder imports errors, masking, concurrency's count of cores and, once a URL is opened, store; no torch.
 """
 
 from __future__ import annotations

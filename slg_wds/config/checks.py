@@ -13,6 +13,11 @@ from slg_wds.errors import UsageError
 def check_choices(config: Any) -> None:
     """Check the options that take one of a few words, and those that take a sequence.
 
+    The command line does this while it parses; Python callers need it here.
+
+    Args:
+        config: a config of any command.
+
     Raises:
         UsageError: a value is none of the words of its option, or a single text where a sequence belongs.
     """
@@ -34,7 +39,7 @@ def check_least(config: Any, **least: int) -> None:
     """Check numeric options against their least values, given by the options' names.
 
     Raises:
-        UsageError: a value is smaller. None is never refused.
+        UsageError: a value is smaller. None is allowed.
     """
     for name, lowest in least.items():
         value = getattr(config, name)

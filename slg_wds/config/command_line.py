@@ -68,6 +68,11 @@ def required(metavar: str, unless: str = "") -> Any:
 def parse(config: type[Config], prog: str, arguments: Sequence[str]) -> Config:
     """Parse the arguments of a command into its config.
 
+    Args:
+        config: the class of the command's options.
+        prog: program and command, as messages name them: `slg-wds inspect`.
+        arguments: what the user typed after the command.
+
     Raises:
         SystemExit: after --help (code 0) and after wrong usage (code 2), which tyro explains on stderr.
         UsageError: a value that the config refuses.

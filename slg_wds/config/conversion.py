@@ -29,7 +29,7 @@ class MergedSetOptions:
     PANEL: ClassVar[str] = "Output"
 
     sets: Annotated[Positional[tuple[str, ...]], required("SET ...")]
-    """The label sets: finished, and of the same images and crops. Their shards and the order of images may differ."""
+    """Finished label sets of the same images and crops. Their shards and the order of images may differ."""
     save_path: Annotated[str, option("FOLDER|URL")]
     """Where the merged set is written: a folder or URL. Run the same command again to resume."""
     samples_per_shard: Annotated[int | None, option("N", default="the first set's shards")] = None
@@ -45,11 +45,11 @@ class MergedLabelOptions:
     weights: Annotated[tuple[float, ...] | None, option("WEIGHT ...", default="equal")] = None
     """Weight of each set in the mean."""
     label_type: Annotated[str | None, option("TYPE", default="the first set's")] = None
-    """What is stored: hard, smoothing, marginal_smoothing_kN, marginal_renorm_kN, shared_tail_kN or full."""
+    """What is stored of each crop, as for `generate`."""
     values: Annotated[Values | None, option(VALUES, default="the first set's")] = None
     """Coding of the probabilities."""
     tail_classes: Annotated[int | None, option("N", default="the first set's")] = None
-    """Classes stored of each image's shared tail; 0 stores no tail."""
+    """Classes stored of each image's shared tail, as for `generate`; 0 stores no tail."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +59,8 @@ class MergedCheckOptions:
     PANEL: ClassVar[str] = "Check"
 
     check_data: Annotated[str | None, option("IMAGES", name="check")] = None
-    """Measure on a random sample of these images how far the merged labels are from the teachers' own. Give the
-    teachers with -a."""
+    """Label a random sample of these images again with the teachers given with -a, and report how far the merged
+    labels differ from theirs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class EnsembleConfig(
 ):
     """Merge label sets of the same crops: the weighted mean of their labels.
 
-    A single set is written anew, with other shards, classes or coding.
+    Given one set, it writes that set anew, with other shards, label type or coding.
 
     A set and one that extends it (generate --extend) become one set.
 
@@ -98,14 +98,14 @@ class EnsembleConfig(
 
 @dataclass(frozen=True, kw_only=True)
 class LabelFileOptions:
-    """What is read of FKD's label files."""
+    """How FKD's label files are read."""
 
     PANEL: ClassVar[str] = "Label"
 
     fkd_dir: Annotated[Positional[str], option("LABEL_FILES")]
-    """Folder of label files, as FKD's generator and its published labels have them: .../train/CLASS/NAME.tar."""
+    """Folder of label files, made by FKD's generator or downloaded: .../train/CLASS/NAME.tar."""
     label_type: Annotated[str | None, option("TYPE", default="as the files' shape says")] = None
-    """Label type of the files. Give marginal_renorm_kN if they are that: by their shape they pass for
+    """Label type of the files. Give it for marginal_renorm_kN, whose files have the same shape as those of
     marginal_smoothing_kN."""
     values: Annotated[Values | None, option(VALUES, default="that of the files, which is exact")] = None
     """Coding of the probabilities. FKD's files have float32, or float16 if made with --use_fp16."""
@@ -117,19 +117,19 @@ class LabelFileOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledImageOptions:
-    """Which images the label files are of."""
+    """Which images the label files belong to."""
 
     PANEL: ClassVar[str] = "Image"
 
     images: Annotated[str, option("IMAGES")]
-    """The images that the labels are of: a folder of class folders, or one with a train folder of them."""
+    """The images that were labelled: a folder of class folders, or one with a train folder of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportConfig(
     OutputOptions, LabelFileOptions, LabelledImageOptions, SourceConfig, ProcessOptions, EngineConfig
 ):
-    """Turn FKD's label files into a label set.
+    """Turn label files of FKD (Fast Knowledge Distillation) into a label set.
 
     Example: slg-wds import FKD_LABELS --images /data/imagenet --save-path /labels
     """
@@ -151,7 +151,7 @@ class ImportConfig(
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig(StoreConfig):
-    """Turn a label set into label files that FKD's and MEAL V2's scripts read.
+    """Turn a label set into label files for the training scripts of FKD and MEAL V2.
 
     Example: slg-wds export /data/labels FKD_LABELS
     """
@@ -159,7 +159,7 @@ class ExportConfig(StoreConfig):
     labels: Annotated[Positional[str], option("SET")]
     """The label set: a folder or URL."""
     fkd_dir: Annotated[Positional[str], option("LABEL_FILES")]
-    """Folder that is made for the label files. It must be empty, if it exists."""
+    """Folder to write the label files to. It is created; if it exists, it must be empty."""
     layout: Literal["fkd", "mealv2"] = "fkd"
     """Where the files go: `fkd` writes train/CLASS/NAME.tar, for train_FKD.py; `mealv2` writes
     DATASET/train/CLASS/NAME.tar, for MEAL V2's FKD_train.py."""

@@ -57,8 +57,8 @@ class CropOptions:
     seed: Annotated[int, option("N")] = 0
     """Seed of the boxes, of the flips, and of the order of images in shards."""
     reference_path: Annotated[str | None, option("SET", default="random crops")] = None
-    """Take boxes and flips from this label set, or from this folder of FKD's label files; the first ones if it has
-    more. Use it to label the same crops with another teacher."""
+    """Take boxes and flips from this label set, or from this folder of FKD's label files, to label the same crops with
+    another teacher. If it has more than --num-crops, the first ones are taken."""
     extend: Annotated[str | None, option("SET")] = None
     """Label only what this set lacks: its crops up to --num-crops, and all crops of new images. What is new goes to
     --save-path. The loader reads both as one set; `slg-wds ensemble OLD NEW --save-path ALL` writes them as one."""
@@ -71,17 +71,19 @@ class LabelOptions:
     PANEL: ClassVar[str] = "Label"
 
     label_type: Annotated[str, option("TYPE")] = "marginal_smoothing_k5"
-    """What is stored: hard, smoothing, marginal_smoothing_kN, marginal_renorm_kN, shared_tail_kN or full. kN stands for
-    the N most probable classes, as in shared_tail_k5; full stores every class."""
+    """What is stored of each crop. hard: the most probable class; smoothing: also its probability;
+    marginal_smoothing_kN, marginal_renorm_kN, shared_tail_kN: the N most probable classes, as in shared_tail_k5; full:
+    every class. The rest is spread evenly by smoothing and marginal_smoothing, dropped by marginal_renorm, and spread
+    in proportion to the image's shared tail by shared_tail."""
     values: Annotated[Values | None, option(VALUES, default="float16")] = None
     """Coding of the probabilities. log8 takes half the bytes of float16 at no measurable loss. It is refused for `full`
     labels over so many classes that it would lose more than 2%."""
     tail_classes: Annotated[int, option("N")] = 64
-    """Classes stored of each image's shared tail, which gives the probability outside the top its shape; 0 stores no
-    tail."""
+    """Classes stored of each image's shared tail: one vector per image, by which shared_tail_kN spreads the probability
+    outside a crop's top N. 0 stores no tail."""
     extendable: bool = False
-    """Store the sums of each shared tail, about 8 KB per image for 1000 classes. A set that --extend makes later then
-    has the tails of a single run; otherwise the tails of both parts are averaged."""
+    """Also store the sums from which each shared tail is computed, about 8 KB per image for 1000 classes. A later
+    --extend then gets the same tails as a single run; without the sums, the tails of both parts are averaged."""
     temp: Annotated[float, option("T")] = 1.0
     """Temperature. Logits are divided by it before the softmax."""
 
@@ -191,7 +193,7 @@ class GenerateConfig(
 class EvaluateConfig(TeacherConfig):
     """Measure a teacher on labelled images: top-1, top-5 and loss.
 
-    Images are resized and cropped as the teacher's authors evaluated it.
+    Images are resized and cropped as in the evaluation of the teacher's authors.
 
     Example: slg-wds evaluate /data/imagenet -a resnet50
     """

@@ -15,7 +15,7 @@ from slg_wds.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class InspectConfig(StoreConfig):
-    """Show what a label set is: how it was made, how far it is, what it costs.
+    """Show how a label set was made, how much of it exists, and its bytes per crop.
 
     Example: slg-wds inspect /data/labels
     """
@@ -36,23 +36,23 @@ class InspectConfig(StoreConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class RepairOptions:
-    """What is done about what is wrong."""
+    """What is repaired."""
 
     PANEL: ClassVar[str] = "Repair"
 
     fix: bool = False
     """Make missing or wrong index parts and _info.json again, from whole shards. No label is changed."""
     delete_damaged: bool = False
-    """Also remove damaged shards. Then run the command that made the set again: it makes what is missing. Until then
-    the exit code is 1."""
+    """Do what --fix does, and remove damaged shards and shards of another set. Then run the command that made the set
+    again: it makes what is missing. Until then the exit code is 1."""
     delete_left_out: bool = False
-    """Also remove the shards that left images out. Use it after mending those images, and run the command that made
-    the set again."""
+    """Do what --fix does, and remove the shards that left images out. Use it after mending those images, and run the
+    command that made the set again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedImageOptions:
-    """What is compared with the images."""
+    """Which images are compared with those that were labelled."""
 
     PANEL: ClassVar[str] = "Image"
 
@@ -60,19 +60,19 @@ class ComparedImageOptions:
     """Compare these images, a folder or tars, with those that were labelled, and list all that differ or are gone. Use
     it before training on a copy of the images."""
     decode_images: bool = True
-    """Decode the images that the set embeds, which is the default. --no-decode-images only compares their checksums
-    and is faster."""
+    """Whether the images that the set embeds are decoded too. --no-decode-images only compares their checksums, which
+    is faster."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AskedImageOptions:
-    """The images on which the labels are compared with the teachers."""
+    """Which images the teachers label again."""
 
     PANEL: ClassVar[str] = "Check"
 
     teacher: Annotated[str | None, option("IMAGES", default="those that the set embeds")] = None
-    """The images on which the teachers given with -a label a random sample of crops again. The result is compared with
-    the stored labels."""
+    """The images for -a, not a teacher: the teachers given with -a label a random sample of their crops again, and the
+    result is compared with the stored labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +85,11 @@ class VerifyConfig(
     ProcessOptions,
     StoreConfig,
 ):
-    """Check every byte and every label of a set; with -a, also whose labels they are.
+    """Check every byte and every label of a set.
 
-    Whatever is wrong is listed, and the exit code is 1.
+    With -a, it also checks whether the labels are those of that teacher.
+
+    Problems are listed. If there are any, the exit code is 1.
 
     Example: slg-wds verify /data/labels
     """

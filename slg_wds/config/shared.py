@@ -23,7 +23,7 @@ VALUES = f"{{{','.join(get_args(Values))}}}"  # as --help shows the choices of a
 
 
 def parse_store_options(options: Sequence[str]) -> dict[str, str]:
-    """Turn texts of the form key=value into a mapping.
+    """Turn texts of the form key=value into a mapping. Of equal keys, the last value counts.
 
     Raises:
         UsageError: a text is not of that form. It may be a secret, so the message gives its position only.
@@ -145,8 +145,8 @@ class TeacherOptions:
     crop_pct: Annotated[float | None, option("SHARE", default="the teacher's own")] = None
     """Side of the central crop that an evaluation cuts, as a share of the resized image's side."""
     class_subset: Annotated[str | None, option("FILE", default="all classes")] = None
-    """Make labels over some of the teacher's classes only: a file of class numbers, or `auto` for the classes of the
-    class folders. Use it if the student shall know fewer classes than the teacher."""
+    """Label over some of the teacher's classes only, for a student that knows fewer: a file of class numbers, or `auto`
+    for the classes of the class folders."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +176,7 @@ class MachineOptions:
 
     PANEL: ClassVar[str] = "Machine"
 
-    gpu: Annotated[int | None, option("N", default="see --devices")] = None
+    gpu: Annotated[int | None, option("N", default="the first for an evaluation, else see --devices")] = None
     """Run on the GPU of this number only."""
     precision: Precision = "fp32"
     """Arithmetic of the forward pass. tf32 is fp32 with products rounded by the GPU, several times as fast; bf16 and
@@ -184,9 +184,10 @@ class MachineOptions:
     compile: bool = False
     """Compile the teacher with torch.compile. It takes about a minute at the start: worth it for all but short runs."""
     batch_size: Annotated[
-        int | None, option("N", default="enough for two forwards, 8 to 128", short="-b")
+        int | None,
+        option("N", default="50 for an evaluation, else enough for two forwards, 8 to 128", short="-b"),
     ] = None
-    """Most images decoded ahead. It does not set the size of a forward: see --num-seg."""
+    """How many images may be decoded ahead. The size of a forward is another option, --num-seg of `generate`."""
     workers: Annotated[
         int, option("N", default="0, one per core, shared by the processes of a machine", short="-j")
     ] = 0
@@ -248,7 +249,7 @@ class EngineConfig:
     actors: Annotated[int | None, option("N", default="as many as the cluster has room for at the start")] = (
         None
     )
-    """Most Ray actors. They start as the cluster has room."""
+    """Largest number of Ray actors. They start as the cluster has room."""
 
     def check_engine(self) -> None:
         """Raise UsageError for options of Ray without Ray, and for a number of actors below 1."""
@@ -271,9 +272,9 @@ class OutputOptions:
     """Images in a label shard. If the images are WebDataset shards, each of them gets one label shard instead. Give
     fewer if many processes share few images."""
     on_error: Literal["fail", "skip"] = "fail"
-    """What happens if an image cannot be labelled, because it cannot be decoded or is gone since the set was begun:
-    `fail` stops the run; `skip` leaves the image out, and the set records it. A disk or bucket that cannot be read
-    stops the run in any case."""
+    """What happens if an image cannot be decoded, or has disappeared since the set was begun: `fail` stops the run;
+    `skip` leaves the image out, and the set records it. A disk or bucket that cannot be read stops the run in any
+    case."""
     max_left_out: Annotated[float | None, option("SHARE", default="0.01, but at least 10 images")] = None
     """Largest share of the set's images, in 0..1, that --on-error skip may leave out. Beyond it the run stops."""
 
@@ -290,16 +291,16 @@ class ProcessOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RecheckOptions:
-    """Which teachers are asked again about crops that are labelled already."""
+    """Which teachers label a sample of crops again."""
 
     PANEL: ClassVar[str] = "Check"
 
     arch: Annotated[str | None, option("MODEL", short="-a")] = None
-    """The teachers to ask, as for `generate`; for several sets, in the order of the sets. Nothing that a label set says
-    of its teachers is loaded."""
+    """The teachers that label a sample of crops again, named as for `generate`; for several sets, in the order of the
+    sets. Only these are loaded: what a label set names as its teachers is never run."""
     teacher_source: Annotated[str, option("SOURCE")] = "timm"
     """Where -a is looked up: timm, pytorch (torchvision) or private (your function)."""
     teacher_path: Annotated[str | None, option("FILE", default="the published weights")] = None
     """Weights of these teachers, as for `generate`."""
     check_crops: Annotated[int, option("N")] = 512
-    """Crops about which the teachers are asked."""
+    """Crops that the teachers label again."""
