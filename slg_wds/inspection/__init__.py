@@ -1,10 +1,10 @@
-"""`slg-wds inspect`: what a label set is, how far it is, and the labels of one image.
+"""`slg-wds inspect`: shows how a label set was made, how much of it exists, and the labels of one image.
 
 In: a label set, finished or not. Out: plain values, as JSON or tables. No shard is read whole, and neither torch nor
 webdataset is imported. The folder may import label sets, the format and stores.
 
     inspect   the command
-    state     which shards exist, since when and how fast; images left out
+    state     which shards exist, when and how fast they were committed; images left out
     sizes     bytes per crop
     image     the labels of one image
     tables    all of it as tables

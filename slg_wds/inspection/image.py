@@ -41,7 +41,7 @@ class InspectedImage:
         return self.names[number] if self.names else None
 
     def top(self, crop: int) -> list[tuple[int, float]]:
-        """(class, probability) of a crop, the most probable first: those stored, or a few of full labels."""
+        """The stored classes of a crop as (class, probability), the most probable first; a few of full labels."""
         record = self.record
         value = record.value[crop]
         order = np.argsort(-value, kind="stable")[:SHOWN_CLASSES] if record.full else np.arange(record.k)

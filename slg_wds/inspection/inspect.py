@@ -1,6 +1,7 @@
-"""`slg-wds inspect`: what a label set is, how it was made, how far it is and what it costs.
+"""`slg-wds inspect`: shows how a label set was made, how much of it exists, and its bytes per crop.
 
-The plan, slg.json, _info.json, one listing and a few index parts and records tell all of it.
+It reads the plan, slg.json, _info.json, one listing, and a few index parts and records: no shard as a whole, since sets
+may be large and remote.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def inspect(url: str, *, store_options: dict[str, str] | None = None) -> dict[st
     """
     store = open_store(url, store_options or {})
     with ThreadPoolExecutor(1) as pool:
-        # To list tens of thousands of shards takes as long as to read their plan.
+        # Listing tens of thousands of shards takes as long as reading their plan, so both are done at once.
         listing = pool.submit(list_set, store)
         labels = glance_at(store)
         state = read_state(labels, listing.result())
@@ -51,7 +52,13 @@ def inspect(url: str, *, store_options: dict[str, str] | None = None) -> dict[st
 
 
 def as_dict(labels: LabelSet, state: SetState, sizes: Sizes | None) -> dict[str, Any]:
-    """All that `inspect` says, as plain values."""
+    """The result of `inspect`, as plain values.
+
+    Args:
+        labels: the label set.
+        state: how much of it exists.
+        sizes: bytes per crop; None if no shard could be read.
+    """
     description = labels.description
     names = class_names(labels)
     return {

@@ -21,11 +21,11 @@ REST, TAR, IMAGES = "record's rest", "tar", "images"
 
 @dataclass(frozen=True)
 class Sizes:
-    """Bytes per crop of each column.
+    """Bytes per crop, measured on a sample.
 
     Attributes:
-        columns: by the column's name: of the sampled records. Of the sampled shards: what the tar and the embedded
-            images take.
+        columns: bytes per crop, by name: of each column and of the rest of a record, over the sampled records; of the
+            tar around the records and of embedded images, over the sampled shards.
         shards, records, crops: how many were sampled.
     """
 
@@ -41,7 +41,7 @@ class Sizes:
 
 
 def measure(labels: LabelSet, state: SetState) -> Sizes | None:
-    """Measure a sample; None if no shard can be read. `state.notes` tells what fails."""
+    """Measure a sample; None if no shard can be read. What cannot be read is added to `state.notes`."""
     chosen = spread(state.present, SHARDS)
     read_indexes(labels, state, chosen)
     chosen = [number for number in chosen if number in state.indexes and state.indexes[number].records]
@@ -56,11 +56,11 @@ def measure(labels: LabelSet, state: SetState) -> Sizes | None:
         sums.update(of_record(fields, size))
     columns = {name: total / crops for name, total in sums.items()}
     each = crops / len(records)  # crops of a record: the same for all, except in a set that extends another
-    rows = sum(len(state.indexes[number].records) for number in chosen) * each
+    shard_crops = sum(len(state.indexes[number].records) for number in chosen) * each
     around, images = _around(state, chosen)
-    columns[TAR] = around / rows
+    columns[TAR] = around / shard_crops
     if images:
-        columns[IMAGES] = images / rows
+        columns[IMAGES] = images / shard_crops
     return Sizes(columns, len(chosen), len(records), crops)
 
 
@@ -82,7 +82,7 @@ def _record(
 
 
 def of_record(fields: dict[str, Any], size: int) -> dict[str, int]:
-    """Bytes of each column of a record, and of the rest.
+    """Bytes of each column of a record by its name, and of the rest.
 
     Args:
         fields: the unpacked record.

@@ -1,4 +1,4 @@
-"""How much of a set exists, since when and how fast: told by a listing and a few small files."""
+"""Finds how much of a set exists, and when and how fast it was committed, from a listing and a few small files."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class CommitPace:
 
     Attributes:
         first, last: times of the first and last commit in seconds since 1970, by the store's clock.
-        measured: number of last commits over which the pace is measured.
-        shards_per_second: the pace; None for fewer than two commits.
-        left: seconds until the set is finished at this pace.
+        measured: over how many of the last commits the pace is measured.
+        shards_per_second: the pace; None for one commit, or for several in the same instant.
+        left: seconds until the set is finished at this pace; None without a pace.
     """
 
     first: float
@@ -56,16 +56,16 @@ class SetState:
 
     Attributes:
         complete: True if every shard and _info.json exist.
-        listed: True if the store could list. If not, and the set is not complete, `present` and `bytes` are about the
-            shards asked for only.
+        listed: True if the store could list. If not, and the set is not complete, `present` and `bytes` cover only the
+            shards that were asked for.
         asked: how many shards were looked for.
         present: numbers of the shards that exist.
-        bytes: their size; -1 if unknown.
+        bytes: their size together; -1 if unknown.
         samples: labelled images; -1 if unknown.
-        info: _info.json; None if it does not exist or is damaged.
+        info: _info.json; None if it does not exist, is damaged, or does not fit the plan.
         pace: when and how fast shards were committed; None if unknown.
         left_out: images left out of the shards that were examined.
-        looked_at: how many shards were examined for images left out.
+        looked_at: how many shards were examined for this.
         reasons: some of these images, each with its path and reason.
         notes: what could not be read, in words.
         indexes: the index parts that were read, by the shard's number.
@@ -184,7 +184,7 @@ def _info(labels: LabelSet, data: bytes, notes: list[str]) -> Info | None:
 
 
 def _unlisted(labels: LabelSet, info: Info | None) -> SetState:
-    """The state if the store cannot list, as over http: _info.json tells it, or else a few shards are asked for."""
+    """The state if the store cannot list, as over http: from _info.json, else from asking for a few shards."""
     if info is not None:
         everything = list(range(labels.num_shards))
         return SetState(True, False, labels.num_shards, everything, -1, info.num_samples, info, None)
@@ -197,7 +197,7 @@ def _unlisted(labels: LabelSet, info: Info | None) -> SetState:
 
 
 def spread(numbers: Sequence[int], count: int) -> list[int]:
-    """Choose at most `count` of the numbers, evenly, with the first and the last."""
+    """Choose at most `count` of the numbers, evenly spaced, the first and the last included."""
     if len(numbers) <= count:
         return list(numbers)
     places = np.linspace(0, len(numbers) - 1, count).round().astype(np.int64)
@@ -228,7 +228,7 @@ def _count_left_out(labels: LabelSet, state: SetState) -> None:
 
 
 def read_indexes(labels: LabelSet, state: SetState, numbers: Sequence[int]) -> None:
-    """Read the index parts of these shards into `state.indexes`, several at a time. `state.notes` tells what fails."""
+    """Read the index parts of these shards into `state.indexes`, in threads. Failures are added to `state.notes`."""
 
     def read(number: int) -> ShardIndex | SlgWdsError:
         try:

@@ -1,4 +1,4 @@
-"""What `inspect` found, as tables."""
+"""Prints what `inspect` found as tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ LONGEST = 400  # characters of one value
 
 
 def print_set(summary: Mapping[str, Any]) -> None:
-    """Print the tables of a set, from what `inspect` returns."""
+    """Print the tables of a set.
+
+    Args:
+        summary: what `inspect` returns.
+    """
     sections = (
         ("label set " + str(summary["url"]), _what(summary)),
         ("how it was made", _how(summary)),
@@ -45,7 +49,7 @@ def _what(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
     labels = f"{identity.label_type}, values {identity.coding}"
     classes, crops = f"{identity.num_classes}", f"{identity.num_crops} an image"
     if base is not None:
-        crops += f", of which {_digest(base.digest)} has the first {base.first_crop}"
+        crops += f", the first {base.first_crop} in set {_digest(base.digest)}"
     return [
         ("images", f"{images['planned']:,} planned{_targets(images)}"),
         ("crops", crops),
@@ -104,7 +108,7 @@ def _far(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
         rows.append(("images labelled", f"{images['labelled']:,}"))
     of = ""
     if summary["state"] != "complete":
-        of = f", in the {counted(images['left_out_of_shards'], 'shard')} that were examined"
+        of = f", in {counted(images['left_out_of_shards'], 'examined shard')}"
     rows.append(("images left out", f"{images['left_out']:,}{of}"))
     if shards["missing_names"]:
         more = f" and {shards['missing'] - len(shards['missing_names']):,} more"
@@ -118,7 +122,7 @@ def _far(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
             rows.append(
                 (
                     "IDLE",
-                    "no shard for a long time, so nobody seems to be at work: run the set's command to go on",
+                    "no shard for a long time, so nobody seems to be at work: run the command that made it to go on",
                 )
             )
         elif progress["seconds_left"]:
@@ -150,7 +154,7 @@ def _pace(progress: Mapping[str, Any]) -> str:
 
 def _tell_sizes(sizes: Mapping[str, float], sampled: Mapping[str, int]) -> None:
     by = f"{counted(sampled['records'], 'record')} of {counted(sampled['shards'], 'shard')}"
-    title = f"bytes per crop, by {by}"
+    title = f"bytes per crop, measured on {by}"
     tell_table(title, tuple(sizes), [[f"{size:.2f}" for size in sizes.values()]])
 
 

@@ -1,6 +1,6 @@
-"""`slg-wds verify`: checks every byte and label of a set, asks the teacher again, repairs damage.
+"""`slg-wds verify`: checks every byte and label of a set, labels some crops again, repairs damage.
 
-In: a label set, and where the user gives them its images and teachers. Out: a `VerifyResult`, and with --fix a mended
+In: a label set, and if the user gives them its images and teachers. Out: a `VerifyResult`, and with --fix a mended
 set. This folder may import engines, label sets, images, ensembling's teachers and replay's readers of images.
 
     verify    the command and its result

@@ -1,7 +1,7 @@
-"""Checks all records of a shard at once: all that decoding each would check, and more, in a fraction of the time.
+"""Checks all records of a shard at once. It checks more than decoding each of them would, in a fraction of the time.
 
 Records of one shape go through numpy together, so that each check is a few passes over long rows. The answer is only
-whether all are sound. Which record is not, and why, is found by decoding the records one by one.
+whether all are sound, that is, free of damage. To find which record is not, and why, decode them one by one.
 
 Shapes: n records, M crops of each, k classes stored per crop.
 """
@@ -21,7 +21,7 @@ from slg_wds.format.records.values import decode_values, value_dtype
 
 GROUP_NUMBERS = (
     1 << 20
-)  # values of one column that are checked together: those of a usual shard, 10 MB of memory
+)  # values of one column that are checked together: about as many as a shard has, in 10 MB of memory
 MAX_TOGETHER = 1 << 22  # values of one record; above, decoding it alone takes less memory
 MAX_PAIRS = 12  # up to so many classes of a crop, comparing all pairs is faster than sorting
 _LARGEST = {"float32": 0x3F800000, "float16": 0x3C00}  # the bits of 1
@@ -30,7 +30,7 @@ Numbers = NDArray[Any]
 
 
 class OddError(Exception):
-    """Something in a group of records is not sound."""
+    """A record of a group is damaged, or has a form that no writer uses."""
 
 
 def all_sound(records: Sequence[Fields], sum_over_one: float) -> bool:
@@ -233,7 +233,10 @@ def _sums(stored: Numbers, coding: str) -> NDArray[np.float32]:
 
 
 def rounding(coding: str, k: int) -> float:
-    """How far the sum of k coded probabilities may exceed that of the originals: half a step for each, and its own."""
+    """How far rounding may lift the sum of k stored probabilities above the sum of the originals.
+
+    It adds half a step of the coding for each probability, and the rounding of the sum itself.
+    """
     relative, least = {
         "float32": (2.0**-24, 0.0),
         "float16": (2.0**-11, 2.0**-25),

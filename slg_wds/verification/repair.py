@@ -1,4 +1,7 @@
-"""Repair of a set: index parts and _info.json are made again, damaged shards removed for `generate` to make anew."""
+"""Repairs a set: makes index parts and _info.json again, and removes damaged shards.
+
+The command that made the set then makes the removed shards anew.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ def fix(
         labels: the label set.
         problems: what is wrong with it.
         delete_damaged: remove shards that are damaged or belong to another set.
-        unwanted: whole shards to remove too, by name: how many images each has left out.
+        unwanted: whole shards to remove too: how many images each left out, by the shard's name.
 
     Returns:
         The problems that remain, and what was done, in words.

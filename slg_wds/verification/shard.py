@@ -49,9 +49,9 @@ class Problem:
             unsupported (written by a newer version), index (an index part), info (_info.json), teacher (the labels are
             not the teachers'), or image (one that differs from the labelled one, or is gone).
         what: what is wrong, in words.
-        shard: name of the shard; None if it is not about one.
-        key: key of the image; None if it is not about one.
-        number: number of the shard; -1 if it is not about one.
+        shard: name of the shard concerned; None if there is none.
+        key: key of the image concerned; None if there is none.
+        number: number of the shard concerned; -1 if there is none.
     """
 
     kind: str
@@ -68,10 +68,10 @@ class ShardReport:
     Attributes:
         number: number of the shard.
         bytes, crops: how many were checked.
-        samples: labelled images; -1 if the shard is not whole.
+        samples: labelled images; -1 if the shard cannot be read, is foreign or is damaged.
         images: embedded images that were decoded.
         compared: images that were read and compared with the labelled ones.
-        left_out: planned images that the shard has no labels of.
+        left_out: planned images for which the shard has no labels.
         problems: what is wrong.
     """
 
@@ -132,11 +132,18 @@ class ShardChecks:
             return error
 
     def check(self, number: int, data: bytes | SlgWdsError) -> ShardReport:
-        """Check the bytes of one shard. Damage is reported, never raised."""
+        """Check one shard, as `check_all`."""
         return self.check_all([(number, data)])[0]
 
     def check_all(self, shards: Sequence[tuple[int, bytes | SlgWdsError]]) -> list[ShardReport]:
-        """Check several shards. The labels of small shards are checked together, in a fraction of the time."""
+        """Check several shards. The labels of small shards are checked together, in a fraction of the time.
+
+        Args:
+            shards: number of each shard, and its bytes or the error with which reading it failed.
+
+        Returns:
+            The report of each shard. Damage is reported, never raised.
+        """
         opened = [self._open(number, data) for number, data in shards]
         together = [fields for one in opened for _, fields in one.unpacked]
         sound = all_sound(together, self._over_one)
@@ -237,7 +244,7 @@ class ShardChecks:
                 yield INDEX_PART, f"its index part is not the shard's: {_index_difference(found, wanted)}"
 
     def _check_fields(self, fields: dict[str, Any], part: PlannedShard, at: int) -> None:
-        """Check that a record is of the planned image and labelled as slg.json says. Raises RecordError."""
+        """Check that a record belongs to the planned image and is labelled as slg.json says. Raises RecordError."""
         identity = self.labels.identity
         target = int(part.targets[at])
         wanted: dict[str, Any] = {
@@ -331,7 +338,7 @@ def _image_problems(
         if (height, width) != (fields["height"], fields["width"]):
             yield (
                 sample.key,
-                f"its image is of {height} x {width}, its record of {fields['height']} x {fields['width']}",
+                f"its image is of {height} x {width} pixels, its record of {fields['height']} x {fields['width']}",
             )
         if found != split_member(sample.image.name)[1]:
             yield sample.key, f"its image is {found}, not {split_member(sample.image.name)[1]}"

@@ -1,4 +1,4 @@
-"""Compares labels with the teachers: a random sample of crops is labelled again, and the answers are compared."""
+"""Labels a random sample of crops again with the teachers, and compares the result with the stored labels."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from slg_wds.errors import UsageError
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.verification.records import rounding
 
-# By precision: how far a probability of one crop, and the mean over all, may differ beyond rounding because another
-# machine computed it; and the least share of crops with the same first class. Another teacher is off by far more.
+# Limits within which the same teacher agrees with itself on another machine, by precision: the largest difference of a
+# probability beyond rounding, the mean difference, and the least share of crops with the same most probable class.
+# Another teacher is off by far more.
 LIMITS = {
     "fp32": (0.05, 0.002, 0.98),
     "tf32": (0.3, 0.01, 0.95),
@@ -34,7 +35,7 @@ class TeacherCheck:
         largest: largest difference of a probability, beyond rounding.
         mean: mean difference of a probability, beyond rounding.
         agreement: share of crops whose most probable class is the same.
-        problems: which of these is beyond its limit, in words.
+        problems: which of these values are beyond their limits, in words.
     """
 
     crops: int
@@ -53,7 +54,7 @@ class TeacherCheck:
 
 
 def compare(config: VerifyConfig, labels: LabelSet, seed: int | None = None) -> TeacherCheck:
-    """Ask the teachers of the command line about crops that are labelled already.
+    """Label a random sample of crops again with the teachers of the config, and compare.
 
     Args:
         config: the teachers, the images and how many crops.
@@ -65,7 +66,7 @@ def compare(config: VerifyConfig, labels: LabelSet, seed: int | None = None) -> 
         ImageSourceError: the images are not those of the set.
     """
     if config.teacher is None and not labels.identity.embed_images:
-        raise UsageError("-a needs --teacher DATA, the images, since the set does not embed them")
+        raise UsageError("-a needs --teacher IMAGES, since the set does not embed its images")
     question = EnsembleConfig(
         sets=(config.labels,),
         save_path="",

@@ -39,9 +39,9 @@ class VerifyResult:
         shards, samples, crops, bytes: how many were checked.
         images: embedded images that were decoded.
         compared: images that were read and compared with those that were labelled.
-        left_out: for each shard that has fewer images than planned, by its name: how many were left out.
+        left_out: how many images each shard left out, by its name; only shards that left some out.
         seconds: wall time of the checks.
-        problems: what is wrong, or still wrong after mending.
+        problems: what is wrong; after mending, what is still wrong.
         fixed: what was mended, in words.
         unknown: names of objects at the set's URL that belong to no label set.
         teacher: how the labels compare with the teachers' answers; None if none were asked.
@@ -64,7 +64,7 @@ class VerifyResult:
 
     @property
     def ok(self) -> bool:
-        """True if nothing is wrong, or nothing is any more."""
+        """True if no problem remains."""
         return not self.problems
 
 
@@ -80,7 +80,8 @@ def verify(config: VerifyConfig) -> VerifyResult:
         What was checked, what is wrong and what was mended.
 
     Raises:
-        SlgWdsError: nothing can be said: there is no set, its plan or slg.json is damaged, or the store is gone.
+        UsageError: the options do not fit together or do not fit the set.
+        SlgWdsError: nothing could be checked: there is no set, its plan or slg.json is damaged, or the store fails.
     """
     config.check()
     labels = open_labels(config.labels, allow_incomplete=True, store_options=config.store_options)

@@ -1,4 +1,4 @@
-"""The shards of a set are shared among processes. Each reads the next shards while it checks these."""
+"""Shares the shards of a set among processes. Each process reads its next shards while it checks the present ones."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from slg_wds.verification.images import ImageChecks
 from slg_wds.verification.shard import ShardChecks, ShardReport
 
 ATTEMPTS = 3  # shards in a row that cannot be read; then the store counts as gone
-GROUP_BYTES, GROUP_SHARDS = 1 << 20, 64  # small shards are checked together up to either
+GROUP_BYTES, GROUP_SHARDS = 1 << 20, 64  # small shards are checked together, up to so many bytes or shards
 COLLECT_AFTER = 1 << 17  # new objects before Python looks for cycles; a shard's records are some thousands
 Read = bytes | SlgWdsError
 
 
 @dataclass(frozen=True)
 class VerifyTask:
-    """What every process of one verification gets. Picklable.
+    """The work of one verification, as every process gets it. Picklable.
 
     Attributes:
         location: the label set.
@@ -46,6 +46,10 @@ class VerifyTask:
         """Check every `count`-th shard, from number `worker` on, and yield its report.
 
         Memory: two shards, or twice 1 MB of small ones.
+
+        Args:
+            worker: number of this process, from 0.
+            count: number of processes.
 
         Raises:
             StoreUnavailableError: several shards in a row could not be read.
@@ -87,7 +91,7 @@ def _few_collections() -> Iterator[None]:
 
 
 def _grouped(reads: Iterable[tuple[int, Read]]) -> Iterator[list[tuple[int, Read]]]:
-    """Large shards one at a time, small ones in groups.
+    """Yield large shards one at a time, small ones in groups.
 
     Raises:
         StoreUnavailableError: ATTEMPTS shards in a row could not be read.

@@ -87,7 +87,7 @@ def test_rewriting_alone_changes_nothing(faithful, tmp_path):
 @pytest.mark.parametrize(
     ("more", "code", "said"),
     [
-        (["-a", TINY, "--teacher_source", "private"], 2, "-a needs --teacher DATA"),
+        (["-a", TINY, "--teacher_source", "private"], 2, "-a needs --teacher IMAGES"),
         (["--teacher", "x"], 2, "-a must name the teachers"),
         (["--processes", "-1"], 2, "is below 0"),
         (["--store-option", "nonsense"], 2, "not key=value"),
