@@ -15,7 +15,7 @@ from slg_wds.format.records.record import Record
 from slg_wds.format.shards.shard import Shard, check_payload
 from slg_wds.images import image_extension
 from slg_wds.labels.shares import shares
-from slg_wds.labelset.joining import chains, joined
+from slg_wds.labelset.joining import chains, join_records
 from slg_wds.labelset.key_index import KeyNumbers
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import labels_at
@@ -189,7 +189,7 @@ class Parent:
             return found[-1]
         # If the set that is extended left an image out, the set that extends it has all crops of the image.
         parts = [part for part in found if not isinstance(part, Missing)]
-        return joined(parts, self.last.labels)
+        return join_records(parts, self.last.labels)
 
     def image(self, numbers: Sequence[int | None]) -> tuple[bytes, str] | None:
         """Return the embedded image file and its extension; None where there is none. `numbers` as for `read`."""

@@ -1,4 +1,13 @@
-"""A label set at a URL: begin it, commit shards, finish it, read it, join those that extend each other.
+"""A label set at a URL: begin it, commit shards to it, finish it, read it; join the sets that extend each other.
 
-Enters: plans, identities, the bytes of shards. Leaves: records. Imports format and store.
+Enters: a plan, an identity, the bytes of shards. Leaves: records. Imports format, store and images' folder walk.
+
+    creating.py      begin a set, or join one that was begun
+    labelset.py      LabelSet: what exists of a set, and its records
+    publishing.py    commit a shard, finish a set
+    opening.py       open a set for reading
+    objects.py       the names of a set's objects in its store
+    lookup.py, key_index.py       one image by its number or key
+    joining.py, averaging.py      sets that belong together
+    class_names.py, left_out.py, provenance.py, foreign.py
 """

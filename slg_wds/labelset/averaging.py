@@ -1,4 +1,4 @@
-"""What label sets must share before their distributions are averaged, whether they are merged or replayed together."""
+"""What label sets must have in common before their distributions are averaged, in a merge or in replay."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from slg_wds.errors import IdentityMismatchError
 from slg_wds.labelset.labelset import LabelSet
 
-# In this order: a difference in the first explains those in the others.
+# In this order: a difference in an earlier field explains differences in later ones.
 _SAME = ("num_classes", "class_subset", "temperature")
 
 
 def check_averaged(sets: Sequence[LabelSet]) -> None:
-    """Raise IdentityMismatchError for sets whose distributions are over other classes or of another temperature."""
+    """Raise IdentityMismatchError if the distributions of the sets differ in their classes or temperature."""
     for other in sets[1:]:
         for field in _SAME:
             mine, theirs = getattr(sets[0].identity, field), getattr(other.identity, field)
@@ -22,7 +22,14 @@ def check_averaged(sets: Sequence[LabelSet]) -> None:
 
 
 def differs(first: LabelSet, other: LabelSet, what: str, key: str | None = None) -> IdentityMismatchError:
-    """Return the error that names a difference between two sets, of one image if `key` is given."""
+    """Make the error for two sets that differ.
+
+    Args:
+        first: a set.
+        other: the set that differs from it.
+        what: the difference.
+        key: the image in which they differ, if it is one.
+    """
     return IdentityMismatchError(
         f"the label sets are not of the same crops: {what}, in {first.url} and {other.url}", key=key
     )

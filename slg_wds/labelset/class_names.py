@@ -1,4 +1,4 @@
-"""Names of a label set's classes as people say them, without torch or timm imported."""
+"""Names of the classes of a label set for people. Imports neither torch nor timm."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ SYNSETS, LEMMAS = "imagenet_synsets.txt", "imagenet_synset_to_lemma.txt"
 
 
 def class_names(labels: LabelSet) -> list[str] | None:
-    """A name for every class of the labels [num_classes], or None where nothing names any.
+    """Return a name for every class of the labels.
 
-    WordNet ids that timm's data knows become their words ("tabby, tabby cat"). A set without class folders whose
-    teachers are published models of ImageNet's 1000 classes has their names. What nothing names is "class 7".
+    WordNet ids that timm's files know become words ("tabby, tabby cat"). If the images have no class folders and all
+    teachers are published models with ImageNet's 1000 classes, these classes' names are used.
+
+    Returns:
+        Names [num_classes], "class 7" for a class without one; None if no class has a name.
     """
     given = named_classes(labels)
     if given is None and _published_for_imagenet(labels):
@@ -29,7 +32,7 @@ def class_names(labels: LabelSet) -> list[str] | None:
 
 
 def named_classes(labels: LabelSet) -> list[str] | None:
-    """The set's own class names, "" for none, where they are of the labels' classes; else None."""
+    """Return the class names in slg.json, "" for none, if they name the labels' classes; else None."""
     given = labels.description.class_names
     mean_classes = labels.targets_are_classes and given and len(given) == labels.num_classes
     return given if mean_classes and any(given or ()) else None
@@ -45,21 +48,21 @@ def _published_for_imagenet(labels: LabelSet) -> bool:
 
 @functools.cache
 def imagenet_ids() -> list[str] | None:
-    """The WordNet ids of ImageNet's 1000 classes in their order, None where timm's files are not there."""
+    """Return the WordNet ids of ImageNet's 1000 classes in order; None if timm's files are missing."""
     text = _timm_file(SYNSETS)
     return None if text is None else text.split()
 
 
 @functools.cache
 def imagenet_words() -> dict[str, str]:
-    """WordNet id -> its words, of all ids that timm knows (about 22,000)."""
+    """Return the words of every WordNet id that timm knows, about 22,000."""
     lines = (_timm_file(LEMMAS) or "").splitlines()
     pairs = (line.rstrip().partition("\t") for line in lines)
     return {name: words for name, _, words in pairs if words}
 
 
 def _timm_file(name: str) -> str | None:
-    # Found, never imported: importing timm takes torch and seconds.
+    # The file is found without importing timm, which would import torch and take seconds.
     found = importlib.util.find_spec("timm")
     if found is None or found.origin is None:
         return None

@@ -1,4 +1,4 @@
-"""A label set begun, or joined where it was begun before from the same images and options."""
+"""Begin a label set, or join one that was begun before from the same images and options."""
 
 from __future__ import annotations
 
@@ -36,24 +36,25 @@ def create_labels(
     image_checksums: bool = True,
     targets_are_classes: bool | None = None,
 ) -> LabelSet:
-    """Begin a label set, or join the one that is there if its plan and identity are the same.
+    """Begin a label set, or join the one that exists if its plan and identity are the same.
 
-    A set that is joined keeps its form: what slg.json says of features and checksums goes on to the end.
+    A set that is joined keeps its form: the features and checksums that its slg.json names hold to the end.
 
     Args:
         location: where the set is, or will be.
         plan: which image is which sample of which shard.
         identity: what decides the labels, as JSON.
-        provenance: what is only noted, as JSON.
-        class_names: the names of the labels' classes in order; None where they are not known.
-        requires: the features that its readers must know, of `manifest.FEATURES`, beside those of every new set.
-        image_checksums: whether its records will have the checksums of their images.
-        targets_are_classes: whether targets number the classes of the labels; None where that is not known.
+        provenance: what is recorded but not compared, as JSON.
+        class_names: the names of the labels' classes in order; None if they are not known.
+        requires: features, of `description.FEATURES`, that readers must know in addition to those of every new set.
+        image_checksums: whether the records will have the checksums of their images.
+        targets_are_classes: whether targets number the classes of the labels; None if that is not known.
 
     Raises:
-        NotALabelSetError: the place holds something else.
-        IdentityMismatchError: it holds a set made otherwise; each difference is named.
-        StoreError: the place cannot be written to, or lacks what atomic commits need.
+        NotALabelSetError: the location holds something else.
+        IdentityMismatchError: it holds a set with another plan or identity; each difference is named.
+        ManifestError: a field of `identity` has the wrong type or range.
+        StoreError: the location cannot be written to, or cannot commit atomically.
     """
     made = Identity.from_json(masked(dict(identity)))
     store = location.open()
@@ -88,9 +89,14 @@ def create_labels(
 
 
 def planned_paths(location: Location) -> Sequence[str]:
-    """The paths of the images of a folder that the label set at a location plans; none where no set is there.
+    """Return the image paths that the label set at a location plans.
 
-    Raises ManifestError, StoreError.
+    Returns:
+        The paths below the image folder; none if there is no set, or its images lie in tars.
+
+    Raises:
+        ManifestError: the plan is damaged.
+        StoreError: the location cannot be read.
     """
     store = location.open()
     try:
@@ -103,7 +109,7 @@ def planned_paths(location: Location) -> Sequence[str]:
 
 def _refuse_other_content(store: Store) -> None:
     other = next((entry.name for entry in store.list()), None)
-    if other is not None and store.size(PLAN) is None:  # a worker beside this one may just have put the plan
+    if other is not None and store.size(PLAN) is None:  # another worker may just have written the plan
         raise NotALabelSetError(
             f"it holds something else, {other!r} among it", url=store.url, hint="choose an empty --save_path"
         )
@@ -141,10 +147,14 @@ def _plan_difference(stored: Plan, wanted: Plan) -> str:
 
 
 def identity_differences(stored: Description, wanted: Mapping[str, Any]) -> list[str]:
-    """A line for each field in which a set's identity is not the one that is wanted.
+    """Return a line for each field in which the identity of a set differs from another one.
 
-    Sets that were begun before images had checksums say of a private teacher only its state dict. What else it holds
-    is not compared then: such a set can be finished and extended.
+    Sets from before images had checksums know only the state dict of a private teacher. What else such a teacher holds
+    is then not compared, so that these sets can still be finished and extended.
+
+    Args:
+        stored: the description of the set.
+        wanted: the other identity.
     """
     known = dict(wanted)
     if not stored.image_checksums and known.get("teachers"):

@@ -1,4 +1,4 @@
-"""What lies where a label set was expected."""
+"""Recognise FKD's label files where a label set was expected."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from slg_wds.errors import SlgWdsError
 from slg_wds.files import open_regular
 from slg_wds.images.tree import walk_files
 
-LOOKED_AT = 10_000  # files of a folder that may be one of label files
+MOST_FILES = 10_000  # of a folder that are looked at
 EXTENSION = ".tar"
 
 
 def holds_label_files(root: Path) -> bool:
-    """Whether the first *.tar below a local folder is no tar but a file of torch.save, as label files are."""
+    """Return whether the first *.tar below a local folder is a file of torch.save, as FKD's label files are."""
     try:
-        paths = itertools.islice(walk_files(str(root)), LOOKED_AT)
+        paths = itertools.islice(walk_files(str(root)), MOST_FILES)
         first = next((path for path in paths if path.endswith(EXTENSION)), None)
         if first is None:
             return False

@@ -1,4 +1,7 @@
-"""A label set and those that extend it, read as one set: which go together, and the record of an image's parts."""
+"""A label set and the sets that extend it, read as one: which sets belong together, and how records are joined.
+
+Such sets form a chain: a base, a set that extends it with more crops, perhaps one that extends that, and so on.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,13 @@ Floats = NDArray[np.float64]
 
 
 def extends(labels: LabelSet) -> str | None:
-    """The digest of the set that this one extends, None where it stands alone."""
+    """Return the digest of the set that this one extends, or None."""
     base = labels.identity.extends
     return None if base is None else base.digest
 
 
-def refuse_alone(labels: LabelSet) -> None:
-    """Raise UsageError for a set that extends another: alone it lacks crops."""
+def refuse_extending(labels: LabelSet) -> None:
+    """Raise UsageError for a set that extends another one: alone, it lacks crops."""
     if extends(labels):
         raise UsageError(
             "the label set holds only the crops that the set it extends lacks",
@@ -34,9 +37,16 @@ def refuse_alone(labels: LabelSet) -> None:
 
 
 def chains(sets: Sequence[LabelSet]) -> list[list[LabelSet]]:
-    """The sets in their order, each with those that extend it behind it as one chain.
+    """Group sets into chains.
 
-    Raises UsageError for a set that extends one that is not given.
+    Args:
+        sets: label sets, in any order.
+
+    Returns:
+        One chain for each set that extends none, in their order: that set, then the sets that extend it.
+
+    Raises:
+        UsageError: a set extends one that is not given, or is given twice.
     """
     extended = {extends(labels): labels for labels in sets if extends(labels)}
     found = []
@@ -58,24 +68,29 @@ def chains(sets: Sequence[LabelSet]) -> list[list[LabelSet]]:
 
 
 def joined_digest(last: LabelSet) -> str:
-    """The digest of a chain by its last set: that of the same labels made in one go."""
+    """Return the digest of the chain that ends with `last`: that of the same labels made in one run."""
     identity = {name: value for name, value in last.identity.items() if name != "extends"}
     return digest_of(last.description.plan_sha256, identity)
 
 
-def tail_of_all(last: LabelSet) -> bool:
-    """Whether the last set's records hold all that a joined one has besides crops: its tails are over all parts."""
+def tail_covers_all(last: LabelSet) -> bool:
+    """Return whether the tails in the records of a chain's last set cover the crops of all its sets."""
     return last.identity.extendable or not last.identity.tail_classes
 
 
-def joined(parts: Sequence[Record], last: LabelSet) -> Record:
-    """One record of all the parts' crops, in their order; `last` is the chain's last set.
+def join_records(parts: Sequence[Record], last: LabelSet) -> Record:
+    """Join the records of an image from the sets of a chain to one record of all its crops.
 
-    Boxes, flips, classes and values are the parts' own, and so is the tail of an extendable set. Else the tail is the
-    mean of the parts' by crops: what one run would have stored, but for the rounding of the parts' tails and the
-    classes that these do not keep.
+    The last part's tail is taken if it covers all crops. If not, the tail is made from the mean of the parts' tails,
+    weighted by their crops: what one run would have stored, except for the rounding of the parts' tails and the
+    classes that they do not keep.
 
-    Raises LabelSetError where the parts are of another size or target, or not all crops.
+    Args:
+        parts: the image's record in each set of the chain that has one, in the order of the chain.
+        last: the last set of the chain.
+
+    Raises:
+        LabelSetError: the parts differ in size, target or image file, or crops are missing.
     """
     first, total = parts[-1], sum(part.num_crops for part in parts)
     if not extends(last):
@@ -89,18 +104,18 @@ def joined(parts: Sequence[Record], last: LabelSet) -> Record:
         )
     if len(parts) == 1:
         return first
-    tail = first.tail if tail_of_all(last) else _mean_tail(parts, last.identity.tail_classes, total)
-    return dataclasses.replace(with_parts(parts), tail=tail)
+    tail = first.tail if tail_covers_all(last) else _mean_tail(parts, last.identity.tail_classes, total)
+    return dataclasses.replace(join_crops(parts), tail=tail)
 
 
 def check_same_image(key: str, crc32s: Iterable[int | None], url: str) -> None:
-    """Raise LabelSetError for parts of an image's labels that are of different files, where they say of which."""
+    """Raise LabelSetError if parts of an image's labels come from different files; None in `crc32s` is not known."""
     if len(set(crc32s) - {None}) > 1:
         raise LabelSetError("the sets joined were made of different files of this image", url=url, key=key)
 
 
-def with_parts(parts: Sequence[Record]) -> Record:
-    """The last part with the crops of all, in their order, and its own tail."""
+def join_crops(parts: Sequence[Record]) -> Record:
+    """Return the last part with the crops of all parts, in their order. Its tail stays as it is."""
     last = parts[-1]
     index = last.index if last.full else np.concatenate([part.index for part in parts])
     if last.full:
@@ -123,7 +138,7 @@ def _mean_tail(parts: Sequence[Record], tail_classes: int, total: int) -> Tail |
 
 
 def tail_vector(record: Record) -> Floats:
-    """Return the stored v, float64 [C]: mean over crops of the probability outside the top-k, also without a tail."""
+    """Return v, float64 [C]: the mean probability outside the top-k, as the tail stores it, or even without a tail."""
     C, tail = record.num_classes, record.tail
     if tail is not None:
         v = np.full(C, tail.rest, np.float64)

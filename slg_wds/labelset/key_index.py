@@ -1,4 +1,4 @@
-"""Numbers of a plan's images by their keys."""
+"""Find the number of a planned image by its key."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ import numpy as np
 
 
 class KeyNumbers:
-    """Finds keys in a plan. Memory: 16 bytes an image beside the plan's own."""
+    """Finds keys in a plan. Takes 16 bytes of memory for each image.
+
+    Args:
+        keys: the keys of the plan, in order.
+    """
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._keys = keys
@@ -18,10 +22,10 @@ class KeyNumbers:
         self._hashes = hashes[self._order]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return KeyNumbers, (self._keys,)  # hashes of texts are another process's own
+        return KeyNumbers, (self._keys,)  # each process has its own hashes of strings
 
     def find(self, key: str, near: int = -1) -> int | None:
-        """The number of an image, looked for first at `near`; None where it is not planned."""
+        """Return the number of the image with this key; None if it is not planned. `near` is tried first."""
         if 0 <= near < len(self._keys) and self._keys[near] == key:
             return near
         wanted = hash(key)

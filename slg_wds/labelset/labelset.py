@@ -1,4 +1,4 @@
-"""A label set at a URL: see what is missing, commit a shard, finish it, read it. `creating` begins one."""
+"""LabelSet: which shards of a label set exist, its records, and what a worker needs to make the others."""
 
 from __future__ import annotations
 
@@ -40,10 +40,17 @@ from slg_wds.store import Store, open_store
 
 @dataclass(frozen=True)
 class LabelSet:
-    """A label set: its plan, its description, and the store that its shards are in.
+    """A label set at a URL.
 
-    Iterating yields every `Record` in plan order, each shard checked whole before its first. `labels[i]` and
-    `labels[key]` read one.
+    Iterating yields every `Record` in the order of the plan; each shard is checked whole before its first record.
+    `labels[number]` and `labels[key]` read one record. `len(labels)` is the number of planned images.
+
+    Attributes:
+        store: where the set is.
+        plan: which image is which sample of which shard.
+        description: the content of slg.json.
+        digest: the set's digest, hex.
+        allow_incomplete: whether reading may skip shards that do not exist yet.
     """
 
     store: Store
@@ -54,42 +61,42 @@ class LabelSet:
 
     @property
     def url(self) -> str:
-        """Where the set is."""
+        """The URL or folder of the set."""
         return self.store.url
 
     @functools.cached_property
     def identity(self) -> Identity:
-        """What decides the labels: a mapping of JSON values, and its known fields as attributes."""
+        """What decides the labels: a mapping of JSON values, with the known fields as attributes too."""
         return Identity.from_json(self.description.identity)
 
     @property
     def label_type(self) -> str:
-        """The label type given when the set was made, its default rule of recovery."""
+        """The label type that the set was made with, and its default rule of recovery."""
         return self.identity.label_type
 
     @property
     def num_classes(self) -> int:
-        """Number of classes of every distribution."""
+        """Number of classes of every distribution, C."""
         return self.identity.num_classes
 
     @property
     def num_crops(self) -> int:
-        """Crops of each image."""
+        """Crops of each image, those of the sets that this one extends included."""
         return self.identity.num_crops
 
     @property
     def targets_are_classes(self) -> bool:
-        """Whether the targets number the classes of the labels; else they only number the images' folders."""
+        """Whether the targets number the classes of the labels; if not, they only number the images' folders."""
         return numbers_classes(self.description, self.identity)
 
     @classmethod
     def unsaved(cls, plan: Plan, identity: Mapping[str, Any]) -> LabelSet:
-        """A set that exists in memory only, for a dry run."""
+        """Make a set that exists in memory only, for a dry run."""
         description = Description(0, 0, "", dict(identity), requires=[TRAILER_FEATURE], image_checksums=True)
         return cls(open_store("unsaved"), plan, description, "")
 
     def first(self, count: int) -> LabelSet:
-        """The same with only the first images of the first shard, for a dry run."""
+        """Return the set with only the first `count` images of its first shard, for a dry run."""
         sizes = self.plan.shard_sizes.copy()
         sizes[0] = min(sizes[0], count)
         return dataclasses.replace(self, plan=dataclasses.replace(self.plan, shard_sizes=sizes))
@@ -98,7 +105,7 @@ class LabelSet:
         return len(self.plan.keys)
 
     def __iter__(self) -> Iterator[Record]:
-        """Yield the records. Raises IncompleteSetError, or FormatError for the first shard that is damaged."""
+        """Yield the records. Raises IncompleteSetError, and FormatError at the first damaged shard."""
         present = self._readable_shards()
         for number in present:
             shard = self.shard(number)
@@ -106,15 +113,20 @@ class LabelSet:
                 yield self._with_rule(shard.record(position))
 
     def __getitem__(self, image: SupportsIndex | str) -> Record:
-        """Read the record of one image: of that place in the plan (negative: from the end), or of that key.
+        """Read the record of one image.
 
-        Raises IndexError, KeyError for an image that is not planned, LabelSetError for one that has no labels (yet).
+        Args:
+            image: its number in the plan (negative: from the end), or its key.
+
+        Raises:
+            IndexError, KeyError: no such image is planned.
+            LabelSetError: the image was left out, or its shard does not exist yet.
         """
         return record_of(self, number_of(self, image))
 
     @functools.cached_property
     def key_numbers(self) -> KeyNumbers:
-        """The numbers of the planned images by their keys."""
+        """Finds the number of a planned image by its key."""
         return KeyNumbers(self.plan.keys)
 
     def __repr__(self) -> str:
@@ -125,7 +137,7 @@ class LabelSet:
         )
 
     def permitted_missing(self) -> set[int]:
-        """The numbers of shards that are missing. Raises IncompleteSetError for any, without `allow_incomplete`."""
+        """Return the numbers of missing shards. Raises IncompleteSetError for any, unless `allow_incomplete`."""
         missing = set(self.missing())
         if missing and not self.allow_incomplete:
             raise IncompleteSetError(
@@ -144,19 +156,19 @@ class LabelSet:
 
     @property
     def num_shards(self) -> int:
-        """Number of shards when the set is complete."""
+        """Number of planned shards."""
         return len(self.plan.shard_names)
 
     def shard_name(self, number: int) -> str:
-        """The object name of a shard."""
+        """Return the name of a shard in the store."""
         return f"{self.plan.shard_names[number]}.tar"
 
     def exists(self, number: int) -> bool:
-        """Whether a shard is there, and so whole and final. Raises StoreError where something else has its name."""
+        """Return whether a shard exists, and so is whole and final. Raises StoreError if a folder has its name."""
         return self.store.taken(self.shard_name(number))
 
     def missing(self) -> list[int]:
-        """The numbers of the shards that are not there yet, from one listing (or one question each over http)."""
+        """Return the numbers of the shards that do not exist, by one listing, or over http by one request for each."""
         try:
             present = self.present()
         except UnsupportedStoreError:  # http: nothing can be listed
@@ -166,15 +178,17 @@ class LabelSet:
         return [number for number in range(self.num_shards) if number not in present]
 
     def present(self) -> dict[int, int]:
-        """The bytes of each shard that is there, by its number in order, from one listing."""
+        """Return the size in bytes of each shard that exists, by its number, in order. Takes one listing."""
         sizes = {entry.name: entry.size for entry in self.store.list(deep=False)}
         names = map(self.shard_name, range(self.num_shards))
         return {number: sizes[name] for number, name in enumerate(names) if name in sizes}
 
     def shard(self, number: int) -> Shard:
-        """Read one shard whole and check every byte of it and that it belongs here.
+        """Read a shard whole; check every byte of it, and that it is the planned one.
 
-        Raises NotFoundError, FormatError.
+        Raises:
+            NotFoundError: it does not exist.
+            FormatError: it is damaged, or another one.
         """
         name = self.shard_name(number)
         shard = read_shard(self.store.read(name, MAX_SHARD_BYTES), url=self.url, shard=name)
@@ -183,7 +197,7 @@ class LabelSet:
         return shard
 
     def index(self, number: int) -> ShardIndex:
-        """Where each record of a shard lies: the index part, or made from the shard where that is missing."""
+        """Read the index part of a shard; if it is missing, make it from the shard."""
         try:
             data, url = self.index_part(number)
         except NotFoundError:
@@ -191,17 +205,23 @@ class LabelSet:
         return located(decode_index, data, url)
 
     def index_part(self, number: int) -> tuple[bytes, str]:
-        """Read a shard's index part; return its bytes and its URL."""
+        """Read the bytes of a shard's index part; return them and their URL. Raises NotFoundError if it is missing."""
         name = f"{INDEX}/{self.plan.shard_names[number]}"
         return self.store.read(name, MAX_JSON_BYTES), self.store.url_of(name)
 
     def record(self, number: int, position: int, index: ShardIndex | None = None) -> Record:
-        """Read one record by a range read: that of `position` in shard `number`'s index."""
+        """Read one record by a range of its shard.
+
+        Args:
+            number: the number of the shard.
+            position: the position of the record in the shard.
+            index: the shard's index; None to read that first.
+        """
         data = self.record_bytes(number, position, index)
         return self._with_rule(decode_record(data, url=self.url, shard=self.shard_name(number)))
 
     def record_bytes(self, number: int, position: int, index: ShardIndex | None = None) -> bytes:
-        """The bytes of `record`, checked against the index."""
+        """Read the bytes of one record, as `record` does, and check them against the index."""
         name = self.shard_name(number)
         offset, size, crc32 = (index or self.index(number)).records[position]
         data = self.store.read_range(name, offset, size)
@@ -209,9 +229,10 @@ class LabelSet:
         return data
 
     def encode_sample(self, sample: Sample) -> EncodedSample:
-        """The members of a sample; from any thread. In a set begun without checksums of images they are left out.
+        """Encode the members of a sample, in any thread. In a set without checksums of images, these are left out.
 
-        Raises RecordError, ShardError.
+        Raises:
+            RecordError, ShardError: see `shard.encode_sample`.
         """
         if not self.description.image_checksums:
             record = dataclasses.replace(sample.record, image_crc32=None, source_crc32=None)
@@ -225,13 +246,13 @@ class LabelSet:
         left_out: Sequence[Mapping[str, str]],
         provenance: Mapping[str, Any],
     ) -> bytes:
-        """The bytes of shard `number`, of this set's form.
+        """Encode a shard in the form of this set.
 
         Args:
             number: the number of the shard.
             samples: its samples in the order of the plan.
             left_out: key, path and reason of each planned image that has no sample.
-            provenance: what could move the last bits of a probability, as JSON.
+            provenance: JSON values: what could change the last bits of a probability.
         """
         name = self.plan.shard_names[number]
         header = ShardHeader(self.digest, number, name, [dict(entry) for entry in left_out], dict(provenance))
@@ -274,15 +295,15 @@ class LabelSet:
         return publishing.finish(self)
 
     def finished(self) -> bool:
-        """Whether somebody has seen that every shard exists, and said so."""
+        """Return whether _info.json exists, which says that every shard does."""
         return self.store.size(INFO) is not None
 
     @property
     def split(self) -> str:
-        """The split's name: what the shards' names begin with, as in train-000000."""
+        """The name of the split, with which the shards' names begin: train of train-000000."""
         return self.plan.shard_names[0].rpartition("-")[0] or "train" if self.num_shards else "train"
 
 
 def short(url: str) -> str:
-    """A URL of at most 100 characters: the middle of a longer one left out."""
+    """Shorten a URL to at most 100 characters by leaving out its middle."""
     return url if len(url) <= 100 else f"{url[:48]}...{url[-48:]}"

@@ -1,4 +1,4 @@
-"""Images that a set has no labels of: how many it may lack, and how to make them after all."""
+"""Images that were left out of a set: how many may be, which ones are, and how to label them after all."""
 
 from __future__ import annotations
 
@@ -20,22 +20,26 @@ MEND = "mend them, then slg-wds verify --delete-left-out, then the command that 
 
 
 def most_left_out(planned: int, share: float | None, known: int = 0) -> int:
-    """How many images a set may leave out.
+    """Return how many images a set may leave out.
 
     Args:
-        planned: images of the set.
-        share: of them, in 0..1; None for SHARE, and LEAST images at least.
-        known: images of which it is certain beforehand that they cannot be made: they count on top, not in the share.
+        planned: number of images of the set.
+        share: the share of them that may be left out, 0 to 1; None for SHARE, but at least LEAST images.
+        known: number of images that certainly cannot be labelled. They may be left out in addition to the share.
     """
     others = planned - known
     return known + (max(LEAST, int(others * SHARE)) if share is None else int(others * share))
 
 
 class Allowance:
-    """Holds a run to the images that its set may leave out, over all shards, whoever made them.
+    """Stops a run whose label set would leave out too many images, counted over the shards of all workers.
 
-    Nothing is read before the first image is left out. Workers that commit at the same moment do not see each other's
-    shards, so the set may end a shard a worker above the bound.
+    Nothing is read before the first image is left out. Workers that commit at the same moment do not count each
+    other's shards, so a set may exceed the limit by one shard of each worker.
+
+    Args:
+        labels: the label set.
+        most: the most images that it may leave out.
     """
 
     def __init__(self, labels: LabelSet, most: int) -> None:
@@ -43,9 +47,14 @@ class Allowance:
         self._counted: dict[int, int] = {}
 
     def check(self, number: int, reasons: Sequence[str]) -> None:
-        """Call before a shard is committed. Raises LabelSetError where the set would leave out too many images.
+        """Check a shard before it is committed.
 
-        reasons: of each image that the shard leaves out.
+        Args:
+            number: the number of the shard.
+            reasons: why each image that it leaves out is left out.
+
+        Raises:
+            LabelSetError: the set would leave out too many images.
         """
         if not reasons:
             return

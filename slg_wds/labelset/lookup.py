@@ -1,4 +1,4 @@
-"""One image of a label set, by its place or its key, without reading the others."""
+"""Read one image's record, by its number or its key, without reading others."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ if TYPE_CHECKING:
 
 
 def number_of(labels: LabelSet, image: SupportsIndex | str) -> int:
-    """The number of an image in the plan, given that (negative: from the end) or its key.
+    """Return the number of an image in the plan.
 
-    Raises IndexError, KeyError for an image that is not planned.
+    Args:
+        labels: the label set.
+        image: the number (negative: from the end), or the image's key.
+
+    Raises:
+        IndexError, KeyError: no such image is planned.
     """
     if isinstance(image, str):
         found = labels.key_numbers.find(image)
@@ -30,14 +35,16 @@ def number_of(labels: LabelSet, image: SupportsIndex | str) -> int:
 
 
 def example_of(labels: LabelSet) -> str:
-    """What keys of the set look like."""
+    """Return a sentence that shows what keys of the set look like, for messages."""
     return f"keys are such as {labels.plan.keys[0]!r}" if len(labels) else "the set is empty"
 
 
 def record_of(labels: LabelSet, number: int) -> Record:
-    """Read the record of image `number` of the plan, by one range read beside the shard's index.
+    """Read the record of image `number` of the plan: the index of its shard, then one range of the shard.
 
-    Raises LabelSetError for an image that has no labels (yet), FormatError, StoreError.
+    Raises:
+        LabelSetError: the image was left out, or its shard does not exist yet.
+        FormatError, StoreError: index or shard is damaged, or cannot be read.
     """
     shard = labels.plan.place(number)[0]
     key, name = labels.plan.keys[number], labels.shard_name(shard)

@@ -1,11 +1,11 @@
-"""Provenance: what is noted of how labels were made, but never compared."""
+"""Provenance: what is recorded about how labels were made, but never compared."""
 
 from __future__ import annotations
 
 from datetime import datetime, timezone
 from importlib.metadata import version
 
-SOFTWARE = ("slg-wds", "numpy", "zstandard", "webdataset")  # what every command that makes labels runs on
+SOFTWARE = ("slg-wds", "numpy", "zstandard", "webdataset")  # used by every command that makes labels
 
 
 def versions(names: tuple[str, ...] = SOFTWARE) -> dict[str, str]:

@@ -14,7 +14,7 @@ from slg_wds.ensembling.merge import LabelFormat, merge
 from slg_wds.errors import UsageError
 from slg_wds.format.records.tail import build_tail
 from slg_wds.labels import parse_label_type
-from slg_wds.labelset.joining import joined
+from slg_wds.labelset.joining import join_records
 from slg_wds.labelset.labelset import LabelSet
 from support.sets.made_sets import probabilities, record
 
@@ -179,7 +179,7 @@ def test_joined_records_are_those_of_one_run_but_for_the_tails_rounding():
         "num_crops": 40,
         "tail_classes": 64,
     }
-    found = joined(parts, LabelSet.unsaved(None, identity))
+    found = join_records(parts, LabelSet.unsaved(None, identity))
     for name in ("crops", "flips", "index", "value"):
         assert np.array_equal(getattr(found, name), getattr(whole, name))
     assert len(found.tail.classes) == len(whole.tail.classes)

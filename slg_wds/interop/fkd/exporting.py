@@ -21,7 +21,7 @@ from slg_wds.interop.fkd import encode_label_file, exact_coords
 from slg_wds.interop.fkd.columns import FP16_WHOLE, Columns, stored_labels
 from slg_wds.interop.fkd.folder import EXTENSION, stem_of
 from slg_wds.labels import LabelType, parse_label_type
-from slg_wds.labelset.joining import refuse_alone
+from slg_wds.labelset.joining import refuse_extending
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import open_labels
 
@@ -65,7 +65,7 @@ def export_fkd(config: ExportConfig) -> ExportResult:
         LabelSetError, FormatError, StoreError: the set cannot be read or is not complete.
     """
     labels = open_labels(config.labels, store_options=config.store_options)
-    refuse_alone(labels)
+    refuse_extending(labels)
     _check_precision(labels, config)
     names = LabelFileNames(labels, config)
     names.check(labels.plan.paths)

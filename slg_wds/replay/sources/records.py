@@ -15,7 +15,7 @@ import numpy.typing as npt
 from slg_wds.errors import LabelSetError, SlgWdsError
 from slg_wds.format.records.record import Record, decode_record
 from slg_wds.format.records.rows import Rows, decode_rows
-from slg_wds.labelset.joining import check_same_image, joined, tail_of_all
+from slg_wds.labelset.joining import check_same_image, tail_covers_all
 from slg_wds.replay.cache.caches import Caches
 from slg_wds.replay.sources.files import OpenFiles
 from slg_wds.replay.sources.label_sets import LabelSets
@@ -101,7 +101,7 @@ class Records:
         self, member: int, places: Sequence[I64], position: int, key: str, newest: bytes, crops: I64 | None
     ) -> list[ChainPart]:
         last = self.sets.members[member]
-        if not tail_of_all(last):
+        if not tail_covers_all(last):
             crops = None  # the joined tail is made from all parts
         parts, first = [], 0
         for place, (base, where) in enumerate(zip(self.sets.bases[member], places, strict=True)):
@@ -123,7 +123,7 @@ class Records:
             if isinstance(data, bytes):
                 found.append(decode_record(data, url=labels.url, shard=labels.shard_name(shard)))
             else:
-                found.append(joined(self._decoded(member, data), labels))
+                found.append(join_records(self._decoded(member, data), labels))
         return found
 
     def _decoded(self, member: int, parts: Sequence[ChainPart]) -> list[Record]:
@@ -155,8 +155,10 @@ class Records:
             if index is not None and some.index is not None:
                 index[to, j] = some.index[i, j]
         tails = last.tails
-        if not tail_of_all(self.sets.members[member]):
-            tails = [joined(self._decoded(member, parts), self.sets.members[member]).tail for parts in data]
+        if not tail_covers_all(self.sets.members[member]):
+            tails = [
+                join_records(self._decoded(member, parts), self.sets.members[member]).tail for parts in data
+            ]
         return replace(last, boxes=boxes, flips=flips, index=index, value=value, tails=tails)
 
     def _rows(self, member: int, parts: Sequence[ChainPart], crops: I64) -> Rows:
