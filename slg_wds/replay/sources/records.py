@@ -15,7 +15,7 @@ import numpy.typing as npt
 from slg_wds.errors import LabelSetError, SlgWdsError
 from slg_wds.format.records.record import Record, decode_record
 from slg_wds.format.records.rows import Rows, decode_rows
-from slg_wds.labelset.joining import check_same_image, tail_covers_all
+from slg_wds.labelset.joining import check_same_image, join_records, tail_covers_all
 from slg_wds.replay.cache.caches import Caches
 from slg_wds.replay.sources.files import OpenFiles
 from slg_wds.replay.sources.label_sets import LabelSets
