@@ -41,7 +41,7 @@ COMMANDS = {
     "generate": Command("config:GenerateConfig", "generation.command:main", "label crops of images with a teacher"),
     "evaluate": Command("config:EvaluateConfig", "generation.evaluation:main", "measure a teacher on labelled images"),
     "train": Command(None, "training.command:main", "train a student on a label set"),
-    "inspect": Command("config:InspectConfig", "inspection.inspect:main", "show how labels were made and its state"),
+    "inspect": Command("config:InspectConfig", "inspection.inspect:main", "show how a set was made, and its state"),
     "verify": Command("config:VerifyConfig", "verification.verify:main", "check every byte and label of a set"),
     "report": Command("config:ReportConfig", "report.command:main", "draw label sets as a page for the browser"),
     "ensemble": Command("config:EnsembleConfig", "ensembling:main", "merge label sets of the same crops into one"),

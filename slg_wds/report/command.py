@@ -26,10 +26,10 @@ class Report:
     """What was written.
 
     Attributes:
-        path: the page.
-        bytes: its size.
-        images, shards: how many were read of the first set.
-        skipped: sampled images without labels in the first set.
+        path: path of the page.
+        bytes: size of the page.
+        images, shards: how many of the first set were read.
+        skipped: sampled images for which the first set has no labels.
     """
 
     path: str
@@ -60,7 +60,8 @@ def report(config: ReportConfig) -> Report:
     Raises:
         MissingDependencyError: the extra `report` is not installed.
         UsageError: the options do not fit the sets, or the page cannot be written there.
-        LabelSetError, FormatError, StoreError: a set cannot be read.
+        LabelSetError: a set cannot be used, or the page would be too large.
+        FormatError, StoreError: a set cannot be read.
         ImageError, ImageSourceError: the images are not those that were labelled, or are gone.
     """
     config.check()
@@ -78,7 +79,10 @@ def report(config: ReportConfig) -> Report:
         check_images([(row.number, row.image) for row in each[0].rows], reader)
     page = render(sets, sample, each, comparison, reader).encode("utf-8")
     if len(page) > MOST_BYTES:
-        raise LabelSetError(f"the page would have {len(page)} bytes", hint="give a smaller --samples")
+        raise LabelSetError(
+            f"the page would have {len(page):,} bytes, more than {MOST_BYTES:,}",
+            hint="give a smaller --samples",
+        )
     with whole_file(target) as file:
         file.write(page)
     return Report(str(target), len(page), each[0].images, len(sample.shards), sets.skipped)
@@ -110,11 +114,16 @@ def _target(output: str) -> Path:
 def measure_sets(sets: ReportedSets, sample: ReportSample) -> tuple[list[Statistics], Comparison | None]:
     """Read the sample once and measure every set and every pair of sets.
 
+    Args:
+        sets: the label sets.
+        sample: the images to read.
+
     Returns:
         The statistics of each set, and the comparison of several; None for one set.
 
     Raises:
-        LabelSetError: no sampled image has labels, or none is in all sets.
+        LabelSetError: no sampled image has labels, none is in all sets, or the sets hold different crops.
+        FormatError, StoreError: a record cannot be read.
     """
     from slg_wds.report.measuring.comparison import Comparison
     from slg_wds.report.measuring.measures import measure

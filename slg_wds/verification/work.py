@@ -80,7 +80,7 @@ def _few_collections() -> Iterator[None]:
     """Make Python look for cycles more rarely.
 
     A shard's records are thousands of small objects, which are freed when the next shard comes. Looking through them as
-    often as usual takes a twelfth of the time.
+    often as usual would take a twelfth of the time.
     """
     usual = gc.get_threshold()
     gc.set_threshold(COLLECT_AFTER, *usual[1:])

@@ -57,7 +57,7 @@ def drawn(
 
 
 def percent_axis(axis: Any) -> None:
-    """Label an axis in percent, without a digit that says nothing."""
+    """Label an axis in percent, without the decimals of whole numbers."""
     from matplotlib.ticker import PercentFormatter
 
     formatter = PercentFormatter(1.0, decimals=None)

@@ -26,8 +26,8 @@ def histogram(name: str, title: str, counts: Floats, label: str, top: float, spl
         name: as for `drawn`.
         title: as for `drawn`.
         counts: [2, BINS] with the rows ALIKE and OTHER.
-        label: what the horizontal axis is.
-        top: its end.
+        label: title of the horizontal axis.
+        top: end of the horizontal axis, which starts at 0.
         split: draw crops that differ from the target in another colour, on top of those that agree.
     """
     bars = counts.reshape(2, BARS, BINS // BARS).sum(axis=2) / max(float(counts.sum()), 1.0)
@@ -78,7 +78,7 @@ def _stacked(axes: Axes, edges: Floats, bars: Floats, split: bool) -> None:
 
 
 def divergences(name: str, title: str, pairs: Sequence[TeacherPair]) -> str:
-    """Draw the divergence of the crops of all pairs over a logarithmic axis."""
+    """Draw a histogram of the divergences of all pairs' crops over a logarithmic axis."""
     counts = sum((pair.kl_counts for pair in pairs), np.zeros(KL_BINS))
     low, high = math.log10(LEAST_KL), math.log10(MOST_KL)
     edges = np.linspace(low, high, KL_BINS + 1)

@@ -20,7 +20,7 @@ def heat(name: str, title: str, values: Floats, low: float, high: float) -> str:
     Args:
         name: as for `drawn`.
         title: as for `drawn`.
-        values: [G, G], down and across.
+        values: [G, G], rows from top to bottom, columns from left to right.
         low: value of the faintest colour.
         high: value of the strongest colour.
     """
@@ -86,8 +86,8 @@ def density(
     Args:
         name: as for `drawn`.
         title: as for `drawn`.
-        counts: [AREAS, AREAS] of x and y.
-        labels: what x and y are.
+        counts: [AREAS, AREAS], by x and y.
+        labels: titles of the x and y axes.
         line: `mean` draws the mean of y for each x, `equal` the diagonal y = x.
     """
     edges = np.linspace(0, 1, AREAS + 1)

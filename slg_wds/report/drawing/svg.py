@@ -1,4 +1,7 @@
-"""Turns figures into SVG with the colours of the page, light or dark, and without styles, which its policy refuses."""
+"""Turns figures into SVG that takes its colours from the page, light or dark.
+
+Styles become attributes and classes, because the page's security policy refuses inline styles.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 # matplotlib draws with these stand-ins; the SVG has a class for each, to which the page gives a colour.
 INK, MUTED, GRID, ACCENT, SECOND, PAPER = (f"#{n:02x}{n:02x}{n:02x}" for n in range(1, 7))
 NAMES = {INK: "ink", MUTED: "muted", GRID: "grid", ACCENT: "accent", SECOND: "second", PAPER: "paper"}
+# Style properties that are kept, as attributes. All others are dropped.
 KEPT = {
     "font-size", "fill-opacity", "stroke-opacity", "opacity", "stroke-width", "stroke-dasharray", "stroke-dashoffset",
     "stroke-linecap", "stroke-linejoin", "text-anchor", "fill", "stroke", "clip-path",
@@ -25,7 +29,7 @@ def themed(figure: Figure, prefix: str, title: str) -> str:
 
     Args:
         figure: the figure.
-        prefix: stands before its ids, which are then unique in the page.
+        prefix: put before the SVG's ids, so that they are unique in the page.
         title: what a screen reader says.
 
     Returns:

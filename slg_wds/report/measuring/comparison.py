@@ -31,12 +31,13 @@ class TeacherPair:
     Attributes:
         a, b: numbers of the sets in the report.
         num_classes: classes of the labels.
-        crops, agree: crops, and those with the same most probable class.
-        dense: crops of which a divergence was computed.
-        kl_ab, kl_ba: sums over these of KL(a || b) and KL(b || a), in nats.
+        crops, agree: how many crops, and how many of them have the same most probable class in both.
+        dense: crops whose divergence was computed.
+        kl_ab, kl_ba: sums over the latter of KL(a || b) and KL(b || a), in nats.
         both: [AREAS, AREAS]. Crops by confidence of a and of b.
         kl_counts: [KL_BINS]. Crops by the mean of both divergences, over log10 of LEAST_KL..MOST_KL.
-        by_class: [2, C]. By the target, or a's answer without one: crops, and sum of the mean of both divergences.
+        by_class: [2, C]. For each class: crops whose image has it as target (without targets, crops for which it is a's
+            most probable class), and the sum over them of the mean of both divergences.
     """
 
     a: int
@@ -74,7 +75,7 @@ class Comparison:
     Attributes:
         pairs: every pair of two sets.
         images: images that all sets have.
-        differing: by an image's number, how far the most different pair is apart: a mean divergence in nats.
+        differing: by an image's number, the mean divergence over its crops of the pair that differs most, in nats.
     """
 
     def __init__(self, num_sets: int, num_classes: int, rules: Sequence[str | None]) -> None:
@@ -90,7 +91,7 @@ class Comparison:
 
         Args:
             number: the image's number in the plan.
-            group: the class that the image counts for; None for the classes that a pair's first set answers.
+            group: the class that the image counts for; None for each crop's most probable class in a pair's first set.
             records: the image's labels in every set.
             measures: what was measured of each.
 
@@ -157,6 +158,7 @@ def divergence(p: Floats, q: Floats) -> Floats:
 
 
 def _spaced(crops: int, num_classes: int) -> NDArray[np.int64]:
+    """Numbers of the crops that are compared as dense rows, evenly spaced, [D]."""
     count = min(crops, max(1, min(DENSE_CROPS, DENSE_NUMBERS // num_classes)))
     return (
         np.unique(np.linspace(0, crops - 1, count).round().astype(np.int64))

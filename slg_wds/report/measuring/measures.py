@@ -1,7 +1,6 @@
 """Measures the labels of one image in numpy, without dense rows where they are not needed.
 
-Shapes: M crops, k classes stored per crop, N <= k classes that the label type uses, m classes of the shared tail,
-C classes.
+Shapes: M crops, k classes stored per crop, n <= k classes that the label type uses, C classes.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from slg_wds.format.records.record import Record
 from slg_wds.labels import LabelType, distribution, stored_columns, top
 
 Floats = NDArray[np.float64]
-SHOWN = 5  # classes of a crop that a report names; of full labels, the tail is what these leave
+SHOWN = 5  # classes of a crop that a report names; the tail of full labels is the probability outside these
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Measures:
         confidence: the largest probability, float64 [M].
         tail: probability outside the stored classes, float64 [M]; of full labels, outside the five most probable.
         entropy: entropy of the recovered distribution in nats, float64 [M].
-        has_values: False if no probabilities are stored. Then the last three mean nothing.
+        has_values: False if no probabilities are stored. Then value, confidence, tail and entropy mean nothing.
     """
 
     index: NDArray[np.int64]
@@ -147,7 +146,7 @@ def _plogp(p: Floats) -> Floats:
 def answer(measures: Measures) -> int:
     """The class that the teacher takes the image for: the one with the largest sum of probability over all crops.
 
-    Of equal sums, the lower class.
+    Only the classes in `index` count. Of equal sums, the lower class wins.
     """
     classes, place = np.unique(measures.index, return_inverse=True)
     return int(classes[np.argmax(np.bincount(place.ravel(), measures.value.ravel(), len(classes)))])

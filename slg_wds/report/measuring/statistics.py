@@ -21,10 +21,8 @@ BINS = 200  # of a histogram; figures join several bins into a bar
 CELLS = 24
 AREAS, RELIABILITY = 25, 10
 LEAST_TAIL = 1e-6  # smaller tails count as this on the logarithmic axis
-ALIKE, OTHER = (
-    0,
-    1,
-)  # rows of a histogram: crops that agree with the target; those that do not, or have no target
+# Rows of a histogram: crops that agree with the target; crops that do not, or have no target.
+ALIKE, OTHER = 0, 1
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class ImageSummary:
     Attributes:
         number: the image's number in the plan.
         image: which file was labelled.
-        target: its class; None without one.
+        target: number of its hard label; None without one.
         answer: the class that the teacher takes it for.
         agreement: share of its crops whose most probable class is the target; None without a target.
         confidence: mean over crops of the largest probability.
@@ -65,7 +63,7 @@ class ClassStatistics:
     """Counts per class, each float64 [C].
 
     Attributes:
-        images, crops: those with this class as target.
+        images, crops: how many have this class as target.
         agree: of these crops, those whose most probable class is the target.
         confidence: sum of the confidence of these crops.
         said: crops of all images whose most probable class this is.
@@ -94,6 +92,7 @@ class Statistics:
         images, crops, flips: how many were counted, and how many of the crops are flipped.
         images_with_target, with_target: images with a target, and their crops.
         agree: crops whose most probable class is the target.
+        sums: sums over crops of confidence, entropy in nats, tail and area.
         disagreeing: images that the teacher takes for another class than their target.
         has_values: False if a label stores no probabilities.
         entropy_top: log C, the largest possible entropy, in nats.
@@ -104,7 +103,7 @@ class Statistics:
         reliability: [3, RELIABILITY]. By confidence: crops, sum of confidence, crops that agree.
         classes: counts per class.
         confusions: how many crops with a target have another most probable class, by (target, that class).
-        rows: every image in short.
+        rows: a summary of every image.
     """
 
     def __init__(self, num_classes: int, comparable: bool) -> None:

@@ -24,7 +24,12 @@ class ImageReader(Protocol):
 
 
 class EmbeddedImageReader:
-    """Reads images from the first of the sets that embeds them."""
+    """Reads images that one of the sets embeds.
+
+    Args:
+        sets: the label sets.
+        which: number of the set that embeds the images.
+    """
 
     def __init__(self, sets: ReportedSets, which: int) -> None:
         self._set = sets.sets[which]
@@ -39,7 +44,15 @@ class EmbeddedImageReader:
 
 
 class ExternalImageReader:
-    """Reads images from where the user says, below which they lie as in the first set's plan."""
+    """Reads images from a location that the user names. Their paths below it are those of the first set's plan.
+
+    Args:
+        sets: the label sets.
+        images: the location.
+
+    Raises:
+        SlgWdsError: the images are not there, or are not what the labels were made from.
+    """
 
     def __init__(self, sets: ReportedSets, images: Location) -> None:
         from slg_wds.replay.sources.files import OpenFiles
@@ -53,7 +66,7 @@ class ExternalImageReader:
 
 
 def open_image_reader(sets: ReportedSets, images: Location | None) -> ImageReader | None:
-    """Open the images at a location, or if that is None, those that a set embeds; None if no set does.
+    """Open the images at a location; without one, those of the first set that embeds images; None if no set does.
 
     Raises:
         SlgWdsError: the images are not there, or are not what the labels were made from.

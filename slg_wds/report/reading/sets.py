@@ -59,9 +59,9 @@ class ReportedSets:
 
     Attributes:
         sets: each set with those that extend it, read as one.
-        labels: the last part of each.
-        names: a short name for each, distinct.
-        skipped: sampled images without labels in the first set.
+        labels: for each of `sets`, the last in its chain of extensions.
+        names: a short, distinct name for each of `sets`.
+        skipped: sampled images for which the first set has no labels, counted while `read` runs.
 
     Raises:
         UsageError: the sets have different classes.
@@ -94,10 +94,10 @@ class ReportedSets:
         return next((names for labels in self.labels if (names := class_names(labels)) is not None), None)
 
     def sample(self, samples: int) -> ReportSample:
-        """Choose images from shards drawn at random: the same ones each time, all if there are no more.
+        """Choose images from shards drawn at random with a fixed seed, so that they are the same each time.
 
         Args:
-            samples: about how many images.
+            samples: at most how many images; all images if the set has no more.
 
         Raises:
             IncompleteSetError: no shard exists yet.
@@ -163,7 +163,7 @@ class ReportedSets:
         classes, target = self.labels[which].num_classes, record.target
         if record.num_classes != classes or (self.comparable and target is not None and target >= classes):
             raise RecordError(
-                f"its {record.num_classes} classes or its target, {target}, are not of the set's {classes} classes",
+                f"it has {record.num_classes} classes and the target {target}, but its set has {classes} classes",
                 url=parent.url,
                 key=record.key,
             )
@@ -194,7 +194,7 @@ def _check_classes(first: LabelSet, other: LabelSet) -> None:
 
 
 def short_names(urls: Sequence[str]) -> list[str]:
-    """The last parts of URLs, as many as make the names distinct."""
+    """The last parts of URLs, as many as make the names distinct; whole URLs with numbers if two are the same."""
     parts = [url.rstrip("/").split("/") for url in urls]
     for count in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-count:]) for part in parts]

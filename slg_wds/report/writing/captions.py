@@ -78,8 +78,7 @@ def _entropy(statistics: Statistics) -> dict[str, Any]:
         "Entropy",
         histograms.histogram("entropy", title, statistics.entropy, label, top, split),
         f"Mean {mean:.2f} nats. A hard label has 0, two equally likely classes have {math.log(2):.2f}, all "
-        "classes alike "
-        f"have {top:.2f}.",
+        f"classes equally likely have {top:.2f}.",
     )
 
 
@@ -90,7 +89,7 @@ def _tail(statistics: Statistics, full: bool) -> dict[str, Any]:
         "tail",
         "Tail mass",
         histograms.tail_histogram("tail", f"Histogram of tail mass, mean {mean}", statistics.tail, split),
-        f"On average {mean} of the probability lies {where}. Labels say of it only how much it is. With many crops at "
+        f"On average {mean} of the probability lies {where}. The labels keep only its sum. With many crops at "
         "the right, a larger k or a shared tail would keep more of the teacher.",
     )
 
@@ -101,10 +100,9 @@ def _reliability(statistics: Statistics) -> dict[str, Any]:
         "reliability",
         "Does confidence mean agreement?",
         dots.reliability("reliability", title, statistics),
-        "Crops by confidence, in steps of ten percent; a larger dot holds more crops. On the dashed line, "
-        "a teacher that "
-        "is 70% sure agrees with 70% of the targets. Below it, the teacher is surer than the targets justify, often "
-        "because a crop shows something else or a target is wrong.",
+        "Crops by confidence, in steps of ten percent; a larger dot holds more crops. On the dashed line, a teacher "
+        "that is 70% sure agrees with 70% of the targets. Below it, the teacher is surer than the targets justify, "
+        "often because a crop shows something else or a target is wrong.",
     )
 
 
@@ -113,8 +111,8 @@ def _classes(statistics: Statistics) -> dict[str, Any]:
         "classes",
         "Confidence of each class",
         dots.classes("classes", "Confidence and agreement of each class", statistics),
-        "A dot for each class. Classes low at the right are surely taken for something else by the teacher: look there "
-        "for classes that mean the same, and for mislabelled images.",
+        "A dot for each class. Classes low at the right are confidently taken for something else by the teacher: look "
+        "there for classes that mean the same, and for mislabelled images.",
     )
 
 
@@ -126,8 +124,7 @@ def _coverage(statistics: Statistics) -> dict[str, Any]:
         "Where crops lie",
         maps.heat("coverage", "Share of crops that show each part of the image", covered, 0.0, high),
         f"Share of crops that show each part of the image, from {percent(low, 0)} to {percent(high, 0)}. "
-        "Random resized "
-        "crops favour the middle.",
+        "Random resized crops favour the middle.",
     )
 
 
@@ -139,8 +136,7 @@ def _sure(statistics: Statistics) -> dict[str, Any]:
         "Where confidence lies",
         maps.heat("sure", "Mean confidence of crops that show each part", sure, low, high),
         f"Mean confidence of the crops that show each part, from {percent(low)} to {percent(high)}. It is "
-        "highest where "
-        "the object usually is.",
+        "highest where the object usually is.",
     )
 
 
@@ -151,8 +147,7 @@ def _area(statistics: Statistics) -> dict[str, Any]:
         "Area and confidence",
         maps.density("area", "Confidence by area of the crop", statistics.by_area, labels, "mean"),
         "How many crops have which area and confidence: a stronger colour means more. The line is the "
-        "mean. The steeper "
-        "it is, the less the teacher knows from a small crop.",
+        "mean. The steeper it is, the less the teacher knows from a small crop.",
     )
 
 
@@ -179,6 +174,5 @@ def _divergence(comparison: Comparison) -> dict[str, Any]:
         "Divergence",
         histograms.divergences("divergence", title, comparison.pairs),
         "The mean of both Kullback–Leibler divergences of a crop's labels. At the left, the teachers say "
-        "the same. Right "
-        "of 1 they hardly share a class, and the mean of both says more than either.",
+        "the same. Right of 1 they hardly share a class, and the mean of both says more than either.",
     )

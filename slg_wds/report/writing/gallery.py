@@ -1,4 +1,4 @@
-"""The gallery: which images are shown, and what is said of their crops."""
+"""The gallery: chooses the images to show, and describes their crops."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def choose(
 
     Args:
         rows: the sampled images.
-        differing: how far the teachers are apart on an image, by its number.
+        differing: mean divergence in nats of the teachers on an image, by its number.
         sure: True if the labels store probabilities.
     """
     drawn = np.random.default_rng(0).permutation(len(rows))[:EACH]
@@ -68,7 +68,11 @@ def choose(
 
 
 def describe(sets: ReportedSets, choices: Sequence[GalleryImage]) -> tuple[list[dict[str, Any]], set[int]]:
-    """What the page says of each image, as plain values for JSON, and the classes that it names."""
+    """Describe each image for the page, as plain values for JSON.
+
+    Returns:
+        The descriptions, and the numbers of all classes that they name.
+    """
     classes: set[int] = set()
     images = []
     for choice in choices:

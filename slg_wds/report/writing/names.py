@@ -8,7 +8,7 @@ LONGEST = 200  # characters
 
 
 def cut(text: str) -> str:
-    """Shorten a key or name. Most of its end is kept, since that is where file names differ."""
+    """Shorten a key or name to LONGEST characters. Most of its end is kept, since that is where file names differ."""
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 4]}…{text[-LONGEST * 3 // 4 :]}"
 
 

@@ -49,12 +49,12 @@ def recipe(labels: LabelSet, present: int) -> Recipe:
 
 
 def recipes(sets: Sequence[LabelSet], present: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
-    """The recipe of each set. Of several sets, lines that all have in common stand first, once."""
+    """The recipe of each set. Lines that all of several sets share stand first, once."""
     each = [recipe(labels, count) for labels, count in zip(sets, present, strict=True)]
-    said = [{(what, line) for what, lines in rows for line in lines} for rows in each]
-    common = set.intersection(*said) if len(each) > 1 else set()
+    stated = [{(what, line) for what, lines in rows for line in lines} for rows in each]
+    common = set.intersection(*stated) if len(each) > 1 else set()
     found = [{"name": "All sets", "rows": _only(each[0], common)}] if common else []
-    for name, rows, mine in zip(names, each, said, strict=True):
+    for name, rows, mine in zip(names, each, stated, strict=True):
         found.append({"name": name, "rows": _only(rows, mine - common)})
     return found
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from slg_wds.console import counted
 from slg_wds.report.measuring.comparison import Comparison, TeacherPair
 from slg_wds.report.measuring.measures import SHOWN
 from slg_wds.report.measuring.statistics import Statistics
@@ -20,21 +21,21 @@ Rows = list[dict[str, Any]]
 
 
 def tiles(statistics: Statistics, full: bool) -> Rows:
-    """The numbers at a glance, each with its name, what it is, its value, and how to read it.
+    """The tiles with the main numbers, each with its name, title, value, and how to read it.
 
     Args:
         statistics: of the first set.
         full: True if its labels store every class.
     """
     flipped = percent(statistics.flips / max(statistics.crops, 1), 0)
-    counted = f"of {number(statistics.images)} images, {flipped} flipped"
-    found = [_tile("crops", "Crops counted", number(statistics.crops), counted)]
+    images = f"of {counted(statistics.images, 'image')}, {flipped} flipped"
+    found = [_tile("crops", "Crops counted", number(statistics.crops), images)]
     if statistics.has_values:
         mean = percent(statistics.mean("confidence"))
         found.append(_tile("confidence", "Mean confidence", mean, "probability of the most probable class"))
     if statistics.agreement is not None:
-        of_images = f"{number(statistics.disagreeing)} of {number(statistics.images_with_target)} images"
-        share = f"{of_images} are taken for another class"
+        of_images = f"{number(statistics.disagreeing)} of {counted(statistics.images_with_target, 'image')}"
+        share = f"{of_images} taken for another class"
         found.append(_tile("agreement", "Agreement with targets", percent(statistics.agreement), share))
     if statistics.has_values:
         entropy, tail = statistics.mean("entropy"), percent(statistics.mean("tail"))
@@ -64,7 +65,7 @@ def class_table(statistics: Statistics) -> tuple[Rows, list[list[Any]], int]:
     """The table of classes.
 
     Returns:
-        Its columns, its rows, which begin with the number of the class, and how many classes there are in all.
+        Its columns; its rows, which begin with the number of the class; and how many classes it could list.
     """
     of = statistics.classes
     if statistics.agreement is None:

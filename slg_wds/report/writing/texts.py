@@ -38,9 +38,8 @@ def notes(sets: ReportedSets, sample: ReportSample) -> list[str]:
     if sample.images < labels.plan.num_samples:
         found.append(
             f"A sample: {number(sample.images)} of {counted(labels.plan.num_samples, 'image')}, in "
-            f"{number(len(sample.shards))} of {counted(labels.num_shards, 'shard')} drawn at random, the "
-            "same ones each "
-            "time. --samples sets how many."
+            f"{number(len(sample.shards))} of {counted(labels.num_shards, 'shard')} drawn at random, the same ones "
+            "each time. --samples sets how many."
         )
     if sample.present < labels.num_shards:
         found.append(
@@ -48,7 +47,7 @@ def notes(sets: ReportedSets, sample: ReportSample) -> list[str]:
         )
     if sets.skipped:
         found.append(
-            f"Of the images sampled, {number(sets.skipped)} were left out when the labels were made."
+            f"{counted(sets.skipped, 'image')} of the sample had been left out when the labels were made."
         )
     return found
 
@@ -72,21 +71,19 @@ def texts(statistics: Statistics, comparison: Comparison | None, classes: int, r
         statistics: of the first set.
         comparison: of several sets; None for one.
         classes: how many classes the table could list.
-        rule: the label type of the first set.
+        rule: the label type of the first set, by which distributions are recovered.
     """
     listed = (
         f" Of {classes:,} classes, the {MOST_CLASSES:,} that agree least are listed."
         if classes > MOST_CLASSES
         else ""
     )
-    compared = "" if comparison is None else f"{number(comparison.images)} images that all the sets have."
+    compared = "" if comparison is None else f"{counted(comparison.images, 'image')} that all the sets have."
     return {
         "confidence": f"Every crop counts once. Labels are read as {rule}, as the loader gives them to a student.",
-        "classes": "Targets are the images' hard labels, given by their class folders. Where the teacher "
-        "and the target "
-        "differ, the crop may show something else, the teacher may err, or the target may be wrong. The "
-        "first images of "
-        "the gallery tell which.",
+        "classes": "Targets are the images' hard labels, given by their class folders. Where the teacher and the "
+        "target differ, the crop may show something else, the teacher may err, or the target may be wrong. The first "
+        "images of the gallery show which.",
         "no_targets": "The images have no targets among the classes of the labels, so there is nothing to agree with. "
         "The table lists what the teacher takes the crops for.",
         "class_table": "Agreement and confidence are means over crops. Choose a heading to sort, or a class to see its "
@@ -96,7 +93,6 @@ def texts(statistics: Statistics, comparison: Comparison | None, classes: int, r
         "teachers": f"The same crops through other teachers: {compared}",
         "divergence": f"Mean over crops of KL(row ‖ column) in nats, on up to {DENSE_CROPS} crops of each image. "
         f"Probabilities below 1 in {number(1 / FLOOR)} count as that.",
-        "apart": "Mean divergence of the crops of each class, in nats. The gallery's filter “Teachers "
-        "differ” shows the "
-        "images.",
+        "apart": "Mean divergence of the crops of each class, in nats. The gallery's filter “Teachers differ” shows "
+        "the images.",
     }

@@ -51,11 +51,11 @@ def thumbnail(data: bytes, labelled: LabelledImage, side: int, quality: int = 74
         data: the image file.
         labelled: which image was labelled.
         side: the longer side in pixels.
-        quality: webP's quality, 0 to 100.
+        quality: WebP quality, 0 to 100.
 
     Raises:
         ImageChangedError: the file is not the image that was labelled.
-        ImageDecodeError, ImageTooLargeError: the file is no image, or a too large one.
+        ImageDecodeError, ImageTooLargeError: the file is no image, or the image is too large.
     """
     from PIL import Image
 
