@@ -102,7 +102,7 @@ def unseal(data: bytes | memoryview, encode: Callable[[Any], bytes] = canonical_
     if value.get("crc32") != zlib.crc32(canonical_json(fields)):
         raise ManifestError("its CRC-32 does not match: damaged, or changed by hand")
     if encode(value) != data:
-        raise ManifestError("its bytes are not those of a writer: damaged, or changed by hand")
+        raise ManifestError("its bytes are not as a writer orders them: damaged, or changed by hand")
     return fields
 
 

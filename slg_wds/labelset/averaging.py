@@ -31,5 +31,5 @@ def differs(first: LabelSet, other: LabelSet, what: str, key: str | None = None)
         key: the image in which they differ, if it is one.
     """
     return IdentityMismatchError(
-        f"the label sets are not of the same crops: {what}, in {first.url} and {other.url}", key=key
+        f"the label sets do not match: {what}, in {first.url} and {other.url}", key=key
     )

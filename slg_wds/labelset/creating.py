@@ -111,7 +111,9 @@ def _refuse_other_content(store: Store) -> None:
     other = next((entry.name for entry in store.list()), None)
     if other is not None and store.size(PLAN) is None:  # another worker may just have written the plan
         raise NotALabelSetError(
-            f"it holds something else, {other!r} among it", url=store.url, hint="choose an empty --save_path"
+            f"it holds something other than a label set, for example {other!r}",
+            url=store.url,
+            hint="choose an empty --save_path",
         )
 
 
@@ -172,5 +174,5 @@ def _check_identity(stored: Description, wanted: Identity, url: str) -> None:
         more = only_crops and Identity.from_json(stored.identity).num_crops < wanted.num_crops
         hint = f"to add crops, give --extend {url} and another --save_path" if more else _ELSE
         raise IdentityMismatchError(
-            f"the label set there was made otherwise: {'; '.join(found)}", url=url, hint=hint
+            f"the label set there was made with other options: {'; '.join(found)}", url=url, hint=hint
         )

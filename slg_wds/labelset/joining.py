@@ -96,11 +96,13 @@ def join_records(parts: Sequence[Record], last: LabelSet) -> Record:
     if not extends(last):
         return first
     if len({(part.size, part.target) for part in parts}) > 1:
-        raise LabelSetError("the sets joined differ in its size or target", url=last.url, key=first.key)
+        raise LabelSetError(
+            "the sets to join differ in the size or target of this image", url=last.url, key=first.key
+        )
     check_same_image(first.key, [part.image_crc32 for part in parts], last.url)
     if total != last.num_crops:
         raise LabelSetError(
-            f"the sets joined hold {total} of its {last.num_crops} crops", url=last.url, key=first.key
+            f"the sets to join hold {total} of its {last.num_crops} crops", url=last.url, key=first.key
         )
     if len(parts) == 1:
         return first
@@ -111,7 +113,7 @@ def join_records(parts: Sequence[Record], last: LabelSet) -> Record:
 def check_same_image(key: str, crc32s: Iterable[int | None], url: str) -> None:
     """Raise LabelSetError if parts of an image's labels come from different files; None in `crc32s` is not known."""
     if len(set(crc32s) - {None}) > 1:
-        raise LabelSetError("the sets joined were made of different files of this image", url=url, key=key)
+        raise LabelSetError("the sets to join were made from different files of this image", url=url, key=key)
 
 
 def join_crops(parts: Sequence[Record]) -> Record:

@@ -62,7 +62,7 @@ class Allowance:
         total = len(reasons) + sum(count for shard, count in self._counted.items() if shard != number)
         if total > self._most:
             raise LabelSetError(
-                f"{total} of {len(self._labels)} images would be left out, more than the {self._most} that may be; "
+                f"{total} of {len(self._labels)} images would be left out, more than the {self._most} allowed; "
                 f"the last one: {reasons[-1]}",
                 url=self._labels.url,
                 shard=self._labels.shard_name(number),

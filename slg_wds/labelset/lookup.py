@@ -50,7 +50,7 @@ def record_of(labels: LabelSet, number: int) -> Record:
     key, name = labels.plan.keys[number], labels.shard_name(shard)
     if not labels.exists(shard):
         raise LabelSetError(
-            "it is planned, and its shard is not there yet", url=labels.url, shard=name, key=key
+            "it is planned, but its shard is not there yet", url=labels.url, shard=name, key=key
         )
     index = labels.index(shard)
     if key in index.left_out:
@@ -59,7 +59,7 @@ def record_of(labels: LabelSet, number: int) -> Record:
     record = labels.record(shard, index.positions(labels.plan.shard(shard).keys)[key], index)
     if record.key != key:
         raise LabelSetError(
-            f"its place in the index is that of {record.key!r}", url=labels.url, shard=name, key=key,
+            f"the index has the record of {record.key!r} in its place", url=labels.url, shard=name, key=key,
             hint="run slg-wds verify --fix",
         )  # fmt: skip
     return record

@@ -68,7 +68,7 @@ def decode_index(data: bytes | memoryview) -> ShardIndex:
     check_version("the index", fields, VERSION)
     size = typed(fields, "bytes", int)
     if size > MAX_SHARD_BYTES:
-        raise ManifestError(f"the index is of a shard of {size} bytes, over {MAX_SHARD_BYTES}")
+        raise ManifestError(f"the shard of the index has {size} bytes, over the limit of {MAX_SHARD_BYTES}")
     tar = None if fields.get("image_shard") is None else typed(fields, "image_shard", str)
     images = fields.get("images")
     index = ShardIndex(

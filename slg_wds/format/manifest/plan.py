@@ -143,12 +143,12 @@ class Plan:
         if self.source not in (FOLDER, SHARDS) or any(
             (part is None) != (self.source == FOLDER) for part in external
         ):
-            raise ManifestError(f"the source {self.source!r} does not go with where the images lie")
+            raise ManifestError(f"the source {self.source!r} does not match where the images lie")
         if self.source == FOLDER:
             return
         shards, offset, size = cast("tuple[list[str], NDArray[np.int64], NDArray[np.int64]]", external)
         if (len(shards), len(offset), len(size)) != (self.num_shards, self.num_samples, self.num_samples):
-            raise ManifestError("tars of images, or where images lie in them, do not go with the samples")
+            raise ManifestError("the image tars or the places in them do not match the samples")
         if min(_least(offset), _least(size)) < 0:
             raise ManifestError("the place of an image is negative")
         _check_below(shards)

@@ -177,7 +177,7 @@ def _check_arrays(record: Record) -> None:
     M, k = record.index.shape
     shapes = (record.crops.shape, record.flips.shape, record.value.shape)
     if shapes != ((M, 4), (M,), (M, k)):
-        raise RecordError(f"boxes, flips and values of shapes {shapes} do not go with indices [{M}, {k}]")
+        raise RecordError(f"boxes, flips and values of shapes {shapes} do not match indices [{M}, {k}]")
     kinds = record.crops.dtype.kind + record.flips.dtype.kind + record.index.dtype.kind
     if kinds.replace("u", "i") != "ibi":
         raise RecordError("boxes and indices are not whole numbers, or flips are not bool")
@@ -187,7 +187,7 @@ def _check_arrays(record: Record) -> None:
             raise RecordError("full labels are not in class order")
         return
     if record.index.size and not (record.index.min() >= 0 and record.index.max() < record.num_classes):
-        raise RecordError(f"classes are not within the {record.num_classes}")
+        raise RecordError(f"a class is not below {record.num_classes}, the number of classes, or is negative")
     check_distinct(record.index)
     check_falling(check_probabilities(record.value))
 

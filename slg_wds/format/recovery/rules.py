@@ -87,5 +87,5 @@ class StoredColumns:
         return (
             None
             if rule.k == self.k
-            else f"needs the shared tail of {rule.k} classes, stored is that of {self.k}"
+            else f"needs the shared tail outside {rule.k} classes, and the one outside {self.k} is stored"
         )

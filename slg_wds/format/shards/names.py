@@ -64,7 +64,7 @@ def check_key(key: str) -> None:
     """Check that a key could come from `key_of`, so that a shard may hold it. Raises ShardError."""
     odd = "." in key.rpartition("/")[2] or _CONTROL.search(key) or _META.match(key)
     if odd or not is_below(key):
-        raise ShardError("the key is not one that a path gives: see Keys of FORMAT.md", key=key)
+        raise ShardError("no path gives this key: see Keys in FORMAT.md", key=key)
 
 
 def split_member(name: str) -> tuple[str, str]:

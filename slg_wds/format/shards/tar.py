@@ -104,7 +104,7 @@ def _member(data: memoryview, at: int, block: bytes) -> tuple[str, int, int]:
     if block[156:157] == b"x":
         size = _size(block, at)
         if size > _MAX_PAX_BYTES:
-            raise ShardError(f"the PAX header at byte {at} is of {size} bytes")
+            raise ShardError(f"the PAX header at byte {at} has {size} bytes, over {_MAX_PAX_BYTES}")
         name = _pax_name(_slice(data, at + BLOCK, padded(size))[:size], at)
         at += BLOCK + padded(size)
         block = _slice(data, at, BLOCK)

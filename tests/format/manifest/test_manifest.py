@@ -160,9 +160,9 @@ UNFIT: dict[str, tuple[Plan, str]] = {
     "NUL": (replace(PLAN, paths=StringColumn.of(["a", "b\0", "c"])), "is not a path below"),
     "tar above": (replace(PLAN, image_shards=["a.tar", "../b.tar"]), "is not a path below"),
     "source": (replace(PLAN, source="tape"), "the source 'tape'"),
-    "folder": (replace(PLAN, source="folder"), "does not go with where the images lie"),
-    "no tars": (replace(PLAN, image_shards=None), "does not go with where the images lie"),
-    "one tar": (replace(PLAN, image_shards=["a"]), "do not go with the samples"),
+    "folder": (replace(PLAN, source="folder"), "does not match where the images lie"),
+    "no tars": (replace(PLAN, image_shards=None), "does not match where the images lie"),
+    "one tar": (replace(PLAN, image_shards=["a"]), "do not match the samples"),
     "negative place": (replace(PLAN, image_offset=np.array([0, -1, 0])), "the place of an image is negative"),
     "wide target": (replace(PLAN, targets=np.array([0, 1 << 40, 0])), "do not fit <i4"),  # type: ignore[arg-type]
 }

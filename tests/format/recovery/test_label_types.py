@@ -150,7 +150,7 @@ def test_the_default_uses_all_that_is_stored() -> None:
         (
             StoredColumns(5, 10, tail=True),
             "shared_tail_k3",
-            "shared tail of 3 classes, stored is that of 5; .*shared_tail_k5",
+            "shared tail outside 3 classes, and the one outside 5 is stored; .*shared_tail_k5",
         ),
         (StoredColumns(5, 10, tail=True), "full", "needs all 10 probabilities, and 5 are stored"),
         (StoredColumns(10, 10, full=True), "shared_tail_k10", "needs a shared tail"),
