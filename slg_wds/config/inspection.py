@@ -41,7 +41,8 @@ class RepairOptions:
     PANEL: ClassVar[str] = "Repair"
 
     fix: bool = False
-    """Make missing or wrong index parts and _info.json again, from whole shards. No label is changed."""
+    """Make missing or wrong index parts, which say where a shard's records lie, and _info.json again, from undamaged
+    shards. No label is changed."""
     delete_damaged: bool = False
     """Do what --fix does, and remove damaged shards and shards of another set. Then run the command that made the set
     again: it makes what is missing. Until then the exit code is 1."""
