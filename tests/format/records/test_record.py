@@ -148,7 +148,7 @@ UNFIT = {
     "one axis": (changed(index=np.zeros(20, np.int64)), r"are not \[M, k\]"),
     "float boxes": (changed(crops=make_record().crops * 1.0), "are not whole numbers"),
     "float flips": (changed(flips=np.zeros(20)), "flips are not bool"),
-    "k over classes": (changed(num_classes=4, index=np.tile(np.arange(5), (20, 1))), "are not within the 4"),
+    "k over classes": (changed(num_classes=4, index=np.tile(np.arange(5), (20, 1))), "a class is not below 4,"),
     "no classes": (changed(index=np.zeros((0, 5), int), value=np.zeros((0, 5)), crops=np.zeros((0, 4), int),
                            flips=np.zeros(0, bool), num_classes=0), "num_classes is 0"),
     "tail too large": (changed(num_classes=7, index=np.tile(np.arange(5), (20, 1))), "a tail of 5 do not fit"),
