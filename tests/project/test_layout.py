@@ -1,0 +1,53 @@
+"""Where files lie: the tests mirror the package, and no folder or file is too large to be read at a glance."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from support.paths import ROOT, TESTS, TOOLS
+
+PACKAGE = ROOT / "slg_wds"
+BESIDE = {
+    "project",
+    "support",
+    "trust",
+    "golden",
+    "malformed",
+}  # folders of tests that no folder of the package has
+
+
+def folders(root: Path) -> list[Path]:
+    return [root, *(path for path in root.rglob("*") if path.is_dir() and "__pycache__" not in path.parts)]
+
+
+@pytest.mark.parametrize(
+    ("root", "most"), [(PACKAGE, 16), (TESTS, 18), (TOOLS, 18)], ids=lambda v: str(v)[-8:]
+)
+def test_no_folder_has_many_files(root, most):
+    sizes = {folder: sum(path.is_file() for path in folder.iterdir()) for folder in folders(root)}
+    assert {str(folder): size for folder, size in sizes.items() if size > most} == {}
+
+
+def test_no_module_of_the_package_is_long():
+    lengths = {path: len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert {str(path): length for path, length in lengths.items() if length > 460} == {}
+
+
+def test_tests_lie_where_the_code_lies():
+    there = [folder.relative_to(TESTS) for folder in folders(TESTS)[1:]]
+    mirrored = [folder for folder in there if folder.parts[0] not in BESIDE]
+    assert mirrored and [str(folder) for folder in mirrored if not (PACKAGE / folder).is_dir()] == []
+
+
+def test_no_test_imports_another_one():
+    """What several need is in support/, where a spawned process finds it too."""
+    for path in TESTS.rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+        names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+        assert not [
+            name for name in names if name.split(".")[0].startswith(("test_", "conftest", "tests"))
+        ], path
