@@ -236,7 +236,8 @@ QUICK_START = [line for line in commands() if any(one in line for one in IN_ORDE
 def form(text: str) -> list[str]:
     """Lines without rulers, and without what differs by machine and length of the run: fractions, epochs."""
     lines = [
-        re.sub(r"\d+\.\d+%?|\d+%|(?<=^epoch )\d+", "#", " ".join(line.split())) for line in text.splitlines()
+        re.sub(r"\d+\.\d+%?|\d+%|(?<=^epoch )\d+|(?<=^trained )\d+", "#", " ".join(line.split()))
+        for line in text.splitlines()
     ]
     return [line for line in lines if line.strip("─ ")]
 
