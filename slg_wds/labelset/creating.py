@@ -56,36 +56,45 @@ def create_labels(
         ManifestError: a field of `identity` has the wrong type or range.
         StoreError: the location cannot be written to, or cannot commit atomically.
     """
-    made = Identity.from_json(masked(dict(identity)))
+    checked = Identity.from_json(masked(dict(identity)))
     store = location.open()
     store.check_writable()
-    if store.size(PLAN) is None:
-        _refuse_other_content(store)
-    plan_bytes = encode_plan(plan)
-    if not store.create(PLAN, plan_bytes):
-        plan_bytes = store.read(PLAN)
-        _check_plan(located(decode_plan, plan_bytes, store.url_of(PLAN)), plan, store.url)
-    plan_sha256 = hashlib.sha256(plan_bytes).hexdigest()
+    plan_sha256 = _put_plan(store, plan)
     description = Description(
         num_samples=plan.num_samples,
         num_shards=plan.num_shards,
         plan_sha256=plan_sha256,
-        identity=made.to_json(),
+        identity=checked.to_json(),
         provenance=masked(dict(provenance)),
         class_names=class_names,
         requires=[*requires, TRAILER_FEATURE],
         image_checksums=image_checksums,
         targets_are_classes=targets_are_classes,
     )
-    if not store.create(DESCRIPTION, encode_description(description)):
-        stored = located(
-            decode_description, store.read(DESCRIPTION, MAX_JSON_BYTES), store.url_of(DESCRIPTION)
-        )
-        _check_identity(stored, made, store.url)
-        description = stored
+    description = _put_description(store, description, checked)
     labels = LabelSet(store, plan, description, digest_of(plan_sha256, description.identity))
     labels.reopen()
     return labels
+
+
+def _put_plan(store: Store, plan: Plan) -> str:
+    """Write the plan, or check the one that exists; return the SHA-256 of the file."""
+    if store.size(PLAN) is None:
+        _refuse_other_content(store)
+    data = encode_plan(plan)
+    if not store.create(PLAN, data):
+        data = store.read(PLAN)
+        _check_plan(located(decode_plan, data, store.url_of(PLAN)), plan, store.url)
+    return hashlib.sha256(data).hexdigest()
+
+
+def _put_description(store: Store, description: Description, identity: Identity) -> Description:
+    """Write slg.json, or check the identity of the one that exists; return the one that holds."""
+    if store.create(DESCRIPTION, encode_description(description)):
+        return description
+    stored = located(decode_description, store.read(DESCRIPTION, MAX_JSON_BYTES), store.url_of(DESCRIPTION))
+    _check_identity(stored, identity, store.url)
+    return stored
 
 
 def planned_paths(location: Location) -> Sequence[str]:

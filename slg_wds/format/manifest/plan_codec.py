@@ -114,14 +114,7 @@ def decode_plan(data: bytes | memoryview, names_later: bool = False) -> Plan:
     check_version("the plan", fields, VERSION)
     _check_sizes(fields, len(data))
     n, N = fields["num_shards"], fields["num_samples"]
-    paths: StringColumn
-    keys: StringColumn
-    if names_later:
-        whole = functools.cache(lambda: decode_plan(data))
-        paths, keys = LaterColumn(N, lambda: whole().paths), LaterColumn(N, lambda: whole().keys)
-    else:
-        paths = _unpack_strings(fields.get("paths"), N)
-        keys = _unpack_keys(fields, paths)
+    paths, keys = _names_later(data, N) if names_later else _unpack_names(fields, N)
     plan = Plan(
         shard_names=_unpack_strings(fields.get("shard_names"), n)[:],
         shard_sizes=_unpack(fields.get("shard_sizes"), "<u4", n).astype(np.int64),
@@ -133,6 +126,16 @@ def decode_plan(data: bytes | memoryview, names_later: bool = False) -> Plan:
     )
     plan.check_shards() if names_later else plan.check()
     return plan
+
+
+def _names_later(data: bytes | memoryview, N: int) -> tuple[StringColumn, StringColumn]:
+    whole = functools.cache(lambda: decode_plan(data))
+    return LaterColumn(N, lambda: whole().paths), LaterColumn(N, lambda: whole().keys)
+
+
+def _unpack_names(fields: dict[str, Any], N: int) -> tuple[StringColumn, StringColumn]:
+    paths = _unpack_strings(fields.get("paths"), N)
+    return paths, _unpack_keys(fields, paths)
 
 
 def _unpack_places(fields: dict[str, Any], n: int, N: int) -> dict[str, Any]:
