@@ -126,7 +126,7 @@ FILES: Hostile = {
         "over the limit",
     ),
     "label file of many parts": ("label_file", many_parts, "parts"),
-    "label file of many copies": ("label_file", many_copies, "more than the file holds"),
+    "label file of many copies": ("label_file", many_copies, "more data than the file holds"),
     "label file, bytearray": (
         "label_file",
         lambda: label_file(
