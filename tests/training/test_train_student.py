@@ -130,17 +130,25 @@ def torchrun(words: list[str], ranks: int) -> list[str]:
     return [words[0], *launcher, *words[1:]]
 
 
-def test_two_ranks_train_as_one(command, tmp_path):
-    """The same global batches, so the same weights but for the order of sums; a checkpoint moves between them."""
-    settings = ("-a", PLAIN, "--epochs", "5", "--ema", "0.5")
-    finish(command(tmp_path / "one", *settings))
-    done = finish(torchrun(command(tmp_path / "two", *settings), 2))
+SHORT = ("-a", PLAIN, "--epochs", "5", "--ema", "0.5")
+
+
+@pytest.fixture(scope="module")
+def alone(command, tmp_path_factory) -> dict[str, torch.Tensor]:
+    """The weights that one process ends with."""
+    folder = tmp_path_factory.mktemp("alone")
+    finish(command(folder, *SHORT))
+    return weights(str(folder / "checkpoint.pth.tar"))
+
+
+def test_two_ranks_train_as_one(command, alone, tmp_path):
+    """The same global batches, so the same weights but for the order of sums."""
+    done = finish(torchrun(command(tmp_path, *SHORT), 2))
     assert trained_steps(done.stdout) == 11 and done.stdout.count("trained") == 1
-    a, b = (weights(str(tmp_path / name / "checkpoint.pth.tar")) for name in ("one", "two"))
-    start = plain().state_dict()
-    for name in a:
-        torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-6)
-    assert not torch.allclose(a["/state_dict/4.weight"], start["4.weight"], atol=1e-3)
+    together = weights(str(tmp_path / "checkpoint.pth.tar"))
+    for name in alone:
+        torch.testing.assert_close(alone[name], together[name], rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(alone["/state_dict/4.weight"], plain().state_dict()["4.weight"], atol=1e-3)
 
 
 def task_of_slurm(rank: int, tasks: int = 2, **more: str) -> dict[str, str]:
@@ -150,10 +158,8 @@ def task_of_slurm(rank: int, tasks: int = 2, **more: str) -> dict[str, str]:
     return {**job, **place, **more}
 
 
-def test_tasks_of_srun_train_one_student(command, tmp_path):
-    settings = ("-a", PLAIN, "--epochs", "5", "--ema", "0.5")
-    finish(command(tmp_path / "one", *settings))
-    words = command(tmp_path / "two", *settings)
+def test_tasks_of_srun_train_one_student(command, alone, tmp_path):
+    words = command(tmp_path, *SHORT)
     running = [
         subprocess.Popen(
             words,
@@ -167,9 +173,9 @@ def test_tasks_of_srun_train_one_student(command, tmp_path):
     said = [process.communicate(timeout=240)[0] for process in running]
     assert [process.returncode for process in running] == [0, 0], said
     assert trained_steps(said[0]) == 11 and said[1] == "", "the first alone speaks and saves"
-    a, b = (weights(str(tmp_path / name / "checkpoint.pth.tar")) for name in ("one", "two"))
-    for name in a:
-        torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-6)
+    together = weights(str(tmp_path / "checkpoint.pth.tar"))
+    for name in alone:
+        torch.testing.assert_close(alone[name], together[name], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +199,7 @@ def test_tasks_that_cannot_meet_are_refused(command, tmp_path, monkeypatch, caps
     assert not (tmp_path / "checkpoint.pth.tar").exists()
 
 
-def test_flags_of_fkds_readme(command, labels, photographs, tmp_path):
+def test_flags_of_fkds_readme(labels, photographs, tmp_path, monkeypatch, capsys):
     """Its two training command lines and its evaluation, with a small student and batch."""
     script = [sys.executable, str(TOOLS / "train_student.py")]
     common = ["-a", PLAIN, "--lr", "0.1", "--num_crops", "4", "-b", "16", "--temp", "1.0", "--cos"]
@@ -214,10 +220,11 @@ def test_flags_of_fkds_readme(command, labels, photographs, tmp_path):
     done = finish([*script, *launcher, *more, *common, *path])
     assert trained_steps(done.stdout) == 4 * 2  # the last four epochs are walks of one crop: 36 // 16 steps
     checkpoint = str(tmp_path / "out" / "checkpoint.pth.tar")
-    evaluating = [*script, "-a", PLAIN, "-e", "--resume", checkpoint, "--num_classes", "20"]
-    done = finish([*evaluating, "--class-map", str(numbers), str(data)])
+    evaluating = ["-a", PLAIN, "-e", "--resume", checkpoint, "--num_classes", "20"]
+    monkeypatch.setattr(sys, "argv", [script[1], *evaluating, "--class-map", str(numbers), str(data)])
+    assert main(prog="train_student") == 0
     top1, top5 = accuracy(checkpoint, data / "val", classes)
-    assert f"top-1 {top1:.2%}, top-5 {top5:.2%} on 36 images" in done.stdout
+    assert f"top-1 {top1:.2%}, top-5 {top5:.2%} on 36 images" in capsys.readouterr().out
 
 
 def accuracy(checkpoint: str, folder: Path, classes: list[str]) -> tuple[float, float]:
