@@ -294,5 +294,5 @@ def _open_sets(
     )
     if sets.left_out and rank == 0:
         count = f"{sets.left_out:,} of {counted(len(sets.plan.keys), 'image')}"
-        warn(f"left out of the labels {sets.url}: {count}; slg-wds inspect says why")
+        warn(f"left out of the labels {sets.url}: {count}; slg-wds inspect says why", level=2)
     return sets
