@@ -123,7 +123,16 @@ def test_killed_at_random_moments_the_set_is_byte_identical(tmp_path):
 
 def test_two_processes_share_the_work(photographs, tmp_path, monkeypatch):
     """Both are loaded before either begins: how long each takes to import torch is not what is tested."""
-    more = ["--samples-per-shard", "1", "--num_crops", "1000", "-j", "1"]
+    more = [
+        "--samples-per-shard",
+        "1",
+        "--num_crops",
+        "100",
+        "-j",
+        "1",
+        "-a",
+        TINY.replace(":tiny", ":unhurried"),
+    ]
     made_here(KILL.command(photographs, tmp_path / "alone", *more))
     (tmp_path / "meeting").mkdir()
     monkeypatch.setenv("SLG_TEST_MEETING", f"{tmp_path / 'meeting'}:2")

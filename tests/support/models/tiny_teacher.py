@@ -68,6 +68,23 @@ def nan_for_bright() -> nn.Module:
     return model
 
 
+def unhurried() -> nn.Module:
+    """`tiny`, but each forward takes 0.05 s of waiting: what else the machine does hardly moves the rate."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = tiny()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            time.sleep(0.05)
+            return self.inner(x)
+
+    model = Model()
+    model.pretrained_cfg = model.inner.pretrained_cfg
+    return model
+
+
 def wait_for_the_others(meeting: str) -> None:
     """Wait until COUNT processes have called this; `meeting` is FOLDER:COUNT."""
     folder, _, count = meeting.rpartition(":")
