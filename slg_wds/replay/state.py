@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from slg_wds.errors import ReplayError
-from slg_wds.replay.order.shuffled import check_fingerprint
+from slg_wds.replay.order.fingerprint import check_fingerprint
 
 VERSION = 1
 Position = tuple[int, int]  # epoch, batches of it

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from slg_wds.replay.order.crop_schedule import batch_crop_numbers, crop_numbers, hash_keys
-from slg_wds.replay.order.shuffled import I64, ShuffledOrder
+from slg_wds.replay.order.permutation import I64
+from slg_wds.replay.order.shuffled import ShuffledOrder
 
 IMAGENET = np.array([1000] * 1281 + [167])
 BATCH = 1024

@@ -46,26 +46,17 @@ def cut_jpegs(
     """
     kernel = KERNELS.get(interpolation)
     usual = [i for i, one in enumerate(data) if is_jpeg_of(one, sizes[i])]
-    done = [False] * len(data)
     if kernel is None or _COMPILED is None or not usual:
-        return done
+        return [False] * len(data)
     bits = [torch.frombuffer(bytearray(data[i]), dtype=torch.uint8) for i in usual]
+    shapes, crops = [sizes[i] for i in usual], [out[i] for i in usual]
+    cuts = boxes[usual].tolist(), flips[usual].tolist()
     try:
-        found = _COMPILED(
-            bits,
-            [sizes[i] for i in usual],
-            boxes[usual].tolist(),
-            flips[usual].tolist(),
-            [out[i] for i in usual],
-            kernel,
-            TORCHVISION_RGB,
-            _FILLINGS,
-        )
+        found = _COMPILED(bits, shapes, *cuts, crops, kernel, TORCHVISION_RGB, _FILLINGS)
     except RuntimeError:  # no JPEG that torchvision can decode; which, the caller finds out
-        return done
-    for i, one in zip(usual, found, strict=True):
-        done[i] = one
-    return done
+        return [False] * len(data)
+    done = dict(zip(usual, found, strict=True))
+    return [done.get(i, False) for i in range(len(data))]
 
 
 def _decode_and_cut(
@@ -86,28 +77,32 @@ def _decode_and_cut(
             and image.size(2) == sizes[i][1]
             and not bool((fillings == image[:, -1, -1]).all(dim=1).any())
         )
-        if not done[i]:
-            continue
-        pixels = image.permute(1, 2, 0).contiguous().permute(2, 0, 1).unsqueeze(0)
-        crops = out[i]
-        side = [crops.size(2), crops.size(3)]
-        unflipped = torch.empty_like(crops[:1])
-        for number in range(len(flips[i])):
-            top, left, height, width = boxes[i][number]
-            crop = pixels.narrow(2, top, height).narrow(3, left, width)
-            target = crops.narrow(0, number, 1)
-            resized = unflipped if flips[i][number] else target
-            if kernel == 0:
-                torch.ops.aten._upsample_bicubic2d_aa(crop, side, False, None, None, out=resized)
-            else:
-                torch.ops.aten._upsample_bilinear2d_aa(crop, side, False, None, None, out=resized)
-            if flips[i][number]:
-                target.copy_(unflipped.flip(-1))
+        if done[i]:
+            pixels = image.permute(1, 2, 0).contiguous().permute(2, 0, 1).unsqueeze(0)
+            _cut_image(pixels, boxes[i], flips[i], out[i], kernel)
     return done
 
 
+def _cut_image(
+    pixels: torch.Tensor, boxes: list[list[int]], flips: list[bool], crops: torch.Tensor, kernel: int
+) -> None:
+    side = [crops.size(2), crops.size(3)]
+    unflipped = torch.empty_like(crops[:1])
+    for number in range(len(flips)):
+        top, left, height, width = boxes[number]
+        crop = pixels.narrow(2, top, height).narrow(3, left, width)
+        target = crops.narrow(0, number, 1)
+        resized = unflipped if flips[number] else target
+        if kernel == 0:
+            torch.ops.aten._upsample_bicubic2d_aa(crop, side, False, None, None, out=resized)
+        else:
+            torch.ops.aten._upsample_bilinear2d_aa(crop, side, False, None, None, out=resized)
+        if flips[number]:
+            target.copy_(unflipped.flip(-1))
+
+
 def _compile() -> Callable[..., list[bool]] | None:
-    """The function above in TorchScript; None where torch has it no more, or torchvision lacks the decoder."""
+    """Compile `_decode_and_cut` by TorchScript; None where torch has no TorchScript or torchvision no such decoder."""
     if torchvision_decoders().get("JPEG") is None:
         return None
     # A standing filter, not `catch_warnings`, which other threads would see.

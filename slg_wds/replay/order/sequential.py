@@ -6,7 +6,9 @@ from typing import Literal
 
 import numpy as np
 
-from slg_wds.replay.order.shuffled import I64, Spans, fingerprint
+from slg_wds.replay.order.fingerprint import fingerprint
+from slg_wds.replay.order.permutation import I64
+from slg_wds.replay.order.shuffled import Spans
 
 
 class SequentialOrder:

@@ -143,7 +143,10 @@ def test_the_second_user_of_a_private_cache_reads_by_range(
         mode != 0o777
     ):  # where anybody may remove the files, those that make room for others are not in the way
         assert said
-        assert {path.name: path.stat().st_mtime_ns for path in cache.iterdir()} == files
+        after = {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
+        assert files.items() <= after.items()  # the first user's are all there, and as they were
+        # Where the first user's walk left room for one more, a user who may write into the folder fills it.
+        assert after == files or mode == 0o1777
 
 
 FEW = """

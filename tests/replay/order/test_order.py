@@ -15,14 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slg_wds.errors import ReplayError
-from slg_wds.replay.order.shuffled import (
-    ShuffledOrder,
-    check_fingerprint,
-    fingerprint,
-    permute,
-    permute_one,
-    subkeys,
-)
+from slg_wds.replay.order.fingerprint import check_fingerprint, fingerprint
+from slg_wds.replay.order.permutation import permute, permute_one, subkeys
+from slg_wds.replay.order.shuffled import ShuffledOrder
 
 DIGEST = "8f" * 32
 

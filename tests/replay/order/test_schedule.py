@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from slg_wds.errors import ReplayError
 from slg_wds.replay.order.crop_schedule import batch_crop_numbers, crop_numbers, hash_key, hash_keys
-from slg_wds.replay.order.shuffled import permute
+from slg_wds.replay.order.permutation import permute
 
 seeds = st.integers(-5, 2**70)
 keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
