@@ -1,4 +1,4 @@
-"""Text that goes out: escaped and masked in one place, whatever it is and wherever it goes."""
+"""All output is escaped and masked in one place."""
 
 from __future__ import annotations
 

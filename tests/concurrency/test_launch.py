@@ -38,7 +38,7 @@ def mpirun() -> str:
 
 
 def said_under(*launcher: str) -> list[dict]:
-    """What the processes of a launcher say, in the order of their ranks."""
+    """Return what each process of a launcher prints, by rank."""
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "TMPDIR": "/tmp"}
     done = subprocess.run(
         [*launcher, sys.executable, "-c", SAY],
@@ -113,7 +113,7 @@ def test_cores_are_divided_once(bound, machine, limit, allotted, processes, expe
 
 
 def tree(root: Path, groups: str, files: dict[str, str]) -> Path:
-    """A root with the files of a kernel's control groups."""
+    """A file tree with the files of a kernel's control groups."""
     for name, content in {"proc/self/cgroup": groups, **files}.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)

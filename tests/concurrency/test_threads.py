@@ -1,4 +1,4 @@
-"""torch's numbers of threads: who may use how many, and that a run leaves them as they were."""
+"""torch's thread counts: which part of a run may use how many, and that a run restores them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_an_error_leaves_the_numbers_as_they_were_too(three):
 
 @pytest.mark.parametrize("run", [slg_wds.generate, dry_run])
 def test_a_run_in_a_program_of_its_own_leaves_its_threads_alone(three, photographs, tmp_path, run):
-    """Else what the program computes afterwards has other last bits, and in another thread others again."""
+    """Otherwise, later results of the program would differ in the last bits, and again between threads."""
     config = slg_wds.GenerateConfig(
         data=str(photographs), arch=TINY, teacher_source="private", save_path=str(tmp_path / "set"),
         num_crops=20, num_seg=8, workers=4, threads_per_forward=2, samples_per_shard=9,

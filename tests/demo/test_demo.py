@@ -16,7 +16,7 @@ from slg_wds.demo import command
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory):
-    """What the demo prints, and its folder."""
+    """The demo's output and its folder."""
     folder = tmp_path_factory.mktemp("demo") / "a folder"
     with pytest.MonkeyPatch.context() as patch:
         lines: list[str] = []

@@ -1,4 +1,4 @@
-"""Which shards workers take, beside each other: few are made twice, and nobody follows another."""
+"""Which shards concurrent workers take: few are made twice, and no worker follows another."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_block_is_walked_first_and_what_exists_is_passed_over():
 
 @pytest.mark.parametrize("rank", [Rank(0, 2), Rank(1, 2)])
 def test_two_workers_of_one_rank_part_when_one_has_lost_a_shard(chance, rank):
-    """As when one job is started twice: at the same pace they would make their whole block twice."""
+    """The same job started twice; at the same speed both would otherwise make their whole block."""
     shards, lost = Shards(1000), [set(), set()]
     both = [claims.claims(shards, rank, lost=found) for found in lost]
     twice = 0
@@ -73,7 +73,7 @@ def test_two_workers_of_one_rank_part_when_one_has_lost_a_shard(chance, rank):
 
 
 def test_a_worker_that_comes_to_what_another_makes_begins_elsewhere(chance):
-    """The other is at 21 and has made 20: going on behind it would follow it through the rest."""
+    """The other worker is at 21 and has made 20. Walking on behind it would follow it to the end."""
     shards = Shards(1000)
     loop = claims.claims(shards, Rank(0, 10))
     for number in range(20):

@@ -1,4 +1,4 @@
-"""Several devices under one run: the same bytes, restarts, a shard that kills, Ctrl-C, and what is refused."""
+"""One run on several devices: the same bytes, restarts, a shard that kills its worker, Ctrl-C, bad options."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ def start(photographs, target, *more, **environment):
 
 
 def finished(photographs, target):
-    """The set after one more run that nothing disturbs."""
+    """Run once more, undisturbed; return the content of the set."""
     made_here(KILL.command(photographs, target, *MORE))
     return KILL.contents(target)
 
@@ -92,7 +92,7 @@ def test_a_shard_that_kills_its_worker_each_time_is_given_up_and_named(photograp
 
 @pytest.fixture
 def terminal():
-    """Ctrl-C means what it does in a terminal, though the tests may run in the background."""
+    """Handle SIGINT as in a terminal, even if the tests run in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

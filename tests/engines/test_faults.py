@@ -1,4 +1,4 @@
-"""One round of every fault of tools/faults/fault_test.py, and that the tool sees what is wrong with a set."""
+"""One round of every fault of tools/faults/fault_test.py, and that the tool detects wrong sets."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""Which of the workers counts a set that they have finished together, and how."""
+"""Which worker writes _info.json when several finish a set together."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def made(photographs, tmp_path_factory):
 
 @pytest.fixture
 def finished(made, tmp_path):
-    """The set, of which nobody has said that it is whole."""
+    """The set with all shards but without _info.json."""
     (trust_sets.copy_of(made, tmp_path / "set") / INFO).unlink()
     return slg_wds.open_labels(str(tmp_path / "set"))
 
 
 @pytest.fixture
 def reads(finished, monkeypatch):
-    """The names of the index parts that are read, by whomever."""
+    """The names of all index parts that are read."""
     found, read = [], type(finished.store).read
 
     def noted(store, name, *arguments):
@@ -74,7 +74,7 @@ def test_a_set_with_a_shard_missing_is_not_finished(finished, rank):
 
 
 def test_the_parts_of_the_index_are_read_at_once(finished, monkeypatch):
-    """Each read waits until all are under way: one after the other would wait for ever."""
+    """Each read waits until all have begun; sequential reads would wait for ever."""
     together, part = threading.Barrier(3, timeout=20), labelset.LabelSet.index_part
 
     def meeting(labels, number):

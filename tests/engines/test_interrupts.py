@@ -1,4 +1,4 @@
-"""Ctrl-C is the parent's to handle: its workers are deaf to it from their first instruction on."""
+"""Only the parent handles Ctrl-C: its workers block SIGINT from their first instruction on."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Heard(RunObserver):
 
 
 def main(kind: str) -> None:
-    """In a process that has started no other yet, where Python starts its own helper with the first one."""
+    """Run in a process that has started no other yet: with the first, Python also starts a helper of its own."""
     heard = Heard()
     if kind == "run_local":
         run_local(say_deaf, WorkerPool(("cpu", "cpu"), 1), heard)

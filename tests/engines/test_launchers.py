@@ -57,7 +57,7 @@ def test_torchrun_on_s3_makes_the_bytes_of_one_process_on_disk(photographs, alon
 
 
 def test_tasks_of_srun_and_of_an_array_divide_the_set(photographs, alone, tmp_path):
-    """Both are loaded before either begins, since each takes shards of the other's block where that is late."""
+    """Both load before either begins; otherwise the first would also take shards of the other's block."""
     names = [("SLURM_PROCID", "SLURM_NTASKS"), ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")]
     for number, (rank, size) in enumerate(names):
         step = {"SLURM_STEP_ID": "0"} if rank == "SLURM_PROCID" else {}

@@ -1,4 +1,4 @@
-"""Processes that share a piece of work: items of all arrive, and no worker outlives the first thing that goes wrong."""
+"""Processes that share work: the items of all arrive, and the first failure ends every worker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support import process_jobs
 
 
 def are_gone(pids):
-    """Whether none of the processes runs any more; children that ended were waited for."""
+    """Whether all processes have ended and were waited for."""
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)

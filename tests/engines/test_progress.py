@@ -1,4 +1,4 @@
-"""What is shown of a run while it goes on."""
+"""The progress that a run shows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support.sets import trust_sets
 
 
 def test_a_shard_that_another_process_made_first_counts_once(capsys):
-    """Both processes told of its crops; no more than all are ever shown, and the summary has one shard."""
+    """Both processes report its crops; the display never exceeds the total, and the summary counts one shard."""
     with RunProgress(RunStats()) as progress:
         progress.begin(RunStarted("digest", shards=2, crops=30))
         for name, crops, made in (

@@ -1,4 +1,4 @@
-"""Ray: actors make the bytes of one process, on disk and on S3; kills; clusters that cannot do it."""
+"""Ray: actors make the same bytes as one process, on disk and on S3; kills; clusters without the resources."""
 
 import contextlib
 import json
@@ -57,7 +57,7 @@ def test_actors_on_s3_make_the_bytes_of_one_process_on_disk(photographs, alone, 
 
 
 def test_actors_keep_freed_memory_and_the_priority_of_the_command(photographs, tmp_path):
-    """Else an actor maps and zeroes every activation anew, and lets all other programs go first."""
+    """Otherwise, an actor would map and zero each activation anew, and run at a lower priority."""
     (tmp_path / "telling.py").write_text(
         "import json, os, pathlib, sys\n"
         f"sys.path.insert(0, {str(Path(TINY.partition(':')[0]).parent)!r})\n"

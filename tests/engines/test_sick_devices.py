@@ -1,4 +1,4 @@
-"""A device that fails: its process ends and another goes on; one that is full, or fails for good, ends as it should."""
+"""Devices that fail: the process ends and another continues; a full or dead device ends the run with a hint."""
 
 from types import SimpleNamespace
 
@@ -109,7 +109,7 @@ def test_an_error_that_comes_to_light_after_the_forward_is_the_devices_too():
 
 
 def test_the_end_of_a_forward_is_awaited_on_the_teachers_own_device(monkeypatch):
-    """Whatever the current device is: the event of another stream would be reached too early."""
+    """Also if another device is current: an event on another stream would complete too early."""
     recorded = []
     event = SimpleNamespace(record=lambda stream=None: recorded.append(stream))
     monkeypatch.setattr(torch.cuda, "Event", lambda: event)

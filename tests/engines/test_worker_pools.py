@@ -1,4 +1,4 @@
-"""Who works, with what, and what is decided when a worker ends: numbers and messages alone."""
+"""Numbers of workers, their resources, and decisions when a worker ends; no process is started."""
 
 import pytest
 

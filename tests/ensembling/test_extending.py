@@ -1,4 +1,4 @@
-"""Sets that extend others, and both joined."""
+"""Sets that extend others, alone and joined with them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def join(target, *sets):
 
 @pytest.fixture(scope="module")
 def few(photographs, tmp_path_factory):
-    """Half of the photographs with 20 crops; and the folder of them."""
+    """A set of half of the photographs with 20 crops, and their folder."""
     folder = tmp_path_factory.mktemp("few")
     shutil.copytree(photographs / "train", folder / "data" / "train")
     for path in sorted((folder / "data" / "train").rglob("*.jpg"))[1::6]:
@@ -56,7 +56,7 @@ def test_extended_and_joined_is_what_one_run_makes(photographs, few, tmp_path):
 
 
 def same(mine, theirs):
-    """Whether two records say the same, tails and all."""
+    """Whether two records are equal, with their tails."""
     names = ("crops", "flips", "index", "value")
     tails = [(t.classes.tolist(), t.codes.tolist(), t.scale, t.rest) for t in (mine.tail, theirs.tail)]
     return all(np.array_equal(getattr(mine, n), getattr(theirs, n)) for n in names) and tails[0] == tails[1]
@@ -93,7 +93,7 @@ def test_how_far_the_tails_of_sets_without_sums_are_off(few, tmp_path):
 
 
 def test_a_set_that_extends_is_refused_alone_by_all_that_read_it(few, tmp_path, monkeypatch):
-    """By readers that do not know of it too: slg.json requires it."""
+    """Also by readers that do not know the feature, since slg.json requires it."""
     label(few / "data", tmp_path / "new", 40, extend=str(few / "old"))
     new = slg_wds.open_labels(str(tmp_path / "new"))
     assert new.description.requires == ["extends", "trailer"] and slg_wds.open_labels(
@@ -150,7 +150,7 @@ def test_an_image_that_has_changed_is_not_extended(few, tmp_path, on_error):
 
 
 def test_full_sets_merged_are_the_ensemble_of_one_pass(photographs, tmp_path, capsys):
-    """And --check, which asks the teachers themselves, finds no difference."""
+    """--check, which runs the teachers themselves, finds no difference."""
     options = {"label_type": "full", "values": "float32", "weights": None}
     label(photographs, tmp_path / "a", 12, **options)
     label(photographs, tmp_path / "b", 12, **options, temp=1.0, teacher_path=None, arch=OTHER)

@@ -36,7 +36,7 @@ def output(label_type, classes, tail=64, coding="float32"):
 
 
 def dense(records, rules, shares, to):
-    """The definition: distributions recovered, weighted, sorted whole."""
+    """The definition: recover the distributions, weight them, sort all classes."""
     mean = sum(
         s * r.distribution(rule=rule).astype(np.float64)
         for r, rule, s in zip(records, rules, shares, strict=True)

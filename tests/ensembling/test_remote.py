@@ -1,4 +1,4 @@
-"""Label sets and label files in object storage: what is made of them there is what local ones give here."""
+"""Merging, extending, import and export in object storage give the same as with local folders."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OTHER = f"{MODELS / 'other_teacher.py'}:tiny_other"
 
 @pytest.fixture
 def bucket(s3_server, s3_url, tmp_path):
-    """Puts a local folder there and gives its URL; takes a URL and gives a local copy; options for commands."""
+    """Uploads a folder and returns its URL, downloads a URL to a folder, and has the options for commands."""
 
     class Bucket:
         options = s3_server.options()

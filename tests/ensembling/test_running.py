@@ -1,4 +1,4 @@
-"""Merged sets as a whole: what is in them, resuming, sharing, and what is refused."""
+"""Merged sets: their content, resuming, several processes, bad input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ends of what the format holds: no crops, one crop, no images, 100,000 classes, the longest and oddest names."""
+"""The limits of the format: no crops, one crop, no images, 100,000 classes, the longest and oddest names."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_no_crop_and_one_crop(crops: int, coding: str, full: bool) -> None:
 
 
 def wide(crops: int, k: int, seed: int, coding: str) -> Record:
-    """Every crop of other classes, anywhere in 100,000: palettes as large as they get."""
+    """Every crop has different classes out of 100,000: the largest palettes."""
     chance = np.random.default_rng(seed)
     index = np.stack([chance.choice(CLASSES, k, replace=False) for _ in range(crops)])
     value = -np.sort(-chance.dirichlet(np.ones(k) * 0.3, crops).astype(np.float32) * np.float32(0.9), axis=1)

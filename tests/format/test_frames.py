@@ -1,4 +1,4 @@
-"""Frames opened together are what each of them is alone, whatever is done to one of them."""
+"""Decoding frames together gives for each frame what decoding it alone gives, also if one is damaged."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ FRAMES = [framed(BEFORE), framed(AFTER)]
 
 
 def assert_alike(frame: object, size: int) -> None:
-    """The frame among others has the outcome that it has alone."""
+    """A frame decoded among others has the same outcome as alone."""
     content = alone(frame, size)
     expected = None if content is None else BEFORE + content + AFTER
     assert together([FRAMES[0], frame, FRAMES[1]], [len(BEFORE), size, len(AFTER)]) == expected

@@ -1,4 +1,4 @@
-"""A set that was begun goes on when images that it planned have been removed, and the hints lead there."""
+"""Resuming a set whose planned images were removed, and the hints for it."""
 
 from __future__ import annotations
 

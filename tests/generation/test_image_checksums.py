@@ -1,4 +1,4 @@
-"""Each record says by a checksum which image file its labels are of."""
+"""Each record has the checksum of its image file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What --on-error skip leaves out: bad images and those that are gone, never a disk or bucket that is away."""
+"""--on-error skip leaves out bad and missing images, but stops if the whole disk or bucket is unavailable."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def vanish_class_folders(images):
 
 
 def vanish_behind_links(images):
-    """A folder of links to another disk, which goes."""
+    """A folder of links to another disk, which disappears."""
     store = images.parent / "disk"
     shutil.move(images / "train", store)
     for path in sorted(store.rglob("*.jpg")):

@@ -1,4 +1,4 @@
-"""Runs: resume, sharing, determinism, kill -9, and what a run refuses."""
+"""Runs: resume, several processes, determinism, kill -9, bad input."""
 
 from __future__ import annotations
 
@@ -81,13 +81,13 @@ def test_bytes_do_not_depend_on_threads_or_read_ahead(photographs, undisturbed, 
     ],
 )
 def test_few_crops_an_image_are_read_further_ahead(photographs, tmp_path, options, ahead):
-    """Else two forwards would need more images than are under way, and the teacher would wait for the source."""
+    """Otherwise, two forwards would need more images than are being read, and the teacher would wait."""
     recipe = Recipe.of(config(photographs, tmp_path / "set", **{"num_seg": 50, **options}))
     assert open_job(recipe, save=False).images_ahead == ahead
 
 
 def test_the_clock_starts_once_everything_is_loaded(photographs, tmp_path):
-    """Else a rate counts the seconds that torchvision and webdataset take to import."""
+    """Otherwise, the rate would count the time to import torchvision and webdataset."""
     code = (
         "import sys\nfrom slg_wds import GenerateConfig\nfrom slg_wds.generation.command import GenerateTask\n"
         "from slg_wds.generation.recipe import Recipe\n"
@@ -122,7 +122,7 @@ def test_killed_at_random_moments_the_set_is_byte_identical(tmp_path):
 
 
 def test_two_processes_share_the_work(photographs, tmp_path, monkeypatch):
-    """Both are loaded before either begins: how long each takes to import torch is not what is tested."""
+    """Both load before either begins, so that the time to import torch does not count."""
     more = [
         "--samples-per-shard",
         "1",

@@ -1,4 +1,4 @@
-"""Shards that are removed, made again or another set's, while index, _info.json and workers know of older ones."""
+"""Shards that are removed, made again or from another set, while index, _info.json or workers still have older ones."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_a_worker_of_a_removed_set_writes_nothing(small, other, tmp_path, monkey
 
 
 def test_a_process_that_wakes_in_another_set_writes_nothing(small, tmp_path):
-    """A real one, stopped while the set is removed and made anew with another seed."""
+    """A real process, stopped while the set is removed and made again with another seed."""
     target, more = tmp_path / "set", ["--num_crops", "1500", "-j", "1"]
     old = JOBS.Run([sys.executable, "-m", "slg_wds", *command(small, target), *more])
     try:

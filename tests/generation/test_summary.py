@@ -1,4 +1,4 @@
-"""What a run says at its end: bytes of labels and images apart, and the commands that come next, which work."""
+"""The summary of a run: bytes of labels and of images, and next commands that work as printed."""
 
 from __future__ import annotations
 

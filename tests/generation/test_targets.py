@@ -1,4 +1,4 @@
-"""Class numbers from folders to readers: the teacher's own, or none, or said to be other ones."""
+"""Targets from class folders to readers: the teacher's classes, none, or marked as other numbers."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def test_without_targets(photographs, tmp_path):
 
 
 def test_samples_of_tars_without_targets(photographs, tmp_path):
-    """What stands in the place of a target is not even read."""
+    """The member of the target is not even read."""
     paths = sorted((photographs / "train").rglob("*.jpg"))[:3]
     with tarfile.open(tmp_path / "n01440764.tar", "w") as tar:
         for path in paths:

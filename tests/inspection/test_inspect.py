@@ -1,4 +1,4 @@
-"""inspect: what it says agrees with the set, finished or not, here or on a web server; and what it loads to say so."""
+"""inspect: its output agrees with complete and incomplete sets, local and remote; it imports little."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands say at a place that holds something else than they need."""
+"""The hints of commands that are given a place with something else in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A teacher's probabilities to their top-k and the sum outside it."""
+"""Reducing a teacher's probabilities to the top-k and the sum outside it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROWS = hnp.arrays(np.float32, st.tuples(st.integers(0, 6), st.integers(1, 40)), 
 
 
 def sorted_topk(probs: np.ndarray, k: int) -> tuple[list[list[int]], list[list[float]]]:
-    """By Python's stable sort of (probability falling, class rising)."""
+    """The top-k by Python's stable sort: descending probability, then ascending class."""
     order = [sorted(range(len(row)), key=lambda c, row=row: (-row[c], c))[:k] for row in probs.tolist()]
     return order, [[row[c] for c in classes] for row, classes in zip(probs.tolist(), order, strict=True)]
 

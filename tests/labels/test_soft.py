@@ -1,4 +1,4 @@
-"""A batch's columns to sparse distributions, mixed and dense, in torch."""
+"""Recovering sparse, mixed and dense distributions from a batch's columns, in torch."""
 
 from __future__ import annotations
 

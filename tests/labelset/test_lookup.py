@@ -1,4 +1,4 @@
-"""One image of a set by its place or key, and what sets, results and batches look like."""
+"""Looking up one image of a set by position or key, and the repr of sets, results and batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The environment that the tools make: each with the packages that it needs and no others."""
+"""The environments that the tools create have the packages that they need and no others."""
 
 from __future__ import annotations
 

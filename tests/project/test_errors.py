@@ -1,4 +1,4 @@
-"""Every class of errors, raised by an input that is really wrong: it says where, and the command tells it in a line."""
+"""Every class of errors, raised by a real wrong input: it names the place, and the command prints one line."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def ran(arguments: list[str]) -> tuple[int, str]:
 
 
 def without_times(text: str) -> str:
-    """A text without what differs between two runs: times, and which of two workers was the last."""
+    """Remove from a text what differs between two runs: times, and which worker was the last."""
     return re.sub(r"\d[\d.]*(ms|s)\b|worker \d", "", text)
 
 

@@ -1,4 +1,4 @@
-"""What a loader refuses: one line that says what is wrong, where, and what to do; at once where it can be known."""
+"""Bad input to a loader: one line with what is wrong, where, and what to do, as early as possible."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def made(photographs, tmp_path_factory):
 
 
 def refused(kind: type[SlgWdsError], what: str, where: str | None, do: str | None, act) -> SlgWdsError:
-    """The error of `act`, which says what, where and what to do, in one line."""
+    """Return the error of `act`; it must be one line with the problem, the place and a hint."""
     with pytest.raises(kind, match=what) as caught:
         act()
     text = str(caught.value)

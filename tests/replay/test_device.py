@@ -1,4 +1,4 @@
-"""Batches on their way to a GPU: every kind of label, memory that is used again, what other libraries move."""
+"""Batches moved to a GPU: every kind of label, reused memory, moves by other libraries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which epoch comes next, however a trainer asks for batches."""
+"""Which epoch comes next, for every way in which trainers iterate."""
 
 from __future__ import annotations
 

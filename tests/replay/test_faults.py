@@ -1,4 +1,4 @@
-"""A store that fails while a loader reads from it: every sample as it is, or an error that names the shard; no hang."""
+"""A store that fails during replay: correct samples or an error that names the shard, and no hang."""
 
 from __future__ import annotations
 

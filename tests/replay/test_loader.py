@@ -1,4 +1,4 @@
-"""The loader: exactly the teacher's crops, every image once, the same whatever the ranks and threads."""
+"""The loader: exactly the teacher's crops, every image once, for any number of ranks and threads."""
 
 from __future__ import annotations
 
@@ -287,7 +287,7 @@ def test_break_and_exceptions_end_the_threads(embedded):
 
 
 def test_a_program_may_end_in_the_middle_of_a_walk(embedded):
-    """Torch aborts a process whose interpreter ends under one of its threads: nothing may be left to be ended."""
+    """torch aborts a process whose interpreter ends while its threads run, so none may be left."""
     program = f"""
 import slg_wds
 loader = slg_wds.SoftLabelLoader({embedded.labels!r}, global_batch_size=24, threads=4, prefetch=8, size=512)

@@ -1,4 +1,4 @@
-"""A loader gives its samples in the process that made it, and nowhere else."""
+"""A loader works only in the process that made it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def made(photographs, tmp_path_factory):
 
 
 class Wrapped(IterableDataset):
-    """What people write to use a loader as a dataset; `make` makes one in the worker."""
+    """A loader wrapped as a dataset; `make` is called in the worker."""
 
     def __init__(self, make):
         self.make = make
@@ -96,7 +96,7 @@ def test_spawned_ranks_are_refused_where_they_are_started(made):
 
 
 def test_a_rank_that_is_found_later_is_not_overlooked(made, tmp_path):
-    """A loader made before torch.distributed is one of one: each rank would walk all images."""
+    """A loader made before torch.distributed starts has rank 0 of 1, so each rank would read all images."""
     found, given = made.loader(), made.loader(rank=0, world_size=1)
     store = torch.distributed.HashStore()
     torch.distributed.init_process_group("fake", store=store, rank=1, world_size=2)

@@ -1,4 +1,4 @@
-"""Which rank a loader is: what is given, torch.distributed's, or the launcher's variables."""
+"""The rank of a loader: as given, from torch.distributed, or from the launcher's variables."""
 
 from __future__ import annotations
 

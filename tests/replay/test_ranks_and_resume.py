@@ -40,7 +40,7 @@ def open_ranks(labels: str, ranks: int, **options) -> list[slg_wds.SoftLabelLoad
 
 
 def together(parts: list[list[tuple]]) -> list[tuple]:
-    """What all ranks were comparable, put together batch by batch."""
+    """Join the content of all ranks' parts, batch by batch."""
     return [
         tuple(
             b"".join(one) if isinstance(one[0], bytes) else sum(one, ()) for one in zip(*batch, strict=True)
@@ -93,7 +93,7 @@ def test_two_eight_three_ranks_are_one_walk(labels):
 
 
 def torchrun(ranks: int, labels: str, folder: Path, batches: int) -> list[list[tuple[str, int]]]:
-    """(key, crop) of each global batch that the ranks of a real run were given."""
+    """Return (key, crop) of each global batch that the ranks of a real run received."""
     script = TESTS / "support" / "walking_rank.py"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     words = [*launcher, str(script), labels, str(folder), str(batches)]

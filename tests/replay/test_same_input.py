@@ -1,4 +1,4 @@
-"""The loader's crops, normalised, are bit for bit what the teacher was given: it says so itself in its labels."""
+"""The loader's normalised crops equal the teacher's input bit for bit; the teacher's labels encode that input."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_from_object_storage(pictures, s3_server, s3_url, tmp_path):
 
 
 def test_it_would_show(pictures, tmp_path):
-    """One pixel value off in one crop is seen."""
+    """A difference of 1 in one pixel of one crop is detected."""
     labels = labelled(pictures, tmp_path / "set", "bilinear97", num_crops=2)
     batch = next(iter(Made(labels, str(pictures)).loader(global_batch_size=8, crops_per_image=2)))
     batch.images[3, 1, 50, 50] ^= 1

@@ -1,4 +1,4 @@
-"""The numbers of a report against computations of their own; what is sampled; bad input."""
+"""The numbers of a report against independent computations; sampling; bad input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report in a real browser: silent console, no network, gallery, search, keyboard, names that mean harm."""
+"""The report in a real browser: no console messages, no network, gallery, search, keyboard, hostile names."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_hostile_names_are_only_text(tab, tmp_path):
 
 
 def test_the_security_policy_holds(opened):
-    """What an injection would try is refused by the browser, for this page."""
+    """The browser blocks injected scripts and requests on this page."""
     opened.js(
         "document.body.append(Object.assign(document.createElement('img'), {src: 'http://127.0.0.1:9/x.png'}))"
     )

@@ -1,4 +1,4 @@
-"""Credentials: those that `aws configure` wrote, and what is said where there are none."""
+"""Credentials: those that `aws configure` wrote, and the errors where there are none."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_file_of_another_place(s3_server, s3_url, home, tmp_path, monkeypatch)
 
 
 def refusal(url: str) -> str:
-    """What is said where a store asked a credential service in vain."""
+    """The error after a store asked a credential service without success."""
     from obstore.exceptions import GenericError
 
     with pytest.raises(errors.PermissionDeniedError) as raised, translated(url):

@@ -1,4 +1,4 @@
-"""Servers that answer with more than they were asked for: what is taken of it is bounded."""
+"""Servers that send more than was requested: how much is read is bounded."""
 
 from __future__ import annotations
 

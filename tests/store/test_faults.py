@@ -1,4 +1,4 @@
-"""Object storage that fails: answers lost, late, short or refused, each made by a scripted server."""
+"""Object storage that fails: a scripted server loses, delays, cuts or refuses answers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_store_that_does_not_know_conditional_puts_is_refused() -> None:
 
 @pytest.mark.parametrize("lost", [1, 2])
 def test_one_lost_answer_does_not_refuse_a_store(lost: int) -> None:
-    """Neither that to the first put of the probe, which was made all the same, nor that to the second."""
+    """Both answers to the probe are lost: to the first put, which succeeded, and to the second."""
     held: set[str] = set()
     puts: list[str] = []
 
@@ -195,7 +195,7 @@ def test_signatures_in_urls_are_not_repeated() -> None:
 
 
 def test_a_server_that_is_away_for_a_while_is_waited_for() -> None:
-    """Longer than 20 attempts without growing waits take."""
+    """Longer than 20 attempts with constant waits would take."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -237,7 +237,7 @@ def test_a_server_that_is_away_for_a_while_is_waited_for() -> None:
 
 
 def test_the_answer_of_a_service_for_credentials_is_no_contact_with_the_store() -> None:
-    """Else every later request, each in want of credentials, would be retried for minutes."""
+    """Otherwise, each later request without credentials would be retried for minutes."""
     with pytest.raises(errors.PermissionDeniedError), faults.translated("gs://bucket"):
         raise OSError(
             "Generic GCS error: Error performing token request: Error performing GET "

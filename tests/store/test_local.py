@@ -1,4 +1,4 @@
-"""A local store: its paths, and what kills, interrupts, full disks and closed folders leave behind."""
+"""A local store: paths, and what is left after kills, interrupts, full disks and read-only folders."""
 
 from __future__ import annotations
 

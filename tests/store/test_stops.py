@@ -1,4 +1,4 @@
-"""A process that is stopped for longer than a store is waited for: it is not the store's fault."""
+"""A process that was stopped for longer than the store's timeout does not blame the store."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CALLS = {
 
 
 def asked_while_stopped(call: str) -> tuple[str, str]:
-    """What a process that makes a call says, on stdout and stderr; it is stopped after its first request."""
+    """Run a call in a process that is stopped after its first request; return its stdout and stderr."""
     asked, stopped = threading.Event(), threading.Event()
 
     def answer(handler, number):

@@ -1,4 +1,4 @@
-"""Files that a user names: links are followed and stay, devices are written to, and what fails leaves nothing."""
+"""Writing files that a user names: links are followed and kept, devices are written to, a failure leaves nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write(path: Path, data: bytes = b"new") -> None:
 
 @contextlib.contextmanager
 def as_somebody() -> Iterator[None]:
-    """Without the rights of root, which no folder's mode holds back."""
+    """Drop root's rights, which ignore folder modes."""
     root = os.geteuid() == 0
     if root:
         os.seteuid(NOBODY)

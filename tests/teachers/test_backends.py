@@ -1,4 +1,4 @@
-"""What a GPU is told while a teacher uses it, what stays of that, and what people are told of where it runs."""
+"""GPU settings while a teacher runs, that they are restored, and how the device is described."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ for precision, tf32 in (("fp32", False), ("tf32", True), ("bf16", False)):
 
 @pytest.mark.parametrize("caller", ["fresh", "older", "newer", "high"])
 def test_a_callers_settings_are_as_before(caller):
-    """In a process of its own each: torch refuses some readings for good once the newer settings were used."""
+    """Each runs in its own process, because torch refuses to read the old settings once the new ones were used."""
     subprocess.run([sys.executable, "-W", "ignore", "-c", RESTORED, caller], check=True, timeout=120)
 
 

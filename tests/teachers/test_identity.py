@@ -1,4 +1,4 @@
-"""What says which model it is: everything that the user's factory built, and its code where it built no tensor."""
+"""The digest of a model: all tensors that the factory built, or its code if it built none."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_a_cached_module_that_stays_as_it_was_makes_the_same_teacher_again(monke
 
 @pytest.mark.parametrize("module", [Keeping().half(), Keeping(remembers=True)], ids=["half", "remembers"])
 def test_a_cached_module_that_its_teacher_has_changed_is_refused(monkeypatch, module):
-    """Its digest is another one than at the first call, though the user changed nothing."""
+    """Its digest differs from that of the first call, although the user changed nothing."""
     spec = cached_factory(monkeypatch, module)
     before = (digest(module), hidden_digest(module, Keeping))
     load_teacher(spec)

@@ -1,4 +1,4 @@
-"""Where models come from: timm, torchvision, private factories; and what is said when they do not."""
+"""Loading models from timm, torchvision and private factories, and the errors if that fails."""
 
 from __future__ import annotations
 

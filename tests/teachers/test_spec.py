@@ -1,4 +1,4 @@
-"""The options that name teachers, and how pixels are wanted."""
+"""The options that name teachers, and their preprocessing."""
 
 from __future__ import annotations
 

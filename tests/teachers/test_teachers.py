@@ -73,7 +73,7 @@ def crops(side: int, count: int = 3) -> torch.Tensor:
 
 @functools.cache
 def plain(name: str) -> nn.Module:
-    """The network itself, which no teacher has."""
+    """The plain network, evaluated without slg_wds."""
     return factory(name)().eval()
 
 
@@ -219,7 +219,7 @@ class Lookup(nn.Module):
 
 
 def made(module: nn.Module, side: int = 4, **settings: Any) -> Teacher:
-    """A teacher of pixels that come as they are, 0..255."""
+    """A teacher whose input is the pixels themselves, 0..255."""
     plain = Preprocessing(side, (0, 0, 0), (1 / 255,) * 3, "bilinear", 1.0)
     settings = {"precision": "fp32", "compile": False, "device": torch.device("cpu")} | settings
     about = {"source": "private", "arch": "test", "weights_digest": "", "weights_from": ""}

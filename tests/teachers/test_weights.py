@@ -1,4 +1,4 @@
-"""Weights files: what is read, what is refused, what is said of those that do not fit."""
+"""Weights files: which are read or refused, and the errors for files that do not fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lightning trains with the loader as it is, and resumes from its own checkpoints with the very next batch."""
+"""Lightning trains with the unwrapped loader and resumes from its checkpoints with the next batch."""
 
 from __future__ import annotations
 

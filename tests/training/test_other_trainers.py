@@ -1,4 +1,4 @@
-"""Accelerate, timm's loop and torchdata's convention: the loader as it is, and the very next batch after a resume."""
+"""Accelerate, timm's loop and torchdata's convention: the unwrapped loader, and the next batch after a resume."""
 
 from __future__ import annotations
 

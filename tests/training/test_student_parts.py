@@ -1,4 +1,4 @@
-"""The parts of slg_wds/training that can be wrong without anything failing: epochs, rates, mixing, averages."""
+"""Parts of slg_wds/training that can be wrong without an error: epochs, learning rates, mixing, averages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""train_student.py as processes: killed and resumed, on several ranks, by FKD's command lines, with wrong ones."""
+"""train_student.py as a process: kill and resume, several ranks, FKD's command lines, wrong options."""
 
 from __future__ import annotations
 

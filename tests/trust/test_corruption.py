@@ -1,4 +1,4 @@
-"""Whatever happens to the bytes of a set: an error that names it, or the very data; never fewer samples."""
+"""Damaged bytes of a set give an error that names the shard or the correct data, never fewer samples."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def noticed(labels: slg_wds.LabelSet, number: int, name: str, bad: bytes) -> Non
 
 
 def exact_or_error(loader: slg_wds.SoftLabelLoader, truth: object, name: str) -> bool:
-    """Whether the loader notices; if not, all that it gives must be the truth."""
+    """Whether the loader detects the damage; if not, its output must be correct."""
     try:
         found = walked(loader)
     except SlgWdsError as error:

@@ -1,6 +1,6 @@
-"""Every decoder on real bytes that were changed in their structure: a value, or an error of slg_wds; no other one.
+"""Every decoder on structurally changed real bytes: a value or an error of slg_wds, no other exception.
 
-What is called is what `tools/fuzz/fuzz.py` calls, which also compares the readers of records with each other.
+The functions are those that `tools/fuzz/fuzz.py` calls, which also compares the readers of records.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Files made to take memory or time: each is refused, or read, below 1 GB.
+"""Files made to exhaust memory or time: each is refused, or read with less than 1 GB.
 
-They go through their readers in a process of their own, whose peak so far is looked at after each.
+They are read in a process of their own, whose peak of memory is measured after each.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def test_the_files_are_small():
 
 
 def test_nothing_is_probed_that_is_not_there(tmp_path: Path):
-    """The probe itself tells of memory that is taken."""
+    """The probe itself detects memory that is allocated."""
     code = PROBE.replace("def image(data):", "def image(data):\n    bytearray(1 << 28)\n")
     path = tmp_path / "x"
     path.write_bytes(bmp(1, 1))

@@ -1,4 +1,4 @@
-"""Members taken out, doubled, moved and renamed, with the trailer left as it was or made to fit by somebody clever."""
+"""Members removed, doubled, moved and renamed, with the old trailer or with one that was corrected to match."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that would leave the folder they are relative to: nothing outside is written, and nothing there is read."""
+"""Names that point outside their folder: nothing outside is written or read."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def shows_secret(report: Path) -> bool:
 
 
 def test_the_secret_would_be_seen(home):
-    """The looking itself works: a page of a set that the secret is an image of shows it."""
+    """The check itself works: it finds the secret in the page of a set that has it as an image."""
     images = home / "own" / "train" / "n02123045"
     images.mkdir(parents=True)
     shutil.copy(home / "secret.jpg", images / "a.jpg")

@@ -1,4 +1,4 @@
-"""Secrets in every place that takes one: no output, no object of a set, no file and no log holds any."""
+"""Secrets in every place that accepts one never appear in output, objects of a set, files or logs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stock WebDataset loses, alters or executes without a word, each shown first and then caught here."""
+"""What WebDataset silently loses, alters or executes: each is demonstrated first, then caught here."""
 
 from __future__ import annotations
 

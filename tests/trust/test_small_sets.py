@@ -1,4 +1,4 @@
-"""Sets of one crop, one image and no image go through every command, and give what they have."""
+"""Sets of one crop, one image and no image work with every command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pipe or device in the place of a file is an error: opened as a file it would hang, or take all memory."""
+"""A pipe or device in place of a file is an error; reading it would hang or exhaust memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names made to move a terminal's cursor, to forge a line, or that it cannot print: no command lets one through."""
+"""No command prints names that move a terminal's cursor, forge a line, or cannot be encoded."""
 
 from __future__ import annotations
 

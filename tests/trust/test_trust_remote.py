@@ -1,4 +1,4 @@
-"""inspect, verify and report of sets in object storage and on a web server: what they say of the same set here."""
+"""inspect, verify and report give the same for a set in object storage or on a web server as for a local one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""verify: whose labels they are, what it says for scripts, and what it must never remove."""
+"""verify: comparison with the teacher, JSON output, and what it must never remove."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def even(record: Record) -> Record:
 
 
 def sharper(record: Record) -> Record:
-    """As if the temperature were another; the classes and their order stay."""
+    """As with another temperature; classes and their order stay."""
     value = record.value**1.3
     return dataclasses.replace(
         record, value=value * (record.value.sum(1) / value.sum(1))[:, None] * np.float32(0.999)
@@ -68,7 +68,7 @@ def test_the_teachers_own_labels(faithful, embedded, small_images, capsys):
 
 @pytest.mark.parametrize("change", [even, sharper, other_classes, other_crops])
 def test_labels_of_nobody(faithful, small_images, tmp_path, capsys, change):
-    """Every byte is in order; only the teachers can tell."""
+    """Every byte is valid; only running the teachers shows the difference."""
     labels = rewritten(copy_of(faithful, tmp_path / "set"), of_records(change))
     assert main(["verify", str(labels), "--processes", "1"]) == 0
     capsys.readouterr()

@@ -1,4 +1,4 @@
-"""verify names what is wrong, mends what can be mended, and leaves the rest for generate."""
+"""verify names each problem, repairs what it can, and leaves the rest to generate."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A thousand images outside the shards, ten of which were replaced: all ten are told, and no other."""
+"""Ten of a thousand images outside the shards are replaced: exactly these ten are reported."""
 
 from __future__ import annotations
 

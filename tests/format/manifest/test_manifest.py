@@ -1,4 +1,4 @@
-"""slg.json, index/NAME, _info.json and the plan: through bytes and back, and every way in which they can be wrong."""
+"""slg.json, index/NAME, _info.json and the plan: round trips, and every kind of malformed file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No coding moves more than a stated part of a crop's probability: it is measured where it could."""
+"""The error of each coding, in total variation, stays below its documented bound."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def full(value: NDArray[np.float32], coding: str) -> Record:
 
 
 def moved(record: Record) -> NDArray[np.float64]:
-    """The total variation of each crop from what is read back, as a reader divides rows by their sums."""
+    """The total variation between each crop's probabilities and those read back, which readers normalise."""
     exact = record.value.astype(np.float64)
     read = decode_record(encode_record(record)).value.astype(np.float64)
     rows = [row / row.sum(axis=1, keepdims=True) for row in (exact, read)]
@@ -77,7 +77,7 @@ def test_what_is_accepted_is_within_the_bound(
 
 @pytest.mark.parametrize("small", [2 ** (-270 / 16) * 0.999, 2 ** (-270 / 16) * 1.001])
 def test_a_thousand_classes_are_always_within_the_bound(small: float) -> None:
-    """The worst that can be: all small values at the border, half of the others rounded up and half down."""
+    """The worst case: all small values at the border; of the others, half are rounded up and half down."""
     value = np.full((1, 1000), small, np.float32)
     value[0, :16] = 2.0 ** (-np.tile([125, 127], 8) / 32 * 1.0001)
     value[0, :16] *= (1 - value[0, 16:].sum()) / value[0, :16].sum()

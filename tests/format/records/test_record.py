@@ -1,4 +1,4 @@
-"""Records through bytes and back, and every way in which they can be wrong."""
+"""Records: round trips, and every kind of malformed record."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def frame(data: bytes, **options: Any) -> bytes:
 
 
 def malformed(change: Any) -> bytes:
-    """A good record's bytes after `change` has been at its fields."""
+    """The bytes of a good record whose fields `change` has altered."""
     fields = msgpack.unpackb(encode_record(make_record(crops=20, k=5, classes=100)))
     fields = change(fields) or fields
     return msgpack.packb(fields)

@@ -1,4 +1,4 @@
-"""Crops of several records at once are what the records give one by one."""
+"""Decoding crops of several records at once equals decoding the records one by one."""
 
 import dataclasses
 
@@ -85,7 +85,7 @@ def pair(**changes):
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 10**9), st.integers(0, 7), st.integers(0, 1))
 def test_a_damaged_record_is_an_error_or_the_same_rows(place, bit, which):
-    """Never other labels: the frames' checksums see to it; the fields have the index's CRC-32 besides."""
+    """Labels are never wrong: frames have checksums, and the index has a CRC-32 of the whole record."""
     data = pair()
     rows = np.array([[0, 5, 39]] * 2)
     expected = decode_rows(data, rows)

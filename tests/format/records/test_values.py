@@ -1,4 +1,4 @@
-"""How exactly probabilities are kept, and the shared tail against its formula."""
+"""The precision of stored probabilities, and the shared tail against its formula."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A record's columns to dense distributions, in numpy."""
+"""Recovering dense distributions from a record's columns, in numpy."""
 
 from __future__ import annotations
 

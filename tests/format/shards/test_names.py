@@ -1,4 +1,4 @@
-"""Keys: what becomes of every path, and that WebDataset takes each key for what it is."""
+"""Keys: how paths become keys, and that WebDataset reads each key unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shards: their exact form, that WebDataset reads them, and that no damage passes."""
+"""Shards: their exact form, that WebDataset reads them, and that all damage is detected."""
 
 from __future__ import annotations
 

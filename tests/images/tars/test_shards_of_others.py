@@ -1,4 +1,4 @@
-"""Image shards that other tools and people made: what they do, and what is said of what cannot be used."""
+"""Image shards from other tools: how they are read, and the errors for what cannot be used."""
 
 from __future__ import annotations
 

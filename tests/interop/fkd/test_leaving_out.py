@@ -1,4 +1,4 @@
-"""What `import --on-error skip` leaves out: bad files and those that are gone, never a disk that is away."""
+"""`import --on-error skip` leaves out bad and missing files, but stops if the whole disk is unavailable."""
 
 from __future__ import annotations
 

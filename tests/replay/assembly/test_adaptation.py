@@ -1,4 +1,4 @@
-"""Softened hard labels for crops of low confidence, against rows restated densely from whole records."""
+"""Softened hard labels for crops of low confidence, against dense rows computed from whole records."""
 
 from __future__ import annotations
 

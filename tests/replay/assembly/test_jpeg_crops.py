@@ -1,4 +1,4 @@
-"""Crops cut in one call are those of `decode` and `cut`; what is not usual is left to these."""
+"""Crops decoded and cut in one call equal those of `decode` and `cut`, which handle all unusual images."""
 
 import io
 

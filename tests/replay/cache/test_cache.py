@@ -1,4 +1,4 @@
-"""Remote shards through the cache: the same batches, bounded, checked, and healed."""
+"""Remote shards through the cache: the same batches, within the limit, checked, and repaired."""
 
 from __future__ import annotations
 

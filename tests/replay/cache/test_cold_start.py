@@ -1,4 +1,4 @@
-"""How many bytes pass before the first batch of a cold start from object storage, counted before the store."""
+"""The bytes transferred before the first batch of a cold start from object storage."""
 
 from __future__ import annotations
 

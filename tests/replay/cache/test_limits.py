@@ -1,4 +1,4 @@
-"""The cache's bytes and files: within their limits also for what is deleted, and shared by users that see little."""
+"""The cache keeps to its limits of bytes and files, counts deleted open files, and serves several users."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def expected(labels):
 
 
 def deleted_bytes(folder: Path) -> int:
-    """Bytes of files below a folder that are deleted and yet open in this process, which keeps them on the disk."""
+    """Bytes of deleted files below a folder that this process still has open, and that so still take disk space."""
     total = 0
     for link in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Sizes that a label set, a server or a file decides are bounded before memory is taken for them."""
+"""Sizes from a label set, a server or a file are bounded before memory is allocated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The replay order against a scalar restatement of its six steps, and what it promises for any shape."""
+"""The replay order against a scalar restatement of its six steps, and its guarantees for any shape."""
 
 from __future__ import annotations
 

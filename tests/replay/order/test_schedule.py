@@ -1,4 +1,4 @@
-"""The crop schedule against a scalar restatement, and its promise: none again before all have come."""
+"""The crop schedule against a scalar restatement, and its guarantee: no crop repeats before all were used."""
 
 from __future__ import annotations
 

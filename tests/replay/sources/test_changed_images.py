@@ -1,4 +1,4 @@
-"""Images of the labelled ones' names and sizes that are others: never a sample of the wrong pixels."""
+"""Other images with the names and sizes of the labelled ones never give a sample with wrong pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels of image shards that others made: generated, read by the loader, and checked by the teacher again."""
+"""Image shards from other tools: labelled, read by the loader, and verified with the teacher."""
 
 from __future__ import annotations
 

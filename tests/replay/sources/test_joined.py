@@ -1,4 +1,4 @@
-"""A set and those that extend it, read as one: exactly the batches of a set made in one go."""
+"""A set and the sets that extend it, read as one: exactly the batches of a set made in one run."""
 
 from __future__ import annotations
 
