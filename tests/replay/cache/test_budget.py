@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import slg_wds
 from slg_wds.errors import ReplayError
-from support.sets.replay_sets import comparable, make, truth, upload
+from support.sets.replay_sets import comparable, make, settle, truth, upload
 
 CROPS = 2
 
@@ -66,7 +66,7 @@ def test_a_cache_smaller_than_the_set_serves_every_epoch(remote, tmp_path, share
         seen = []
         for batch in loader:
             seen += comparable([batch])
-            time.sleep(0.1)
+            settle(loader)
         assert seen == comparable(here)
 
 

@@ -23,7 +23,7 @@ from slg_wds.images import LabelledImage
 from slg_wds.replay.cache.directory import CacheDirectory
 from slg_wds.store import Store, open_store
 from slg_wds.store.remote import RemoteStore
-from support.sets.replay_sets import Made, comparable, make, pack, upload
+from support.sets.replay_sets import Made, comparable, make, pack, settle, upload
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +63,12 @@ def cached(tmp_path):
     return sorted((tmp_path / "cache").glob("slg-*.tar"))
 
 
-def slowly(batches):
-    """What was told of batches, with time for the downloads between them."""
+def slowly(loader):
+    """The content of an epoch; after each batch, the downloads that may begin are awaited."""
     seen = []
-    for batch in batches:
+    for batch in loader:
         seen += comparable([batch])
-        time.sleep(0.15)
+        settle(loader)
     return seen
 
 
@@ -269,7 +269,7 @@ def test_the_cache_stays_within_its_bytes(remote, expected, tmp_path):
     seen = []
     for batch in loader:
         seen.append(tuple(batch.key))
-        time.sleep(0.15)
+        settle(loader)
         assert sum(path.stat().st_size for path in (tmp_path / "cache").iterdir()) <= limit
     assert 3 <= len(cached(tmp_path)) <= 7
     assert len(seen) == 6

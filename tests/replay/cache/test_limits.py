@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from slg_wds.errors import UsageError
 from slg_wds.replay.cache.directory import CacheDirectory, NotCachedError
 from slg_wds.replay.sources.files import OpenFiles
 from support.paths import TESTS
-from support.sets.replay_sets import comparable, make, upload
+from support.sets.replay_sets import comparable, make, settle, upload
 
 COMMON = {"global_batch_size": 12, "crops_per_image": 2, "threads": 2, "prefetch": 1, "lanes": 1}
 
@@ -61,7 +60,7 @@ def test_deleted_files_take_no_bytes_beside_the_cache(url, expected, s3_server, 
     seen, evicted = [], set()
     for batch in loader:
         seen += comparable([batch])
-        time.sleep(0.1)
+        settle(loader)
         there = {path.name for path in cache.iterdir()}
         evicted |= there
         assert sum(path.stat().st_size for path in cache.iterdir()) + deleted_bytes(cache) <= limit
@@ -123,7 +122,7 @@ def test_the_second_user_of_a_private_cache_reads_by_range(
         seen = []
         for batch in loader:
             seen += comparable([batch])
-            time.sleep(0.05)
+            settle(loader, most=0.1)  # nothing is cached for the second user
         return seen
 
     before = os.umask(0o077)

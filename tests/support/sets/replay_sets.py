@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 
 import slg_wds
 from slg_wds.images import decode
+from slg_wds.replay.cache.shard_cache import ShardCache
 from slg_wds.store import open_store
 from slg_wds.transforms.crops import cut
 from support.photographs import TINY
@@ -86,3 +88,16 @@ def upload(folder: str, url: str, options) -> None:
     source, store = open_store(folder), open_store(url, options)
     for entry in source.list():
         assert store.create(entry.name, source.read(entry.name))
+
+
+def settle(loader: slg_wds.SoftLabelLoader, most: float = 1.0) -> None:
+    """Wait until the loader's caches have downloaded all that they may download by now, at most `most` seconds."""
+    end = time.monotonic() + most
+    while time.monotonic() < end and not all(map(_settled, loader._context.caches.in_use)):
+        time.sleep(0.005)
+
+
+def _settled(cache: ShardCache) -> bool:
+    with cache._changed:
+        may_begin = cache._open and cache._free and cache._queue
+        return not may_begin and all(number in cache._ready for number in cache._needed)
