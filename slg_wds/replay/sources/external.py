@@ -56,7 +56,7 @@ class ImageFiles(Protocol):
         """Return where the file of planned image `number` lies."""
 
     def forget(self, number: int) -> bool:
-        """Drop the cached copy that planned image `number` was read from; return whether there was one."""
+        """Drop the cached copy of planned image `number`; return whether it may have been read from one."""
 
 
 class FolderImages:
@@ -151,12 +151,15 @@ class TarImages:
         return store.url_of(name)
 
     def forget(self, number: int) -> bool:
-        """Drop the cached copy that the image was read from; return whether there was one."""
+        """Drop the cached copy of the image's tar; return whether the image may have been read from one.
+
+        That is so also where there is none any more: another thread may have dropped it since this one read it.
+        """
         shard = self._plan.place(number)[0]
-        cached = self._cached(shard)
-        if self._cache is None or cached is None:
+        if self._cache is None:
             return False
-        self._cache.lost(shard)
+        if self._cached(shard) is not None:
+            self._cache.lost(shard)
         return True
 
     def _read(self, shard: int, offset: int, size: int, where: Mapping[str, str]) -> bytes:

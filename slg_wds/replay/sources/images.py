@@ -36,7 +36,7 @@ class Images(Protocol):
         """Return where the image of a sample lies; None inside the shard."""
 
     def forget(self, shard: int, position: int) -> bool:
-        """Drop the cached copy that the image of a sample was read from; return whether there was one."""
+        """Drop the cached copy of a sample's image; return whether the image may have been read from one."""
 
 
 class EmbeddedImages:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -434,6 +435,34 @@ def test_a_tar_that_was_replaced_at_its_url_by_one_of_its_size_is_fetched_again(
         store.create(path.name, path.read_bytes())
     assert slowly(pictures()) == expected
     assert set(right) <= {path.read_bytes() for path in (tmp_path / "cache").iterdir()}
+
+
+def test_threads_that_read_a_replaced_tar_together_all_read_again(
+    local, pictures, s3_server, s3_url, monkeypatch
+):
+    """The first to notice drops the copy that the others have read from as well."""
+    monkeypatch.setattr(RemoteStore, "stat", Store.stat)
+    store = open_store(s3_url, s3_server.options())
+    for path in Path(local["tars"].images).iterdir():
+        store.delete(path.name)
+        store.create(path.name, one_bit_of_each_image(local["tars"].labels, path))
+    with monkeypatch.context() as unchecked:
+        unchecked.setattr(LabelledImage, "is_of", lambda self, data: True)
+        slowly(pictures())
+    for path in Path(local["tars"].images).iterdir():
+        store.delete(path.name)
+        store.create(path.name, path.read_bytes())
+    together, is_of = threading.Barrier(2), LabelledImage.is_of
+
+    def noticed(labelled, data):
+        if not is_of(labelled, data):
+            with contextlib.suppress(threading.BrokenBarrierError):
+                together.wait(2)  # both threads have read the old copy before either drops it
+            return False
+        return True
+
+    monkeypatch.setattr(LabelledImage, "is_of", noticed)
+    assert comparable(pictures()) == comparable(local["tars"].loader(global_batch_size=12, lanes=3))
 
 
 def one_bit_of_each_image(labels, tar):
