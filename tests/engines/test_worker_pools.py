@@ -251,7 +251,7 @@ def test_a_shard_made_between_ends_makes_them_harmless():
     for _ in range(10 * FAILURES):
         claim(supervisor, 0, "a")
         supervisor.hear(0, ("shard", "a", None, True))
-        supervisor.ended(0, "exit code 1")
+        assert supervisor.ended(0, "exit code 1") == []
 
 
 def test_ends_that_make_nothing_are_counted_over_all_workers():

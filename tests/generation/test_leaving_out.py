@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 from pathlib import Path
 
 import pytest
@@ -13,9 +12,10 @@ import slg_wds
 from slg_wds import errors
 from slg_wds.cli import main
 from slg_wds.config import VerifyConfig
-from slg_wds.images import source as sources
+from slg_wds.images.source import FolderSource
 from slg_wds.verification.verify import verify
 from support.photographs import TINY
+from support.reads import before_read
 from support.servers.shaky_proxy import shaky
 from support.sets import trust_sets
 
@@ -47,20 +47,6 @@ def spoil(path: Path) -> bytes:
     whole = path.read_bytes()
     path.write_bytes(whole[:300])
     return whole
-
-
-def after(reads: int, monkeypatch, act) -> None:
-    """Call `act` once, before the read that follows so many; the lock makes the other readers' reads wait for it."""
-    left, read, one = [reads], sources.FolderSource.read, threading.Lock()
-
-    def counted(source, path):
-        with one:
-            left[0] -= 1
-            if left[0] == -1:
-                act()
-        return read(source, path)
-
-    monkeypatch.setattr(sources.FolderSource, "read", counted)
 
 
 def left_out(target) -> list[str]:
@@ -102,7 +88,7 @@ VANISHING = [vanish_whole, vanish_to_an_empty_mount_point, vanish_class_folders]
 def test_a_disk_that_vanishes_stops_the_run_which_resumes(images, tmp_path, monkeypatch, vanish):
     whole = trust_sets.copy_of(images, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        after(4, patch, lambda: vanish(images))
+        before_read(4, FolderSource, patch, lambda: vanish(images))
         with pytest.raises(errors.SlgWdsError, match="run the same command again"):
             slg_wds.generate(config(images, tmp_path / "set"))
     shutil.rmtree(images)
@@ -114,7 +100,7 @@ def test_a_disk_that_vanishes_stops_the_run_which_resumes(images, tmp_path, monk
 def test_links_whose_disk_vanishes_stop_the_run(images, tmp_path, monkeypatch):
     vanish, come_back = vanish_behind_links(images)
     with monkeypatch.context() as patch:
-        after(4, patch, vanish)
+        before_read(4, FolderSource, patch, vanish)
         with pytest.raises(errors.StoreUnavailableError, match="listed and cannot be read"):
             slg_wds.generate(config(images, tmp_path / "set"))
     come_back()
@@ -131,7 +117,7 @@ def test_a_file_that_may_not_be_read_stops_the_run(images, tmp_path):
 def test_a_folder_that_cannot_be_read_as_a_file_stops_the_run(images, tmp_path, monkeypatch):
     """EISDIR stands for every fault of a disk that a test cannot make."""
     path = files(images)[3]
-    after(0, monkeypatch, lambda: (path.unlink(), path.mkdir()))
+    before_read(0, FolderSource, monkeypatch, lambda: (path.unlink(), path.mkdir()))
     with pytest.raises(errors.StoreError, match="cannot be read"):
         slg_wds.generate(config(images, tmp_path / "set"))
 
@@ -163,14 +149,14 @@ def test_an_object_that_is_gone_is_left_out(images, s3_server, s3_url, tmp_path,
     for name, path in zip(names, files(images), strict=True):
         store.create(name, path.read_bytes())
     options = s3_server.options()
-    after(0, monkeypatch, lambda: [store.delete(name) for name in names[:2]])
+    before_read(0, FolderSource, monkeypatch, lambda: [store.delete(name) for name in names[:2]])
     assert slg_wds.generate(config(f"{s3_url}/images", tmp_path / "set", store_options=options)).complete
     assert left_out(tmp_path / "set") == [name.removeprefix("images/") for name in names[:2]]
 
 
 def test_gone_images_are_left_out_and_their_shard_may_be_empty(images, tmp_path, monkeypatch):
     gone = files(images)[:2]
-    after(0, monkeypatch, lambda: [path.unlink() for path in gone])
+    before_read(0, FolderSource, monkeypatch, lambda: [path.unlink() for path in gone])
     result = slg_wds.generate(config(images, tmp_path / "set", samples_per_shard=1))
     assert result.complete and len(result.stats.left_out) == 2
     assert left_out(tmp_path / "set") == [str(path.relative_to(images / "train")) for path in gone]
@@ -179,7 +165,7 @@ def test_gone_images_are_left_out_and_their_shard_may_be_empty(images, tmp_path,
 
 
 def test_a_gone_image_stops_a_run_that_skips_nothing(images, tmp_path, monkeypatch):
-    after(0, monkeypatch, lambda: files(images)[0].unlink())
+    before_read(0, FolderSource, monkeypatch, lambda: files(images)[0].unlink())
     failing = slg_wds.GenerateConfig(**{**vars(config(images, tmp_path / "set")), "on_error": "fail"})
     with pytest.raises(errors.ImageGoneError, match=r"put it back, or .*--on-error skip"):
         slg_wds.generate(failing)

@@ -26,17 +26,14 @@ from slg_wds.errors import (
     SlgWdsError,
     UsageError,
 )
-from support.sets.replay_sets import Made, make, pack
+from support.sets.replay_sets import Made, make, three_places
 
 
 @pytest.fixture(scope="module")
 def made(photographs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sets")
-    tars = pack(photographs, folder / "tars")
     return {
-        "embedded": Made(make(photographs, folder / "embedded", embed_images="original"), None),
-        "folder": Made(make(photographs, folder / "folder"), str(photographs)),
-        "tars": Made(make(tars, folder / "tarlabels"), str(tars)),
+        **three_places(photographs, folder),
         "hard": Made(make(photographs, folder / "hard", label_type="hard"), str(photographs)),
         "other": Made(make(photographs, folder / "other", seed=3), str(photographs)),
     }

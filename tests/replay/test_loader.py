@@ -28,17 +28,14 @@ from slg_wds.errors import (
     UsageError,
 )
 from support.photographs import TINY
-from support.sets.replay_sets import NUM_CROPS, Made, comparable, make, pack, truth
+from support.sets.replay_sets import NUM_CROPS, Made, comparable, make, three_places, truth
 
 
 @pytest.fixture(scope="module")
 def kinds(photographs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sets")
-    tars = pack(photographs, folder / "tars")
     return {
-        "embedded": Made(make(photographs, folder / "embedded", embed_images="original"), None),
-        "folder": Made(make(photographs, folder / "folder"), str(photographs)),
-        "tars": Made(make(tars, folder / "tarlabels"), str(tars)),
+        **three_places(photographs, folder),
         "tail": Made(
             make(photographs, folder / "tail", label_type="shared_tail_k3", tail_classes=6), str(photographs)
         ),

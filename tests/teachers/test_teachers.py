@@ -32,6 +32,7 @@ from slg_wds.teachers import (
     load_teacher,
     parse_teachers,
 )
+from support.models.built import teacher_of
 from support.paths import ROOT
 
 LITES = ("lite0", "lite1", "lite2")
@@ -221,9 +222,7 @@ class Lookup(nn.Module):
 def made(module: nn.Module, side: int = 4, **settings: Any) -> Teacher:
     """A teacher whose input is the pixels themselves, 0..255."""
     plain = Preprocessing(side, (0, 0, 0), (1 / 255,) * 3, "bilinear", 1.0)
-    settings = {"precision": "fp32", "compile": False, "device": torch.device("cpu")} | settings
-    about = {"source": "private", "arch": "test", "weights_digest": "", "weights_from": ""}
-    return Teacher(module, **about, preprocessing=plain, preprocessing_from="", **settings)
+    return teacher_of(module, plain, **settings)
 
 
 def pixels_of(values: Sequence[int], side: int = 4) -> torch.Tensor:
@@ -236,18 +235,7 @@ def test_pixels_are_normalised_to_the_bit() -> None:
 
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     wanted = Preprocessing(16, mean, std, "bilinear", 0.875)
-    teacher = Teacher(
-        nn.Flatten(),
-        source="private",
-        arch="test",
-        weights_digest="",
-        weights_from="",
-        preprocessing=wanted,
-        preprocessing_from="",
-        device=torch.device("cpu"),
-        precision="fp32",
-        compile=False,
-    )
+    teacher = teacher_of(nn.Flatten(), wanted)
     levels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16).expand(3, 16, 16)
     prepare = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
     expected = prepare(Image.fromarray(levels.permute(1, 2, 0).numpy()))

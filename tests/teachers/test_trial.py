@@ -14,6 +14,7 @@ import slg_wds
 from slg_wds.errors import TeacherOutputError
 from slg_wds.teachers import PRECISIONS, Preprocessing, Teacher, load_teacher, parse_teachers
 from slg_wds.teachers.trial import LIMITS, try_teacher
+from support.models.built import teacher_of
 from support.paths import MODELS
 
 UNFIT = MODELS / "unfit_teachers.py"
@@ -114,15 +115,7 @@ def test_every_precision_has_its_limits():
 
 def of(module: nn.Module, side: int = 32, precision: str = "fp32") -> Teacher:
     usual = Preprocessing(side, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bilinear", 1.0)
-    about = {
-        "source": "private",
-        "arch": "test",
-        "weights_digest": "",
-        "weights_from": "",
-        "preprocessing_from": "",
-    }
-    device = torch.device("cpu")
-    return Teacher(module, **about, preprocessing=usual, device=device, precision=precision, compile=False)
+    return teacher_of(module, usual, precision=precision)
 
 
 @functools.cache

@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from slg_wds.replay.device import DeviceLoader
 from slg_wds.teachers.preprocessing import Preprocessing
-from slg_wds.teachers.teacher import Teacher
 from slg_wds.transforms.normalisation import Normalisation
+from support.models.built import teacher_of
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -39,16 +39,7 @@ def levels(layout: torch.memory_format = torch.channels_last) -> torch.Tensor:
 
 
 def of_a_teacher() -> Callable[[torch.Tensor], torch.Tensor]:
-    about = {
-        "source": "private",
-        "arch": "test",
-        "weights_digest": "",
-        "weights_from": "",
-        "preprocessing_from": "",
-    }
-    wanted = Preprocessing(16, MEAN, STD, "bilinear", 0.875)
-    settings: Any = {"precision": "fp32", "compile": False, "device": torch.device("cpu")}
-    teacher = Teacher(nn.Flatten(), **about, preprocessing=wanted, **settings)
+    teacher = teacher_of(nn.Flatten(), Preprocessing(16, MEAN, STD, "bilinear", 0.875))
     return lambda images: teacher.logits(images).view(images.shape)
 
 

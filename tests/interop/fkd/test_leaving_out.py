@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from pathlib import Path
 
 import pytest
@@ -11,25 +10,12 @@ import pytest
 import slg_wds
 from slg_wds import errors
 from slg_wds.interop.fkd.folder import LabelFolder
+from support.reads import before_read
 
 
 def config(labels, images, target, **options):
     given = {"processes": 1, "samples_per_shard": 1, "on_error": "skip", **options}
     return slg_wds.ImportConfig(fkd_dir=str(labels), images=str(images), save_path=str(target), **given)
-
-
-def after(reads: int, monkeypatch, act) -> None:
-    """Call `act` once, before the read of a label file that follows so many; other threads' reads wait for it."""
-    left, read, one = [reads], LabelFolder.read, threading.Lock()
-
-    def counted(folder, stem):
-        with one:
-            left[0] -= 1
-            if left[0] == -1:
-                act()
-        return read(folder, stem)
-
-    monkeypatch.setattr(LabelFolder, "read", counted)
 
 
 def vanish(folder: Path) -> None:
@@ -44,7 +30,7 @@ def test_a_disk_that_vanishes_stops_the_import_which_resumes(
     shutil.copytree(images, data)
     away = labels / "dataset" if what == "labels" else data / "train"
     with monkeypatch.context() as patch:
-        after(2, patch, lambda: vanish(away))
+        before_read(2, LabelFolder, patch, lambda: vanish(away))
         with pytest.raises(errors.SlgWdsError, match="run the same command again"):
             slg_wds.import_fkd(config(labels, data, tmp_path / "set"))
     (away.parent / "away").rename(away)
@@ -56,7 +42,7 @@ def test_a_disk_that_vanishes_stops_the_import_which_resumes(
 def test_a_label_file_that_is_gone_is_left_out(label_files, images, tmp_path, monkeypatch):
     labels = label_files()
     gone = labels / "dataset/train/n07920052/coffee_2.tar"
-    after(2, monkeypatch, gone.unlink)
+    before_read(2, LabelFolder, monkeypatch, gone.unlink)
     result = slg_wds.import_fkd(config(labels, images, tmp_path / "set"))
     assert [path for path, _ in result.stats.left_out] == ["n07920052/coffee_2.jpg"]
     assert result.complete and "gone from its folder" in result.stats.left_out[0][1]
@@ -65,7 +51,7 @@ def test_a_label_file_that_is_gone_is_left_out(label_files, images, tmp_path, mo
 def test_an_image_that_is_gone_is_left_out(label_files, images, tmp_path, monkeypatch):
     data = tmp_path / "data"
     shutil.copytree(images, data)
-    after(2, monkeypatch, (data / "train/n07920052/coffee_2.jpg").unlink)
+    before_read(2, LabelFolder, monkeypatch, (data / "train/n07920052/coffee_2.jpg").unlink)
     result = slg_wds.import_fkd(config(label_files(), data, tmp_path / "set"))
     assert [path for path, _ in result.stats.left_out] == ["n07920052/coffee_2.jpg"]
 

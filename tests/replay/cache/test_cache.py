@@ -24,18 +24,12 @@ from slg_wds.images import LabelledImage
 from slg_wds.replay.cache.directory import CacheDirectory
 from slg_wds.store import Store, open_store
 from slg_wds.store.remote import RemoteStore
-from support.sets.replay_sets import Made, comparable, make, pack, settle, upload
+from support.sets.replay_sets import comparable, settle, three_places, upload
 
 
 @pytest.fixture(scope="module")
 def local(photographs, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sets")
-    tars = pack(photographs, folder / "tars")
-    return {
-        "embedded": Made(make(photographs, folder / "embedded", embed_images="original"), None),
-        "folder": Made(make(photographs, folder / "folder"), str(photographs)),
-        "tars": Made(make(tars, folder / "tarlabels"), str(tars)),
-    }
+    return three_places(photographs, tmp_path_factory.mktemp("sets"))
 
 
 @pytest.fixture

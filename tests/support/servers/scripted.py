@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import http.server
 import socket
-import ssl
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from slg_wds.store import Store, open_store
+from support.servers.listening import Handler, listening
 
 KEYS = {"access_key_id": "k", "secret_access_key": "s", "region": "us-east-1"}
 QUICK = {"retry_timeout": "3", "max_retries": "2", "timeout": "1"}
@@ -39,17 +38,8 @@ def serving(
     """Run the server, over TLS with a (certificate, key). first_contact: answer 404 for slg.json itself."""
     script = Script(answer)
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def handle_one_request(self) -> None:
-            with contextlib.suppress(OSError):  # clients that give up
-                super().handle_one_request()
-                return
-            self.close_connection = True
-
-        def note(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+    class Scripted(Handler):
+        def answer(self, body: bytes) -> None:
             if first_contact and self.path.endswith("/slg.json"):
                 reply(self, 404)
                 return
@@ -57,25 +47,9 @@ def serving(
             script.headers.append({name.lower(): value for name, value in self.headers.items()})
             script.answer(self, len(script.asked))
 
-        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = note  # noqa: N815
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    if certificate is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*certificate)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    script.url = f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
-    try:
+    with listening(Scripted, certificate) as port:
+        script.url = f"http{'s' if certificate else ''}://127.0.0.1:{port}"
         yield script
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def reply(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from urllib.parse import unquote, urlsplit
 
+from support.servers.listening import Handler, listening
 from support.servers.s3 import S3Server
 
 # What may happen to an answer: "" nothing; "503", "404" that status; "short" half of the body, then the end of the
@@ -88,17 +89,8 @@ def shaky(server: S3Server, fault: Fault = lambda _: "") -> Iterator[Shaky]:
     """Run a proxy before a server; end it, and every stalled request, with the block."""
     proxy = Shaky(urlsplit(server.endpoint).netloc, fault)
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def handle_one_request(self) -> None:
-            with contextlib.suppress(OSError):  # clients that give up
-                super().handle_one_request()
-                return
-            self.close_connection = True
-
-        def answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+    class Proxy(Handler):
+        def answer(self, body: bytes) -> None:
             path = unquote(urlsplit(self.path).path)
             with proxy.lock:
                 request = Request(len(proxy.asked), self.command, path, self.headers.get("Range", ""))
@@ -109,22 +101,12 @@ def shaky(server: S3Server, fault: Fault = lambda _: "") -> Iterator[Shaky]:
                     proxy.failed[what] += 1
             _serve(self, proxy, body, path, what)
 
-        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = answer  # noqa: N815
-
-        def log_message(self, *_: object) -> None: ...
-
-    listener = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    listener.daemon_threads = True
-    thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    proxy.server = replace(server, endpoint=f"http://127.0.0.1:{listener.server_port}")
-    try:
-        yield proxy
-    finally:
-        proxy.ended.set()
-        listener.shutdown()
-        thread.join()
-        listener.server_close()
+    with listening(Proxy) as port:
+        proxy.server = replace(server, endpoint=f"http://127.0.0.1:{port}")
+        try:
+            yield proxy
+        finally:
+            proxy.ended.set()
 
 
 def _serve(

@@ -51,6 +51,16 @@ def pack(photographs: Path, folder: Path) -> Path:
     return folder
 
 
+def three_places(photographs: Path, folder: Path) -> dict[str, Made]:
+    """Label the photographs three times: with embedded images, from their folder, and from tars."""
+    tars = pack(photographs, folder / "tars")
+    return {
+        "embedded": Made(make(photographs, folder / "embedded", embed_images="original"), None),
+        "folder": Made(make(photographs, folder / "folder"), str(photographs)),
+        "tars": Made(make(tars, folder / "tarlabels"), str(tars)),
+    }
+
+
 def truth(labels: str, images: str | None) -> dict[tuple[str, int], tuple[torch.Tensor, torch.Tensor]]:
     """Map (key, crop) to (pixels as generation cut them, dense label), read from whole shards and whole images."""
     opened = slg_wds.open_labels(labels)
