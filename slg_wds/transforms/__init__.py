@@ -1,6 +1,7 @@
 """Views of an image: what is drawn for each crop, and how its pixels are made from that.
 
     crops.py          boxes and flips, drawn from seed and key; cutting and resizing them
+    cutting.py        the loop that cuts them, in TorchScript
     normalisation.py  uint8 crops -> the floats that a model takes
 
 Enters: seed, key and size of an image, and what its record stores (boxes, flips); uint8 pixels [3, H, W].
