@@ -49,6 +49,9 @@ COMMANDS = {
     "export": Command("config:ExportConfig", "interop.fkd.exporting:main", "turn a label set into FKD's label files"),
 }  # fmt: skip
 
+# Commands that keep every finished shard, so that the same command goes on from there.
+RESUMABLE = ("generate", "ensemble", "import")
+
 EXIT_CODES: dict[type[SlgWdsError], int] = {UsageError: 2, IncompleteSetError: 3}
 
 SHELLS = ("bash", "zsh", "fish")
@@ -56,11 +59,11 @@ SHELLS = ("bash", "zsh", "fish")
 ONE_TEXT = 'Annotated[Positional[str], option("SET")]'
 
 LAUNCHER_FLAGS = {
-    "world-size": "start it with torchrun, srun or several times on one --save_path",
-    "rank": "start it with torchrun, srun or several times on one --save_path",
-    "dist-url": "no process group is needed: processes share the work through --save_path",
-    "dist-backend": "no process group is needed: processes share the work through --save_path",
-    "multiprocessing-distributed": "start one process per GPU with --gpu N on one --save_path",
+    "world-size": "start it with torchrun, srun or several times on one --save-path",
+    "rank": "start it with torchrun, srun or several times on one --save-path",
+    "dist-url": "no process group is needed: processes share the work through --save-path",
+    "dist-backend": "no process group is needed: processes share the work through --save-path",
+    "multiprocessing-distributed": "start one process per GPU with --gpu N on one --save-path",
 }
 
 
@@ -141,9 +144,8 @@ def _run(name: str, command: Command, arguments: Sequence[str]) -> int:
         console.note(f"slg-wds {name}: {error}")
         return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
     except KeyboardInterrupt:
-        console.note(
-            f"slg-wds {name}: interrupted; every finished shard is kept, run the same command to resume"
-        )
+        kept = "; every finished shard is kept, run the same command to resume" if name in RESUMABLE else ""
+        console.note(f"slg-wds {name}: interrupted{kept}")
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

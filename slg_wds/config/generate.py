@@ -160,11 +160,11 @@ class GenerateConfig(
         check_least(self, samples_per_shard=1, tail_classes=0)
         check_left_out(self)
         if self.use_fp16 and self.values not in (None, "float16"):
-            raise UsageError(f"--use_fp16 contradicts --values {self.values}")
+            raise UsageError(f"--use-fp16 contradicts --values {self.values}")
         if self.dry_run and self.evaluate:
             raise UsageError("--dry-run and --evaluate ask for two different things", hint="give one of them")
         if not self.save_path and not (self.dry_run or self.evaluate):
-            raise UsageError("--save_path is missing", hint="say where the label set goes")
+            raise UsageError("--save-path is missing", hint="say where the label set goes")
 
     def _check_devices(self) -> None:
         if self.engine == "ray" and (self.devices is not None or self.gpu is not None):

@@ -122,11 +122,11 @@ def _refuse_other_content(store: Store) -> None:
         raise NotALabelSetError(
             f"it holds something other than a label set, for example {other!r}",
             url=store.url,
-            hint="choose an empty --save_path",
+            hint="choose an empty --save-path",
         )
 
 
-_ELSE = "choose another --save_path, or give the options that made it"
+_ELSE = "choose another --save-path, or give the options that made it"
 
 
 def _check_plan(stored: Plan, wanted: Plan, url: str) -> None:
@@ -181,7 +181,7 @@ def _check_identity(stored: Description, wanted: Identity, url: str) -> None:
     if found:
         only_crops = len(found) == 1 and found[0].startswith("num_crops:")
         more = only_crops and Identity.from_json(stored.identity).num_crops < wanted.num_crops
-        hint = f"to add crops, give --extend {url} and another --save_path" if more else _ELSE
+        hint = f"to add crops, give --extend {url} and another --save-path" if more else _ELSE
         raise IdentityMismatchError(
             f"the label set there was made with other options: {'; '.join(found)}", url=url, hint=hint
         )

@@ -40,7 +40,7 @@ def device_faults(device: torch.device, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, MemoryError) or _MEMORY.search(str(error)):
-            raise TeacherError(f"{what}: {one_line(error)}", hint="lower --num_seg") from error
+            raise TeacherError(f"{what}: {one_line(error)}", hint="lower --num-seg") from error
         if _of_device(error):
             raise DeviceError(
                 f"{what}, because of the device {device}: {one_line(error)}",

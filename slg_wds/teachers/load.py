@@ -89,7 +89,7 @@ def _teacher_of(model: BuiltModel, source: str, overrides: Mapping[str, Any], **
     except TeacherError as error:
         own, _ = resolve(model.config, model.config_from, {})
         if error.hint is None and preprocessing.input_size != own.input_size:
-            error.hint = f"--input_size {preprocessing.input_size} is not the model's own, {own.input_size}"
+            error.hint = f"--input-size {preprocessing.input_size} is not the model's own, {own.input_size}"
         raise
 
 

@@ -189,7 +189,7 @@ def _building(spec: TeacherSpec) -> Iterator[None]:
         if "No pretrained weights" in str(error):
             raise TeacherError(
                 f"{spec.source} has no pretrained weights for {spec.arch}",
-                hint="give a file of weights by --teacher_path",
+                hint="give a file of weights by --teacher-path",
             ) from None
         package = type(error).__module__.partition(".")[0]
         if isinstance(error, OSError) or package in (
@@ -201,6 +201,6 @@ def _building(spec: TeacherSpec) -> Iterator[None]:
         ):
             raise TeacherError(
                 f"the weights of {spec.name} could not be downloaded: {one_line(error)}",
-                hint="download them where there is a network and give the file by --teacher_path",
+                hint="download them where there is a network and give the file by --teacher-path",
             ) from None
         raise TeacherError(f"{spec.name} could not be built: {one_line(error)}") from None

@@ -1,4 +1,4 @@
-"""The options that name teachers: `-a`, `--teacher_source`, `--teacher_path`, `--weights`."""
+"""The options that name teachers: `-a`, `--teacher-source`, `--teacher-path`, `--weights`."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _parse_paths(paths: Sequence[str], count: int) -> list[str | None]:
         return [None] * count
     if len(files) != count:
         raise UsageError(
-            f"--teacher_path: {counted(len(files), 'teacher path')} for {counted(count, 'teacher')}",
-            hint="give one --teacher_path per teacher, in order; leave one empty for pretrained weights",
+            f"--teacher-path: {counted(len(files), 'teacher path')} for {counted(count, 'teacher')}",
+            hint="give one --teacher-path per teacher, in order; leave one empty for pretrained weights",
         )
     return [file or None for file in files]

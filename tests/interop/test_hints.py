@@ -58,7 +58,7 @@ def test_more_crops_than_the_set_has_name_extend(images, tmp_path):
     generate()
     with pytest.raises(errors.IdentityMismatchError, match=r"num_crops: 4 != 8 .*--extend .*/set") as raised:
         generate(num_crops=8)
-    assert "another --save_path" in str(raised.value)
+    assert "another --save-path" in str(raised.value)
     for other in ({"num_crops": 2}, {"num_crops": 8, "seed": 1}, {"temp": 2.0}):
         with pytest.raises(errors.IdentityMismatchError) as raised:
             generate(**other)

@@ -143,7 +143,7 @@ def test_a_size_that_a_model_does_not_take_is_named_by_its_option(tmp_path: Path
     (tmp_path / "mine.py").write_text(
         f"import timm\ndef factory():\n    return {made}, {{'input_size': 64}}\n"
     )
-    with pytest.raises(TeacherError, match=r"64.*; --input_size 96 is not the model's own, 64"):
+    with pytest.raises(TeacherError, match=r"64.*; --input-size 96 is not the model's own, 64"):
         load(f"private:{tmp_path / 'mine.py'}:factory", input_size=96)
 
 
@@ -186,7 +186,7 @@ def test_unknown_architectures(arch: str, source: str, message: str) -> None:
 
 def test_no_published_weights() -> None:
     with pytest.raises(
-        TeacherError, match=r"timm has no pretrained weights for seresnet18; .*--teacher_path"
+        TeacherError, match=r"timm has no pretrained weights for seresnet18; .*--teacher-path"
     ):
         load("seresnet18")
 
@@ -211,7 +211,7 @@ for name in ("timm:test_resnet", "pytorch:squeezenet1_1"):
     assert len(lines) == 2, done.stdout + done.stderr
     for line, name in zip(lines, ("timm:test_resnet", "pytorch:squeezenet1_1"), strict=True):
         assert line.startswith(f"the weights of {name} could not be downloaded: ")
-        assert line.endswith("; download them where there is a network and give the file by --teacher_path")
+        assert line.endswith("; download them where there is a network and give the file by --teacher-path")
 
 
 FACTORIES = """

@@ -74,7 +74,7 @@ def test_a_path_per_teacher() -> None:
         assert [spec.path for spec in parse_teachers("a,b", paths=paths)] == ["x.pth", "y.pth"]
     assert [spec.path for spec in parse_teachers("a,b", paths=[",y.pth"])] == [None, "y.pth"]
     assert [spec.path for spec in parse_teachers("a,b", paths=[""])] == [None, None]
-    with pytest.raises(UsageError, match="--teacher_path: 1 teacher path for 2 teachers"):
+    with pytest.raises(UsageError, match="--teacher-path: 1 teacher path for 2 teachers"):
         parse_teachers("a,b", paths=["x.pth"])
     with pytest.raises(UsageError, match="2 teacher paths for 1 teacher;"):
         parse_teachers("a", paths=["x.pth", "y.pth"])

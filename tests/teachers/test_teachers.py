@@ -336,7 +336,7 @@ def test_a_forward_that_fails_is_one_line() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return x.flatten(1)
 
-    with pytest.raises(TeacherError, match=r"CUDA out of memory.*; lower --num_seg"):
+    with pytest.raises(TeacherError, match=r"CUDA out of memory.*; lower --num-seg"):
         made(Reshape(full)).logits(pixels_of([1, 2, 3]))
 
 

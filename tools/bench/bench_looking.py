@@ -64,23 +64,31 @@ def main() -> None:
         folder = options.keep or Path(scratch)
         labels = folder / f"set-{options.shards}-{options.images}-{options.crops}{'-hollow' * options.hollow}"
         if not (labels / "_info.json").exists():
-            make(labels, options)
+            make(labels, options.shards, options.images, options.crops, options.hollow)
         print(f"load {os.getloadavg()[0]:.1f} at the start", flush=True)
         measure(labels, Path(scratch), options)
         if options.s3:
             remote(labels, options.rounds)
 
 
-def make(folder: Path, options: argparse.Namespace) -> None:
-    """Make a label set of invented labels."""
-    N = options.shards * options.images
+def make(folder: Path, shards: int, images: int, crops: int, is_hollow: bool = False) -> None:
+    """Make a label set of invented labels.
+
+    Args:
+        folder: where.
+        shards: how many.
+        images: of each shard.
+        crops: of each image.
+        is_hollow: write a few shards; the others are files of the same size that hold nothing.
+    """
+    N = shards * images
     numbers = np.random.default_rng(SEED).permutation(N)
     keys = [
         f"n{number % CLASSES:08d}/n{number % CLASSES:08d}_{number // CLASSES}" for number in numbers.tolist()
     ]
     plan = Plan(
-        [f"train-{number:06d}" for number in range(options.shards)],
-        np.full(options.shards, options.images, np.int64),
+        [f"train-{number:06d}" for number in range(shards)],
+        np.full(shards, images, np.int64),
         StringColumn.of(f"{key}.JPEG" for key in keys),
         StringColumn.of(keys),
         (numbers % CLASSES).astype(np.int32),
@@ -88,16 +96,16 @@ def make(folder: Path, options: argparse.Namespace) -> None:
     teacher = {"source": "timm", "arch": "none", "weights_sha256": "0" * 64, "weight": 1.0}
     identity = {
         "teachers": [teacher], "label_type": f"shared_tail_k{K}", "k": K, "values": "float16", "tail_classes": 64,
-        "temperature": 1.0, "num_classes": CLASSES, "class_subset": None, "num_crops": options.crops,
+        "temperature": 1.0, "num_classes": CLASSES, "class_subset": None, "num_crops": crops,
         "crop_scale": [0.08, 1.0], "crop_ratio": [0.75, 1.3333], "flip_probability": 0.5, "seed": SEED,
         "precision": "fp32", "reference": None, "embed_images": None,
     }  # fmt: skip
     labels = create_labels(Location(str(folder)), plan, identity, {}, [f"n{c:08d}" for c in range(CLASSES)])
-    patterns = [msgpack.unpackb(encode_record(made_up(number, options.crops))) for number in range(VARIETY)]
-    for number in spread(range(options.shards), SHARDS) if options.hollow else labels.missing():
+    patterns = [msgpack.unpackb(encode_record(made_up(number, crops))) for number in range(VARIETY)]
+    for number in spread(range(shards), SHARDS) if is_hollow else labels.missing():
         labels.commit(number, shard(labels, number, patterns))
-    if options.hollow:
-        hollow(labels, folder, options.images)
+    if is_hollow:
+        hollow(labels, folder, images)
     labels.finish()
 
 

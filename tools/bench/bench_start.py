@@ -52,7 +52,7 @@ def main() -> None:
         folder = options.keep or Path(scratch)
         labels = folder / f"set-{options.shards}-{options.images}-{options.crops}"
         if not (labels / "_info.json").exists():
-            bench_looking.make(labels, options)
+            bench_looking.make(labels, options.shards, options.images, options.crops)
         pictures = Path(scratch) / "pictures"
         lay_out(labels, pictures, options.batch_size)
         command = [sys.executable, "-c", PROBE, str(labels), str(pictures), str(options.batch_size)]

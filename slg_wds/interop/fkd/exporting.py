@@ -107,7 +107,7 @@ def _check_precision(labels: LabelSet, config: ExportConfig) -> None:
     if config.use_fp16 and labels.num_classes > FP16_WHOLE + 1 and labels.label_type != "full":
         raise UsageError(
             f"float16 holds no class numbers above {FP16_WHOLE}, and the labels are of {labels.num_classes} classes",
-            hint="leave out --use_fp16",
+            hint="leave out --use-fp16",
         )
 
 

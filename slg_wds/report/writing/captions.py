@@ -17,15 +17,26 @@ from slg_wds.report.writing.numbers import percent
 
 Figures = list[dict[str, Any]]
 
+# What labels keep of the probability that their tail histogram shows.
+_KEPT_OF_TAILS = {
+    "full": "These labels keep all of it.",
+    "shared_tail": "The labels keep its sum for each crop, and how it is spread over classes once for the image. "
+    "With many crops at the right, a larger k would keep more of the teacher.",
+}
+_KEPT_OF_OTHER_TAILS = (
+    "The labels keep only its sum. With many crops at the right, a larger k or a shared tail would keep more of the "
+    "teacher."
+)
 
-def confidence_figures(statistics: Statistics, full: bool) -> Figures:
+
+def confidence_figures(statistics: Statistics, kind: str) -> Figures:
     """Histograms of confidence, entropy and tail mass.
 
     Args:
         statistics: of the first set.
-        full: True if its labels store every class.
+        kind: of its labels, one of `slg_wds.labels.KINDS`.
     """
-    return [_confidence(statistics), _entropy(statistics), _tail(statistics, full)]
+    return [_confidence(statistics), _entropy(statistics), _tail(statistics, kind)]
 
 
 def class_figures(statistics: Statistics) -> Figures:
@@ -82,15 +93,14 @@ def _entropy(statistics: Statistics) -> dict[str, Any]:
     )
 
 
-def _tail(statistics: Statistics, full: bool) -> dict[str, Any]:
+def _tail(statistics: Statistics, kind: str) -> dict[str, Any]:
     mean, split = percent(statistics.mean("tail")), statistics.agreement is not None
-    where = f"outside the {SHOWN} most probable classes" if full else "outside the stored classes"
+    where = f"outside the {SHOWN} most probable classes" if kind == "full" else "outside the stored classes"
     return _figure(
         "tail",
         "Tail mass",
         histograms.tail_histogram("tail", f"Histogram of tail mass, mean {mean}", statistics.tail, split),
-        f"On average {mean} of the probability lies {where}. The labels keep only its sum. With many crops at "
-        "the right, a larger k or a shared tail would keep more of the teacher.",
+        f"On average {mean} of the probability lies {where}. {_KEPT_OF_TAILS.get(kind, _KEPT_OF_OTHER_TAILS)}",
     )
 
 

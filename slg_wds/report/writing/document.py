@@ -13,6 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from slg_wds import __version__
+from slg_wds.labels import parse_label_type
 from slg_wds.masking import masked
 from slg_wds.report.measuring.comparison import Comparison
 from slg_wds.report.measuring.statistics import Statistics
@@ -148,9 +149,9 @@ def _fields(
 def _figures(
     sets: ReportedSets, statistics: Statistics, comparison: Comparison | None
 ) -> dict[str, captions.Figures]:
-    full, sure = sets.first.label_type == "full", statistics.has_values
+    kind, sure = parse_label_type(sets.first.label_type).kind, statistics.has_values
     return {
-        "confidence": captions.confidence_figures(statistics, full) if sure else [],
+        "confidence": captions.confidence_figures(statistics, kind) if sure else [],
         "classes": captions.class_figures(statistics) if statistics.agreement is not None else [],
         "crops": captions.crop_figures(statistics),
         "teachers": captions.teacher_figures(comparison, sets.names, sure) if comparison else [],

@@ -73,10 +73,11 @@ def texts(statistics: Statistics, comparison: Comparison | None, classes: int, r
         classes: how many classes the table could list.
         rule: the label type of the first set, by which distributions are recovered.
     """
+    targets = statistics.agreement is not None
+    means = "Agreement and confidence are means over crops. " if targets else ""
+    first = "that agree least" if targets else "that most crops are taken for"
     listed = (
-        f" Of {classes:,} classes, the {MOST_CLASSES:,} that agree least are listed."
-        if classes > MOST_CLASSES
-        else ""
+        f" Of {classes:,} classes, the {MOST_CLASSES:,} {first} are listed." if classes > MOST_CLASSES else ""
     )
     compared = "" if comparison is None else f"{counted(comparison.images, 'image')} that all the sets have."
     return {
@@ -86,8 +87,7 @@ def texts(statistics: Statistics, comparison: Comparison | None, classes: int, r
         "images of the gallery show which.",
         "no_targets": "The images have no targets among the classes of the labels, so there is nothing to agree with. "
         "The table lists what the teacher takes the crops for.",
-        "class_table": "Agreement and confidence are means over crops. Choose a heading to sort, or a class to see its "
-        f"images.{listed}",
+        "class_table": f"{means}Choose a heading to sort, or a class to see its images.{listed}",
         "crops": "A student is trained on exactly these boxes. All images are drawn on one frame, as if they had one "
         "shape.",
         "teachers": f"The same crops through other teachers: {compared}",
