@@ -21,25 +21,45 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from slg_wds.errors import UsageError
+from slg_wds.format.recovery.temperature import checked_temperature
 from slg_wds.labels.soft import SoftLabels
 
 
 class SoftCrossEntropy(nn.Module):
     """-sum over c of y_c log softmax(z / temperature)_c, the mean over crops, as FKD's loss on dense labels.
 
+    The teacher's temperature is that of the labels: the loader's or a record's `temperature`.
+
     Args:
-        temperature: > 0, divides the logits; the loss is not multiplied by its square.
+        temperature: the same as student_temperature, under its older name.
         reduction: mean, or none for [B].
+        student_temperature: > 0, divides the student's logits; 1 by default.
+        t_squared: multiply the loss by student_temperature squared. The gradient falls with that square where teacher
+            and student have one temperature; so it stays as large (Hinton et al. 2015, arXiv 1503.02531, section 2).
+
+    Attributes:
+        temperature: the student's; it may be set between steps.
     """
 
-    def __init__(self, temperature: float = 1.0, reduction: str = "mean") -> None:
+    def __init__(
+        self,
+        temperature: float | None = None,
+        reduction: str = "mean",
+        *,
+        student_temperature: float | None = None,
+        t_squared: bool = False,
+    ) -> None:
         super().__init__()
-        if not 0 < temperature < math.inf:
-            raise UsageError(f"the temperature must be above 0, not {temperature}")
+        if None not in (temperature, student_temperature):
+            raise UsageError(
+                "temperature and student_temperature are two names of one thing; give one of them"
+            )
+        given = student_temperature if temperature is None else temperature
+        self.temperature = 1.0 if given is None else checked_temperature(given)
         if reduction not in ("mean", "none"):
             raise UsageError(f"the reduction is mean or none, not {reduction!r}")
-        self.temperature = temperature
         self.reduction = reduction
+        self.t_squared = t_squared
 
     def forward(self, logits: Tensor, labels: SoftLabels | Tensor) -> Tensor:
         """The loss of logits; halves are computed in float32. Raises UsageError where the two do not fit each other.
@@ -57,6 +77,8 @@ class SoftCrossEntropy(nn.Module):
             hint = "give labels, or the probabilities of all classes [B, C]" if dense else None
             raise UsageError(f"logits have shape {tuple(logits.shape)}, the labels {shape}", hint=hint)
         losses = self._dense(logits, labels) if isinstance(labels, Tensor) else self._sparse(logits, labels)
+        if self.t_squared:
+            losses = losses * self.temperature**2
         return losses.mean() if self.reduction == "mean" else losses
 
     def _sparse(self, logits: Tensor, labels: SoftLabels) -> Tensor:
@@ -71,7 +93,8 @@ class SoftCrossEntropy(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the settings, for `repr` of a module."""
-        return f"temperature={self.temperature}, reduction={self.reduction!r}"
+        squared = ", t_squared=True" if self.t_squared else ""
+        return f"temperature={self.temperature}, reduction={self.reduction!r}{squared}"
 
 
 class _SoftCrossEntropy(torch.autograd.Function):

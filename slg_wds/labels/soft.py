@@ -13,6 +13,7 @@ from torch import Tensor
 from slg_wds.errors import UsageError
 from slg_wds.format.recovery.label_types import LabelType
 from slg_wds.format.recovery.rules import StoredColumns
+from slg_wds.format.recovery.temperature import LEAST_LEFT
 from slg_wds.labels.movable import Movable
 from slg_wds.labels.reduce import topk
 from slg_wds.labels.shares import shares
@@ -56,13 +57,26 @@ def from_topk(
     rule: str | LabelType | None = None,
     tail: TailBatch | None = None,
     dtype: torch.dtype = torch.float32,
+    power: float = 1.0,
 ) -> SoftLabels:
     """The distributions of stored columns under a rule of recovery, as slg_wds.labels.distribution defines them.
 
-    index: int64 [B, k], in falling order of probability, or None for full labels, value [B, C] in class order.
-    value: float [B, k]. rule: None uses all that is given. tail: the images' shared tails. dtype: of the result.
     Labels to train with must not be made under torch.inference_mode: autograd cannot keep such tensors.
-    Raises UsageError for shapes that do not fit or an unknown rule, RuleError where the columns cannot give it.
+
+    Args:
+        index: int64 [B, k], in falling order of probability, or None for full labels.
+        value: float [B, k]; of full labels [B, C] in class order.
+        num_classes: C.
+        rule: a label type or its name; None uses all that is given.
+        tail: the images' shared tails.
+        dtype: of the result.
+        power: what the recovered probabilities are raised to, before they are divided by their sum: T0 / T for labels
+            at temperature T that were made at T0. Then all is computed in float64, since a power below 1 makes a
+            rounding error of a small probability large.
+
+    Raises:
+        UsageError: shapes do not fit, or the rule is unknown.
+        RuleError: the columns cannot give the rule.
     """
     full = index is None
     _check_shapes(index, value, num_classes, tail)
@@ -73,12 +87,15 @@ def from_topk(
     if index is None:
         index, value = _of_full(value, asked, num_classes)
     n = asked.k or (num_classes if asked.kind == "full" else 1)
-    index, value = index[:, :n], value[:, :n].to(dtype)
+    index, value = index[:, :n], value[:, :n].to(dtype if power == 1.0 else torch.float64)
     if asked.kind == "hard":
-        return SoftLabels(index, torch.ones_like(value), None, num_classes)
-    if asked.kind == "marginal_renorm" or n == num_classes:
-        return SoftLabels(index, _renormalised(value), None, num_classes)
-    return _spread(index, value, num_classes, tail if asked.kind == "shared_tail" else None)
+        labels = SoftLabels(index, torch.ones_like(value), None, num_classes)
+    elif asked.kind == "marginal_renorm" or n == num_classes:
+        labels = SoftLabels(index, _renormalised(value, power), None, num_classes)
+    else:
+        used = tail if asked.kind == "shared_tail" else None
+        labels = _spread(index, value, num_classes, used, power)
+    return labels.changed(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
 
 
 def _check_shapes(index: Tensor | None, value: Tensor, num_classes: int, tail: TailBatch | None) -> None:
@@ -98,23 +115,43 @@ def _of_full(value: Tensor, asked: LabelType, num_classes: int) -> tuple[Tensor,
     return topk(value.float(), asked.k or 1)
 
 
-def _renormalised(value: Tensor) -> Tensor:
+def _renormalised(value: Tensor, power: float) -> Tensor:
+    if power != 1.0:
+        most = value.amax(dim=1, keepdim=True)
+        value = torch.where(most == 0, value, (value / most) ** power)
     total = value.sum(dim=1, keepdim=True)
     # A sum of 0 happens only where rounding took all there was: then all share evenly.
     return torch.where(total == 0, 1.0 / value.shape[1], value / torch.where(total == 0, 1.0, total))
 
 
-def _spread(index: Tensor, value: Tensor, num_classes: int, tail: TailBatch | None) -> SoftLabels:
+def _spread(
+    index: Tensor, value: Tensor, num_classes: int, tail: TailBatch | None, power: float
+) -> SoftLabels:
     """The top-k as they are, what they leave over the other classes: evenly, or as the shared tails have it."""
     total = value.sum(dim=1)
-    left = (1.0 - total).clamp_(min=0.0)
+    left = 1.0 - total
+    left = torch.where(left > (0.0 if power == 1.0 else LEAST_LEFT), left, 0.0)
     value = value / total.clamp(min=1.0)[:, None]  # rounded values can sum to more than 1
+    others = torch.full_like(left, num_classes - value.shape[1])
     if tail is None or tail.classes.shape[1] == 0:
-        even = left / (num_classes - value.shape[1])
-        return SoftLabels(index, value - even[:, None], even, num_classes)
-    even, classes, mass = spread_tail(left, index, tail, num_classes)
-    index = torch.cat([index, classes], dim=1)
-    return SoftLabels(index, torch.cat([value - even[:, None], mass], dim=1), even, num_classes)
+        named, live = value, torch.ones_like(value)
+        even = left / others
+    else:
+        even, classes, probs, live = spread_tail(left, index, tail, num_classes)
+        index, named = torch.cat([index, classes], dim=1), torch.cat([value, probs], dim=1)
+        others, live = others - live.sum(dim=1), torch.cat([torch.ones_like(value), live], dim=1)
+    if power != 1.0:
+        named, even = _powered(named, even, others, power)
+    return SoftLabels(index, named - live * even[:, None], even, num_classes)
+
+
+def _powered(named: Tensor, even: Tensor, others: Tensor, power: float) -> tuple[Tensor, Tensor]:
+    """Raise the probabilities of named classes and of each of the others to a power; divide by the new sums."""
+    even = even * (others > 0)
+    most = torch.maximum(named.amax(dim=1), even)
+    named, even = (named / most[:, None]) ** power, (even / most) ** power
+    total = named.sum(dim=1) + even * others
+    return named / total[:, None], even / total
 
 
 @torch.no_grad()
@@ -144,6 +181,7 @@ def recover(
     rule: str | LabelType | None = None,
     tail: TailBatch | None = None,
     dtype: torch.dtype = torch.float32,
+    power: float = 1.0,
 ) -> Tensor:
     """The distributions of stored columns in full, [B, C], on the device of value: from_topk(...).dense()."""
-    return from_topk(index, value, num_classes, rule=rule, tail=tail, dtype=dtype).dense()
+    return from_topk(index, value, num_classes, rule=rule, tail=tail, dtype=dtype, power=power).dense()

@@ -58,12 +58,21 @@ def tail_batch(tails: Sequence[Any], row: Any, num_classes: int) -> TailBatch:
 
 def spread_tail(
     left_B: Tensor, index_Bk: Tensor, tail: TailBatch, num_classes: int
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Spread each crop's left probability over the classes outside its top-k, in the shape of its image's tail.
 
-    left_B: float [B]. index_Bk: int64 [B, k], k < C. Returns even [B], the share of every class; classes int64
-    [B, m] and mass [B, m], what these have on top of that; 0 at classes of the top-k, left to the caller.
     Nothing is larger than what is spread, so nothing cancels, however thin the tail is.
+
+    Args:
+        left_B: float [B].
+        index_Bk: int64 [B, k], k < C.
+        tail: of the images.
+        num_classes: C.
+
+    Returns:
+        even [B], the probability of each class that is named neither by the tail nor by the top-k; classes int64
+        [B, m] of the tail; their probabilities [B, m]; and [B, m] 1 where these are, 0 where the class is of the top-k
+        or none at all, and its probability 0.
     """
     dtype, k = left_B.dtype, index_Bk.shape[1]
     classes_Bm = tail.classes.index_select(0, tail.row)
@@ -77,9 +86,9 @@ def spread_tail(
     others_B = num_classes - k - live_Bm.sum(1)
     rest_B = tail.rest.to(dtype).index_select(0, tail.row) * (others_B > 0)
     total_B = probs_Bm.sum(1) + rest_B * others_B
-    flat_B = total_B == 0
+    flat_B = total_B == 0  # all of the tail is in the top-k of this crop: spread evenly, and name no class
     factor_B = torch.where(flat_B, 0.0, left_B / total_B)
-    above_B = rest_B * factor_B
-    mass_Bm = probs_Bm.mul_(factor_B[:, None]).sub_(live_Bm.mul_(above_B[:, None]))
-    even_B = torch.where(flat_B, left_B / (num_classes - k), above_B)
-    return even_B, classes_Bm.clamp_(max=num_classes - 1) if tail.ragged else classes_Bm, mass_Bm
+    even_B = torch.where(flat_B, left_B / (num_classes - k), rest_B * factor_B)
+    probs_Bm.mul_(factor_B[:, None])
+    live_Bm.mul_(~flat_B[:, None])
+    return even_B, classes_Bm.clamp_(max=num_classes - 1) if tail.ragged else classes_Bm, probs_Bm, live_Bm

@@ -11,10 +11,16 @@ from slg_wds.labelset.labelset import LabelSet
 _SAME = ("num_classes", "class_subset", "temperature")
 
 
-def check_averaged(sets: Sequence[LabelSet]) -> None:
-    """Raise IdentityMismatchError if the distributions of the sets differ in their classes or temperature."""
+def check_averaged(sets: Sequence[LabelSet], any_temperature: bool = False) -> None:
+    """Raise IdentityMismatchError if the distributions of the sets differ in their classes or temperature.
+
+    Args:
+        sets: the sets.
+        any_temperature: whether they may differ in their temperature, since all are read at another one.
+    """
+    fields = [field for field in _SAME if not (any_temperature and field == "temperature")]
     for other in sets[1:]:
-        for field in _SAME:
+        for field in fields:
             mine, theirs = getattr(sets[0].identity, field), getattr(other.identity, field)
             # An imported set may not know its teachers' temperature.
             if mine != theirs and not (field == "temperature" and None in (mine, theirs)):

@@ -80,6 +80,11 @@ class LabelSet:
         return self.identity.num_classes
 
     @property
+    def temperature(self) -> float:
+        """What the teachers' logits were divided by. Where an imported set does not say it, 1, FKD's own default."""
+        return self.identity.temperature or 1.0
+
+    @property
     def num_crops(self) -> int:
         """Crops of each image, those of the sets that this one extends included."""
         return self.identity.num_crops
@@ -152,7 +157,7 @@ class LabelSet:
         return [number for number in range(self.num_shards) if number not in missing]
 
     def _with_rule(self, record: Record) -> Record:
-        return dataclasses.replace(record, rule=self.label_type)
+        return dataclasses.replace(record, rule=self.label_type, temperature=self.temperature)
 
     @property
     def num_shards(self) -> int:

@@ -24,7 +24,8 @@ class Batch(Movable):
         images: uint8 [B, 3, S, S], channels_last (normalised, of the dtype asked for, from `loader.to`).
         index: int64 [B, k]. value: float32 [B, k], as stored. Those of several sets lie side by side.
         tail: the shared tails, None where none are stored or where there are several sets.
-        labels: the distributions under the rule of recovery, averaged over the sets, for SoftCrossEntropy.
+        labels: the distributions under the rule of recovery, at the temperature asked for, averaged over the sets, for
+            SoftCrossEntropy.
         target: int64 [B], -1 for none. Classes of the labels only where `LabelSet.targets_are_classes` says so.
         key: [B].
         crop: int64 [B], the crop's number in its record, -1 in padding.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from slg_wds.console import counted, warn
@@ -27,6 +28,7 @@ from slg_wds.replay.settings import BatchShare, OrderSettings, Pace
 from slg_wds.replay.sources.files import OpenFiles
 from slg_wds.replay.sources.label_sets import LabelSets
 from slg_wds.replay.state import LoaderProgress, from_state, to_state
+from slg_wds.replay.temperature import LabelTemperature, Temperature
 from slg_wds.store import Location
 
 if TYPE_CHECKING:
@@ -51,14 +53,19 @@ class SoftLabelLoader:
 
     Args:
         labels: URL of a label set, or several whose distributions are averaged with `weights`: of one plan, over
-            the same classes, of one temperature. A set and those that extend it (`generate --extend`), given together
-            as in ["OLD", "NEW"], are one of them: the batches are those of the same labels made in one go.
+            the same classes, of one temperature unless `temperature` is given. A set and those that extend it
+            (`generate --extend`), given together as in ["OLD", "NEW"], are one of them: the batches are those of the
+            same labels made in one go.
         images: None where the images are embedded, else the folder or WebDataset shards that they lie in.
         global_batch_size: crops over all ranks; divides by ranks x crops_per_image.
         crops_per_image: crops of an image in a batch, one after the other.
         size, interpolation: of the crops; by default the (first) teacher's, whose input is then replayed bit for bit.
         rule: rule of recovery of `Batch.labels`, by default the label type that the set was made with.
         crop_filter: (measure, low, high), see `selection.CropFilter`; what it leaves out is counted in `selection`.
+        temperature: of the teachers, T, at which labels are read: a number, or a function of the epoch (from 0 on), for
+            instance to anneal it. A set made at T0 has its distributions, recovered, raised to T0 / T and divided by
+            their sums; those of several sets are averaged after that. None: as they were made. A crop filter and the
+            confidence of label adaptation stay at T0; hard labels are the same at every T.
         label_adaptation: (below, smoothing, share), see `labels.LabelAdaptation`: FerKD's softened hard labels for
             crops of low confidence, in `Batch.labels`; index and value stay as stored.
         shuffle: False walks in plan order. seed: of the order and of the choice of crops.
@@ -93,6 +100,7 @@ class SoftLabelLoader:
         interpolation: str | None = None,
         rule: str | LabelType | None = None,
         weights: Sequence[float] | None = None,
+        temperature: Temperature | None = None,
         crop_filter: tuple[str, float, float] | None = None,
         label_adaptation: Sequence[float] | LabelAdaptation | None = None,
         shuffle: bool = True,
@@ -114,7 +122,17 @@ class SoftLabelLoader:
         self._share = share = BatchShare.of(global_batch_size, crops_per_image, rank, world_size, evaluation)
         self._pace = Pace.of(share, threads, prefetch, deadline)
         self._order = OrderSettings.of(share, shuffle, seed, last, evaluation, lanes, window, crop_filter)
-        self.sets = _open_sets(labels, weights, rule, allow_incomplete, store_options, self.rank)
+        self.temperature = LabelTemperature(temperature)
+        self.sets = LabelSets.open(
+            labels,
+            weights,
+            rule,
+            any_temperature=self.temperature.chosen,
+            allow_incomplete=allow_incomplete,
+            store_options=dict(store_options),
+        )
+        if self.rank == 0:
+            _warn_of(self.sets, self.temperature)
         source = None if images is None else Location(images, store_options)
         self._set_up(source, (cache_dir, cache_bytes), size, interpolation, label_adaptation)
 
@@ -191,11 +209,14 @@ class SoftLabelLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the trainer is: after it was given n batches, a loader with this state goes on with batch n."""
-        return to_state(*self._progress.place, self.fingerprint)
+        return to_state(*self._progress.place, self.fingerprint, self.temperature)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where a state was taken, on any number of ranks. Raises ReplayError for another order's state."""
-        epoch, batches = from_state(state, self.fingerprint)
+        """Go on where a state was taken, on any number of ranks.
+
+        Raises ReplayError for the state of another order, or if labels had another temperature in the state's epoch.
+        """
+        epoch, batches = from_state(state, self.fingerprint, self.temperature)
         if batches > len(self):
             raise ReplayError(f"the state is at batch {batches} of an epoch of {len(self)}")
         self._progress.go_to((epoch, batches))
@@ -252,7 +273,8 @@ class SoftLabelLoader:
 
     def batches(self, number: int, start: int) -> Generator[Batch, None, None]:
         """Yield the batches of an epoch from `start` on, at most `prefetch` of them under way."""
-        epoch, context = self._epochs.epoch(number), self._context
+        epoch = self._epochs.epoch(number)
+        context = replace(self._context, temperature=self.temperature.of(number))
         workers = Workers(self._pace.threads, READERS if context.remote else 0)
         under_way: deque[BatchBuilder] = deque()
         try:
@@ -280,19 +302,11 @@ class SoftLabelLoader:
         return batch.pin_memory() if self._buffers.pinned else batch
 
 
-def _open_sets(
-    labels: LabelSource | Sequence[LabelSource],
-    weights: Sequence[float] | None,
-    rule: str | LabelType | None,
-    allow_incomplete: bool,
-    store_options: Mapping[str, str],
-    rank: int,
-) -> LabelSets:
-    """Open the label sets; rank 0 warns of images that they have no labels of."""
-    sets = LabelSets.open(
-        labels, weights, rule, allow_incomplete=allow_incomplete, store_options=dict(store_options)
-    )
-    if sets.left_out and rank == 0:
+def _warn_of(sets: LabelSets, temperature: LabelTemperature) -> None:
+    """Warn of images without labels, and of a temperature that has to be guessed."""
+    if sets.left_out:
         count = f"{sets.left_out:,} of {counted(len(sets.plan.keys), 'image')}"
         warn(f"left out of the labels {sets.url}: {count}; slg-wds inspect says why", level=2)
-    return sets
+    for labels in sets.members:
+        if temperature.chosen and labels.identity.temperature is None:
+            warn(f"the labels {labels.url} do not say their temperature; it is taken as 1", level=2)

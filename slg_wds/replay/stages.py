@@ -23,6 +23,7 @@ import numpy as np
 
 from slg_wds.errors import ImageError, RecordError, UsageError
 from slg_wds.format.records.record import Record, decode_record
+from slg_wds.format.recovery.temperature import power_of
 from slg_wds.format.shards.names import IMAGE_EXTS, RECORD_EXT
 from slg_wds.images import LabelledImage
 from slg_wds.labels import LabelType, stored_columns
@@ -122,9 +123,15 @@ class CollateCrops:
 
     Args:
         rule: the rule of recovery of `Batch.labels`; by default all that is stored is used.
+        temperature: of the teachers, at which `Batch.labels` are; None: as they were made. See `SoftLabelLoader`. Like
+            the epoch of `decode_record_stage` it may be set between epochs.
+        made_at: the temperature of the label set, `open_labels(url).temperature`, which records do not store. Needed
+            with `temperature`.
     """
 
     rule: str | LabelType | None = None
+    temperature: float | None = None
+    made_at: float | None = None
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """Collate samples."""
@@ -142,7 +149,10 @@ class CollateCrops:
             row = np.repeat(np.arange(len(records)), counts)
             tails = tail_batch([record.tail for record in records], row, first.num_classes)
         used = tails if asked.kind == "shared_tail" else None
-        labels = from_topk(None if first.full else index, value, first.num_classes, rule=asked, tail=used)
+        power = power_of(self.temperature, self.made_at)
+        labels = from_topk(
+            None if first.full else index, value, first.num_classes, rule=asked, tail=used, power=power
+        )
         targets = np.array([-1 if record.target is None else record.target for record in records], np.int64)
         return Batch(
             images=torch.cat([sample["images"] for sample in samples]),

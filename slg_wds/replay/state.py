@@ -7,6 +7,7 @@ from typing import Any
 
 from slg_wds.errors import ReplayError
 from slg_wds.replay.order.fingerprint import check_fingerprint
+from slg_wds.replay.temperature import LabelTemperature
 
 VERSION = 1
 Position = tuple[int, int]  # epoch, batches of it
@@ -69,17 +70,24 @@ class LoaderProgress:
         return self._taken[1] == self._length
 
 
-def to_state(epoch: int, batches: int, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
-    """The state after `batches` batches of an epoch, JSON-able."""
-    return {"version": VERSION, "epoch": epoch, "batches": batches, "fingerprint": dict(fingerprint)}
+def to_state(
+    epoch: int, batches: int, fingerprint: Mapping[str, Any], temperature: LabelTemperature
+) -> dict[str, Any]:
+    """The state after `batches` batches of an epoch, JSON-able. It names the labels' temperature if one was chosen."""
+    state = {"version": VERSION, "epoch": epoch, "batches": batches, "fingerprint": dict(fingerprint)}
+    return {**state, "temperature": temperature.of(epoch)} if temperature.chosen else state
 
 
-def from_state(state: Any, fingerprint: Mapping[str, Any]) -> tuple[int, int]:
-    """(epoch, batches) of a state. Raises ReplayError for one of another order, naming each difference."""
+def from_state(state: Any, fingerprint: Mapping[str, Any], temperature: LabelTemperature) -> tuple[int, int]:
+    """(epoch, batches) of a state.
+
+    Raises ReplayError for one of another order, naming each difference, or with labels of another temperature.
+    """
     if not isinstance(state, Mapping) or state.get("version") != VERSION:
         raise ReplayError(f"this is not a loader's state of version {VERSION}: {str(state)[:80]}")
     check_fingerprint(state.get("fingerprint"), fingerprint)
     epoch, batches = state.get("epoch"), state.get("batches")
     if type(epoch) is not int or type(batches) is not int or epoch < 0 or batches < 0:
         raise ReplayError(f"the state is at batch {batches!r} of epoch {epoch!r}")
+    temperature.check(epoch, state.get("temperature"))
     return epoch, batches

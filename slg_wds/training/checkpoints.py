@@ -23,7 +23,7 @@ CHECKPOINT, BEST = "checkpoint.pth.tar", "model_best.pth.tar"  # FKD's names
 SETTINGS = (
     "seed", "epochs", "batch_size", "num_crops", "lr", "schedule", "cos", "warmup", "momentum", "weight_decay", "opt",
     "temp", "soft_label_type", "mixup_cutmix", "mixup", "cutmix", "mixup_cutmix_prob", "mixup_switch_prob", "ema",
-    "amp", "label_weights", "crop_filter",
+    "amp", "label_weights", "crop_filter", "label_temp", "label_temp_end",
 )  # fmt: skip
 
 
@@ -173,8 +173,7 @@ def _compare_settings(args: Settings, progress: Progress, then: dict[str, Any]) 
     """Print where the run goes on and which flags differ; refuse another seed."""
     if then and then["seed"] != args.seed:
         raise UsageError(f"the checkpoint is of --seed {then['seed']}, not {args.seed}")
-    changed = [
-        f"{name} {then[name]} -> {getattr(args, name)}" for name in then if then[name] != getattr(args, name)
-    ]
+    pairs = {name: (then.get(name), getattr(args, name)) for name in SETTINGS if then}
+    changed = [f"{name} {before} -> {now}" for name, (before, now) in pairs.items() if before != now]
     say(args, f"resumed at epoch {progress.epoch}, step {progress.step:,}"
         + (f"; changed: {', '.join(changed)}" if changed else ""))  # fmt: skip

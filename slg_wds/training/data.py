@@ -10,6 +10,7 @@ from slg_wds.config import parse_store_options
 from slg_wds.errors import UsageError
 from slg_wds.training.flags import Settings
 from slg_wds.training.processes import threads_of
+from slg_wds.training.schedule import label_temperature
 
 if TYPE_CHECKING:
     from slg_wds.replay.device import DeviceLoader
@@ -59,6 +60,7 @@ def open_loader(
         interpolation=preprocessing.interpolation,
         rule="full" if args.soft_label_type == "ori" else args.soft_label_type,
         weights=args.label_weights,
+        temperature=label_temperature(args, crops),
         crop_filter=args.crop_filter and tuple(args.crop_filter),
         seed=args.seed,
         threads=threads_of(args),

@@ -54,6 +54,8 @@ class Settings(argparse.Namespace):
     num_crops: int
     softlabel_path: list[str]
     temp: float
+    label_temp: float | None
+    label_temp_end: float | None
     cos: bool
     save_checkpoint_path: str
     soft_label_type: str | None
@@ -137,6 +139,10 @@ def _labels(parser: Parser) -> None:
     add("--num_crops", type=int, default=4, metavar="N", help="crops of an image in a batch (4)")
     add("--soft_label_type", metavar="TYPE", help="how distributions are recovered, for example marginal_smoothing_k5; "
         "`ori`: from all stored probabilities (default: the label set's own type)")
+    add("--label-temp", type=float, metavar="T", help="temperature of the teacher, at which labels are read (default: "
+        "as they were made)")
+    add("--label-temp-end", type=float, metavar="T", help="that of the last epoch: from the first one on, --label-temp "
+        "goes there evenly (default: it stays)")
     add("--crop-filter", nargs=3, metavar=("MEASURE", "LOW", "HIGH"), help="train only on crops whose `confidence` or "
         "`tail` is between LOW and HIGH")
     add("--cache-dir", metavar="FOLDER", help="keep label shards of a remote set here")
@@ -222,6 +228,8 @@ def check(args: Settings) -> None:
         UsageError: a flag is out of range, or needs something that is missing.
     """
     _check_ranges(args)
+    if args.label_temp is None and args.label_temp_end is not None:
+        raise UsageError("--label-temp-end needs --label-temp", hint="the temperature of the first epoch")
     if args.mixup_cutmix and min(args.mixup, args.cutmix) <= 0:
         raise UsageError(
             "--mixup and --cutmix are above 0; --mixup_switch_prob 0 or 1 switches one of them off"
@@ -240,11 +248,16 @@ def check(args: Settings) -> None:
 
 
 def _check_ranges(args: Settings) -> None:
+    from slg_wds.format.recovery.temperature import checked_temperature  # imports numpy
+
     for name in ("epochs", "batch_size", "print_freq", "num_crops"):
         if getattr(args, name) < 1:
             raise UsageError(f"--{name} {getattr(args, name)} is below 1")
     if not 0 <= args.start_epoch < args.epochs:
         raise UsageError(f"--start-epoch {args.start_epoch} is not below --epochs {args.epochs}")
+    for name in ("temp", "label_temp", "label_temp_end"):
+        if getattr(args, name) is not None:
+            checked_temperature(getattr(args, name), f"--{name.replace('_', '-')}")
     for name in ("mixup_cutmix_prob", "mixup_switch_prob", "ema"):
         if not 0 <= getattr(args, name) <= 1:
             raise UsageError(f"--{name} {getattr(args, name)} is not inside 0..1")

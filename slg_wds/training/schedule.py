@@ -1,4 +1,4 @@
-"""FKD's epochs and learning rates.
+"""FKD's epochs and learning rates, and the temperature of labels.
 
 timm's schedulers do not give them: FKD holds the rate constant within a walk of several epochs, and timm's step
 schedule divides the rate one epoch earlier.
@@ -7,7 +7,7 @@ schedule divides the rate one epoch earlier.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -26,6 +26,22 @@ def walks(epoch: int, epochs: int, num_crops: int) -> Iterator[tuple[int, int]]:
         crops = num_crops if epoch + num_crops < epochs else 1
         yield epoch, crops
         epoch += crops
+
+
+def label_temperature(args: Settings, crops: int) -> Callable[[int], float] | None:
+    """Return the temperature of labels as a function of the walk; None: as they were made.
+
+    It goes evenly from --label-temp in epoch 0 to --label-temp-end in the last epoch.
+
+    Args:
+        args: the flags.
+        crops: crops of an image in each walk, so the epochs that a walk counts as.
+    """
+    first, last = args.label_temp, args.label_temp_end
+    if first is None:
+        return None
+    rise = 0.0 if last is None else (last - first) / max(1, args.epochs - 1)
+    return lambda walk: first + rise * walk * crops
 
 
 def set_rate(args: Settings, optimizer: torch.optim.Optimizer, epoch: int, step: int) -> None:

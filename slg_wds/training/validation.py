@@ -130,7 +130,12 @@ class HardTargets:
 
 
 class SoftTargets:
-    """KL(labels || student) in nats, and how often both have the same likeliest class, on one crop of each image."""
+    """KL(labels || student) in nats, and how often both have the same likeliest class, on one crop of each image.
+
+    The labels are as they were made, at T0, so that the figures of all runs compare. A student that learns labels of T
+    with its logits divided by --temp gets the teacher's logits times --temp / T; so for T0 they are divided by
+    --temp T0 / T.
+    """
 
     def __init__(
         self, args: Settings, url: str, num_classes: int, preprocessing: Preprocessing, threads: int
@@ -142,6 +147,8 @@ class SoftTargets:
                 f"held-out labels over {labels.num_classes} classes, not {num_classes}", url=labels.url
             )
         self.args, self.temperature = args, args.temp
+        if last := args.label_temp_end or args.label_temp:
+            self.temperature *= labels.temperature / last
         loader = SoftLabelLoader(
             labels,
             None if labels.identity.embed_images else args.val_images or args.data,

@@ -220,6 +220,45 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(UsageError, match="'sum'"):
         SoftCrossEntropy(reduction="sum")
     assert repr(SoftCrossEntropy(2.0)) == "SoftCrossEntropy(temperature=2.0, reduction='mean')"
+    with pytest.raises(UsageError, match="two names of one thing"):
+        SoftCrossEntropy(2.0, student_temperature=2.0)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("dense", [False, True])
+def test_the_students_temperature_has_two_names_and_its_square_is_an_option(
+    dense: bool, reduction: str
+) -> None:
+    labels = soft(make(2, 4, 7, 3, 2.0, "float16", 64))
+    given = labels.dense() if dense else labels
+    values, gradients = [], []
+    for loss in (
+        SoftCrossEntropy(3.0, reduction),
+        SoftCrossEntropy(temperature=3.0, reduction=reduction),
+        SoftCrossEntropy(student_temperature=3.0, reduction=reduction),
+        SoftCrossEntropy(student_temperature=3.0, reduction=reduction, t_squared=True),
+    ):
+        logits = torch.randn(4, 7, generator=torch.manual_seed(0), requires_grad=True)
+        values.append(loss(logits, given))
+        gradients.append(torch.autograd.grad(values[-1].sum(), logits)[0])
+    for same in (1, 2):
+        assert torch.equal(values[same], values[0]) and torch.equal(gradients[same], gradients[0])
+    torch.testing.assert_close(values[3], 9 * values[0])
+    torch.testing.assert_close(gradients[3], 9 * gradients[0])
+    assert "t_squared=True" in repr(SoftCrossEntropy(t_squared=True))
+
+
+def test_with_the_square_the_gradient_hardly_depends_on_the_temperature() -> None:
+    """For high temperatures it is (z_student - z_teacher) / C, whatever the temperature (Hinton et al. 2015)."""
+    generator = torch.manual_seed(0)
+    teacher, student = (torch.randn(16, 20, generator=generator, dtype=torch.float64) for _ in range(2))
+    limit = (student - student.mean(1, keepdim=True) - teacher + teacher.mean(1, keepdim=True)) / 20
+    for temperature in (50.0, 100.0):
+        logits = student.clone().requires_grad_()
+        labels = (teacher / temperature).softmax(1)
+        loss = SoftCrossEntropy(student_temperature=temperature, reduction="none", t_squared=True)
+        (gradient,) = torch.autograd.grad(loss(logits, labels).sum(), logits)
+        torch.testing.assert_close(gradient, limit, rtol=0, atol=0.2 / temperature)
 
 
 @settings(max_examples=40, deadline=None)

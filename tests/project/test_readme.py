@@ -329,6 +329,13 @@ def test_pytorch(world, monkeypatch):
     assert all(parameter.grad is not None for parameter in found["student"].parameters())
 
 
+def test_temperature(labels):
+    found = executed(block_with("python", "temperature=lambda"), labels)
+    assert [found["loader"].temperature.of(epoch) for epoch in (0, 10, 40)] == [4.0, 3.0, 1.0]
+    batch = next(iter(found["loader"]))
+    assert found["loss"](torch.zeros(BATCH, batch.labels.num_classes), batch.labels) > 0
+
+
 @pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")
 @pytest.mark.filterwarnings("ignore:The number of training batches")
 def test_lightning(labels, tmp_path):

@@ -15,7 +15,7 @@ from slg_wds import training
 from slg_wds.labels import from_topk
 from slg_wds.training.flags import Settings, parse
 from slg_wds.training.mixing import mixup_cutmix
-from slg_wds.training.schedule import set_rate, walks
+from slg_wds.training.schedule import label_temperature, set_rate, walks
 from slg_wds.training.student import make_average
 from support.models.tiny_students import restless
 
@@ -60,6 +60,20 @@ def test_rates_are_fkds():
     assert rate(cosine, 12) == pytest.approx(0.25 * (1 + math.cos(math.pi * 12 / 40)))
     warm = flags("--lr", "0.5", "--warmup", "3")
     assert [rate(warm, 0, step) for step in range(5)] == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5])
+
+
+def test_the_temperature_of_labels_goes_evenly_from_the_first_epoch_to_the_last():
+    def of(*more, crops, walk):
+        return label_temperature(flags("--epochs", "9", *more), crops)(walk)
+
+    annealed = ("--label-temp", "5", "--label-temp-end", "1")
+    assert [of(*annealed, crops=4, walk=walk) for walk in (0, 1)] == [5.0, 3.0]  # epochs 0 and 4 of 9
+    assert [of(*annealed, crops=1, walk=walk) for walk in (5, 8)] == [2.5, 1.0]
+    assert of("--label-temp", "5", crops=4, walk=1) == 5.0
+    assert (
+        label_temperature(flags("--label-temp", "3", "--label-temp-end", "2", "--epochs", "1"), 1)(0) == 3.0
+    )
+    assert label_temperature(flags(), 4) is None
 
 
 def some_labels(count: int):

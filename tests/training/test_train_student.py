@@ -22,7 +22,8 @@ from support.photographs import TINY
 
 STUDENTS = MODELS / "tiny_students.py"
 PLAIN, RESTLESS = f"{STUDENTS}:plain", f"{STUDENTS}:restless"
-EVERYTHING = ("-a", RESTLESS, "--mixup_cutmix", "--ema", "0.9", "--cos")
+ANNEALED = ("--label-temp", "4", "--label-temp-end", "1")
+EVERYTHING = ("-a", RESTLESS, "--mixup_cutmix", "--ema", "0.9", "--cos", *ANNEALED)
 
 
 @pytest.fixture(scope="module")
@@ -266,6 +267,8 @@ def accuracy(checkpoint: str, folder: Path, classes: list[str]) -> tuple[float, 
         (["--amp", "fp16"], 2, "--amp fp16 needs a GPU"),
         (["--save_checkpoint_path", "/proc/no"], 1, "checkpoints cannot be written here"),
         (["-e"], 2, "-e needs weights"),
+        (["--label-temp-end", "2"], 2, "--label-temp-end needs --label-temp"),
+        (["--label-temp", "0"], 2, "--label-temp must be above 0, not 0.0"),
     ],
 )
 def test_wrong_flags_give_one_line(command, tmp_path, monkeypatch, capsys, settings, code, message):

@@ -23,6 +23,7 @@ from slg_wds.format.records.values import (
     value_dtype,
 )
 from slg_wds.format.recovery.distributions import distribution
+from slg_wds.format.recovery.temperature import power_of
 
 VERSION = 1
 MAX_RECORD_BYTES = 1 << 30
@@ -53,6 +54,7 @@ class Record:
         image_crc32: CRC-32 of the image file whose pixels were labelled: the embedded one, if images are embedded.
             None in sets from before there were checksums.
         source_crc32: CRC-32 of the file that the embedded image was re-encoded from; None if it was not re-encoded.
+        temperature: what the teachers' logits were divided by. It comes from the label set, as `rule`; else None.
     """
 
     key: str
@@ -71,6 +73,7 @@ class Record:
     tail_sums: NDArray[np.float64] | None = None
     image_crc32: int | None = None
     source_crc32: int | None = None
+    temperature: float | None = None
 
     @property
     def num_crops(self) -> int:
@@ -82,21 +85,27 @@ class Record:
         """Classes stored for each crop."""
         return int(self.index.shape[1])
 
-    def distribution(self, num_classes: int | None = None, rule: str | None = None) -> NDArray[np.float32]:
+    def distribution(
+        self, num_classes: int | None = None, rule: str | None = None, temperature: float | None = None
+    ) -> NDArray[np.float32]:
         """Recover the labels as distributions.
 
         Args:
             num_classes: C, as a check; None for no check.
             rule: a label type such as "marginal_smoothing_k5"; None uses all that is stored.
+            temperature: of the teachers' softmax, T; None: as the labels were made. For labels made at T0, which the
+                record has from its label set, the recovered probabilities are raised to T0 / T and divided by their
+                sum.
 
         Returns:
             float32 [M, C]; each row sums to 1 within 1e-6.
 
         Raises:
-            UsageError: the rule is unknown, or `num_classes` is not the record's.
+            UsageError: the rule is unknown, `num_classes` is not the record's, or the temperature is not above 0 or
+                that of the labels not known.
             RuleError: the stored columns cannot give the rule.
         """
-        return distribution(self, num_classes, rule)
+        return distribution(self, num_classes, rule, power_of(temperature, self.temperature))
 
 
 def encode_record(record: Record) -> bytes:

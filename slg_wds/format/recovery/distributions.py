@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from slg_wds.errors import UsageError
 from slg_wds.format.recovery.label_types import LabelType
 from slg_wds.format.recovery.rules import StoredColumns
+from slg_wds.format.recovery.temperature import LEAST_LEFT, tempered
 
 if TYPE_CHECKING:
     from slg_wds.format.records.record import Record
@@ -40,7 +41,10 @@ def stored_columns(record: Record) -> StoredColumns:
 
 
 def distribution(
-    record: Record, num_classes: int | None = None, rule: str | LabelType | None = None
+    record: Record,
+    num_classes: int | None = None,
+    rule: str | LabelType | None = None,
+    power: float = 1.0,
 ) -> NDArray[np.float32]:
     """Recover the labels of a record as distributions.
 
@@ -48,6 +52,7 @@ def distribution(
         record: the record of M crops over C classes.
         num_classes: C, as a check; None for no check.
         rule: a label type or its name; None uses all that is stored.
+        power: what the recovered probabilities are raised to, before they are divided by their sum; see `power_of`.
 
     Returns:
         float32 [M, C]; no entry is negative, and each row sums to 1 within 1e-6.
@@ -59,12 +64,13 @@ def distribution(
     if num_classes not in (None, record.num_classes):
         raise UsageError(f"the labels are over {record.num_classes} classes, not {num_classes}")
     every = np.arange(record.num_classes)
-    rows_MC, _ = recover_over(record, stored_columns(record).resolve(rule), 1.0, every, every)
-    return rows_MC.astype(np.float32)
+    asked, least = stored_columns(record).resolve(rule), 0.0 if power == 1.0 else LEAST_LEFT
+    rows_MC, _ = recover_over(record, asked, 1.0, every, every, least)
+    return (rows_MC if power == 1.0 else tempered(rows_MC, power)).astype(np.float32)
 
 
 def recover_over(
-    record: Record, rule: LabelType, share: float, union: Ints, place: Ints
+    record: Record, rule: LabelType, share: float, union: Ints, place: Ints, least: float = 0.0
 ) -> tuple[Floats, Floats]:
     """Recover the labels of a record over some of its classes; all others have the same probability within a crop.
 
@@ -74,6 +80,7 @@ def recover_over(
         share: what the distributions are multiplied by.
         union: int64 [U], ascending: the classes wanted, among them every class that the record names.
         place: int64 [C], the position of each class in `union`; any number for others.
+        least: if the top leaves no more than this, it leaves nothing.
 
     Returns:
         float64 [M, U] of the classes of the union, and float64 [M] of each other class.
@@ -88,20 +95,32 @@ def recover_over(
         value_MN = np.ones_like(value_MN)
     if rule.kind not in ("hard", "marginal_renorm") and n < record.num_classes:
         tail = record.tail if rule.kind == "shared_tail" else None
-        return _spread(at_MN, value_MN, share, *_shape(tail, union, place), record.num_classes)
+        shape = _shape(tail, union, place)
+        return _spread(at_MN, value_MN, _left(value_MN, least), share, *shape, record.num_classes)
     value_MN = _never_zero(value_MN)
     rows_MU = np.zeros((len(at_MN), len(union)))
     np.put_along_axis(rows_MU, at_MN, value_MN * (share / value_MN.sum(axis=1))[:, None], axis=1)
     return rows_MU, np.zeros(len(at_MN))
 
 
+def _left(value_MN: Floats, least: float) -> Floats:
+    """What the top leaves of 1, [M]; 0 where that is no more than `least`."""
+    left_M: Floats = 1.0 - value_MN.sum(axis=1)
+    left_M[left_M <= least] = 0.0
+    return left_M
+
+
 def _spread(
-    at_MN: Ints, value_MN: Floats, share: float, shape_U: Floats, shape_rest: float, num_classes: int
+    at_MN: Ints,
+    value_MN: Floats,
+    left_M: Floats,
+    share: float,
+    shape_U: Floats,
+    shape_rest: float,
+    num_classes: int,
 ) -> tuple[Floats, Floats]:
-    """Keep the top as it is and spread what it leaves, max(0, 1 - its sum), over the other classes by their shape."""
-    top_M = value_MN.sum(axis=1)
-    left_M = np.maximum(0.0, 1.0 - top_M)
-    scale_M = share / (top_M + left_M)
+    """Keep the top as it is and spread what it leaves over the other classes by their shape."""
+    scale_M = share / (value_MN.sum(axis=1) + left_M)
     rows_MU = np.broadcast_to(shape_U, (len(at_MN), len(shape_U))).copy()
     np.put_along_axis(rows_MU, at_MN, 0.0, axis=1)
     mass_M = rows_MU.sum(axis=1) + shape_rest * (num_classes - len(shape_U))

@@ -251,7 +251,7 @@ class BatchBuilder:
     def _assembled(self) -> Batch:
         import torch
 
-        parts = [columns.labels() for columns in self._columns]
+        parts = [columns.labels(self.context.temperature) for columns in self._columns]
         c, present = self._c, np.repeat(np.array(self.shards) >= 0, self._c)
         target = torch.from_numpy(np.repeat(self._target, c))
         labels = self._adapted(self._mixed([part[2] for part in parts]), target, [part[1] for part in parts])

@@ -21,6 +21,7 @@ class LoaderContext:
         size: pixels on each side of a crop.
         interpolation: the name of the filter that resizes crops.
         adaptation: of the labels at read time; None leaves them as stored.
+        temperature: of the labels in this epoch; None: as they were made.
     """
 
     sets: LabelSets
@@ -31,6 +32,7 @@ class LoaderContext:
     size: int
     interpolation: str
     adaptation: LabelAdaptation | None = None
+    temperature: float | None = None
 
     @classmethod
     def open(

@@ -63,13 +63,18 @@ class LabelSets:
 
     Raises:
         UsageError: weights that do not fit, a set without the one that it extends.
-        IdentityMismatchError: sets of different classes or temperatures. ReplayError: sets of different crops.
+        IdentityMismatchError: sets of different classes, or, unless `any_temperature`, of different temperatures.
+        ReplayError: sets of different crops.
         RuleError: a rule that the labels cannot give.
         LabelSetError, ManifestError, StoreError: as `open_labels`.
     """
 
     def __init__(
-        self, given: Sequence[LabelSet], weights: Sequence[float] | None, rule: str | LabelType | None
+        self,
+        given: Sequence[LabelSet],
+        weights: Sequence[float] | None,
+        rule: str | LabelType | None,
+        any_temperature: bool = False,
     ) -> None:
         if not given:
             raise UsageError("no label set was given")
@@ -77,7 +82,7 @@ class LabelSets:
         self.members = [chain[-1] for chain in together]
         self.bases = [[BaseSet(one, chain[-1]) for one in chain[:-1]] for chain in together]
         self.weights = shares(weights, len(self.members), "label set")
-        check_averaged(self.members)
+        check_averaged(self.members, any_temperature)
         for other in self.members[1:]:
             _check_crops(self.members[0], other)
         self.rules = [_rule(labels, rule) for labels in self.members]
@@ -103,10 +108,11 @@ class LabelSets:
         weights: Sequence[float] | None = None,
         rule: str | LabelType | None = None,
         *,
+        any_temperature: bool = False,
         allow_incomplete: bool = False,
         store_options: Any = None,
     ) -> LabelSets:
-        """Open the label sets at these URLs (or take those that are open)."""
+        """Open the label sets at these URLs (or take those that are open); `any_temperature`: see `check_averaged`."""
         given = [urls] if isinstance(urls, (str, LabelSet)) else list(urls)
         opened = [
             one
@@ -114,7 +120,7 @@ class LabelSets:
             else open_labels(one, allow_incomplete=allow_incomplete, store_options=store_options or {})
             for one in given
         ]
-        return cls(opened, weights, rule)
+        return cls(opened, weights, rule, any_temperature)
 
     @property
     def plan(self) -> Any:

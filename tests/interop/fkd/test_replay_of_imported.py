@@ -89,6 +89,17 @@ def test_without_a_size_the_loader_asks_for_one(label_files, images, tmp_path):
         slg_wds.SoftLabelLoader(labels, str(images), global_batch_size=12)
 
 
+def test_another_temperature_takes_their_own_as_1_and_says_so(label_files, images, tmp_path):
+    labels = slg_wds.open_labels(imported(label_files("marginal_smoothing_k5"), images, tmp_path / "set"))
+    assert labels.identity.temperature is None and labels.temperature == 1.0
+    options = {"global_batch_size": 2, "crops_per_image": 2, "size": 32, "interpolation": "bilinear"}
+    with pytest.warns(UserWarning, match="do not say their temperature; it is taken as 1"):
+        loader = slg_wds.SoftLabelLoader(labels, str(images), temperature=2, **options)
+    batch = next(iter(loader))
+    roots = np.sqrt(labels[batch.key[0]].distribution().astype(np.float64))[batch.crop.numpy()]
+    np.testing.assert_allclose(batch.labels.dense(), roots / roots.sum(axis=1, keepdims=True), atol=2e-6)
+
+
 def test_images_are_those_of_the_import(label_files, images, tmp_path):
     """Label files do not say which images they are of: from the import on, the set does."""
     pictures = tmp_path / "images"

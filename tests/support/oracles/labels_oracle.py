@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +80,23 @@ def oracle(made: Made, rule: str) -> np.ndarray:
     return np.array([_row(made, crop, kind, n) for crop in range(len(made.index))])
 
 
-def _row(made: Made, crop: int, kind: str, n: int) -> list[float]:
+def tempered_oracle(made: Made, rule: str, power: float) -> np.ndarray:
+    """Return the distributions to a power, float64 [M, C]; what the top leaves is nothing up to 2^-24."""
+    kind, _, number = rule.partition("_k")
+    n = 1 if kind in ("hard", "smoothing") else int(number or made.index.shape[1])
+    rows = [_row(made, crop, kind, n, 2.0**-24) for crop in range(len(made.index))]
+    return np.array([_to_a_power(row, power) for row in rows])
+
+
+def _to_a_power(row: list[float], power: float) -> list[float]:
+    """Powers by logarithms: with l = power log p, each class has exp(l - log of the sum of all exp(l))."""
+    logs = [power * math.log(p) if p else -math.inf for p in row]
+    most = max(logs)
+    log_sum = most + math.log(math.fsum(math.exp(one - most) for one in logs))
+    return [math.exp(one - log_sum) for one in logs]
+
+
+def _row(made: Made, crop: int, kind: str, n: int, least: float = 0.0) -> list[float]:
     classes = range(made.num_classes)
     stored = dict(zip(made.index[crop].tolist(), made.value[crop].tolist(), strict=True))
     top = {c: stored[c] for c in sorted(stored, key=lambda c: (-stored[c], list(stored).index(c)))[:n]}
@@ -90,7 +107,8 @@ def _row(made: Made, crop: int, kind: str, n: int) -> list[float]:
     row = [top.get(c, 0.0) for c in classes]
     others = [c for c in classes if c not in top]
     if kind in ("smoothing", "marginal_smoothing", "shared_tail") and others:
-        left = max(0.0, 1.0 - sum(top.values()))
+        left = max(0.0, 1.0 - (math.fsum(top.values()) if least else sum(top.values())))
+        left = left if left > least else 0.0
         shape = dict.fromkeys(others, 1.0)
         if kind == "shared_tail" and made.tail is not None:
             shape = dict.fromkeys(others, made.tail.rest)

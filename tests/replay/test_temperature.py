@@ -1,0 +1,161 @@
+"""Labels at another temperature from a loader: against sets that the teacher made at that temperature."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import slg_wds
+from slg_wds.errors import IdentityMismatchError, ReplayError, UsageError
+from slg_wds.replay.stages import CollateCrops, decode_record_stage
+from support.sets.replay_sets import Made, make
+
+WANTED = 4.0
+
+
+@pytest.fixture(scope="module")
+def sets(photographs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tempered")
+    names = sorted(path.name for path in (photographs / "train").iterdir())
+    (folder / "classes").write_text("".join(f"{name} {number}\n" for number, name in enumerate(names)))
+    kinds = {
+        "full at 1": {"label_type": "full", "values": "float32"},
+        "full at 2": {"label_type": "full", "values": "float32", "temp": 2.0},
+        "full at 4": {"label_type": "full", "values": "float32", "temp": WANTED},
+        "tail at 2": {"label_type": "shared_tail_k3", "tail_classes": 6, "temp": 2.0},
+        "hard": {"label_type": "hard"},
+    }
+    return {
+        name: Made(
+            make(photographs, folder / name.replace(" ", "-"), class_map=str(folder / "classes"), **options),
+            str(photographs),
+        )
+        for name, options in kinds.items()
+    }
+
+
+def rows(loader) -> dict[tuple[str, int], torch.Tensor]:
+    """Map (key, crop) to the dense label of one epoch."""
+    found = {}
+    for batch in loader:
+        dense = batch.labels.dense()
+        for i, place in enumerate(zip(batch.key, batch.crop.tolist(), strict=True)):
+            if batch.mask[i]:
+                found[place] = dense[i]
+    return found
+
+
+def stored(made: Made, rule=None, temperature=None) -> dict[tuple[str, int], torch.Tensor]:
+    return {
+        (record.key, crop): torch.from_numpy(row)
+        for record in slg_wds.open_labels(made.labels)
+        for crop, row in enumerate(record.distribution(None, rule, temperature))
+    }
+
+
+def agree(found, wanted, atol=3e-6) -> None:
+    assert len(found) >= 60
+    for place, row in found.items():
+        torch.testing.assert_close(row, wanted[place], atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["full at 1", "full at 2", "full at 4"])
+def test_labels_are_those_that_the_teacher_gives_at_that_temperature(sets, kind):
+    wanted = stored(sets["full at 4"])
+    agree(rows(sets[kind].loader(temperature=WANTED)), wanted)
+    agree(stored(sets[kind], temperature=WANTED), wanted)
+    far = rows(sets["full at 1"].loader())
+    assert max(float((row - wanted[place]).abs().max()) for place, row in far.items()) > 0.1
+
+
+def test_several_sets_are_each_brought_to_it_before_they_are_averaged(sets):
+    urls = [sets["full at 1"].labels, sets["full at 2"].labels]
+    both = Made(urls, sets["full at 1"].images)
+    agree(rows(both.loader(temperature=WANTED)), stored(sets["full at 4"]))
+    with pytest.raises(IdentityMismatchError, match=r"temperature: 1\.0 != 2\.0"):
+        both.loader()
+    one, other = stored(sets["full at 1"], None, WANTED), stored(sets["tail at 2"], "shared_tail_k3", WANTED)
+    mixed = Made([urls[0], sets["tail at 2"].labels], both.images).loader(temperature=WANTED, weights=[1, 3])
+    agree(rows(mixed), {place: 0.25 * one[place] + 0.75 * other[place] for place in one})
+
+
+@pytest.mark.parametrize("rule", ["shared_tail_k3", "marginal_smoothing_k2", "marginal_renorm", "hard"])
+def test_every_rule_and_the_stages_read_as_a_record_does(sets, rule):
+    made = sets["tail at 2"]
+    wanted = stored(made, rule, WANTED)
+    agree(rows(made.loader(rule=rule, temperature=WANTED)), wanted)
+    labels = slg_wds.open_labels(made.labels)
+    decode, collate = decode_record_stage(3), CollateCrops(rule, WANTED, labels.temperature)
+    data = [labels.record_bytes(0, position) for position in range(4)]
+    samples = [
+        decode({"slg.msgpack": one}) | {"images": torch.zeros(3, 3, 8, 8, dtype=torch.uint8)} for one in data
+    ]
+    batch = collate(samples)
+    for row, place in zip(
+        batch.labels.dense(), zip(batch.key, batch.crop.tolist(), strict=True), strict=True
+    ):
+        torch.testing.assert_close(row, wanted[place], atol=1e-6, rtol=0)
+    with pytest.raises(UsageError, match="need the one that they were made at"):
+        CollateCrops(rule, WANTED)(samples)
+
+
+def test_hard_labels_are_the_same_at_every_temperature(sets):
+    agree(rows(sets["hard"].loader(temperature=WANTED)), stored(sets["hard"]), atol=0)
+
+
+def test_a_function_gives_each_epoch_its_own(sets):
+    loader = sets["full at 1"].loader(temperature=lambda epoch: 1.0 + epoch)
+    for temperature in (1.0, 2.0, 3.0):
+        agree(rows(loader), stored(sets["full at 1"], None, temperature), atol=1e-6)
+    loader.set_epoch(3)
+    agree(rows(loader), stored(sets["full at 4"]))
+    with pytest.raises(UsageError, match="temperature of labels in epoch 2 must be above 0, not 0"):
+        list(sets["full at 1"].loader(temperature=lambda epoch: 2 - epoch, seed=1).batches(2, 0))
+    with pytest.raises(UsageError, match="temperature of labels in epoch 0 must be above 0, not hot"):
+        sets["full at 1"].loader(temperature="hot")
+
+
+def test_filter_and_adaptation_measure_labels_as_they_were_made(sets):
+    made = sets["full at 1"]
+    options = {"crop_filter": ("confidence", 0.2, 0.6), "global_batch_size": 12}
+    plain, hot = made.loader(**options), made.loader(temperature=WANTED, **options)
+    assert plain.num_samples == hot.num_samples and plain.fingerprint == hot.fingerprint
+    assert list(rows(plain)) == list(rows(hot))
+    below, smoothing, share = 0.4, 0.1, 0.7
+    adapted = rows(made.loader(temperature=WANTED, label_adaptation=(below, smoothing, share)))
+    now, then = stored(made, None, WANTED), stored(made)
+    target = {record.key: record.target for record in slg_wds.open_labels(made.labels)}
+    changed = 0
+    for place, row in adapted.items():
+        wanted = now[place]
+        if then[place].max() < below:
+            hard = torch.full_like(wanted, smoothing / len(wanted))
+            hard[target[place[0]]] += 1 - smoothing
+            wanted, changed = (1 - share) * wanted + share * hard, changed + 1
+        torch.testing.assert_close(row, wanted, atol=1e-6, rtol=0)
+    assert 5 < changed < len(adapted) - 5
+
+
+def test_a_state_is_not_resumed_at_another_temperature(sets):
+    made = sets["full at 1"]
+    annealed = made.loader(temperature=lambda epoch: 4.0 - epoch)
+    batches = iter(annealed)
+    next(batches)
+    state = json.loads(json.dumps(annealed.state_dict()))
+    batches.close()
+    assert state["temperature"] == 4.0
+    for same in (4, lambda epoch: 4.0 - epoch, lambda epoch: 4.0 * np.exp(-0.5 * epoch) * (1 + 1e-15)):
+        loader = made.loader(temperature=same)
+        loader.load_state_dict(state)
+        assert len(list(loader)) == len(loader) - 1
+    with pytest.raises(ReplayError, match=r"labels at temperature 4\.0, and here that epoch has them at"):
+        made.loader(temperature=2).load_state_dict(state)
+    with pytest.raises(ReplayError, match="here that epoch has them as they were made; resume with the same"):
+        made.loader().load_state_dict(state)
+    plain = made.loader().state_dict()
+    assert "temperature" not in plain, "states of loaders without a temperature stay what they were"
+    with pytest.raises(ReplayError, match="labels as they were made, and here"):
+        made.loader(temperature=4).load_state_dict(plain)
