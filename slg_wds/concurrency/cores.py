@@ -16,10 +16,36 @@ def cores() -> int:
     """Return the number of cores that this process may use, beside other processes of its launcher on this machine.
 
     If the launcher bound each process to its own cores, this process may use all of its own. If the cores of all
-    processes add up to more than there are, the processes share the same cores, and each gets an even part.
+    processes add up to more than there are, the processes share the same cores, and each gets an even part. If the
+    launcher bound this process to one NUMA node (`torchrun --numa-binding node`), it shares that node's cores only with
+    its fellows there.
     """
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    return share(bound, os.cpu_count() or 1, quota(), allotted_cpus(), local_size())
+    mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    nodes = numa_nodes()
+    parts = len(nodes) if mine in nodes else 1
+
+    def part(count: int | None) -> int | None:
+        return None if count is None else max(1, count // parts)
+
+    bound = None if mine is None else len(mine)
+    machine = part(os.cpu_count()) or 1
+    return share(bound, machine, part(quota()), part(allotted_cpus()), -(-local_size() // parts))
+
+
+def numa_nodes(root: Path | None = None) -> list[set[int]]:
+    """Return the numbers of the cores of each NUMA node of this machine that has any.
+
+    Args:
+        root: where /sys is; other than / only in tests.
+    """
+    lists = sorted(((_ROOT if root is None else root) / "sys/devices/system/node").glob("node[0-9]*/cpulist"))
+    return [cpus for path in lists if (cpus := _cpu_list(_read(path)))]
+
+
+def _cpu_list(text: str) -> set[int]:
+    """Parse the kernel's form of a set of cores, such as 0-15,64-79."""
+    spans = [part.partition("-") for part in text.strip().split(",") if part]
+    return {cpu for first, _, last in spans for cpu in range(int(first), int(last or first) + 1)}
 
 
 def share(bound: int | None, machine: int, limit: int | None, allotted: int | None, processes: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import arg
 
@@ -19,6 +19,8 @@ from slg_wds.config.shared import (
 )
 from slg_wds.errors import UsageError
 
+CPU_NUM_SEG, GPU_NUM_SEG = 50, 256  # a GPU needs more crops at once to be busy
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSetOptions(OutputOptions):
@@ -31,7 +33,7 @@ class LabelSetOptions(OutputOptions):
     resume."""
     dry_run: bool = False
     """Write nothing. Report what would be done: images, shards, and the bytes and hours that a few measured forwards
-    predict. Use it before a long run."""
+    predict, on a GPU also at other precisions. Use it before a long run."""
     embed_images: Annotated[str | None, option("FORM", default="the set holds no images")] = None
     """Store the images in the label shards: `original`, or `max-side=512[,quality=90]` to shrink and re-encode them
     before they are labelled. Students then need no other copy of the images."""
@@ -101,8 +103,11 @@ class DeviceOptions:
         ),
     ] = None
     """Devices to run on, one process for each: `0,1`, `cuda:0,cuda:2`, or `cpu:N` for N processes without GPU."""
-    num_seg: Annotated[int, option("N")] = 50
+    num_seg: Annotated[int | None, option("N", default="256 on a GPU, 50 on a CPU")] = None
     """Crops in one forward: the teacher's true batch size. --num-crops need not be a multiple of it."""
+    cuda_graph: Literal["auto", "on", "off"] = "auto"
+    """Launch all kernels of a forward at once, as a CUDA graph. auto: where the graph's logits are those of the plain
+    forward, bit for bit; on: an error where they are not, or where no graph can be made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +187,10 @@ class GenerateConfig(
         if not 0 < self.temp < float("inf"):
             raise UsageError(f"--temp {self.temp:g} is not positive")
         check_seed(self.seed)
+
+    def crops_of_forward(self, device: str) -> int:
+        """Return how many crops one forward has on a device, such as "cpu" or "cuda:1"."""
+        return self.num_seg or (CPU_NUM_SEG if device == "cpu" else GPU_NUM_SEG)
 
     @property
     def coding(self) -> Values:

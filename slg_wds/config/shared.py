@@ -185,9 +185,14 @@ class MachineOptions:
     """Compile the teacher with torch.compile. It takes about a minute at the start: worth it for all but short runs."""
     batch_size: Annotated[
         int | None,
-        option("N", default="50 for an evaluation, else enough for two forwards, 8 to 128", short="-b"),
+        option(
+            "N",
+            default="50 for an evaluation, else enough for two forwards, 8 to 128, more of a slow source",
+            short="-b",
+        ),
     ] = None
-    """How many images may be decoded ahead. The size of a forward is another option, --num-seg of `generate`."""
+    """Most images that are read and decoded ahead of the teacher. The size of a forward is another option, --num-seg of
+    `generate`."""
     workers: Annotated[
         int, option("N", default="0, one per core, shared by the processes of a machine", short="-j")
     ] = 0

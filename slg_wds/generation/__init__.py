@@ -8,12 +8,14 @@ description.py  what slg.json says of a run: identity and provenance
 reference.py    crops taken from another label set, or from FKD's label files
 extension.py    only the crops that an existing label set lacks
 worker.py       the worker loop
+read_ahead.py   begin reads early where a source is slow
 decoding.py     read and decode images in threads, and draw their crops
 batching.py     cut crops of several images into full forwards
 inference.py    forwards -> top-k and tail sums
 collation.py    top-k of an image's crops -> record -> sample
 evaluation.py   `slg-wds evaluate`: a teacher's accuracy
 dry_run.py      `--dry-run`: what a run would do
+variants.py     the same at other precisions, for a GPU
 
 Enters: the options, an image source, teachers. Leaves: committed shards of a label set. It may import `engines/` and
 every folder below that, and the label files of other programs from `interop/`.

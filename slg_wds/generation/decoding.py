@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from isal.isal_zlib import crc32 as crc32_of
 from slg_wds.concurrency.prefetch import window
 from slg_wds.errors import ImageChangedError, ImageError, ImageGoneError, ReferenceSetError, StoreError
 from slg_wds.generation.job import Job
+from slg_wds.generation.read_ahead import Read, ReadAhead
 from slg_wds.generation.recipe import Recipe
 from slg_wds.images import decode, reencode
 from slg_wds.images.gone import LATER
@@ -73,7 +74,7 @@ class ShardEnd:
 Item = Prepared | LeftOut | ShardEnd
 
 
-def prepare(job: Job, number: int, read: Callable[[int], bytes]) -> Prepared | LeftOut:
+def prepare(job: Job, number: int, read: Read) -> Prepared | LeftOut:
     """Read and decode one image and draw its crops.
 
     Args:
@@ -144,6 +145,8 @@ def _hint(error: ImageError | ReferenceSetError, source: str) -> str:
 def prepared_images(job: Job, shards: Iterable[int], pool: ThreadPoolExecutor) -> Iterator[Item]:
     """Yield the images of shard after shard in plan order, with up to `job.images_ahead` decoded in advance.
 
+    Beyond these, a source that answers slowly is asked for up to `job.reads_ahead` more.
+
     The next shard is taken from `shards` only after the last image of the current one was yielded. A shard that is
     claimed long before it is made would often be made by another process too. The device stays busy meanwhile, with the
     batches that are already cut.
@@ -156,11 +159,14 @@ def prepared_images(job: Job, shards: Iterable[int], pool: ThreadPoolExecutor) -
     Yields:
         Images, images to leave out, and the end of each shard.
     """
-    for shard in shards:
-        read = job.source.reader(job.labels.plan, shard)
-        part = job.labels.plan.shard(shard)
-        numbers = range(part.start, part.stop)
-        tasks = (pool.submit(prepare, job, number, read) for number in numbers)
-        for task in window(tasks, job.images_ahead):
-            yield task.result()
-        yield ShardEnd(shard)
+    ahead = ReadAhead(job.reads_ahead)
+    try:
+        for shard in shards:
+            part = job.labels.plan.shard(shard)
+            reads = ahead.reads(range(part.start, part.stop), job.source.reader(job.labels.plan, shard))
+            tasks = (pool.submit(prepare, job, number, read) for number, read in reads)
+            for task in window(tasks, job.images_ahead):
+                yield task.result()
+            yield ShardEnd(shard)
+    finally:
+        ahead.close()

@@ -60,7 +60,7 @@ def run_provenance(config: GenerateConfig, teacher: Ensemble) -> dict[str, Any]:
     """Return what is noted of a run but never compared: what may move the last bits of labels, paths, the date."""
     on_cpu = teacher.device.type == "cpu"  # on a GPU the number of threads changes no bit
     return {
-        "num_seg": config.num_seg,
+        "num_seg": config.crops_of_forward(teacher.device.type),
         "compile": config.compile,
         **({"threads_per_forward": config.forward_threads} if on_cpu else {}),
         "device": teacher.device_name,

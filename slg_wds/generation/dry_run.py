@@ -16,6 +16,7 @@ from slg_wds.console import counted, duration
 from slg_wds.engines.summary import bytes_a_crop
 from slg_wds.generation.recipe import Recipe
 from slg_wds.generation.setup import open_job
+from slg_wds.generation.variants import timed_variants
 
 if TYPE_CHECKING:
     from slg_wds.format.manifest.plan import Plan
@@ -53,7 +54,8 @@ class DryRun:
 def dry_run(config: GenerateConfig, device: str | None = None) -> DryRun:
     """Predict the images, shards, bytes and hours of a run. Nothing is written.
 
-    The first images are labelled in memory: enough of them for eight forwards, at least one image.
+    The first images are labelled in memory: enough of them for eight forwards, at least one image. On a GPU the forward
+    is also timed at other precisions.
 
     Args:
         config: the options of the run.
@@ -77,9 +79,9 @@ def _measured(job: Job) -> tuple[tuple[float, float], list[float]]:
     from slg_wds.generation.inference import Forward
 
     config, device = job.config, job.teacher.device
-    few = job.labels.first(max(1, -(-FORWARDS * config.num_seg // config.num_crops)))
+    few = job.labels.first(max(1, -(-FORWARDS * job.num_seg // config.num_crops)))
     job = dataclasses.replace(job, labels=few)
-    buffers = Buffers(job.teacher.inputs, config.num_seg, pinned=device.type == "cuda")
+    buffers = Buffers(job.teacher.inputs, job.num_seg, pinned=device.type == "cuda")
     forward = Forward(job.teacher, job.recipe.label, job.recipe.writes_tail, device, buffers)
     times: list[float] = []
     with threads_beside_forwards(config.num_workers, config.forward_threads) as pool:
@@ -96,18 +98,20 @@ def _predicted(job: Job, plan: Plan, bytes_each: tuple[float, float], steps: lis
     """Predict a run over the whole plan, if all images and forwards are like the measured ones."""
     config, images = job.config, plan.num_samples
     crops = images * config.num_crops
-    forwards = -(-crops // config.num_seg)
+    forwards = -(-crops // job.num_seg)
     seconds = float(np.median(steps)) if steps else 0.0
-    rate = config.num_seg / seconds if seconds else 0.0
+    rate = job.num_seg / seconds if seconds else 0.0
     summary = [
         f"would label {counted(images, 'image')} in {counted(plan.num_shards, 'shard')}, "
         f"{counted(config.num_crops, 'crop')} each: "
-        f"{counted(crops, 'crop')} in about {counted(forwards, 'forward')} of {config.num_seg}",
+        f"{counted(crops, 'crop')} in about {counted(forwards, 'forward')} of {job.num_seg}",
         f"  {job.teacher.name} on {job.teacher.device_name}, {job.teacher.num_classes} classes, {job.recipe.label}",
         f"  about {bytes_each[0] * images / 1e9:,.3f} GB ({bytes_a_crop(*bytes_each, config.num_crops)} measured)",
         f"  about {duration(seconds * forwards)} on this device "
         f"({rate:,.1f} crops/s measured over {counted(len(steps), 'forward')})",
     ]
+    if job.teacher.device.type == "cuda":
+        summary += timed_variants(job, crops)
     size = round(bytes_each[0] * images)
     return DryRun(images, plan.num_shards, crops, forwards, size, seconds * forwards, rate, summary)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from slg_wds.concurrency.copy_stream import CopyStream
 from slg_wds.concurrency.prefetch import window
 from slg_wds.errors import TeacherOutputError
 from slg_wds.generation.batching import Buffers, CropBatch
@@ -63,6 +64,7 @@ class Forward:
         self.device = device
         self.buffers = buffers
         self._depth = FORWARDS_IN_FLIGHT if device.type == "cuda" else 0
+        self._copies: CopyStream | None = None
 
     def label_all(self, batches: Iterable[CropBatch]) -> Iterator[Labelled]:
         """Yield the labels of each batch, in order.
@@ -89,8 +91,7 @@ class Forward:
         if not batch.spans:
             return _Outputs()
         with torch.inference_mode():
-            inputs = [tensor.to(self.device, non_blocking=True) for tensor in batch.inputs]
-            probs_NC = self.teacher.probabilities(inputs)[: batch.filled]
+            probs_NC = self.teacher.probabilities(self._inputs(batch))[: batch.filled]
             finite = torch.isfinite(probs_NC).all()
             if self.label.kind == "full":
                 return self._outputs(finite, None, probs_NC, None)
@@ -100,6 +101,13 @@ class Forward:
                 segments = [(span.start, span.start + span.count) for span in batch.spans]
                 sums = tail_sums(probs_NC, index_Nk, segments)
             return self._outputs(finite, index_Nk, value_Nk, sums)
+
+    def _inputs(self, batch: CropBatch) -> list[torch.Tensor]:
+        if self.device.type != "cuda":
+            return batch.inputs
+        if self._copies is None:
+            self._copies = CopyStream(self.device)
+        return self._copies.to_device(batch.inputs)
 
     def _outputs(
         self,

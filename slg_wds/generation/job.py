@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from slg_wds.generation.read_ahead import MOST
 from slg_wds.generation.recipe import Recipe
 from slg_wds.transforms.crops import Boxes, Flips, sample_crops
 
@@ -59,19 +60,30 @@ class Job:
         return self.reference if isinstance(self.reference, Extension) else None
 
     @property
+    def num_seg(self) -> int:
+        """Crops in one forward."""
+        return self.config.crops_of_forward(self.teacher.device.type)
+
+    @property
     def crops_each(self) -> int:
         """Crops to label of most images: all, or with --extend those that the extended set lacks."""
         return self.config.num_crops - (self.extension.labels.num_crops if self.extension else 0)
 
     @property
     def images_ahead(self) -> int:
-        """Images to decode ahead of the teacher: as many as --batch-size says, else as many as fill two forwards.
+        """Images to decode ahead of the teacher: as many as fill two forwards, but not more than --batch-size.
 
-        At least 8, or a source that answers slowly would starve the teacher; at most 128, which bounds the memory that
+        At least 8, or a few images that take long would starve the teacher; at most 128, which bounds the memory that
         decoded images take.
         """
-        config = self.config
-        return config.batch_size or min(max(8, -(-2 * config.num_seg // max(self.crops_each, 1))), 128)
+        fill = -(-2 * self.num_seg // max(self.crops_each, 1))
+        return min(max(8, fill), self.config.batch_size or 128)
+
+    @property
+    def reads_ahead(self) -> int:
+        """Images that may be read from a slow source before they are decoded: what --batch-size leaves, at most 128."""
+        most = self.config.batch_size
+        return MOST if most is None else max(0, min(MOST, most - self.images_ahead))
 
     def crops(self, key: str, size: tuple[int, int]) -> tuple[Boxes, Flips]:
         """Return the crops of an image: drawn by the seed, or those of the reference.

@@ -39,10 +39,13 @@ def open_job(recipe: Recipe, device: str | None = None, *, save: bool = True) ->
     Raises:
         SlgWdsError: something cannot be opened, or the set there was made otherwise.
     """
+    from slg_wds.teachers import device_of
+
     config = recipe.config
     source = _open_images(recipe)
     reference = _open_reference(recipe)
-    teacher = load_teachers(config, source.classes, config.num_seg, device)
+    device = device or device_of(config)
+    teacher = load_teachers(config, source.classes, config.crops_of_forward(device), device)
     recipe.label.check(teacher.num_classes, "--label-type")
     targets = resolve_targets(config, source.classes, teacher.full_classes, teacher.class_subset)
     plan = source.plan(config.seed, config.samples_per_shard, target_of=targets.of_class)

@@ -48,7 +48,7 @@ def label_shards(job: Job, shards: Iterable[int], observer: RunObserver, committ
     """Label these shards in order; while one is encoded and committed, the next one is already labelled."""
     total = LabelStats()
     config = job.config
-    buffers = Buffers(job.teacher.inputs, config.num_seg, pinned=job.teacher.device.type == "cuda")
+    buffers = Buffers(job.teacher.inputs, job.num_seg, pinned=job.teacher.device.type == "cuda")
     forward = Forward(job.teacher, job.recipe.label, job.recipe.writes_tail, job.teacher.device, buffers)
     publisher = ThreadPoolExecutor(1, "slg-commit")
     commits: deque[Future[LabelStats]] = deque()

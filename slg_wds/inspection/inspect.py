@@ -15,6 +15,7 @@ import numpy as np
 from slg_wds.config import InspectConfig
 from slg_wds.console import tell_json
 from slg_wds.inspection.image import find_image, image_dict
+from slg_wds.inspection.makers import Makers, find_makers
 from slg_wds.inspection.sizes import Sizes, measure
 from slg_wds.inspection.state import LISTED, SetState, list_set, now, read_state
 from slg_wds.labelset.class_names import class_names, named_classes
@@ -48,16 +49,17 @@ def inspect(url: str, *, store_options: dict[str, str] | None = None) -> dict[st
         listing = pool.submit(list_set, store)
         labels = glance_at(store)
         state = read_state(labels, listing.result())
-    return as_dict(labels, state, measure(labels, state))
+    return as_dict(labels, state, measure(labels, state), find_makers(labels, state))
 
 
-def as_dict(labels: LabelSet, state: SetState, sizes: Sizes | None) -> dict[str, Any]:
+def as_dict(labels: LabelSet, state: SetState, sizes: Sizes | None, makers: Makers) -> dict[str, Any]:
     """The result of `inspect`, as plain values.
 
     Args:
         labels: the label set.
         state: how much of it exists.
         sizes: bytes per crop; None if no shard could be read.
+        makers: what made its shards.
     """
     description = labels.description
     names = class_names(labels)
@@ -69,6 +71,7 @@ def as_dict(labels: LabelSet, state: SetState, sizes: Sizes | None) -> dict[str,
         "requires": list(description.requires),
         "identity": description.identity,
         "provenance": description.provenance,
+        "makers": {"examined_shards": makers.examined, "differing": makers.differing()},
         "class_names": None if names is None else {"named": len(names), "first": names[:3]},
         "class_folders": None if named_classes(labels) is None else len(description.class_names or []),
         "source": labels.plan.source,

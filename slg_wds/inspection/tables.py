@@ -86,7 +86,19 @@ def _how(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("precision", identity.precision),
         ("decoding, resize", f"{identity.decode}; {identity.resize}"),
     ]
-    return rows + [(name.replace("_", " "), _short(value)) for name, value in provenance.items()]
+    rows += [(name.replace("_", " "), _short(value)) for name, value in provenance.items()]
+    return rows + _differing(summary["makers"])
+
+
+def _differing(makers: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """What differs between the shards that were looked at, and so may move the last bits of labels."""
+    of = (
+        f"of {counted(makers['examined_shards'], 'examined shard')}; the last bits of their labels may differ"
+    )
+    return [
+        (f"DIFFERENT {name}", f"{', '.join(f'{value}: {n}' for value, n in counts.items())} {of}")
+        for name, counts in makers["differing"].items()
+    ]
 
 
 def _teacher(teacher: Any) -> str:

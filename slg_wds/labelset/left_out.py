@@ -10,10 +10,9 @@ import numpy as np
 from slg_wds.errors import LabelSetError
 from slg_wds.format.manifest.index import ShardIndex
 from slg_wds.format.manifest.info import MAX_INFO_BYTES, decode_info
-from slg_wds.format.shards.header import decode_header
-from slg_wds.format.shards.tar import members, padded
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.objects import INFO, READERS, located
+from slg_wds.labelset.trailer import read_trailer
 
 SHARE, LEAST = 0.01, 10
 MEND = "mend them, then slg-wds verify --delete-left-out, then the command that made the set"
@@ -111,19 +110,5 @@ def left_out_of(labels: LabelSet, numbers: Sequence[int]) -> dict[int, int]:
 
 
 def left_out_entries(labels: LabelSet, number: int, index: ShardIndex) -> list[dict[str, str]]:
-    """Read key, path and reason of each image that a shard leaves out, from the last member of the shard alone.
-
-    Args:
-        labels: the set.
-        number: the number of the shard.
-        index: the shard's index.
-
-    Raises:
-        FormatError, StoreError: the member cannot be read.
-    """
-    embedded = index.images if index.images and index.image_shard is None else []
-    end = padded(max((place[0] + place[1] for place in [*index.records, *embedded]), default=0))
-    tail = memoryview(labels.store.read_range(labels.shard_name(number), end, index.bytes - end))
-    member = next(iter(members(tail)))
-    header, _ = decode_header(tail[member.offset : member.offset + member.size], member.name)
-    return header.left_out
+    """Read key, path and reason of each image that a shard leaves out. Arguments and errors are `read_trailer`'s."""
+    return read_trailer(labels, number, index).left_out

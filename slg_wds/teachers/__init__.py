@@ -9,6 +9,7 @@
     published.py      sources timm and torchvision
     private.py        source private: the user's own factories
     teacher.py        uint8 crops -> logits, on one device, in one precision
+    forwards/         the ways to run a model: plainly, compiled, as a CUDA graph
     backends.py       how a GPU is configured while a teacher uses it
     faults.py         errors of a device, told apart from those of a model
     trial.py          a test before the first label: does a crop alone decide its logits?
@@ -26,7 +27,7 @@ from __future__ import annotations
 from slg_wds.teachers.ensemble import Ensemble
 from slg_wds.teachers.evaluate import Accuracy, evaluate
 from slg_wds.teachers.identity import digest
-from slg_wds.teachers.load import load_ensemble, load_teacher
+from slg_wds.teachers.load import device_of, load_ensemble, load_teacher
 from slg_wds.teachers.preprocessing import Preprocessing, eval_transform
 from slg_wds.teachers.spec import SOURCES, TeacherSpec, parse_teachers
 from slg_wds.teachers.teacher import PRECISIONS, Teacher
@@ -39,6 +40,7 @@ __all__ = [
     "Preprocessing",
     "Teacher",
     "TeacherSpec",
+    "device_of",
     "digest",
     "eval_transform",
     "evaluate",

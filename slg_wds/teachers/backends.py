@@ -111,7 +111,9 @@ def about_device(teacher: Ensemble, threads: int, cpu_asked: bool) -> list[str]:
                 "used; look at the driver with nvidia-smi, or give --devices cpu"
             )
         return lines
-    lines = [f"on {teacher.device_name}, {precision}"]
+    graphs = all(one.no_graph == "" for one in teacher.teachers)
+    lines = [f"on {teacher.device_name}, {precision}{', forwards as CUDA graphs' if graphs else ''}"]
+    lines += [f"no CUDA graph of {one.name}: {one.no_graph}" for one in teacher.teachers if one.no_graph]
     if precision == "fp32" and torch.cuda.get_device_capability(teacher.device) >= TENSOR_CORES:
         lines.append(
             "fp32 is exact and leaves this GPU's tensor cores idle, which costs 3 to 4 times the time of bf16; "

@@ -114,7 +114,7 @@ def load_ensemble(
     """
     paths = [config.teacher_path] if config.teacher_path else []
     specs = parse_teachers(config.arch, config.teacher_source, paths, config.weights)
-    teachers = _load_all(specs, config, device or _device_of(config), settings)
+    teachers = _load_all(specs, config, device or device_of(config), settings)
     ensemble = Ensemble(
         teachers,
         [spec.weight for spec in specs],
@@ -123,8 +123,23 @@ def load_ensemble(
     )
     for teacher in teachers:
         with device_faults(teacher.device, f"{teacher.name} failed in its trial"):
+            _use_graph(teacher, rows, getattr(config, "cuda_graph", "off"))
             try_teacher(teacher, rows, ensemble.temperature)
     return ensemble
+
+
+def _use_graph(teacher: Teacher, rows: int, wanted: str) -> None:
+    """Record the forward as a CUDA graph, as --cuda-graph says: `auto` where it can be done, `on` or else an error."""
+    if teacher.device.type != "cuda":
+        if wanted == "on":
+            raise UsageError(f"--cuda-graph on is for GPUs, not {teacher.device.type}", hint="leave it out")
+        return
+    if wanted != "off":
+        teacher.use_graph(rows)
+    if wanted == "on" and teacher.no_graph:
+        raise TeacherError(
+            f"no CUDA graph of {teacher.name}: {teacher.no_graph}", hint="leave out --cuda-graph on"
+        )
 
 
 def _load_all(
@@ -138,7 +153,8 @@ def _load_all(
     ]
 
 
-def _device_of(config: Any) -> str:
+def device_of(config: Any) -> str:
+    """Return where a command's teachers run by its options: its --gpu, else this process's own device."""
     import torch
 
     if config.gpu is not None:

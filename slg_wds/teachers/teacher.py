@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from slg_wds.errors import SlgWdsError, TeacherError, TeacherOutputError, UsageError
 from slg_wds.teachers.backends import gpu_settings
 from slg_wds.teachers.faults import device_faults
+from slg_wds.teachers.forwards.casting import cast_weights
+from slg_wds.teachers.forwards.functions import compiled, lay_out, low_precision, plain_forward
+from slg_wds.teachers.forwards.graph import GraphedForward, graphed
+from slg_wds.teachers.forwards.scenes import scenes
 from slg_wds.teachers.preprocessing import Preprocessing
 from slg_wds.teachers.weights import one_line
-from slg_wds.transforms.normalisation import Normalisation
 
 if TYPE_CHECKING:
     import torch
 
-    Forward = Callable[[torch.Tensor], Any]
+    from slg_wds.teachers.forwards.functions import Run
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 
@@ -35,6 +38,8 @@ class Teacher:
         device: where it runs and where its crops must be.
         precision: one of PRECISIONS.
         compiled: whether it runs through torch.compile.
+        weights_cast: whether its weights are kept in the low precision, which changes no bit of the logits.
+        no_graph: why there is no CUDA graph of its forward; "" if there is one, None if none was asked for.
     """
 
     def __init__(
@@ -88,9 +93,13 @@ class Teacher:
             module.eval()  # not chained: an overridden eval() may return None
             module.requires_grad_(False)
             self.module = module
-            forward = _forward(module, preprocessing, device, precision)
+            forward = plain_forward(module, preprocessing, device, precision)
             self.num_classes, self._layout = self._probe(module, forward)
-        self._run = _compiled(forward) if compile else forward
+            # The compiler fuses the casts with other work, so that casting beforehand gains nothing there.
+            self.weights_cast = not compile and self._cast_weights(forward)
+        self._run = compiled(forward) if compile else forward
+        self._graph: GraphedForward | None = None
+        self.no_graph: str | None = None
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Run one forward, without waiting for the device.
@@ -114,7 +123,8 @@ class Teacher:
             )
         try:
             with self._forward(images):
-                out: torch.Tensor = self._run(images.contiguous(memory_format=self._layout))
+                run = self._graph if self._graph is not None and self._graph.fits(images) else self._run
+                out: torch.Tensor = run(images.contiguous(memory_format=self._layout))
         except SlgWdsError:
             raise
         except Exception as error:
@@ -125,6 +135,22 @@ class Teacher:
                 f"[{len(images)}, {self.num_classes}]"
             )
         return out
+
+    def use_graph(self, rows: int) -> None:
+        """Run forwards of `rows` crops as a CUDA graph from now on, if that gives the same bits; see `no_graph`.
+
+        Raises:
+            DeviceError: the device failed.
+        """
+        import torch
+
+        side = self.preprocessing.input_size
+        pattern = torch.arange(rows) % min(rows, 8)
+        batches = [scenes(8, side, seed)[pattern].to(self.device) for seed in (4, 5)]
+        batches = [batch.contiguous(memory_format=self._layout) for batch in batches]
+        with self._forward(batches[0]):
+            self._graph, self.no_graph = graphed(self._run, batches)
+            torch.cuda.synchronize(self.device)  # raises the error of a device that the recording has broken
 
     def describe(self) -> dict[str, Any]:
         """Return what decides the labels, as JSON values: this teacher's part of a label set's identity."""
@@ -159,7 +185,16 @@ class Teacher:
         with torch.inference_mode(), settings, device_faults(self.device, self._failed(images)):
             yield
 
-    def _probe(self, module: torch.nn.Module, forward: Forward) -> tuple[int, torch.memory_format]:
+    def _cast_weights(self, forward: Run) -> bool:
+        low = low_precision(self.precision)
+        if low is None:
+            return False
+        images = scenes(2, self.preprocessing.input_size, 4).to(self.device)
+        images = images.contiguous(memory_format=self._layout)
+        with self._forward(images):
+            return cast_weights(self.module, low, lambda: forward(images))
+
+    def _probe(self, module: torch.nn.Module, forward: Run) -> tuple[int, torch.memory_format]:
         """Run two black images. Return C and the memory layout that the model can work in."""
         import torch
 
@@ -168,7 +203,7 @@ class Teacher:
         first: TeacherError | None = None
         # channels_last is 1.5 to 2 times as fast, but a model that calls view() on its activations cannot use it.
         for layout in (torch.channels_last, torch.contiguous_format):
-            _lay_out(module, layout)
+            lay_out(module, layout)
             try:
                 with self._forward(images):
                     out = forward(images.contiguous(memory_format=layout))
@@ -218,43 +253,3 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise UsageError(
             f"--precision tf32 is for GPUs, not {device.type}", hint="use --precision fp32 or bf16"
         )
-
-
-def _forward(
-    module: torch.nn.Module, preprocessing: Preprocessing, device: torch.device, precision: str
-) -> Forward:
-    import torch
-
-    normalised = Normalisation(preprocessing.mean, preprocessing.std, device)
-    low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-
-    def forward(images: torch.Tensor) -> Any:
-        pixels = normalised(images)
-        with torch.autocast(device.type, dtype=low, enabled=low is not None):
-            out = logits_of(module(pixels))
-        return out.float() if isinstance(out, torch.Tensor) else out
-
-    return forward
-
-
-def logits_of(output: Any) -> Any:
-    """Return the logits in a model's output. Hugging Face's classifiers return an object with `.logits`."""
-    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
-    return output if found is None else found
-
-
-def _compiled(forward: Forward) -> Forward:
-    import torch
-    import torch._inductor.config as inductor
-
-    # Without it, kernels may be chosen by timing them, so that results depend on the machine's other load.
-    options: Any = {"deterministic": True} if hasattr(inductor, "deterministic") else None
-    compiled: Forward = torch.compile(forward, dynamic=False, options=options)
-    return compiled
-
-
-def _lay_out(module: torch.nn.Module, layout: torch.memory_format) -> None:
-    # Module.to(memory_format=...) refuses modules with five-dimensional weights.
-    for parameter in module.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=layout)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from slg_wds.errors import TeacherOutputError
+from slg_wds.teachers.forwards.scenes import scenes
 from slg_wds.teachers.inside import find_hidden
 
 if TYPE_CHECKING:
@@ -122,26 +123,9 @@ def _batches(rows: int, shared: int, teacher: Teacher) -> tuple[torch.Tensor, to
     import torch
 
     side = teacher.preprocessing.input_size
-    usual, dark = _scenes(SHARED, side, 1, 0.45, 0.25), _scenes(3, side, 2, 0.15, 0.06)
-    bright = _scenes(3, side, 3, 0.75, 0.1)
+    usual, dark = scenes(SHARED, side, 1), scenes(3, side, 2, 0.15, 0.06)
+    bright = scenes(3, side, 3, 0.75, 0.1)
     black = torch.zeros(1, 3, side, side, dtype=torch.uint8)  # like the padding of the last batch of a shard
     strangers = torch.cat([dark, black, bright])
     first = usual[torch.arange(rows) % len(usual)]
     return first, torch.cat([strangers[torch.arange(rows - shared) % len(strangers)], first[:shared]])
-
-
-def _scenes(count: int, side: int, seed: int, light: float, contrast: float) -> torch.Tensor:
-    """Return synthetic photographs, uint8 [count, 3, side, side]: shapes that are weaker the smaller they are.
-
-    light, contrast: mean and standard deviation of the pixels, in 0..1.
-    """
-    import torch
-    from torch.nn.functional import interpolate
-
-    chance = torch.Generator().manual_seed(seed)
-    scenes = torch.zeros(count, 3, side, side)
-    for cells in (3, 9, 27, 81):
-        shapes = torch.rand(count, 3, cells, cells, generator=chance) - 0.5
-        scenes += interpolate(shapes, (side, side), mode="bilinear") / cells**0.5
-    pixels = scenes / scenes.std((1, 2, 3), keepdim=True) * contrast + light
-    return (pixels.clamp(0, 0.98) * 255).round().to(torch.uint8)

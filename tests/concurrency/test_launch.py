@@ -151,3 +151,29 @@ def test_a_quota_limits_the_cores(tmp_path, alone):
 
     alone.setattr(cores, "_ROOT", tree(tmp_path, "0::/", {"sys/fs/cgroup/cpu.max": "100000 100000"}))
     assert cores.cores() == 1
+
+
+@pytest.mark.parametrize(
+    ("bound", "processes", "expected"),
+    [
+        (set(range(4)), "4", 2),  # with three others on two nodes: two on this one
+        (set(range(4)), "2", 4),
+        (set(range(8)), "4", 2),  # unbound
+        ({0, 1}, "4", 2),  # bound to its own
+        ({4, 5, 6, 7}, "1", 4),
+    ],
+)
+def test_a_numa_node_is_shared_by_the_processes_that_are_bound_to_it(
+    tmp_path, alone, bound, processes, expected
+):
+    from slg_wds.concurrency import cores
+
+    nodes = {f"sys/devices/system/node/node{n}/cpulist": f"{4 * n}-{4 * n + 2},{4 * n + 3}" for n in (0, 1)}
+    alone.setattr(
+        cores, "_ROOT", tree(tmp_path, "0::/", {**nodes, "sys/devices/system/node/node2/cpulist": ""})
+    )
+    alone.setattr(cores.os, "sched_getaffinity", lambda process: bound, raising=False)
+    alone.setattr(cores.os, "cpu_count", lambda: 8)
+    alone.setenv("LOCAL_WORLD_SIZE", processes)
+    assert cores.numa_nodes() == [{0, 1, 2, 3}, {4, 5, 6, 7}]
+    assert cores.cores() == expected

@@ -119,6 +119,31 @@ def test_classes_that_nothing_names(tmp_path, capsys):
     assert re.search(r"0\.\d+ class \d+", shown(capsys, str(tmp_path / "set"), "--key", "folder/picture_01"))
 
 
+def test_shards_of_different_devices_and_software_are_told(photographs, tmp_path, capsys, monkeypatch):
+    images = trust_sets.small_photographs(photographs, tmp_path / "images")
+    made = trust_sets.make(images, tmp_path / "set", samples_per_shard=2)
+    capsys.readouterr()
+    found = told(capsys, str(made))
+    shards = found["shards"]["planned"]
+    assert found["makers"] == {"examined_shards": shards, "differing": {}} and shards > 2
+    assert "DIFFERENT" not in shown(capsys, str(made))
+    device = found["provenance"]["device"]
+    for path in (made / "train-000001.tar", made / "index" / "train-000001", made / "_info.json"):
+        path.unlink()
+    versions = {**found["provenance"]["software"], "torch": "1.0"}
+    monkeypatch.setattr("slg_wds.teachers.Ensemble.device_name", "NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr("slg_wds.generation.description.versions", lambda names: versions)
+    trust_sets.make(images, tmp_path / "set", samples_per_shard=2)
+    capsys.readouterr()
+    differing = told(capsys, str(made))["makers"]["differing"]
+    assert differing == {
+        "device": {device: shards - 1, "NVIDIA H100 80GB HBM3": 1},
+        "torch": {found["provenance"]["software"]["torch"]: shards - 1, "1.0": 1},
+    }
+    text = shown(capsys, str(made))
+    assert f"DIFFERENT device {device}: {shards - 1}, NVIDIA H100 80GB HBM3: 1 of {shards} examined" in text
+
+
 @pytest.fixture(scope="module")
 def unfinished(photographs, tmp_path_factory) -> Path:
     """Four shards of two, the last one not there; of one image nothing could be read."""
