@@ -14,8 +14,7 @@ batching.py     cut crops of several images into full forwards
 inference.py    forwards -> top-k and tail sums
 collation.py    top-k of an image's crops -> record -> sample
 evaluation.py   `slg-wds evaluate`: a teacher's accuracy
-dry_run.py      `--dry-run`: what a run would do
-variants.py     the same at other precisions, for a GPU
+dry_run/        `--dry-run`: what a run would do
 
 Enters: the options, an image source, teachers. Leaves: committed shards of a label set. It may import `engines/` and
 every folder below that, and the label files of other programs from `interop/`.

@@ -1,0 +1,11 @@
+"""`slg-wds generate --dry-run`: what a run would do.
+
+prediction.py  images, shards, bytes and hours, from a few measured forwards
+variants.py    the hours at other precisions, for a GPU
+"""
+
+from __future__ import annotations
+
+from slg_wds.generation.dry_run.prediction import DryRun, dry_run
+
+__all__ = ["DryRun", "dry_run"]
