@@ -64,7 +64,7 @@ def test_the_last_device_that_fails_for_good_ends_the_run(ran):
 def test_a_full_device_ends_the_run_with_what_to_do(ran):
     run = ran("full", "cpu:2")
     assert run.code == 1 and run.failures <= 2
-    assert run.said[-1].endswith("lower --num_seg") and "CUDA out of memory" in run.said[-1]
+    assert run.said[-1].endswith("lower --num-seg") and "CUDA out of memory" in run.said[-1]
 
 
 AcceleratorError = getattr(torch, "AcceleratorError", RuntimeError)
@@ -94,7 +94,7 @@ def test_errors_of_a_device_are_told_from_others(error, kind):
     with pytest.raises(Exception) as caught, device_faults(torch.device("cpu"), "labelling failed"):
         raise error
     assert type(caught.value) is kind
-    assert (caught.value.hint == "lower --num_seg") if kind is TeacherError else True
+    assert (caught.value.hint == "lower --num-seg") if kind is TeacherError else True
 
 
 def failing_event():
