@@ -15,6 +15,7 @@ from slg_wds.errors import LabelSetError, UsageError
 from slg_wds.format.manifest.identity import digest_of
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import Tail, build_tail
+from slg_wds.format.records.views import joined_views
 from slg_wds.labelset.labelset import LabelSet
 
 Floats = NDArray[np.float64]
@@ -129,6 +130,7 @@ def join_crops(parts: Sequence[Record]) -> Record:
         flips=np.concatenate([part.flips for part in parts]),
         index=index,
         value=np.concatenate([part.value for part in parts]),
+        views=joined_views([part.views for part in parts]),
     )
 
 

@@ -30,6 +30,7 @@ from slg_wds.labels import LabelType, stored_columns
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.order.crop_schedule import crop_numbers
 from slg_wds.transforms.crops import INTERPOLATIONS, cut
+from slg_wds.transforms.replaying import apply_views
 
 Sample = dict[str, Any]
 
@@ -80,6 +81,7 @@ class DecodeRecord:
             flips=whole.flips[crops],
             index=whole.index[crops],
             value=whole.value[crops],
+            views=None if whole.views is None else whole.views[crops],
         )
         return {**sample, "record": record, "crop": crops}
 
@@ -105,6 +107,8 @@ class CutCrops:
             raise error.located(**place) from None
         out = torch.empty((len(record.crops), self.size, self.size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
         cut(pixels, record.crops, record.flips, out, self.interpolation)
+        if record.views is not None:
+            apply_views(out, record.views)
         return {**sample, "images": out}
 
     def _bytes(self, sample: Sample, place: Mapping[str, str | None]) -> bytes:

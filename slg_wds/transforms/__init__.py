@@ -2,13 +2,18 @@
 
     crops.py          boxes and flips, drawn from seed and key; cutting and resizing them
     cutting.py        the loop that cuts them, in TorchScript
+    policies/         operations and erased boxes, drawn from seed, key and policy
+    operations.py     each operation: number, name, argument, pixels
+    canvas.py         what operations work on
+    replaying.py      recorded views -> pixels, and words for people
     normalisation.py  uint8 crops -> the floats that a model takes
 
-Enters: seed, key and size of an image, and what its record stores (boxes, flips); uint8 pixels [3, H, W].
-Leaves: boxes int64 [M, 4], flips bool [M], uint8 crops [M, 3, S, S]; float crops for a model. May import errors only.
+Enters: seed, key and size of an image, and what its record stores (boxes, flips, views); uint8 pixels [3, H, W].
+Leaves: boxes int64 [M, 4], flips bool [M], Views, uint8 crops [M, 3, S, S]; float crops for a model. May import errors
+and `format` only.
 
-Both the generator and the loader call this folder, so a replayed crop is the crop that the teacher saw. Other recorded
-augmentations belong here too. Each has two halves: a draw, in numpy, that is a pure function of (seed, key, crop
+Both the generator and the loader call this folder, so a replayed crop is the crop that the teacher saw. Every recorded
+augmentation has two halves: a draw, in numpy, that is a pure function of (seed, key, crop
 number) and whose result the record stores; and its application to pixels, which takes what was stored and draws
 nothing.
 """

@@ -79,14 +79,23 @@ def sample_crops(
     philox = np.random.Philox(key=np.frombuffer(digest[:16], "<u8").astype(np.uint64))
     raw = philox.random_raw(num_crops * WORDS).reshape(num_crops, ATTEMPTS + 1, 4)
     uniform = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53  # in [0, 1), exact
-    boxes = _first_fitting(uniform[:, :ATTEMPTS], size, rule)
+    boxes, found = first_fitting(uniform[:, :ATTEMPTS], size, rule)
+    boxes[~found] = _central(size, rule)
     return boxes, uniform[:, ATTEMPTS, 0] < rule.flip
 
 
-def _first_fitting(uniform: npt.NDArray[np.float64], size: tuple[int, int], rule: CropRule) -> Boxes:
-    """Return the box of the first attempt that fits the image, int64 [M, 4].
+def first_fitting(
+    uniform: npt.NDArray[np.float64], size: tuple[int, int], rule: CropRule
+) -> tuple[Boxes, npt.NDArray[np.bool_]]:
+    """Return the box of the first attempt that fits the image.
 
-    uniform: [M, attempts, 4] in [0, 1), for area, aspect ratio, top and left.
+    Args:
+        uniform: [M, attempts, 4] in [0, 1), for area, aspect ratio, top and left.
+        size: (height, width) of the image.
+        rule: the ranges of area and ratio.
+
+    Returns:
+        (boxes int64 [M, 4]; bool [M], whether an attempt did fit. Other boxes mean nothing.)
     """
     height, width = size
     area = height * width * (rule.scale[0] + (rule.scale[1] - rule.scale[0]) * uniform[..., 0])
@@ -99,8 +108,7 @@ def _first_fitting(uniform: npt.NDArray[np.float64], size: tuple[int, int], rule
     rows = np.arange(len(first))
     h, w, top, left = (column[rows, first] for column in (h, w, uniform[..., 2], uniform[..., 3]))
     boxes = np.stack([np.floor(top * (height - h + 1)), np.floor(left * (width - w + 1)), h, w], axis=1)
-    boxes[~fits[rows, first]] = _central(size, rule)
-    return boxes.astype(np.int64)
+    return boxes.astype(np.int64), fits[rows, first]
 
 
 def _central(size: tuple[int, int], rule: CropRule) -> tuple[int, int, int, int]:

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from slg_wds.errors import RecordError
 from slg_wds.format.frames import decompress_all
 from slg_wds.format.records.values import decode_values, value_dtype
+from slg_wds.format.records.views import decode_views
+from slg_wds.transforms.replaying import check_operations
 
 GROUP_NUMBERS = (
     1 << 20
@@ -49,6 +51,9 @@ def all_sound(records: Sequence[Fields], sum_over_one: float) -> bool:
         names = ("num_crops", "k", "coding", "full", "num_classes")
         groups[tuple(fields[name] for name in names)].append(fields)
     try:
+        for fields in records:
+            if (views := decode_views(fields, slice(None))) is not None:
+                check_operations(views)
         for (M, k, *_), group in groups.items():
             if M * k > MAX_TOGETHER:
                 return False

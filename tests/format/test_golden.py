@@ -26,6 +26,7 @@ from slg_wds.format.manifest.strings import StringColumn
 from slg_wds.format.records.record import Record, decode_record, encode_record
 from slg_wds.format.records.tail import build_tail
 from slg_wds.format.records.values import quantise
+from slg_wds.format.records.views import Views, same_views
 from slg_wds.format.shards.header import ShardHeader
 from slg_wds.format.shards.names import OLD_TRAILER
 from slg_wds.format.shards.shard import Sample, encode_shard, read_shard
@@ -69,6 +70,19 @@ RECORDS = {
     "hard": made_record(4, "none"),
     "full": made_record(5, "float16", full=True),
 }
+N = np.arange(24)[:, None]
+CODES = np.where((N + np.array([0, 1])) % 3 > 0, (N * 5 + np.array([3, 8])) % 16 + 1, 0)
+BOXES = np.where(N % 4 == 1, np.array([10, 20, 30, 40]) + N, 0)
+VIEWED = dataclasses.replace(
+    made_record(6, "float16"),
+    views=Views(
+        CODES.astype(np.uint8),
+        np.where(CODES > 0, (N * 11 + np.array([0, 7])) % 256, 0).astype(np.uint8),
+        BOXES.astype(np.uint8),
+        0x7C7468,
+        0x010203,
+    ),
+)
 
 
 IMAGES = [b"image" * count for count in (1, 2, 3)]
@@ -110,6 +124,7 @@ def made() -> dict[str, bytes]:
         "_info.json": encode_info(Info("train", ["train-000000.tar"], [3])),
         "checked.slg.msgpack": encode_record(CHECKED[2]),
         "checked.tar": encode_shard(checked, header),
+        "views.slg.msgpack": encode_record(VIEWED),
         "checked.json": encode_description(
             dataclasses.replace(description, requires=["trailer"], image_checksums=True)
         ),
@@ -119,7 +134,7 @@ def made() -> dict[str, bytes]:
 NAMES = [
     *(f"{name}.slg.msgpack" for name in RECORDS),
     "plain.tar", "embedded.tar", "plan", "slg.json", "index", "_info.json",
-    *(NEW := ("checked.slg.msgpack", "checked.tar", "checked.json")),
+    *(NEW := ("checked.slg.msgpack", "checked.tar", "checked.json", "views.slg.msgpack")),
 ]  # fmt: skip
 
 
@@ -128,6 +143,14 @@ def test_writers_give_the_golden_bytes(name: str) -> None:
     data = made()[name]
     if SAME_ZSTD or name.endswith(".json"):
         assert data == (GOLDEN / name).read_bytes()
+
+
+def test_a_golden_record_with_views() -> None:
+    data = (GOLDEN / "views.slg.msgpack").read_bytes()
+    read, views = read_record(data), VIEWED.views
+    assert views is not None and same_views(decode_record(data).views, views)
+    for name in ("operations", "arguments", "erased"):
+        assert np.array_equal(read[name], getattr(views, name))
 
 
 @pytest.mark.parametrize("name", RECORDS)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import build_tail
 from slg_wds.format.records.values import CODINGS
+from slg_wds.format.records.views import same_views
 from slg_wds.format.shards.shard import Sample
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=30)
@@ -123,6 +124,7 @@ def same(a: Record, b: Record) -> bool:
         and all(np.array_equal(getattr(a, name), getattr(b, name)) for name in arrays)
         and (a.tail is None) == (b.tail is None)
         and (a.tail is None or b.tail is None or _same_tail(a.tail, b.tail))
+        and same_views(a.views, b.views)
     )
 
 

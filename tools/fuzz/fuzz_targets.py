@@ -32,6 +32,7 @@ from slg_wds.format.packed import unpack
 from slg_wds.format.records.record import decode_record, encode_record, unpack_record
 from slg_wds.format.records.rows import decode_rows
 from slg_wds.format.records.tail_sums import decode_tail_sums
+from slg_wds.format.records.views import same_views
 from slg_wds.format.shards.header import decode_header, names_crc32
 from slg_wds.format.shards.names import TRAILERS
 from slg_wds.format.shards.shard import read_shard
@@ -71,11 +72,15 @@ def _check_record(data: bytes) -> None:
     assert np.array_equal(by_loader.boxes[0], found.crops[rows[0]])
     assert np.array_equal(by_loader.value[0], found.value[rows[0]])
     assert by_loader.index is None or np.array_equal(by_loader.index[0], found.index[rows[0]])
+    assert same_views(
+        *(None if v is None else v[at] for v, at in ((by_loader.views, 0), (found.views, rows[0])))
+    )
     decode_tail_sums(data)
     again = decode_record(encode_record(found))
     checksums = [(one.image_crc32, one.source_crc32) for one in (found, again)]
     assert checksums[0] == checksums[1]
     assert np.array_equal(again.value, found.value) and np.array_equal(again.index, found.index)
+    assert same_views(again.views, found.views)
 
 
 def shard(data: bytes) -> None:

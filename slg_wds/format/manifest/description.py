@@ -16,7 +16,8 @@ VERSION = 1
 # The features that `requires` of slg.json may name. What version 1 had from its beginning has no name.
 EXTENDS = "extends"  # the set holds only the crops that its base lacks
 TRAILER_FEATURE = "trailer"  # the last member of each shard is named TRAILER, not OLD_TRAILER
-FEATURES = frozenset({EXTENDS, TRAILER_FEATURE})
+VIEWS = "views"  # records say what else was done to the pixels of the crops
+FEATURES = frozenset({EXTENDS, TRAILER_FEATURE, VIEWS})
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from slg_wds.errors import RecordError
 from slg_wds.format.canonical import brief
 from slg_wds.format.records.values import CODINGS
+from slg_wds.format.records.views import view_field
 
 MAX_TEXT_BYTES = 4096
 # Limits of what a small file may unpack to: zstd makes a thousand zeros one byte.
@@ -63,6 +64,7 @@ def check_fields(fields: dict[str, Any]) -> None:
         checksum = fields.get(name, 0)
         if type(checksum) is not int or not 0 <= checksum < 1 << 32:
             raise RecordError(f"{name} is {brief(checksum)}, not a CRC-32")
+    view_field(fields)
     _check_kind(fields)
 
 

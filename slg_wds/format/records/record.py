@@ -22,6 +22,13 @@ from slg_wds.format.records.values import (
     encode_values,
     value_dtype,
 )
+from slg_wds.format.records.views import (
+    Views,
+    check_views,
+    decode_views,
+    view_columns,
+    view_fields,
+)
 from slg_wds.format.recovery.distributions import distribution
 from slg_wds.format.recovery.temperature import power_of
 
@@ -55,6 +62,7 @@ class Record:
             None in sets from before there were checksums.
         source_crc32: CRC-32 of the file that the embedded image was re-encoded from; None if it was not re-encoded.
         temperature: what the teachers' logits were divided by. It comes from the label set, as `rule`; else None.
+        views: what is done to the pixels of the crops after they are cut, [M]; None for nothing.
     """
 
     key: str
@@ -74,6 +82,7 @@ class Record:
     image_crc32: int | None = None
     source_crc32: int | None = None
     temperature: float | None = None
+    views: Views | None = None
 
     @property
     def num_crops(self) -> int:
@@ -142,6 +151,7 @@ def _fields(record: Record) -> dict[str, Any]:
         "tail_scale": float(tail.scale) if tail else 0.0,
         "tail_rest": float(tail.rest) if tail else 0.0,
         **{name: value for name in CHECKSUMS if (value := getattr(record, name)) is not None},
+        **view_fields(record.views),
     }
 
 
@@ -160,7 +170,7 @@ def _columns(record: Record) -> dict[str, list[bytes]]:
         columns["tail_codes"] = encode_column(record.tail.codes)
     if record.tail_sums is not None:
         columns[TAIL_SUMS] = encode_tail_sums(record.tail_sums)
-    return columns
+    return columns | view_columns(record.views)
 
 
 def _steps(bits: NDArray[Any]) -> NDArray[Any]:
@@ -191,6 +201,8 @@ def _check_arrays(record: Record) -> None:
     if kinds.replace("u", "i") != "ibi":
         raise RecordError("boxes and indices are not whole numbers, or flips are not bool")
     check_boxes(record.crops, record.size)
+    if record.views is not None:
+        check_views(record.views, M)
     if record.full:
         if (record.index != np.arange(k)).any():
             raise RecordError("full labels are not in class order")
@@ -278,6 +290,7 @@ def _decode(fields: dict[str, Any], at: Any) -> Record:
         coding=fields["coding"],
         full=fields["full"],
         num_classes=fields["num_classes"],
+        views=decode_views(fields, at),
         **{name: fields.get(name) for name in CHECKSUMS},
     )
 

@@ -16,6 +16,7 @@ from slg_wds.format.records.columns import MAX_NUMBERS, MAX_PLANES
 from slg_wds.format.records.record import unpack_record
 from slg_wds.format.records.tail import Tail
 from slg_wds.format.records.values import decode_values, value_dtype
+from slg_wds.format.records.views import Views, assembled, joined_views, view_column_sizes
 
 I64 = NDArray[np.int64]
 UNPACKED_BYTES = 1 << 26  # of columns that are decompressed at a time
@@ -32,6 +33,7 @@ class Rows:
         index: int64 [n, c, k]; None for full labels.
         value: float32 [n, c, k].
         tails: [n].
+        views: what is done to the pixels of the crops, [n, c]; None for nothing.
     """
 
     fields: list[dict[str, Any]]
@@ -40,10 +42,11 @@ class Rows:
     index: I64 | None
     value: NDArray[np.float32]
     tails: list[Tail | None]
+    views: Views | None = None
 
 
 def decode_rows(data: Sequence[bytes], rows: I64) -> Rows:
-    """Decode some crops of records that agree in k, coding, kind and number of classes.
+    """Decode some crops of records that agree in k, coding, kind, number of classes, and what all their views share.
 
     The checks are those of `decode_record`. All zstd frames are decompressed in one call: each call gives the
     interpreter to another thread, and getting it back takes longer than a small frame.
@@ -74,7 +77,8 @@ def _runs(fields: Sequence[dict[str, Any]]) -> Iterator[slice]:
     first = total = 0
     for i, one in enumerate(fields):
         M, k = one["num_crops"], one["k"]
-        size = M * (8 * k + 17) + 4 * one["num_palette"] + 5 * one["num_tail"]
+        views = sum(view_column_sizes(one).values())
+        size = M * (8 * k + 17) + 4 * one["num_palette"] + 5 * one["num_tail"] + views
         if total and total + size > UNPACKED_BYTES:
             yield slice(first, i)
             first, total = i, 0
@@ -90,6 +94,7 @@ def _joined(parts: Sequence[Rows]) -> Rows:
         index=None if parts[0].index is None else np.concatenate([cast(I64, part.index) for part in parts]),
         value=np.concatenate([part.value for part in parts]),
         tails=[tail for part in parts for tail in part.tails],
+        views=joined_views([part.views for part in parts]),
     )
 
 
@@ -126,6 +131,7 @@ class _Group:
             self._place("tail_classes", tail_sizes, optional=True),
             self._place("tail_codes", tail_sizes, 1, optional=True),
         )
+        views = self._place_views()
         self._flat = np.frombuffer(decompress_all(self._frames, self._sizes, RecordError), np.uint8)
 
         bits = self._at(flips, self._rows >> 3, np.uint8)
@@ -140,6 +146,7 @@ class _Group:
             index=index,
             value=self._value(values, inside, coding, full),
             tails=self._tails(tail_classes, tail_codes, tail_sizes),
+            views=self._views(views),
         )
 
     def _place(
@@ -169,9 +176,14 @@ class _Group:
             places.append(starts)
         return _Planes(np.array(places, np.int64))
 
+    def _across(self, planes: _Planes, parts: int, dtype: Any) -> NDArray[Any]:
+        """The numbers [n, c, parts] of a column that has [parts, M] of each record."""
+        across = self._rows[:, None, :] + self._crops[:, None, None] * np.arange(parts)[:, None]
+        numbers: NDArray[Any] = self._at(planes, across, dtype).transpose(0, 2, 1)
+        return numbers
+
     def _boxes(self, planes: _Planes) -> I64:
-        across = self._rows[:, None, :] + self._crops[:, None, None] * np.arange(4)[:, None]
-        boxes: I64 = self._at(planes, across, np.uint32).transpose(0, 2, 1).astype(np.int64)
+        boxes: I64 = self._across(planes, 4, np.uint32).astype(np.int64)
         sizes = np.array([(one["height"], one["width"]) for one in self._fields], np.int64)
         check_boxes(boxes.reshape(-1, 4), np.repeat(sizes, self._rows.shape[1], axis=0))
         return boxes
@@ -248,3 +260,21 @@ class _Group:
                 Tail(classes[part], code[part], one["tail_scale"], one["tail_rest"]) if size else None
             )
         return tails
+
+    def _place_views(self) -> dict[str, _Planes]:
+        """Note the frames of the columns of views; return the planes of each."""
+        sizes = [view_column_sizes(one) for one in self._fields]
+        names = dict.fromkeys(name for one in sizes for name in one)
+        counts = {name: [one.get(name, 0) for one in sizes] for name in names}
+        return {name: self._place(name, each, 1, optional=True) for name, each in counts.items()}
+
+    def _views(self, placed: dict[str, _Planes]) -> Views | None:
+        found = []
+        for i, (fields, rows) in enumerate(zip(self._fields, self._rows, strict=True)):
+            columns = {}
+            for name, count in view_column_sizes(fields).items():
+                start = placed[name].starts[i, 0]
+                columns[name] = self._flat[start : start + count] if start >= 0 else np.zeros(count, np.uint8)
+            views = assembled(fields, columns, rows)
+            found.append(None if views is None else views[None])
+        return joined_views(found)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slg_wds.errors import ImageChangedError, RecordError, ReplayError, SlgWdsError, StoreUnavailableError
+from slg_wds.format.records.views import Views, same_views
 from slg_wds.images import LabelledImage
 from slg_wds.labels.adaptation import adapted
 from slg_wds.replay.assembly.context import LoaderContext
@@ -23,6 +24,7 @@ from slg_wds.replay.batch import Batch
 from slg_wds.replay.sources.images import EmbeddedImages
 from slg_wds.replay.sources.records import SampleLabels
 from slg_wds.transforms.crops import cut
+from slg_wds.transforms.replaying import apply_views
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +61,7 @@ class BatchBuilder:
         self._target = np.full(n, -1, np.int64)
         self._labelled = [LabelledImage("", "", (0, 0), None)] * n
         self._boxes, self._flips = np.zeros((n, self._c, 4), np.int64), np.zeros((n, self._c), np.bool_)
+        self._views: list[Views | None] = [None] * n
         self._loading: set[int] = set()
         self._left = sum(number >= 0 for number in self.shards)
         self._lock = threading.Lock()
@@ -125,6 +128,7 @@ class BatchBuilder:
         for i, one, cut_already in zip(images, data, done or [False] * len(images), strict=True):
             if not cut_already:
                 self._attempt(self._cut, i, one)
+            self._attempt(self._apply_views, i)
         self._some_done(len(images))
 
     def _attempt(self, step: Callable[..., Any], i: int, *more: Any) -> Any:
@@ -196,12 +200,16 @@ class BatchBuilder:
                 if number == 0:
                     self._labelled[i] = image
                     self._target[i] = -1 if one["target"] is None else one["target"]
+            views = [None if rows.views is None else rows.views[place] for place in range(len(images))]
             if number == 0:
                 self._boxes[at], self._flips[at] = rows.boxes, rows.flips
+                for i, its_views in zip(images, views, strict=True):
+                    self._views[i] = its_views
             elif not (
                 [image.size for image in labelled] == [self._labelled[i].size for i in images]
                 and (rows.boxes == self._boxes[at]).all()
                 and (rows.flips == self._flips[at]).all()
+                and all(map(same_views, (self._views[i] for i in images), views))
             ):
                 raise ReplayError("its crops are not those of the first label set", url=labels.url)
 
@@ -216,6 +224,11 @@ class BatchBuilder:
     def _cut(self, i: int, data: bytes) -> None:
         pixels = self._labelled[i].decode(data)
         cut(pixels, self._boxes[i], self._flips[i], self._crops_of(i), self.context.interpolation)
+
+    def _apply_views(self, i: int) -> None:
+        views = self._views[i]
+        if views is not None:
+            apply_views(self._crops_of(i), views)
 
     def _crops_of(self, i: int) -> torch.Tensor:
         return self.images[i * self._c : (i + 1) * self._c]

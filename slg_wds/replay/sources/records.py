@@ -15,6 +15,7 @@ import numpy.typing as npt
 from slg_wds.errors import LabelSetError, SlgWdsError
 from slg_wds.format.records.record import Record, decode_record
 from slg_wds.format.records.rows import Rows, decode_rows
+from slg_wds.format.records.views import with_views
 from slg_wds.labelset.joining import check_same_image, join_records, tail_covers_all
 from slg_wds.replay.cache.caches import Caches
 from slg_wds.replay.sources.files import OpenFiles
@@ -139,7 +140,7 @@ class Records:
             return decode_rows(data, crops)
         last = self._rows(member, [parts[-1] for parts in data], crops)
         boxes, flips, value = last.boxes.copy(), last.flips.copy(), last.value.copy()
-        index = None if last.index is None else last.index.copy()
+        index, views = None if last.index is None else last.index.copy(), last.views
         for place in range(len(self.bases[member])):
             at = [
                 i for i, parts in enumerate(data) for part in parts[:-1] if part.place == place and part.data
@@ -152,6 +153,7 @@ class Records:
             i, j = np.nonzero(_inside(parts, crops[at]))
             to = np.array(at)[i]
             boxes[to, j], flips[to, j], value[to, j] = some.boxes[i, j], some.flips[i, j], some.value[i, j]
+            views = with_views(views, (to, j), some.views, (i, j))
             if index is not None and some.index is not None:
                 index[to, j] = some.index[i, j]
         tails = last.tails
@@ -159,7 +161,7 @@ class Records:
             tails = [
                 join_records(self._decoded(member, parts), self.sets.members[member]).tail for parts in data
             ]
-        return replace(last, boxes=boxes, flips=flips, index=index, value=value, tails=tails)
+        return replace(last, boxes=boxes, flips=flips, index=index, value=value, tails=tails, views=views)
 
     def _rows(self, member: int, parts: Sequence[ChainPart], crops: I64) -> Rows:
         """Decode the crops that lie in these parts. Crops outside a part are arbitrary; the caller overwrites them."""

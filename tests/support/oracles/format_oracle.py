@@ -43,6 +43,20 @@ def read_record(data):
     if not record["full"]:
         record["index"] = np.cumsum(column(columns["palette"], (P,)))[column(columns["codes"], (M, k))]
     record["values"] = values({**record, "columns": columns}, (M, k))
+    if "views" in record:
+        S, A, E = record["views"][:3]
+        codes = column(columns["operations"], (S, M)) if S else np.zeros((0, M), int)
+        arguments, erased = np.zeros((S, M), int), np.zeros((M, 4), int)
+        if S:
+            numbers = iter(np.cumsum(column(columns["arguments"], (A,))) % 256)
+            for code in range(1, 256):
+                for at in np.argwhere(codes == code):
+                    arguments[tuple(at)] = next(numbers)
+        if E:
+            bits = column(columns["erased"], ((M + 7) // 8,)).astype(np.uint8)
+            there = np.unpackbits(bits, bitorder="little")[:M].astype(bool)
+            erased[there] = column(columns["erased_boxes"], (4, E)).T
+        record |= {"operations": codes.T, "arguments": arguments.T, "erased": erased}
     if m:
         q = column(columns["tail_codes"], (m,))
         record["tail_classes"] = np.cumsum(column(columns["tail_classes"], (m,)))

@@ -1,0 +1,9 @@
+"""Policies: how the operations and erased boxes of views are drawn. What is drawn is recorded; policies are not.
+
+    drawing.py      seed, key and policy -> views
+    rules.py        what a policy consists of
+    grammar.py      the texts of --aa
+    libraries.py    the policies of timm, torchvision and DeiT III
+
+Views are pure functions of (seed, key, policy, crop number). They use other counters of Philox than boxes and flips do.
+"""

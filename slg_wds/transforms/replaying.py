@@ -1,0 +1,85 @@
+"""Views as they are recorded -> pixels, and words for people. Nothing is drawn here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slg_wds.format.records.views import GRID, Views
+from slg_wds.transforms.canvas import Canvas, Colour
+from slg_wds.transforms.operations import RESAMPLINGS, operation_of
+
+if TYPE_CHECKING:
+    import torch
+
+Bytes = NDArray[np.uint8]
+
+
+def apply_views(crops: torch.Tensor, views: Views) -> None:
+    """Do to crops what their views say, in place.
+
+    Args:
+        crops: uint8 [M, 3, S, S] in the memory of the CPU, channels_last; cut, resized and flipped.
+        views: of these M crops.
+
+    Raises:
+        RecordError: a view has an operation that does not exist.
+    """
+    pixels = crops.permute(0, 2, 3, 1).numpy()  # [M, S, S, 3], the same memory
+    fill = colour(views.fill)
+    for crop in np.flatnonzero(views.operations.any(axis=-1)).tolist():
+        canvas = Canvas(pixels[crop], fill)
+        operations, arguments = views.operations[crop].tolist(), views.arguments[crop].tolist()
+        for code, argument in zip(operations, arguments, strict=True):
+            if code:
+                operation, resampling = operation_of(code)
+                operation.pixels(canvas, operation.value(code, argument), resampling)
+        canvas.write_to(pixels[crop])
+    for crop in np.flatnonzero(views.erased.any(axis=-1)).tolist():
+        top, left, bottom, right = erased_pixels(views.erased[crop], pixels.shape[1])
+        pixels[crop, top:bottom, left:right] = colour(views.erase_fill)
+
+
+def erased_pixels(box: Bytes, side: int) -> tuple[int, int, int, int]:
+    """Return which pixels of a view are erased.
+
+    Args:
+        box: uint8 [4] of top, left, height, width in 1/255 of the side.
+        side: of the view in pixels.
+
+    Returns:
+        (first row, first column, row after the last, column after the last). An edge e lies at (e side + 127) // 255.
+    """
+    top, left, height, width = box.tolist()
+    edges = (top, left, top + height, left + width)
+    first, second, third, fourth = ((edge * side + GRID // 2) // GRID for edge in edges)
+    return first, second, third, fourth
+
+
+def colour(fill: int) -> Colour:
+    """Return the (red, green, blue) of 0xRRGGBB."""
+    return fill >> 16, fill >> 8 & 255, fill & 255
+
+
+def check_operations(views: Views) -> None:
+    """Raise RecordError if views have an operation that does not exist, as `apply_views` would."""
+    codes = views.operations.reshape(-1)
+    for code in np.unique(codes[codes > 0]).tolist():
+        operation_of(code)
+
+
+def words_of(views: Views, crop: int) -> list[str]:
+    """Say what is done to a crop after it is cut, one text for each operation in their order."""
+    said = []
+    pairs = zip(views.operations[crop].tolist(), views.arguments[crop].tolist(), strict=True)
+    for code, argument in pairs:
+        if code:
+            operation, resampling = operation_of(code)
+            by = f" ({RESAMPLINGS[resampling]})" if operation.resampled else ""
+            said.append(operation.words.format(operation.value(code, argument)) + by)
+    if views.erased[crop].any():
+        top, left, height, width = (f"{part / GRID:.0%}" for part in views.erased[crop].tolist())
+        said.append(f"erased {width} x {height} at {left}, {top}")
+    return said
