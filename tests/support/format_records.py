@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from slg_wds.format.records.low_rank import LowRank, LowRankBlock, StatedKL
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import build_tail
 from slg_wds.format.records.values import CODINGS
@@ -59,6 +60,49 @@ def make_record(
         coding=coding,
         full=full,
         num_classes=classes,
+    )
+
+
+def make_low_rank(crops: int, classes: int, *, blocks: int = 1, rank: int = 3, seed: int = 0) -> LowRank:
+    """Make arbitrary low-rank labels; each block but the first keeps all classes if there are few."""
+    rng = np.random.default_rng(seed)
+    blocks = min(blocks, crops)
+    block_of = rng.permutation(
+        np.concatenate([np.arange(blocks), rng.integers(0, max(blocks, 1), crops - blocks)])
+    )
+    made, coefficients = [], np.zeros((crops, rank * (blocks > 0)), np.int64)
+    for number in range(blocks):
+        r = int(rng.integers(0, rank + 1)) if number else rank
+        kept = classes if number and classes < 50 else int(rng.integers(0, min(classes, 60) + 1))
+        entries = kept + (kept < classes)
+        made.append(
+            LowRankBlock(
+                num_classes=classes,
+                classes=np.sort(rng.permutation(classes)[:kept]).astype(np.int64),
+                base=rng.integers(0, 200, entries) ** 2 // 150,
+                basis=rng.integers(-9, 10, (r, entries)) // 3,
+                scales=rng.integers(0, 12, r),
+                step_code=int(rng.integers(0, 80)),
+            )
+        )
+        mine = block_of == number
+        coefficients[mine, :r] = rng.integers(-20, 21, (int(mine.sum()), r))
+    kl = StatedKL(0.0625, 0.25, "labels" if seed % 2 else "teacher", (0.125, None) if seed % 2 else ())
+    return LowRank(tuple(made), block_of.astype(np.int64), coefficients, kl)
+
+
+def make_low_rank_record(
+    key: str = "cats/tabby", *, crops: int = 20, classes: int = 100, seed: int = 0, **options: Any
+) -> Record:
+    """Make a record with the labels of `make_low_rank` and the boxes of `make_record`."""
+    record = make_record(key, crops=crops, classes=classes, k=1, seed=seed)
+    return replace(
+        record,
+        index=np.zeros((crops, 0), np.int64),
+        value=np.zeros((crops, 0), np.float32),
+        tail=None,
+        coding="lowrank",
+        low_rank=make_low_rank(crops, classes, seed=seed, **options),
     )
 
 
@@ -125,6 +169,25 @@ def same(a: Record, b: Record) -> bool:
         and (a.tail is None) == (b.tail is None)
         and (a.tail is None or b.tail is None or _same_tail(a.tail, b.tail))
         and same_views(a.views, b.views)
+        and (a.low_rank is None) == (b.low_rank is None)
+        and (a.low_rank is None or b.low_rank is None or same_low_rank(a.low_rank, b.low_rank))
+    )
+
+
+def same_low_rank(a: LowRank, b: LowRank) -> bool:
+    """Whether two labels agree in every integer and in what they state."""
+    arrays = ("classes", "base", "basis", "scales")
+    return (
+        a.kl == b.kl
+        and np.array_equal(a.block_of, b.block_of)
+        and np.array_equal(a.coefficients, b.coefficients)
+        and len(a.blocks) == len(b.blocks)
+        and all(
+            x.step_code == y.step_code
+            and x.num_classes == y.num_classes
+            and all(np.array_equal(getattr(x, name), getattr(y, name)) for name in arrays)
+            for x, y in zip(a.blocks, b.blocks, strict=True)
+        )
     )
 
 

@@ -62,6 +62,7 @@ class Identity(Mapping[str, Any]):
         imported_from: the label files of another program that the set was made from, as a JSON object.
         extends: the set that holds the other crops; None for a set that stands alone.
         extendable: whether records keep the sums that an extending set needs for exact tails.
+        max_kl: of low-rank labels, the largest mean KL divergence of an image in nats; None for other types.
     """
 
     stored: Mapping[str, Any] = field(repr=False)
@@ -87,6 +88,7 @@ class Identity(Mapping[str, Any]):
     imported_from: dict[str, Any] | None = None
     extends: Base | None = None
     extendable: bool = False
+    max_kl: float | None = None
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Identity:
@@ -209,6 +211,7 @@ _OPTIONAL: dict[str, Test] = {
         _object(value) and _text(value.get("digest")) and _whole(0, MAX_CROPS)(value.get("first_crop"))
     ),
     "extendable": lambda value: type(value) is bool,
+    "max_kl": lambda value: _number(value) and value > 0,
 }
 _TEACHER: dict[str, Test] = {
     "input_size": _whole(1, MAX_SIDE),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
 from slg_wds.format.canonical import brief
+from slg_wds.format.records.low_rank import AGAINST, LOW_RANK
 from slg_wds.format.records.values import CODINGS
 from slg_wds.format.records.views import view_field
 
@@ -19,6 +20,7 @@ MAX_TOP = 1 << 24  # classes of all crops of a record; not for full labels
 MAX_FULL_CLASSES = 1 << 20
 MAX_PALETTE = 1 << 20
 MAX_TAIL = 1 << 18  # a quarter of the most crops
+MAX_PARENTS = 64  # label sets that low-rank labels were coded from
 
 # Least and largest value of each field.
 _RANGES = {
@@ -51,6 +53,7 @@ def check_fields(fields: dict[str, Any]) -> None:
     check_text("path", fields.get("path"))
     for name, (low, high) in _RANGES.items():
         number = fields.get(name)
+        low = 0 if name == "k" and fields.get("coding") == LOW_RANK else low
         if type(number) is not int or not low <= number <= high:
             raise RecordError(f"{name} is {brief(number)}, not a whole number from {low} to {high}")
     target = fields.get("target", -1)
@@ -70,6 +73,9 @@ def check_fields(fields: dict[str, Any]) -> None:
 
 def _check_kind(fields: dict[str, Any]) -> None:
     coding, full = fields.get("coding"), fields.get("full")
+    if coding == LOW_RANK:
+        _check_low_rank(fields)
+        return
     if coding not in CODINGS or type(full) is not bool:
         raise RecordError(f"coding {brief(coding)} with full {brief(full)} is unknown")
     k, classes = fields["k"], fields["num_classes"]
@@ -85,6 +91,17 @@ def _check_kind(fields: dict[str, Any]) -> None:
         raise RecordError(f"k {k} and a tail of {fields['num_tail']} do not fit in {classes} classes")
     if fields["num_palette"] > min(classes, fields["num_crops"] * k):
         raise RecordError(f"a palette of {fields['num_palette']} classes is more than there can be")
+
+
+def _check_low_rank(fields: dict[str, Any]) -> None:
+    if fields.get("full") is not False or fields["k"] or fields["num_palette"] or fields["num_tail"]:
+        raise RecordError("low-rank labels are not full, and have neither top-k nor tail")
+    parents = fields.get("kl_parents")
+    if type(parents) is not list or len(parents) > MAX_PARENTS or fields.get("kl_against") not in AGAINST:
+        raise RecordError("the low-rank labels do not say what they were coded from")
+    stated = [fields.get("kl_mean"), fields.get("kl_worst"), *(kl for kl in parents if kl is not None)]
+    if not all(type(kl) is float and 0.0 <= kl < math.inf for kl in stated):
+        raise RecordError("a KL divergence of low-rank labels is not a number of at least 0")
 
 
 def check_boxes(boxes: NDArray[np.int64], size: tuple[int, int] | NDArray[np.int64]) -> None:

@@ -13,6 +13,8 @@ from slg_wds.errors import RecordError, UnsupportedFeatureError
 from slg_wds.format.packed import unpack
 from slg_wds.format.records.checks import CHECKSUMS, check_boxes, check_distinct, check_falling, check_fields
 from slg_wds.format.records.columns import decode_ascending, decode_column, encode_ascending, encode_column
+from slg_wds.format.records.low_rank import LOW_RANK, LowRank, StatedKL
+from slg_wds.format.records.low_rank_codec import decode_low_rank, encode_low_rank, open_low_rank
 from slg_wds.format.records.tail import Tail
 from slg_wds.format.records.tail_sums import TAIL_SUMS, encode_tail_sums
 from slg_wds.format.records.values import (
@@ -52,7 +54,7 @@ class Record:
         value: float32 [M, k], the probabilities of these classes, never rising along a row unless full; ones for
             coding "none".
         tail: the shared tail, or None.
-        coding: how probabilities are stored, one of CODINGS.
+        coding: how probabilities are stored, one of CODINGS, or "lowrank".
         full: whether every class is stored, in class order.
         num_classes: C.
         rule: the default rule of recovery. It comes from the label set; records do not store it.
@@ -63,6 +65,7 @@ class Record:
         source_crc32: CRC-32 of the file that the embedded image was re-encoded from; None if it was not re-encoded.
         temperature: what the teachers' logits were divided by. It comes from the label set, as `rule`; else None.
         views: what is done to the pixels of the crops after they are cut, [M]; None for nothing.
+        low_rank: the labels, if they are low-rank; then k is 0, and there is no tail. Else None.
     """
 
     key: str
@@ -83,6 +86,7 @@ class Record:
     source_crc32: int | None = None
     temperature: float | None = None
     views: Views | None = None
+    low_rank: LowRank | None = None
 
     @property
     def num_crops(self) -> int:
@@ -122,7 +126,7 @@ def encode_record(record: Record) -> bytes:
     try:
         _check_arrays(record)
         fields, columns = _fields(record), _columns(record)
-        if not record.full:
+        if not record.full and not record.low_rank:
             palette, codes = _palette(record.index, record.num_classes)
             fields["num_palette"] = len(palette)
             columns |= {"palette": encode_ascending(palette), "codes": encode_column(codes)}
@@ -150,16 +154,31 @@ def _fields(record: Record) -> dict[str, Any]:
         "num_tail": len(tail.classes) if tail else 0,
         "tail_scale": float(tail.scale) if tail else 0.0,
         "tail_rest": float(tail.rest) if tail else 0.0,
+        **(_stated_fields(record.low_rank.kl) if record.low_rank else {}),
         **{name: value for name in CHECKSUMS if (value := getattr(record, name)) is not None},
         **view_fields(record.views),
     }
 
 
-def _columns(record: Record) -> dict[str, list[bytes]]:
-    columns = {
+def _stated_fields(kl: StatedKL) -> dict[str, Any]:
+    parents = [None if one is None else float(one) for one in kl.parents]
+    return {
+        "kl_mean": float(kl.mean),
+        "kl_worst": float(kl.worst),
+        "kl_against": kl.against,
+        "kl_parents": parents,
+    }
+
+
+def _columns(record: Record) -> dict[str, Any]:
+    columns: dict[str, Any] = {
         "boxes": encode_column(record.crops.T.astype(np.uint32)),
         "flips": encode_column(np.packbits(record.flips, bitorder="little")),
     }
+    if record.low_rank:
+        columns["block_of"] = encode_column(record.low_rank.block_of.astype(np.uint32))
+        columns["low_rank"] = encode_low_rank(record.low_rank)
+        return columns | view_columns(record.views)
     if record.coding != "none":
         stored = encode_values(record.value, record.coding)
         check_coding(record.value, stored, record.coding, record.full)
@@ -203,6 +222,9 @@ def _check_arrays(record: Record) -> None:
     check_boxes(record.crops, record.size)
     if record.views is not None:
         check_views(record.views, M)
+    if record.low_rank or record.coding == LOW_RANK:
+        _check_low_rank(record)
+        return
     if record.full:
         if (record.index != np.arange(k)).any():
             raise RecordError("full labels are not in class order")
@@ -211,6 +233,18 @@ def _check_arrays(record: Record) -> None:
         raise RecordError(f"a class is not below {record.num_classes}, the number of classes, or is negative")
     check_distinct(record.index)
     check_falling(check_probabilities(record.value))
+
+
+def _check_low_rank(record: Record) -> None:
+    labels, M = record.low_rank, record.num_crops
+    if labels is None or record.coding != LOW_RANK or record.full or record.k or record.tail is not None:
+        raise RecordError("low-rank labels have the coding lowrank, and neither top-k nor tail")
+    if labels.block_of.shape != (M,) or len(labels.coefficients) != M:
+        raise RecordError(f"the low-rank labels are not of {M} crops")
+    if any(block.num_classes != record.num_classes for block in labels.blocks):
+        raise RecordError(f"the low-rank labels are not over {record.num_classes} classes")
+    if not np.array_equal(np.unique(labels.block_of), np.arange(len(labels.blocks))):
+        raise RecordError("a block of the low-rank labels has no crop, or a crop no block")
 
 
 def decode_record(
@@ -277,6 +311,11 @@ def _decode(fields: dict[str, Any], at: Any) -> Record:
     boxes = decode_column(columns.get("boxes"), (4, M), (slice(None), at)).T.astype(np.int64, order="C")
     check_boxes(boxes, size)
     bits = decode_column(columns.get("flips"), ((M + 7) // 8,), itemsize=1)
+    low_rank = _decode_low_rank(fields, at)
+    if low_rank is not None:
+        index, value = np.zeros((len(boxes), 0), np.int64), np.zeros((len(boxes), 0), np.float32)
+    else:
+        index, value = _decode_index(fields, at, len(boxes)), _decode_value(fields, at, len(boxes))
     return Record(
         key=fields["key"],
         path=fields["path"],
@@ -284,15 +323,30 @@ def _decode(fields: dict[str, Any], at: Any) -> Record:
         size=size,
         crops=boxes,
         flips=np.unpackbits(bits, count=M, bitorder="little").view(np.bool_)[at],
-        index=_decode_index(fields, at, len(boxes)),
-        value=_decode_value(fields, at, len(boxes)),
+        index=index,
+        value=value,
         tail=_decode_tail(fields),
         coding=fields["coding"],
         full=fields["full"],
         num_classes=fields["num_classes"],
         views=decode_views(fields, at),
         **{name: fields.get(name) for name in CHECKSUMS},
+        low_rank=low_rank,
     )
+
+
+def _decode_low_rank(fields: dict[str, Any], at: Any) -> LowRank | None:
+    if fields["coding"] != LOW_RANK:
+        return None
+    columns = fields["columns"]
+    block_of = decode_column(columns.get("block_of"), (fields["num_crops"],))
+    packed = open_low_rank(columns.get("low_rank"), block_of, fields["num_classes"])
+    return decode_low_rank(packed, stated_kl(fields)).of(at)
+
+
+def stated_kl(fields: dict[str, Any]) -> StatedKL:
+    """Return what the fields of a low-rank record say of its divergence."""
+    return StatedKL(fields["kl_mean"], fields["kl_worst"], fields["kl_against"], tuple(fields["kl_parents"]))
 
 
 def _decode_index(fields: dict[str, Any], at: Any, count: int) -> NDArray[np.int64]:

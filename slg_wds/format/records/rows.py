@@ -13,6 +13,9 @@ from slg_wds.errors import RecordError
 from slg_wds.format.frames import decompress_all
 from slg_wds.format.records.checks import check_boxes, check_distinct, check_falling
 from slg_wds.format.records.columns import MAX_NUMBERS, MAX_PLANES
+from slg_wds.format.records.low_rank import LOW_RANK
+from slg_wds.format.records.low_rank_codec import open_low_rank
+from slg_wds.format.records.low_rank_rows import LowRankRows, decode_low_rank_rows
 from slg_wds.format.records.record import unpack_record
 from slg_wds.format.records.tail import Tail
 from slg_wds.format.records.values import decode_values, value_dtype
@@ -34,6 +37,7 @@ class Rows:
         value: float32 [n, c, k].
         tails: [n].
         views: what is done to the pixels of the crops, [n, c]; None for nothing.
+        low_rank: low-rank labels, with k = 0; None for all other kinds.
     """
 
     fields: list[dict[str, Any]]
@@ -43,6 +47,7 @@ class Rows:
     value: NDArray[np.float32]
     tails: list[Tail | None]
     views: Views | None = None
+    low_rank: LowRankRows | None = None
 
 
 def decode_rows(data: Sequence[bytes], rows: I64) -> Rows:
@@ -79,6 +84,8 @@ def _runs(fields: Sequence[dict[str, Any]]) -> Iterator[slice]:
         M, k = one["num_crops"], one["k"]
         views = sum(view_column_sizes(one).values())
         size = M * (8 * k + 17) + 4 * one["num_palette"] + 5 * one["num_tail"] + views
+        if one["coding"] == LOW_RANK:  # a bit of Rice codes takes nine bytes
+            size += 72 * len(one["columns"].get("low_rank") or b"")
         if total and total + size > UNPACKED_BYTES:
             yield slice(first, i)
             first, total = i, 0
@@ -95,7 +102,13 @@ def _joined(parts: Sequence[Rows]) -> Rows:
         value=np.concatenate([part.value for part in parts]),
         tails=[tail for part in parts for tail in part.tails],
         views=joined_views([part.views for part in parts]),
+        low_rank=_joined_low_rank(parts),
     )
+
+
+def _joined_low_rank(parts: Sequence[Rows]) -> LowRankRows | None:
+    found = [part.low_rank for part in parts if part.low_rank is not None]
+    return LowRankRows.joined(found) if found else None
 
 
 @dataclass
@@ -117,10 +130,11 @@ class _Group:
 
     def decoded(self) -> Rows:
         fields, first = self._fields, self._fields[0]
+        if first["coding"] == LOW_RANK:
+            return self._decoded_low_rank()
         k, full, coding = first["k"], first["full"], first["coding"]
         itemsize = 0 if coding == "none" else value_dtype(coding).itemsize
-        boxes = self._place("boxes", [4 * one["num_crops"] for one in fields])
-        flips = self._place("flips", [(one["num_crops"] + 7) // 8 for one in fields], 1)
+        boxes, flips = self._place_boxes()
         widths = [one["num_crops"] * k for one in fields]
         values = self._place("values", widths, itemsize) if itemsize else None
         palette_sizes = [one["num_palette"] for one in fields]
@@ -132,9 +146,7 @@ class _Group:
             self._place("tail_codes", tail_sizes, 1, optional=True),
         )
         views = self._place_views()
-        self._flat = np.frombuffer(decompress_all(self._frames, self._sizes, RecordError), np.uint8)
-
-        bits = self._at(flips, self._rows >> 3, np.uint8)
+        self._decompress()
         inside = self._rows[:, :, None] * k + np.arange(k)
         index = None
         if palette is not None and codes is not None:
@@ -142,12 +154,47 @@ class _Group:
         return Rows(
             fields=fields,
             boxes=self._boxes(boxes),
-            flips=(bits >> (self._rows & 7).astype(np.uint8) & 1).astype(np.bool_),
+            flips=self._flips(flips),
             index=index,
             value=self._value(values, inside, coding, full),
             tails=self._tails(tail_classes, tail_codes, tail_sizes),
             views=self._views(views),
         )
+
+    def _decoded_low_rank(self) -> Rows:
+        fields, counts = self._fields, [one["num_crops"] for one in self._fields]
+        boxes, flips = self._place_boxes()
+        blocks, views = self._place("block_of", counts), self._place_views()
+        self._decompress()
+        block_of = np.split(self._ragged(blocks, counts, np.uint32), np.cumsum(counts)[:-1])
+        packed = [
+            open_low_rank(one["columns"].get("low_rank"), part, one["num_classes"])
+            for one, part in zip(fields, block_of, strict=True)
+        ]
+        none = (*self._rows.shape, 0)
+        return Rows(
+            fields=fields,
+            boxes=self._boxes(boxes),
+            flips=self._flips(flips),
+            index=np.zeros(none, np.int64),
+            value=np.zeros(none, np.float32),
+            tails=[None] * len(fields),
+            views=self._views(views),
+            low_rank=decode_low_rank_rows(packed, self._rows),
+        )
+
+    def _place_boxes(self) -> tuple[_Planes, _Planes]:
+        """Note the frames of boxes and flips."""
+        boxes = self._place("boxes", [4 * one["num_crops"] for one in self._fields])
+        return boxes, self._place("flips", [(one["num_crops"] + 7) // 8 for one in self._fields], 1)
+
+    def _decompress(self) -> None:
+        self._flat = np.frombuffer(decompress_all(self._frames, self._sizes, RecordError), np.uint8)
+
+    def _flips(self, flips: _Planes) -> NDArray[np.bool_]:
+        bits = self._at(flips, self._rows >> 3, np.uint8)
+        flipped: NDArray[np.bool_] = (bits >> (self._rows & 7).astype(np.uint8) & 1).astype(np.bool_)
+        return flipped
 
     def _place(
         self, name: str, counts: list[int], itemsize: int = MAX_PLANES, optional: bool = False

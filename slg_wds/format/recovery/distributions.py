@@ -5,6 +5,7 @@ Shapes: M crops, k classes stored per crop, N <= k classes that the rule reads, 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,8 @@ Ints = NDArray[np.int64]
 
 def stored_columns(record: Record) -> StoredColumns:
     """Return what the columns of a record hold."""
+    if record.low_rank is not None:
+        return StoredColumns(k=record.num_classes, num_classes=record.num_classes, full=True, low_rank=True)
     crops, k = record.index.shape
     no_tail_possible = crops < _MIN_CROPS_FOR_TAIL or k == record.num_classes
     return StoredColumns(
@@ -85,10 +88,10 @@ def recover_over(
     Returns:
         float64 [M, U] of the classes of the union, and float64 [M] of each other class.
     """
-    if rule.kind == "full":
-        value_MC = _never_zero(record.value.astype(np.float64))
+    if rule.kind in ("full", "lowrank"):
+        value_MC = _never_zero(_every_value(record))
         return value_MC * (share / value_MC.sum(axis=1))[:, None], np.zeros(len(value_MC))
-    n = rule.k or 1
+    n, record = rule.k or 1, as_full(record)
     index_MN, stored_MN = top(record, n)
     at_MN, value_MN = place[index_MN], stored_MN.astype(np.float64)
     if rule.kind == "hard":
@@ -108,6 +111,22 @@ def _left(value_MN: Floats, least: float) -> Floats:
     left_M: Floats = 1.0 - value_MN.sum(axis=1)
     left_M[left_M <= least] = 0.0
     return left_M
+
+
+def _every_value(record: Record) -> Floats:
+    """The probabilities of full or low-rank labels, float64 [M, C]."""
+    if record.low_rank is None:
+        return record.value.astype(np.float64)
+    return record.low_rank.distributions().reshape(record.num_crops, record.num_classes)
+
+
+def as_full(record: Record) -> Record:
+    """Return low-rank labels as full ones: float32 values [M, C] of every class. Other records stay as they are."""
+    if record.low_rank is None:
+        return record
+    value_MC = _every_value(record).astype(np.float32)
+    index_MC = np.broadcast_to(np.arange(record.num_classes), value_MC.shape)
+    return replace(record, index=index_MC, value=value_MC, coding="float32", full=True, low_rank=None)
 
 
 def _spread(

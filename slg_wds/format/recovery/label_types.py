@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from slg_wds.errors import UsageError
 
-KINDS = ("hard", "smoothing", "marginal_smoothing", "marginal_renorm", "shared_tail", "full")
+KINDS = ("hard", "smoothing", "marginal_smoothing", "marginal_renorm", "shared_tail", "full", "lowrank")
 
-_BARE = ("hard", "smoothing", "full", "marginal_smoothing", "marginal_renorm")
+_BARE = ("hard", "smoothing", "full", "lowrank", "marginal_smoothing", "marginal_renorm")
 _WITH_K = re.compile(r"(marginal_smoothing|marginal_renorm|shared_tail)_k([1-9][0-9]{0,8})")
 
 
@@ -36,8 +36,11 @@ class LabelType:
 
     @property
     def can_have_tail(self) -> bool:
-        """Whether records can have a shared tail: `hard` stores no probability to go with one, `full` stores all."""
-        return self.kind not in ("hard", "full")
+        """Whether records can have a shared tail.
+
+        `hard` stores no probability to go with one; `full` and `lowrank` store all.
+        """
+        return self.kind not in ("hard", "full", "lowrank")
 
     def check(self, num_classes: int, option: str = "label type") -> None:
         """Raise UsageError if this type needs more classes than `num_classes`; the message calls the type `option`."""
@@ -50,13 +53,15 @@ class LabelType:
             )
 
     def stored_k(self, num_classes: int) -> int:
-        """Return how many classes of each crop labels of this type store, 1 to `num_classes`.
+        """Return how many classes of each crop labels of this type store, 1 to `num_classes`; 0 for low-rank labels.
 
         Raises UsageError for a type that can only read (marginal_smoothing without `_kN`) or needs more classes.
         """
         self.check(num_classes)
         if self.kind == "full":
             return num_classes
+        if self.kind == "lowrank":
+            return 0
         if self.kind in ("hard", "smoothing"):
             return 1
         if self.k is None:
@@ -83,4 +88,4 @@ def _names_like(name: str) -> list[str]:
     digits = re.findall(r"[1-9][0-9]{0,8}", name)
     n = digits[-1] if digits else "N" if name == "N" else "5"
     kinds = ("marginal_smoothing", "marginal_renorm", "shared_tail")
-    return ["hard", "smoothing", *(f"{kind}_k{n}" for kind in kinds), *_BARE[3:], "full"]
+    return ["hard", "smoothing", *(f"{kind}_k{n}" for kind in kinds), *_BARE[4:], "full", "lowrank"]

@@ -19,6 +19,7 @@ class StoredColumns:
         full: whether every probability is stored, in class order.
         values: whether probabilities are stored; the type `hard` stores none.
         tail: whether a shared tail is stored.
+        low_rank: whether the labels are low-rank; then `full` is true too, since they give every probability.
     """
 
     k: int
@@ -26,11 +27,12 @@ class StoredColumns:
     full: bool = False
     values: bool = True
     tail: bool = False
+    low_rank: bool = False
 
     def default(self) -> LabelType:
         """Return the rule that uses all that is stored."""
         if self.full:
-            return LabelType("full")
+            return LabelType("lowrank" if self.low_rank else "full")
         if not self.values:
             return LabelType("hard")
         return LabelType("shared_tail" if self.tail else "marginal_smoothing", self.k)
@@ -60,7 +62,7 @@ class StoredColumns:
         upto = "_k1" if self.k == 1 else f"_k1 to _k{self.k}"
         names = ["hard", "smoothing", f"marginal_smoothing{upto}", f"marginal_renorm{upto}"]
         if self.full:
-            names.append("full")
+            names += ["full", "lowrank"] if self.low_rank else ["full"]
         elif self.tail:
             names.append(f"shared_tail_k{self.k}")
         return ", ".join(names)
@@ -70,6 +72,8 @@ class StoredColumns:
             return None
         if not self.values:
             return "needs probabilities, and only the top class is stored"
+        if rule.kind == "lowrank":
+            return None if self.low_rank else "needs low-rank labels"
         if rule.kind == "full":
             return (
                 None if self.full else f"needs all {self.num_classes} probabilities, and {self.k} are stored"

@@ -9,6 +9,8 @@ import msgpack
 import numpy as np
 import zstandard
 
+from support.oracles.low_rank_oracle import low_rank
+
 
 def column(planes, shape):
     number = np.zeros(shape, np.uint32)
@@ -40,6 +42,10 @@ def read_record(data):
     record["boxes"] = column(columns["boxes"], (4, M)).T
     flips = column(columns["flips"], ((M + 7) // 8,)).astype(np.uint8)
     record["flips"] = np.unpackbits(flips, bitorder="little")[:M].astype(bool)
+    if record["coding"] == "lowrank":
+        block_of = column(columns["block_of"], (M,))
+        record["probabilities"] = low_rank(columns["low_rank"], block_of, record["num_classes"])
+        return record
     if not record["full"]:
         record["index"] = np.cumsum(column(columns["palette"], (P,)))[column(columns["codes"], (M, k))]
     record["values"] = values({**record, "columns": columns}, (M, k))

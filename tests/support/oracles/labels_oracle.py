@@ -24,6 +24,7 @@ class Made:
     coding: str
     full: bool
     num_classes: int
+    low_rank: Any = None
 
 
 def make(

@@ -1,0 +1,177 @@
+"""Groups of small integers <-> Rice codes: first the quotients of all numbers, then the remainders of all.
+
+A group has a parameter k. A number u of the group becomes its quotient u >> k, written as that many 0 bits and a 1,
+and its remainder, the k low bits (R. F. Rice, 1979). Quotients stand apart from remainders, so numpy finds the places
+of all numbers at once, and a reader decodes only those that it wants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slg_wds.errors import RecordError
+
+Ints = NDArray[np.int64]
+
+MAX_PARAMETER = 24
+ZEROS = 255  # the parameter of a group of zeros alone; they take no bits
+MAX_NUMBER = (1 << 31) - 1
+MAX_QUOTIENT_BYTES = 1 << 24
+
+
+class RiceCode(NamedTuple):
+    """One string of Rice codes.
+
+    Attributes:
+        parameters: one byte for each group.
+        quotients: the quotients of all groups, as bits, the first bit of a byte being its most significant.
+        remainders: the remainders of all groups, likewise.
+    """
+
+    parameters: bytes
+    quotients: bytes
+    remainders: bytes
+
+
+def fold(signed: Ints) -> Ints:
+    """Make signed numbers unsigned: 0, -1, 1, -2, 2 ... become 0, 1, 2, 3, 4 ..."""
+    return (signed << 1) ^ (signed >> 63)
+
+
+def unfold(unsigned: Ints) -> Ints:
+    """Do the inverse of `fold`."""
+    return (unsigned >> 1) ^ -(unsigned & 1)
+
+
+def best_parameter(group: Ints) -> int:
+    """Return the parameter that takes the fewest bits for a group, int64 [n]; of equal ones, the smaller."""
+    if not group.any():
+        return ZEROS
+    top = min(int(group.max()).bit_length(), MAX_PARAMETER)
+    bits = [len(group) * (1 + k) + int((group >> k).sum()) for k in range(top + 1)]
+    return int(np.argmin(bits))
+
+
+def pack(groups: Sequence[Ints]) -> RiceCode:
+    """Encode groups of numbers.
+
+    Args:
+        groups: int64 [n] each, numbers from 0 to MAX_NUMBER.
+
+    Raises:
+        RecordError: a number is outside that range.
+    """
+    if any(group.size and not 0 <= group.min() <= group.max() <= MAX_NUMBER for group in groups):
+        raise RecordError(f"a number of low-rank labels is not within 0 to {MAX_NUMBER}")
+    parameters = [best_parameter(group) for group in groups]
+    coded = [(group, k) for group, k in zip(groups, parameters, strict=True) if k != ZEROS]
+    if not coded:
+        return RiceCode(bytes(parameters), b"", b"")
+    numbers = np.concatenate([group for group, _ in coded])
+    widths = np.repeat([k for _, k in coded], [len(group) for group, _ in coded])
+    ends = np.cumsum((numbers >> widths) + 1)
+    quotients = np.zeros(int(ends[-1]), np.uint8)
+    quotients[ends - 1] = 1
+    remainders = np.packbits(_low_bits(numbers, widths))
+    return RiceCode(bytes(parameters), np.packbits(quotients).tobytes(), remainders.tobytes())
+
+
+def _low_bits(numbers: Ints, widths: Ints) -> NDArray[np.uint8]:
+    """Return the low bits of numbers, `widths` of each, one after the other, one in each uint8."""
+    ends = np.cumsum(widths)
+    from_last = np.repeat(ends, widths) - 1 - np.arange(int(ends[-1]))
+    return (np.repeat(numbers, widths) >> from_last & 1).astype(np.uint8)
+
+
+class RiceReader:
+    """Several strings of Rice codes, of which single numbers can be read.
+
+    Numbers are counted through all groups of all strings.
+
+    Args:
+        codes: the strings.
+        lengths: of each string, how many numbers each of its groups has.
+
+    Raises:
+        RecordError: a string is not exactly the code of so many numbers.
+    """
+
+    def __init__(self, codes: Sequence[RiceCode], lengths: Sequence[Sequence[int]]) -> None:
+        if [len(code.parameters) for code in codes] != list(map(len, lengths)):
+            raise RecordError("the low-rank labels do not have one parameter for each group of numbers")
+        if any(len(code.quotients) > MAX_QUOTIENT_BYTES for code in codes):
+            raise RecordError(f"the quotients of low-rank labels are over {MAX_QUOTIENT_BYTES} bytes")
+        parameters = np.frombuffer(b"".join([code.parameters for code in codes]), np.uint8).astype(np.int64)
+        if ((parameters > MAX_PARAMETER) & (parameters != ZEROS)).any():
+            raise RecordError(f"a parameter of low-rank labels is over {MAX_PARAMETER}")
+        sizes = np.array([n for groups in lengths for n in groups], np.int64)
+        strings = np.repeat(np.arange(len(codes)), [len(groups) for groups in lengths])
+        self.starts = _before(sizes)
+        self._k, self._zeros = parameters, parameters == ZEROS
+        coded = np.where(self._zeros, 0, sizes)
+        self._coded_starts = _before(coded)
+        in_string = np.bincount(strings, coded, len(codes)).astype(np.int64)
+        self._ends, self._begins = _places(codes, in_string)
+        self._remainders = b"".join([code.remainders for code in codes]) + bytes(4)
+        self._remainder_starts = _remainder_starts(
+            codes, np.where(self._zeros, 0, parameters * coded), strings
+        )
+
+    def take(self, at: Ints) -> Ints:
+        """Return the numbers at these places, int64 of any shape. Raises RecordError for one over MAX_NUMBER."""
+        group = np.searchsorted(self.starts, at, side="right") - 1
+        inside, k = at - self.starts[group], self._k[group]
+        zero = self._zeros[group]
+        if zero.any():
+            numbers = np.zeros(at.shape, np.int64)
+            coded = ~zero
+            numbers[coded] = self._read(group[coded], inside[coded], k[coded])
+            return numbers
+        return self._read(group, inside, k)
+
+    def _read(self, group: Ints, inside: Ints, k: Ints) -> Ints:
+        place = self._coded_starts[group] + inside
+        quotients = self._ends[place] - self._begins[place]
+        offsets = self._remainder_starts[group] + inside * k
+        words = np.ndarray((len(self._remainders) - 3, 4), np.uint8, self._remainders, strides=(1, 1))
+        word = words[offsets >> 3].view(">u4")[..., 0].astype(np.int64)
+        numbers: Ints = (quotients << k) | (word >> (32 - k - (offsets & 7)) & ((1 << k) - 1))
+        if numbers.size and numbers.max() > MAX_NUMBER:
+            raise RecordError(f"a number of low-rank labels is over {MAX_NUMBER}")
+        return numbers
+
+
+def _before(sizes: Ints) -> Ints:
+    """Return the sum of all sizes before each one, int64 [n]."""
+    return np.cumsum(sizes) - sizes
+
+
+def _places(codes: Sequence[RiceCode], counts: Ints) -> tuple[Ints, Ints]:
+    """Return where the quotient of every number ends and begins, in bits through all strings, int64 each."""
+    size = np.array([8 * len(code.quotients) for code in codes], np.int64)
+    ends = np.flatnonzero(
+        np.unpackbits(np.frombuffer(b"".join([code.quotients for code in codes]), np.uint8))
+    )
+    until, last = np.cumsum(size), np.cumsum(counts)
+    if (np.searchsorted(ends, until) != last).any():
+        raise RecordError("the quotients of low-rank labels are not those of so many numbers")
+    some = counts > 0
+    if ((size > 0) != some).any() or (until[some] - ends[last[some] - 1] > 8).any():
+        raise RecordError("the quotients of low-rank labels have bytes to spare")
+    begins = np.empty_like(ends)
+    begins[1:] = ends[:-1] + 1
+    begins[(last - counts)[some]] = (until - size)[some]
+    return ends, begins
+
+
+def _remainder_starts(codes: Sequence[RiceCode], bits: Ints, strings: Ints) -> Ints:
+    """Return where the remainders of every group begin, in bits through all strings, int64 [groups]."""
+    size = np.array([len(code.remainders) for code in codes], np.int64)
+    needed = np.bincount(strings, bits, len(codes)).astype(np.int64)
+    if (size != (needed + 7) // 8).any():
+        raise RecordError("the remainders of low-rank labels are not those of so many numbers")
+    return _before(bits) + (8 * _before(size) - _before(needed))[strings]
