@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,13 +40,40 @@ def regular_descriptor(path: str, flags: int = os.O_RDONLY) -> int:
         SpecialFileError: it is a pipe, a socket or a device.
         OSError: it cannot be opened.
     """
+    return regular_file(path, flags)[0]
+
+
+def regular_file(path: str, flags: int = os.O_RDONLY) -> tuple[int, int]:
+    """Open a file as `regular_descriptor` does; return its descriptor and its size in bytes."""
     descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe without a writer opens at once
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # `open` itself refuses a folder
-        return descriptor
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode):  # `open` itself refuses a folder
+        return descriptor, found.st_size
     os.close(descriptor)
-    what = _KINDS.get(stat.S_IFMT(mode), "something else")
+    what = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
     raise SpecialFileError(errno.EINVAL, f"it is {what}, not a file", path)
+
+
+def read_file(path: str, check: Callable[[int], None]) -> bytes:
+    """Read a whole regular file, with as few system calls as can be: each lets another thread run first.
+
+    Args:
+        path: of the file.
+        check: is given its size before it is read, and raises for one that is too large.
+
+    Raises:
+        SpecialFileError, OSError: as `open_regular`; or it cannot be read.
+    """
+    descriptor, size = regular_file(path)
+    try:
+        check(size)
+        data = os.read(descriptor, size + 1)
+        if len(data) != size:  # over 2 GiB, or not of the size that was stated
+            while more := os.read(descriptor, 1 << 20):
+                data += more
+        return data
+    finally:
+        os.close(descriptor)
 
 
 def read_text(path: str) -> str:

@@ -59,7 +59,7 @@ def decompress(frame: Any, size: int, error: type[FormatError]) -> bytes:
 
 
 def decompress_all(
-    frames: Sequence[Any], sizes: Sequence[int], error: type[FormatError]
+    frames: Sequence[Any], sizes: Sequence[int] | NDArray[np.int64], error: type[FormatError]
 ) -> bytes | memoryview:
     """Decompress several frames in one call of the library, each checked as `decompress` checks it.
 
@@ -71,13 +71,13 @@ def decompress_all(
     Returns:
         The contents, joined.
     """
-    decompressor = _decompressor()
+    decompressor, declared = _decompressor(), np.array(sizes, "<u8")
     # The library frees its memory twice if all contents are empty. Without its C backend it lacks this call.
-    if not frames or not all(sizes) or not hasattr(decompressor, "multi_decompress_to_buffer"):
-        return b"".join(decompress(frame, size, error) for frame, size in zip(frames, sizes, strict=True))
+    if not frames or not declared.all() or not hasattr(decompressor, "multi_decompress_to_buffer"):
+        pairs = zip(frames, declared.tolist(), strict=True)
+        return b"".join(decompress(frame, size, error) for frame, size in pairs)
     if set(map(type, frames)) != {bytes}:
         raise error("a zstd frame is not bytes")
-    declared = np.array(sizes, "<u8")
     if (wrong := _wrong(frames, declared)) is not None:
         raise error(f"a zstd frame {wrong}")
     try:

@@ -42,6 +42,7 @@ EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "JPEG2000": "jp2", "TIFF": "tif"}
 SIZED_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..SOF15; not DHT, JPG, DAC
 SCAN, END = 0xDA, 0xD9
 BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})  # TEM, RST0..7, SOI: no length follows
+UNSIZED = BARE_MARKERS | {0x00, SCAN, END, 0xFF}  # before the first size, these are not usual
 
 
 def check_image_bytes(size: int, url: str) -> None:
@@ -87,11 +88,21 @@ def image_size(data: bytes, path: str = "") -> tuple[int, int]:
     return height, width
 
 
-def is_jpeg_of(data: bytes, size: tuple[int, int]) -> bool:
-    """Return whether a file begins with the header of a JPEG of this (height, width) in pixels."""
+def is_jpeg_of(data: bytes | memoryview, size: tuple[int, int]) -> bool:
+    """Return whether a file begins with the usual header of a JPEG of this (height, width) in pixels.
+
+    False also for the rare files that have bytes between their segments.
+    """
+    if data[:2] != b"\xff\xd8":
+        return False
+    place = 2
     try:
-        return sniff(data) == "JPEG" and _jpeg_size(data) == size
-    except (IndexError, ValueError, struct.error):
+        while data[place] == 0xFF and (marker := data[place + 1]) not in SIZED_MARKERS:
+            if marker in UNSIZED:
+                return False
+            place += 2 + (data[place + 2] << 8 | data[place + 3])
+        return data[place] == 0xFF and struct.unpack_from(">HH", data, place + 5) == size
+    except (IndexError, struct.error):
         return False
 
 

@@ -47,11 +47,11 @@ class LabelledImage(NamedTuple):
         size = (fields["height"], fields["width"])
         return cls(fields["key"], fields["path"], size, fields.get("image_crc32"))
 
-    def is_of(self, data: bytes) -> bool:
+    def is_of(self, data: bytes | memoryview) -> bool:
         """Return whether these are the bytes that were labelled, as far as the record can tell."""
         return self.crc32 is None or crc32_of(data) == self.crc32
 
-    def check(self, data: bytes) -> None:
+    def check(self, data: bytes | memoryview) -> None:
         """Raise ImageChangedError unless these are the bytes that were labelled."""
         if not self.is_of(data):
             raise ImageChangedError(

@@ -15,7 +15,7 @@ from slg_wds.errors import (
     PermissionDeniedError,
     StoreError,
 )
-from slg_wds.files import SpecialFileError, open_regular
+from slg_wds.files import SpecialFileError, read_file
 from slg_wds.images.header import MAX_IMAGE_BYTES, check_image_bytes
 from slg_wds.store import Location, Store
 
@@ -152,9 +152,7 @@ class LocalTree:
         """See `Tree.read`."""
         path = self.url_of(name)
         try:
-            with open_regular(path) as file:
-                check_image_bytes(os.fstat(file.fileno()).st_size, path)
-                return file.read()
+            return read_file(path, lambda size: check_image_bytes(size, path))
         except (FileNotFoundError, NotADirectoryError):
             raise NotFoundError("no such file", url=path) from None
         except OSError as error:  # not an ImageError: a run that skips bad images stops at a failing disk

@@ -12,7 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slg_wds.format.records.tail import SHARES, Tail
 from slg_wds.labels.movable import Movable
+
+_EVEN = Tail(np.zeros(0, np.int64), np.zeros(0, np.uint8), 0.0, 0.0)
 
 
 class TailBatch(Movable):
@@ -37,14 +40,15 @@ class TailBatch(Movable):
 
 def tail_batch(tails: Sequence[Any], row: Any, num_classes: int) -> TailBatch:
     """The tails of n images (slg_wds.format Tail or None: an even one) and each crop's image, row [B], as a batch."""
-    n, m = len(tails), max((len(tail.classes) for tail in tails if tail is not None), default=0)
-    classes = np.full((n, m), num_classes, np.int64)
-    probs, rest = np.zeros((n, m), np.float64), np.zeros(n, np.float64)
-    for i, tail in enumerate(tails):
-        if tail is not None:
-            classes[i, : len(tail.classes)] = tail.classes
-            probs[i, : len(tail.classes)] = tail.probs
-            rest[i] = tail.rest
+    given = [_EVEN if tail is None else tail for tail in tails]
+    lengths = np.array([len(tail.classes) for tail in given], np.int64)
+    shape = (len(given), int(lengths.max(initial=0)))
+    classes, probs = np.full(shape, num_classes, np.int64), np.zeros(shape, np.float64)
+    kept = np.arange(shape[1]) < lengths[:, None]
+    classes[kept] = np.concatenate([tail.classes for tail in given])
+    shares = SHARES[np.concatenate([tail.codes for tail in given])]
+    probs[kept] = (shares * np.repeat([tail.scale for tail in given], lengths)).astype(np.float32)
+    rest = np.array([tail.rest for tail in given], np.float64)
     # A tail may be as thin as a float32 can be (a very sure teacher); scaled, no quotient of its parts overflows.
     exponent = np.frexp(np.maximum(probs.max(axis=1, initial=0.0), rest))[1]
     return TailBatch(
@@ -52,7 +56,7 @@ def tail_batch(tails: Sequence[Any], row: Any, num_classes: int) -> TailBatch:
         torch.from_numpy(np.ldexp(probs, -exponent[:, None]).astype(np.float32)),
         torch.from_numpy(np.ldexp(rest, -exponent).astype(np.float32)),
         torch.as_tensor(row, dtype=torch.int64),
-        ragged=any(tail is None or len(tail.classes) < m for tail in tails),
+        ragged=not kept.all() or None in tails,
     )
 
 

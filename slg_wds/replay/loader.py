@@ -275,7 +275,7 @@ class SoftLabelLoader:
         """Yield the batches of an epoch from `start` on, at most `prefetch` of them under way."""
         epoch = self._epochs.epoch(number)
         context = replace(self._context, temperature=self.temperature.of(number))
-        workers = Workers(self._pace.threads, READERS if context.remote else 0)
+        workers = Workers(self._pace.threads, READERS if context.remote else 0, self._pace.together)
         under_way: deque[BatchBuilder] = deque()
         try:
             context.caches.begin(epoch.spans(), start)

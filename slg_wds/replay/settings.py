@@ -13,6 +13,7 @@ from slg_wds.replay.process import OwnProcess
 from slg_wds.replay.ranks import images_of
 
 LANES = 256
+TOGETHER = 8  # images that a thread decodes and cuts at a time
 
 
 @dataclass(frozen=True)
@@ -63,21 +64,26 @@ class Pace:
         threads: that decode and cut.
         prefetch: batches that are made ahead.
         deadline: seconds that the trainer waits for a batch.
+        together: images that a thread decodes and cuts at a time, fewer where so few are under way that threads would
+            have nothing to do.
     """
 
     threads: int
     prefetch: int
     deadline: float
+    together: int
 
     @classmethod
     def of(cls, share: BatchShare, threads: int | None, prefetch: int | None, deadline: float) -> Pace:
-        """Fill in defaults: a thread for each core, and so many batches that each thread has two images of its own."""
+        """Fill in defaults: a thread for each core, and batches enough that each thread has its images twice."""
         threads = _positive("threads", cores() if threads is None else threads)
         images = share.images // share.process.world_size
-        prefetch = _positive("prefetch", 1 + -(-2 * threads // images) if prefetch is None else prefetch)
+        enough = 1 + -(-2 * threads * TOGETHER // images)
+        prefetch = _positive("prefetch", enough if prefetch is None else prefetch)
         if not deadline > 0:
             raise UsageError(f"deadline is {deadline}", hint="seconds, more than 0")
-        return cls(threads, prefetch, min(deadline, threading.TIMEOUT_MAX))
+        together = max(1, min(TOGETHER, prefetch * images // (2 * threads)))
+        return cls(threads, prefetch, min(deadline, threading.TIMEOUT_MAX), together)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ In one run, on the same photographs and with as many workers as threads, crops/s
   floor        a thread pool that only decodes and resizes, with our kernels, bytes and boxes in memory before
   one call     the same with decoding and cutting of an image in one call of compiled code, as our loader does them
   ours         SoftLabelLoader from local shards with embedded images
-  unchecked    the same without the comparison of each image's CRC-32 with that of the image that was labelled
   ours, s3     the same from a SeaweedFS server on loopback: the first, cold epoch, and a later one (--s3)
   webdataset   stock WebDataset + DataLoader with random crops and no labels: Pillow, and torchvision v2 on tensors
   FKD          the original's ImageFolder_FKD + DataLoader on label files written here (--reference DIR)
@@ -37,7 +36,6 @@ import zlib
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import torch
@@ -49,7 +47,7 @@ from bench_generate import lay_out
 from slg_wds import SoftLabelLoader, open_labels
 from slg_wds.format.records.record import Record
 from slg_wds.format.shards.shard import Sample
-from slg_wds.images import LabelledImage, decode, image_size, open_source
+from slg_wds.images import decode, image_size, open_source
 from slg_wds.labelset.creating import create_labels
 from slg_wds.replay.assembly.jpeg_crops import cut_jpegs
 from slg_wds.store import Location
@@ -142,7 +140,6 @@ def contestants(folder: Path, paths: list[Path], options: argparse.Namespace):
         "floor": Floor("floor", decode_and_cut, labels, threads),
         "one call": Floor("one call", cut_in_one_call, labels, threads),
         "ours": Ours(labels, threads),
-        "unchecked": Unchecked(labels, threads),
         "webdataset, torchvision v2": lambda c: stock(labels, threads, c, tensor_crops),
         "webdataset, Pillow": lambda c: stock(labels, threads, c, pillow_crops),
     }
@@ -214,19 +211,6 @@ class Ours:
         if not self.more:
             CPU[self.name, c].append((time.process_time() - used) / crops)
         return crops / (time.perf_counter() - start)
-
-
-class Unchecked(Ours):
-    """A loader that does not compare images with their checksums."""
-
-    name = "unchecked"
-
-    def __call__(self, c: int) -> float:
-        with (
-            mock.patch.object(LabelledImage, "check", lambda image, data: None),
-            mock.patch.object(LabelledImage, "is_of", lambda image, data: True),
-        ):
-            return super().__call__(c)
 
 
 CPU = defaultdict(list)  # (contender, crops per image) -> CPU seconds a crop
@@ -370,7 +354,7 @@ def report(rates: dict[str, dict[int, list[float]]], options: argparse.Namespace
     print("in brackets: ours / this, the median of the rounds' ratios")
     for c in options.crops:
         ours = CPU["ours", c]
-        for name in ("floor", "one call", "unchecked"):
+        for name in ("floor", "one call"):
             if ours and CPU[name, c]:
                 least, all_of_it = (statistics.median(times) * 1e6 for times in (CPU[name, c], ours))
                 print(

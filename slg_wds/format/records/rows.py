@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -50,7 +51,7 @@ class Rows:
     low_rank: LowRankRows | None = None
 
 
-def decode_rows(data: Sequence[bytes], rows: I64) -> Rows:
+def decode_rows(data: Sequence[bytes | memoryview], rows: I64) -> Rows:
     """Decode some crops of records that agree in k, coding, kind, number of classes, and what all their views share.
 
     The checks are those of `decode_record`. All zstd frames are decompressed in one call: each call gives the
@@ -125,7 +126,7 @@ class _Group:
         self._fields, self._rows, self._crops = fields, rows, crops
         self._columns = [one["columns"] for one in fields]
         self._frames: list[Any] = []
-        self._sizes: list[int] = []
+        self._sizes: list[I64] = []
         self._end = 0
 
     def decoded(self) -> Rows:
@@ -135,16 +136,12 @@ class _Group:
         k, full, coding = first["k"], first["full"], first["coding"]
         itemsize = 0 if coding == "none" else value_dtype(coding).itemsize
         boxes, flips = self._place_boxes()
-        widths = [one["num_crops"] * k for one in fields]
-        values = self._place("values", widths, itemsize) if itemsize else None
-        palette_sizes = [one["num_palette"] for one in fields]
+        values = self._place("values", self._crops * k, itemsize) if itemsize else None
+        palette_sizes, tail_sizes = self._field("num_palette"), self._field("num_tail")
         palette = None if full else self._place("palette", palette_sizes)
-        codes = None if full else self._place("codes", widths)
-        tail_sizes = [one["num_tail"] for one in fields]
-        tail_classes, tail_codes = (
-            self._place("tail_classes", tail_sizes, optional=True),
-            self._place("tail_codes", tail_sizes, 1, optional=True),
-        )
+        codes = None if full else self._place("codes", self._crops * k)
+        tail_classes = self._place("tail_classes", tail_sizes, optional=True)
+        tail_codes = self._place("tail_codes", tail_sizes, 1, optional=True)
         views = self._place_views()
         self._decompress()
         inside = self._rows[:, :, None] * k + np.arange(k)
@@ -162,11 +159,11 @@ class _Group:
         )
 
     def _decoded_low_rank(self) -> Rows:
-        fields, counts = self._fields, [one["num_crops"] for one in self._fields]
+        fields = self._fields
         boxes, flips = self._place_boxes()
-        blocks, views = self._place("block_of", counts), self._place_views()
+        blocks, views = self._place("block_of", self._crops), self._place_views()
         self._decompress()
-        block_of = np.split(self._ragged(blocks, counts, np.uint32), np.cumsum(counts)[:-1])
+        block_of = np.split(self._ragged(blocks, self._crops, np.uint32), np.cumsum(self._crops)[:-1])
         packed = [
             open_low_rank(one["columns"].get("low_rank"), part, one["num_classes"])
             for one, part in zip(fields, block_of, strict=True)
@@ -185,43 +182,46 @@ class _Group:
 
     def _place_boxes(self) -> tuple[_Planes, _Planes]:
         """Note the frames of boxes and flips."""
-        boxes = self._place("boxes", [4 * one["num_crops"] for one in self._fields])
-        return boxes, self._place("flips", [(one["num_crops"] + 7) // 8 for one in self._fields], 1)
+        return self._place("boxes", 4 * self._crops), self._place("flips", (self._crops + 7) // 8, 1)
 
     def _decompress(self) -> None:
-        self._flat = np.frombuffer(decompress_all(self._frames, self._sizes, RecordError), np.uint8)
+        contents = decompress_all(self._frames, np.concatenate(self._sizes), RecordError)
+        self._flat = np.frombuffer(contents, np.uint8)
 
     def _flips(self, flips: _Planes) -> NDArray[np.bool_]:
         bits = self._at(flips, self._rows >> 3, np.uint8)
         flipped: NDArray[np.bool_] = (bits >> (self._rows & 7).astype(np.uint8) & 1).astype(np.bool_)
         return flipped
 
-    def _place(
-        self, name: str, counts: list[int], itemsize: int = MAX_PLANES, optional: bool = False
-    ) -> _Planes:
+    def _field(self, name: str) -> I64:
+        return np.array([one[name] for one in self._fields], np.int64)
+
+    def _place(self, name: str, counts: I64, itemsize: int = MAX_PLANES, optional: bool = False) -> _Planes:
         """Note the frames of a column, to be decompressed with all others.
 
         Args:
             name: of the column.
-            counts: how many numbers it has in each record.
+            counts: int64 [n], how many numbers it has in each record.
             itemsize: the most planes.
             optional: a record may lack the column if it has no number of it.
         """
-        places, missing = [], [-1] * itemsize
-        for columns, count in zip(self._columns, counts, strict=True):
-            planes = columns.get(name, [] if optional and not count else None)
-            if type(planes) is not list or len(planes) > itemsize or count > MAX_NUMBERS:
-                raise RecordError(
-                    f"a column is not a list of at most {itemsize} planes of {MAX_NUMBERS} numbers"
-                )
-            starts = missing.copy()
-            for p, plane in enumerate(planes):
-                starts[p] = self._end
-                self._frames.append(plane)
-                self._sizes.append(count)
-                self._end += count
-            places.append(starts)
-        return _Planes(np.array(places, np.int64))
+        found = [columns.get(name) for columns in self._columns]
+        if optional:
+            found = [
+                [] if planes is None and not count else planes
+                for planes, count in zip(found, counts.tolist(), strict=True)
+            ]
+        if set(map(type, found)) != {list} or max(map(len, found)) > itemsize or counts.max() > MAX_NUMBERS:
+            raise RecordError(f"a column is not a list of at most {itemsize} planes of {MAX_NUMBERS} numbers")
+        planes = np.fromiter(map(len, found), np.int64, len(found))
+        sizes = np.repeat(counts, planes)
+        ends = self._end + np.cumsum(sizes)
+        starts = np.full((len(found), itemsize), -1, np.int64)
+        starts[np.arange(itemsize) < planes[:, None]] = ends - sizes
+        self._frames.extend(itertools.chain.from_iterable(found))
+        self._sizes.append(sizes)
+        self._end += int(sizes.sum())
+        return _Planes(starts)
 
     def _across(self, planes: _Planes, parts: int, dtype: Any) -> NDArray[Any]:
         """The numbers [n, c, parts] of a column that has [parts, M] of each record."""
@@ -250,19 +250,17 @@ class _Group:
                 out[have] |= self._flat[some].astype(dtype) << dtype(8 * p)
         return out
 
-    def _ragged(self, planes: _Planes, sizes: list[int], dtype: Any) -> NDArray[Any]:
+    def _ragged(self, planes: _Planes, lengths: I64, dtype: Any) -> NDArray[Any]:
         """All numbers of a column whose length differs between records, one record after the other."""
-        lengths = np.array(sizes, np.int64)
         inside = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         starts = np.repeat(planes.starts, lengths, axis=0)
         return self._at(_Planes(starts), inside, dtype)
 
-    def _ascending(self, planes: _Planes, sizes: list[int]) -> I64:
+    def _ascending(self, planes: _Planes, lengths: I64) -> I64:
         """Lists of ascending classes, one record's after the other's. Raises RecordError unless they ascend."""
-        steps = self._ragged(planes, sizes, np.uint32)
+        steps = self._ragged(planes, lengths, np.uint32)
         if not steps.size:
             return np.zeros(0, np.int64)
-        lengths = np.array(sizes, np.int64)
         total = np.cumsum(steps, dtype=np.int64)
         starts = (np.cumsum(lengths) - lengths)[lengths > 0]
         before = np.where(starts > 0, total[starts - 1], 0)
@@ -273,9 +271,8 @@ class _Group:
             raise RecordError(f"a list of classes does not ascend below {self._fields[0]['num_classes']}")
         return classes
 
-    def _index(self, palette: _Planes, sizes: list[int], codes: _Planes, inside: I64) -> I64:
-        classes, code = self._ascending(palette, sizes), self._at(codes, inside, np.uint32)
-        lengths = np.array(sizes, np.int64)
+    def _index(self, palette: _Planes, lengths: I64, codes: _Planes, inside: I64) -> I64:
+        classes, code = self._ascending(palette, lengths), self._at(codes, inside, np.uint32)
         if code.size and (code >= lengths[:, None, None]).any():
             raise RecordError("a code is outside the palette")
         check_distinct(code.reshape(-1, code.shape[-1]))
@@ -297,11 +294,11 @@ class _Group:
         check_falling(value.reshape(-1, value.shape[-1]))
         return value
 
-    def _tails(self, kept: _Planes, codes: _Planes, sizes: list[int]) -> list[Tail | None]:
-        classes, code = self._ascending(kept, sizes), self._ragged(codes, sizes, np.uint8)
+    def _tails(self, kept: _Planes, codes: _Planes, lengths: I64) -> list[Tail | None]:
+        classes, code = self._ascending(kept, lengths), self._ragged(codes, lengths, np.uint8)
         tails: list[Tail | None] = []
         end = 0
-        for one, size in zip(self._fields, sizes, strict=True):
+        for one, size in zip(self._fields, lengths.tolist(), strict=True):
             part = slice(end, end := end + size)
             tails.append(
                 Tail(classes[part], code[part], one["tail_scale"], one["tail_rest"]) if size else None
@@ -312,10 +309,12 @@ class _Group:
         """Note the frames of the columns of views; return the planes of each."""
         sizes = [view_column_sizes(one) for one in self._fields]
         names = dict.fromkeys(name for one in sizes for name in one)
-        counts = {name: [one.get(name, 0) for one in sizes] for name in names}
+        counts = {name: np.array([one.get(name, 0) for one in sizes], np.int64) for name in names}
         return {name: self._place(name, each, 1, optional=True) for name, each in counts.items()}
 
     def _views(self, placed: dict[str, _Planes]) -> Views | None:
+        if all(one.get("views") is None for one in self._fields):
+            return None
         found = []
         for i, (fields, rows) in enumerate(zip(self._fields, self._rows, strict=True)):
             columns = {}

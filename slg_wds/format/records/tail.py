@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 from slg_wds.errors import RecordError
 from slg_wds.format.records.values import OVER_ONE
 
+SHARES: NDArray[np.float64] = np.exp2(np.arange(256) / -16.0)  # of a code, relative to the largest
+SHARES[255] = 0.0
+SHARES.flags.writeable = False
+
 
 @dataclass(frozen=True, eq=False)
 class Tail:
@@ -32,9 +36,7 @@ class Tail:
     @cached_property
     def probs(self) -> NDArray[np.float32]:
         """The stored v of each kept class, float32 [m]."""
-        value = np.exp2(self.codes / -16.0) * self.scale
-        value[self.codes == 255] = 0.0
-        return value.astype(np.float32)
+        return (SHARES[self.codes] * self.scale).astype(np.float32)
 
 
 def build_tail(v: NDArray[Any], tail_classes: int, num_crops: int, k: int) -> Tail | None:

@@ -204,8 +204,10 @@ def _by_code(codes: Bytes) -> NDArray[np.int64]:
 
 def view_column_sizes(fields: dict[str, Any]) -> dict[str, int]:
     """Return how many numbers each column of a record's views has. Columns that it lacks are not there."""
-    field, M = view_field(fields), fields["num_crops"]
     sizes: dict[str, int] = {}
+    if fields.get("views") is None:  # the most usual, and asked for every record
+        return sizes
+    field, M = view_field(fields), fields["num_crops"]
     if field is not None and field.operations:
         sizes |= {"operations": field.operations * M, "arguments": field.arguments}
     if field is not None and field.erased:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from isal.isal_zlib import crc32 as crc32_of
+from isal.isal_zlib import crc32_combine
 
 from slg_wds.errors import ChecksumError, RecordError, ShardError, SlgWdsError
 from slg_wds.format.records.record import Record, decode_record, encode_record
@@ -280,3 +281,27 @@ def check_payload(data: bytes | memoryview, size: int, crc32: int, **place: str 
         raise ChecksumError(
             f"{len(data)} bytes are not the {size} of CRC-32 {crc32:08x} in the index", **place
         )
+
+
+def check_payloads(
+    memory: memoryview, parts: Sequence[memoryview], expected: Sequence[tuple[int, int]]
+) -> None:
+    """Check the bytes of several members that were read by range.
+
+    The CRC-32 of all together follows from theirs, so it is computed in one call. Each call gives the interpreter to
+    another thread, and having it back takes longer than a CRC-32.
+
+    Args:
+        memory: all bytes.
+        parts: those of each member, one after the other in `memory`.
+        expected: size and CRC-32 of each, by the index.
+
+    Raises:
+        ChecksumError: they are others.
+    """
+    crc32 = 0
+    for size, each in expected:
+        crc32 = crc32_combine(crc32, each, size)
+    if crc32_of(memory) != crc32 or sum(map(len, parts)) != len(memory):
+        for part, (size, each) in zip(parts, expected, strict=True):
+            check_payload(part, size, each)

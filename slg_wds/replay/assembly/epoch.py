@@ -19,9 +19,10 @@ from slg_wds.replay.order.crop_schedule import batch_crop_numbers, hash_keys
 from slg_wds.replay.order.sequential import SequentialOrder
 from slg_wds.replay.order.shuffled import ShuffledOrder, Spans
 from slg_wds.replay.settings import BatchShare, OrderSettings
-from slg_wds.replay.sources.label_sets import LabelSets
+from slg_wds.replay.sources.label_sets import LabelSets, SamplePlace
 
 I64 = npt.NDArray[np.int64]
+PADDING = SamplePlace(-1, -1, "")
 BLOCK = 16  # batches whose indices are computed together: a call costs as much as about a thousand images
 
 
@@ -29,15 +30,11 @@ class PlannedBatch(NamedTuple):
     """The samples and crops of one batch of this rank.
 
     Attributes:
-        shard: int64 [n], -1 in padding.
-        position: of the sample in its shard, int64 [n], -1 in padding.
-        keys: [n], "" in padding.
+        samples: [n], PADDING in padding.
         crops: numbers in the record, int64 [n, c], 0 in padding.
     """
 
-    shard: I64
-    position: I64
-    keys: list[str]
+    samples: list[SamplePlace]
     crops: I64
 
 
@@ -140,21 +137,19 @@ class Epoch:
             yield from self._block(shards, samples)
 
     def _block(self, shards: I64, samples: I64) -> Iterator[PlannedBatch]:
-        shape = shards.shape
+        batches, n = shards.shape
         present = np.flatnonzero(shards.reshape(-1) >= 0)
         shard, sample = shards.reshape(-1)[present], samples.reshape(-1)[present]
         position = self._selection.positions(shard, sample)
-        keys = [self._sets.key(s, p) for s, p in zip(shard.tolist(), position.tolist(), strict=True)]
-        positions = np.full(shards.size, -1, np.int64)
-        positions[present] = position
+        keys = self._sets.keys(shard, position)
         crops = np.zeros((shards.size, self._c or 1), np.int64)
         if self._c is not None:
             counts = self._selection.counts(shard, sample)
             chosen = batch_crop_numbers(self._seed, hash_keys(keys), self._epoch, counts, self._c)
             crops[present] = self._selection.crops(shard, sample, chosen)
-        names = [""] * shards.size
-        for at, key in zip(present.tolist(), keys, strict=True):
-            names[at] = key
-        for t in range(shape[0]):
-            row = slice(t * shape[1], (t + 1) * shape[1])
-            yield PlannedBatch(shards[t], positions[row], names[row], crops[row])
+        places = [PADDING] * shards.size
+        for at, *place in zip(present.tolist(), shard.tolist(), position.tolist(), keys, strict=True):
+            places[at] = SamplePlace(*place)
+        for t in range(batches):
+            row = slice(t * n, (t + 1) * n)
+            yield PlannedBatch(places[row], crops[row])

@@ -7,6 +7,7 @@ slg_wds/transforms/cutting.py says why. Where torchvision has no decoder of its 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,13 +16,14 @@ import torch
 
 from slg_wds.images.header import is_jpeg_of
 from slg_wds.images.pixels import FILLINGS, TORCHVISION_RGB, torchvision_decoders
+from slg_wds.replay.sources.files import FileBytes
 from slg_wds.transforms.cutting import KERNELS, cut_image, scripted
 
 _FILLINGS = torch.frombuffer(bytearray(b"".join(FILLINGS)), dtype=torch.uint8).view(-1, 3)
 
 
 def cut_jpegs(
-    data: Sequence[bytes],
+    data: Sequence[FileBytes],
     sizes: Sequence[tuple[int, int]],
     boxes: npt.NDArray[np.int64],
     flips: npt.NDArray[np.bool_],
@@ -45,7 +47,7 @@ def cut_jpegs(
     usual = [i for i, one in enumerate(data) if is_jpeg_of(one, sizes[i])]
     if _COMPILED is None or not usual:
         return [False] * len(data)
-    bits = [torch.frombuffer(bytearray(data[i]), dtype=torch.uint8) for i in usual]
+    bits = [torch.frombuffer(data[i], dtype=torch.uint8) for i in usual]
     shapes, crops = [sizes[i] for i in usual], [out[i] for i in usual]
     cuts = boxes[usual].tolist(), flips[usual].tolist()
     try:
@@ -80,6 +82,9 @@ def _decode_and_cut(
     return done
 
 
+# Torch warns, once, of the first tensor that shares memory which cannot be written to. Nothing here writes to it.
+warnings.filterwarnings("ignore", message="The given buffer is not writable")
+torch.frombuffer(b"\0", dtype=torch.uint8)
 _COMPILED: Callable[..., list[bool]] | None = None
 if torchvision_decoders().get("JPEG") is not None:
     _COMPILED = scripted(_decode_and_cut)  # at import, which happens once whatever the number of threads

@@ -13,8 +13,7 @@ from slg_wds.concurrency.threads import use_one_thread
 from slg_wds.replay.assembly.batch_builder import BatchBuilder, SampleBytes
 
 JOIN_SECONDS = 5.0
-TOGETHER = 8  # images that a thread takes at a time
-RECORDS_TOGETHER = 64  # and records: many, since decoding a few costs as much as decoding many
+RECORDS_TOGETHER = 64  # that a thread takes at a time: decoding a few costs as much as decoding many
 
 
 class _FillTask(NamedTuple):
@@ -39,9 +38,15 @@ class Workers:
 
     Threads are daemons: one that waits for a server which no longer answers does not keep the process from ending.
     All others are ended before the interpreter is, which aborts where it ends under a thread inside of torch.
+
+    Args:
+        threads: that decode and cut.
+        readers: that wait for a network.
+        together: images that a thread decodes and cuts at a time.
     """
 
-    def __init__(self, threads: int, readers: int) -> None:
+    def __init__(self, threads: int, readers: int, together: int) -> None:
+        self._together = together
         self._queue: queue.SimpleQueue[_FillTask | None] = queue.SimpleQueue()
         self._remote: queue.SimpleQueue[_ReadTask | None] = queue.SimpleQueue()
         self._stopped = False
@@ -56,9 +61,8 @@ class Workers:
     def put(self, builder: BatchBuilder) -> None:
         """Take the images of a batch. Those for which all is on its way in one shard wait for it together."""
         here, together = [], defaultdict(list)
-        for i, shard in enumerate(builder.shards):
-            if shard < 0:
-                continue
+        for i in builder.present:
+            shard = builder.samples[i].shard
             if not self._readers or builder.context.ready(shard):
                 here.append(i)
             elif (coming := builder.context.caches.coming(shard)) and not builder.context.never_cached:
@@ -102,10 +106,9 @@ class Workers:
         builder, images, loaded = task.builder, task.images, task.loaded
         if not task.labelled:
             builder.fill_labels(images, loaded)
-            step = max(1, min(TOGETHER, len(images) // (2 * len(self._threads))))
-            for first in range(step, len(images), step):
-                self._queue.put(_FillTask(builder, images[first : first + step], labelled=True))
-            images = images[:step]
+            for first in range(self._together, len(images), self._together):
+                self._queue.put(_FillTask(builder, images[first : first + self._together], labelled=True))
+            images = images[: self._together]
         builder.fill_images(images, loaded)
 
     def _read(self) -> None:

@@ -21,7 +21,7 @@ from slg_wds.images.tars.files import find_tars
 from slg_wds.images.tars.reader import BLOCK, stated_size
 from slg_wds.images.tree import RemoteTree, Tree, open_tree
 from slg_wds.labelset.labelset import LabelSet
-from slg_wds.replay.sources.files import OpenFiles, read_once
+from slg_wds.replay.sources.files import FileBytes, OpenFiles, read_once
 from slg_wds.store import Location, Store, expand_braces, split_url
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class ImageFiles(Protocol):
     def ready(self, shard: int) -> bool:
         """Say whether the images of a label shard can be read without waiting for a network."""
 
-    def read(self, number: int, key: str) -> bytes:
+    def read(self, number: int, key: str) -> FileBytes:
         """Return the file of planned image `number`. Raises a SlgWdsError that names it."""
 
     def url(self, number: int) -> str:
@@ -126,7 +126,7 @@ class TarImages:
         """Say whether a read of this shard needs no waiting for a network."""
         return not self.remote or self._cached(shard) is not None
 
-    def read(self, number: int, key: str) -> bytes:
+    def read(self, number: int, key: str) -> FileBytes:
         """Return the file of planned image `number`."""
         offset, size = self._place(number)
         shard, where = self._plan.place(number)[0], {"url": self.url(number), "key": key}
@@ -162,7 +162,7 @@ class TarImages:
             self._cache.lost(shard)
         return True
 
-    def _read(self, shard: int, offset: int, size: int, where: Mapping[str, str]) -> bytes:
+    def _read(self, shard: int, offset: int, size: int, where: Mapping[str, str]) -> FileBytes:
         store, name = self._tar(shard)
         local = store.local_path(name)
         try:
@@ -185,11 +185,11 @@ class TarImages:
         return int(plan.image_offset[number]), int(plan.image_size[number])
 
 
-def _checked(data: bytes, offset: int, size: int, where: dict[str, str]) -> bytes:
+def _checked(data: FileBytes, offset: int, size: int, where: dict[str, str]) -> FileBytes:
     """Return the image after its tar header. Raises ImageShardError if the tar is not the planned one any more."""
     if len(data) != BLOCK + size:
         raise ImageShardError("the tar of images is truncated", **where)
-    if stated_size(data[:BLOCK], offset - BLOCK) not in (size, 0):
+    if stated_size(bytes(data[:BLOCK]), offset - BLOCK) not in (size, 0):
         raise ImageShardError(
             f"no image at byte {offset}: the tar changed after the labels were made", **where
         )

@@ -9,11 +9,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 
+import numpy as np
+
 from slg_wds.errors import NotFoundError, PermissionDeniedError, StoreUnavailableError, UsageError
-from slg_wds.files import regular_descriptor
+from slg_wds.files import regular_file
 
 OPEN_AT_ONCE = 256
 APART = 32  # descriptors for all else: the interpreter's, logs, the trainer's
+
+FileBytes = bytes | memoryview
 
 
 class OpenFiles:
@@ -40,9 +44,13 @@ class OpenFiles:
         self._files: OrderedDict[str, _File] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, path: str, offset: int, size: int) -> bytes:
+    def read(self, path: str, offset: int, size: int) -> memoryview:
         """Return `size` bytes from `offset`, fewer at the end of the file. Raises NotFoundError or StoreError."""
         return self._file(path).read(offset, size)
+
+    def fill(self, memory: memoryview, path: str, offset: int) -> int:
+        """Fill memory with the bytes from `offset`; return their number, fewer at the end. Raises as `read`."""
+        return self._file(path).fill(memory, offset)
 
     def clear(self) -> None:
         """Close all files, each when no thread reads it."""
@@ -63,7 +71,7 @@ class OpenFiles:
         return file
 
 
-def read_once(path: str, ranges: Iterable[tuple[int, int]]) -> list[bytes]:
+def read_once(path: str, ranges: Iterable[tuple[int, int]]) -> list[memoryview]:
     """Open a file, return the bytes at each (offset, size), and close it.
 
     The file does not stay open, so that the disk gets its space back when any process removes it. Opening costs
@@ -77,6 +85,11 @@ def read_once(path: str, ranges: Iterable[tuple[int, int]]) -> list[bytes]:
     return [file.read(offset, size) for offset, size in ranges]
 
 
+def fresh_memory(size: int) -> memoryview:
+    """Memory of so many bytes, to be written to; it holds anything."""
+    return np.empty(size, np.uint8).data
+
+
 def _allowed() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 1 << 20 if soft == resource.RLIM_INFINITY else soft
@@ -88,8 +101,7 @@ class _File:
     def __init__(self, path: str) -> None:
         self._path, self.descriptor = path, -1
         try:
-            self.descriptor = regular_descriptor(path)
-            self.size = os.fstat(self.descriptor).st_size
+            self.descriptor, self.size = regular_file(path)
         except (FileNotFoundError, NotADirectoryError):
             raise NotFoundError("no such file", url=path) from None
         except PermissionError as error:
@@ -104,22 +116,26 @@ class _File:
                 else None,
             ) from error
 
-    def read(self, offset: int, size: int) -> bytes:
+    def read(self, offset: int, size: int) -> memoryview:
         """The bytes from `offset`, fewer than `size` at the end of the file. Raises StoreError."""
+        # What an index asks for is not yet known to be there, and memory is taken for what is asked.
+        memory = fresh_memory(min(size, max(0, self.size - offset)))
+        return memory[: self.fill(memory, offset)]
+
+    def fill(self, memory: memoryview, offset: int) -> int:
+        """Fill memory with the bytes from `offset`; return their number. Raises StoreError."""
+        done = 0
         try:
-            # What an index asks for is not yet known to be there, and memory is taken for what is asked.
-            size = min(size, max(0, self.size - offset))
-            data = os.pread(self.descriptor, size, offset)
-            while 0 < len(data) < size:  # a signal, or more than 2 GiB
-                more = os.pread(self.descriptor, size - len(data), offset + len(data))
-                if not more:
+            while done < len(memory):  # once, but for a signal or more than 2 GiB
+                read = os.preadv(self.descriptor, [memory[done:]], offset + done)
+                if not read:
                     break
-                data += more
+                done += read
         except OSError as error:
             raise StoreUnavailableError(
                 f"the file cannot be read: {error.strerror}", url=self._path
             ) from error
-        return data
+        return done
 
     def __del__(self) -> None:
         if self.descriptor >= 0:

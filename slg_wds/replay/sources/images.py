@@ -9,9 +9,9 @@ from slg_wds.errors import ReplayError, UsageError
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.replay.cache.caches import Caches
 from slg_wds.replay.sources.external import ImageFiles, open_external
-from slg_wds.replay.sources.files import OpenFiles
-from slg_wds.replay.sources.label_sets import LabelSets
-from slg_wds.replay.sources.shards import CheckedRange, Shards
+from slg_wds.replay.sources.files import FileBytes, OpenFiles
+from slg_wds.replay.sources.label_sets import LabelSets, SamplePlace
+from slg_wds.replay.sources.shards import ShardRange, Shards
 from slg_wds.store import Location
 
 
@@ -29,13 +29,16 @@ class Images(Protocol):
     def ready(self, shard: int) -> bool:
         """Say whether the images of a shard can be read without waiting for a network longer than for its labels."""
 
-    def read(self, shard: int, position: int, key: str) -> bytes:
-        """Return the image file of a sample. Raises a SlgWdsError that names it."""
+    def read(self, samples: Sequence[SamplePlace]) -> Sequence[FileBytes]:
+        """Return the image file of each sample. Raises a SlgWdsError that names it."""
 
-    def url(self, shard: int, position: int) -> str | None:
+    def crc32(self, sample: SamplePlace) -> int | None:
+        """Return the CRC-32 that `read` has compared a sample's image with; None if it had none to compare with."""
+
+    def url(self, sample: SamplePlace) -> str | None:
         """Return where the image of a sample lies; None inside the shard."""
 
-    def forget(self, shard: int, position: int) -> bool:
+    def forget(self, sample: SamplePlace) -> bool:
         """Drop the cached copy of a sample's image; return whether the image may have been read from one."""
 
 
@@ -51,25 +54,28 @@ class EmbeddedImages:
         """Say whether a read of this shard needs no waiting for a network."""
         return True
 
-    def read(self, shard: int, position: int, key: str) -> bytes:
-        """Return the bytes of the image of a sample."""
-        return self._shards.read(shard, self.place(shard, position, key), key)
+    def read(self, samples: Sequence[SamplePlace]) -> Sequence[FileBytes]:
+        """Return the bytes of the image of each sample."""
+        return self._shards.read([self.place(sample) for sample in samples])
 
-    def url(self, shard: int, position: int) -> str | None:
+    def crc32(self, sample: SamplePlace) -> int | None:
+        """Return the CRC-32 that the image of a sample was compared with."""
+        return self.place(sample).crc32
+
+    def url(self, sample: SamplePlace) -> str | None:
         """Return where the image of a sample lies; None inside the shard."""
         return None
 
-    def forget(self, shard: int, position: int) -> bool:
+    def forget(self, sample: SamplePlace) -> bool:
         """Drop the cached copy that the image was read from; return whether there was one."""
         return False  # cached shards are compared with the index
 
-    def place(self, shard: int, position: int, key: str) -> CheckedRange:
+    def place(self, sample: SamplePlace) -> ShardRange:
         """Return where the image of a sample lies in the shard."""
-        images = self._sets.shard(shard).images
+        images = self._sets.shard(sample.shard).images
         if images is None:
-            raise ReplayError("the shard has no images, though the set embeds them", key=key)
-        place: CheckedRange = images[position].tolist()
-        return place
+            raise ReplayError("the shard has no images, though the set embeds them", key=sample.key)
+        return ShardRange(sample.shard, sample.key, *images[sample.position].tolist())
 
 
 class ExternalImages:
@@ -88,20 +94,24 @@ class ExternalImages:
         """Say whether a read of this shard needs no waiting for a network."""
         return self._files.ready(shard)
 
-    def read(self, shard: int, position: int, key: str) -> bytes:
-        """Return the bytes of the image of a sample."""
-        return self._files.read(self._number(shard, position), key)
+    def read(self, samples: Sequence[SamplePlace]) -> Sequence[FileBytes]:
+        """Return the bytes of the image of each sample."""
+        return [self._files.read(self._number(sample), sample.key) for sample in samples]
 
-    def url(self, shard: int, position: int) -> str | None:
+    def crc32(self, sample: SamplePlace) -> int | None:
+        """Return None: nothing but the labels says what the image should be."""
+        return None
+
+    def url(self, sample: SamplePlace) -> str | None:
         """Return where the image of a sample lies; None inside the shard."""
-        return self._files.url(self._number(shard, position))
+        return self._files.url(self._number(sample))
 
-    def forget(self, shard: int, position: int) -> bool:
+    def forget(self, sample: SamplePlace) -> bool:
         """Drop the cached copy that the image was read from; return whether there was one."""
-        return self._files.forget(self._number(shard, position))
+        return self._files.forget(self._number(sample))
 
-    def _number(self, shard: int, position: int) -> int:
-        return self._sets.shard(shard).numbers[position]
+    def _number(self, sample: SamplePlace) -> int:
+        return self._sets.shard(sample.shard).numbers[sample.position]
 
 
 def open_images(

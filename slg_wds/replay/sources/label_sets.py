@@ -6,7 +6,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,14 @@ from slg_wds.labelset.opening import open_labels
 from slg_wds.replay.sources.base_set import BaseSet
 
 I64 = npt.NDArray[np.int64]
+
+
+class SamplePlace(NamedTuple):
+    """A sample: the number of its shard, its position among the shard's samples, and its key."""
+
+    shard: int
+    position: int
+    key: str
 
 
 @dataclass(frozen=True)
@@ -158,9 +166,14 @@ class LabelSets:
 
     def key(self, shard: int, position: int) -> str:
         """The key of a sample; of a shard that left none out without its index."""
-        if self.sizes[shard] == self.plan.shard_sizes[shard]:
-            return str(self.plan.keys[int(self.plan.starts[shard]) + position])
-        return str(self.plan.keys[self.shard(shard).numbers[position]])
+        return self.keys(np.array([shard]), np.array([position]))[0]
+
+    def keys(self, shard: I64, position: I64) -> list[str]:
+        """The keys of samples, as `key` gives them."""
+        numbers: I64 = self.plan.starts[shard] + position
+        for i in np.flatnonzero((self.sizes != self.plan.shard_sizes)[shard]).tolist():
+            numbers[i] = self.shard(int(shard[i])).numbers[position[i]]
+        return [str(self.plan.keys[number]) for number in numbers.tolist()]
 
     def _read(self, number: int) -> ShardSamples:
         indexes = [labels.index(number) for labels in self.members]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,9 @@ from slg_wds.format.records.rows import Rows, decode_rows
 from slg_wds.format.records.views import with_views
 from slg_wds.labelset.joining import check_same_image, join_records, tail_covers_all
 from slg_wds.replay.cache.caches import Caches
-from slg_wds.replay.sources.files import OpenFiles
-from slg_wds.replay.sources.label_sets import LabelSets
-from slg_wds.replay.sources.shards import CheckedRange, Shards, open_shards
+from slg_wds.replay.sources.files import FileBytes, OpenFiles
+from slg_wds.replay.sources.label_sets import LabelSets, SamplePlace
+from slg_wds.replay.sources.shards import ShardRange, Shards, open_shards
 
 I64 = npt.NDArray[np.int64]
 
@@ -31,11 +31,11 @@ class ChainPart(NamedTuple):
     place: int  # of the set in the chain, the oldest first
     first: int
     crops: int
-    data: bytes | None
+    data: FileBytes | None
 
 
 # A sample's record in one member, or its records in the sets of the member's chain, the newest last.
-SampleLabels = bytes | list[ChainPart]
+SampleLabels = FileBytes | list[ChainPart]
 
 
 @dataclass(frozen=True)
@@ -67,64 +67,75 @@ class Records:
         chains = zip(self.shards, self.bases, strict=True)
         return all(one.ready(shard) for last, bases in chains for one in (*bases, last))
 
-    def read(self, shard: int, position: int, key: str, crops: I64 | None = None) -> list[SampleLabels]:
-        """Read a sample's labels in every member: those of crops [c], or all. Raises SlgWdsError."""
-        places = self._places(shard, position)
-        newest = [one.read(shard, place, key) for one, place in zip(self.shards, places, strict=True)]
-        return self._chained(shard, position, key, newest, crops)
+    def read(self, samples: Sequence[SamplePlace], crops: I64 | None = None) -> Sequence[list[SampleLabels]]:
+        """Read the labels of samples in every member, [sample][member]: those of crops [n, c], or all.
+
+        Raises:
+            SlgWdsError: it names the shard and the key.
+        """
+        newest = [
+            shards.read([self._place(member, sample) for sample in samples])
+            for member, shards in enumerate(self.shards)
+        ]
+        return self._chained(samples, [list(of_sample) for of_sample in zip(*newest, strict=True)], crops)
 
     def read_with_image(
-        self, shard: int, position: int, key: str, crops: I64, image: CheckedRange
-    ) -> tuple[list[SampleLabels], bytes]:
+        self, sample: SamplePlace, crops: I64, image: ShardRange
+    ) -> tuple[list[SampleLabels], FileBytes]:
         """Read a sample's labels as `read` does; the request for a record also fetches the image embedded beside it."""
-        newest, found = [], b""
-        for member, place in enumerate(self._places(shard, position)):
-            places = [place, image] if member == self.sets.embedded else [place]
-            data, *more = self.shards[member].read_together(shard, places, key)
+        newest: list[SampleLabels] = []
+        found: FileBytes = b""
+        for member, shards in enumerate(self.shards):
+            record = self._place(member, sample)
+            ranges = [record, image] if member == self.sets.embedded else [record]
+            data, *more = shards.read_together(ranges)
             newest.append(data)
             found = more[0] if more else found
-        return self._chained(shard, position, key, newest, crops), found
+        return self._chained([sample], [newest], crops[None])[0], found
 
-    def _places(self, shard: int, position: int) -> list[CheckedRange]:
-        return [places[position].tolist() for places in self.sets.shard(shard).records]
+    def _place(self, member: int, sample: SamplePlace) -> ShardRange:
+        place = self.sets.shard(sample.shard).records[member][sample.position].tolist()
+        return ShardRange(sample.shard, sample.key, *place)
 
     def _chained(
-        self, shard: int, position: int, key: str, newest: Sequence[bytes], crops: I64 | None
-    ) -> list[SampleLabels]:
-        """Return what the newest set of each chain holds of a sample, with what the sets that it extends hold."""
-        bases = self.sets.shard(shard).bases
-        return [
-            self._parts(member, bases[member], position, key, data, crops) if self.bases[member] else data
-            for member, data in enumerate(newest)
-        ]
+        self, samples: Sequence[SamplePlace], newest: Sequence[list[SampleLabels]], crops: I64 | None
+    ) -> Sequence[list[SampleLabels]]:
+        """Add to what the newest set of each chain holds of samples what the sets that it extends hold."""
+        for member in range(len(self.shards)):
+            if self.bases[member]:
+                for i, sample in enumerate(samples):
+                    data, of_sample = newest[i][member], None if crops is None else crops[i]
+                    newest[i][member] = self._parts(member, sample, cast(FileBytes, data), of_sample)
+        return newest
 
     def _parts(
-        self, member: int, places: Sequence[I64], position: int, key: str, newest: bytes, crops: I64 | None
+        self, member: int, sample: SamplePlace, newest: FileBytes, crops: I64 | None
     ) -> list[ChainPart]:
         last = self.sets.members[member]
         if not tail_covers_all(last):
             crops = None  # the joined tail is made from all parts
         parts, first = [], 0
-        for place, (base, where) in enumerate(zip(self.sets.bases[member], places, strict=True)):
-            shard, *at = where[position].tolist()
+        places = zip(self.sets.bases[member], self.sets.shard(sample.shard).bases[member], strict=True)
+        for place, (base, where) in enumerate(places):
+            shard, *at = where[sample.position].tolist()
             if shard >= 0:
-                stop = base.labels.num_crops
-                wanted = crops is None or ((crops >= first) & (crops < stop)).any()
-                data = self.bases[member][place].read(shard, at, key) if wanted else None
+                stop, data = base.labels.num_crops, None
+                if crops is None or ((crops >= first) & (crops < stop)).any():
+                    [data] = self.bases[member][place].read([ShardRange(shard, sample.key, *at)])
                 parts.append(ChainPart(place, first, stop - first, data))
                 first = stop
-        return [*parts, ChainPart(len(places), first, last.num_crops - first, newest)]
+        return [*parts, ChainPart(len(self.bases[member]), first, last.num_crops - first, newest)]
 
     def whole(self, shard: int, position: int) -> list[Record]:
         """Return the records of a sample with all their crops, one of each member."""
-        key = self.sets.key(shard, position)
+        sample = SamplePlace(shard, position, self.sets.key(shard, position))
         found = []
-        for member, data in enumerate(self.read(shard, position, key)):
+        for member, data in enumerate(self.read([sample])[0]):
             labels = self.sets.members[member]
-            if isinstance(data, bytes):
-                found.append(decode_record(data, url=labels.url, shard=labels.shard_name(shard)))
-            else:
+            if isinstance(data, list):
                 found.append(join_records(self._decoded(member, data), labels))
+            else:
+                found.append(decode_record(data, url=labels.url, shard=labels.shard_name(shard)))
         return found
 
     def _decoded(self, member: int, parts: Sequence[ChainPart]) -> list[Record]:

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from slg_wds.errors import ChecksumError, NotFoundError, OutOfRangeError, PermissionDeniedError, SlgWdsError
-from slg_wds.format.shards.shard import check_payload
+from slg_wds.format.shards.shard import check_payload, check_payloads
 from slg_wds.labelset.labelset import LabelSet
-from slg_wds.replay.sources.files import OpenFiles, read_once
+from slg_wds.replay.sources.files import FileBytes, OpenFiles, fresh_memory, read_once
 
 if TYPE_CHECKING:
     from slg_wds.replay.cache.shard_cache import ShardCache
 
 GAP = 16 << 10  # bytes between two ranges that are read as well, so that one request serves both
 
-CheckedRange = list[int]  # offset, size, CRC-32
+
+class ShardRange(NamedTuple):
+    """Bytes of a shard, as the index places them.
+
+    Attributes:
+        shard: the number of the shard.
+        key: of the sample that they are of, for messages.
+        crc32: CRC-32 of the bytes.
+    """
+
+    shard: int
+    key: str
+    offset: int
+    size: int
+    crc32: int
 
 
 class Shards(Protocol):
@@ -34,11 +48,11 @@ class Shards(Protocol):
     def ready(self, number: int) -> bool:
         """Say whether this shard can be read without waiting for a network."""
 
-    def read(self, number: int, place: CheckedRange, key: str) -> bytes:
-        """Return the bytes at a place. Raises ChecksumError or StoreError, which name the shard and the key."""
+    def read(self, ranges: Sequence[ShardRange]) -> Sequence[FileBytes]:
+        """Return the bytes of each range. Raises ChecksumError or StoreError, which name the shard and the key."""
 
-    def read_together(self, number: int, places: Sequence[CheckedRange], key: str) -> list[bytes]:
-        """Return the bytes at places near each other; remote stores are asked once for all."""
+    def read_together(self, ranges: Sequence[ShardRange]) -> Sequence[FileBytes]:
+        """Do the same for ranges that are near each other in one shard: remote stores are asked once for all."""
 
 
 class LocalShards:
@@ -54,21 +68,25 @@ class LocalShards:
         """Say whether a read of this shard needs no waiting for a network."""
         return True
 
-    def read_together(self, number: int, places: Sequence[CheckedRange], key: str) -> list[bytes]:
-        """Return the bytes at places that are near each other."""
-        return [self.read(number, place, key) for place in places]
-
-    def read(self, number: int, place: CheckedRange, key: str) -> bytes:
-        """Return the bytes at a place, compared with its CRC-32."""
-        offset, size, crc32 = place
+    def read(self, ranges: Sequence[ShardRange]) -> Sequence[FileBytes]:
+        """Return the bytes of each range, which lie one after the other in memory."""
         try:
-            data = self._files.read(self._paths[number], offset, size)
-            check_payload(data, size, crc32)
+            return self._read(ranges)
         except SlgWdsError as error:
+            if len(ranges) > 1:  # which of them is it?
+                return [self.read([one])[0] for one in ranges]
             error.url = None
-            where = {"url": self._labels.url, "shard": self._labels.shard_name(number), "key": key}
-            raise error.located(**where) from None
-        return data
+            raise error.located(**_place(self._labels, ranges[0])) from None
+
+    read_together = read
+
+    def _read(self, ranges: Sequence[ShardRange]) -> Sequence[FileBytes]:
+        memory, parts, end = fresh_memory(sum(one.size for one in ranges)), [], 0
+        for one in ranges:
+            part = memory[end : (end := end + one.size)]
+            parts.append(part[: self._files.fill(part, self._paths[one.shard], one.offset)])
+        check_payloads(memory, parts, [(one.size, one.crc32) for one in ranges])
+        return parts
 
 
 class RemoteShards:
@@ -88,46 +106,43 @@ class RemoteShards:
         """Say whether a read of this shard needs no waiting for a network."""
         return self.cache is not None and self.cache.path(number) is not None
 
-    def read(self, number: int, place: CheckedRange, key: str) -> bytes:
-        """Return the bytes at a place, compared with its CRC-32."""
-        return self.read_together(number, [place], key)[0]
+    def read(self, ranges: Sequence[ShardRange]) -> Sequence[FileBytes]:
+        """Return the bytes of each range."""
+        return [self.read_together([one])[0] for one in ranges]
 
-    def read_together(self, number: int, places: Sequence[CheckedRange], key: str) -> list[bytes]:
-        """Return the bytes at places that are near each other."""
+    def read_together(self, ranges: Sequence[ShardRange]) -> Sequence[FileBytes]:
+        """Return the bytes of ranges of one shard; by one request if they are near each other."""
+        number = ranges[0].shard
         path = None if self.cache is None else self.cache.path(number)
         if self.cache is not None and path is not None:
             try:
-                found = read_once(path, [(offset, size) for offset, size, _ in places])
-                return self._checked(number, places, key, found)
+                return self._checked(ranges, read_once(path, [(one.offset, one.size) for one in ranges]))
             except (ChecksumError, NotFoundError, PermissionDeniedError):
                 # Altered since it was checked, or evicted or replaced by another process.
                 self.cache.lost(number)
-        return self._checked(number, places, key, self._ranges(number, places, key))
+        return self._checked(ranges, self._requested(ranges))
 
-    def _ranges(self, number: int, places: Sequence[CheckedRange], key: str) -> list[bytes]:
-        """Read places by range, with one request if they are near each other."""
-        start, stop = min(place[0] for place in places), max(place[0] + place[1] for place in places)
-        if stop - start > sum(place[1] for place in places) + GAP * (len(places) - 1):
-            return [one for place in places for one in self._ranges(number, [place], key)]
-        where = self._where(number, key)
+    def _requested(self, ranges: Sequence[ShardRange]) -> Sequence[bytes]:
+        start, stop = min(one.offset for one in ranges), max(one.offset + one.size for one in ranges)
+        if stop - start > sum(one.size for one in ranges) + GAP * (len(ranges) - 1):
+            return [part for one in ranges for part in self._requested([one])]
+        place = _place(self._labels, ranges[0])
         try:
-            data = self._labels.store.read_range(where["shard"], start, stop - start)
+            data = self._labels.store.read_range(place["shard"], start, stop - start)
         except OutOfRangeError as error:
-            raise ChecksumError(f"the shard is truncated: {error.message}", **where) from None
+            raise ChecksumError(f"the shard is truncated: {error.message}", **place) from None
         except SlgWdsError as error:
-            raise error.located(**where) from None
-        return [data[offset - start : offset - start + size] for offset, size, _ in places]
+            raise error.located(**place) from None
+        return [data[one.offset - start : one.offset - start + one.size] for one in ranges]
 
-    def _checked(
-        self, number: int, places: Sequence[CheckedRange], key: str, found: Sequence[bytes]
-    ) -> list[bytes]:
-        where = self._where(number, key)
-        for data, (_, size, crc32) in zip(found, places, strict=True):
-            check_payload(data, size, crc32, **where)
-        return list(found)
+    def _checked(self, ranges: Sequence[ShardRange], found: Sequence[FileBytes]) -> Sequence[FileBytes]:
+        for data, one in zip(found, ranges, strict=True):
+            check_payload(data, one.size, one.crc32, **_place(self._labels, one))
+        return found
 
-    def _where(self, number: int, key: str) -> dict[str, str]:
-        return {"url": self._labels.url, "shard": self._labels.shard_name(number), "key": key}
+
+def _place(labels: LabelSet, one: ShardRange) -> dict[str, str]:
+    return {"url": labels.url, "shard": labels.shard_name(one.shard), "key": one.key}
 
 
 def open_shards(labels: LabelSet, cache: ShardCache | None, files: OpenFiles) -> Shards:

@@ -62,7 +62,7 @@ class ExternalImageReader:
 
     def read(self, number: int, key: str) -> bytes:
         """Read the file of an image. Raises SlgWdsError naming it."""
-        return self._images.read(number, key)
+        return bytes(self._images.read(number, key))
 
 
 def open_image_reader(sets: ReportedSets, images: Location | None) -> ImageReader | None:

@@ -15,6 +15,8 @@ from typing import Any
 import msgpack
 import pytest
 import webdataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from webdataset.writer import TarWriter
 
 from slg_wds.errors import (
@@ -35,6 +37,7 @@ from slg_wds.format.shards.shard import (
     Sample,
     Shard,
     check_payload,
+    check_payloads,
     encode_sample,
     encode_shard,
     read_shard,
@@ -439,3 +442,21 @@ def test_an_image_that_is_not_the_labelled_one_is_neither_embedded_nor_read() ->
     shard = read_shard(encode_shard([EncodedSample(right.record.key, fields)], HEADER))
     with pytest.raises(RecordError, match="image beside it is not the one that was labelled"):
         shard.record(0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.binary(max_size=300), max_size=6), st.data())
+def test_members_are_checked_together_as_one_by_one(contents: list[bytes], data: st.DataObject) -> None:
+    expected = [(len(one), zlib.crc32(one)) for one in contents]
+    memory = bytearray(b"".join(contents))
+    if memory and data.draw(st.booleans()):
+        memory[data.draw(st.integers(0, len(memory) - 1))] ^= data.draw(st.integers(0, 255))
+    end = 0
+    parts = [memoryview(memory)[end : (end := end + len(one))] for one in contents]
+    if parts and data.draw(st.booleans()):
+        parts[-1] = parts[-1][:-1]  # a file that ends early
+    if [bytes(part) for part in parts] == contents:
+        check_payloads(memoryview(memory), parts, expected)
+    else:
+        with pytest.raises(ChecksumError, match="in the index"):
+            check_payloads(memoryview(memory), parts, expected)

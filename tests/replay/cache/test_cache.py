@@ -22,6 +22,7 @@ from slg_wds.errors import (
 )
 from slg_wds.images import LabelledImage
 from slg_wds.replay.cache.directory import CacheDirectory
+from slg_wds.replay.sources.shards import ShardRange
 from slg_wds.store import Store, open_store
 from slg_wds.store.remote import RemoteStore
 from support.sets.replay_sets import comparable, settle, three_places, upload
@@ -155,7 +156,7 @@ def test_places_far_apart_are_read_apart(remote):
     places = [samples.records[0][0].tolist(), samples.records[0][-1].tolist()]
     assert places[1][0] - sum(places[0][:2]) > 1 << 14
     reads = watched(loader)
-    found = shards.read_together(3, places, "k")
+    found = shards.read_together([ShardRange(3, "k", *place) for place in places])
     assert [(offset, size) for _, offset, size in reads] == [tuple(place[:2]) for place in places]
     data = loader.sets.members[0].store.read("train-000003.tar")
     assert found == [data[offset : offset + size] for offset, size, _ in places]

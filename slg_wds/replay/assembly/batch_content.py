@@ -1,0 +1,171 @@
+"""The content of one batch while it is being filled, some images at a time: their labels first, then their pixels.
+
+Shapes: n images, c crops of each, B = n * c, k classes stored per crop, S pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from slg_wds.errors import ImageChangedError, RecordError, ReplayError, SlgWdsError
+from slg_wds.format.records.rows import Rows
+from slg_wds.format.records.views import Views, same_views
+from slg_wds.images import LabelledImage
+from slg_wds.labels.adaptation import adapted
+from slg_wds.replay.assembly.context import LoaderContext
+from slg_wds.replay.assembly.epoch import PlannedBatch
+from slg_wds.replay.assembly.label_columns import LabelColumns
+from slg_wds.replay.batch import Batch
+from slg_wds.replay.sources.files import FileBytes
+from slg_wds.replay.sources.label_sets import SamplePlace
+from slg_wds.replay.sources.records import SampleLabels
+from slg_wds.transforms.crops import cut
+from slg_wds.transforms.replaying import apply_views
+
+if TYPE_CHECKING:
+    import torch
+
+    from slg_wds.labels import SoftLabels
+
+I64 = npt.NDArray[np.int64]
+OTHER_CROPS = "its crops are not those of the first label set"
+
+
+class BatchContent:
+    """Labels and pixels of a batch. Threads fill in disjoint images. What fails may be tried again.
+
+    Args:
+        planned: the samples and crops of the batch.
+        images: uint8 [B, 3, S, S], channels_last, to be filled.
+    """
+
+    def __init__(self, context: LoaderContext, planned: PlannedBatch, images: torch.Tensor) -> None:
+        import torch
+
+        self._context, self._samples, self._crops = context, planned.samples, planned.crops
+        n, c = planned.crops.shape
+        self._images, self._of_image = images, torch.split(images, c)
+        self._columns = [
+            LabelColumns(context.sets, number, n, c) for number in range(len(context.sets.members))
+        ]
+        self._target = np.full(n, -1, np.int64)
+        self._labelled = [LabelledImage("", "", (0, 0), None)] * n
+        self._boxes, self._flips = np.zeros((n, c, 4), np.int64), np.zeros((n, c), np.bool_)
+        self._views: list[Views | None] = [None] * n
+
+    def put_labels(self, images: Sequence[int], data: Sequence[list[SampleLabels]] | None) -> None:
+        """Decode the records of some images, [image][set]; read them if they are not given."""
+        at = np.array(images)
+        crops = self._crops[at]
+        if data is None:
+            data = self._context.records.read(self._at(images), crops)
+        for number, labels in enumerate(self._context.sets.members):
+            try:
+                rows = self._context.records.rows(number, [one[number] for one in data], crops)
+                self._columns[number].put(at, rows)
+                self._put_fields(number, at, rows)
+            except SlgWdsError as error:
+                raise error.located(url=labels.url) from None
+
+    def _put_fields(self, number: int, at: I64, rows: Rows) -> None:
+        """What set `number` says of some images beside their labels: the first decides, the others must agree."""
+        for i, fields in zip(at.tolist(), rows.fields, strict=True):
+            labelled, target = LabelledImage.of_fields(fields), fields["target"]
+            if labelled.key != self._samples[i].key:
+                raise RecordError(f"it holds the record of {labelled.key!r}")
+            if number == 0:
+                self._labelled[i], self._target[i] = labelled, -1 if target is None else target
+            elif labelled.size != self._labelled[i].size:
+                raise ReplayError(OTHER_CROPS)
+        self._put_views(number, at, rows)
+
+    def _put_views(self, number: int, at: I64, rows: Rows) -> None:
+        """The boxes of crops, their flips, and what else is done to them, as `_put_fields` puts all else."""
+        views = [None if rows.views is None else rows.views[j] for j in range(len(at))]
+        if number == 0:
+            self._boxes[at], self._flips[at] = rows.boxes, rows.flips
+            for i, of_image in zip(at.tolist(), views, strict=True):
+                self._views[i] = of_image
+        elif (
+            (rows.boxes != self._boxes[at]).any()
+            or (rows.flips != self._flips[at]).any()
+            or not all(map(same_views, [self._views[i] for i in at.tolist()], views))
+        ):
+            raise ReplayError(OTHER_CROPS)
+
+    def put_pixels(self, images: Sequence[int], data: Sequence[FileBytes] | None) -> None:
+        """Decode some images, whose labels are there, and cut their crops; read their files if they are not given."""
+        from slg_wds.replay.assembly.jpeg_crops import cut_jpegs
+
+        if data is None:
+            data = self._context.images.read(self._at(images))
+        data = [self._checked(i, one) for i, one in zip(images, data, strict=True)]
+        at, interpolation = np.array(images), self._context.interpolation
+        labelled, out = [self._labelled[i] for i in images], [self._of_image[i] for i in images]
+        boxes, flips = self._boxes[at], self._flips[at]
+        usual = cut_jpegs(data, [one.size for one in labelled], boxes, flips, out, interpolation)
+        for j, i in enumerate(images):
+            if not usual[j]:
+                cut(labelled[j].decode(bytes(data[j])), boxes[j], flips[j], out[j], interpolation)
+            if (views := self._views[i]) is not None:
+                apply_views(out[j], views)
+
+    def _checked(self, i: int, data: FileBytes) -> FileBytes:
+        """The bytes of image i, whose labels are there: those that were labelled, else ImageChangedError."""
+        labelled, sample, images = self._labelled[i], self._samples[i], self._context.images
+        if labelled.crc32 == images.crc32(sample) or labelled.is_of(data):
+            return data
+        if images.forget(sample):
+            [data] = images.read([sample])  # what was cached is of another time
+        try:
+            labelled.check(data)
+        except ImageChangedError as error:
+            raise error.located(url=images.url(sample)) from None
+        return data
+
+    def _at(self, images: Sequence[int]) -> list[SamplePlace]:
+        return [self._samples[i] for i in images]
+
+    def batch(self) -> Batch:
+        """The filled batch, of which no more is changed."""
+        import torch
+
+        parts, c = (
+            [columns.labels(self._context.temperature) for columns in self._columns],
+            self._crops.shape[1],
+        )
+        present = np.repeat(np.array([sample.shard >= 0 for sample in self._samples]), c)
+        target = torch.from_numpy(np.repeat(self._target, c))
+        labels = self._adapted(self._mixed([part[2] for part in parts]), target, [part[1] for part in parts])
+        if not present.all():
+            self._images[torch.from_numpy(~present)] = 0
+        return Batch(
+            images=self._images,
+            index=parts[0][0] if len(parts) == 1 else torch.cat([part[0] for part in parts], dim=1),
+            value=parts[0][1] if len(parts) == 1 else torch.cat([part[1] for part in parts], dim=1),
+            tail=parts[0][3] if len(parts) == 1 else None,
+            labels=labels,
+            target=target,
+            key=[sample.key for sample in self._samples for _ in range(c)],
+            crop=torch.from_numpy(np.where(present, self._crops.reshape(-1), -1)),
+            mask=torch.from_numpy(present),
+        )
+
+    def _mixed(self, labels: list[SoftLabels]) -> SoftLabels:
+        from slg_wds.labels import mix
+
+        return labels[0] if len(labels) == 1 else mix(labels, self._context.sets.weights)
+
+    def _adapted(self, labels: SoftLabels, target: torch.Tensor, values: list[torch.Tensor]) -> SoftLabels:
+        by, weights = self._context.adaptation, self._context.sets.weights
+        if by is None:
+            return labels
+        # In float64, as a crop filter measures: one threshold then parts the crops the same way in both.
+        confidence = sum(
+            value.amax(dim=1).double() * weight for value, weight in zip(values, weights, strict=True)
+        )
+        return adapted(labels, target, confidence, by)  # type: ignore[arg-type]
