@@ -27,7 +27,7 @@ Config = TypeVar("Config")
 
 # The order of panels in every --help. Options without a panel stand before them, beside -h.
 PANELS = (
-    "", "Output", "Teacher", "Crop", "Label", "Image", "Repair", "Check", "Machine", "Ray", "Object store",
+    "", "Output", "Teacher", "Crop", "View", "Label", "Image", "Repair", "Check", "Machine", "Ray", "Object store",
     "FKD compatibility",
 )  # fmt: skip
 MARKERS = (FlagCreatePairsOff, OmitArgPrefixes)

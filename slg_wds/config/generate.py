@@ -67,6 +67,22 @@ class CropOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ViewOptions:
+    """What else is done to the pixels of crops. It is recorded, and students see the same pixels."""
+
+    PANEL: ClassVar[str] = "View"
+
+    aa: Annotated[str | None, option("POLICY", default="crops are only cut and flipped")] = None
+    """Policy by which operations are drawn for each crop: timm's RandAugment, as in `rand-m9-mstd0.5-inc1`;
+    torchvision's, as in `ra-n2-m9`; torchvision's `trivialaugment`; or `3a`, the three augmentations of DeiT III."""
+    color_jitter: Annotated[float, option("STRENGTH")] = 0.0
+    """Multiply brightness, contrast and saturation, after --aa, by factors drawn from 1 - STRENGTH to 1 + STRENGTH, in
+    random order. At most 1; 0 changes nothing."""
+    reprob: Annotated[float, option("P")] = 0.0
+    """Probability that a box of a crop, 2% to 33% of its area, is erased: filled with the teacher's mean colour."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LabelOptions:
     """What is stored of the teacher's answer for each crop."""
 
@@ -138,6 +154,7 @@ class OriginalOptions(CompatibilityOptions):
 class GenerateConfig(
     LabelSetOptions,
     CropOptions,
+    ViewOptions,
     LabelOptions,
     DeviceOptions,
     OriginalOptions,
@@ -187,6 +204,21 @@ class GenerateConfig(
         if not 0 < self.temp < float("inf"):
             raise UsageError(f"--temp {self.temp:g} is not positive")
         check_seed(self.seed)
+        given = [flag for flag, used in self.views_given.items() if used]
+        if self.reference_path is not None and given:
+            raise UsageError(
+                f"{given[0]} draws views, and --reference-path takes crops as they are recorded",
+                hint="leave out one of the two",
+            )
+
+    @property
+    def views_given(self) -> dict[str, bool]:
+        """Which options of views are used, by their names on the command line."""
+        return {
+            "--aa": self.aa is not None,
+            "--color-jitter": self.color_jitter != 0,
+            "--reprob": self.reprob != 0,
+        }
 
     def crops_of_forward(self, device: str) -> int:
         """Return how many crops one forward has on a device, such as "cpu" or "cuda:1"."""

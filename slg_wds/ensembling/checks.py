@@ -9,6 +9,7 @@ import numpy as np
 from slg_wds.ensembling.parents import Parent
 from slg_wds.errors import IdentityMismatchError
 from slg_wds.format.records.record import Record
+from slg_wds.format.records.views import same_views
 from slg_wds.labelset.averaging import check_averaged, differs
 
 
@@ -21,6 +22,9 @@ def check_parents(parents: Sequence[Parent]) -> None:
     check_averaged([parent.last.labels for parent in parents])
     first = parents[0]
     for other in parents[1:]:
+        with_views, without = (first, other) if first.last.labels.has_views else (other, first)
+        if with_views.last.labels.has_views != without.last.labels.has_views:
+            raise _differs(with_views, without, "views: the first has them, the second only boxes and flips")
         mine, theirs = first.identity.num_crops, other.identity.num_crops
         if mine != theirs:
             raise _differs(first, other, f"num_crops: {mine} != {theirs}")
@@ -51,7 +55,7 @@ def _differs(first: Parent, other: Parent, what: str, key: str | None = None) ->
 
 
 def check_records(parents: Sequence[Parent], records: Sequence[Record]) -> None:
-    """Check that the records of one image have the same image size, target, boxes, flips and number of classes.
+    """Check that the records of one image have the same image size, target, crops and number of classes.
 
     Args:
         parents: the sets.
@@ -66,6 +70,10 @@ def check_records(parents: Sequence[Parent], records: Sequence[Record]) -> None:
             mine, theirs = getattr(first, field), getattr(other, field)
             if mine != theirs:
                 raise _differs(parents[0], parent, f"{field}: {mine} != {theirs}", first.key)
+        if not same_views(first.views, other.views):
+            raise _differs(
+                parents[0], parent, "views: the operations or erased boxes of the crops", first.key
+            )
         for field, name in (("crops", "box"), ("flips", "flip")):
             mine, theirs = getattr(first, field), getattr(other, field)
             if not np.array_equal(mine, theirs):

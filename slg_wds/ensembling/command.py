@@ -22,6 +22,7 @@ from slg_wds.ensembling.merge import LabelFormat
 from slg_wds.ensembling.parents import Parent, open_parents
 from slg_wds.ensembling.work import MergeStats, MergeTask
 from slg_wds.errors import UsageError
+from slg_wds.format.manifest.description import VIEWS
 from slg_wds.format.manifest.plan import Plan
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset.creating import create_labels
@@ -146,6 +147,7 @@ def _begin(config: EnsembleConfig, parents: list[Parent], to: LabelFormat) -> La
         identity_of(parents, to),
         {"software": versions(), "date": now()},
         first.description.class_names,
+        requires=[VIEWS] if first.has_views else [],
         image_checksums=first.description.image_checksums,
         targets_are_classes=first.targets_are_classes,
     )

@@ -18,7 +18,7 @@ from slg_wds.format.manifest.identity import differences
 from slg_wds.images import LabelledImage, open_source
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset.labelset import LabelSet
-from slg_wds.transforms.crops import cut
+from slg_wds.transforms.drawn import DrawnCrops
 
 if TYPE_CHECKING:
     import torch
@@ -185,6 +185,7 @@ def exact_rows(
             flips=record.flips[rows],
             index=record.index[rows],
             value=record.value[rows],
+            views=None if record.views is None else record.views[rows],
         )
         yield part, _ask(teacher, pixels, part)
 
@@ -220,7 +221,7 @@ def _ask(teacher: Ensemble, pixels: torch.Tensor, record: Record) -> NDArray[np.
     batches = []
     for size, interpolation in teacher.inputs:
         memory = torch.empty((record.num_crops, size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
-        cut(pixels, record.crops, record.flips, memory, interpolation)
+        DrawnCrops.of(record).cut(pixels, memory, interpolation)
         batches.append(memory.to(teacher.device))
     exact: NDArray[np.float64] = teacher.probabilities(batches).cpu().numpy().astype(np.float64)
     return exact

@@ -145,6 +145,7 @@ def _sample(
         num_classes=first.num_classes,
         image_crc32=first.image_crc32,
         source_crc32=first.source_crc32,
+        views=first.views,
     )
     image = parents[0].image(at[0]) if parents[0].identity.embed_images is not None else None
     return Sample(record, *image) if image else Sample(record)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from slg_wds.concurrency.prefetch import window
 from slg_wds.generation.decoding import Item, LeftOut, Prepared, ShardEnd
-from slg_wds.transforms.crops import cut
 
 if TYPE_CHECKING:
     import torch
@@ -122,7 +121,7 @@ def full_batches(items: Iterable[Item], buffers: Buffers, pool: ThreadPoolExecut
             batch = None
         else:
             first = 0
-            while first < len(item.boxes):
+            while first < len(item.crops):
                 batch = batch or CropBatch(buffers.take())
                 first += _add(batch, item, first, buffers, pool)
                 if batch.filled == buffers.num_seg:
@@ -133,14 +132,13 @@ def full_batches(items: Iterable[Item], buffers: Buffers, pool: ThreadPoolExecut
 def _add(batch: CropBatch, image: Prepared, first: int, buffers: Buffers, pool: ThreadPoolExecutor) -> int:
     """Start to cut as many crops of an image as fit, from `first` on. Return how many."""
     start = batch.filled
-    count = min(buffers.num_seg - start, len(image.boxes) - first)
+    count = min(buffers.num_seg - start, len(image.crops) - first)
     batch.spans.append(Span(image, first, start, count))
     for tensor, (_, interpolation) in zip(batch.inputs, buffers.inputs, strict=True):
         for offset in range(0, count, CROPS_PER_PIECE):
             crops = slice(first + offset, first + min(offset + CROPS_PER_PIECE, count))
             rows = tensor[start + offset : start + min(offset + CROPS_PER_PIECE, count)]
-            boxes, flips = image.boxes[crops], image.flips[crops]
-            batch.pieces.append(pool.submit(cut, image.pixels, boxes, flips, rows, interpolation))
+            batch.pieces.append(pool.submit(image.crops[crops].cut, image.pixels, rows, interpolation))
     return count
 
 

@@ -123,7 +123,7 @@ def finished_shards(
 
 
 def _empty(batch: Labelled, image: Prepared) -> PartialLabels:
-    crops, width = len(image.boxes), batch.value.shape[1]
+    crops, width = len(image.crops), batch.value.shape[1]
     index = np.empty((crops, width), np.int64) if batch.index is not None else np.empty((crops, 0), np.int64)
     return PartialLabels(index, np.empty((crops, width), np.float32))
 
@@ -152,7 +152,7 @@ def as_record(job: Job, image: Prepared, labels: PartialLabels) -> Record:
     plan, config, classes = job.labels.plan, job.config, job.teacher.num_classes
     kind = job.recipe.label.kind
     target = int(plan.targets[image.number])
-    crops = len(image.boxes)
+    crops = len(image.crops)
     tail, sums, summed = None, labels.tail_sums, crops
     if sums is not None and image.earlier_tail_sums is not None:
         sums, summed = image.earlier_tail_sums + sums, config.num_crops
@@ -164,8 +164,9 @@ def as_record(job: Job, image: Prepared, labels: PartialLabels) -> Record:
         path=plan.paths[image.number],
         target=target if target >= 0 else None,
         size=image.size,
-        crops=image.boxes,
-        flips=image.flips,
+        crops=image.crops.boxes,
+        flips=image.crops.flips,
+        views=image.crops.views,
         index=full_index if kind == "full" else labels.index,
         value=np.ones_like(labels.value) if kind == "hard" else labels.value,
         tail=tail,

@@ -16,7 +16,7 @@ from slg_wds.generation.read_ahead import Read, ReadAhead
 from slg_wds.generation.recipe import Recipe
 from slg_wds.images import decode, reencode
 from slg_wds.images.gone import LATER
-from slg_wds.transforms.crops import Boxes, Flips
+from slg_wds.transforms.drawn import DrawnCrops
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,8 +32,7 @@ class Prepared:
         number: its number in the plan.
         path: its path in the plan.
         pixels: uint8 [3, H, W].
-        boxes: int64 [M, 4] of top, left, height, width in pixels.
-        flips: bool [M], whether a crop is mirrored.
+        crops: its M crops.
         stored: the bytes to embed; None where images are not embedded.
         crc32: CRC-32 of the image file that is labelled.
         source_crc32: CRC-32 of the source file, if a smaller copy of it is labelled; else None.
@@ -43,8 +42,7 @@ class Prepared:
     number: int
     path: str
     pixels: torch.Tensor
-    boxes: Boxes
-    flips: Flips
+    crops: DrawnCrops
     stored: bytes | None
     crc32: int
     source_crc32: int | None = None
@@ -101,7 +99,7 @@ def prepare(job: Job, number: int, read: Read) -> Prepared | LeftOut:
         if job.reference is not None:
             job.reference.check_image(key, data)
         pixels = decode(data, max_pixels=config.max_pixels, path=path)
-        boxes, flips = job.crops(key, (pixels.shape[1], pixels.shape[2]))
+        crops = job.crops(key, (pixels.shape[1], pixels.shape[2]))
     except (ImageError, ReferenceSetError) as error:
         # A replaced image decodes, so skip does not cover it: the user has to learn that the images changed.
         if config.on_error == "fail" or isinstance(error, ImageChangedError):
@@ -115,8 +113,7 @@ def prepare(job: Job, number: int, read: Read) -> Prepared | LeftOut:
         number,
         path,
         pixels,
-        boxes,
-        flips,
+        crops,
         stored=data if job.recipe.embedding is not None else None,
         crc32=crc32_of(data),
         source_crc32=crc32_of(source) if data != source else None,

@@ -11,6 +11,7 @@ from slg_wds.format.manifest.identity import Identity
 from slg_wds.generation.extension import Extension
 from slg_wds.generation.recipe import Recipe
 from slg_wds.labelset.provenance import now, versions
+from slg_wds.transforms.policies.rules import ViewRule
 
 if TYPE_CHECKING:
     from slg_wds.generation.reference import Reference
@@ -48,12 +49,30 @@ def identity_of(recipe: Recipe, teacher: Ensemble, reference: Reference | None) 
         "decode": "RGB, no EXIF rotation",
         "resize": "torchvision v2 uint8 antialias",
     }
+    if (views := described_views(recipe, teacher)) is not None:
+        fields["views"] = views
     if config.extendable:
         fields["extendable"] = True
     if extension:
         extension.check(fields)
         fields["extends"] = extension.identity_field
     return Identity.from_json(fields)
+
+
+def view_rule_of(recipe: Recipe, teacher: Ensemble) -> ViewRule | None:
+    """Return how views are drawn, with the mean colour of the first teacher; None where nothing is drawn."""
+    rule = recipe.view_rule
+    return None if rule is None else rule.with_mean(teacher.teachers[0].preprocessing.mean)
+
+
+def described_views(recipe: Recipe, teacher: Ensemble) -> dict[str, Any] | None:
+    """Return what the identity says of views: the options that are used, and the colours; None without any."""
+    config, rule = recipe.config, view_rule_of(recipe, teacher)
+    if rule is None:
+        return None
+    used = {"aa": config.aa, "color_jitter": config.color_jitter, "reprob": config.reprob}
+    colours = {"fill": rule.fill, "erase_fill": rule.erase_fill}
+    return {name: value for name, value in used.items() if value} | colours
 
 
 def run_provenance(config: GenerateConfig, teacher: Ensemble) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from slg_wds.generation.reference import Reference, SetReference
 from slg_wds.images import LabelledImage
 from slg_wds.labelset.creating import identity_differences
 from slg_wds.labelset.labelset import LabelSet
-from slg_wds.transforms.crops import Boxes, CropRule, Flips, sample_crops
+from slg_wds.transforms.drawn import DrawnCrops
 
 # Fields of the identity in which the new set may differ from the set that it extends.
 _MAY_DIFFER = ("num_crops", "extends")
@@ -30,17 +30,13 @@ class Extension(SetReference):
     Args:
         labels: the set to extend.
         num_crops: crops of each image in the end, those of the set included.
-        seed: draws the crops.
-        rule: how they are drawn.
-        crops_of: the reference that gives the crops instead; None to draw them.
+        crops_of: the reference that gives the crops; None where they are drawn.
 
     Raises:
         UsageError: the set has that many crops already.
     """
 
-    def __init__(
-        self, labels: LabelSet, num_crops: int, seed: int, rule: CropRule, crops_of: Reference | None
-    ) -> None:
+    def __init__(self, labels: LabelSet, num_crops: int, crops_of: Reference | None) -> None:
         if labels.num_crops >= num_crops:
             raise UsageError(
                 f"the set to extend has {counted(labels.num_crops, 'crop')} an image, "
@@ -48,7 +44,7 @@ class Extension(SetReference):
                 hint="--num-crops is the total: give 700 to add 200 crops to 500",
             )
         super().__init__(labels, labels.num_crops)
-        self._seed, self._rule, self.crops_of = seed, rule, crops_of
+        self.crops_of = crops_of
 
     @property
     def identity_field(self) -> dict[str, Any]:
@@ -85,25 +81,26 @@ class Extension(SetReference):
                 hint="give the options that made it",
             )
 
-    def crops(self, key: str, size: tuple[int, int], num_crops: int) -> tuple[Boxes, Flips]:
-        """Return the crops of an image that the set lacks; arguments and result as in `Reference.crops`.
+    def lacking(self, key: str, size: tuple[int, int], drawn: DrawnCrops) -> DrawnCrops:
+        """Return those of an image's crops that the set lacks.
+
+        Args:
+            key: the image's key.
+            size: its (height, width) in pixels.
+            drawn: all crops of the image.
 
         Raises:
             ImageError: the set's own crops are not those drawn now, so its image had another size.
-            ReferenceSetError: the reference has no crops of the image.
+            ReferenceSetError: the image had another size.
         """
-        if self.crops_of is not None:
-            boxes, flips = self.crops_of.crops(key, size, num_crops)
-        else:
-            boxes, flips = sample_crops(self._seed, key, size, num_crops, self._rule)
         if not self.has_labels(key):
-            return boxes, flips
-        stored, stored_flips = self._stored(key, size)
+            return drawn
         first = self.labels.num_crops
+        stored = self.crops(key, size, first)
         own = slice(first - len(stored), first)  # a set that itself extends one has only its own crops
-        if not (np.array_equal(boxes[own], stored) and np.array_equal(flips[own], stored_flips)):
+        if not drawn[own].same_as(stored):
             raise ImageError("the set to extend has other crops of this image than those drawn now", key=key)
-        return boxes[first:], flips[first:]
+        return drawn[first:]
 
     def check_image(self, key: str, data: bytes) -> None:
         """Raise ImageChangedError if the set has labels of the image, and they were made from another file."""
@@ -129,6 +126,3 @@ class Extension(SetReference):
                 "the record of this image in the set to extend has no tail sums", url=self.labels.url, key=key
             )
         return found
-
-    def _stored(self, key: str, size: tuple[int, int]) -> tuple[Boxes, Flips]:
-        return super().crops(key, size, self.labels.num_crops)

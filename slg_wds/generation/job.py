@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from slg_wds.generation.description import view_rule_of
 from slg_wds.generation.read_ahead import MOST
 from slg_wds.generation.recipe import Recipe
-from slg_wds.transforms.crops import Boxes, Flips, sample_crops
+from slg_wds.transforms.drawn import DrawnCrops
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from slg_wds.images.targets import Targets
     from slg_wds.labelset.labelset import LabelSet
     from slg_wds.teachers import Ensemble
+    from slg_wds.transforms.policies.rules import ViewRule
 
 
 @dataclass(frozen=True)
@@ -85,20 +88,26 @@ class Job:
         most = self.config.batch_size
         return MOST if most is None else max(0, min(MOST, most - self.images_ahead))
 
-    def crops(self, key: str, size: tuple[int, int]) -> tuple[Boxes, Flips]:
-        """Return the crops of an image: drawn by the seed, or those of the reference.
+    @cached_property
+    def view_rule(self) -> ViewRule | None:
+        """How it is drawn what is done to crops after they are cut; None for nothing."""
+        return view_rule_of(self.recipe, self.teacher)
+
+    def crops(self, key: str, size: tuple[int, int]) -> DrawnCrops:
+        """Return the crops of an image: drawn by the seed, or those of the reference; with --extend the lacking ones.
 
         Args:
             key: the image's key.
             size: its (height, width) in pixels.
-
-        Returns:
-            Boxes int64 [M, 4] of top, left, height, width, and flips bool [M].
         """
-        config = self.config
-        if self.reference is not None:
-            return self.reference.crops(key, size, config.num_crops)
-        return sample_crops(config.seed, key, size, config.num_crops, self.recipe.crop_rule)
+        config, extension = self.config, self.extension
+        reference = extension.crops_of if extension else self.reference
+        if reference is not None:
+            drawn = reference.crops(key, size, config.num_crops)
+        else:
+            rules = (self.recipe.crop_rule, self.view_rule)
+            drawn = DrawnCrops.draw(config.seed, key, size, config.num_crops, *rules)
+        return extension.lacking(key, size, drawn) if extension else drawn
 
     def earlier_tail_sums(self, key: str) -> NDArray[np.float64] | None:
         """Return an image's tail sums in the set that this run extends, float64 [C].

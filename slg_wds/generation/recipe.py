@@ -8,6 +8,8 @@ from slg_wds.config import GenerateConfig
 from slg_wds.errors import UsageError
 from slg_wds.labels import LabelType, parse_label_type
 from slg_wds.transforms.crops import CropRule
+from slg_wds.transforms.policies.grammar import parse_views
+from slg_wds.transforms.policies.rules import ViewRule
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Recipe:
         config: the options themselves.
         label: the label type.
         crop_rule: how crops are drawn where no reference gives them.
+        view_rule: how it is drawn what else is done to them, without the colours that follow the teacher; None for
+            nothing.
         embedding: how images go into the shards; None to leave them out.
     """
 
@@ -38,6 +42,7 @@ class Recipe:
     label: LabelType
     crop_rule: CropRule
     embedding: Embedding | None
+    view_rule: ViewRule | None = None
 
     @classmethod
     def of(cls, config: GenerateConfig) -> Recipe:
@@ -53,6 +58,7 @@ class Recipe:
                 (config.min_scale_crops, config.max_scale_crops), config.ratio, config.flip_prob
             ),
             embedding=parse_embedding(config.embed_images),
+            view_rule=parse_views(config.aa, config.color_jitter, config.reprob),
         )
         recipe._check_tail()
         return recipe

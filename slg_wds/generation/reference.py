@@ -17,11 +17,11 @@ from slg_wds.labelset.key_index import KeyNumbers
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import labels_at
 from slg_wds.store import Location
-from slg_wds.transforms.crops import Boxes, Flips
+from slg_wds.transforms.drawn import DrawnCrops
 
 
 class Reference(Protocol):
-    """Existing labels that give the boxes and flips of images."""
+    """Existing labels that give the crops of images."""
 
     @property
     def url(self) -> str:
@@ -37,16 +37,17 @@ class Reference(Protocol):
         Call this once, with the keys of all images, before `crops`.
         """
 
-    def crops(self, key: str, size: tuple[int, int], num_crops: int) -> tuple[Boxes, Flips]:
+    @property
+    def has_views(self) -> bool:
+        """Whether more is done to the crops than cutting and mirroring."""
+
+    def crops(self, key: str, size: tuple[int, int], num_crops: int) -> DrawnCrops:
         """Return the first crops of an image.
 
         Args:
             key: the image's key.
             size: its (height, width) in pixels.
             num_crops: how many crops.
-
-        Returns:
-            Boxes int64 [M, 4] of top, left, height, width in pixels, and flips bool [M].
 
         Raises:
             ReferenceSetError: the reference has no or too few crops of the image, or its image had another size.
@@ -115,11 +116,16 @@ class SetReference:
         """The set's digest."""
         return self.labels.digest
 
+    @property
+    def has_views(self) -> bool:
+        """Whether more is done to the set's crops than cutting and mirroring."""
+        return self.labels.has_views
+
     def missing(self, keys: Sequence[str]) -> list[str]:
         """Return the keys that are not in the set's plan."""
         return [key for key in keys if self._find(key) is None]
 
-    def crops(self, key: str, size: tuple[int, int], num_crops: int) -> tuple[Boxes, Flips]:
+    def crops(self, key: str, size: tuple[int, int], num_crops: int) -> DrawnCrops:
         """Return the first crops of an image; see `Reference.crops`."""
         record = self._record(key)
         if record.size != size:
@@ -128,7 +134,7 @@ class SetReference:
                 url=self.labels.url,
                 key=key,
             )
-        return record.crops[:num_crops], record.flips[:num_crops]
+        return DrawnCrops.of(record)[:num_crops]
 
     def check_image(self, key: str, data: bytes) -> None:
         """Accept any file: new labels are of the run's own copy of the image, and record its checksum."""
@@ -167,6 +173,11 @@ class FkdReference:
         """The digest of the images' label files. Call `missing` first: it finds which ones these are."""
         return f"fkd:{self._folder.digest()}"
 
+    @property
+    def has_views(self) -> bool:
+        """Label files hold boxes and flips alone."""
+        return False
+
     def missing(self, keys: Sequence[str]) -> list[str]:
         """Return the keys of images without a label file of their own.
 
@@ -178,7 +189,7 @@ class FkdReference:
         self._usable = frozenset(stem for stem in self._folder.stems if counts[stem] == 1)
         return [key for key, stem in zip(keys, stems, strict=True) if stem not in self._usable]
 
-    def crops(self, key: str, size: tuple[int, int], num_crops: int) -> tuple[Boxes, Flips]:
+    def crops(self, key: str, size: tuple[int, int], num_crops: int) -> DrawnCrops:
         """Return the first crops of an image; see `Reference.crops`."""
         stem = stem_of_key(key)
         place = {"url": self.url, "key": key}
@@ -196,7 +207,7 @@ class FkdReference:
                 f"the reference has {counted(len(boxes), 'crop')} of this image, fewer than the {num_crops} asked for",
                 **place,
             )
-        return boxes[:num_crops], read.flips[:num_crops]
+        return DrawnCrops(boxes, read.flips)[:num_crops]
 
     def check_image(self, key: str, data: bytes) -> None:
         """Accept any file: label files do not say which image file they are of."""

@@ -11,7 +11,8 @@ from slg_wds.config import GenerateConfig, TeacherConfig
 from slg_wds.config.checks import flag
 from slg_wds.console import counted, first_few
 from slg_wds.errors import ReferenceSetError
-from slg_wds.format.manifest.description import EXTENDS
+from slg_wds.format.manifest.description import EXTENDS, VIEWS
+from slg_wds.format.manifest.identity import Identity
 from slg_wds.generation.description import identity_of, run_provenance, shard_provenance
 from slg_wds.generation.job import Job
 from slg_wds.generation.recipe import Recipe
@@ -59,13 +60,19 @@ def open_job(recipe: Recipe, device: str | None = None, *, save: bool = True) ->
             identity,
             provenance,
             targets.class_names,
-            requires=[EXTENDS] if identity.extends else [],
+            requires=_features(identity, reference),
             targets_are_classes=targets.comparable,
         )
     else:
         labels = LabelSet.unsaved(plan, identity)
     most = most_left_out(plan.num_samples, config.max_left_out, lacking)
     return Job(recipe, labels, source, teacher, targets, reference, shard_provenance(provenance), most)
+
+
+def _features(identity: Identity, reference: Reference | None) -> list[str]:
+    """Return what readers of the set must know beyond what every new set asks of them."""
+    views = identity.views is not None or (reference is not None and reference.has_views)
+    return [*([EXTENDS] if identity.extends else []), *([VIEWS] if views else [])]
 
 
 def _open_images(recipe: Recipe) -> ImageSource:
@@ -90,7 +97,7 @@ def _open_reference(recipe: Recipe) -> Reference | None:
     if config.extend is None:
         return reference
     extended = labels_at(config.at(config.extend))
-    return Extension(extended, config.num_crops, config.seed, recipe.crop_rule, reference)
+    return Extension(extended, config.num_crops, reference)
 
 
 def _count_lacking(reference: Reference, keys: Sequence[str], on_error: str) -> int:

@@ -14,6 +14,7 @@ from slg_wds.format.records.record import Record
 from slg_wds.labelset.class_names import class_names, imagenet_words
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.lookup import example_of, record_of
+from slg_wds.transforms.replaying import words_of
 
 SHOWN_CLASSES = 5  # classes shown of full labels, and of the tail
 
@@ -135,6 +136,7 @@ def image_dict(found: InspectedImage, crops: int) -> dict[str, Any]:
                 "crop": crop,
                 "box": record.crops[crop].tolist(),
                 "flip": bool(record.flips[crop]),
+                **({} if record.views is None else {"views": words_of(record.views, crop)}),
                 "classes": named(found.top(crop)),
                 "outside": found.outside(crop),
             }

@@ -8,6 +8,7 @@ from typing import Any
 from slg_wds.console import counted, duration, tell, tell_table
 from slg_wds.format.manifest.identity import Identity
 from slg_wds.inspection.image import InspectedImage
+from slg_wds.transforms.replaying import words_of, words_of_options
 
 DIGITS = 12  # of a digest
 LONGEST = 400  # characters of one value
@@ -82,6 +83,7 @@ def _how(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("crop aspect ratio", _range(identity.crop_ratio)),
         ("flip probability", identity.flip_probability),
         ("seed", identity.seed),
+        ("views", ", ".join(words_of_options(identity.views)) if identity.views else None),
         ("crops taken from", _short(identity.reference)),
         ("precision", identity.precision),
         ("decoding, resize", f"{identity.decode}; {identity.resize}"),
@@ -217,7 +219,9 @@ def print_image(found: InspectedImage, crops: int) -> None:
     lines = []
     for crop in range(min(crops, record.num_crops)):
         top, left, height, width = record.crops[crop].tolist()
-        place = f"{left},{top} {width}x{height}" + (" flipped" if record.flips[crop] else "")
+        done = [] if record.views is None else words_of(record.views, crop)
+        flipped = " flipped" if record.flips[crop] else ""
+        place = ", ".join([f"{left},{top} {width}x{height}{flipped}", *done])
         classes = "; ".join(_labelled(found, *pair) for pair in found.top(crop))
         lines.append((crop, place, classes, f"{found.outside(crop):.3f}"))
     tell_table(title, ("crop", "left,top width x height", "classes", "others"), lines)

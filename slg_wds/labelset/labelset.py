@@ -15,7 +15,7 @@ from slg_wds.errors import (
     UnsupportedStoreError,
 )
 from slg_wds.format.canonical import MAX_JSON_BYTES
-from slg_wds.format.manifest.description import TRAILER_FEATURE, Description, numbers_classes
+from slg_wds.format.manifest.description import TRAILER_FEATURE, VIEWS, Description, numbers_classes
 from slg_wds.format.manifest.identity import Identity
 from slg_wds.format.manifest.index import MAX_SHARD_BYTES, ShardIndex, build_index, decode_index
 from slg_wds.format.manifest.plan import Plan
@@ -88,6 +88,11 @@ class LabelSet:
     def num_crops(self) -> int:
         """Crops of each image, those of the sets that this one extends included."""
         return self.identity.num_crops
+
+    @property
+    def has_views(self) -> bool:
+        """Whether records say what else was done to the pixels of their crops."""
+        return VIEWS in self.description.requires
 
     @property
     def targets_are_classes(self) -> bool:

@@ -29,8 +29,8 @@ from slg_wds.images import LabelledImage
 from slg_wds.labels import LabelType, stored_columns
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.order.crop_schedule import crop_numbers
-from slg_wds.transforms.crops import INTERPOLATIONS, cut
-from slg_wds.transforms.replaying import apply_views
+from slg_wds.transforms.crops import INTERPOLATIONS
+from slg_wds.transforms.drawn import DrawnCrops
 
 Sample = dict[str, Any]
 
@@ -106,9 +106,7 @@ class CutCrops:
         except ImageError as error:
             raise error.located(**place) from None
         out = torch.empty((len(record.crops), self.size, self.size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
-        cut(pixels, record.crops, record.flips, out, self.interpolation)
-        if record.views is not None:
-            apply_views(out, record.views)
+        DrawnCrops.of(record).cut(pixels, out, self.interpolation)
         return {**sample, "images": out}
 
     def _bytes(self, sample: Sample, place: Mapping[str, str | None]) -> bytes:

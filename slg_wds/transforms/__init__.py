@@ -2,6 +2,7 @@
 
     crops.py          boxes and flips, drawn from seed and key; cutting and resizing them
     cutting.py        the loop that cuts them, in TorchScript
+    drawn.py          the crops of an image with all that is done to them, drawn or recorded; their pixels
     policies/         operations and erased boxes, drawn from seed, key and policy
     operations.py     each operation: number, name, argument, pixels
     canvas.py         what operations work on

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,3 +84,13 @@ def words_of(views: Views, crop: int) -> list[str]:
         top, left, height, width = (f"{part / GRID:.0%}" for part in views.erased[crop].tolist())
         said.append(f"erased {width} x {height} at {left}, {top}")
     return said
+
+
+def words_of_options(views: Mapping[str, Any]) -> list[str]:
+    """Say how views were drawn, by `views` of a set's identity."""
+    said = {
+        "aa": "operations of {}",
+        "color_jitter": "colour jitter {}",
+        "reprob": "erased with probability {}",
+    }
+    return [text.format(str(views[name])[:80]) for name, text in said.items() if name in views]

@@ -14,8 +14,9 @@ from slg_wds.config.command_line import PANELS, _options
 
 COMMANDS = [name for name, command in cli.COMMANDS.items() if command.config]
 PANELS_OF_GENERATE = [
-    "positional arguments", "options", "Output options", "Teacher options", "Crop options", "Label options",
-    "Image options", "Machine options", "Ray options", "Object store options", "FKD compatibility options",
+    "positional arguments", "options", "Output options", "Teacher options", "Crop options", "View options",
+    "Label options", "Image options", "Machine options", "Ray options", "Object store options",
+    "FKD compatibility options",
 ]  # fmt: skip
 
 

@@ -54,6 +54,7 @@ class Identity(Mapping[str, Any]):
         crop_ratio: least and largest ratio of width to height, [low, high].
         flip_probability: the probability with which a crop is mirrored.
         seed: decides the crops and the order of the images.
+        views: how it was drawn what else is done to crops, as a JSON object; None where nothing was drawn.
         reference: the source of the crops where they were not drawn: another set or FKD's label files.
         precision: the arithmetic of the teachers: "fp32", "tf32", "bf16" or "fp16".
         decode: how images are decoded.
@@ -80,6 +81,7 @@ class Identity(Mapping[str, Any]):
     crop_ratio: Any = None
     flip_probability: Any = None
     seed: Any = None
+    views: dict[str, Any] | None = None
     reference: Any = None
     precision: str | None = None
     decode: Any = None
@@ -205,6 +207,7 @@ _OPTIONAL: dict[str, Test] = {
     "teachers": _objects,
     "parents": _objects,
     "precision": _text,
+    "views": _object,
     "embed_images": _object,
     "imported_from": _object,
     "extends": lambda value: (

@@ -67,6 +67,12 @@ def export_fkd(config: ExportConfig) -> ExportResult:
     labels = open_labels(config.labels, store_options=config.store_options)
     refuse_extending(labels)
     _check_precision(labels, config)
+    if labels.has_views:
+        raise UsageError(
+            "FKD's label files hold boxes and flips, and cannot hold the views of this set: operations or erased boxes",
+            url=labels.url,
+            hint="train on the set itself",
+        )
     names = LabelFileNames(labels, config)
     names.check(labels.plan.paths)
     target = Path(config.fkd_dir)

@@ -228,6 +228,8 @@ def _check_crops(first: LabelSet, other: LabelSet) -> None:
         )
     if other.identity.reference:
         return  # its crops are another set's, and are compared where records are read
+    if first.identity.views != other.identity.views:
+        raise ReplayError(f"its crops have other views than those of {first.url}", url=other.url)
     for name in ("crop_scale", "crop_ratio", "flip_probability", "seed"):
         a, b = getattr(first.identity, name), getattr(other.identity, name)
         if a != b:

@@ -81,6 +81,9 @@
     if (!image.src) {
       return make("svg", { viewBox: `0 0 ${w} ${h}`, "aria-hidden": "true" }, make("rect", { class: "mini", x, y, width, height }));
     }
+    if (crop.v) { // as the teacher saw it
+      return make("svg", { viewBox: "0 0 1 1", "aria-hidden": "true" }, make("image", { href: crop.v, width: 1, height: 1 }));
+    }
     const flip = crop.f ? `translate(${2 * x + width} 0) scale(-1 1)` : null;
     return make("svg", { viewBox: `${x} ${y} ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" },
       make("image", { href: image.src, width: w, height: h, preserveAspectRatio: "none", transform: flip }));
@@ -116,7 +119,7 @@
         button.tabIndex = i === at ? 0 : -1;
       });
       if (focus) buttons[at].focus();
-      facts.textContent = `Crop ${crop.n + 1} of ${count(image.of)}, ${Math.round((100 * width * height) / (image.size[0] * image.size[1]))}% of the image${crop.f ? ", flipped" : ""}`;
+      facts.textContent = `Crop ${crop.n + 1} of ${count(image.of)}, ${Math.round((100 * width * height) / (image.size[0] * image.size[1]))}% of the image${[crop.f ? "flipped" : [], crop.w ?? []].flat().map((done) => `, ${done}`).join("")}`;
       bars.replaceChildren(...crop.t.flatMap((said, which) => (said ? teacher(image, said, which) : [])));
     };
     const [picture, show] = frame(image, choose);

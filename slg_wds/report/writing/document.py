@@ -22,6 +22,7 @@ from slg_wds.report.reading.sets import ReportedSets, ReportSample
 from slg_wds.report.writing import captions, gallery, recipe, tables, texts
 from slg_wds.report.writing.names import ClassNames, cut
 from slg_wds.report.writing.thumbnails import add_thumbnails
+from slg_wds.report.writing.view_pictures import add_views
 
 MOST_ROWS = 2000  # sampled images outside the gallery that the search finds
 
@@ -194,6 +195,7 @@ def _data(
     images, used = gallery.describe(sets, choices)
     if reader is not None:
         add_thumbnails(images, choices, reader)
+        add_views(images, choices, sets, reader)
     columns, classes, _ = tables.class_table(statistics)
     shown = {choice.row.number for choice in choices}
     rows = [row for row in statistics.rows if row.number not in shown][:MOST_ROWS]

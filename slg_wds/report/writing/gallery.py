@@ -13,6 +13,7 @@ from slg_wds.report.measuring.measures import measure
 from slg_wds.report.measuring.statistics import ImageSummary
 from slg_wds.report.reading.sets import ImageRecords, ReportedSets
 from slg_wds.report.writing.names import cut
+from slg_wds.transforms.replaying import words_of
 
 EACH = 24  # images of each kind
 CROPS = 8  # crops of an image
@@ -121,4 +122,5 @@ def _crop(first: Record, measures: Sequence[Any], n: int) -> dict[str, Any]:
         }
         for m in measures
     ]
-    return {"n": n, "b": [left, top, width, height], "f": int(first.flips[n]), "t": teachers}
+    done = {} if first.views is None else {"w": words_of(first.views, n)}
+    return {"n": n, "b": [left, top, width, height], "f": int(first.flips[n]), "t": teachers, **done}

@@ -10,6 +10,7 @@ from slg_wds.format.manifest.identity import Identity
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.report.writing.numbers import number, percent
+from slg_wds.transforms.replaying import words_of_options
 
 Recipe = list[tuple[str, list[str]]]  # (what, lines) for each row
 LONGEST = 300  # characters of anything that slg.json says
@@ -120,7 +121,11 @@ def _crops(labels: LabelSet) -> list[str]:
         )
         lines.append(f"{percent(float(identity.flip_probability or 0), 0)} flipped, seed {identity.seed}")
     if identity.reference:
-        lines.append("boxes taken from a reference set")
+        lines.append(
+            "crops taken from a reference set" if labels.has_views else "boxes taken from a reference set"
+        )
+    if identity.views is not None:
+        lines.append(f"then {', '.join(words_of_options(identity.views))}")
     return lines
 
 
