@@ -3,6 +3,7 @@
 shares.py            the weights of an average as shares that sum to 1
 reduce.py            torch: a teacher's probabilities -> top-k and the sum outside it
 soft.py, tails.py    torch: a batch's columns -> sparse distributions, mixed, dense
+logit_tables.py      torch: low-rank labels, which stay small until the loss needs them
 movable.py           torch: what moves to a device as one
 adaptation.py        torch: softened hard labels for crops of low confidence
 loss.py              torch: a student's cross-entropy with them
@@ -24,7 +25,7 @@ from slg_wds.labels.adaptation import LabelAdaptation
 if TYPE_CHECKING:
     from slg_wds.labels.loss import SoftCrossEntropy
     from slg_wds.labels.reduce import tail_sums, topk
-    from slg_wds.labels.soft import SoftLabels, from_topk, mix, recover
+    from slg_wds.labels.soft import SoftLabels, from_tables, from_topk, mix, recover
     from slg_wds.labels.tails import TailBatch, tail_batch
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "StoredColumns",
     "TailBatch",
     "distribution",
+    "from_tables",
     "from_topk",
     "largest",
     "mix",
@@ -53,6 +55,7 @@ _LAZY = {
     "SoftCrossEntropy": "loss",
     "SoftLabels": "soft",
     "TailBatch": "tails",
+    "from_tables": "soft",
     "from_topk": "soft",
     "mix": "soft",
     "tail_sums": "reduce",

@@ -56,4 +56,5 @@ def adapted(labels: SoftLabels, target: Tensor, confidence: Tensor, by: LabelAda
     own_B1 = (share_B * (1.0 - by.smoothing))[:, None]
     index = torch.cat([labels.index, target.clamp(min=0)[:, None]], dim=1)
     mass = torch.cat([labels.mass * kept_B[:, None], own_B1], dim=1)
-    return SoftLabels(index, mass, even_B, C)
+    tables = tuple(table.times(kept_B) for table in labels.tables)
+    return SoftLabels(index, mass, even_B, C, tables)

@@ -82,6 +82,7 @@ class SoftCrossEntropy(nn.Module):
         return losses.mean() if self.reduction == "mean" else losses
 
     def _sparse(self, logits: Tensor, labels: SoftLabels) -> Tensor:
+        labels = labels.expanded()
         losses: Tensor = _SoftCrossEntropy.apply(
             logits, labels.index, labels.mass, labels.even, self.temperature
         )

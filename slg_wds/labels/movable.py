@@ -13,7 +13,7 @@ M = TypeVar("M", bound="Movable")
 
 
 class Movable:
-    """An object whose attributes are tensors, other objects of this kind, or plain values; made by their names.
+    """An object whose attributes are tensors, objects of this kind, tuples of these, or plain values; made by their names.
 
     `to` and `pin_memory` are what trainers and torch's own DataLoader look for in a batch. Labels are no dataclasses,
     because Lightning rounds the floats in those to the model's precision (`bf16-true`).
@@ -37,10 +37,11 @@ class Movable:
         from torch import Tensor
 
         for value in vars(self).values():
-            if isinstance(value, Tensor):
-                yield value
-            elif isinstance(value, Movable):
-                yield from value.tensors()
+            for one in value if isinstance(value, tuple) else (value,):
+                if isinstance(one, Tensor):
+                    yield one
+                elif isinstance(one, Movable):
+                    yield from one.tensors()
 
     def changed(self: M, change: Callable[[Tensor], Tensor]) -> M:
         """The same with `change(tensor)` for each tensor in it."""
@@ -49,6 +50,8 @@ class Movable:
         def new(value: Any) -> Any:
             if isinstance(value, Tensor):
                 return change(value)
+            if isinstance(value, tuple):
+                return tuple(map(new, value))
             return value.changed(change) if isinstance(value, Movable) else value
 
         return type(self)(**{name: new(value) for name, value in vars(self).items()})

@@ -14,6 +14,7 @@ from slg_wds.errors import UsageError
 from slg_wds.format.recovery.label_types import LabelType
 from slg_wds.format.recovery.rules import StoredColumns
 from slg_wds.format.recovery.temperature import LEAST_LEFT
+from slg_wds.labels.logit_tables import LogitTables
 from slg_wds.labels.movable import Movable
 from slg_wds.labels.reduce import topk
 from slg_wds.labels.shares import shares
@@ -27,20 +28,43 @@ class SoftLabels(Movable):
         index: int64 [B, K]; a class may occur several times, its masses add up.
         mass: float [B, K], may be negative.
         even: float [B], or None where it is 0 by the rule. Rows sum to 1.
+        tables: low-rank labels of the same rows, which add to them; see `expanded`.
     """
 
-    def __init__(self, index: Tensor, mass: Tensor, even: Tensor | None, num_classes: int) -> None:
+    def __init__(
+        self,
+        index: Tensor,
+        mass: Tensor,
+        even: Tensor | None,
+        num_classes: int,
+        tables: tuple[LogitTables, ...] = (),
+    ) -> None:
         self.index, self.mass, self.even, self.num_classes = index, mass, even, num_classes
+        self.tables = tables
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, rows: Tensor | slice) -> SoftLabels:
         """Some of the rows; with `mix`, mixup needs nothing dense: mix([y, y[perm]], [lam, 1 - lam])."""
-        return self.changed(lambda tensor: tensor[rows])
+        even = None if self.even is None else self.even[rows]
+        tables = tuple(table[rows] for table in self.tables)
+        return SoftLabels(self.index[rows], self.mass[rows], even, self.num_classes, tables)
+
+    def expanded(self) -> SoftLabels:
+        """The same without tables: low-rank labels as even shares and masses, K the entries of their tables."""
+        if not self.tables:
+            return self
+        parts = [table.expanded() for table in self.tables]
+        index = torch.cat([self.index, *(part[0] for part in parts)], dim=1)
+        mass = torch.cat([self.mass, *(part[1] for part in parts)], dim=1)
+        evens = [part[2] for part in parts] + ([] if self.even is None else [self.even])
+        return SoftLabels(index, mass, torch.stack(evens).sum(dim=0), self.num_classes)
 
     def dense(self) -> Tensor:
         """The rows in full: [B, C] of mass's dtype, none negative."""
+        if self.tables:
+            return self.expanded().dense()
         shape = (len(self), self.num_classes)
         even = self.mass.new_zeros(()) if self.even is None else self.even[:, None]
         rows = even.expand(shape).clone().scatter_add_(1, self.index, self.mass)
@@ -170,7 +194,28 @@ def mix(labels: Sequence[SoftLabels], weights: Sequence[float] | None = None) ->
     mass = torch.cat([one.mass * share for one, share in zip(labels, parts, strict=True)], dim=1)
     evens = [one.even * share for one, share in zip(labels, parts, strict=True) if one.even is not None]
     even = torch.stack(evens).sum(dim=0) if evens else None
-    return SoftLabels(index, mass, even, labels[0].num_classes)
+    tables = [table.times(share) for one, share in zip(labels, parts, strict=True) for table in one.tables]
+    return SoftLabels(index, mass, even, labels[0].num_classes, tuple(tables))
+
+
+def from_tables(tables: LogitTables, rule: LabelType, dtype: torch.dtype = torch.float32) -> SoftLabels:
+    """The distributions of low-rank labels under a rule of recovery.
+
+    As all of them, they stay tables where these are smaller than the rows in full. Where they are not (one crop an
+    image), and for the rules that keep only the likeliest classes, the rows are made here.
+
+    Args:
+        tables: of B crops, with the power that brings them to the temperature wanted.
+        rule: any but shared_tail.
+        dtype: of the result.
+    """
+    C, whole = tables.num_classes, rule.kind in ("lowrank", "full")
+    if whole and tables.numel <= len(tables) * C:
+        none = torch.zeros((len(tables), 0), dtype=dtype, device=tables.mean.device)
+        return SoftLabels(none.long(), none, None, C, (tables,))
+    if whole:
+        return from_topk(None, tables.dense(), C, rule="full", dtype=dtype)
+    return from_topk(None, tables.at_power(1.0).dense(), C, rule=rule, dtype=dtype, power=tables.power)
 
 
 def recover(

@@ -22,7 +22,8 @@ class Batch(Movable):
 
     Attributes:
         images: uint8 [B, 3, S, S], channels_last (normalised, of the dtype asked for, from `loader.to`).
-        index: int64 [B, k]. value: float32 [B, k], as stored. Those of several sets lie side by side.
+        index: int64 [B, k]. value: float32 [B, k], as stored. Those of several sets lie side by side. Low-rank labels
+            store no classes and values of single crops: their k is 0.
         tail: the shared tails, None where none are stored or where there are several sets.
         labels: the distributions under the rule of recovery, at the temperature asked for, averaged over the sets, for
             SoftCrossEntropy.

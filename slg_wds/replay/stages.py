@@ -17,11 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from slg_wds.errors import ImageError, RecordError, UsageError
+from slg_wds.format.records.low_rank import joined
+from slg_wds.format.records.low_rank_rows import LowRankRows
 from slg_wds.format.records.record import Record, decode_record
 from slg_wds.format.recovery.temperature import power_of
 from slg_wds.format.shards.names import IMAGE_EXTS, RECORD_EXT
@@ -31,6 +33,11 @@ from slg_wds.replay.batch import Batch
 from slg_wds.replay.order.crop_schedule import crop_numbers
 from slg_wds.transforms.crops import INTERPOLATIONS
 from slg_wds.transforms.drawn import DrawnCrops
+
+if TYPE_CHECKING:
+    import torch
+
+    from slg_wds.labels import SoftLabels, TailBatch
 
 Sample = dict[str, Any]
 
@@ -82,6 +89,7 @@ class DecodeRecord:
             index=whole.index[crops],
             value=whole.value[crops],
             views=None if whole.views is None else whole.views[crops],
+            low_rank=None if whole.low_rank is None else whole.low_rank.of(crops),
         )
         return {**sample, "record": record, "crop": crops}
 
@@ -139,22 +147,11 @@ class CollateCrops:
         """Collate samples."""
         import torch
 
-        from slg_wds.labels import from_topk, tail_batch
-
         records: list[Record] = [sample["record"] for sample in samples]
-        first, counts = records[0], [len(record.crops) for record in records]
-        asked = stored_columns(first).resolve(self.rule)
+        counts = [len(record.crops) for record in records]
         value = torch.from_numpy(np.concatenate([record.value for record in records]))
         index = torch.from_numpy(np.concatenate([record.index for record in records]))
-        tails = None
-        if any(record.tail is not None for record in records) or asked.kind == "shared_tail":
-            row = np.repeat(np.arange(len(records)), counts)
-            tails = tail_batch([record.tail for record in records], row, first.num_classes)
-        used = tails if asked.kind == "shared_tail" else None
-        power = power_of(self.temperature, self.made_at)
-        labels = from_topk(
-            None if first.full else index, value, first.num_classes, rule=asked, tail=used, power=power
-        )
+        labels, tails = self._labels(records, counts, index, value)
         targets = np.array([-1 if record.target is None else record.target for record in records], np.int64)
         return Batch(
             images=torch.cat([sample["images"] for sample in samples]),
@@ -167,6 +164,24 @@ class CollateCrops:
             crop=torch.from_numpy(np.concatenate([sample["crop"] for sample in samples])),
             mask=torch.ones(len(value), dtype=torch.bool),
         )
+
+    def _labels(
+        self, records: list[Record], counts: list[int], index: torch.Tensor, value: torch.Tensor
+    ) -> tuple[SoftLabels, TailBatch | None]:
+        from slg_wds.labels import from_tables, from_topk, tail_batch
+        from slg_wds.labels.logit_tables import logit_tables
+
+        first, power = records[0], power_of(self.temperature, self.made_at)
+        asked = stored_columns(first).resolve(self.rule)
+        low_rank = [record.low_rank for record in records if record.low_rank is not None]
+        if low_rank:
+            return from_tables(logit_tables(LowRankRows.of(joined(low_rank)), power), asked), None
+        tails = None
+        if any(record.tail is not None for record in records) or asked.kind == "shared_tail":
+            row = np.repeat(np.arange(len(records)), counts)
+            tails = tail_batch([record.tail for record in records], row, first.num_classes)
+        used, stored = tails if asked.kind == "shared_tail" else None, None if first.full else index
+        return from_topk(stored, value, first.num_classes, rule=asked, tail=used, power=power), tails
 
 
 def _place(sample: Sample) -> dict[str, str | None]:

@@ -18,7 +18,7 @@ from slg_wds.images import LabelledImage
 from slg_wds.labels.adaptation import adapted
 from slg_wds.replay.assembly.context import LoaderContext
 from slg_wds.replay.assembly.epoch import PlannedBatch
-from slg_wds.replay.assembly.label_columns import LabelColumns
+from slg_wds.replay.assembly.label_columns import LabelColumns, LabelsOfSet
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.sources.files import FileBytes
 from slg_wds.replay.sources.label_sets import SamplePlace
@@ -140,14 +140,14 @@ class BatchContent:
         )
         present = np.repeat(np.array([sample.shard >= 0 for sample in self._samples]), c)
         target = torch.from_numpy(np.repeat(self._target, c))
-        labels = self._adapted(self._mixed([part[2] for part in parts]), target, [part[1] for part in parts])
+        labels = self._adapted(self._mixed([part.labels for part in parts]), target, parts)
         if not present.all():
             self._images[torch.from_numpy(~present)] = 0
         return Batch(
             images=self._images,
-            index=parts[0][0] if len(parts) == 1 else torch.cat([part[0] for part in parts], dim=1),
-            value=parts[0][1] if len(parts) == 1 else torch.cat([part[1] for part in parts], dim=1),
-            tail=parts[0][3] if len(parts) == 1 else None,
+            index=parts[0].index if len(parts) == 1 else torch.cat([part.index for part in parts], dim=1),
+            value=parts[0].value if len(parts) == 1 else torch.cat([part.value for part in parts], dim=1),
+            tail=parts[0].tail if len(parts) == 1 else None,
             labels=labels,
             target=target,
             key=[sample.key for sample in self._samples for _ in range(c)],
@@ -160,12 +160,12 @@ class BatchContent:
 
         return labels[0] if len(labels) == 1 else mix(labels, self._context.sets.weights)
 
-    def _adapted(self, labels: SoftLabels, target: torch.Tensor, values: list[torch.Tensor]) -> SoftLabels:
+    def _adapted(self, labels: SoftLabels, target: torch.Tensor, parts: list[LabelsOfSet]) -> SoftLabels:
         by, weights = self._context.adaptation, self._context.sets.weights
         if by is None:
             return labels
         # In float64, as a crop filter measures: one threshold then parts the crops the same way in both.
         confidence = sum(
-            value.amax(dim=1).double() * weight for value, weight in zip(values, weights, strict=True)
+            part.confidence().double() * weight for part, weight in zip(parts, weights, strict=True)
         )
         return adapted(labels, target, confidence, by)  # type: ignore[arg-type]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from slg_wds.errors import RecordError
+from slg_wds.format.records.low_rank import LOW_RANK
+from slg_wds.format.records.low_rank_rows import LowRankRows
 from slg_wds.format.records.rows import Rows
 from slg_wds.format.records.tail import Tail
 from slg_wds.format.recovery.temperature import power_of
@@ -17,23 +20,50 @@ if TYPE_CHECKING:
     import torch
 
     from slg_wds.labels import SoftLabels, TailBatch
+    from slg_wds.labels.logit_tables import LogitTables
+
+I64 = npt.NDArray[np.int64]
+
+
+class LabelsOfSet(NamedTuple):
+    """The labels of B crops in one set.
+
+    Attributes:
+        index, value: [B, k], as stored; k is 0 for low-rank labels.
+        labels: the distributions.
+        tail: the shared tails, if there are any.
+        tables: the low-rank labels, if they are.
+    """
+
+    index: torch.Tensor
+    value: torch.Tensor
+    labels: SoftLabels
+    tail: TailBatch | None = None
+    tables: LogitTables | None = None
+
+    def confidence(self) -> torch.Tensor:
+        """The largest probability of each crop at the temperature that its labels were made at, float [B]."""
+        return self.value.amax(dim=1) if self.tables is None else self.tables.confidence()
 
 
 class LabelColumns:
-    """Indices and values [n, c, k] and tails [n] of set `number`; threads fill in disjoint images."""
+    """Indices and values [n, c, k], tails [n] and low-rank labels of set `number`; threads fill in disjoint images."""
 
     def __init__(self, sets: LabelSets, number: int, n: int, c: int) -> None:
-        identity = sets.members[number].identity
-        self._rule, self._classes = sets.rules[number], sets.num_classes
-        self._made_at = sets.members[number].temperature
-        self._full, self._k = sets.members[number].label_type == "full", identity.k or identity.num_classes
+        member = sets.members[number]
+        self._rule, self._classes, self._made_at = sets.rules[number], sets.num_classes, member.temperature
+        self._full = member.label_type == "full"
+        self._low_rank: list[tuple[I64, LowRankRows]] | None = [] if member.label_type == LOW_RANK else None
+        self._k = member.identity.k or member.num_classes if self._low_rank is None else 0
         self._value = np.zeros((n, c, self._k), np.float32)
         self._index = np.zeros((n, c, 0 if self._full else self._k), np.int64)
         self._index[:] = np.arange(self._index.shape[-1])  # padding, too, has distinct classes
-        self._tails: list[Tail | None] | None = [None] * n if identity.tail_classes else None
+        self._tails: list[Tail | None] | None = [None] * n if member.identity.tail_classes else None
 
-    def put(self, images: npt.NDArray[np.int64], rows: Rows) -> None:
+    def put(self, images: I64, rows: Rows) -> None:
         """The labels of these images. Raises RecordError for labels of another kind than the set's."""
+        if (rows.low_rank is None) != (self._low_rank is None):
+            raise RecordError("its labels are low-rank ones, and the set's are not, or the other way round")
         if rows.value.shape[-1] != self._k or (rows.index is None) != self._full:
             raise RecordError(f"{rows.value.shape[-1]} classes per crop, not {self._k}")
         self._value[images] = rows.value
@@ -42,25 +72,48 @@ class LabelColumns:
         if self._tails is not None:
             for i, tail in zip(images.tolist(), rows.tails, strict=True):
                 self._tails[i] = tail
+        if self._low_rank is not None and rows.low_rank is not None:
+            self._low_rank.append((images, rows.low_rank))
 
-    def labels(
-        self, temperature: float | None
-    ) -> tuple[torch.Tensor, torch.Tensor, SoftLabels, TailBatch | None]:
-        """(index [B, k], value [B, k], distributions at a temperature, tails). None: at that of the set."""
+    def labels(self, temperature: float | None) -> LabelsOfSet:
+        """The labels at a temperature; None: at that of the set."""
         import torch
 
-        from slg_wds.labels import from_topk, tail_batch
+        from slg_wds.labels import from_tables, from_topk, tail_batch
+        from slg_wds.labels.logit_tables import logit_tables
 
         power = power_of(temperature, self._made_at)
         n, c, k = self._value.shape
         value = torch.from_numpy(self._value.reshape(n * c, k))
         if self._full:
             labels = from_topk(None, value, self._classes, rule=self._rule, power=power)
-            return torch.arange(self._classes).expand(n * c, -1), value, labels, None
+            return LabelsOfSet(torch.arange(self._classes).expand(n * c, -1), value, labels)
         index = torch.from_numpy(self._index.reshape(n * c, k))
+        if self._low_rank is not None:
+            tables = logit_tables(_in_place(self._low_rank, n, c, self._classes), power)
+            return LabelsOfSet(index, value, from_tables(tables, self._rule), tables=tables)
         tails = None
         if self._tails is not None:
             tails = tail_batch(self._tails, np.repeat(np.arange(n), c), self._classes)
         used = tails if self._rule.kind == "shared_tail" else None
         labels = from_topk(index, value, self._classes, rule=self._rule, tail=used, power=power)
-        return index, value, labels, tails
+        return LabelsOfSet(index, value, labels, tails)
+
+
+def _in_place(parts: list[tuple[I64, LowRankRows]], n: int, c: int, num_classes: int) -> LowRankRows:
+    """The low-rank labels of all n images of a batch; those without any, in padding, have some or even ones."""
+    even = LowRankRows(
+        num_classes,
+        classes=np.full((1, 1), num_classes),
+        kept=np.zeros(1, np.int64),
+        mean=np.zeros((1, 1), np.float32),
+        rows=np.zeros((1, 0, 1), np.float32),
+        block=np.zeros((0, c), np.int64),
+        coefficients=np.zeros((0, c, 0), np.float32),
+    )
+    found = LowRankRows.joined([rows for _, rows in parts] or [even])
+    at = np.concatenate([images for images, _ in parts]) if parts else np.zeros(0, np.int64)
+    block = np.zeros((n, c), np.int64)
+    coefficients = np.zeros((n, c, found.coefficients.shape[-1]), np.float32)
+    block[at], coefficients[at] = found.block, found.coefficients
+    return replace(found, block=block, coefficients=coefficients)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from slg_wds.concurrency.prefetch import window
 from slg_wds.errors import ReplayError, UsageError
+from slg_wds.format.records.low_rank import LowRank
 from slg_wds.format.records.record import Record
 from slg_wds.replay.sources.label_sets import LabelSets
 
@@ -47,8 +48,8 @@ class AllCrops:
 class CropFilter:
     """A range, both ends included, of a measure of each crop's labels as stored.
 
-    measure: "confidence", the largest probability, or "tail", what the stored classes leave of 1. Of several label
-    sets the weighted mean counts.
+    measure: "confidence", the largest probability, or "tail", what the stored classes leave of 1; for low-rank labels
+    that is the probability of the classes that are not kept. Of several label sets the weighted mean counts.
     """
 
     measure: str
@@ -65,10 +66,22 @@ class CropFilter:
 
     def measured(self, record: Record) -> npt.NDArray[np.float64]:
         """The measure of every crop, float64 [M]."""
+        if record.low_rank is not None:
+            return self._of_low_rank(record.low_rank)
         value = record.value.astype(np.float64)
         if self.measure == "confidence":
             return np.asarray(value.max(axis=1, initial=0.0))
         return np.asarray(np.maximum(0.0, 1.0 - value.sum(axis=1)))
+
+    def _of_low_rank(self, labels: LowRank) -> npt.NDArray[np.float64]:
+        found = np.empty(len(labels.block_of))
+        for number, block in enumerate(labels.blocks):
+            mine = np.flatnonzero(labels.block_of == number)
+            rows = block.distributions(labels.coefficients[mine, : block.rank])
+            kept = rows[:, block.classes]
+            sure = self.measure == "confidence"
+            found[mine] = rows.max(axis=1) if sure else np.maximum(0.0, 1.0 - kept.sum(axis=1))
+        return found
 
     def keeps(self, measure: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         """Say which crops are within the range, bounds included."""

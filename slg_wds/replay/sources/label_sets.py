@@ -20,6 +20,7 @@ from slg_wds.errors import (
     UsageError,
 )
 from slg_wds.format.manifest.info import MAX_INFO_BYTES, decode_info
+from slg_wds.format.records.low_rank import LOW_RANK
 from slg_wds.labels import LabelType, StoredColumns
 from slg_wds.labels.shares import shares
 from slg_wds.labelset.averaging import check_averaged
@@ -238,11 +239,12 @@ def _check_crops(first: LabelSet, other: LabelSet) -> None:
 
 def _rule(labels: LabelSet, rule: str | LabelType | None) -> LabelType:
     """The rule of recovery to use for a set. Raises RuleError where its columns cannot give it."""
-    identity = labels.identity
+    identity, low_rank = labels.identity, labels.label_type == LOW_RANK
     stored = StoredColumns(
         k=identity.k or identity.num_classes,
         num_classes=labels.num_classes,
-        full=labels.label_type == "full",
+        full=labels.label_type == "full" or low_rank,
+        low_rank=low_rank,
         values=identity.coding != "none",
         tail=identity.tail_classes > 0,
     )

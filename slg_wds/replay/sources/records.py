@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slg_wds.errors import LabelSetError, SlgWdsError
+from slg_wds.format.records.low_rank_rows import LowRankRows
 from slg_wds.format.records.record import Record, decode_record
 from slg_wds.format.records.rows import Rows, decode_rows
 from slg_wds.format.records.views import with_views
@@ -23,6 +24,7 @@ from slg_wds.replay.sources.label_sets import LabelSets, SamplePlace
 from slg_wds.replay.sources.shards import ShardRange, Shards, open_shards
 
 I64 = npt.NDArray[np.int64]
+Place = tuple[I64, I64]  # numbers of images, and of crops of each
 
 
 class ChainPart(NamedTuple):
@@ -149,9 +151,7 @@ class Records:
         """Decode crops [n, c] of samples from what `read` returned for one member. Raises FormatError."""
         if not self.bases[member]:
             return decode_rows(data, crops)
-        last = self._rows(member, [parts[-1] for parts in data], crops)
-        boxes, flips, value = last.boxes.copy(), last.flips.copy(), last.value.copy()
-        index, views = None if last.index is None else last.index.copy(), last.views
+        found = self._rows(member, [parts[-1] for parts in data], crops)
         for place in range(len(self.bases[member])):
             at = [
                 i for i, parts in enumerate(data) for part in parts[:-1] if part.place == place and part.data
@@ -160,19 +160,13 @@ class Records:
                 continue
             parts = [next(part for part in data[i] if part.place == place) for i in at]
             some = self._rows(member, parts, crops[at])
-            self._check(member, [last.fields[i] for i in at], some.fields)
+            self._check(member, [found.fields[i] for i in at], some.fields)
             i, j = np.nonzero(_inside(parts, crops[at]))
-            to = np.array(at)[i]
-            boxes[to, j], flips[to, j], value[to, j] = some.boxes[i, j], some.flips[i, j], some.value[i, j]
-            views = with_views(views, (to, j), some.views, (i, j))
-            if index is not None and some.index is not None:
-                index[to, j] = some.index[i, j]
-        tails = last.tails
-        if not tail_covers_all(self.sets.members[member]):
-            tails = [
-                join_records(self._decoded(member, parts), self.sets.members[member]).tail for parts in data
-            ]
-        return replace(last, boxes=boxes, flips=flips, index=index, value=value, tails=tails, views=views)
+            found = _with_crops(found, (np.array(at)[i], j), some, (i, j))
+        if tail_covers_all(self.sets.members[member]):
+            return found
+        joined = [join_records(self._decoded(member, parts), self.sets.members[member]) for parts in data]
+        return replace(found, tails=[record.tail for record in joined])
 
     def _rows(self, member: int, parts: Sequence[ChainPart], crops: I64) -> Rows:
         """Decode the crops that lie in these parts. Crops outside a part are arbitrary; the caller overwrites them."""
@@ -195,6 +189,28 @@ class Records:
                 )
             crc32s = [fields.get("image_crc32") for fields in (one, other)]
             check_same_image(one["key"], crc32s, self.sets.members[member].url)
+
+
+def _with_crops(rows: Rows, to: Place, other: Rows, at: Place) -> Rows:
+    """Return rows with some of their crops, `to`, replaced by those of others, `at`."""
+    boxes, flips, value = rows.boxes.copy(), rows.flips.copy(), rows.value.copy()
+    boxes[to], flips[to], value[to] = other.boxes[at], other.flips[at], other.value[at]
+    index, low_rank = rows.index, rows.low_rank
+    if index is not None and other.index is not None:
+        index = index.copy()
+        index[to] = other.index[at]
+    if low_rank is not None and other.low_rank is not None:
+        low_rank = _with_low_rank(low_rank, to, other.low_rank, at)
+    views = with_views(rows.views, to, other.views, at)
+    return replace(rows, boxes=boxes, flips=flips, index=index, value=value, views=views, low_rank=low_rank)
+
+
+def _with_low_rank(rows: LowRankRows, to: Place, other: LowRankRows, at: Place) -> LowRankRows:
+    n = len(rows.block)
+    both = LowRankRows.joined([rows, other])
+    block, coefficients = both.block[:n].copy(), both.coefficients[:n].copy()
+    block[to], coefficients[to] = both.block[n:][at], both.coefficients[n:][at]
+    return replace(both, block=block, coefficients=coefficients)
 
 
 def _inside(parts: Sequence[ChainPart], crops: I64) -> npt.NDArray[np.bool_]:
