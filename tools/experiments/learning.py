@@ -1,12 +1,13 @@
 """Do students learn from stored labels what they learn from the teacher itself?
 
-usage: learning.py [--crops 100] [--steps 300] [--seeds 3] [--student cnn] [--size 96]
+usage: learning.py [--crops 100] [--steps 300] [--seeds 5] [--student cnn] [--size 96] [--temperatures 1 4]
 
 EfficientNet-Lite2 labels crops of real photographs. A small student is trained from scratch for the same steps, on the
-same crops in the same order, from (a) the teacher's hard top-1, (b) marginal smoothing k=5 in float32, (c) the same in
-log8, (d) the shared tail with k=5 in log8, (e) the live teacher's full softmax of the replayed crop. Measured is
-KL(teacher || student) and the agreement of the likeliest classes on crops of a view of each photograph that was kept
-from training, and of photographs that were kept whole. Prints a markdown table.
+same crops in the same order, from the teacher's hard top-1, marginal smoothing, the shared tail and low-rank labels of
+several sizes, and from the live teacher's full softmax of the replayed crop. Measured is KL(teacher || student) and the
+agreement of the likeliest classes on crops of a view of each photograph that was kept from training, and of photographs
+that were kept whole. At a temperature T, labels are read at T and the student's logits divided by T; held-out crops are
+compared at 1, so that the tables of all temperatures compare. Prints a markdown table for each.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import skimage.data
@@ -26,7 +28,6 @@ from torch import Tensor
 import slg_wds
 from slg_wds.concurrency.cores import cores
 from slg_wds.concurrency.memory import keep_freed_memory
-from slg_wds.config import Values
 from slg_wds.demo.photographs import PHOTOGRAPHS, VIEWS, cut_views
 from slg_wds.labels import SoftLabels, from_topk
 from slg_wds.teachers.load import load_teacher
@@ -41,11 +42,23 @@ UNSEEN = {
 }
 
 
+KINDS: dict[str, dict[str, Any]] = {
+    "marginal smoothing k=5, float32": {"label_type": "marginal_smoothing_k5", "values": "float32"},
+    "marginal smoothing k=5, log8": {"label_type": "marginal_smoothing_k5", "values": "log8"},
+    "shared tail k=5, log8": {"label_type": "shared_tail_k5", "values": "log8"},
+    "shared tail k=10, log8": {"label_type": "shared_tail_k10", "values": "log8"},
+    "low-rank 0.2": {"label_type": "lowrank", "max_kl": 0.2},
+    "low-rank 0.1": {"label_type": "lowrank", "max_kl": 0.1},
+    "low-rank 0.05": {"label_type": "lowrank", "max_kl": 0.05},
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--crops", type=int, default=100)
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0])
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--student", default="cnn", help="cnn, or a model of timm")
@@ -61,30 +74,42 @@ def experiment(args: argparse.Namespace, folder: Path) -> None:
     start = time.monotonic()
     counts = lay_out(folder)
     sets = {split: generate(folder, split, args.crops if split == "train" else 20) for split in counts}
-    kinds = {
-        "(b) marginal smoothing k=5, float32": convert(sets["train"], "marginal_smoothing_k5", "float32"),
-        "(c) marginal smoothing k=5, log8": convert(sets["train"], "marginal_smoothing_k5", "log8"),
-        "(d) shared tail k=5, log8": convert(sets["train"], "shared_tail_k5", "log8"),
-    }
-    images, hard, names = all_crops(kinds["(b) marginal smoothing k=5, float32"], None, args.size, "hard")
-    labels = {"(a) hard top-1": hard}
-    for kind, url in kinds.items():
-        again, labels[kind], others = all_crops(url, None, args.size)
-        assert others == names and torch.equal(again, images)
-    live, worst = live_teacher(sets["train"])
-    labels["(e) live teacher"] = live
+    kinds = {name: convert(sets["train"], **options) for name, options in KINDS.items()}
+    images, logits = live_teacher(sets["train"], args.size)
     held_out = {split: held(sets[split], args.size) for split in ("held", "unseen")}
     print(
-        f"{len(names)} crops of {counts['train']} views of {len(PHOTOGRAPHS)} photographs; "
+        f"{len(images)} crops of {counts['train']} views of {len(PHOTOGRAPHS)} photographs; "
         f"{counts['held']} views held out, {counts['unseen']} of unseen photographs; "
         f"{args.student} at {args.size}, {args.steps} steps of {args.batch}, {args.seeds} seeds; "
-        f"stored and live probabilities differ by at most {worst:.1e}; "
         f"labelling and replay {time.monotonic() - start:.0f} s",
         flush=True,
     )
-    found = {kind: trained(args, images, rows, held_out) for kind, rows in labels.items()}
-    report(found, {kind: mean_divergence(live, rows) for kind, rows in labels.items()})
-    print(f"{time.monotonic() - start:.0f} s in all")
+    for temperature in args.temperatures:
+        live = from_topk(None, (logits / temperature).softmax(1), logits.shape[1], rule="full")
+        labels = read_labels(args, kinds, temperature)
+        labels["live teacher"] = live
+        found = {kind: trained(args, images, rows, held_out, temperature) for kind, rows in labels.items()}
+        print(f"\ntemperature {temperature:g}, {time.monotonic() - start:.0f} s so far\n")
+        report(found, {kind: mean_divergence(live, rows) for kind, rows in labels.items()}, sizes(kinds))
+
+
+def read_labels(args: argparse.Namespace, kinds: dict[str, str], temperature: float) -> dict[str, SoftLabels]:
+    """Return the distributions of all training crops, in one order, by kind of label."""
+    first = next(iter(kinds.values()))
+    labels = {"hard top-1": all_crops(first, None, args.size, "hard")[1]}
+    for kind, url in kinds.items():
+        labels[kind] = all_crops(url, None, args.size, None, temperature)[1]
+    return labels
+
+
+def sizes(kinds: dict[str, str]) -> dict[str, float]:
+    """Return the bytes of the records for each crop, by kind of label."""
+    found = {}
+    for kind, url in kinds.items():
+        labels = slg_wds.open_labels(url)
+        records = [size for number in range(labels.num_shards) for _, size, _ in labels.index(number).records]
+        found[kind] = sum(records) / len(records) / labels.num_crops
+    return found
 
 
 def lay_out(folder: Path) -> dict[str, int]:
@@ -120,30 +145,28 @@ def generate(folder: Path, split: str, crops: int) -> str:
     return target
 
 
-def convert(source: str, label_type: str, values: Values) -> str:
-    target = f"{source}-{label_type}-{values}"
-    slg_wds.ensemble(
-        slg_wds.EnsembleConfig(
-            sets=(source,),
-            save_path=target,
-            label_type=label_type,
-            values=values,
-            tail_classes=64,
-            processes=1,
-        )
+def convert(source: str, label_type: str, **options: Any) -> str:
+    """Write the labels of a full set as labels of another type."""
+    target = f"{source}-{label_type}-{'-'.join(map(str, options.values()))}"
+    config = slg_wds.EnsembleConfig(
+        sets=(source,), save_path=target, label_type=label_type, processes=1, **options
     )
+    slg_wds.ensemble(config)
     return target
 
 
-def live_teacher(labels: str) -> tuple[SoftLabels, float]:
-    """Return the teacher's softmax of every replayed crop, and how far it is at most from the stored one."""
+def live_teacher(labels: str, size: int) -> tuple[Tensor, Tensor]:
+    """Return all crops at the student's size, uint8 [N, 3, S, S], and the teacher's logits of the replayed crops."""
     teacher = load_teacher(TeacherSpec("private", TEACHER))
-    images, stored, _ = all_crops(labels, None, teacher.preprocessing.input_size)
+    images, stored, names = all_crops(labels, None, teacher.preprocessing.input_size)
     with torch.no_grad():
-        rows = torch.cat([teacher.logits(part).softmax(1) for part in torch.split(images, 50)])
-    # Cloned: what inference mode made cannot be trained with.
-    live = from_topk(None, rows.clone(), rows.shape[1], rule="full")
-    return live, float((live.dense() - stored.dense()).abs().max())
+        # Cloned: what inference mode made cannot be trained with.
+        logits = torch.cat([teacher.logits(part) for part in torch.split(images, 50)]).clone()
+    worst = float((logits.softmax(1) - stored.dense()).abs().max())
+    print(f"stored and live probabilities differ by at most {worst:.1e}", flush=True)
+    smaller, _, others = all_crops(labels, None, size)
+    assert names == others
+    return smaller, logits
 
 
 def held(labels: str, size: int) -> tuple[Tensor, Tensor]:
@@ -153,14 +176,20 @@ def held(labels: str, size: int) -> tuple[Tensor, Tensor]:
 
 
 def trained(
-    args: argparse.Namespace, images: Tensor, labels: SoftLabels, held_out: dict[str, tuple[Tensor, Tensor]]
+    args: argparse.Namespace,
+    images: Tensor,
+    labels: SoftLabels,
+    held_out: dict[str, tuple[Tensor, Tensor]],
+    temperature: float,
 ) -> dict[str, list[float]]:
     """Train one student per seed; return KL on each held-out set, and agreement on the first."""
     found: dict[str, list[float]] = {}
     for seed in range(args.seeds):
         torch.manual_seed(seed)
         student = make_student(args.student, labels.num_classes)
-        train(student, images, lambda rows: labels[rows], args.steps, args.batch, args.rate, seed)
+        train(
+            student, images, lambda rows: labels[rows], args.steps, args.batch, args.rate, seed, temperature
+        )
         for split, (crops, teacher) in held_out.items():
             student_rows = log_probabilities(student, crops)
             found.setdefault(split, []).append(divergence(teacher, student_rows))
@@ -174,13 +203,16 @@ def mean_divergence(live: SoftLabels, labels: SoftLabels) -> float:
     return divergence(live.dense(), labels.dense().log())
 
 
-def report(found: dict[str, dict[str, list[float]]], labels_divergence: dict[str, float]) -> None:
-    header = ["trained from", "KL of the labels", "KL, held-out views", "agreement there, %", "KL, unseen photographs",
-              "KL of each seed"]  # fmt: skip
+def report(
+    found: dict[str, dict[str, list[float]]], labels_divergence: dict[str, float], sizes: dict[str, float]
+) -> None:
+    header = ["trained from", "bytes a crop", "KL of the labels", "KL, held-out views", "agreement there, %",
+              "KL, unseen photographs", "KL of each seed"]  # fmt: skip
     rows = [
         [
-            kind, f"{labels_divergence[kind]:.4f}", spread(one["held"]), spread(one["held agreement"], 1),
-            spread(one["unseen"], 3), " ".join(f"{value:.4f}" for value in one["held"]),
+            kind, f"{sizes[kind]:.1f}" if kind in sizes else "-", f"{labels_divergence[kind]:.4f}",
+            spread(one["held"]), spread(one["held agreement"], 1), spread(one["unseen"], 3),
+            " ".join(f"{value:.4f}" for value in one["held"]),
         ]
         for kind, one in found.items()
     ]  # fmt: skip

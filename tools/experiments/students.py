@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from slg_wds import SoftCrossEntropy, SoftLabelLoader, open_labels
-from slg_wds.labels import SoftLabels
+from slg_wds.labels import SoftLabels, from_topk
 
 Labels = Callable[[Tensor], SoftLabels]  # row numbers int64 [B] -> their distributions
 
@@ -38,26 +38,32 @@ def make_student(name: str, num_classes: int) -> nn.Module:
 
 
 def all_crops(
-    labels: str, images: str | None, size: int, rule: str | None = None
+    labels: str, images: str | None, size: int, rule: str | None = None, temperature: float | None = None
 ) -> tuple[Tensor, SoftLabels, list[Any]]:
     """Load every crop of a label set once: uint8 [N, 3, S, S], distributions, and (key, crop) of each row."""
     crops = open_labels(labels).num_crops
     loader = SoftLabelLoader(
-        labels, images, global_batch_size=crops, crops_per_image=crops, size=size, rule=rule, shuffle=False
-    )
+        labels, images, global_batch_size=crops, crops_per_image=crops, size=size, rule=rule, shuffle=False,
+        temperature=temperature,
+    )  # fmt: skip
     batches = list(loader)
-    parts = [batch.labels for batch in batches]
-    even = (
-        None if parts[0].even is None else torch.cat([part.even for part in parts if part.even is not None])
-    )
-    joined = SoftLabels(
+    names = [name for batch in batches for name in zip(batch.key, batch.crop.tolist(), strict=True)]
+    joined = joined_labels([batch.labels for batch in batches])
+    return torch.cat([batch.images for batch in batches]), joined, names
+
+
+def joined_labels(parts: Sequence[SoftLabels]) -> SoftLabels:
+    """Return the rows of several batches as one; low-rank labels are made dense."""
+    if any(part.tables for part in parts):
+        rows = torch.cat([part.dense() for part in parts])
+        return from_topk(None, rows, rows.shape[1], rule="full")
+    evens = [part.even for part in parts if part.even is not None]
+    return SoftLabels(
         torch.cat([part.index for part in parts]),
         torch.cat([part.mass for part in parts]),
-        even,
+        torch.cat(evens) if evens else None,
         parts[0].num_classes,
     )
-    names = [name for batch in batches for name in zip(batch.key, batch.crop.tolist(), strict=True)]
-    return torch.cat([batch.images for batch in batches]), joined, names
 
 
 def normalised(images: Tensor) -> Tensor:
@@ -67,14 +73,24 @@ def normalised(images: Tensor) -> Tensor:
 
 
 def train(
-    student: nn.Module, images: Tensor, labels: Labels, steps: int, batch: int, rate: float, seed: int
+    student: nn.Module,
+    images: Tensor,
+    labels: Labels,
+    steps: int,
+    batch: int,
+    rate: float,
+    seed: int,
+    temperature: float = 1.0,
 ) -> None:
-    """Train for `steps` steps of AdamW with a cosine schedule; the seed alone decides the rows of each step."""
+    """Train for `steps` steps of AdamW with a cosine schedule; the seed alone decides the rows of each step.
+
+    The temperature is the student's; that of the labels is for them to have.
+    """
     draw = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     optimizer = torch.optim.AdamW(student.parameters(), rate, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
-    criterion = SoftCrossEntropy()
+    criterion = SoftCrossEntropy(student_temperature=temperature, t_squared=True)
     student.train()
     rows = torch.empty(0, dtype=torch.int64)
     for _ in range(steps):
