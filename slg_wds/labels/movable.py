@@ -13,7 +13,7 @@ M = TypeVar("M", bound="Movable")
 
 
 class Movable:
-    """An object whose attributes are tensors, objects of this kind, tuples of these, or plain values; made by their names.
+    """Tensors, objects of this kind, tuples of these, and plain values, as attributes of the names of its arguments.
 
     `to` and `pin_memory` are what trainers and torch's own DataLoader look for in a batch. Labels are no dataclasses,
     because Lightning rounds the floats in those to the model's precision (`bf16-true`).

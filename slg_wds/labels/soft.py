@@ -63,13 +63,14 @@ class SoftLabels(Movable):
 
     def dense(self) -> Tensor:
         """The rows in full: [B, C] of mass's dtype, none negative."""
-        if self.tables:
-            return self.expanded().dense()
         shape = (len(self), self.num_classes)
         even = self.mass.new_zeros(()) if self.even is None else self.even[:, None]
         rows = even.expand(shape).clone().scatter_add_(1, self.index, self.mass)
         # even + (0 - even) is 0, but in a mixture the rounding of several such may leave -1e-12.
-        return rows.scatter_(1, self.index, rows.gather(1, self.index).clamp_(min=0.0))
+        rows = rows.scatter_(1, self.index, rows.gather(1, self.index).clamp_(min=0.0))
+        for table in self.tables:
+            rows += table.dense()
+        return rows
 
 
 @torch.no_grad()
@@ -214,7 +215,8 @@ def from_tables(tables: LogitTables, rule: LabelType, dtype: torch.dtype = torch
         none = torch.zeros((len(tables), 0), dtype=dtype, device=tables.mean.device)
         return SoftLabels(none.long(), none, None, C, (tables,))
     if whole:
-        return from_topk(None, tables.dense(), C, rule="full", dtype=dtype)
+        rows = tables.dense().to(dtype)
+        return SoftLabels(torch.arange(C, device=rows.device).expand(len(rows), -1), rows, None, C)
     return from_topk(None, tables.at_power(1.0).dense(), C, rule=rule, dtype=dtype, power=tables.power)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from slg_wds.format.records.low_rank import LowRankBlock
+from slg_wds.format.records.low_rank import LowRank, LowRankBlock
 from slg_wds.format.records.low_rank_codec import BlockShape, PackedLowRank, block_of_numbers
 from slg_wds.format.records.rice import RiceReader, unfold
 
@@ -43,6 +43,12 @@ class LowRankRows:
     rows: F32
     block: Ints
     coefficients: F32
+
+    @classmethod
+    def of(cls, labels: LowRank) -> LowRankRows:
+        """Return all crops of decoded labels as those of one record."""
+        coefficients = labels.coefficients.astype(np.float32)
+        return _padded_rows(labels.blocks, labels.block_of[None], coefficients[None])
 
     @classmethod
     def joined(cls, parts: Sequence[LowRankRows]) -> LowRankRows:

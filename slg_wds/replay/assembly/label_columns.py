@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 I64 = npt.NDArray[np.int64]
 
 
-class LabelsOfSet(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class LabelsOfSet:
     """The labels of B crops in one set.
 
     Attributes:
@@ -101,7 +102,7 @@ class LabelColumns:
 
 
 def _in_place(parts: list[tuple[I64, LowRankRows]], n: int, c: int, num_classes: int) -> LowRankRows:
-    """The low-rank labels of all n images of a batch; those without any, in padding, have some or even ones."""
+    """The low-rank labels of all n images of a batch; those without any, in padding, have even ones."""
     even = LowRankRows(
         num_classes,
         classes=np.full((1, 1), num_classes),
@@ -111,9 +112,9 @@ def _in_place(parts: list[tuple[I64, LowRankRows]], n: int, c: int, num_classes:
         block=np.zeros((0, c), np.int64),
         coefficients=np.zeros((0, c, 0), np.float32),
     )
-    found = LowRankRows.joined([rows for _, rows in parts] or [even])
-    at = np.concatenate([images for images, _ in parts]) if parts else np.zeros(0, np.int64)
-    block = np.zeros((n, c), np.int64)
+    at = np.concatenate([np.zeros(0, np.int64), *(images for images, _ in parts)])
+    found = LowRankRows.joined([*(rows for _, rows in parts), *([even] if len(at) < n else [])])
+    block = np.full((n, c), len(found.kept) - 1)
     coefficients = np.zeros((n, c, found.coefficients.shape[-1]), np.float32)
     block[at], coefficients[at] = found.block, found.coefficients
     return replace(found, block=block, coefficients=coefficients)
