@@ -113,7 +113,7 @@ def _in_place(parts: list[tuple[I64, LowRankRows]], n: int, c: int, num_classes:
         coefficients=np.zeros((0, c, 0), np.float32),
     )
     at = np.concatenate([np.zeros(0, np.int64), *(images for images, _ in parts)])
-    found = LowRankRows.joined([*(rows for _, rows in parts), *([even] if len(at) < n else [])])
+    found = LowRankRows.joined([*(rows for _, rows in parts), *([even] if len(np.unique(at)) < n else [])])
     block = np.full((n, c), len(found.kept) - 1)
     coefficients = np.zeros((n, c, found.coefficients.shape[-1]), np.float32)
     block[at], coefficients[at] = found.block, found.coefficients
