@@ -54,6 +54,8 @@ class PairLoader(LoaderView):
         batches: the loader itself, or a view of it whose batches are on a device.
     """
 
+    dataset = None  # timm's script asks it for an epoch, as it does `batch_sampler` and `sampler`
+
     def __init__(self, loader: SoftLabelLoader, batches: Iterable[Batch]) -> None:
         if loader.pads:
             raise UsageError("pairs cannot say what is padding", hint="leave out last='pad' and evaluation")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import secrets
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,14 +17,17 @@ from torch import nn
 from slg_wds.errors import SlgWdsError, UsageError, WeightsError
 from slg_wds.store.whole_file import whole_file
 from slg_wds.training.flags import Settings
+from slg_wds.training.optimizer import keep_options
 from slg_wds.training.processes import say
 
 CHECKPOINT, BEST = "checkpoint.pth.tar", "model_best.pth.tar"  # FKD's names
 # The flags that change the course of training. A checkpoint has them, so that a resumed run can name differences.
 SETTINGS = (
     "seed", "epochs", "batch_size", "num_crops", "lr", "schedule", "cos", "warmup", "momentum", "weight_decay", "opt",
-    "temp", "soft_label_type", "mixup_cutmix", "mixup", "cutmix", "mixup_cutmix_prob", "mixup_switch_prob", "ema",
-    "amp", "label_weights", "crop_filter", "label_temp", "label_temp_end",
+    "opt_kwargs", "filter_bias_and_bn", "fused", "clip_grad", "clip_mode", "grad_accum_steps", "sched", "sched_kwargs",
+    "warmup_epochs", "warmup_lr", "min_lr", "drop_path", "model_kwargs", "temp", "soft_label_type", "mixup_cutmix",
+    "mixup", "cutmix", "mixup_cutmix_prob", "mixup_switch_prob", "ema", "amp", "label_weights", "crop_filter",
+    "label_temp", "label_temp_end",
 )  # fmt: skip
 
 
@@ -38,6 +42,8 @@ class Progress:
         seconds: time of training, without validation.
         best: the best percentage of a validation.
         reached: `seconds` when --target-accuracy was reached; 0 before.
+        walk: what the meter counted of the current walk, or of the last one.
+        run: a name of the run, at random, by which W&B knows it again.
     """
 
     epoch: int = 0
@@ -46,6 +52,8 @@ class Progress:
     seconds: float = 0.0
     best: float = -math.inf
     reached: float = 0.0
+    walk: dict[str, float] = field(default_factory=dict)
+    run: str = field(default_factory=lambda: secrets.token_hex(4))
 
 
 @dataclass
@@ -158,7 +166,7 @@ def restore(args: Settings, training: Training, found: dict[str, Any]) -> None:
             training.average.module.load_state_dict(found.get("ema") or weights)
         if args.evaluate:
             return
-        training.optimizer.load_state_dict(found["optimizer"])
+        training.optimizer.load_state_dict(keep_options(training.optimizer, found["optimizer"]))
         training.scaler.load_state_dict(found.get("scaler") or training.scaler.state_dict())
     except (RuntimeError, ValueError, KeyError) as error:
         text = " ".join(str(error).split())[:200]

@@ -7,6 +7,8 @@ with both spellings, -b and --batch-size. It imports no torch, so that --help is
 from __future__ import annotations
 
 import argparse
+import ast
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -34,10 +36,13 @@ the same number of threads it ends with the same weights, bit for bit, as a run 
 
 
 class Settings(argparse.Namespace):
-    """The parsed flags. The last three are not flags: parse and start_process_group set them."""
+    """The parsed flags. The last four are not flags: parse and start_process_group set them."""
 
     data: str | None
+    config: str | None
     arch: str
+    drop_path: float | None
+    model_kwargs: dict[str, Any]
     workers: int | None
     epochs: int
     start_epoch: int
@@ -76,13 +81,25 @@ class Settings(argparse.Namespace):
     size: int | None
     interpolation: str | None
     opt: str
+    opt_kwargs: dict[str, Any]
+    filter_bias_and_bn: bool
+    fused: bool | None
+    clip_grad: float | None
+    clip_mode: str
+    grad_accum_steps: int
     warmup: int
+    sched: str | None
+    sched_kwargs: dict[str, Any]
+    warmup_epochs: float
+    warmup_lr: float
+    min_lr: float
     amp: str
     channels_last: bool
     compile: bool
     sync_bn: bool
     ema: float
     checkpoint_every: int
+    log: list[str]
     val_softlabels: str | None
     val_images: str | None
     class_map: str | None
@@ -92,6 +109,7 @@ class Settings(argparse.Namespace):
     deterministic: bool
     device: torch.device
     ranks: int
+    flags: dict[str, Any]
 
 
 class Parser(argparse.ArgumentParser):
@@ -103,10 +121,54 @@ class Parser(argparse.ArgumentParser):
         self.exit(2)
 
 
+class Several(argparse.Action):
+    """A flag that may be given several times; what is given takes the place of the default."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, flag: Any = None
+    ) -> None:
+        """Add a value to those that were given before."""
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [*([] if before is self.default else before), values])
+
+
+class KeyValues(argparse.Action):
+    """A flag of words KEY=VALUE, as timm has them: numbers, lists and None are read as Python writes them."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, flag: Any = None
+    ) -> None:
+        """Store the words as a mapping."""
+        found: dict[str, Any] = {}
+        for word in values:
+            key, equals, text = word.partition("=")
+            if not key or not equals:
+                text = f"{word!r} is not KEY=VALUE; IMAGES stand before it or after another flag"
+                raise argparse.ArgumentError(self, text)
+            try:
+                found[key] = ast.literal_eval(text)
+            except (ValueError, SyntaxError):
+                found[key] = text
+        setattr(namespace, self.dest, found)
+
+
 def parse(arguments: Sequence[str] | None = None, prog: str = "slg-wds train") -> Settings:
     """Parse flags; None for those of the process. A mistake and --help end the process."""
-    settings = make_parser(prog).parse_args(arguments, Settings())
-    settings.softlabel_path = settings.softlabel_path or ["./soft_label"]
+    parser = make_parser(prog)
+    early = Parser(prog=prog, add_help=False, allow_abbrev=False)
+    early.add_argument("-c", "--config")
+    path = early.parse_known_args(arguments)[0].config
+    if path is not None:
+        from slg_wds.training.args_file import read_args
+
+        try:
+            parser.set_defaults(**read_args(path, make_parser(f"{prog} --config {path}")))
+        except UsageError as error:
+            parser.error(str(error))
+    settings = parser.parse_args(arguments, Settings())
+    if settings.config != path:
+        parser.error("--config must be written out")
+    settings.flags = {name: value for name, value in vars(settings).items() if name != "config"}
     settings.deterministic, settings.seed = settings.seed is not None, settings.seed or 0
     return settings
 
@@ -115,7 +177,16 @@ def make_parser(prog: str) -> Parser:
     """Return the parser of all flags, in groups: what a newcomer needs first, the launcher last."""
     parser = Parser(prog=prog, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?", metavar="IMAGES", help="folder with the folders train and val")
-    for add_flags in (_student, _labels, _optimization, _mixing, _validation, _running, _launching):
+    for add_flags in (
+        _student,
+        _labels,
+        _optimization,
+        _learning_rate,
+        _mixing,
+        _validation,
+        _running,
+        _launching,
+    ):
         add_flags(parser)
     return parser
 
@@ -125,6 +196,10 @@ def _student(parser: Parser) -> None:
     add = parser.add_argument_group("student").add_argument
     add("-a", "--arch", default="resnet50", help="a model of timm, or module:factory, file.py:factory (resnet50)")
     add("--pretrained", action="store_true", help="start from timm's published weights")
+    add("--drop-path", type=float, metavar="P", help="stochastic depth: share of residual branches dropped in training "
+        "(default: the model's own)")
+    add("--model-kwargs", nargs="*", action=KeyValues, default={}, metavar="KEY=VALUE", help="other arguments of "
+        "timm's model, for example drop_rate=0.1")
     add("--num_classes", type=int, metavar="N", help="classes of the student (default: those of the label set)")
     add("--size", type=int, metavar="PIXELS", help="side of the student's input (default: the model's own)")
     add("--interpolation", metavar="NAME", help="how crops are resized: bicubic, bilinear or nearest (default: as "
@@ -133,8 +208,8 @@ def _student(parser: Parser) -> None:
 
 def _labels(parser: Parser) -> None:
     add = parser.add_argument_group("labels and crops").add_argument
-    add("--softlabel_path", action="append", metavar="URL", help="label set; give it several times for the mean of "
-        "several (./soft_label)")
+    add("--softlabel_path", action=Several, default=["./soft_label"], metavar="URL", help="label set; give it several "
+        "times for the mean of several (./soft_label)")
     add("--label-weights", type=float, nargs="+", metavar="W", help="weights of several label sets in their mean")
     add("--num_crops", type=int, default=4, metavar="N", help="crops of an image in a batch (4)")
     add("--soft_label_type", metavar="TYPE", help="how distributions are recovered, for example marginal_smoothing_k5; "
@@ -146,7 +221,7 @@ def _labels(parser: Parser) -> None:
     add("--crop-filter", nargs=3, metavar=("MEASURE", "LOW", "HIGH"), help="train only on crops whose `confidence` or "
         "`tail` is between LOW and HIGH")
     add("--cache-dir", metavar="FOLDER", help="keep label shards of a remote set here")
-    add("--store-option", action="append", default=[], metavar="KEY=VALUE", help="setting of object storage; may be "
+    add("--store-option", action=Several, default=[], metavar="KEY=VALUE", help="setting of object storage; may be "
         "given several times")
 
 
@@ -155,20 +230,43 @@ def _optimization(parser: Parser) -> None:
     add("--epochs", type=int, default=300, metavar="N", help="passes over single crops (300)")
     add("--start-epoch", type=int, default=0, metavar="N", help="start here, without a checkpoint (0)")
     add("-b", "--batch-size", type=int, default=1024, metavar="N", help="crops in a batch, over all processes (1024)")
+    add("--grad-accum-steps", type=int, default=1, metavar="N", help="each process takes its part of a batch in N "
+        "pieces, one after the other, and adds up their gradients: less memory, and -b means the same (1)")
     add("--opt", choices=["sgd", "adamw"], default="sgd", help="optimizer (sgd)")
-    add("--lr", "--learning-rate", type=float, default=0.1, metavar="RATE", help="initial learning rate (0.1)")
-    add("--cos", action="store_true", help="cosine schedule in place of --schedule")
-    add("--schedule", type=int, nargs="*", default=[120, 240], metavar="EPOCH", help="epochs that divide the rate by "
-        "10 (120 240)")
-    add("--warmup", type=int, default=0, metavar="STEPS", help="steps over which the rate rises to --lr (0)")
+    add("--opt-kwargs", nargs="*", action=KeyValues, default={}, metavar="KEY=VALUE", help="other arguments of torch's "
+        "optimizer, for example nesterov=True or betas=(0.9,0.95)")
     add("--momentum", type=float, default=0.9, metavar="M", help="of sgd (0.9)")
     add("--wd", "--weight-decay", type=float, default=1e-4, dest="weight_decay", metavar="W", help="factor (0.0001)")
+    add("--filter-bias-and-bn", action="store_true", help="no weight decay of biases, of normalisation layers and of "
+        "what the model names (positions, class token), as in timm; FKD's CNNs decay all")
+    add("--clip-grad", type=float, metavar="NORM", help="clip gradients to this (default: none)")
+    add("--clip-mode", choices=["norm", "value", "agc"], default="norm", help="what --clip-grad bounds: the norm of "
+        "all gradients, each value, or the norm relative to that of the weights (norm)")
+    add("--fused", action=argparse.BooleanOptionalAction, help="torch's fused optimizer (default: on GPUs)")
     add("--temp", type=float, default=1.0, metavar="T", help="temperature: the student's logits are divided by it (1)")
     add("--ema", type=float, default=0.0, metavar="DECAY", help="also keep and validate an exponential moving average "
         "of the weights (0: none)")
     add("--amp", choices=["off", "bf16", "fp16"], default="off", help="mixed precision (off)")
     add("--seed", type=int, metavar="N", help="of initial weights, order and mixing (0); if given, deterministic "
         "algorithms")
+
+
+def _learning_rate(parser: Parser) -> None:
+    text = "FKD's schedules change the rate between walks. --sched takes timm's, which change it at every step."
+    add = parser.add_argument_group("learning rate", text).add_argument
+    add("--lr", "--learning-rate", type=float, default=0.1, metavar="RATE", help="initial learning rate (0.1)")
+    add("--cos", action="store_true", help="FKD's cosine schedule in place of --schedule")
+    add("--schedule", type=int, nargs="*", default=[120, 240], metavar="EPOCH", help="epochs that divide the rate by "
+        "10 (120 240)")
+    add("--warmup", type=int, default=0, metavar="STEPS", help="steps over which the rate rises to --lr (0)")
+    add("--sched", metavar="NAME", help="a schedule of timm: cosine, tanh, step, multistep (at --schedule), poly, ... "
+        "(default: FKD's)")
+    add("--warmup-epochs", type=float, default=0.0, metavar="N", help="with --sched: the first epochs, over which the "
+        "rate rises to --lr (0)")
+    add("--warmup-lr", type=float, default=1e-5, metavar="RATE", help="with --sched: the rate at their start (1e-05)")
+    add("--min-lr", type=float, default=0.0, metavar="RATE", help="with --sched: the rate at the end (0)")
+    add("--sched-kwargs", nargs="*", action=KeyValues, default={}, metavar="KEY=VALUE", help="other arguments of "
+        "timm's create_scheduler_v2, in epochs, for example decay_epochs=30 or cycle_limit=3")
 
 
 def _mixing(parser: Parser) -> None:
@@ -201,6 +299,10 @@ def _running(parser: Parser) -> None:
         "--save_checkpoint_path, if there is one")
     add("--checkpoint-every", type=int, default=0, metavar="STEPS", help="also within a walk (0: only at its end)")
     add("-p", "--print-freq", type=int, default=10, metavar="STEPS", help="steps between printed lines (10)")
+    add("--log", action=Several, choices=["csv", "tensorboard", "wandb"], default=["csv"], help="where each walk's "
+        "figures go beside summary.csv in the folder of checkpoints; may be given several times")
+    add("-c", "--config", metavar="FILE", help="take flags from a file such as args.yaml, which each run leaves beside "
+        "its checkpoints; flags of the command line come first")
     add("-j", "--workers", type=int, metavar="N", help="threads that decode images, over all processes of a machine "
         "(default: its cores)")
     add("--channels-last", action=argparse.BooleanOptionalAction, default=True, help="memory layout of weights and "
@@ -228,6 +330,7 @@ def check(args: Settings) -> None:
         UsageError: a flag is out of range, or needs something that is missing.
     """
     _check_ranges(args)
+    _check_schedule(args)
     if args.label_temp is None and args.label_temp_end is not None:
         raise UsageError("--label-temp-end needs --label-temp", hint="the temperature of the first epoch")
     if args.mixup_cutmix and min(args.mixup, args.cutmix) <= 0:
@@ -250,16 +353,38 @@ def check(args: Settings) -> None:
 def _check_ranges(args: Settings) -> None:
     from slg_wds.format.recovery.temperature import checked_temperature  # imports numpy
 
-    for name in ("epochs", "batch_size", "print_freq", "num_crops"):
-        if getattr(args, name) < 1:
-            raise UsageError(f"--{name} {getattr(args, name)} is below 1")
-    if not 0 <= args.start_epoch < args.epochs:
-        raise UsageError(f"--start-epoch {args.start_epoch} is not below --epochs {args.epochs}")
+    _check_range(args, 1, math.inf, "epochs", "batch-size", "print-freq", "num_crops", "grad-accum-steps")
+    _check_range(args, 0, 1, "mixup_cutmix_prob", "mixup_switch_prob", "ema", "drop-path")
+    _check_range(args, 0, math.inf, "warmup-epochs", "warmup-lr", "min-lr")
+    _check_range(args, 0, 2**63 - 1, "seed")
     for name in ("temp", "label_temp", "label_temp_end"):
         if getattr(args, name) is not None:
             checked_temperature(getattr(args, name), f"--{name.replace('_', '-')}")
-    for name in ("mixup_cutmix_prob", "mixup_switch_prob", "ema"):
-        if not 0 <= getattr(args, name) <= 1:
-            raise UsageError(f"--{name} {getattr(args, name)} is not inside 0..1")
-    if not 0 <= args.seed < 2**63:
-        raise UsageError(f"--seed {args.seed} is not inside 0..2^63-1")
+    if not 0 <= args.start_epoch < args.epochs:
+        raise UsageError(f"--start-epoch {args.start_epoch} is not below --epochs {args.epochs}")
+    if args.clip_grad is not None and not args.clip_grad > 0:
+        raise UsageError(f"--clip-grad {args.clip_grad} is not above 0", hint="without it nothing is clipped")
+    if args.grad_accum_steps > (share := args.batch_size // args.ranks):
+        raise UsageError(
+            f"--grad-accum-steps {args.grad_accum_steps}, but a process has {share} crops of a batch"
+        )
+
+
+def _check_range(args: Settings, least: int, most: float, *names: str) -> None:
+    for name in names:
+        value = getattr(args, name.replace("-", "_"))
+        if value is not None and not least <= value <= most:
+            inside = f"is not inside {least}..{most}" if most < math.inf else f"is below {least}"
+            raise UsageError(f"--{name} {value} {inside}")
+
+
+def _check_schedule(args: Settings) -> None:
+    if args.sched and (args.cos or args.warmup):
+        raise UsageError(
+            "--cos and --warmup are of FKD's schedules, not of --sched",
+            hint="take --sched cosine and --warmup-epochs",
+        )
+    if not args.sched and (args.warmup_epochs or args.min_lr or args.sched_kwargs):
+        raise UsageError(
+            "--warmup-epochs, --min-lr and --sched-kwargs are of timm's schedules", hint="give --sched"
+        )

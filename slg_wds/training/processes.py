@@ -79,6 +79,14 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
+def summed(counts: torch.Tensor) -> list[float]:
+    """Return the counts, added up over all processes, which call this together."""
+    if dist.is_initialized():
+        dist.all_reduce(counts)
+    found: list[float] = counts.tolist()
+    return found
+
+
 def threads_of(args: Settings) -> int:
     """Return the threads of this process that decode images: its part of --workers, or its cores."""
     return math.ceil(args.workers / local_size()) if args.workers else cores()

@@ -1,17 +1,25 @@
-"""FKD's epochs and learning rates, and the temperature of labels.
+"""Walks over the images, the learning rate of each step, and the temperature of labels.
 
-timm's schedulers do not give them: FKD holds the rate constant within a walk of several epochs, and timm's step
-schedule divides the rate one epoch earlier.
+timm's schedulers do not give FKD's rates: FKD holds the rate constant within a walk of several epochs, and timm's step
+schedule divides the rate one epoch earlier. So FKD's are computed here, and --sched takes timm's.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
 
+import timm
 import torch
+from timm.scheduler.scheduler_factory import create_scheduler_v2
 
+from slg_wds.errors import UsageError
 from slg_wds.training.flags import Settings
+
+# (first epoch of the walk, steps taken so far): sets the rate of the next step.
+SetRate = Callable[[int, int], None]
 
 
 def walks(epoch: int, epochs: int, num_crops: int) -> Iterator[tuple[int, int]]:
@@ -44,8 +52,24 @@ def label_temperature(args: Settings, crops: int) -> Callable[[int], float] | No
     return lambda walk: first + rise * walk * crops
 
 
+def make_schedule(args: Settings, optimizer: torch.optim.Optimizer, steps: Mapping[int, int]) -> SetRate:
+    """Return what sets the learning rate before each step, a pure function of the flags and its arguments.
+
+    Args:
+        args: the flags: --sched, or FKD's schedules without it.
+        optimizer: all of its parameter groups get the rate.
+        steps: of a walk, by its crops of an image.
+
+    Raises:
+        UsageError: timm has no such schedule.
+    """
+    if args.sched is None:
+        return partial(set_rate, args, optimizer)
+    return _schedule_of_timm(args, args.sched, optimizer, steps)
+
+
 def set_rate(args: Settings, optimizer: torch.optim.Optimizer, epoch: int, step: int) -> None:
-    """Set the learning rate of a step.
+    """Set the learning rate of a step by FKD's schedules.
 
     Args:
         args: the flags.
@@ -59,3 +83,29 @@ def set_rate(args: Settings, optimizer: torch.optim.Optimizer, epoch: int, step:
         rate = args.lr * 0.1 ** sum(epoch >= milestone for milestone in args.schedule)
     for group in optimizer.param_groups:
         group["lr"] = rate * min(1.0, (step + 1) / (args.warmup + 1))
+
+
+def _schedule_of_timm(
+    args: Settings, name: str, optimizer: torch.optim.Optimizer, steps: Mapping[int, int]
+) -> SetRate:
+    """Return timm's schedule, stepped at every update and stretched over all updates of the training."""
+    walked = [(epoch, steps[crops]) for epoch, crops in walks(0, args.epochs, args.num_crops)]
+    before = sum(count for epoch, count in walked if epoch < args.start_epoch)
+    for group in optimizer.param_groups:  # timm starts from these, and a checkpoint has others
+        group["lr"] = group["initial_lr"] = args.lr
+    options: dict[str, Any] = {
+        "num_epochs": args.epochs,
+        "updates_per_epoch": sum(count for _, count in walked) / args.epochs,  # timm only multiplies by it
+        "step_on_epochs": False,
+        "warmup_epochs": args.warmup_epochs,
+        "warmup_lr": args.warmup_lr,
+        "min_lr": args.min_lr,
+        "decay_milestones": args.schedule,
+    }
+    try:
+        scheduler, _ = create_scheduler_v2(optimizer, name, **options, **args.sched_kwargs)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise UsageError(f"timm's schedule {name} refuses this: {error}") from None
+    if scheduler is None:
+        raise UsageError(f"timm {timm.__version__} has no schedule {name!r}")
+    return lambda epoch, step: scheduler.step_update(before + step)

@@ -1,4 +1,4 @@
-"""The student: its architecture, how it is shown pixels, its optimizer and the moving average of its weights."""
+"""The student: its architecture, how it is shown pixels, and the moving average of its weights."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
 from slg_wds import LabelSet
-from slg_wds.errors import UnknownArchError
+from slg_wds.errors import UnknownArchError, UsageError
 from slg_wds.teachers import Preprocessing, TeacherSpec
 from slg_wds.teachers.preprocessing import resolve
 from slg_wds.teachers.private import build_private
 from slg_wds.training.checkpoints import Progress, Training
 from slg_wds.training.flags import Settings
+from slg_wds.training.optimizer import make_optimizer
 
 _SCHEMES = ("hf-hub:", "hf_hub:", "local-dir:")  # timm's own names with a colon
 
@@ -38,6 +39,7 @@ def make_student(
 
     Raises:
         UnknownArchError: timm has no such model.
+        UsageError: the model does not take --drop-path or --model-kwargs.
     """
     model, config, origin = _built(args, num_classes)
     resize: Any = getattr(model, "set_input_size", None)
@@ -50,14 +52,35 @@ def make_student(
 def _built(args: Settings, num_classes: int) -> tuple[nn.Module, Mapping[str, Any], str]:
     """Return the model, the settings of its pixels, and where these come from."""
     if ":" in args.arch and not args.arch.startswith(_SCHEMES):
+        if args.model_kwargs or args.drop_path is not None:
+            raise UsageError(
+                "--drop-path and --model-kwargs are for models of timm, not for a factory of your own"
+            )
         built = build_private(TeacherSpec("private", args.arch))
         return built.module, built.config, built.config_from
     if ":" not in args.arch and not timm.is_model(args.arch.partition(".")[0]):
         near = difflib.get_close_matches(args.arch, timm.list_models(), 4)
         raise UnknownArchError(f"timm has no model {args.arch!r}", hint=f"near names are {', '.join(near)}")
-    model = timm.create_model(args.arch, pretrained=args.pretrained, num_classes=num_classes)
+    model = _of_timm(args, num_classes)
     resolve_config: Any = timm_data.config.resolve_model_data_config
     return model, resolve_config(model), "timm"
+
+
+def _of_timm(args: Settings, num_classes: int) -> nn.Module:
+    options: dict[str, Any] = {
+        "pretrained": args.pretrained,
+        "num_classes": num_classes,
+        "drop_path_rate": args.drop_path,
+    }
+    try:
+        model: nn.Module = timm.create_model(args.arch, **options, **args.model_kwargs)
+    except (TypeError, ValueError, AssertionError) as error:
+        if not args.model_kwargs and args.drop_path is None:
+            raise
+        raise UsageError(
+            f"timm's {args.arch} does not take --drop-path or --model-kwargs so: {error}"
+        ) from None
+    return model
 
 
 def teachers_interpolation(labels: list[LabelSet]) -> str | None:
@@ -81,20 +104,16 @@ def set_up(args: Settings, model: nn.Module) -> Training:
         net = torch.compile(net)  # type: ignore[assignment]
     scaler = torch.amp.GradScaler(args.device.type, enabled=args.amp == "fp16")
     progress = Progress(epoch=args.start_epoch)
-    return Training(model, net, average, _optimizer(args, model), scaler, progress)
+    return Training(model, net, average, make_optimizer(args, model), scaler, progress)
 
 
 def make_average(model: nn.Module, decay: float) -> ModelEmaV3:
     """Return an exponential moving average of all weights and buffers, which starts as the model is now.
 
+    It updates all tensors in a few calls (`foreach`), not one by one.
+
     Args:
         model: the student on its device.
         decay: 0..1; each update keeps this part of the average.
     """
-    return ModelEmaV3(model, decay=decay)
-
-
-def _optimizer(args: Settings, model: nn.Module) -> torch.optim.Optimizer:
-    if args.opt == "sgd":
-        return torch.optim.SGD(model.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay)
-    return torch.optim.AdamW(model.parameters(), args.lr, weight_decay=args.weight_decay)
+    return ModelEmaV3(model, decay=decay, foreach=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from slg_wds import LabelSet, SoftLabelLoader, open_labels
@@ -20,14 +19,29 @@ from slg_wds.images.targets import resolve_targets
 from slg_wds.labelset.class_names import named_classes
 from slg_wds.teachers import Preprocessing, eval_transform
 from slg_wds.training.flags import Settings
+from slg_wds.training.processes import summed
 from slg_wds.transforms.normalisation import Normalisation
 
 if TYPE_CHECKING:
     from slg_wds.replay.batch import Batch
     from slg_wds.replay.device import DeviceLoader
 
-# A model -> (percent, higher is better; the figures in words); all processes get the same.
-Validation = Callable[[nn.Module], tuple[float, str]]
+
+class Score(NamedTuple):
+    """What a validation found; the same in all processes.
+
+    Attributes:
+        percent: which decides what the best checkpoint is; higher is better.
+        figures: all that was measured, by names for a log.
+        text: the same in words.
+    """
+
+    percent: float
+    figures: dict[str, float]
+    text: str
+
+
+Validation = Callable[[nn.Module], Score]
 
 
 def open_validations(
@@ -92,8 +106,8 @@ class HardTargets:
             )
         return targets.of_class
 
-    def __call__(self, model: nn.Module) -> tuple[float, str]:
-        """Return the top-1 accuracy in percent, and the line that says it."""
+    def __call__(self, model: nn.Module) -> Score:
+        """Return the accuracies in percent; top-1 decides."""
         counts = torch.zeros(3, dtype=torch.float64, device=self.args.device)  # top-1, top-5, images
         for images, targets in self._batches():
             logits = model(self.normalised(images.to(self.args.device)))
@@ -102,8 +116,9 @@ class HardTargets:
             counts[1] += hits_N5.sum()
             counts[2] += len(targets)
         top1, top5, images_seen = summed(counts)
-        figures = f"top-1 {top1 / images_seen:.2%}, top-5 {top5 / images_seen:.2%}"
-        return 100 * top1 / images_seen, f"{figures} on {images_seen:.0f} images"
+        top1, top5 = 100 * top1 / images_seen, 100 * top5 / images_seen
+        text = f"top-1 {top1:.2f}%, top-5 {top5:.2f}% on {images_seen:.0f} images"
+        return Score(top1, {"top1": top1, "top5": top5}, text)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches of this process's part: uint8 [N, 3, S, S], targets int64 [N]."""
@@ -162,14 +177,15 @@ class SoftTargets:
         )
         self.loader: DeviceLoader = loader.to(args.device, preprocessing.mean, preprocessing.std)
 
-    def __call__(self, model: nn.Module) -> tuple[float, str]:
-        """Return the agreement with the teacher in percent, and the line that says it."""
+    def __call__(self, model: nn.Module) -> Score:
+        """Return the divergence from the teacher, and the agreement with it in percent, which decides."""
         sums = torch.zeros(3, dtype=torch.float64, device=self.args.device)  # KL, agreements, images
         for batch in self.loader:
             sums += self._sums(model, batch)
         divergence, agreeing, images = summed(sums)
-        figures = f"KL to the teacher {divergence / images:.4f}, agreement {agreeing / images:.2%}"
-        return 100 * agreeing / images, f"{figures} on {images:.0f} held-out images"
+        kl, agreement = divergence / images, 100 * agreeing / images
+        text = f"KL to the teacher {kl:.4f}, agreement {agreement:.2f}% on {images:.0f} held-out images"
+        return Score(agreement, {"kl": kl, "agreement": agreement}, text)
 
     def _sums(self, model: nn.Module, batch: Batch) -> Tensor:
         teacher_BC = batch.labels.dense()
@@ -179,14 +195,6 @@ class SoftTargets:
         return torch.stack(
             [(one * batch.mask).double().sum() for one in (divergence_B, agrees_B, batch.mask)]
         )
-
-
-def summed(counts: Tensor) -> list[float]:
-    """Return the counts, added up over all processes."""
-    if dist.is_initialized():
-        dist.all_reduce(counts)
-    found: list[float] = counts.tolist()
-    return found
 
 
 def _stacked(rows: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:

@@ -14,27 +14,15 @@ from pathlib import Path
 import pytest
 import torch
 
-import slg_wds
 from slg_wds.training.command import main
 from support.models.tiny_students import plain, weights
-from support.paths import MODELS, TOOLS
-from support.photographs import TINY
+from support.paths import TOOLS
+from support.training import PLAIN, RESTLESS, common, rows_of, same
 
-STUDENTS = MODELS / "tiny_students.py"
-PLAIN, RESTLESS = f"{STUDENTS}:plain", f"{STUDENTS}:restless"
 ANNEALED = ("--label-temp", "4", "--label-temp-end", "1")
-EVERYTHING = ("-a", RESTLESS, "--mixup_cutmix", "--ema", "0.9", "--cos", *ANNEALED)
-
-
-@pytest.fixture(scope="module")
-def labels(photographs, tmp_path_factory):
-    target = str(tmp_path_factory.mktemp("training") / "labels")
-    config = slg_wds.GenerateConfig(
-        data=str(photographs), save_path=target, teacher_source="private", arch=TINY, num_crops=12, num_seg=16,
-        samples_per_shard=5,
-    )  # fmt: skip
-    slg_wds.generate(config)
-    return target
+EVERYTHING = ("-a", RESTLESS, "--mixup_cutmix", "--ema", "0.9", *ANNEALED)
+ADAMW = ("--opt", "adamw", "--filter-bias-and-bn", "--clip-grad", "1", "--grad-accum-steps", "2")
+COSINE = ("--sched", "cosine", "--warmup-epochs", "3", "--min-lr", "1e-4")
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +30,16 @@ def command(photographs, labels):
     """36 images, 4 crops each, 16 crops a batch: 9 steps a walk of 4 epochs."""
 
     def words(target: Path, *more: str) -> list[str]:
-        common = ["--softlabel_path", labels, "-b", "16", "--lr", "0.05", "-j", "1", "-p", "1", "--seed", "3"]
         folder = ["--save_checkpoint_path", str(target), str(photographs)]
-        return [sys.executable, str(TOOLS / "train_student.py"), *common, *more, *folder]
+        return [
+            sys.executable,
+            str(TOOLS / "train_student.py"),
+            *common(labels),
+            "--seed",
+            "3",
+            *more,
+            *folder,
+        ]
 
     return words
 
@@ -75,12 +70,6 @@ def kill_after(words: list[str], steps: int) -> bool:
     return False
 
 
-def same(one: Path, other: Path) -> None:
-    a, b = (weights(str(folder / "checkpoint.pth.tar")) for folder in (one, other))
-    assert a.keys() == b.keys() and len(a) > 5
-    assert [name for name in a if not torch.equal(a[name], b[name])] == []
-
-
 def trained_steps(text: str) -> int:
     return int(re.search(r"trained ([\d,]+) steps", text)[1].replace(",", ""))
 
@@ -97,7 +86,8 @@ def kill_and_resume(
 
 
 def test_a_killed_run_ends_with_the_very_weights(command, tmp_path):
-    settings = (*EVERYTHING, "--epochs", "22", "--checkpoint-every", "4")  # 5 walks of 9 steps, 2 of 2
+    settings = (*EVERYTHING, *ADAMW, *COSINE)
+    settings = (*settings, "--epochs", "22", "--checkpoint-every", "4")  # 5 walks of 9 steps, 2 of 2
     whole = finish(command(tmp_path / "whole", *settings))
     assert trained_steps(whole.stdout) == 49
     for steps in (7, 20):  # an offset inside a walk, and one that later walks hide
@@ -106,16 +96,37 @@ def test_a_killed_run_ends_with_the_very_weights(command, tmp_path):
     assert 4 <= int(re.search(r"resumed at epoch \d+, step (\d+)", last.stdout)[1]) < 49
     assert trained_steps(last.stdout) == 49
     same(tmp_path / "whole", tmp_path / "killed")
+    one, two = (
+        [
+            {name: row[name] for name in ("epoch", "step", "train_loss", "lr")}
+            for row in rows_of(tmp_path / name)
+        ]
+        for name in ("whole", "killed")
+    )
+    assert one == two and [row["step"] for row in one] == ["9", "18", "27", "36", "45", "47", "49"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
-        EVERYTHING,
+        (*EVERYTHING, "--cos"),
         ("-a", PLAIN),
         ("-a", RESTLESS, "--opt", "adamw", "--amp", "bf16", "--warmup", "30"),
         ("-a", RESTLESS, "--num_crops", "1", "--mixup_cutmix", "--mixup_switch_prob", "0"),
+        ("-a", "test_vit", "--size", "32", "--drop-path", "0.2", *ADAMW, *COSINE),
+        (
+            "-a",
+            RESTLESS,
+            "--sched",
+            "step",
+            "--sched-kwargs",
+            "decay_epochs=7",
+            "--clip-mode",
+            "agc",
+            "--clip-grad",
+            "1",
+        ),
     ],
 )
 def test_any_number_of_kills_changes_no_bit(command, tmp_path, settings):
@@ -135,21 +146,28 @@ SHORT = ("-a", PLAIN, "--epochs", "5", "--ema", "0.5")
 
 
 @pytest.fixture(scope="module")
-def alone(command, tmp_path_factory) -> dict[str, torch.Tensor]:
-    """The weights that one process ends with."""
+def alone(command, tmp_path_factory) -> Path:
+    """What one process leaves."""
     folder = tmp_path_factory.mktemp("alone")
     finish(command(folder, *SHORT))
-    return weights(str(folder / "checkpoint.pth.tar"))
+    return folder
+
+
+def alike(alone: Path, together: Path) -> None:
+    """Weights and mean losses are the same but for the order of sums."""
+    one, two = (weights(str(folder / "checkpoint.pth.tar")) for folder in (alone, together))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(one["/state_dict/4.weight"], plain().state_dict()["4.weight"], atol=1e-3)
+    losses, theirs = ([float(row["train_loss"]) for row in rows_of(folder)] for folder in (alone, together))
+    assert losses == pytest.approx(theirs, rel=1e-4) and len(losses) == 2
 
 
 def test_two_ranks_train_as_one(command, alone, tmp_path):
-    """The same global batches, so the same weights but for the order of sums."""
-    done = finish(torchrun(command(tmp_path, *SHORT), 2))
+    """The same global batches, so the same weights but for the order of sums; also where a process takes two pieces."""
+    done = finish(torchrun(command(tmp_path, *SHORT, "--grad-accum-steps", "2"), 2))
     assert trained_steps(done.stdout) == 11 and done.stdout.count("trained") == 1
-    together = weights(str(tmp_path / "checkpoint.pth.tar"))
-    for name in alone:
-        torch.testing.assert_close(alone[name], together[name], rtol=1e-4, atol=1e-6)
-    assert not torch.allclose(alone["/state_dict/4.weight"], plain().state_dict()["4.weight"], atol=1e-3)
+    alike(alone, tmp_path)
 
 
 def task_of_slurm(rank: int, tasks: int = 2, **more: str) -> dict[str, str]:
@@ -174,9 +192,7 @@ def test_tasks_of_srun_train_one_student(command, alone, tmp_path):
     said = [process.communicate(timeout=240)[0] for process in running]
     assert [process.returncode for process in running] == [0, 0], said
     assert trained_steps(said[0]) == 11 and said[1] == "", "the first alone speaks and saves"
-    together = weights(str(tmp_path / "checkpoint.pth.tar"))
-    for name in alone:
-        torch.testing.assert_close(alone[name], together[name], rtol=1e-4, atol=1e-6)
+    alike(alone, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -269,6 +285,18 @@ def accuracy(checkpoint: str, folder: Path, classes: list[str]) -> tuple[float, 
         (["-e"], 2, "-e needs weights"),
         (["--label-temp-end", "2"], 2, "--label-temp-end needs --label-temp"),
         (["--label-temp", "0"], 2, "--label-temp must be above 0, not 0.0"),
+        (["--drop-path", "0.1"], 2, "--drop-path and --model-kwargs are for models of timm"),
+        (["--model-kwargs", "speed=3", "-a", "test_resnet"], 2, "unexpected keyword argument 'speed'"),
+        (["--model-kwargs", "num_classes=3", "-a", "test_vit"], 2, "multiple values for keyword argument"),
+        (["--opt-kwargs", "speed=3", "-p", "1"], 2, "torch's sgd refuses this"),
+        (
+            ["--model-kwargs", "speed"],
+            2,
+            "argument --model-kwargs: 'speed' is not KEY=VALUE; IMAGES stand before it",
+        ),
+        (["--grad-accum-steps", "17"], 2, "--grad-accum-steps 17, but a process has 16 crops of a batch"),
+        (["--clip-grad", "0"], 2, "--clip-grad 0.0 is not above 0"),
+        (["--sched", "cosines"], 2, "cosines"),
     ],
 )
 def test_wrong_flags_give_one_line(command, tmp_path, monkeypatch, capsys, settings, code, message):

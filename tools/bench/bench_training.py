@@ -26,8 +26,8 @@ from slg_wds.concurrency.memory import keep_freed_memory
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.device import DeviceLoader
 from slg_wds.training.flags import parse
-from slg_wds.training.loop import train_step
 from slg_wds.training.processes import start_process_group
+from slg_wds.training.step import train_step
 from slg_wds.training.student import make_student, set_up
 
 

@@ -1,0 +1,200 @@
+"""summary.csv has a row a walk, of what was printed; the other logs get the same figures."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from slg_wds.training.checkpoints import Progress
+from slg_wds.training.command import main
+from slg_wds.training.flags import parse
+from slg_wds.training.logs import CsvLog
+from slg_wds.training.meter import Meter, figures_of
+from support.training import PLAIN, common, rows_of, train
+
+
+@pytest.fixture
+def data(photographs, tmp_path) -> Path:
+    """Validation images beside those to train on."""
+    (tmp_path / "data").mkdir()
+    for name in ("train", "val"):
+        (tmp_path / "data" / name).symlink_to(photographs / "train")
+    names = sorted(folder.name for folder in (photographs / "train").iterdir())
+    (tmp_path / "classes").write_text("".join(f"{name} {number}\n" for number, name in enumerate(names)))
+    return tmp_path / "data"
+
+
+def test_a_row_a_walk_of_what_was_printed(labels, data, tmp_path, capsys):
+    more = [
+        "-a",
+        PLAIN,
+        "--epochs",
+        "10",
+        "--ema",
+        "0.5",
+        "--class-map",
+        str(tmp_path / "classes"),
+        "--sched",
+        "cosine",
+    ]
+    train(
+        tmp_path / "out", labels, data, *more, "--val-softlabels", labels, "--val-images", str(data / "train")
+    )
+    said = capsys.readouterr().out
+    rows = rows_of(tmp_path / "out")
+    # Two walks with four crops, of 9 steps, and two with one crop, of 2.
+    assert [(row["epoch"], row["step"]) for row in rows] == [
+        ("4", "9"),
+        ("8", "18"),
+        ("9", "20"),
+        ("10", "22"),
+    ]
+    lines = re.findall(
+        r"epoch (\d+) \[\d+/\d+\] loss ([\d.]+) lr ([\d.]+) [\d,]+ images/s, ([\d.]+)% of the time", said
+    )
+    assert len(lines) == 22
+    for row, walk in zip(rows, (lines[:9], lines[9:18], lines[18:20], lines[20:]), strict=True):
+        losses = [float(loss) for _, loss, _, _ in walk]
+        assert float(row["train_loss"]) == pytest.approx(sum(losses) / len(losses), abs=1e-4)
+        assert float(row["lr"]) == pytest.approx(float(walk[-1][2]), abs=1e-5)
+        assert float(row["images_per_second"]) > 0 and 0 < float(row["loader_wait"]) < 1
+    printed = re.findall(r"training: (average of)?.*?(top-1|KL).*? ([\d.]+)%?, \S+ ([\d.]+)%", said)
+    assert len(printed) == 4 * 2 * 2
+    for kind, columns in {"top-1": ("top1", "top5"), "KL": ("kl", "agreement")}.items():
+        for whose, prefix in {"": "eval_", "average of": "eval_ema_"}.items():
+            figures = [
+                tuple(map(float, pair))
+                for average, what, *pair in printed
+                if (average, what) == (whose, kind)
+            ]
+            logged = [tuple(float(row[prefix + name]) for name in columns) for row in rows]
+            assert [one for row in logged for one in row] == pytest.approx(
+                [one for row in figures for one in row], abs=5e-3
+            )
+    assert [row["seconds"] for row in rows] == sorted((row["seconds"] for row in rows), key=float)
+
+
+def test_rows_of_steps_that_a_resumed_run_takes_again_are_dropped(tmp_path):
+    path = tmp_path / "summary.csv"
+    log = CsvLog(path, 0)
+    for step in (9, 18, 27):
+        log({"epoch": step // 9, "step": step, "train_loss": step / 7})
+    resumed = CsvLog(path, 20)
+    resumed({"epoch": 3, "step": 27, "train_loss": 0.5, "eval_top1": 25.0})
+    assert path.read_text() == "epoch,step,train_loss,eval_top1\n1,9,1.28571,\n2,18,2.57143,\n3,27,0.5,25\n"
+    CsvLog(path, 0)({"epoch": 1, "step": 9, "train_loss": 1.0})
+    assert path.read_text() == "epoch,step,train_loss\n1,9,1\n"
+
+
+def test_a_summary_of_another_program_is_no_part_of_ours(tmp_path):
+    path = tmp_path / "summary.csv"
+    path.write_text("epoch,train_loss,eval_top1\n0,5.1,12.5\n1,4.9,13\n")
+    CsvLog(path, 5)({"epoch": 1, "step": 9, "train_loss": 1.0})
+    assert path.read_text() == "epoch,step,train_loss\n1,9,1\n"
+
+
+def test_the_meter_tells_waiting_from_work():
+    args = parse([])
+    args.rank, args.ranks, args.device = 0, 1, torch.device("cpu")
+    training = SimpleNamespace(progress=Progress(epoch=4, step=13, seconds=7.0), optimizer=None)
+    before = {"loss": 2.0, "steps": 2, "crops": 32, "waited": 1.0, "seconds": 4.0}
+    training.progress.walk = dict(before)
+    training.optimizer = SimpleNamespace(param_groups=[{"lr": 0.25}])
+
+    def slow():
+        for _ in range(3):
+            time.sleep(0.03)
+            yield "a batch"
+
+    begun = time.monotonic()
+    meter = Meter(args, training)
+    for _ in meter.batches(slow()):
+        time.sleep(0.05)
+        meter.add(torch.tensor(3.0), 16)
+    meter.count()
+    spent = time.monotonic() - begun
+    walk = training.progress.walk
+    assert (walk["loss"], walk["steps"], walk["crops"]) == (2.0 + 9.0, 5, 80)
+    assert 0.09 <= walk["waited"] - 1.0 <= spent - 0.15
+    assert 0.24 <= walk["seconds"] - 4.0 <= spent and training.progress.seconds == pytest.approx(
+        walk["seconds"] + 3.0
+    )
+    figures = figures_of(training)
+    assert figures["train_loss"] == 11 / 5 and figures["images_per_second"] == 80 / walk["seconds"]
+    assert figures["loader_wait"] == walk["waited"] / walk["seconds"] and figures["lr"] == 0.25
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+def test_a_log_that_is_not_installed_is_named_before_the_first_step(
+    labels, photographs, tmp_path, monkeypatch, capsys, name
+):
+    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    words = [
+        *common(labels),
+        "-a",
+        PLAIN,
+        "--log",
+        name,
+        "--save_checkpoint_path",
+        str(tmp_path),
+        str(photographs),
+    ]
+    assert main(words, "train") == 1
+    out, errors = capsys.readouterr()
+    assert errors == f"train: --log {name} needs {name}; pip install {name}\n" and " loss " not in out
+
+
+def test_tensorboard_has_the_figures(labels, photographs, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its imports
+        pytest.importorskip("tensorboard")
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        train(tmp_path, labels, photographs, "-a", PLAIN, "--epochs", "5", "--log", "tensorboard")
+        events = EventAccumulator(str(tmp_path)).Reload()
+    rows = rows_of(tmp_path)
+    assert [float(row["train_loss"]) for row in rows] == pytest.approx(
+        [event.value for event in events.Scalars("train_loss")], rel=1e-4
+    )
+    assert [int(row["step"]) for row in rows] == [event.step for event in events.Scalars("lr")]
+
+
+class Recorder:
+    """Stands for wandb, whose runs need a service or a process of its own: what a training asks of it."""
+
+    def __init__(self) -> None:
+        self.started, self.logged, self.finished = [], [], 0
+
+    def init(self, **options):
+        self.started.append(options)
+        return self
+
+    def log(self, figures, step):
+        self.logged.append((step, figures))
+
+    def finish(self):
+        self.finished += 1
+
+
+def test_a_resumed_training_is_one_run_of_wandb(labels, photographs, tmp_path, monkeypatch):
+    recorder = Recorder()
+    monkeypatch.setitem(sys.modules, "wandb", recorder)
+    for epochs in ("5", "6"):
+        train(tmp_path, labels, photographs, "-a", PLAIN, "--num_crops", "1", "-b", "18", "--resume", "auto",
+              "--store-option", "secret_access_key=hunter2", "--log", "wandb", "--epochs", epochs)  # fmt: skip
+    first, second = recorder.started
+    assert first["id"] == second["id"] and len(first["id"]) == 8 and first["resume"] == "allow"
+    assert first["config"]["epochs"] == 5 and first["config"]["arch"] == PLAIN
+    assert "hunter2" not in str(first)
+    assert [step for step, _ in recorder.logged] == [2, 4, 6, 8, 10, 12] and recorder.finished == 2
+    assert [str(figures["epoch"]) for _, figures in recorder.logged] == [
+        row["epoch"] for row in rows_of(tmp_path)
+    ]
