@@ -1,4 +1,4 @@
-"""How many threads torch uses in each of this package's threads."""
+"""How many threads torch and numpy use in each of this package's threads."""
 
 from __future__ import annotations
 
@@ -57,3 +57,16 @@ def threads_beside_forwards(count: int, forward: int) -> Iterator[ThreadPoolExec
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Let numpy's products of matrices use one thread, everywhere in the process, until the end of the block.
+
+    Several would add up the same numbers in another order, and those of calls in parallel would stand in each other's
+    way. Environment variables count only before numpy is imported.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        yield

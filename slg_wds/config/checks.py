@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import math
 import types
 from collections.abc import Iterator
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from slg_wds.errors import UsageError
+
+LOW_RANK = "lowrank"
 
 
 def check_choices(config: Any) -> None:
@@ -82,6 +85,29 @@ def check_targets(config: Any, map_for_subset: bool = False) -> None:
             raise UsageError(
                 f"{flag(name)} says how targets are read, but --no-targets ignores them",
                 hint="leave one of the two out",
+            )
+
+
+def check_low_rank(config: Any) -> None:
+    """Check --max-kl, and the options that low-rank labels have no use for.
+
+    Args:
+        config: a config with the options of labels.
+
+    Raises:
+        UsageError: --max-kl is not above 0, or an option contradicts the label type.
+    """
+    if config.max_kl is not None and not 0 < config.max_kl < math.inf:
+        raise UsageError(f"--max-kl {config.max_kl:g} is not a number above 0")
+    if config.label_type != LOW_RANK:
+        if config.max_kl is not None and config.label_type is not None:
+            raise UsageError(f"--max-kl is for --label-type {LOW_RANK}, not {config.label_type}")
+        return
+    for name in ("values", "tail_classes", "extendable", "use_fp16"):
+        if getattr(config, name, None) not in (None, False):
+            raise UsageError(
+                f"{flag(name)} is not for --label-type {LOW_RANK}, which stores every class in a form of its own",
+                hint="--max-kl says how exact it is",
             )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Positional
 
-from slg_wds.config.checks import check_least, check_left_out, check_seed, check_targets
+from slg_wds.config.checks import check_least, check_left_out, check_low_rank, check_seed, check_targets
 from slg_wds.config.command_line import option, required
 from slg_wds.config.shared import (
     VALUES,
@@ -50,6 +50,9 @@ class MergedLabelOptions:
     """Coding of the probabilities."""
     tail_classes: Annotated[int | None, option("N", default="the first set's")] = None
     """Classes stored of each image's shared tail, as for `generate`; 0 stores no tail."""
+    max_kl: Annotated[float | None, option("NATS", default="the first set's, else 0.1")] = None
+    """Labels of the type lowrank: the largest mean KL divergence of an image's labels from the exact mean of the sets'
+    labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +95,7 @@ class EnsembleConfig(
         if not self.sets:
             raise UsageError("no label set is given")
         check_least(self, samples_per_shard=1, tail_classes=0, processes=0, check_crops=1)
+        check_low_rank(self)
         if (self.check_data is None) != (self.arch is None):
             raise UsageError("--check and -a go together: the images, and the teachers to ask")
 

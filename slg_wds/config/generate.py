@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import arg
 
-from slg_wds.config.checks import check_least, check_left_out, check_seed
+from slg_wds.config.checks import check_least, check_left_out, check_low_rank, check_seed
 from slg_wds.config.command_line import option, required
 from slg_wds.config.shared import (
     VALUES,
@@ -91,12 +91,16 @@ class LabelOptions:
     label_type: Annotated[str, option("TYPE")] = "marginal_smoothing_k5"
     """What is stored of each crop. hard: the most probable class; smoothing: also its probability;
     marginal_smoothing_kN, marginal_renorm_kN, shared_tail_kN: the N most probable classes, as in shared_tail_k5; full:
-    every class. The rest is spread evenly by smoothing and marginal_smoothing, dropped by marginal_renorm, and spread
-    in proportion to the image's shared tail by shared_tail."""
+    every class; lowrank: every class, to the error of --max-kl, in fewer bytes than the 5 most probable. The rest is
+    spread evenly by smoothing and marginal_smoothing, dropped by marginal_renorm, and spread in proportion to the
+    image's shared tail by shared_tail."""
+    max_kl: Annotated[float | None, option("NATS", default="0.1")] = None
+    """Labels of the type lowrank: the largest mean KL divergence of an image's labels from the teacher's distributions.
+    No crop is further off than five times as much. Half of it takes about twice the bytes."""
     values: Annotated[Values | None, option(VALUES, default="float16")] = None
     """Coding of the probabilities. log8 takes half the bytes of float16 at no measurable loss. It is refused for `full`
     labels over so many classes that it would lose more than 2%."""
-    tail_classes: Annotated[int, option("N")] = 64
+    tail_classes: Annotated[int | None, option("N", default="64")] = None
     """Classes stored of each image's shared tail: one vector per image, by which shared_tail_kN spreads the probability
     outside a crop's top N. 0 stores no tail."""
     extendable: bool = False
@@ -181,6 +185,7 @@ class GenerateConfig(
         self._check_crops()
         check_least(self, samples_per_shard=1, tail_classes=0)
         check_left_out(self)
+        check_low_rank(self)
         if self.use_fp16 and self.values not in (None, "float16"):
             raise UsageError(f"--use-fp16 contradicts --values {self.values}")
         if self.dry_run and self.evaluate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from slg_wds.engines.run_stats import RunStats
+from slg_wds.errors import RecordError
+from slg_wds.format.records.low_rank import LowRank
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import build_tail
 from slg_wds.format.shards.shard import EncodedSample, Sample
@@ -18,6 +21,9 @@ from slg_wds.generation.decoding import LeftOut, Prepared
 from slg_wds.generation.inference import Labelled
 from slg_wds.generation.job import Job
 from slg_wds.images import image_extension
+from slg_wds.labels.low_rank import encode
+
+MOST_WAITING = 1 << 27  # bytes of raw labels that wait to be encoded
 
 
 @dataclass
@@ -42,8 +48,8 @@ class PartialLabels:
     """The labels of one image, filled in as its crops come out of the teacher.
 
     Attributes:
-        index: int64 [M, k], the top-k classes of each of the M crops; k is 0 for full labels.
-        value: float32 [M, k], their probabilities; for full labels [M, C].
+        index: int64 [M, k], the top-k classes of each of the M crops; k is 0 for full and low-rank labels.
+        value: float32 [M, k], their probabilities; for full and low-rank labels [M, C].
         tail_sums: float64 [C], the probability outside the top-k, summed over the crops so far; None without tails.
     """
 
@@ -95,7 +101,8 @@ def finished_shards(
     """Gather labels by image, and yield each shard after its last crop.
 
     An image is encoded as soon as all its crops are labelled. So the raw labels of a whole shard, which are large for
-    full labels, never lie in memory together.
+    full labels, never lie in memory together. Nor do those of many images that wait to be encoded: where these have
+    over MOST_WAITING bytes, the next one waits.
 
     Args:
         job: what the worker has open.
@@ -106,6 +113,7 @@ def finished_shards(
         Shards whose samples may still be in the making.
     """
     open_images: dict[int, PartialLabels] = {}
+    waiting: deque[tuple[Future[EncodedSample], int]] = deque()
     shard = FinishedShard(-1, [], [], LabelStats())
     for batch in labelled:
         for position, span in enumerate(batch.batch.spans):
@@ -115,11 +123,21 @@ def finished_shards(
                 del open_images[number]
                 _count(job, shard.stats, span.image, labels)
                 shard.samples.append(pool.submit(_encode, job, span.image, labels))
+                waiting.append((shard.samples[-1], labels.value.nbytes))
+                _wait(waiting)
         shard.left_out += batch.batch.left_out
         if batch.batch.ended is not None:
             shard.number = batch.batch.ended
             yield shard
             shard = FinishedShard(-1, [], [], LabelStats())
+
+
+def _wait(waiting: deque[tuple[Future[EncodedSample], int]]) -> None:
+    """Wait until the images that are not yet encoded have few bytes, or are one."""
+    while waiting and (
+        waiting[0][0].done() or (sum(size for _, size in waiting) > MOST_WAITING and len(waiting) > 1)
+    ):
+        waiting.popleft()[0].exception()  # whoever collects the sample raises it
 
 
 def _empty(batch: Labelled, image: Prepared) -> PartialLabels:
@@ -129,7 +147,7 @@ def _empty(batch: Labelled, image: Prepared) -> PartialLabels:
 
 
 def _count(job: Job, stats: LabelStats, image: Prepared, labels: PartialLabels) -> None:
-    full = job.recipe.label.kind == "full"
+    full = job.recipe.needs_all
     top1 = labels.value.max(axis=1) if full else labels.value[:, 0]
     first = labels.value.argmax(axis=1) if full else labels.index[:, 0]
     stats.images += 1
@@ -158,7 +176,14 @@ def as_record(job: Job, image: Prepared, labels: PartialLabels) -> Record:
         sums, summed = image.earlier_tail_sums + sums, config.num_crops
     if sums is not None and summed:
         tail = build_tail(sums / summed, job.recipe.tail_classes, summed, labels.index.shape[1])
-    full_index = np.broadcast_to(np.arange(classes), (crops, classes))
+    low_rank = _coded(job, plan.keys[image.number], labels) if job.recipe.max_kl else None
+    index, value = labels.index, labels.value
+    if low_rank:
+        value = np.zeros((crops, 0), np.float32)
+    elif kind == "full":
+        index = np.broadcast_to(np.arange(classes), (crops, classes))
+    elif kind == "hard":
+        value = np.ones_like(value)
     return Record(
         key=plan.keys[image.number],
         path=plan.paths[image.number],
@@ -167,8 +192,8 @@ def as_record(job: Job, image: Prepared, labels: PartialLabels) -> Record:
         crops=image.crops.boxes,
         flips=image.crops.flips,
         views=image.crops.views,
-        index=full_index if kind == "full" else labels.index,
-        value=np.ones_like(labels.value) if kind == "hard" else labels.value,
+        index=index,
+        value=value,
         tail=tail,
         coding=job.recipe.coding,
         full=kind == "full",
@@ -176,4 +201,12 @@ def as_record(job: Job, image: Prepared, labels: PartialLabels) -> Record:
         tail_sums=sums if config.extendable else None,
         image_crc32=image.crc32,
         source_crc32=image.source_crc32,
+        low_rank=low_rank,
     )
+
+
+def _coded(job: Job, key: str, labels: PartialLabels) -> LowRank:
+    try:
+        return encode(labels.value, job.recipe.max_kl or 0.0)
+    except RecordError as error:
+        raise error.located(key=key) from None

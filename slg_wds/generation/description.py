@@ -32,8 +32,8 @@ def identity_of(recipe: Recipe, teacher: Ensemble, reference: Reference | None) 
     fields = {
         "teachers": teacher.describe(),
         "label_type": str(label),
-        "k": label.stored_k(teacher.num_classes),
-        "values": recipe.coding,
+        "k": label.stored_k(teacher.num_classes) or None,
+        "values": None if recipe.max_kl else recipe.coding,
         "tail_classes": recipe.tail_classes,
         "temperature": config.temp,
         "num_classes": teacher.num_classes,
@@ -51,6 +51,8 @@ def identity_of(recipe: Recipe, teacher: Ensemble, reference: Reference | None) 
     }
     if (views := described_views(recipe, teacher)) is not None:
         fields["views"] = views
+    if recipe.max_kl:
+        fields["max_kl"] = float(recipe.max_kl)
     if config.extendable:
         fields["extendable"] = True
     if extension:

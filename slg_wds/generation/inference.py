@@ -1,4 +1,7 @@
-"""Batches of crops -> top-k labels and tail sums. Only these leave the device, not the probabilities of all classes."""
+"""Batches of crops -> top-k labels and tail sums.
+
+Only these leave the device, not the probabilities of all classes, except for full and low-rank labels.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import numpy.typing as npt
 from slg_wds.concurrency.copy_stream import CopyStream
 from slg_wds.concurrency.prefetch import window
 from slg_wds.errors import TeacherOutputError
+from slg_wds.format.records.low_rank import LOW_RANK
 from slg_wds.generation.batching import Buffers, CropBatch
 from slg_wds.labels import LabelType, tail_sums, topk
 from slg_wds.teachers.faults import device_faults
@@ -32,8 +36,8 @@ class Labelled:
 
     Attributes:
         batch: the batch.
-        index: int64 [N, k], the top-k classes of each crop, most probable first; None for full labels.
-        value: float32 [N, k], their probabilities; for full labels [N, C] in class order.
+        index: int64 [N, k], the top-k classes of each crop, most probable first; None for full and low-rank labels.
+        value: float32 [N, k], their probabilities; for full and low-rank labels [N, C] in class order.
         tail_sums: float64 [spans, C], for each span the probability outside the top-k, summed over its crops; None
             where records get no tail.
     """
@@ -93,7 +97,7 @@ class Forward:
         with torch.inference_mode():
             probs_NC = self.teacher.probabilities(self._inputs(batch))[: batch.filled]
             finite = torch.isfinite(probs_NC).all()
-            if self.label.kind == "full":
+            if self.label.kind in ("full", LOW_RANK):
                 return self._outputs(finite, None, probs_NC, None)
             index_Nk, value_Nk = topk(probs_NC, self.label.stored_k(probs_NC.shape[1]))
             sums = None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from slg_wds.concurrency.threads import one_blas_thread
 from slg_wds.generation.description import view_rule_of
 from slg_wds.generation.read_ahead import MOST
 from slg_wds.generation.recipe import Recipe
@@ -108,6 +110,10 @@ class Job:
             rules = (self.recipe.crop_rule, self.view_rule)
             drawn = DrawnCrops.draw(config.seed, key, size, config.num_crops, *rules)
         return extension.lacking(key, size, drawn) if extension else drawn
+
+    def products(self) -> contextlib.AbstractContextManager[None]:
+        """Return the block in which labels are made: where they are low-rank, with one thread for numpy's products."""
+        return one_blas_thread() if self.recipe.max_kl else contextlib.nullcontext()
 
     def earlier_tail_sums(self, key: str) -> NDArray[np.float64] | None:
         """Return an image's tail sums in the set that this run extends, float64 [C].

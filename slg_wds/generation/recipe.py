@@ -6,10 +6,14 @@ from dataclasses import dataclass
 
 from slg_wds.config import GenerateConfig
 from slg_wds.errors import UsageError
+from slg_wds.format.records.low_rank import LOW_RANK
 from slg_wds.labels import LabelType, parse_label_type
 from slg_wds.transforms.crops import CropRule
 from slg_wds.transforms.policies.grammar import parse_views
 from slg_wds.transforms.policies.rules import ViewRule
+
+TAIL_CLASSES = 64  # unless the options name a number
+MAX_KL = 0.1
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ class Recipe:
     @property
     def tail_classes(self) -> int:
         """The most classes that a shared tail keeps; 0 where records get no tail."""
-        return self.config.tail_classes if self.label.can_have_tail else 0
+        asked = TAIL_CLASSES if self.config.tail_classes is None else self.config.tail_classes
+        return asked if self.label.can_have_tail else 0
 
     @property
     def writes_tail(self) -> bool:
@@ -74,8 +79,20 @@ class Recipe:
         return self.tail_classes > 0
 
     @property
+    def max_kl(self) -> float | None:
+        """The largest mean KL divergence of an image's labels in nats, if they are low-rank."""
+        return (self.config.max_kl or MAX_KL) if self.label.kind == LOW_RANK else None
+
+    @property
+    def needs_all(self) -> bool:
+        """Whether the probabilities of all classes leave the device, not only the top-k."""
+        return self.label.kind in ("full", LOW_RANK)
+
+    @property
     def coding(self) -> str:
         """How probabilities are stored; "none" where the label type stores none."""
+        if self.label.kind == LOW_RANK:
+            return LOW_RANK
         return "none" if self.label.kind == "hard" else self.config.coding
 
     def _check_tail(self) -> None:

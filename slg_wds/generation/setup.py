@@ -13,6 +13,7 @@ from slg_wds.console import counted, first_few
 from slg_wds.errors import ReferenceSetError
 from slg_wds.format.manifest.description import EXTENDS, VIEWS
 from slg_wds.format.manifest.identity import Identity
+from slg_wds.format.records.low_rank import LOW_RANK
 from slg_wds.generation.description import identity_of, run_provenance, shard_provenance
 from slg_wds.generation.job import Job
 from slg_wds.generation.recipe import Recipe
@@ -72,7 +73,8 @@ def open_job(recipe: Recipe, device: str | None = None, *, save: bool = True) ->
 def _features(identity: Identity, reference: Reference | None) -> list[str]:
     """Return what readers of the set must know beyond what every new set asks of them."""
     views = identity.views is not None or (reference is not None and reference.has_views)
-    return [*([EXTENDS] if identity.extends else []), *([VIEWS] if views else [])]
+    needed = {EXTENDS: identity.extends is not None, VIEWS: views, LOW_RANK: identity.max_kl is not None}
+    return [name for name, need in needed.items() if need]
 
 
 def _open_images(recipe: Recipe) -> ImageSource:

@@ -53,7 +53,7 @@ def label_shards(job: Job, shards: Iterable[int], observer: RunObserver, committ
     publisher = ThreadPoolExecutor(1, "slg-commit")
     commits: deque[Future[LabelStats]] = deque()
     try:
-        with threads_beside_forwards(config.num_workers, config.forward_threads) as pool:
+        with job.products(), threads_beside_forwards(config.num_workers, config.forward_threads) as pool:
             images = prepared_images(job, shards, pool)
             batches = ahead(full_batches(images, buffers, pool), batches_ahead(buffers, config.num_workers))
             for shard in finished_shards(job, _counted(forward.label_all(batches), observer), pool):

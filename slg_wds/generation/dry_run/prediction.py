@@ -84,7 +84,7 @@ def _measured(job: Job) -> tuple[tuple[float, float], list[float]]:
     buffers = Buffers(job.teacher.inputs, job.num_seg, pinned=device.type == "cuda")
     forward = Forward(job.teacher, job.recipe.label, job.recipe.writes_tail, device, buffers)
     times: list[float] = []
-    with threads_beside_forwards(config.num_workers, config.forward_threads) as pool:
+    with job.products(), threads_beside_forwards(config.num_workers, config.forward_threads) as pool:
         images = prepared_images(job, [0], pool)
         labelled = forward.label_all(full_batches(images, buffers, pool))
         (shard,) = finished_shards(job, _timed(labelled, times), pool)

@@ -1,0 +1,76 @@
+"""A table of real numbers -> the integers of low-rank labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slg_wds.format.records.low_rank import MAX_SCALE, LowRankBlock, mean_of, rows_of, softmax, step_of
+from slg_wds.labels.low_rank.classes import Entries
+from slg_wds.labels.low_rank.fitting import Table, solve
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+SOLVES = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Rounded:
+    """The integers of a block's crops.
+
+    Attributes:
+        block: what they share.
+        coefficients: int64 [m, r].
+        divergence: float64 [m], nats: KL of each crop from its exact distribution to the one that a reader decodes.
+    """
+
+    block: LowRankBlock
+    coefficients: Ints
+    divergence: Floats
+
+
+def rounded(table: Table, entries: Entries, step_code: int) -> Rounded:
+    """Round a table with this step.
+
+    Coefficients are solved once more, so that they make up for the rounding of the rest. Each number's step follows
+    from that of the coefficients so that a bit spent anywhere buys as much: a mean's log-probability is as fine as that
+    step divided by the root of (crops x probability); so its root has equal steps.
+
+    Args:
+        table: of m crops over N entries.
+        entries: the exact distributions of these crops.
+        step_code: 0 to 255.
+    """
+    step, crops = step_of(step_code), len(table.coefficients)
+    base, scales = _base(table.mean, step, crops), _scales(table, step)
+    unit = rows_of(base, np.ones((len(scales), len(base)), np.int64), scales)
+    basis = np.rint(table.rows / unit).astype(np.int64)
+    coefficients = table.coefficients
+    if len(basis):
+        solved = solve(entries.probabilities, Table(mean_of(base), basis * unit, coefficients), SOLVES)
+        coefficients = solved.coefficients
+    integers = np.rint(coefficients / step).astype(np.int64)
+    block = LowRankBlock(entries.num_classes, entries.classes, base, basis, scales, step_code)
+    decoded = softmax(block.mean + integers @ block.rows)
+    return Rounded(block, integers, entries.divergence(decoded))
+
+
+def _base(mean: Floats, step: float, crops: int) -> Ints:
+    """Return roots of the mean probabilities in steps of step / (2 root of crops), rounded to odd halves."""
+    roots = np.exp((mean - mean.max()) / 2.0)
+    roots /= np.sqrt(np.square(roots).sum())
+    base: Ints = np.maximum(np.rint(roots * 2.0 * np.sqrt(crops) / step - 0.5), 0.0).astype(np.int64)
+    return base
+
+
+def _scales(table: Table, step: float) -> Ints:
+    """Return half-octaves of the norm of each component's coefficients in steps.
+
+    The more the coefficients multiply a row, the finer it is.
+    """
+    norms = np.sqrt(np.square(table.coefficients / step).sum(axis=0))
+    scales: Ints = np.clip(np.rint(2.0 * np.log2(np.maximum(norms, 1.0))), 0, MAX_SCALE).astype(np.int64)
+    return scales
