@@ -326,7 +326,7 @@ def test_a_teacher_that_gives_nan_stops_the_run_with_nothing_half_written(photog
         (["--use_fp16", "--values", "log8"], "contradicts"),
         (["--embed-images", "small"], "max-side"),
         (["--world-size", "2"], "torchrun"),
-        (["--dist-url", "env://"], "--save_path"),
+        (["--dist-url", "env://"], "--save-path"),
         (["--split", "nowhere"], "nowhere"),
     ],
 )
