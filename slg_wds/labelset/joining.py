@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from slg_wds.errors import LabelSetError, UsageError
 from slg_wds.format.manifest.identity import digest_of
+from slg_wds.format.records.embeddings import joined_embeddings
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import Tail, build_tail
 from slg_wds.format.records.views import joined_views
@@ -131,6 +132,7 @@ def join_crops(parts: Sequence[Record]) -> Record:
         index=index,
         value=np.concatenate([part.value for part in parts]),
         views=joined_views([part.views for part in parts]),
+        embeddings=joined_embeddings([part.embeddings for part in parts]),
     )
 
 

@@ -85,6 +85,11 @@ class LabelSet:
         return self.identity.temperature or 1.0
 
     @property
+    def holds_embeddings(self) -> bool:
+        """Whether the set holds embeddings of teachers in place of labels."""
+        return self.identity.embeddings is not None
+
+    @property
     def num_crops(self) -> int:
         """Crops of each image, those of the sets that this one extends included."""
         return self.identity.num_crops
@@ -143,8 +148,14 @@ class LabelSet:
         return (
             f"LabelSet({short(masked(self.url))!r}, {counted(len(self), 'image')}, "
             f"{counted(self.num_shards, 'shard')}, {counted(self.num_crops, 'crop')} an image, "
-            f"{self.label_type} of {self.num_classes} classes)"
+            f"{self._holdings})"
         )
+
+    @property
+    def _holdings(self) -> str:
+        if self.identity.embeddings is None:
+            return f"{self.label_type} of {self.num_classes} classes"
+        return ", ".join(f"embedding {one['name']} of {one['dim']}" for one in self.identity.embeddings)
 
     def permitted_missing(self) -> set[int]:
         """Return the numbers of missing shards. Raises IncompleteSetError for any, unless `allow_incomplete`."""

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from slg_wds.errors import ManifestError, NotALabelSetError, NotFoundError
+from slg_wds.errors import LabelSetError, ManifestError, NotALabelSetError, NotFoundError
 from slg_wds.format.canonical import MAX_JSON_BYTES
 from slg_wds.format.manifest.description import decode_description
 from slg_wds.format.manifest.identity import Identity, digest_of
@@ -37,15 +37,32 @@ def open_labels(
         ManifestError: plan or slg.json is damaged. UnsupportedFeatureError: a newer slg-wds made the set.
         StoreError: the store cannot be read.
     """
-    return labels_at(Location(url, store_options), allow_incomplete=allow_incomplete)
+    return labels_at(Location(url, store_options), allow_incomplete=allow_incomplete, embeddings=True)
 
 
-def labels_at(location: Location, *, allow_incomplete: bool = False) -> LabelSet:
-    """Open the label set at a location, as `open_labels` does at a URL."""
+def labels_at(location: Location, *, allow_incomplete: bool = False, embeddings: bool = False) -> LabelSet:
+    """Open the label set at a location, as `open_labels` does at a URL.
+
+    Args:
+        location: where it is.
+        allow_incomplete: as of `open_labels`.
+        embeddings: accept a set of embeddings. Most commands need labels, so the default is to refuse it.
+
+    Raises:
+        LabelSetError: the set holds embeddings, and `embeddings` is False. And as `open_labels`.
+    """
     labels = dataclasses.replace(labels_in(location.open()), allow_incomplete=allow_incomplete)
+    if not embeddings:
+        refuse_embeddings(labels)
     if not allow_incomplete and not labels.finished():
         labels.permitted_missing()
     return labels
+
+
+def refuse_embeddings(labels: LabelSet) -> None:
+    """Raise LabelSetError for a set that holds embeddings, where labels are needed."""
+    if labels.holds_embeddings:
+        raise LabelSetError("the set holds embeddings, and labels are needed here", url=labels.url)
 
 
 def glance_at(store: Store) -> LabelSet:

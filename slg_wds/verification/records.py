@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
 from slg_wds.format.frames import decompress_all
+from slg_wds.format.records.embeddings import EMBEDDING, decode_embeddings
 from slg_wds.format.records.values import decode_values, value_dtype
 from slg_wds.format.records.views import decode_views
 from slg_wds.transforms.replaying import check_operations
@@ -54,6 +55,8 @@ def all_sound(records: Sequence[Fields], sum_over_one: float) -> bool:
         for fields in records:
             if (views := decode_views(fields, slice(None))) is not None:
                 check_operations(views)
+            if fields["coding"] == EMBEDDING:
+                decode_embeddings(fields, slice(None))
         for (M, k, *_), group in groups.items():
             if M * k > MAX_TOGETHER:
                 return False
@@ -94,6 +97,8 @@ class _RecordGroup:
     def _columns(self) -> dict[str, int]:
         """The columns that must be there, and the most byte planes that each may have."""
         found = {"boxes": 4, "flips": 1, "tail_classes": 4, "tail_codes": 1}
+        if self.coding == EMBEDDING:
+            return found
         if self.coding != "none":
             found["values"] = value_dtype(self.coding).itemsize
         return found if self.full else {**found, "palette": 4, "codes": 4}
@@ -151,6 +156,8 @@ def _check(group: _RecordGroup, sum_over_one: float) -> None:
     """Raise OddError or RecordError if a record of the group is not sound."""
     n, M, k = len(group.records), group.M, group.k
     _check_boxes(group, n, M)
+    if group.coding == EMBEDDING:  # the rest is checked by decoding it
+        return
     _ascending(group, "tail_classes")
     if not group.full and M:
         _ascending(group, "palette")

@@ -21,8 +21,10 @@ from slg_wds.errors import (
     UnsupportedFeatureError,
 )
 from slg_wds.format.canonical import MAX_JSON_BYTES
+from slg_wds.format.manifest.identity import Identity
 from slg_wds.format.manifest.index import MAX_SHARD_BYTES, ShardIndex, decode_index, encode_index, index_of
 from slg_wds.format.manifest.plan import PlannedShard
+from slg_wds.format.records.embeddings import EMBEDDING, EMBEDDINGS
 from slg_wds.format.records.record import decode_record, unpack_record
 from slg_wds.format.records.tail_sums import TAIL_SUMS, decode_tail_sums
 from slg_wds.format.records.values import OVER_ONE
@@ -251,20 +253,28 @@ class ShardChecks:
             "key": part.keys[at],
             "path": part.paths[at],
             "target": target if target >= 0 else None,
-            "coding": identity.coding,
+            "coding": EMBEDDING if identity.embeddings else identity.coding,
             "k": identity.k,
             "num_classes": identity.num_classes,
             "full": identity.label_type == "full",
+            EMBEDDINGS: _embeddings_field(identity),
         }
         for name, value in wanted.items():
-            if fields[name] != value and (value is not None or name == "target"):
-                raise RecordError(f"its {name} is {fields[name]!r}, where {value!r} belongs")
+            if fields.get(name) != value and (value is not None or name == "target"):
+                raise RecordError(f"its {name} is {fields.get(name)!r}, where {value!r} belongs")
         if self.labels.description.image_checksums and "image_crc32" not in fields:
             raise RecordError("it has no checksum of its image, where slg.json says that all have")
         crops, base = identity.num_crops, identity.extends
         allowed = {crops, crops - base.first_crop} if base else {crops}
         if fields["num_crops"] not in allowed:
             raise RecordError(f"it has {counted(fields['num_crops'], 'crop')}, where {min(allowed)} belong")
+
+
+def _embeddings_field(identity: Identity) -> list[list[Any]] | None:
+    """The field `embeddings` that every record of a set has; None for a set of labels."""
+    if identity.embeddings is None:
+        return None
+    return [[one["name"], one["dim"], one["values"]] for one in identity.embeddings]
 
 
 def kind_of(error: SlgWdsError) -> str:
@@ -311,7 +321,7 @@ def _one_by_one(shard: Shard, which: list[int], over_one: float) -> Iterator[tup
             yield sample.key, error.message
             continue
         total = record.value.sum(axis=1, dtype=np.float64)
-        if len(total) and total.max() > 1.0 + over_one + rounding(record.coding, record.k):
+        if record.k and len(total) and total.max() > 1.0 + over_one + rounding(record.coding, record.k):
             row = int(total.argmax())
             yield sample.key, f"the probabilities of crop {row} sum to {total[row]:.6f}"
 

@@ -56,7 +56,7 @@ class VerifyTask:
             LabelSetError: another set is at the URL by now.
         """
         keep_freed_memory()
-        labels = labels_at(self.location, allow_incomplete=True)
+        labels = labels_at(self.location, allow_incomplete=True, embeddings=True)
         if count > 1 and self.max_pixels and labels.identity.embed_images:
             use_one_thread()  # torch's; only decoding uses them, and processes share the cores
         if labels.digest != self.digest:

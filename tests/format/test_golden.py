@@ -23,6 +23,7 @@ from slg_wds.format.manifest.info import Info, decode_info, encode_info
 from slg_wds.format.manifest.plan import Plan
 from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
 from slg_wds.format.manifest.strings import StringColumn
+from slg_wds.format.records.embeddings import Embedding
 from slg_wds.format.records.record import Record, decode_record, encode_record
 from slg_wds.format.records.tail import build_tail
 from slg_wds.format.records.values import quantise
@@ -84,6 +85,20 @@ VIEWED = dataclasses.replace(
     ),
 )
 
+EIGHTHS = ((N * 37 + np.arange(16) * 11) % 33 - 16) / 8.0
+EMBEDDED = dataclasses.replace(
+    made_record(7, "none"),
+    index=np.zeros((24, 0), np.int64),
+    value=np.zeros((24, 0), np.float32),
+    coding="embedding",
+    num_classes=0,
+    embeddings={
+        "a.b": Embedding.of(EIGHTHS * (N % 5), "int8"),
+        "ü": Embedding.of(EIGHTHS[:, :3] * 3, "float16"),
+        "c": Embedding.of(EIGHTHS[:, :1] / 3, "float32"),
+    },
+)
+
 
 IMAGES = [b"image" * count for count in (1, 2, 3)]
 CHECKED = [
@@ -125,6 +140,7 @@ def made() -> dict[str, bytes]:
         "checked.slg.msgpack": encode_record(CHECKED[2]),
         "checked.tar": encode_shard(checked, header),
         "views.slg.msgpack": encode_record(VIEWED),
+        "embeddings.slg.msgpack": encode_record(EMBEDDED),
         "checked.json": encode_description(
             dataclasses.replace(description, requires=["trailer"], image_checksums=True)
         ),
@@ -134,7 +150,7 @@ def made() -> dict[str, bytes]:
 NAMES = [
     *(f"{name}.slg.msgpack" for name in RECORDS),
     "plain.tar", "embedded.tar", "plan", "slg.json", "index", "_info.json",
-    *(NEW := ("checked.slg.msgpack", "checked.tar", "checked.json", "views.slg.msgpack")),
+    *(NEW := ("checked.slg.msgpack", "checked.tar", "checked.json", "views.slg.msgpack", "embeddings.slg.msgpack")),
 ]  # fmt: skip
 
 
@@ -151,6 +167,14 @@ def test_a_golden_record_with_views() -> None:
     assert views is not None and same_views(decode_record(data).views, views)
     for name in ("operations", "arguments", "erased"):
         assert np.array_equal(read[name], getattr(views, name))
+
+
+def test_golden_embeddings() -> None:
+    data = (GOLDEN / "embeddings.slg.msgpack").read_bytes()
+    read, embeddings = read_record(data), EMBEDDED.embeddings
+    assert embeddings is not None and same(decode_record(data), EMBEDDED)
+    for (name, vectors), (expected, embedding) in zip(read["embeddings"], embeddings.items(), strict=True):
+        assert name == expected and np.array_equal(vectors, embedding.vectors)
 
 
 @pytest.mark.parametrize("name", RECORDS)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from slg_wds.format.records.embeddings import Embedding
 from slg_wds.format.records.low_rank import LowRank, LowRankBlock, StatedKL
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import build_tail
@@ -106,6 +107,34 @@ def make_low_rank_record(
     )
 
 
+def make_embeddings(crops: int, kinds: dict[str, tuple[int, str]], seed: int = 0) -> dict[str, Embedding]:
+    """Make embeddings by their names: `kinds` gives the numbers of a crop and how they are stored."""
+    rng = np.random.default_rng(seed)
+    return {
+        name: Embedding.of(rng.normal(size=(crops, dim)), values) for name, (dim, values) in kinds.items()
+    }
+
+
+def make_embedding_record(
+    key: str = "cats/tabby",
+    *,
+    crops: int = 20,
+    seed: int = 0,
+    kinds: dict[str, tuple[int, str]] | None = None,
+) -> Record:
+    """Make a record of embeddings with the boxes of `make_record`; by default one of 48 int8 numbers."""
+    record = make_record(key, crops=crops, k=1, seed=seed)
+    return replace(
+        record,
+        index=np.zeros((crops, 0), np.int64),
+        value=np.zeros((crops, 0), np.float32),
+        tail=None,
+        coding="embedding",
+        num_classes=0,
+        embeddings=make_embeddings(crops, kinds or {"resnet18": (48, "int8")}, seed),
+    )
+
+
 def random_boxes(rng: np.random.Generator, crops: int, size: tuple[int, int]) -> Any:
     """Draw boxes, int64 [crops, 4], anywhere within the image."""
     extent = rng.integers(1, np.array(size) + 1, (crops, 2))
@@ -169,6 +198,7 @@ def same(a: Record, b: Record) -> bool:
         and (a.tail is None) == (b.tail is None)
         and (a.tail is None or b.tail is None or _same_tail(a.tail, b.tail))
         and same_views(a.views, b.views)
+        and same_embeddings(a.embeddings, b.embeddings)
         and (a.low_rank is None) == (b.low_rank is None)
         and (a.low_rank is None or b.low_rank is None or same_low_rank(a.low_rank, b.low_rank))
     )
@@ -188,6 +218,19 @@ def same_low_rank(a: LowRank, b: LowRank) -> bool:
             and all(np.array_equal(getattr(x, name), getattr(y, name)) for name in arrays)
             for x, y in zip(a.blocks, b.blocks, strict=True)
         )
+    )
+
+
+def same_embeddings(a: dict[str, Embedding] | None, b: dict[str, Embedding] | None) -> bool:
+    """Whether two records have the same embeddings, number by number as they are stored."""
+    if a is None or b is None:
+        return a is b
+    return list(a) == list(b) and all(
+        a[name].stored.dtype == b[name].stored.dtype
+        and np.array_equal(a[name].stored, b[name].stored)
+        and (a[name].scales is None) == (b[name].scales is None)
+        and (a[name].scales is None or np.array_equal(a[name].scales, b[name].scales))
+        for name in a
     )
 
 

@@ -75,12 +75,17 @@ def _check_record(data: bytes) -> None:
     assert same_views(
         *(None if v is None else v[at] for v, at in ((by_loader.views, 0), (found.views, rows[0])))
     )
+    assert (by_loader.embeddings is None) == (found.embeddings is None)
+    for name, vectors in (by_loader.embeddings or {}).items():
+        assert np.array_equal(vectors[0], found.embeddings[name][rows[0]].vectors)
     decode_tail_sums(data)
     again = decode_record(encode_record(found))
     checksums = [(one.image_crc32, one.source_crc32) for one in (found, again)]
     assert checksums[0] == checksums[1]
     assert np.array_equal(again.value, found.value) and np.array_equal(again.index, found.index)
     assert same_views(again.views, found.views)
+    for name, one in (found.embeddings or {}).items():
+        assert np.array_equal(again.embeddings[name].vectors, one.vectors)
 
 
 def shard(data: bytes) -> None:

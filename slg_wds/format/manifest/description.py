@@ -9,6 +9,7 @@ from typing import Any
 from slg_wds.errors import UnsupportedFeatureError
 from slg_wds.format.canonical import check_version, pretty_json, seal, strings, typed, unseal
 from slg_wds.format.manifest.identity import Identity
+from slg_wds.format.records.embeddings import EMBEDDINGS
 from slg_wds.format.records.low_rank import LOW_RANK
 from slg_wds.format.shards.names import OLD_TRAILER, TRAILER
 
@@ -18,8 +19,8 @@ VERSION = 1
 EXTENDS = "extends"  # the set holds only the crops that its base lacks
 TRAILER_FEATURE = "trailer"  # the last member of each shard is named TRAILER, not OLD_TRAILER
 VIEWS = "views"  # records say what else was done to the pixels of the crops
-# LOW_RANK, the fourth, says that the records are low-rank.
-FEATURES = frozenset({EXTENDS, TRAILER_FEATURE, VIEWS, LOW_RANK})
+# LOW_RANK, the fourth, says that the records are low-rank, EMBEDDINGS that they hold embeddings and no labels.
+FEATURES = frozenset({EXTENDS, TRAILER_FEATURE, VIEWS, LOW_RANK, EMBEDDINGS})
 
 
 @dataclass(frozen=True)

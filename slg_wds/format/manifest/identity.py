@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from slg_wds.errors import ManifestError
+from slg_wds.errors import ManifestError, RecordError
 from slg_wds.format.canonical import brief, canonical_json
 from slg_wds.format.records.checks import MAX_FULL_CLASSES
+from slg_wds.format.records.embeddings import EMBEDDING, MAX_EMBEDDINGS, check_embedding
 from slg_wds.format.records.values import CODINGS
 
 MAX_CLASSES, MAX_CROPS, MAX_SIDE = 1 << 24, 1 << 20, 1 << 14
@@ -62,6 +63,9 @@ class Identity(Mapping[str, Any]):
         embed_images: how images are embedded, as a JSON object; None where they lie outside the set.
         imported_from: the label files of another program that the set was made from, as a JSON object.
         extends: the set that holds the other crops; None for a set that stands alone.
+        embeddings: of a set of embeddings, one JSON object for each: its "name", "dim" (numbers of each crop) and
+            "values" (one of EMBEDDING_VALUES). None for a set of labels.
+        normalize: whether embeddings were divided by their length before they were coded.
         extendable: whether records keep the sums that an extending set needs for exact tails.
         max_kl: of low-rank labels, the largest mean KL divergence of an image in nats; None for other types.
     """
@@ -89,6 +93,8 @@ class Identity(Mapping[str, Any]):
     embed_images: dict[str, Any] | None = None
     imported_from: dict[str, Any] | None = None
     extends: Base | None = None
+    embeddings: list[dict[str, Any]] | None = None
+    normalize: bool = False
     extendable: bool = False
     max_kl: float | None = None
 
@@ -192,9 +198,23 @@ def _objects(value: Any) -> bool:
     return type(value) is list and all(map(_object, value))
 
 
+def _embeddings(value: Any) -> bool:
+    if not _objects(value) or not 1 <= len(value) <= MAX_EMBEDDINGS:
+        return False
+    kinds = {"name": str, "dim": int, "values": str}
+    if any(type(one.get(name)) is not kind for one in value for name, kind in kinds.items()):
+        return False
+    try:
+        for one in value:
+            check_embedding(one["name"], one["dim"], one["values"])
+    except RecordError:
+        return False
+    return len({one["name"] for one in value}) == len(value)
+
+
 _NEEDED: dict[str, Test] = {
     "label_type": _text,
-    "num_classes": _whole(1, MAX_CLASSES),
+    "num_classes": _whole(0, MAX_CLASSES),
     "num_crops": _whole(0, MAX_CROPS),
 }
 # These may be missing or null, as in labels that another program made.
@@ -213,6 +233,8 @@ _OPTIONAL: dict[str, Test] = {
     "extends": lambda value: (
         _object(value) and _text(value.get("digest")) and _whole(0, MAX_CROPS)(value.get("first_crop"))
     ),
+    "embeddings": _embeddings,
+    "normalize": lambda value: type(value) is bool,
     "extendable": lambda value: type(value) is bool,
     "max_kl": lambda value: _number(value) and value > 0,
 }
@@ -231,6 +253,12 @@ def _check(stored: Mapping[str, Any]) -> None:
             raise _wrong(name, stored.get(name))
     _check_optional(stored, _OPTIONAL, "")
     k, num_classes = stored.get("k") or 1, stored["num_classes"]
+    if (stored["label_type"] == EMBEDDING) != (stored.get("embeddings") is not None):
+        raise _wrong("embeddings", stored.get("embeddings"))
+    if stored["label_type"] == EMBEDDING:
+        k = 0
+    elif not num_classes:
+        raise _wrong("num_classes", num_classes)
     if k > num_classes:
         raise ManifestError(f"k of the identity is {k}, of {num_classes} classes")
     if stored["label_type"] == "full" and num_classes > MAX_FULL_CLASSES:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
 from slg_wds.format.canonical import brief
+from slg_wds.format.records.embeddings import EMBEDDING, EMBEDDINGS, embedding_field
 from slg_wds.format.records.low_rank import AGAINST, LOW_RANK
 from slg_wds.format.records.values import CODINGS
 from slg_wds.format.records.views import view_field
@@ -33,6 +34,7 @@ _RANGES = {
     "num_tail": (0, MAX_TAIL),
 }
 
+_MAY_BE_ZERO: dict[Any, tuple[str, ...]] = {LOW_RANK: ("k",), EMBEDDING: ("k", "num_classes")}
 
 CHECKSUMS = ("image_crc32", "source_crc32")  # fields of a record that may be absent
 
@@ -51,9 +53,11 @@ def check_fields(fields: dict[str, Any]) -> None:
     """Check the types and ranges of a record's fields, and that they agree. Columns are not checked."""
     check_text("key", fields.get("key"))
     check_text("path", fields.get("path"))
+    coding = fields.get("coding")
+    may_be_zero = _MAY_BE_ZERO.get(coding, ()) if type(coding) is str else ()
     for name, (low, high) in _RANGES.items():
         number = fields.get(name)
-        low = 0 if name == "k" and fields.get("coding") == LOW_RANK else low
+        low = 0 if name in may_be_zero else low
         if type(number) is not int or not low <= number <= high:
             raise RecordError(f"{name} is {brief(number)}, not a whole number from {low} to {high}")
     target = fields.get("target", -1)
@@ -75,6 +79,9 @@ def _check_kind(fields: dict[str, Any]) -> None:
     coding, full = fields.get("coding"), fields.get("full")
     if coding == LOW_RANK:
         _check_low_rank(fields)
+        return
+    if coding == EMBEDDING or EMBEDDINGS in fields:
+        _check_embeddings(fields)
         return
     if coding not in CODINGS or type(full) is not bool:
         raise RecordError(f"coding {brief(coding)} with full {brief(full)} is unknown")
@@ -102,6 +109,13 @@ def _check_low_rank(fields: dict[str, Any]) -> None:
     stated = [fields.get("kl_mean"), fields.get("kl_worst"), *(kl for kl in parents if kl is not None)]
     if not all(type(kl) is float and 0.0 <= kl < math.inf for kl in stated):
         raise RecordError("a KL divergence of low-rank labels is not a number of at least 0")
+
+
+def _check_embeddings(fields: dict[str, Any]) -> None:
+    labels = ("full", "k", "num_classes", "num_palette", "num_tail")
+    if fields.get("coding") != EMBEDDING or any(fields[name] for name in labels):
+        raise RecordError("a record of embeddings has neither classes nor tail")
+    embedding_field(fields)
 
 
 def check_boxes(boxes: NDArray[np.int64], size: tuple[int, int] | NDArray[np.int64]) -> None:

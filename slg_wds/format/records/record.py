@@ -13,6 +13,14 @@ from slg_wds.errors import RecordError, UnsupportedFeatureError
 from slg_wds.format.packed import unpack
 from slg_wds.format.records.checks import CHECKSUMS, check_boxes, check_distinct, check_falling, check_fields
 from slg_wds.format.records.columns import decode_ascending, decode_column, encode_ascending, encode_column
+from slg_wds.format.records.embeddings import (
+    EMBEDDING,
+    Embedding,
+    check_embeddings,
+    decode_embeddings,
+    embedding_columns,
+    embedding_fields,
+)
 from slg_wds.format.records.low_rank import LOW_RANK, LowRank, StatedKL
 from slg_wds.format.records.low_rank_codec import decode_low_rank, encode_low_rank, open_low_rank
 from slg_wds.format.records.tail import Tail
@@ -54,7 +62,7 @@ class Record:
         value: float32 [M, k], the probabilities of these classes, never rising along a row unless full; ones for
             coding "none".
         tail: the shared tail, or None.
-        coding: how probabilities are stored, one of CODINGS, or "lowrank".
+        coding: how probabilities are stored, one of CODINGS, "lowrank" or "embedding".
         full: whether every class is stored, in class order.
         num_classes: C.
         rule: the default rule of recovery. It comes from the label set; records do not store it.
@@ -66,6 +74,8 @@ class Record:
         temperature: what the teachers' logits were divided by. It comes from the label set, as `rule`; else None.
         views: what is done to the pixels of the crops after they are cut, [M]; None for nothing.
         low_rank: the labels, if they are low-rank; then k is 0, and there is no tail. Else None.
+        embeddings: if teachers' embeddings are stored and no labels, the embeddings of the crops by their names; then
+            k and num_classes are 0. Else None.
     """
 
     key: str
@@ -87,6 +97,7 @@ class Record:
     temperature: float | None = None
     views: Views | None = None
     low_rank: LowRank | None = None
+    embeddings: dict[str, Embedding] | None = None
 
     @property
     def num_crops(self) -> int:
@@ -126,7 +137,7 @@ def encode_record(record: Record) -> bytes:
     try:
         _check_arrays(record)
         fields, columns = _fields(record), _columns(record)
-        if not record.full and not record.low_rank:
+        if not record.full and not record.low_rank and record.embeddings is None:
             palette, codes = _palette(record.index, record.num_classes)
             fields["num_palette"] = len(palette)
             columns |= {"palette": encode_ascending(palette), "codes": encode_column(codes)}
@@ -157,6 +168,7 @@ def _fields(record: Record) -> dict[str, Any]:
         **(_stated_fields(record.low_rank.kl) if record.low_rank else {}),
         **{name: value for name in CHECKSUMS if (value := getattr(record, name)) is not None},
         **view_fields(record.views),
+        **embedding_fields(record.embeddings),
     }
 
 
@@ -179,6 +191,8 @@ def _columns(record: Record) -> dict[str, Any]:
         columns["block_of"] = encode_column(record.low_rank.block_of.astype(np.uint32))
         columns["low_rank"] = encode_low_rank(record.low_rank)
         return columns | view_columns(record.views)
+    if record.embeddings is not None:
+        return columns | view_columns(record.views) | embedding_columns(record.embeddings)
     if record.coding != "none":
         stored = encode_values(record.value, record.coding)
         check_coding(record.value, stored, record.coding, record.full)
@@ -224,6 +238,9 @@ def _check_arrays(record: Record) -> None:
         check_views(record.views, M)
     if record.low_rank or record.coding == LOW_RANK:
         _check_low_rank(record)
+        return
+    if record.embeddings is not None:
+        check_embeddings(record.embeddings, M)
         return
     if record.full:
         if (record.index != np.arange(k)).any():
@@ -312,7 +329,8 @@ def _decode(fields: dict[str, Any], at: Any) -> Record:
     check_boxes(boxes, size)
     bits = decode_column(columns.get("flips"), ((M + 7) // 8,), itemsize=1)
     low_rank = _decode_low_rank(fields, at)
-    if low_rank is not None:
+    embeddings = decode_embeddings(fields, at) if fields["coding"] == EMBEDDING else None
+    if low_rank is not None or embeddings is not None:
         index, value = np.zeros((len(boxes), 0), np.int64), np.zeros((len(boxes), 0), np.float32)
     else:
         index, value = _decode_index(fields, at, len(boxes)), _decode_value(fields, at, len(boxes))
@@ -330,6 +348,7 @@ def _decode(fields: dict[str, Any], at: Any) -> Record:
         full=fields["full"],
         num_classes=fields["num_classes"],
         views=decode_views(fields, at),
+        embeddings=embeddings,
         **{name: fields.get(name) for name in CHECKSUMS},
         low_rank=low_rank,
     )

@@ -14,6 +14,15 @@ from slg_wds.errors import RecordError
 from slg_wds.format.frames import decompress_all
 from slg_wds.format.records.checks import check_boxes, check_distinct, check_falling
 from slg_wds.format.records.columns import MAX_NUMBERS, MAX_PLANES
+from slg_wds.format.records.embeddings import (
+    EMBEDDING,
+    EMBEDDINGS,
+    check_numbers,
+    embedding_field,
+    embedding_sizes,
+    scaled,
+    stored_of_bytes,
+)
 from slg_wds.format.records.low_rank import LOW_RANK
 from slg_wds.format.records.low_rank_codec import open_low_rank
 from slg_wds.format.records.low_rank_rows import LowRankRows, decode_low_rank_rows
@@ -39,6 +48,7 @@ class Rows:
         tails: [n].
         views: what is done to the pixels of the crops, [n, c]; None for nothing.
         low_rank: low-rank labels, with k = 0; None for all other kinds.
+        embeddings: of records of embeddings, with k = 0: float32 [n, c, D] by name. None for labels.
     """
 
     fields: list[dict[str, Any]]
@@ -49,6 +59,7 @@ class Rows:
     tails: list[Tail | None]
     views: Views | None = None
     low_rank: LowRankRows | None = None
+    embeddings: dict[str, NDArray[np.float32]] | None = None
 
 
 def decode_rows(data: Sequence[bytes | memoryview], rows: I64) -> Rows:
@@ -68,9 +79,9 @@ def decode_rows(data: Sequence[bytes | memoryview], rows: I64) -> Rows:
     fields = [unpack_record(one) for one in data]
     first = fields[0]
     for other in fields:
-        for name in ("k", "coding", "full", "num_classes"):
-            if other[name] != first[name]:
-                raise RecordError(f"its {name} is {other[name]!r} where {first[name]!r} belongs")
+        for name in ("k", "coding", "full", "num_classes", EMBEDDINGS):
+            if other.get(name) != first.get(name):
+                raise RecordError(f"its {name} is {other.get(name)!r} where {first.get(name)!r} belongs")
     crops = np.array([one["num_crops"] for one in fields], np.int64)
     if rows.size and not (rows.min() >= 0 and (rows < crops[:, None]).all()):
         raise RecordError(f"the crops asked for are not among the record's {crops.min()}")
@@ -87,6 +98,8 @@ def _runs(fields: Sequence[dict[str, Any]]) -> Iterator[slice]:
         size = M * (8 * k + 17) + 4 * one["num_palette"] + 5 * one["num_tail"] + views
         if one["coding"] == LOW_RANK:  # a bit of Rice codes takes nine bytes
             size += 72 * len(one["columns"].get("low_rank") or b"")
+        if one["coding"] == EMBEDDING:
+            size += sum(count * width for count, width in embedding_sizes(one).values())
         if total and total + size > UNPACKED_BYTES:
             yield slice(first, i)
             first, total = i, 0
@@ -104,7 +117,15 @@ def _joined(parts: Sequence[Rows]) -> Rows:
         tails=[tail for part in parts for tail in part.tails],
         views=joined_views([part.views for part in parts]),
         low_rank=_joined_low_rank(parts),
+        embeddings=_joined_embeddings([part.embeddings for part in parts]),
     )
+
+
+def _joined_embeddings(
+    parts: Sequence[dict[str, NDArray[np.float32]] | None],
+) -> dict[str, NDArray[np.float32]] | None:
+    known = [part for part in parts if part is not None]
+    return {name: np.concatenate([part[name] for part in known]) for name in known[0]} if known else None
 
 
 def _joined_low_rank(parts: Sequence[Rows]) -> LowRankRows | None:
@@ -133,6 +154,8 @@ class _Group:
         fields, first = self._fields, self._fields[0]
         if first["coding"] == LOW_RANK:
             return self._decoded_low_rank()
+        if first["coding"] == EMBEDDING:
+            return self._decoded_embeddings()
         k, full, coding = first["k"], first["full"], first["coding"]
         itemsize = 0 if coding == "none" else value_dtype(coding).itemsize
         boxes, flips = self._place_boxes()
@@ -179,6 +202,48 @@ class _Group:
             views=self._views(views),
             low_rank=decode_low_rank_rows(packed, self._rows),
         )
+
+    def _decoded_embeddings(self) -> Rows:
+        fields = self._fields
+        boxes, flips = self._place_boxes()
+        sizes = [embedding_sizes(one) for one in fields]
+        columns = {
+            name: self._place(name, np.array([one[name][0] for one in sizes], np.int64), itemsize)
+            for name, (_, itemsize) in sizes[0].items()
+        }
+        views = self._place_views()
+        self._decompress()
+        none = (*self._rows.shape, 0)
+        return Rows(
+            fields=fields,
+            boxes=self._boxes(boxes),
+            flips=self._flips(flips),
+            index=np.zeros(none, np.int64),
+            value=np.zeros(none, np.float32),
+            tails=[None] * len(fields),
+            views=self._views(views),
+            embeddings={
+                name: self._embedding(columns, number, dim, values)
+                for number, (name, dim, values) in enumerate(embedding_field(fields[0]))
+            },
+        )
+
+    def _embedding(
+        self, columns: dict[str, _Planes], number: int, dim: int, values: str
+    ) -> NDArray[np.float32]:
+        """The numbers [n, c, D] of one embedding. Whole rows are copied, which is faster than `_at`."""
+        planes = columns[f"embedding_{number}"]
+        parts = np.zeros((*self._rows.shape, dim, planes.starts.shape[1]), np.uint8)
+        for i, (rows, crops) in enumerate(zip(self._rows, self._crops.tolist(), strict=True)):
+            for p, start in enumerate(planes.starts[i].tolist()):
+                if start >= 0:
+                    parts[i, ..., p] = self._flat[start : start + crops * dim].reshape(crops, dim)[rows]
+        stored = stored_of_bytes(parts, values)
+        scales = None
+        if values == "int8":
+            scales = self._at(columns[f"scales_{number}"], self._rows, np.uint32).view(np.float32)
+        check_numbers(stored, scales)
+        return scaled(stored, scales)
 
     def _place_boxes(self) -> tuple[_Planes, _Planes]:
         """Note the frames of boxes and flips."""

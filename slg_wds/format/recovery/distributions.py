@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slg_wds.errors import UsageError
+from slg_wds.errors import RuleError, UsageError
 from slg_wds.format.recovery.label_types import LabelType
 from slg_wds.format.recovery.rules import StoredColumns
 from slg_wds.format.recovery.temperature import LEAST_LEFT, tempered
@@ -29,7 +29,9 @@ Ints = NDArray[np.int64]
 
 
 def stored_columns(record: Record) -> StoredColumns:
-    """Return what the columns of a record hold."""
+    """Return what the columns of a record hold. Raises RuleError for a record of embeddings: it has no labels."""
+    if record.embeddings is not None:
+        raise RuleError("the record holds embeddings, not labels", hint="read them by record.embeddings")
     if record.low_rank is not None:
         return StoredColumns(k=record.num_classes, num_classes=record.num_classes, full=True, low_rank=True)
     crops, k = record.index.shape

@@ -27,7 +27,7 @@ from slg_wds.labelset.averaging import check_averaged
 from slg_wds.labelset.joining import chains, joined_digest
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.objects import INFO
-from slg_wds.labelset.opening import open_labels
+from slg_wds.labelset.opening import open_labels, refuse_embeddings
 from slg_wds.replay.sources.base_set import BaseSet
 
 I64 = npt.NDArray[np.int64]
@@ -239,6 +239,7 @@ def _check_crops(first: LabelSet, other: LabelSet) -> None:
 
 def _rule(labels: LabelSet, rule: str | LabelType | None) -> LabelType:
     """The rule of recovery to use for a set. Raises RuleError where its columns cannot give it."""
+    refuse_embeddings(labels)
     identity, low_rank = labels.identity, labels.label_type == LOW_RANK
     stored = StoredColumns(
         k=identity.k or identity.num_classes,

@@ -116,6 +116,17 @@ def one_long_path() -> bytes:
     )  # fmt: skip
 
 
+def embeddings(count: int, dim: int) -> bytes:
+    """A record of one crop with `count` embeddings of `dim` zeros."""
+    names = [[str(number), dim, "int8"] for number in range(count)]
+    zeros = {f"{part}_{number}": [] for number in range(count) for part in ("embedding", "scales")}
+    boxes = zstandard.ZstdCompressor(3, write_checksum=True, write_content_size=True).compress(b"\0\0\1\1")
+    return record(
+        k=0, num_classes=0, num_palette=0, coding="embedding", embeddings=names,
+        columns={"boxes": [boxes], "flips": [], **zeros},
+    )  # fmt: skip
+
+
 RECORDS_AND_PLANS: Hostile = {
     "frame of 1 GiB for one number": (
         "record",
@@ -134,6 +145,8 @@ RECORDS_AND_PLANS: Hostile = {
     "many classes": ("record", many_classes, None),
     "crops times k": ("record", lambda: record(num_crops=1 << 20, k=1 << 23, columns={}), "over the limit"),
     "outside": ("record", outside, None),
+    "embeddings": ("record", lambda: embeddings(16, 1 << 16), None),
+    "embeddings of too many numbers": ("record", lambda: embeddings(16, 1 << 24), "is unknown"),
     "array of 2^32": ("record", lambda: b"\xdd\xff\xff\xff\xff", "not msgpack"),
     "map of 2^32": ("record", lambda: b"\xdf\xff\xff\xff\xff", "not msgpack"),
     "bytes of 2^32": ("record", lambda: b"\x81\xa1a\xc6\xff\xff\xff\xff", "not msgpack"),

@@ -42,6 +42,14 @@ def read_record(data):
     record["boxes"] = column(columns["boxes"], (4, M)).T
     flips = column(columns["flips"], ((M + 7) // 8,)).astype(np.uint8)
     record["flips"] = np.unpackbits(flips, bitorder="little")[:M].astype(bool)
+    for i, (name, D, values_of) in enumerate(record.get("embeddings", [])):
+        bits, dtype = {"float32": ("<u4", "<f4"), "float16": ("<u2", "<f2"), "int8": ("u1", "i1")}[values_of]
+        numbers = column(columns[f"embedding_{i}"], (M, D)).astype(bits).view(dtype).astype(np.float32)
+        if values_of == "int8":
+            numbers *= column(columns[f"scales_{i}"], (M, 1)).view("<f4")
+        record["embeddings"][i] = (name, numbers)
+    if record["coding"] == "embedding":
+        return record
     if record["coding"] == "lowrank":
         block_of = column(columns["block_of"], (M,))
         record["probabilities"] = low_rank(columns["low_rank"], block_of, record["num_classes"])
