@@ -22,7 +22,13 @@ from support.paths import ROOT
 from support.readme import README, blocks, commands
 
 REFERENCE = README.partition("\n## Reference\n")[2].partition("\n## ")[0]
-ORIGINALS = {"train_FKD.py", "FKD_train.py", "generate_soft_label.py", "mine.py"}  # of FKD, and of the reader
+ORIGINALS = {
+    "train_FKD.py",
+    "FKD_train.py",
+    "generate_soft_label.py",
+    "train.py",
+    "mine.py",
+}  # of FKD, timm, the reader
 
 
 def code_of(text: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import json
 import os
 import re
 import shlex
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import textwrap
 import warnings
 from dataclasses import dataclass
 from importlib.metadata import metadata
@@ -25,6 +27,8 @@ import torch
 import slg_wds
 from slg_wds import SoftCrossEntropy, cli
 from slg_wds.demo.photographs import HELD_OUT_VIEWS, VIEWS, write_photographs
+from slg_wds.training.args_file import write_args
+from slg_wds.training.flags import parse
 from support.readme import README, block_with, blocks, commands
 from support.sets.replayed import BATCH, given, make, student, walked
 
@@ -78,6 +82,7 @@ class World:
             # teachers with published weights are teachers of this file; students are timm's smallest
             r"-a mine.py:": f"-a {self.folder}/mine.py:",
             r"(slg.wds train .*?)-a resnet50": r"\1-a test_resnet",
+            r"-a deit_small_patch16_224": "-a test_vit --size 32",
             r"(timm:)?(resnet50|tf_efficientnetv2_l\S*)(?= |,|$)": first,
             r"timm:resnet152\S*,pytorch:\S*": f"{first},{second}",
             r"timm:regnety_160": second,
@@ -111,6 +116,19 @@ def world(tmp_path_factory, s3_server) -> World:
     (folder / "mine.py").write_text(TEACHERS)
     made = World(folder, f"{s3_server.url}/readme", s3_server.environment())
     labels = str(folder / "labels")
+    (folder / "student").mkdir()
+    words = [
+        "-a",
+        "test_resnet",
+        "--softlabel_path",
+        labels,
+        "-b",
+        "12",
+        "--epochs",
+        "4",
+        str(folder / "imagenet"),
+    ]
+    write_args(folder / "student", parse(words).flags)
     for name in ("labels", "a", "b", "more"):
         config = slg_wds.GenerateConfig(
             data=str(folder / "imagenet"),
@@ -374,11 +392,62 @@ def test_accelerate(labels):
 
 
 def test_timm(labels):
-    found = executed(block_with("python", ".pairs()"), labels)
-    model = student()
+    """With what timm's script has there: its arguments, the device, the student's configuration."""
+    import timm
+    from timm.data import resolve_data_config
+
+    model = timm.create_model("test_resnet", num_classes=20)
+    here = {
+        "args": SimpleNamespace(batch_size=BATCH, world_size=1, seed=42),
+        "device": torch.device("cpu"),
+        "data_config": resolve_data_config({"img_size": 32}, model=model),
+    }
+    found = executed(block_with("python", ".pairs()"), labels, **here)
     for images, target in found["loader_train"]:
+        assert images.shape == (BATCH, 3, 32, 32)
         found["train_loss_fn"](model(images), target).backward()
-    assert len(found["loader_train"]) == 3 and model[0].weight.grad is not None
+    assert len(found["loader_train"]) == 6 and all(one.grad is not None for one in model.parameters())
+
+
+@pytest.mark.slow
+def test_timms_own_script(world, tmp_path):
+    """timm's wheel lacks it. TIMM_TRAIN says where a clone has it."""
+    path = os.environ.get("TIMM_TRAIN")
+    if not path:
+        pytest.skip("TIMM_TRAIN does not name timm's train.py")
+    before, line, after = (
+        Path(path).read_text().partition("    validate_loss_fn = nn.CrossEntropyLoss().to(device=device)\n")
+    )
+    block = block_with("python", ".pairs()").replace(
+        '"/data/labels"', f'"{world.folder}/a", "{world.folder}/imagenet/train"'
+    )
+    assert line
+    (tmp_path / "train.py").write_text(before + line + textwrap.indent(block, "    ") + after)
+    words = (
+        f"--data-dir {world.folder}/imagenet --model test_resnet --img-size 32 -b 12 --epochs 2 --workers 0"
+    )
+    more = f"--device cpu --lr 0.1 --warmup-epochs 0 --grad-accum-steps 2 --clip-grad 1 --output {tmp_path}/output"
+    said = run_there([sys.executable, str(tmp_path / "train.py"), *words.split(), *more.split()], {})
+    results = json.loads(said.partition("--result")[2])
+    first, second = (one["train"]["loss"] for one in sorted(results, key=lambda one: one["epoch"]))
+    assert second < first
+
+
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning")
+def test_torchdata(labels, tmp_path):
+    """The block with our loader, and with torchdata's over the same batches."""
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    code = block_with("python", "resumed.load_state_dict").replace("== 1000", "== 2")
+    code = code.replace("/data/loader.pt", f"{tmp_path}/loader.pt")
+    whole = walked(SimpleNamespace(loader=loader_by(labels)), 2)
+    first, second = whole[:3], whole[3:]
+    ours = executed(code, labels, torch=torch)["resumed"]
+    theirs = executed(
+        code, labels, torch=torch, SoftLabelLoader=lambda *_, **__: StatefulDataLoader(first, batch_size=None)
+    )["resumed"]
+    assert [given(batch) for batch in ours] == [tuple(map(tuple, one)) for one in theirs] == first[2:]
+    assert [given(batch) for batch in ours] == second and len(list(theirs)) == 3
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:unclosed file")
