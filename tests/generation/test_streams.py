@@ -23,6 +23,7 @@ LABELS = {
     "shared_tail_k5": {"tail_classes": 8},
     "full": {"values": "float32"},
     "hard": {},
+    "lowrank": {},
 }
 
 

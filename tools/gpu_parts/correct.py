@@ -33,6 +33,7 @@ RULES = {
     "shared_tail_k5": ("shared_tail_k5", "marginal_smoothing_k4", "marginal_renorm_k2", "smoothing", "hard"),
     "full": ("full", "marginal_smoothing_k5", "hard"),
     "hard": ("hard",),
+    "lowrank": ("lowrank", "marginal_smoothing_k5", "hard"),
 }
 
 
