@@ -92,8 +92,8 @@ def sleeping() -> Iterator[None]:
 def _nothing(
     data: list[torch.Tensor],
     sizes: list[tuple[int, int]],
-    boxes: list[list[list[int]]],
-    flips: list[list[bool]],
+    boxes: torch.Tensor,
+    flips: torch.Tensor,
     out: list[torch.Tensor],
     kernel: int,
     mode: int,

@@ -49,7 +49,7 @@ def cut_jpegs(
         return [False] * len(data)
     bits = [torch.frombuffer(data[i], dtype=torch.uint8) for i in usual]
     shapes, crops = [sizes[i] for i in usual], [out[i] for i in usual]
-    cuts = boxes[usual].tolist(), flips[usual].tolist()
+    cuts = torch.from_numpy(boxes[usual]), torch.from_numpy(flips[usual])
     try:
         found = _COMPILED(bits, shapes, *cuts, crops, KERNELS[interpolation], TORCHVISION_RGB, _FILLINGS)
     except RuntimeError:  # no JPEG that torchvision can decode; which, the caller finds out
@@ -61,14 +61,17 @@ def cut_jpegs(
 def _decode_and_cut(
     data: list[torch.Tensor],
     sizes: list[tuple[int, int]],
-    boxes: list[list[list[int]]],
-    flips: list[list[bool]],
+    boxes: torch.Tensor,
+    flips: torch.Tensor,
     out: list[torch.Tensor],
     kernel: int,
     mode: int,
     fillings: torch.Tensor,
 ) -> list[bool]:
     done: list[bool] = []
+    # Lists of numbers made here, and not by the caller, take no time of the interpreter.
+    all_boxes: list[list[list[int]]] = boxes.tolist()
+    all_flips: list[list[bool]] = flips.tolist()
     for i in range(len(data)):
         image = torch.ops.image.decode_jpeg(data[i], mode)
         done.append(
@@ -78,7 +81,7 @@ def _decode_and_cut(
         )
         if done[i]:
             pixels = image.permute(1, 2, 0).contiguous().permute(2, 0, 1).unsqueeze(0)
-            cut_image(pixels, boxes[i], flips[i], out[i], kernel)
+            cut_image(pixels, all_boxes[i], all_flips[i], out[i], kernel)
     return done
 
 

@@ -60,7 +60,8 @@ class EmbeddedImages:
 
     def crc32(self, sample: SamplePlace) -> int | None:
         """Return the CRC-32 that the image of a sample was compared with."""
-        return self.place(sample).crc32
+        images = self._sets.shard(sample.shard).images
+        return None if images is None else int(images[sample.position, 2])
 
     def url(self, sample: SamplePlace) -> str | None:
         """Return where the image of a sample lies; None inside the shard."""
