@@ -1,4 +1,4 @@
-"""The programs about GPUs run without one: gpu_check at small sizes, and the simulation of generation."""
+"""The programs about GPUs run without one: gpu_check at small sizes, and the simulations."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 import slg_wds
 from slg_wds.generation.inference import topk
 from slg_wds.labels import reduce
+from slg_wds.replay.assembly import jpeg_crops
 from support.photographs import tool
 
 
@@ -57,3 +58,20 @@ def test_the_simulation_runs_generation_and_a_slow_gpu_sets_its_rate(tmp_path, l
     assert torch.zeros(1).to(torch.float64).dtype == torch.float64 and topk is reduce.topk, (
         "nothing is replaced"
     )
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_the_simulation_of_a_loader_is_as_fast_as_its_threads_or_its_trainer(tmp_path, external):
+    simulate_replay = tool("simulate_replay")
+    simulate_replay.lay_out_set(tmp_path, 48, 12)
+    common = {"threads": 2, "crops": 4, "batch": 32, "external": external}
+    replay, setting = simulate_replay.replay, simulate_replay.ReplaySetting
+    compiled = jpeg_crops._COMPILED
+    alone = replay(setting(**common), tmp_path)
+    assert 0 < alone.of_threads <= 1.02
+    assert alone.images_per_second == pytest.approx(2 / 1.65e-3 * alone.of_threads)
+    assert alone.crops_per_second == pytest.approx(4 * alone.images_per_second) and alone.of_step == 0
+    assert alone.microseconds > 0 and alone.switches > 0
+    trained = replay(setting(**common, rate=400.0, launches=5), tmp_path)
+    assert trained.crops_per_second < 600 and 0.2 < trained.of_step < 2
+    assert jpeg_crops._COMPILED is compiled, "nothing is replaced"

@@ -1,6 +1,7 @@
 """What a machine with a fast GPU and many cores would do, from a machine that has neither.
 
 usage: simulate_gpu.py generation [--threads N] [--rate CROPS/S] [--num_seg N] [--launch eager|compiled|graph] ...
+       simulate_gpu.py replay [--threads N ...] [--crops 1 4 8] [--rate CROPS/S] ...     (simulate_replay.py tells more)
 
 The real code of `slg-wds generate` runs: worker loop, reading, batching, threads, inference, collation, encoding and
 commit. Only what takes processor or GPU time elsewhere is replaced:
@@ -331,6 +332,9 @@ def parse() -> argparse.Namespace:
         command.add_argument(f"--{name}", type=type(default), default=default, choices=choices)
     command.add_argument("--json", action="store_true", help="print one line of JSON")
     command.set_defaults(run=run_generation)
+    from simulate_replay import add_command  # which imports this file
+
+    add_command(commands)
     return parser.parse_args()
 
 

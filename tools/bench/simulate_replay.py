@@ -1,92 +1,159 @@
 """How many crops SoftLabelLoader gives on a machine with many cores, from a machine that has few.
 
-usage: simulate_replay.py [--threads 1 4 16] [--crops 1 4 8] [--images N] [--folder] [--gpu CROPS/S --launches N] ...
+This is `simulate_gpu.py replay`. The real loader runs, with its order, reads, checksums, records, labels, batches and
+threads. Only decoding and cutting are replaced: a thread passes their arguments to a compiled function that does
+nothing, then sleeps for as long as they would take. So 16 threads need no 16 cores, while what they need the
+interpreter for is real, and so is their contention for it. With a rate of the GPU, a trainer takes the batches: each
+step launches as many tiny operators as a training step has, and a clock stands for the GPU, which is at most two steps
+behind.
 
-The real loader runs, with its order, reads, checksums, records, labels, batches and threads. Only decoding and cutting
-are replaced: a thread passes their arguments to a compiled function that does nothing, and then sleeps for as long as
-they take. So 16 threads need no 16 cores, while what they need the interpreter for is real, and so is their contention
-for it. With --gpu, a trainer takes the batches: each step launches as many tiny operators as --launches says, and a
-clock stands for the GPU, which is at most two steps behind.
-
-Columns: crops/s and images/s; of what the sleeping threads alone would give; processor time an image of everything that
-is real; and how many times a thread gave its processor away, an image. With --gpu also the rate of the steps over
-that of the same steps on one batch.
-
-Limits: trust ratios. The bandwidth of memory, a disk, caches shared by threads that decode, and clocks that fall with
-load are not simulated. All that is real has to fit the cores of this machine: where `cores` says more than a half of
-them, a machine with more cores is faster than simulated. Ranks on one machine share only its memory, disk and network,
-so that eight GPUs are eight times one where each rank has cores of its own.
+Limits, beside those of simulate_gpu.py: all that is real has to fit the cores of this machine, so where `cores` comes
+near their number, a machine with more of them is faster than this says. Processes on one machine share its memory,
+disk and network alone, none of which is simulated; where each has cores of its own, eight GPUs are eight times one.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import resource
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
 import torch
-from bench_replay import lay_out, make_set
+from bench_replay import make_set
+from simulate_gpu import exact_sleeps, photographs
 
 from slg_wds import SoftLabelLoader
 from slg_wds.replay.assembly import jpeg_crops
+from slg_wds.transforms.cutting import scripted
 
 SECONDS = {
     1: 1.0e-3,
     4: 1.65e-3,
     8: 2.1e-3,
 }  # to decode and cut one image of 500 x 375 on one core, by its crops
-TIMER_SLACK = 29  # of prctl: sleeps end after microseconds, not after 50 of them
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--crops", type=int, nargs="+", default=[1, 4, 8], choices=sorted(SECONDS))
-    parser.add_argument("--batch", type=int, default=128, help="crops of a batch")
-    parser.add_argument("--images", type=int, default=2048)
-    parser.add_argument("--num-crops", type=int, default=500, help="of a record")
-    parser.add_argument("--samples-per-shard", type=int, default=256)
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument(
-        "--folder", action="store_true", help="read the images from a folder, not from the shards"
+@dataclass(frozen=True)
+class ReplaySetting:
+    """One simulated loader.
+
+    Attributes:
+        threads: that decode and cut.
+        crops: of an image in a batch, a key of SECONDS.
+        batch: crops of a batch.
+        external: whether the images are read from their folder, not from the shards.
+        epochs: walks over the images that are measured, after one that is not.
+        rate: crops/s that the GPU trains on; 0 for no trainer.
+        launches: operators of a training step.
+    """
+
+    threads: int = 16
+    crops: int = 4
+    batch: int = 128
+    external: bool = False
+    epochs: int = 2
+    rate: float = 0.0
+    launches: int = 500
+
+
+@dataclass(frozen=True)
+class ReplayResult:
+    """What a loader did.
+
+    Attributes:
+        crops_per_second, images_per_second: from the first batch to the last.
+        of_threads: the same as a share of what the sleeping threads alone would give.
+        microseconds: of processor time for an image, of all that is real.
+        cores: processor time over time.
+        switches: how often a thread gave its processor away, for an image.
+        of_step: the rate of training steps over that of the same steps on one batch; 0 without a trainer.
+    """
+
+    crops_per_second: float
+    images_per_second: float
+    of_threads: float
+    microseconds: float
+    cores: float
+    switches: float
+    of_step: float
+
+
+class Trainer:
+    """Takes batches as a training step on a GPU does."""
+
+    def __init__(self, setting: ReplaySetting) -> None:
+        self._setting, self._tensor = setting, torch.zeros(4)
+        self._busy = time.perf_counter()
+
+    def step(self) -> None:
+        """Launch a step, and wait while the GPU is two steps behind."""
+        if not self._setting.rate:
+            return
+        for _ in range(self._setting.launches):
+            self._tensor.add_(1.0)
+        seconds, now = self._setting.batch / self._setting.rate, time.perf_counter()
+        self._busy = max(self._busy, now) + seconds
+        time.sleep(max(0.0, self._busy - now - 2 * seconds))
+
+
+def replay(setting: ReplaySetting, folder: Path) -> ReplayResult:
+    """Simulate a loader of the set that `lay_out_set` made in a folder."""
+    exact_sleeps()
+    loader = SoftLabelLoader(
+        str(folder / "labels"),
+        str(folder / "images") if setting.external else None,
+        global_batch_size=setting.batch,
+        crops_per_image=setting.crops,
+        threads=setting.threads,
     )
-    parser.add_argument("--gpu", type=float, default=0.0, help="crops/s that the GPU trains on")
-    parser.add_argument("--launches", type=int, default=500, help="operators of a training step")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        lay_out(folder / "images", options.images)
-        make_set(folder / "images", str(folder / "labels"), options)
-        print(
-            "crops threads |  crops/s images/s of ideal | us/image cores switches"
-            + "  step" * bool(options.gpu)
-        )
-        with sleeping():
-            for crops in options.crops:
-                for threads in options.threads:
-                    simulate(folder, crops, threads, options)
+    with sleeping():
+        _walk(loader, 1, Trainer(setting))
+        before, start = _used(), time.perf_counter()
+        images = _walk(loader, setting.epochs, Trainer(setting)) / setting.crops
+        wall, after = time.perf_counter() - start, _used()
+    rate = images / wall
+    return ReplayResult(
+        crops_per_second=rate * setting.crops,
+        images_per_second=rate,
+        of_threads=rate * SECONDS[setting.crops] / setting.threads,
+        microseconds=(after[0] - before[0]) / images * 1e6,
+        cores=(after[0] - before[0]) / wall,
+        switches=(after[1] - before[1]) / images,
+        of_step=_alone(setting) * rate * setting.crops / setting.batch if setting.rate else 0.0,
+    )
+
+
+def lay_out_set(folder: Path, images: int, num_crops: int) -> None:
+    """Write photographs, and made-up labels of so many crops of each, in whose shards they are too."""
+    photographs(folder / "images", images)
+    make_set(
+        folder / "images",
+        str(folder / "labels"),
+        argparse.Namespace(num_crops=num_crops, samples_per_shard=256),
+    )
 
 
 @contextmanager
 def sleeping() -> Iterator[None]:
     """Let decoding and cutting take their time without a processor."""
-    ctypes.CDLL(None).prctl(TIMER_SLACK, 1000, 0, 0, 0)
-    torch.set_num_threads(1)
-    nothing = torch.jit.script(_nothing)
+    nothing = scripted(_nothing)
 
     def slept(data, sizes, boxes, flips, out, *more):
         done = nothing(data, sizes, boxes, flips, out, *more)
-        time.sleep(SECONDS[len(flips[0])] * len(data))
+        time.sleep(SECONDS[boxes.shape[1]] * len(data))
         return done
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with mock.patch.object(jpeg_crops, "_COMPILED", slept):
         yield
+    torch.set_num_threads(threads)
 
 
 def _nothing(
@@ -102,72 +169,64 @@ def _nothing(
     return [True for _ in data]
 
 
-class Trainer:
-    """Takes batches as a training step on a GPU does.
-
-    Args:
-        rate: crops/s of the GPU.
-        launches: operators of a step.
-    """
-
-    def __init__(self, rate: float, launches: int) -> None:
-        self._rate, self._launches = rate, launches
-        self._tensor, self._busy = torch.zeros(4), time.perf_counter()
-
-    def step(self, crops: int) -> None:
-        """Launch a step, and wait while the GPU is two steps behind."""
-        for _ in range(self._launches):
-            self._tensor.add_(1.0)
-        seconds, now = crops / self._rate, time.perf_counter()
-        self._busy = max(self._busy, now) + seconds
-        time.sleep(max(0.0, self._busy - now - 2 * seconds))
-
-
-def simulate(folder: Path, crops: int, threads: int, options: argparse.Namespace) -> None:
-    """Print the row of one loader."""
-    loader = SoftLabelLoader(
-        str(folder / "labels"),
-        str(folder / "images") if options.folder else None,
-        global_batch_size=options.batch,
-        crops_per_image=crops,
-        threads=threads,
-    )
-    trainer = Trainer(options.gpu, options.launches) if options.gpu else None
-    walk(loader, 1, trainer)
-    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
-    given = walk(loader, options.epochs, trainer)
-    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
-    images, used = given / crops, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    switches = after.ru_nvcsw + after.ru_nivcsw - before.ru_nvcsw - before.ru_nivcsw
-    print(
-        f"{crops:5} {threads:7} | {given / wall:8,.0f} {images / wall:8,.0f} "
-        f"{given / wall / (threads * crops / SECONDS[crops]):8.3f} | {used / images * 1e6:8.0f} {used / wall:5.2f} "
-        f"{switches / images:8.1f}"
-        + (f" {alone(options) / (wall / (given / options.batch)):5.3f}" if trainer else ""),
-        flush=True,
-    )
-
-
-def walk(loader: SoftLabelLoader, epochs: int, trainer: Trainer | None) -> int:
+def _walk(loader: SoftLabelLoader, epochs: int, trainer: Trainer) -> int:
     """Take the batches of some epochs; return the number of crops."""
     given = 0
     for _ in range(epochs):
         for batch in loader:
             given += len(batch)
-            if trainer:
-                trainer.step(len(batch))
+            trainer.step()
     return given
 
 
-def alone(options: argparse.Namespace, steps: int = 50) -> float:
-    """Return the seconds of a training step without a loader."""
-    trainer = Trainer(options.gpu, options.launches)
-    trainer.step(options.batch)
+def _used() -> tuple[float, int]:
+    """Seconds of processor time, and switches from thread to thread."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime, used.ru_nvcsw + used.ru_nivcsw
+
+
+def _alone(setting: ReplaySetting, steps: int = 50) -> float:
+    """Seconds of a training step without a loader."""
+    trainer = Trainer(setting)
+    trainer.step()
     start = time.perf_counter()
     for _ in range(steps):
-        trainer.step(options.batch)
+        trainer.step()
     return (time.perf_counter() - start) / steps
 
 
-if __name__ == "__main__":
-    main()
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `replay` to the commands of simulate_gpu.py."""
+    command = commands.add_parser("replay", help="SoftLabelLoader, alone or with a trainer")
+    command.add_argument("--threads", type=int, nargs="+", default=[1, 4, 16])
+    command.add_argument("--crops", type=int, nargs="+", default=sorted(SECONDS), choices=sorted(SECONDS))
+    command.add_argument("--images", type=int, default=2048)
+    command.add_argument("--num-crops", type=int, default=500, help="of a record")
+    command.add_argument("--batch", type=int, default=ReplaySetting.batch, help="crops of a batch")
+    command.add_argument("--epochs", type=int, default=ReplaySetting.epochs)
+    command.add_argument("--external", action="store_true", help="read images from their folder")
+    command.add_argument("--rate", type=float, default=0.0, help="crops/s that the GPU trains on")
+    command.add_argument("--launches", type=int, default=ReplaySetting.launches, help="of a training step")
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print a row for each number of crops and threads."""
+    names = ("batch", "external", "epochs", "rate", "launches")
+    common = {name: getattr(options, name) for name in names}
+    print(
+        "crops threads |  crops/s images/s of threads | us/image cores switches"
+        + " of step" * bool(options.rate)
+    )
+    with tempfile.TemporaryDirectory() as name:
+        lay_out_set(Path(name), options.images, options.num_crops)
+        for crops in options.crops:
+            for threads in options.threads:
+                found = replay(ReplaySetting(threads=threads, crops=crops, **common), Path(name))
+                print(
+                    f"{crops:5} {threads:7} | {found.crops_per_second:8,.0f} {found.images_per_second:8,.0f} "
+                    f"{found.of_threads:10.3f} | {found.microseconds:8.0f} {found.cores:5.2f} {found.switches:8.2f}"
+                    + f" {found.of_step:7.3f}"
+                    * bool(options.rate),
+                    flush=True,
+                )
