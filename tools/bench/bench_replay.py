@@ -11,6 +11,9 @@ In one run, on the same photographs and with as many workers as threads, crops/s
   webdataset   stock WebDataset + DataLoader with random crops and no labels: Pillow, and torchvision v2 on tensors
   FKD          the original's ImageFolder_FKD + DataLoader on label files written here (--reference DIR)
 
+With --aa and --reprob, our crops are recorded views, and those of WebDataset are drawn by the same policy of the
+library: timm's or torchvision's on Pillow images, torchvision's RandAugment on tensors where the policy is timm's.
+
 Rounds of all alternate, so that a drift of the machine's speed moves all alike. The floor's and our rates are over
 whole epochs; those of loaders with processes are from the first batch to the last, so that starting these is not
 counted (what they make while the first is waited for is a gift to them). Beside the rates, since other work on the
@@ -26,6 +29,7 @@ import io
 import itertools
 import json
 import os
+import resource
 import shutil
 import statistics
 import sys
@@ -45,6 +49,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from bench_generate import lay_out
 
 from slg_wds import SoftLabelLoader, open_labels
+from slg_wds.format.manifest.description import VIEWS
 from slg_wds.format.records.record import Record
 from slg_wds.format.shards.shard import Sample
 from slg_wds.images import decode, image_size, open_source
@@ -52,8 +57,13 @@ from slg_wds.labelset.creating import create_labels
 from slg_wds.replay.assembly.jpeg_crops import cut_jpegs
 from slg_wds.store import Location
 from slg_wds.transforms.crops import CropRule, cut, sample_crops
+from slg_wds.transforms.policies.drawing import sample_views
+from slg_wds.transforms.policies.grammar import parse_views
+from slg_wds.transforms.policies.rules import ViewRule
 
 SIZE, CLASSES, K, SEED = 224, 1000, 5, 0
+MEAN = (0.485, 0.456, 0.406)
+STOCK = {"tensor": "webdataset, torchvision v2", "Pillow": "webdataset, Pillow"}
 TRAIN_IMAGES = 32  # images of a batch
 
 
@@ -80,6 +90,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--num-crops", type=int, default=500)
     parser.add_argument("--samples-per-shard", type=int, default=64)
+    parser.add_argument("--aa", help="policy of views: rand-..., ra-n2-m9 or trivialaugment")
+    parser.add_argument("--reprob", type=float, default=0.0, help="probability of an erased box")
     parser.add_argument("--reference", type=Path)
     parser.add_argument("--s3", action="store_true")
     parser.add_argument("--only", nargs="+", help="names of contenders")
@@ -89,7 +101,9 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def made_up(key: str, path: str, target: int, size: tuple[int, int], num_crops: int) -> Record:
+def made_up(
+    key: str, path: str, target: int, size: tuple[int, int], num_crops: int, rule: ViewRule | None = None
+) -> Record:
     boxes, flips = sample_crops(SEED, key, size, num_crops, CropRule())
     rng = np.random.default_rng(len(key))
     index = np.argsort(rng.random((num_crops, 64)), axis=1)[:, :K]
@@ -107,6 +121,7 @@ def made_up(key: str, path: str, target: int, size: tuple[int, int], num_crops: 
         "float16",
         False,
         CLASSES,
+        views=None if rule is None else sample_views(SEED, key, num_crops, rule),
     )
 
 
@@ -119,13 +134,16 @@ def make_set(images: Path, url: str, options: argparse.Namespace, store_options=
         "tail_classes": 0, "num_classes": CLASSES, "num_crops": options.num_crops, "seed": SEED,
         "embed_images": {"max_side": None, "quality": 90},
     }  # fmt: skip
-    labels = create_labels(Location(url, store_options or {}), plan, identity, {}, None)
+    rule = parse_views(options.aa, 0.0, options.reprob)
+    rule = None if rule is None else rule.with_mean(MEAN)
+    requires = [] if rule is None else [VIEWS]
+    labels = create_labels(Location(url, store_options or {}), plan, identity, {}, None, requires)
     for number in range(plan.num_shards):
         part, samples = plan.shard(number), []
         read = source.reader(plan, number)
         for at, (key, path, target) in enumerate(zip(part.keys, part.paths, part.targets, strict=True)):
             data = read(part.start + at)
-            record = made_up(key, path, int(target), image_size(data, path), options.num_crops)
+            record = made_up(key, path, int(target), image_size(data, path), options.num_crops, rule)
             record = dataclasses.replace(record, image_crc32=zlib.crc32(data))
             samples.append(labels.encode_sample(Sample(record, data, "jpg")))
         labels.commit(number, labels.encode_shard(number, samples, [], {}))
@@ -140,8 +158,8 @@ def contestants(folder: Path, paths: list[Path], options: argparse.Namespace):
         "floor": Floor("floor", decode_and_cut, labels, threads),
         "one call": Floor("one call", cut_in_one_call, labels, threads),
         "ours": Ours(labels, threads),
-        "webdataset, torchvision v2": lambda c: stock(labels, threads, c, tensor_crops),
-        "webdataset, Pillow": lambda c: stock(labels, threads, c, pillow_crops),
+        STOCK["tensor"]: lambda c: stock(STOCK["tensor"], labels, options, c, tensor_crops),
+        STOCK["Pillow"]: lambda c: stock(STOCK["Pillow"], labels, options, c, pillow_crops),
     }
     if options.reference:
         write_original(folder, paths, options)
@@ -225,36 +243,63 @@ def rate(batches, crops: int) -> float:
     return crops * count / (time.perf_counter() - start)
 
 
-def tensor_crops(c: int, data: bytes) -> torch.Tensor:
+def policy_of(options: argparse.Namespace, tensors: bool) -> list:
+    """Return the transforms of torchvision, or of timm where the policy is timm's and images are Pillow's."""
     from torchvision.transforms import v2
 
-    image = torch.ops.image.decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), 3)
-    transform = v2.Compose(
-        [v2.RandomResizedCrop(SIZE, interpolation=3, antialias=True), v2.RandomHorizontalFlip()]
-    )
-    return torch.stack([transform(image) for _ in range(c)])
+    if options.aa is None:
+        return []
+    if options.aa == "trivialaugment":
+        return [v2.TrivialAugmentWide()]
+    if tensors or not options.aa.startswith("rand"):
+        return [v2.RandAugment(2, 9)]
+    from timm.data.auto_augment import rand_augment_transform
+
+    return [rand_augment_transform(options.aa, {"img_mean": tuple(round(255 * part) for part in MEAN)})]
 
 
-def pillow_crops(c: int, data: bytes) -> torch.Tensor:
+def tensor_crops(options: argparse.Namespace) -> tuple:
+    """Return what decodes a file to a tensor, and what makes a crop of it."""
+    from torchvision.transforms import v2
+
+    cut = [v2.RandomResizedCrop(SIZE, interpolation=3, antialias=True), v2.RandomHorizontalFlip()]
+    return decoded, v2.Compose([*cut, *policy_of(options, True), *erasing(options)])
+
+
+def pillow_crops(options: argparse.Namespace) -> tuple:
+    """Return what decodes a file to a Pillow image, and what makes a crop of it."""
+    from torchvision.transforms import v2
+
+    cut = [v2.RandomResizedCrop(SIZE, interpolation=3), v2.RandomHorizontalFlip()]
+    return opened_image, v2.Compose([*cut, *policy_of(options, False), v2.PILToTensor(), *erasing(options)])
+
+
+def erasing(options: argparse.Namespace) -> list:
+    from torchvision.transforms import v2
+
+    return [v2.RandomErasing(options.reprob, value=[124, 116, 104])] if options.reprob else []
+
+
+def decoded(data: bytes) -> torch.Tensor:
+    return torch.ops.image.decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), 3)
+
+
+def opened_image(data: bytes):
     from PIL import Image
-    from torchvision.transforms import v2
 
-    image = Image.open(io.BytesIO(data)).convert("RGB")
-    transform = v2.Compose(
-        [v2.RandomResizedCrop(SIZE, interpolation=3), v2.RandomHorizontalFlip(), v2.PILToTensor()]
-    )
-    return torch.stack([transform(image) for _ in range(c)])
+    return Image.open(io.BytesIO(data)).convert("RGB")
 
 
 class Crops:
-    def __init__(self, make, c: int) -> None:
-        self.make, self.c = make, c
+    def __init__(self, decode, transform, c: int) -> None:
+        self.decode, self.transform, self.c = decode, transform, c
 
     def __call__(self, data: bytes) -> torch.Tensor:
-        return self.make(self.c, data)
+        image = self.decode(data)
+        return torch.stack([self.transform(image) for _ in range(self.c)])
 
 
-def stock(labels: str, workers: int, c: int, make) -> float:
+def stock(name: str, labels: str, options: argparse.Namespace, c: int, make) -> float:
     import torchvision.io  # noqa: F401  # the decoder's operators
     import webdataset
 
@@ -263,12 +308,21 @@ def stock(labels: str, workers: int, c: int, make) -> float:
     data = (
         webdataset.WebDataset(tars, shardshuffle=len(tars), empty_check=False)
         .to_tuple("jpg", "cls")
-        .map_tuple(Crops(make, c), int)
+        .map_tuple(Crops(*make(options), c), int)
     )
     loader = torch.utils.data.DataLoader(
-        data, TRAIN_IMAGES, num_workers=workers, drop_last=True, prefetch_factor=2
+        data, TRAIN_IMAGES, num_workers=options.threads, drop_last=True, prefetch_factor=2
     )
-    return rate(loader, TRAIN_IMAGES * c)
+    used = processor_time()
+    found = rate(loader, TRAIN_IMAGES * c)
+    del loader  # its processes have ended, so their time is known
+    CPU[name, c].append((processor_time() - used) / (len(opened) * c))
+    return found
+
+
+def processor_time() -> float:
+    """Return the seconds of this process and of those that it has waited for."""
+    return time.process_time() + sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
 
 
 def write_original(folder: Path, paths: list[Path], options: argparse.Namespace) -> None:
@@ -354,7 +408,7 @@ def report(rates: dict[str, dict[int, list[float]]], options: argparse.Namespace
     print("in brackets: ours / this, the median of the rounds' ratios")
     for c in options.crops:
         ours = CPU["ours", c]
-        for name in ("floor", "one call"):
+        for name in ("floor", "one call", *STOCK.values()):
             if ours and CPU[name, c]:
                 least, all_of_it = (statistics.median(times) * 1e6 for times in (CPU[name, c], ours))
                 print(

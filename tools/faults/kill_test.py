@@ -31,17 +31,23 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--images", type=int, default=36)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--more", nargs=argparse.REMAINDER, help="further options of generate, last")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        kills, seconds = kill_and_compare(Path(folder), options.runs, options.images, options.seed)
+        more = options.more or ()
+        kills, seconds = kill_and_compare(Path(folder), options.runs, options.images, options.seed, *more)
     print(
         f"{options.runs} runs, {kills} kills: every set is byte-identical to the undisturbed one ({seconds:.0f} s)"
     )
     return 0
 
 
-def kill_and_compare(folder: Path, runs: int, images: int, seed: int) -> tuple[int, float]:
-    """Return (number of kills, seconds). Raises AssertionError naming the run and file that differ."""
+def kill_and_compare(folder: Path, runs: int, images: int, seed: int, *more: str) -> tuple[int, float]:
+    """Return (number of kills, seconds) of runs with `more` options.
+
+    Raises:
+        AssertionError: a set differs; it names the run and the file.
+    """
     begin = time.monotonic()
     chance = random.Random(seed)
     data = folder / "photographs"
@@ -50,14 +56,14 @@ def kill_and_compare(folder: Path, runs: int, images: int, seed: int) -> tuple[i
 
     lay_out(data, images)
     start = time.monotonic()
-    finish(command(data, folder / "undisturbed"))
+    finish(command(data, folder / "undisturbed", *more))
     undisturbed = time.monotonic() - start
     expected = contents(folder / "undisturbed")
     kills = 0
     for run in range(runs):
         target = folder / f"run{run}"
         while not (target / "_info.json").exists():
-            kills += kill_after(command(data, target), chance.uniform(0.3, 1.1) * undisturbed)
+            kills += kill_after(command(data, target, *more), chance.uniform(0.3, 1.1) * undisturbed)
         found = contents(target)
         assert found == expected, f"run {run}: {sorted(set(found.items()) ^ set(expected.items()))}"
         shutil.rmtree(target)

@@ -26,8 +26,9 @@ from slg_wds.transforms.operations import (
 from slg_wds.transforms.policies.rules import Choice, Levels, OperationRule
 
 SIDE = 224
-NEAREST, BILINEAR, BICUBIC = range(3)
-TIMM_RESAMPLINGS = (BILINEAR, BICUBIC)  # timm draws one of them for each operation
+BILINEAR = 1
+# timm draws bilinear or bicubic for each operation, or takes the one that it is told. Bicubic takes far longer.
+TIMM_RESAMPLINGS = (BILINEAR,)
 TORCHVISION_BINS = 31
 
 # timm 1.0, timm/data/auto_augment.py. Level 1 is its magnitude 10.

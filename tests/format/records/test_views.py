@@ -16,6 +16,8 @@ from slg_wds.errors import RecordError
 from slg_wds.format.records.record import Record, decode_record, encode_record
 from slg_wds.format.records.rows import decode_rows
 from slg_wds.format.records.views import Views, joined_views, same_views
+from slg_wds.transforms.policies.drawing import sample_views
+from slg_wds.transforms.policies.grammar import parse_views
 from support.format_records import make_record
 from support.oracles.format_oracle import read_record
 
@@ -131,3 +133,17 @@ def test_damaged_views_are_refused_by_both_readers(field, message):
         decode_record(data)
     with pytest.raises(RecordError):
         decode_rows([data], np.zeros((1, 1), np.int64))
+
+
+@pytest.mark.parametrize(
+    ("aa", "most"), [("rand-m9-mstd0.5-inc1", 3.0), ("ra-n2-m9", 3.0), ("trivialaugment", 3.0)]
+)
+def test_randaugment_and_erasing_take_at_most_3_bytes_a_crop(aa, most):
+    """At 500 crops of an image, columns and fields together."""
+    rule = parse_views(aa, 0.0, 0.25).with_mean((0.485, 0.456, 0.406))
+    sizes = []
+    for key in "abcdefgh":
+        plain = make_record(key, crops=500)
+        viewed = dataclasses.replace(plain, views=sample_views(0, key, 500, rule))
+        sizes.append((len(encode_record(viewed)) - len(encode_record(plain))) / 500)
+    assert np.mean(sizes) <= most
