@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from slg_wds.errors import MissingDependencyError
+from slg_wds.errors import MissingDependencyError, SlgWdsError
 from slg_wds.store.whole_file import whole_file
 from slg_wds.training.args_file import without_secrets
 from slg_wds.training.checkpoints import Progress
@@ -32,6 +32,7 @@ def open_logs(args: Settings, progress: Progress) -> Iterator[Log]:
 
     Raises:
         MissingDependencyError: what --log names is not installed.
+        SlgWdsError: W&B cannot begin.
     """
     modules = {name: _imported(name) for name in MODULES if name in args.log}
     if args.rank:
@@ -115,13 +116,18 @@ def _tensorboard(writer: Any) -> Log:
 @contextlib.contextmanager
 def _wandb(wandb: Any, args: Settings, progress: Progress) -> Iterator[Log]:
     """Yield the log of a W&B run that a resumed training continues; W&B's own variables choose project and mode."""
-    run = wandb.init(
-        id=progress.run,
-        resume="allow",
-        dir=args.save_checkpoint_path,
-        config=without_secrets(args.flags),
-        allow_val_change=True,
-    )
+    options = {
+        "dir": args.save_checkpoint_path,
+        "config": without_secrets(args.flags),
+        "allow_val_change": True,
+    }
+    try:
+        run = wandb.init(id=progress.run, resume="allow", **options)
+    except Exception as error:  # of several kinds, without a common base in all versions
+        text = " ".join(str(error).split())
+        raise SlgWdsError(
+            f"W&B cannot begin: {text}", hint="run `wandb login`, or set WANDB_MODE=offline"
+        ) from None
     try:
         yield lambda figures: run.log(figures, step=int(figures["step"]))
     finally:

@@ -167,6 +167,23 @@ def test_tensorboard_has_the_figures(labels, photographs, tmp_path):
     assert [int(row["step"]) for row in rows] == [event.step for event in events.Scalars("lr")]
 
 
+def test_a_checkpoint_of_an_earlier_version_goes_on(labels, photographs, tmp_path, capsys):
+    """It knows nothing of figures, runs, newer flags and fused optimizers."""
+    more = ["-a", PLAIN, "--epochs", "4", "--checkpoint-every", "6", "--resume", "auto"]
+    train(tmp_path, labels, photographs, *more, "--num_crops", "1", "-b", "12")
+    path = tmp_path / "checkpoint.pth.tar"
+    found = torch.load(path, weights_only=True)
+    for name in ("walk", "run"):
+        del found["progress"][name]
+    found["settings"] = {name: found["settings"][name] for name in ("seed", "epochs", "lr", "opt")}
+    for group in found["optimizer"]["param_groups"]:
+        del group["fused"]
+    torch.save(found, path)
+    train(tmp_path, labels, photographs, *more, "--num_crops", "1", "-b", "12", "--epochs", "5")
+    assert "resumed at epoch 4, step 12; changed: epochs 4 -> 5" in capsys.readouterr().out
+    assert [row["step"] for row in rows_of(tmp_path)] == ["3", "6", "9", "12", "15"]
+
+
 class Recorder:
     """Stands for wandb, whose runs need a service or a process of its own: what a training asks of it."""
 
@@ -182,6 +199,26 @@ class Recorder:
 
     def finish(self):
         self.finished += 1
+
+
+def test_wandb_without_an_account_is_one_line(labels, photographs, tmp_path, monkeypatch, capsys):
+    def refuse(**options):
+        raise ValueError("No API key configured.\n  Use wandb login")
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=refuse))
+    words = [
+        *common(labels),
+        "-a",
+        PLAIN,
+        "--log",
+        "wandb",
+        "--save_checkpoint_path",
+        str(tmp_path),
+        str(photographs),
+    ]
+    assert main(words, "train") == 1
+    message = "train: W&B cannot begin: No API key configured. Use wandb login; run `wandb login`, or set WANDB_MODE="
+    assert capsys.readouterr().err.startswith(message)
 
 
 def test_a_resumed_training_is_one_run_of_wandb(labels, photographs, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from slg_wds import SoftCrossEntropy
 from slg_wds.labels import from_topk
@@ -132,6 +133,21 @@ def test_gradients_are_clipped_after_the_scaling_of_fp16_is_taken_back():
     training = set_up(args, beginning())
     training.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     alike(stepped(training, args)[0], by_torch(0.05)[0])
+
+
+@pytest.mark.parametrize("more", [(), ("--opt", "adamw", "--fused", "--filter-bias-and-bn", "--ema", "0.9")])
+def test_a_step_never_waits_for_the_device(more):
+    """Nothing of it brings a number from the device to the host."""
+
+    class NoNumbers(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), options=None):
+            assert "_local_scalar_dense" not in str(function)
+            return function(*arguments, **(options or {}))
+
+    args = settings("--clip-grad", "1", "--grad-accum-steps", "2", "--mixup_cutmix", *more)
+    training = set_up(args, beginning())
+    with NoNumbers():
+        train_step(args, training, SoftCrossEntropy(), batches(1)[0])
 
 
 @pytest.fixture
