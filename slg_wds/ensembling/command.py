@@ -12,6 +12,7 @@ import numpy as np
 
 from slg_wds.concurrency.rank import Rank
 from slg_wds.config import EnsembleConfig
+from slg_wds.config.checks import check_low_rank
 from slg_wds.console import counted, duration, note, warn
 from slg_wds.engines.commands import RunResult, print_summary, run_to_the_end
 from slg_wds.engines.dispatch import run_on_cpus
@@ -24,6 +25,7 @@ from slg_wds.ensembling.work import MergeStats, MergeTask
 from slg_wds.errors import UsageError
 from slg_wds.format.manifest.description import VIEWS
 from slg_wds.format.manifest.plan import Plan
+from slg_wds.format.records.low_rank import LOW_RANK
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset.creating import create_labels
 from slg_wds.labelset.labelset import LabelSet
@@ -32,7 +34,7 @@ from slg_wds.labelset.provenance import now, versions
 if TYPE_CHECKING:
     from slg_wds.ensembling.fidelity import Fidelity
 
-TAIL_CLASSES = 64  # if neither the options nor the first set name a number
+TAIL_CLASSES, MAX_KL = 64, 0.1  # if neither the options nor the first set name a number
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,15 @@ class EnsembleResult(RunResult):
 
     def _bound_line(self) -> str:
         stats = self.stats
+        if stats.coded:
+            return (
+                f"  mean KL {stats.kl / stats.coded:.4f} nats from the exact mean of the labels read, "
+                f"{stats.worst_kl:.3f} for the worst crop"
+            )
+        if stats.low_rank_read:
+            return (
+                "  how far it is from the exact labels: the sets state a KL divergence, see slg-wds inspect"
+            )
         if self.bound is None:
             return (
                 "  how far it is from the exact labels cannot be bounded: hard labels hold no probabilities"
@@ -119,7 +130,7 @@ def run(config: EnsembleConfig) -> EnsembleResult:
     to = label_format_of(config, parents)
     if len(parents) == 1:
         keyed = parents[0].identity
-        full = keyed.label_type == "full"
+        full = keyed.label_type in ("full", LOW_RANK)
         check_conversion(keyed.k or keyed.num_classes, full, str(keyed.coding), to)
     labels = _begin(config, parents, to)
     missing = labels.missing()
@@ -147,7 +158,7 @@ def _begin(config: EnsembleConfig, parents: list[Parent], to: LabelFormat) -> La
         identity_of(parents, to),
         {"software": versions(), "date": now()},
         first.description.class_names,
-        requires=[VIEWS] if first.has_views else [],
+        requires=[*([VIEWS] if first.has_views else []), *([LOW_RANK] if to.max_kl else [])],
         image_checksums=first.description.image_checksums,
         targets_are_classes=first.targets_are_classes,
     )
@@ -204,7 +215,14 @@ def label_format_of(config: EnsembleConfig, parents: list[Parent]) -> LabelForma
         raise UsageError(f"--label-type {label} needs --tail-classes above 0, not 0")
     stored_values = first.coding or "none"
     coding = config.values or (stored_values if stored_values != "none" else "float16")
-    return LabelFormat(label, coding, tail_classes if label.can_have_tail else 0, classes)
+    tails = tail_classes if label.can_have_tail else 0
+    return LabelFormat(label, coding, tails, classes, _max_kl(config, str(label), first.max_kl))
+
+
+def _max_kl(config: EnsembleConfig, label: str, of_first: float | None) -> float | None:
+    """Return the divergence that low-rank labels keep to; None for other types."""
+    check_low_rank(dataclasses.replace(config, label_type=label))
+    return (config.max_kl or of_first or MAX_KL) if label == LOW_RANK else None
 
 
 def plan_of(plan: Plan, samples_per_shard: int | None) -> Plan:
@@ -238,6 +256,7 @@ def identity_of(parents: list[Parent], to: LabelFormat) -> dict[str, Any]:
     first = parents[0].identity.to_json()
     first.pop("extends", None)
     first.pop("extendable", None)  # merged records keep no sums
+    first.pop("max_kl", None)
     teachers = [
         {**teacher, "weight": float(teacher.get("weight", 1.0)) * parent.share}
         for parent in parents
@@ -247,10 +266,11 @@ def identity_of(parents: list[Parent], to: LabelFormat) -> dict[str, Any]:
         **first,
         "teachers": teachers,
         "label_type": str(to.label),
-        "k": to.k,
-        "values": to.stored_coding,
+        "k": to.k or None,
+        "values": None if to.max_kl else to.stored_coding,
         "tail_classes": to.tail_classes,
         "parents": [parent.describe() for parent in parents],
+        **({"max_kl": float(to.max_kl)} if to.max_kl else {}),
     }
 
 

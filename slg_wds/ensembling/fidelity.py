@@ -185,6 +185,7 @@ def exact_rows(
             flips=record.flips[rows],
             index=record.index[rows],
             value=record.value[rows],
+            low_rank=record.low_rank.of(rows) if record.low_rank else None,
             views=None if record.views is None else record.views[rows],
         )
         yield part, _ask(teacher, pixels, part)

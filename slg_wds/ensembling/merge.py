@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from slg_wds.format.records.low_rank import LOW_RANK
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import Tail, build_tail
 from slg_wds.labels import LabelType, largest, recover_over, stored_columns
@@ -32,12 +33,14 @@ class LabelFormat:
         coding: how probabilities are stored, if the label type stores any.
         tail_classes: the most classes that a shared tail keeps; 0 for no tail.
         num_classes: C.
+        max_kl: of low-rank labels, the largest mean KL divergence of an image in nats; None for other types.
     """
 
     label: LabelType
     coding: str
     tail_classes: int
     num_classes: int
+    max_kl: float | None = None
 
     @property
     def k(self) -> int:
@@ -57,6 +60,8 @@ class LabelFormat:
     @property
     def stored_coding(self) -> str:
         """The coding that records name: "none" for hard labels, which store no probabilities."""
+        if self.max_kl:
+            return LOW_RANK
         return "none" if self.label.kind == "hard" else self.coding
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,15 +10,19 @@ from typing import Any
 import numpy as np
 
 from slg_wds.concurrency.rank import ALONE, Rank
+from slg_wds.concurrency.threads import one_blas_thread
 from slg_wds.engines.claims import claims
 from slg_wds.engines.committing import Committer, LeftOutImage
 from slg_wds.engines.run_stats import RunObserver, RunStarted, RunStats
 from slg_wds.ensembling.checks import check_records
 from slg_wds.ensembling.convert import convert
+from slg_wds.ensembling.low_rank import mean_of_labels
 from slg_wds.ensembling.merge import LabelFormat, RecordLabels, merge
 from slg_wds.ensembling.parents import Missing, Parent, open_parents
 from slg_wds.errors import LabelSetError
+from slg_wds.format.records.low_rank import LOW_RANK, LowRank
 from slg_wds.format.records.record import Record
+from slg_wds.format.recovery.distributions import as_full
 from slg_wds.format.shards.shard import EncodedSample, Sample, load_writer
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import labels_at
@@ -31,6 +36,10 @@ class MergeStats(RunStats):
     Attributes:
         parent_tail: outside the parents' top-k, as a weighted mean of the parents.
         own_tail: outside the result's top-k.
+        coded: crops that were given new low-rank labels.
+        kl: of these, the KL divergence from the exact mean of what was read, in nats; summed over crops.
+        worst_kl: of these, the largest KL divergence of a crop.
+        low_rank_read: images of which a parent has low-rank labels.
         known: what the parents store for the classes of the result's top-k, as a weighted mean. Recovered probabilities
             do not count.
     """
@@ -38,6 +47,16 @@ class MergeStats(RunStats):
     parent_tail: float = 0.0
     own_tail: float = 0.0
     known: float = 0.0
+    coded: int = 0
+    kl: float = 0.0
+    worst_kl: float = 0.0
+    low_rank_read: int = 0
+
+    def add(self, other: RunStats) -> None:
+        """Add the counts of another object to this one; of the worst crops, the worse stays."""
+        worst = max(self.worst_kl, getattr(other, "worst_kl", 0.0))
+        super().add(other)
+        self.worst_kl = worst
 
 
 @dataclass(frozen=True)
@@ -76,8 +95,13 @@ class MergeTask:
             raise LabelSetError("a label set has been replaced by another since the start", url=labels.url)
         load_writer()
         observer.begin(self.start)
+        with one_blas_thread() if self.label_format.max_kl else contextlib.nullcontext():
+            return self._merge(labels, parents, (self.launched or ALONE).within(worker, workers), observer)
+
+    def _merge(
+        self, labels: LabelSet, parents: Sequence[Parent], rank: Rank | None, observer: RunObserver
+    ) -> MergeStats:
         total, committer = MergeStats(), Committer(labels, observer)
-        rank = (self.launched or ALONE).within(worker, workers)
         for number in claims(labels, rank, observer, committer.lost):
             samples, left_out, stats = _merge_shard(labels, number, parents, self.label_format, observer)
             total.add(committer.commit(number, samples, left_out, self.provenance, stats))
@@ -124,12 +148,19 @@ def _sample(
     to: LabelFormat,
     stats: MergeStats,
 ) -> Sample:
-    first = records[0]
-    if len(records) == 1:
-        labels = convert(first, to)
+    first, low_rank = records[0], None
+    stats.low_rank_read += any(record.low_rank is not None for record in records)
+    if to.max_kl:
+        low_rank = _low_rank(parents, records, to.max_kl, stats)
+        labels = RecordLabels(
+            np.zeros((first.num_crops, 0), np.int64), np.zeros((first.num_crops, 0), np.float32), None
+        )
     else:
-        labels = merge(records, [parent.rule for parent in parents], [parent.share for parent in parents], to)
-    _count(stats, parents, records, labels, to)
+        records = [as_full(record) for record in records]
+        labels = _converted(parents, records, to)
+        _count(stats, parents, records, labels, to)
+    stats.images += 1
+    stats.crops += first.num_crops
     record = Record(
         key=first.key,
         path=path,
@@ -145,10 +176,32 @@ def _sample(
         num_classes=first.num_classes,
         image_crc32=first.image_crc32,
         source_crc32=first.source_crc32,
+        low_rank=low_rank,
         views=first.views,
     )
     image = parents[0].image(at[0]) if parents[0].identity.embed_images is not None else None
     return Sample(record, *image) if image else Sample(record)
+
+
+def _converted(parents: Sequence[Parent], records: Sequence[Record], to: LabelFormat) -> RecordLabels:
+    if len(records) == 1:
+        return convert(records[0], to)
+    rules = [None if parent.rule == LOW_RANK else parent.rule for parent in parents]
+    return merge(records, rules, [parent.share for parent in parents], to)
+
+
+def _low_rank(
+    parents: Sequence[Parent], records: Sequence[Record], max_kl: float, stats: MergeStats
+) -> LowRank:
+    keep = parents[0].identity.max_kl == max_kl
+    rules, shares = [parent.rule for parent in parents], [parent.share for parent in parents]
+    labels = mean_of_labels(records, rules, shares, max_kl, keep)
+    if labels is not records[0].low_rank:
+        crops = len(labels.block_of)
+        stats.coded += crops
+        stats.kl += labels.kl.mean * crops
+        stats.worst_kl = max(stats.worst_kl, labels.kl.worst)
+    return labels
 
 
 def _count(
@@ -158,8 +211,6 @@ def _count(
     labels: RecordLabels,
     to: LabelFormat,
 ) -> None:
-    stats.images += 1
-    stats.crops += len(labels.value)
     stats.own_tail += _outside(labels.value, to.full, to.label.kind == "hard")
     for parent, record in zip(parents, records, strict=True):
         stats.parent_tail += parent.share * _outside(record.value, record.full, record.coding == "none")

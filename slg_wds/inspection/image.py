@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from slg_wds.errors import UsageError
 from slg_wds.format.manifest.strings import StringColumn
 from slg_wds.format.records.record import Record
+from slg_wds.format.recovery.distributions import as_full
 from slg_wds.labelset.class_names import class_names, imagenet_words
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.lookup import example_of, record_of
@@ -37,20 +39,25 @@ class InspectedImage:
     target_name: str | None
     names: list[str] | None
 
+    @cached_property
+    def _stored(self) -> Record:
+        """The record; one with low-rank labels as one with full labels."""
+        return as_full(self.record)
+
     def name(self, number: int) -> str | None:
         """The name of a class of the labels, given by its number; None if it has none."""
         return self.names[number] if self.names else None
 
     def top(self, crop: int) -> list[tuple[int, float]]:
         """The stored classes of a crop as (class, probability), the most probable first; a few of full labels."""
-        record = self.record
+        record = self._stored
         value = record.value[crop]
         order = np.argsort(-value, kind="stable")[:SHOWN_CLASSES] if record.full else np.arange(record.k)
         return [(int(record.index[crop, at]), float(value[at])) for at in order.tolist()]
 
     def outside(self, crop: int) -> float:
         """The probability of all classes that are not stored, in 0..1."""
-        return max(0.0, 1.0 - float(self.record.value[crop].sum(dtype=np.float64)))
+        return max(0.0, 1.0 - float(self._stored.value[crop].sum(dtype=np.float64)))
 
     def tail(self) -> list[tuple[int, float]]:
         """(class, probability) of the most probable classes in the shared tail."""
@@ -130,6 +137,7 @@ def image_dict(found: InspectedImage, crops: int) -> dict[str, Any]:
         "height": record.size[0],
         "width": record.size[1],
         "num_crops": record.num_crops,
+        **({"kl": asdict(record.low_rank.kl)} if record.low_rank else {}),
         "tail": named(found.tail()),
         "crops": [
             {

@@ -7,6 +7,7 @@ may be large and remote.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
@@ -81,6 +82,7 @@ def as_dict(labels: LabelSet, state: SetState, sizes: Sizes | None, makers: Make
         "progress": _progress(labels, state),
         "bytes_per_crop": None if sizes is None else {**sizes.columns, "together": sizes.together},
         "sampled": None if sizes is None else {n: getattr(sizes, n) for n in ("shards", "records", "crops")},
+        **({"low_rank": asdict(sizes.low_rank)} if sizes is not None and sizes.low_rank else {}),
         "notes": state.notes,
     }
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from slg_wds.errors import SlgWdsError
 from slg_wds.format.records.record import unpack_record
+from slg_wds.inspection.low_rank import LowRankFigures, low_rank_figures
 from slg_wds.inspection.state import THREADS, SetState, read_indexes, spread
 from slg_wds.labelset.labelset import LabelSet
 
@@ -27,12 +28,14 @@ class Sizes:
         columns: bytes per crop, by name: of each column and of the rest of a record, over the sampled records; of the
             tar around the records and of embedded images, over the sampled shards.
         shards, records, crops: how many were sampled.
+        low_rank: of low-rank labels, what the sampled records say; None for other types.
     """
 
     columns: dict[str, float]
     shards: int
     records: int
     crops: int
+    low_rank: LowRankFigures | None = None
 
     @property
     def together(self) -> float:
@@ -61,7 +64,8 @@ def measure(labels: LabelSet, state: SetState) -> Sizes | None:
     columns[TAR] = around / shard_crops
     if images:
         columns[IMAGES] = images / shard_crops
-    return Sizes(columns, len(chosen), len(records), crops)
+    coded = low_rank_figures([fields for fields, _ in records])
+    return Sizes(columns, len(chosen), len(records), crops, coded)
 
 
 def _places(state: SetState, shards: list[int]) -> Iterator[tuple[int, int]]:
@@ -90,8 +94,8 @@ def of_record(fields: dict[str, Any], size: int) -> dict[str, int]:
     """
     sums: Counter[str] = Counter()
     for name, planes in fields["columns"].items():
-        if isinstance(planes, list):
-            sums[TAIL.get(str(name), str(name))] += sum(len(p) for p in planes if isinstance(p, bytes))
+        parts = planes if isinstance(planes, list) else [planes]
+        sums[TAIL.get(str(name), str(name))] += sum(len(p) for p in parts if isinstance(p, bytes))
     sums[REST] = size - sum(sums.values())
     return dict(sums)
 

@@ -29,6 +29,8 @@ def print_set(summary: Mapping[str, Any]) -> None:
         _tell_pairs(title, rows)
     if summary["bytes_per_crop"] is not None:
         _tell_sizes(summary["bytes_per_crop"], summary["sampled"])
+    if "low_rank" in summary:
+        _tell_pairs("low-rank labels of these records", _low_rank(summary["low_rank"]))
     reasons = summary["images"]["left_out_reasons"]
     if reasons:
         rows = [(entry["path"], entry["reason"]) for entry in reasons]
@@ -47,7 +49,10 @@ FOLDERS_ONLY = " that only number their folders, not the labels' classes"
 def _what(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
     identity, images = Identity.from_json(summary["identity"]), summary["images"]
     names, tail, base = summary["class_names"], identity.tail_classes, identity.extends
-    labels = f"{identity.label_type}, values {identity.coding}"
+    kl = identity.max_kl
+    labels = f"{identity.label_type}, " + (
+        f"mean KL at most {kl:g} nats" if kl else f"values {identity.coding}"
+    )
     classes, crops = f"{identity.num_classes}", f"{identity.num_crops} an image"
     if base is not None:
         crops += f", the first {base.first_crop} in set {_digest(base.digest)}"
@@ -172,6 +177,17 @@ def _tell_sizes(sizes: Mapping[str, float], sampled: Mapping[str, int]) -> None:
     tell_table(title, tuple(sizes), [[f"{size:.2f}" for size in sizes.values()]])
 
 
+def _low_rank(figures: Mapping[str, Any]) -> list[tuple[str, object]]:
+    spread, against = figures["kl"], figures["against"]
+    parts = f"{figures['rank']:.1f} components, {figures['blocks']:.1f} blocks"
+    return [
+        ("KL against", "the teachers" if against == "teacher" else f"{against}, not the teachers"),
+        ("mean KL of an image", ", ".join(f"{name} {value:.4f}" for name, value in spread.items()) + " nats"),
+        ("worst crop", f"{figures['worst_kl']:.3f} nats"),
+        ("an image has", f"{figures['classes']:.0f} classes, {parts}"),
+    ]
+
+
 def _digest(digest: Any) -> str:
     return str(digest)[:DIGITS]
 
@@ -209,6 +225,7 @@ def print_image(found: InspectedImage, crops: int) -> None:
         ("size", f"{record.size[1]} x {record.size[0]} pixels (width x height)"),
         ("target", target),
         ("tail", ", ".join(_labelled(found, *pair) for pair in found.tail())),
+        ("KL", _stated(found)),
     ]
     _tell_pairs(record.key, rows)
     title = (
@@ -225,6 +242,13 @@ def print_image(found: InspectedImage, crops: int) -> None:
         classes = "; ".join(_labelled(found, *pair) for pair in found.top(crop))
         lines.append((crop, place, classes, f"{found.outside(crop):.3f}"))
     tell_table(title, ("crop", "left,top width x height", "classes", "others"), lines)
+
+
+def _stated(found: InspectedImage) -> str | None:
+    if found.record.low_rank is None:
+        return None
+    kl = found.record.low_rank.kl
+    return f"mean {kl.mean:.4f}, worst crop {kl.worst:.3f} nats, against {kl.against}"
 
 
 def _labelled(found: InspectedImage, number: int, probability: float) -> str:

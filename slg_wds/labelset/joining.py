@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from slg_wds.errors import LabelSetError, UsageError
 from slg_wds.format.manifest.identity import digest_of
 from slg_wds.format.records.embeddings import joined_embeddings
+from slg_wds.format.records.low_rank import joined
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import Tail, build_tail
 from slg_wds.format.records.views import joined_views
@@ -70,7 +71,13 @@ def chains(sets: Sequence[LabelSet]) -> list[list[LabelSet]]:
 
 
 def joined_digest(last: LabelSet) -> str:
-    """Return the digest of the chain that ends with `last`: that of the same labels made in one run."""
+    """Return the digest of the chain that ends with `last`: that of the same labels made in one run.
+
+    Low-rank labels made in one run are others, since their crops are coded together. Then it is the digest of `last`,
+    which covers that of the set that it extends.
+    """
+    if last.identity.max_kl is not None:
+        return last.digest
     identity = {name: value for name, value in last.identity.items() if name != "extends"}
     return digest_of(last.description.plan_sha256, identity)
 
@@ -131,6 +138,7 @@ def join_crops(parts: Sequence[Record]) -> Record:
         flips=np.concatenate([part.flips for part in parts]),
         index=index,
         value=np.concatenate([part.value for part in parts]),
+        low_rank=joined([part.low_rank for part in parts if part.low_rank]) if last.low_rank else None,
         views=joined_views([part.views for part in parts]),
         embeddings=joined_embeddings([part.embeddings for part in parts]),
     )

@@ -129,7 +129,7 @@ def measure_sets(sets: ReportedSets, sample: ReportSample) -> tuple[list[Statist
     from slg_wds.report.measuring.measures import measure
     from slg_wds.report.measuring.statistics import Statistics
 
-    rules = [labels.label_type for labels in sets.labels]
+    rules = sets.rules
     each = [Statistics(sets.first.num_classes, sets.comparable) for _ in rules]
     comparison = Comparison(len(rules), sets.first.num_classes, rules) if len(rules) > 1 else None
     for read in sets.read(sample):

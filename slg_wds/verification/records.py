@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from slg_wds.errors import RecordError
 from slg_wds.format.frames import decompress_all
 from slg_wds.format.records.embeddings import EMBEDDING, decode_embeddings
+from slg_wds.format.records.low_rank import LOW_RANK
 from slg_wds.format.records.values import decode_values, value_dtype
 from slg_wds.format.records.views import decode_views
 from slg_wds.transforms.replaying import check_operations
@@ -57,8 +58,8 @@ def all_sound(records: Sequence[Fields], sum_over_one: float) -> bool:
                 check_operations(views)
             if fields["coding"] == EMBEDDING:
                 decode_embeddings(fields, slice(None))
-        for (M, k, *_), group in groups.items():
-            if M * k > MAX_TOGETHER:
+        for (M, k, coding, *_), group in groups.items():
+            if M * k > MAX_TOGETHER or coding == LOW_RANK:
                 return False
             count = max(1, GROUP_NUMBERS // max(1, M * max(k, 4)))
             for first in range(0, len(group), count):
@@ -254,5 +255,6 @@ def rounding(coding: str, k: int) -> float:
         "float16": (2.0**-11, 2.0**-25),
         "log8": (2.0 ** (1 / 32) - 1.0, 2.0**-16.8),
         "none": (0.0, 0.0),
+        LOW_RANK: (0.0, 0.0),
     }[coding]
     return float(relative + k * (least + 2.0**-24))

@@ -25,6 +25,7 @@ from slg_wds.format.manifest.identity import Identity
 from slg_wds.format.manifest.index import MAX_SHARD_BYTES, ShardIndex, decode_index, encode_index, index_of
 from slg_wds.format.manifest.plan import PlannedShard
 from slg_wds.format.records.embeddings import EMBEDDING, EMBEDDINGS
+from slg_wds.format.records.low_rank import LOW_RANK
 from slg_wds.format.records.record import decode_record, unpack_record
 from slg_wds.format.records.tail_sums import TAIL_SUMS, decode_tail_sums
 from slg_wds.format.records.values import OVER_ONE
@@ -253,7 +254,7 @@ class ShardChecks:
             "key": part.keys[at],
             "path": part.paths[at],
             "target": target if target >= 0 else None,
-            "coding": EMBEDDING if identity.embeddings else identity.coding,
+            "coding": _coding(identity),
             "k": identity.k,
             "num_classes": identity.num_classes,
             "full": identity.label_type == "full",
@@ -262,6 +263,8 @@ class ShardChecks:
         for name, value in wanted.items():
             if fields.get(name) != value and (value is not None or name == "target"):
                 raise RecordError(f"its {name} is {fields.get(name)!r}, where {value!r} belongs")
+        if identity.max_kl and fields["kl_mean"] > identity.max_kl * (1.0 + 1e-6):
+            raise RecordError(f"its mean KL is {fields['kl_mean']:g}, above {identity.max_kl:g}")
         if self.labels.description.image_checksums and "image_crc32" not in fields:
             raise RecordError("it has no checksum of its image, where slg.json says that all have")
         crops, base = identity.num_crops, identity.extends
@@ -275,6 +278,13 @@ def _embeddings_field(identity: Identity) -> list[list[Any]] | None:
     if identity.embeddings is None:
         return None
     return [[one["name"], one["dim"], one["values"]] for one in identity.embeddings]
+
+
+def _coding(identity: Identity) -> str | None:
+    """The coding of the set's records; None if the identity does not say it."""
+    if identity.embeddings:
+        return EMBEDDING
+    return LOW_RANK if identity.label_type == LOW_RANK else identity.coding
 
 
 def kind_of(error: SlgWdsError) -> str:

@@ -12,6 +12,7 @@ from slg_wds.console import counted
 from slg_wds.ensembling.fidelity import exact_rows, load_named_teachers
 from slg_wds.errors import UsageError
 from slg_wds.labelset.labelset import LabelSet
+from slg_wds.verification.low_rank import MeasuredKL, mean_kl, measured_kl, over_stated
 from slg_wds.verification.records import rounding
 
 # Limits within which the same teacher agrees with itself on another machine, by precision: the largest difference of a
@@ -36,6 +37,8 @@ class TeacherCheck:
         mean: mean difference of a probability, beyond rounding.
         agreement: share of crops whose most probable class is the same.
         problems: which of these values are beyond their limits, in words.
+        kl: of low-rank labels: their mean KL divergence from the answers, in nats; `largest` and `mean` are then 0.
+            None for other types.
     """
 
     crops: int
@@ -43,9 +46,15 @@ class TeacherCheck:
     mean: float
     agreement: float
     problems: list[str] = field(default_factory=list)
+    kl: float | None = None
 
     def __str__(self) -> str:
         verdict = "NOT the teachers'" if self.problems else "the teachers'"
+        if self.kl is not None:
+            return (
+                f"the labels are {verdict}: {counted(self.crops, 'crop')} asked again, mean KL {self.kl:.4f} nats, "
+                f"and the most probable class is the same for {self.agreement:.1%}"
+            )
         return (
             f"the labels are {verdict}: {counted(self.crops, 'crop')} asked again, "
             f"probabilities differ by {self.mean:.5f} on "
@@ -79,8 +88,12 @@ def compare(config: VerifyConfig, labels: LabelSet, seed: int | None = None) -> 
     )
     teacher = load_named_teachers(question, labels)
     largest, total, numbers, same, crops = 0.0, 0.0, 0, 0, 0
+    coded: list[MeasuredKL] = []
     chance = np.random.default_rng(seed)
     for record, exact in exact_rows(question, labels, teacher, chance, _existing(labels)):
+        if record.low_rank is not None:
+            coded.append(measured_kl(record, exact))
+            continue
         asked = exact if record.full else np.take_along_axis(exact, record.index, axis=1)
         if record.coding != "none" and len(asked):
             apart = np.abs(asked - record.value) - rounding(record.coding, 1) * asked
@@ -90,9 +103,19 @@ def compare(config: VerifyConfig, labels: LabelSet, seed: int | None = None) -> 
         first = record.value.argmax(axis=1) if record.full else record.index[:, 0]
         same += int((first == exact.argmax(axis=1)).sum())
         crops += len(first)
+    if coded:
+        return _of_low_rank(coded, labels)
     mean, agreement = total / max(1, numbers), same / max(1, crops)
     found = TeacherCheck(crops, max(0.0, largest), mean, agreement)
     return TeacherCheck(**{**vars(found), "problems": _beyond(found, labels)})
+
+
+def _of_low_rank(coded: list[MeasuredKL], labels: LabelSet) -> TeacherCheck:
+    crops = sum(len(one.each) for one in coded)
+    problems = over_stated(coded, labels.identity.precision or "fp32")
+    return TeacherCheck(
+        crops, 0.0, 0.0, sum(one.same for one in coded) / max(1, crops), problems, mean_kl(coded)
+    )
 
 
 def _existing(labels: LabelSet) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import RuleError, UsageError
+from slg_wds.format.records.low_rank import LOW_RANK
 from slg_wds.format.recovery.label_types import LabelType
 from slg_wds.format.recovery.rules import StoredColumns
 from slg_wds.format.recovery.temperature import LEAST_LEFT, tempered
@@ -128,7 +129,10 @@ def as_full(record: Record) -> Record:
         return record
     value_MC = _every_value(record).astype(np.float32)
     index_MC = np.broadcast_to(np.arange(record.num_classes), value_MC.shape)
-    return replace(record, index=index_MC, value=value_MC, coding="float32", full=True, low_rank=None)
+    rule = "full" if record.rule == LOW_RANK else record.rule
+    return replace(
+        record, index=index_MC, value=value_MC, coding="float32", full=True, rule=rule, low_rank=None
+    )
 
 
 def _spread(

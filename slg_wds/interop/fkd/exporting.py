@@ -16,7 +16,9 @@ from slg_wds.engines.progress import RunProgress
 from slg_wds.engines.run_stats import RunStarted, RunStats
 from slg_wds.engines.summary import listed
 from slg_wds.errors import InteropError, UsageError
+from slg_wds.format.records.low_rank import LOW_RANK
 from slg_wds.format.records.record import Record
+from slg_wds.format.recovery.distributions import as_full
 from slg_wds.interop.fkd import encode_label_file, exact_coords
 from slg_wds.interop.fkd.columns import FP16_WHOLE, Columns, stored_labels
 from slg_wds.interop.fkd.folder import EXTENSION, stem_of
@@ -110,7 +112,11 @@ def _write_all(folder: Path, labels: LabelSet, names: LabelFileNames, half: bool
 
 
 def _check_precision(labels: LabelSet, config: ExportConfig) -> None:
-    if config.use_fp16 and labels.num_classes > FP16_WHOLE + 1 and labels.label_type != "full":
+    if (
+        config.use_fp16
+        and labels.num_classes > FP16_WHOLE + 1
+        and labels.label_type not in ("full", LOW_RANK)
+    ):
         raise UsageError(
             f"float16 holds no class numbers above {FP16_WHOLE}, and the labels are of {labels.num_classes} classes",
             hint="leave out --use-fp16",
@@ -232,6 +238,8 @@ def _check_empty(place: Path, target: Path) -> None:
 
 def _type_of(labels: LabelSet) -> LabelType:
     label = parse_label_type(labels.label_type)
+    if label.kind == LOW_RANK:
+        return LabelType("full")
     return LabelType("marginal_smoothing", label.k) if label.kind == "shared_tail" else label
 
 
@@ -239,6 +247,7 @@ def _write(
     folder: Path, record: Record, labels: LabelSet, names: LabelFileNames, half: bool, stats: ExportStats
 ) -> None:
     coords, exact = exact_coords(record.crops, record.size, half)
+    record = as_full(record)
     stored = stored_labels(Columns(record.index, record.value), _type_of(labels), half)
     data = encode_label_file(coords, record.flips, stored)
     file = folder / names.of(record.path)

@@ -11,6 +11,7 @@ import numpy as np
 from slg_wds.ensembling.parents import WHOLE_PART, Missing, Parent
 from slg_wds.errors import IncompleteSetError, RecordError, UsageError
 from slg_wds.format.records.record import Record
+from slg_wds.format.recovery.distributions import as_full
 from slg_wds.labelset.class_names import class_names
 from slg_wds.labelset.joining import chains
 from slg_wds.labelset.labelset import LabelSet
@@ -83,6 +84,11 @@ class ReportedSets:
     def first(self) -> LabelSet:
         """The set that is sampled."""
         return self.labels[0]
+
+    @property
+    def rules(self) -> list[str]:
+        """The label type of each set, by which its labels are read. Low-rank labels are read as full ones."""
+        return ["full" if labels.identity.max_kl else labels.label_type for labels in self.labels]
 
     @property
     def comparable(self) -> bool:
@@ -167,7 +173,7 @@ class ReportedSets:
                 url=parent.url,
                 key=record.key,
             )
-        return record
+        return as_full(record)
 
 
 def _spread(labels: LabelSet, shards: Sequence[int], samples: int) -> Iterator[tuple[int, list[int]]]:

@@ -119,7 +119,7 @@ def _fields(
 ) -> dict[str, Any]:
     """All variables of the template, except those of the gallery."""
     statistics = each[0]
-    full = sets.first.label_type == "full"
+    full = sets.rules[0] == "full"
     pairs = comparison.pairs if comparison else []
     agreement, divergence = tables.matrices(comparison, len(sets.names)) if comparison else ([], [])
     classes = tables.class_table(statistics)[2]
@@ -135,7 +135,7 @@ def _fields(
         "has_targets": statistics.agreement is not None,
         "has_values": statistics.has_values,
         "said": bool(classes),
-        "texts": texts.texts(statistics, comparison, classes, sets.first.label_type),
+        "texts": texts.texts(statistics, comparison, classes, sets.rules[0]),
         "figures": _figures(sets, statistics, comparison),
         "confusions": tables.confusions(statistics, names),
         "names": sets.names,
@@ -150,7 +150,7 @@ def _fields(
 def _figures(
     sets: ReportedSets, statistics: Statistics, comparison: Comparison | None
 ) -> dict[str, captions.Figures]:
-    kind, sure = parse_label_type(sets.first.label_type).kind, statistics.has_values
+    kind, sure = parse_label_type(sets.rules[0]).kind, statistics.has_values
     return {
         "confidence": captions.confidence_figures(statistics, kind) if sure else [],
         "classes": captions.class_figures(statistics) if statistics.agreement is not None else [],

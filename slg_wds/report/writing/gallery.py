@@ -78,7 +78,7 @@ def describe(sets: ReportedSets, choices: Sequence[GalleryImage]) -> tuple[list[
     images = []
     for choice in choices:
         found = sets.read_one(choice.row.number)
-        images.append(_image(choice, found, [labels.label_type for labels in sets.labels]))
+        images.append(_image(choice, found, sets.rules))
         classes |= {choice.row.answer, *([] if choice.row.target is None else [choice.row.target])}
         classes |= {
             c for crop in images[-1]["crops"] for teacher in crop["t"] if teacher for c in teacher["c"]

@@ -97,9 +97,13 @@ def _labels(labels: LabelSet) -> list[str]:
         "marginal_renorm": f"the {kind.k} most probable classes, scaled to sum to 1",
         "shared_tail": f"the {kind.k} most probable classes, the rest in the shape of the image's own tail",
         "full": "every class",
+        "lowrank": "every class, as a mean, a basis and a few coefficients for each crop",
     }[kind.kind]
     tail = identity.tail_classes
-    lines = [labels.label_type, about, f"stored as {identity.coding}"]
+    stored = (
+        f"mean KL at most {identity.max_kl:g} nats" if identity.max_kl else f"stored as {identity.coding}"
+    )
+    lines = [labels.label_type, about, stored]
     if tail and kind.kind != "shared_tail":
         lines.append(f"a shared tail of up to {counted(tail, 'class', 'classes')} is stored too")
     if identity.temperature not in (None, 1):
