@@ -9,6 +9,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -75,11 +76,13 @@ class PackedLowRank:
     """A column `low_rank`, its sizes read and checked, its numbers not yet.
 
     Attributes:
+        num_classes: C.
         shapes: of every block.
         code: the Rice codes.
         block_of: [M], the block of each crop.
     """
 
+    num_classes: int
     shapes: list[BlockShape]
     code: rice.RiceCode
     block_of: NDArray[Any]
@@ -121,13 +124,14 @@ def importance(base: Ints) -> Ints:
     return np.argsort(-base, kind="stable")
 
 
-def bands(entries: int) -> list[tuple[int, int]]:
+@lru_cache(1024)
+def bands(entries: int) -> tuple[tuple[int, int], ...]:
     """Cut entries, in order of importance, into bands that end at 4, 16, 64 ...: each has a parameter of its own."""
     edges, edge = [0], FIRST_BAND
     while edge < entries:
         edges.append(edge)
         edge *= BAND_GROWTH
-    return list(zip(edges, [*edges[1:], entries], strict=True))
+    return tuple(zip(edges, [*edges[1:], entries], strict=True))
 
 
 def open_low_rank(data: Any, block_of: NDArray[Any], num_classes: int) -> PackedLowRank:
@@ -157,7 +161,9 @@ def open_low_rank(data: Any, block_of: NDArray[Any], num_classes: int) -> Packed
     at = HEADER.size + count * BLOCK.itemsize
     middle = at + sum(3 + shape.rank * (1 + len(bands(shape.entries))) for shape in shapes)
     end = middle + quotients
-    return PackedLowRank(shapes, rice.RiceCode(data[at:middle], data[middle:end], data[end:]), block_of)
+    return PackedLowRank(
+        num_classes, shapes, rice.RiceCode(data[at:middle], data[middle:end], data[end:]), block_of
+    )
 
 
 def _check(shapes: Sequence[BlockShape]) -> None:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from slg_wds.format.records.block_tables import BlockTables
 from slg_wds.format.records.low_rank import LowRank, LowRankBlock
-from slg_wds.format.records.low_rank_codec import BlockShape, PackedLowRank, block_of_numbers
-from slg_wds.format.records.rice import RiceReader, unfold
+from slg_wds.format.records.low_rank_codec import PackedLowRank
+from slg_wds.format.records.rice import RiceReader
 
 Ints = NDArray[np.int64]
 F32 = NDArray[np.float32]
@@ -92,27 +93,21 @@ def decode_low_rank_rows(records: Sequence[PackedLowRank], rows: Ints) -> LowRan
         RecordError: a record's numbers are not possible.
     """
     reader = RiceReader([one.code for one in records], [one.lengths() for one in records])
-    shapes = [shape for one in records for shape in one.shapes]
-    starts = np.cumsum([0, *(shape.numbers for shape in shapes)])
-    first = np.cumsum([0, *(len(one.shapes) for one in records)])
-    number = np.stack([one.block_of[at] for one, at in zip(records, rows, strict=True)]) + first[:-1, None]
+    first = np.cumsum([0, *(len(one.shapes) for one in records)])[:-1, None]
+    number = np.stack([one.block_of[at] for one, at in zip(records, rows, strict=True)]) + first
     needed, block = np.unique(number, return_inverse=True)
-    wanted = [shapes[i] for i in needed]
-    blocks = _read_blocks(reader, wanted, starts[needed])
-    positions = np.stack([_positions(one, at) for one, at in zip(records, rows, strict=True)])
     block = block.reshape(number.shape)
-    coefficients = _read_coefficients(reader, wanted, starts[needed], block, positions)
-    return _padded_rows(blocks, block, coefficients)
-
-
-def _read_blocks(reader: RiceReader, shapes: Sequence[BlockShape], starts: Ints) -> list[LowRankBlock]:
-    places, cuts = [], []
-    for shape, start in zip(shapes, starts.tolist(), strict=True):
-        basis = start + shape.shared + shape.rank * shape.crops
-        places += [np.arange(start, start + shape.shared), np.arange(basis, start + shape.numbers)]
-        cuts += [shape.shared, shape.rank * shape.entries]
-    numbers = np.split(reader.take(np.concatenate(places or [np.zeros(0, np.int64)])), np.cumsum(cuts)[:-1])
-    return [block_of_numbers(shape, numbers[2 * i], numbers[2 * i + 1]) for i, shape in enumerate(shapes)]
+    tables = BlockTables(reader, [shape for one in records for shape in one.shapes], needed)
+    positions = [_positions(one, at) for one, at in zip(records, rows, strict=True)]
+    return LowRankRows(
+        num_classes=records[0].num_classes,
+        classes=tables.classes(),
+        kept=tables.kept,
+        mean=tables.mean(),
+        rows=tables.rows(),
+        block=block,
+        coefficients=tables.coefficients(block, np.stack(positions)),
+    )
 
 
 def _positions(one: PackedLowRank, crops: Ints) -> Ints:
@@ -125,20 +120,6 @@ def _positions(one: PackedLowRank, crops: Ints) -> Ints:
     firsts = np.cumsum([0, *(shape.crops for shape in one.shapes)])
     positions: Ints = place[crops] - firsts[one.block_of[crops]]
     return positions
-
-
-def _read_coefficients(
-    reader: RiceReader, shapes: Sequence[BlockShape], starts: Ints, block: Ints, positions: Ints
-) -> F32:
-    ranks = np.array([shape.rank for shape in shapes], np.int64)
-    crops = np.array([shape.crops for shape in shapes], np.int64)
-    firsts = starts + np.array([shape.shared for shape in shapes], np.int64)
-    component = np.arange(max(ranks.max(initial=0), 0))
-    places = (firsts[block] + positions)[:, :, None] + crops[block][:, :, None] * component
-    found = np.zeros(places.shape, np.float32)
-    inside = component < ranks[block][:, :, None]
-    found[inside] = unfold(reader.take(places[inside]))
-    return found
 
 
 def _padded_rows(blocks: Sequence[LowRankBlock], block: Ints, coefficients: F32) -> LowRankRows:

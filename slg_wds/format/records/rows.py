@@ -317,6 +317,8 @@ class _Group:
 
     def _ragged(self, planes: _Planes, lengths: I64, dtype: Any) -> NDArray[Any]:
         """All numbers of a column whose length differs between records, one record after the other."""
+        if (planes.starts < 0).all():
+            return np.zeros(int(lengths.sum()), dtype)
         inside = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         starts = np.repeat(planes.starts, lengths, axis=0)
         return self._at(_Planes(starts), inside, dtype)
