@@ -28,11 +28,14 @@ class CopyStream:
         """Begin to copy tensors, and let the current stream wait for the copies. The host waits for nothing.
 
         Args:
-            tensors: on the host; pinned, or the copies are not asynchronous. They must stay unchanged until an event is
-                reached that is recorded later on the current stream.
+            tensors: on the host; pinned, or the copies are not asynchronous. They must stay unchanged until the host
+                has awaited an event that was recorded later on the current stream.
 
         Returns:
-            The copies, for use on the current stream.
+            The copies, for use on the current stream. They must be kept until that event too: their memory belongs to
+            the other stream, and would be given to a new copy while they are in use. (`record_stream` would do the same
+            with an event for each tensor, and frees nothing at all in a process where the recording of a CUDA graph has
+            failed.)
         """
         import torch
 
@@ -40,9 +43,5 @@ class CopyStream:
             copies = [tensor.to(self._device, non_blocking=True) for tensor in tensors]
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record(self._stream)
-        current = torch.cuda.current_stream(self._device)
-        current.wait_event(copied)
-        for copy in copies:
-            # Their memory belongs to the other stream. It must not be given to a new copy while they are in use here.
-            copy.record_stream(current)
+        torch.cuda.current_stream(self._device).wait_event(copied)
         return copies

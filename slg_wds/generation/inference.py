@@ -111,7 +111,8 @@ class Forward:
             return batch.inputs
         if self._copies is None:
             self._copies = CopyStream(self.device)
-        return self._copies.to_device(batch.inputs)
+        batch.copies = self._copies.to_device(batch.inputs)
+        return batch.copies
 
     def _outputs(
         self,
@@ -137,6 +138,7 @@ class Forward:
         if outputs.event is not None:
             outputs.event.synchronize()
         self.buffers.give_back(batch.inputs)
+        batch.copies = []
         if outputs.finite is None or outputs.value is None:
             return Labelled(batch, None, np.empty((0, 0), np.float32), None)
         if not bool(outputs.finite):

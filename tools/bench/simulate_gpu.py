@@ -248,7 +248,6 @@ def simulated(gpu: GpuClock, setting: Setting) -> Iterator[None]:
         replace("torch.cuda.Stream", lambda device: here)
         replace("torch.cuda.stream", lambda stream: contextlib.nullcontext())
         replace("torch.cuda.current_stream", lambda device: here)
-        replace("torch.Tensor.record_stream", lambda tensor, stream: None)
         replace("torch.Tensor.to", _moved(torch.Tensor.to))
         if setting.decode_ms:
             replace("slg_wds.generation.decoding.decode", _decoder(setting.decode_ms * 1e-3))

@@ -8,7 +8,9 @@ number of the call, would get it wrong, and each graph is compared with the plai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from slg_wds.teachers.weights import one_line
@@ -42,6 +44,8 @@ class GraphedForward:
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
                 run(self._images)
+            with _no_waits():
+                run(self._images)
         current.wait_stream(stream)
         # Other threads may use the GPU meanwhile.
         with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
@@ -65,6 +69,24 @@ class GraphedForward:
         return self._out.clone()
 
 
+@contextlib.contextmanager
+def _no_waits() -> Iterator[None]:
+    """Raise RuntimeError where the host waits for the GPU.
+
+    Such a wait would end a recording, after which torch's allocator believes for ever that one is under way.
+    """
+    import torch
+
+    # A standing filter, not `catch_warnings`, which other threads would see.
+    warnings.filterwarnings("ignore", message="Synchronization debug mode is a prototype")
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
 def graphed(run: Run, batches: Sequence[torch.Tensor]) -> tuple[GraphedForward | None, str]:
     """Record a forward, and compare it with the plain one.
 
@@ -77,11 +99,15 @@ def graphed(run: Run, batches: Sequence[torch.Tensor]) -> tuple[GraphedForward |
     """
     import torch
 
+    current = torch.cuda.current_stream(batches[0].device)
     try:
         graph = GraphedForward(run, batches[0])
         same = all(torch.equal(graph(batch), run(batch)) for batch in batches)
     except Exception as error:  # whatever a model does that cannot be recorded, or that needs too much memory
         why = one_line(error)
+        torch.cuda.set_stream(
+            current
+        )  # torch leaves the stream of a recording that failed as the current one
     else:
         if same:
             return graph, ""

@@ -2,13 +2,16 @@
 
 Operators on tensors of the device are queued with their arguments; their results are poisoned until they run. A stream
 runs when an event on it is awaited, up to that event, and first runs other streams as far as it was told to wait for
-them. So labels are wrong if a wait is forgotten, or if memory is used again too early. An operator for whose result
-the host would have to wait is an error, and so is one on memory of another stream that was not told of it.
+them. So labels are wrong if a wait is forgotten, or if memory is used again too early. An operator for whose result the
+host would have to wait is an error. `dropped` counts tensors that were let go while another stream than their own still
+had to use them, and had not been told of them: torch would give their memory to others.
 """
 
 from __future__ import annotations
 
 import contextlib
+import weakref
+from collections import Counter
 from typing import Any
 
 import torch
@@ -57,9 +60,11 @@ class LazyStreams(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.main = self.current = Stream("main")
-        self.owner: dict[
-            int, set[Stream]
-        ] = {}  # address of memory of the device -> the streams that know of it
+        self.owner: dict[int, set[Stream]] = {}  # by the address of memory: the streams that know of it
+        self.pending: Counter[int] = (
+            Counter()
+        )  # operators of other streams that have still to run, by address
+        self.dropped = 0
         self.kept: list[torch.Tensor] = []  # all of that memory, so that no address is used twice
         self.operators = 0
 
@@ -72,21 +77,27 @@ class LazyStreams(TorchDispatchMode):
         name = func._schema.name.partition("::")[2]
         if name in WAITS:
             raise HostWaitsError(f"{func} needs a value of the device")
-        for tensor in tensors:
-            if self.known(tensor):
-                assert self.current in self.owner[address(tensor)], f"{func}: memory of another stream"
         if func.is_view:
             view = func(*args, **kwargs)
             first = view[0] if isinstance(view, list | tuple) else view
             if self.known(first):  # else it is a copy, as `to` and `reshape` make where they must
                 return view
         self.operators += 1
+        foreign = [a for t in tensors if self.known(t) and self.current not in self.owner[a := address(t)]]
+        self.pending.update(foreign)
+        later_args, later_kwargs = tree_map_only(torch.Tensor, torch.ops.aten.alias.default, (args, kwargs))
+
+        def run() -> Any:
+            self.pending.subtract(foreign)
+            return func(*later_args, **later_kwargs)
+
         if func._schema.is_mutable:
-            self.current.queue.append(lambda: func(*args, **kwargs))
+            self.current.queue.append(run)
             return args[0]
         shapes = func(*tree_map_only(torch.Tensor, on_meta, args), **kwargs_on_meta(kwargs))
         outputs = tree_map(self.poisoned, shapes)
-        self.current.queue.append(lambda: tree_map(copied, outputs, func(*args, **kwargs)))
+        kept = tree_map_only(torch.Tensor, torch.ops.aten.alias.default, outputs)
+        self.current.queue.append(lambda: tree_map(copied, kept, run()))
         return outputs
 
     def known(self, tensor: torch.Tensor) -> bool:
@@ -99,8 +110,12 @@ class LazyStreams(TorchDispatchMode):
         made.untyped_storage().fill_(POISON)
         if ours and made.numel():
             self.owner[address(made)] = {self.current}
-            self.kept.append(made)
+            self.kept.append(torch.ops.aten.alias.default(made))
+            weakref.finalize(made, self.let_go, address(made)).atexit = False
         return made
+
+    def let_go(self, block: int) -> None:
+        self.dropped += self.pending[block] > 0
 
     def to(self, tensor: torch.Tensor, *where, non_blocking: bool = False, **more) -> torch.Tensor:
         to_device, to_host = bool(where) and where[0] == DEVICE, bool(where) and where[0] == "cpu"
@@ -110,9 +125,8 @@ class LazyStreams(TorchDispatchMode):
             raise HostWaitsError("a copy that the host waits for")
         with _disable_current_modes(), torch.inference_mode():
             moved = self.poisoned(tensor, ours=to_device)
-        if to_host:
-            assert self.current in self.owner[address(tensor)]
-        self.current.queue.append(lambda: moved.copy_(tensor))
+        target, source = torch.ops.aten.alias.default(moved), tensor
+        self.current.queue.append(lambda: target.copy_(source))
         return moved
 
     @contextlib.contextmanager

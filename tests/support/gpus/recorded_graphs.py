@@ -29,17 +29,41 @@ class RecordedGraph:
                         kept.copy_(new)
 
 
+WAITS = ("_local_scalar_dense", "item", "is_nonzero")
+
+
 class Recording(TorchDispatchMode):
     def __init__(self, graph: RecordedGraph) -> None:
         super().__init__()
         self.graph = graph
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if any(name in str(func) for name in ("_local_scalar_dense", "item", "is_nonzero")):
+        if any(name in str(func) for name in WAITS):
             raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
         outputs = func(*args, **(kwargs or {}))
         self.graph.steps.append((func, args, kwargs or {}, outputs))
         return outputs
+
+
+class NoWaits(TorchDispatchMode):
+    """torch.cuda.set_sync_debug_mode("error")."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if any(name in str(func) for name in WAITS):
+            raise RuntimeError("called a synchronizing CUDA operation")
+        return func(*args, **(kwargs or {}))
+
+
+class SyncDebugMode:
+    def __init__(self) -> None:
+        self.mode: int | str = 0
+        self.entered = contextlib.ExitStack()
+
+    def set(self, mode: int | str) -> None:
+        self.mode = mode
+        self.entered.close()
+        if mode == "error":
+            self.entered.enter_context(NoWaits())
 
 
 def tensors(outputs) -> list[torch.Tensor]:
@@ -63,4 +87,8 @@ def install(monkeypatch) -> list[RecordedGraph]:
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: None)
+    waits = SyncDebugMode()
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: waits.mode)
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", waits.set)
     return RecordedGraph.made

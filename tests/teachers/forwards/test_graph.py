@@ -64,7 +64,9 @@ class Looking(nn.Module):
         return self.inner(x) if x.mean() > -9 else x.flatten(1)
 
 
-@pytest.mark.parametrize(("kind", "why"), [(Counting, "bit for bit"), (Looking, "stream is capturing")])
+@pytest.mark.parametrize(
+    ("kind", "why"), [(Counting, "bit for bit"), (Looking, "synchronizing CUDA operation")]
+)
 def test_what_a_graph_cannot_repeat_runs_plainly(graphs, teacher, kind, why):
     inner = teacher.module
     wrapped = kind(inner)
