@@ -136,7 +136,13 @@ class LazyStreams(TorchDispatchMode):
         self.current = before
 
     def record_stream(self, tensor: torch.Tensor, stream: Stream) -> None:
-        self.owner[address(tensor)].add(stream)
+        if tensor.numel():
+            self.owner[address(tensor)].add(stream)
+
+    def wait(self) -> None:
+        """Run all that the main stream has to do."""
+        with _disable_current_modes():
+            self.main.run(len(self.main.queue))
 
     def install(self, monkeypatch) -> LazyStreams:
         def empty(*shape, pin_memory=False, **more):
