@@ -26,7 +26,7 @@ def sets(photographs, tmp_path_factory):
 
 
 def losses(loader) -> list[torch.Tensor]:
-    """The loss of a linear student of each batch, on labels mixed with those of the batch reversed, and its gradient."""
+    """The loss of a linear student of each batch, whose labels are mixed with its own reversed, and the gradient."""
     torch.manual_seed(0)
     student = torch.nn.Linear(3, CLASSES)
     found = []
