@@ -98,11 +98,11 @@ _MASK = np.array([(1 << 8 * width) - 1 for width in range(9)], np.uint64)
 
 def _wrong(frames: Sequence[bytes], sizes: NDArray[np.uint64]) -> str | None:
     """Say what is wrong with the headers or lengths of any of the frames; None for nothing. All are checked at once."""
-    each = _HEADER_BYTES + 8
-    begins = b"".join([frame[:each].ljust(each, b"\0") for frame in frames])
+    lengths = np.fromiter(map(len, frames), np.int64, len(frames))
+    joined = b"".join([*frames, bytes(_HEADER_BYTES + 8)])  # what is read beyond a short frame is not its own
     # At every byte, the number that its eight bytes from there on make.
-    numbers = np.ndarray(len(begins) - 7, "<u8", begins, strides=(1,))
-    at = np.arange(len(frames)) * each
+    numbers = np.ndarray(len(joined) - 7, "<u8", joined, strides=(1,))
+    at = np.cumsum(lengths) - lengths
     first = numbers[at]
     descriptor = (first >> 32 & 255).astype(np.int64)
     if (first & _MASK[4] != _MAGIC).any() or not (descriptor & 4).all():
@@ -118,7 +118,7 @@ def _wrong(frames: Sequence[bytes], sizes: NDArray[np.uint64]) -> str | None:
     ends = np.where(block & 1, header + _block_bytes(block) + 4, 0)
     for i in np.flatnonzero(ends == 0).tolist():  # of several blocks
         ends[i] = _end(frames[i], int(header[i]))
-    if (ends != np.fromiter(map(len, frames), np.int64, len(frames))).any():
+    if (ends != lengths).any():
         return "is damaged: it ends before its bytes do, or after"
     return None
 

@@ -33,6 +33,7 @@ from slg_wds.format.records.views import Views, assembled, joined_views, view_co
 
 I64 = NDArray[np.int64]
 UNPACKED_BYTES = 1 << 26  # of columns that are decompressed at a time
+NOWHERE = np.zeros((0, 0), np.int64)
 
 
 @dataclass(frozen=True)
@@ -146,9 +147,9 @@ class _Group:
     def __init__(self, fields: list[dict[str, Any]], rows: I64, crops: I64) -> None:
         self._fields, self._rows, self._crops = fields, rows, crops
         self._columns = [one["columns"] for one in fields]
-        self._frames: list[Any] = []
-        self._sizes: list[I64] = []
-        self._end = 0
+        self._lists: list[list[Any]] = []  # of frames: of all records for one column, then for the next
+        self._counts: list[I64] = []
+        self._placed: list[_Planes] = []
 
     def decoded(self) -> Rows:
         fields, first = self._fields, self._fields[0]
@@ -249,10 +250,6 @@ class _Group:
         """Note the frames of boxes and flips."""
         return self._place("boxes", 4 * self._crops), self._place("flips", (self._crops + 7) // 8, 1)
 
-    def _decompress(self) -> None:
-        contents = decompress_all(self._frames, np.concatenate(self._sizes), RecordError)
-        self._flat = np.frombuffer(contents, np.uint8)
-
     def _flips(self, flips: _Planes) -> NDArray[np.bool_]:
         bits = self._at(flips, self._rows >> 3, np.uint8)
         flipped: NDArray[np.bool_] = (bits >> (self._rows & 7).astype(np.uint8) & 1).astype(np.bool_)
@@ -278,15 +275,26 @@ class _Group:
             ]
         if set(map(type, found)) != {list} or max(map(len, found)) > itemsize or counts.max() > MAX_NUMBERS:
             raise RecordError(f"a column is not a list of at most {itemsize} planes of {MAX_NUMBERS} numbers")
-        planes = np.fromiter(map(len, found), np.int64, len(found))
-        sizes = np.repeat(counts, planes)
-        ends = self._end + np.cumsum(sizes)
-        starts = np.full((len(found), itemsize), -1, np.int64)
-        starts[np.arange(itemsize) < planes[:, None]] = ends - sizes
-        self._frames.extend(itertools.chain.from_iterable(found))
-        self._sizes.append(sizes)
-        self._end += int(sizes.sum())
-        return _Planes(starts)
+        self._lists += found
+        self._counts.append(counts)
+        self._placed.append(_Planes(NOWHERE))
+        return self._placed[-1]
+
+    def _decompress(self) -> None:
+        """Decompress the frames of all columns, in one call, and say where their planes begin."""
+        counts = np.concatenate(self._counts)
+        depths = np.fromiter(map(len, self._lists), np.int64, len(counts))
+        sizes = np.repeat(counts, depths)
+        contents = decompress_all(list(itertools.chain.from_iterable(self._lists)), sizes, RecordError)
+        self._flat = np.frombuffer(contents, np.uint8)
+        starts = np.full((len(counts), MAX_PLANES), -1, np.int64)
+        starts[np.arange(MAX_PLANES) < depths[:, None]] = np.cumsum(sizes) - sizes
+        shape = (len(self._placed), len(self._fields))
+        deepest = depths.reshape(shape).max(axis=1).tolist()
+        for planes, of_column, depth in zip(
+            self._placed, starts.reshape(*shape, MAX_PLANES), deepest, strict=True
+        ):
+            planes.starts = of_column[:, : max(1, depth)]
 
     def _across(self, planes: _Planes, parts: int, dtype: Any) -> NDArray[Any]:
         """The numbers [n, c, parts] of a column that has [parts, M] of each record."""
