@@ -25,6 +25,7 @@ class Made:
     full: bool
     num_classes: int
     low_rank: Any = None
+    embeddings: Any = None
 
 
 def make(
