@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import math
 import types
@@ -109,6 +110,34 @@ def check_low_rank(config: Any) -> None:
                 f"{flag(name)} is not for --label-type {LOW_RANK}, which stores every class in a form of its own",
                 hint="--max-kl says how exact it is",
             )
+
+
+def check_output(config: Any) -> None:
+    """Check what --output embedding, or its absence, leaves without a meaning.
+
+    Args:
+        config: a config with the options of labels and teachers.
+
+    Raises:
+        UsageError: an option contradicts --output.
+    """
+    if config.output != "embedding":
+        if config.normalize:
+            raise UsageError("--normalize is for --output embedding")
+        if config.values == "int8":
+            raise UsageError(
+                "--values int8 is for --output embedding", hint="log8 takes as few bytes of labels"
+            )
+        return
+    if config.values == "log8":
+        raise UsageError("--values log8 is for probabilities", hint="int8 takes as few bytes of embeddings")
+    usual = {one.name: one.default for one in dataclasses.fields(config)}
+    names = (
+        "label_type", "max_kl", "tail_classes", "extendable", "temp", "weights", "class_subset", "evaluate"
+    )  # fmt: skip
+    for name in names:
+        if getattr(config, name) != usual[name]:
+            raise UsageError(f"{flag(name)} is for labels, and --output embedding stores none")
 
 
 def check_seed(seed: int) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, cast, get_args
 
 from tyro.conf import arg
 
-from slg_wds.config.checks import check_least, check_left_out, check_low_rank, check_seed
+from slg_wds.config.checks import check_least, check_left_out, check_low_rank, check_output, check_seed
 from slg_wds.config.command_line import option, required
 from slg_wds.config.shared import (
-    VALUES,
     CompatibilityOptions,
     EngineConfig,
     OutputOptions,
@@ -19,6 +18,8 @@ from slg_wds.config.shared import (
 )
 from slg_wds.errors import UsageError
 
+GeneratedValues = Literal["float32", "float16", "log8", "int8"]
+GENERATED = f"{{{','.join(get_args(GeneratedValues))}}}"
 CPU_NUM_SEG, GPU_NUM_SEG = 50, 256  # a GPU needs more crops at once to be busy
 
 
@@ -88,6 +89,11 @@ class LabelOptions:
 
     PANEL: ClassVar[str] = "Label"
 
+    output: Literal["labels", "embedding"] = "labels"
+    """What of the teacher is stored. labels: its distributions over classes; embedding: the features before its head,
+    for teachers without classes (DINOv2, SigLIP, CLIP and the like) and for students that learn to match features."""
+    normalize: bool = False
+    """Divide each embedding by its length before it is stored."""
     label_type: Annotated[str, option("TYPE")] = "marginal_smoothing_k5"
     """What is stored of each crop. hard: the most probable class; smoothing: also its probability;
     marginal_smoothing_kN, marginal_renorm_kN, shared_tail_kN: the N most probable classes, as in shared_tail_k5; full:
@@ -97,8 +103,11 @@ class LabelOptions:
     max_kl: Annotated[float | None, option("NATS", default="0.1")] = None
     """Labels of the type lowrank: the largest mean KL divergence of an image's labels from the teacher's distributions.
     No crop is further off than five times as much. Half of it takes about twice the bytes."""
-    values: Annotated[Values | None, option(VALUES, default="float16")] = None
-    """Coding of the probabilities. log8 takes half the bytes of float16 at no measurable loss. It is refused for `full`
+    values: Annotated[GeneratedValues | None, option(GENERATED, default="float16; int8 for embeddings")] = (
+        None
+    )
+    """Coding of the stored numbers. int8 is for embeddings: one byte a number and a scale for each crop. log8 is for
+    probabilities, and takes half the bytes of float16 at no measurable loss. It is refused for `full`
     labels over so many classes that it would lose more than 2%."""
     tail_classes: Annotated[int | None, option("N", default="64")] = None
     """Classes stored of each image's shared tail: one vector per image, by which shared_tail_kN spreads the probability
@@ -186,6 +195,7 @@ class GenerateConfig(
         check_least(self, samples_per_shard=1, tail_classes=0)
         check_left_out(self)
         check_low_rank(self)
+        check_output(self)
         if self.use_fp16 and self.values not in (None, "float16"):
             raise UsageError(f"--use-fp16 contradicts --values {self.values}")
         if self.dry_run and self.evaluate:
@@ -232,7 +242,12 @@ class GenerateConfig(
     @property
     def coding(self) -> Values:
         """The coding of probabilities: the one asked for, or float16."""
-        return self.values or "float16"
+        return cast(Values, self.values or "float16")
+
+    @property
+    def embedding_values(self) -> str:
+        """The coding of embeddings: the one asked for, or int8."""
+        return self.values or ("float16" if self.use_fp16 else "int8")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from slg_wds.console import counted
 from slg_wds.ensembling.parents import KeyedSet, Missing
 from slg_wds.errors import ImageError, ImageSourceError, UsageError
 from slg_wds.format.manifest.identity import differences
+from slg_wds.format.records.embeddings import of_crops
 from slg_wds.images import LabelledImage, open_source
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset.labelset import LabelSet
@@ -117,10 +118,12 @@ def load_named_teachers(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
     teacher_config = GenerateConfig(
         data=str(config.check_data),
         arch=str(config.arch),
-        weights=tuple(float(teacher["weight"]) for teacher in recorded),
+        weights=tuple(float(teacher.get("weight", 1.0)) for teacher in recorded),
         teacher_source=config.teacher_source,
         teacher_path=config.teacher_path,
         temp=float(labels.identity.temperature or 1.0),
+        output="embedding" if labels.holds_embeddings else "labels",
+        normalize=labels.identity.normalize,
         precision=cast("Precision", labels.identity.precision or "fp32"),
     )
     settings = [{name: teacher.get(name) for name in _PIXELS} for teacher in recorded]
@@ -158,7 +161,8 @@ def exact_rows(
         places: numbers of the planned images to draw from, int64; None for all.
 
     Yields:
-        The image's record with only the drawn crops, and the teachers' distributions of them, float64 [n, C].
+        The image's record with only the drawn crops, and the teachers' distributions of them, float64 [n, C]; of a set
+        of embeddings, their embeddings side by side, float64 [n, D].
 
     Raises:
         ImageChangedError: an image is not the one that was labelled.
@@ -187,6 +191,7 @@ def exact_rows(
             value=record.value[rows],
             low_rank=record.low_rank.of(rows) if record.low_rank else None,
             views=None if record.views is None else record.views[rows],
+            embeddings=of_crops(record.embeddings, rows),
         )
         yield part, _ask(teacher, pixels, part)
 
@@ -224,5 +229,5 @@ def _ask(teacher: Ensemble, pixels: torch.Tensor, record: Record) -> NDArray[np.
         memory = torch.empty((record.num_crops, size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
         DrawnCrops.of(record).cut(pixels, memory, interpolation)
         batches.append(memory.to(teacher.device))
-    exact: NDArray[np.float64] = teacher.probabilities(batches).cpu().numpy().astype(np.float64)
+    exact: NDArray[np.float64] = teacher.answers(batches).cpu().numpy().astype(np.float64)
     return exact

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from slg_wds.engines.run_stats import RunStats
 from slg_wds.errors import RecordError
+from slg_wds.format.records.embeddings import Embedding
 from slg_wds.format.records.low_rank import LowRank
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import build_tail
@@ -48,8 +49,10 @@ class PartialLabels:
     """The labels of one image, filled in as its crops come out of the teacher.
 
     Attributes:
-        index: int64 [M, k], the top-k classes of each of the M crops; k is 0 for full and low-rank labels.
-        value: float32 [M, k], their probabilities; for full and low-rank labels [M, C].
+        index: int64 [M, k], the top-k classes of each of the M crops; k is 0 for full and low-rank labels, and
+            for embeddings.
+        value: float32 [M, k], their probabilities; for full and low-rank labels [M, C]. Embeddings of the
+            teachers side by side.
         tail_sums: float64 [C], the probability outside the top-k, summed over the crops so far; None without tails.
     """
 
@@ -147,6 +150,9 @@ def _empty(batch: Labelled, image: Prepared) -> PartialLabels:
 
 
 def _count(job: Job, stats: LabelStats, image: Prepared, labels: PartialLabels) -> None:
+    if job.recipe.embeds:
+        stats.images, stats.crops = stats.images + 1, stats.crops + len(labels.value)
+        return
     full = job.recipe.needs_all
     top1 = labels.value.max(axis=1) if full else labels.value[:, 0]
     first = labels.value.argmax(axis=1) if full else labels.index[:, 0]
@@ -177,8 +183,9 @@ def as_record(job: Job, image: Prepared, labels: PartialLabels) -> Record:
     if sums is not None and summed:
         tail = build_tail(sums / summed, job.recipe.tail_classes, summed, labels.index.shape[1])
     low_rank = _coded(job, plan.keys[image.number], labels) if job.recipe.max_kl else None
+    embeddings = _embeddings(job, plan.keys[image.number], labels) if job.recipe.embeds else None
     index, value = labels.index, labels.value
-    if low_rank:
+    if low_rank or embeddings:
         value = np.zeros((crops, 0), np.float32)
     elif kind == "full":
         index = np.broadcast_to(np.arange(classes), (crops, classes))
@@ -202,7 +209,20 @@ def as_record(job: Job, image: Prepared, labels: PartialLabels) -> Record:
         image_crc32=image.crc32,
         source_crc32=image.source_crc32,
         low_rank=low_rank,
+        embeddings=embeddings,
     )
+
+
+def _embeddings(job: Job, key: str, labels: PartialLabels) -> dict[str, Embedding]:
+    found, first = {}, 0
+    try:
+        for one in job.labels.identity.embeddings or []:
+            last = first + one["dim"]
+            found[one["name"]] = Embedding.of(labels.value[:, first:last], one["values"])
+            first = last
+    except RecordError as error:
+        raise error.located(key=key) from None
+    return found
 
 
 def _coded(job: Job, key: str, labels: PartialLabels) -> LowRank:

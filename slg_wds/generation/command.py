@@ -33,10 +33,13 @@ class GenerateResult(RunResult):
 
     def _about_work(self) -> list[str]:
         stats = self.stats
+        rate = f"  {self.crops_per_second:,.1f} crops/s over {duration(self.run.seconds)}"
+        if self.labels.holds_embeddings:
+            return [rate]
         labels = f"mean top-1 confidence {stats.top1 / stats.crops:.3f}, mean tail mass {stats.tail / stats.crops:.3f}"
         if stats.targeted and self.labels.targets_are_classes:
             labels += f", top-1 agrees with the target on {stats.agreed / stats.targeted:.1%}"
-        return [f"  {self.crops_per_second:,.1f} crops/s over {duration(self.run.seconds)}", f"  {labels}"]
+        return [rate, f"  {labels}"]
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ def _label(config: GenerateConfig) -> GenerateResult:
         return run_local(_task(config, pool, launched), pool, observer)
 
     def open_set() -> LabelSet:
-        return labels_at(config.at(config.save_path), allow_incomplete=True)
+        return labels_at(config.at(config.save_path), allow_incomplete=True, embeddings=True)
 
     return GenerateResult(*run_to_the_end(run_workers, LabelStats(), config, open_set))
 

@@ -11,6 +11,7 @@ from slg_wds.format.manifest.identity import Identity
 from slg_wds.generation.extension import Extension
 from slg_wds.generation.recipe import Recipe
 from slg_wds.labelset.provenance import now, versions
+from slg_wds.teachers.towers.towers import Towers
 from slg_wds.transforms.policies.rules import ViewRule
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def identity_of(recipe: Recipe, teacher: Ensemble, reference: Reference | None) 
         "teachers": teacher.describe(),
         "label_type": str(label),
         "k": label.stored_k(teacher.num_classes) or None,
-        "values": None if recipe.max_kl else recipe.coding,
+        "values": None if recipe.max_kl or recipe.embeds else recipe.coding,
         "tail_classes": recipe.tail_classes,
         "temperature": config.temp,
         "num_classes": teacher.num_classes,
@@ -51,6 +52,10 @@ def identity_of(recipe: Recipe, teacher: Ensemble, reference: Reference | None) 
     }
     if (views := described_views(recipe, teacher)) is not None:
         fields["views"] = views
+    if isinstance(teacher, Towers):
+        kinds = zip(teacher.names, teacher.dims, strict=True)
+        fields["embeddings"] = [{"name": n, "dim": d, "values": config.embedding_values} for n, d in kinds]
+        fields |= {"normalize": True} if teacher.normalize else {}
     if recipe.max_kl:
         fields["max_kl"] = float(recipe.max_kl)
     if config.extendable:

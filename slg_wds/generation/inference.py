@@ -16,6 +16,7 @@ import numpy.typing as npt
 from slg_wds.concurrency.copy_stream import CopyStream
 from slg_wds.concurrency.prefetch import window
 from slg_wds.errors import TeacherOutputError
+from slg_wds.format.records.embeddings import EMBEDDING
 from slg_wds.format.records.low_rank import LOW_RANK
 from slg_wds.generation.batching import Buffers, CropBatch
 from slg_wds.labels import LabelType, tail_sums, topk
@@ -36,8 +37,10 @@ class Labelled:
 
     Attributes:
         batch: the batch.
-        index: int64 [N, k], the top-k classes of each crop, most probable first; None for full and low-rank labels.
-        value: float32 [N, k], their probabilities; for full and low-rank labels [N, C] in class order.
+        index: int64 [N, k], the top-k classes of each crop, most probable first; None for full and low-rank labels, and
+            for embeddings.
+        value: float32 [N, k], their probabilities; for full and low-rank labels [N, C] in class order. Embeddings of
+            the teachers side by side.
         tail_sums: float64 [spans, C], for each span the probability outside the top-k, summed over its crops; None
             where records get no tail.
     """
@@ -95,9 +98,9 @@ class Forward:
         if not batch.spans:
             return _Outputs()
         with torch.inference_mode():
-            probs_NC = self.teacher.probabilities(self._inputs(batch))[: batch.filled]
+            probs_NC = self.teacher.answers(self._inputs(batch))[: batch.filled]
             finite = torch.isfinite(probs_NC).all()
-            if self.label.kind in ("full", LOW_RANK):
+            if self.label.kind in ("full", LOW_RANK, EMBEDDING):
                 return self._outputs(finite, None, probs_NC, None)
             index_Nk, value_Nk = topk(probs_NC, self.label.stored_k(probs_NC.shape[1]))
             sums = None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from slg_wds.config import GenerateConfig
 from slg_wds.errors import UsageError
+from slg_wds.format.records.embeddings import EMBEDDING
 from slg_wds.format.records.low_rank import LOW_RANK
 from slg_wds.labels import LabelType, parse_label_type
 from slg_wds.transforms.crops import CropRule
@@ -17,7 +18,7 @@ MAX_KL = 0.1
 
 
 @dataclass(frozen=True)
-class Embedding:
+class EmbeddedImages:
     """How image files go into the shards.
 
     Attributes:
@@ -35,7 +36,7 @@ class Recipe:
 
     Attributes:
         config: the options themselves.
-        label: the label type.
+        label: the label type; of the kind "embedding" if the teachers' embeddings are stored in place of labels.
         crop_rule: how crops are drawn where no reference gives them.
         view_rule: how it is drawn what else is done to them, without the colours that follow the teacher; None for
             nothing.
@@ -45,7 +46,7 @@ class Recipe:
     config: GenerateConfig
     label: LabelType
     crop_rule: CropRule
-    embedding: Embedding | None
+    embedding: EmbeddedImages | None
     view_rule: ViewRule | None = None
 
     @classmethod
@@ -57,7 +58,7 @@ class Recipe:
         """
         recipe = cls(
             config=config,
-            label=parse_label_type(config.label_type),
+            label=LabelType(EMBEDDING) if config.output == EMBEDDING else parse_label_type(config.label_type),
             crop_rule=CropRule(
                 (config.min_scale_crops, config.max_scale_crops), config.ratio, config.flip_prob
             ),
@@ -84,15 +85,20 @@ class Recipe:
         return (self.config.max_kl or MAX_KL) if self.label.kind == LOW_RANK else None
 
     @property
+    def embeds(self) -> bool:
+        """Whether the teachers' embeddings are stored in place of labels."""
+        return self.label.kind == EMBEDDING
+
+    @property
     def needs_all(self) -> bool:
-        """Whether the probabilities of all classes leave the device, not only the top-k."""
-        return self.label.kind in ("full", LOW_RANK)
+        """Whether all that the teachers answer leaves the device, not only the top-k."""
+        return self.label.kind in ("full", LOW_RANK, EMBEDDING)
 
     @property
     def coding(self) -> str:
         """How probabilities are stored; "none" where the label type stores none."""
-        if self.label.kind == LOW_RANK:
-            return LOW_RANK
+        if self.label.kind in (LOW_RANK, EMBEDDING):
+            return self.label.kind
         return "none" if self.label.kind == "hard" else self.config.coding
 
     def _check_tail(self) -> None:
@@ -105,7 +111,7 @@ class Recipe:
             )
 
 
-def parse_embedding(text: str | None) -> Embedding | None:
+def parse_embedding(text: str | None) -> EmbeddedImages | None:
     """Parse the value of --embed-images: `original`, or `max-side=N[,quality=Q]` with Q in 1..100.
 
     Raises:
@@ -114,11 +120,11 @@ def parse_embedding(text: str | None) -> Embedding | None:
     if text is None:
         return None
     if text == "original":
-        return Embedding()
+        return EmbeddedImages()
     fields = dict(part.partition("=")[::2] for part in text.split(","))
     try:
         numbers = {name: int(value) for name, value in fields.items()}
-        embedding = Embedding(numbers.pop("max-side"), numbers.pop("quality", 90))
+        embedding = EmbeddedImages(numbers.pop("max-side"), numbers.pop("quality", 90))
     except (ValueError, KeyError):
         raise UsageError(
             f"--embed-images {text!r} is neither `original` nor `max-side=512[,quality=90]`"

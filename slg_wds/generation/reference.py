@@ -73,7 +73,7 @@ def open_reference(location: Location, num_crops: int) -> Reference:
         NotALabelSetError: there is neither a label set nor a label file.
     """
     try:
-        labels = labels_at(location)
+        labels = labels_at(location, embeddings=True)  # for its crops, which any set has
         refuse_extending(labels)
         return SetReference(labels, num_crops)
     except NotALabelSetError as error:

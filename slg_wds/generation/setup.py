@@ -10,15 +10,16 @@ from slg_wds.concurrency.threads import threads_of_forwards
 from slg_wds.config import GenerateConfig, TeacherConfig
 from slg_wds.config.checks import flag
 from slg_wds.console import counted, first_few
-from slg_wds.errors import ReferenceSetError
+from slg_wds.errors import ReferenceSetError, UsageError
 from slg_wds.format.manifest.description import EXTENDS, VIEWS
 from slg_wds.format.manifest.identity import Identity
+from slg_wds.format.records.embeddings import EMBEDDINGS, MAX_EMBEDDED
 from slg_wds.format.records.low_rank import LOW_RANK
 from slg_wds.generation.description import identity_of, run_provenance, shard_provenance
 from slg_wds.generation.job import Job
 from slg_wds.generation.recipe import Recipe
 from slg_wds.images.folder import ignored_kinds
-from slg_wds.images.targets import resolve_targets
+from slg_wds.images.targets import classes_of_targets, resolve_targets
 from slg_wds.labelset.creating import create_labels, planned_paths
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.left_out import most_left_out
@@ -49,10 +50,12 @@ def open_job(recipe: Recipe, device: str | None = None, *, save: bool = True) ->
     device = device or device_of(config)
     teacher = load_teachers(config, source.classes, config.crops_of_forward(device), device)
     recipe.label.check(teacher.num_classes, "--label-type")
-    targets = resolve_targets(config, source.classes, teacher.full_classes, teacher.class_subset)
+    classes = classes_of_targets(source.classes) if recipe.embeds else teacher.full_classes
+    targets = resolve_targets(config, source.classes, classes, teacher.class_subset)
     plan = source.plan(config.seed, config.samples_per_shard, target_of=targets.of_class)
     lacking = 0 if reference is None else _count_lacking(reference, plan.keys, config.on_error)
     identity = identity_of(recipe, teacher, reference)
+    _check_width(identity)
     provenance = run_provenance(config, teacher)
     if save:
         labels = create_labels(
@@ -62,7 +65,7 @@ def open_job(recipe: Recipe, device: str | None = None, *, save: bool = True) ->
             provenance,
             targets.class_names,
             requires=_features(identity, reference),
-            targets_are_classes=targets.comparable,
+            targets_are_classes=targets.comparable and not recipe.embeds,
         )
     else:
         labels = LabelSet.unsaved(plan, identity)
@@ -70,10 +73,21 @@ def open_job(recipe: Recipe, device: str | None = None, *, save: bool = True) ->
     return Job(recipe, labels, source, teacher, targets, reference, shard_provenance(provenance), most)
 
 
+def _check_width(identity: Identity) -> None:
+    """Raise UsageError for more numbers of embeddings than a record holds, before any is computed."""
+    width = sum(one["dim"] for one in identity.embeddings or [])
+    if width * identity.num_crops > MAX_EMBEDDED:
+        raise UsageError(
+            f"--num-crops {identity.num_crops} of {width} numbers are more than the {MAX_EMBEDDED} that a record holds",
+            hint=f"give --num-crops {MAX_EMBEDDED // width} or fewer",
+        )
+
+
 def _features(identity: Identity, reference: Reference | None) -> list[str]:
     """Return what readers of the set must know beyond what every new set asks of them."""
     views = identity.views is not None or (reference is not None and reference.has_views)
     needed = {EXTENDS: identity.extends is not None, VIEWS: views, LOW_RANK: identity.max_kl is not None}
+    needed[EMBEDDINGS] = identity.embeddings is not None
     return [name for name, need in needed.items() if need]
 
 
@@ -98,7 +112,7 @@ def _open_reference(recipe: Recipe) -> Reference | None:
         reference = open_reference(config.at(config.reference_path), config.num_crops)
     if config.extend is None:
         return reference
-    extended = labels_at(config.at(config.extend))
+    extended = labels_at(config.at(config.extend), embeddings=recipe.embeds)
     return Extension(extended, config.num_crops, reference)
 
 

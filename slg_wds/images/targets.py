@@ -13,6 +13,7 @@ from slg_wds.files import Spellings, read_text
 from slg_wds.images.classes import folder_numbers, imagenet_targets, read_class_map, wordnet_id
 
 IMAGENET = 1000
+MOST_CLASSES = 1 << 24  # that a class number of a sample may be below
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,19 @@ def _read_numbers(file: str) -> list[int]:
         return [int(value) for value in values]
     except (OSError, ValueError) as error:
         raise UsageError(f"--class-subset {file} is not a file of class numbers: {error}") from None
+
+
+def classes_of_targets(classes: Sequence[str] | None) -> int:
+    """Return how many classes targets may be of, where the teacher has none: ImageNet's, or as many as there are.
+
+    Args:
+        classes: names of the source's class folders; None if its samples have class numbers.
+    """
+    if classes is None:
+        return MOST_CLASSES
+    if imagenet_targets(classes) is not None:
+        return IMAGENET
+    return max(folder_numbers(classes) or [len(classes) - 1]) + 1
 
 
 def resolve_targets(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from slg_wds.errors import UsageError
 from slg_wds.format.manifest.strings import StringColumn
+from slg_wds.format.records.embeddings import similarity
 from slg_wds.format.records.record import Record
 from slg_wds.format.recovery.distributions import as_full
 from slg_wds.labelset.class_names import class_names, imagenet_words
@@ -57,7 +58,18 @@ class InspectedImage:
 
     def outside(self, crop: int) -> float:
         """The probability of all classes that are not stored, in 0..1."""
+        if self.record.embeddings is not None:
+            return 0.0
         return max(0.0, 1.0 - float(self._stored.value[crop].sum(dtype=np.float64)))
+
+    def similarities(self) -> dict[str, float]:
+        """The mean cosine between two crops of the image, of each embedding by its name."""
+        return {name: similarity(one.vectors) for name, one in (self.record.embeddings or {}).items()}
+
+    def lengths(self, crop: int) -> dict[str, float]:
+        """The length of each embedding of a crop, by its name."""
+        parts = (self.record.embeddings or {}).items()
+        return {name: float(np.linalg.norm(one[crop : crop + 1].vectors)) for name, one in parts}
 
     def tail(self) -> list[tuple[int, float]]:
         """(class, probability) of the most probable classes in the shared tail."""
@@ -139,6 +151,7 @@ def image_dict(found: InspectedImage, crops: int) -> dict[str, Any]:
         "num_crops": record.num_crops,
         **({"kl": asdict(record.low_rank.kl)} if record.low_rank else {}),
         "tail": named(found.tail()),
+        **({} if record.embeddings is None else {"similarity_of_crops": found.similarities()}),
         "crops": [
             {
                 "crop": crop,
@@ -147,6 +160,7 @@ def image_dict(found: InspectedImage, crops: int) -> dict[str, Any]:
                 **({} if record.views is None else {"views": words_of(record.views, crop)}),
                 "classes": named(found.top(crop)),
                 "outside": found.outside(crop),
+                **({} if record.embeddings is None else {"lengths": found.lengths(crop)}),
             }
             for crop in range(min(crops, record.num_crops))
         ],

@@ -46,6 +46,12 @@ def _tell_pairs(title: str, rows: Iterable[tuple[str, object]]) -> None:
 FOLDERS_ONLY = " that only number their folders, not the labels' classes"
 
 
+def _embeddings(identity: Identity) -> str:
+    """Describe the embeddings of a set; "" for a set of labels."""
+    kinds = [f"{one['name']}: {one['dim']} as {one['values']}" for one in identity.embeddings or []]
+    return ", ".join(kinds) + (", of unit length" if kinds and identity.normalize else "")
+
+
 def _what(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
     identity, images = Identity.from_json(summary["identity"]), summary["images"]
     names, tail, base = summary["class_names"], identity.tail_classes, identity.extends
@@ -54,13 +60,16 @@ def _what(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
         f"mean KL at most {kl:g} nats" if kl else f"values {identity.coding}"
     )
     classes, crops = f"{identity.num_classes}", f"{identity.num_crops} an image"
+    embeddings = _embeddings(identity)
+    labels, classes = ("", "") if embeddings else (labels, classes)
     if base is not None:
         crops += f", the first {base.first_crop} in set {_digest(base.digest)}"
     return [
         ("images", f"{images['planned']:,} planned{_targets(images)}"),
         ("crops", crops),
         ("labels", labels + (f", shared tail of {counted(tail, 'class', 'classes')}" if tail else "")),
-        ("classes", classes + (f": {', '.join(names['first'])}, ..." if names else "")),
+        ("embeddings", embeddings),
+        ("classes", classes + (f": {', '.join(names['first'])}, ..." if names and classes else "")),
         ("temperature", identity.temperature),
         ("embedded images", _embedded(identity.embed_images)),
         ("image checksums", "yes" if summary["image_checksums"] else _NO_CHECKSUMS),
@@ -226,6 +235,10 @@ def print_image(found: InspectedImage, crops: int) -> None:
         ("target", target),
         ("tail", ", ".join(_labelled(found, *pair) for pair in found.tail())),
         ("KL", _stated(found)),
+        *(
+            (name, f"cosine {mean:.4f} between two of its crops")
+            for name, mean in found.similarities().items()
+        ),
     ]
     _tell_pairs(record.key, rows)
     title = (
@@ -240,8 +253,10 @@ def print_image(found: InspectedImage, crops: int) -> None:
         flipped = " flipped" if record.flips[crop] else ""
         place = ", ".join([f"{left},{top} {width}x{height}{flipped}", *done])
         classes = "; ".join(_labelled(found, *pair) for pair in found.top(crop))
-        lines.append((crop, place, classes, f"{found.outside(crop):.3f}"))
-    tell_table(title, ("crop", "left,top width x height", "classes", "others"), lines)
+        lengths = "; ".join(f"{name} {length:.4g}" for name, length in found.lengths(crop).items())
+        lines.append((crop, place, *((lengths,) if lengths else (classes, f"{found.outside(crop):.3f}"))))
+    about = ("classes", "others") if record.embeddings is None else ("lengths of embeddings",)
+    tell_table(title, ("crop", "left,top width x height", *about), lines)
 
 
 def _stated(found: InspectedImage) -> str | None:

@@ -52,6 +52,7 @@ class Ensemble:
             UsageError: no teacher, or invalid weights, temperature or subset.
         """
         _check(teachers, temperature)
+        self._check_together(teachers)
         self.teachers = list(teachers)
         self.weights = shares(weights, len(self.teachers), "teacher")
         self.temperature = temperature
@@ -97,6 +98,15 @@ class Ensemble:
         assert mean is not None
         return mean
 
+    def answers(self, batches: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return what labels are made of: `probabilities`."""
+        return self.probabilities(batches)
+
+    def _check_together(self, teachers: Sequence[Teacher]) -> None:
+        if len({teacher.num_classes for teacher in teachers}) > 1:
+            listed = ", ".join(f"{teacher.name} has {teacher.num_classes}" for teacher in teachers)
+            raise TeacherError(f"teachers of one ensemble must have the same classes: {listed}")
+
     @property
     def device_name(self) -> str:
         """The GPU's model, or the CPU's instruction set. Another one may change the last bits of a result."""
@@ -126,9 +136,6 @@ class Ensemble:
 def _check(teachers: Sequence[Teacher], temperature: float) -> None:
     if not teachers:
         raise UsageError("no teacher")
-    if len({teacher.num_classes for teacher in teachers}) > 1:
-        listed = ", ".join(f"{teacher.name} has {teacher.num_classes}" for teacher in teachers)
-        raise TeacherError(f"teachers of one ensemble must have the same classes: {listed}")
     if not (temperature > 0 and math.isfinite(temperature)):
         raise UsageError(f"temperature {temperature} is not above 0 and finite")
 

@@ -15,6 +15,7 @@ from slg_wds.teachers.private import build_private
 from slg_wds.teachers.published import build_timm, build_torchvision
 from slg_wds.teachers.spec import TeacherSpec, parse_teachers
 from slg_wds.teachers.teacher import Teacher, check_precision
+from slg_wds.teachers.towers.towers import Towers
 from slg_wds.teachers.trial import CPU_ROWS, try_teacher
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def load_teacher(
     device: torch.device | str = "cpu",
     precision: str = "fp32",
     compile: bool = False,
+    headless: bool = False,
 ) -> Teacher:
     """Build the model, load its weights, resolve its preprocessing, and run it on two black images.
 
@@ -50,6 +52,8 @@ def load_teacher(
         device: `cpu`, `cuda`, `cuda:1`, ...
         precision: `fp32` (no TF32), `tf32` (fp32 whose products a GPU rounds), `bf16` or `fp16` (autocast).
         compile: whether the first forward compiles the normalisation and the model (torch.compile).
+        headless: remove the head of a published model, so that the teacher gives embeddings; a private model must have
+            none.
 
     Raises:
         UsageError: a setting that is invalid, or a device that this machine lacks.
@@ -59,15 +63,17 @@ def load_teacher(
     overrides = dict(zip(OVERRIDES, (input_size, mean, std, interpolation, crop_pct), strict=True))
     check_overrides(overrides)
     where = _device(device, precision)
-    model = _build(spec, num_classes_hint, input_size)
+    model = _build(spec, num_classes_hint, input_size, headless)
     return _teacher_of(model, spec.source, overrides, device=where, precision=precision, compile=compile)
 
 
-def _build(spec: TeacherSpec, num_classes_hint: int | None, input_size: int | None) -> BuiltModel:
+def _build(
+    spec: TeacherSpec, num_classes_hint: int | None, input_size: int | None, headless: bool
+) -> BuiltModel:
     if spec.source == "timm":
-        return build_timm(spec, num_classes_hint, input_size)
+        return build_timm(spec, num_classes_hint, input_size, headless)
     if spec.source == "pytorch":
-        return build_torchvision(spec, num_classes_hint)
+        return build_torchvision(spec, num_classes_hint, headless)
     return build_private(spec)
 
 
@@ -103,7 +109,8 @@ def load_ensemble(
     """Load every teacher that the options name, and try each: see trial.py.
 
     Args:
-        config: a TeacherConfig; its `temp` is the temperature if it has one, else 1.
+        config: a TeacherConfig; its `temp` is the temperature if it has one, else 1. If its `output` is "embedding",
+            the teachers have no heads, and `Towers` are returned.
         subset_of: number of the teachers' classes -> the classes to keep, or None to keep all.
         device: where to run; None: the config's GPU, else this process's own device.
         settings: for each teacher, its overrides by the names in OVERRIDES; None: those of the config for all.
@@ -115,17 +122,25 @@ def load_ensemble(
     paths = [config.teacher_path] if config.teacher_path else []
     specs = parse_teachers(config.arch, config.teacher_source, paths, config.weights)
     teachers = _load_all(specs, config, device or device_of(config), settings)
-    ensemble = Ensemble(
-        teachers,
-        [spec.weight for spec in specs],
-        temperature=getattr(config, "temp", 1.0),
-        class_subset=subset_of(teachers[0].num_classes),
-    )
+    embeds = _embeds(config)
+    if embeds:
+        ensemble: Ensemble = Towers(teachers, config.normalize)
+    else:
+        ensemble = Ensemble(
+            teachers,
+            [spec.weight for spec in specs],
+            temperature=getattr(config, "temp", 1.0),
+            class_subset=subset_of(teachers[0].num_classes),
+        )
     for teacher in teachers:
         with device_faults(teacher.device, f"{teacher.name} failed in its trial"):
             _use_graph(teacher, rows, getattr(config, "cuda_graph", "off"))
-            try_teacher(teacher, rows, ensemble.temperature)
+            try_teacher(teacher, rows, ensemble.temperature, embeds=embeds)
     return ensemble
+
+
+def _embeds(config: Any) -> bool:
+    return getattr(config, "output", "labels") == "embedding"
 
 
 def _use_graph(teacher: Teacher, rows: int, wanted: str) -> None:
@@ -148,7 +163,14 @@ def _load_all(
     if settings is None:
         settings = [{name: getattr(config, name) for name in OVERRIDES}] * len(specs)
     return [
-        load_teacher(spec, device=device, precision=config.precision, compile=config.compile, **overrides)
+        load_teacher(
+            spec,
+            device=device,
+            precision=config.precision,
+            compile=config.compile,
+            headless=_embeds(config),
+            **overrides,
+        )
         for spec, overrides in zip(specs, settings, strict=True)
     ]
 

@@ -12,19 +12,23 @@ from slg_wds.errors import SlgWdsError, TeacherError, UnknownArchError
 from slg_wds.teachers.built import BuiltModel
 from slg_wds.teachers.identity import digest
 from slg_wds.teachers.spec import TeacherSpec
+from slg_wds.teachers.towers.headless import without_timm_head, without_torchvision_head
 from slg_wds.teachers.weights import fit, head_classes, one_line, read_weights
 
 if TYPE_CHECKING:
     import torch
 
 
-def build_timm(spec: TeacherSpec, num_classes_hint: int | None, input_size: int | None) -> BuiltModel:
+def build_timm(
+    spec: TeacherSpec, num_classes_hint: int | None, input_size: int | None, headless: bool = False
+) -> BuiltModel:
     """Build a model of timm.
 
     Args:
         spec: which model and weights.
         num_classes_hint: number of the model's outputs, used if a weights file does not tell it.
         input_size: side of the input in pixels, for architectures that are built for one size; None: the model's own.
+        headless: remove the model's head.
 
     Raises:
         UnknownArchError, WeightsError, TeacherError: no such model or weights, or it cannot be built.
@@ -36,14 +40,17 @@ def build_timm(spec: TeacherSpec, num_classes_hint: int | None, input_size: int 
     name = timm.models.get_deprecated_models().get(spec.arch) or spec.arch
     published = None if ":" in name else _timm_config(timm, name)
     kwargs: dict[str, Any] = {}
-    if published and published.fixed_input_size and input_size:
+    if published and published.fixed_input_size and input_size and not headless:
         kwargs = {"img_size": input_size} if tuple(published.input_size[1:]) != (input_size,) * 2 else {}
     if spec.path is None:
         with _building(spec):
             module = timm.create_model(name, pretrained=True, **kwargs)
         weights_from = f"timm {name}"
     else:
+        kwargs |= {"num_classes": 0} if headless else {}
         module, weights_from = _fill_timm(spec, name, published, num_classes_hint, kwargs)
+    if headless:
+        module = without_timm_head(module, spec.name, input_size)
     resolve_config: Any = data.config.resolve_model_data_config
     own: dict[str, Any] = getattr(module, "pretrained_cfg", None) or {}
     arch = str(own.get("architecture") or name.partition(".")[0])
@@ -84,12 +91,13 @@ def _timm_config(timm: Any, name: str) -> Any:
         ) from None
 
 
-def build_torchvision(spec: TeacherSpec, num_classes_hint: int | None) -> BuiltModel:
+def build_torchvision(spec: TeacherSpec, num_classes_hint: int | None, headless: bool = False) -> BuiltModel:
     """Build a classification model of torchvision.
 
     Args:
         spec: which model and weights. `resnet50.IMAGENET1K_V1` names other weights than DEFAULT.
         num_classes_hint: number of the model's outputs, used if a weights file does not tell it.
+        headless: remove the model's head.
 
     Raises:
         UnknownArchError, WeightsError, TeacherError: no such model or weights, or it cannot be built.
@@ -105,6 +113,8 @@ def build_torchvision(spec: TeacherSpec, num_classes_hint: int | None) -> BuiltM
         weights_from = f"torchvision {weights}"
     else:
         module, weights_from = _fill_torchvision(spec, base, num_classes_hint)
+    if headless:
+        module = without_torchvision_head(module, spec.name)
     own = weights.transforms()
     config = {
         "input_size": own.crop_size[0],

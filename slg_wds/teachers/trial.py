@@ -8,6 +8,7 @@ Neither raises an error by itself.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from slg_wds.errors import TeacherOutputError
@@ -51,7 +52,7 @@ NEAR_ONE = 0.01  # how far a sum of probabilities may be from 1: bf16 rounds the
 NEAR_ZERO = -1e-3  # how far below 0 rounding may put a probability
 
 
-def try_teacher(teacher: Teacher, rows: int, temperature: float = 1.0) -> None:
+def try_teacher(teacher: Teacher, rows: int, temperature: float = 1.0, *, embeds: bool = False) -> None:
     """Run synthetic crops in three forwards, and refuse a teacher whose outputs cannot be labels.
 
     Args:
@@ -59,6 +60,8 @@ def try_teacher(teacher: Teacher, rows: int, temperature: float = 1.0) -> None:
         rows: number of crops in each forward of the run that follows. The trial uses as many, since kernels may depend
             on the number and a compiled teacher is compiled for it; on a CPU without compilation, at most CPU_ROWS.
         temperature: what the run divides logits by. A value above 1 would hide differences, so the trial uses 1 then.
+        embeds: whether the outputs are embeddings, which may be of any sum. They are compared by their distance, as a
+            share of their length, and half of it takes the place of the total variation.
 
     Raises:
         TeacherOutputError: the output for a crop depends on more than the crop, or is probabilities, not logits.
@@ -69,12 +72,14 @@ def try_teacher(teacher: Teacher, rows: int, temperature: float = 1.0) -> None:
     shared = max(1, min(SHARED, rows // 2))
     first, second = (batch.to(teacher.device) for batch in _batches(rows, shared, teacher))
     logits = teacher.logits(first)
-    _refuse_probabilities(teacher, logits)
+    if not embeds:
+        _refuse_probabilities(teacher, logits)
     limits, sharpness = LIMITS[teacher.precision], 1 / min(1.0, temperature)
-    again = _variation(logits, teacher.logits(first), sharpness)
+    apart = _distance if embeds else partial(_variation, sharpness=sharpness)
+    again = apart(logits, teacher.logits(first))
     if again > limits.again:
         raise _refusal(teacher, "for the same batch, asked twice", again, limits.again, "random numbers")
-    moved = _variation(logits[:shared], teacher.logits(second)[-shared:], sharpness)
+    moved = apart(logits[:shared], teacher.logits(second)[-shared:])
     if moved > limits.moved:
         raise _refusal(teacher, "for a crop among other crops", moved, limits.moved, "batch statistics")
 
@@ -116,6 +121,13 @@ def _variation(one: torch.Tensor, other: torch.Tensor, sharpness: float) -> floa
     rows = [(logits.double() * sharpness).softmax(1) for logits in (one, other)]
     apart = (rows[0] - rows[1]).abs().sum(1) / 2
     return float(apart.nan_to_num(0.0).max())
+
+
+def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Return half the largest distance between the rows of embeddings [N, D], as a share of the longer one's length."""
+    a, b = one.double(), other.double()
+    longest = a.norm(dim=1).maximum(b.norm(dim=1)).clamp(min=1e-300)
+    return float(((a - b).norm(dim=1) / longest / 2).nan_to_num(0.0).max())
 
 
 def _batches(rows: int, shared: int, teacher: Teacher) -> tuple[torch.Tensor, torch.Tensor]:

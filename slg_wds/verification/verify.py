@@ -24,7 +24,7 @@ from slg_wds.verification.shard import INFO_FILE, MISSING, TEACHER, Problem, Sha
 from slg_wds.verification.work import VerifyTask
 
 if TYPE_CHECKING:
-    from slg_wds.verification.teacher import TeacherCheck
+    from slg_wds.verification.teacher import EmbeddingCheck, TeacherCheck
 
 LISTED = 200  # problems shown in the table; --json has all
 
@@ -60,7 +60,7 @@ class VerifyResult:
     problems: list[Problem] = field(default_factory=list)
     fixed: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
-    teacher: TeacherCheck | None = None
+    teacher: TeacherCheck | EmbeddingCheck | None = None
 
     @property
     def ok(self) -> bool:

@@ -86,6 +86,7 @@ class World:
             r"(timm:)?(resnet50|tf_efficientnetv2_l\S*)(?= |,|$)": first,
             r"timm:resnet152\S*,pytorch:\S*": f"{first},{second}",
             r"timm:regnety_160": second,
+            r"timm:vit_small_patch14_dinov2\S* --input-size 224": f"{first} --input-size 32",
             # sizes
             r"--num_crops 500": f"--num_crops {CROPS}",
             r"--num_crops 700": f"--num_crops {CROPS + 4}",

@@ -150,6 +150,16 @@ def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return unit
 
 
+def similarity(vectors: NDArray[Any]) -> float:
+    """Return the mean cosine between two different rows of [M, D]; 1 for fewer than two. Zero vectors give 0."""
+    M = len(vectors)
+    if M < 2:
+        return 1.0
+    unit = _unit(np.asarray(vectors, np.float64))
+    total = float(np.square(unit.sum(axis=0)).sum() - np.square(unit).sum())
+    return total / (M * (M - 1))
+
+
 def embedding_fields(embeddings: Mapping[str, Embedding] | None) -> dict[str, Any]:
     """Return the field of a record that has these embeddings; none without."""
     if embeddings is None:
@@ -255,6 +265,11 @@ def stored_of_bytes(planes: NDArray[np.uint8], values: str) -> NDArray[Any]:
     """Return the numbers [..., D] whose bytes are [..., D, bytes of a number], the least significant first."""
     stored: NDArray[Any] = planes.view(_DTYPES[values])[..., 0]
     return stored
+
+
+def of_crops(embeddings: Mapping[str, Embedding] | None, crops: Any) -> dict[str, Embedding] | None:
+    """Return the embeddings of some crops; None where there are none."""
+    return None if embeddings is None else {name: one[crops] for name, one in embeddings.items()}
 
 
 def joined_embeddings(

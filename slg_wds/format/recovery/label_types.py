@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from slg_wds.errors import UsageError
+from slg_wds.format.records.embeddings import EMBEDDING
 
 KINDS = ("hard", "smoothing", "marginal_smoothing", "marginal_renorm", "shared_tail", "full", "lowrank")
 
@@ -18,8 +19,11 @@ _WITH_K = re.compile(r"(marginal_smoothing|marginal_renorm|shared_tail)_k([1-9][
 class LabelType:
     """A label type. `str()` gives its name, which `parse_label_type` reads.
 
+    The kind "embedding" stands for sets that hold embeddings in place of labels. It has no name to parse: no option
+    asks for it as labels, and no labels are read by it.
+
     Attributes:
-        kind: one of KINDS.
+        kind: one of KINDS, or "embedding".
         k: the N of `_kN`. None for kinds without one, and for marginal_smoothing and marginal_renorm as rules that
             read whatever k is stored.
     """
@@ -28,6 +32,8 @@ class LabelType:
     k: int | None = None
 
     def __post_init__(self) -> None:
+        if self.kind == EMBEDDING and self.k is None:
+            return
         if not (self.kind in _BARE if self.k is None else _WITH_K.fullmatch(str(self))):
             raise UsageError(f"there is no label type of kind {self.kind!r} with k = {self.k}")
 
@@ -40,10 +46,12 @@ class LabelType:
 
         `hard` stores no probability to go with one; `full` and `lowrank` store all.
         """
-        return self.kind not in ("hard", "full", "lowrank")
+        return self.kind not in ("hard", "full", "lowrank", EMBEDDING)
 
     def check(self, num_classes: int, option: str = "label type") -> None:
         """Raise UsageError if this type needs more classes than `num_classes`; the message calls the type `option`."""
+        if self.kind == EMBEDDING:
+            return
         if num_classes < 1:
             raise UsageError(f"the number of classes must be at least 1, not {num_classes}")
         if self.k is not None and self.k > num_classes:
@@ -53,14 +61,14 @@ class LabelType:
             )
 
     def stored_k(self, num_classes: int) -> int:
-        """Return how many classes of each crop labels of this type store, 1 to `num_classes`; 0 for low-rank labels.
+        """Return how many classes of each crop labels of this type store, 1 to `num_classes`; 0 for lowrank, embedding.
 
         Raises UsageError for a type that can only read (marginal_smoothing without `_kN`) or needs more classes.
         """
         self.check(num_classes)
         if self.kind == "full":
             return num_classes
-        if self.kind == "lowrank":
+        if self.kind in ("lowrank", EMBEDDING):
             return 0
         if self.kind in ("hard", "smoothing"):
             return 1

@@ -1,0 +1,7 @@
+"""Towers: teachers that give embeddings of crops, not logits over classes.
+
+    headless.py  a classifier without its head: what its last layer would have read
+    towers.py    one tower or several, on the same crops
+
+Enters: a model, uint8 crops. Leaves: embeddings [N, D] of each.
+"""
