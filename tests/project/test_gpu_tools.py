@@ -26,6 +26,7 @@ def test_gpu_check_runs_on_a_cpu_and_every_check_holds(monkeypatch, capsys, tmp_
     assert found["generation"]["small, plain, 16 a forward"]["2 threads"] > 0
     assert found["replay"]["4 crops an image, 2 threads"] > 0 and found["training"]["constant / loader"] > 0
     assert found["simulation"]["small, plain, 16 a forward"]["of_gpu"] > 0
+    assert found["simulation"]["4 crops an image"] > 0
 
 
 def test_gpu_check_tells_what_is_wrong_and_what_it_had_no_time_for(monkeypatch, capsys):

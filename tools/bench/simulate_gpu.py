@@ -7,7 +7,7 @@ The real code of `slg-wds generate` runs: worker loop, reading, batching, thread
 commit. Only what takes processor or GPU time elsewhere is replaced:
 
 - A cutting thread passes its arguments to a compiled function that does nothing, then sleeps for as long as the crops
-  would take. So does a decoding thread, unless --decode-ms is 0: then it decodes. So 16 threads need no 16 cores.
+  would take. So does a decoding thread, unless --decode_ms is 0: then it decodes. So 16 threads need no 16 cores.
 - The forward launches real operators of torch on tiny tensors, as many as ResNet-50 has: `eager` 159 under autocast,
   `compiled` 165 from generated Python, `graph` one. All operators after it are real, on 8 classes.
 - The GPU is a clock: a forward ends `num_seg / rate` seconds after it was launched, or after the one before ended.

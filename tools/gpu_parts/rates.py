@@ -161,13 +161,20 @@ def student(check: Check) -> Any:
 
 
 def simulation(check: Check) -> None:
-    """Simulate this machine's own generation, with the rate of its bare forward, where that was measured."""
+    """Simulate this machine: generation with the rates of its bare forwards, and its loader."""
+    simulated_generation(check)
+    try:
+        simulated_replay(check)
+    except ImportError as error:  # of the package that has the photographs of the demo
+        check.left_out.append(f"simulation: the loader ({error})")
+
+
+def simulated_generation(check: Check) -> None:
     from simulate_gpu import Setting
     from simulate_gpu import generation as simulated
 
-    measured = check.figures.get("generation", {})
     launches = {"graph": "graph", "plain": "eager", "compiled": "compiled"}
-    for name, found in list(measured.items()):
+    for name, found in list(check.figures.get("generation", {}).items()):
         if not isinstance(found, dict) or not (check.quick or name.startswith("resnet50")):
             continue
         mode, num_seg = name.split(", ")[1], name.split(", ")[2].split()[0]
@@ -175,6 +182,20 @@ def simulation(check: Check) -> None:
             sizes = {"threads": 2, "images": 4, "crops": 60} if check.quick else {}
             setting = Setting(rate=found["bare"], num_seg=int(num_seg), launch=launches[mode], **sizes)
             result = asdict(simulated(setting, check.new_folder()))
-            check.found(
-                "simulation", name, {key: round(result[key], 3) for key in ("of_gpu", "launch_ms", "cpu")}
+            told = {key: round(result[key], 3) for key in ("of_gpu", "launch_ms", "cpu")}
+            check.found("simulation", name, told)
+
+
+def simulated_replay(check: Check) -> None:
+    from simulate_replay import ReplaySetting, lay_out_set
+    from simulate_replay import replay as simulated
+
+    folder = check.new_folder()
+    lay_out_set(folder, 48 if check.quick else 2048, 12)
+    for crops in (1, 4, 8):
+        name = f"{crops} crops an image"
+        if check.begins("simulation", name):
+            setting = ReplaySetting(
+                threads=2 if check.quick else 16, crops=crops, batch=32 if check.quick else 256
             )
+            check.found("simulation", name, round(simulated(setting, folder).crops_per_second))
