@@ -13,7 +13,7 @@ M = TypeVar("M", bound="Movable")
 
 
 class Movable:
-    """Tensors, objects of this kind, tuples of these, and plain values, as attributes of the names of its arguments.
+    """Tensors, objects of this kind, tuples and dicts of these, and plain values, as attributes named as its arguments.
 
     `to` and `pin_memory` are what trainers and torch's own DataLoader look for in a batch. Labels are no dataclasses,
     because Lightning rounds the floats in those to the model's precision (`bf16-true`).
@@ -37,7 +37,8 @@ class Movable:
         from torch import Tensor
 
         for value in vars(self).values():
-            for one in value if isinstance(value, tuple) else (value,):
+            parts = value.values() if isinstance(value, dict) else value
+            for one in parts if isinstance(value, (tuple, dict)) else (value,):
                 if isinstance(one, Tensor):
                     yield one
                 elif isinstance(one, Movable):
@@ -52,6 +53,8 @@ class Movable:
                 return change(value)
             if isinstance(value, tuple):
                 return tuple(map(new, value))
+            if isinstance(value, dict):
+                return {name: new(one) for name, one in value.items()}
             return value.changed(change) if isinstance(value, Movable) else value
 
         return type(self)(**{name: new(value) for name, value in vars(self).items()})

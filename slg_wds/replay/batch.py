@@ -5,8 +5,8 @@ Shapes: B crops of this rank, k classes stored per crop (the sum of the sets' wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from slg_wds.labels.movable import Movable
 
@@ -26,11 +26,12 @@ class Batch(Movable):
             store no classes and values of single crops: their k is 0.
         tail: the shared tails, None where none are stored or where there are several sets.
         labels: the distributions under the rule of recovery, at the temperature asked for, averaged over the sets, for
-            SoftCrossEntropy.
+            SoftCrossEntropy. None if the set holds embeddings.
         target: int64 [B], -1 for none. Classes of the labels only where `LabelSet.targets_are_classes` says so.
         key: [B].
         crop: int64 [B], the crop's number in its record, -1 in padding.
         mask: bool [B], False in padding, which only the last batch has.
+        embedding: of a set of embeddings, float32 [B, D] of each teacher by its name, zeros in padding; else empty.
     """
 
     images: torch.Tensor
@@ -42,11 +43,26 @@ class Batch(Movable):
     key: list[str]
     crop: torch.Tensor
     mask: torch.Tensor
+    embedding: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.target)
 
     def __repr__(self) -> str:
         kind, shape = str(self.images.dtype).removeprefix("torch."), list(self.images.shape)
-        labels, device = list(self.index.shape), self.images.device
-        return f"Batch({len(self)} crops: images {kind} {shape}, labels {labels}, on {device})"
+        widths = {name: list(one.shape) for name, one in self.embedding.items()}
+        answers = f"embeddings {widths}" if widths else f"labels {list(self.index.shape)}"
+        return f"Batch({len(self)} crops: images {kind} {shape}, {answers}, on {self.images.device})"
+
+
+def embedding_answers(embedding: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Return the fields of a batch that has embeddings in place of labels: no classes, no distributions.
+
+    Args:
+        embedding: float32 [B, D] by name.
+    """
+    import torch
+
+    size = (len(next(iter(embedding.values()))), 0)
+    index, value = torch.zeros(size, dtype=torch.int64), torch.zeros(size)
+    return {"index": index, "value": value, "tail": None, "labels": None, "embedding": embedding}

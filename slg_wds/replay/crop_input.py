@@ -26,9 +26,11 @@ def crop_input(sets: LabelSets, size: int | None, interpolation: str | None, cro
     teachers = sets.members[0].identity.teachers or [{}]
     teachers_size = int(teachers[0].get("input_size") or 0) if size is None else 0
     k = max(one.identity.k or one.num_classes for one in sets.members)
+    width = sum(one["dim"] for one in sets.members[0].identity.embeddings or [])
     what = f"crops of {teachers_size} pixels"
     _check_memory(sets, crops, 3 * teachers_size**2, what, f"pass size={teachers_size}")
     _check_memory(sets, crops, LABEL_BYTES * k, f"labels of {k} classes a crop", "have smaller batches")
+    _check_memory(sets, crops, 4 * width, f"embeddings of {width} numbers a crop", "have smaller batches")
     size = teachers_size or size
     interpolation = teachers[0].get("interpolation") if interpolation is None else interpolation
     if size is None or interpolation is None:

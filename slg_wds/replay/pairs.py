@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from slg_wds.errors import UsageError
+from slg_wds.labelset.opening import refuse_embeddings
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +60,8 @@ class PairLoader(LoaderView):
     def __init__(self, loader: SoftLabelLoader, batches: Iterable[Batch]) -> None:
         if loader.pads:
             raise UsageError("pairs cannot say what is padding", hint="leave out last='pad' and evaluation")
+        for labels in loader.sets.members:
+            refuse_embeddings(labels)
         super().__init__(loader)
         self._batches = batches
 

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slg_wds.errors import ImageError, RecordError, UsageError
+from slg_wds.errors import ImageError, RecordError, RuleError, UsageError
+from slg_wds.format.records.embeddings import joined_embeddings, of_crops
 from slg_wds.format.records.low_rank import joined
 from slg_wds.format.records.low_rank_rows import LowRankRows
 from slg_wds.format.records.record import Record, decode_record
@@ -29,7 +30,7 @@ from slg_wds.format.recovery.temperature import power_of
 from slg_wds.format.shards.names import IMAGE_EXTS, RECORD_EXT
 from slg_wds.images import LabelledImage
 from slg_wds.labels import LabelType, stored_columns
-from slg_wds.replay.batch import Batch
+from slg_wds.replay.batch import Batch, embedding_answers
 from slg_wds.replay.order.crop_schedule import crop_numbers
 from slg_wds.transforms.crops import INTERPOLATIONS
 from slg_wds.transforms.drawn import DrawnCrops
@@ -90,6 +91,7 @@ class DecodeRecord:
             value=whole.value[crops],
             views=None if whole.views is None else whole.views[crops],
             low_rank=None if whole.low_rank is None else whole.low_rank.of(crops),
+            embeddings=of_crops(whole.embeddings, crops),
         )
         return {**sample, "record": record, "crop": crops}
 
@@ -149,21 +151,31 @@ class CollateCrops:
 
         records: list[Record] = [sample["record"] for sample in samples]
         counts = [len(record.crops) for record in records]
-        value = torch.from_numpy(np.concatenate([record.value for record in records]))
-        index = torch.from_numpy(np.concatenate([record.index for record in records]))
-        labels, tails = self._labels(records, counts, index, value)
         targets = np.array([-1 if record.target is None else record.target for record in records], np.int64)
         return Batch(
             images=torch.cat([sample["images"] for sample in samples]),
-            index=index,
-            value=value,
-            tail=tails,
-            labels=labels,
+            **self._answers(records, counts),
             target=torch.from_numpy(np.repeat(targets, counts)),
             key=[record.key for record, count in zip(records, counts, strict=True) for _ in range(count)],
             crop=torch.from_numpy(np.concatenate([sample["crop"] for sample in samples])),
-            mask=torch.ones(len(value), dtype=torch.bool),
+            mask=torch.ones(sum(counts), dtype=torch.bool),
         )
+
+    def _answers(self, records: list[Record], counts: list[int]) -> dict[str, Any]:
+        """The fields of the batch for what the teachers answered: labels, or embeddings."""
+        import torch
+
+        embeddings = joined_embeddings([record.embeddings for record in records])
+        if embeddings is not None:
+            if self.rule is not None or self.temperature is not None:
+                raise RuleError("the records hold embeddings, which have neither rule nor temperature")
+            return embedding_answers(
+                {name: torch.from_numpy(one.vectors) for name, one in embeddings.items()}
+            )
+        value = torch.from_numpy(np.concatenate([record.value for record in records]))
+        index = torch.from_numpy(np.concatenate([record.index for record in records]))
+        labels, tails = self._labels(records, counts, index, value)
+        return {"index": index, "value": value, "tail": tails, "labels": labels}
 
     def _labels(
         self, records: list[Record], counts: list[int], index: torch.Tensor, value: torch.Tensor

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from slg_wds import LabelSet, SoftLabelLoader, open_labels
 from slg_wds.config import parse_store_options
 from slg_wds.errors import UsageError
+from slg_wds.labelset.opening import refuse_embeddings
 from slg_wds.training.flags import Settings
 from slg_wds.training.processes import threads_of
 from slg_wds.training.schedule import label_temperature
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 def open_sets(args: Settings) -> list[LabelSet]:
     """Open the sets of --softlabel_path."""
     options = parse_store_options(args.store_option)
-    return [open_labels(url, store_options=options) for url in args.softlabel_path]
+    sets = [open_labels(url, store_options=options) for url in args.softlabel_path]
+    for labels in sets:
+        refuse_embeddings(labels)
+    return sets
 
 
 def classes_of(args: Settings, labels: list[LabelSet], checkpoint: dict[str, Any] | None) -> int:

@@ -6,7 +6,7 @@ Shapes: n images, c crops of each, B = n * c, k classes stored per crop, S pixel
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,10 @@ from slg_wds.format.records.views import Views, same_views
 from slg_wds.images import LabelledImage
 from slg_wds.labels.adaptation import adapted
 from slg_wds.replay.assembly.context import LoaderContext
+from slg_wds.replay.assembly.embedding_columns import EmbeddingColumns
 from slg_wds.replay.assembly.epoch import PlannedBatch
 from slg_wds.replay.assembly.label_columns import LabelColumns, LabelsOfSet
-from slg_wds.replay.batch import Batch
+from slg_wds.replay.batch import Batch, embedding_answers
 from slg_wds.replay.sources.files import FileBytes
 from slg_wds.replay.sources.label_sets import SamplePlace
 from slg_wds.replay.sources.records import SampleLabels
@@ -49,9 +50,10 @@ class BatchContent:
         self._context, self._samples, self._crops = context, planned.samples, planned.crops
         n, c = planned.crops.shape
         self._images, self._of_image = images, torch.split(images, c)
-        self._columns = [
-            LabelColumns(context.sets, number, n, c) for number in range(len(context.sets.members))
-        ]
+        members = context.sets.members
+        self._embeddings = EmbeddingColumns(members[0], n, c) if context.sets.holds_embeddings else None
+        labelled = [] if self._embeddings else range(len(members))
+        self._columns = [LabelColumns(context.sets, number, n, c) for number in labelled]
         self._target = np.full(n, -1, np.int64)
         self._labelled = [LabelledImage("", "", (0, 0), None)] * n
         self._boxes, self._flips = np.zeros((n, c, 4), np.int64), np.zeros((n, c), np.bool_)
@@ -66,7 +68,8 @@ class BatchContent:
         for number, labels in enumerate(self._context.sets.members):
             try:
                 rows = self._context.records.rows(number, [one[number] for one in data], crops)
-                self._columns[number].put(at, rows)
+                columns = self._embeddings or self._columns[number]
+                columns.put(at, rows)
                 self._put_fields(number, at, rows)
             except SlgWdsError as error:
                 raise error.located(url=labels.url) from None
@@ -134,26 +137,34 @@ class BatchContent:
         """The filled batch, of which no more is changed."""
         import torch
 
-        parts, c = (
-            [columns.labels(self._context.temperature) for columns in self._columns],
-            self._crops.shape[1],
-        )
+        c = self._crops.shape[1]
         present = np.repeat(np.array([sample.shard >= 0 for sample in self._samples]), c)
         target = torch.from_numpy(np.repeat(self._target, c))
-        labels = self._adapted(self._mixed([part.labels for part in parts]), target, parts)
         if not present.all():
             self._images[torch.from_numpy(~present)] = 0
         return Batch(
             images=self._images,
-            index=parts[0].index if len(parts) == 1 else torch.cat([part.index for part in parts], dim=1),
-            value=parts[0].value if len(parts) == 1 else torch.cat([part.value for part in parts], dim=1),
-            tail=parts[0].tail if len(parts) == 1 else None,
-            labels=labels,
+            **self._answers(target),
             target=target,
             key=[sample.key for sample in self._samples for _ in range(c)],
             crop=torch.from_numpy(np.where(present, self._crops.reshape(-1), -1)),
             mask=torch.from_numpy(present),
         )
+
+    def _answers(self, target: torch.Tensor) -> dict[str, Any]:
+        """What the teachers answered for the crops: the fields of the batch for labels, or for embeddings."""
+        import torch
+
+        if self._embeddings is not None:
+            return embedding_answers(self._embeddings.tensors())
+        parts = [columns.labels(self._context.temperature) for columns in self._columns]
+        alone = len(parts) == 1
+        return {
+            "index": parts[0].index if alone else torch.cat([part.index for part in parts], dim=1),
+            "value": parts[0].value if alone else torch.cat([part.value for part in parts], dim=1),
+            "tail": parts[0].tail if alone else None,
+            "labels": self._adapted(self._mixed([part.labels for part in parts]), target, parts),
+        }
 
     def _mixed(self, labels: list[SoftLabels]) -> SoftLabels:
         from slg_wds.labels import mix

@@ -17,6 +17,7 @@ from slg_wds.concurrency.prefetch import window
 from slg_wds.errors import ReplayError, UsageError
 from slg_wds.format.records.low_rank import LowRank
 from slg_wds.format.records.record import Record
+from slg_wds.labelset.opening import refuse_embeddings
 from slg_wds.replay.sources.label_sets import LabelSets
 
 I64 = npt.NDArray[np.int64]
@@ -158,6 +159,8 @@ def select(
     """Return all crops, or those that a filter keeps; see FilteredCrops."""
     if crop_filter is None:
         return AllCrops(sets.sizes, sets.num_crops)
+    for labels in sets.members:
+        refuse_embeddings(labels)
     return FilteredCrops(sets, crop_filter, crops_per_image, threads, read)
 
 

@@ -20,6 +20,7 @@ from slg_wds.errors import (
     UsageError,
 )
 from slg_wds.format.manifest.info import MAX_INFO_BYTES, decode_info
+from slg_wds.format.records.embeddings import EMBEDDING
 from slg_wds.format.records.low_rank import LOW_RANK
 from slg_wds.labels import LabelType, StoredColumns
 from slg_wds.labels.shares import shares
@@ -91,6 +92,7 @@ class LabelSets:
         self.members = [chain[-1] for chain in together]
         self.bases = [[BaseSet(one, chain[-1]) for one in chain[:-1]] for chain in together]
         self.weights = shares(weights, len(self.members), "label set")
+        self._check_embeddings(rule is not None or any_temperature)
         check_averaged(self.members, any_temperature)
         for other in self.members[1:]:
             _check_crops(self.members[0], other)
@@ -145,6 +147,17 @@ class LabelSets:
     def num_classes(self) -> int:
         """Classes of every distribution."""
         return self.members[0].num_classes
+
+    @property
+    def holds_embeddings(self) -> bool:
+        """Whether the only set holds embeddings in place of labels."""
+        return self.members[0].holds_embeddings
+
+    def _check_embeddings(self, recovers: bool) -> None:
+        """Raise an error for embeddings of several sets, or if distributions are to be recovered from embeddings."""
+        if len(self.members) > 1 or recovers:
+            for labels in self.members:
+                refuse_embeddings(labels)
 
     @property
     def num_crops(self) -> int:
@@ -239,7 +252,8 @@ def _check_crops(first: LabelSet, other: LabelSet) -> None:
 
 def _rule(labels: LabelSet, rule: str | LabelType | None) -> LabelType:
     """The rule of recovery to use for a set. Raises RuleError where its columns cannot give it."""
-    refuse_embeddings(labels)
+    if labels.holds_embeddings:
+        return LabelType(EMBEDDING)
     identity, low_rank = labels.identity, labels.label_type == LOW_RANK
     stored = StoredColumns(
         k=identity.k or identity.num_classes,

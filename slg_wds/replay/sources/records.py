@@ -201,8 +201,13 @@ def _with_crops(rows: Rows, to: Place, other: Rows, at: Place) -> Rows:
         index[to] = other.index[at]
     if low_rank is not None and other.low_rank is not None:
         low_rank = _with_low_rank(low_rank, to, other.low_rank, at)
-    views = with_views(rows.views, to, other.views, at)
-    return replace(rows, boxes=boxes, flips=flips, index=index, value=value, views=views, low_rank=low_rank)
+    views, embeddings = with_views(rows.views, to, other.views, at), rows.embeddings
+    if embeddings is not None:
+        embeddings = {name: one.copy() for name, one in embeddings.items()}
+        for name, one in (other.embeddings or {}).items():
+            embeddings[name][to] = one[at]
+    changed: dict[str, Any] = {"boxes": boxes, "flips": flips, "index": index, "value": value, "views": views}
+    return replace(rows, **changed, low_rank=low_rank, embeddings=embeddings)
 
 
 def _with_low_rank(rows: LowRankRows, to: Place, other: LowRankRows, at: Place) -> LowRankRows:
