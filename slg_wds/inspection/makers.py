@@ -1,4 +1,4 @@
-"""Which devices and software made the shards of a set: where they differ, so may the last bits of labels."""
+"""How the shards of a set were made, by device, software and settings: where these differ, last bits of labels may."""
 
 from __future__ import annotations
 
@@ -18,31 +18,29 @@ SHARDS = 32  # whose trailers are read
 
 @dataclass
 class Makers:
-    """What made some shards of a set.
+    """How some shards of a set were made.
 
     Attributes:
         examined: number of shards whose trailers were read.
-        devices: number of these shards by the device that made them.
-        software: the same by the version of each package, by the package's name.
+        counts: number of these shards by value, of each thing that their trailers note: device, crops in a forward,
+            the versions of packages.
     """
 
     examined: int = 0
-    devices: Counter[str] = field(default_factory=Counter)
-    software: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    counts: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
     def add(self, provenance: Mapping[str, Any]) -> None:
         """Count a shard, by the provenance in its trailer."""
         self.examined += 1
-        if isinstance(device := provenance.get("device"), str):
-            self.devices[device] += 1
         software = provenance.get("software")
-        for package, version in software.items() if isinstance(software, dict) else ():
-            self.software[package][str(version)] += 1
+        packages = software if isinstance(software, dict) else {}
+        for name, value in {**provenance, **packages}.items():
+            if isinstance(value, (str, int)):
+                self.counts[name][str(value)] += 1
 
     def differing(self) -> dict[str, dict[str, int]]:
-        """Return the counts of what differs between shards: under "device", and under the names of packages."""
-        found = {"device": self.devices, **self.software}
-        return {name: dict(counts.most_common()) for name, counts in found.items() if len(counts) > 1}
+        """Return the counts of what is not the same in all shards."""
+        return {name: dict(counts.most_common()) for name, counts in self.counts.items() if len(counts) > 1}
 
 
 def find_makers(labels: LabelSet, state: SetState) -> Makers:

@@ -133,11 +133,12 @@ def test_shards_of_different_devices_and_software_are_told(photographs, tmp_path
     versions = {**found["provenance"]["software"], "torch": "1.0"}
     monkeypatch.setattr("slg_wds.teachers.Ensemble.device_name", "NVIDIA H100 80GB HBM3")
     monkeypatch.setattr("slg_wds.generation.description.versions", lambda names: versions)
-    trust_sets.make(images, tmp_path / "set", samples_per_shard=2)
+    trust_sets.make(images, tmp_path / "set", samples_per_shard=2, num_seg=8)
     capsys.readouterr()
     differing = told(capsys, str(made))["makers"]["differing"]
     assert differing == {
         "device": {device: shards - 1, "NVIDIA H100 80GB HBM3": 1},
+        "num_seg": {"16": shards - 1, "8": 1},
         "torch": {found["provenance"]["software"]["torch"]: shards - 1, "1.0": 1},
     }
     text = shown(capsys, str(made))

@@ -75,10 +75,16 @@ def small_photographs(photographs: Path, folder: Path, count: int = 8) -> Path:
 
 def make(images: Path, target: Path, **options: object) -> Path:
     """Label images with the tiny teacher, four to a shard."""
-    given = {"label_type": "shared_tail_k5", "num_crops": CROPS, "samples_per_shard": 4, **options}
+    given = {
+        "label_type": "shared_tail_k5",
+        "num_crops": CROPS,
+        "samples_per_shard": 4,
+        "num_seg": 16,
+        **options,
+    }
     slg_wds.generate(
         slg_wds.GenerateConfig(
-            data=str(images), save_path=str(target), teacher_source="private", arch=TINY, num_seg=16,
+            data=str(images), save_path=str(target), teacher_source="private", arch=TINY,
             threads_per_forward=1, **given,
         )
     )  # fmt: skip
