@@ -24,6 +24,7 @@ from slg_wds.format.manifest.plan import Plan
 from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
 from slg_wds.format.manifest.strings import StringColumn
 from slg_wds.format.records.embeddings import Embedding
+from slg_wds.format.records.low_rank import LowRank, LowRankBlock, StatedKL
 from slg_wds.format.records.record import Record, decode_record, encode_record
 from slg_wds.format.records.tail import build_tail
 from slg_wds.format.records.values import quantise
@@ -99,6 +100,24 @@ EMBEDDED = dataclasses.replace(
     },
 )
 
+CLASSES = np.array([2, 3, 17, 400, 401, 999])
+CODED = dataclasses.replace(
+    made_record(8, "none"),
+    index=np.zeros((24, 0), np.int64),
+    value=np.zeros((24, 0), np.float32),
+    coding="lowrank",
+    low_rank=LowRank(
+        blocks=(
+            LowRankBlock(
+                1000, CLASSES, np.array([9, 40, 3, 0, 12, 5, 7]), N[:14].reshape(2, 7) % 9 - 4, N[4:6, 0], 33
+            ),
+            LowRankBlock(1000, CLASSES[:1], np.array([31, 6]), np.zeros((0, 2), np.int64), N[:0, 0], 255),
+        ),
+        block_of=np.where(N[:, 0] % 11 == 10, 1, 0),
+        coefficients=np.where(N % 11 == 10, 0, N * np.array([5, 3]) % 17 - 8),
+        kl=StatedKL(0.0625, 0.25, "labels", (0.125, None)),
+    ),
+)
 
 IMAGES = [b"image" * count for count in (1, 2, 3)]
 CHECKED = [
@@ -141,6 +160,7 @@ def made() -> dict[str, bytes]:
         "checked.tar": encode_shard(checked, header),
         "views.slg.msgpack": encode_record(VIEWED),
         "embeddings.slg.msgpack": encode_record(EMBEDDED),
+        "lowrank.slg.msgpack": encode_record(CODED),
         "checked.json": encode_description(
             dataclasses.replace(description, requires=["trailer"], image_checksums=True)
         ),
@@ -150,7 +170,8 @@ def made() -> dict[str, bytes]:
 NAMES = [
     *(f"{name}.slg.msgpack" for name in RECORDS),
     "plain.tar", "embedded.tar", "plan", "slg.json", "index", "_info.json",
-    *(NEW := ("checked.slg.msgpack", "checked.tar", "checked.json", "views.slg.msgpack", "embeddings.slg.msgpack")),
+    *(NEW := ("checked.slg.msgpack", "checked.tar", "checked.json", "views.slg.msgpack", "embeddings.slg.msgpack",
+    "lowrank.slg.msgpack")),
 ]  # fmt: skip
 
 
@@ -175,6 +196,19 @@ def test_golden_embeddings() -> None:
     assert embeddings is not None and same(decode_record(data), EMBEDDED)
     for (name, vectors), (expected, embedding) in zip(read["embeddings"], embeddings.items(), strict=True):
         assert name == expected and np.array_equal(vectors, embedding.vectors)
+
+
+def test_a_golden_low_rank_record() -> None:
+    data = (GOLDEN / "lowrank.slg.msgpack").read_bytes()
+    assert same(decode_record(data), CODED)
+    read = read_record(data)
+    assert np.allclose(read["probabilities"], CODED.distribution(), atol=1e-7)
+    assert (read["kl_mean"], read["kl_against"], read["kl_parents"]) == (0.0625, "labels", [0.125, None])
+    # By hand: crop 10 is of the second block, which has no components and the roots 63 and 13.
+    share = 63**2 / (63**2 + 13**2)
+    assert np.isclose(read["probabilities"][10, 2], share) and np.isclose(
+        read["probabilities"][10, 5], (1 - share) / 999
+    )
 
 
 @pytest.mark.parametrize("name", RECORDS)

@@ -29,7 +29,8 @@ from slg_wds.format.manifest.index import decode_index, encode_index
 from slg_wds.format.manifest.info import decode_info
 from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
 from slg_wds.format.packed import unpack
-from slg_wds.format.records.record import decode_record, encode_record, unpack_record
+from slg_wds.format.records.low_rank_rows import LowRankRows
+from slg_wds.format.records.record import Record, decode_record, encode_record, unpack_record
 from slg_wds.format.records.rows import decode_rows
 from slg_wds.format.records.tail_sums import decode_tail_sums
 from slg_wds.format.records.views import same_views
@@ -41,6 +42,7 @@ from slg_wds.interop.fkd import read_label_file
 from slg_wds.verification.records import all_sound
 
 TESTS = Path(__file__).resolve().parents[2] / "tests"
+MOST_NUMBERS = 1 << 22  # of a record whose distributions are recovered
 MOST_CROPS = 4096  # of a record that all readers are compared on
 
 
@@ -51,8 +53,15 @@ def record(data: bytes) -> None:
     if isinstance(fields, dict):
         columns = fields.get("columns")
         if isinstance(columns, dict):
-            fields["columns"] = {name: _framed(planes) for name, planes in columns.items()}
+            fields["columns"] = {name: _fitting(name, planes) for name, planes in columns.items()}
         _tried(_check_record, _packed(fields))
+
+
+def _fitting(name: str, planes: Any) -> Any:
+    """Return a column with frames around its planes; low-rank labels with the CRC-32 of what they are."""
+    if name != "low_rank" or not isinstance(planes, bytes):
+        return _framed(planes)
+    return planes[:8] + zlib.crc32(planes[12:]).to_bytes(4, "little") + planes[12:]
 
 
 def _check_record(data: bytes) -> None:
@@ -78,6 +87,7 @@ def _check_record(data: bytes) -> None:
     assert (by_loader.embeddings is None) == (found.embeddings is None)
     for name, vectors in (by_loader.embeddings or {}).items():
         assert np.array_equal(vectors[0], found.embeddings[name][rows[0]].vectors)
+    _check_low_rank(found, by_loader.low_rank, rows[0])
     decode_tail_sums(data)
     again = decode_record(encode_record(found))
     checksums = [(one.image_crc32, one.source_crc32) for one in (found, again)]
@@ -86,6 +96,19 @@ def _check_record(data: bytes) -> None:
     assert same_views(again.views, found.views)
     for name, one in (found.embeddings or {}).items():
         assert np.array_equal(again.embeddings[name].vectors, one.vectors)
+
+
+def _check_low_rank(found: Record, by_loader: LowRankRows | None, rows: Any) -> None:
+    assert (found.low_rank is None) == (by_loader is None)
+    if found.low_rank is None or by_loader is None:
+        return
+    coefficients = found.low_rank.coefficients[rows]
+    assert np.array_equal(by_loader.coefficients[0], coefficients[:, : by_loader.coefficients.shape[-1]])
+    again = decode_record(encode_record(found)).low_rank
+    assert again is not None and np.array_equal(again.coefficients, found.low_rank.coefficients)
+    if found.num_crops * found.num_classes < MOST_NUMBERS:
+        with np.errstate(all="ignore"):
+            assert found.low_rank.distributions().shape[0] == found.num_crops
 
 
 def shard(data: bytes) -> None:
@@ -210,7 +233,8 @@ def _opened(data: bytes) -> bytes:
     fields = unpack(data)
     decompress = zstandard.ZstdDecompressor().decompress
     fields["columns"] = {
-        name: [decompress(plane) for plane in planes] for name, planes in fields["columns"].items()
+        name: planes if isinstance(planes, bytes) else [decompress(plane) for plane in planes]
+        for name, planes in fields["columns"].items()
     }
     return _packed(fields)
 

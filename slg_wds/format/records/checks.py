@@ -21,6 +21,7 @@ MAX_TOP = 1 << 24  # classes of all crops of a record; not for full labels
 MAX_FULL_CLASSES = 1 << 20
 MAX_PALETTE = 1 << 20
 MAX_TAIL = 1 << 18  # a quarter of the most crops
+MAX_KL = 1e4  # nats; -ln of the smallest probability of a binary64 is 745
 MAX_PARENTS = 64  # label sets that low-rank labels were coded from
 
 # Least and largest value of each field.
@@ -107,8 +108,8 @@ def _check_low_rank(fields: dict[str, Any]) -> None:
     if type(parents) is not list or len(parents) > MAX_PARENTS or fields.get("kl_against") not in AGAINST:
         raise RecordError("the low-rank labels do not say what they were coded from")
     stated = [fields.get("kl_mean"), fields.get("kl_worst"), *(kl for kl in parents if kl is not None)]
-    if not all(type(kl) is float and 0.0 <= kl < math.inf for kl in stated):
-        raise RecordError("a KL divergence of low-rank labels is not a number of at least 0")
+    if not all(type(kl) is float and 0.0 <= kl <= MAX_KL for kl in stated):
+        raise RecordError(f"a KL divergence of low-rank labels is not within 0 to {MAX_KL:g}")
 
 
 def _check_embeddings(fields: dict[str, Any]) -> None:

@@ -98,7 +98,10 @@ def _runs(fields: Sequence[dict[str, Any]]) -> Iterator[slice]:
         views = sum(view_column_sizes(one).values())
         size = M * (8 * k + 17) + 4 * one["num_palette"] + 5 * one["num_tail"] + views
         if one["coding"] == LOW_RANK:  # a bit of Rice codes takes nine bytes
-            size += 72 * len(one["columns"].get("low_rank") or b"")
+            data = one["columns"].get("low_rank")
+            size += 72 * (
+                len(data) if isinstance(data, bytes) else 0
+            )  # anything else is refused when it is opened
         if one["coding"] == EMBEDDING:
             size += sum(count * width for count, width in embedding_sizes(one).values())
         if total and total + size > UNPACKED_BYTES:
