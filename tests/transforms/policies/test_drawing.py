@@ -166,7 +166,8 @@ def by_torchvision(aa: str, count: int) -> list[Drawn]:
         elif name.startswith("Translate"):
             magnitude = magnitude / 224
         elif name == "Solarize":
-            magnitude = np.ceil(255 * magnitude)  # values below the threshold stay
+            # Values below the threshold stay. Some float32 are a little above their level: 204.000003 is meant as 204.
+            magnitude = np.ceil(round(255 * magnitude, 3))
         on_grid(name, magnitude, found)
         return image
 
