@@ -11,6 +11,7 @@ from typing import Any, SupportsIndex
 from slg_wds.console import counted
 from slg_wds.errors import (
     IncompleteSetError,
+    LabelSetError,
     NotFoundError,
     UnsupportedStoreError,
 )
@@ -88,6 +89,11 @@ class LabelSet:
     def holds_embeddings(self) -> bool:
         """Whether the set holds embeddings of teachers in place of labels."""
         return self.identity.embeddings is not None
+
+    def refuse_embeddings(self) -> None:
+        """Raise LabelSetError if the set holds embeddings, where labels are needed."""
+        if self.holds_embeddings:
+            raise LabelSetError("the set holds embeddings, and labels are needed here", url=self.url)
 
     @property
     def num_crops(self) -> int:

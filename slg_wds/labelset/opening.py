@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from slg_wds.errors import LabelSetError, ManifestError, NotALabelSetError, NotFoundError
+from slg_wds.errors import ManifestError, NotALabelSetError, NotFoundError
 from slg_wds.format.canonical import MAX_JSON_BYTES
 from slg_wds.format.manifest.description import decode_description
 from slg_wds.format.manifest.identity import Identity, digest_of
@@ -53,16 +53,10 @@ def labels_at(location: Location, *, allow_incomplete: bool = False, embeddings:
     """
     labels = dataclasses.replace(labels_in(location.open()), allow_incomplete=allow_incomplete)
     if not embeddings:
-        refuse_embeddings(labels)
+        labels.refuse_embeddings()
     if not allow_incomplete and not labels.finished():
         labels.permitted_missing()
     return labels
-
-
-def refuse_embeddings(labels: LabelSet) -> None:
-    """Raise LabelSetError for a set that holds embeddings, where labels are needed."""
-    if labels.holds_embeddings:
-        raise LabelSetError("the set holds embeddings, and labels are needed here", url=labels.url)
 
 
 def glance_at(store: Store) -> LabelSet:

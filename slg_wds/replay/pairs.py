@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from slg_wds.errors import UsageError
-from slg_wds.labelset.opening import refuse_embeddings
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +60,7 @@ class PairLoader(LoaderView):
         if loader.pads:
             raise UsageError("pairs cannot say what is padding", hint="leave out last='pad' and evaluation")
         for labels in loader.sets.members:
-            refuse_embeddings(labels)
+            labels.refuse_embeddings()
         super().__init__(loader)
         self._batches = batches
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from slg_wds import LabelSet, SoftLabelLoader, open_labels
 from slg_wds.config import parse_store_options
-from slg_wds.errors import LabelSetError, UsageError
+from slg_wds.errors import UsageError
 from slg_wds.training.flags import Settings
 from slg_wds.training.processes import threads_of
 from slg_wds.training.schedule import label_temperature
@@ -22,10 +22,7 @@ def open_sets(args: Settings) -> list[LabelSet]:
     options = parse_store_options(args.store_option)
     sets = [open_labels(url, store_options=options) for url in args.softlabel_path]
     for labels in sets:
-        if labels.holds_embeddings:
-            raise LabelSetError(
-                "the set holds embeddings, and a student is trained on labels", url=labels.url
-            )
+        labels.refuse_embeddings()
     return sets
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -99,9 +99,9 @@ def _runs(fields: Sequence[dict[str, Any]]) -> Iterator[slice]:
         size = M * (8 * k + 17) + 4 * one["num_palette"] + 5 * one["num_tail"] + views
         if one["coding"] == LOW_RANK:  # a bit of Rice codes takes nine bytes
             data = one["columns"].get("low_rank")
-            size += 72 * (
-                len(data) if isinstance(data, bytes) else 0
-            )  # anything else is refused when it is opened
+            size += (
+                72 * len(data) if isinstance(data, bytes) else 0
+            )  # other types are refused when it is opened
         if one["coding"] == EMBEDDING:
             size += sum(count * width for count, width in embedding_sizes(one).values())
         if total and total + size > UNPACKED_BYTES:
@@ -195,17 +195,8 @@ class _Group:
             open_low_rank(one["columns"].get("low_rank"), part, one["num_classes"])
             for one, part in zip(fields, block_of, strict=True)
         ]
-        none = (*self._rows.shape, 0)
-        return Rows(
-            fields=fields,
-            boxes=self._boxes(boxes),
-            flips=self._flips(flips),
-            index=np.zeros(none, np.int64),
-            value=np.zeros(none, np.float32),
-            tails=[None] * len(fields),
-            views=self._views(views),
-            low_rank=decode_low_rank_rows(packed, self._rows),
-        )
+        low_rank = decode_low_rank_rows(packed, self._rows)
+        return replace(self._without_top_k(boxes, flips, views), low_rank=low_rank)
 
     def _decoded_embeddings(self) -> Rows:
         fields = self._fields
@@ -217,19 +208,23 @@ class _Group:
         }
         views = self._place_views()
         self._decompress()
+        embeddings = {
+            name: self._embedding(columns, number, dim, values)
+            for number, (name, dim, values) in enumerate(embedding_field(fields[0]))
+        }
+        return replace(self._without_top_k(boxes, flips, views), embeddings=embeddings)
+
+    def _without_top_k(self, boxes: _Planes, flips: _Planes, views: dict[str, _Planes]) -> Rows:
+        """The rows of records that store no top-k: k is 0, and there are no tails."""
         none = (*self._rows.shape, 0)
         return Rows(
-            fields=fields,
+            fields=self._fields,
             boxes=self._boxes(boxes),
             flips=self._flips(flips),
             index=np.zeros(none, np.int64),
             value=np.zeros(none, np.float32),
-            tails=[None] * len(fields),
+            tails=[None] * len(self._fields),
             views=self._views(views),
-            embeddings={
-                name: self._embedding(columns, number, dim, values)
-                for number, (name, dim, values) in enumerate(embedding_field(fields[0]))
-            },
         )
 
     def _embedding(

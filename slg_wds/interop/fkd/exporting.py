@@ -25,7 +25,7 @@ from slg_wds.interop.fkd.folder import EXTENSION, stem_of
 from slg_wds.labels import LabelType, parse_label_type
 from slg_wds.labelset.joining import refuse_extending
 from slg_wds.labelset.labelset import LabelSet
-from slg_wds.labelset.opening import open_labels, refuse_embeddings
+from slg_wds.labelset.opening import open_labels
 
 # How many of the last components of an image's path each reader appends to its --softlabel_path.
 COMPONENTS = {"fkd": 3, "mealv2": 4}
@@ -67,7 +67,7 @@ def export_fkd(config: ExportConfig) -> ExportResult:
         LabelSetError, FormatError, StoreError: the set cannot be read or is not complete.
     """
     labels = open_labels(config.labels, store_options=config.store_options)
-    refuse_embeddings(labels)
+    labels.refuse_embeddings()
     refuse_extending(labels)
     _check_precision(labels, config)
     if labels.has_views:

@@ -8,7 +8,6 @@ import numpy as np
 
 from slg_wds.errors import UsageError
 from slg_wds.labels import LabelAdaptation
-from slg_wds.labelset.opening import refuse_embeddings
 from slg_wds.replay.sources.label_sets import LabelSets
 
 
@@ -25,7 +24,7 @@ def adaptation_of(given: Sequence[float] | LabelAdaptation | None, sets: LabelSe
     if adaptation is None:
         return None
     for labels in sets.members:
-        refuse_embeddings(labels)
+        labels.refuse_embeddings()
     sure = next((one for one in sets.members if one.identity.coding == "none"), None)
     if sure is not None:
         raise UsageError(

@@ -17,7 +17,6 @@ from slg_wds.concurrency.prefetch import window
 from slg_wds.errors import ReplayError, UsageError
 from slg_wds.format.records.low_rank import LowRank
 from slg_wds.format.records.record import Record
-from slg_wds.labelset.opening import refuse_embeddings
 from slg_wds.replay.sources.label_sets import LabelSets
 
 I64 = npt.NDArray[np.int64]
@@ -160,7 +159,7 @@ def select(
     if crop_filter is None:
         return AllCrops(sets.sizes, sets.num_crops)
     for labels in sets.members:
-        refuse_embeddings(labels)
+        labels.refuse_embeddings()
     return FilteredCrops(sets, crop_filter, crops_per_image, threads, read)
 
 

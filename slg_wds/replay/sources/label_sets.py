@@ -28,7 +28,7 @@ from slg_wds.labelset.averaging import check_averaged
 from slg_wds.labelset.joining import chains, joined_digest
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.objects import INFO
-from slg_wds.labelset.opening import open_labels, refuse_embeddings
+from slg_wds.labelset.opening import open_labels
 from slg_wds.replay.sources.base_set import BaseSet
 
 I64 = npt.NDArray[np.int64]
@@ -157,7 +157,7 @@ class LabelSets:
         """Raise an error for embeddings of several sets, or if distributions are to be recovered from embeddings."""
         if len(self.members) > 1 or recovers:
             for labels in self.members:
-                refuse_embeddings(labels)
+                labels.refuse_embeddings()
 
     @property
     def num_crops(self) -> int:
