@@ -14,6 +14,7 @@ from slg_wds.errors import UsageError
 from slg_wds.generation.dry_run import DryRun
 from slg_wds.teachers import Accuracy
 from support.photographs import TINY
+from support.sets.replay_sets import write_class_map
 
 
 def options(photographs: Path, tmp_path: Path, **more):
@@ -37,9 +38,7 @@ def test_a_dry_run_makes_nothing_and_says_what_would_be_done(photographs, tmp_pa
 
 
 def test_an_evaluation_makes_nothing_and_gives_the_accuracy(photographs, tmp_path, capsys):
-    folders = sorted(folder.name for folder in (photographs / "train").iterdir())
-    (tmp_path / "classes").write_text("".join(f"{name} {number}\n" for number, name in enumerate(folders)))
-    more = {"split": "train", "class_map": str(tmp_path / "classes")}
+    more = {"split": "train", "class_map": write_class_map(photographs, tmp_path / "classes")}
     found = slg_wds.generate(options(photographs, tmp_path, evaluate=True, **more))
     about = {"data": str(photographs), "arch": TINY, "teacher_source": "private"}
     assert isinstance(found, Accuracy) and found == slg_wds.evaluate(slg_wds.EvaluateConfig(**about, **more))

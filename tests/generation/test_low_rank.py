@@ -12,22 +12,14 @@ from slg_wds.cli import main
 from slg_wds.concurrency.threads import one_blas_thread
 from slg_wds.errors import IdentityMismatchError, RecordError
 from slg_wds.labels.low_rank import encode
-from support.photographs import TINY, tool
+from support.photographs import tool
+from support.sets.replay_sets import tiny_run
 
 KILL = tool("kill_test")
 
 
 def config(data, target, **options):
-    defaults = {
-        "teacher_source": "private",
-        "arch": TINY,
-        "label_type": "lowrank",
-        "num_crops": 30,
-        "num_seg": 16,
-        "samples_per_shard": 5,
-        "threads_per_forward": 1,
-    }
-    return slg_wds.GenerateConfig(data=str(data), save_path=str(target), **{**defaults, **options})
+    return tiny_run(data, target, **{"label_type": "lowrank", "num_crops": 30, **options})
 
 
 @pytest.fixture(scope="module")

@@ -23,21 +23,14 @@ from slg_wds.generation.recipe import Recipe
 from slg_wds.generation.setup import open_job
 from support.models import tiny_teacher
 from support.photographs import NAN, TINY, made_here, tool
+from support.sets.replay_sets import tiny_run
 
 KILL = tool("kill_test")
 VIEWS = ("--aa", "rand-m9-mstd0.5-inc1", "--reprob", "0.25")
 
 
 def config(data, target, **options):
-    defaults = {
-        "teacher_source": "private",
-        "arch": TINY,
-        "num_crops": 30,
-        "num_seg": 16,
-        "samples_per_shard": 5,
-        "threads_per_forward": 1,
-    }
-    return slg_wds.GenerateConfig(data=str(data), save_path=str(target), **{**defaults, **options})
+    return tiny_run(data, target, **{"num_crops": 30, **options})
 
 
 @pytest.fixture(scope="module")

@@ -11,31 +11,13 @@ from slg_wds.labels import SoftLabels
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.device import DeviceLoader
 from support.lazy_cuda import LazyCuda
-from support.sets.replay_sets import Made, comparable, make
-
-RULES = {
-    "tail": (
-        "shared_tail_k5",
-        "marginal_smoothing_k4",
-        "marginal_renorm_k2",
-        "smoothing",
-        "hard",
-    ),
-    "full": ("full", "marginal_smoothing_k5", "marginal_renorm_k5", "hard"),
-    "hard": ("hard",),
-}
-EVERY = [(kind, rule) for kind, rules in RULES.items() for rule in rules]
+from support.sets.label_kinds import EVERY, RULES, of_every_kind
+from support.sets.replay_sets import Made, comparable
 
 
 @pytest.fixture(scope="module")
 def sets(photographs, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("device")
-    common = {"embed_images": "original", "num_crops": 8}
-    types = {"tail": "shared_tail_k5", "full": "full", "hard": "hard"}
-    return {
-        name: Made(make(photographs, folder / name, label_type=label_type, **common), None)
-        for name, label_type in types.items()
-    }
+    return of_every_kind(photographs, tmp_path_factory.mktemp("device"))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from slg_wds.errors import LabelSetError, RuleError
 from slg_wds.replay.stages import CollateCrops, cut_crops, decode_record_stage
 from support.paths import MODELS
 from support.photographs import TINY
+from support.sets.replay_sets import make
 
 KINDS = {"tiny_teacher.py:tiny": 20, "towers.py:shares": 48}
 
@@ -25,18 +26,8 @@ pytestmark = pytest.mark.filterwarnings(
 
 def made(images: Path, target: Path, **more) -> str:
     arch = f"{TINY},{MODELS / 'towers.py'}:shares"
-    given = {"num_crops": 6, "num_seg": 16, "samples_per_shard": 4, "threads_per_forward": 1, **more}
-    slg_wds.generate(
-        slg_wds.GenerateConfig(
-            data=str(images),
-            save_path=str(target),
-            teacher_source="private",
-            arch=arch,
-            output="embedding",
-            **given,
-        )
-    )
-    return str(target)
+    given = {"num_crops": 6, "samples_per_shard": 4, "output": "embedding", **more}
+    return make(images, target, arch=arch, **given)
 
 
 @pytest.fixture(scope="module")

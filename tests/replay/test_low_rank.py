@@ -12,8 +12,10 @@ import slg_wds
 from slg_wds.errors import RuleError
 from slg_wds.labels import SoftCrossEntropy
 from slg_wds.replay.stages import CollateCrops, decode_record_stage
+from support.sets import dense_labels
+from support.sets.dense_labels import DenseLabels, given
 from support.sets.low_rank_sets import low_rank_of
-from support.sets.replay_sets import NUM_CROPS, Made, comparable, make
+from support.sets.replay_sets import NUM_CROPS, Made, comparable, make, write_class_map
 
 RULES = ["hard", "smoothing", "marginal_smoothing_k4", "marginal_renorm_k2", "full", "lowrank"]
 
@@ -21,9 +23,8 @@ RULES = ["hard", "smoothing", "marginal_smoothing_k4", "marginal_renorm_k2", "fu
 @pytest.fixture(scope="module")
 def sets(photographs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("lowrank")
-    names = sorted(path.name for path in (photographs / "train").iterdir())
-    (folder / "classes").write_text("".join(f"{name} {number}\n" for number, name in enumerate(names)))
-    options = {"label_type": "full", "embed_images": "original", "class_map": str(folder / "classes")}
+    class_map = write_class_map(photographs, folder / "classes")
+    options = {"label_type": "full", "embed_images": "original", "class_map": class_map}
     full = make(photographs, folder / "full", **options)
     urls = {
         "full": full,
@@ -38,29 +39,12 @@ def loader(made: Made, **options) -> slg_wds.SoftLabelLoader:
     return made.loader(**{"crops_per_image": 6, "global_batch_size": 36, **options})
 
 
-def rows(batches) -> dict[tuple[str, int], torch.Tensor]:
-    """Map (key, crop) to the dense label of one epoch."""
-    found = {}
-    for batch in batches:
-        dense = batch.labels.dense()
-        for i, place in enumerate(zip(batch.key, batch.crop.tolist(), strict=True)):
-            if batch.mask[i]:
-                found[place] = dense[i]
-    return found
+def stored(made: Made, rule=None, temperature=None) -> DenseLabels:
+    return dense_labels.stored(made.labels, rule, temperature)
 
 
-def stored(made: Made, rule=None, temperature=None) -> dict[tuple[str, int], torch.Tensor]:
-    return {
-        (record.key, crop): torch.from_numpy(row)
-        for record in slg_wds.open_labels(made.labels)
-        for crop, row in enumerate(record.distribution(None, rule, temperature))
-    }
-
-
-def agree(found, wanted, atol=3e-6) -> None:
-    assert len(found) >= 30
-    for place, row in found.items():
-        torch.testing.assert_close(row, wanted[place], atol=atol, rtol=0)
+def agree(found: DenseLabels, wanted: DenseLabels, atol: float = 3e-6) -> None:
+    dense_labels.agree(found, wanted, least=30, atol=atol)
 
 
 @pytest.mark.parametrize("kind", ["lowrank", "blocks"])
@@ -73,7 +57,7 @@ def test_every_crop_has_its_distribution(sets, kind, crops):
         dense = torch.stack([wanted[place] for place in zip(batch.key, batch.crop.tolist(), strict=True)])
         loss = -(dense.double() * logits.double().log_softmax(1)).sum(1).mean()
         assert float(SoftCrossEntropy()(logits, batch.labels)) == pytest.approx(float(loss), rel=1e-5)
-    agree(rows(batches), wanted)
+    agree(given(batches), wanted)
     assert bool(batches[0].labels.tables) == (kind == "lowrank" and crops == 6), (
         "tables only where they are smaller"
     )
@@ -86,13 +70,13 @@ def test_every_rule_at_every_temperature_as_a_record_reads_it(sets, rule, temper
     wanted = stored(made, rule, temperature)
     # At 4, what a float32 near 1 leaves to the other classes shows its last digit.
     atol = 2e-4 if temperature and "smoothing" in rule else 3e-6
-    agree(rows(loader(made, rule=rule, temperature=temperature)), wanted, atol)
+    agree(given(loader(made, rule=rule, temperature=temperature)), wanted, atol)
     labels = slg_wds.open_labels(made.labels)
     decode, collate = decode_record_stage(6), CollateCrops(rule, temperature, labels.temperature)
     data = [labels.record_bytes(0, position) for position in range(5)]
     batch = collate([decode({"slg.msgpack": one}) | {"images": torch.zeros(6, 3, 8, 8)} for one in data])
     assert batch.index.shape == (30, 0)
-    agree(rows([batch]), wanted, atol)
+    agree(given([batch]), wanted, atol)
 
 
 def test_a_rule_that_needs_a_tail_is_refused(sets):
@@ -107,8 +91,8 @@ def test_ranks_threads_padding_and_devices_change_no_bit(sets):
     assert comparable(made.loader(threads=3, **options)) == whole
     parts = [comparable(made.loader(rank=rank, world_size=2, **options)) for rank in range(2)]
     assert [tuple(a + b for a, b in zip(*both, strict=True)) for both in zip(*parts, strict=True)] == whole
-    on_device = rows(made.loader(**options).to("cpu"))
-    agree(on_device, rows(made.loader(**options)), atol=0)
+    on_device = given(made.loader(**options).to("cpu"))
+    agree(on_device, given(made.loader(**options)), atol=0)
     for (_, probabilities), batch in zip(
         loader(sets["lowrank"]).pairs(), loader(sets["lowrank"]), strict=True
     ):
@@ -123,7 +107,7 @@ def test_sets_of_other_kinds_and_temperatures_are_averaged_with_it(sets):
     }
     several = Made([sets[name].labels for name in names], None)
     found = loader(several, temperature=3, weights=weights)
-    agree(rows(found), wanted)
+    agree(given(found), wanted)
     assert next(iter(found)).index.shape == (36, 20), "those of the full set"
 
 
@@ -141,7 +125,7 @@ def test_a_filter_measures_what_is_stored(sets, kind, measure):
     filtered = loader(sets[kind], crop_filter=(measure, low, high), crops_per_image=1, global_batch_size=4)
     found = set()
     for _ in range(NUM_CROPS):
-        found |= set(rows(filtered))
+        found |= set(given(filtered))
     assert found <= kept and len(found) > 0.8 * len(kept)
     assert {key for key, _ in kept} == {key for key, _ in found}
 
@@ -157,7 +141,7 @@ def test_adaptation_goes_by_the_largest_probability_as_stored(sets):
         low = bool(then[place].max() < below)
         wanted[place], changed = ((1 - share) * row + share * hard if low else row), changed + low
     assert 20 < changed < len(now) - 20
-    agree(rows(loader(sets["at 2"], temperature=8, label_adaptation=(below, smoothing, share))), wanted)
+    agree(given(loader(sets["at 2"], temperature=8, label_adaptation=(below, smoothing, share))), wanted)
 
 
 def test_a_set_and_one_that_extends_it_are_one(sets, photographs, tmp_path):
@@ -178,6 +162,6 @@ def test_a_set_and_one_that_extends_it_are_one(sets, photographs, tmp_path):
     found = {}
     walk = loader(both, crops_per_image=8, global_batch_size=48)
     for _ in range(2):
-        found |= rows(walk)
+        found |= given(walk)
     assert len(found) == 36 * 16
     agree(found, wanted)

@@ -14,8 +14,8 @@ from slg_wds.store import open_store
 from support.models.witness_teacher import hashed, witnessed
 from support.paths import MODELS
 from support.sets.replay_sets import Made, make, pack
+from support.sets.witnessed_pixels import MEAN, STD, check_pixels
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CROPS = 28  # of 36 images: 1,008
 
 
@@ -45,17 +45,6 @@ def labelled(data, target, teacher="bicubic224", **options):
     return make(data, target, **{**defaults, **options})
 
 
-def check(made: Made, crops: int, images: int, **options):
-    """Every crop of every image, one walk of `crops` a time."""
-    loader = made.loader(global_batch_size=crops * 4, crops_per_image=crops, **options).to("cpu", MEAN, STD)
-    seen = set()
-    for batch in loader:
-        for i in range(len(batch)):
-            assert (hashed(batch.images[i]) == witnessed(batch.value[i].numpy())).all(), batch.key[i]
-            seen.add((batch.key[i], int(batch.crop[i])))
-    assert len(seen) == crops * images
-
-
 KINDS = {
     "embedded": {"embed_images": "original"},
     "reencoded": {"embed_images": "max-side=180,quality=70"},
@@ -66,17 +55,17 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_thousand_crops_of_a_folder(pictures, tmp_path, kind):
     labels = labelled(pictures, tmp_path / "set", **KINDS[kind])
-    check(Made(labels, None if "embed_images" in KINDS[kind] else str(pictures)), CROPS, 36)
+    check_pixels(Made(labels, None if "embed_images" in KINDS[kind] else str(pictures)), CROPS, 36)
 
 
 def test_a_thousand_crops_of_image_shards(photographs, tmp_path):
     tars = pack(photographs, tmp_path / "tars")
-    check(Made(labelled(tars, tmp_path / "set"), str(tars)), CROPS, 36)
+    check_pixels(Made(labelled(tars, tmp_path / "set"), str(tars)), CROPS, 36)
 
 
 def test_another_size_and_interpolation_and_several_threads(pictures, tmp_path):
     labels = labelled(pictures, tmp_path / "set", "bilinear97", num_crops=8, num_seg=50)
-    check(Made(labels, str(pictures)), 8, 36, threads=4)
+    check_pixels(Made(labels, str(pictures)), 8, 36, threads=4)
 
 
 def test_from_object_storage(pictures, s3_server, s3_url, tmp_path):
@@ -85,7 +74,7 @@ def test_from_object_storage(pictures, s3_server, s3_url, tmp_path):
     for entry in source.list():
         store.create(entry.name, source.read(entry.name))
     options = {"cache_dir": str(tmp_path / "cache"), "store_options": s3_server.options(), "lanes": 2}
-    check(Made(s3_url, None), 8, 36, **options)
+    check_pixels(Made(s3_url, None), 8, 36, **options)
 
 
 def test_it_would_show(pictures, tmp_path):

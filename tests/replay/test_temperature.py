@@ -11,7 +11,9 @@ import torch
 import slg_wds
 from slg_wds.errors import IdentityMismatchError, ReplayError, UsageError
 from slg_wds.replay.stages import CollateCrops, decode_record_stage
-from support.sets.replay_sets import Made, make
+from support.sets import dense_labels
+from support.sets.dense_labels import DenseLabels, given
+from support.sets.replay_sets import Made, make, write_class_map
 
 WANTED = 4.0
 
@@ -19,8 +21,7 @@ WANTED = 4.0
 @pytest.fixture(scope="module")
 def sets(photographs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tempered")
-    names = sorted(path.name for path in (photographs / "train").iterdir())
-    (folder / "classes").write_text("".join(f"{name} {number}\n" for number, name in enumerate(names)))
+    class_map = write_class_map(photographs, folder / "classes")
     kinds = {
         "full at 1": {"label_type": "full", "values": "float32"},
         "full at 2": {"label_type": "full", "values": "float32", "temp": 2.0},
@@ -30,63 +31,46 @@ def sets(photographs, tmp_path_factory):
     }
     return {
         name: Made(
-            make(photographs, folder / name.replace(" ", "-"), class_map=str(folder / "classes"), **options),
+            make(photographs, folder / name.replace(" ", "-"), class_map=class_map, **options),
             str(photographs),
         )
         for name, options in kinds.items()
     }
 
 
-def rows(loader) -> dict[tuple[str, int], torch.Tensor]:
-    """Map (key, crop) to the dense label of one epoch."""
-    found = {}
-    for batch in loader:
-        dense = batch.labels.dense()
-        for i, place in enumerate(zip(batch.key, batch.crop.tolist(), strict=True)):
-            if batch.mask[i]:
-                found[place] = dense[i]
-    return found
+def stored(made: Made, rule=None, temperature=None) -> DenseLabels:
+    return dense_labels.stored(made.labels, rule, temperature)
 
 
-def stored(made: Made, rule=None, temperature=None) -> dict[tuple[str, int], torch.Tensor]:
-    return {
-        (record.key, crop): torch.from_numpy(row)
-        for record in slg_wds.open_labels(made.labels)
-        for crop, row in enumerate(record.distribution(None, rule, temperature))
-    }
-
-
-def agree(found, wanted, atol=3e-6) -> None:
-    assert len(found) >= 60
-    for place, row in found.items():
-        torch.testing.assert_close(row, wanted[place], atol=atol, rtol=0)
+def agree(found: DenseLabels, wanted: DenseLabels, atol: float = 3e-6) -> None:
+    dense_labels.agree(found, wanted, least=60, atol=atol)
 
 
 @pytest.mark.parametrize("kind", ["full at 1", "full at 2", "full at 4"])
 def test_labels_are_those_that_the_teacher_gives_at_that_temperature(sets, kind):
     wanted = stored(sets["full at 4"])
-    agree(rows(sets[kind].loader(temperature=WANTED)), wanted)
+    agree(given(sets[kind].loader(temperature=WANTED)), wanted)
     agree(stored(sets[kind], temperature=WANTED), wanted)
-    far = rows(sets["full at 1"].loader())
+    far = given(sets["full at 1"].loader())
     assert max(float((row - wanted[place]).abs().max()) for place, row in far.items()) > 0.1
 
 
 def test_several_sets_are_each_brought_to_it_before_they_are_averaged(sets):
     urls = [sets["full at 1"].labels, sets["full at 2"].labels]
     both = Made(urls, sets["full at 1"].images)
-    agree(rows(both.loader(temperature=WANTED)), stored(sets["full at 4"]))
+    agree(given(both.loader(temperature=WANTED)), stored(sets["full at 4"]))
     with pytest.raises(IdentityMismatchError, match=r"temperature: 1\.0 != 2\.0"):
         both.loader()
     one, other = stored(sets["full at 1"], None, WANTED), stored(sets["tail at 2"], "shared_tail_k3", WANTED)
     mixed = Made([urls[0], sets["tail at 2"].labels], both.images).loader(temperature=WANTED, weights=[1, 3])
-    agree(rows(mixed), {place: 0.25 * one[place] + 0.75 * other[place] for place in one})
+    agree(given(mixed), {place: 0.25 * one[place] + 0.75 * other[place] for place in one})
 
 
 @pytest.mark.parametrize("rule", ["shared_tail_k3", "marginal_smoothing_k2", "marginal_renorm", "hard"])
 def test_every_rule_and_the_stages_read_as_a_record_does(sets, rule):
     made = sets["tail at 2"]
     wanted = stored(made, rule, WANTED)
-    agree(rows(made.loader(rule=rule, temperature=WANTED)), wanted)
+    agree(given(made.loader(rule=rule, temperature=WANTED)), wanted)
     labels = slg_wds.open_labels(made.labels)
     decode, collate = decode_record_stage(3), CollateCrops(rule, WANTED, labels.temperature)
     data = [labels.record_bytes(0, position) for position in range(4)]
@@ -103,15 +87,15 @@ def test_every_rule_and_the_stages_read_as_a_record_does(sets, rule):
 
 
 def test_hard_labels_are_the_same_at_every_temperature(sets):
-    agree(rows(sets["hard"].loader(temperature=WANTED)), stored(sets["hard"]), atol=0)
+    agree(given(sets["hard"].loader(temperature=WANTED)), stored(sets["hard"]), atol=0)
 
 
 def test_a_function_gives_each_epoch_its_own(sets):
     loader = sets["full at 1"].loader(temperature=lambda epoch: 1.0 + epoch)
     for temperature in (1.0, 2.0, 3.0):
-        agree(rows(loader), stored(sets["full at 1"], None, temperature), atol=1e-6)
+        agree(given(loader), stored(sets["full at 1"], None, temperature), atol=1e-6)
     loader.set_epoch(3)
-    agree(rows(loader), stored(sets["full at 4"]))
+    agree(given(loader), stored(sets["full at 4"]))
     with pytest.raises(UsageError, match="temperature of labels in epoch 2 must be above 0, not 0"):
         list(sets["full at 1"].loader(temperature=lambda epoch: 2 - epoch, seed=1).batches(2, 0))
     with pytest.raises(UsageError, match="temperature of labels in epoch 0 must be above 0, not hot"):
@@ -123,9 +107,9 @@ def test_filter_and_adaptation_measure_labels_as_they_were_made(sets):
     options = {"crop_filter": ("confidence", 0.2, 0.6), "global_batch_size": 12}
     plain, hot = made.loader(**options), made.loader(temperature=WANTED, **options)
     assert plain.num_samples == hot.num_samples and plain.fingerprint == hot.fingerprint
-    assert list(rows(plain)) == list(rows(hot))
+    assert list(given(plain)) == list(given(hot))
     below, smoothing, share = 0.4, 0.1, 0.7
-    adapted = rows(made.loader(temperature=WANTED, label_adaptation=(below, smoothing, share)))
+    adapted = given(made.loader(temperature=WANTED, label_adaptation=(below, smoothing, share)))
     now, then = stored(made, None, WANTED), stored(made)
     target = {record.key: record.target for record in slg_wds.open_labels(made.labels)}
     changed = 0

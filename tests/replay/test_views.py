@@ -21,12 +21,12 @@ from support.models.witness_teacher import hashed, witnessed
 from support.paths import MODELS
 from support.photographs import TINY, tool
 from support.sets.replay_sets import Made, make
+from support.sets.witnessed_pixels import MEAN, STD, check_pixels
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning", "ignore:unclosed file:ResourceWarning"
 )
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WITNESS = f"{MODELS / 'witness_teacher.py'}:bilinear97"
 RAND = {"aa": "rand-m9-mstd0.5-inc1", "reprob": 0.25}
 POLICIES = {
@@ -44,15 +44,8 @@ def labelled(data, target, **options):
     return make(data, target, embed_images="original", **{**defaults, **options})
 
 
-def check(made: Made, crops: int = 8, **options):
-    """Every crop of every image is, to the bit, what the teacher saw."""
-    loader = made.loader(global_batch_size=crops * 4, crops_per_image=crops, **options).to("cpu", MEAN, STD)
-    seen = set()
-    for batch in loader:
-        for i in range(len(batch)):
-            assert (hashed(batch.images[i]) == witnessed(batch.value[i].numpy())).all(), batch.key[i]
-            seen.add((batch.key[i], int(batch.crop[i])))
-    assert len(seen) == crops * 36
+def check(made: Made, crops: int = 8, **options) -> None:
+    check_pixels(made, crops, 36, **options)
 
 
 @pytest.fixture(scope="module")

@@ -97,14 +97,14 @@ def make_low_rank_record(
 ) -> Record:
     """Make a record with the labels of `make_low_rank` and the boxes of `make_record`."""
     record = make_record(key, crops=crops, classes=classes, k=1, seed=seed)
-    return replace(
-        record,
-        index=np.zeros((crops, 0), np.int64),
-        value=np.zeros((crops, 0), np.float32),
-        tail=None,
-        coding="lowrank",
-        low_rank=make_low_rank(crops, classes, seed=seed, **options),
-    )
+    low_rank = make_low_rank(crops, classes, seed=seed, **options)
+    return replace(_without_top_k(record), coding="lowrank", low_rank=low_rank)
+
+
+def _without_top_k(record: Record) -> Record:
+    """The same crops without classes and probabilities, for labels of another kind."""
+    none = (record.num_crops, 0)
+    return replace(record, index=np.zeros(none, np.int64), value=np.zeros(none, np.float32), tail=None)
 
 
 def make_embeddings(crops: int, kinds: dict[str, tuple[int, str]], seed: int = 0) -> dict[str, Embedding]:
@@ -123,16 +123,9 @@ def make_embedding_record(
     kinds: dict[str, tuple[int, str]] | None = None,
 ) -> Record:
     """Make a record of embeddings with the boxes of `make_record`; by default one of 48 int8 numbers."""
-    record = make_record(key, crops=crops, k=1, seed=seed)
-    return replace(
-        record,
-        index=np.zeros((crops, 0), np.int64),
-        value=np.zeros((crops, 0), np.float32),
-        tail=None,
-        coding="embedding",
-        num_classes=0,
-        embeddings=make_embeddings(crops, kinds or {"resnet18": (48, "int8")}, seed),
-    )
+    record = _without_top_k(make_record(key, crops=crops, k=1, seed=seed))
+    embeddings = make_embeddings(crops, kinds or {"resnet18": (48, "int8")}, seed)
+    return replace(record, coding="embedding", num_classes=0, embeddings=embeddings)
 
 
 def random_boxes(rng: np.random.Generator, crops: int, size: tuple[int, int]) -> Any:

@@ -17,6 +17,7 @@ from slg_wds.training.command import main
 from slg_wds.training.flags import parse
 from slg_wds.training.logs import CsvLog
 from slg_wds.training.meter import Meter, figures_of
+from support.sets.replay_sets import write_class_map
 from support.training import PLAIN, common, rows_of, train
 
 
@@ -26,8 +27,7 @@ def data(photographs, tmp_path) -> Path:
     (tmp_path / "data").mkdir()
     for name in ("train", "val"):
         (tmp_path / "data" / name).symlink_to(photographs / "train")
-    names = sorted(folder.name for folder in (photographs / "train").iterdir())
-    (tmp_path / "classes").write_text("".join(f"{name} {number}\n" for number, name in enumerate(names)))
+    write_class_map(photographs, tmp_path / "classes")
     return tmp_path / "data"
 
 

@@ -4,27 +4,16 @@ import json
 
 import pytest
 
-import slg_wds
 from slg_wds.cli import main
-from support.photographs import TINY, tool
+from support.photographs import tool
+from support.sets import replay_sets
 
 KILL = tool("kill_test")
 ONE = ("--processes", "1")  # of its own; a whole set is checked by the default, which is more
 
 
 def make(photographs, target):
-    slg_wds.generate(
-        slg_wds.GenerateConfig(
-            data=str(photographs),
-            save_path=str(target),
-            teacher_source="private",
-            arch=TINY,
-            num_crops=30,
-            num_seg=16,
-            samples_per_shard=9,
-            threads_per_forward=1,
-        )
-    )
+    replay_sets.make(photographs, target, num_crops=30, samples_per_shard=9)
 
 
 def flip(path, at):

@@ -10,14 +10,13 @@ import slg_wds
 from slg_wds.errors import UsageError
 from slg_wds.labels import LabelAdaptation, SoftCrossEntropy
 from support.photographs import TINY
-from support.sets.replay_sets import Made, make
+from support.sets.replay_sets import Made, make, write_class_map
 
 
 @pytest.fixture(scope="module")
 def sets(photographs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapted")
-    names = sorted(path.name for path in (photographs / "train").iterdir())
-    (folder / "classes").write_text("".join(f"{name} {number}\n" for number, name in enumerate(names)))
+    class_map = write_class_map(photographs, folder / "classes")
     plain = {
         "even": {"label_type": "marginal_smoothing_k3"},
         "tail": {"label_type": "shared_tail_k3", "tail_classes": 6},
@@ -27,9 +26,7 @@ def sets(photographs, tmp_path_factory):
         "other": {"label_type": "full", "arch": TINY.replace(":tiny", ":other")},
     }
     return {
-        name: Made(
-            make(photographs, folder / name, class_map=str(folder / "classes"), **options), str(photographs)
-        )
+        name: Made(make(photographs, folder / name, class_map=class_map, **options), str(photographs))
         for name, options in plain.items()
     }
 

@@ -31,13 +31,25 @@ class Made:
         return slg_wds.SoftLabelLoader(self.labels, **{**defaults, **options})
 
 
-def make(data: Path | str, target: Path | str, **options) -> str:
+def tiny_run(data: Path | str, target: Path | str, **options) -> slg_wds.GenerateConfig:
+    """Describe a run of the tiny teacher in one process: forwards of 16 crops, shards of 5 images."""
     defaults = {
         "teacher_source": "private", "arch": TINY, "num_crops": NUM_CROPS, "num_seg": 16,
         "samples_per_shard": 5, "threads_per_forward": 1,
     }  # fmt: skip
-    slg_wds.generate(slg_wds.GenerateConfig(data=str(data), save_path=str(target), **{**defaults, **options}))
+    return slg_wds.GenerateConfig(data=str(data), save_path=str(target), **{**defaults, **options})
+
+
+def make(data: Path | str, target: Path | str, **options) -> str:
+    slg_wds.generate(tiny_run(data, target, **options))
     return str(target)
+
+
+def write_class_map(photographs: Path, path: Path) -> str:
+    """Number the class folders in the order of their names, in a file for --class-map; return its path."""
+    names = sorted(folder.name for folder in (photographs / "train").iterdir())
+    path.write_text("".join(f"{name} {number}\n" for number, name in enumerate(names)))
+    return str(path)
 
 
 def pack(photographs: Path, folder: Path) -> Path:
