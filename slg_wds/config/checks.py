@@ -90,7 +90,7 @@ def check_targets(config: Any, map_for_subset: bool = False) -> None:
 
 
 def check_low_rank(config: Any) -> None:
-    """Check --max-kl, and the options that low-rank labels have no use for.
+    """Check --max-kl, and that no option contradicts low-rank labels.
 
     Args:
         config: a config with the options of labels.
@@ -113,7 +113,7 @@ def check_low_rank(config: Any) -> None:
 
 
 def check_output(config: Any) -> None:
-    """Check what --output embedding, or its absence, leaves without a meaning.
+    """Check that no option contradicts --output.
 
     Args:
         config: a config with the options of labels and teachers.
