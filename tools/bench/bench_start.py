@@ -76,9 +76,8 @@ def lay_out(labels: Path, pictures: Path, batch_size: int) -> None:
     )
     batches = loader._epochs.epoch(0).batches(0)
     for _ in range(loader._pace.prefetch + 1):
-        shards, positions, _, _ = next(batches)
-        for shard, position in zip(shards.tolist(), positions.tolist(), strict=True):
-            record = loader._context.records.whole(shard, position)[0]
+        for sample in next(batches).samples:
+            record = loader._context.records.whole(sample.shard, sample.position)[0]
             write(pictures / record.path, record.size)
 
 
