@@ -56,7 +56,7 @@ def next_commands(folder: Path) -> list[str]:
     return [
         "  # look at the labels",
         f"  {command} inspect {labels}",
-        "  # train a student on them, about 2 minutes on two cores; it is tested on views that it was not trained on",
+        "  # train a student on them, under a minute on two cores; it is tested on views that it was not trained on",
         f"  {command} train {STUDENT} \\",
         f"      --softlabel_path {labels} --val-softlabels {held_out} --save_checkpoint_path {student} {photographs}",
         "  # label your own images",
