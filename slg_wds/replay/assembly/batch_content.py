@@ -65,14 +65,15 @@ class BatchContent:
         crops = self._crops[at]
         if data is None:
             data = self._context.records.read(self._at(images), crops)
-        for number, labels in enumerate(self._context.sets.members):
-            try:
-                rows = self._context.records.rows(number, [one[number] for one in data], crops)
-                columns = self._embeddings or self._columns[number]
-                columns.put(at, rows)
-                self._put_fields(number, at, rows)
-            except SlgWdsError as error:
-                raise error.located(url=labels.url) from None
+        with self._context.in_turn:
+            for number, labels in enumerate(self._context.sets.members):
+                try:
+                    rows = self._context.records.rows(number, [one[number] for one in data], crops)
+                    columns = self._embeddings or self._columns[number]
+                    columns.put(at, rows)
+                    self._put_fields(number, at, rows)
+                except SlgWdsError as error:
+                    raise error.located(url=labels.url) from None
 
     def _put_fields(self, number: int, at: I64, rows: Rows) -> None:
         """What set `number` says of some images beside their labels: the first decides, the others must agree."""
@@ -135,6 +136,10 @@ class BatchContent:
 
     def batch(self) -> Batch:
         """The filled batch, of which no more is changed."""
+        with self._context.in_turn:
+            return self._batch()
+
+    def _batch(self) -> Batch:
         import torch
 
         c = self._crops.shape[1]

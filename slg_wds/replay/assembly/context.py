@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 from slg_wds.labels import LabelAdaptation
 from slg_wds.replay.cache.caches import Caches
@@ -12,6 +15,8 @@ from slg_wds.replay.sources.label_sets import LabelSets
 from slg_wds.replay.sources.records import Records, open_records
 from slg_wds.store import Location
 
+FEW_VALUES = 64  # of a crop: with more of them, labels are arithmetic rather than calls
+
 
 @dataclass(frozen=True)
 class LoaderContext:
@@ -20,6 +25,9 @@ class LoaderContext:
     Attributes:
         size: pixels on each side of a crop.
         interpolation: the name of the filter that resizes crops.
+        in_turn: held by a thread that works on labels, if these are small. Their work is some hundred calls of numpy
+            and torch a batch. Each call gives the interpreter away, so that threads which do it at the same time take
+            turns at every call, which costs twice the work. Large labels are computed at the same time.
         adaptation: of the labels at read time; None leaves them as stored.
         temperature: of the labels in this epoch; None: as they were made.
     """
@@ -31,6 +39,7 @@ class LoaderContext:
     caches: Caches
     size: int
     interpolation: str
+    in_turn: AbstractContextManager[Any]
     adaptation: LabelAdaptation | None = None
     temperature: float | None = None
 
@@ -47,7 +56,9 @@ class LoaderContext:
         """Open the records of label sets and their images; `crops` is (size, interpolation)."""
         records = open_records(sets, files, caches)
         opened = open_images(sets, records.shards, images, files, caches)
-        return cls(sets, records, opened, files, caches, *crops, adaptation)
+        few = not sets.holds_embeddings and _most_values(sets) <= FEW_VALUES
+        in_turn = threading.Lock() if few else nullcontext()
+        return cls(sets, records, opened, files, caches, *crops, in_turn, adaptation)
 
     @property
     def remote(self) -> bool:
@@ -62,3 +73,7 @@ class LoaderContext:
     def ready(self, shard: int) -> bool:
         """Whether samples of a shard can be read without waiting for a network."""
         return self.images.ready(shard) and self.records.ready(shard)
+
+
+def _most_values(sets: LabelSets) -> int:
+    return max(labels.identity.k or labels.num_classes for labels in sets.members)
