@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from slg_wds.generation.evaluation import evaluate as evaluate
     from slg_wds.interop.fkd.exporting import export_fkd as export_fkd
     from slg_wds.interop.fkd.importing import import_fkd as import_fkd
+    from slg_wds.labels import EmbeddingLoss as EmbeddingLoss
+    from slg_wds.labels import RelationLoss as RelationLoss
     from slg_wds.labels import SoftCrossEntropy as SoftCrossEntropy
     from slg_wds.labels import recover as recover
     from slg_wds.labelset.labelset import LabelSet as LabelSet
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from slg_wds.replay.loader import SoftLabelLoader as SoftLabelLoader
 
 _HOMES = {
+    "EmbeddingLoss": "labels",
     "EnsembleConfig": "config",
     "EvaluateConfig": "config",
     "ExportConfig": "config",
@@ -37,6 +40,7 @@ _HOMES = {
     "ImportConfig": "config",
     "LabelSet": "labelset.labelset",
     "Record": "format.records.record",
+    "RelationLoss": "labels",
     "SlgWdsError": "errors",
     "SoftCrossEntropy": "labels",
     "SoftLabelLoader": "replay.loader",

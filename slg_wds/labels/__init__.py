@@ -7,6 +7,7 @@ logit_tables.py      torch: low-rank labels, which stay small until the loss nee
 movable.py           torch: what moves to a device as one
 adaptation.py        torch: softened hard labels for crops of low confidence
 loss.py              torch: a student's cross-entropy with them
+embedding_loss.py    torch: a student's features against a teacher's embeddings
 
 The label types, the rules of recovery and their reference in numpy are in slg_wds.format.recovery; their names are
 here too. Importing this package imports no torch: what is made of torch loads on first use.
@@ -23,6 +24,7 @@ from slg_wds.format.recovery.rules import StoredColumns
 from slg_wds.labels.adaptation import LabelAdaptation
 
 if TYPE_CHECKING:
+    from slg_wds.labels.embedding_loss import EmbeddingLoss, RelationLoss
     from slg_wds.labels.loss import SoftCrossEntropy
     from slg_wds.labels.reduce import tail_sums, topk
     from slg_wds.labels.soft import SoftLabels, from_tables, from_topk, mix, recover
@@ -30,8 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KINDS",
+    "EmbeddingLoss",
     "LabelAdaptation",
     "LabelType",
+    "RelationLoss",
     "SoftCrossEntropy",
     "SoftLabels",
     "StoredColumns",
@@ -52,6 +56,8 @@ __all__ = [
 ]
 
 _LAZY = {
+    "EmbeddingLoss": "embedding_loss",
+    "RelationLoss": "embedding_loss",
     "SoftCrossEntropy": "loss",
     "SoftLabels": "soft",
     "TailBatch": "tails",

@@ -1,0 +1,130 @@
+"""Losses between a student's features and a teacher's embeddings of the same crops.
+
+Shapes: B crops, E numbers of a student's features, D numbers of a teacher's embedding.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from slg_wds.errors import UsageError
+
+SHORTEST = 1e-12  # lengths below it are not divided by
+
+
+class EmbeddingLoss(nn.Module):
+    """cosine x (1 - cos(p, t)) + smooth_l1 x the mean of smooth L1(p - t), the mean over crops.
+
+    p is the projected feature of a crop, t the teacher's embedding. The cosine alone, the default, leaves the length of
+    features free. AM-RADIO (Ranzinger et al. 2023, arXiv 2312.06709, section 3.4) weights cosine and smooth L1 by 0.9
+    and 0.1 where the length matters too. The cosine of two zero vectors is 1, that of a zero vector and another one 0.
+
+    Args:
+        projector: maps features [B, E] to [B, D], such as `nn.Linear(E, D)`; its parameters are this module's, so give
+            them to the optimizer. None: E is D.
+        cosine: weight of the cosine distance, at least 0.
+        smooth_l1: weight of the smooth L1, at least 0.
+        beta: difference, above 0, from which on smooth L1 is linear; see `torch.nn.SmoothL1Loss`.
+        reduction: mean, or none for [B].
+    """
+
+    def __init__(
+        self,
+        projector: nn.Module | None = None,
+        *,
+        cosine: float = 1.0,
+        smooth_l1: float = 0.0,
+        beta: float = 1.0,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__()
+        if min(cosine, smooth_l1) < 0 or not cosine + smooth_l1 > 0 or not beta > 0:
+            raise UsageError(
+                f"weights cosine {cosine} and smooth_l1 {smooth_l1} are not at least 0 and one above it, or beta "
+                f"{beta} is not above 0"
+            )
+        if reduction not in ("mean", "none"):
+            raise UsageError(f"the reduction is mean or none, not {reduction!r}")
+        self.projector = projector
+        self.cosine, self.smooth_l1, self.beta, self.reduction = cosine, smooth_l1, beta, reduction
+
+    def forward(self, features: Tensor, embedding: Tensor) -> Tensor:
+        """Return the loss; halves are computed in float32.
+
+        Args:
+            features: of the student, float [B, E].
+            embedding: of the teacher, `batch.embedding[name]`, float [B, D].
+
+        Returns:
+            A scalar, or [B] without reduction.
+
+        Raises:
+            UsageError: the projected features have not the shape of the embedding.
+        """
+        projected = features if self.projector is None else self.projector(features)
+        if projected.ndim != 2 or projected.shape != embedding.shape:
+            raise UsageError(
+                f"features of shape {list(projected.shape)} for embeddings of shape {list(embedding.shape)}",
+                hint="give a projector that maps the student's features to the teacher's width",
+            )
+        own, theirs = _wide(projected), _wide(embedding)
+        losses = own.new_zeros(len(own))
+        if self.cosine:
+            losses = losses + self.cosine * (1 - _cosines(own, theirs))
+        if self.smooth_l1:
+            apart = F.smooth_l1_loss(own, theirs, beta=self.beta, reduction="none").mean(dim=1)
+            losses = losses + self.smooth_l1 * apart
+        return losses.mean() if self.reduction == "mean" else losses
+
+    def extra_repr(self) -> str:
+        """Return the settings, for `repr` of a module."""
+        return f"cosine={self.cosine}, smooth_l1={self.smooth_l1}, beta={self.beta}"
+
+
+class RelationLoss(nn.Module):
+    """|| G(student) - G(teacher) ||^2 / B^2, where G is the matrix Q Q^T of a batch with rows of unit length.
+
+    It compares which crops of a batch are alike, so it needs no projector, and the widths may differ. It is the
+    similarity-preserving loss of Tung and Mori (2019, arXiv 1907.09682, equations 1 to 4) for one layer.
+    """
+
+    def forward(self, features: Tensor, embedding: Tensor) -> Tensor:
+        """Return the loss; halves are computed in float32.
+
+        Args:
+            features: of the student, float [B, E].
+            embedding: of the teacher, `batch.embedding[name]`, float [B, D].
+
+        Returns:
+            A scalar.
+
+        Raises:
+            UsageError: the two are not of the same crops.
+        """
+        if features.ndim != 2 or embedding.ndim != 2 or len(features) != len(embedding) or not len(features):
+            raise UsageError(
+                f"features of shape {list(features.shape)} for embeddings of shape {list(embedding.shape)}",
+                hint="give both for the same crops, as [B, ...]",
+            )
+        apart = _alike(_wide(features)) - _alike(_wide(embedding))
+        return apart.square().mean()
+
+
+def _wide(numbers: Tensor) -> Tensor:
+    return numbers.to(torch.promote_types(numbers.dtype, torch.float32))
+
+
+def _cosines(one: Tensor, other: Tensor) -> Tensor:
+    """The cosine between the rows of [B, D], by the definition for zero vectors that `EmbeddingLoss` states."""
+    cosines = (F.normalize(one, dim=1, eps=SHORTEST) * F.normalize(other, dim=1, eps=SHORTEST)).sum(dim=1)
+    both_zero = ~(one.any(dim=1) | other.any(dim=1))
+    return torch.where(both_zero, torch.ones_like(cosines), cosines)
+
+
+def _alike(rows: Tensor) -> Tensor:
+    """The products of all pairs of rows, [B, B], with rows of unit length."""
+    # Under autocast a product would be rounded to bf16, which is coarser than what the student is to learn.
+    with torch.autocast(rows.device.type, enabled=False):
+        return F.normalize(rows @ rows.T, dim=1, eps=SHORTEST)
