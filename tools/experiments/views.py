@@ -1,0 +1,110 @@
+"""Do students learn more from views (RandAugment and erasing) than from boxes alone, of the same teacher?
+
+usage: views.py [--crops 8] [--steps 400] [--seeds 5] [--policy rand-m9-mstd0.5-inc1] [--reprob 0.25]
+
+The digits, teacher and students of digits.py. The teacher labels as many crops of each digit twice: as boxes, and as
+views of the same boxes. Students are trained for the same steps on either. Held out are a third of the digits; of
+these, accuracy on whole digits is printed, and KL(teacher || student) in nats on crops that are boxes and on views.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from digits import BATCH, CLASSES, RATE, SIZE, lay_out, train_teacher
+from students import all_crops, divergence, log_probabilities, small_cnn, spread, table, train
+from torch import Tensor
+from torchvision.io import write_png
+
+import slg_wds
+from slg_wds.concurrency.cores import cores
+from slg_wds.concurrency.memory import keep_freed_memory
+
+HELD_CROPS = 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--crops", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--width", type=int, default=4, help="of the student; the teacher has 24")
+    parser.add_argument("--policy", default="rand-m9-mstd0.5-inc1")
+    parser.add_argument("--reprob", type=float, default=0.25)
+    args = parser.parse_args()
+    keep_freed_memory()
+    torch.set_num_threads(cores())
+    with tempfile.TemporaryDirectory() as name:
+        experiment(args, Path(name))
+
+
+def experiment(args: argparse.Namespace, folder: Path) -> None:
+    start = time.monotonic()
+    digits, classes, kept = lay_out(folder)
+    weights, accuracy = train_teacher(digits, classes, kept, folder)
+    true = torch.tensor(classes)
+    for number in torch.nonzero(~kept).flatten().tolist():
+        path = folder / "held" / "train" / str(classes[number]) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_png(digits[number].contiguous(), str(path))
+    views = {"aa": args.policy, "reprob": args.reprob}
+    kinds: dict[str, dict[str, Any]] = {"boxes": {}, "views": views}
+    sets = {kind: labelled(folder, "digits", weights, args.crops, more) for kind, more in kinds.items()}
+    held = {kind: labelled(folder, "held", weights, HELD_CROPS, more) for kind, more in kinds.items()}
+    print(
+        f"{len(digits)} digits, {int((~kept).sum())} held out; {args.crops} crops of each; teacher {accuracy:.2%}; "
+        f"students of width {args.width}, {args.steps} steps of {BATCH}, {args.seeds} seeds; {args.policy}, "
+        f"erased {args.reprob:g}; labelling {time.monotonic() - start:.0f} s",
+        flush=True,
+    )
+    report(args, sets, held, digits[~kept], true[~kept])
+    print(f"{time.monotonic() - start:.0f} s in all")
+
+
+def labelled(folder: Path, source: str, weights: str, crops: int, more: dict[str, Any]) -> Any:
+    """Label crops of a folder; return their pixels, labels and names."""
+    target = str(folder / f"{source}-{'views' if more else 'boxes'}")
+    config = slg_wds.GenerateConfig(
+        data=str(folder / source), save_path=target, teacher_source="private",
+        arch=f"{Path(__file__).with_name('digits.py')}:teacher", teacher_path=weights, label_type="full",
+        values="float32", num_crops=crops, flip_prob=0.0, min_scale_crops=0.4, embed_images="original", **more,
+    )  # fmt: skip
+    slg_wds.generate(config)
+    return all_crops(target, None, SIZE)
+
+
+def report(
+    args: argparse.Namespace, sets: dict[str, Any], held: dict[str, Any], whole: Tensor, true: Tensor
+) -> None:
+    found: dict[tuple[str, str], list[float]] = {}
+    for kind, (images, labels, _) in sets.items():
+        for seed in range(args.seeds):
+            torch.manual_seed(seed)
+            student = small_cnn(CLASSES, args.width)
+            train(student, images, lambda rows, labels=labels: labels[rows], args.steps, BATCH, RATE, seed)  # type: ignore[misc]
+            right = log_probabilities(student, whole).argmax(1) == true
+            found.setdefault((kind, "accuracy"), []).append(100 * float(right.float().mean()))
+            for other, (pixels, answers, _) in held.items():
+                apart = divergence(answers.dense(), log_probabilities(student, pixels))
+                found.setdefault((kind, other), []).append(apart)
+    header = ["trained on", "accuracy on held-out digits, %", "KL on held-out boxes", "KL on held-out views"]
+    lines = [
+        [kind, spread(found[kind, "accuracy"], 2), spread(found[kind, "boxes"]), spread(found[kind, "views"])]
+        for kind in sets
+    ]
+    print(table(header, lines), flush=True)
+    pairs = zip(found["views", "accuracy"], found["boxes", "accuracy"], strict=True)
+    print(f"views - boxes, of each seed: {' '.join(f'{a - b:+.2f}' for a, b in pairs)}")
+    print(
+        f"mean {statistics.mean(found['views', 'accuracy']) - statistics.mean(found['boxes', 'accuracy']):+.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
