@@ -6,6 +6,7 @@
     policies/         operations and erased boxes, drawn from seed, key and policy
     operations.py     each operation: number, name, argument, pixels
     canvas.py         what operations work on
+    mixing.py         a second view mixed into a view
     replaying.py      recorded views -> pixels, and words for people
     normalisation.py  uint8 crops -> the floats that a model takes
 

@@ -1,0 +1,43 @@
+"""A second view mixed into a view: mixup blends the two, CutMix pastes a box of the second one. Nothing is drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slg_wds.transforms.replaying import erased_pixels
+
+if TYPE_CHECKING:
+    import torch
+
+Bytes = NDArray[np.uint8]
+
+WHOLE = 256  # mixup's weights are parts of it: those of both views together
+
+
+def mix_view(view: torch.Tensor, partner: torch.Tensor, lam: int, box: Bytes) -> None:
+    """Mix a partner into a view, in place, in whole numbers: every machine has the same pixels.
+
+    Both views are whole: cut, resized and mirrored, with their operations done and their boxes erased.
+
+    Args:
+        view: uint8 [3, S, S] in the memory of the CPU, fastest channels_last; receives the mix.
+        partner: uint8 [3, S, S], the same; not changed.
+        lam: the weight of the view's own pixels in mixup, 1 to 255 of 256; 0 for CutMix.
+        box: uint8 [4] of top, left, height, width in 1/255 of the side: where CutMix shows the partner. The box covers
+            the same pixels as an erased one would. Not used by mixup.
+
+    Mixup is that of Zhang et al., "mixup: Beyond Empirical Risk Minimization" (2018), CutMix that of Yun et al.,
+    "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features" (2019).
+    """
+    own, other = (one.permute(1, 2, 0).numpy() for one in (view, partner))  # [S, S, 3], the same memory
+    if lam:
+        sums = np.multiply(own, lam, dtype=np.uint16)  # at most 255 x 256 + 128: no sum is too large
+        sums += np.multiply(other, WHOLE - lam, dtype=np.uint16)
+        sums += WHOLE // 2
+        own[:] = np.right_shift(sums, 8, out=sums)
+    else:
+        top, left, bottom, right = erased_pixels(box, len(own))
+        own[top:bottom, left:right] = other[top:bottom, left:right]
