@@ -15,7 +15,7 @@ from slg_wds.transforms.mixing import mix_view
 from slg_wds.transforms.replaying import erased_pixels
 from support.paths import GOLDEN
 
-PIXELS = GOLDEN / "mixed_pixels.json"
+PIXELS = GOLDEN / "pixels" / "mixing.json"
 NO_BOX = np.zeros(4, np.uint8)
 CASES = [(lam, NO_BOX) for lam in (1, 64, 127, 128, 200, 255)] + [
     (0, np.array(box, np.uint8))

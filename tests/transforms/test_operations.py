@@ -20,7 +20,7 @@ from slg_wds.transforms.replaying import apply_views, check_operations, colour, 
 from support.paths import GOLDEN
 
 FILL = 0x7C7468
-PIXELS = GOLDEN / "view_pixels.json"
+PIXELS = GOLDEN / "pixels" / "views.json"
 FILTERS = (Image.Resampling.NEAREST, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
 
 
