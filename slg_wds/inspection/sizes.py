@@ -10,7 +10,7 @@ from typing import Any
 
 from slg_wds.errors import SlgWdsError
 from slg_wds.format.records.record import unpack_record
-from slg_wds.inspection.low_rank import LowRankFigures, low_rank_figures
+from slg_wds.inspection.low_rank import LowRankFigures, coded_images, low_rank_figures
 from slg_wds.inspection.state import THREADS, SetState, read_indexes, spread
 from slg_wds.labelset.labelset import LabelSet
 
@@ -64,7 +64,7 @@ def measure(labels: LabelSet, state: SetState) -> Sizes | None:
     columns[TAR] = around / shard_crops
     if images:
         columns[IMAGES] = images / shard_crops
-    coded = low_rank_figures([fields for fields, _ in records])
+    coded = low_rank_figures(coded_images([fields for fields, _ in records]))
     return Sizes(columns, len(chosen), len(records), crops, coded)
 
 

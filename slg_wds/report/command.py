@@ -125,6 +125,7 @@ def measure_sets(sets: ReportedSets, sample: ReportSample) -> tuple[list[Statist
         LabelSetError: no sampled image has labels, none is in all sets, or the sets hold different crops.
         FormatError, StoreError: a record cannot be read.
     """
+    from slg_wds.inspection.low_rank import coded_image
     from slg_wds.report.measuring.comparison import Comparison
     from slg_wds.report.measuring.measures import measure
     from slg_wds.report.measuring.statistics import Statistics
@@ -135,10 +136,11 @@ def measure_sets(sets: ReportedSets, sample: ReportSample) -> tuple[list[Statist
     for read in sets.read(sample):
         records = [record for record in read.records if record is not None]
         measures, rows = [], []
-        for record, rule, statistics in zip(read.records, rules, each, strict=True):
-            if record is not None:
+        for stored, record, rule, statistics in zip(read.stored, read.records, rules, each, strict=True):
+            if stored is not None and record is not None:
                 measures.append(measure(record, rule))
                 rows.append(statistics.add(read.number, record, measures[-1]))
+                statistics.coded += [coded_image(stored.low_rank)] if stored.low_rank else []
         if comparison is not None and len(records) == len(rules):
             comparison.add(read.number, rows[0].target, records, measures)
     if not each[0].images:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import slg_wds
 from slg_wds.config import ReportConfig
 from slg_wds.errors import (
     ImageError,
@@ -19,6 +20,8 @@ from slg_wds.errors import (
     NotALabelSetError,
     UsageError,
 )
+from slg_wds.format.records.record import unpack_record
+from slg_wds.inspection.inspect import inspect
 from slg_wds.labelset.class_names import class_names, imagenet_ids
 from slg_wds.report.command import report
 from slg_wds.report.measuring.comparison import FLOOR
@@ -27,7 +30,8 @@ from slg_wds.report.measuring.statistics import Statistics
 from slg_wds.report.reading.sets import ReportedSets, short_names
 from slg_wds.report.writing.document import embedded
 from slg_wds.store import Location
-from support.sets.reported_sets import CLASSES, CROPS, K, label_set, probabilities
+from support.sets.low_rank_sets import low_rank_of
+from support.sets.reported_sets import CLASSES, CROPS, SHARD, K, label_set, probabilities
 
 RULES = ["hard", "smoothing", "marginal_smoothing_k5", "marginal_renorm_k5", "shared_tail_k5", "full"]
 
@@ -75,6 +79,30 @@ def test_the_numbers_at_a_glance(tmp_path):
     assert told(page, "tail") == f"{100 * (1 - top[:, :K].sum(axis=1)).mean():.1f}%"
     assert told(page, "agreement") == f"{100 * (rows.argmax(axis=1) == targets).mean():.1f}%"
     assert told(page, "entropy") == f"{entropies(dense).mean():.2f} nats"
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_low_rank_labels_say_how_close_they_are(tmp_path, blocks):
+    full = label_set(tmp_path / "full", images=9, label_type="full")
+    labels = slg_wds.open_labels(low_rank_of(full.url, str(tmp_path / "set"), blocks=blocks))
+    page = made(tmp_path, labels.url)
+    stated = [record.low_rank.kl for record in labels]
+    raw = [unpack_record(labels.record_bytes(n // SHARD, n % SHARD)) for n in range(9)]
+    sizes = [
+        len(fields["columns"]["low_rank"]) + sum(map(len, fields["columns"]["block_of"])) for fields in raw
+    ]
+    tables = [record.low_rank for record in labels]
+    kept = [len(one.blocks[at].classes) for one in tables for at in one.block_of]
+    rank = [one.blocks[at].rank for one in tables for at in one.block_of]
+    assert told(page, "kl") == f"{np.mean([kl.mean for kl in stated]):.4f} nats"
+    assert told(page, "bytes") == f"{sum(sizes) / (9 * CROPS):.2f}"
+    parts = f"an image has {np.mean(kept):.0f} classes, {np.mean(rank):.1f} components, {blocks:.1f} blocks"
+    assert parts in page and f"the worst crop {max(kl.worst for kl in stated):.3f}" in page
+    assert page.count("<figure") == made(tmp_path, full.url).count("<figure") + 2
+    assert 'id="figure-mean-kl"' in page and 'id="figure-worst-kl"' in page
+    inspected = inspect(labels.url)["low_rank"]
+    assert inspected["kl"]["mean"] == pytest.approx(np.mean([kl.mean for kl in stated]))
+    assert inspected["bytes_per_crop"] == sum(sizes) / (9 * CROPS)
 
 
 def test_classes_and_confusions(tmp_path):

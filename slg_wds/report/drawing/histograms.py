@@ -1,4 +1,4 @@
-"""Histograms of confidence, entropy, tail and divergence."""
+"""Histograms of confidence, entropy, tail, divergence, and what low-rank labels state of each image."""
 
 from __future__ import annotations
 
@@ -75,6 +75,23 @@ def _stacked(axes: Axes, edges: Floats, bars: Floats, split: bool) -> None:
     axes.set_ylabel("share of crops")
     percent_axis(axes.yaxis)
     axes.locator_params(axis="y", nbins=4)
+
+
+def image_histogram(name: str, title: str, values: Floats, label: str) -> str:
+    """Draw one number of each image, float64 [images], none negative, as a histogram from 0 on."""
+    top = max(float(values.max(initial=0.0)), 1e-9)
+    counts, edges = np.histogram(values, BARS, (0.0, top))
+
+    def draw(axes: Axes) -> None:
+        width = (edges[1] - edges[0]) * 0.86
+        axes.bar((edges[:-1] + edges[1:]) / 2, counts / max(len(values), 1), width, color=ACCENT, linewidth=0)
+        axes.set_xlabel(label)
+        axes.set_ylabel("share of images")
+        axes.set_xlim(0, top)
+        percent_axis(axes.yaxis)
+        axes.locator_params(axis="y", nbins=4)
+
+    return drawn(name, title, draw)
 
 
 def divergences(name: str, title: str, pairs: Sequence[TeacherPair]) -> str:

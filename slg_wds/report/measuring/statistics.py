@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from slg_wds.format.records.record import Record
 from slg_wds.images import LabelledImage
+from slg_wds.inspection.low_rank import CodedImage
 from slg_wds.report.measuring.measures import Measures, answer, area
 
 Floats = NDArray[np.float64]
@@ -104,6 +105,7 @@ class Statistics:
         classes: counts per class.
         confusions: how many crops with a target have another most probable class, by (target, that class).
         rows: a summary of every image.
+        coded: what the low-rank labels of each image are; empty for other labels.
     """
 
     def __init__(self, num_classes: int, comparable: bool) -> None:
@@ -120,6 +122,7 @@ class Statistics:
         self.classes = ClassStatistics(num_classes)
         self.confusions: Counter[tuple[int, int]] = Counter()
         self.rows: list[ImageSummary] = []
+        self.coded: list[CodedImage] = []
 
     def add(self, number: int, record: Record, measures: Measures) -> ImageSummary:
         """Count one image, given by its number in the plan, its record and its measures."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -43,11 +44,16 @@ class ImageRecords:
 
     Attributes:
         number: the image's number in the first set's plan.
-        records: its record in every set; None for a set without it.
+        stored: its record in every set; None for a set without it.
     """
 
     number: int
-    records: list[Record | None]
+    stored: list[Record | None]
+
+    @cached_property
+    def records(self) -> list[Record | None]:
+        """The records; those of low-rank labels as those of full ones."""
+        return [None if record is None else as_full(record) for record in self.stored]
 
 
 class ReportedSets:
@@ -173,7 +179,7 @@ class ReportedSets:
                 url=parent.url,
                 key=record.key,
             )
-        return as_full(record)
+        return record
 
 
 def _spread(labels: LabelSet, shards: Sequence[int], samples: int) -> Iterator[tuple[int, list[int]]]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from slg_wds.labels.low_rank.encoding import WORST
 from slg_wds.report.drawing import dots, histograms, maps
 from slg_wds.report.measuring.comparison import Comparison
 from slg_wds.report.measuring.measures import SHOWN
@@ -45,6 +46,18 @@ def class_figures(statistics: Statistics) -> Figures:
         return []
     several = np.count_nonzero(statistics.classes.crops) > 1
     return [_reliability(statistics), *([_classes(statistics)] if several else [])]
+
+
+def low_rank_figures(statistics: Statistics, max_kl: float | None) -> Figures:
+    """How far low-rank labels are from what they were coded from, image by image; nothing for other labels.
+
+    Args:
+        statistics: of the first set.
+        max_kl: the largest mean divergence of an image that the set allows, in nats; None for other labels.
+    """
+    if not statistics.coded or max_kl is None:
+        return []
+    return [_mean_kl(statistics, max_kl), _worst_kl(statistics, max_kl)]
 
 
 def crop_figures(statistics: Statistics) -> Figures:
@@ -123,6 +136,30 @@ def _classes(statistics: Statistics) -> dict[str, Any]:
         dots.classes("classes", "Confidence and agreement of each class", statistics),
         "A dot for each class. Classes low at the right are confidently taken for something else by the teacher: look "
         "there for classes that mean the same, and for mislabelled images.",
+    )
+
+
+def _mean_kl(statistics: Statistics, max_kl: float) -> dict[str, Any]:
+    each = np.array([image.mean for image in statistics.coded])
+    mean, title = f"{each.mean():.4f} nats", "Histogram of the mean divergence of each image's labels"
+    return _figure(
+        "mean-kl",
+        "Divergence of each image",
+        histograms.image_histogram("mean-kl", title, each, "mean KL divergence of an image (nats)"),
+        f"Mean {mean}, from {each.min():.4f} to {each.max():.4f}. The set allows {max_kl:g}: a larger --max-kl "
+        "takes fewer bytes.",
+    )
+
+
+def _worst_kl(statistics: Statistics, max_kl: float) -> dict[str, Any]:
+    each = np.array([image.worst for image in statistics.coded])
+    title = "Histogram of the divergence of each image's worst crop"
+    return _figure(
+        "worst-kl",
+        "The worst crop of each image",
+        histograms.image_histogram("worst-kl", title, each, "KL divergence of its worst crop (nats)"),
+        f"Mean {each.mean():.3f} nats, at most {each.max():.3f}. No crop may be over {WORST:g} times what the set "
+        f"allows an image, {WORST * max_kl:g}.",
     )
 
 

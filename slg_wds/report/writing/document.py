@@ -154,6 +154,7 @@ def _figures(
     return {
         "confidence": captions.confidence_figures(statistics, kind) if sure else [],
         "classes": captions.class_figures(statistics) if statistics.agreement is not None else [],
+        "low_rank": captions.low_rank_figures(statistics, sets.first.identity.max_kl),
         "crops": captions.crop_figures(statistics),
         "teachers": captions.teacher_figures(comparison, sets.names, sure) if comparison else [],
     }
@@ -163,6 +164,7 @@ def _sections(statistics: Statistics, several: bool) -> list[tuple[str, str]]:
     """(id, name) of each section in the navigation."""
     found = [("glance", "At a glance"), ("recipe", "Recipe"), ("images", "Images")]
     found += [("confidence", "Confidence")] if statistics.has_values else []
+    found += [("lowrank", "Closeness")] if statistics.coded else []
     found += [("classes", "Classes"), ("crops", "Crops")]
     return found + ([("teachers", "Teachers")] if several else [])
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from slg_wds.console import counted
+from slg_wds.inspection.low_rank import low_rank_figures
 from slg_wds.report.measuring.comparison import Comparison, TeacherPair
 from slg_wds.report.measuring.measures import SHOWN
 from slg_wds.report.measuring.statistics import Statistics
@@ -44,7 +45,30 @@ def tiles(statistics: Statistics, full: bool) -> Rows:
         found.append(_tile("entropy", "Mean entropy", f"{entropy:.2f} nats", spread))
         found.append(_tile("tail", "Mean tail mass", tail, f"probability {where}"))
     area = percent(statistics.mean("area"), 0)
-    return [*found, _tile("area", "Mean area of a crop", area, "of its image")]
+    found.append(_tile("area", "Mean area of a crop", area, "of its image"))
+    return [*found, *_low_rank_tiles(statistics)]
+
+
+def coded_from(statistics: Statistics) -> str:
+    """What the low-rank labels of the sampled images state their divergence from."""
+    against = {image.against for image in statistics.coded}
+    both = ["the teacher"] * ("teacher" in against) + ["the labels that they were made of"] * (
+        "labels" in against
+    )
+    return " or ".join(both)
+
+
+def _low_rank_tiles(statistics: Statistics) -> Rows:
+    """How far low-rank labels are from what they were coded from, and their bytes; nothing for other labels."""
+    figures = low_rank_figures(statistics.coded)
+    if figures is None:
+        return []
+    far = f"of the labels from {coded_from(statistics)}; the worst crop {figures.worst_kl:.3f}"
+    parts = f"an image has {figures.classes:.0f} classes, {figures.rank:.1f} components, {figures.blocks:.1f} blocks"
+    return [
+        _tile("kl", "Mean KL divergence", f"{figures.kl['mean']:.4f} nats", far),
+        _tile("bytes", "Labels' bytes a crop", f"{figures.bytes_per_crop:.2f}", parts),
+    ]
 
 
 def _tile(name: str, what: str, value: str, how: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from slg_wds.report.measuring.statistics import Statistics
 from slg_wds.report.reading.sets import ReportedSets, ReportSample
 from slg_wds.report.writing.numbers import number
 from slg_wds.report.writing.recipe import teacher_names
-from slg_wds.report.writing.tables import MOST_CLASSES
+from slg_wds.report.writing.tables import MOST_CLASSES, coded_from
 
 
 def lede(sets: Sequence[LabelSet], statistics: Statistics) -> str:
@@ -82,6 +82,8 @@ def texts(statistics: Statistics, comparison: Comparison | None, classes: int, r
     compared = "" if comparison is None else f"{counted(comparison.images, 'image')} that all the sets have."
     return {
         "confidence": f"Every crop counts once. Labels are read as {rule}, as the loader gives them to a student.",
+        "low_rank": f"What each record states: how far its low-rank labels are from {coded_from(statistics)}, measured "
+        "when they were coded.",
         "classes": "Targets are the images' hard labels, given by their class folders. Where the teacher and the "
         "target differ, the crop may show something else, the teacher may err, or the target may be wrong. The first "
         "images of the gallery show which.",
