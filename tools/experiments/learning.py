@@ -1,19 +1,23 @@
 """Do students learn from stored labels what they learn from the teacher itself?
 
-usage: learning.py [--crops 100] [--steps 300] [--seeds 5] [--student cnn] [--size 96] [--temperatures 1 4]
+usage: learning.py [--crops 100] [--steps 300] [--seeds 5] [--student cnn] [--size 96] [--temperatures 1 4] [--folder F]
 
 EfficientNet-Lite2 labels crops of real photographs. A small student is trained from scratch for the same steps, on the
 same crops in the same order, from the teacher's hard top-1, marginal smoothing, the shared tail and low-rank labels of
 several sizes, and from the live teacher's full softmax of the replayed crop. Measured is KL(teacher || student) and the
 agreement of the likeliest classes on crops of a view of each photograph that was kept from training, and of photographs
 that were kept whole. At a temperature T, labels are read at T and the student's logits divided by T; held-out crops are
-compared at 1, so that the tables of all temperatures compare. Prints a markdown table for each.
+compared at 1, so that the tables of all temperatures compare.
+
+Prints a line as each student is done, all kinds of labels for one seed before the next, and at the end a markdown table
+for each temperature. With --folder, photographs, labels and students' figures are kept there, and the same command goes
+on where it was stopped.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +27,7 @@ import skimage.data
 import torch
 from PIL import Image
 from students import all_crops, divergence, log_probabilities, make_student, spread, table, train
+from teacher_labels import working_folder
 from torch import Tensor
 
 import slg_wds
@@ -63,11 +68,12 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--student", default="cnn", help="cnn, or a model of timm")
     parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--folder", type=Path, help="keep all here, and go on from what is there")
     args = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(cores())
-    with tempfile.TemporaryDirectory() as name:
-        experiment(args, Path(name))
+    with working_folder(args) as folder:
+        experiment(args, folder)
 
 
 def experiment(args: argparse.Namespace, folder: Path) -> None:
@@ -84,13 +90,19 @@ def experiment(args: argparse.Namespace, folder: Path) -> None:
         f"labelling and replay {time.monotonic() - start:.0f} s",
         flush=True,
     )
+    live, labels = {}, {}
     for temperature in args.temperatures:
-        live = from_topk(None, (logits / temperature).softmax(1), logits.shape[1], rule="full")
-        labels = read_labels(args, kinds, temperature)
-        labels["live teacher"] = live
-        found = {kind: trained(args, images, rows, held_out, temperature) for kind, rows in labels.items()}
+        live[temperature] = from_topk(None, (logits / temperature).softmax(1), logits.shape[1], rule="full")
+        labels[temperature] = read_labels(args, kinds, temperature) | {"live teacher": live[temperature]}
+    students = Students(folder / "students.jsonl", args, images, held_out)
+    for seed in range(args.seeds):
+        for temperature, of_temperature in labels.items():
+            for kind, rows in of_temperature.items():
+                students.train(seed, temperature, kind, rows)
+    for temperature, of_temperature in labels.items():
         print(f"\ntemperature {temperature:g}, {time.monotonic() - start:.0f} s so far\n")
-        report(found, {kind: mean_divergence(live, rows) for kind, rows in labels.items()}, sizes(kinds))
+        apart = {kind: mean_divergence(live[temperature], rows) for kind, rows in of_temperature.items()}
+        report({kind: students.of(temperature, kind) for kind in of_temperature}, apart, sizes(kinds))
 
 
 def read_labels(args: argparse.Namespace, kinds: dict[str, str], temperature: float) -> dict[str, SoftLabels]:
@@ -175,26 +187,71 @@ def held(labels: str, size: int) -> tuple[Tensor, Tensor]:
     return images, stored.dense()
 
 
-def trained(
-    args: argparse.Namespace,
-    images: Tensor,
-    labels: SoftLabels,
-    held_out: dict[str, tuple[Tensor, Tensor]],
-    temperature: float,
-) -> dict[str, list[float]]:
-    """Train one student per seed; return KL on each held-out set, and agreement on the first."""
-    found: dict[str, list[float]] = {}
-    for seed in range(args.seeds):
+Figures = dict[str, float]
+
+
+class Students:
+    """Students that were trained, kept in a file, a line each.
+
+    Args:
+        path: the file.
+        args: the command's, of which those that decide a student are kept with it.
+        images: uint8 [N, 3, S, S], the training crops.
+        held_out: for each held-out set, its crops and the teacher's probabilities of them.
+    """
+
+    def __init__(
+        self, path: Path, args: argparse.Namespace, images: Tensor, held_out: dict[str, tuple[Tensor, Tensor]]
+    ) -> None:
+        self._path, self._args, self._images, self._held_out = path, args, images, held_out
+        self._settings = {
+            name: getattr(args, name) for name in ("crops", "steps", "batch", "rate", "student", "size")
+        }
+        lines = path.read_text().splitlines() if path.exists() else []
+        self._found: list[dict[str, Any]] = [
+            one for one in map(json.loads, lines) if self._settings.items() <= one.items()
+        ]
+
+    def train(self, seed: int, temperature: float, kind: str, labels: SoftLabels) -> None:
+        """Train a student and keep its KL on each held-out set and its agreement, unless that is there already."""
+        which = {"temperature": temperature, "kind": kind, "seed": seed}
+        if any(which.items() <= one.items() for one in self._found):
+            return
+        args = self._args
         torch.manual_seed(seed)
         student = make_student(args.student, labels.num_classes)
         train(
-            student, images, lambda rows: labels[rows], args.steps, args.batch, args.rate, seed, temperature
+            student,
+            self._images,
+            lambda rows: labels[rows],
+            args.steps,
+            args.batch,
+            args.rate,
+            seed,
+            temperature,
         )
-        for split, (crops, teacher) in held_out.items():
-            student_rows = log_probabilities(student, crops)
-            found.setdefault(split, []).append(divergence(teacher, student_rows))
-            agreement = (student_rows.argmax(1) == teacher.argmax(1)).float().mean()
-            found.setdefault(f"{split} agreement", []).append(100 * float(agreement))
+        self._found.append({**self._settings, **which, **compared(student, self._held_out)})
+        line = json.dumps(self._found[-1])
+        with open(self._path, "a") as file:
+            file.write(line + "\n")
+        print(line, flush=True)
+
+    def of(self, temperature: float, kind: str) -> list[Figures]:
+        """Return the figures of each seed, in order."""
+        which = {"temperature": temperature, "kind": kind}
+        found = [
+            one for one in self._found if which.items() <= one.items() and one["seed"] < self._args.seeds
+        ]
+        return sorted(found, key=lambda one: int(one["seed"]))
+
+
+def compared(student: torch.nn.Module, held_out: dict[str, tuple[Tensor, Tensor]]) -> Figures:
+    """Return a student's KL and agreement, in percent, on each held-out set."""
+    found: Figures = {}
+    for split, (crops, teacher) in held_out.items():
+        rows = log_probabilities(student, crops)
+        found[split] = divergence(teacher, rows)
+        found[f"{split} agreement"] = 100 * float((rows.argmax(1) == teacher.argmax(1)).float().mean())
     return found
 
 
@@ -204,18 +261,21 @@ def mean_divergence(live: SoftLabels, labels: SoftLabels) -> float:
 
 
 def report(
-    found: dict[str, dict[str, list[float]]], labels_divergence: dict[str, float], sizes: dict[str, float]
+    found: dict[str, list[Figures]], labels_divergence: dict[str, float], sizes: dict[str, float]
 ) -> None:
     header = ["trained from", "bytes a crop", "KL of the labels", "KL, held-out views", "agreement there, %",
               "KL, unseen photographs", "KL of each seed"]  # fmt: skip
-    rows = [
-        [
-            kind, f"{sizes[kind]:.1f}" if kind in sizes else "-", f"{labels_divergence[kind]:.4f}",
-            spread(one["held"]), spread(one["held agreement"], 1), spread(one["unseen"], 3),
-            " ".join(f"{value:.4f}" for value in one["held"]),
-        ]
-        for kind, one in found.items()
-    ]  # fmt: skip
+    rows = []
+    for kind, students in found.items():
+        held, agreement, unseen = (
+            [one[name] for one in students] for name in ("held", "held agreement", "unseen")
+        )
+        rows.append(
+            [
+                kind, f"{sizes[kind]:.1f}" if kind in sizes else "-", f"{labels_divergence[kind]:.4f}",
+                spread(held), spread(agreement, 1), spread(unseen, 3), " ".join(f"{value:.4f}" for value in held),
+            ]
+        )  # fmt: skip
     print(table(header, rows), flush=True)
 
 
