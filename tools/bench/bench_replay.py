@@ -17,7 +17,8 @@ library: timm's or torchvision's on Pillow images, torchvision's RandAugment on 
 Rounds of all alternate, so that a drift of the machine's speed moves all alike. The floor's and our rates are over
 whole epochs; those of loaders with processes are from the first batch to the last, so that starting these is not
 counted (what they make while the first is waited for is a gift to them). Beside the rates, since other work on the
-machine moves them: the CPU time that a crop costs us and the floor. Labels are made up (500 crops, k=5, float16).
+machine moves them: the CPU time that a crop costs us, the floor, and the transforms of the stock pipelines alone (one
+shard's images in one process, without what processes cost them). Labels are made up (500 crops, k=5, float16).
 """
 
 from __future__ import annotations
@@ -25,11 +26,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import io
 import itertools
 import json
 import os
-import resource
 import shutil
 import statistics
 import sys
@@ -47,8 +46,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from bench_generate import lay_out
+from stock_pipelines import MEAN, SIZE, Crops, pillow_crops, tensor_crops
 
-from slg_wds import SoftLabelLoader, open_labels
+from slg_wds import LabelSet, SoftLabelLoader, open_labels
 from slg_wds.format.manifest.description import VIEWS
 from slg_wds.format.records.record import Record
 from slg_wds.format.shards.shard import Sample
@@ -61,8 +61,7 @@ from slg_wds.transforms.policies.drawing import sample_views
 from slg_wds.transforms.policies.grammar import parse_views
 from slg_wds.transforms.policies.rules import ViewRule
 
-SIZE, CLASSES, K, SEED = 224, 1000, 5, 0
-MEAN = (0.485, 0.456, 0.406)
+CLASSES, K, SEED = 1000, 5, 0
 STOCK = {"tensor": "webdataset, torchvision v2", "Pillow": "webdataset, Pillow"}
 TRAIN_IMAGES = 32  # images of a batch
 
@@ -243,62 +242,6 @@ def rate(batches, crops: int) -> float:
     return crops * count / (time.perf_counter() - start)
 
 
-def policy_of(options: argparse.Namespace, tensors: bool) -> list:
-    """Return the transforms of torchvision, or of timm where the policy is timm's and images are Pillow's."""
-    from torchvision.transforms import v2
-
-    if options.aa is None:
-        return []
-    if options.aa == "trivialaugment":
-        return [v2.TrivialAugmentWide()]
-    if tensors or not options.aa.startswith("rand"):
-        return [v2.RandAugment(2, 9)]
-    from timm.data.auto_augment import rand_augment_transform
-
-    return [rand_augment_transform(options.aa, {"img_mean": tuple(round(255 * part) for part in MEAN)})]
-
-
-def tensor_crops(options: argparse.Namespace) -> tuple:
-    """Return what decodes a file to a tensor, and what makes a crop of it."""
-    from torchvision.transforms import v2
-
-    cut = [v2.RandomResizedCrop(SIZE, interpolation=3, antialias=True), v2.RandomHorizontalFlip()]
-    return decoded, v2.Compose([*cut, *policy_of(options, True), *erasing(options)])
-
-
-def pillow_crops(options: argparse.Namespace) -> tuple:
-    """Return what decodes a file to a Pillow image, and what makes a crop of it."""
-    from torchvision.transforms import v2
-
-    cut = [v2.RandomResizedCrop(SIZE, interpolation=3), v2.RandomHorizontalFlip()]
-    return opened_image, v2.Compose([*cut, *policy_of(options, False), v2.PILToTensor(), *erasing(options)])
-
-
-def erasing(options: argparse.Namespace) -> list:
-    from torchvision.transforms import v2
-
-    return [v2.RandomErasing(options.reprob, value=[124, 116, 104])] if options.reprob else []
-
-
-def decoded(data: bytes) -> torch.Tensor:
-    return torch.ops.image.decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), 3)
-
-
-def opened_image(data: bytes):
-    from PIL import Image
-
-    return Image.open(io.BytesIO(data)).convert("RGB")
-
-
-class Crops:
-    def __init__(self, decode, transform, c: int) -> None:
-        self.decode, self.transform, self.c = decode, transform, c
-
-    def __call__(self, data: bytes) -> torch.Tensor:
-        image = self.decode(data)
-        return torch.stack([self.transform(image) for _ in range(self.c)])
-
-
 def stock(name: str, labels: str, options: argparse.Namespace, c: int, make) -> float:
     import torchvision.io  # noqa: F401  # the decoder's operators
     import webdataset
@@ -313,16 +256,20 @@ def stock(name: str, labels: str, options: argparse.Namespace, c: int, make) -> 
     loader = torch.utils.data.DataLoader(
         data, TRAIN_IMAGES, num_workers=options.threads, drop_last=True, prefetch_factor=2
     )
-    used = processor_time()
-    found = rate(loader, TRAIN_IMAGES * c)
-    del loader  # its processes have ended, so their time is known
-    CPU[name, c].append((processor_time() - used) / (len(opened) * c))
-    return found
+    CPU[name, c].append(alone(Crops(*make(options), c), opened) / c)
+    return rate(loader, TRAIN_IMAGES * c)
 
 
-def processor_time() -> float:
-    """Return the seconds of this process and of those that it has waited for."""
-    return time.process_time() + sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+def alone(crops: Crops, opened: LabelSet) -> float:
+    """Return the CPU seconds of an image in this process: no start of others, nothing sent between them."""
+    before, images = torch.get_num_threads(), [sample.image for sample in opened.shard(0)]
+    torch.set_num_threads(1)
+    crops(images[0])  # the first calls of some operators take long
+    used = time.process_time()
+    for image in images:
+        crops(image)
+    torch.set_num_threads(before)
+    return (time.process_time() - used) / len(images)
 
 
 def write_original(folder: Path, paths: list[Path], options: argparse.Namespace) -> None:
