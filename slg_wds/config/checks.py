@@ -12,6 +12,13 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from slg_wds.errors import UsageError
 
 LOW_RANK = "lowrank"
+_OF_LABELS = ("label_type", "max_kl", "tail_classes", "extendable")
+_OF_CLASSES = (
+    "temp",
+    "weights",
+    "class_subset",
+    "evaluate",
+)  # of options of labels over a teacher's own classes
 
 
 def check_choices(config: Any) -> None:
@@ -128,16 +135,41 @@ def check_output(config: Any) -> None:
             raise UsageError(
                 "--values int8 is for --output embedding", hint="log8 takes as few bytes of labels"
             )
-        return
-    if config.values == "log8":
+    elif config.values == "log8":
         raise UsageError("--values log8 is for probabilities", hint="int8 takes as few bytes of embeddings")
+    check_bank(config, config.output == "prototypes")
+    if config.output == "labels":
+        return
     usual = {one.name: one.default for one in dataclasses.fields(config)}
-    names = (
-        "label_type", "max_kl", "tail_classes", "extendable", "temp", "weights", "class_subset", "evaluate"
-    )  # fmt: skip
-    for name in names:
+    for name in (*_OF_CLASSES, *(_OF_LABELS if config.output == "embedding" else ())):
         if getattr(config, name) != usual[name]:
-            raise UsageError(f"{flag(name)} is for labels, and --output embedding stores none")
+            kind = "labels" if name in _OF_LABELS else "labels over a teacher's classes"
+            raise UsageError(
+                f"{flag(name)} is for {kind}, and --output {config.output} stores none",
+                hint="give --bank-temp" if name == "temp" and config.output == "prototypes" else None,
+            )
+
+
+def check_bank(config: Any, used: bool, what: str = "--output prototypes") -> None:
+    """Check --bank and --bank-temp.
+
+    Args:
+        config: a config with these options.
+        used: whether labels are made with a bank.
+        what: what makes use of a bank, for messages.
+
+    Raises:
+        UsageError: one of the two is missing, has no use, or is out of range.
+    """
+    if used and config.bank is None:
+        raise UsageError(
+            f"{what} needs --bank FILE", hint="slg-wds prototypes makes one of a set of embeddings"
+        )
+    for name in ("bank", "bank_temp"):
+        if not used and getattr(config, name) is not None:
+            raise UsageError(f"{flag(name)} is for {what}")
+    if config.bank_temp is not None and not 0 < config.bank_temp < math.inf:
+        raise UsageError(f"--bank-temp {config.bank_temp:g} is not a number above 0")
 
 
 def check_seed(seed: int) -> None:

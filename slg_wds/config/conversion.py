@@ -7,7 +7,14 @@ from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Positional
 
-from slg_wds.config.checks import check_least, check_left_out, check_low_rank, check_seed, check_targets
+from slg_wds.config.checks import (
+    check_bank,
+    check_least,
+    check_left_out,
+    check_low_rank,
+    check_seed,
+    check_targets,
+)
 from slg_wds.config.command_line import option, required
 from slg_wds.config.shared import (
     VALUES,
@@ -56,6 +63,21 @@ class MergedLabelOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrototypeOptions:
+    """How embeddings become labels."""
+
+    PANEL: ClassVar[str] = "Label"
+
+    bank: Annotated[str | None, option("FILE")] = None
+    """Make labels of a set of embeddings, without its teacher: distributions over the prototypes of this bank. `slg-wds
+    prototypes` makes one."""
+    bank_temp: Annotated[float | None, option("T", default="the bank's own")] = None
+    """Temperature of these labels. Scores are divided by it before the softmax."""
+    embedding: Annotated[str | None, option("NAME", default="the bank's own, or the only one")] = None
+    """Which embedding is used, if the set holds several."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MergedCheckOptions:
     """The images on which a merge is compared with the teachers themselves."""
 
@@ -70,6 +92,7 @@ class MergedCheckOptions:
 class EnsembleConfig(
     MergedSetOptions,
     MergedLabelOptions,
+    PrototypeOptions,
     MergedCheckOptions,
     RecheckOptions,
     ProcessOptions,
@@ -81,6 +104,8 @@ class EnsembleConfig(
     Given one set, it writes that set anew, with other shards, label type or coding.
 
     A set and one that extends it (generate --extend) become one set.
+
+    With --bank, a set of embeddings becomes a set of labels.
 
     Example: slg-wds ensemble /data/a /data/b --save-path /data/both
     """
@@ -96,6 +121,9 @@ class EnsembleConfig(
             raise UsageError("no label set is given")
         check_least(self, samples_per_shard=1, tail_classes=0, processes=0, check_crops=1)
         check_low_rank(self)
+        check_bank(self, self.bank is not None, "--bank")
+        if self.embedding is not None and self.bank is None:
+            raise UsageError("--embedding is for --bank")
         if (self.check_data is None) != (self.arch is None):
             raise UsageError("--check and -a go together: the images, and the teachers to ask")
 

@@ -89,9 +89,14 @@ class LabelOptions:
 
     PANEL: ClassVar[str] = "Label"
 
-    output: Literal["labels", "embedding"] = "labels"
+    output: Literal["labels", "embedding", "prototypes"] = "labels"
     """What of the teacher is stored. labels: its distributions over classes; embedding: the features before its head,
-    for teachers without classes (DINOv2, SigLIP, CLIP and the like) and for students that learn to match features."""
+    for teachers without classes (DINOv2, SigLIP, CLIP and the like) and for students that learn to match features;
+    prototypes: labels made of the embedding, as distributions over the prototypes of --bank."""
+    bank: Annotated[str | None, option("FILE")] = None
+    """The bank of --output prototypes: a file that `slg-wds prototypes` made."""
+    bank_temp: Annotated[float | None, option("T", default="the bank's own")] = None
+    """Temperature of --output prototypes. Scores are divided by it before the softmax."""
     normalize: bool = False
     """Divide each embedding by its length before it is stored."""
     label_type: Annotated[str, option("TYPE")] = "marginal_smoothing_k5"

@@ -74,6 +74,8 @@ class AskedImageOptions:
     teacher: Annotated[str | None, option("IMAGES", default="those that the set embeds")] = None
     """The images for -a, not a teacher: the teachers given with -a label a random sample of their crops again, and the
     result is compared with the stored labels."""
+    bank: Annotated[str | None, option("FILE")] = None
+    """The bank with which labels over prototypes were made, for -a."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +113,8 @@ class VerifyConfig(
         check_least(self, processes=0, check_crops=1, max_pixels=1)
         if self.teacher is not None and self.arch is None:
             raise UsageError("--teacher names the images; -a must name the teachers")
+        if self.bank is not None and self.arch is None:
+            raise UsageError("--bank is for -a, which asks the teachers again")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from slg_wds.banks import read_bank
 from slg_wds.config import EnsembleConfig, GenerateConfig, Precision, SourceConfig
+from slg_wds.config.checks import check_bank
 from slg_wds.console import counted
 from slg_wds.ensembling.parents import KeyedSet, Missing
 from slg_wds.errors import ImageError, ImageSourceError, UsageError
@@ -122,7 +124,9 @@ def load_named_teachers(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
         teacher_source=config.teacher_source,
         teacher_path=config.teacher_path,
         temp=float(labels.identity.temperature or 1.0),
-        output="embedding" if labels.holds_embeddings else "labels",
+        output=_output(labels),
+        bank=_own_bank(config, labels),
+        bank_temp=labels.identity.temperature if labels.identity.bank_sha256 else None,
         normalize=labels.identity.normalize,
         precision=cast("Precision", labels.identity.precision or "fp32"),
     )
@@ -142,6 +146,25 @@ def load_named_teachers(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
                 hint="name them in the order in which slg-wds inspect shows them",
             )
     return loaded
+
+
+def _output(labels: LabelSet) -> Literal["labels", "embedding", "prototypes"]:
+    if labels.holds_embeddings:
+        return "embedding"
+    return "prototypes" if labels.identity.bank_sha256 else "labels"
+
+
+def _own_bank(config: EnsembleConfig, labels: LabelSet) -> str | None:
+    """Return the file of the bank that the labels were made with; None for labels without one.
+
+    Raises:
+        UsageError: it is another one, or none is given.
+    """
+    wanted = labels.identity.bank_sha256
+    check_bank(config, wanted is not None, "labels over prototypes")
+    if config.bank is not None and read_bank(config.bank).sha256 != wanted:
+        raise UsageError(f"{config.bank} is not the bank of the labels, whose SHA-256 is {wanted}")
+    return config.bank
 
 
 def exact_rows(

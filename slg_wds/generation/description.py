@@ -11,6 +11,7 @@ from slg_wds.format.manifest.identity import Identity
 from slg_wds.generation.extension import Extension
 from slg_wds.generation.recipe import Recipe
 from slg_wds.labelset.provenance import now, versions
+from slg_wds.teachers.towers.prototypes import PrototypeTower
 from slg_wds.teachers.towers.towers import Towers
 from slg_wds.transforms.policies.rules import ViewRule
 
@@ -36,7 +37,7 @@ def identity_of(recipe: Recipe, teacher: Ensemble, reference: Reference | None) 
         "k": label.stored_k(teacher.num_classes) or None,
         "values": None if recipe.max_kl or recipe.embeds else recipe.coding,
         "tail_classes": recipe.tail_classes,
-        "temperature": config.temp,
+        "temperature": teacher.temperature,
         "num_classes": teacher.num_classes,
         "class_subset": teacher.class_subset,
         "num_crops": config.num_crops,
@@ -56,6 +57,8 @@ def identity_of(recipe: Recipe, teacher: Ensemble, reference: Reference | None) 
         kinds = zip(teacher.names, teacher.dims, strict=True)
         fields["embeddings"] = [{"name": n, "dim": d, "values": config.embedding_values} for n, d in kinds]
         fields |= {"normalize": True} if teacher.normalize else {}
+    if isinstance(teacher, PrototypeTower):
+        fields["bank_sha256"] = teacher.bank.sha256
     if recipe.max_kl:
         fields["max_kl"] = float(recipe.max_kl)
     if config.extendable:

@@ -90,6 +90,11 @@ class Recipe:
         return self.label.kind == EMBEDDING
 
     @property
+    def has_classes(self) -> bool:
+        """Whether labels are over the teachers' own classes, and so targets may be."""
+        return self.config.output == "labels"
+
+    @property
     def needs_all(self) -> bool:
         """Whether all that the teachers answer leaves the device, not only the top-k."""
         return self.label.kind in ("full", LOW_RANK, EMBEDDING)

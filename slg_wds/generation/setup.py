@@ -24,6 +24,7 @@ from slg_wds.labelset.creating import create_labels, planned_paths
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.left_out import most_left_out
 from slg_wds.labelset.opening import labels_at
+from slg_wds.teachers.towers.prototypes import PrototypeTower
 
 if TYPE_CHECKING:
     from slg_wds.generation.reference import Reference
@@ -50,7 +51,7 @@ def open_job(recipe: Recipe, device: str | None = None, *, save: bool = True) ->
     device = device or device_of(config)
     teacher = load_teachers(config, source.classes, config.crops_of_forward(device), device)
     recipe.label.check(teacher.num_classes, "--label-type")
-    classes = classes_of_targets(source.classes) if recipe.embeds else teacher.full_classes
+    classes = teacher.full_classes if recipe.has_classes else classes_of_targets(source.classes)
     targets = resolve_targets(config, source.classes, classes, teacher.class_subset)
     plan = source.plan(config.seed, config.samples_per_shard, target_of=targets.of_class)
     lacking = 0 if reference is None else _count_lacking(reference, plan.keys, config.on_error)
@@ -65,7 +66,7 @@ def open_job(recipe: Recipe, device: str | None = None, *, save: bool = True) ->
             provenance,
             targets.class_names,
             requires=_features(identity, reference),
-            targets_are_classes=targets.comparable and not recipe.embeds,
+            targets_are_classes=targets.comparable and recipe.has_classes,
         )
     else:
         labels = LabelSet.unsaved(plan, identity)
@@ -168,6 +169,9 @@ def opening_lines(job: Job) -> list[str]:
 
 
 def _teacher_lines(teacher: Ensemble) -> list[str]:
+    if isinstance(teacher, PrototypeTower):
+        labels = f"labels over {teacher.bank}, at temperature {teacher.temperature:g}"
+        return [f"teacher {teacher.teachers[0]}", labels]
     if len(teacher.teachers) == 1:
         return [f"teacher {teacher.teachers[0]}"]
     pairs = zip(teacher.teachers, teacher.weights, strict=True)

@@ -52,6 +52,13 @@ def _embeddings(identity: Identity) -> str:
     return ", ".join(kinds) + (", of unit length" if kinds and identity.normalize else "")
 
 
+def _bank(identity: Identity) -> str | None:
+    """Describe the bank of labels over prototypes; None for other labels."""
+    if identity.bank_sha256 is None:
+        return None
+    return f"{identity.num_classes} prototypes, SHA-256 {_digest(identity.bank_sha256)}"
+
+
 def _what(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
     identity, images = Identity.from_json(summary["identity"]), summary["images"]
     names, tail, base = summary["class_names"], identity.tail_classes, identity.extends
@@ -70,6 +77,7 @@ def _what(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("labels", labels + (f", shared tail of {counted(tail, 'class', 'classes')}" if tail else "")),
         ("embeddings", embeddings),
         ("classes", classes + (f": {', '.join(names['first'])}, ..." if names and classes else "")),
+        ("bank", _bank(identity)),
         ("temperature", identity.temperature),
         ("embedded images", _embedded(identity.embed_images)),
         ("image checksums", "yes" if summary["image_checksums"] else _NO_CHECKSUMS),

@@ -8,11 +8,11 @@ from slg_wds.errors import IdentityMismatchError
 from slg_wds.labelset.labelset import LabelSet
 
 # In this order: a difference in an earlier field explains differences in later ones.
-_SAME = ("num_classes", "class_subset", "temperature")
+_SAME = ("bank_sha256", "num_classes", "class_subset", "temperature")
 
 
 def check_averaged(sets: Sequence[LabelSet], any_temperature: bool = False) -> None:
-    """Raise IdentityMismatchError if the distributions of the sets differ in their classes or temperature.
+    """Raise IdentityMismatchError if the distributions of the sets differ in their classes, bank or temperature.
 
     Args:
         sets: the sets.

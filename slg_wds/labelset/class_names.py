@@ -40,7 +40,8 @@ def named_classes(labels: LabelSet) -> list[str] | None:
 
 def _published_for_imagenet(labels: LabelSet) -> bool:
     sources = {teacher.get("source") for teacher in labels.identity.teachers}
-    whole = labels.num_classes == 1000 and labels.identity.class_subset is None
+    identity = labels.identity
+    whole = labels.num_classes == 1000 and identity.class_subset is None and identity.bank_sha256 is None
     return (
         whole and labels.description.class_names is None and bool(sources) and sources <= {"timm", "pytorch"}
     )

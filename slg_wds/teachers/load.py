@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from slg_wds.banks import read_bank
 from slg_wds.concurrency.rank import local_rank
 from slg_wds.errors import TeacherError, UsageError
 from slg_wds.teachers.built import BuiltModel
@@ -15,6 +16,7 @@ from slg_wds.teachers.private import build_private
 from slg_wds.teachers.published import build_timm, build_torchvision
 from slg_wds.teachers.spec import TeacherSpec, parse_teachers
 from slg_wds.teachers.teacher import Teacher, check_precision
+from slg_wds.teachers.towers.prototypes import PrototypeTower
 from slg_wds.teachers.towers.towers import Towers
 from slg_wds.teachers.trial import CPU_ROWS, try_teacher
 
@@ -110,7 +112,7 @@ def load_ensemble(
 
     Args:
         config: a TeacherConfig; its `temp` is the temperature if it has one, else 1. If its `output` is "embedding",
-            the teachers have no heads, and `Towers` are returned.
+            the teachers have no heads, and `Towers` are returned; if "prototypes", one without a head and its `bank`.
         subset_of: number of the teachers' classes -> the classes to keep, or None to keep all.
         device: where to run; None: the config's GPU, else this process's own device.
         settings: for each teacher, its overrides by the names in OVERRIDES; None: those of the config for all.
@@ -122,25 +124,30 @@ def load_ensemble(
     paths = [config.teacher_path] if config.teacher_path else []
     specs = parse_teachers(config.arch, config.teacher_source, paths, config.weights)
     teachers = _load_all(specs, config, device or device_of(config), settings)
-    embeds = _embeds(config)
-    if embeds:
-        ensemble: Ensemble = Towers(teachers, config.normalize)
-    else:
-        ensemble = Ensemble(
-            teachers,
-            [spec.weight for spec in specs],
-            temperature=getattr(config, "temp", 1.0),
-            class_subset=subset_of(teachers[0].num_classes),
-        )
+    ensemble = _joined(teachers, [spec.weight for spec in specs], config, subset_of)
     for teacher in teachers:
         with device_faults(teacher.device, f"{teacher.name} failed in its trial"):
             _use_graph(teacher, rows, getattr(config, "cuda_graph", "off"))
-            try_teacher(teacher, rows, ensemble.temperature, embeds=embeds)
+            try_teacher(teacher, rows, ensemble.temperature, embeds=_output(config) != "labels")
     return ensemble
 
 
-def _embeds(config: Any) -> bool:
-    return getattr(config, "output", "labels") == "embedding"
+def _joined(
+    teachers: Sequence[Teacher],
+    weights: Sequence[float],
+    config: Any,
+    subset_of: Callable[[int], Sequence[int] | None],
+) -> Ensemble:
+    if _output(config) == "embedding":
+        return Towers(teachers, config.normalize)
+    if _output(config) == "prototypes":
+        return PrototypeTower(teachers, read_bank(config.bank), config.bank_temp)
+    subset = subset_of(teachers[0].num_classes)
+    return Ensemble(teachers, weights, temperature=getattr(config, "temp", 1.0), class_subset=subset)
+
+
+def _output(config: Any) -> str:
+    return str(getattr(config, "output", "labels"))
 
 
 def _use_graph(teacher: Teacher, rows: int, wanted: str) -> None:
@@ -168,7 +175,7 @@ def _load_all(
             device=device,
             precision=config.precision,
             compile=config.compile,
-            headless=_embeds(config),
+            headless=_output(config) != "labels",
             **overrides,
         )
         for spec, overrides in zip(specs, settings, strict=True)

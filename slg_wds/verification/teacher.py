@@ -89,6 +89,7 @@ def compare(config: VerifyConfig, labels: LabelSet, seed: int | None = None) -> 
         arch=config.arch,
         teacher_source=config.teacher_source,
         teacher_path=config.teacher_path,
+        bank=config.bank,
         store_options=config.store_options,
     )
     teacher = load_named_teachers(question, labels)

@@ -66,6 +66,7 @@ class Identity(Mapping[str, Any]):
         embeddings: of a set of embeddings, one JSON object for each: its "name", "dim" (numbers of each crop) and
             "values" (one of EMBEDDING_VALUES). None for a set of labels.
         normalize: whether embeddings were divided by their length before they were coded.
+        bank_sha256: of labels over prototypes, the SHA-256 of the file of their bank, hex; None for other labels.
         extendable: whether records keep the sums that an extending set needs for exact tails.
         max_kl: of low-rank labels, the largest mean KL divergence of an image in nats; None for other types.
     """
@@ -95,6 +96,7 @@ class Identity(Mapping[str, Any]):
     extends: Base | None = None
     embeddings: list[dict[str, Any]] | None = None
     normalize: bool = False
+    bank_sha256: str | None = None
     extendable: bool = False
     max_kl: float | None = None
 
@@ -235,6 +237,7 @@ _OPTIONAL: dict[str, Test] = {
     ),
     "embeddings": _embeddings,
     "normalize": lambda value: type(value) is bool,
+    "bank_sha256": _text,
     "extendable": lambda value: type(value) is bool,
     "max_kl": lambda value: _number(value) and value > 0,
 }
