@@ -1,10 +1,12 @@
-"""What label sets must have in common before their distributions are averaged, in a merge or in replay."""
+"""What label sets must have in common before distributions are averaged, or embeddings joined, in a merge or replay."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from slg_wds.errors import IdentityMismatchError
+from slg_wds.errors import IdentityMismatchError, UsageError
+from slg_wds.format.records.embeddings import MAX_EMBEDDINGS
 from slg_wds.labelset.labelset import LabelSet
 
 # In this order: a difference in an earlier field explains differences in later ones.
@@ -25,6 +27,41 @@ def check_averaged(sets: Sequence[LabelSet], any_temperature: bool = False) -> N
             # An imported set may not know its teachers' temperature.
             if mine != theirs and not (field == "temperature" and None in (mine, theirs)):
                 raise differs(sets[0], other, f"{field}: {mine} != {theirs}")
+
+
+def joined_embeddings(sets: Sequence[LabelSet]) -> list[dict[str, Any]]:
+    """Return what the identities of several sets say of their embeddings, one after the other; [] of labels.
+
+    Args:
+        sets: sets of different teachers' embeddings of the same crops, or of labels.
+
+    Raises:
+        UsageError: some hold labels and others embeddings, two have an embedding of one name, or there are too many.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for labels in sets:
+        if labels.holds_embeddings != sets[0].holds_embeddings:
+            raise UsageError(
+                f"one of {sets[0].url} and {labels.url} holds labels and the other one embeddings",
+                hint="give sets of one kind",
+            )
+        for one in labels.identity.embeddings or []:
+            if one["name"] in found:
+                raise UsageError(
+                    f"two sets have an embedding {one['name']!r}, and embeddings are joined, not averaged",
+                    url=labels.url,
+                    hint="give sets of different teachers",
+                )
+            found[one["name"]] = one
+    if len(found) > MAX_EMBEDDINGS:
+        raise UsageError(f"{len(found)} embeddings are more than the {MAX_EMBEDDINGS} that a record holds")
+    return list(found.values())
+
+
+def refuse_weights(weights: Sequence[float] | None, flag: str) -> None:
+    """Raise UsageError for weights of sets of embeddings, which are joined."""
+    if weights is not None:
+        raise UsageError(f"{flag} is for labels: embeddings of several sets are joined, not averaged")
 
 
 def differs(first: LabelSet, other: LabelSet, what: str, key: str | None = None) -> IdentityMismatchError:

@@ -38,7 +38,7 @@ class Batch(Movable):
     index: torch.Tensor
     value: torch.Tensor
     tail: TailBatch | None
-    labels: SoftLabels
+    labels: SoftLabels | None
     target: torch.Tensor
     key: list[str]
     crop: torch.Tensor

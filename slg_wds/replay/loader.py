@@ -53,7 +53,8 @@ class SoftLabelLoader:
 
     Args:
         labels: URL of a label set, or several whose distributions are averaged with `weights`: of one plan, over
-            the same classes, of one temperature unless `temperature` is given. A set and those that extend it
+            the same classes, of one temperature unless `temperature` is given. Several sets of embeddings, each of
+            other teachers, are joined: `Batch.embedding` has them all. A set and those that extend it
             (`generate --extend`), given together as in ["OLD", "NEW"], are one of them: the batches are those of the
             same labels made in one go.
         images: None where the images are embedded, else the folder or WebDataset shards that they lie in.

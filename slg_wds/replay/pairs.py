@@ -66,4 +66,5 @@ class PairLoader(LoaderView):
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for batch in self._batches:
+            assert batch.labels is not None  # a set of embeddings was refused
             yield batch.images, batch.labels.dense()

@@ -8,12 +8,13 @@
     step.py           one step: a batch, in pieces if asked, becomes new weights
     data.py           label sets and the loader of a walk
     student.py        the model, and the moving average of its weights
+    distiller.py      students of embeddings: projectors and losses
     optimizer.py      parameter groups, optimizer, clipping
     schedule.py       walks, FKD's learning rates, timm's schedules
     mixing.py         mixup and CutMix of crops and labels
     meter.py          the printed lines; loss, speed and waiting of a walk
     logs.py           summary.csv, TensorBoard, W&B: a row a walk
-    validation.py     accuracy on hard targets, agreement with held-out labels
+    validation/       accuracy on hard targets, agreement with held-out labels, k-NN
     checkpoints.py    what a run keeps, and how it resumes
 
 Enters: label sets and images. Leaves: checkpoints. May import every part but the command line. loop.py, step.py,

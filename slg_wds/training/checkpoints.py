@@ -16,6 +16,7 @@ from torch import nn
 
 from slg_wds.errors import SlgWdsError, UsageError, WeightsError
 from slg_wds.store.whole_file import whole_file
+from slg_wds.training.distiller import Distiller
 from slg_wds.training.flags import Settings
 from slg_wds.training.optimizer import keep_options
 from slg_wds.training.processes import say
@@ -27,7 +28,7 @@ SETTINGS = (
     "opt_kwargs", "filter_bias_and_bn", "fused", "clip_grad", "clip_mode", "grad_accum_steps", "sched", "sched_kwargs",
     "warmup_epochs", "warmup_lr", "min_lr", "drop_path", "model_kwargs", "temp", "soft_label_type", "mixup_cutmix",
     "mixup", "cutmix", "mixup_cutmix_prob", "mixup_switch_prob", "ema", "amp", "label_weights", "crop_filter",
-    "label_temp", "label_temp_end",
+    "label_temp", "label_temp_end", "distill", "embedding_loss", "embedding_norm",
 )  # fmt: skip
 
 
@@ -104,11 +105,12 @@ def save(args: Settings, training: Training, best: bool = False) -> None:
     content = {
         "epoch": progress.epoch,
         "arch": args.arch,
-        "state_dict": training.model.state_dict(),
+        **states(training.model),
         "best_acc1": progress.best,
         "optimizer": training.optimizer.state_dict(),
         "scaler": training.scaler.state_dict(),
-        "ema": None if training.average is None else training.average.module.state_dict(),
+        "ema": None if training.average is None else states(training.average.module)["state_dict"],
+        "ema_projectors": None if training.average is None else states(training.average.module)["projectors"],
         "progress": asdict(progress),
         "num_classes": args.num_classes,
         "settings": {name: getattr(args, name) for name in SETTINGS},
@@ -120,6 +122,22 @@ def save(args: Settings, training: Training, best: bool = False) -> None:
                 torch.save(content, file)
     except RuntimeError as error:  # what torch raises on a full disk
         raise SlgWdsError(f"the checkpoint cannot be written: {error}", url=str(folder)) from None
+
+
+def states(model: nn.Module) -> dict[str, Any]:
+    """Return the weights of the student alone, and those of its projectors by their teachers' names, None without."""
+    if not isinstance(model, Distiller):
+        return {"state_dict": model.state_dict(), "projectors": None}
+    return {"state_dict": model.backbone.state_dict(), "projectors": model.projector_states()}
+
+
+def load_states(model: nn.Module, student: dict[str, Any], projectors: dict[str, Any] | None) -> None:
+    """Load what `states` returned. Raises RuntimeError if it is of another model."""
+    if not isinstance(model, Distiller):
+        model.load_state_dict(student)
+        return
+    model.backbone.load_state_dict(student)
+    model.load_projectors(projectors or {})
 
 
 def read_checkpoint(args: Settings) -> dict[str, Any] | None:
@@ -155,15 +173,19 @@ def restore(args: Settings, training: Training, found: dict[str, Any]) -> None:
 
     Raises:
         WeightsError: it is of another model or optimizer.
-        UsageError: it is of another --seed.
+        UsageError: it is of another --seed, or of another --distill.
     """
+    distilled = found.get("projectors") is not None
+    if distilled != isinstance(training.model, Distiller):
+        raise UsageError(f"the checkpoint is of --distill {'embedding' if distilled else 'labels'}")
     weights = {
         re.sub(r"^(module\.|_orig_mod\.)+", "", name): value for name, value in found["state_dict"].items()
     }
     try:
-        training.model.load_state_dict(weights)
+        load_states(training.model, weights, found.get("projectors"))
         if training.average is not None:
-            training.average.module.load_state_dict(found.get("ema") or weights)
+            average = (found.get("ema") or weights, found.get("ema_projectors") or found.get("projectors"))
+            load_states(training.average.module, *average)
         if args.evaluate:
             return
         training.optimizer.load_state_dict(keep_options(training.optimizer, found["optimizer"]))
@@ -181,7 +203,7 @@ def _compare_settings(args: Settings, progress: Progress, then: dict[str, Any]) 
     """Print where the run goes on and which flags differ; refuse another seed."""
     if then and then["seed"] != args.seed:
         raise UsageError(f"the checkpoint is of --seed {then['seed']}, not {args.seed}")
-    pairs = {name: (then.get(name), getattr(args, name)) for name in SETTINGS if then}
+    pairs = {name: (then.get(name), getattr(args, name)) for name in SETTINGS if name in then}
     changed = [f"{name} {before} -> {now}" for name, (before, now) in pairs.items() if before != now]
     say(args, f"resumed at epoch {progress.epoch}, step {progress.step:,}"
         + (f"; changed: {', '.join(changed)}" if changed else ""))  # fmt: skip

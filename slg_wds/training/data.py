@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from slg_wds import LabelSet, SoftLabelLoader, open_labels
 from slg_wds.config import parse_store_options
-from slg_wds.errors import UsageError
+from slg_wds.errors import LabelSetError, UsageError
+from slg_wds.training.distiller import widths_of
 from slg_wds.training.flags import Settings
 from slg_wds.training.processes import threads_of
 from slg_wds.training.schedule import label_temperature
@@ -18,20 +19,40 @@ if TYPE_CHECKING:
 
 
 def open_sets(args: Settings) -> list[LabelSet]:
-    """Open the sets of --softlabel_path. Raises LabelSetError for one of embeddings."""
+    """Open the sets of --softlabel_path. Raises LabelSetError for one that does not hold what --distill says."""
     options = parse_store_options(args.store_option)
     sets = [open_labels(url, store_options=options) for url in args.softlabel_path]
+    if args.distills:
+        widths_of(sets)
+        return sets
     for labels in sets:
-        labels.refuse_embeddings()
+        if labels.holds_embeddings:
+            raise LabelSetError(
+                "the set holds embeddings",
+                url=labels.url,
+                hint="--distill embedding trains a student on them",
+            )
     return sets
+
+
+def taught_widths(labels: list[LabelSet], checkpoint: dict[str, Any] | None) -> dict[str, int]:
+    """Return the width of each embedding by its teacher's name: of the sets, without sets of the checkpoint."""
+    if labels:
+        return widths_of(labels)
+    states = (checkpoint or {}).get("projectors") or {}
+    return {name: len(state["weight"]) for name, state in states.items()}
 
 
 def classes_of(args: Settings, labels: list[LabelSet], checkpoint: dict[str, Any] | None) -> int:
     """Return the classes of the student: those of the labels, without labels those of the flag or checkpoint.
 
+    A student of embeddings has none.
+
     Raises:
         UsageError: the flag contradicts the labels.
     """
+    if args.distills:
+        return 0
     if not labels:
         return args.num_classes or (checkpoint or {}).get("num_classes") or 1000
     stored = labels[0].num_classes

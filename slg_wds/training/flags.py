@@ -58,6 +58,10 @@ class Settings(argparse.Namespace):
     seed: int
     num_crops: int
     softlabel_path: list[str]
+    distill: str
+    embedding_loss: str
+    embedding_norm: str
+    knn_images: int
     temp: float
     label_temp: float | None
     label_temp_end: float | None
@@ -110,6 +114,14 @@ class Settings(argparse.Namespace):
     device: torch.device
     ranks: int
     flags: dict[str, Any]
+
+    @property
+    def distills(self) -> bool:
+        """Whether the student learns embeddings in place of labels."""
+        return self.distill == "embedding"
+
+
+FKD = ("num_classes", "soft_label_type", "mixup_cutmix")  # flags that are written as in FKD
 
 
 class Parser(argparse.ArgumentParser):
@@ -180,6 +192,7 @@ def make_parser(prog: str) -> Parser:
     for add_flags in (
         _student,
         _labels,
+        _embeddings,
         _optimization,
         _learning_rate,
         _mixing,
@@ -223,6 +236,21 @@ def _labels(parser: Parser) -> None:
     add("--cache-dir", metavar="FOLDER", help="keep label shards of a remote set here")
     add("--store-option", action=Several, default=[], metavar="KEY=VALUE", help="setting of object storage; may be "
         "given several times")
+
+
+def _embeddings(parser: Parser) -> None:
+    text = "A student of embeddings has no head: a linear projector maps its features to each teacher's width. \
+Checkpoints keep the projectors apart, so that timm.create_model(ARCH, num_classes=0) loads the student."
+    add = parser.add_argument_group("embeddings", text).add_argument
+    add("--distill", choices=["labels", "embedding"], default="labels", help="what the student learns: `embedding` for "
+        "sets of `generate --output embedding`; those of several sets are learned together (labels)")
+    add("--embedding-loss", choices=["cosine", "smooth_l1", "both", "relation"], default="cosine", help="`both`: 0.9 "
+        "of the cosine distance and 0.1 of smooth L1, as in AM-RADIO; `relation`: which crops of a process's batch are "
+        "alike, without a projector (cosine)")
+    add("--embedding-norm", choices=["none", "unit", "layer"], default="none", help="before they are compared, divide "
+        "features and embeddings by their length (`unit`), or bring them to mean 0 and deviation 1 (`layer`) (none)")
+    add("--knn-images", type=int, default=10000, metavar="N", help="images of IMAGES/train, drawn at random, among "
+        "which those of IMAGES/val find their neighbours in validation (10000)")
 
 
 def _optimization(parser: Parser) -> None:
@@ -285,7 +313,7 @@ def _validation(parser: Parser) -> None:
     add("--class-map", metavar="FILE", help="lines `folder number`, if the folders of val are not named as the labels' "
         "classes")
     add("--val-softlabels", metavar="URL", help="label set of held-out images: KL divergence from the teacher, and "
-        "agreement with it")
+        "agreement with it; of embeddings, the cosine to the teacher's")
     add("--val-images", metavar="URL", help="the images of --val-softlabels (default: IMAGES)")
     add("--target-accuracy", type=float, default=0.0, metavar="PERCENT",
         help="print when top-1 accuracy reaches this (0: never)")
@@ -331,6 +359,7 @@ def check(args: Settings) -> None:
     """
     _check_ranges(args)
     _check_schedule(args)
+    _check_distill(args)
     if args.label_temp is None and args.label_temp_end is not None:
         raise UsageError("--label-temp-end needs --label-temp", hint="the temperature of the first epoch")
     if args.mixup_cutmix and min(args.mixup, args.cutmix) <= 0:
@@ -354,6 +383,7 @@ def _check_ranges(args: Settings) -> None:
     from slg_wds.format.recovery.temperature import checked_temperature  # imports numpy
 
     _check_range(args, 1, math.inf, "epochs", "batch-size", "print-freq", "num_crops", "grad-accum-steps")
+    _check_range(args, 1, math.inf, "knn-images")
     _check_range(args, 0, 1, "mixup_cutmix_prob", "mixup_switch_prob", "ema", "drop-path")
     _check_range(args, 0, math.inf, "warmup-epochs", "warmup-lr", "min-lr")
     _check_range(args, 0, 2**63 - 1, "seed")
@@ -388,3 +418,28 @@ def _check_schedule(args: Settings) -> None:
         raise UsageError(
             "--warmup-epochs, --min-lr and --sched-kwargs are of timm's schedules", hint="give --sched"
         )
+
+
+def _check_distill(args: Settings) -> None:
+    """Refuse flags of labels where embeddings are learned, and the other way round."""
+    usual = make_parser("")
+    flags: tuple[str, ...] = ("embedding_loss", "embedding_norm", "knn_images")
+    if args.distills:
+        flags = (
+            "num_classes", "soft_label_type", "label_weights", "label_temp", "label_temp_end", "temp", "crop_filter",
+            "mixup_cutmix", "class_map",
+        )  # fmt: skip
+    for name in flags:
+        if getattr(args, name) != usual.get_default(name):
+            other = "labels, and --distill embedding learns none" if args.distills else "--distill embedding"
+            raise UsageError(f"--{name if name in FKD else name.replace('_', '-')} is for {other}")
+    if args.distills and args.embedding_loss == "relation":
+        if args.grad_accum_steps > 1:
+            raise UsageError(
+                "--embedding-loss relation compares the crops of a batch, which --grad-accum-steps parts"
+            )
+        if args.val_softlabels:
+            raise UsageError(
+                "--val-softlabels needs a projector, and --embedding-loss relation has none",
+                hint="IMAGES with train and val is validated by k-NN",
+            )

@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from slg_wds import LabelSet, SoftCrossEntropy
 from slg_wds.errors import UsageError
 from slg_wds.training.args_file import write_args
 from slg_wds.training.checkpoints import Training, prepare, read_checkpoint, restore, save
-from slg_wds.training.data import classes_of, open_loader, open_sets
+from slg_wds.training.data import classes_of, open_loader, open_sets, taught_widths
+from slg_wds.training.distiller import DistillationLoss, Distiller
 from slg_wds.training.flags import Settings, check
 from slg_wds.training.logs import open_logs
 from slg_wds.training.meter import Meter, figures_of
 from slg_wds.training.processes import say, threads_of
 from slg_wds.training.schedule import SetRate, make_schedule, walks
 from slg_wds.training.step import autocast, train_step
-from slg_wds.training.student import make_student, set_up, teachers_interpolation
+from slg_wds.training.student import make_distiller, make_student, set_up, teachers_interpolation
 from slg_wds.training.validation import Validation, open_validations
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ def run(args: Settings) -> None:
     args.num_classes = num_classes = classes_of(args, labels, checkpoint)
     torch.manual_seed(args.seed)
     model, preprocessing = make_student(args, num_classes, teachers_interpolation(labels))
+    if args.distills:
+        model = make_distiller(args, model, taught_widths(labels, checkpoint), preprocessing.input_size)
     training = set_up(args, model)
     if checkpoint is not None:
         restore(args, training, checkpoint)
@@ -69,7 +73,7 @@ def train(
         args, training.optimizer, {crops: len(loader) for crops, loader in loaders.items()}
     )
     parameters = sum(parameter.numel() for parameter in training.model.parameters())
-    say(args, f"student {args.arch}: {parameters:,} parameters, {args.num_classes} classes, input "
+    say(args, f"student {args.arch}: {parameters:,} parameters, {learned(training.model, args)}, input "
         f"{preprocessing}; {args.ranks} x {args.device.type}, {sum(map(len, labels)):,} images")  # fmt: skip
     with open_logs(args, progress) as log:
         if args.rank == 0:
@@ -87,7 +91,7 @@ def train_walk(
     args: Settings, training: Training, set_rate: SetRate, walk: DeviceLoader, epoch: int, crops: int
 ) -> None:
     """Train on one walk over the images, or on what a checkpoint left of it."""
-    progress, criterion = training.progress, SoftCrossEntropy(args.temp)
+    progress, criterion = training.progress, make_criterion(args, training.model)
     walk.set_epoch(epoch // crops)
     if progress.loader is None:
         progress.walk = {}
@@ -108,6 +112,20 @@ def train_walk(
             save(args, training)
     meter.count()
     progress.epoch, progress.loader = epoch + crops, None
+
+
+def make_criterion(args: Settings, model: nn.Module) -> nn.Module:
+    """Return what compares the student with the teacher's answers."""
+    if isinstance(model, Distiller):
+        return DistillationLoss(args.embedding_loss, model.compared)
+    return SoftCrossEntropy(args.temp)
+
+
+def learned(model: nn.Module, args: Settings) -> str:
+    """Say what the student learns."""
+    if not isinstance(model, Distiller):
+        return f"{args.num_classes} classes"
+    return "embeddings " + ", ".join(f"{name} of {dim}" for name, dim in model.dims.items())
 
 
 def validate(

@@ -11,6 +11,7 @@ from timm.utils.clip_grad import dispatch_clip_grad
 from torch import nn
 
 from slg_wds.errors import UsageError
+from slg_wds.training.distiller import Distiller
 from slg_wds.training.flags import Settings
 
 
@@ -64,9 +65,13 @@ def clip_gradients(model: nn.Module, bound: float, mode: str) -> None:
     Args:
         model: the student, after the backward pass.
         bound: --clip-grad, above 0.
-        mode: --clip-mode. `agc` is adaptive gradient clipping (Brock et al. 2021), which leaves the classifier alone.
+        mode: --clip-mode. `agc` is adaptive gradient clipping (Brock et al. 2021), which leaves the classifier alone,
+            or the projectors.
     """
-    parameters = model_parameters(model, exclude_head=mode == "agc")
+    if mode == "agc" and isinstance(model, Distiller):
+        parameters = model.backbone.parameters()
+    else:
+        parameters = model_parameters(model, exclude_head=mode == "agc")
     dispatch_clip_grad(parameters, bound, mode)
 
 

@@ -19,6 +19,8 @@ from slg_wds.training.optimizer import clip_gradients
 if TYPE_CHECKING:
     from slg_wds.replay.batch import Batch
 
+# What a step compares the student with: distributions, or each teacher's embeddings [B, D] by its name.
+Answers = SoftLabels | dict[str, Tensor]
 AMP = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -28,7 +30,7 @@ def train_step(args: Settings, training: Training, criterion: nn.Module, batch: 
     Args:
         args: the flags.
         training: what the step changes.
-        criterion: (logits [B, C], labels) -> the mean loss.
+        criterion: (what the student gives, the teachers' answers) -> the mean loss.
         batch: B crops on the device.
 
     Returns:
@@ -36,10 +38,10 @@ def train_step(args: Settings, training: Training, criterion: nn.Module, batch: 
     """
     # The step's number decides all that is random in a step, so checkpoints need no random state.
     torch.manual_seed(_seed_of_step(args, training.progress.step))
-    images, labels = batch.images, batch.labels
-    if args.mixup_cutmix:
-        images, labels = mixup_cutmix(args, training.progress.step, images, labels)
-    loss = add_gradients(args, training, criterion, images, labels)
+    images, answers = batch.images, batch.embedding if batch.labels is None else batch.labels
+    if args.mixup_cutmix and isinstance(answers, SoftLabels):
+        images, answers = mixup_cutmix(args, training.progress.step, images, answers)
+    loss = add_gradients(args, training, criterion, images, answers)
     if args.clip_grad is not None:
         training.scaler.unscale_(training.optimizer)
         clip_gradients(training.model, args.clip_grad, args.clip_mode)
@@ -52,7 +54,7 @@ def train_step(args: Settings, training: Training, criterion: nn.Module, batch: 
 
 
 def add_gradients(
-    args: Settings, training: Training, criterion: nn.Module, images: Tensor, labels: SoftLabels
+    args: Settings, training: Training, criterion: nn.Module, images: Tensor, answers: Answers
 ) -> Tensor:
     """Add up the gradients of --grad-accum-steps pieces of a batch; return the mean loss over the batch.
 
@@ -64,11 +66,17 @@ def add_gradients(
     for begin, end in pairwise(crops * number // pieces for number in range(pieces + 1)):
         with _exchange(training.net, end == crops):
             with autocast(args):
-                logits = training.net(images[begin:end])
-            loss = criterion(logits, labels[begin:end]) * ((end - begin) / crops)
+                outputs = training.net(images[begin:end])
+            loss = criterion(outputs, _part(answers, begin, end)) * ((end - begin) / crops)
             training.scaler.scale(loss).backward()
         total += loss.detach()
     return total
+
+
+def _part(answers: Answers, begin: int, end: int) -> Answers:
+    if isinstance(answers, SoftLabels):
+        return answers[begin:end]
+    return {name: rows[begin:end] for name, rows in answers.items()}
 
 
 def _exchange(net: nn.Module, now: bool) -> contextlib.AbstractContextManager[Any]:

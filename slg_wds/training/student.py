@@ -18,6 +18,7 @@ from slg_wds.teachers import Preprocessing, TeacherSpec
 from slg_wds.teachers.preprocessing import resolve
 from slg_wds.teachers.private import build_private
 from slg_wds.training.checkpoints import Progress, Training
+from slg_wds.training.distiller import Distiller
 from slg_wds.training.flags import Settings
 from slg_wds.training.optimizer import make_optimizer
 
@@ -31,7 +32,7 @@ def make_student(
 
     Args:
         args: the flags.
-        num_classes: its outputs.
+        num_classes: its outputs; 0 for a model without a head.
         interpolation: how the teacher's crops were resized; None for the student's own way.
 
     Returns:
@@ -47,6 +48,18 @@ def make_student(
         resize(img_size=args.size)
     overrides = {"input_size": args.size, "interpolation": args.interpolation or interpolation}
     return model, resolve(config, origin, overrides)[0]
+
+
+def make_distiller(args: Settings, backbone: nn.Module, widths: Mapping[str, int], size: int) -> Distiller:
+    """Give a student its projectors, as the flags say.
+
+    Args:
+        args: the flags.
+        backbone: the student without a head.
+        widths: of each teacher's embedding, by its name.
+        size: side of the student's input.
+    """
+    return Distiller(backbone, widths, size, args.embedding_loss != "relation", args.embedding_norm)
 
 
 def _built(args: Settings, num_classes: int) -> tuple[nn.Module, Mapping[str, Any], str]:

@@ -10,7 +10,7 @@ import torch
 import webdataset
 
 import slg_wds
-from slg_wds.errors import LabelSetError, RuleError
+from slg_wds.errors import LabelSetError, RuleError, UsageError
 from slg_wds.replay.stages import CollateCrops, cut_crops, decode_record_stage
 from support.paths import MODELS
 from support.photographs import TINY
@@ -107,8 +107,31 @@ def test_what_is_of_labels_alone_is_refused(embedded, options):
         loader_of(embedded, **options)
 
 
-def test_embeddings_of_several_sets_are_not_averaged(embedded):
-    with pytest.raises(LabelSetError, match="holds embeddings"):
+def test_embeddings_of_several_sets_stand_side_by_side(embedded, small_images, tmp_path):
+    """Two teachers one after the other are the two of one run."""
+    one = make(
+        small_images, tmp_path / "one", arch=TINY, num_crops=6, samples_per_shard=4, output="embedding"
+    )
+    other = make(
+        small_images, tmp_path / "other", arch=f"{MODELS / 'towers.py'}:shares", num_crops=6, samples_per_shard=4,
+        output="embedding", reference_path=one,
+    )  # fmt: skip
+    records = {record.key: record for record in slg_wds.open_labels(embedded)}
+    batches = list(loader_of([one, other], images=str(small_images), last="pad", global_batch_size=12))
+    assert sum(int(batch.mask.sum()) for batch in batches) == 16
+    for batch in batches:
+        check(batch, records)
+
+
+def test_what_cannot_be_joined_is_refused(embedded, small_images, tmp_path):
+    with pytest.raises(
+        UsageError, match="two sets have an embedding 'tiny_teacher.py:tiny', and .* not averaged"
+    ):
         loader_of([embedded, embedded])
+    labels = make(small_images, tmp_path / "labels", num_crops=6, samples_per_shard=4)
+    with pytest.raises(UsageError, match="holds labels and the other one embeddings"):
+        loader_of([labels, embedded])
+    with pytest.raises(UsageError, match="weights is for labels"):
+        loader_of(embedded, weights=[1.0])
     with pytest.raises(LabelSetError, match="holds embeddings"):
         loader_of(embedded).pairs()

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from slg_wds import SoftCrossEntropy, SoftLabelLoader, open_labels
 from slg_wds.labels import SoftLabels, from_topk
 
-Labels = Callable[[Tensor], SoftLabels]  # row numbers int64 [B] -> their distributions
+Labels = Callable[[Tensor], Any]  # row numbers int64 [B] -> their distributions, or their embeddings
 
 
 def small_cnn(num_classes: int, width: int = 24) -> nn.Sequential:
-    """Four strided convolutions with batch norm, the last of 8 x width channels, and a linear head."""
+    """Four strided convolutions with batch norm, the last of 8 x width channels, and a linear head or projector."""
     layers: list[nn.Module] = []
     inner = 3
     for outer in (width, 2 * width, 4 * width, 8 * width):
@@ -81,16 +81,18 @@ def train(
     rate: float,
     seed: int,
     temperature: float = 1.0,
+    criterion: nn.Module | None = None,
 ) -> None:
     """Train for `steps` steps of AdamW with a cosine schedule; the seed alone decides the rows of each step.
 
-    The temperature is the student's; that of the labels is for them to have.
+    The temperature is the student's; that of the labels is for them to have. `criterion` compares the student's output
+    with what `labels` returns; None: soft cross-entropy.
     """
     draw = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     optimizer = torch.optim.AdamW(student.parameters(), rate, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
-    criterion = SoftCrossEntropy(student_temperature=temperature, t_squared=True)
+    criterion = criterion or SoftCrossEntropy(student_temperature=temperature, t_squared=True)
     student.train()
     rows = torch.empty(0, dtype=torch.int64)
     for _ in range(steps):

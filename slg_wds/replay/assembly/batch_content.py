@@ -51,8 +51,9 @@ class BatchContent:
         n, c = planned.crops.shape
         self._images, self._of_image = images, torch.split(images, c)
         members = context.sets.members
-        self._embeddings = EmbeddingColumns(members[0], n, c) if context.sets.holds_embeddings else None
-        labelled = [] if self._embeddings else range(len(members))
+        self._embeds = context.sets.holds_embeddings
+        self._embeddings = [EmbeddingColumns(labels, n, c) for labels in members if self._embeds]
+        labelled = [] if self._embeds else range(len(members))
         self._columns = [LabelColumns(context.sets, number, n, c) for number in labelled]
         self._target = np.full(n, -1, np.int64)
         self._labelled = [LabelledImage("", "", (0, 0), None)] * n
@@ -69,7 +70,7 @@ class BatchContent:
             for number, labels in enumerate(self._context.sets.members):
                 try:
                     rows = self._context.records.rows(number, [one[number] for one in data], crops)
-                    columns = self._embeddings or self._columns[number]
+                    columns = self._embeddings[number] if self._embeds else self._columns[number]
                     columns.put(at, rows)
                     self._put_fields(number, at, rows)
                 except SlgWdsError as error:
@@ -160,8 +161,9 @@ class BatchContent:
         """What the teachers answered for the crops: the fields of the batch for labels, or for embeddings."""
         import torch
 
-        if self._embeddings is not None:
-            return embedding_answers(self._embeddings.tensors())
+        if self._embeds:
+            of_sets = [columns.tensors() for columns in self._embeddings]
+            return embedding_answers({name: rows for one in of_sets for name, rows in one.items()})
         parts = [columns.labels(self._context.temperature) for columns in self._columns]
         alone = len(parts) == 1
         return {

@@ -24,7 +24,7 @@ from slg_wds.format.records.embeddings import EMBEDDING
 from slg_wds.format.records.low_rank import LOW_RANK
 from slg_wds.labels import LabelType, StoredColumns
 from slg_wds.labels.shares import shares
-from slg_wds.labelset.averaging import check_averaged
+from slg_wds.labelset.averaging import check_averaged, joined_embeddings, refuse_weights
 from slg_wds.labelset.joining import chains, joined_digest
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.objects import INFO
@@ -60,7 +60,9 @@ class ShardSamples:
 
 
 class LabelSets:
-    """One or several label sets, whose distributions are averaged; a set and those that extend it are one.
+    """One or several label sets, whose distributions are averaged or whose embeddings are joined.
+
+    A set and those that extend it are one.
 
     Attributes:
         members: the sets, of such a chain the last; bases: what each extends, the oldest first.
@@ -72,7 +74,7 @@ class LabelSets:
         embedded: the number of the first set that has the images, else None.
 
     Raises:
-        UsageError: weights that do not fit, a set without the one that it extends.
+        UsageError: weights that do not fit, a set without the one that it extends, embeddings of one name.
         IdentityMismatchError: sets of different classes, or, unless `any_temperature`, of different temperatures.
         ReplayError: sets of different crops.
         RuleError: a rule that the labels cannot give.
@@ -92,7 +94,7 @@ class LabelSets:
         self.members = [chain[-1] for chain in together]
         self.bases = [[BaseSet(one, chain[-1]) for one in chain[:-1]] for chain in together]
         self.weights = shares(weights, len(self.members), "label set")
-        self._check_embeddings(rule is not None or any_temperature)
+        self._check_embeddings(weights, rule is not None or any_temperature)
         check_averaged(self.members, any_temperature)
         for other in self.members[1:]:
             _check_crops(self.members[0], other)
@@ -150,14 +152,15 @@ class LabelSets:
 
     @property
     def holds_embeddings(self) -> bool:
-        """Whether the only set holds embeddings in place of labels."""
+        """Whether the sets hold embeddings in place of labels."""
         return self.members[0].holds_embeddings
 
-    def _check_embeddings(self, recovers: bool) -> None:
-        """Raise an error for embeddings of several sets, or if distributions are to be recovered from embeddings."""
-        if len(self.members) > 1 or recovers:
-            for labels in self.members:
-                labels.refuse_embeddings()
+    def _check_embeddings(self, weights: Sequence[float] | None, recovers: bool) -> None:
+        """Raise an error if embeddings cannot be joined, or if they are to be averaged or made distributions."""
+        if joined_embeddings(self.members):
+            refuse_weights(weights, "weights")
+        if recovers:
+            self.members[0].refuse_embeddings()
 
     @property
     def num_crops(self) -> int:

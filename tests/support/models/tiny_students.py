@@ -46,3 +46,13 @@ def weights(path: str) -> dict[str, torch.Tensor]:
 
     visit(torch.load(path, weights_only=True), "")
     return found
+
+
+def features() -> nn.Module:
+    """The restless student without its head: 32 features."""
+    return sized(restless()[:-1])
+
+
+def calm() -> nn.Module:
+    """The plain student without its head: 32 features."""
+    return sized(plain()[:-1])

@@ -1,0 +1,49 @@
+"""How good the student is after a walk.
+
+    score.py         what a validation is, and what it returns
+    images.py        images of a folder as the student sees them; each process takes its part
+    hard_targets.py  top-1 and top-5 on images with targets
+    held_out.py      held-out labels or embeddings: how near the student is to the teacher
+    neighbours.py    students of embeddings: k-NN accuracy on images with targets
+
+Enters: the student, images or a held-out set. Leaves: figures, the same in all processes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from slg_wds import LabelSet
+from slg_wds.teachers import Preprocessing
+from slg_wds.training.flags import Settings
+from slg_wds.training.validation.hard_targets import HardTargets
+from slg_wds.training.validation.held_out import HeldOutEmbeddings, SoftTargets
+from slg_wds.training.validation.neighbours import Neighbours
+from slg_wds.training.validation.score import Score, Validation
+
+__all__ = ["HardTargets", "HeldOutEmbeddings", "Neighbours", "Score", "SoftTargets", "Validation"]
+
+
+def open_validations(
+    args: Settings,
+    labels: list[LabelSet],
+    num_classes: int,
+    preprocessing: Preprocessing,
+    threads: int,
+) -> list[Validation]:
+    """Open the validations that the flags and folders give: IMAGES/val, then --val-softlabels.
+
+    The first of them decides which checkpoint is the best.
+    """
+    found: list[Validation] = []
+    if args.data and ("://" in args.data or (Path(args.data) / "val").is_dir()):
+        if args.distills:
+            found.append(Neighbours(args, args.data, preprocessing, threads))
+        else:
+            found.append(HardTargets(args, args.data, labels, num_classes, preprocessing, threads))
+    if args.val_softlabels:
+        if args.distills:
+            found.append(HeldOutEmbeddings(args, args.val_softlabels, preprocessing, threads))
+        else:
+            found.append(SoftTargets(args, args.val_softlabels, num_classes, preprocessing, threads))
+    return found
