@@ -125,7 +125,7 @@ def test_embeddings_of_several_sets_stand_side_by_side(embedded, small_images, t
 
 def test_what_cannot_be_joined_is_refused(embedded, small_images, tmp_path):
     with pytest.raises(
-        UsageError, match="two sets have an embedding 'tiny_teacher.py:tiny', and .* not averaged"
+        UsageError, match=r"two sets have an embedding 'tiny_teacher.py:tiny', and .* not averaged"
     ):
         loader_of([embedded, embedded])
     labels = make(small_images, tmp_path / "labels", num_crops=6, samples_per_shard=4)
