@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from slg_wds.format.records.record import Record as Record
     from slg_wds.generation.command import generate as generate
     from slg_wds.generation.evaluation import evaluate as evaluate
+    from slg_wds.generation.evaluation import evaluate_embeddings as evaluate_embeddings
     from slg_wds.interop.fkd.exporting import export_fkd as export_fkd
     from slg_wds.interop.fkd.importing import import_fkd as import_fkd
     from slg_wds.labels import EmbeddingLoss as EmbeddingLoss
@@ -46,6 +47,7 @@ _HOMES = {
     "SoftLabelLoader": "replay.loader",
     "ensemble": "ensembling",
     "evaluate": "generation.evaluation",
+    "evaluate_embeddings": "generation.evaluation",
     "export_fkd": "interop.fkd.exporting",
     "generate": "generation.command",
     "import_fkd": "interop.fkd.importing",

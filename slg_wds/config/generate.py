@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, ClassVar, Literal, cast, get_args
 
 from tyro.conf import arg
 
-from slg_wds.config.checks import check_least, check_left_out, check_low_rank, check_output, check_seed
+from slg_wds.config.checks import (
+    check_least,
+    check_left_out,
+    check_low_rank,
+    check_output,
+    check_seed,
+    flag,
+)
 from slg_wds.config.command_line import option, required
 from slg_wds.config.shared import (
     CompatibilityOptions,
@@ -264,5 +271,32 @@ class EvaluateConfig(TeacherConfig):
     Example: slg-wds evaluate /data/imagenet -a resnet50
     """
 
+    output: Literal["labels", "embedding"] = "labels"
+    """What is measured. labels: distributions over classes; embedding: the features before the head, of teachers
+    without classes and of students trained on embeddings. IMAGES then has train, to learn classes from, and val."""
+    train_images: Annotated[int | None, option("N", default="all")] = None
+    """With --output embedding: at most so many images of train, drawn at random, always the same."""
+    linear: bool = True
+    """With --output embedding: also fit a linear classifier, which takes long on many images."""
     json: bool = False
     """Print the result as JSON, for scripts."""
+
+    def check(self) -> None:
+        """Check values against each other and their ranges.
+
+        Raises:
+            UsageError: an option has a value that makes no sense. Nothing slow has been started by then.
+        """
+        super().check()
+        check_least(self, train_images=1)
+        usual = {one.name: one.default for one in fields(self)}
+        embeds = self.output == "embedding"
+        for name in ("weights", "class_subset", "class_map") if embeds else ("train_images", "linear"):
+            if getattr(self, name) != usual[name]:
+                kind = "labels" if embeds else "embedding"
+                raise UsageError(f"{flag(name)} is for --output {kind}")
+
+    @property
+    def normalize(self) -> bool:
+        """Whether embeddings are divided by their length; what is measured does not need it."""
+        return False

@@ -13,7 +13,7 @@ decoding.py     read and decode images in threads, and draw their crops
 batching.py     cut crops of several images into full forwards
 inference.py    forwards -> top-k and tail sums
 collation.py    top-k of an image's crops -> record -> sample
-evaluation.py   `slg-wds evaluate`: a teacher's accuracy
+evaluation/     `slg-wds evaluate`: accuracy of teachers with classes, and of embeddings
 dry_run/        `--dry-run`: what a run would do
 
 Enters: the options, an image source, teachers. Leaves: committed shards of a label set. It may import `engines/` and

@@ -170,6 +170,33 @@ def test_students_of_timm_are_kept_without_their_projectors(split, embedded, tmp
     )
 
 
+def test_evaluate_measures_a_trained_student_as_training_does(split, embedded, tmp_path):
+    flags = (
+        "-a",
+        "test_resnet",
+        "--size",
+        "32",
+        "--distill",
+        "embedding",
+        "--num_crops",
+        "1",
+        "--epochs",
+        "1",
+    )
+    train(tmp_path, embedded, split, *flags, "--interpolation", "bilinear", "--embedding-loss", "relation")
+    (score,) = slg_wds.evaluate_embeddings(
+        slg_wds.EvaluateConfig(
+            data=str(split), arch="test_resnet", teacher_path=str(tmp_path / "checkpoint.pth.tar"),
+            output="embedding", input_size=32, interpolation="bilinear", linear=False,
+        )
+    )  # fmt: skip
+    (row,) = rows_of(tmp_path)
+    assert {f"eval_knn{k}": f"{100 * share:.6g}" for k, share in score.knn.items()} == {
+        name: row[name] for name in ("eval_knn20", "eval_knn10")
+    }
+    assert (score.train, score.val, score.linear) == (36, 12, None)
+
+
 def mean_cosine(student: nn.Module, projectors, held: str, images: Path) -> float:
     """Of the first crop of every image, in batches of all."""
     loader = slg_wds.SoftLabelLoader(

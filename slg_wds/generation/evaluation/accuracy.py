@@ -1,27 +1,19 @@
-"""`slg-wds evaluate`: measure the accuracy of a teacher, to see that it is loaded and fed as it should be."""
+"""The accuracy of a teacher of classes, to see that it is loaded and fed as it should be."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from slg_wds.concurrency.prefetch import window
 from slg_wds.concurrency.threads import threads_beside_forwards
 from slg_wds.config import EvaluateConfig, TeacherConfig
-from slg_wds.console import counted, note, tell, tell_json
-from slg_wds.errors import NoTargetsError
+from slg_wds.console import counted, note
+from slg_wds.errors import NoTargetsError, UsageError
+from slg_wds.generation.evaluation.images import BATCH, batches
 
 if TYPE_CHECKING:
-    import torch
-
     from slg_wds.format.manifest.plan import Plan
     from slg_wds.images import ImageSource
     from slg_wds.teachers import Accuracy, Ensemble
-
-BATCH = 50  # images in one forward
 
 
 def evaluate(config: EvaluateConfig, device: str | None = None) -> Accuracy:
@@ -38,6 +30,7 @@ def evaluate(config: EvaluateConfig, device: str | None = None) -> Accuracy:
 
     Raises:
         NoTargetsError: the images have no class folders, or it is not known which classes of the teacher these are.
+        UsageError: the options ask for embeddings, which `evaluate_embeddings` is for.
         SlgWdsError: images or teacher cannot be loaded.
     """
     from slg_wds.generation.setup import load_teachers
@@ -46,6 +39,8 @@ def evaluate(config: EvaluateConfig, device: str | None = None) -> Accuracy:
     from slg_wds.teachers.backends import about_device
 
     config.check()
+    if config.output == "embedding":
+        raise UsageError("output is 'embedding'", hint="call slg_wds.evaluate_embeddings")
     source = open_source(config.data, config, default_split="val", need_targets=True)
     teacher = load_teachers(config, source.classes, BATCH, device)
     threads = config.forward_threads
@@ -53,7 +48,7 @@ def evaluate(config: EvaluateConfig, device: str | None = None) -> Accuracy:
     note(*lines, *about_device(teacher, threads, cpu_asked=device == "cpu"))
     plan = _plan(config, source, teacher)
     with threads_beside_forwards(config.num_workers, threads) as pool:
-        return measure(teacher, _batches(config, source, plan, teacher, pool))
+        return measure(teacher, batches(config, source, plan, teacher.preprocessings, pool))
 
 
 def _plan(config: EvaluateConfig, source: ImageSource, teacher: Ensemble) -> Plan:
@@ -76,51 +71,6 @@ def _plan(config: EvaluateConfig, source: ImageSource, teacher: Ensemble) -> Pla
     if without:
         note(f"left out, without a target: {without:,} of {counted(plan.num_samples, 'image')}")
     return plan
-
-
-def _batches(
-    config: EvaluateConfig, source: ImageSource, plan: Plan, teacher: Ensemble, pool: ThreadPoolExecutor
-) -> Iterator[tuple[list[torch.Tensor], torch.Tensor]]:
-    """Yield for each of the teacher's evaluation inputs a uint8 batch [N, 3, S, S], and the targets int64 [N]."""
-    from slg_wds.images import decode
-    from slg_wds.teachers import eval_transform
-
-    def load(number: int, read: Callable[[int], bytes]) -> list[torch.Tensor]:
-        pixels = decode(read(number), max_pixels=config.max_pixels, path=plan.paths[number])
-        return [eval_transform(pixels, preprocessing) for preprocessing in teacher.preprocessings]
-
-    def submitted() -> Iterator[tuple[int, Future[list[torch.Tensor]]]]:
-        for shard in range(plan.num_shards):
-            part, read = plan.shard(shard), source.reader(plan, shard)
-            for number in (np.flatnonzero(part.targets >= 0) + part.start).tolist():
-                yield int(plan.targets[number]), pool.submit(load, number, read)
-
-    rows: list[tuple[int, list[torch.Tensor]]] = []
-    for target, image in window(submitted(), BATCH + (config.batch_size or BATCH)):
-        rows.append((target, image.result()))
-        if len(rows) == BATCH:
-            yield _stacked(rows)
-            rows = []
-    if rows:
-        yield _stacked(rows)
-
-
-def _stacked(rows: list[tuple[int, list[torch.Tensor]]]) -> tuple[list[torch.Tensor], torch.Tensor]:
-    import torch
-
-    inputs = [torch.stack(images) for images in zip(*(images for _, images in rows), strict=True)]
-    return inputs, torch.tensor([target for target, _ in rows])
-
-
-def main(config: EvaluateConfig) -> int:
-    """Run the command, and print a line of figures to stdout."""
-    accuracy = evaluate(config)
-    if config.json:
-        found = {"top1": accuracy.top1, "top5": accuracy.top5, "loss": accuracy.loss}
-        tell_json({**found, "images": accuracy.count}, indent=None)
-    else:
-        tell(figures(config, accuracy))
-    return 0
 
 
 def figures(config: TeacherConfig, accuracy: Accuracy) -> str:
