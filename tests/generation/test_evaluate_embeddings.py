@@ -106,7 +106,7 @@ def test_the_strength_is_chosen_where_classes_allow_it():
 def test_options_that_contradict_are_refused(data, options, message):
     with pytest.raises(UsageError, match=message):
         config(data, **options).check()
-    with pytest.raises(UsageError, match="call slg_wds.evaluate_embeddings"):
+    with pytest.raises(UsageError, match=r"call slg_wds\.evaluate_embeddings"):
         slg_wds.evaluate(config(data))
 
 
