@@ -14,8 +14,10 @@ from slg_wds.store.whole_file import whole_file
 
 if TYPE_CHECKING:
     from slg_wds.config import ReportConfig
+    from slg_wds.images import LabelledImage
     from slg_wds.report.measuring.comparison import Comparison
     from slg_wds.report.measuring.statistics import Statistics
+    from slg_wds.report.reading.images import ImageReader
     from slg_wds.report.reading.sets import ReportedSets, ReportSample
 
 MOST_BYTES = 5_000_000
@@ -67,17 +69,15 @@ def report(config: ReportConfig) -> Report:
     config.check()
     _check_installed()
     target = _target(config.output)
-    from slg_wds.report.reading.images import ExternalImageReader, check_images, open_image_reader
+    from slg_wds.report.reading.images import open_image_reader
     from slg_wds.report.reading.sets import ReportedSets
-    from slg_wds.report.writing.document import render
 
     sets = ReportedSets([config.at(url) for url in config.labels])
     reader = open_image_reader(sets, None if config.images is None else config.at(config.images))
     sample = sets.sample(config.samples)
-    each, comparison = measure_sets(sets, sample)
-    if isinstance(reader, ExternalImageReader):
-        check_images([(row.number, row.image) for row in each[0].rows], reader)
-    page = render(sets, sample, each, comparison, reader).encode("utf-8")
+    write = _page_of_embeddings if sets.first.holds_embeddings else _page_of_labels
+    text, images = write(sets, sample, reader)
+    page = text.encode("utf-8")
     if len(page) > MOST_BYTES:
         raise LabelSetError(
             f"the page would have {len(page):,} bytes, more than {MOST_BYTES:,}",
@@ -85,7 +85,35 @@ def report(config: ReportConfig) -> Report:
         )
     with whole_file(target) as file:
         file.write(page)
-    return Report(str(target), len(page), each[0].images, len(sample.shards), sets.skipped)
+    return Report(str(target), len(page), images, len(sample.shards), sets.skipped)
+
+
+def _page_of_labels(sets: ReportedSets, sample: ReportSample, reader: ImageReader | None) -> tuple[str, int]:
+    """Return the page, and how many images of the first set were read."""
+    from slg_wds.report.writing.document import render
+
+    each, comparison = measure_sets(sets, sample)
+    _check_images([(row.number, row.image) for row in each[0].rows], reader)
+    return render(sets, sample, each, comparison, reader), each[0].images
+
+
+def _page_of_embeddings(
+    sets: ReportedSets, sample: ReportSample, reader: ImageReader | None
+) -> tuple[str, int]:
+    from slg_wds.report.embeddings.document import render_embeddings
+    from slg_wds.report.embeddings.measuring import measure_embeddings
+
+    images, measures = measure_embeddings(sets, sample)
+    _check_images([(one.number, one.image) for one in images], reader)
+    return render_embeddings(sets, sample, images, measures, reader), len(images)
+
+
+def _check_images(images: list[tuple[int, LabelledImage]], reader: ImageReader | None) -> None:
+    """Compare the images with those that were labelled, unless they come from the set itself."""
+    from slg_wds.report.reading.images import ExternalImageReader, check_images
+
+    if isinstance(reader, ExternalImageReader):
+        check_images(images, reader)
 
 
 def _check_installed() -> None:

@@ -154,7 +154,6 @@ def test_what_needs_labels_refuses_embeddings_with_one_line(embedded, small_imag
     commands = [
         ["ensemble", str(embedded), "--save-path", str(tmp_path / "a")],
         ["export", str(embedded), str(tmp_path / "b")],
-        ["report", str(embedded), "-o", str(tmp_path / "c")],
     ]
     for command in commands:
         assert main(command) != 0

@@ -71,12 +71,12 @@ class ReportedSets:
         skipped: sampled images for which the first set has no labels, counted while `read` runs.
 
     Raises:
-        UsageError: the sets have different classes.
+        UsageError: the sets have different classes, or some hold labels and others embeddings.
         LabelSetError, ManifestError, StoreError: as `open_labels`.
     """
 
     def __init__(self, locations: Sequence[Location]) -> None:
-        opened = [labels_at(location, allow_incomplete=True) for location in locations]
+        opened = [labels_at(location, allow_incomplete=True, embeddings=True) for location in locations]
         together = chains(opened)
         self.sets = [Parent(chain, 1.0) for chain in together]
         self.labels = [chain[-1] for chain in together]
@@ -84,6 +84,7 @@ class ReportedSets:
         self.skipped = 0
         self._missing_shards: dict[int, set[int]] = {}
         for labels in self.labels[1:]:
+            _check_kind(self.labels[0], labels)
             _check_classes(self.labels[0], labels)
 
     @property
@@ -192,6 +193,14 @@ def _spread(labels: LabelSet, shards: Sequence[int], samples: int) -> Iterator[t
         left -= count
         if count:
             yield shard, [start + at * size // count for at in range(count)]
+
+
+def _check_kind(first: LabelSet, other: LabelSet) -> None:
+    if first.holds_embeddings != other.holds_embeddings:
+        raise UsageError(
+            f"one of {first.url} and {other.url} holds labels and the other one embeddings",
+            hint="draw them one after the other",
+        )
 
 
 def _check_classes(first: LabelSet, other: LabelSet) -> None:

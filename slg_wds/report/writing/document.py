@@ -50,6 +50,28 @@ def render(
         ImageError: an image of the gallery cannot be decoded, or is not the one that was labelled.
         StoreError: an image cannot be read.
     """
+    statistics = each[0]
+    names = ClassNames(sets.class_names())
+    choices = gallery.choose(
+        statistics.rows, comparison.differing if comparison else {}, statistics.has_values
+    )
+    return filled(
+        "report.html.j2",
+        _template("report.js"),
+        **_fields(sets, sample, each, comparison, names),
+        **_about_gallery(sets, statistics, choices, names, reader is not None),
+        data=Markup(embedded(_data(sets, statistics, choices, names, reader))),
+    )
+
+
+def filled(template: str, script: str = "", **fields: Any) -> str:
+    """Fill a template of a page, with the style, the security policy and the version that all pages have.
+
+    Args:
+        template: its name.
+        script: of the page; "" for none.
+        fields: its other variables.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_template),
         autoescape=True,
@@ -58,20 +80,9 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    statistics = each[0]
-    css, script = _template("report.css"), _template("report.js")
-    names = ClassNames(sets.class_names())
-    choices = gallery.choose(
-        statistics.rows, comparison.differing if comparison else {}, statistics.has_values
-    )
-    return environment.get_template("report.html.j2").render(
-        **_fields(sets, sample, each, comparison, names),
-        **_about_gallery(sets, statistics, choices, names, reader is not None),
-        policy=policy(css, script),
-        css=Markup(css),
-        script=Markup(script),
-        data=Markup(embedded(_data(sets, statistics, choices, names, reader))),
-    )
+    css = _template("report.css")
+    shared = {"version": __version__, "policy": policy(css, script), "css": Markup(css)}
+    return environment.get_template(template).render(**shared, script=Markup(script), **fields)
 
 
 def _without_secrets(value: Any) -> Any:
@@ -124,10 +135,9 @@ def _fields(
     agreement, divergence = tables.matrices(comparison, len(sets.names)) if comparison else ([], [])
     classes = tables.class_table(statistics)[2]
     return {
-        "version": __version__,
         "title": " · ".join(sets.names),
         "url": " and ".join(labels.url for labels in sets.labels),
-        "lede": texts.lede(sets.labels, statistics),
+        "lede": texts.lede(sets.labels, statistics.images),
         "notes": texts.notes(sets, sample),
         "sections": _sections(statistics, bool(pairs)),
         "tiles": tables.tiles(statistics, full),

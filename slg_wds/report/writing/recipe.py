@@ -28,7 +28,7 @@ def recipe(labels: LabelSet, present: int) -> Recipe:
     rows: Recipe = [
         ("Label set", [labels.url]),
         (_plural("Teacher", identity.teachers), _teachers(identity)),
-        ("Labels", _labels(labels)),
+        ("Embeddings" if labels.holds_embeddings else "Labels", _labels(labels)),
         (
             "Images",
             [
@@ -89,6 +89,11 @@ def _plural(word: str, things: Any) -> str:
 
 def _labels(labels: LabelSet) -> list[str]:
     identity = labels.identity
+    if identity.embeddings is not None:
+        length = ["each divided by its length"] if identity.normalize else []
+        return [
+            f"{one['name']}: {number(one['dim'])} numbers as {one['values']}" for one in identity.embeddings
+        ] + length
     kind = parse_label_type(labels.label_type)
     about = {
         "hard": "the most probable class alone",
@@ -139,6 +144,8 @@ def _pair(value: Any) -> bool:
 
 def _classes(labels: LabelSet) -> list[str]:
     subset = labels.identity.class_subset
+    if labels.holds_embeddings:
+        return []
     return [number(labels.num_classes), "a subset of the teacher's" if subset else ""]
 
 

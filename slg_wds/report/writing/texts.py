@@ -14,8 +14,13 @@ from slg_wds.report.writing.recipe import teacher_names
 from slg_wds.report.writing.tables import MOST_CLASSES, coded_from
 
 
-def lede(sets: Sequence[LabelSet], statistics: Statistics) -> str:
-    """What the report is about, in a sentence or two."""
+def lede(sets: Sequence[LabelSet], images: int) -> str:
+    """What the report is about, in a sentence or two.
+
+    Args:
+        sets: the sets.
+        images: how many of the first one were read.
+    """
     labels = sets[0]
     teachers = list(dict.fromkeys(name for each in sets for name in teacher_names(each)))
     of = (
@@ -25,7 +30,8 @@ def lede(sets: Sequence[LabelSet], statistics: Statistics) -> str:
         if teachers
         else "a teacher"
     )
-    looked = " Every label is counted here." if statistics.images >= labels.plan.num_samples else ""
+    what = "crop" if labels.holds_embeddings else "label"
+    looked = f" Every {what} is counted here." if images >= labels.plan.num_samples else ""
     return (
         f"What {of} saw in {counted(labels.num_crops, 'crop')} of each of "
         f"{counted(labels.plan.num_samples, 'image')}.{looked}"
