@@ -16,7 +16,7 @@ from slg_wds.errors import (
     UnsupportedStoreError,
 )
 from slg_wds.format.canonical import MAX_JSON_BYTES
-from slg_wds.format.manifest.description import TRAILER_FEATURE, VIEWS, Description, numbers_classes
+from slg_wds.format.manifest.description import MIXING, TRAILER_FEATURE, VIEWS, Description, numbers_classes
 from slg_wds.format.manifest.identity import Identity
 from slg_wds.format.manifest.index import MAX_SHARD_BYTES, ShardIndex, build_index, decode_index
 from slg_wds.format.manifest.plan import Plan
@@ -104,6 +104,11 @@ class LabelSet:
     def has_views(self) -> bool:
         """Whether records say what else was done to the pixels of their crops."""
         return VIEWS in self.description.requires
+
+    @property
+    def has_mixing(self) -> bool:
+        """Whether records say which second views were mixed into the views of their crops."""
+        return MIXING in self.description.requires
 
     @property
     def targets_are_classes(self) -> bool:

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from slg_wds.format.records.mixing import WHOLE
 from slg_wds.transforms.replaying import erased_pixels
 
 if TYPE_CHECKING:
     import torch
 
 Bytes = NDArray[np.uint8]
-
-WHOLE = 256  # mixup's weights are parts of it: those of both views together
 
 
 def mix_view(view: torch.Tensor, partner: torch.Tensor, lam: int, box: Bytes) -> None:

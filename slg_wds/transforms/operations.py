@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
-from slg_wds.format.records.views import GRID
+from slg_wds.format.records.mixing import GRID
 from slg_wds.transforms.canvas import RAMP, Canvas, blended, equalized, smoothed, stretched
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slg_wds.format.records.views import GRID, Views
+from slg_wds.format.records.mixing import GRID
+from slg_wds.format.records.views import Views
 from slg_wds.transforms.canvas import Canvas, Colour
 from slg_wds.transforms.operations import RESAMPLINGS, operation_of
 

@@ -25,6 +25,7 @@ from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
 from slg_wds.format.manifest.strings import StringColumn
 from slg_wds.format.records.embeddings import Embedding
 from slg_wds.format.records.low_rank import LowRank, LowRankBlock, StatedKL
+from slg_wds.format.records.mixing import Mixing
 from slg_wds.format.records.record import Record, decode_record, encode_record
 from slg_wds.format.records.tail import build_tail
 from slg_wds.format.records.values import quantise
@@ -83,6 +84,21 @@ VIEWED = dataclasses.replace(
         BOXES.astype(np.uint8),
         0x7C7468,
         0x010203,
+    ),
+)
+
+# Every third crop is not mixed, the next is blended, the one after it has a box of its partner.
+KIND = np.arange(24) % 3
+MIXED = dataclasses.replace(
+    VIEWED,
+    views=dataclasses.replace(
+        VIEWED.views,
+        mixing=Mixing(
+            np.where(KIND > 0, 70_000 + np.arange(24) % 5 * 3, -1),
+            np.where(KIND > 0, np.arange(24) ** 2 + 3, 0).astype(np.uint16),
+            np.where(KIND == 1, np.arange(24) * 9 + 1, 0).astype(np.uint8),
+            np.where(KIND[:, None] == 2, np.array([11, 21, 31, 41]) + N, 0).astype(np.uint8),
+        ),
     ),
 )
 
@@ -159,6 +175,7 @@ def made() -> dict[str, bytes]:
         "checked.slg.msgpack": encode_record(CHECKED[2]),
         "checked.tar": encode_shard(checked, header),
         "views.slg.msgpack": encode_record(VIEWED),
+        "mixed.slg.msgpack": encode_record(MIXED),
         "embeddings.slg.msgpack": encode_record(EMBEDDED),
         "lowrank.slg.msgpack": encode_record(CODED),
         "checked.json": encode_description(
@@ -171,7 +188,7 @@ NAMES = [
     *(f"{name}.slg.msgpack" for name in RECORDS),
     "plain.tar", "embedded.tar", "plan", "slg.json", "index", "_info.json",
     *(NEW := ("checked.slg.msgpack", "checked.tar", "checked.json", "views.slg.msgpack", "embeddings.slg.msgpack",
-    "lowrank.slg.msgpack")),
+    "lowrank.slg.msgpack", "mixed.slg.msgpack")),
 ]  # fmt: skip
 
 
@@ -188,6 +205,14 @@ def test_a_golden_record_with_views() -> None:
     assert views is not None and same_views(decode_record(data).views, views)
     for name in ("operations", "arguments", "erased"):
         assert np.array_equal(read[name], getattr(views, name))
+
+
+def test_a_golden_record_with_mixed_views() -> None:
+    data = (GOLDEN / "mixed.slg.msgpack").read_bytes()
+    read, views = read_record(data), MIXED.views
+    assert views is not None and views.mixing is not None and same_views(decode_record(data).views, views)
+    for name in ("partner", "crop", "lam", "box"):
+        assert np.array_equal(read[name], getattr(views.mixing, name))
 
 
 def test_golden_embeddings() -> None:

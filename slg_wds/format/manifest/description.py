@@ -19,8 +19,9 @@ VERSION = 1
 EXTENDS = "extends"  # the set holds only the crops that its base lacks
 TRAILER_FEATURE = "trailer"  # the last member of each shard is named TRAILER, not OLD_TRAILER
 VIEWS = "views"  # records say what else was done to the pixels of the crops
-# LOW_RANK, the fourth, says that the records are low-rank, EMBEDDINGS that they hold embeddings and no labels.
-FEATURES = frozenset({EXTENDS, TRAILER_FEATURE, VIEWS, LOW_RANK, EMBEDDINGS})
+MIXING = "mixing"  # records say which second views were mixed into the views of the crops
+# LOW_RANK, one more, says that the records are low-rank, EMBEDDINGS that they hold embeddings and no labels.
+FEATURES = frozenset({EXTENDS, TRAILER_FEATURE, VIEWS, MIXING, LOW_RANK, EMBEDDINGS})
 
 
 @dataclass(frozen=True)

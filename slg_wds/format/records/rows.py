@@ -26,6 +26,7 @@ from slg_wds.format.records.embeddings import (
 from slg_wds.format.records.low_rank import LOW_RANK
 from slg_wds.format.records.low_rank_codec import open_low_rank
 from slg_wds.format.records.low_rank_rows import LowRankRows, decode_low_rank_rows
+from slg_wds.format.records.mixing import width_of
 from slg_wds.format.records.record import unpack_record
 from slg_wds.format.records.tail import Tail
 from slg_wds.format.records.values import decode_values, value_dtype
@@ -383,17 +384,23 @@ class _Group:
         sizes = [view_column_sizes(one) for one in self._fields]
         names = dict.fromkeys(name for one in sizes for name in one)
         counts = {name: np.array([one.get(name, 0) for one in sizes], np.int64) for name in names}
-        return {name: self._place(name, each, 1, optional=True) for name, each in counts.items()}
+        return {name: self._place(name, each, width_of(name), optional=True) for name, each in counts.items()}
+
+    def _numbers(self, planes: _Planes, i: int, name: str, count: int) -> NDArray[Any]:
+        """All numbers [count] of one column of record i."""
+        numbers = np.zeros((count, width_of(name)), np.uint8)
+        for p, start in enumerate(planes.starts[i].tolist()):
+            if start >= 0:
+                numbers[:, p] = self._flat[start : start + count]
+        return numbers.view(f"<u{width_of(name)}")[:, 0]
 
     def _views(self, placed: dict[str, _Planes]) -> Views | None:
         if all(one.get("views") is None for one in self._fields):
             return None
         found = []
         for i, (fields, rows) in enumerate(zip(self._fields, self._rows, strict=True)):
-            columns = {}
-            for name, count in view_column_sizes(fields).items():
-                start = placed[name].starts[i, 0]
-                columns[name] = self._flat[start : start + count] if start >= 0 else np.zeros(count, np.uint8)
+            sizes = view_column_sizes(fields)
+            columns = {name: self._numbers(placed[name], i, name, count) for name, count in sizes.items()}
             views = assembled(fields, columns, rows)
             found.append(None if views is None else views[None])
         return joined_views(found)

@@ -1,5 +1,7 @@
 """What is done to the pixels of crops after they are cut and resized: arrays <-> fields and columns of a record.
 
+`mixing` beside it has the second views that are mixed in at the end.
+
 Shapes: M crops of a record, S operations of each, A arguments, E erased boxes.
 """
 
@@ -15,12 +17,26 @@ from numpy.typing import NDArray
 from slg_wds.errors import RecordError
 from slg_wds.format.canonical import brief
 from slg_wds.format.records.columns import decode_column, encode_column
+from slg_wds.format.records.mixing import (
+    GRID,
+    Mixing,
+    assembled_mixing,
+    check_mixing,
+    joined_mixing,
+    mixing_column_sizes,
+    mixing_columns,
+    mixing_field,
+    mixing_fields,
+    same_mixing,
+    width_of,
+    with_mixing,
+)
 
 Bytes = NDArray[np.uint8]
 
-GRID = 255  # steps of an argument's range, and of a side of the view in which erased boxes are given
 MAX_OPERATIONS = 16
 MAX_COLOUR = 0xFFFFFF
+_NAMES = ("operations", "arguments", "erased")
 
 
 class ViewField(NamedTuple):
@@ -39,15 +55,10 @@ class ViewField(NamedTuple):
     fill: int
     erase_fill: int
 
-    @property
-    def kind(self) -> tuple[int, int, int]:
-        """What all crops share; see `Views.kind`."""
-        return self.operations, self.fill, self.erase_fill
-
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """What is done to the pixels of crops: operations in their order, then an erased box.
+    """What is done to the pixels of crops: operations in their order, an erased box, then a second view mixed in.
 
     The leading axes are those of the crops: [M] in a record, [n, c] in a batch. Everything is relative to the side of
     the view, so it holds for every input size. `slg_wds.transforms.operations` knows what codes and arguments mean.
@@ -58,6 +69,7 @@ class Views:
         erased: uint8 [..., 4] (top, left, height, width), in 1/255 of the side; zeros where nothing is erased.
         fill: 0xRRGGBB, the colour of pixels that an operation brings in from outside of the crop.
         erase_fill: 0xRRGGBB, the colour of erased boxes.
+        mixing: the second views; None for crops of a set without mixing.
     """
 
     operations: Bytes
@@ -65,6 +77,7 @@ class Views:
     erased: Bytes
     fill: int = 0
     erase_fill: int = 0
+    mixing: Mixing | None = None
 
     @property
     def num_operations(self) -> int:
@@ -72,24 +85,22 @@ class Views:
         return int(self.operations.shape[-1])
 
     @property
-    def kind(self) -> tuple[int, int, int]:
-        """What all crops share: (S, fill, erase_fill)."""
-        return self.num_operations, self.fill, self.erase_fill
+    def kind(self) -> tuple[int, int, int, bool]:
+        """What all crops share: (S, fill, erase_fill, whether they may be mixed)."""
+        return self.num_operations, self.fill, self.erase_fill, self.mixing is not None
 
     def __getitem__(self, at: Any) -> Views:
         """Return the views of some crops; `at` is an index into the leading axes."""
         parts = (self.operations[at], self.arguments[at], self.erased[at])
-        return Views(*parts, self.fill, self.erase_fill)
+        return Views(*parts, self.fill, self.erase_fill, self.mixing and self.mixing[at])
 
 
 def same_views(one: Views | None, other: Views | None) -> bool:
     """Return whether the same is done to the same crops; None is nothing at all, and only equals None."""
     if one is None or other is None:
         return one is other
-    names = ("operations", "arguments", "erased")
-    return one.kind == other.kind and all(
-        np.array_equal(getattr(one, name), getattr(other, name)) for name in names
-    )
+    same = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in _NAMES)
+    return same and one.kind == other.kind and same_mixing(one.mixing, other.mixing)
 
 
 def joined_views(parts: Sequence[Views | None]) -> Views | None:
@@ -101,11 +112,10 @@ def joined_views(parts: Sequence[Views | None]) -> Views | None:
     known = _of_one_kind(parts)
     if not known:
         return None
-    operations, arguments, erased = (
-        np.concatenate([getattr(part, name) for part in known])
-        for name in ("operations", "arguments", "erased")
-    )
-    return replace(known[0], operations=operations, arguments=arguments, erased=erased)
+    joined: dict[str, Any] = {}
+    for name in _NAMES:
+        joined[name] = np.concatenate([getattr(part, name) for part in known])
+    return replace(known[0], **joined, mixing=joined_mixing([part.mixing for part in known]))
 
 
 def with_views(views: Views | None, at: Any, others: Views | None, of: Any) -> Views | None:
@@ -117,11 +127,10 @@ def with_views(views: Views | None, at: Any, others: Views | None, of: Any) -> V
     known = _of_one_kind([views, others])
     if not known:
         return None
-    parts = {}
-    for name in ("operations", "arguments", "erased"):
-        parts[name] = getattr(known[0], name).copy()
-        parts[name][at] = getattr(known[1], name)[of]
-    return replace(known[0], **parts)
+    parts: dict[str, Any] = {name: getattr(known[0], name).copy() for name in _NAMES}
+    for name, part in parts.items():
+        part[at] = getattr(known[1], name)[of]
+    return replace(known[0], **parts, mixing=with_mixing(known[0].mixing, at, known[1].mixing, of))
 
 
 def _of_one_kind(parts: Sequence[Views | None]) -> list[Views]:
@@ -134,6 +143,7 @@ def _of_one_kind(parts: Sequence[Views | None]) -> list[Views]:
 def view_field(fields: dict[str, Any]) -> ViewField | None:
     """Return the field `views` of a record; None for one without. Raises RecordError if it is not sound."""
     found = fields.get("views")
+    mixing_field(fields)  # which there is only beside this one
     if found is None:
         return None
     M = fields["num_crops"]
@@ -161,6 +171,8 @@ def check_views(views: Views, num_crops: int) -> None:
     if views.arguments[views.operations == 0].any() or views.erased[~_erases(views.erased)].any():
         raise RecordError("views have an argument without an operation, or a box of which one side is 0")
     _check_within(views.erased)
+    if views.mixing is not None:
+        check_mixing(views.mixing, num_crops)
 
 
 def _erases(erased: Bytes) -> NDArray[np.bool_]:
@@ -174,11 +186,12 @@ def _check_within(erased: Bytes) -> None:
 
 
 def view_fields(views: Views | None) -> dict[str, list[int]]:
-    """Return the field of a record that has these views; none without views."""
+    """Return the fields of a record that has these views; none without views."""
     if views is None:
         return {}
     operations, erased = np.count_nonzero(views.operations), np.count_nonzero(_erases(views.erased))
-    return {"views": [views.num_operations, int(operations), int(erased), views.fill, views.erase_fill]}
+    numbers = [views.num_operations, int(operations), int(erased), views.fill, views.erase_fill]
+    return {"views": numbers, **mixing_fields(views.mixing)}
 
 
 def view_columns(views: Views | None) -> dict[str, list[bytes]]:
@@ -194,7 +207,7 @@ def view_columns(views: Views | None) -> dict[str, list[bytes]]:
     if there.any():
         columns["erased"] = encode_column(np.packbits(there, bitorder="little"))
         columns["erased_boxes"] = encode_column(views.erased[there].T)
-    return columns
+    return columns | mixing_columns(views.mixing)
 
 
 def _by_code(codes: Bytes) -> NDArray[np.int64]:
@@ -212,7 +225,7 @@ def view_column_sizes(fields: dict[str, Any]) -> dict[str, int]:
         sizes |= {"operations": field.operations * M, "arguments": field.arguments}
     if field is not None and field.erased:
         sizes |= {"erased": (M + 7) // 8, "erased_boxes": 4 * field.erased}
-    return sizes
+    return sizes | mixing_column_sizes(fields)
 
 
 def decode_views(fields: dict[str, Any], at: Any) -> Views | None:
@@ -227,13 +240,13 @@ def decode_views(fields: dict[str, Any], at: Any) -> Views | None:
     """
     columns = fields["columns"]
     found = {
-        name: decode_column(columns.get(name), (size,), itemsize=1)
+        name: decode_column(columns.get(name), (size,), itemsize=width_of(name))
         for name, size in view_column_sizes(fields).items()
     }
     return assembled(fields, found, at)
 
 
-def assembled(fields: dict[str, Any], columns: dict[str, Bytes], at: Any) -> Views | None:
+def assembled(fields: dict[str, Any], columns: dict[str, NDArray[Any]], at: Any) -> Views | None:
     """Return the views of some crops of a record, [at, ...], from its decoded columns; None without views.
 
     Raises:
@@ -258,4 +271,5 @@ def assembled(fields: dict[str, Any], columns: dict[str, Bytes], at: Any) -> Vie
         if not _erases(erased)[there].all():
             raise RecordError("an erased box has a side of 0")
         _check_within(erased)
-    return Views(codes.T[at], arguments.T[at], erased[at], field.fill, field.erase_fill)
+    mixing = assembled_mixing(fields, columns, at)
+    return Views(codes.T[at], arguments.T[at], erased[at], field.fill, field.erase_fill, mixing)

@@ -7,7 +7,8 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from slg_wds.format.records.views import GRID, Views
+from slg_wds.format.records.mixing import GRID
+from slg_wds.format.records.views import Views
 from slg_wds.transforms.crops import CropRule, first_fitting
 from slg_wds.transforms.operations import RESAMPLING
 from slg_wds.transforms.policies.rules import (

@@ -34,6 +34,21 @@ def values(record, shape):
     return number.astype(bits).view(dtype).astype(np.float32)
 
 
+def mixing(counts, columns, M):
+    P, X, U = counts
+    found = {"partner": np.full(M, -1), "crop": np.zeros(M, int)}
+    found |= {"lam": np.zeros(M, int), "box": np.zeros((M, 4), int)}
+    if X:
+        partners, place = np.cumsum(column(columns["mix_partners"], (P,))), column(columns["mixed"], (M,))
+        at = np.flatnonzero(place)
+        found["partner"][at] = partners[place[at].astype(int) - 1]
+        found["crop"][at] = (column(columns["mix_crops"], (X,)) + at) % 65536
+        found["lam"][at] = column(columns["mix_lambdas"], (X,))
+        pasted = at[found["lam"][at] == 0]
+        found["box"][pasted] = column(columns["mix_boxes"], (4, X - U)).T if X > U else 0
+    return found
+
+
 def read_record(data):
     record = msgpack.unpackb(data)
     assert record["version"] == 1
@@ -71,6 +86,8 @@ def read_record(data):
             there = np.unpackbits(bits, bitorder="little")[:M].astype(bool)
             erased[there] = column(columns["erased_boxes"], (4, E)).T
         record |= {"operations": codes.T, "arguments": arguments.T, "erased": erased}
+    if "mixing" in record:
+        record |= mixing(record["mixing"], columns, M)
     if m:
         q = column(columns["tail_codes"], (m,))
         record["tail_classes"] = np.cumsum(column(columns["tail_classes"], (m,)))
