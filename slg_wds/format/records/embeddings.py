@@ -172,7 +172,7 @@ def embedding_columns(embeddings: Mapping[str, Embedding] | None) -> dict[str, l
     columns: dict[str, list[bytes]] = {}
     for number, one in enumerate((embeddings or {}).values()):
         bits = one.stored.view(f"<u{one.stored.itemsize}")
-        columns[f"embedding_{number}"] = encode_column(bits)
+        columns[f"embedding_{number}"] = encode_column(bits, stores=True)
         if one.scales is not None:
             columns[f"scales_{number}"] = encode_column(one.scales.astype("<f4").view("<u4"))
     return columns

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
-from slg_wds.format.frames import decompress_all
+from slg_wds.format.frames import decompress, decompress_all
 from slg_wds.format.records.checks import check_boxes, check_distinct, check_falling
 from slg_wds.format.records.columns import MAX_NUMBERS, MAX_PLANES
 from slg_wds.format.records.embeddings import (
@@ -202,15 +202,15 @@ class _Group:
     def _decoded_embeddings(self) -> Rows:
         fields = self._fields
         boxes, flips = self._place_boxes()
-        sizes = [embedding_sizes(one) for one in fields]
-        columns = {
-            name: self._place(name, np.array([one[name][0] for one in sizes], np.int64), itemsize)
-            for name, (_, itemsize) in sizes[0].items()
+        scales = {
+            number: self._place(f"scales_{number}", self._crops, 4)
+            for number, (_, _, values) in enumerate(embedding_field(fields[0]))
+            if values == "int8"
         }
         views = self._place_views()
         self._decompress()
         embeddings = {
-            name: self._embedding(columns, number, dim, values)
+            name: self._embedding(scales.get(number), number, dim, values)
             for number, (name, dim, values) in enumerate(embedding_field(fields[0]))
         }
         return replace(self._without_top_k(boxes, flips, views), embeddings=embeddings)
@@ -229,19 +229,29 @@ class _Group:
         )
 
     def _embedding(
-        self, columns: dict[str, _Planes], number: int, dim: int, values: str
+        self, scales_at: _Planes | None, number: int, dim: int, values: str
     ) -> NDArray[np.float32]:
-        """The numbers [n, c, D] of one embedding. Whole rows are copied, which is faster than `_at`."""
-        planes = columns[f"embedding_{number}"]
-        parts = np.zeros((*self._rows.shape, dim, planes.starts.shape[1]), np.uint8)
-        for i, (rows, crops) in enumerate(zip(self._rows, self._crops.tolist(), strict=True)):
-            for p, start in enumerate(planes.starts[i].tolist()):
-                if start >= 0:
-                    parts[i, ..., p] = self._flat[start : start + crops * dim].reshape(crops, dim)[rows]
+        """The numbers [n, c, D] of one embedding.
+
+        Planes are decompressed one by one, not with those of all other columns: they are large, and joining them would
+        take longer than decompressing them.
+        """
+        column = f"embedding_{number}"
+        itemsize = embedding_sizes(self._fields[0])[column][1]
+        parts = np.zeros((*self._rows.shape, dim, itemsize), np.uint8)
+        for i, (columns, rows, crops) in enumerate(
+            zip(self._columns, self._rows, self._crops.tolist(), strict=True)
+        ):
+            planes = columns.get(column)
+            if type(planes) is not list or len(planes) > itemsize:
+                raise RecordError(f"{column} is not a list of at most {itemsize} planes")
+            for p, plane in enumerate(planes):
+                content = np.frombuffer(decompress(plane, crops * dim, RecordError), np.uint8)
+                parts[i, ..., p] = content.reshape(crops, dim)[rows]
         stored = stored_of_bytes(parts, values)
         scales = None
-        if values == "int8":
-            scales = self._at(columns[f"scales_{number}"], self._rows, np.uint32).view(np.float32)
+        if scales_at is not None:
+            scales = self._at(scales_at, self._rows, np.uint32).view(np.float32)
         check_numbers(stored, scales)
         return scaled(stored, scales)
 
