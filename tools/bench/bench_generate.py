@@ -1,7 +1,7 @@
 """How close generation comes to the bare teacher, and how far past the original generator.
 
 usage: bench_generate.py [--arch A] [--crops N] [--images N] [--compile] [--precision P] [--aa POLICY] [--reprob P]
-                         [--reference FKD_CHECKOUT] ...
+                         [--output embedding] [--values V] [--reference FKD_CHECKOUT] ...
 
 In one run, on the same photographs and teacher, start-up and compilation excluded: crops/s of the bare forward (the
 same batch, precision and compilation, nothing else), of our generation end to end, and of the original generator where
@@ -85,6 +85,7 @@ def config_of(options: argparse.Namespace, images: Path, save_path: str) -> Gene
         precision=options.precision,
         compile=options.compile,
         input_size=options.input_size,
+        output=options.output,
         values=options.values,
         workers=options.workers,
         threads_per_forward=options.threads,
@@ -105,7 +106,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--input_size", type=int)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--values", default="float16")
+    parser.add_argument(
+        "--output", default="labels", help="labels, or embedding of a teacher without its head"
+    )
+    parser.add_argument("--values", help="default: float16, of embeddings int8")
     parser.add_argument("--aa", help="policy of views")
     parser.add_argument("--color-jitter", type=float, default=0.0)
     parser.add_argument("--reprob", type=float, default=0.0, help="probability of an erased box")
@@ -137,11 +141,11 @@ def bare(teacher: Ensemble, num_seg: int, forwards: int) -> float:
         for size, _ in teacher.inputs
     ]
     with torch.inference_mode():
-        teacher.probabilities(inputs)
+        teacher.answers(inputs)
         synchronize(device)
         start = time.perf_counter()
         for _ in range(forwards):
-            teacher.probabilities(inputs)
+            teacher.answers(inputs)
         synchronize(device)
     return forwards * num_seg / (time.perf_counter() - start)
 

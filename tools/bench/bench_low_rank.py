@@ -1,11 +1,13 @@
-"""What low-rank labels cost the loader and the loss, beside top-k with a shared tail of the same crops.
+"""What low-rank labels, or embeddings, cost the loader and the loss, beside top-k with a shared tail of the same crops.
 
-usage: bench_low_rank.py [--images 32] [--num-crops 500] [--crops 1 4 8] [--max-kl 0.1] [--rounds 5] [--threads 2]
+usage: bench_low_rank.py [--images 32] [--num-crops 500] [--crops 1 4 8] [--max-kl 0.1] [--embedding D] [--rounds 5]
+                         [--threads 2]
 
 A real teacher labels photographs. Two sets are made of its labels, with the images in them: shared_tail_k5 in log8, and
-low-rank labels. In rounds that alternate, SoftLabelLoader walks over each, and SoftCrossEntropy takes the labels of a
-batch, forward and backward. Printed are crops a second, and microseconds of processor time a crop, which other work on
-the machine moves less; ratios are medians over the rounds.
+low-rank labels. With --embedding, the second set holds int8 embeddings: the first D of the teacher's 1280 features. In
+rounds that alternate, SoftLabelLoader walks over each, and the loss takes the labels of a batch, forward and backward:
+SoftCrossEntropy, or EmbeddingLoss with a linear projector from 512 numbers. Printed are crops a second, and
+microseconds of processor time a crop, which other work on the machine moves less; ratios are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -20,12 +22,30 @@ from pathlib import Path
 
 import torch
 from bench_generate import lay_out
+from torch import nn
 
 import slg_wds
-from slg_wds import SoftCrossEntropy, SoftLabelLoader
+from slg_wds import EmbeddingLoss, SoftCrossEntropy, SoftLabelLoader
 
 TEACHER = "slg_wds.demo.teacher:lite0"
-TAIL, LOW_RANK = "shared tail", "low-rank"
+TAIL, LOW_RANK, EMBEDDING = "shared tail", "low-rank", "embedding"
+WIDTH = 512  # of a student's features
+# A module of the set's folder, so that `generate` can call it in any process.
+FEATURES = """
+from torch import nn
+from slg_wds.demo.teacher import lite0
+
+
+class First(nn.Module):
+    def forward(self, rows):
+        return rows[:, :{dim}]
+
+
+def features():
+    model = lite0()
+    model.classifier = First()
+    return model
+"""
 
 
 def main() -> None:
@@ -34,6 +54,9 @@ def main() -> None:
     parser.add_argument("--num-crops", type=int, default=500)
     parser.add_argument("--crops", type=int, nargs="+", default=[1, 4, 8])
     parser.add_argument("--max-kl", type=float, default=0.1)
+    parser.add_argument(
+        "--embedding", type=int, help="compare int8 embeddings of so many numbers, at most 1280"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=4, help="walks of a round")
     parser.add_argument("--threads", type=int, default=2)
@@ -47,6 +70,21 @@ def main() -> None:
 
 def make_sets(folder: Path, options: argparse.Namespace) -> dict[str, str]:
     lay_out(folder / "images", options.images)
+    kinds = labels_of(folder, options)
+    if options.embedding:
+        kinds.pop(LOW_RANK)
+        (folder / "first.py").write_text(FEATURES.format(dim=options.embedding))
+        kinds[EMBEDDING] = str(folder / EMBEDDING)
+        slg_wds.generate(
+            slg_wds.GenerateConfig(
+                data=str(folder / "images"), save_path=kinds[EMBEDDING], arch=f"{folder / 'first.py'}:features",
+                teacher_source="private", output="embedding", num_crops=options.num_crops, embed_images="original",
+            )
+        )  # fmt: skip
+    return kinds
+
+
+def labels_of(folder: Path, options: argparse.Namespace) -> dict[str, str]:
     full = str(folder / "full")
     slg_wds.generate(
         slg_wds.GenerateConfig(
@@ -94,22 +132,29 @@ def walked(loader: SoftLabelLoader, epochs: int) -> dict[str, float]:
         "crops/s": count / (time.perf_counter() - start),
         "loader, us": 1e6 * (time.process_time() - used) / count,
     }
-    logits = torch.randn(len(batch), batch.labels.num_classes, requires_grad=True)
+    criterion: nn.Module = SoftCrossEntropy()
+    if batch.labels is None:
+        ((_, answers),) = batch.embedding.items()
+        criterion, width = EmbeddingLoss(nn.Linear(WIDTH, answers.shape[1])), WIDTH
+    else:
+        answers, width = batch.labels, batch.labels.num_classes
+    outputs = torch.randn(len(batch), width, requires_grad=True)
     used = time.process_time()
     for _ in range(epochs):
-        SoftCrossEntropy()(logits, batch.labels).backward()
+        criterion(outputs, answers).backward()
     figures["loss, us"] = 1e6 * (time.process_time() - used) / (epochs * len(batch))
     return figures
 
 
 def report(crops: int, found: Figures) -> None:
     print(f"{crops} crops an image")
+    other = next(kind for kind in found if kind != TAIL)
     for name in found[TAIL]:
-        tail, low_rank = found[TAIL][name], found[LOW_RANK][name]
-        ratio = statistics.median(b / a for a, b in zip(tail, low_rank, strict=True))
+        tail, theirs = found[TAIL][name], found[other][name]
+        ratio = statistics.median(b / a for a, b in zip(tail, theirs, strict=True))
         print(
-            f"  {name:12} {TAIL} {statistics.median(tail):10,.1f}   {LOW_RANK} {statistics.median(low_rank):10,.1f}"
-            f"   {LOW_RANK} / {TAIL} {ratio:.3f}"
+            f"  {name:12} {TAIL} {statistics.median(tail):10,.1f}   {other} {statistics.median(theirs):10,.1f}"
+            f"   {other} / {TAIL} {ratio:.3f}"
         )
 
 
