@@ -23,7 +23,7 @@ NAMES = {
 MARKERS = {"low-rank": "o", "top k": "s", "top k, even tail": "D"}
 SIZE = (7.6, 4.3)  # inches
 INK, MUTED, GRID = "#333333", "#666666", "#dddddd"
-BYTES, NATS = (1, 2, 5, 10, 20, 50, 100, 200), (0.02, 0.05, 0.1, 0.2, 0.5)
+BYTES, NATS = (1, 2, 5, 10, 20, 50, 100, 200), (0.02, 0.05, 0.1, 0.2, 0.5, 1)
 
 Points = Mapping[tuple[str, int], Sequence[tuple[float, float]]]
 
@@ -47,15 +47,17 @@ def draw(path: Path, points: Points) -> None:
 
 
 def _line(axes: Any, family: str, place: int, crops: int, line: Sequence[tuple[float, float]]) -> None:
-    """Draw one line, with its number of crops beside its first point, and the family's name once."""
+    """Draw one line, with its number of crops beside its first point; the legend has a family's darkest line."""
     xs, ys = zip(*line, strict=True)
     colour = COLOURS[family][min(place, 3)]
     label = NAMES[family] if place == 0 else None
     axes.plot(xs, ys, marker=MARKERS[family], color=colour, linewidth=1.6, markersize=4.5, label=label)
-    text = f"{crops} crops" if place == 0 else f"{crops}"
+    text = f"{crops} crops" if family == "low-rank" and place == 0 else f"{crops}"
+    left = family == "top k"  # where there is room
     axes.annotate(
-        text, (xs[0], ys[0]), (0, 6), textcoords="offset points", ha="center", color=colour, fontsize=8.5
-    )
+        text, (xs[0], ys[0]), (-6, 0) if left else (0, 5), textcoords="offset points", color=colour, fontsize=8.5,
+        ha="right" if left else "center", va="center" if left else "bottom",
+    )  # fmt: skip
 
 
 def _style(axes: Any) -> None:
@@ -63,6 +65,7 @@ def _style(axes: Any) -> None:
     axes.set_xticks(BYTES, [f"{value}" for value in BYTES], minor=False)
     axes.set_yticks(NATS, [f"{value}" for value in NATS], minor=False)
     axes.minorticks_off()
+    axes.set_xlim(0.6, 240)
     axes.grid(color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
@@ -70,4 +73,4 @@ def _style(axes: Any) -> None:
     for side in ("left", "bottom"):
         axes.spines[side].set_color(GRID)
     axes.tick_params(colors=MUTED, length=0)
-    axes.legend(frameon=False, loc="lower left", fontsize=8.5)
+    axes.legend(frameon=False, loc="upper right", fontsize=8.5)

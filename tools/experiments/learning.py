@@ -1,6 +1,6 @@
 """Do students learn from stored labels what they learn from the teacher itself?
 
-usage: learning.py [--crops 100] [--steps 300] [--seeds 5] [--student cnn] [--size 96] [--temperatures 1 4] [--folder F]
+usage: learning.py [--seeds 5] [--temperatures 1 4] [--kinds ...] [--crops 100] [--steps 300] [--folder F]
 
 EfficientNet-Lite2 labels crops of real photographs. A small student is trained from scratch for the same steps, on the
 same crops in the same order, from the teacher's hard top-1, marginal smoothing, the shared tail and low-rank labels of
@@ -56,6 +56,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "low-rank 0.1": {"label_type": "lowrank", "max_kl": 0.1},
     "low-rank 0.05": {"label_type": "lowrank", "max_kl": 0.05},
 }
+HARD, LIVE = "hard top-1", "live teacher"
 
 
 def main() -> None:
@@ -68,6 +69,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--student", default="cnn", help="cnn, or a model of timm")
     parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--kinds", nargs="+", choices=(HARD, *KINDS, LIVE), default=[HARD, *KINDS, LIVE])
     parser.add_argument("--folder", type=Path, help="keep all here, and go on from what is there")
     args = parser.parse_args()
     keep_freed_memory()
@@ -80,8 +82,8 @@ def experiment(args: argparse.Namespace, folder: Path) -> None:
     start = time.monotonic()
     counts = lay_out(folder)
     sets = {split: generate(folder, split, args.crops if split == "train" else 20) for split in counts}
-    kinds = {name: convert(sets["train"], **options) for name, options in KINDS.items()}
-    images, logits = live_teacher(sets["train"], args.size)
+    kinds = {name: convert(sets["train"], **KINDS[name]) for name in args.kinds if name in KINDS}
+    images, logits = live_teacher(sets["train"], args.size, folder / "live-logits.pt")
     held_out = {split: held(sets[split], args.size) for split in ("held", "unseen")}
     print(
         f"{len(images)} crops of {counts['train']} views of {len(PHOTOGRAPHS)} photographs; "
@@ -93,7 +95,8 @@ def experiment(args: argparse.Namespace, folder: Path) -> None:
     live, labels = {}, {}
     for temperature in args.temperatures:
         live[temperature] = from_topk(None, (logits / temperature).softmax(1), logits.shape[1], rule="full")
-        labels[temperature] = read_labels(args, kinds, temperature) | {"live teacher": live[temperature]}
+        labels[temperature] = read_labels(args, sets["train"], kinds, temperature)
+        labels[temperature] |= {LIVE: live[temperature]} if LIVE in args.kinds else {}
     students = Students(folder / "students.jsonl", args, images, held_out)
     for seed in range(args.seeds):
         for temperature, of_temperature in labels.items():
@@ -105,10 +108,11 @@ def experiment(args: argparse.Namespace, folder: Path) -> None:
         report({kind: students.of(temperature, kind) for kind in of_temperature}, apart, sizes(kinds))
 
 
-def read_labels(args: argparse.Namespace, kinds: dict[str, str], temperature: float) -> dict[str, SoftLabels]:
+def read_labels(
+    args: argparse.Namespace, full: str, kinds: dict[str, str], temperature: float
+) -> dict[str, SoftLabels]:
     """Return the distributions of all training crops, in one order, by kind of label."""
-    first = next(iter(kinds.values()))
-    labels = {"hard top-1": all_crops(first, None, args.size, "hard")[1]}
+    labels = {HARD: all_crops(full, None, args.size, "hard")[1]} if HARD in args.kinds else {}
     for kind, url in kinds.items():
         labels[kind] = all_crops(url, None, args.size, None, temperature)[1]
     return labels
@@ -167,8 +171,13 @@ def convert(source: str, label_type: str, **options: Any) -> str:
     return target
 
 
-def live_teacher(labels: str, size: int) -> tuple[Tensor, Tensor]:
-    """Return all crops at the student's size, uint8 [N, 3, S, S], and the teacher's logits of the replayed crops."""
+def live_teacher(labels: str, size: int, kept: Path) -> tuple[Tensor, Tensor]:
+    """Return all crops at the student's size, uint8 [N, 3, S, S], and the teacher's logits of the replayed crops.
+
+    The logits are kept in a file, and taken from there if it exists.
+    """
+    if kept.exists():
+        return all_crops(labels, None, size)[0], torch.load(kept, weights_only=True)
     teacher = load_teacher(TeacherSpec("private", TEACHER))
     images, stored, names = all_crops(labels, None, teacher.preprocessing.input_size)
     with torch.no_grad():
@@ -178,6 +187,7 @@ def live_teacher(labels: str, size: int) -> tuple[Tensor, Tensor]:
     print(f"stored and live probabilities differ by at most {worst:.1e}", flush=True)
     smaller, _, others = all_crops(labels, None, size)
     assert names == others
+    torch.save(logits, kept)
     return smaller, logits
 
 

@@ -7,6 +7,7 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,13 +50,18 @@ def labelled(folder: Path, options: argparse.Namespace, crops: int, temperature:
     paths = sorted(path for path in images.rglob("*.jpg") if int(path.stem[-1]) < FIRST_VIEWS)
     chosen = folder / f"list-{options.images}"
     chosen.write_text("\n".join(str(path.relative_to(images)) for path in paths[: options.images]))
-    target = str(folder / f"full-{options.images}-{crops}-{temperature:g}")
+    target = folder / f"full-{options.images}-{crops}-{temperature:g}"
+    return labels_of(images.parent, target, options.arch, crops, temp=temperature, list_file=str(chosen))
+
+
+def labels_of(images: Path, target: Path, arch: str, crops: int, **more: Any) -> str:
+    """Write the set with all probabilities of the crops of a folder of images, unless it is there; return its URL."""
     config = slg_wds.GenerateConfig(
-        data=str(images.parent), arch=options.arch, teacher_source="private", save_path=target, num_crops=crops,
-        label_type="full", values="float32", list_file=str(chosen), temp=temperature, embed_images="original",
+        data=str(images), arch=arch, teacher_source="private", save_path=str(target), num_crops=crops,
+        label_type="full", values="float32", embed_images="original", **more,
     )  # fmt: skip
     slg_wds.generate(config)
-    return target
+    return str(target)
 
 
 def asked_again(url: str, arch: str) -> Iterator[tuple[str, NDArray[np.float64]]]:
