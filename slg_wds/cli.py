@@ -44,6 +44,7 @@ COMMANDS = {
     "inspect": Command("config:InspectConfig", "inspection.inspect:main", "show how a set was made, and its state"),
     "verify": Command("config:VerifyConfig", "verification.verify:main", "check every byte and label of a set"),
     "report": Command("config:ReportConfig", "report.command:main", "draw label sets as a page for the browser"),
+    "prototypes": Command("config:PrototypesConfig", "prototypes.command:main", "make a bank: labels of embeddings"),
     "ensemble": Command("config:EnsembleConfig", "ensembling:main", "merge label sets of the same crops into one"),
     "import": Command("config:ImportConfig", "interop.fkd.importing:main", "turn FKD's label files into a label set"),
     "export": Command("config:ExportConfig", "interop.fkd.exporting:main", "turn a label set into FKD's label files"),

@@ -70,3 +70,15 @@ def one_blas_thread() -> Iterator[None]:
 
     with threadpool_limits(1, user_api="blas"):
         yield
+
+
+@contextlib.contextmanager
+def one_thread_of_libraries() -> Iterator[None]:
+    """Let products of matrices and OpenMP use one thread, everywhere in the process, until the end of the block.
+
+    Then results do not depend on how many cores there are.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        yield

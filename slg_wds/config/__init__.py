@@ -21,6 +21,7 @@ from slg_wds.config.inspection import (
     ReportConfig,
     VerifyConfig,
 )
+from slg_wds.config.prototypes import PrototypesConfig
 from slg_wds.config.shared import (
     EngineConfig,
     Precision,
@@ -41,6 +42,7 @@ __all__ = [
     "ImportConfig",
     "InspectConfig",
     "Precision",
+    "PrototypesConfig",
     "ReportConfig",
     "SourceConfig",
     "StoreConfig",

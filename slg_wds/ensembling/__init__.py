@@ -6,6 +6,7 @@ parents.py   the sets to merge: records by key, in any order, with bounded memor
 checks.py    what must be the same in all of them
 merge.py     the labels of one image in several sets -> their weighted mean
 convert.py   the labels of one image -> the same with fewer classes
+prototypes.py  a set of embeddings read as labels, by a bank
 fidelity.py  how far labels are from the teachers themselves
 
 Enters: the options, label sets of the same images and crops. Leaves: committed shards of a merged label set. It may

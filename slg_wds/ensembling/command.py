@@ -20,7 +20,8 @@ from slg_wds.engines.run_stats import RunObserver, RunStarted
 from slg_wds.ensembling.checks import check_parents
 from slg_wds.ensembling.convert import check_conversion
 from slg_wds.ensembling.merge import LabelFormat
-from slg_wds.ensembling.parents import Parent, open_parents
+from slg_wds.ensembling.parents import Parent
+from slg_wds.ensembling.prototypes import PrototypeRule, open_members
 from slg_wds.ensembling.work import MergeStats, MergeTask
 from slg_wds.errors import UsageError
 from slg_wds.format.manifest.description import VIEWS
@@ -123,20 +124,20 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
 def run(config: EnsembleConfig) -> EnsembleResult:
     """Do the same as `ensemble`, but return a result with missing shards instead of raising an error for it."""
     config.check()
-    parents = open_parents([config.at(url) for url in config.sets], config.weights)
+    rule = PrototypeRule.of(config)
+    parents = open_members([config.at(url) for url in config.sets], config.weights, rule)
     _refuse_own_place(config.at(config.save_path).open().url, parents)
     _warn_of_duplicates(parents)
     check_parents(parents)
     to = label_format_of(config, parents)
     if len(parents) == 1:
         keyed = parents[0].identity
-        full = keyed.label_type in ("full", LOW_RANK)
-        check_conversion(keyed.k or keyed.num_classes, full, str(keyed.coding), to)
+        check_conversion(keyed.k or keyed.num_classes, parents[0].stores_all, str(keyed.coding), to)
     labels = _begin(config, parents, to)
     missing = labels.missing()
 
     def run_workers(launched: Rank | None, observer: RunObserver) -> dict[str, str]:
-        task = _task(config, parents, to, labels, missing, launched)
+        task = _task(config, parents, rule, to, labels, missing, launched)
         return run_on_cpus(task, config, config.processes, len(missing), observer)
 
     ended = run_to_the_end(run_workers, MergeStats(), config, lambda: labels)
@@ -167,6 +168,7 @@ def _begin(config: EnsembleConfig, parents: list[Parent], to: LabelFormat) -> La
 def _task(
     config: EnsembleConfig,
     parents: list[Parent],
+    rule: PrototypeRule | None,
     to: LabelFormat,
     labels: LabelSet,
     missing: list[int],
@@ -177,6 +179,7 @@ def _task(
         weights=config.weights,
         location=config.at(config.save_path),
         label_format=to,
+        rule=rule,
         provenance={"software": versions()},
         digests=(*(parent.last.labels.digest for parent in parents), labels.digest),
         start=RunStarted.of(labels, missing, labels.num_crops),

@@ -11,6 +11,7 @@ import numpy as np
 
 from slg_wds.errors import ShardError
 from slg_wds.format.manifest.index import ShardIndex
+from slg_wds.format.records.low_rank import LOW_RANK
 from slg_wds.format.records.record import Record
 from slg_wds.format.shards.shard import Shard, check_payload
 from slg_wds.images import image_extension
@@ -135,6 +136,7 @@ class Parent:
         url: the URL of that set.
         tail_classes: the most classes that its shared tails keep; 0 without tails.
         rule: the rule of recovery; None to use all that is stored.
+        stores_all: whether records tell the probability of every class.
     """
 
     def __init__(self, chain: Sequence[LabelSet], share: float) -> None:
@@ -145,6 +147,7 @@ class Parent:
         self.tail_classes = self.identity.tail_classes
         # A stored tail is used even if the label type does not name it. Without one, the label type is the rule.
         self.rule = None if self.tail_classes else last.label_type
+        self.stores_all = self.identity.label_type in ("full", LOW_RANK)
 
     @property
     def last(self) -> KeyedSet:

@@ -18,7 +18,8 @@ from slg_wds.ensembling.checks import check_records
 from slg_wds.ensembling.convert import convert
 from slg_wds.ensembling.low_rank import mean_of_labels
 from slg_wds.ensembling.merge import LabelFormat, RecordLabels, merge
-from slg_wds.ensembling.parents import Missing, Parent, open_parents
+from slg_wds.ensembling.parents import Missing, Parent
+from slg_wds.ensembling.prototypes import PrototypeRule, open_members
 from slg_wds.errors import LabelSetError
 from slg_wds.format.records.low_rank import LOW_RANK, LowRank
 from slg_wds.format.records.record import Record
@@ -68,6 +69,7 @@ class MergeTask:
         weights: their weights; None for equal ones.
         location: where the merged set lies. It has been begun before any worker starts.
         label_format: the format of its labels.
+        rule: how the embeddings of the set become labels; None for sets of labels.
         provenance: what the trailer of each shard notes of how it was made.
         digests: digests of the parents and of the merged set when the run began.
         start: what was missing then.
@@ -78,6 +80,7 @@ class MergeTask:
     weights: tuple[float, ...] | None
     location: Location
     label_format: LabelFormat
+    rule: PrototypeRule | None
     provenance: Mapping[str, Any]
     digests: tuple[str, ...]
     start: RunStarted
@@ -89,7 +92,7 @@ class MergeTask:
         Raises:
             LabelSetError: a set has been replaced by another since the run began.
         """
-        parents = open_parents(self.sets, self.weights)
+        parents = open_members(self.sets, self.weights, self.rule)
         labels = labels_at(self.location, allow_incomplete=True)
         if (*(parent.last.labels.digest for parent in parents), labels.digest) != self.digests:
             raise LabelSetError("a label set has been replaced by another since the start", url=labels.url)

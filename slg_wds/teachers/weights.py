@@ -39,21 +39,28 @@ def read_weights(path: str) -> tuple[State, str]:
     Raises:
         WeightsError: there is no such file, or it is damaged, has no weights, or is a pickle that would run code.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise WeightsError(f"no weights file at {path}")
-    if file.suffix.lower() == ".safetensors":
-        loaded = _read_safetensors(file)
-    elif file.suffix.lower() in TORCH_SUFFIXES:
-        loaded = _read_torch(file)
-    else:
-        raise WeightsError(f"{path}: weights are read from .safetensors, {', '.join(TORCH_SUFFIXES)} files")
-    state, nest = _unnest(loaded)
+    state, nest = _unnest(read_nested(path))
     if not state:
         raise WeightsError(f"{path} holds no named tensors")
     # AveragedModel stores a counter beside the prefixed names. It is dropped together with the prefix.
     prefix = _wrappers([name for name in state if name != "n_averaged"])
-    return _rewrap(state, prefix, ""), f"{file.name}{f' [{nest}]' if nest else ''}"
+    return _rewrap(state, prefix, ""), f"{Path(path).name}{f' [{nest}]' if nest else ''}"
+
+
+def read_nested(path: str) -> Any:
+    """Read all that a `.safetensors` file or a file of torch.save holds, as it is nested there.
+
+    Raises:
+        WeightsError: there is no such file, or it is damaged, or is a pickle that would run code.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise WeightsError(f"no weights file at {path}")
+    if file.suffix.lower() == ".safetensors":
+        return _read_safetensors(file)
+    if file.suffix.lower() in TORCH_SUFFIXES:
+        return _read_torch(file)
+    raise WeightsError(f"{path}: weights are read from .safetensors, {', '.join(TORCH_SUFFIXES)} files")
 
 
 def _read_safetensors(file: Path) -> Mapping[str, Any]:

@@ -1,0 +1,74 @@
+"""A set of embeddings -> the embeddings of a random sample of its crops."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slg_wds.console import counted, note
+from slg_wds.engines.live import LiveDisplay
+from slg_wds.ensembling.parents import KeyedSet, Missing
+from slg_wds.errors import UsageError
+from slg_wds.labelset.labelset import LabelSet
+
+CROPS_PER_IMAGE = 8  # crops of one image are alike, and reading a record costs the same for all of its crops
+PAUSE = 10.0  # seconds between lines of progress
+
+
+def sample(labels: LabelSet, name: str, count: int, seed: int) -> NDArray[np.float32]:
+    """Draw crops, and read their embeddings.
+
+    Images are drawn first, then the same number of crops of each. So the sample is a pure function of the set and the
+    arguments, and only the records of those images are read.
+
+    Args:
+        labels: a finished set.
+        name: of the embedding.
+        count: crops to draw.
+        seed: decides which.
+
+    Returns:
+        float32 [N, D], N at most `count`: fewer if the set has fewer crops, or left images out.
+    """
+    images, chance = len(labels), np.random.default_rng(seed)
+    each = min(labels.num_crops, max(CROPS_PER_IMAGE, -(-count // max(1, images))))
+    chosen = np.sort(chance.permutation(images)[: -(-count // max(1, each))]).tolist()
+    keyed, parts = KeyedSet(labels), []
+    keyed.prepare(chosen)
+    with SampleProgress(len(chosen)) as progress:
+        for number in chosen:
+            crops = np.sort(chance.permutation(labels.num_crops)[:each])
+            record = keyed.read(number)
+            if not isinstance(record, Missing):
+                parts.append((record.embeddings or {})[name][crops].vectors)
+            progress.read()
+    return _joined(parts, labels)[:count]
+
+
+def _joined(parts: Sequence[NDArray[np.float32]], labels: LabelSet) -> NDArray[np.float32]:
+    if not parts:
+        raise UsageError("the set has no image with embeddings", url=labels.url)
+    return np.concatenate(parts)
+
+
+class SampleProgress(LiveDisplay):
+    """Shows on stderr how much of a sample is read.
+
+    Args:
+        images: images to read.
+    """
+
+    def __init__(self, images: int) -> None:
+        super().__init__()
+        self.images, self.done, self._noted = images, 0, time.monotonic()
+        self.open(images, 0, "images")
+
+    def read(self) -> None:
+        """Count an image."""
+        self.done += 1
+        if not self.show(self.done, "") and time.monotonic() - self._noted > PAUSE:
+            self._noted = time.monotonic()
+            note(f"{self.done}/{counted(self.images, 'image')} read")
