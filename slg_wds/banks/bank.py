@@ -17,7 +17,8 @@ from slg_wds.format.records.embeddings import MAX_DIM
 Floats = NDArray[np.float32]
 
 MAX_PROTOTYPES = 1 << 20  # full labels have no more classes
-USUAL_TEMPERATURE = 0.1  # as of SwAV (arXiv:2006.09882); of the banks that `slg-wds prototypes` makes
+# Of the banks that `slg-wds prototypes` makes: that of the teachers of CompRess (arXiv:2010.14713) and DINO.
+USUAL_TEMPERATURE = 0.04
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,7 +35,7 @@ class ClusterOptions:
 
     num_prototypes: Annotated[int | None, option("N", default="none, needed for a SET", short="-k")] = None
     """Prototypes to make: the classes of the labels. Usual are 1,000 to 65,536."""
-    bank_temp: Annotated[float | None, option("T", default="0.1; of a checkpoint, that of its training")] = (
+    bank_temp: Annotated[float | None, option("T", default="0.04; of a checkpoint, that of its training")] = (
         None
     )
     """Temperature at which prototypes are made to be used evenly. It is the default of the labels' temperature."""
@@ -51,7 +51,9 @@ class ClusterOptions:
 class PrototypesConfig(BankOptions, ClusterOptions, StoreConfig):
     """Make a bank of prototypes, over which teachers without classes give labels.
 
-    The prototypes are the centres of clusters of stored embeddings, or the head in a checkpoint of DINO or DINOv2.
+    The prototypes are the centres of clusters of stored embeddings.
+
+    A checkpoint of DINO or DINOv2 gives the bank that its head is.
 
     Example: slg-wds prototypes /data/dino -k 8192 --save-path bank.safetensors
     """

@@ -1,13 +1,13 @@
 """Label sets -> one label set: `slg-wds ensemble`.
 
-command.py   the command and the call from Python
-work.py      the worker loop
-parents.py   the sets to merge: records by key, in any order, with bounded memory
-checks.py    what must be the same in all of them
-merge.py     the labels of one image in several sets -> their weighted mean
-convert.py   the labels of one image -> the same with fewer classes
+command.py     the command and the call from Python
+work.py        the worker loop
+parents.py     the sets to merge: records by key, in any order, with bounded memory
+checks.py      what must be the same in all of them
+merge.py       the labels of one image in several sets -> their weighted mean
+convert.py     the labels of one image -> the same with fewer classes
 prototypes.py  a set of embeddings read as labels, by a bank
-fidelity.py  how far labels are from the teachers themselves
+fidelity.py    how far labels are from the teachers themselves
 
 Enters: the options, label sets of the same images and crops. Leaves: committed shards of a merged label set. It may
 import `engines/` and every folder below that.

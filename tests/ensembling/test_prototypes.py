@@ -225,8 +225,8 @@ def test_labels_of_int8_embeddings_are_the_live_teachers(photographs, tmp_path):
     }
     generated(photographs, tmp_path / "set", **more)
     path = str(tmp_path / "bank.safetensors")
-    made = make_bank(PrototypesConfig(source=str(tmp_path / "set"), num_prototypes=64, save_path=path))
-    assert made.bank.temperature == 0.1 and made.bank.dim == 1280
+    given = {"source": str(tmp_path / "set"), "num_prototypes": 64, "bank_temp": 0.1}
+    assert make_bank(PrototypesConfig(**given, save_path=path)).bank.dim == 1280
     stored = labelled(tmp_path / "set", tmp_path / "stored", path, label_type="full", values="float32")
     live = {"output": "prototypes", "bank": path, "label_type": "full", "values": "float32"}
     exact_labels = generated(photographs, tmp_path / "live", **more, **live)

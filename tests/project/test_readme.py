@@ -26,9 +26,12 @@ import torch
 
 import slg_wds
 from slg_wds import SoftCrossEntropy, cli
+from slg_wds.config import PrototypesConfig
 from slg_wds.demo.photographs import HELD_OUT_VIEWS, VIEWS, write_photographs
+from slg_wds.prototypes.command import make_bank
 from slg_wds.training.args_file import write_args
 from slg_wds.training.flags import parse
+from support.banks import Head
 from support.readme import README, block_with, blocks, commands
 from support.sets.replayed import BATCH, given, make, student, walked
 
@@ -75,7 +78,7 @@ class World:
             r"--save-path s3://bucket/": f"--save-path {self.bucket}/{fresh.name}/",
             r"-o report.html": f"-o {fresh}/report.html",
             r"/data/fkd-again": f"{fresh}/fkd-again",
-            r"/data/": f"{self.folder}/",
+            r"/data/|(?<= )(?=dino_deitsmall)": f"{self.folder}/",
             r"s3://bucket/": f"{self.bucket}/",
             r"\{0000\.\.1281\}": "0000",
             r"imagenet100.txt": f"{self.folder}/imagenet100.txt",
@@ -88,6 +91,7 @@ class World:
             r"timm:regnety_160": second,
             r"timm:vit_small_patch14_dinov2\S* --input-size 224": f"{first} --input-size 32",
             # sizes
+            r"-k 8192": "-k 8",
             r"--num_crops 500": f"--num_crops {CROPS}",
             r"--num_crops 700": f"--num_crops {CROPS + 4}",
             r"--epochs 300": "--epochs 4",
@@ -141,9 +145,24 @@ def world(tmp_path_factory, s3_server) -> World:
             samples_per_shard=4,
         )
         slg_wds.generate(config)
+    make_banks(made)
     slg_wds.export_fkd(slg_wds.ExportConfig(labels=labels, fkd_dir=str(folder / "fkd")))
     upload(made, images)
     return made
+
+
+def make_banks(world: World) -> None:
+    """Write a set of embeddings, a bank of it, and a checkpoint with DINO's head."""
+    images, dino = str(world.folder / "imagenet"), str(world.folder / "dino")
+    teacher, bank = world.teacher("first"), str(world.folder / "bank.safetensors")
+    slg_wds.generate(
+        slg_wds.GenerateConfig(
+            data=images, save_path=dino, arch=teacher, num_crops=CROPS, output="embedding", input_size=32
+        )
+    )
+    make_bank(PrototypesConfig(source=dino, num_prototypes=8, save_path=bank))
+    head = {f"head.{name}": tensor for name, tensor in Head(12, 9).state_dict().items()}
+    torch.save({"teacher": head}, world.folder / "dino_deitsmall16_pretrain_full_checkpoint.pth")
 
 
 def options_of(world: World) -> dict[str, str]:

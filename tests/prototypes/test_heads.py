@@ -21,10 +21,6 @@ from support.banks import Head
 DIM, K = 12, 30
 
 
-# The checkpoints were made with the weight_norm that torch now deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
-
-
 def head_of(seed: int) -> Head:
     torch.manual_seed(seed)
     head = Head(DIM, K)

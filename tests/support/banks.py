@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,11 @@ class Head(nn.Module):
             nn.GELU(),
             nn.Linear(hidden, bottleneck),
         )
-        self.last_layer = nn.utils.weight_norm(nn.Linear(bottleneck, out, bias=False))
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", FutureWarning
+            )  # torch deprecates what the checkpoints were made with
+            self.last_layer = nn.utils.weight_norm(nn.Linear(bottleneck, out, bias=False))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.last_layer(nn.functional.normalize(self.mlp(x), dim=-1))
