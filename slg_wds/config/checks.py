@@ -128,6 +128,7 @@ def check_output(config: Any) -> None:
     Raises:
         UsageError: an option contradicts --output.
     """
+    _check_min_cosine(config)
     if config.output != "embedding":
         if config.normalize:
             raise UsageError("--normalize is for --output embedding")
@@ -170,6 +171,24 @@ def check_bank(config: Any, used: bool, what: str = "--output prototypes") -> No
             raise UsageError(f"{flag(name)} is for {what}")
     if config.bank_temp is not None and not 0 < config.bank_temp < math.inf:
         raise UsageError(f"--bank-temp {config.bank_temp:g} is not a number above 0")
+
+
+def _check_min_cosine(config: Any) -> None:
+    if config.min_cosine is None:
+        return
+    if config.output != "embedding":
+        raise UsageError("--min-cosine is for --output embedding", hint="--max-kl says how exact labels are")
+    if not 0 < config.min_cosine < 1:
+        raise UsageError(
+            f"--min-cosine {config.min_cosine:g} is not above 0 and below 1",
+            hint="give --values float32 for the exact numbers" if config.min_cosine == 1 else None,
+        )
+    for name in ("values", "use_fp16"):
+        if getattr(config, name) not in (None, False):
+            raise UsageError(
+                f"--min-cosine contradicts {flag(name)}: it stores embeddings in a form of its own",
+                hint="leave one of the two out",
+            )
 
 
 def check_seed(seed: int) -> None:

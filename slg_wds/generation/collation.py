@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from slg_wds.engines.run_stats import RunStats
 from slg_wds.errors import RecordError
-from slg_wds.format.records.embeddings import Embedding
+from slg_wds.format.records.embeddings import AnyEmbedding, Embedding
 from slg_wds.format.records.low_rank import LowRank
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import build_tail
@@ -23,6 +23,7 @@ from slg_wds.generation.inference import Labelled
 from slg_wds.generation.job import Job
 from slg_wds.images import image_extension
 from slg_wds.labels.low_rank import encode
+from slg_wds.labels.low_rank_embedding import encode_embedding
 
 MOST_WAITING = 1 << 27  # bytes of raw labels that wait to be encoded
 
@@ -213,12 +214,16 @@ def as_record(job: Job, image: Prepared, labels: PartialLabels) -> Record:
     )
 
 
-def _embeddings(job: Job, key: str, labels: PartialLabels) -> dict[str, Embedding]:
-    found, first = {}, 0
+def _embeddings(job: Job, key: str, labels: PartialLabels) -> dict[str, AnyEmbedding]:
+    found: dict[str, AnyEmbedding] = {}
+    first = 0
     try:
         for one in job.labels.identity.embeddings or []:
             last = first + one["dim"]
-            found[one["name"]] = Embedding.of(labels.value[:, first:last], one["values"])
+            mine, min_cosine = labels.value[:, first:last], one.get("min_cosine")
+            found[one["name"]] = (
+                encode_embedding(mine, min_cosine) if min_cosine else Embedding.of(mine, one["values"])
+            )
             first = last
     except RecordError as error:
         raise error.located(key=key) from None

@@ -55,7 +55,9 @@ def identity_of(recipe: Recipe, teacher: Ensemble, reference: Reference | None) 
         fields["views"] = views
     if isinstance(teacher, Towers):
         kinds = zip(teacher.names, teacher.dims, strict=True)
-        fields["embeddings"] = [{"name": n, "dim": d, "values": config.embedding_values} for n, d in kinds]
+        coding: dict[str, Any] = {"values": config.embedding_values}
+        coding |= {"min_cosine": float(config.min_cosine)} if config.min_cosine else {}
+        fields["embeddings"] = [{"name": name, "dim": dim, **coding} for name, dim in kinds]
         fields |= {"normalize": True} if teacher.normalize else {}
     if isinstance(teacher, PrototypeTower):
         fields["bank_sha256"] = teacher.bank.sha256

@@ -113,7 +113,8 @@ class Job:
 
     def products(self) -> contextlib.AbstractContextManager[None]:
         """Return the block in which labels are made: where they are low-rank, with one thread for numpy's products."""
-        return one_blas_thread() if self.recipe.max_kl else contextlib.nullcontext()
+        low_rank = self.recipe.max_kl or self.config.min_cosine
+        return one_blas_thread() if low_rank else contextlib.nullcontext()
 
     def earlier_tail_sums(self, key: str) -> NDArray[np.float64] | None:
         """Return an image's tail sums in the set that this run extends, float64 [C].

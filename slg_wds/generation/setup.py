@@ -15,6 +15,7 @@ from slg_wds.format.manifest.description import EXTENDS, VIEWS
 from slg_wds.format.manifest.identity import Identity
 from slg_wds.format.records.embeddings import EMBEDDINGS, MAX_EMBEDDED
 from slg_wds.format.records.low_rank import LOW_RANK
+from slg_wds.format.records.low_rank_embeddings.blocks import LOW_RANK_EMBEDDINGS
 from slg_wds.generation.description import identity_of, run_provenance, shard_provenance
 from slg_wds.generation.job import Job
 from slg_wds.generation.recipe import Recipe
@@ -89,6 +90,7 @@ def _features(identity: Identity, reference: Reference | None) -> list[str]:
     views = identity.views is not None or (reference is not None and reference.has_views)
     needed = {EXTENDS: identity.extends is not None, VIEWS: views, LOW_RANK: identity.max_kl is not None}
     needed[EMBEDDINGS] = identity.embeddings is not None
+    needed[LOW_RANK_EMBEDDINGS] = any("min_cosine" in one for one in identity.embeddings or [])
     return [name for name, need in needed.items() if need]
 
 

@@ -25,6 +25,7 @@ from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
 from slg_wds.format.manifest.strings import StringColumn
 from slg_wds.format.records.embeddings import Embedding
 from slg_wds.format.records.low_rank import LowRank, LowRankBlock, StatedKL
+from slg_wds.format.records.low_rank_embeddings.blocks import EmbeddingBlock, LowRankEmbedding, StatedCosine
 from slg_wds.format.records.mixing import Mixing
 from slg_wds.format.records.record import Record, decode_record, encode_record
 from slg_wds.format.records.tail import build_tail
@@ -116,6 +117,26 @@ EMBEDDED = dataclasses.replace(
     },
 )
 
+CODED_EMBEDDINGS = dataclasses.replace(
+    EMBEDDED,
+    embeddings={
+        "a": Embedding.of(EIGHTHS, "int8"),
+        "low": LowRankEmbedding(
+            dim=5,
+            blocks=(
+                EmbeddingBlock(
+                    np.array([4, 1, 0]), np.array([9, -300, 0, 2, 1]), np.arange(-5, 5).reshape(5, 2)
+                ),
+                EmbeddingBlock(np.array([0]), np.array([0, 0, 3, 0, -4]), np.zeros((5, 0), np.int64)),
+            ),
+            block_of=np.repeat([0, 1], [20, 4]),
+            lengths=np.where(np.arange(24) % 6 == 5, 0, 10240 + np.arange(24) * 16),
+            coefficients=np.where(np.arange(24)[:, None] < 20, (N * 7) % 23 - 11 + np.array([0, 200]), 0),
+            cosine=StatedCosine(0.9921875, 0.75),
+        ),
+    },
+)
+
 CLASSES = np.array([2, 3, 17, 400, 401, 999])
 CODED = dataclasses.replace(
     made_record(8, "none"),
@@ -178,6 +199,7 @@ def made() -> dict[str, bytes]:
         "mixed.slg.msgpack": encode_record(MIXED),
         "embeddings.slg.msgpack": encode_record(EMBEDDED),
         "lowrank.slg.msgpack": encode_record(CODED),
+        "embeddings/low_rank.slg.msgpack": encode_record(CODED_EMBEDDINGS),
         "checked.json": encode_description(
             dataclasses.replace(description, requires=["trailer"], image_checksums=True)
         ),
@@ -188,7 +210,7 @@ NAMES = [
     *(f"{name}.slg.msgpack" for name in RECORDS),
     "plain.tar", "embedded.tar", "plan", "slg.json", "index", "_info.json",
     *(NEW := ("checked.slg.msgpack", "checked.tar", "checked.json", "views.slg.msgpack", "embeddings.slg.msgpack",
-    "lowrank.slg.msgpack", "mixed.slg.msgpack")),
+    "lowrank.slg.msgpack", "mixed.slg.msgpack", "embeddings/low_rank.slg.msgpack")),
 ]  # fmt: skip
 
 
@@ -221,6 +243,18 @@ def test_golden_embeddings() -> None:
     assert embeddings is not None and same(decode_record(data), EMBEDDED)
     for (name, vectors), (expected, embedding) in zip(read["embeddings"], embeddings.items(), strict=True):
         assert name == expected and np.array_equal(vectors, embedding.vectors)
+
+
+def test_golden_low_rank_embeddings() -> None:
+    data = (GOLDEN / "embeddings/low_rank.slg.msgpack").read_bytes()
+    read, embeddings = read_record(data), CODED_EMBEDDINGS.embeddings
+    assert embeddings is not None and same(decode_record(data), CODED_EMBEDDINGS)
+    (_, first), (name, vectors) = read["embeddings"]
+    assert name == "low" and read["lowrank"] == [None, [0.9921875, 0.75, [20, 4], [2, 0]]]
+    assert np.array_equal(first, embeddings["a"].vectors)
+    assert np.allclose(vectors, embeddings["low"].vectors, rtol=1e-5, atol=1e-5)
+    # By hand: crop 20 is of the second block, (0, 0, 3, 0, -4) of the length 2^5; crop 23 is a zero vector.
+    assert np.allclose(vectors[20], [0, 0, 19.2, 0, -25.6]) and not vectors[23].any()
 
 
 def test_a_golden_low_rank_record() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from slg_wds.format.records.embeddings import Embedding
+from slg_wds.format.records.embeddings import AnyEmbedding, Embedding
 from slg_wds.format.records.low_rank import LowRank, LowRankBlock, StatedKL
+from slg_wds.format.records.low_rank_embeddings.blocks import EmbeddingBlock, LowRankEmbedding, StatedCosine
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import build_tail
 from slg_wds.format.records.values import CODINGS
@@ -107,12 +108,35 @@ def _without_top_k(record: Record) -> Record:
     return replace(record, index=np.zeros(none, np.int64), value=np.zeros(none, np.float32), tail=None)
 
 
-def make_embeddings(crops: int, kinds: dict[str, tuple[int, str]], seed: int = 0) -> dict[str, Embedding]:
+def make_embeddings(crops: int, kinds: dict[str, tuple[int, str]], seed: int = 0) -> dict[str, AnyEmbedding]:
     """Make embeddings by their names: `kinds` gives the numbers of a crop and how they are stored."""
     rng = np.random.default_rng(seed)
     return {
-        name: Embedding.of(rng.normal(size=(crops, dim)), values) for name, (dim, values) in kinds.items()
+        name: make_low_rank_embedding(crops, dim, seed=seed)
+        if values == "lowrank"
+        else Embedding.of(rng.normal(size=(crops, dim)), values)
+        for name, (dim, values) in kinds.items()
     }
+
+
+def make_low_rank_embedding(crops: int, dim: int, *, blocks: int = 2, seed: int = 0) -> LowRankEmbedding:
+    """Make an arbitrary low-rank embedding with zeros, numbers of more than a byte, and components left out."""
+    rng = np.random.default_rng(seed)
+    blocks = min(blocks, crops)
+    ranks = [int(rng.integers(0, 4)) for _ in range(blocks)]
+    block_of = np.sort(np.concatenate([np.arange(blocks), rng.integers(0, max(blocks, 1), crops - blocks)]))
+    made = tuple(
+        EmbeddingBlock(
+            rng.integers(0, 9, 1 + rank), rng.integers(-300, 300, dim), rng.integers(-9, 10, (dim, rank)) // 3
+        )
+        for rank in ranks
+    )
+    coefficients = rng.integers(-20, 21, (crops, max(ranks, default=0)))
+    coefficients[np.arange(coefficients.shape[1]) >= np.array([*ranks, 0])[block_of][:, None]] = 0
+    lengths = np.where(rng.random(crops) < 0.1, 0, rng.integers(10000, 10500, crops))
+    return LowRankEmbedding(
+        dim, made, block_of.astype(np.int64), lengths, coefficients, StatedCosine(0.5, 0.25)
+    )
 
 
 def make_embedding_record(
@@ -214,16 +238,34 @@ def same_low_rank(a: LowRank, b: LowRank) -> bool:
     )
 
 
-def same_embeddings(a: dict[str, Embedding] | None, b: dict[str, Embedding] | None) -> bool:
+def same_embeddings(a: dict[str, AnyEmbedding] | None, b: dict[str, AnyEmbedding] | None) -> bool:
     """Whether two records have the same embeddings, number by number as they are stored."""
     if a is None or b is None:
         return a is b
-    return list(a) == list(b) and all(
-        a[name].stored.dtype == b[name].stored.dtype
-        and np.array_equal(a[name].stored, b[name].stored)
-        and (a[name].scales is None) == (b[name].scales is None)
-        and (a[name].scales is None or np.array_equal(a[name].scales, b[name].scales))
-        for name in a
+    return list(a) == list(b) and all(_same_embedding(a[name], b[name]) for name in a)
+
+
+def _same_embedding(a: AnyEmbedding, b: AnyEmbedding) -> bool:
+    if isinstance(a, LowRankEmbedding):
+        return isinstance(b, LowRankEmbedding) and _same_low_rank_embedding(a, b)
+    return (
+        isinstance(b, Embedding)
+        and a.stored.dtype == b.stored.dtype
+        and np.array_equal(a.stored, b.stored)
+        and (a.scales is None) == (b.scales is None)
+        and (a.scales is None or np.array_equal(a.scales, b.scales))
+    )
+
+
+def _same_low_rank_embedding(a: LowRankEmbedding, b: LowRankEmbedding) -> bool:
+    return (
+        (a.dim, a.cosine, len(a.blocks)) == (b.dim, b.cosine, len(b.blocks))
+        and all(np.array_equal(getattr(a, n), getattr(b, n)) for n in ("block_of", "lengths", "coefficients"))
+        and all(
+            np.array_equal(getattr(x, name), getattr(y, name))
+            for x, y in zip(a.blocks, b.blocks, strict=True)
+            for name in ("scales", "mean", "basis")
+        )
     )
 
 

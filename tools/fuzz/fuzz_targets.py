@@ -222,7 +222,7 @@ def seeds(name: str) -> list[bytes]:
 
 
 def _record_seeds(golden: Path) -> list[bytes]:
-    whole = [path.read_bytes() for path in sorted(golden.glob("*.slg.msgpack"))]
+    whole = [path.read_bytes() for path in sorted(golden.rglob("*.slg.msgpack"))]
     return [*whole, *(_opened(data) for data in whole)]
 
 

@@ -11,6 +11,7 @@ from slg_wds.format.canonical import check_version, pretty_json, seal, strings, 
 from slg_wds.format.manifest.identity import Identity
 from slg_wds.format.records.embeddings import EMBEDDINGS
 from slg_wds.format.records.low_rank import LOW_RANK
+from slg_wds.format.records.low_rank_embeddings.blocks import LOW_RANK_EMBEDDINGS
 from slg_wds.format.shards.names import OLD_TRAILER, TRAILER
 
 VERSION = 1
@@ -20,8 +21,9 @@ EXTENDS = "extends"  # the set holds only the crops that its base lacks
 TRAILER_FEATURE = "trailer"  # the last member of each shard is named TRAILER, not OLD_TRAILER
 VIEWS = "views"  # records say what else was done to the pixels of the crops
 MIXING = "mixing"  # records say which second views were mixed into the views of the crops
-# LOW_RANK, one more, says that the records are low-rank, EMBEDDINGS that they hold embeddings and no labels.
-FEATURES = frozenset({EXTENDS, TRAILER_FEATURE, VIEWS, MIXING, LOW_RANK, EMBEDDINGS})
+# LOW_RANK, one more, says that the records are low-rank, EMBEDDINGS that they hold embeddings and no labels,
+# LOW_RANK_EMBEDDINGS that some of these are low-rank.
+FEATURES = frozenset({EXTENDS, TRAILER_FEATURE, VIEWS, MIXING, LOW_RANK, EMBEDDINGS, LOW_RANK_EMBEDDINGS})
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from slg_wds.errors import ManifestError, RecordError
 from slg_wds.format.canonical import brief, canonical_json
 from slg_wds.format.records.checks import MAX_FULL_CLASSES
 from slg_wds.format.records.embeddings import EMBEDDING, MAX_EMBEDDINGS, check_embedding
+from slg_wds.format.records.low_rank_embeddings.blocks import LOW_RANK_VALUES
 from slg_wds.format.records.values import CODINGS
 
 MAX_CLASSES, MAX_CROPS, MAX_SIDE = 1 << 24, 1 << 20, 1 << 14
@@ -64,7 +65,8 @@ class Identity(Mapping[str, Any]):
         imported_from: the label files of another program that the set was made from, as a JSON object.
         extends: the set that holds the other crops; None for a set that stands alone.
         embeddings: of a set of embeddings, one JSON object for each: its "name", "dim" (numbers of each crop) and
-            "values" (one of EMBEDDING_VALUES). None for a set of labels.
+            "values" (one of EMBEDDING_VALUES, or "lowrank" with the "min_cosine" of each image). None for a set of
+            labels.
         normalize: whether embeddings were divided by their length before they were coded.
         bank_sha256: of labels over prototypes, the SHA-256 of the file of their bank, hex; None for other labels.
         extendable: whether records keep the sums that an extending set needs for exact tails.
@@ -209,6 +211,9 @@ def _embeddings(value: Any) -> bool:
     try:
         for one in value:
             check_embedding(one["name"], one["dim"], one["values"])
+            least = one.get("min_cosine")
+            if (one["values"] == LOW_RANK_VALUES) != (least is not None and _number(least) and 0 < least < 1):
+                return False
     except RecordError:
         return False
     return len({one["name"] for one in value}) == len(value)

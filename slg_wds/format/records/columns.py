@@ -25,19 +25,20 @@ _LEVEL_STORED = -1000
 _LEAST_GAIN = 0.1
 
 
-def encode_column(values: NDArray[Any], stores: bool = False) -> list[bytes]:
+def encode_column(values: NDArray[Any], stores: bool = False, level: int | None = None) -> list[bytes]:
     """Encode unsigned integers of any shape, in C order. The most significant planes are left out if they are zeros.
 
     Args:
         values: the numbers.
         stores: whether long planes that hardly shrink stay as they are, inside their frames.
+        level: of zstd for the most significant plane; None for one that suits the number of values.
     """
     little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
     if not _count(little.shape):
         return []
     planes = little.reshape(-1).view(np.uint8).reshape(little.size, little.itemsize)
     count = (int(little.max()).bit_length() + 7) // 8
-    top = _LEVEL_TOP if little.size <= _LONG else _LEVEL_LONG
+    top = level or (_LEVEL_TOP if little.size <= _LONG else _LEVEL_LONG)
     stores = stores and little.size > _LONG
     return [
         _frame(np.ascontiguousarray(planes[:, i]).data, top if i == count - 1 else _LEVEL_NOISE, stores)

@@ -15,12 +15,31 @@ from numpy.typing import NDArray
 from slg_wds.errors import RecordError
 from slg_wds.format.canonical import brief
 from slg_wds.format.records.columns import decode_column, encode_column
+from slg_wds.format.records.low_rank_embeddings.blocks import (
+    LOW_RANK_VALUES,
+    LowRankEmbedding,
+    joined_low_rank,
+)
+from slg_wds.format.records.low_rank_embeddings.codec import (
+    MAX_LOW_RANK_NUMBERS,
+    BlockSizes,
+    block_sizes,
+    check_low_rank_embedding,
+    decode_low_rank_embedding,
+    low_rank_columns,
+    low_rank_field,
+    low_rank_sizes,
+)
 
 Floats = NDArray[np.float32]
 
 EMBEDDING = "embedding"  # the coding of such records, and the label type of their sets
 EMBEDDINGS = "embeddings"  # the field of such records, and the feature that their sets require
-EMBEDDING_VALUES = ("float32", "float16", "int8")
+EMBEDDING_VALUES = (
+    "float32",
+    "float16",
+    "int8",
+)  # how each number is stored; "lowrank" stores all in another way
 MAX_EMBEDDINGS = 16  # of a record
 MAX_EMBEDDED = 1 << 24  # numbers of all crops and embeddings of a record
 MAX_DIM = 1 << 16  # numbers of an embedding
@@ -61,9 +80,7 @@ class Embedding:
         """
         if values not in EMBEDDING_VALUES:
             raise RecordError(f"embeddings are not stored as {values!r}")
-        exact: Floats = np.asarray(vectors, np.float32)
-        if exact.ndim != 2 or not exact.shape[1] or not np.isfinite(exact).all():
-            raise RecordError(f"embeddings of shape {exact.shape} are not finite numbers [crops, D]")
+        exact = exact_embeddings(vectors)
         coded = _as_int8(exact) if values == "int8" else cls(_as_floats(exact, _DTYPES[values]))
         coded._check_direction(exact)
         return coded
@@ -98,6 +115,17 @@ class Embedding:
                 f"be {worst:.4f} (at least {LEAST_COSINE} is required)",
                 hint=f"choose --values {'float16' if self.values == 'int8' else 'float32'}",
             )
+
+
+AnyEmbedding = Embedding | LowRankEmbedding
+
+
+def exact_embeddings(vectors: NDArray[Any]) -> Floats:
+    """Return embeddings [M, D] as float32. Raises RecordError unless they are finite numbers."""
+    exact: Floats = np.asarray(vectors, np.float32)
+    if exact.ndim != 2 or not exact.shape[1] or not np.isfinite(exact).all():
+        raise RecordError(f"embeddings of shape {exact.shape} are not finite numbers [crops, D]")
+    return exact
 
 
 def _as_floats(exact: Floats, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -160,17 +188,24 @@ def similarity(vectors: NDArray[Any]) -> float:
     return total / (M * (M - 1))
 
 
-def embedding_fields(embeddings: Mapping[str, Embedding] | None) -> dict[str, Any]:
-    """Return the field of a record that has these embeddings; none without."""
+def embedding_fields(embeddings: Mapping[str, AnyEmbedding] | None) -> dict[str, Any]:
+    """Return the fields of a record that has these embeddings; none without. Raises as `low_rank_field`."""
     if embeddings is None:
         return {}
-    return {EMBEDDINGS: [[name, one.dim, one.values] for name, one in embeddings.items()]}
+    kinds = [[name, one.dim, one.values] for name, one in embeddings.items()]
+    stated = [
+        low_rank_field(one) if isinstance(one, LowRankEmbedding) else None for one in embeddings.values()
+    ]
+    return {EMBEDDINGS: kinds, **({LOW_RANK_VALUES: stated} if any(stated) else {})}
 
 
-def embedding_columns(embeddings: Mapping[str, Embedding] | None) -> dict[str, list[bytes]]:
+def embedding_columns(embeddings: Mapping[str, AnyEmbedding] | None) -> dict[str, list[bytes]]:
     """Encode the columns of a record that has these embeddings."""
     columns: dict[str, list[bytes]] = {}
     for number, one in enumerate((embeddings or {}).values()):
+        if isinstance(one, LowRankEmbedding):
+            columns |= low_rank_columns(one, number)
+            continue
         bits = one.stored.view(f"<u{one.stored.itemsize}")
         columns[f"embedding_{number}"] = encode_column(bits, stores=True)
         if one.scales is not None:
@@ -178,9 +213,14 @@ def embedding_columns(embeddings: Mapping[str, Embedding] | None) -> dict[str, l
     return columns
 
 
-def check_embeddings(embeddings: Mapping[str, Embedding], num_crops: int) -> None:
+def check_embeddings(embeddings: Mapping[str, AnyEmbedding], num_crops: int) -> None:
     """Check the arrays of a record's embeddings before they are encoded. Raises RecordError."""
     for name, one in embeddings.items():
+        if isinstance(one, LowRankEmbedding):
+            if len(one) != num_crops:
+                raise RecordError(f"the embeddings {brief(name)} are not of {num_crops} crops")
+            check_low_rank_embedding(one)
+            continue
         if one.stored.ndim != 2 or len(one.stored) != num_crops or one.values not in EMBEDDING_VALUES:
             raise RecordError(
                 f"the embeddings {brief(name)} of shape {one.stored.shape} are not of {num_crops} crops"
@@ -217,7 +257,30 @@ def embedding_field(fields: Mapping[str, Any]) -> list[tuple[str, int, str]]:
         raise RecordError("two embeddings have the same name")
     if M * (width := sum(dim for _, dim, _ in found)) > MAX_EMBEDDED:
         raise RecordError(f"{M} crops of {width} numbers are over the limit of {MAX_EMBEDDED}")
-    return [(name, dim, values) for name, dim, values in found]
+    kinds = [(name, dim, values) for name, dim, values in found]
+    low_rank_blocks(fields, kinds)
+    return kinds
+
+
+def low_rank_blocks(
+    fields: Mapping[str, Any], kinds: Sequence[tuple[str, int, str]]
+) -> list[BlockSizes | None]:
+    """Return the blocks of each embedding of a record, from its fields; None for one that is not low-rank.
+
+    Raises:
+        RecordError: the field `lowrank` does not describe the low-rank embeddings.
+    """
+    low_rank = [values == LOW_RANK_VALUES for _, _, values in kinds]
+    stated = fields.get(LOW_RANK_VALUES, [None] * len(kinds))
+    if type(stated) is not list or [one is not None for one in stated] != low_rank:
+        raise RecordError(f"{LOW_RANK_VALUES} is {brief(stated)}, not one entry for each embedding")
+    pairs = zip(stated, kinds, strict=True)
+    found = [
+        None if one is None else block_sizes(one, fields["num_crops"], dim) for one, (_, dim, _) in pairs
+    ]
+    if sum(one.numbers for one in found if one is not None) > MAX_LOW_RANK_NUMBERS:
+        raise RecordError(f"low-rank embeddings of over {MAX_LOW_RANK_NUMBERS} numbers")
+    return found
 
 
 def check_embedding(name: str, dim: int, values: str) -> None:
@@ -226,21 +289,27 @@ def check_embedding(name: str, dim: int, values: str) -> None:
         raise RecordError(
             f"the name of an embedding is {brief(name)}, not 1 to {MAX_NAME} printable characters"
         )
-    if not 1 <= dim <= MAX_DIM or values not in EMBEDDING_VALUES:
+    if not 1 <= dim <= MAX_DIM or values not in (*EMBEDDING_VALUES, LOW_RANK_VALUES):
         raise RecordError(f"an embedding of {brief(dim)} numbers as {brief(values)} is unknown")
 
 
 def embedding_sizes(fields: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     """Return how many numbers and how many bytes of each number every column of embeddings has, by its name."""
-    M, sizes = fields["num_crops"], {}
-    for number, (_, dim, values) in enumerate(embedding_field(fields)):
+    M = fields["num_crops"]
+    sizes: dict[str, tuple[int, int]] = {}
+    kinds = embedding_field(fields)
+    for number, blocks in enumerate(low_rank_blocks(fields, kinds)):
+        _, dim, values = kinds[number]
+        if blocks is not None:
+            sizes |= low_rank_sizes(blocks, number)
+            continue
         sizes[f"embedding_{number}"] = (M * dim, _DTYPES[values].itemsize)
         if values == "int8":
             sizes[f"scales_{number}"] = (M, 4)
     return sizes
 
 
-def decode_embeddings(fields: Mapping[str, Any], at: Any) -> dict[str, Embedding]:
+def decode_embeddings(fields: Mapping[str, Any], at: Any) -> dict[str, AnyEmbedding]:
     """Decode the embeddings of some crops of a record, by name.
 
     Args:
@@ -250,15 +319,25 @@ def decode_embeddings(fields: Mapping[str, Any], at: Any) -> dict[str, Embedding
     Raises:
         RecordError: a column is damaged, or a number is not one that may be stored.
     """
-    M, columns, found = fields["num_crops"], fields["columns"], {}
-    for number, (name, dim, values) in enumerate(embedding_field(fields)):
-        dtype, scales = _DTYPES[values], None
-        bits = decode_column(columns.get(f"embedding_{number}"), (M, dim), at, dtype.itemsize)
-        if values == "int8":
-            scales = decode_column(columns.get(f"scales_{number}"), (M,), at, 4).view("<f4")
-        found[name] = Embedding(np.ascontiguousarray(bits).view(dtype), scales)
-        check_numbers(found[name].stored, scales)
+    found: dict[str, AnyEmbedding] = {}
+    kinds = embedding_field(fields)
+    for number, blocks in enumerate(low_rank_blocks(fields, kinds)):
+        name, dim, values = kinds[number]
+        if blocks is not None:
+            found[name] = decode_low_rank_embedding(fields["columns"], number, blocks)[at]
+        else:
+            found[name] = _decoded(fields, number, dim, values, at)
     return found
+
+
+def _decoded(fields: Mapping[str, Any], number: int, dim: int, values: str, at: Any) -> Embedding:
+    M, columns, dtype, scales = fields["num_crops"], fields["columns"], _DTYPES[values], None
+    bits = decode_column(columns.get(f"embedding_{number}"), (M, dim), at, dtype.itemsize)
+    if values == "int8":
+        scales = decode_column(columns.get(f"scales_{number}"), (M,), at, 4).view("<f4")
+    stored = np.ascontiguousarray(bits).view(dtype)
+    check_numbers(stored, scales)
+    return Embedding(stored, scales)
 
 
 def stored_of_bytes(planes: NDArray[np.uint8], values: str) -> NDArray[Any]:
@@ -267,14 +346,14 @@ def stored_of_bytes(planes: NDArray[np.uint8], values: str) -> NDArray[Any]:
     return stored
 
 
-def of_crops(embeddings: Mapping[str, Embedding] | None, crops: Any) -> dict[str, Embedding] | None:
+def of_crops(embeddings: Mapping[str, AnyEmbedding] | None, crops: Any) -> dict[str, AnyEmbedding] | None:
     """Return the embeddings of some crops; None where there are none."""
     return None if embeddings is None else {name: one[crops] for name, one in embeddings.items()}
 
 
 def joined_embeddings(
-    parts: Sequence[Mapping[str, Embedding] | None],
-) -> dict[str, Embedding] | None:
+    parts: Sequence[Mapping[str, AnyEmbedding] | None],
+) -> dict[str, AnyEmbedding] | None:
     """Return the embeddings of several parts' crops, one part after the other; None for parts without.
 
     Raises:
@@ -289,7 +368,11 @@ def joined_embeddings(
     return {name: _joined([part[name] for part in known]) for name in known[0]}
 
 
-def _joined(parts: Sequence[Embedding]) -> Embedding:
-    scales = [part.scales for part in parts if part.scales is not None]
-    stored = np.concatenate([part.stored for part in parts])
+def _joined(parts: Sequence[AnyEmbedding]) -> AnyEmbedding:
+    low_rank = [part for part in parts if isinstance(part, LowRankEmbedding)]
+    if low_rank:
+        return joined_low_rank(low_rank)
+    plain = [part for part in parts if isinstance(part, Embedding)]
+    scales = [part.scales for part in plain if part.scales is not None]
+    stored = np.concatenate([part.stored for part in plain])
     return Embedding(stored, np.concatenate(scales) if scales else None)

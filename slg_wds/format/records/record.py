@@ -15,7 +15,7 @@ from slg_wds.format.records.checks import CHECKSUMS, check_boxes, check_distinct
 from slg_wds.format.records.columns import decode_ascending, decode_column, encode_ascending, encode_column
 from slg_wds.format.records.embeddings import (
     EMBEDDING,
-    Embedding,
+    AnyEmbedding,
     check_embeddings,
     decode_embeddings,
     embedding_columns,
@@ -97,7 +97,7 @@ class Record:
     temperature: float | None = None
     views: Views | None = None
     low_rank: LowRank | None = None
-    embeddings: dict[str, Embedding] | None = None
+    embeddings: dict[str, AnyEmbedding] | None = None
 
     @property
     def num_crops(self) -> int:

@@ -20,11 +20,13 @@ from slg_wds.format.records.embeddings import (
     check_numbers,
     embedding_field,
     embedding_sizes,
+    low_rank_blocks,
     scaled,
     stored_of_bytes,
 )
 from slg_wds.format.records.low_rank import LOW_RANK
 from slg_wds.format.records.low_rank_codec import open_low_rank
+from slg_wds.format.records.low_rank_embeddings.codec import BlockSizes, decode_crops
 from slg_wds.format.records.low_rank_rows import LowRankRows, decode_low_rank_rows
 from slg_wds.format.records.mixing import width_of
 from slg_wds.format.records.record import unpack_record
@@ -209,9 +211,13 @@ class _Group:
         }
         views = self._place_views()
         self._decompress()
+        kinds = embedding_field(fields[0])
+        blocks = [low_rank_blocks(one, kinds) for one in fields]
         embeddings = {
             name: self._embedding(scales.get(number), number, dim, values)
-            for number, (name, dim, values) in enumerate(embedding_field(fields[0]))
+            if blocks[0][number] is None
+            else self._low_rank_embedding(number, [one[number] for one in blocks])
+            for number, (name, dim, values) in enumerate(kinds)
         }
         return replace(self._without_top_k(boxes, flips, views), embeddings=embeddings)
 
@@ -254,6 +260,15 @@ class _Group:
             scales = self._at(scales_at, self._rows, np.uint32).view(np.float32)
         check_numbers(stored, scales)
         return scaled(stored, scales)
+
+    def _low_rank_embedding(self, number: int, blocks: Sequence[BlockSizes | None]) -> NDArray[np.float32]:
+        """The numbers [n, c, D] of one low-rank embedding: of each record all of its bases, and some coefficients."""
+        parts = [
+            decode_crops(columns, number, sizes, rows)
+            for columns, rows, sizes in zip(self._columns, self._rows, blocks, strict=True)
+            if sizes is not None  # decode_rows compares codings
+        ]
+        return np.stack(parts)
 
     def _place_boxes(self) -> tuple[_Planes, _Planes]:
         """Note the frames of boxes and flips."""

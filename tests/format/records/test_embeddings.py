@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from slg_wds.errors import RecordError, RuleError
 from slg_wds.format.records.embeddings import Embedding, cosines, joined_embeddings
+from slg_wds.format.records.low_rank_embeddings.blocks import StatedCosine
 from slg_wds.format.records.record import Record, decode_record, encode_record, unpack_record
 from slg_wds.format.records.rows import decode_rows
 from slg_wds.verification.records import all_sound
@@ -22,7 +23,7 @@ from support.oracles.format_oracle import read_record
 
 KINDS = st.dictionaries(
     st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=9),
-    st.tuples(st.integers(1, 40), st.sampled_from(["float32", "float16", "int8"])),
+    st.tuples(st.integers(1, 40), st.sampled_from(["float32", "float16", "int8", "lowrank"])),
     min_size=1,
     max_size=3,
 )
@@ -36,14 +37,21 @@ def test_every_reader_finds_the_same_embeddings(kinds, crops, seed):
     assert same(found, record) and encode_record(found) == data
     assert all_sound([unpack_record(data)], 0.0)
     for name, vectors in read_record(data)["embeddings"]:
-        assert np.array_equal(vectors, record.embeddings[name].vectors)
+        assert alike(vectors, record.embeddings[name].vectors)
     if crops:
         rows = np.array([crops - 1, 0])
         some = decode_record(data, rows=rows).embeddings
         batch = decode_rows([data, data], np.stack([rows, rows[::-1]])).embeddings
         for name, one in record.embeddings.items():
-            assert np.array_equal(some[name].vectors, one.vectors[rows])
-            assert np.array_equal(batch[name], one.vectors[np.stack([rows, rows[::-1]])])
+            assert alike(some[name].vectors, one.vectors[rows])
+            assert alike(batch[name], one.vectors[np.stack([rows, rows[::-1]])])
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Whether embeddings are the same, but for the order of sums of low-rank ones."""
+    return one.dtype == other.dtype and np.allclose(
+        one, other, rtol=1e-4, atol=1e-4 * np.abs(other).max(initial=0)
+    )
 
 
 @given(hnp.arrays(np.float32, (3, 7), elements=st.floats(-(2.0**100), 2.0**100, width=32)))
@@ -114,6 +122,7 @@ FIELDS: dict[str, tuple[Any, str]] = {
     "wrong": ([[1, 48, "int8"]], "not a name, a number and a coding"),
     "wide": ([["a", (1 << 16) + 1, "int8"]], "of 65537 numbers"),
     "none": (None, "not an array"),
+    "unstated": ([["a", 48, "lowrank"]], "not one entry for each embedding"),
 }
 
 
@@ -136,6 +145,68 @@ def test_numbers_that_no_writer_stores_are_refused_by_every_reader(stored, scale
         encode_record(record)
     monkeypatch.setattr("slg_wds.format.records.record.check_embeddings", lambda *_: None)
     refused(encode_record(record), message)
+
+
+STATED: dict[str, tuple[Any, str]] = {
+    "nothing": ([None], "not one entry for each"),
+    "no array": (3, "not one entry for each"),
+    "of another": ([[1.0, 1.0, [20], [0]]] * 2, "not one entry for each"),
+    "short": ([[1.0, 1.0, [20]]], "is described by"),
+    "whole": ([[1, 1.0, [20], [0]]], "is described by"),
+    "cosine": ([[1.5, 1.0, [20], [0]]], "not within -1 to 1"),
+    "not a number": ([[1.0, float("nan"), [20], [0]]], "not within -1 to 1"),
+    "ranks": ([[1.0, 1.0, [20], [0, 0]]], "a rank for each block"),
+    "blocks": ([[1.0, 1.0, [1] * 64 + [0], [0] * 65]], "a rank for each block|not msgpack"),
+    "bool": ([[1.0, 1.0, [20], [True]]], "a rank for each block"),
+    "crops": ([[1.0, 1.0, [21], [0]]], "not of 20 crops"),
+    "empty": ([[1.0, 1.0, [20, 0], [0, 0]]], "not of 20 crops"),
+    "rank": ([[1.0, 1.0, [20], [4097]]], "not of 20 crops"),
+    "other": ([[1.0, 1.0, [20], [4096]]], "declare"),
+}
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_low_rank_fields_that_do_not_fit_are_refused_by_every_reader(name):
+    value, message = STATED[name]
+    record = make_embedding_record(kinds={"a": (48, "lowrank")})
+    fields = msgpack.unpackb(encode_record(record))
+    assert fields["lowrank"][0][:2] == [0.5, 0.25]
+    refused(msgpack.packb({**fields, "lowrank": value}, use_single_float=True), message)
+
+
+def test_low_rank_embeddings_of_too_many_numbers_are_refused():
+    fields = msgpack.unpackb(encode_record(make_embedding_record(kinds={"a": (48, "lowrank")})))
+    wide = {"embeddings": [["a", 1 << 16, "lowrank"]], "lowrank": [[1.0, 1.0, [20], [4096]]]}
+    refused(msgpack.packb({**fields, **wide}, use_single_float=True), "over 33554432 numbers")
+
+
+@pytest.mark.parametrize(("part", "value"), [("scales", 129), ("lengths", 20481)])
+def test_scales_and_lengths_that_no_writer_stores_are_refused_by_every_reader(part, value, monkeypatch):
+    record = make_embedding_record(kinds={"a": (48, "lowrank")})
+    one = record.embeddings["a"]
+    if part == "lengths":
+        one = dataclasses.replace(one, lengths=np.full(20, value))
+    else:
+        changed = dataclasses.replace(one.blocks[0], scales=np.full(1 + one.blocks[0].rank, value))
+        one = dataclasses.replace(one, blocks=(changed, *one.blocks[1:]))
+    record = dataclasses.replace(record, embeddings={"a": one})
+    with pytest.raises(RecordError, match="scale or length"):
+        encode_record(record)
+    monkeypatch.setattr("slg_wds.format.records.record.check_embeddings", lambda *_: None)
+    refused(encode_record(record), "scale or length")
+
+
+def test_some_crops_of_a_low_rank_embedding_can_be_stored_again():
+    record = make_embedding_record(kinds={"a": (48, "lowrank")}, crops=20)
+    one, kept = record.embeddings["a"], np.array([2, 11, 12, 19])
+    part = dataclasses.replace(
+        record, crops=record.crops[kept], flips=record.flips[kept], index=record.index[kept],
+        value=record.value[kept], embeddings={"a": one[kept]},
+    )  # fmt: skip
+    assert alike(decode_record(encode_record(part)).embeddings["a"].vectors, one.vectors[kept])
+    mixed = dataclasses.replace(part, embeddings={"a": one[kept[::-1]]})
+    with pytest.raises(RecordError, match="do not stand together"):
+        encode_record(mixed)
 
 
 def refused(data: bytes, message: str) -> None:
@@ -173,6 +244,9 @@ def test_parts_are_joined_only_if_they_hold_the_same_embeddings():
     both = joined_embeddings(parts)
     assert np.array_equal(both["a"].vectors, np.concatenate([part["a"].vectors for part in parts]))
     assert joined_embeddings([None, None]) is None
+    low_rank = [make_embeddings(crops, {"a": (4, "lowrank")}, seed=crops) for crops in (3, 0, 2)]
+    coded, exact = joined_embeddings(low_rank)["a"], [part["a"].vectors for part in low_rank]
+    assert alike(coded.vectors, np.concatenate(exact)) and coded.cosine == StatedCosine(0.5, 0.25)
     for other in (None, make_embeddings(2, {"a": (4, "float16")}), make_embeddings(2, {"b": (4, "int8")})):
         with pytest.raises(RecordError, match="differ in their embeddings"):
             joined_embeddings([parts[0], other])

@@ -49,6 +49,34 @@ def mixing(counts, columns, M):
     return found
 
 
+def low_rank_embedding(columns, i, stated, D):
+    """The numbers [M, D] of a low-rank embedding."""
+    crops, ranks = stated[2:]
+
+    def numbers(name, counts, signed=True):
+        found = column(columns[f"{name}_{i}"], (sum(counts),)).astype(np.int64)
+        found = found >> 1 ^ -(found & 1) if signed else found
+        return np.split(found, np.cumsum(counts)[:-1])
+
+    lengths = numbers("lengths", crops, False) if crops else []
+    scales = numbers("scales", [1 + r for r in ranks], False) if crops else []
+    mean, basis = (
+        numbers(name, counts)
+        for name, counts in (("mean", [D] * len(crops)), ("basis", [D * r for r in ranks]))
+    )
+    coefficients = numbers("coefficients", [m * r for m, r in zip(crops, ranks, strict=True)])
+    out = np.zeros((0, D))
+    for b, (m, r) in enumerate(zip(crops, ranks, strict=True)):
+        w = np.tile(mean[b] * 2.0 ** (-scales[b][0] / 2), (m, 1))
+        for j in range(r):
+            row = basis[b].reshape(D, r)[:, j] * 2.0 ** (-scales[b][1 + j] / 2)
+            w += np.outer(coefficients[b].reshape(m, r)[:, j], row)
+        norm = np.linalg.norm(w, axis=1)
+        length = np.where((lengths[b] > 0) & (norm > 0), 2.0 ** ((lengths[b] - 10240) / 64), 0)
+        out = np.concatenate([out, w * (length / np.where(norm > 0, norm, 1))[:, None]])
+    return np.clip(out, -3.4028234663852886e38, 3.4028234663852886e38).astype(np.float32)
+
+
 def read_record(data):
     record = msgpack.unpackb(data)
     assert record["version"] == 1
@@ -58,6 +86,9 @@ def read_record(data):
     flips = column(columns["flips"], ((M + 7) // 8,)).astype(np.uint8)
     record["flips"] = np.unpackbits(flips, bitorder="little")[:M].astype(bool)
     for i, (name, D, values_of) in enumerate(record.get("embeddings", [])):
+        if values_of == "lowrank":
+            record["embeddings"][i] = (name, low_rank_embedding(columns, i, record["lowrank"][i], D))
+            continue
         bits, dtype = {"float32": ("<u4", "<f4"), "float16": ("<u2", "<f2"), "int8": ("u1", "i1")}[values_of]
         numbers = column(columns[f"embedding_{i}"], (M, D)).astype(bits).view(dtype).astype(np.float32)
         if values_of == "int8":
