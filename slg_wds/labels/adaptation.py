@@ -41,20 +41,43 @@ class LabelAdaptation:
                 raise UsageError(f"label adaptation with {name} {value}", hint="it is from 0 to 1")
 
 
-def adapted(labels: SoftLabels, target: Tensor, confidence: Tensor, by: LabelAdaptation) -> SoftLabels:
-    """B distributions after adaptation. target: int64 [B], below C; rows of -1 stay. confidence: float [B]."""
+def adapted(
+    labels: SoftLabels,
+    target: Tensor,
+    confidence: Tensor,
+    by: LabelAdaptation,
+    target2: Tensor | None = None,
+    lam: Tensor | None = None,
+) -> SoftLabels:
+    """Return B distributions after adaptation.
+
+    Args:
+        labels: before it.
+        target: int64 [B], below C; rows of -1 stay as they are.
+        confidence: float [B], the largest probability of each.
+        by: what is done.
+        target2: int64 [B], the second targets of mixed views, as `Batch` has them: onehot(t) is then
+            lam onehot(target) + (1 - lam) onehot(target2). Rows that lack a target of weight above 0 stay.
+        lam: float32 [B].
+    """
     import torch
 
     from slg_wds.labels.soft import SoftLabels
 
     C, dtype = labels.num_classes, labels.mass.dtype
-    share_B = ((confidence < by.below) & (target >= 0)).to(dtype) * by.share
+    known_B = target >= 0
+    if target2 is not None and lam is not None:
+        known_B = known_B & ((target2 >= 0) | (lam == 1))
+    share_B = ((confidence < by.below) & known_B).to(dtype) * by.share
     kept_B = 1.0 - share_B
     even_B = share_B * (by.smoothing / C)
     if labels.even is not None:
         even_B = even_B + labels.even * kept_B
-    own_B1 = (share_B * (1.0 - by.smoothing))[:, None]
-    index = torch.cat([labels.index, target.clamp(min=0)[:, None]], dim=1)
-    mass = torch.cat([labels.mass * kept_B[:, None], own_B1], dim=1)
+    hard_B = share_B * (1.0 - by.smoothing)
+    targets, hard = [target], [hard_B]
+    if target2 is not None and lam is not None:
+        targets, hard = [target, target2], [hard_B * lam, hard_B * (1 - lam)]
+    index = torch.cat([labels.index, torch.stack(targets, dim=1).clamp(min=0)], dim=1)
+    mass = torch.cat([labels.mass * kept_B[:, None], torch.stack(hard, dim=1)], dim=1)
     tables = tuple(table.times(kept_B) for table in labels.tables)
     return SoftLabels(index, mass, even_B, C, tables)

@@ -32,6 +32,10 @@ class Batch(Movable):
         crop: int64 [B], the crop's number in its record, -1 in padding.
         mask: bool [B], False in padding, which only the last batch has.
         embedding: of a set of embeddings, float32 [B, D] of each teacher by its name, zeros in padding; else empty.
+        target2: int64 [B], the target of the image that is mixed into the view, -1 for none; None if the set has no
+            mixed views.
+        lam: float32 [B], the weight of `target` in a mixed view, in 0..1: 1 - lam is that of `target2`. 1 where nothing
+            is mixed in; None as target2 is. The teacher saw the mixed view, so its labels need no weights.
     """
 
     images: torch.Tensor
@@ -44,6 +48,8 @@ class Batch(Movable):
     crop: torch.Tensor
     mask: torch.Tensor
     embedding: dict[str, torch.Tensor] = field(default_factory=dict)
+    target2: torch.Tensor | None = None
+    lam: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.target)

@@ -32,6 +32,7 @@ from slg_wds.images import LabelledImage
 from slg_wds.labels import LabelType, stored_columns
 from slg_wds.replay.batch import Batch, embedding_answers
 from slg_wds.replay.order.crop_schedule import crop_numbers
+from slg_wds.replay.samples import Sample, place_of
 from slg_wds.transforms.crops import INTERPOLATIONS
 from slg_wds.transforms.drawn import DrawnCrops
 
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     import torch
 
     from slg_wds.labels import SoftLabels, TailBatch
-
-Sample = dict[str, Any]
 
 
 def decode_record_stage(crops_per_image: int = 4, seed: int = 0, epoch: int = 0) -> DecodeRecord:
@@ -76,7 +75,7 @@ class DecodeRecord:
 
     def __call__(self, sample: Sample) -> Sample:
         """Add the record of the epoch's crops, and their numbers."""
-        data, place = sample.get(RECORD_EXT), _place(sample)
+        data, place = sample.get(RECORD_EXT), place_of(sample)
         if not isinstance(data, bytes):
             raise RecordError(
                 f"the sample has no {RECORD_EXT} of bytes", **place, hint="put this stage before .decode()"
@@ -105,19 +104,29 @@ class CutCrops:
     image: Callable[[Sample], bytes] | None
 
     def __call__(self, sample: Sample) -> Sample:
-        """Add the crops, uint8 [c, 3, size, size]."""
+        """Add the crops, uint8 [c, 3, size, size]. Raises RecordError for views with others mixed in."""
+        record: Record = sample["record"]
+        if record.views is not None and record.views.mixing is not None:
+            raise RecordError(
+                "other images are mixed into its views, and this stage sees one sample at a time",
+                **place_of(sample),
+                hint="use slg_wds.replay.mixed_stage.cut_shards, or SoftLabelLoader",
+            )
+        return {**sample, "images": self.cut(sample, LabelledImage.of(record), DrawnCrops.of(record))}
+
+    def cut(self, sample: Sample, labelled: LabelledImage, crops: DrawnCrops) -> torch.Tensor:
+        """Return crops of a sample's image, uint8 [n, 3, size, size], channels_last, before anything is mixed in."""
         import torch
 
-        record: Record = sample["record"]
-        place = _place(sample)
+        place = place_of(sample)
         data = self._bytes(sample, place)
         try:
-            pixels = LabelledImage.of(record).decode(data)
+            pixels = labelled.decode(data)
         except ImageError as error:
             raise error.located(**place) from None
-        out = torch.empty((len(record.crops), self.size, self.size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
-        DrawnCrops.of(record).cut(pixels, out, self.interpolation)
-        return {**sample, "images": out}
+        out = torch.empty((len(crops), self.size, self.size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+        crops.cut(pixels, out, self.interpolation)
+        return out
 
     def _bytes(self, sample: Sample, place: Mapping[str, str | None]) -> bytes:
         if self.image is not None:
@@ -159,6 +168,7 @@ class CollateCrops:
             key=[record.key for record, count in zip(records, counts, strict=True) for _ in range(count)],
             crop=torch.from_numpy(np.concatenate([sample["crop"] for sample in samples])),
             mask=torch.ones(sum(counts), dtype=torch.bool),
+            **_mixing(samples),
         )
 
     def _answers(self, records: list[Record], counts: list[int]) -> dict[str, Any]:
@@ -196,6 +206,9 @@ class CollateCrops:
         return from_topk(stored, value, first.num_classes, rule=asked, tail=used, power=power), tails
 
 
-def _place(sample: Sample) -> dict[str, str | None]:
-    url, key = sample.get("__url__"), sample.get("__key__")
-    return {"url": None if url is None else str(url), "key": None if key is None else str(key)}
+def _mixing(samples: Sequence[Sample]) -> dict[str, Any]:
+    """The fields of the batch for what is mixed in; none where no sample says it."""
+    import torch
+
+    names = [name for name in ("target2", "lam") if name in samples[0]]
+    return {name: torch.from_numpy(np.concatenate([sample[name] for sample in samples])) for name in names}

@@ -19,9 +19,21 @@ if TYPE_CHECKING:
 
 
 def open_sets(args: Settings) -> list[LabelSet]:
-    """Open the sets of --softlabel_path. Raises LabelSetError for one that does not hold what --distill says."""
+    """Open the sets of --softlabel_path.
+
+    Raises:
+        LabelSetError: a set does not hold what --distill says.
+        UsageError: views that are mixed already would be mixed again.
+    """
     options = parse_store_options(args.store_option)
     sets = [open_labels(url, store_options=options) for url in args.softlabel_path]
+    mixed = next((labels for labels in sets if labels.has_mixing), None)
+    if args.mixup_cutmix and mixed is not None:
+        raise UsageError(
+            "its views have other images mixed in already, and --mixup_cutmix would mix four images",
+            url=mixed.url,
+            hint="leave out --mixup_cutmix",
+        )
     if args.distills:
         widths_of(sets)
         return sets

@@ -299,7 +299,8 @@ def _learning_rate(parser: Parser) -> None:
 
 def _mixing(parser: Parser) -> None:
     add = parser.add_argument_group("mixup and CutMix").add_argument
-    add("--mixup_cutmix", action="store_true", help="mix the crops of a batch, and their labels with them")
+    add("--mixup_cutmix", action="store_true", help="mix the crops of a batch, and their labels with them; refused for "
+        "label sets whose views were mixed when they were labelled (generate --mixup, --cutmix), which need no flag")
     add("--mixup", type=float, default=0.8, metavar="ALPHA", help="of mixup's Beta distribution (0.8)")
     add("--cutmix", type=float, default=1.0, metavar="ALPHA", help="of CutMix's Beta distribution (1)")
     add("--mixup_cutmix_prob", type=float, default=1.0, metavar="P", help="share of batches that are mixed (1)")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from slg_wds import SoftCrossEntropy
 from slg_wds.labels import LabelAdaptation, mix, recover
@@ -16,10 +17,11 @@ from slg_wds.labels.adaptation import adapted
 from slg_wds.replay.batch import Batch
 from support.gpus.lazy_streams import DEVICE, LazyStreams
 from support.sets.label_kinds import EVERY, of_every_kind
+from support.sets.mixed_sets import mixed_of
 from support.sets.replay_sets import Made, make
 
 CLASSES = 20
-LOW_RANK = [("lowrank", "lowrank"), ("lowrank", "marginal_smoothing_k5")]
+LOW_RANK = [("lowrank", "lowrank"), ("lowrank", "marginal_smoothing_k5"), ("mixed", "lowrank")]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,8 @@ def sets(photographs, tmp_path_factory):
     low_rank = make(
         photographs, folder / "lowrank", label_type="lowrank", embed_images="original", num_crops=4
     )
-    return {**of_every_kind(photographs, folder), "lowrank": Made(low_rank, None)}
+    made = {**of_every_kind(photographs, folder), "lowrank": Made(low_rank, None)}
+    return {**made, "mixed": Made(mixed_of(low_rank, str(folder / "mixed")), None)}
 
 
 def losses(loader) -> list[torch.Tensor]:
@@ -38,7 +41,15 @@ def losses(loader) -> list[torch.Tensor]:
     found = []
     for batch in loader:
         labels = mix([batch.labels, batch.labels[torch.arange(len(batch) - 1, -1, -1)]], [0.7, 0.3])
-        loss = SoftCrossEntropy()(student(batch.images.mean((2, 3))), labels)
+        logits = student(batch.images.mean((2, 3)))
+        loss = SoftCrossEntropy()(logits, labels)
+        if batch.lam is not None:
+            hard, second = (
+                cross_entropy(logits, target.clamp(min=0), reduction="none")
+                for target in (batch.target, batch.target2)
+            )
+            lam = batch.lam.clone()  # what the imitated GPU returns is of inference mode
+            loss = loss + (lam * hard + (1 - lam) * second).mean()
         (gradient,) = torch.autograd.grad(loss, [student.weight])
         found += [loss.detach(), gradient]
     return found

@@ -11,6 +11,9 @@ In one run, on the same photographs and with as many workers as threads, crops/s
   webdataset   stock WebDataset + DataLoader with random crops and no labels: Pillow, and torchvision v2 on tensors
   FKD          the original's ImageFolder_FKD + DataLoader on label files written here (--reference DIR)
 
+With --mixed, a share of our crops has another image mixed in, half by mixup and half by CutMix, each from one of 4
+partners of its image; the stock pipelines mix nothing. With --only ours, the peak memory is that of our loader.
+
 With --aa and --reprob, our crops are recorded views, and those of WebDataset are drawn by the same policy of the
 library: timm's or torchvision's on Pillow images, torchvision's RandAugment on tensors where the policy is timm's.
 
@@ -29,6 +32,7 @@ import dataclasses
 import itertools
 import json
 import os
+import resource
 import shutil
 import statistics
 import sys
@@ -49,7 +53,7 @@ from bench_generate import lay_out
 from stock_pipelines import MEAN, SIZE, Crops, pillow_crops, tensor_crops
 
 from slg_wds import LabelSet, SoftLabelLoader, open_labels
-from slg_wds.format.manifest.description import VIEWS
+from slg_wds.format.manifest.description import MIXING, VIEWS
 from slg_wds.format.records.record import Record
 from slg_wds.format.shards.shard import Sample
 from slg_wds.images import decode, image_size, open_source
@@ -60,8 +64,10 @@ from slg_wds.transforms.crops import CropRule, cut, sample_crops
 from slg_wds.transforms.policies.drawing import sample_views
 from slg_wds.transforms.policies.grammar import parse_views
 from slg_wds.transforms.policies.rules import ViewRule
+from support.sets.mixed_sets import drawn_mixing, plain_views
 
 CLASSES, K, SEED = 1000, 5, 0
+PARTNERS = 4  # images that are mixed into the crops of one
 STOCK = {"tensor": "webdataset, torchvision v2", "Pillow": "webdataset, Pillow"}
 TRAIN_IMAGES = 32  # images of a batch
 
@@ -91,6 +97,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--samples-per-shard", type=int, default=64)
     parser.add_argument("--aa", help="policy of views: rand-..., ra-n2-m9 or trivialaugment")
     parser.add_argument("--reprob", type=float, default=0.0, help="probability of an erased box")
+    parser.add_argument(
+        "--mixed", type=float, default=0.0, help="share of our views with another image mixed in"
+    )
     parser.add_argument("--reference", type=Path)
     parser.add_argument("--s3", action="store_true")
     parser.add_argument("--only", nargs="+", help="names of contenders")
@@ -136,6 +145,9 @@ def make_set(images: Path, url: str, options: argparse.Namespace, store_options=
     rule = parse_views(options.aa, 0.0, options.reprob)
     rule = None if rule is None else rule.with_mean(MEAN)
     requires = [] if rule is None else [VIEWS]
+    if options.mixed:
+        requires = [VIEWS, MIXING]
+    rng = np.random.default_rng(SEED)
     labels = create_labels(Location(url, store_options or {}), plan, identity, {}, None, requires)
     for number in range(plan.num_shards):
         part, samples = plan.shard(number), []
@@ -144,9 +156,18 @@ def make_set(images: Path, url: str, options: argparse.Namespace, store_options=
             data = read(part.start + at)
             record = made_up(key, path, int(target), image_size(data, path), options.num_crops, rule)
             record = dataclasses.replace(record, image_crc32=zlib.crc32(data))
+            if options.mixed:
+                others = [other for other in range(part.start, part.stop) if other != part.start + at]
+                record = mixed_up(record, rng.choice(others, PARTNERS).tolist(), rng, options.mixed)
             samples.append(labels.encode_sample(Sample(record, data, "jpg")))
         labels.commit(number, labels.encode_shard(number, samples, [], {}))
     labels.finish()
+
+
+def mixed_up(record: Record, partners: list[int], rng: np.random.Generator, share: float) -> Record:
+    views = record.views or plain_views(record.num_crops)
+    mixing = drawn_mixing(record.num_crops, partners, rng, share)
+    return dataclasses.replace(record, views=dataclasses.replace(views, mixing=mixing))
 
 
 def contestants(folder: Path, paths: list[Path], options: argparse.Namespace):
@@ -355,6 +376,8 @@ def report(rates: dict[str, dict[int, list[float]]], options: argparse.Namespace
     print("in brackets: ours / this, the median of the rounds' ratios")
     for c in options.crops:
         ours = CPU["ours", c]
+        if ours:
+            print(f"{c} crops/image: ours {statistics.median(ours) * 1e6:.0f} us of CPU time a crop")
         for name in ("floor", "one call", *STOCK.values()):
             if ours and CPU[name, c]:
                 least, all_of_it = (statistics.median(times) * 1e6 for times in (CPU[name, c], ours))
@@ -362,6 +385,8 @@ def report(rates: dict[str, dict[int, list[float]]], options: argparse.Namespace
                     f"{c} crops/image: {all_of_it:.0f} us of CPU time a crop, {name} {least:.0f}: "
                     f"{least / all_of_it:.3f} of ours, {(all_of_it - least) * c:.0f} us more an image"
                 )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"peak memory of this process: {peak:,.0f} MiB")
     if options.json:
         Path(options.json).write_text(json.dumps(rates, indent=1))
     plot(rates, options)

@@ -66,7 +66,7 @@ class Rows:
     embeddings: dict[str, NDArray[np.float32]] | None = None
 
 
-def decode_rows(data: Sequence[bytes | memoryview], rows: I64) -> Rows:
+def decode_rows(data: Sequence[bytes | memoryview], rows: I64, labels: bool = True) -> Rows:
     """Decode some crops of records that agree in k, coding, kind, number of classes, and what all their views share.
 
     The checks are those of `decode_record`. All zstd frames are decompressed in one call: each call gives the
@@ -75,6 +75,7 @@ def decode_rows(data: Sequence[bytes | memoryview], rows: I64) -> Rows:
     Args:
         data: [n], the bytes of each record.
         rows: int64 [n, c], numbers of the crops to decode of each record.
+        labels: False for boxes, flips and views alone, as partners of mixed views need: k is 0, and there are no tails.
 
     Raises:
         RecordError, UnsupportedFeatureError: one of the records is damaged or newer. The error does not say which;
@@ -89,7 +90,7 @@ def decode_rows(data: Sequence[bytes | memoryview], rows: I64) -> Rows:
     crops = np.array([one["num_crops"] for one in fields], np.int64)
     if rows.size and not (rows.min() >= 0 and (rows < crops[:, None]).all()):
         raise RecordError(f"the crops asked for are not among the record's {crops.min()}")
-    parts = [_Group(fields[run], rows[run], crops[run]).decoded() for run in _runs(fields)]
+    parts = [_Group(fields[run], rows[run], crops[run]).decoded(labels) for run in _runs(fields)]
     return parts[0] if len(parts) == 1 else _joined(parts)
 
 
@@ -157,8 +158,10 @@ class _Group:
         self._counts: list[I64] = []
         self._placed: list[_Planes] = []
 
-    def decoded(self) -> Rows:
+    def decoded(self, labels: bool) -> Rows:
         fields, first = self._fields, self._fields[0]
+        if not labels:
+            return self._decoded_crops()
         if first["coding"] == LOW_RANK:
             return self._decoded_low_rank()
         if first["coding"] == EMBEDDING:
@@ -187,6 +190,12 @@ class _Group:
             tails=self._tails(tail_classes, tail_codes, tail_sizes),
             views=self._views(views),
         )
+
+    def _decoded_crops(self) -> Rows:
+        boxes, flips = self._place_boxes()
+        views = self._place_views()
+        self._decompress()
+        return self._without_top_k(boxes, flips, views)
 
     def _decoded_low_rank(self) -> Rows:
         fields = self._fields

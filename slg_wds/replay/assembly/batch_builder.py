@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from slg_wds.errors import ReplayError, SlgWdsError, StoreUnavailableError
 from slg_wds.replay.assembly.batch_content import BatchContent
 from slg_wds.replay.assembly.context import LoaderContext
 from slg_wds.replay.assembly.epoch import PlannedBatch
+from slg_wds.replay.assembly.partners import PartnerBytes, load_partners
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.sources.files import FileBytes
 from slg_wds.replay.sources.images import EmbeddedImages
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SampleBytes:
-    """The bytes of one sample: its record in each set, and its image."""
+    """The bytes of one sample: its record in each set, its image, and what is mixed into it."""
 
     records: list[SampleLabels]
     image: FileBytes
+    partners: list[PartnerBytes] | None = None
 
 
 class BatchBuilder:
@@ -83,7 +85,7 @@ class BatchBuilder:
         try:
             self._loading.add(i)
             if self.error is None:
-                return self._load(i)
+                return self._with_partners(i, self._load(i))
         except BaseException as error:
             self._fail(i, error)
         finally:
@@ -97,6 +99,11 @@ class BatchBuilder:
         if isinstance(images, EmbeddedImages):
             return SampleBytes(*records.read_with_image(sample, crops, images.place(sample)))
         return SampleBytes(records.read([sample], crops[None])[0], images.read([sample])[0])
+
+    def _with_partners(self, i: int, loaded: SampleBytes) -> SampleBytes:
+        if not self.context.sets.has_mixing:
+            return loaded
+        return replace(loaded, partners=load_partners(self.context, loaded.records[0], self._crops[i]))
 
     def wait(self, i: int) -> bool:
         """Wait for image i's shard if it is coming; whether it is there."""
@@ -112,8 +119,8 @@ class BatchBuilder:
         Many together, and not each before its image: between the pixels of two images their code and data fall out of
         the processor's caches, and decoding one takes three times as long.
         """
-        data = [loaded.records] if loaded else None
-        self._together(lambda some: self._content.put_labels(some, data), images)
+        data, partners = ([loaded.records], loaded.partners) if loaded else (None, None)
+        self._together(lambda some: self._content.put_labels(some, data, partners), images)
 
     def fill_images(self, images: Sequence[int], loaded: SampleBytes | None = None) -> None:
         """Fill in the pixels of these images, whose labels are there. Some together, for the same reason."""

@@ -20,6 +20,7 @@ from slg_wds.replay.assembly.context import LoaderContext
 from slg_wds.replay.assembly.embedding_columns import EmbeddingColumns
 from slg_wds.replay.assembly.epoch import PlannedBatch
 from slg_wds.replay.assembly.label_columns import LabelColumns, LabelsOfSet
+from slg_wds.replay.assembly.partners import PartnerBytes, PartnerCrops
 from slg_wds.replay.batch import Batch, embedding_answers
 from slg_wds.replay.sources.files import FileBytes
 from slg_wds.replay.sources.label_sets import SamplePlace
@@ -59,9 +60,15 @@ class BatchContent:
         self._labelled = [LabelledImage("", "", (0, 0), None)] * n
         self._boxes, self._flips = np.zeros((n, c, 4), np.int64), np.zeros((n, c), np.bool_)
         self._views: list[Views | None] = [None] * n
+        self._partners = PartnerCrops(context, n, c) if context.sets.has_mixing else None
 
-    def put_labels(self, images: Sequence[int], data: Sequence[list[SampleLabels]] | None) -> None:
-        """Decode the records of some images, [image][set]; read them if they are not given."""
+    def put_labels(
+        self,
+        images: Sequence[int],
+        data: Sequence[list[SampleLabels]] | None,
+        partners: Sequence[PartnerBytes] | None = None,
+    ) -> None:
+        """Decode the records of some images, [image][set]; read them, and those of `partners`, if not given."""
         at = np.array(images)
         crops = self._crops[at]
         if data is None:
@@ -75,6 +82,8 @@ class BatchContent:
                     self._put_fields(number, at, rows)
                 except SlgWdsError as error:
                     raise error.located(url=labels.url) from None
+        if self._partners is not None:
+            self._partners.put(images, [self._views[i] for i in images], partners)
 
     def _put_fields(self, number: int, at: I64, rows: Rows) -> None:
         """What set `number` says of some images beside their labels: the first decides, the others must agree."""
@@ -118,6 +127,8 @@ class BatchContent:
                 cut(labelled[j].decode(bytes(data[j])), boxes[j], flips[j], out[j], interpolation)
             if (views := self._views[i]) is not None:
                 apply_views(out[j], views)
+        if self._partners is not None:
+            self._partners.mix_into(images, out)
 
     def _checked(self, i: int, data: FileBytes) -> FileBytes:
         """The bytes of image i, whose labels are there: those that were labelled, else ImageChangedError."""
@@ -155,7 +166,13 @@ class BatchContent:
             key=[sample.key for sample in self._samples for _ in range(c)],
             crop=torch.from_numpy(np.where(present, self._crops.reshape(-1), -1)),
             mask=torch.from_numpy(present),
+            **self._mixing,
         )
+
+    @property
+    def _mixing(self) -> dict[str, Any]:
+        """The fields of the batch for what is mixed in; none for sets without mixing."""
+        return {} if self._partners is None else self._partners.tensors()
 
     def _answers(self, target: torch.Tensor) -> dict[str, Any]:
         """What the teachers answered for the crops: the fields of the batch for labels, or for embeddings."""
@@ -186,4 +203,4 @@ class BatchContent:
         confidence = sum(
             part.confidence().double() * weight for part, weight in zip(parts, weights, strict=True)
         )
-        return adapted(labels, target, confidence, by)  # type: ignore[arg-type]
+        return adapted(labels, target, confidence, by, **self._mixing)  # type: ignore[arg-type]

@@ -61,6 +61,11 @@ class LoaderContext:
         return cls(sets, records, opened, files, caches, *crops, in_turn, adaptation)
 
     @property
+    def first_records(self) -> Records:
+        """The records of the first set alone, which decide what is done to the crops of all sets."""
+        return Records(self.sets, self.records.shards[:1], self.records.bases[:1])
+
+    @property
     def remote(self) -> bool:
         """Whether a read may have to wait for a network."""
         return self.records.remote or self.images.remote

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from slg_wds.console import counted
-from slg_wds.errors import IncompleteSetError, ManifestError
+from slg_wds.errors import IncompleteSetError, ManifestError, RecordError
 from slg_wds.format.manifest.index import ShardIndex
+from slg_wds.format.records.views import Views
 from slg_wds.labelset.key_index import KeyNumbers
 from slg_wds.labelset.labelset import LabelSet
 
@@ -43,6 +46,7 @@ class BaseSet:
         self.labels = labels
         self.aligned = labels.description.plan_sha256 == last.description.plan_sha256
         self._numbers = None if self.aligned else KeyNumbers(labels.plan.keys)
+        self._last = last
         self._indexes: dict[int, tuple[ShardIndex, I64]] = {}
         self._locks = [threading.Lock() for _ in range(16)]
 
@@ -64,6 +68,27 @@ class BaseSet:
             found = [self._numbers.find(key, near) for near, key in zip(numbers, keys, strict=True)]
         rows = [ABSENT if number is None else self._place(number) for number in found]
         return np.array(rows, np.int64).reshape(-1, 4)
+
+    def renumbered(self, views: Views | None) -> Views | None:
+        """Return views of records of this set in which partners have their numbers in the last set's plan.
+
+        Raises:
+            RecordError: a partner is not in that plan.
+        """
+        if self.aligned or views is None or views.mixing is None:
+            return views
+        numbers, keys = {}, self.labels.plan.keys
+        for number in views.mixing.partners().tolist():
+            key = keys[number] if number < len(keys) else f"image {number}"
+            found = self._in_last.find(key, number)
+            if found is None:
+                raise RecordError(f"a view has {key} mixed in, which is not in the plan of {self._last.url}")
+            numbers[number] = found
+        return replace(views, mixing=views.mixing.renumbered(numbers))
+
+    @cached_property
+    def _in_last(self) -> KeyNumbers:
+        return KeyNumbers(self._last.plan.keys)
 
     def _place(self, number: int) -> tuple[int, int, int, int]:
         shard, planned = self.labels.plan.place(number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from slg_wds.errors import (
     ChecksumError,
     ManifestError,
     NotFoundError,
+    RecordError,
     ReplayError,
     SlgWdsError,
     UsageError,
@@ -155,6 +157,11 @@ class LabelSets:
         """Whether the sets hold embeddings in place of labels."""
         return self.members[0].holds_embeddings
 
+    @property
+    def has_mixing(self) -> bool:
+        """Whether views may have a second view mixed in."""
+        return self.members[0].has_mixing
+
     def _check_embeddings(self, weights: Sequence[float] | None, recovers: bool) -> None:
         """Raise an error if embeddings cannot be joined, or if they are to be averaged or made distributions."""
         if joined_embeddings(self.members):
@@ -191,6 +198,21 @@ class LabelSets:
         for i in np.flatnonzero((self.sizes != self.plan.shard_sizes)[shard]).tolist():
             numbers[i] = self.shard(int(shard[i])).numbers[position[i]]
         return [str(self.plan.keys[number]) for number in numbers.tolist()]
+
+    def sample(self, number: int) -> SamplePlace:
+        """Where the sample of a planned image lies.
+
+        Raises:
+            RecordError: no such image is planned, or it has no labels here.
+        """
+        if not 0 <= number < len(self.plan.keys):
+            raise RecordError(f"a view has image {number} mixed in, and {len(self.plan.keys)} are planned")
+        shard, key = int(self.plan.place(number)[0]), str(self.plan.keys[number])
+        numbers = self.shard(shard).numbers if self.sizes[shard] else []
+        position = bisect_left(numbers, number)
+        if position == len(numbers) or numbers[position] != number:
+            raise RecordError("a view has this image mixed in, which has no labels here", key=key)
+        return SamplePlace(shard, position, key)
 
     def _read(self, number: int) -> ShardSamples:
         indexes = [labels.index(number) for labels in self.members]

@@ -147,10 +147,13 @@ class Records:
         bases = self.sets.bases[member]
         return bases[place].labels.url if place < len(bases) else self.sets.members[member].url
 
-    def rows(self, member: int, data: Sequence[Any], crops: I64) -> Rows:
-        """Decode crops [n, c] of samples from what `read` returned for one member. Raises FormatError."""
+    def rows(self, member: int, data: Sequence[Any], crops: I64, labels: bool = True) -> Rows:
+        """Decode crops [n, c] of samples from what `read` returned for one member. Raises FormatError.
+
+        Without `labels`, boxes, flips and views are enough; others may be there too.
+        """
         if not self.bases[member]:
-            return decode_rows(data, crops)
+            return decode_rows(data, crops, labels)
         found = self._rows(member, [parts[-1] for parts in data], crops)
         for place in range(len(self.bases[member])):
             at = [
@@ -160,6 +163,7 @@ class Records:
                 continue
             parts = [next(part for part in data[i] if part.place == place) for i in at]
             some = self._rows(member, parts, crops[at])
+            some = replace(some, views=self.sets.bases[member][place].renumbered(some.views))
             self._check(member, [found.fields[i] for i in at], some.fields)
             i, j = np.nonzero(_inside(parts, crops[at]))
             found = _with_crops(found, (np.array(at)[i], j), some, (i, j))

@@ -5,16 +5,23 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from slg_wds.errors import RecordError
+from slg_wds.format.records.mixing import Mixing
 from slg_wds.format.records.record import Record
 from slg_wds.images import LabelledImage
 from slg_wds.report.reading.images import ImageReader
 from slg_wds.report.reading.sets import ReportedSets
 from slg_wds.report.writing.gallery import GalleryImage
 from slg_wds.transforms.drawn import DrawnCrops
+from slg_wds.transforms.mixing import mix_view
+
+if TYPE_CHECKING:
+    import torch
 
 SIDES = (96, 64, 48)  # of a view in pixels; the first that fits the budget is taken
 BUDGET = 700_000  # bytes of all views, before base64 adds a third
@@ -47,23 +54,42 @@ def add_views(
     for image, choice in zip(images, choices, strict=True):
         record = sets.read_one(choice.row.number).records[0]
         assert record is not None
-        data = reader.read(choice.row.number, choice.row.key)
-        numbers = [crop["n"] for crop in image["crops"]]
-        for crop, picture in zip(image["crops"], _pictures(data, record, numbers, side), strict=True):
+        numbers = np.array([crop["n"] for crop in image["crops"]], np.int64)
+        views = _views(record, reader.read(choice.row.number, choice.row.key), numbers, side)
+        if record.views is not None and record.views.mixing is not None:
+            _mix(views, record.views.mixing[numbers], sets, reader)
+        for crop, view in zip(image["crops"], views, strict=True):
+            picture = _webp(view)
             crop["v"] = f"data:image/webp;base64,{base64.b64encode(picture).decode('ascii')}"
 
 
-def _pictures(data: bytes, record: Record, numbers: list[int], side: int) -> list[bytes]:
-    """Make WebP pictures of some crops of an image."""
+def _views(record: Record, data: bytes, numbers: NDArray[np.int64], side: int) -> torch.Tensor:
+    """The pixels of some crops of an image before anything is mixed in, uint8 [n, 3, S, S]."""
     import torch
-    from PIL import Image
 
     pixels = LabelledImage.of(record).decode(data)
-    out = torch.empty((len(numbers), side, side, 3), dtype=torch.uint8)
-    DrawnCrops.of(record)[np.array(numbers, np.int64)].cut(pixels, out.permute(0, 3, 1, 2), "bilinear")
-    found = []
-    for view in out.numpy():
-        stream = io.BytesIO()
-        Image.fromarray(view).save(stream, "WEBP", quality=QUALITY, method=4)
-        found.append(stream.getvalue())
-    return found
+    out = torch.empty((len(numbers), side, side, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    DrawnCrops.of(record)[numbers].cut(pixels, out, "bilinear")
+    return out
+
+
+def _mix(views: torch.Tensor, mixing: Mixing, sets: ReportedSets, reader: ImageReader) -> None:
+    """Mix the crops' partners into their views [n]."""
+    for number in mixing.partners().tolist():
+        partner, key = sets.read_one(number).stored[0], sets.first.plan.keys[number]
+        if partner is None:
+            raise RecordError("a view has this image mixed in, which has no labels here", key=key)
+        crops = np.flatnonzero(mixing.partner == number)
+        others = _views(
+            partner, reader.read(number, key), mixing.crop[crops].astype(np.int64), views.shape[-1]
+        )
+        for crop, other in zip(crops.tolist(), others, strict=True):
+            mix_view(views[crop], other, int(mixing.lam[crop]), mixing.box[crop])
+
+
+def _webp(view: torch.Tensor) -> bytes:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(view.permute(1, 2, 0).numpy()).save(stream, "WEBP", quality=QUALITY, method=4)
+    return stream.getvalue()
