@@ -16,6 +16,7 @@ from slg_wds.banks import Bank, DenseLayer, encode_bank, read_bank
 from slg_wds.banks.head import BankHead
 from slg_wds.errors import UsageError, WeightsError
 from support.banks import layer, unit_bank, written
+from support.paths import TESTS
 
 
 def in_float64(bank: Bank, embeddings: np.ndarray, temperature: float) -> np.ndarray:
@@ -163,3 +164,34 @@ def test_a_bank_fits_one_teacher():
     for other in (Bank(layer(4, 3, 0)), Bank(layer(4, 3, 0), mlp=(layer(3, 3, 1),), unit=True)):
         with pytest.raises(UsageError, match="of the teacher's own length"):
             other.check_teacher("t", 3, None, normalized=True)
+
+
+def of_the_text(data: bytes) -> tuple[dict[str, np.ndarray], dict]:
+    """Read a bank from what FORMAT.md and the specification of safetensors say, without either library."""
+    size = int.from_bytes(data[:8], "little")
+    header, rest = json.loads(data[8 : 8 + size]), data[8 + size :]
+    about = json.loads(header.pop("__metadata__")["bank"])
+    assert all(one["dtype"] == "F32" for one in header.values())
+    return {
+        name: np.frombuffer(rest[slice(*one["data_offsets"])], "<f4").reshape(one["shape"])
+        for name, one in header.items()
+    }, about
+
+
+def test_the_golden_bank_still_reads_and_is_still_written():
+    """Three prototypes behind a layer, on numbers that can be worked out by hand."""
+    made = Bank(
+        DenseLayer(np.array([[1, 0], [0, 1], [0.6, 0.8]], np.float32), np.array([0, 0.5, -0.5], np.float32)),
+        mlp=(DenseLayer(np.array([[1, 2, 0], [0, 0, 4]], np.float32)),),
+        unit=True, temperature=0.5, made_from={"embedding": "a", "weights_sha256": "00" * 32},
+    )  # fmt: skip
+    data = (TESTS / "golden" / "banks" / "bank.safetensors").read_bytes()
+    assert encode_bank(made) == data
+    tensors, about = of_the_text(data)
+    assert about == {"unit": True, "temperature": 0.5, "made_from": dict(made.made_from)}
+    z = np.array([1, 1, 1]) @ tensors["mlp.0.weight"].T  # 3, 4: of length 5
+    scores = (tensors["weight"] @ z / 5 + tensors["bias"]) / about["temperature"]
+    assert scores == pytest.approx([1.2, 2.6, 1.0])
+    found = BankHead(read_bank(str(TESTS / "golden" / "banks" / "bank.safetensors")), 0.5)
+    rows = found.probabilities(torch.ones(1, 3))[0].numpy()
+    assert rows == pytest.approx(np.exp(scores) / np.exp(scores).sum(), abs=1e-6)

@@ -1,10 +1,12 @@
-"""Numbers as a page shows them."""
+"""Numbers and sentences as a page shows them."""
 
 from __future__ import annotations
 
 import pytest
 
 from slg_wds.report.writing.numbers import number, percent
+from slg_wds.report.writing.recipe import recipe
+from support.sets.made_sets import label_set
 
 
 @pytest.mark.parametrize(
@@ -31,3 +33,12 @@ def test_only_nothing_is_0_percent_and_only_all_is_100(share, digits, text):
 
 def test_numbers_have_their_thousands_apart():
     assert number(1234567) == "1,234,567"
+
+
+def test_labels_over_prototypes_name_their_bank(tmp_path):
+    labels = label_set(
+        tmp_path / "set", 1, classes=60, identity={"bank_sha256": "ab" * 32, "temperature": 0.04}
+    )
+    lines = dict(recipe(labels, 3))["Labels"]
+    assert "over the 60 prototypes of bank abababababab" in lines and "temperature 0.04" in lines
+    assert not any("bank" in line for line in dict(recipe(label_set(tmp_path / "b", 1), 3))["Labels"])

@@ -111,6 +111,10 @@ def _labels(labels: LabelSet) -> list[str]:
     lines = [labels.label_type, about, stored]
     if tail and kind.kind != "shared_tail":
         lines.append(f"a shared tail of up to {counted(tail, 'class', 'classes')} is stored too")
+    if identity.bank_sha256 is not None:
+        lines.append(
+            f"over the {number(identity.num_classes)} prototypes of bank {identity.bank_sha256[:12]}"
+        )
     if identity.temperature not in (None, 1):
         lines.append(f"temperature {identity.temperature}")
     return lines
