@@ -37,6 +37,10 @@ class Entries:
     probabilities: Floats
     lost: Floats
 
+    def of(self, crops: NDArray[np.bool_]) -> Entries:
+        """Return the entries of some of the crops, bool [M]."""
+        return Entries(self.num_classes, self.classes, self.probabilities[crops], self.lost[crops])
+
     @cached_property
     def negative_entropy(self) -> Floats:
         """Sum of p log p of each crop, float64 [M]."""

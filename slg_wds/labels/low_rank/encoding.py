@@ -5,7 +5,6 @@ Shapes: M crops, C classes, m crops of a block.
 
 from __future__ import annotations
 
-import itertools
 import math
 import threading
 from collections.abc import Iterator
@@ -15,27 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
-from slg_wds.format.records.low_rank import (
-    LARGEST_STEP,
-    MAX_STEP_CODE,
-    STEPS_AN_OCTAVE,
-    LowRank,
-    LowRankBlock,
-    StatedKL,
-)
+from slg_wds.format.records.low_rank import LowRank, LowRankBlock, StatedKL
 from slg_wds.labels.low_rank.choice import MOST_RANK, choose
 from slg_wds.labels.low_rank.classes import ClassTable, Entries
-from slg_wds.labels.low_rank.fitting import Decomposition, Table, decompose, fit
-from slg_wds.labels.low_rank.rounding import Rounded, rounded
+from slg_wds.labels.low_rank.fitting import Decomposition, decompose, fit
+from slg_wds.labels.low_rank.steps import Limits, Trial, coarser, largest_step
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 WORST = 5.0  # the divergence of any crop is at most so many times the target
-APART = 2.5  # so many times the target is what crops that are unlike the others may have on average
-MOST_APART = 1 / 8  # of the crops of a block
+APART = 4.0  # so many times the target is what crops that are unlike the others may have on average
+FAR, MOST_FAR = 3.0, 1 / 12  # of the median squared distance from the mean; of the crops of a block
+SAVED = 0.9  # of the bits of one block: two of fewer bits are made
+MOST_OFF = 1 / 8  # of the crops of a block
 MARGIN = 1e-3  # of the target, for what float32 and other releases of numpy change
-NEAR = 0.97  # of the target: no larger step is sought
 PROBE = 0.6  # of the target may be lost by the classes whose components foretell those of other choices
 FLOOR = 0.95  # of the target: a table that is further off before rounding gets more components
 BLOCK_CROPS = 4096
@@ -59,10 +52,6 @@ class CodedCrops:
     block: LowRankBlock
     coefficients: Ints
     divergence: Floats
-
-    def of(self, crops: NDArray[np.bool_]) -> CodedCrops:
-        """Return some of the crops, bool [m]."""
-        return CodedCrops(self.crops[crops], self.block, self.coefficients[crops], self.divergence[crops])
 
 
 def encode(
@@ -126,50 +115,74 @@ def _coded(
         mean: the mean KL to keep to; 0 for the target.
     """
     mean = mean or target
-    table = ClassTable(probabilities[crops])
-    apart = _unlike(table, mean, WORST * target)
-    blocks = _coded(probabilities, crops[apart], target, APART * min(mean, target)) if apart.any() else []
-    rest, within = crops[~apart], mean
-    if blocks:
-        table = table.of(np.flatnonzero(~apart))
-        within = (mean * len(crops) - sum(float(one.divergence.sum()) for one in blocks)) / len(rest)
-    main = _one_block(table, rest, within)
+    table, blocks, rest, within = ClassTable(probabilities[crops]), list[CodedCrops](), crops, mean
+    for unlike in (_far, _off):
+        apart = unlike(table, within, target)
+        if apart.any():
+            blocks += _coded(probabilities, rest[apart], target, APART * target)
+            rest, table = rest[~apart], table.of(np.flatnonzero(~apart))
+            within = _left(mean, blocks, len(rest))
+    # Crops apart keep to the limit all together. Among the others, those over it become a block of their own.
+    limits = Limits(within, WORST * target if mean > target else math.inf)
+    main = _one_block(table, limits)
     if main is None:  # crops that have nothing in common, such as certain ones of many classes
         halves = np.array_split(rest, 2)
         return [*(one for half in halves for one in _coded(probabilities, half, target, within)), *blocks]
-    over = main.divergence > WORST * target
-    if over.any():  # rounding took them over; a block of their own brings the mean down
-        blocks += _coded(probabilities, rest[over], target, APART * target)
-        main = main.of(~over)
-    return [main, *blocks]
+    near = main.found.divergence <= WORST * target
+    if not near.all():
+        blocks += _coded(probabilities, rest[~near], target, APART * target)
+        rest = rest[near]
+        main = coarser(main.of(near), Limits(_left(mean, blocks, len(rest)), WORST * target))
+    found = main.found
+    return [CodedCrops(rest, found.block, found.coefficients, found.divergence), *blocks]
 
 
-def _unlike(table: ClassTable, mean: float, limit: float) -> NDArray[np.bool_]:
+def _left(mean: float, blocks: list[CodedCrops], rest: int) -> float:
+    """Return the mean KL that the rest of the crops may have, with the mean of all of them and of these blocks."""
+    crops = rest + sum(len(one.crops) for one in blocks)
+    return (mean * crops - sum(float(one.divergence.sum()) for one in blocks)) / rest
+
+
+def _far(table: ClassTable, mean: float, target: float) -> NDArray[np.bool_]:
+    """Find a few crops far from the mean distribution, if all take fewer estimated bits with these in another block."""
+    probe = _probe(table, mean)
+    distance = np.square(probe.decomposition.weighted).sum(axis=1)
+    far = distance > FAR * np.median(distance)
+    left = (mean - far.mean() * APART * target) / (1.0 - far.mean())
+    if not 0 < far.sum() <= MOST_FAR * table.crops or left <= 0:
+        return np.zeros(table.crops, bool)
+    together = choose(table, probe.decomposition.variances, mean).bits
+    parts = ((table.of(np.flatnonzero(far)), APART * target), (table.of(np.flatnonzero(~far)), left))
+    apart = sum(choose(part, _probe(part, kl).decomposition.variances, kl).bits for part, kl in parts)
+    return far if apart < SAVED * together else np.zeros(table.crops, bool)
+
+
+def _off(table: ClassTable, mean: float, target: float) -> NDArray[np.bool_]:
     """Find the crops that the first table tried leaves over the limit before rounding, at most an eighth of them."""
-    most = int(MOST_APART * table.crops)
-    unlike = np.zeros(table.crops, bool)
+    most = int(MOST_OFF * table.crops)
+    off = np.zeros(table.crops, bool)
     if not most:
-        return unlike
+        return off
     kept, rank, _ = next(_attempts(table, mean))
     fitted = fit(kept.entries.probabilities, kept.decomposition, rank)
     each = kept.entries.divergence(fitted.entries())
     largest = np.argsort(-each, kind="stable")[:most]
-    unlike[largest] = each[largest] > limit
-    return unlike
+    off[largest] = each[largest] > WORST * target
+    return off
 
 
-def _one_block(table: ClassTable, crops: Ints, target: float) -> CodedCrops | None:
-    """Code all crops of a table in one block within a mean KL; None where no table that is tried is so close."""
-    for kept, rank, step in _attempts(table, target):
+def _one_block(table: ClassTable, limits: Limits) -> Trial | None:
+    """Code all crops of a table in one block; None where no table that is tried is within the limits."""
+    for kept, rank, step in _attempts(table, limits.mean):
         fitted = fit(kept.entries.probabilities, kept.decomposition, rank)
         floor = float(kept.entries.divergence(fitted.entries()).mean())
-        if floor <= FLOOR * target:
-            found = _largest_step(kept.entries, fitted, floor, step, target)
-            if found is not None:
-                return CodedCrops(crops, found.block, found.coefficients, found.divergence)
+        if floor <= FLOOR * limits.mean:
+            trial = largest_step(kept.entries, fitted, step, limits)
+            if trial is not None:
+                return trial
     if table.crops == 1:
         raise RecordError(
-            f"no low-rank labels of a crop keep to a mean KL of {target:g} nats", hint="raise --max-kl"
+            f"no low-rank labels of a crop keep to a mean KL of {limits.mean:g} nats", hint="raise --max-kl"
         )
     return None
 
@@ -189,9 +202,7 @@ class Kept:
 
 def _attempts(table: ClassTable, target: float) -> Iterator[tuple[Kept, int, float]]:
     """Yield what to try (entries, rank, step): the foretold choice, then about twice the components each time."""
-    probe = _kept(
-        table, next(n for n, lost in zip(table.counts, table.lost, strict=True) if lost <= PROBE * target)
-    )
+    probe = _probe(table, target)
     choice = choose(table, probe.decomposition.variances, target)
     kept = probe if len(probe.entries.classes) == choice.kept else _kept(table, choice.kept)
     rank = min(choice.rank, kept.most_rank)
@@ -203,39 +214,13 @@ def _attempts(table: ClassTable, target: float) -> Iterator[tuple[Kept, int, flo
         rank = min(2 * rank + 1, most)
 
 
+def _probe(table: ClassTable, target: float) -> Kept:
+    """Return the entries and components from which those of other numbers of classes are foretold."""
+    return _kept(
+        table, next(n for n, lost in zip(table.counts, table.lost, strict=True) if lost <= PROBE * target)
+    )
+
+
 def _kept(table: ClassTable, count: int) -> Kept:
     entries = table.keep(count)
     return Kept(entries, decompose(entries.probabilities))
-
-
-def _largest_step(
-    entries: Entries, fitted: Table, floor: float, step: float, target: float
-) -> Rounded | None:
-    """Return the integers of the largest step that keeps to the target, None where none does.
-
-    The divergence is about floor + constant x step^2, which foretells the step; every other guess halves what is left.
-    """
-    best, fine, coarse, code = (
-        None,
-        MAX_STEP_CODE + 1,
-        -1,
-        _code(step),
-    )  # codes up to `coarse` are too large a step
-    for guess in itertools.count():
-        found = rounded(fitted, entries, code)
-        mean = float(found.divergence.mean())
-        if mean <= target:
-            best, fine = found, code
-        else:
-            coarse = code
-        if NEAR * target <= mean <= target or fine - coarse <= 1:
-            return best
-        growth = max(target - floor, 1e-9) / max(mean - floor, 1e-9)
-        code -= round(STEPS_AN_OCTAVE * math.log2(max(growth, 1e-6)) / 2.0)
-        if guess % 2 or not coarse < code < fine:
-            code = (coarse + fine) // 2
-    raise AssertionError("unreachable")
-
-
-def _code(step: float) -> int:
-    return int(np.clip(round(STEPS_AN_OCTAVE * math.log2(LARGEST_STEP / step)), 0, MAX_STEP_CODE))

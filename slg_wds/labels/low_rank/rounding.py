@@ -31,6 +31,10 @@ class Rounded:
     coefficients: Ints
     divergence: Floats
 
+    def of(self, crops: NDArray[np.bool_]) -> Rounded:
+        """Return some of the crops, bool [m]."""
+        return Rounded(self.block, self.coefficients[crops], self.divergence[crops])
+
 
 def rounded(table: Table, entries: Entries, step_code: int) -> Rounded:
     """Round a table with this step.

@@ -106,13 +106,14 @@ def test_crops_that_have_nothing_in_common():
     check(softmax(np.random.default_rng(1).normal(0, 1, (80, 400))), 0.1)
 
 
-def test_a_few_other_crops_do_not_make_the_rest_dear():
-    rng = np.random.default_rng(5)
+@pytest.mark.parametrize("seed", [5, 6, 8])
+def test_a_few_other_crops_do_not_make_the_rest_dear(seed):
+    rng = np.random.default_rng(seed)
     same = views(rng, 95, 400, noise=0.1)
     other = softmax(rng.normal(0, 4, (5, 400)))
     together = len(encode_low_rank(check(np.concatenate([same[:40], other, same[40:]]), 0.1)))
     apart = [len(encode_low_rank(check(some, 0.1))) for some in (same, other)]
-    assert together < 2.5 * sum(apart), (together, apart)
+    assert together < 1.2 * sum(apart), (together, apart)
 
 
 def test_more_crops_than_a_block_holds(monkeypatch):
