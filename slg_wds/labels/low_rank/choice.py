@@ -22,7 +22,7 @@ LARGEST_STEP = 2.0
 # Of a row of the basis, in the units of a coefficient: measured on real photographs with a real teacher.
 BASIS_NOISE, BASIS_BITS, BASIS_FLOOR = 0.6, 0.25, 0.6
 OUTSIDE_OF_A_CLASS = 1.6  # bits to say that a class is kept, beyond log2(C / n)
-WORSE = 1.5  # a search along one direction ends where the bits are so many times the fewest
+WORSE = 1.25  # a search along one direction ends where the bits are so many times the fewest
 
 
 @dataclass(frozen=True)

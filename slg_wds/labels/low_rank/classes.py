@@ -82,8 +82,8 @@ class ClassTable:
         self.counts = [*_counts(self.classes), self.classes]
         self.lost = self._mean_lost(class_plogp[self.order] / self.crops)
 
-    def of(self, crops: Ints) -> ClassTable:
-        """Return the table of some of the crops."""
+    def of(self, crops: NDArray[np.bool_]) -> ClassTable:
+        """Return the table of some of the crops, bool [M]."""
         return ClassTable(self._probabilities[crops])
 
     def _parts(self) -> Iterator[tuple[slice, NDArray[np.floating]]]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +14,8 @@ from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
 from slg_wds.format.records.low_rank import LowRank, LowRankBlock, StatedKL
-from slg_wds.labels.low_rank.choice import MOST_RANK, choose
-from slg_wds.labels.low_rank.classes import ClassTable, Entries
-from slg_wds.labels.low_rank.fitting import Decomposition, decompose, fit
+from slg_wds.labels.low_rank.attempts import Attempts
+from slg_wds.labels.low_rank.classes import ClassTable
 from slg_wds.labels.low_rank.steps import Limits, Trial, coarser, largest_step
 
 Ints = NDArray[np.int64]
@@ -29,7 +27,6 @@ FAR, MOST_FAR = 3.0, 1 / 12  # of the median squared distance from the mean; of 
 SAVED = 0.9  # of the bits of one block: two of fewer bits are made
 MOST_OFF = 1 / 8  # of the crops of a block
 MARGIN = 1e-3  # of the target, for what float32 and other releases of numpy change
-PROBE = 0.6  # of the target may be lost by the classes whose components foretell those of other choices
 FLOOR = 0.95  # of the target: a table that is further off before rounding gets more components
 BLOCK_CROPS = 4096
 LARGE = 1 << 21  # probabilities; of an image with more, one is coded at a time, so that memory is bounded
@@ -115,16 +112,17 @@ def _coded(
         mean: the mean KL to keep to; 0 for the target.
     """
     mean = mean or target
-    table, blocks, rest, within = ClassTable(probabilities[crops]), list[CodedCrops](), crops, mean
+    attempts, blocks = Attempts(ClassTable(probabilities[crops])), list[CodedCrops]()
+    rest, within = crops, mean
     for unlike in (_far, _off):
-        apart = unlike(table, within, target)
+        apart = unlike(attempts, within, target)
         if apart.any():
             blocks += _coded(probabilities, rest[apart], target, APART * target)
-            rest, table = rest[~apart], table.of(np.flatnonzero(~apart))
+            rest, attempts = rest[~apart], attempts.of(~apart)
             within = _left(mean, blocks, len(rest))
     # Crops apart keep to the limit all together. Among the others, those over it become a block of their own.
     limits = Limits(within, WORST * target if mean > target else math.inf)
-    main = _one_block(table, limits)
+    main = _one_block(attempts, limits)
     if main is None:  # crops that have nothing in common, such as certain ones of many classes
         halves = np.array_split(rest, 2)
         return [*(one for half in halves for one in _coded(probabilities, half, target, within)), *blocks]
@@ -143,84 +141,41 @@ def _left(mean: float, blocks: list[CodedCrops], rest: int) -> float:
     return (mean * crops - sum(float(one.divergence.sum()) for one in blocks)) / rest
 
 
-def _far(table: ClassTable, mean: float, target: float) -> NDArray[np.bool_]:
+def _far(attempts: Attempts, mean: float, target: float) -> NDArray[np.bool_]:
     """Find a few crops far from the mean distribution, if all take fewer estimated bits with these in another block."""
-    probe = _probe(table, mean)
-    distance = np.square(probe.decomposition.weighted).sum(axis=1)
-    far = distance > FAR * np.median(distance)
+    distance = np.square(attempts.probe(mean).decomposition.weighted).sum(axis=1)
+    far: NDArray[np.bool_] = distance > FAR * np.median(distance)
     left = (mean - far.mean() * APART * target) / (1.0 - far.mean())
-    if not 0 < far.sum() <= MOST_FAR * table.crops or left <= 0:
-        return np.zeros(table.crops, bool)
-    together = choose(table, probe.decomposition.variances, mean).bits
-    parts = ((table.of(np.flatnonzero(far)), APART * target), (table.of(np.flatnonzero(~far)), left))
-    apart = sum(choose(part, _probe(part, kl).decomposition.variances, kl).bits for part, kl in parts)
-    return far if apart < SAVED * together else np.zeros(table.crops, bool)
+    if not 0 < far.sum() <= MOST_FAR * len(far) or left <= 0:
+        return np.zeros(len(far), bool)
+    apart = attempts.of(far).choice(APART * target).bits + attempts.of(~far).choice(left).bits
+    return far if apart < SAVED * attempts.choice(mean).bits else np.zeros(len(far), bool)
 
 
-def _off(table: ClassTable, mean: float, target: float) -> NDArray[np.bool_]:
+def _off(attempts: Attempts, mean: float, target: float) -> NDArray[np.bool_]:
     """Find the crops that the first table tried leaves over the limit before rounding, at most an eighth of them."""
-    most = int(MOST_OFF * table.crops)
-    off = np.zeros(table.crops, bool)
+    most = int(MOST_OFF * attempts.table.crops)
+    off = np.zeros(attempts.table.crops, bool)
     if not most:
         return off
-    kept, rank, _ = next(_attempts(table, mean))
-    fitted = fit(kept.entries.probabilities, kept.decomposition, rank)
-    each = kept.entries.divergence(fitted.entries())
-    largest = np.argsort(-each, kind="stable")[:most]
-    off[largest] = each[largest] > WORST * target
+    kept, rank, _ = next(attempts.each(mean))
+    divergence = kept.entries.divergence(kept.table(rank).entries())
+    largest = np.argsort(-divergence, kind="stable")[:most]
+    off[largest] = divergence[largest] > WORST * target
     return off
 
 
-def _one_block(table: ClassTable, limits: Limits) -> Trial | None:
-    """Code all crops of a table in one block; None where no table that is tried is within the limits."""
-    for kept, rank, step in _attempts(table, limits.mean):
-        fitted = fit(kept.entries.probabilities, kept.decomposition, rank)
+def _one_block(attempts: Attempts, limits: Limits) -> Trial | None:
+    """Code all crops in one block; None where no table that is tried is within the limits."""
+    for kept, rank, step in attempts.each(limits.mean):
+        fitted = kept.table(rank)
         floor = float(kept.entries.divergence(fitted.entries()).mean())
         if floor <= FLOOR * limits.mean:
             trial = largest_step(kept.entries, fitted, step, limits)
             if trial is not None:
                 return trial
-    if table.crops == 1:
+    if attempts.table.crops == 1:
         raise RecordError(
             f"no low-rank labels of a crop keep to a mean KL of {limits.mean:g} nats", hint="raise --max-kl"
         )
     return None
-
-
-@dataclass(frozen=True, eq=False)
-class Kept:
-    """The entries of a number of kept classes, and the components of their log-probabilities."""
-
-    entries: Entries
-    decomposition: Decomposition
-
-    @property
-    def most_rank(self) -> int:
-        """The most components that there are."""
-        return len(self.decomposition.variances)
-
-
-def _attempts(table: ClassTable, target: float) -> Iterator[tuple[Kept, int, float]]:
-    """Yield what to try (entries, rank, step): the foretold choice, then about twice the components each time."""
-    probe = _probe(table, target)
-    choice = choose(table, probe.decomposition.variances, target)
-    kept = probe if len(probe.entries.classes) == choice.kept else _kept(table, choice.kept)
-    rank = min(choice.rank, kept.most_rank)
-    most = min(kept.most_rank, MOST_RANK)
-    while True:
-        yield kept, rank, choice.step
-        if rank == most:
-            return
-        rank = min(2 * rank + 1, most)
-
-
-def _probe(table: ClassTable, target: float) -> Kept:
-    """Return the entries and components from which those of other numbers of classes are foretold."""
-    return _kept(
-        table, next(n for n, lost in zip(table.counts, table.lost, strict=True) if lost <= PROBE * target)
-    )
-
-
-def _kept(table: ClassTable, count: int) -> Kept:
-    entries = table.keep(count)
-    return Kept(entries, decompose(entries.probabilities))
