@@ -90,6 +90,8 @@ class World:
             r"timm:resnet152\S*,pytorch:\S*": f"{first},{second}",
             r"timm:regnety_160": second,
             r"timm:vit_small_patch14_dinov2\S* --input-size 224": f"{first} --input-size 32",
+            r"timm:vit_base_patch16_siglip_224\S*,timm:vit_base_patch16_clip\S*": f"{second},{second}",
+            r"-a mobilenetv4_conv_small": "-a test_resnet",
             # sizes
             r"-k 8192": "-k 8",
             r"--num_crops 500": f"--num_crops {CROPS}",
@@ -146,6 +148,7 @@ def world(tmp_path_factory, s3_server) -> World:
         )
         slg_wds.generate(config)
     make_banks(made)
+    embed(made)
     slg_wds.export_fkd(slg_wds.ExportConfig(labels=labels, fkd_dir=str(folder / "fkd")))
     upload(made, images)
     return made
@@ -163,6 +166,21 @@ def make_banks(world: World) -> None:
     make_bank(PrototypesConfig(source=dino, num_prototypes=8, save_path=bank))
     head = {f"head.{name}": tensor for name, tensor in Head(12, 9).state_dict().items()}
     torch.save({"teacher": head}, world.folder / "dino_deitsmall16_pretrain_full_checkpoint.pth")
+
+
+def embed(world: World) -> None:
+    """Make a second set of embeddings of the same crops, and a student of the first one."""
+    folder = world.folder
+    config = slg_wds.GenerateConfig(
+        data=str(folder / "imagenet"), save_path=str(folder / "towers"), arch=world.teacher("second"),
+        num_crops=CROPS, reference_path=str(folder / "dino"), output="embedding",
+    )  # fmt: skip
+    slg_wds.generate(config)
+    flags = (
+        f"-a test_resnet --distill embedding --softlabel_path {folder}/dino -b 12 --num_crops 1 --epochs 1"
+    )
+    path = ["--save_checkpoint_path", str(folder / "student-dino"), str(folder / "imagenet")]
+    assert cli.main(["train", *flags.split(), *path]) == 0
 
 
 def options_of(world: World) -> dict[str, str]:
