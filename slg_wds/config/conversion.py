@@ -101,6 +101,8 @@ class EnsembleConfig(
 ):
     """Merge label sets of the same crops: the weighted mean of their labels.
 
+    Embeddings of several teachers are joined: they stand side by side.
+
     Given one set, it writes that set anew, with other shards, label type or coding.
 
     A set and one that extends it (generate --extend) become one set.

@@ -6,6 +6,7 @@ parents.py     the sets to merge: records by key, in any order, with bounded mem
 checks.py      what must be the same in all of them
 merge.py       the labels of one image in several sets -> their weighted mean
 convert.py     the labels of one image -> the same with fewer classes
+embeddings.py  sets of embeddings -> one, which holds all of them side by side
 prototypes.py  a set of embeddings read as labels, by a bank
 fidelity.py    how far labels are from the teachers themselves
 

@@ -19,6 +19,7 @@ from slg_wds.engines.dispatch import run_on_cpus
 from slg_wds.engines.run_stats import RunObserver, RunStarted
 from slg_wds.ensembling.checks import check_parents
 from slg_wds.ensembling.convert import check_conversion
+from slg_wds.ensembling.embeddings import check_joined, joined_features, joined_identity
 from slg_wds.ensembling.merge import LabelFormat
 from slg_wds.ensembling.parents import Parent
 from slg_wds.ensembling.prototypes import PrototypeRule, open_members
@@ -43,7 +44,7 @@ class EnsembleResult(RunResult):
     """What one run of `ensemble` did, and the merged set as it is now.
 
     Attributes:
-        parents: how many label sets the mean is of.
+        parents: how many label sets the mean is of, or the joined embeddings.
         fidelity: what --check measured; None without it.
     """
 
@@ -79,6 +80,8 @@ class EnsembleResult(RunResult):
 
     def _bound_line(self) -> str:
         stats = self.stats
+        if self.labels.holds_embeddings:
+            return "  embeddings are as they were in the sets, to the last bit"
         if stats.coded:
             return (
                 f"  mean KL {stats.kl / stats.coded:.4f} nats from the exact mean of the labels read, "
@@ -126,11 +129,12 @@ def run(config: EnsembleConfig) -> EnsembleResult:
     config.check()
     rule = PrototypeRule.of(config)
     parents = open_members([config.at(url) for url in config.sets], config.weights, rule)
+    joins = rule is None and check_joined(config, parents)
     _refuse_own_place(config.at(config.save_path).open().url, parents)
     _warn_of_duplicates(parents)
     check_parents(parents)
-    to = label_format_of(config, parents)
-    if len(parents) == 1:
+    to = None if joins else label_format_of(config, parents)
+    if len(parents) == 1 and to is not None:
         keyed = parents[0].identity
         check_conversion(keyed.k or keyed.num_classes, parents[0].stores_all, str(keyed.coding), to)
     labels = _begin(config, parents, to)
@@ -150,16 +154,21 @@ def run(config: EnsembleConfig) -> EnsembleResult:
     return dataclasses.replace(result, fidelity=measure(config, labels))
 
 
-def _begin(config: EnsembleConfig, parents: list[Parent], to: LabelFormat) -> LabelSet:
+def _begin(config: EnsembleConfig, parents: list[Parent], to: LabelFormat | None) -> LabelSet:
     plan = plan_of(parents[0].plan, config.samples_per_shard)
     first = parents[0].last.labels
+    if to is None:
+        identity, features = joined_identity(parents), joined_features(parents)
+    else:
+        identity = identity_of(parents, to)
+        features = [*([VIEWS] if first.has_views else []), *([LOW_RANK] if to.max_kl else [])]
     return create_labels(
         config.at(config.save_path),
         plan,
-        identity_of(parents, to),
+        identity,
         {"software": versions(), "date": now()},
         first.description.class_names,
-        requires=[*([VIEWS] if first.has_views else []), *([LOW_RANK] if to.max_kl else [])],
+        requires=features,
         image_checksums=first.description.image_checksums,
         targets_are_classes=first.targets_are_classes,
     )
@@ -169,7 +178,7 @@ def _task(
     config: EnsembleConfig,
     parents: list[Parent],
     rule: PrototypeRule | None,
-    to: LabelFormat,
+    to: LabelFormat | None,
     labels: LabelSet,
     missing: list[int],
     launched: Rank | None,

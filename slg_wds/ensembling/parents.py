@@ -212,7 +212,7 @@ def open_parents(sets: Sequence[Location], weights: Sequence[float] | None) -> l
         UsageError: the weights do not fit the members.
         LabelSetError, FormatError, StoreError: a set cannot be opened.
     """
-    found = chains([labels_at(location) for location in sets])
+    found = chains([labels_at(location, embeddings=True) for location in sets])
     return [
         Parent(chain, share)
         for chain, share in zip(found, shares(weights, len(found), "label set"), strict=True)

@@ -16,6 +16,7 @@ from slg_wds.engines.committing import Committer, LeftOutImage
 from slg_wds.engines.run_stats import RunObserver, RunStarted, RunStats
 from slg_wds.ensembling.checks import check_records
 from slg_wds.ensembling.convert import convert
+from slg_wds.ensembling.embeddings import joined_record
 from slg_wds.ensembling.low_rank import mean_of_labels
 from slg_wds.ensembling.merge import LabelFormat, RecordLabels, merge
 from slg_wds.ensembling.parents import Missing, Parent
@@ -68,7 +69,7 @@ class MergeTask:
         sets: where the sets to merge lie.
         weights: their weights; None for equal ones.
         location: where the merged set lies. It has been begun before any worker starts.
-        label_format: the format of its labels.
+        label_format: the format of its labels; None if embeddings are joined.
         rule: how the embeddings of the set become labels; None for sets of labels.
         provenance: what the trailer of each shard notes of how it was made.
         digests: digests of the parents and of the merged set when the run began.
@@ -79,7 +80,7 @@ class MergeTask:
     sets: tuple[Location, ...]
     weights: tuple[float, ...] | None
     location: Location
-    label_format: LabelFormat
+    label_format: LabelFormat | None
     rule: PrototypeRule | None
     provenance: Mapping[str, Any]
     digests: tuple[str, ...]
@@ -93,12 +94,13 @@ class MergeTask:
             LabelSetError: a set has been replaced by another since the run began.
         """
         parents = open_members(self.sets, self.weights, self.rule)
-        labels = labels_at(self.location, allow_incomplete=True)
+        labels = labels_at(self.location, allow_incomplete=True, embeddings=self.label_format is None)
         if (*(parent.last.labels.digest for parent in parents), labels.digest) != self.digests:
             raise LabelSetError("a label set has been replaced by another since the start", url=labels.url)
         load_writer()
         observer.begin(self.start)
-        with one_blas_thread() if self.label_format.max_kl else contextlib.nullcontext():
+        low_rank = self.label_format is not None and self.label_format.max_kl
+        with one_blas_thread() if low_rank else contextlib.nullcontext():
             return self._merge(labels, parents, (self.launched or ALONE).within(worker, workers), observer)
 
     def _merge(
@@ -112,7 +114,11 @@ class MergeTask:
 
 
 def _merge_shard(
-    labels: LabelSet, number: int, parents: Sequence[Parent], to: LabelFormat, observer: RunObserver
+    labels: LabelSet,
+    number: int,
+    parents: Sequence[Parent],
+    to: LabelFormat | None,
+    observer: RunObserver,
 ) -> tuple[list[EncodedSample], list[LeftOutImage], MergeStats]:
     part = labels.plan.shard(number)
     numbers = [parent.numbers(part.keys, part.start) for parent in parents]
@@ -125,7 +131,11 @@ def _merge_shard(
         if missing is not None:
             left_out.append((part.start + i, missing))
             continue
-        samples.append(labels.encode_sample(_sample(parents, records, at, path, to, stats)))
+        stats.images += 1
+        stats.crops += records[0].num_crops
+        record = joined_record(records, path) if to is None else _merged(parents, records, path, to, stats)
+        image = parents[0].image(at[0]) if parents[0].identity.embed_images is not None else None
+        samples.append(labels.encode_sample(Sample(record, *image) if image else Sample(record)))
         observer.crops(records[0].num_crops)
     return samples, left_out, stats
 
@@ -143,14 +153,13 @@ def _read(parents: Sequence[Parent], at: list[list[int | None]]) -> tuple[list[R
     return records, None
 
 
-def _sample(
+def _merged(
     parents: Sequence[Parent],
     records: Sequence[Record],
-    at: list[list[int | None]],
     path: str,
     to: LabelFormat,
     stats: MergeStats,
-) -> Sample:
+) -> Record:
     first, low_rank = records[0], None
     stats.low_rank_read += any(record.low_rank is not None for record in records)
     if to.max_kl:
@@ -162,9 +171,7 @@ def _sample(
         records = [as_full(record) for record in records]
         labels = _converted(parents, records, to)
         _count(stats, parents, records, labels, to)
-    stats.images += 1
-    stats.crops += first.num_crops
-    record = Record(
+    return Record(
         key=first.key,
         path=path,
         target=first.target,
@@ -182,8 +189,6 @@ def _sample(
         low_rank=low_rank,
         views=first.views,
     )
-    image = parents[0].image(at[0]) if parents[0].identity.embed_images is not None else None
-    return Sample(record, *image) if image else Sample(record)
 
 
 def _converted(parents: Sequence[Parent], records: Sequence[Record], to: LabelFormat) -> RecordLabels:

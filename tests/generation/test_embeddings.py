@@ -152,7 +152,7 @@ def test_options_that_contradict_each_other(small_images, tmp_path, more):
 
 def test_what_needs_labels_refuses_embeddings_with_one_line(embedded, small_images, tmp_path, capsys):
     commands = [
-        ["ensemble", str(embedded), "--save-path", str(tmp_path / "a")],
+        ["ensemble", str(embedded), "--save-path", str(tmp_path / "a"), "--label-type", "hard"],
         ["export", str(embedded), str(tmp_path / "b")],
     ]
     for command in commands:
