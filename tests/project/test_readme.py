@@ -91,7 +91,8 @@ class World:
             r"timm:regnety_160": second,
             r"timm:vit_small_patch14_dinov2\S* --input-size 224": f"{first} --input-size 32",
             r"timm:vit_base_patch16_siglip_224\S*,timm:vit_base_patch16_clip\S*": f"{second},{second}",
-            r"-a mobilenetv4_conv_small": "-a test_resnet",
+            r"(slg.wds train )-a mobilenetv4_conv_small": r"\1-a test_resnet --size 64",
+            r"-a mobilenetv4_conv_small": "-a test_resnet --input-size 64",
             # sizes
             r"-k 8192": "-k 8",
             r"--num_crops 500": f"--num_crops {CROPS}",
@@ -176,9 +177,7 @@ def embed(world: World) -> None:
         num_crops=CROPS, reference_path=str(folder / "dino"), output="embedding",
     )  # fmt: skip
     slg_wds.generate(config)
-    flags = (
-        f"-a test_resnet --distill embedding --softlabel_path {folder}/dino -b 12 --num_crops 1 --epochs 1"
-    )
+    flags = f"-a test_resnet --size 64 --distill embedding --softlabel_path {folder}/dino -b 12 --num_crops 1 --epochs 1"
     path = ["--save_checkpoint_path", str(folder / "student-dino"), str(folder / "imagenet")]
     assert cli.main(["train", *flags.split(), *path]) == 0
 
