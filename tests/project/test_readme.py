@@ -177,8 +177,14 @@ def embed(world: World) -> None:
         num_crops=CROPS, reference_path=str(folder / "dino"), output="embedding",
     )  # fmt: skip
     slg_wds.generate(config)
-    flags = f"-a test_resnet --size 64 --distill embedding --softlabel_path {folder}/dino -b 12 --num_crops 1 --epochs 1"
-    path = ["--save_checkpoint_path", str(folder / "student-dino"), str(folder / "imagenet")]
+    flags = "-a test_resnet --size 64 --distill embedding -b 12 --num_crops 1 --epochs 1"
+    path = [
+        "--softlabel_path",
+        str(folder / "dino"),
+        "--save_checkpoint_path",
+        str(folder / "student-dino"),
+        str(folder / "imagenet"),
+    ]
     assert cli.main(["train", *flags.split(), *path]) == 0
 
 
