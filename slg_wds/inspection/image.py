@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from slg_wds.errors import UsageError
 from slg_wds.format.manifest.strings import StringColumn
 from slg_wds.format.records.embeddings import similarity
+from slg_wds.format.records.low_rank_embeddings.blocks import LowRankEmbedding, StatedCosine
 from slg_wds.format.records.record import Record
 from slg_wds.format.recovery.distributions import as_full
 from slg_wds.labelset.class_names import class_names, imagenet_words
@@ -65,6 +66,11 @@ class InspectedImage:
     def similarities(self) -> dict[str, float]:
         """The mean cosine between two crops of the image, of each embedding by its name."""
         return {name: similarity(one.vectors) for name, one in (self.record.embeddings or {}).items()}
+
+    def stated_cosines(self) -> dict[str, StatedCosine]:
+        """What is stated of each low-rank embedding, by its name."""
+        parts = (self.record.embeddings or {}).items()
+        return {name: one.cosine for name, one in parts if isinstance(one, LowRankEmbedding)}
 
     def lengths(self, crop: int) -> dict[str, float]:
         """The length of each embedding of a crop, by its name."""
@@ -152,6 +158,11 @@ def image_dict(found: InspectedImage, crops: int) -> dict[str, Any]:
         **({"kl": asdict(record.low_rank.kl)} if record.low_rank else {}),
         "tail": named(found.tail()),
         **({} if record.embeddings is None else {"similarity_of_crops": found.similarities()}),
+        **(
+            {"cosine": {n: asdict(one) for n, one in stated.items()}}
+            if (stated := found.stated_cosines())
+            else {}
+        ),
         "crops": [
             {
                 "crop": crop,

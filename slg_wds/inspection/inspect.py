@@ -83,8 +83,15 @@ def as_dict(labels: LabelSet, state: SetState, sizes: Sizes | None, makers: Make
         "bytes_per_crop": None if sizes is None else {**sizes.columns, "together": sizes.together},
         "sampled": None if sizes is None else {n: getattr(sizes, n) for n in ("shards", "records", "crops")},
         **({"low_rank": asdict(sizes.low_rank)} if sizes is not None and sizes.low_rank else {}),
+        **_low_rank_embeddings(sizes),
         "notes": state.notes,
     }
+
+
+def _low_rank_embeddings(sizes: Sizes | None) -> dict[str, Any]:
+    if sizes is None or not sizes.embeddings:
+        return {}
+    return {"low_rank_embeddings": {name: asdict(one) for name, one in sizes.embeddings.items()}}
 
 
 def _images(labels: LabelSet, state: SetState) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from slg_wds.errors import SlgWdsError
 from slg_wds.format.records.record import unpack_record
+from slg_wds.inspection.embeddings import EmbeddingFigures, embedding_figures
 from slg_wds.inspection.low_rank import LowRankFigures, coded_images, low_rank_figures
 from slg_wds.inspection.state import THREADS, SetState, read_indexes, spread
 from slg_wds.labelset.labelset import LabelSet
@@ -29,6 +30,7 @@ class Sizes:
             tar around the records and of embedded images, over the sampled shards.
         shards, records, crops: how many were sampled.
         low_rank: of low-rank labels, what the sampled records say; None for other types.
+        embeddings: the same of each low-rank embedding, by its name.
     """
 
     columns: dict[str, float]
@@ -36,6 +38,7 @@ class Sizes:
     records: int
     crops: int
     low_rank: LowRankFigures | None = None
+    embeddings: dict[str, EmbeddingFigures] = field(default_factory=dict)
 
     @property
     def together(self) -> float:
@@ -64,8 +67,9 @@ def measure(labels: LabelSet, state: SetState) -> Sizes | None:
     columns[TAR] = around / shard_crops
     if images:
         columns[IMAGES] = images / shard_crops
-    coded = low_rank_figures(coded_images([fields for fields, _ in records]))
-    return Sizes(columns, len(chosen), len(records), crops, coded)
+    fields_of = [fields for fields, _ in records]
+    coded, embeddings = low_rank_figures(coded_images(fields_of)), embedding_figures(fields_of)
+    return Sizes(columns, len(chosen), len(records), crops, coded, embeddings)
 
 
 def _places(state: SetState, shards: list[int]) -> Iterator[tuple[int, int]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from slg_wds.console import counted, duration, tell, tell_table
 from slg_wds.format.manifest.identity import Identity
+from slg_wds.format.records.low_rank_embeddings.blocks import StatedCosine
 from slg_wds.inspection.image import InspectedImage
 from slg_wds.transforms.replaying import words_of, words_of_options
 
@@ -31,6 +32,8 @@ def print_set(summary: Mapping[str, Any]) -> None:
         _tell_sizes(summary["bytes_per_crop"], summary["sampled"])
     if "low_rank" in summary:
         _tell_pairs("low-rank labels of these records", _low_rank(summary["low_rank"]))
+    for name, figures in summary.get("low_rank_embeddings", {}).items():
+        _tell_pairs(f"low-rank embeddings of {name} in these records", _low_rank_embedding(figures))
     reasons = summary["images"]["left_out_reasons"]
     if reasons:
         rows = [(entry["path"], entry["reason"]) for entry in reasons]
@@ -48,7 +51,11 @@ FOLDERS_ONLY = " that only number their folders, not the labels' classes"
 
 def _embeddings(identity: Identity) -> str:
     """Describe the embeddings of a set; "" for a set of labels."""
-    kinds = [f"{one['name']}: {one['dim']} as {one['values']}" for one in identity.embeddings or []]
+    kinds = [
+        f"{one['name']}: {one['dim']} as {one['values']}"
+        + (f", mean cosine at least {one['min_cosine']:g}" if "min_cosine" in one else "")
+        for one in identity.embeddings or []
+    ]
     return ", ".join(kinds) + (", of unit length" if kinds and identity.normalize else "")
 
 
@@ -205,6 +212,16 @@ def _low_rank(figures: Mapping[str, Any]) -> list[tuple[str, object]]:
     ]
 
 
+def _low_rank_embedding(figures: Mapping[str, Any]) -> list[tuple[str, object]]:
+    spread = ", ".join(f"{name} {value:.5f}" for name, value in figures["cosine"].items())
+    return [
+        ("mean cosine of an image", f"{spread}, to the teacher's own"),
+        ("worst crop", f"{figures['worst_cosine']:.4f}"),
+        ("an image has", f"{figures['rank']:.1f} components, {figures['blocks']:.1f} blocks"),
+        ("a crop has", f"{figures['bytes']:.1f} bytes"),
+    ]
+
+
 def _digest(digest: Any) -> str:
     return str(digest)[:DIGITS]
 
@@ -247,6 +264,7 @@ def print_image(found: InspectedImage, crops: int) -> None:
             (name, f"cosine {mean:.4f} between two of its crops")
             for name, mean in found.similarities().items()
         ),
+        *((f"{name}, stored", _near(cosine)) for name, cosine in found.stated_cosines().items()),
     ]
     _tell_pairs(record.key, rows)
     title = (
@@ -272,6 +290,10 @@ def _stated(found: InspectedImage) -> str | None:
         return None
     kl = found.record.low_rank.kl
     return f"mean {kl.mean:.4f}, worst crop {kl.worst:.3f} nats, against {kl.against}"
+
+
+def _near(cosine: StatedCosine) -> str:
+    return f"cosine {cosine.mean:.4f} to the teacher's own, worst crop {cosine.worst:.4f}"
 
 
 def _labelled(found: InspectedImage, number: int, probability: float) -> str:

@@ -26,6 +26,7 @@ from slg_wds.format.manifest.index import MAX_SHARD_BYTES, ShardIndex, decode_in
 from slg_wds.format.manifest.plan import PlannedShard
 from slg_wds.format.records.embeddings import EMBEDDING, EMBEDDINGS
 from slg_wds.format.records.low_rank import LOW_RANK
+from slg_wds.format.records.low_rank_embeddings.blocks import LOW_RANK_VALUES
 from slg_wds.format.records.record import decode_record, unpack_record
 from slg_wds.format.records.tail_sums import TAIL_SUMS, decode_tail_sums
 from slg_wds.format.records.values import OVER_ONE
@@ -37,6 +38,7 @@ from slg_wds.verification.images import ImageChecks, is_of_image
 from slg_wds.verification.records import all_sound, rounding
 
 SUM_IMPORTED = 2.0**-6  # `import` allows the float16 probabilities of FKD's files to sum to 1 + this
+ROUNDING_OF_COSINES = 1e-6  # of a stated cosine, by float32
 LISTED = 20  # problems of one shard that are listed; the others are counted
 
 MISSING, DAMAGED, FOREIGN, UNREADABLE = "missing", "damaged", "foreign", "unreadable"
@@ -265,6 +267,7 @@ class ShardChecks:
                 raise RecordError(f"its {name} is {fields.get(name)!r}, where {value!r} belongs")
         if identity.max_kl and fields["kl_mean"] > identity.max_kl * (1.0 + 1e-6):
             raise RecordError(f"its mean KL is {fields['kl_mean']:g}, above {identity.max_kl:g}")
+        _check_cosines(fields, identity)
         if self.labels.description.image_checksums and "image_crc32" not in fields:
             raise RecordError("it has no checksum of its image, where slg.json says that all have")
         crops, base = identity.num_crops, identity.extends
@@ -278,6 +281,13 @@ def _embeddings_field(identity: Identity) -> list[list[Any]] | None:
     if identity.embeddings is None:
         return None
     return [[one["name"], one["dim"], one["values"]] for one in identity.embeddings]
+
+
+def _check_cosines(fields: dict[str, Any], identity: Identity) -> None:
+    """Check that low-rank embeddings state the cosine that the set asks for. Raises RecordError."""
+    for one, stated in zip(identity.embeddings or [], fields.get(LOW_RANK_VALUES, []), strict=False):
+        if "min_cosine" in one and stated[0] < one["min_cosine"] - ROUNDING_OF_COSINES:
+            raise RecordError(f"its mean cosine is {stated[0]:.7g}, below {one['min_cosine']:g}")
 
 
 def _coding(identity: Identity) -> str | None:

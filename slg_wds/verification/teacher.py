@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,9 +11,8 @@ from slg_wds.config import EnsembleConfig, VerifyConfig
 from slg_wds.console import counted
 from slg_wds.ensembling.fidelity import exact_rows, load_named_teachers
 from slg_wds.errors import UsageError
-from slg_wds.format.records.embeddings import cosines
-from slg_wds.format.records.record import Record
 from slg_wds.labelset.labelset import LabelSet
+from slg_wds.verification.embeddings import EmbeddingCheck, compared_embeddings
 from slg_wds.verification.low_rank import MeasuredKL, mean_kl, measured_kl, over_stated
 from slg_wds.verification.records import rounding
 
@@ -27,8 +25,6 @@ LIMITS = {
     "bf16": (0.3, 0.01, 0.95),
     "fp16": (0.3, 0.01, 0.95),
 }
-# The least mean cosine of stored embeddings to those of the same teacher: int8 alone has over 0.9995.
-LEAST_MEAN = {"fp32": 0.999, "tf32": 0.99, "bf16": 0.99, "fp16": 0.99}
 MERGED = (1.0, 0.05, 0.85)  # a merge equals the mean of the teachers only as far as its parts' top-k go
 
 
@@ -94,7 +90,7 @@ def compare(config: VerifyConfig, labels: LabelSet, seed: int | None = None) -> 
     )
     teacher = load_named_teachers(question, labels)
     if labels.holds_embeddings:
-        return _compared_embeddings(
+        return compared_embeddings(
             exact_rows(question, labels, teacher, np.random.default_rng(seed), _existing(labels)), labels
         )
     largest, total, numbers, same, crops = 0.0, 0.0, 0, 0, 0
@@ -126,53 +122,6 @@ def _of_low_rank(coded: list[MeasuredKL], labels: LabelSet) -> TeacherCheck:
     return TeacherCheck(
         crops, 0.0, 0.0, sum(one.same for one in coded) / max(1, crops), problems, mean_kl(coded)
     )
-
-
-@dataclass(frozen=True)
-class EmbeddingCheck:
-    """How stored embeddings compare with what the teachers answer now.
-
-    Attributes:
-        crops: crops that were compared.
-        mean: mean cosine of a stored embedding to the teacher's own; the least one of several teachers' means.
-        least: the least cosine of a crop.
-        problems: which of these values are below their limits, in words.
-    """
-
-    crops: int
-    mean: float
-    least: float
-    problems: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        verdict = "NOT the teachers'" if self.problems else "the teachers'"
-        return (
-            f"the embeddings are {verdict}: {counted(self.crops, 'crop')} asked again, the cosine to the teachers' own "
-            f"is {self.mean:.5f} on average and {self.least:.5f} at least"
-        )
-
-
-def _compared_embeddings(
-    rows: Iterable[tuple[Record, NDArray[np.float64]]], labels: LabelSet
-) -> EmbeddingCheck:
-    kinds = labels.identity.embeddings or []
-    found: dict[str, list[NDArray[np.float64]]] = {one["name"]: [] for one in kinds}
-    for record, exact in rows:
-        first = 0
-        for one in kinds:
-            own = exact[:, first : (first := first + one["dim"])]
-            found[one["name"]].append(cosines((record.embeddings or {})[one["name"]].vectors, own))
-    every = {name: np.concatenate(parts) if parts else np.ones(0) for name, parts in found.items()}
-    limit, problems = LEAST_MEAN[labels.identity.precision or "fp32"], []
-    means = {name: float(one.mean()) if len(one) else 1.0 for name, one in every.items()}
-    for name, mean in means.items():
-        if mean < limit:
-            problems.append(
-                f"the cosine of {name} to the teacher's own is {mean:.5f} on average, below {limit:g}"
-            )
-    crops = max(map(len, every.values()))
-    least = min(float(one.min(initial=1.0)) for one in every.values())
-    return EmbeddingCheck(crops, min(means.values()), least, problems)
 
 
 def _existing(labels: LabelSet) -> NDArray[np.int64]:

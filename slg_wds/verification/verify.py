@@ -24,7 +24,8 @@ from slg_wds.verification.shard import INFO_FILE, MISSING, TEACHER, Problem, Sha
 from slg_wds.verification.work import VerifyTask
 
 if TYPE_CHECKING:
-    from slg_wds.verification.teacher import EmbeddingCheck, TeacherCheck
+    from slg_wds.verification.embeddings import EmbeddingCheck
+from slg_wds.verification.teacher import TeacherCheck
 
 LISTED = 200  # problems shown in the table; --json has all
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,11 @@ import webdataset
 
 import slg_wds
 from slg_wds.errors import LabelSetError, RuleError, UsageError
+from slg_wds.format.records.embeddings import Embedding
 from slg_wds.replay.stages import CollateCrops, cut_crops, decode_record_stage
 from support.paths import MODELS
 from support.photographs import TINY
+from support.resealing import of_records, rewritten
 from support.sets.replay_sets import make
 
 KINDS = {"tiny_teacher.py:tiny": 20, "towers.py:shares": 48}
@@ -135,3 +139,27 @@ def test_what_cannot_be_joined_is_refused(embedded, small_images, tmp_path):
         loader_of(embedded, weights=[1.0])
     with pytest.raises(LabelSetError, match="holds embeddings"):
         loader_of(embedded).pairs()
+
+
+def test_batches_of_low_rank_embeddings_beside_others(small_images, tmp_path):
+    """Two teachers, one coded to a mean cosine, the other as float16, as a set of another writer may have them."""
+    target = made(small_images, tmp_path / "set", min_cosine=0.99, embed_images="original")
+    tiny, shares = KINDS
+
+    def mixed(record):
+        half = Embedding.of(record.embeddings[shares].vectors, "float16")
+        return dataclasses.replace(record, embeddings={tiny: record.embeddings[tiny], shares: half})
+
+    labels = rewritten(Path(target), of_records(mixed))
+    description = json.loads((labels / "slg.json").read_text())
+    assert description["requires"] == ["embeddings", "lowrank_embeddings", "trailer"]
+    records = {record.key: record for record in slg_wds.open_labels(str(labels))}
+    loader = loader_of(str(labels), last="pad", global_batch_size=12)
+    tars = sorted(map(str, labels.glob("*.tar")))
+    data = webdataset.WebDataset(tars, shardshuffle=False, empty_check=False)
+    samples = list(data.map(decode_record_stage(crops_per_image=2, seed=3)).map(cut_crops(32, "bilinear")))
+    for batch in [*loader, CollateCrops()(samples)]:
+        for i, (key, crop) in enumerate(zip(batch.key, batch.crop.tolist(), strict=True)):
+            for name, one in batch.embedding.items():
+                expected = records[key].embeddings[name].vectors[crop] if crop >= 0 else np.zeros(KINDS[name])
+                assert np.allclose(one[i].numpy(), expected, rtol=1e-4, atol=1e-6)
