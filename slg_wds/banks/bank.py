@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import UsageError, WeightsError
+from slg_wds.format.canonical import brief
 from slg_wds.format.records.embeddings import MAX_DIM
 
 Floats = NDArray[np.float32]
 
+MAX_TEMPERATURE = 1e6
 MAX_PROTOTYPES = 1 << 20  # full labels have no more classes
 # Of the banks that `slg-wds prototypes` makes: that of the teachers of CompRess (arXiv:2010.14713) and DINO.
 USUAL_TEMPERATURE = 0.04
@@ -85,8 +86,8 @@ class Bank:
             )
         if not 1 <= self.dim <= MAX_DIM:
             raise WeightsError(f"embeddings of {self.dim} numbers are not 1 to {MAX_DIM}")
-        if self.temperature is not None and not 0 < self.temperature < math.inf:
-            raise WeightsError(f"its temperature {self.temperature:g} is not a number above 0")
+        if self.temperature is not None and not 0 < self.temperature <= MAX_TEMPERATURE:
+            raise WeightsError(f"its temperature {brief(self.temperature)} is not above 0 and at most 10^6")
 
     @property
     def size(self) -> int:
@@ -115,7 +116,7 @@ class Bank:
         found = self.temperature if asked is None else asked
         if found is None:
             raise UsageError("the bank names no temperature", hint="give --bank-temp, such as 0.1")
-        return found
+        return float(found)
 
     def check_teacher(
         self, name: str, dim: int, weights_sha256: str | None, normalized: bool = False

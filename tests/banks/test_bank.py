@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -9,10 +10,13 @@ import os
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import save, save_file
 from torch import nn
 
 from slg_wds.banks import Bank, DenseLayer, encode_bank, read_bank
+from slg_wds.banks.file import decode_bank
 from slg_wds.banks.head import BankHead
 from slg_wds.errors import UsageError, WeightsError
 from support.banks import layer, unit_bank, written
@@ -119,8 +123,11 @@ W = np.eye(3, 4, dtype=np.float32)
         ({"weight": W, "mlp.1.weight": W}, {}, "mlp.1.weight, where weight"),
         ({"head.last_layer.weight_v": W}, {}, "becomes a bank by slg-wds prototypes"),
         ({}, {}, "of nothing, where weight"),
-        ({"weight": W}, {"temperature": 0}, "temperature 0 is not a number above 0"),
+        ({"weight": W}, {"temperature": 0}, "temperature 0 is not above 0 and at most"),
         ({"weight": W}, {"temperature": "warm"}, "temperature of its metadata is 'warm'"),
+        ({"weight": W}, {"temperature": 10**7}, "temperature 10000000 is not above 0"),
+        ({"weight": W}, {"temperature": 10**400}, "is not above 0 and at most"),
+        ({"weight": W}, {"temperature": None}, "temperature of its metadata is None"),
         ({"weight": W}, {"unit": 1}, "unit of its metadata is 1"),
     ],
 )  # fmt: skip
@@ -149,6 +156,25 @@ def test_files_that_are_gone_or_damaged(tmp_path):
     path.write_bytes(save({"weight": W}, {"bank": "{"}))
     with pytest.raises(WeightsError, match="metadata are damaged"):
         read_bank(str(path))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_bytes_that_no_writer_made_are_a_bank_or_one_error(data):
+    good = encode_bank(Bank(layer(3, 2, 0), mlp=(layer(2, 4, 1),), unit=True, temperature=0.1))
+    broken = bytearray(good)
+    for _ in range(data.draw(st.integers(1, 3))):
+        broken[data.draw(st.integers(0, len(broken) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(broken)))
+    for one in (bytes(broken), bytes(broken[:cut])):
+        with contextlib.suppress(WeightsError):
+            assert decode_bank(one).size >= 2
+
+
+@pytest.mark.parametrize("about", ["[]", "1", "null", "{}}", "\ud800", '{"temperature": 1e999}', "9" * 5000])
+def test_metadata_that_say_nothing_sound(about):
+    with pytest.raises(WeightsError):
+        decode_bank(save({"weight": W}, {"bank": about.encode("utf-8", "ignore").decode() or "x"}))
 
 
 def test_a_bank_fits_one_teacher():

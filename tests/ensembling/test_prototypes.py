@@ -166,6 +166,24 @@ def test_of_several_embeddings_one_is_used(small_images, bank, tmp_path):
     assert [teacher["arch"] for teacher in labels.identity.teachers] == [NAME]
 
 
+def test_embeddings_of_any_coding_become_labels(small_images, embedded, tmp_path):
+    """Low-rank ones too: the bank meets what a reader sees."""
+    generated(small_images, tmp_path / "set", min_cosine=0.999)
+    made = make_bank(
+        PrototypesConfig(source=str(tmp_path / "set"), num_prototypes=9, save_path=str(tmp_path / "bank"))
+    )
+    labels = labelled(tmp_path / "set", tmp_path / "labels", made.path, label_type="full", values="float32")
+    kl = []
+    for record, stored, exactly in zip(
+        labels, slg_wds.open_labels(str(tmp_path / "set")), slg_wds.open_labels(str(embedded)), strict=True
+    ):
+        assert np.abs(record.value - exact(stored, made.bank, 0.04)).max() < 1e-4
+        live = exact(exactly, made.bank, 0.04)
+        kl.append((live * np.log(live / record.value)).sum(1).mean())
+    assert 0 < np.mean(kl) < 0.1
+    assert labels.identity.parents[0]["embedding"]["min_cosine"] == 0.999
+
+
 def test_a_run_resumes_and_refuses_another_bank(embedded, bank, tmp_path):
     target = tmp_path / "set"
     labels = labelled(embedded, target, bank)
