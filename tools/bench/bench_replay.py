@@ -32,7 +32,6 @@ import dataclasses
 import itertools
 import json
 import os
-import resource
 import shutil
 import statistics
 import sys
@@ -254,6 +253,15 @@ class Ours:
 CPU = defaultdict(list)  # (contender, crops per image) -> CPU seconds a crop
 
 
+MEMORY: dict[str, int] = {}
+
+
+def peak_memory() -> int:
+    """Return the largest resident memory of this process, in MiB."""
+    [line] = [one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith("VmHWM")]
+    return int(line.split()[1]) // 1024
+
+
 def rate(batches, crops: int) -> float:
     """Return crops per second, from the first batch to the last."""
     iterator = iter(batches)
@@ -355,6 +363,8 @@ def remote(stack: contextlib.ExitStack, folder: Path, options: argparse.Namespac
 def measured(contenders, options: argparse.Namespace) -> dict[str, dict[int, list[float]]]:
     chosen = {name: run for name, run in contenders.items() if not options.only or name in options.only}
     rates = {name: {c: [] for c in options.crops} for name in chosen}
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew: making the set is over
+    MEMORY["before"] = peak_memory()
     for _ in range(options.rounds):
         for c in options.crops:
             for name, run in chosen.items():
@@ -385,8 +395,7 @@ def report(rates: dict[str, dict[int, list[float]]], options: argparse.Namespace
                     f"{c} crops/image: {all_of_it:.0f} us of CPU time a crop, {name} {least:.0f}: "
                     f"{least / all_of_it:.3f} of ours, {(all_of_it - least) * c:.0f} us more an image"
                 )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"peak memory of this process: {peak:,.0f} MiB")
+    print(f"memory of this process: {MEMORY['before']:,} MiB before, at most {peak_memory():,} MiB since")
     if options.json:
         Path(options.json).write_text(json.dumps(rates, indent=1))
     plot(rates, options)
