@@ -130,10 +130,13 @@ def next_commands(labels: LabelSet) -> list[str]:
     url = shlex.quote(labels.url)
     embedded = labels.identity.embed_images is not None
     images = "" if embedded else shlex.quote(str(labels.description.provenance.get("image_root") or "IMAGES"))
+    distill = " --distill embedding" if labels.holds_embeddings else ""
+    bank = [f"        slg-wds prototypes {url} -k 8192 --save-path bank.safetensors"] if distill else []
     return [
         f"  next: slg-wds inspect {url}",
         f"        slg-wds report {url} -o report.html{f' --images {images}' if images else ''}",
-        f"        slg-wds train -a resnet50 --softlabel_path {url} {images}".rstrip(),
+        f"        slg-wds train -a resnet50{distill} --softlabel_path {url} {images}".rstrip(),
+        *bank,
     ]
 
 

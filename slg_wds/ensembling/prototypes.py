@@ -118,12 +118,14 @@ class PrototypeParent(Parent):
     def describe(self) -> dict[str, Any]:
         """Return what the identity of the labels says of the embeddings that they were made of."""
         kind = next(one for one in self._stored.embeddings or [] if one["name"] == self._embedding)
-        joined = {
-            name: value
-            for name, value in super().describe().items()
-            if name in ("digest", "weight", "joined")
+        coding = {name: value for name, value in kind.items() if name not in ("name", "dim")}
+        fields = {name: value for name, value in super().describe().items() if name != "tail_classes"}
+        return {
+            **fields,
+            "label_type": self._stored.label_type,
+            "embedding": self._embedding,
+            **coding,
         }
-        return {**joined, "label_type": self._stored.label_type, "embedding": dict(kind)}
 
     def read(self, numbers: Sequence[int | None]) -> Record | Missing:
         """Return the record of an image, with distributions in place of embeddings; see `Parent.read`."""

@@ -107,7 +107,7 @@ def test_it_gives_the_labels_that_generate_makes(embedded, small_images, bank, t
         assert np.array_equal(a.tail.classes, b.tail.classes)
         assert np.abs(a.distribution() - b.distribution()).max() < 1e-5
     ((parent,), other) = mine.identity.parents, slg_wds.open_labels(str(embedded))
-    assert parent["digest"] == other.digest and parent["embedding"]["name"] == NAME
+    assert parent["digest"] == other.digest and (parent["embedding"], parent["values"]) == (NAME, "float32")
     assert mine.identity.bank_sha256 == theirs.identity.bank_sha256
     differ = {name for name in mine.identity if mine.identity[name] != theirs.identity.get(name)}
     assert differ == {"parents"} and set(theirs.identity) <= set(mine.identity)
@@ -181,7 +181,7 @@ def test_embeddings_of_any_coding_become_labels(small_images, embedded, tmp_path
         live = exact(exactly, made.bank, 0.04)
         kl.append((live * np.log(live / record.value)).sum(1).mean())
     assert 0 < np.mean(kl) < 0.1
-    assert labels.identity.parents[0]["embedding"]["min_cosine"] == 0.999
+    assert labels.identity.parents[0]["min_cosine"] == 0.999
 
 
 def test_a_run_resumes_and_refuses_another_bank(embedded, bank, tmp_path):

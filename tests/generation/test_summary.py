@@ -64,6 +64,18 @@ def test_the_next_commands_work(images, tmp_path, capsys, monkeypatch, embed):
     assert train[-1] == (str(tmp_path / "the set") if embed else str(images))
 
 
+def test_the_next_commands_of_embeddings_work(images, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said, _ = generated(images, tmp_path / "the set", capsys, "--output", "embedding")
+    start = said.index("  next: ") + len("  next: ")
+    inspect, report, train, bank = (shlex.split(line) for line in said[start:].splitlines())
+    for command in (inspect, report, ["8" if word == "8192" else word for word in bank]):
+        assert main(command[1:]) == 0
+    assert (tmp_path / "bank.safetensors").exists()
+    assert main([*train[1:], "-e"]) == 2  # the flags are valid; only weights are missing
+    assert "--resume" in capsys.readouterr().err
+
+
 def test_a_resumed_run_counts_on(images, tmp_path, capsys):
     generated(images, tmp_path / "set", capsys)
     for name in ("_info.json", "train-000000.tar", "index/train-000000"):
