@@ -113,3 +113,31 @@ def test_several_towers_stand_side_by_side_each_of_unit_length():
     lengths = found.reshape(4, 3, 48).norm(dim=2)
     assert torch.allclose(lengths, torch.tensor([[1.0, 0.0, 1.0], *[[1.0] * 3] * 3]), atol=1e-6)
     assert torch.allclose(nn.functional.cosine_similarity(plain[:, :48], found[:, :48]), torch.ones(4))
+
+
+OWN_PIXELS = {  # mean and std by which their authors train them
+    TINY_CLIP: ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), 256),
+    "vit_base_patch16_siglip_224": ((0.5,) * 3, (0.5,) * 3, 768),
+}
+
+
+@pytest.mark.parametrize("arch", list(OWN_PIXELS))
+def test_towers_of_clip_and_siglip_see_their_own_pixels_in_any_precision(arch, tmp_path):
+    """With random weights and one block, which the file of a factory builds."""
+    factory = tmp_path / "tower.py"
+    factory.write_text(
+        "import timm, torch\n\n\ndef tower():\n    torch.manual_seed(0)\n"
+        f"    model = timm.create_model({arch!r}, pretrained=False, depth=1, num_classes=8)\n"
+        "    model.reset_classifier(0)\n    return model\n"
+    )
+    mean, std, width = OWN_PIXELS[arch]
+    spec = TeacherSpec("private", f"{factory}:tower")
+    exact, rounded = (load_teacher(spec, precision=name, headless=True) for name in ("fp32", "bf16"))
+    seen = exact.preprocessing
+    assert (seen.input_size, seen.interpolation, seen.mean, seen.std) == (224, "bicubic", mean, std)
+    images = scenes(2, 224, 3)
+    one, other = exact.logits(images), rounded.logits(images)
+    assert one.shape == other.shape == (2, width) and one.dtype == other.dtype == torch.float32
+    assert nn.functional.cosine_similarity(one, other).min() > 0.99
+    with pytest.raises(UsageError, match=r"60 is not a multiple of 16, .*; give 48 or 64"):
+        without_timm_head(timm.create_model(TINY_CLIP, pretrained=False), arch, 60)
