@@ -28,6 +28,7 @@ from slg_wds.errors import UsageError
 
 GeneratedValues = Literal["float32", "float16", "log8", "int8"]
 GENERATED = f"{{{','.join(get_args(GeneratedValues))}}}"
+MOST_MIXED = 1 << 16  # records number a partner's crop in two bytes
 CPU_NUM_SEG, GPU_NUM_SEG = 50, 256  # a GPU needs more crops at once to be busy
 
 
@@ -89,6 +90,15 @@ class ViewOptions:
     random order. At most 1; 0 changes nothing."""
     reprob: Annotated[float, option("P")] = 0.0
     """Probability that a box of a crop, 2% to 33% of its area, is erased: filled with the teacher's mean colour."""
+    mixup: Annotated[float, option("ALPHA")] = 0.0
+    """Blend each crop with one of another image of its shard, with weights drawn from Beta(ALPHA, ALPHA), as timm does.
+    The teacher labels the mixed pixels. At most 100; 0 mixes nothing."""
+    cutmix: Annotated[float, option("ALPHA")] = 0.0
+    """Paste a box of another image's crop into each crop, whose share of the area is drawn from Beta(ALPHA, ALPHA)."""
+    mixup_prob: Annotated[float, option("P")] = 1.0
+    """Probability that a crop is mixed, by --mixup or --cutmix."""
+    mixup_switch_prob: Annotated[float, option("P")] = 0.5
+    """Where both are given, the probability of --cutmix; else it is --mixup."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +246,7 @@ class GenerateConfig(
         if not 0 < self.temp < float("inf"):
             raise UsageError(f"--temp {self.temp:g} is not positive")
         check_seed(self.seed)
+        self._check_mixing()
         given = [flag for flag, used in self.views_given.items() if used]
         if self.reference_path is not None and given:
             raise UsageError(
@@ -250,7 +261,18 @@ class GenerateConfig(
             "--aa": self.aa is not None,
             "--color-jitter": self.color_jitter != 0,
             "--reprob": self.reprob != 0,
+            "--mixup": self.mixup != 0,
+            "--cutmix": self.cutmix != 0,
         }
+
+    def _check_mixing(self) -> None:
+        mixed = self.mixup != 0 or self.cutmix != 0
+        if self.mixup_prob != 1 and not mixed:
+            raise UsageError("--mixup-prob is for --mixup or --cutmix", hint="give one of them")
+        if self.mixup_switch_prob != 0.5 and not (self.mixup and self.cutmix):
+            raise UsageError("--mixup-switch-prob is for --mixup together with --cutmix", hint="give both")
+        if mixed and self.num_crops > MOST_MIXED:
+            raise UsageError(f"--num-crops {self.num_crops} is above {MOST_MIXED:,}, the most of mixed crops")
 
     def crops_of_forward(self, device: str) -> int:
         """Return how many crops one forward has on a device, such as "cpu" or "cuda:1"."""

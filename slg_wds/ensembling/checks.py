@@ -25,6 +25,9 @@ def check_parents(parents: Sequence[Parent]) -> None:
         with_views, without = (first, other) if first.last.labels.has_views else (other, first)
         if with_views.last.labels.has_views != without.last.labels.has_views:
             raise _differs(with_views, without, "views: the first has them, the second only boxes and flips")
+        mixed, unmixed = (first, other) if first.last.labels.has_mixing else (other, first)
+        if mixed.last.labels.has_mixing != unmixed.last.labels.has_mixing:
+            raise _differs(mixed, unmixed, "mixing: the first has mixed crops, the second none")
         mine, theirs = first.identity.num_crops, other.identity.num_crops
         if mine != theirs:
             raise _differs(first, other, f"num_crops: {mine} != {theirs}")
@@ -72,7 +75,7 @@ def check_records(parents: Sequence[Parent], records: Sequence[Record]) -> None:
                 raise _differs(parents[0], parent, f"{field}: {mine} != {theirs}", first.key)
         if not same_views(first.views, other.views):
             raise _differs(
-                parents[0], parent, "views: the operations or erased boxes of the crops", first.key
+                parents[0], parent, "views: the operations, erased boxes or mixing of the crops", first.key
             )
         for field, name in (("crops", "box"), ("flips", "flip")):
             mine, theirs = getattr(first, field), getattr(other, field)

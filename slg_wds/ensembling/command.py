@@ -25,7 +25,7 @@ from slg_wds.ensembling.parents import Parent
 from slg_wds.ensembling.prototypes import PrototypeRule, open_members
 from slg_wds.ensembling.work import MergeStats, MergeTask
 from slg_wds.errors import UsageError
-from slg_wds.format.manifest.description import VIEWS
+from slg_wds.format.manifest.description import MIXING, VIEWS
 from slg_wds.format.manifest.plan import Plan
 from slg_wds.format.records.low_rank import LOW_RANK
 from slg_wds.labels import parse_label_type
@@ -161,7 +161,7 @@ def _begin(config: EnsembleConfig, parents: list[Parent], to: LabelFormat | None
         identity, features = joined_identity(parents), joined_features(parents)
     else:
         identity = identity_of(parents, to)
-        features = [*([VIEWS] if first.has_views else []), *([LOW_RANK] if to.max_kl else [])]
+        features = _features(first, to)
     return create_labels(
         config.at(config.save_path),
         plan,
@@ -172,6 +172,12 @@ def _begin(config: EnsembleConfig, parents: list[Parent], to: LabelFormat | None
         image_checksums=first.description.image_checksums,
         targets_are_classes=first.targets_are_classes,
     )
+
+
+def _features(first: LabelSet, to: LabelFormat) -> list[str]:
+    """Return what readers of the result must know beyond what every new set asks of them."""
+    needed = {VIEWS: first.has_views, MIXING: first.has_mixing, LOW_RANK: to.max_kl is not None}
+    return [name for name, need in needed.items() if need]
 
 
 def _task(

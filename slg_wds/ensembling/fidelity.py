@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -15,13 +15,14 @@ from slg_wds.config import EnsembleConfig, GenerateConfig, Precision, SourceConf
 from slg_wds.config.checks import check_bank
 from slg_wds.console import counted
 from slg_wds.ensembling.parents import KeyedSet, Missing
+from slg_wds.ensembling.partners import mixed_views
 from slg_wds.errors import ImageError, ImageSourceError, UsageError
 from slg_wds.format.manifest.identity import differences
 from slg_wds.format.records.embeddings import of_crops
 from slg_wds.images import LabelledImage, open_source
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset.labelset import LabelSet
-from slg_wds.transforms.drawn import DrawnCrops
+from slg_wds.transforms.drawn import DrawnCrops, Partner
 
 if TYPE_CHECKING:
     import torch
@@ -200,11 +201,7 @@ def exact_rows(
         record = keyed.read(place)
         if isinstance(record, Missing):
             continue
-        data = keyed.image(place) or images.read(record.key)
-        try:
-            pixels = LabelledImage.of(record).decode(data)
-        except ImageError as error:
-            raise error.located(url=config.check_data) from None
+        pixels = images.decoded(keyed, place, record)
         rows = np.sort(chance.permutation(record.num_crops)[:each])
         part = dataclasses.replace(
             record,
@@ -216,7 +213,7 @@ def exact_rows(
             views=None if record.views is None else record.views[rows],
             embeddings=of_crops(record.embeddings, rows),
         )
-        yield part, _ask(teacher, pixels, part)
+        yield part, _ask(teacher, pixels, *mixed_views(keyed, images.decoded, part))
 
 
 class _ImagesByKey:
@@ -225,6 +222,18 @@ class _ImagesByKey:
     def __init__(self, config: EnsembleConfig, labels: LabelSet) -> None:
         self._config, self._labels = config, labels
         self._numbers: dict[str, int] = {}
+
+    def decoded(self, keyed: KeyedSet, number: int, record: Record) -> torch.Tensor:
+        """Return the pixels, uint8 [3, H, W], of planned image `number`, which has this record.
+
+        Raises:
+            ImageError: the image cannot be decoded, or is not the one that was labelled.
+        """
+        data = keyed.image(number) or self.read(record.key)
+        try:
+            return LabelledImage.of(record).decode(data)
+        except ImageError as error:
+            raise error.located(url=self._config.check_data) from None
 
     def read(self, key: str) -> bytes:
         """Return the bytes of an image. Raise ImageSourceError if there is none with that key."""
@@ -244,13 +253,15 @@ class _ImagesByKey:
         return self._source.reader(self._plan, self._plan.place(number)[0])(number)
 
 
-def _ask(teacher: Ensemble, pixels: torch.Tensor, record: Record) -> NDArray[np.float64]:
+def _ask(
+    teacher: Ensemble, pixels: torch.Tensor, crops: DrawnCrops, partners: Mapping[int, Partner]
+) -> NDArray[np.float64]:
     import torch
 
     batches = []
     for size, interpolation in teacher.inputs:
-        memory = torch.empty((record.num_crops, size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
-        DrawnCrops.of(record).cut(pixels, memory, interpolation)
+        memory = torch.empty((len(crops), size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+        crops.cut_mixed(pixels, memory, interpolation, partners)
         batches.append(memory.to(teacher.device))
     exact: NDArray[np.float64] = teacher.answers(batches).cpu().numpy().astype(np.float64)
     return exact

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from slg_wds.labelset.joining import chains, join_records
 from slg_wds.labelset.key_index import KeyNumbers
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import labels_at
+from slg_wds.labelset.renumbering import Find, renumbered
 from slg_wds.store import Location
 
 WHOLE_BYTES = 1 << 26  # a shard up to this size is read whole
@@ -181,10 +183,16 @@ class Parent:
             keyed.prepare(number for number in numbers if number is not None)
         return found
 
-    def read(self, numbers: Sequence[int | None]) -> Record | Missing:
-        """Return the record of an image, with the crops of all sets of the chain, by its number in each of them."""
+    def read(self, numbers: Sequence[int | None], find: Find | None = None) -> Record | Missing:
+        """Return the record of an image, with the crops of all sets of the chain.
+
+        Args:
+            numbers: the image's number in each of the sets; None where it has none.
+            find: gives images that are mixed in their numbers in the plan of the result; None for that of the chain's
+                last set.
+        """
         found = [
-            keyed.read(number)
+            _in_plan(keyed, keyed.read(number), find or self.last.find)
             for keyed, number in zip(self.chain, numbers, strict=True)
             if number is not None
         ]
@@ -199,6 +207,14 @@ class Parent:
         number = numbers[-1]
         data = self.last.image(number) if number is not None else None
         return None if data is None else (data, image_extension(data))
+
+
+def _in_plan(keyed: KeyedSet, record: Record | Missing, find: Find) -> Record | Missing:
+    """Return a record of a set in which partners have their numbers in the plan of the result."""
+    if isinstance(record, Missing) or not keyed.labels.has_mixing:
+        return record
+    labels = keyed.labels
+    return dataclasses.replace(record, views=renumbered(record.views, labels.plan.keys, find, labels.url))
 
 
 def open_parents(sets: Sequence[Location], weights: Sequence[float] | None) -> list[Parent]:

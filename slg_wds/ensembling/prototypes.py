@@ -20,6 +20,7 @@ from slg_wds.labelset.embeddings import embedding_of, teacher_of
 from slg_wds.labelset.joining import chains
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import labels_at
+from slg_wds.labelset.renumbering import Find
 from slg_wds.store import Location
 
 LABEL_TYPE, VALUES, TAIL_CLASSES = "marginal_smoothing_k5", "float16", 64  # as `generate` has them
@@ -127,9 +128,9 @@ class PrototypeParent(Parent):
             **coding,
         }
 
-    def read(self, numbers: Sequence[int | None]) -> Record | Missing:
+    def read(self, numbers: Sequence[int | None], find: Find | None = None) -> Record | Missing:
         """Return the record of an image, with distributions in place of embeddings; see `Parent.read`."""
-        record = super().read(numbers)
+        record = super().read(numbers, find)
         return record if isinstance(record, Missing) else self._labelled(record)
 
     def _as_labels(self, rule: PrototypeRule, classes: int) -> Identity:

@@ -19,7 +19,7 @@ from slg_wds.ensembling.convert import convert
 from slg_wds.ensembling.embeddings import joined_record
 from slg_wds.ensembling.low_rank import mean_of_labels
 from slg_wds.ensembling.merge import LabelFormat, RecordLabels, merge
-from slg_wds.ensembling.parents import Missing, Parent
+from slg_wds.ensembling.parents import KeyedSet, Missing, Parent
 from slg_wds.ensembling.prototypes import PrototypeRule, open_members
 from slg_wds.errors import LabelSetError
 from slg_wds.format.records.low_rank import LOW_RANK, LowRank
@@ -28,6 +28,7 @@ from slg_wds.format.recovery.distributions import as_full
 from slg_wds.format.shards.shard import EncodedSample, Sample, load_writer
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import labels_at
+from slg_wds.labelset.renumbering import Find
 from slg_wds.store import Location
 
 
@@ -107,8 +108,11 @@ class MergeTask:
         self, labels: LabelSet, parents: Sequence[Parent], rank: Rank | None, observer: RunObserver
     ) -> MergeStats:
         total, committer = MergeStats(), Committer(labels, observer)
+        find = KeyedSet(labels).find if parents[0].last.labels.has_mixing else None
         for number in claims(labels, rank, observer, committer.lost):
-            samples, left_out, stats = _merge_shard(labels, number, parents, self.label_format, observer)
+            samples, left_out, stats = _merge_shard(
+                labels, number, parents, self.label_format, observer, find
+            )
             total.add(committer.commit(number, samples, left_out, self.provenance, stats))
         return total
 
@@ -119,6 +123,7 @@ def _merge_shard(
     parents: Sequence[Parent],
     to: LabelFormat | None,
     observer: RunObserver,
+    find: Find | None,
 ) -> tuple[list[EncodedSample], list[LeftOutImage], MergeStats]:
     part = labels.plan.shard(number)
     numbers = [parent.numbers(part.keys, part.start) for parent in parents]
@@ -127,7 +132,7 @@ def _merge_shard(
     left_out: list[LeftOutImage] = []
     for i, path in enumerate(part.paths):
         at = [[found[i] for found in parent_numbers] for parent_numbers in numbers]
-        records, missing = _read(parents, at)
+        records, missing = _read(parents, at, find)
         if missing is not None:
             left_out.append((part.start + i, missing))
             continue
@@ -140,11 +145,13 @@ def _merge_shard(
     return samples, left_out, stats
 
 
-def _read(parents: Sequence[Parent], at: list[list[int | None]]) -> tuple[list[Record], str | None]:
+def _read(
+    parents: Sequence[Parent], at: list[list[int | None]], find: Find | None
+) -> tuple[list[Record], str | None]:
     """Return an image's record in each set; or no records and a reason, if a set left the image out."""
     records = []
     for place, (parent, numbers) in enumerate(zip(parents, at, strict=True)):
-        record = parent.read(numbers)
+        record = parent.read(numbers, find)
         if isinstance(record, Missing):
             where = f" (left out of set {place + 1})" if len(parents) > 1 else ""
             return [], record.reason + where

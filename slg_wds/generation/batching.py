@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from slg_wds.concurrency.prefetch import window
-from slg_wds.generation.decoding import Item, LeftOut, Prepared, ShardEnd
+from slg_wds.generation.decoding import Item, Prepared, ShardEnd
+from slg_wds.generation.opening import LeftOut
 
 if TYPE_CHECKING:
     import torch
@@ -140,7 +141,7 @@ def _add(batch: CropBatch, image: Prepared, first: int, buffers: Buffers, pool: 
         for offset in range(0, count, CROPS_PER_PIECE):
             crops = slice(first + offset, first + min(offset + CROPS_PER_PIECE, count))
             rows = tensor[start + offset : start + min(offset + CROPS_PER_PIECE, count)]
-            batch.pieces.append(pool.submit(image.crops[crops].cut, image.pixels, rows, interpolation))
+            batch.pieces.append(pool.submit(image.cut, crops, rows, interpolation))
     return count
 
 

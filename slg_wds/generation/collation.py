@@ -18,9 +18,10 @@ from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import build_tail
 from slg_wds.format.shards.shard import EncodedSample, Sample
 from slg_wds.generation.batching import Span
-from slg_wds.generation.decoding import LeftOut, Prepared
+from slg_wds.generation.decoding import Prepared
 from slg_wds.generation.inference import Labelled
 from slg_wds.generation.job import Job
+from slg_wds.generation.opening import LeftOut
 from slg_wds.images import image_extension
 from slg_wds.labels.low_rank import encode
 from slg_wds.labels.low_rank_embedding import encode_embedding
@@ -37,12 +38,14 @@ class LabelStats(RunStats):
         tail: sum over crops of the probability outside the stored classes.
         targeted: crops of images that have a target.
         agreed: crops whose most probable class is the target.
+        unmixed: crops that stay unmixed since the image that they were to be mixed with is left out.
     """
 
     top1: float = 0.0
     tail: float = 0.0
     targeted: int = 0
     agreed: int = 0
+    unmixed: int = 0
 
 
 @dataclass
@@ -151,6 +154,7 @@ def _empty(batch: Labelled, image: Prepared) -> PartialLabels:
 
 
 def _count(job: Job, stats: LabelStats, image: Prepared, labels: PartialLabels) -> None:
+    stats.unmixed += image.unmixed
     if job.recipe.embeds:
         stats.images, stats.crops = stats.images + 1, stats.crops + len(labels.value)
         return

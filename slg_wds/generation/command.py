@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from slg_wds.concurrency.cores import cores
 from slg_wds.concurrency.rank import ALONE, Rank
 from slg_wds.config import EvaluateConfig, GenerateConfig
-from slg_wds.console import duration, tell
+from slg_wds.console import counted, duration, tell
 from slg_wds.engines.commands import RunResult, print_summary, run_to_the_end
 from slg_wds.engines.run_stats import RunObserver, RunStarted
 from slg_wds.engines.workers import WorkerPool
@@ -34,6 +34,8 @@ class GenerateResult(RunResult):
     def _about_work(self) -> list[str]:
         stats = self.stats
         rate = f"  {self.crops_per_second:,.1f} crops/s over {duration(self.run.seconds)}"
+        if stats.unmixed:
+            rate += f"; {counted(stats.unmixed, 'crop')} not mixed, since the images to mix in are left out"
         if self.labels.holds_embeddings:
             return [rate]
         labels = f"mean top-1 confidence {stats.top1 / stats.crops:.3f}, mean tail mass {stats.tail / stats.crops:.3f}"

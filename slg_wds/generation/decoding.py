@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from isal.isal_zlib import crc32 as crc32_of
+import numpy as np
 
 from slg_wds.concurrency.prefetch import window
-from slg_wds.errors import ImageChangedError, ImageError, ImageGoneError, ReferenceSetError, StoreError
+from slg_wds.errors import ImageError, ReferenceSetError
 from slg_wds.generation.job import Job
+from slg_wds.generation.opening import LeftOut, Opened, OpenedImages, left_out
 from slg_wds.generation.read_ahead import Read, ReadAhead
-from slg_wds.generation.recipe import Recipe
-from slg_wds.images import decode, reencode
-from slg_wds.images.gone import LATER
-from slg_wds.transforms.drawn import DrawnCrops
+from slg_wds.transforms.drawn import DrawnCrops, Partner
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from numpy.typing import NDArray
 
@@ -37,6 +35,8 @@ class Prepared:
         crc32: CRC-32 of the image file that is labelled.
         source_crc32: CRC-32 of the source file, if a smaller copy of it is labelled; else None.
         earlier_tail_sums: float64 [C]; see `Job.earlier_tail_sums`.
+        partners: the images that are mixed into its crops, by their numbers in the plan.
+        unmixed: how many crops stay unmixed since their partner is left out.
     """
 
     number: int
@@ -47,19 +47,17 @@ class Prepared:
     crc32: int
     source_crc32: int | None = None
     earlier_tail_sums: NDArray[np.float64] | None = None
+    partners: Mapping[int, Partner] = field(default_factory=dict)
+    unmixed: int = 0
 
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
         return self.pixels.shape[1], self.pixels.shape[2]
 
-
-@dataclass(frozen=True)
-class LeftOut:
-    """An image that `--on-error skip` leaves out, by its number in the plan, and the reason."""
-
-    number: int
-    reason: str
+    def cut(self, crops: slice, out: torch.Tensor, interpolation: str) -> None:
+        """Make the pixels of some crops as the teacher sees them; `out` and `interpolation` as for `DrawnCrops.cut`."""
+        self.crops[crops].cut_mixed(self.pixels, out, interpolation, self.partners)
 
 
 @dataclass(frozen=True)
@@ -72,71 +70,62 @@ class ShardEnd:
 Item = Prepared | LeftOut | ShardEnd
 
 
-def prepare(job: Job, number: int, read: Read) -> Prepared | LeftOut:
-    """Read and decode one image and draw its crops.
+def prepare(job: Job, images: OpenedImages, number: int, read: Read) -> Prepared | LeftOut:
+    """Open one image, and those that are mixed into its crops.
 
     Args:
         job: what the worker has open.
+        images: opens images.
         number: the image's number in the plan.
         read: returns the bytes of an image by its number.
 
     Returns:
-        The image, or with --on-error skip the reason to leave it out: it cannot be decoded, is gone from its folder, or
-        has no crops in the reference.
-
-    Raises:
-        ImageError, ReferenceSetError: the same problems with --on-error fail.
-        ImageChangedError: the file is not the one that the extended set has labels of. Never skipped.
-        StoreError, ImageSourceError: the image cannot be read. The image is not at fault, so the run stops and can be
-            resumed.
+        The image, or the reason to leave it out; see `open_image`. It raises the same errors.
     """
-    plan = job.labels.plan
-    path, key = plan.paths[number], plan.keys[number]
-    config = job.config
+    opened, key = images.open(number, read), job.labels.plan.keys[number]
+    if isinstance(opened, LeftOut):
+        return opened
     try:
-        source = read(number)
-        data = _copy(job.recipe, source, path)
-        if job.reference is not None:
-            job.reference.check_image(key, data)
-        pixels = decode(data, max_pixels=config.max_pixels, path=path)
-        crops = job.crops(key, (pixels.shape[1], pixels.shape[2]))
+        crops, partners, unmixed = _with_partners(opened.drawn, images)
+        if job.extension is not None:
+            crops = job.extension.lacking(key, opened.size, crops, job.in_plan)
     except (ImageError, ReferenceSetError) as error:
-        # A replaced image decodes, so skip does not cover it: the user has to learn that the images changed.
-        if config.on_error == "fail" or isinstance(error, ImageChangedError):
-            error.hint = error.hint or _hint(error, job.source.kind)
-            raise error.located(key=path) from None
-        return LeftOut(number, error.message)
-    except StoreError as error:
-        error.hint = error.hint or LATER
-        raise error.located(key=path) from None
+        return left_out(job, number, error)
     return Prepared(
         number,
-        path,
-        pixels,
+        job.labels.plan.paths[number],
+        opened.pixels,
         crops,
-        stored=data if job.recipe.embedding is not None else None,
-        crc32=crc32_of(data),
-        source_crc32=crc32_of(source) if data != source else None,
+        stored=opened.data if job.recipe.embedding is not None else None,
+        crc32=opened.crc32,
+        source_crc32=opened.source_crc32,
         earlier_tail_sums=job.earlier_tail_sums(key),
+        partners=partners,
+        unmixed=unmixed,
     )
 
 
-def _copy(recipe: Recipe, source: bytes, path: str) -> bytes:
-    """Return the image file to label: the smaller copy if one is embedded, else the source itself."""
-    embedding = recipe.embedding
-    if embedding is None or embedding.max_side is None:
-        return source
-    return reencode(
-        source, embedding.max_side, embedding.quality, max_pixels=recipe.config.max_pixels, path=path
-    )
+def _with_partners(drawn: DrawnCrops, images: OpenedImages) -> tuple[DrawnCrops, dict[int, Partner], int]:
+    """Return crops with the images that are mixed into them, and how many stay unmixed since their partner is left out.
 
-
-def _hint(error: ImageError | ReferenceSetError, source: str) -> str:
-    skip = "leave such images out with --on-error skip"
-    if isinstance(error, ImageGoneError):
-        return f"put it back, or {skip}"
-    # The plan says where in a tar an image lies, and a mended image would lie elsewhere.
-    return f"mend it, or {skip}" if source == "folder" else skip
+    Raises:
+        ReferenceSetError: a partner has fewer crops than the one that is mixed in.
+    """
+    mixing = None if drawn.views is None else drawn.views.mixing
+    if drawn.views is None or mixing is None:
+        return drawn, {}, 0
+    found = {number: images.open(number) for number in mixing.partners().tolist()}
+    partners = {
+        number: Partner(one.pixels, one.drawn) for number, one in found.items() if isinstance(one, Opened)
+    }
+    for number, partner in partners.items():
+        if int(mixing.crop[mixing.partner == number].max()) >= len(partner.crops):
+            raise ReferenceSetError(
+                "a crop of another image is mixed in that is not among the first --num-crops"
+            )
+    lost = mixing.mixed & ~np.isin(mixing.partner, list(partners))
+    views = dataclasses.replace(drawn.views, mixing=mixing.without(lost))
+    return dataclasses.replace(drawn, views=views), partners, int(np.count_nonzero(lost))
 
 
 def prepared_images(job: Job, shards: Iterable[int], pool: ThreadPoolExecutor) -> Iterator[Item]:
@@ -156,12 +145,12 @@ def prepared_images(job: Job, shards: Iterable[int], pool: ThreadPoolExecutor) -
     Yields:
         Images, images to leave out, and the end of each shard.
     """
-    ahead = ReadAhead(job.reads_ahead)
+    ahead, images = ReadAhead(job.reads_ahead), OpenedImages(job)
     try:
         for shard in shards:
             part = job.labels.plan.shard(shard)
             reads = ahead.reads(range(part.start, part.stop), job.source.reader(job.labels.plan, shard))
-            tasks = (pool.submit(prepare, job, number, read) for number, read in reads)
+            tasks = (pool.submit(prepare, job, images, number, read) for number, read in reads)
             for task in window(tasks, job.images_ahead):
                 yield task.result()
             yield ShardEnd(shard)

@@ -13,6 +13,7 @@ from slg_wds.generation.recipe import Recipe
 from slg_wds.labelset.provenance import now, versions
 from slg_wds.teachers.towers.prototypes import PrototypeTower
 from slg_wds.teachers.towers.towers import Towers
+from slg_wds.transforms.policies.mixing import MixRule
 from slg_wds.transforms.policies.rules import ViewRule
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def identity_of(recipe: Recipe, teacher: Ensemble, reference: Reference | None) 
 def view_rule_of(recipe: Recipe, teacher: Ensemble) -> ViewRule | None:
     """Return how views are drawn, with the mean colour of the first teacher; None where nothing is drawn."""
     rule = recipe.view_rule
+    if rule is None and recipe.mix_rule is not None:
+        rule = ViewRule()  # nothing is done to the views before they are mixed
     return None if rule is None else rule.with_mean(teacher.teachers[0].preprocessing.mean)
 
 
@@ -84,7 +87,17 @@ def described_views(recipe: Recipe, teacher: Ensemble) -> dict[str, Any] | None:
         return None
     used = {"aa": config.aa, "color_jitter": config.color_jitter, "reprob": config.reprob}
     colours = {"fill": rule.fill, "erase_fill": rule.erase_fill}
-    return {name: value for name, value in used.items() if value} | colours
+    return (
+        {name: value for name, value in used.items() if value} | colours | _described_mixing(recipe.mix_rule)
+    )
+
+
+def _described_mixing(rule: MixRule | None) -> dict[str, float]:
+    if rule is None:
+        return {}
+    used = {name: float(alpha) for name, alpha in (("mixup", rule.mixup), ("cutmix", rule.cutmix)) if alpha}
+    switch = {"mixup_switch_prob": float(rule.switch)} if len(used) > 1 else {}
+    return {**used, "mixup_prob": float(rule.probability), **switch}
 
 
 def run_provenance(config: GenerateConfig, teacher: Ensemble) -> dict[str, Any]:

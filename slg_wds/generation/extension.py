@@ -5,7 +5,7 @@ With --num-crops 700 and a set of 500 crops an image, these are crops 500 to 699
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,13 +81,20 @@ class Extension(SetReference):
                 hint="give the options that made it",
             )
 
-    def lacking(self, key: str, size: tuple[int, int], drawn: DrawnCrops) -> DrawnCrops:
+    def lacking(
+        self,
+        key: str,
+        size: tuple[int, int],
+        drawn: DrawnCrops,
+        in_plan: Callable[[Reference, DrawnCrops], DrawnCrops],
+    ) -> DrawnCrops:
         """Return those of an image's crops that the set lacks.
 
         Args:
             key: the image's key.
             size: its (height, width) in pixels.
             drawn: all crops of the image.
+            in_plan: gives partners of this set's crops their numbers in the plan of the run.
 
         Raises:
             ImageError: the set's own crops are not those drawn now, so its image had another size.
@@ -96,7 +103,7 @@ class Extension(SetReference):
         if not self.has_labels(key):
             return drawn
         first = self.labels.num_crops
-        stored = self.crops(key, size, first)
+        stored = in_plan(self, self.crops(key, size, first))
         own = slice(first - len(stored), first)  # a set that itself extends one has only its own crops
         if not drawn[own].same_as(stored):
             raise ImageError("the set to extend has other crops of this image than those drawn now", key=key)

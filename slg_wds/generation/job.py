@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from slg_wds.concurrency.threads import one_blas_thread
+from slg_wds.errors import LabelSetError, ReferenceSetError
 from slg_wds.generation.description import view_rule_of
 from slg_wds.generation.read_ahead import MOST
 from slg_wds.generation.recipe import Recipe
+from slg_wds.labelset.key_index import KeyNumbers
+from slg_wds.labelset.renumbering import renumbered
 from slg_wds.transforms.drawn import DrawnCrops
+from slg_wds.transforms.policies.mixing import sample_mixing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,21 +99,60 @@ class Job:
         """How it is drawn what is done to crops after they are cut; None for nothing."""
         return view_rule_of(self.recipe, self.teacher)
 
-    def crops(self, key: str, size: tuple[int, int]) -> DrawnCrops:
-        """Return the crops of an image: drawn by the seed, or those of the reference; with --extend the lacking ones.
+    @property
+    def crops_of(self) -> Reference | None:
+        """What gives the crops, with --extend all of them; None where they are drawn by the seed."""
+        return self.extension.crops_of if self.extension else self.reference
+
+    @property
+    def mixes(self) -> bool:
+        """Whether second views are mixed into crops."""
+        return self.recipe.mix_rule is not None or (self.crops_of is not None and self.crops_of.has_mixing)
+
+    def crops(self, number: int, size: tuple[int, int]) -> DrawnCrops:
+        """Return the crops of an image: drawn by the seed, or those of the reference.
 
         Args:
-            key: the image's key.
+            number: the image's number in the plan.
             size: its (height, width) in pixels.
         """
-        config, extension = self.config, self.extension
-        reference = extension.crops_of if extension else self.reference
-        if reference is not None:
-            drawn = reference.crops(key, size, config.num_crops)
-        else:
-            rules = (self.recipe.crop_rule, self.view_rule)
-            drawn = DrawnCrops.draw(config.seed, key, size, config.num_crops, *rules)
-        return extension.lacking(key, size, drawn) if extension else drawn
+        config, plan = self.config, self.labels.plan
+        key = plan.keys[number]
+        if self.crops_of is not None:
+            return self.in_plan(self.crops_of, self.crops_of.crops(key, size, config.num_crops))
+        rules = (self.recipe.crop_rule, self.view_rule)
+        drawn = DrawnCrops.draw(config.seed, key, size, config.num_crops, *rules)
+        return self._mixed(drawn, number)
+
+    def in_plan(self, reference: Reference, crops: DrawnCrops) -> DrawnCrops:
+        """Return crops of a reference whose partners have their numbers in the plan of this run.
+
+        Raises:
+            ReferenceSetError: a partner is not planned.
+        """
+        try:
+            views = renumbered(crops.views, reference.keys, self._find, reference.url)
+        except LabelSetError as error:
+            raise ReferenceSetError(error.message, url=reference.url) from None
+        return replace(crops, views=views)
+
+    def _find(self, key: str, near: int) -> int | None:
+        keys = self.labels.plan.keys
+        return near if near < len(keys) and keys[near] == key else self._numbers.find(key)
+
+    @cached_property
+    def _numbers(self) -> KeyNumbers:
+        return KeyNumbers(self.labels.plan.keys)
+
+    def _mixed(self, drawn: DrawnCrops, number: int) -> DrawnCrops:
+        """Draw what is mixed into the crops of an image."""
+        plan, rule = self.labels.plan, self.recipe.mix_rule
+        if rule is None or drawn.views is None:
+            return drawn
+        part = plan.shard(plan.place(number)[0])
+        images = range(part.start, part.stop)
+        mixing = sample_mixing(self.config.seed, plan.keys[number], len(drawn), rule, number, images)
+        return replace(drawn, views=replace(drawn.views, mixing=mixing))
 
     def products(self) -> contextlib.AbstractContextManager[None]:
         """Return the block in which labels are made: where they are low-rank, with one thread for numpy's products."""

@@ -11,6 +11,7 @@ from slg_wds.format.records.low_rank import LOW_RANK
 from slg_wds.labels import LabelType, parse_label_type
 from slg_wds.transforms.crops import CropRule
 from slg_wds.transforms.policies.grammar import parse_views
+from slg_wds.transforms.policies.mixing import MixRule
 from slg_wds.transforms.policies.rules import ViewRule
 
 TAIL_CLASSES = 64  # unless the options name a number
@@ -40,6 +41,7 @@ class Recipe:
         crop_rule: how crops are drawn where no reference gives them.
         view_rule: how it is drawn what else is done to them, without the colours that follow the teacher; None for
             nothing.
+        mix_rule: how second views are mixed into crops; None for not at all.
         embedding: how images go into the shards; None to leave them out.
     """
 
@@ -48,6 +50,7 @@ class Recipe:
     crop_rule: CropRule
     embedding: EmbeddedImages | None
     view_rule: ViewRule | None = None
+    mix_rule: MixRule | None = None
 
     @classmethod
     def of(cls, config: GenerateConfig) -> Recipe:
@@ -56,6 +59,7 @@ class Recipe:
         Raises:
             UsageError: a label type or embedding that does not exist, or that contradicts another option.
         """
+        mix = MixRule(config.mixup, config.cutmix, config.mixup_prob, config.mixup_switch_prob)
         recipe = cls(
             config=config,
             label=LabelType(EMBEDDING) if config.output == EMBEDDING else parse_label_type(config.label_type),
@@ -64,6 +68,7 @@ class Recipe:
             ),
             embedding=parse_embedding(config.embed_images),
             view_rule=parse_views(config.aa, config.color_jitter, config.reprob),
+            mix_rule=mix if mix.mixes else None,
         )
         recipe._check_tail()
         return recipe

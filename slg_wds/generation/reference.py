@@ -38,8 +38,16 @@ class Reference(Protocol):
         """
 
     @property
+    def keys(self) -> Sequence[str]:
+        """The keys of its plan, in which the partners of mixed crops are numbered."""
+
+    @property
     def has_views(self) -> bool:
         """Whether more is done to the crops than cutting and mirroring."""
+
+    @property
+    def has_mixing(self) -> bool:
+        """Whether second views are mixed into the crops."""
 
     def crops(self, key: str, size: tuple[int, int], num_crops: int) -> DrawnCrops:
         """Return the first crops of an image.
@@ -121,6 +129,16 @@ class SetReference:
         """Whether more is done to the set's crops than cutting and mirroring."""
         return self.labels.has_views
 
+    @property
+    def keys(self) -> Sequence[str]:
+        """The keys of the set's plan."""
+        return self.labels.plan.keys
+
+    @property
+    def has_mixing(self) -> bool:
+        """Whether second views are mixed into the set's crops."""
+        return self.labels.has_mixing
+
     def missing(self, keys: Sequence[str]) -> list[str]:
         """Return the keys that are not in the set's plan."""
         return [key for key in keys if self._find(key) is None]
@@ -175,6 +193,16 @@ class FkdReference:
 
     @property
     def has_views(self) -> bool:
+        """Label files hold boxes and flips alone."""
+        return False
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """Label files name no other images."""
+        return ()
+
+    @property
+    def has_mixing(self) -> bool:
         """Label files hold boxes and flips alone."""
         return False
 

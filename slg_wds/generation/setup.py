@@ -6,13 +6,16 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from slg_wds.concurrency.threads import threads_of_forwards
 from slg_wds.config import GenerateConfig, TeacherConfig
 from slg_wds.config.checks import flag
 from slg_wds.console import counted, first_few
 from slg_wds.errors import ReferenceSetError, UsageError
-from slg_wds.format.manifest.description import EXTENDS, VIEWS
+from slg_wds.format.manifest.description import EXTENDS, MIXING, VIEWS
 from slg_wds.format.manifest.identity import Identity
+from slg_wds.format.manifest.plan import Plan
 from slg_wds.format.records.embeddings import EMBEDDINGS, MAX_EMBEDDED
 from slg_wds.format.records.low_rank import LOW_RANK
 from slg_wds.format.records.low_rank_embeddings.blocks import LOW_RANK_EMBEDDINGS
@@ -55,6 +58,7 @@ def open_job(recipe: Recipe, device: str | None = None, *, save: bool = True) ->
     classes = teacher.full_classes if recipe.has_classes else classes_of_targets(source.classes)
     targets = resolve_targets(config, source.classes, classes, teacher.class_subset)
     plan = source.plan(config.seed, config.samples_per_shard, target_of=targets.of_class)
+    _check_partners(recipe, plan, reference)
     lacking = 0 if reference is None else _count_lacking(reference, plan.keys, config.on_error)
     identity = identity_of(recipe, teacher, reference)
     _check_width(identity)
@@ -75,6 +79,21 @@ def open_job(recipe: Recipe, device: str | None = None, *, save: bool = True) ->
     return Job(recipe, labels, source, teacher, targets, reference, shard_provenance(provenance), most)
 
 
+def _check_partners(recipe: Recipe, plan: Plan, reference: Reference | None) -> None:
+    """Raise UsageError where a mixed set would be extended from other shards: its own crops would be drawn anew."""
+    from slg_wds.generation.extension import Extension
+
+    if recipe.mix_rule is None or not isinstance(reference, Extension):
+        return
+    base = reference.labels.plan
+    if base.keys != plan.keys or not np.array_equal(base.shard_sizes, plan.shard_sizes):
+        raise UsageError(
+            "crops are mixed with images of the same shard, and the set to extend has other images or shards",
+            url=reference.url,
+            hint="give the images, --seed and --samples-per-shard that made it",
+        )
+
+
 def _check_width(identity: Identity) -> None:
     """Raise UsageError for more numbers of embeddings than a record holds, before any is computed."""
     width = sum(one["dim"] for one in identity.embeddings or [])
@@ -88,7 +107,13 @@ def _check_width(identity: Identity) -> None:
 def _features(identity: Identity, reference: Reference | None) -> list[str]:
     """Return what readers of the set must know beyond what every new set asks of them."""
     views = identity.views is not None or (reference is not None and reference.has_views)
-    needed = {EXTENDS: identity.extends is not None, VIEWS: views, LOW_RANK: identity.max_kl is not None}
+    mixing = "mixup_prob" in (identity.views or {}) or (reference is not None and reference.has_mixing)
+    needed = {
+        EXTENDS: identity.extends is not None,
+        VIEWS: views,
+        MIXING: mixing,
+        LOW_RANK: identity.max_kl is not None,
+    }
     needed[EMBEDDINGS] = identity.embeddings is not None
     needed[LOW_RANK_EMBEDDINGS] = any("min_cosine" in one for one in identity.embeddings or [])
     return [name for name, need in needed.items() if need]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -33,6 +34,7 @@ class InspectedImage:
         shard: name of its shard.
         target_name: name of its target; None without a target or names.
         names: names of the labels' classes; None if nothing names them.
+        keys: the keys of the set's plan.
     """
 
     record: Record
@@ -40,6 +42,7 @@ class InspectedImage:
     shard: str
     target_name: str | None
     names: list[str] | None
+    keys: Sequence[str] = ()
 
     @cached_property
     def _stored(self) -> Record:
@@ -49,6 +52,10 @@ class InspectedImage:
     def name(self, number: int) -> str | None:
         """The name of a class of the labels, given by its number; None if it has none."""
         return self.names[number] if self.names else None
+
+    def key_of(self, number: int) -> str:
+        """The key of the image that has this number in the plan; the number itself if none has."""
+        return self.keys[number] if number < len(self.keys) else f"image {number}"
 
     def top(self, crop: int) -> list[tuple[int, float]]:
         """The stored classes of a crop as (class, probability), the most probable first; a few of full labels."""
@@ -106,7 +113,8 @@ def find_image(labels: LabelSet, key: str) -> InspectedImage:
         )
     record = record_of(labels, number)
     name = labels.shard_name(labels.plan.place(number)[0])
-    return InspectedImage(record, number, name, target_name(labels, record.target), class_names(labels))
+    target = target_name(labels, record.target)
+    return InspectedImage(record, number, name, target, class_names(labels), labels.plan.keys)
 
 
 def find_string(column: StringColumn, text: str) -> int | None:
@@ -168,7 +176,7 @@ def image_dict(found: InspectedImage, crops: int) -> dict[str, Any]:
                 "crop": crop,
                 "box": record.crops[crop].tolist(),
                 "flip": bool(record.flips[crop]),
-                **({} if record.views is None else {"views": words_of(record.views, crop)}),
+                **({} if record.views is None else {"views": words_of(record.views, crop, found.key_of)}),
                 "classes": named(found.top(crop)),
                 "outside": found.outside(crop),
                 **({} if record.embeddings is None else {"lengths": found.lengths(crop)}),

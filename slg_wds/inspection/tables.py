@@ -275,7 +275,7 @@ def print_image(found: InspectedImage, crops: int) -> None:
     lines = []
     for crop in range(min(crops, record.num_crops)):
         top, left, height, width = record.crops[crop].tolist()
-        done = [] if record.views is None else words_of(record.views, crop)
+        done = [] if record.views is None else words_of(record.views, crop, found.key_of)
         flipped = " flipped" if record.flips[crop] else ""
         place = ", ".join([f"{left},{top} {width}x{height}{flipped}", *done])
         classes = "; ".join(_labelled(found, *pair) for pair in found.top(crop))

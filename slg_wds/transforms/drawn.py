@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.views import Views, same_views
 from slg_wds.transforms.crops import CropRule, cut, sample_crops
+from slg_wds.transforms.mixing import mix_view
 from slg_wds.transforms.policies.drawing import sample_views
 from slg_wds.transforms.policies.rules import ViewRule
 from slg_wds.transforms.replaying import apply_views
@@ -65,7 +67,7 @@ class DrawnCrops:
         return same and same_views(self.views, other.views)
 
     def cut(self, image: torch.Tensor, out: torch.Tensor, interpolation: str) -> None:
-        """Make the pixels of the crops as a network sees them: cut, resized, mirrored, then changed.
+        """Make the pixels of the crops as a network sees them: cut, resized, mirrored, then changed, but never mixed.
 
         Args:
             image: uint8 [3, H, W].
@@ -75,3 +77,38 @@ class DrawnCrops:
         cut(image, self.boxes, self.flips, out, interpolation)
         if self.views is not None:
             apply_views(out, self.views)
+
+    def cut_mixed(
+        self, image: torch.Tensor, out: torch.Tensor, interpolation: str, partners: Mapping[int, Partner]
+    ) -> None:
+        """Make the pixels of the crops as `cut` does, then mix their second views in.
+
+        Args:
+            image: uint8 [3, H, W].
+            out: uint8 [M, 3, S, S], channels_last; receives the crops.
+            interpolation: one of `crops.INTERPOLATIONS`.
+            partners: the images that are mixed in, by their numbers in the plan.
+        """
+        self.cut(image, out, interpolation)
+        mixing = None if self.views is None else self.views.mixing
+        if mixing is None:
+            return
+        for number in mixing.partners().tolist():
+            at, partner = np.flatnonzero(mixing.partner == number), partners[number]
+            second = out.new_empty((len(at), *out.shape[2:], 3)).permute(0, 3, 1, 2)
+            partner.crops[mixing.crop[at].astype(np.int64)].cut(partner.pixels, second, interpolation)
+            for i, crop in enumerate(at.tolist()):
+                mix_view(out[crop], second[i], int(mixing.lam[crop]), mixing.box[crop])
+
+
+@dataclass(frozen=True)
+class Partner:
+    """An image that is mixed into crops of others.
+
+    Attributes:
+        pixels: uint8 [3, H, W].
+        crops: all of its own crops, by their numbers; they are mixed in without their own mix.
+    """
+
+    pixels: torch.Tensor
+    crops: DrawnCrops

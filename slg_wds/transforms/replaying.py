@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slg_wds.format.records.mixing import GRID
+from slg_wds.format.records.mixing import GRID, WHOLE, Mixing
 from slg_wds.format.records.views import Views
 from slg_wds.transforms.canvas import Canvas, Colour
 from slg_wds.transforms.operations import RESAMPLINGS, operation_of
@@ -72,8 +72,14 @@ def check_operations(views: Views) -> None:
         operation_of(code)
 
 
-def words_of(views: Views, crop: int) -> list[str]:
-    """Say what is done to a crop after it is cut, one text for each operation in their order."""
+def words_of(views: Views, crop: int, name_of: Callable[[int], str] = str) -> list[str]:
+    """Say what is done to a crop after it is cut, one text for each operation in their order.
+
+    Args:
+        views: of the crops of an image.
+        crop: the number of the crop among them.
+        name_of: returns the name of an image by its number in the plan, for those that are mixed in.
+    """
     said = []
     pairs = zip(views.operations[crop].tolist(), views.arguments[crop].tolist(), strict=True)
     for code, argument in pairs:
@@ -84,7 +90,17 @@ def words_of(views: Views, crop: int) -> list[str]:
     if views.erased[crop].any():
         top, left, height, width = (f"{part / GRID:.0%}" for part in views.erased[crop].tolist())
         said.append(f"erased {width} x {height} at {left}, {top}")
-    return said
+    return said if views.mixing is None else said + _words_of_mixing(views.mixing, crop, name_of)
+
+
+def _words_of_mixing(mixing: Mixing, crop: int, name_of: Callable[[int], str]) -> list[str]:
+    if not mixing.mixed[crop]:
+        return []
+    second = f"crop {mixing.crop[crop]} of {name_of(int(mixing.partner[crop]))}"
+    if mixing.lam[crop]:
+        return [f"mixed with {1 - mixing.lam[crop] / WHOLE:.0%} of {second}"]
+    top, left, height, width = (f"{part / GRID:.0%}" for part in mixing.box[crop].tolist())
+    return [f"pasted {width} x {height} at {left}, {top} from {second}"]
 
 
 def words_of_options(views: Mapping[str, Any]) -> list[str]:
@@ -93,5 +109,9 @@ def words_of_options(views: Mapping[str, Any]) -> list[str]:
         "aa": "operations of {}",
         "color_jitter": "colour jitter {}",
         "reprob": "erased with probability {}",
+        "mixup": "mixed by mixup {}",
+        "cutmix": "mixed by CutMix {}",
+        "mixup_prob": "mixed with probability {}",
+        "mixup_switch_prob": "of these by CutMix with probability {}",
     }
     return [text.format(str(views[name])[:80]) for name, text in said.items() if name in views]

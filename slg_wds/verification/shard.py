@@ -35,6 +35,7 @@ from slg_wds.format.shards.shard import Shard, read_shard
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.objects import INDEX
 from slg_wds.verification.images import ImageChecks, is_of_image
+from slg_wds.verification.partners import check_partners
 from slg_wds.verification.records import all_sound, rounding
 
 SUM_IMPORTED = 2.0**-6  # `import` allows the float16 probabilities of FKD's files to sum to 1 + this
@@ -184,10 +185,13 @@ class ShardChecks:
 
     def _unpack(self, one: _OpenShard, shard: Shard) -> None:
         planned = {key: at for at, key in enumerate(one.part.keys)}
+        there = {sample.key for sample in shard.samples}
         for i, sample in enumerate(shard.samples):
             try:
                 fields = unpack_record(shard.content(sample.record))
                 self._check_fields(fields, one.part, planned[sample.key])
+                number = one.part.start + planned[sample.key]
+                check_partners(self.labels, fields, one.part, number, there)
                 _check_extras(shard, i, fields)
                 one.unpacked.append((i, fields))
             except FormatError as error:

@@ -88,6 +88,14 @@ class Mixing:
         """Return the numbers of all partners, ascending and each once, int64 [P]."""
         return np.unique(self.partner[self.mixed])
 
+    def without(self, lost: NDArray[np.bool_]) -> Mixing:
+        """Return the mixing in which nothing is mixed into some of the crops; `lost` is bool [M]."""
+        left = replace(self, **{name: getattr(self, name).copy() for name in _NAMES})
+        left.partner[lost] = UNMIXED
+        for part in (left.crop, left.lam, left.box):
+            part[lost] = 0
+        return left
+
     def renumbered(self, numbers: dict[int, int]) -> Mixing:
         """Return the same mixing for another plan; `numbers` has the number there of every partner."""
         partner = self.partner.copy()

@@ -79,7 +79,8 @@ def _measured(job: Job) -> tuple[tuple[float, float], list[float]]:
     from slg_wds.generation.inference import Forward
 
     config, device = job.config, job.teacher.device
-    few = job.labels.first(max(1, -(-FORWARDS * job.num_seg // config.num_crops)))
+    alone = 2 if job.mixes else 1  # a lone image stays unmixed
+    few = job.labels.first(max(alone, -(-FORWARDS * job.num_seg // config.num_crops)))
     job = dataclasses.replace(job, labels=few)
     buffers = Buffers(job.teacher.inputs, job.num_seg, pinned=device.type == "cuda")
     forward = Forward(job.teacher, job.recipe.label, job.recipe.writes_tail, device, buffers)

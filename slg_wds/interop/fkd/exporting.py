@@ -71,8 +71,9 @@ def export_fkd(config: ExportConfig) -> ExportResult:
     refuse_extending(labels)
     _check_precision(labels, config)
     if labels.has_views:
+        done = "images mixed into its crops" if labels.has_mixing else "operations or erased boxes"
         raise UsageError(
-            "FKD's label files hold boxes and flips, and cannot hold the views of this set: operations or erased boxes",
+            f"FKD's label files hold boxes and flips, and cannot hold the views of this set: {done}",
             url=labels.url,
             hint="train on the set itself",
         )
