@@ -250,7 +250,7 @@ def simulated(gpu: GpuClock, setting: Setting) -> Iterator[None]:
         replace("torch.cuda.current_stream", lambda device: here)
         replace("torch.Tensor.to", _moved(torch.Tensor.to))
         if setting.decode_ms:
-            replace("slg_wds.generation.decoding.decode", _decoder(setting.decode_ms * 1e-3))
+            replace("slg_wds.generation.opening.decode", _decoder(setting.decode_ms * 1e-3))
         yield
 
 
