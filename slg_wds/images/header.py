@@ -9,7 +9,7 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from slg_wds.errors import ImageDecodeError, ImageTooLargeError
@@ -88,8 +88,8 @@ def image_size(data: bytes, path: str = "") -> tuple[int, int]:
     return height, width
 
 
-def is_jpeg_of(data: bytes | memoryview, size: tuple[int, int]) -> bool:
-    """Return whether a file begins with the usual header of a JPEG of this (height, width) in pixels.
+def is_jpeg_of(data: bytes | memoryview, size: Sequence[int]) -> bool:
+    """Return whether a file begins with the usual header of a JPEG of this height and width in pixels.
 
     False also for the rare files that have bytes between their segments.
     """
@@ -101,7 +101,7 @@ def is_jpeg_of(data: bytes | memoryview, size: tuple[int, int]) -> bool:
             if marker in UNSIZED:
                 return False
             place += 2 + (data[place + 2] << 8 | data[place + 3])
-        return data[place] == 0xFF and struct.unpack_from(">HH", data, place + 5) == size
+        return data[place] == 0xFF and struct.unpack_from(">HH", data, place + 5) == tuple(size)
     except (IndexError, struct.error):
         return False
 

@@ -13,7 +13,7 @@ from slg_wds.replay.process import OwnProcess
 from slg_wds.replay.ranks import images_of
 
 LANES = 256
-TOGETHER = 8  # images that a thread decodes and cuts at a time
+TOGETHER = 16  # images that a thread decodes and cuts at a time
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ from slg_wds.format.shards.shard import Sample
 from slg_wds.images import decode, image_size, open_source
 from slg_wds.labelset.creating import create_labels
 from slg_wds.replay.assembly.jpeg_crops import cut_jpegs
+from slg_wds.replay.sources.files import Contents
 from slg_wds.store import Location
 from slg_wds.transforms.crops import CropRule, cut, sample_crops
 from slg_wds.transforms.policies.drawing import sample_views
@@ -191,7 +192,8 @@ def decode_and_cut(image: bytes, size, boxes, flips, out: torch.Tensor) -> None:
 
 
 def cut_in_one_call(image: bytes, size, boxes, flips, out: torch.Tensor) -> None:
-    if cut_jpegs([image], [size], boxes[None], flips[None], [out], "bicubic") != [True]:
+    sizes, first = np.array([size]), np.zeros(1, np.int64)
+    if cut_jpegs(Contents([image], [None]), sizes, boxes[None], flips[None], out, first, "bicubic") != [True]:
         raise SystemExit("a photograph that takes more than one call")
 
 

@@ -144,9 +144,9 @@ def sleeping() -> Iterator[None]:
     """Let decoding and cutting take their time without a processor."""
     nothing = scripted(_nothing)
 
-    def slept(data, sizes, boxes, flips, out, *more):
-        done = nothing(data, sizes, boxes, flips, out, *more)
-        time.sleep(SECONDS[boxes.shape[1]] * len(data))
+    def slept(memory, where, boxes, *more):
+        done = nothing(memory, where, boxes, *more)
+        time.sleep(SECONDS[boxes.shape[1]] * len(boxes))
         return done
 
     threads = torch.get_num_threads()
@@ -157,16 +157,16 @@ def sleeping() -> Iterator[None]:
 
 
 def _nothing(
-    data: list[torch.Tensor],
-    sizes: list[tuple[int, int]],
+    memory: list[torch.Tensor],
+    where: torch.Tensor,
     boxes: torch.Tensor,
     flips: torch.Tensor,
-    out: list[torch.Tensor],
+    out: torch.Tensor,
     kernel: int,
     mode: int,
     fillings: torch.Tensor,
 ) -> list[bool]:
-    return [True for _ in data]
+    return [True for _ in range(boxes.size(0))]
 
 
 def _walk(loader: SoftLabelLoader, epochs: int, trainer: Trainer) -> int:

@@ -45,6 +45,7 @@ class Rows:
 
     Attributes:
         fields: [n], the fields of each record, without its columns.
+        sizes: int64 [n, 2], height and width of each image in pixels.
         boxes: int64 [n, c, 4], in pixels: top, left, height, width.
         flips: bool [n, c].
         index: int64 [n, c, k]; None for full labels.
@@ -56,6 +57,7 @@ class Rows:
     """
 
     fields: list[dict[str, Any]]
+    sizes: I64
     boxes: I64
     flips: NDArray[np.bool_]
     index: I64 | None
@@ -118,6 +120,7 @@ def _runs(fields: Sequence[dict[str, Any]]) -> Iterator[slice]:
 def _joined(parts: Sequence[Rows]) -> Rows:
     return Rows(
         fields=[fields for part in parts for fields in part.fields],
+        sizes=np.concatenate([part.sizes for part in parts]),
         boxes=np.concatenate([part.boxes for part in parts]),
         flips=np.concatenate([part.flips for part in parts]),
         index=None if parts[0].index is None else np.concatenate([cast(I64, part.index) for part in parts]),
@@ -154,6 +157,7 @@ class _Group:
     def __init__(self, fields: list[dict[str, Any]], rows: I64, crops: I64) -> None:
         self._fields, self._rows, self._crops = fields, rows, crops
         self._columns = [one["columns"] for one in fields]
+        self._sizes = np.array([(one["height"], one["width"]) for one in fields], np.int64)
         self._lists: list[list[Any]] = []  # of frames: of all records for one column, then for the next
         self._counts: list[I64] = []
         self._placed: list[_Planes] = []
@@ -183,6 +187,7 @@ class _Group:
             index = self._index(palette, palette_sizes, codes, inside)
         return Rows(
             fields=fields,
+            sizes=self._sizes,
             boxes=self._boxes(boxes),
             flips=self._flips(flips),
             index=index,
@@ -235,6 +240,7 @@ class _Group:
         none = (*self._rows.shape, 0)
         return Rows(
             fields=self._fields,
+            sizes=self._sizes,
             boxes=self._boxes(boxes),
             flips=self._flips(flips),
             index=np.zeros(none, np.int64),
@@ -337,8 +343,7 @@ class _Group:
 
     def _boxes(self, planes: _Planes) -> I64:
         boxes: I64 = self._across(planes, 4, np.uint32).astype(np.int64)
-        sizes = np.array([(one["height"], one["width"]) for one in self._fields], np.int64)
-        check_boxes(boxes.reshape(-1, 4), np.repeat(sizes, self._rows.shape[1], axis=0))
+        check_boxes(boxes.reshape(-1, 4), np.repeat(self._sizes, self._rows.shape[1], axis=0))
         return boxes
 
     def _at(self, planes: _Planes, inside: I64, dtype: Any) -> NDArray[Any]:

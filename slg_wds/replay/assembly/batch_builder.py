@@ -13,7 +13,7 @@ from slg_wds.replay.assembly.context import LoaderContext
 from slg_wds.replay.assembly.epoch import PlannedBatch
 from slg_wds.replay.assembly.partners import PartnerBytes, load_partners
 from slg_wds.replay.batch import Batch
-from slg_wds.replay.sources.files import FileBytes
+from slg_wds.replay.sources.files import Contents
 from slg_wds.replay.sources.images import EmbeddedImages
 from slg_wds.replay.sources.records import SampleLabels
 
@@ -26,7 +26,7 @@ class SampleBytes:
     """The bytes of one sample: its record in each set, its image, and what is mixed into it."""
 
     records: list[SampleLabels]
-    image: FileBytes
+    image: Contents
     partners: list[PartnerBytes] | None = None
 
 
@@ -98,7 +98,7 @@ class BatchBuilder:
         records, images = self.context.records, self.context.images
         if isinstance(images, EmbeddedImages):
             return SampleBytes(*records.read_with_image(sample, crops, images.place(sample)))
-        return SampleBytes(records.read([sample], crops[None])[0], images.read([sample])[0])
+        return SampleBytes(records.read([sample], crops[None])[0], images.read([sample]))
 
     def _with_partners(self, i: int, loaded: SampleBytes) -> SampleBytes:
         if not self.context.sets.has_mixing:
@@ -124,7 +124,7 @@ class BatchBuilder:
 
     def fill_images(self, images: Sequence[int], loaded: SampleBytes | None = None) -> None:
         """Fill in the pixels of these images, whose labels are there. Some together, for the same reason."""
-        data = [loaded.image] if loaded else None
+        data = loaded.image if loaded else None
         self._together(lambda some: self._content.put_pixels(some, data), images)
         self._some_done(len(images))
 

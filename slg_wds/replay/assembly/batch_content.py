@@ -22,7 +22,7 @@ from slg_wds.replay.assembly.epoch import PlannedBatch
 from slg_wds.replay.assembly.label_columns import LabelColumns, LabelsOfSet
 from slg_wds.replay.assembly.partners import PartnerBytes, PartnerCrops
 from slg_wds.replay.batch import Batch, embedding_answers
-from slg_wds.replay.sources.files import FileBytes
+from slg_wds.replay.sources.files import Contents
 from slg_wds.replay.sources.label_sets import SamplePlace
 from slg_wds.replay.sources.records import SampleLabels
 from slg_wds.transforms.crops import cut
@@ -46,18 +46,16 @@ class BatchContent:
     """
 
     def __init__(self, context: LoaderContext, planned: PlannedBatch, images: torch.Tensor) -> None:
-        import torch
-
         self._context, self._samples, self._crops = context, planned.samples, planned.crops
         n, c = planned.crops.shape
-        self._images, self._of_image = images, torch.split(images, c)
+        self._images = images
         members = context.sets.members
         self._embeds = context.sets.holds_embeddings
         self._embeddings = [EmbeddingColumns(labels, n, c) for labels in members if self._embeds]
         labelled = [] if self._embeds else range(len(members))
         self._columns = [LabelColumns(context.sets, number, n, c) for number in labelled]
         self._target = np.full(n, -1, np.int64)
-        self._labelled = [LabelledImage("", "", (0, 0), None)] * n
+        self._sizes, self._crc32, self._paths = np.zeros((n, 2), np.int64), [None] * n, [""] * n
         self._boxes, self._flips = np.zeros((n, c, 4), np.int64), np.zeros((n, c), np.bool_)
         self._views: list[Views | None] = [None] * n
         self._partners = PartnerCrops(context, n, c) if context.sets.has_mixing else None
@@ -88,60 +86,73 @@ class BatchContent:
     def _put_fields(self, number: int, at: I64, rows: Rows) -> None:
         """What set `number` says of some images beside their labels: the first decides, the others must agree."""
         for i, fields in zip(at.tolist(), rows.fields, strict=True):
-            labelled, target = LabelledImage.of_fields(fields), fields["target"]
-            if labelled.key != self._samples[i].key:
-                raise RecordError(f"it holds the record of {labelled.key!r}")
+            if fields["key"] != self._samples[i].key:
+                raise RecordError(f"it holds the record of {fields['key']!r}")
             if number == 0:
-                self._labelled[i], self._target[i] = labelled, -1 if target is None else target
-            elif labelled.size != self._labelled[i].size:
-                raise ReplayError(OTHER_CROPS)
+                target = fields["target"]
+                self._target[i] = -1 if target is None else target
+                self._paths[i], self._crc32[i] = fields["path"], fields.get("image_crc32")
+        if number == 0:
+            self._sizes[at] = rows.sizes
+        elif (rows.sizes != self._sizes[at]).any():
+            raise ReplayError(OTHER_CROPS)
         self._put_views(number, at, rows)
 
     def _put_views(self, number: int, at: I64, rows: Rows) -> None:
         """The boxes of crops, their flips, and what else is done to them, as `_put_fields` puts all else."""
-        views = [None if rows.views is None else rows.views[j] for j in range(len(at))]
         if number == 0:
             self._boxes[at], self._flips[at] = rows.boxes, rows.flips
-            for i, of_image in zip(at.tolist(), views, strict=True):
-                self._views[i] = of_image
-        elif (
+            if rows.views is not None:
+                for j, i in enumerate(at.tolist()):
+                    self._views[i] = rows.views[j]
+            return
+        views = [None if rows.views is None else rows.views[j] for j in range(len(at))]
+        if (
             (rows.boxes != self._boxes[at]).any()
             or (rows.flips != self._flips[at]).any()
             or not all(map(same_views, [self._views[i] for i in at.tolist()], views))
         ):
             raise ReplayError(OTHER_CROPS)
 
-    def put_pixels(self, images: Sequence[int], data: Sequence[FileBytes] | None) -> None:
+    def put_pixels(self, images: Sequence[int], data: Contents | None) -> None:
         """Decode some images, whose labels are there, and cut their crops; read their files if they are not given."""
         from slg_wds.replay.assembly.jpeg_crops import cut_jpegs
 
         if data is None:
             data = self._context.images.read(self._at(images))
-        data = [self._checked(i, one) for i, one in zip(images, data, strict=True)]
-        at, interpolation = np.array(images), self._context.interpolation
-        labelled, out = [self._labelled[i] for i in images], [self._of_image[i] for i in images]
+        data = self._checked(images, data)
+        at, c, interpolation = np.array(images), self._crops.shape[1], self._context.interpolation
         boxes, flips = self._boxes[at], self._flips[at]
-        usual = cut_jpegs(data, [one.size for one in labelled], boxes, flips, out, interpolation)
+        usual = cut_jpegs(data, self._sizes[at], boxes, flips, self._images, at, interpolation)
         for j, i in enumerate(images):
+            if usual[j] and self._views[i] is None:
+                continue
+            out = self._images[i * c : (i + 1) * c]
             if not usual[j]:
-                cut(labelled[j].decode(bytes(data[j])), boxes[j], flips[j], out[j], interpolation)
+                cut(self._labelled(i).decode(bytes(data.parts[j])), boxes[j], flips[j], out, interpolation)
             if (views := self._views[i]) is not None:
-                apply_views(out[j], views)
+                apply_views(out, views)
         if self._partners is not None:
-            self._partners.mix_into(images, out)
+            self._partners.mix_into(images, [self._images[i * c : (i + 1) * c] for i in images])
 
-    def _checked(self, i: int, data: FileBytes) -> FileBytes:
-        """The bytes of image i, whose labels are there: those that were labelled, else ImageChangedError."""
-        labelled, sample, images = self._labelled[i], self._samples[i], self._context.images
-        if labelled.crc32 == images.crc32(sample) or labelled.is_of(data):
-            return data
-        if images.forget(sample):
-            [data] = images.read([sample])  # what was cached is of another time
-        try:
-            labelled.check(data)
-        except ImageChangedError as error:
-            raise error.located(url=images.url(sample)) from None
+    def _checked(self, images: Sequence[int], data: Contents) -> Contents:
+        """The bytes of images, whose labels are there: those that were labelled, else ImageChangedError."""
+        for j, i in enumerate(images):
+            if self._crc32[i] == data.crc32[j] or self._labelled(i).is_of(data.parts[j]):
+                continue
+            labelled, sample, source = self._labelled(i), self._samples[i], self._context.images
+            if source.forget(sample):  # what was cached is of another time
+                data = data.with_part(j, source.read([sample]).parts[0])
+            try:
+                labelled.check(data.parts[j])
+            except ImageChangedError as error:
+                raise error.located(url=source.url(sample)) from None
         return data
+
+    def _labelled(self, i: int) -> LabelledImage:
+        """What the labels of image i, which are there, say about it."""
+        height, width = self._sizes[i].tolist()
+        return LabelledImage(self._samples[i].key, self._paths[i], (height, width), self._crc32[i])
 
     def _at(self, images: Sequence[int]) -> list[SamplePlace]:
         return [self._samples[i] for i in images]

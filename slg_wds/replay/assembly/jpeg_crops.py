@@ -8,80 +8,102 @@ slg_wds/transforms/cutting.py says why. Where torchvision has no decoder of its 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from slg_wds.images.header import is_jpeg_of
 from slg_wds.images.pixels import FILLINGS, TORCHVISION_RGB, torchvision_decoders
-from slg_wds.replay.sources.files import FileBytes
+from slg_wds.replay.sources.files import Contents
 from slg_wds.transforms.cutting import KERNELS, cut_image, scripted
 
+I64 = npt.NDArray[np.int64]
 _FILLINGS = torch.frombuffer(bytearray(b"".join(FILLINGS)), dtype=torch.uint8).view(-1, 3)
 
 
 def cut_jpegs(
-    data: Sequence[FileBytes],
-    sizes: Sequence[tuple[int, int]],
-    boxes: npt.NDArray[np.int64],
+    data: Contents,
+    sizes: I64,
+    boxes: I64,
     flips: npt.NDArray[np.bool_],
-    out: Sequence[torch.Tensor],
+    out: Tensor,
+    at: I64,
     interpolation: str,
 ) -> list[bool]:
-    """Do what `cut(decode(data), boxes, flips, out, interpolation)` does, for those of n images that are usual.
+    """Do what `cut(decode(part), boxes, flips, out, interpolation)` does, for those of n images that are usual.
 
     Args:
         data: the files of n images.
-        sizes: (height, width) that each image must have.
+        sizes: int64 [n, 2], the height and width that each image must have, in pixels.
         boxes: int64 [n, c, 4], top, left, height, width in pixels.
         flips: bool [n, c].
-        out: uint8 [c, 3, S, S] of each image, as `slg_wds.transforms.crops.cut` fills it.
+        out: uint8 [B, 3, S, S], channels_last, the crops of all images of a batch.
+        at: int64 [n], each image's number in the batch; its crops are c rows of `out` from row c * number on.
         interpolation: a key of `cutting.KERNELS`.
 
     Returns:
         Which images are done, [n]. The caller does the others with `decode` and `cut`: other formats and sizes, damaged
-        files, files that end as a truncated one would. What their `out` holds is undefined.
+        files, files that end as a truncated one would. What their rows of `out` hold is undefined.
     """
-    usual = [i for i, one in enumerate(data) if is_jpeg_of(one, sizes[i])]
+    wanted = sizes.tolist()
+    usual = [i for i, one in enumerate(data.parts) if is_jpeg_of(one, wanted[i])]
     if _COMPILED is None or not usual:
-        return [False] * len(data)
-    bits = [torch.frombuffer(data[i], dtype=torch.uint8) for i in usual]
-    shapes, crops = [sizes[i] for i in usual], [out[i] for i in usual]
-    cuts = torch.from_numpy(boxes[usual]), torch.from_numpy(flips[usual])
+        return [False] * len(data.parts)
+    memory, places = _placed(data, usual)
+    where = np.concatenate([places, sizes[usual], at[usual, None]], axis=1)
+    cuts = torch.from_numpy(where), torch.from_numpy(boxes[usual]), torch.from_numpy(flips[usual])
     try:
-        found = _COMPILED(bits, shapes, *cuts, crops, KERNELS[interpolation], TORCHVISION_RGB, _FILLINGS)
+        found = _COMPILED(memory, *cuts, out, KERNELS[interpolation], TORCHVISION_RGB, _FILLINGS)
     except RuntimeError:  # no JPEG that torchvision can decode; which, the caller finds out
-        return [False] * len(data)
+        return [False] * len(data.parts)
+    if len(usual) == len(found) == len(data.parts):
+        return found
     done = dict(zip(usual, found, strict=True))
-    return [done.get(i, False) for i in range(len(data))]
+    return [done.get(i, False) for i in range(len(data.parts))]
+
+
+def _placed(data: Contents, usual: list[int]) -> tuple[list[Tensor], I64]:
+    """Return pieces of memory, and for each usual part its piece, first byte and bytes, int64 [n, 3]."""
+    lengths = np.fromiter(map(len, data.parts), np.int64, len(data.parts))
+    places = np.zeros((len(usual), 3), np.int64)
+    places[:, 2] = lengths[usual]
+    if data.memory is not None:
+        places[:, 1] = (np.cumsum(lengths) - lengths)[usual]
+        return [torch.frombuffer(data.memory, dtype=torch.uint8)], places
+    places[:, 0] = np.arange(len(usual))
+    return [torch.frombuffer(data.parts[i], dtype=torch.uint8) for i in usual], places
 
 
 def _decode_and_cut(
-    data: list[torch.Tensor],
-    sizes: list[tuple[int, int]],
-    boxes: torch.Tensor,
-    flips: torch.Tensor,
-    out: list[torch.Tensor],
+    memory: list[Tensor],
+    where: Tensor,
+    boxes: Tensor,
+    flips: Tensor,
+    out: Tensor,
     kernel: int,
     mode: int,
-    fillings: torch.Tensor,
+    fillings: Tensor,
 ) -> list[bool]:
     done: list[bool] = []
     # Lists of numbers made here, and not by the caller, take no time of the interpreter.
+    all_where: list[list[int]] = where.tolist()
     all_boxes: list[list[list[int]]] = boxes.tolist()
     all_flips: list[list[bool]] = flips.tolist()
-    for i in range(len(data)):
-        image = torch.ops.image.decode_jpeg(data[i], mode)
+    crops = boxes.size(1)
+    for i in range(len(all_where)):
+        piece, start, length, height, width, at = all_where[i]
+        image = torch.ops.image.decode_jpeg(memory[piece].narrow(0, start, length), mode)
         done.append(
-            image.size(1) == sizes[i][0]
-            and image.size(2) == sizes[i][1]
+            image.size(1) == height
+            and image.size(2) == width
             and not bool((fillings == image[:, -1, -1]).all(dim=1).any())
         )
         if done[i]:
             pixels = image.permute(1, 2, 0).contiguous().permute(2, 0, 1).unsqueeze(0)
-            cut_image(pixels, all_boxes[i], all_flips[i], out[i], kernel)
+            cut_image(pixels, all_boxes[i], all_flips[i], out.narrow(0, at * crops, crops), kernel)
     return done
 
 

@@ -194,7 +194,7 @@ class PartnerCrops:
     def _files(self, partners: _Partners, rows: list[int]) -> Sequence[FileBytes]:
         if partners.files is not None:
             return [partners.files[row] for row in rows]
-        return self._context.images.read([partners.samples[row] for row in rows])
+        return self._context.images.read([partners.samples[row] for row in rows]).parts
 
     def _mix(self, partners: _Partners, row: int, data: FileBytes, mixes: list[_Mix]) -> None:
         import torch
@@ -210,7 +210,7 @@ class PartnerCrops:
         """The pixels of a partner. Raises ImageChangedError unless it is the image that was labelled."""
         images = self._context.images
         if not labelled.is_of(data) and images.forget(sample):
-            [data] = images.read([sample])  # what was cached is of another time
+            [data] = images.read([sample]).parts  # what was cached is of another time
         try:
             return labelled.decode(bytes(data))
         except ImageChangedError as error:
@@ -245,5 +245,5 @@ def _load(context: LoaderContext, sample: SamplePlace, crops: I64) -> PartnerByt
     records, images = context.first_records, context.images
     if isinstance(images, EmbeddedImages) and context.sets.embedded == 0:
         [record], image = records.read_with_image(sample, crops, images.place(sample))
-        return PartnerBytes(record, image)
-    return PartnerBytes(records.read([sample], crops[None])[0][0], images.read([sample])[0])
+        return PartnerBytes(record, image.parts[0])
+    return PartnerBytes(records.read([sample], crops[None])[0][0], images.read([sample]).parts[0])

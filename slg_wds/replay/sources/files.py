@@ -7,12 +7,12 @@ import os
 import resource
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
-
-import numpy as np
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from slg_wds.errors import NotFoundError, PermissionDeniedError, StoreUnavailableError, UsageError
 from slg_wds.files import regular_file
+from slg_wds.replay.sources.page_cache import Parts
 
 OPEN_AT_ONCE = 256
 APART = 32  # descriptors for all else: the interpreter's, logs, the trainer's
@@ -20,11 +20,32 @@ APART = 32  # descriptors for all else: the interpreter's, logs, the trainer's
 FileBytes = bytes | memoryview
 
 
+@dataclass(frozen=True)
+class Contents:
+    """The bytes of n files, or of parts of files, that were read together.
+
+    Attributes:
+        parts: the bytes of each, [n].
+        crc32: the CRC-32 that each was compared with, [n]; None where there was none to compare with.
+        memory: the memory in which all parts lie one after the other, from its first byte to its last; None where they
+            do not. A compiled function then finds each by numbers, and needs no object for it.
+    """
+
+    parts: Sequence[FileBytes]
+    crc32: Sequence[int | None]
+    memory: memoryview | None = None
+
+    def with_part(self, at: int, data: FileBytes) -> Contents:
+        """Return the same with other bytes in one place."""
+        return replace(self, parts=[*self.parts[:at], data, *self.parts[at + 1 :]], memory=None)
+
+
 class OpenFiles:
     """Local files that stay open after a read; the least recently used one is closed first.
 
     At most 256 stay open, and at most half of what the process may open beyond one per thread. Ranges are read by
-    `pread`, not through a memory mapping, because a thread that waits for the disk in `pread` lets others run.
+    `pread`, not through a memory mapping, because a thread that waits for the disk in `pread` lets others run, and
+    because a file that was cut off then is an error, not the end of the process.
 
     Args:
         threads: threads that may each have one more file or connection open.
@@ -48,9 +69,9 @@ class OpenFiles:
         """Return `size` bytes from `offset`, fewer at the end of the file. Raises NotFoundError or StoreError."""
         return self._file(path).read(offset, size)
 
-    def fill(self, memory: memoryview, path: str, offset: int) -> int:
-        """Fill memory with the bytes from `offset`; return their number, fewer at the end. Raises as `read`."""
-        return self._file(path).fill(memory, offset)
+    def fill(self, parts: Parts, at: int, path: str, offset: int) -> memoryview:
+        """Fill a part with the bytes from `offset`; return it, shorter at the end of the file. Raises as `read`."""
+        return self._file(path).fill(parts, at, offset)
 
     def clear(self) -> None:
         """Close all files, each when no thread reads it."""
@@ -85,11 +106,6 @@ def read_once(path: str, ranges: Iterable[tuple[int, int]]) -> list[memoryview]:
     return [file.read(offset, size) for offset, size in ranges]
 
 
-def fresh_memory(size: int) -> memoryview:
-    """Memory of so many bytes, to be written to; it holds anything."""
-    return np.empty(size, np.uint8).data
-
-
 def _allowed() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 1 << 20 if soft == resource.RLIM_INFINITY else soft
@@ -119,14 +135,13 @@ class _File:
     def read(self, offset: int, size: int) -> memoryview:
         """The bytes from `offset`, fewer than `size` at the end of the file. Raises StoreError."""
         # What an index asks for is not yet known to be there, and memory is taken for what is asked.
-        memory = fresh_memory(min(size, max(0, self.size - offset)))
-        return memory[: self.fill(memory, offset)]
+        return self.fill(Parts([min(size, max(0, self.size - offset))]), 0, offset)
 
-    def fill(self, memory: memoryview, offset: int) -> int:
-        """Fill memory with the bytes from `offset`; return their number. Raises StoreError."""
-        done = 0
+    def fill(self, parts: Parts, at: int, offset: int) -> memoryview:
+        """Fill a part with the bytes from `offset`; return what was filled. Raises StoreError."""
+        memory, done = parts[at], parts.fill_cached(at, self.descriptor, offset)
         try:
-            while done < len(memory):  # once, but for a signal or more than 2 GiB
+            while done < len(memory):  # at most once, but for a signal or more than 2 GiB
                 read = os.preadv(self.descriptor, [memory[done:]], offset + done)
                 if not read:
                     break
@@ -135,7 +150,7 @@ class _File:
             raise StoreUnavailableError(
                 f"the file cannot be read: {error.strerror}", url=self._path
             ) from error
-        return done
+        return memory[:done]
 
     def __del__(self) -> None:
         if self.descriptor >= 0:

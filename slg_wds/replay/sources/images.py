@@ -9,7 +9,7 @@ from slg_wds.errors import ReplayError, UsageError
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.replay.cache.caches import Caches
 from slg_wds.replay.sources.external import ImageFiles, open_external
-from slg_wds.replay.sources.files import FileBytes, OpenFiles
+from slg_wds.replay.sources.files import Contents, OpenFiles
 from slg_wds.replay.sources.label_sets import LabelSets, SamplePlace
 from slg_wds.replay.sources.shards import ShardRange, Shards
 from slg_wds.store import Location
@@ -29,11 +29,8 @@ class Images(Protocol):
     def ready(self, shard: int) -> bool:
         """Say whether the images of a shard can be read without waiting for a network longer than for its labels."""
 
-    def read(self, samples: Sequence[SamplePlace]) -> Sequence[FileBytes]:
+    def read(self, samples: Sequence[SamplePlace]) -> Contents:
         """Return the image file of each sample. Raises a SlgWdsError that names it."""
-
-    def crc32(self, sample: SamplePlace) -> int | None:
-        """Return the CRC-32 that `read` has compared a sample's image with; None if it had none to compare with."""
 
     def url(self, sample: SamplePlace) -> str | None:
         """Return where the image of a sample lies; None inside the shard."""
@@ -54,14 +51,9 @@ class EmbeddedImages:
         """Say whether a read of this shard needs no waiting for a network."""
         return True
 
-    def read(self, samples: Sequence[SamplePlace]) -> Sequence[FileBytes]:
+    def read(self, samples: Sequence[SamplePlace]) -> Contents:
         """Return the bytes of the image of each sample."""
         return self._shards.read([self.place(sample) for sample in samples])
-
-    def crc32(self, sample: SamplePlace) -> int | None:
-        """Return the CRC-32 that the image of a sample was compared with."""
-        images = self._sets.shard(sample.shard).images
-        return None if images is None else int(images[sample.position, 2])
 
     def url(self, sample: SamplePlace) -> str | None:
         """Return where the image of a sample lies; None inside the shard."""
@@ -95,13 +87,10 @@ class ExternalImages:
         """Say whether a read of this shard needs no waiting for a network."""
         return self._files.ready(shard)
 
-    def read(self, samples: Sequence[SamplePlace]) -> Sequence[FileBytes]:
-        """Return the bytes of the image of each sample."""
-        return [self._files.read(self._number(sample), sample.key) for sample in samples]
-
-    def crc32(self, sample: SamplePlace) -> int | None:
-        """Return None: nothing but the labels says what the image should be."""
-        return None
+    def read(self, samples: Sequence[SamplePlace]) -> Contents:
+        """Return the bytes of the image of each sample. Nothing but the labels says what they should be."""
+        parts = [self._files.read(self._number(sample), sample.key) for sample in samples]
+        return Contents(parts, [None] * len(parts))
 
     def url(self, sample: SamplePlace) -> str | None:
         """Return where the image of a sample lies; None inside the shard."""

@@ -19,7 +19,7 @@ from slg_wds.format.records.rows import Rows, decode_rows
 from slg_wds.format.records.views import with_views
 from slg_wds.labelset.joining import check_same_image, join_records, tail_covers_all
 from slg_wds.replay.cache.caches import Caches
-from slg_wds.replay.sources.files import FileBytes, OpenFiles
+from slg_wds.replay.sources.files import Contents, FileBytes, OpenFiles
 from slg_wds.replay.sources.label_sets import LabelSets, SamplePlace
 from slg_wds.replay.sources.shards import ShardRange, Shards, open_shards
 
@@ -76,23 +76,24 @@ class Records:
             SlgWdsError: it names the shard and the key.
         """
         newest = [
-            shards.read([self._place(member, sample) for sample in samples])
+            shards.read([self._place(member, sample) for sample in samples]).parts
             for member, shards in enumerate(self.shards)
         ]
         return self._chained(samples, [list(of_sample) for of_sample in zip(*newest, strict=True)], crops)
 
     def read_with_image(
         self, sample: SamplePlace, crops: I64, image: ShardRange
-    ) -> tuple[list[SampleLabels], FileBytes]:
+    ) -> tuple[list[SampleLabels], Contents]:
         """Read a sample's labels as `read` does; the request for a record also fetches the image embedded beside it."""
         newest: list[SampleLabels] = []
-        found: FileBytes = b""
+        found = Contents([], [])
         for member, shards in enumerate(self.shards):
             record = self._place(member, sample)
             ranges = [record, image] if member == self.sets.embedded else [record]
-            data, *more = shards.read_together(ranges)
-            newest.append(data)
-            found = more[0] if more else found
+            read = shards.read_together(ranges)
+            newest.append(read.parts[0])
+            if member == self.sets.embedded:
+                found = Contents(read.parts[1:], read.crc32[1:])
         return self._chained([sample], [newest], crops[None])[0], found
 
     def _place(self, member: int, sample: SamplePlace) -> ShardRange:
@@ -123,7 +124,7 @@ class Records:
             if shard >= 0:
                 stop, data = base.labels.num_crops, None
                 if crops is None or ((crops >= first) & (crops < stop)).any():
-                    [data] = self.bases[member][place].read([ShardRange(shard, sample.key, *at)])
+                    [data] = self.bases[member][place].read([ShardRange(shard, sample.key, *at)]).parts
                 parts.append(ChainPart(place, first, stop - first, data))
                 first = stop
         return [*parts, ChainPart(len(self.bases[member]), first, last.num_crops - first, newest)]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from slg_wds.errors import ChecksumError, NotFoundError, OutOfRangeError, PermissionDeniedError, SlgWdsError
 from slg_wds.format.shards.shard import check_payload, check_payloads
 from slg_wds.labelset.labelset import LabelSet
-from slg_wds.replay.sources.files import FileBytes, OpenFiles, fresh_memory, read_once
+from slg_wds.replay.sources.files import Contents, FileBytes, OpenFiles, read_once
+from slg_wds.replay.sources.page_cache import Parts
 
 if TYPE_CHECKING:
     from slg_wds.replay.cache.shard_cache import ShardCache
@@ -48,10 +49,10 @@ class Shards(Protocol):
     def ready(self, number: int) -> bool:
         """Say whether this shard can be read without waiting for a network."""
 
-    def read(self, ranges: Sequence[ShardRange]) -> Sequence[FileBytes]:
+    def read(self, ranges: Sequence[ShardRange]) -> Contents:
         """Return the bytes of each range. Raises ChecksumError or StoreError, which name the shard and the key."""
 
-    def read_together(self, ranges: Sequence[ShardRange]) -> Sequence[FileBytes]:
+    def read_together(self, ranges: Sequence[ShardRange]) -> Contents:
         """Do the same for ranges that are near each other in one shard: remote stores are asked once for all."""
 
 
@@ -68,25 +69,25 @@ class LocalShards:
         """Say whether a read of this shard needs no waiting for a network."""
         return True
 
-    def read(self, ranges: Sequence[ShardRange]) -> Sequence[FileBytes]:
+    def read(self, ranges: Sequence[ShardRange]) -> Contents:
         """Return the bytes of each range, which lie one after the other in memory."""
         try:
             return self._read(ranges)
         except SlgWdsError as error:
             if len(ranges) > 1:  # which of them is it?
-                return [self.read([one])[0] for one in ranges]
+                return _contents([self.read([one]).parts[0] for one in ranges], ranges)
             error.url = None
             raise error.located(**_place(self._labels, ranges[0])) from None
 
     read_together = read
 
-    def _read(self, ranges: Sequence[ShardRange]) -> Sequence[FileBytes]:
-        memory, parts, end = fresh_memory(sum(one.size for one in ranges)), [], 0
-        for one in ranges:
-            part = memory[end : (end := end + one.size)]
-            parts.append(part[: self._files.fill(part, self._paths[one.shard], one.offset)])
-        check_payloads(memory, parts, [(one.size, one.crc32) for one in ranges])
-        return parts
+    def _read(self, ranges: Sequence[ShardRange]) -> Contents:
+        parts = Parts([one.size for one in ranges])
+        found = [
+            self._files.fill(parts, at, self._paths[one.shard], one.offset) for at, one in enumerate(ranges)
+        ]
+        check_payloads(parts.memory, found, [(one.size, one.crc32) for one in ranges])
+        return _contents(found, ranges, parts.memory)
 
 
 class RemoteShards:
@@ -106,11 +107,11 @@ class RemoteShards:
         """Say whether a read of this shard needs no waiting for a network."""
         return self.cache is not None and self.cache.path(number) is not None
 
-    def read(self, ranges: Sequence[ShardRange]) -> Sequence[FileBytes]:
+    def read(self, ranges: Sequence[ShardRange]) -> Contents:
         """Return the bytes of each range."""
-        return [self.read_together([one])[0] for one in ranges]
+        return _contents([self.read_together([one]).parts[0] for one in ranges], ranges)
 
-    def read_together(self, ranges: Sequence[ShardRange]) -> Sequence[FileBytes]:
+    def read_together(self, ranges: Sequence[ShardRange]) -> Contents:
         """Return the bytes of ranges of one shard; by one request if they are near each other."""
         number = ranges[0].shard
         path = None if self.cache is None else self.cache.path(number)
@@ -135,10 +136,17 @@ class RemoteShards:
             raise error.located(**place) from None
         return [data[one.offset - start : one.offset - start + one.size] for one in ranges]
 
-    def _checked(self, ranges: Sequence[ShardRange], found: Sequence[FileBytes]) -> Sequence[FileBytes]:
+    def _checked(self, ranges: Sequence[ShardRange], found: Sequence[FileBytes]) -> Contents:
         for data, one in zip(found, ranges, strict=True):
             check_payload(data, one.size, one.crc32, **_place(self._labels, one))
-        return found
+        return _contents(found, ranges)
+
+
+def _contents(
+    parts: Sequence[FileBytes], ranges: Sequence[ShardRange], memory: memoryview | None = None
+) -> Contents:
+    """What was read of ranges, and compared with the CRC-32 of each."""
+    return Contents(parts, [one.crc32 for one in ranges], memory)
 
 
 def _place(labels: LabelSet, one: ShardRange) -> dict[str, str]:

@@ -10,6 +10,7 @@ from PIL import Image
 from slg_wds.images import decode, image_size
 from slg_wds.images.pixels import torchvision_decoders
 from slg_wds.replay.assembly.jpeg_crops import cut_jpegs
+from slg_wds.replay.sources.files import Contents
 from slg_wds.transforms.crops import CropRule, cut, sample_crops
 
 CROPS, SIZE = 5, 48
@@ -36,8 +37,16 @@ def together(data: list[bytes], sizes=None, interpolation="bicubic"):
     sizes = sizes or [image_size(one) for one in data]
     drawn = [sample_crops(3, str(i), size, CROPS, CropRule()) for i, size in enumerate(sizes)]
     boxes, flips = (np.stack(column) for column in zip(*drawn, strict=True))
-    out = space(len(data))
-    return cut_jpegs(data, sizes, boxes, flips, out, interpolation), out, boxes, flips
+    n = len(data)
+    out = torch.cat(space(n)).contiguous(memory_format=torch.channels_last)
+    at = np.arange(n)[::-1]  # their places in the batch are not their order
+    arguments = (np.array(sizes), boxes, flips, out, at, interpolation)
+    done = cut_jpegs(Contents(data, [None] * n), *arguments)
+    crops = out.clone()
+    joined = b"".join(data)
+    again = cut_jpegs(Contents(data, [None] * n, memoryview(joined)), *arguments)
+    assert again == done and torch.equal(out, crops)
+    return done, list(out.split(CROPS))[::-1], boxes, flips
 
 
 @pytest.fixture(autouse=True)
@@ -88,4 +97,6 @@ def test_a_jpeg_that_cannot_be_decoded_leaves_all_to_the_caller():
 
 
 def test_no_images():
-    assert cut_jpegs([], [], np.empty((0, 1, 4), np.int64), np.empty((0, 1), bool), [], "bicubic") == []
+    boxes, flips, sizes = np.empty((0, 1, 4), np.int64), np.empty((0, 1), bool), np.empty((0, 2), np.int64)
+    at = np.empty(0, np.int64)
+    assert cut_jpegs(Contents([], []), sizes, boxes, flips, space(1)[0], at, "bicubic") == []

@@ -43,8 +43,11 @@ def content(folder: Path | str, one: ShardRange) -> bytes:
 def test_each_range_is_what_lies_there(labels):
     shards, ranges = opened(labels)
     assert len({one.shard for one in ranges}) == 8 and len(ranges) > 24
-    assert [bytes(data) for data in shards.read(ranges)] == [content(labels, one) for one in ranges]
-    assert shards.read([]) == []
+    found = shards.read(ranges)
+    assert [bytes(data) for data in found.parts] == [content(labels, one) for one in ranges]
+    assert found.memory is not None and bytes(found.memory) == b"".join(found.parts)
+    assert list(found.crc32) == [one.crc32 for one in ranges]
+    assert shards.read([]).parts == []
 
 
 @pytest.mark.parametrize("which", [0, 7, -1])
