@@ -25,7 +25,7 @@ from slg_wds.verification.work import VerifyTask
 
 if TYPE_CHECKING:
     from slg_wds.verification.embeddings import EmbeddingCheck
-from slg_wds.verification.teacher import TeacherCheck
+    from slg_wds.verification.teacher import TeacherCheck
 
 LISTED = 200  # problems shown in the table; --json has all
 
