@@ -113,6 +113,12 @@ def test_bytes_do_not_depend_on_threads_memory_or_who_writes(photographs, mixed,
     assert CONTENTS(tmp_path / "set") == CONTENTS(Path(mixed))
 
 
+@pytest.mark.slow
+def test_two_processes_make_the_same_mixed_set(photographs, mixed, tmp_path):
+    labelled(photographs, tmp_path / "set", devices="cpu:2", **MIX)
+    assert CONTENTS(tmp_path / "set") == CONTENTS(Path(mixed))
+
+
 def test_an_image_is_decoded_once(photographs, tmp_path, monkeypatch):
     decoded = []
     monkeypatch.setattr(

@@ -26,7 +26,7 @@ from support.photographs import NAN, TINY, made_here, tool
 from support.sets.replay_sets import tiny_run
 
 KILL = tool("kill_test")
-VIEWS = ("--aa", "rand-m9-mstd0.5-inc1", "--reprob", "0.25")
+VIEWS = ("--aa", "rand-m9-mstd0.5-inc1", "--reprob", "0.25", "--mixup", "0.8", "--cutmix", "1")
 
 
 def config(data, target, **options):

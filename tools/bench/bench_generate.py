@@ -1,7 +1,7 @@
 """How close generation comes to the bare teacher, and how far past the original generator.
 
 usage: bench_generate.py [--arch A] [--crops N] [--images N] [--compile] [--precision P] [--aa POLICY] [--reprob P]
-                         [--output embedding] [--values V] [--reference FKD_CHECKOUT] ...
+                         [--mixup ALPHA] [--cutmix ALPHA] [--output embedding] [--values V] ...
 
 In one run, on the same photographs and teacher, start-up and compilation excluded: crops/s of the bare forward (the
 same batch, precision and compilation, nothing else), of our generation end to end, and of the original generator where
@@ -93,6 +93,8 @@ def config_of(options: argparse.Namespace, images: Path, save_path: str) -> Gene
         aa=options.aa,
         color_jitter=options.color_jitter,
         reprob=options.reprob,
+        mixup=options.mixup,
+        cutmix=options.cutmix,
     )
 
 
@@ -113,6 +115,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--aa", help="policy of views")
     parser.add_argument("--color-jitter", type=float, default=0.0)
     parser.add_argument("--reprob", type=float, default=0.0, help="probability of an erased box")
+    parser.add_argument("--mixup", type=float, default=0.0, help="alpha of mixup")
+    parser.add_argument("--cutmix", type=float, default=0.0, help="alpha of CutMix")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--rounds", type=int, default=3)

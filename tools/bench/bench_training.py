@@ -46,7 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         lay_out(folder / "images", options.images)
-        made = argparse.Namespace(num_crops=100, samples_per_shard=64, aa=None, reprob=0.0)
+        made = argparse.Namespace(num_crops=100, samples_per_shard=64, aa=None, reprob=0.0, mixed=0.0)
         make_set(folder / "images", str(folder / "labels"), made)
         bench(options, str(folder / "labels"))
 

@@ -135,7 +135,7 @@ def lay_out_set(folder: Path, images: int, num_crops: int) -> None:
     make_set(
         folder / "images",
         str(folder / "labels"),
-        argparse.Namespace(aa=None, reprob=0.0, num_crops=num_crops, samples_per_shard=256),
+        argparse.Namespace(aa=None, reprob=0.0, mixed=0.0, num_crops=num_crops, samples_per_shard=256),
     )
 
 
