@@ -113,8 +113,8 @@ def _check_low_rank(fields: dict[str, Any]) -> None:
 
 
 def _check_embeddings(fields: dict[str, Any]) -> None:
-    labels = ("full", "k", "num_classes", "num_palette", "num_tail")
-    if fields.get("coding") != EMBEDDING or any(fields[name] for name in labels):
+    labels = any(fields[name] for name in ("k", "num_classes", "num_palette", "num_tail"))
+    if fields.get("coding") != EMBEDDING or fields.get("full") is not False or labels:
         raise RecordError("a record of embeddings has neither classes nor tail")
     embedding_field(fields)
 

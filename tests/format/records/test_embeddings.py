@@ -147,6 +147,13 @@ def test_numbers_that_no_writer_stores_are_refused_by_every_reader(stored, scale
     refused(encode_record(record), message)
 
 
+def test_a_record_without_a_field_is_refused_by_every_reader():
+    fields = msgpack.unpackb(encode_record(make_embedding_record()))
+    for name in ("full", "k", "num_tail", "coding", "tail_scale", "num_classes"):
+        without = {other: value for other, value in fields.items() if other != name}
+        refused(msgpack.packb(without, use_single_float=True), "")
+
+
 STATED: dict[str, tuple[Any, str]] = {
     "nothing": ([None], "not one entry for each"),
     "no array": (3, "not one entry for each"),
