@@ -62,7 +62,7 @@ def _fitting(name: str, planes: Any) -> Any:
     """Return a column with frames around its planes; low-rank labels with the CRC-32 of what they are."""
     if name != "low_rank" or not isinstance(planes, bytes):
         return _framed(planes)
-    return planes[:8] + zlib.crc32(planes[12:]).to_bytes(4, "little") + planes[12:]
+    return zlib.crc32(planes[4:]).to_bytes(4, "little") + planes[4:]
 
 
 def _check_record(data: bytes) -> None:

@@ -1,6 +1,7 @@
 """Low-rank labels <-> the column `low_rank` of a record.
 
-The column has a header, the sizes of every block, and one string of Rice codes of all numbers of all blocks.
+The column has a CRC-32, the sizes of every block, and one string of Rice codes of all numbers of all blocks. What
+follows from the rest of a record is not stored: how many blocks there are, and how many bytes the quotients take.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from slg_wds.format.records.low_rank import MAX_SCALE, LowRank, LowRankBlock, St
 
 Ints = NDArray[np.int64]
 
-HEADER = struct.Struct("<III")  # number of blocks, bytes of quotients, CRC-32 of all that follows
-BLOCK = np.dtype([("kept", "<u4"), ("rank", "u1"), ("step", "u1")])
+HEADER = struct.Struct("<I")  # CRC-32 of all that follows
+WIDE = 1 << 16  # with so many classes, the number of those that are kept takes four bytes, else two
 MAX_NUMBERS = 1 << 24  # of a record
+DIGITS = bytes.maketrans(b"0123456789abcdef", bytes(range(16)))
 FIRST_BAND, BAND_GROWTH = 4, 4
 
 
@@ -78,23 +80,22 @@ class PackedLowRank:
     Attributes:
         num_classes: C.
         shapes: of every block.
+        lengths: how many numbers each group of the code has.
         code: the Rice codes.
         block_of: [M], the block of each crop.
     """
 
     num_classes: int
     shapes: list[BlockShape]
+    lengths: list[int]
     code: rice.RiceCode
     block_of: NDArray[Any]
-
-    def lengths(self) -> list[int]:
-        """Return how many numbers each group of the code has."""
-        return [length for shape in self.shapes for length in shape.lengths()]
 
 
 def encode_low_rank(labels: LowRank) -> bytes:
     """Encode labels as a column. Raises RecordError for more numbers than the format allows."""
-    groups, table = [], np.zeros(len(labels.blocks), BLOCK)
+    classes = labels.blocks[0].num_classes if labels.blocks else 0
+    groups, table = [], np.zeros(len(labels.blocks), _sizes(classes))
     for number, block in enumerate(labels.blocks):
         mine = labels.coefficients[labels.block_of == number, : block.rank]
         groups += _groups(block, mine)
@@ -102,8 +103,27 @@ def encode_low_rank(labels: LowRank) -> bytes:
     if sum(map(len, groups)) > MAX_NUMBERS:
         raise RecordError(f"low-rank labels of over {MAX_NUMBERS} numbers", hint="make fewer crops an image")
     code = rice.pack(groups)
-    rest = b"".join([table.tobytes(), *code])
-    return HEADER.pack(len(table), len(code.quotients), zlib.crc32(rest)) + rest
+    rest = b"".join([table.tobytes(), _pairs(code.parameters), code.quotients, code.remainders])
+    return HEADER.pack(zlib.crc32(rest)) + rest
+
+
+def _sizes(classes: int) -> np.dtype[Any]:
+    """Return how the sizes of a block are stored."""
+    return np.dtype([("kept", "<u4" if classes >= WIDE else "<u2"), ("rank", "u1"), ("step", "u1")])
+
+
+def _pairs(parameters: bytes) -> bytes:
+    """Put two parameters in each byte, the first one in its upper half."""
+    padded = np.frombuffer(parameters + bytes(len(parameters) % 2), np.uint8)
+    return (padded[::2] << 4 | padded[1::2]).tobytes()
+
+
+def _apart(pairs: bytes, count: int) -> bytes:
+    """Do the inverse of `_pairs`. Raises RecordError for a last half of a byte that is of no parameter and not 0."""
+    parameters = pairs.hex().encode().translate(DIGITS)
+    if any(parameters[count:]):
+        raise RecordError("the parameters of low-rank labels have bits to spare")
+    return parameters[:count]
 
 
 def _groups(block: LowRankBlock, coefficients: Ints) -> list[Ints]:
@@ -147,23 +167,28 @@ def open_low_rank(data: Any, block_of: NDArray[Any], num_classes: int) -> Packed
     """
     if type(data) is not bytes or len(data) < HEADER.size:
         raise RecordError("the column low_rank is not bytes with a header")
-    count, quotients, crc32 = HEADER.unpack_from(data)
-    if zlib.crc32(memoryview(data)[HEADER.size :]) != crc32:
+    if zlib.crc32(memoryview(data)[HEADER.size :]) != HEADER.unpack_from(data)[0]:
         raise RecordError("the low-rank labels are damaged: their CRC-32 is another")
-    if count > len(block_of) or len(data) < HEADER.size + count * BLOCK.itemsize:
+    count = int(block_of.max()) + 1 if len(block_of) else 0
+    sizes = _sizes(num_classes)
+    at = HEADER.size + count * sizes.itemsize
+    if count > len(block_of) or len(data) < at:
         raise RecordError(f"{count} blocks of low-rank labels are more than there can be")
-    if len(block_of) and block_of.max() >= count:
-        raise RecordError(f"a crop is of a block that is none of the {count}")
     crops = np.bincount(block_of, minlength=count).tolist()
-    table = np.frombuffer(data, BLOCK, count, HEADER.size).tolist()
+    table = np.frombuffer(data, sizes, count, HEADER.size).tolist()
     shapes = [BlockShape(m, num_classes, *sizes) for m, sizes in zip(crops, table, strict=True)]
     _check(shapes)
-    at = HEADER.size + count * BLOCK.itemsize
-    middle = at + sum(3 + shape.rank * (1 + len(bands(shape.entries))) for shape in shapes)
-    end = middle + quotients
-    return PackedLowRank(
-        num_classes, shapes, rice.RiceCode(data[at:middle], data[middle:end], data[end:]), block_of
-    )
+    lengths = [length for shape in shapes for length in shape.lengths()]
+    return PackedLowRank(num_classes, shapes, lengths, _code(data[at:], lengths), block_of)
+
+
+def _code(data: bytes, lengths: Sequence[int]) -> rice.RiceCode:
+    """Cut the Rice codes of groups of so many numbers: the remainders, whose bits are known, are last."""
+    middle = (len(lengths) + 1) // 2
+    parameters = _apart(data[:middle], len(lengths))
+    bits = sum(k * length for k, length in zip(parameters, lengths, strict=False) if k != rice.ZEROS)
+    end = max(len(data) - (bits + 7) // 8, middle)
+    return rice.RiceCode(parameters, data[middle:end], data[end:])
 
 
 def _check(shapes: Sequence[BlockShape]) -> None:
@@ -175,8 +200,7 @@ def _check(shapes: Sequence[BlockShape]) -> None:
 
 def decode_low_rank(packed: PackedLowRank, kl: StatedKL) -> LowRank:
     """Decode all of the labels. Raises RecordError for numbers that no labels have."""
-    lengths = packed.lengths()
-    numbers = rice.RiceReader([packed.code], [lengths]).take(np.arange(sum(lengths)))
+    numbers = rice.RiceReader([packed.code], [packed.lengths]).take(np.arange(sum(packed.lengths)))
     width = max((shape.rank for shape in packed.shapes), default=0)
     block_of = packed.block_of.astype(np.int64)
     coefficients = np.zeros((len(block_of), width), np.int64)

@@ -92,7 +92,7 @@ def decode_low_rank_rows(records: Sequence[PackedLowRank], rows: Ints) -> LowRan
     Raises:
         RecordError: a record's numbers are not possible.
     """
-    reader = RiceReader([one.code for one in records], [one.lengths() for one in records])
+    reader = RiceReader([one.code for one in records], [one.lengths for one in records])
     first = np.cumsum([0, *(len(one.shapes) for one in records)])[:-1, None]
     number = np.stack([one.block_of[at] for one, at in zip(records, rows, strict=True)]) + first
     needed, block = np.unique(number, return_inverse=True)

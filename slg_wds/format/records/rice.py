@@ -17,8 +17,8 @@ from slg_wds.errors import RecordError
 
 Ints = NDArray[np.int64]
 
-MAX_PARAMETER = 24
-ZEROS = 255  # the parameter of a group of zeros alone; they take no bits
+MAX_PARAMETER = 14  # so that two parameters fit in a byte
+ZEROS = 15  # the parameter of a group of zeros alone; they take no bits
 MAX_NUMBER = (1 << 31) - 1
 MAX_QUOTIENT_BYTES = 1 << 24
 

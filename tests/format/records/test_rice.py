@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slg_wds.errors import RecordError
-from slg_wds.format.records.rice import MAX_NUMBER, RiceCode, RiceReader, best_parameter, fold, pack, unfold
+from slg_wds.format.records.rice import (
+    MAX_NUMBER,
+    ZEROS,
+    RiceCode,
+    RiceReader,
+    best_parameter,
+    fold,
+    pack,
+    unfold,
+)
 
 NUMBERS = st.one_of(st.integers(0, 3), st.integers(0, 300), st.integers(0, MAX_NUMBER))
 GROUPS = st.lists(st.lists(NUMBERS, max_size=12) | st.just([0, 0, 0]), max_size=6)
@@ -30,11 +39,12 @@ def as_bytes(bits):
 def test_the_bits_are_those_written_by_hand(groups):
     code = pack(arrays(groups))
     pairs = [
-        by_hand(group, k) if k != 255 else ("", "") for group, k in zip(groups, code.parameters, strict=True)
+        by_hand(group, k) if k != ZEROS else ("", "")
+        for group, k in zip(groups, code.parameters, strict=True)
     ]
     assert code.quotients == as_bytes("".join(pair[0] for pair in pairs))
     assert code.remainders == as_bytes("".join(pair[1] for pair in pairs))
-    assert [k == 255 for k in code.parameters] == [not any(group) for group in groups]
+    assert [k == ZEROS for k in code.parameters] == [not any(group) for group in groups]
 
 
 @given(st.lists(GROUPS, min_size=1, max_size=4), st.randoms())
@@ -53,7 +63,7 @@ def test_no_parameter_takes_fewer_bits(group):
         return sum(1 + k + (u >> k) for u in group)
 
     found = best_parameter(np.array(group, np.int64))
-    assert found == 255 if not any(group) else bits(found) == min(map(bits, range(25)))
+    assert found == ZEROS if not any(group) else bits(found) == min(map(bits, range(15)))
 
 
 @given(st.integers(-(2**30), 2**30 - 1))
@@ -87,7 +97,7 @@ def test_what_is_not_exactly_a_code_is_refused(change):
 
 
 def test_spare_bytes_of_zeros_alone_are_refused():
-    zeros = RiceCode(b"\xff", b"", b"")
+    zeros = RiceCode(bytes([ZEROS]), b"", b"")
     assert RiceReader([zeros], [[3]]).take(np.arange(3)).tolist() == [0, 0, 0]
     with pytest.raises(RecordError):
         RiceReader([zeros._replace(quotients=b"\0")], [[3]])
@@ -98,6 +108,6 @@ def test_numbers_outside_the_range_are_refused():
         pack(arrays([[MAX_NUMBER + 1]]))
     with pytest.raises(RecordError, match="within"):
         pack(arrays([[-1]]))
-    over = RiceCode(b"\x18", (1).to_bytes(20, "big"), bytes(3))  # 159 << 24
+    over = RiceCode(bytes([14]), bytes(1 << 14) + b"\x80", bytes(2))  # 2^17 << 14
     with pytest.raises(RecordError, match="over"):
         RiceReader([over], [[1]]).take(np.arange(1))

@@ -19,7 +19,7 @@ def rice(groups, parameters, quotients, remainders):
     read, at = iter(quotients.split("1")), 0
     for count, k in zip(groups, parameters, strict=True):
         group = np.zeros(count, np.int64)
-        for i in range(count if k != 255 else 0):
+        for i in range(count if k != 15 else 0):
             group[i] = len(next(read)) << k | int("0" + remainders[at : at + k], 2)
             at += k
         yield group
@@ -31,19 +31,21 @@ def signed(group):
 
 def low_rank(data, block_of, C):
     """The distributions of the crops of a column `low_rank`, float64 [M, C]."""
-    B, Q, crc32 = np.frombuffer(data, "<u4", 3).tolist()
-    assert zlib.crc32(data[12:]) == crc32
-    crops = [np.flatnonzero(block_of == b) for b in range(B)]
-    sizes = [
-        (int.from_bytes(data[i : i + 4], "little"), *data[i + 4 : i + 6]) for i in range(12, 12 + 6 * B, 6)
-    ]
+    assert zlib.crc32(data[4:]) == int.from_bytes(data[:4], "little")
+    crops = [np.flatnonzero(block_of == b) for b in range(len(set(block_of.tolist())))]
+    wide = 2 if C < 65536 else 4
+    table, data = data[4 : 4 + len(crops) * (wide + 2)], data[4 + len(crops) * (wide + 2) :]
+    rows = [table[i : i + wide + 2] for i in range(0, len(table), wide + 2)]
+    sizes = [(int.from_bytes(row[:wide], "little"), *row[wide:]) for row in rows]
     groups = []
     for mine, (n, r, _) in zip(crops, sizes, strict=True):
         N = n + (n < C)
         groups += [n if n < C else 0, N, r, *[len(mine)] * r, *bands(N) * r]
-    data = data[12 + 6 * B :]
-    middle, end = len(groups), len(groups) + Q
-    numbers = rice(groups, data[:middle], bits(data[middle:end]), bits(data[end:]))
+    middle = (len(groups) + 1) // 2
+    parameters = [int(digit, 16) for digit in data[:middle].hex()][: len(groups)]
+    kept = sum(k * count for k, count in zip(parameters, groups, strict=True) if k != 15)
+    end = len(data) - (kept + 7) // 8
+    numbers = rice(groups, parameters, bits(data[middle:end]), bits(data[end:]))
     out = np.zeros((len(block_of), C))
     for mine, (n, r, step) in zip(crops, sizes, strict=True):
         gaps, base, scales = (next(numbers) for _ in range(3))
