@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from slg_wds import SoftCrossEntropy
+from slg_wds import EmbeddingLoss, SoftCrossEntropy
 from slg_wds.labels import LabelAdaptation, mix, recover
 from slg_wds.labels.adaptation import adapted
 from slg_wds.replay.batch import Batch
@@ -30,7 +30,11 @@ def sets(photographs, tmp_path_factory):
     low_rank = make(
         photographs, folder / "lowrank", label_type="lowrank", embed_images="original", num_crops=4
     )
+    views = {"label_type": "shared_tail_k5", "num_crops": 4, "aa": "ra-n2-m9", "reprob": 0.25}
+    more = {"views": views, "embeddings": {"output": "embedding", "num_crops": 4}}
     made = {**of_every_kind(photographs, folder), "lowrank": Made(low_rank, None)}
+    for name, options in more.items():
+        made[name] = Made(make(photographs, folder / name, embed_images="original", **options), None)
     return {**made, "mixed": Made(mixed_of(low_rank, str(folder / "mixed")), None)}
 
 
@@ -84,16 +88,30 @@ def trained_on(batch: Batch) -> torch.Tensor:
     return logits.grad
 
 
-@pytest.mark.parametrize(("kind", "rule"), EVERY)
-def test_from_the_loader_to_the_loss(sets, kind, rule):
-    batches = list(
-        sets[kind].loader(rule=rule, last="pad", global_batch_size=28).to("meta", dtype=torch.bfloat16)
-    )
+def on_meta(made: Made, **options) -> list[Batch]:
+    return list(made.loader(last="pad", global_batch_size=28, **options).to("meta", dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize("temperature", [None, 3.0])
+@pytest.mark.parametrize(("kind", "rule"), [*EVERY, *LOW_RANK, ("views", "shared_tail_k5")])
+def test_from_the_loader_to_the_loss(sets, kind, rule, temperature):
+    batches = on_meta(sets[kind], rule=rule, temperature=temperature)
     assert len(batches) == 3
     for batch in batches:
         assert {tensor.device.type for tensor in batch.tensors()} == {"meta"}
         assert batch.images.shape == (28, 3, 32, 32) and batch.images.dtype == torch.bfloat16
         assert trained_on(batch).shape == (28, batch.labels.num_classes)
+
+
+def test_from_embeddings_to_the_loss(sets):
+    batches = on_meta(sets["embeddings"])
+    assert len(batches) == 3
+    for batch in batches:
+        assert {tensor.device.type for tensor in batch.tensors()} == {"meta"}
+        for found in batch.embedding.values():
+            student = torch.zeros(found.shape, device="meta", requires_grad=True)
+            (EmbeddingLoss(reduction="none")(student, found) * batch.mask).sum().backward()
+            assert student.grad.shape == found.shape
 
 
 @pytest.mark.parametrize(("kind", "rule"), EVERY)
