@@ -33,6 +33,7 @@ from slg_wds.training.args_file import write_args
 from slg_wds.training.flags import parse
 from support.banks import Head
 from support.readme import README, block_with, blocks, commands
+from support.sets.mixed_sets import mixed_of
 from support.sets.replayed import BATCH, given, make, student, walked
 
 CROPS = 8
@@ -395,6 +396,13 @@ def test_temperature(labels):
     assert [found["loader"].temperature.of(epoch) for epoch in (0, 10, 40)] == [4.0, 3.0, 1.0]
     batch = next(iter(found["loader"]))
     assert found["loss"](torch.zeros(BATCH, batch.labels.num_classes), batch.labels) > 0
+
+
+def test_mixed_views(labels, tmp_path):
+    mixed = mixed_of(labels, str(tmp_path / "mixed"))
+    code = block_with("python", "batch.target2").replace("/data/mixed", mixed)
+    found = executed(code, mixed, student=student())
+    assert 0 < found["loss"] < 20 and (found["batch"].lam < 1).any()
 
 
 @pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")

@@ -166,6 +166,24 @@ def test_label_adaptation_takes_both_targets(sets):
     assert mixed.any() and torch.equal(left.dense()[mixed], batch.labels.dense()[mixed])
 
 
+@pytest.mark.parametrize("labels_of", ["full", "lowrank"])
+def test_generated_views_are_mixed_and_extended(photographs, tmp_path, labels_of):
+    """Two sets joined while they load have the views of one run, whose pixels and labels are those of whole records."""
+    options = {"embed_images": "original", "label_type": labels_of, "mixup": 0.8, "cutmix": 1.0, **VIEWS}
+    few = make(photographs, tmp_path / "few", num_crops=4, **options)
+    more = make(photographs, tmp_path / "more", num_crops=6, extend=few, **options)
+    whole = make(photographs, tmp_path / "whole", num_crops=6, **options)
+    truth = mixed_truth(whole)
+    assert len(check_mixed(Made(whole, None).loader(crops_per_image=6), truth)) == 36 * 6
+    joined = {place: replace(one, dense=None) for place, one in truth.items()}
+    for batch in Made([few, more], None).loader(crops_per_image=6):
+        for i, place in enumerate(zip(batch.key, batch.crop.tolist(), strict=True)):
+            wanted = joined.pop(place)
+            assert torch.equal(batch.images[i], wanted.pixels)
+            assert (int(batch.target2[i]), float(batch.lam[i])) == (wanted.target2, np.float32(wanted.lam))
+    assert not joined
+
+
 def changed(data: bytes) -> bytes:
     stream = io.BytesIO()
     ImageOps.mirror(Image.open(io.BytesIO(data))).save(stream, "JPEG")

@@ -19,6 +19,7 @@ from slg_wds.images import decode
 from slg_wds.report.command import report
 from slg_wds.transforms.drawn import DrawnCrops
 from slg_wds.transforms.replaying import words_of
+from support.sets.mixed_sets import mixed_of, mixed_truth
 from support.sets.replay_sets import make
 
 pytest.importorskip("jinja2")
@@ -51,6 +52,33 @@ def test_the_gallery_shows_views(photographs, tmp_path):
             told += np.abs(view - plain).mean() > 60
             assert np.abs(view - plain).mean() < 60 or np.abs(shown - plain).mean() > 30
     assert told
+
+
+def test_the_gallery_shows_what_is_mixed_in(photographs, tmp_path):
+    source = make(photographs, tmp_path / "set", num_crops=5, embed_images="original", label_type="lowrank")
+    labels = mixed_of(source, str(tmp_path / "mixed"))
+    page = tmp_path / "page.html"
+    report(ReportConfig(labels=(labels,), output=str(page)))
+    text = page.read_text()
+    assert "Other images are mixed into the views. Low-rank labels pay for that" in text
+    found = re.search(r'<script[^>]*type="application/json"[^>]*>(.*?)</script>', text, re.DOTALL)
+    truths: dict[int, dict] = {}
+    opened, told = slg_wds.open_labels(labels), 0
+    for image in json.loads(found[1])["images"]:
+        views = opened[image["key"]].views
+        for crop in image["crops"]:
+            n = crop["n"]
+            with Image.open(io.BytesIO(base64.b64decode(crop["v"].partition(",")[2]))) as picture:
+                shown = np.asarray(picture.convert("RGB"), float)
+            side = len(shown)
+            if side not in truths:
+                truths[side] = mixed_truth(labels, size=side)
+            view = truths[side][image["key"], n].pixels.permute(1, 2, 0).numpy()
+            assert np.abs(shown - view).mean() < 25  # WebP loses some
+            assert crop["w"] == words_of(views, n, opened.plan.keys.__getitem__)
+            if views.mixing.partner[n] >= 0:
+                told += opened.plan.keys[int(views.mixing.partner[n])] in crop["w"][-1]
+    assert told > 20
 
 
 def seen(pixels, drawn, side):

@@ -145,7 +145,7 @@ def _fields(
         "has_targets": statistics.agreement is not None,
         "has_values": statistics.has_values,
         "said": bool(classes),
-        "texts": texts.texts(statistics, comparison, classes, sets.rules[0]),
+        "texts": texts.texts(statistics, comparison, classes, sets.rules[0], sets.first.has_mixing),
         "figures": _figures(sets, statistics, comparison),
         "confusions": tables.confusions(statistics, names),
         "names": sets.names,

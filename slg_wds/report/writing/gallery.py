@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +78,7 @@ def describe(sets: ReportedSets, choices: Sequence[GalleryImage]) -> tuple[list[
     images = []
     for choice in choices:
         found = sets.read_one(choice.row.number)
-        images.append(_image(choice, found, sets.rules))
+        images.append(_image(choice, found, sets))
         classes |= {choice.row.answer, *([] if choice.row.target is None else [choice.row.target])}
         classes |= {
             c for crop in images[-1]["crops"] for teacher in crop["t"] if teacher for c in teacher["c"]
@@ -86,10 +86,10 @@ def describe(sets: ReportedSets, choices: Sequence[GalleryImage]) -> tuple[list[
     return images, classes
 
 
-def _image(choice: GalleryImage, found: ImageRecords, rules: Sequence[str]) -> dict[str, Any]:
+def _image(choice: GalleryImage, found: ImageRecords, sets: ReportedSets) -> dict[str, Any]:
     row, first = choice.row, found.records[0]
     assert first is not None
-    measures = [None if r is None else measure(r, rule) for r, rule in zip(found.records, rules, strict=True)]
+    measures = [None if r is None else measure(r, rule) for r, rule in zip(found.records, sets.rules, strict=True)]
     surest = measures[0]
     assert surest is not None
     # A few crops from the least sure to the surest, evenly spaced, show what all are like.
@@ -108,11 +108,11 @@ def _image(choice: GalleryImage, found: ImageRecords, rules: Sequence[str]) -> d
         "entropy": round(row.entropy, 3),
         "size": [first.size[1], first.size[0]],
         "of": first.num_crops,
-        "crops": [_crop(first, measures, int(n)) for n in at],
+        "crops": [_crop(first, measures, int(n), lambda number: cut(sets.first.plan.keys[number])) for n in at],
     }
 
 
-def _crop(first: Record, measures: Sequence[Any], n: int) -> dict[str, Any]:
+def _crop(first: Record, measures: Sequence[Any], n: int, key_of: Callable[[int], str]) -> dict[str, Any]:
     top, left, height, width = (int(v) for v in first.crops[n])
     teachers = [
         m
@@ -122,5 +122,5 @@ def _crop(first: Record, measures: Sequence[Any], n: int) -> dict[str, Any]:
         }
         for m in measures
     ]
-    done = {} if first.views is None else {"w": words_of(first.views, n)}
+    done = {} if first.views is None else {"w": words_of(first.views, n, key_of)}
     return {"n": n, "b": [left, top, width, height], "f": int(first.flips[n]), "t": teachers, **done}

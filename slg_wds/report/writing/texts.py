@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from slg_wds.console import counted
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.report.measuring.comparison import DENSE_CROPS, FLOOR, Comparison
@@ -70,7 +72,9 @@ def gallery_intro(statistics: Statistics, sets: int) -> str:
     )
 
 
-def texts(statistics: Statistics, comparison: Comparison | None, classes: int, rule: str) -> dict[str, str]:
+def texts(
+    statistics: Statistics, comparison: Comparison | None, classes: int, rule: str, mixed: bool
+) -> dict[str, str]:
     """The paragraphs that open the sections, and the captions of tables.
 
     Args:
@@ -78,6 +82,7 @@ def texts(statistics: Statistics, comparison: Comparison | None, classes: int, r
         comparison: of several sets; None for one.
         classes: how many classes the table could list.
         rule: the label type of the first set, by which distributions are recovered.
+        mixed: whether other images are mixed into the views of the first set.
     """
     targets = statistics.agreement is not None
     means = "Agreement and confidence are means over crops. " if targets else ""
@@ -89,7 +94,7 @@ def texts(statistics: Statistics, comparison: Comparison | None, classes: int, r
     return {
         "confidence": f"Every crop counts once. Labels are read as {rule}, as the loader gives them to a student.",
         "low_rank": f"What each record states: how far its low-rank labels are from {coded_from(statistics)}, measured "
-        "when they were coded.",
+        f"when they were coded.{_cost_of_mixing(statistics) if mixed else ''}",
         "classes": "Targets are the images' hard labels, given by their class folders. Where the teacher and the "
         "target differ, the crop may show something else, the teacher may err, or the target may be wrong. The first "
         "images of the gallery show which.",
@@ -104,3 +109,19 @@ def texts(statistics: Statistics, comparison: Comparison | None, classes: int, r
         "apart": "Mean divergence of the crops of each class, in nats. The gallery's filter “Teachers differ” shows "
         "the images.",
     }
+
+
+def _cost_of_mixing(statistics: Statistics) -> str:
+    """What mixing does to the bytes of low-rank labels; "" if there are none."""
+    shapes = [shape for image in statistics.coded for shape in image.shapes]
+    if not shapes:
+        return ""
+    size = sum(image.bytes for image in statistics.coded) / sum(shape.crops for shape in shapes)
+    kept, rank = (
+        float(np.mean(part)) for part in zip(*((one.kept, one.rank) for one in shapes), strict=True)
+    )
+    return (
+        " Other images are mixed into the views. Low-rank labels pay for that: partners show classes of their own, and "
+        f"others in each crop. Here {kept:.0f} classes are kept of each block, with {rank:.1f} coefficients and "
+        f"{size:.1f} bytes a crop. Without mixing, labels of as many crops are a fraction of that."
+    )
