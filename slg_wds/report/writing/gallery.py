@@ -89,7 +89,9 @@ def describe(sets: ReportedSets, choices: Sequence[GalleryImage]) -> tuple[list[
 def _image(choice: GalleryImage, found: ImageRecords, sets: ReportedSets) -> dict[str, Any]:
     row, first = choice.row, found.records[0]
     assert first is not None
-    measures = [None if r is None else measure(r, rule) for r, rule in zip(found.records, sets.rules, strict=True)]
+    measures = [
+        None if r is None else measure(r, rule) for r, rule in zip(found.records, sets.rules, strict=True)
+    ]
     surest = measures[0]
     assert surest is not None
     # A few crops from the least sure to the surest, evenly spaced, show what all are like.
@@ -108,7 +110,9 @@ def _image(choice: GalleryImage, found: ImageRecords, sets: ReportedSets) -> dic
         "entropy": round(row.entropy, 3),
         "size": [first.size[1], first.size[0]],
         "of": first.num_crops,
-        "crops": [_crop(first, measures, int(n), lambda number: cut(sets.first.plan.keys[number])) for n in at],
+        "crops": [
+            _crop(first, measures, int(n), lambda number: cut(sets.first.plan.keys[number])) for n in at
+        ],
     }
 
 
