@@ -10,7 +10,7 @@ from slg_wds.ensembling.parents import Parent
 from slg_wds.errors import IdentityMismatchError
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.views import same_views
-from slg_wds.labelset.averaging import check_averaged, differs
+from slg_wds.labelset.combining.averaging import check_averaged, differs
 
 
 def check_parents(parents: Sequence[Parent]) -> None:

@@ -10,7 +10,7 @@ from slg_wds.errors import UsageError
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import Tail, build_tail
 from slg_wds.labels import largest, top
-from slg_wds.labelset.joining import tail_vector
+from slg_wds.labelset.combining.joining import tail_vector
 
 
 def check_conversion(stored_k: int, full: bool, values: str, to: LabelFormat) -> None:

@@ -13,7 +13,7 @@ from slg_wds.errors import UsageError
 from slg_wds.format.manifest.description import EXTENDS, TRAILER_FEATURE
 from slg_wds.format.records.embeddings import MAX_EMBEDDED
 from slg_wds.format.records.record import Record
-from slg_wds.labelset.averaging import joined_embeddings
+from slg_wds.labelset.combining.averaging import joined_embeddings
 
 _OF_LABELS = ("label_type", "max_kl", "values", "tail_classes", "weights", "check_data")
 

@@ -17,11 +17,11 @@ from slg_wds.format.records.record import Record
 from slg_wds.format.shards.shard import Shard, check_payload
 from slg_wds.images import image_extension
 from slg_wds.labels.shares import shares
-from slg_wds.labelset.joining import chains, join_records
+from slg_wds.labelset.combining.joining import chains, join_records
+from slg_wds.labelset.combining.renumbering import Find, renumbered
 from slg_wds.labelset.key_index import KeyNumbers
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import labels_at
-from slg_wds.labelset.renumbering import Find, renumbered
 from slg_wds.store import Location
 
 WHOLE_BYTES = 1 << 26  # a shard up to this size is read whole

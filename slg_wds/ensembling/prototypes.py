@@ -16,11 +16,11 @@ from slg_wds.ensembling.parents import Missing, Parent, open_parents
 from slg_wds.errors import LabelSetError, UsageError
 from slg_wds.format.manifest.identity import Identity
 from slg_wds.format.records.record import Record
+from slg_wds.labelset.combining.joining import chains
+from slg_wds.labelset.combining.renumbering import Find
 from slg_wds.labelset.embeddings import embedding_of, teacher_of
-from slg_wds.labelset.joining import chains
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import labels_at
-from slg_wds.labelset.renumbering import Find
 from slg_wds.store import Location
 
 LABEL_TYPE, VALUES, TAIL_CLASSES = "marginal_smoothing_k5", "float16", 64  # as `generate` has them

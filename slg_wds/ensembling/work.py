@@ -26,9 +26,9 @@ from slg_wds.format.records.low_rank import LOW_RANK, LowRank
 from slg_wds.format.records.record import Record
 from slg_wds.format.recovery.distributions import as_full
 from slg_wds.format.shards.shard import EncodedSample, Sample, load_writer
+from slg_wds.labelset.combining.renumbering import Find
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import labels_at
-from slg_wds.labelset.renumbering import Find
 from slg_wds.store import Location
 
 

@@ -13,8 +13,8 @@ from slg_wds.errors import LabelSetError, ReferenceSetError
 from slg_wds.generation.description import view_rule_of
 from slg_wds.generation.read_ahead import MOST
 from slg_wds.generation.recipe import Recipe
+from slg_wds.labelset.combining.renumbering import renumbered
 from slg_wds.labelset.key_index import KeyNumbers
-from slg_wds.labelset.renumbering import renumbered
 from slg_wds.transforms.drawn import DrawnCrops
 from slg_wds.transforms.policies.mixing import sample_mixing
 

@@ -12,7 +12,7 @@ from slg_wds.errors import InteropError, NotALabelSetError, ReferenceSetError
 from slg_wds.format.manifest.index import ShardIndex
 from slg_wds.format.records.record import Record
 from slg_wds.interop.fkd import LabelFolder, cut_boxes, open_label_folder, stem_of_key
-from slg_wds.labelset.joining import refuse_extending
+from slg_wds.labelset.combining.joining import refuse_extending
 from slg_wds.labelset.key_index import KeyNumbers
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import labels_at

@@ -8,7 +8,7 @@ Enters: a plan, an identity, the bytes of shards. Leaves: records. Imports forma
     opening.py       open a set for reading
     objects.py       the names of a set's objects in its store
     lookup.py, key_index.py       one image by its number or key
-    joining.py, averaging.py      sets that belong together
+    combining/       sets that belong together: joined or averaged
     embeddings.py    which embedding is meant, and whose it is
     trailer.py       read by range how a shard was made and what it leaves out
     class_names.py, left_out.py, provenance.py, foreign.py

@@ -97,8 +97,8 @@ def _of_checkpoint(config: PrototypesConfig) -> MadeBank:
 
 
 def _of_set(config: PrototypesConfig) -> MadeBank:
+    from slg_wds.labelset.combining.joining import refuse_extending
     from slg_wds.labelset.embeddings import embedding_of, teacher_of
-    from slg_wds.labelset.joining import refuse_extending
     from slg_wds.labelset.opening import labels_at
     from slg_wds.prototypes import clusters
     from slg_wds.prototypes.sampling import sample

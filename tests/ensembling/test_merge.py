@@ -14,7 +14,7 @@ from slg_wds.ensembling.merge import LabelFormat, merge
 from slg_wds.errors import UsageError
 from slg_wds.format.records.tail import build_tail
 from slg_wds.labels import parse_label_type
-from slg_wds.labelset.joining import join_records
+from slg_wds.labelset.combining.joining import join_records
 from slg_wds.labelset.labelset import LabelSet
 from support.sets.made_sets import probabilities, record
 

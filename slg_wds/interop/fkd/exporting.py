@@ -23,7 +23,7 @@ from slg_wds.interop.fkd import encode_label_file, exact_coords
 from slg_wds.interop.fkd.columns import FP16_WHOLE, Columns, stored_labels
 from slg_wds.interop.fkd.folder import EXTENSION, stem_of
 from slg_wds.labels import LabelType, parse_label_type
-from slg_wds.labelset.joining import refuse_extending
+from slg_wds.labelset.combining.joining import refuse_extending
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import open_labels
 

@@ -26,8 +26,8 @@ from slg_wds.format.records.embeddings import EMBEDDING
 from slg_wds.format.records.low_rank import LOW_RANK
 from slg_wds.labels import LabelType, StoredColumns
 from slg_wds.labels.shares import shares
-from slg_wds.labelset.averaging import check_averaged, joined_embeddings, refuse_weights
-from slg_wds.labelset.joining import chains, joined_digest
+from slg_wds.labelset.combining.averaging import check_averaged, joined_embeddings, refuse_weights
+from slg_wds.labelset.combining.joining import chains, joined_digest
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.objects import INFO
 from slg_wds.labelset.opening import open_labels

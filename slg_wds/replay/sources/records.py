@@ -17,7 +17,7 @@ from slg_wds.format.records.low_rank_rows import LowRankRows
 from slg_wds.format.records.record import Record, decode_record
 from slg_wds.format.records.rows import Rows, decode_rows
 from slg_wds.format.records.views import with_views
-from slg_wds.labelset.joining import check_same_image, join_records, tail_covers_all
+from slg_wds.labelset.combining.joining import check_same_image, join_records, tail_covers_all
 from slg_wds.replay.cache.caches import Caches
 from slg_wds.replay.sources.files import Contents, FileBytes, OpenFiles
 from slg_wds.replay.sources.label_sets import LabelSets, SamplePlace

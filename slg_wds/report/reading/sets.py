@@ -14,7 +14,7 @@ from slg_wds.errors import IncompleteSetError, RecordError, UsageError
 from slg_wds.format.records.record import Record
 from slg_wds.format.recovery.distributions import as_full
 from slg_wds.labelset.class_names import class_names
-from slg_wds.labelset.joining import chains
+from slg_wds.labelset.combining.joining import chains
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import labels_at
 from slg_wds.store import Location
