@@ -26,7 +26,7 @@ def check_installed() -> None:
     """Raise MissingDependencyError unless scikit-learn can be imported."""
     if find_spec("sklearn") is None:
         raise MissingDependencyError(
-            "prototypes need scikit-learn, which is not installed", hint="pip install 'slg-wds[prototypes]'"
+            "prototypes need scikit-learn, which is not installed", hint="pip install 'slg-wds[embeddings]'"
         )
 
 

@@ -42,6 +42,7 @@ def test_two_ranks_of_torchrun_make_the_bytes_of_one_process(photographs, alone,
     assert KILL.contents(tmp_path / "set") == alone
 
 
+@pytest.mark.slow
 def test_torchrun_on_s3_makes_the_bytes_of_one_process_on_disk(photographs, alone, tmp_path):
     with running_s3() as server:
         url = f"{server.url}/torchrun"
@@ -56,6 +57,7 @@ def test_torchrun_on_s3_makes_the_bytes_of_one_process_on_disk(photographs, alon
     assert KILL.contents(tmp_path / "copy") == alone
 
 
+@pytest.mark.slow
 def test_tasks_of_srun_and_of_an_array_divide_the_set(photographs, alone, tmp_path):
     """Both load before either begins; otherwise the first would also take shards of the other's block."""
     names = [("SLURM_PROCID", "SLURM_NTASKS"), ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")]

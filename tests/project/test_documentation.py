@@ -16,7 +16,7 @@ import pytest
 
 import slg_wds
 from slg_wds import cli, config
-from slg_wds.replay import stages
+from slg_wds.replay import mixed_stage, stages
 from slg_wds.training.flags import make_parser
 from support.paths import ROOT
 from support.readme import README, blocks, commands
@@ -36,9 +36,11 @@ def code_of(text: str) -> list[str]:
 
 
 def public_names() -> list[str]:
-    """What may be imported: the package's names, and what the module for other pipelines defines."""
-    tree = ast.parse(Path(stages.__file__).read_text())
-    defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    """What may be imported: the package's names, and what the modules for other pipelines define."""
+    nodes = [
+        node for module in (stages, mixed_stage) for node in ast.parse(Path(module.__file__).read_text()).body
+    ]
+    defined = [node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     names = [name for name in slg_wds.__all__ if name != "__version__"]
     return [*names, *(name for name in defined if not name.startswith("_"))]
 
@@ -52,7 +54,7 @@ def test_the_reference_names_nothing_that_is_not_there():
     for code in code_of(REFERENCE):
         for called in re.findall(r"(?<!\.)\b([A-Za-z_.]+)\(", code):
             if called != "DataLoader":
-                assert called.removeprefix("replay.stages.") in public_names(), called
+                assert re.sub(r"^replay\.(stages|mixed_stage)\.", "", called) in public_names(), called
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)

@@ -85,6 +85,7 @@ def kill_and_resume(
     return kills
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_very_weights(command, tmp_path):
     settings = (*EVERYTHING, *ADAMW, *COSINE)
     settings = (*settings, "--epochs", "22", "--checkpoint-every", "4")  # 5 walks of 9 steps, 2 of 2
@@ -177,6 +178,7 @@ def task_of_slurm(rank: int, tasks: int = 2, **more: str) -> dict[str, str]:
     return {**job, **place, **more}
 
 
+@pytest.mark.slow
 def test_tasks_of_srun_train_one_student(command, alone, tmp_path):
     words = command(tmp_path, *SHORT)
     running = [

@@ -88,7 +88,8 @@ def evaluate_embeddings(config: EvaluateConfig, device: str | None = None) -> li
     config.check()
     if config.linear and find_spec("sklearn") is None:
         raise MissingDependencyError(
-            "the linear probe needs scikit-learn", hint="pip install 'slg-wds[evaluate]', or give --no-linear"
+            "the linear probe needs scikit-learn",
+            hint="pip install 'slg-wds[embeddings]', or give --no-linear",
         )
     sources = [_open(config, split) for split in ("train", config.split or "val")]
     train, val = paired_plans(*sources)

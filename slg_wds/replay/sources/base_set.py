@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from slg_wds.console import counted
-from slg_wds.errors import IncompleteSetError, ManifestError, RecordError
+from slg_wds.errors import IncompleteSetError, ManifestError
 from slg_wds.format.manifest.index import ShardIndex
 from slg_wds.format.records.views import Views
+from slg_wds.labelset.combining.renumbering import renumbered
 from slg_wds.labelset.key_index import KeyNumbers
 from slg_wds.labelset.labelset import LabelSet
 
@@ -73,18 +73,11 @@ class BaseSet:
         """Return views of records of this set in which partners have their numbers in the last set's plan.
 
         Raises:
-            RecordError: a partner is not in that plan.
+            LabelSetError: a partner is not in that plan.
         """
         if self.aligned or views is None or views.mixing is None:
             return views
-        numbers, keys = {}, self.labels.plan.keys
-        for number in views.mixing.partners().tolist():
-            key = keys[number] if number < len(keys) else f"image {number}"
-            found = self._in_last.find(key, number)
-            if found is None:
-                raise RecordError(f"a view has {key} mixed in, which is not in the plan of {self._last.url}")
-            numbers[number] = found
-        return replace(views, mixing=views.mixing.renumbered(numbers))
+        return renumbered(views, self.labels.plan.keys, self._in_last.find, self._last.url)
 
     @cached_property
     def _in_last(self) -> KeyNumbers:
