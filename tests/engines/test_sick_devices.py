@@ -44,6 +44,7 @@ def test_a_device_that_fails_once_costs_a_process_and_no_byte(ran, well, devices
     assert run.made == well
 
 
+@pytest.mark.slow
 def test_a_device_that_fails_for_good_does_not_stop_the_other(ran, well):
     run = ran("one_of_two", "cpu:2")
     assert run.code == 0, run.text

@@ -212,5 +212,5 @@ def test_sets_of_labels_and_sets_that_extend_others_are_refused(
                 )
             )
     monkeypatch.setattr(clusters, "find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match="slg-wds\\[prototypes\\]"):
+    with pytest.raises(MissingDependencyError, match="slg-wds\\[embeddings\\]"):
         make_bank(PrototypesConfig(source=embedded, num_prototypes=4, save_path=str(tmp_path / "bank")))

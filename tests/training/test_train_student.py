@@ -164,6 +164,7 @@ def alike(alone: Path, together: Path) -> None:
     assert losses == pytest.approx(theirs, rel=1e-4) and len(losses) == 2
 
 
+@pytest.mark.slow
 def test_two_ranks_train_as_one(command, alone, tmp_path):
     """The same global batches, so the same weights but for the order of sums; also where a process takes two pieces."""
     done = finish(torchrun(command(tmp_path, *SHORT, "--grad-accum-steps", "2"), 2))
@@ -218,6 +219,7 @@ def test_tasks_that_cannot_meet_are_refused(command, tmp_path, monkeypatch, caps
     assert not (tmp_path / "checkpoint.pth.tar").exists()
 
 
+@pytest.mark.slow
 def test_flags_of_fkds_readme(labels, photographs, tmp_path, monkeypatch, capsys):
     """Its two training command lines and its evaluation, with a small student and batch."""
     script = [sys.executable, str(TOOLS / "train_student.py")]

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from slg_wds.errors import RecordError
 from slg_wds.format.frames import compress, decompress
 
+Bytes = NDArray[np.uint8]
+
 MAX_NUMBERS = 1 << 25
 MAX_PLANES = 4
 
@@ -19,18 +21,19 @@ _LEVEL_TOP = 12
 _LEVEL_NOISE = 1
 _LEVEL_LONG = 3
 _LONG = 1 << 16
-# Embeddings are long and dense: entropy coding takes a twelfth off them, and makes readers eight times as slow. So long
-# planes that shrink by less than a tenth are stored as they are, which zstd does at negative levels.
+# Entropy coding takes a twelfth off dense embeddings, and makes readers eight times as slow. So planes of them that
+# shrink by less than a tenth are stored as they are, which zstd does at negative levels.
 _LEVEL_STORED = -1000
 _LEAST_GAIN = 0.1
 
+PIECE = 16  # rows of a column in pieces that are compressed together
 
-def encode_column(values: NDArray[Any], stores: bool = False, level: int | None = None) -> list[bytes]:
+
+def encode_column(values: NDArray[Any], level: int | None = None) -> list[bytes]:
     """Encode unsigned integers of any shape, in C order. The most significant planes are left out if they are zeros.
 
     Args:
         values: the numbers.
-        stores: whether long planes that hardly shrink stay as they are, inside their frames.
         level: of zstd for the most significant plane; None for one that suits the number of values.
     """
     little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
@@ -39,18 +42,10 @@ def encode_column(values: NDArray[Any], stores: bool = False, level: int | None 
     planes = little.reshape(-1).view(np.uint8).reshape(little.size, little.itemsize)
     count = (int(little.max()).bit_length() + 7) // 8
     top = level or (_LEVEL_TOP if little.size <= _LONG else _LEVEL_LONG)
-    stores = stores and little.size > _LONG
     return [
-        _frame(np.ascontiguousarray(planes[:, i]).data, top if i == count - 1 else _LEVEL_NOISE, stores)
+        compress(np.ascontiguousarray(planes[:, i]).data, top if i == count - 1 else _LEVEL_NOISE)
         for i in range(count)
     ]
-
-
-def _frame(plane: memoryview, level: int, stores: bool) -> bytes:
-    frame = compress(plane, level)
-    if stores and len(frame) > (1 - _LEAST_GAIN) * plane.nbytes:
-        return compress(plane, _LEVEL_STORED)
-    return frame
 
 
 def decode_column(planes: Any, shape: tuple[int, ...], at: Any = ..., itemsize: int = 0) -> NDArray[Any]:
@@ -82,6 +77,57 @@ def decode_column(planes: Any, shape: tuple[int, ...], at: Any = ..., itemsize: 
         out[..., i] = part
     numbers: NDArray[Any] = out.view(f"<u{itemsize}")[..., 0]
     return numbers
+
+
+def encode_pieces(numbers: NDArray[Any]) -> list[bytes]:
+    """Encode unsigned integers [M, D] as a column in pieces: some rows can be decoded without most others.
+
+    Returns:
+        For every PIECE rows, of which the last ones may be fewer, a frame for each byte of the numbers, the least
+        significant first.
+    """
+    little = np.ascontiguousarray(numbers, dtype=numbers.dtype.newbyteorder("<"))
+    planes = little.view(np.uint8).reshape(*little.shape, little.itemsize)
+    levels = [_LEVEL_NOISE] * (little.itemsize - 1) + [_LEVEL_LONG]
+    return [
+        _shrunk(np.ascontiguousarray(planes[first : first + PIECE, :, p]).data, level)
+        for first in range(0, len(planes), PIECE)
+        for p, level in enumerate(levels)
+    ]
+
+
+def _shrunk(plane: memoryview, level: int) -> bytes:
+    frame = compress(plane, level)
+    return frame if len(frame) <= (1 - _LEAST_GAIN) * plane.nbytes else compress(plane, _LEVEL_STORED)
+
+
+def decode_pieces(frames: Any, shape: tuple[int, int], rows: NDArray[np.int64], itemsize: int) -> Bytes:
+    """Decode some rows of a column in pieces.
+
+    Args:
+        frames: of the column.
+        shape: (M, D) of its numbers.
+        rows: int64 [...], which rows.
+        itemsize: bytes of each number.
+
+    Returns:
+        The bytes of the numbers, uint8 [..., D, itemsize], the least significant first.
+
+    Raises:
+        RecordError: a frame is damaged, or there are not as many as belong.
+    """
+    M, D = shape
+    if type(frames) is not list or len(frames) != -(-M // PIECE) * itemsize:
+        raise RecordError(f"a column is not a list of {itemsize} frames for every {PIECE} of {M} crops")
+    out = np.zeros((*rows.shape, D, itemsize), np.uint8)
+    pieces = rows // PIECE
+    for piece in np.unique(pieces).tolist():
+        first, here = piece * PIECE, pieces == piece
+        count, inside = min(PIECE, M - first), rows[here] - first
+        for p in range(itemsize):
+            content = decompress(frames[piece * itemsize + p], count * D, RecordError)
+            out[here, :, p] = np.frombuffer(content, np.uint8).reshape(count, D)[inside]
+    return out
 
 
 def _count(shape: tuple[int, ...]) -> int:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
 from slg_wds.format.canonical import brief
-from slg_wds.format.records.columns import decode_column, encode_column
+from slg_wds.format.records.columns import decode_column, decode_pieces, encode_column, encode_pieces
 from slg_wds.format.records.low_rank_embeddings.blocks import (
     LOW_RANK_VALUES,
     LowRankEmbedding,
@@ -207,7 +207,7 @@ def embedding_columns(embeddings: Mapping[str, AnyEmbedding] | None) -> dict[str
             columns |= low_rank_columns(one, number)
             continue
         bits = one.stored.view(f"<u{one.stored.itemsize}")
-        columns[f"embedding_{number}"] = encode_column(bits, stores=True)
+        columns[f"embedding_{number}"] = encode_pieces(bits)
         if one.scales is not None:
             columns[f"scales_{number}"] = encode_column(one.scales.astype("<f4").view("<u4"))
     return columns
@@ -332,10 +332,11 @@ def decode_embeddings(fields: Mapping[str, Any], at: Any) -> dict[str, AnyEmbedd
 
 def _decoded(fields: Mapping[str, Any], number: int, dim: int, values: str, at: Any) -> Embedding:
     M, columns, dtype, scales = fields["num_crops"], fields["columns"], _DTYPES[values], None
-    bits = decode_column(columns.get(f"embedding_{number}"), (M, dim), at, dtype.itemsize)
+    rows = np.arange(M)[at]
+    parts = decode_pieces(columns.get(f"embedding_{number}"), (M, dim), rows, dtype.itemsize)
     if values == "int8":
         scales = decode_column(columns.get(f"scales_{number}"), (M,), at, 4).view("<f4")
-    stored = np.ascontiguousarray(bits).view(dtype)
+    stored = stored_of_bytes(parts, values)
     check_numbers(stored, scales)
     return Embedding(stored, scales)
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
-from slg_wds.format.frames import decompress, decompress_all
+from slg_wds.format.frames import decompress_all
 from slg_wds.format.records.checks import check_boxes, check_distinct, check_falling
-from slg_wds.format.records.columns import MAX_NUMBERS, MAX_PLANES
+from slg_wds.format.records.columns import MAX_NUMBERS, MAX_PLANES, decode_pieces
 from slg_wds.format.records.embeddings import (
     EMBEDDING,
     EMBEDDINGS,
@@ -252,23 +252,16 @@ class _Group:
     def _embedding(
         self, scales_at: _Planes | None, number: int, dim: int, values: str
     ) -> NDArray[np.float32]:
-        """The numbers [n, c, D] of one embedding.
-
-        Planes are decompressed one by one, not with those of all other columns: they are large, and joining them would
-        take longer than decompressing them.
-        """
+        """The numbers [n, c, D] of one embedding. Of each record, the pieces are decompressed that hold its crops."""
         column = f"embedding_{number}"
         itemsize = embedding_sizes(self._fields[0])[column][1]
-        parts = np.zeros((*self._rows.shape, dim, itemsize), np.uint8)
-        for i, (columns, rows, crops) in enumerate(
-            zip(self._columns, self._rows, self._crops.tolist(), strict=True)
-        ):
-            planes = columns.get(column)
-            if type(planes) is not list or len(planes) > itemsize:
-                raise RecordError(f"{column} is not a list of at most {itemsize} planes")
-            for p, plane in enumerate(planes):
-                content = np.frombuffer(decompress(plane, crops * dim, RecordError), np.uint8)
-                parts[i, ..., p] = content.reshape(crops, dim)[rows]
+        found = zip(self._columns, self._crops.tolist(), self._rows, strict=True)
+        parts = np.stack(
+            [
+                decode_pieces(columns.get(column), (crops, dim), rows, itemsize)
+                for columns, crops, rows in found
+            ]
+        )
         stored = stored_of_bytes(parts, values)
         scales = None
         if scales_at is not None:

@@ -272,3 +272,20 @@ def test_long_dense_embeddings_are_stored_and_sparse_ones_compressed():
         assert np.array_equal(found.stored, record.embeddings["t"].stored)
         (rows,) = decode_rows([data], np.array([[3, 99, 0]])).embeddings.values()
         assert np.array_equal(rows[0], found.vectors[[3, 99, 0]])
+
+
+@pytest.mark.parametrize("values", ["int8", "float16"])
+def test_a_few_crops_are_read_from_their_own_pieces_alone(values):
+    vectors = np.random.default_rng(1).normal(size=(40, 48)).astype(np.float32)
+    exact = Embedding.of(vectors, values).vectors
+    fields = msgpack.unpackb(encode_record(record_of(vectors, values)))
+    frames = fields["columns"]["embedding_0"]
+    assert len(frames) == 3 * (1 if values == "int8" else 2)
+    frames[len(frames) // 3] = b"damaged"  # the first frame of crops 16 to 31
+    data = msgpack.packb(fields, use_single_float=True)
+    rows = np.array([[39, 0, 15, 32]])
+    assert np.array_equal(decode_rows([data], rows).embeddings["a"][0], exact[rows[0]])
+    assert np.array_equal(decode_record(data, rows=rows[0]).embeddings["a"].vectors, exact[rows[0]])
+    for row in (16, 31):
+        with pytest.raises(RecordError, match="frame"):
+            decode_rows([data], np.array([[row]]))

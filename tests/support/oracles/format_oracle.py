@@ -90,7 +90,9 @@ def read_record(data):
             record["embeddings"][i] = (name, low_rank_embedding(columns, i, record["lowrank"][i], D))
             continue
         bits, dtype = {"float32": ("<u4", "<f4"), "float16": ("<u2", "<f2"), "int8": ("u1", "i1")}[values_of]
-        numbers = column(columns[f"embedding_{i}"], (M, D)).astype(bits).view(dtype).astype(np.float32)
+        frames, size = iter(columns[f"embedding_{i}"]), np.dtype(bits).itemsize
+        pieces = [column([next(frames) for _ in range(size)], (min(16, M - m), D)) for m in range(0, M, 16)]
+        numbers = np.concatenate([np.zeros((0, D), int), *pieces]).astype(bits).view(dtype).astype(np.float32)
         if values_of == "int8":
             numbers *= column(columns[f"scales_{i}"], (M, 1)).view("<f4")
         record["embeddings"][i] = (name, numbers)
