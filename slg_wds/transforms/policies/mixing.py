@@ -111,7 +111,7 @@ def _lambdas(words: Words, alpha: float) -> NDArray[np.uint8]:
 
 
 def _boxes(words: Words, middle: NDArray[np.float64], alpha: float) -> NDArray[np.uint8]:
-    """Draw mix boxes as timm's `rand_bbox` (1.0) does on GRID x GRID pixels, uint8 [n, 4]; zeros for no box.
+    """Draw mix boxes as timm's `rand_bbox` (1.0.31) does on GRID x GRID pixels, uint8 [n, 4]; zeros for no box.
 
     A box of the area 1 - l, with l of Beta(alpha, alpha), has sides of floor(GRID root(1 - l)) steps: at most n, where
     1 - l < ((n + 1) / GRID)^2. Its middle lies anywhere, and it is cut to the view.

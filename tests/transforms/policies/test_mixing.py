@@ -73,6 +73,13 @@ def test_weights_of_mixup_are_of_the_beta_distribution(alpha):
     assert abs(found.mean() - 128) < 1.5
 
 
+def cuts_short() -> bool:
+    """Whether timm, as it did for years, makes boxes of odd sides a pixel too small, so that this one is empty."""
+    top, bottom, _, _ = rand_bbox((255, 255), 1 - (1.5 / 255) ** 2)
+    return bool(top == bottom)
+
+
+@pytest.mark.skipif(cuts_short(), reason="this version of timm draws other boxes")
 @pytest.mark.parametrize(
     "alpha", [0.2, *(pytest.param(alpha, marks=pytest.mark.slow) for alpha in (1.0, 4.0))]
 )
