@@ -119,7 +119,8 @@ def one_long_path() -> bytes:
 def embeddings(count: int, dim: int) -> bytes:
     """A record of one crop with `count` embeddings of `dim` zeros."""
     names = [[str(number), dim, "int8"] for number in range(count)]
-    zeros = {f"{part}_{number}": [] for number in range(count) for part in ("embedding", "scales")}
+    frames = {"embedding": [frame(dim)], "scales": []}
+    zeros = {f"{part}_{number}": frames[part] for number in range(count) for part in frames}
     boxes = zstandard.ZstdCompressor(3, write_checksum=True, write_content_size=True).compress(b"\0\0\1\1")
     return record(
         k=0, num_classes=0, num_palette=0, coding="embedding", embeddings=names,
