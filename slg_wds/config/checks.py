@@ -13,12 +13,8 @@ from slg_wds.errors import UsageError
 
 LOW_RANK = "lowrank"
 _OF_LABELS = ("label_type", "max_kl", "tail_classes", "extendable")
-_OF_CLASSES = (
-    "temp",
-    "weights",
-    "class_subset",
-    "evaluate",
-)  # of options of labels over a teacher's own classes
+# Options of labels over a teacher's own classes.
+_OF_CLASSES = ("temp", "weights", "class_subset", "evaluate")
 
 
 def check_choices(config: Any) -> None:
@@ -105,8 +101,7 @@ def check_low_rank(config: Any) -> None:
     Raises:
         UsageError: --max-kl is not above 0, or an option contradicts the label type.
     """
-    if config.max_kl is not None and not 0 < config.max_kl < math.inf:
-        raise UsageError(f"--max-kl {config.max_kl:g} is not a number above 0")
+    check_above_zero(config, "max_kl")
     if config.label_type != LOW_RANK:
         if config.max_kl is not None and config.label_type is not None:
             raise UsageError(f"--max-kl is for --label-type {LOW_RANK}, not {config.label_type}")
@@ -151,6 +146,13 @@ def check_output(config: Any) -> None:
             )
 
 
+def check_above_zero(config: Any, name: str) -> None:
+    """Raise UsageError unless an option is a number above 0, or not given."""
+    value = getattr(config, name)
+    if value is not None and not 0 < value < math.inf:
+        raise UsageError(f"{flag(name)} {value:g} is not a number above 0")
+
+
 def check_bank(config: Any, used: bool, what: str = "--output prototypes") -> None:
     """Check --bank and --bank-temp.
 
@@ -169,8 +171,7 @@ def check_bank(config: Any, used: bool, what: str = "--output prototypes") -> No
     for name in ("bank", "bank_temp"):
         if not used and getattr(config, name) is not None:
             raise UsageError(f"{flag(name)} is for {what}")
-    if config.bank_temp is not None and not 0 < config.bank_temp < math.inf:
-        raise UsageError(f"--bank-temp {config.bank_temp:g} is not a number above 0")
+    check_above_zero(config, "bank_temp")
 
 
 def _check_min_cosine(config: Any) -> None:

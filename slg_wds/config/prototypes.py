@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 from tyro.conf import Positional
 
-from slg_wds.config.checks import check_least, check_seed, flag
+from slg_wds.config.checks import check_above_zero, check_least, check_seed, flag
 from slg_wds.config.command_line import option
 from slg_wds.config.shared import StoreConfig
 from slg_wds.errors import UsageError
@@ -75,8 +74,7 @@ class PrototypesConfig(BankOptions, ClusterOptions, StoreConfig):
         """
         check_least(self, num_prototypes=2, samples=1)
         check_seed(self.seed)
-        if self.bank_temp is not None and not 0 < self.bank_temp < math.inf:
-            raise UsageError(f"--bank-temp {self.bank_temp:g} is not a number above 0")
+        check_above_zero(self, "bank_temp")
         if not self.of_checkpoint and self.num_prototypes is None:
             raise UsageError("-k is missing", hint="say how many prototypes to make, such as -k 8192")
         for name in ("num_prototypes", "embedding", "samples"):

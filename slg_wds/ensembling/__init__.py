@@ -8,6 +8,8 @@ merge.py       the labels of one image in several sets -> their weighted mean
 convert.py     the labels of one image -> the same with fewer classes
 embeddings.py  sets of embeddings -> one, which holds all of them side by side
 prototypes.py  a set of embeddings read as labels, by a bank
+low_rank.py    the mean of labels, coded as low-rank ones
+partners.py    the images that are mixed into crops, for a teacher that is asked again
 fidelity.py    how far labels are from the teachers themselves
 
 Enters: the options, label sets of the same images and crops. Leaves: committed shards of a merged label set. It may

@@ -13,7 +13,7 @@ from slg_wds.errors import UsageError
 from slg_wds.format.manifest.description import EXTENDS, TRAILER_FEATURE
 from slg_wds.format.records.embeddings import MAX_EMBEDDED
 from slg_wds.format.records.record import Record
-from slg_wds.labelset.combining.averaging import joined_embeddings
+from slg_wds.labelset.combining.averaging import embeddings_side_by_side
 
 _OF_LABELS = ("label_type", "max_kl", "values", "tail_classes", "weights", "check_data")
 
@@ -28,7 +28,7 @@ def check_joined(config: EnsembleConfig, parents: Sequence[Parent]) -> bool:
     Raises:
         UsageError: embeddings cannot be joined, or an option is for labels.
     """
-    kinds = joined_embeddings([parent.last.labels for parent in parents])
+    kinds = embeddings_side_by_side([parent.last.labels for parent in parents])
     if not kinds:
         return False
     for name in _OF_LABELS:
@@ -56,7 +56,7 @@ def joined_identity(parents: Sequence[Parent]) -> dict[str, Any]:
     return {
         **first,
         "teachers": [teacher for parent in parents for teacher in parent.identity.teachers],
-        "embeddings": joined_embeddings([parent.last.labels for parent in parents]),
+        "embeddings": embeddings_side_by_side([parent.last.labels for parent in parents]),
         "parents": [
             {name: value for name, value in parent.describe().items() if name in kept} for parent in parents
         ],

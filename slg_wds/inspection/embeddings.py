@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from slg_wds.format.records.embeddings import EMBEDDING, embedding_field, low_rank_blocks
+from slg_wds.format.records.embeddings import EMBEDDING, embedding_field
 from slg_wds.format.records.low_rank_embeddings.codec import BlockSizes, low_rank_sizes
 
 
@@ -36,13 +36,12 @@ def embedding_figures(records: Sequence[dict[str, Any]]) -> dict[str, EmbeddingF
     records = [fields for fields in records if fields["coding"] == EMBEDDING and fields["num_crops"]]
     if not records:
         return {}
-    kinds = embedding_field(records[0])
-    blocks = [low_rank_blocks(fields, kinds) for fields in records]
+    kinds = [embedding_field(fields) for fields in records]
     found = {}
-    for number, (name, _, _) in enumerate(kinds):
-        known = [sizes for one in blocks if (sizes := one[number]) is not None]
+    for number, first in enumerate(kinds[0]):
+        known = [sizes for of_record in kinds if (sizes := of_record[number].blocks) is not None]
         if known:
-            found[name] = _figures(records, known, number)
+            found[first.name] = _figures(records, known, number)
     return found
 
 

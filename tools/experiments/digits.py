@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
@@ -21,12 +20,19 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.datasets import load_digits  # type: ignore[import-untyped]
-from students import all_crops, log_probabilities, normalised, small_cnn, spread, table, train
+from students import (
+    all_crops,
+    log_probabilities,
+    normalised,
+    run_in_scratch,
+    small_cnn,
+    spread,
+    table,
+    train,
+)
 from torch import Tensor, nn
 
 import slg_wds
-from slg_wds.concurrency.cores import cores
-from slg_wds.concurrency.memory import keep_freed_memory
 from slg_wds.labels import SoftLabels, from_topk
 
 SIZE, CLASSES, BATCH, RATE = 32, 10, 64, 3e-3
@@ -47,11 +53,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--width", type=int, default=4, help="of the student; the teacher has 24")
-    args = parser.parse_args()
-    keep_freed_memory()
-    torch.set_num_threads(cores())
-    with tempfile.TemporaryDirectory() as name:
-        experiment(args, Path(name))
+    run_in_scratch(experiment, parser.parse_args())
 
 
 def experiment(args: argparse.Namespace, folder: Path) -> None:

@@ -14,20 +14,17 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
 import torch
 from learning import lay_out
-from students import normalised, small_cnn, spread, table, train
+from students import normalised, run_in_scratch, small_cnn, spread, table, train
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import slg_wds
 from slg_wds import EmbeddingLoss, SoftLabelLoader
-from slg_wds.concurrency.cores import cores
-from slg_wds.concurrency.memory import keep_freed_memory
 from slg_wds.teachers.load import load_teacher
 from slg_wds.teachers.spec import TeacherSpec
 from slg_wds.teachers.teacher import Teacher
@@ -55,11 +52,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--loss", choices=list(LOSSES), default="cosine")
-    args = parser.parse_args()
-    keep_freed_memory()
-    torch.set_num_threads(cores())
-    with tempfile.TemporaryDirectory() as name:
-        experiment(args, Path(name))
+    run_in_scratch(experiment, parser.parse_args())
 
 
 def experiment(args: argparse.Namespace, folder: Path) -> None:

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from slg_wds import SoftCrossEntropy, SoftLabelLoader, open_labels
+from slg_wds.concurrency.cores import cores
+from slg_wds.concurrency.memory import keep_freed_memory
 from slg_wds.labels import SoftLabels, from_topk
 
 Labels = Callable[[Tensor], Any]  # row numbers int64 [B] -> their distributions, or their embeddings
+
+
+def run_in_scratch(experiment: Callable[[argparse.Namespace, Path], None], args: argparse.Namespace) -> None:
+    """Run an experiment in a folder that is removed at its end, on all cores of this process."""
+    keep_freed_memory()
+    torch.set_num_threads(cores())
+    with tempfile.TemporaryDirectory() as name:
+        experiment(args, Path(name))
 
 
 def small_cnn(num_classes: int, width: int = 24) -> nn.Sequential:

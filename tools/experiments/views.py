@@ -11,20 +11,26 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from digits import BATCH, CLASSES, RATE, SIZE, lay_out, train_teacher
-from students import all_crops, divergence, log_probabilities, small_cnn, spread, table, train
+from students import (
+    all_crops,
+    divergence,
+    log_probabilities,
+    run_in_scratch,
+    small_cnn,
+    spread,
+    table,
+    train,
+)
 from torch import Tensor
 from torchvision.io import write_png
 
 import slg_wds
-from slg_wds.concurrency.cores import cores
-from slg_wds.concurrency.memory import keep_freed_memory
 
 HELD_CROPS = 4
 
@@ -37,11 +43,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=4, help="of the student; the teacher has 24")
     parser.add_argument("--policy", default="rand-m9-mstd0.5-inc1")
     parser.add_argument("--reprob", type=float, default=0.25)
-    args = parser.parse_args()
-    keep_freed_memory()
-    torch.set_num_threads(cores())
-    with tempfile.TemporaryDirectory() as name:
-        experiment(args, Path(name))
+    run_in_scratch(experiment, parser.parse_args())
 
 
 def experiment(args: argparse.Namespace, folder: Path) -> None:

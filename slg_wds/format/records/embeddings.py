@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +35,8 @@ Floats = NDArray[np.float32]
 
 EMBEDDING = "embedding"  # the coding of such records, and the label type of their sets
 EMBEDDINGS = "embeddings"  # the field of such records, and the feature that their sets require
-EMBEDDING_VALUES = (
-    "float32",
-    "float16",
-    "int8",
-)  # how each number is stored; "lowrank" stores all in another way
+# How each number is stored. "lowrank" is no such way: it codes the embeddings of a record together.
+EMBEDDING_VALUES = ("float32", "float16", "int8")
 MAX_EMBEDDINGS = 16  # of a record
 MAX_EMBEDDED = 1 << 24  # numbers of all crops and embeddings of a record
 MAX_DIM = 1 << 16  # numbers of an embedding
@@ -244,8 +241,24 @@ def check_numbers(stored: NDArray[Any], scales: Floats | None) -> None:
         raise RecordError("the scale of an embedding is not a number from 0 to 2^120")
 
 
-def embedding_field(fields: Mapping[str, Any]) -> list[tuple[str, int, str]]:
-    """Return (name, D, values) of each embedding of a record, from its fields. Raises RecordError if one is unsound."""
+class EmbeddingKind(NamedTuple):
+    """What the fields of a record say of one of its embeddings.
+
+    Attributes:
+        name: of the embedding.
+        dim: D.
+        values: one of EMBEDDING_VALUES, or "lowrank".
+        blocks: of a low-rank embedding; else None.
+    """
+
+    name: str
+    dim: int
+    values: str
+    blocks: BlockSizes | None
+
+
+def embedding_field(fields: Mapping[str, Any]) -> list[EmbeddingKind]:
+    """Return what the fields of a record say of each embedding. Raises RecordError if one is unsound."""
     found, M = fields.get(EMBEDDINGS), fields["num_crops"]
     if type(found) is not list or not 1 <= len(found) <= MAX_EMBEDDINGS:
         raise RecordError(f"embeddings is {brief(found)}, not an array of 1 to {MAX_EMBEDDINGS}")
@@ -257,26 +270,22 @@ def embedding_field(fields: Mapping[str, Any]) -> list[tuple[str, int, str]]:
         raise RecordError("two embeddings have the same name")
     if M * (width := sum(dim for _, dim, _ in found)) > MAX_EMBEDDED:
         raise RecordError(f"{M} crops of {width} numbers are over the limit of {MAX_EMBEDDED}")
-    kinds = [(name, dim, values) for name, dim, values in found]
-    low_rank_blocks(fields, kinds)
-    return kinds
+    blocks = _low_rank_blocks(fields)
+    return [
+        EmbeddingKind(name, dim, values, one) for (name, dim, values), one in zip(found, blocks, strict=True)
+    ]
 
 
-def low_rank_blocks(
-    fields: Mapping[str, Any], kinds: Sequence[tuple[str, int, str]]
-) -> list[BlockSizes | None]:
-    """Return the blocks of each embedding of a record, from its fields; None for one that is not low-rank.
-
-    Raises:
-        RecordError: the field `lowrank` does not describe the low-rank embeddings.
-    """
-    low_rank = [values == LOW_RANK_VALUES for _, _, values in kinds]
+def _low_rank_blocks(fields: Mapping[str, Any]) -> list[BlockSizes | None]:
+    """Return the blocks of each embedding; None for one that is not low-rank. Raises RecordError for wrong ones."""
+    kinds = fields[EMBEDDINGS]
     stated = fields.get(LOW_RANK_VALUES, [None] * len(kinds))
+    low_rank = [values == LOW_RANK_VALUES for _, _, values in kinds]
     if type(stated) is not list or [one is not None for one in stated] != low_rank:
         raise RecordError(f"{LOW_RANK_VALUES} is {brief(stated)}, not one entry for each embedding")
-    pairs = zip(stated, kinds, strict=True)
     found = [
-        None if one is None else block_sizes(one, fields["num_crops"], dim) for one, (_, dim, _) in pairs
+        None if one is None else block_sizes(one, fields["num_crops"], dim)
+        for one, (_, dim, _) in zip(stated, kinds, strict=True)
     ]
     if sum(one.numbers for one in found if one is not None) > MAX_LOW_RANK_NUMBERS:
         raise RecordError(f"low-rank embeddings of over {MAX_LOW_RANK_NUMBERS} numbers")
@@ -297,9 +306,7 @@ def embedding_sizes(fields: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     """Return how many numbers and how many bytes of each number every column of embeddings has, by its name."""
     M = fields["num_crops"]
     sizes: dict[str, tuple[int, int]] = {}
-    kinds = embedding_field(fields)
-    for number, blocks in enumerate(low_rank_blocks(fields, kinds)):
-        _, dim, values = kinds[number]
+    for number, (_, dim, values, blocks) in enumerate(embedding_field(fields)):
         if blocks is not None:
             sizes |= low_rank_sizes(blocks, number)
             continue
@@ -320,9 +327,7 @@ def decode_embeddings(fields: Mapping[str, Any], at: Any) -> dict[str, AnyEmbedd
         RecordError: a column is damaged, or a number is not one that may be stored.
     """
     found: dict[str, AnyEmbedding] = {}
-    kinds = embedding_field(fields)
-    for number, blocks in enumerate(low_rank_blocks(fields, kinds)):
-        name, dim, values = kinds[number]
+    for number, (name, dim, values, blocks) in enumerate(embedding_field(fields)):
         if blocks is not None:
             found[name] = decode_low_rank_embedding(fields["columns"], number, blocks)[at]
         else:
@@ -331,20 +336,35 @@ def decode_embeddings(fields: Mapping[str, Any], at: Any) -> dict[str, AnyEmbedd
 
 
 def _decoded(fields: Mapping[str, Any], number: int, dim: int, values: str, at: Any) -> Embedding:
-    M, columns, dtype, scales = fields["num_crops"], fields["columns"], _DTYPES[values], None
-    rows = np.arange(M)[at]
-    parts = decode_pieces(columns.get(f"embedding_{number}"), (M, dim), rows, dtype.itemsize)
+    M, columns, scales = fields["num_crops"], fields["columns"], None
+    stored = decode_stored(columns, number, (M, dim), values, np.arange(M)[at])
     if values == "int8":
         scales = decode_column(columns.get(f"scales_{number}"), (M,), at, 4).view("<f4")
-    stored = stored_of_bytes(parts, values)
     check_numbers(stored, scales)
     return Embedding(stored, scales)
 
 
-def stored_of_bytes(planes: NDArray[np.uint8], values: str) -> NDArray[Any]:
-    """Return the numbers [..., D] whose bytes are [..., D, bytes of a number], the least significant first."""
-    stored: NDArray[Any] = planes.view(_DTYPES[values])[..., 0]
-    return stored
+def decode_stored(
+    columns: Mapping[str, Any], number: int, shape: tuple[int, int], values: str, rows: NDArray[np.int64]
+) -> NDArray[Any]:
+    """Decode the numbers or codes of some crops of embedding `number`, which is not low-rank.
+
+    Args:
+        columns: of the record.
+        number: of the embedding.
+        shape: (M, D).
+        values: one of EMBEDDING_VALUES.
+        rows: int64 [...], numbers of the crops.
+
+    Returns:
+        float32, float16 or int8 [..., D], not checked; see `check_numbers`.
+
+    Raises:
+        RecordError: the column is damaged.
+    """
+    dtype = _DTYPES[values]
+    stored: NDArray[Any] = decode_pieces(columns.get(f"embedding_{number}"), shape, rows, dtype.itemsize)
+    return stored.view(dtype)[..., 0]
 
 
 def of_crops(embeddings: Mapping[str, AnyEmbedding] | None, crops: Any) -> dict[str, AnyEmbedding] | None:

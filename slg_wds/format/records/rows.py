@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from slg_wds.errors import RecordError
 from slg_wds.format.frames import decompress_all
 from slg_wds.format.records.checks import check_boxes, check_distinct, check_falling
-from slg_wds.format.records.columns import MAX_NUMBERS, MAX_PLANES, decode_pieces
+from slg_wds.format.records.columns import MAX_NUMBERS, MAX_PLANES
 from slg_wds.format.records.embeddings import (
     EMBEDDING,
     EMBEDDINGS,
+    EmbeddingKind,
     check_numbers,
+    decode_stored,
     embedding_field,
     embedding_sizes,
-    low_rank_blocks,
     scaled,
-    stored_of_bytes,
 )
 from slg_wds.format.records.low_rank import LOW_RANK
 from slg_wds.format.records.low_rank_codec import open_low_rank
@@ -218,20 +218,19 @@ class _Group:
     def _decoded_embeddings(self) -> Rows:
         fields = self._fields
         boxes, flips = self._place_boxes()
+        found = [embedding_field(one) for one in fields]
         scales = {
             number: self._place(f"scales_{number}", self._crops, 4)
-            for number, (_, _, values) in enumerate(embedding_field(fields[0]))
-            if values == "int8"
+            for number, kind in enumerate(found[0])
+            if kind.values == "int8"
         }
         views = self._place_views()
         self._decompress()
-        kinds = embedding_field(fields[0])
-        blocks = [low_rank_blocks(one, kinds) for one in fields]
         embeddings = {
-            name: self._embedding(scales.get(number), number, dim, values)
-            if blocks[0][number] is None
-            else self._low_rank_embedding(number, [one[number] for one in blocks])
-            for number, (name, dim, values) in enumerate(kinds)
+            kind.name: self._embedding(scales.get(number), number, kind)
+            if kind.blocks is None
+            else self._low_rank_embedding(number, [of_record[number].blocks for of_record in found])
+            for number, kind in enumerate(found[0])
         }
         return replace(self._without_top_k(boxes, flips, views), embeddings=embeddings)
 
@@ -249,20 +248,15 @@ class _Group:
             views=self._views(views),
         )
 
-    def _embedding(
-        self, scales_at: _Planes | None, number: int, dim: int, values: str
-    ) -> NDArray[np.float32]:
+    def _embedding(self, scales_at: _Planes | None, number: int, kind: EmbeddingKind) -> NDArray[np.float32]:
         """The numbers [n, c, D] of one embedding. Of each record, the pieces are decompressed that hold its crops."""
-        column = f"embedding_{number}"
-        itemsize = embedding_sizes(self._fields[0])[column][1]
         found = zip(self._columns, self._crops.tolist(), self._rows, strict=True)
-        parts = np.stack(
+        stored = np.stack(
             [
-                decode_pieces(columns.get(column), (crops, dim), rows, itemsize)
+                decode_stored(columns, number, (crops, kind.dim), kind.values, rows)
                 for columns, crops, rows in found
             ]
         )
-        stored = stored_of_bytes(parts, values)
         scales = None
         if scales_at is not None:
             scales = self._at(scales_at, self._rows, np.uint32).view(np.float32)

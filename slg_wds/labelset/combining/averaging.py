@@ -29,7 +29,7 @@ def check_averaged(sets: Sequence[LabelSet], any_temperature: bool = False) -> N
                 raise differs(sets[0], other, f"{field}: {mine} != {theirs}")
 
 
-def joined_embeddings(sets: Sequence[LabelSet]) -> list[dict[str, Any]]:
+def embeddings_side_by_side(sets: Sequence[LabelSet]) -> list[dict[str, Any]]:
     """Return what the identities of several sets say of their embeddings, one after the other; [] of labels.
 
     Args:

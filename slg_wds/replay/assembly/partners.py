@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 I64 = npt.NDArray[np.int64]
 NOBODY = (-1, -1)
-TOGETHER = 8  # images whose partners are read at a time: they may have c records each, of megabytes for `full` labels
+AT_A_TIME = 8  # images whose partners are read at a time: they may have c records each, of megabytes for `full` labels
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,8 @@ class PartnerCrops:
             views: of the crops of each, [c].
             loaded: what `load_partners` returned for the only image; None to read it here.
         """
-        for first in range(0, len(images), TOGETHER):
-            some = slice(first, first + TOGETHER)
+        for first in range(0, len(images), AT_A_TIME):
+            some = slice(first, first + AT_A_TIME)
             self._put(images[some], _mixing_of(views[some]), loaded)
 
     def _put(self, images: Sequence[int], mixing: Mixing, loaded: Sequence[PartnerBytes] | None) -> None:

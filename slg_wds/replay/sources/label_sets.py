@@ -26,7 +26,7 @@ from slg_wds.format.records.embeddings import EMBEDDING
 from slg_wds.format.records.low_rank import LOW_RANK
 from slg_wds.labels import LabelType, StoredColumns
 from slg_wds.labels.shares import shares
-from slg_wds.labelset.combining.averaging import check_averaged, joined_embeddings, refuse_weights
+from slg_wds.labelset.combining.averaging import check_averaged, embeddings_side_by_side, refuse_weights
 from slg_wds.labelset.combining.joining import chains, joined_digest
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.objects import INFO
@@ -164,7 +164,7 @@ class LabelSets:
 
     def _check_embeddings(self, weights: Sequence[float] | None, recovers: bool) -> None:
         """Raise an error if embeddings cannot be joined, or if they are to be averaged or made distributions."""
-        if joined_embeddings(self.members):
+        if embeddings_side_by_side(self.members):
             refuse_weights(weights, "weights")
         if recovers:
             self.members[0].refuse_embeddings()

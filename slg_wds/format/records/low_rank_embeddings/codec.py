@@ -53,16 +53,17 @@ class BlockSizes:
         """The numbers of bases and coefficients."""
         return sum((m + self.dim) * r for m, r in zip(self.crops, self.ranks, strict=True))
 
+    def of_blocks(self) -> list[dict[str, int]]:
+        """How many numbers of each column every block has, by the beginning of the column's name."""
+        return [
+            {"lengths": m, "scales": 1 + r, "mean": self.dim, "basis": self.dim * r, "coefficients": m * r}
+            for m, r in zip(self.crops, self.ranks, strict=True)
+        ]
+
     def counts(self) -> dict[str, int]:
         """How many numbers each column has, by the beginning of its name."""
-        blocks, components = len(self.crops), sum(self.ranks)
-        return {
-            "lengths": sum(self.crops),
-            "scales": blocks + components,
-            "mean": blocks * self.dim,
-            "basis": self.dim * components,
-            "coefficients": sum(m * r for m, r in zip(self.crops, self.ranks, strict=True)),
-        }
+        blocks = self.of_blocks()
+        return {name: sum(one[name] for one in blocks) for name in _WIDTHS}
 
 
 def low_rank_field(one: LowRankEmbedding) -> list[Any]:
@@ -231,14 +232,7 @@ def _signed_floats(numbers: NDArray[Any]) -> Floats:
 def block_cuts(sizes: BlockSizes) -> list[dict[str, slice]]:
     """Return where the numbers of each block stand in every column, by the beginning of its name."""
     ends, cuts = dict.fromkeys(_WIDTHS, 0), []
-    for m, r in zip(sizes.crops, sizes.ranks, strict=True):
-        counts = {
-            "lengths": m,
-            "scales": 1 + r,
-            "mean": sizes.dim,
-            "basis": sizes.dim * r,
-            "coefficients": m * r,
-        }
+    for counts in sizes.of_blocks():
         cuts.append({name: slice(ends[name], ends[name] + count) for name, count in counts.items()})
         ends = {name: cut.stop for name, cut in cuts[-1].items()}
     return cuts
