@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 PAUSE = 0.25  # seconds between two updates of a notebook's output
+LINES_APART = 10.0  # seconds between two lines where nothing is updated in place
 WIDTH = 40  # characters of a notebook's bar
 Self = TypeVar("Self", bound="LiveDisplay")
 
@@ -153,3 +154,25 @@ def _notebook() -> Any:
     from IPython.display import display
 
     return display
+
+
+class ImageProgress(LiveDisplay):
+    """Shows on stderr how many images are done: in place, else a line every ten seconds.
+
+    Args:
+        images: in all.
+    """
+
+    def __init__(self, images: int) -> None:
+        super().__init__()
+        self.images, self.done = images, 0
+        self._started = self._noted = time.monotonic()
+        self.open(images, 0, "images")
+
+    def add(self, images: int) -> None:
+        """Count images that are done."""
+        self.done += images
+        rate = f"{self.done / max(time.monotonic() - self._started, 1e-9):,.0f} images/s"
+        if not self.show(self.done, rate) and time.monotonic() - self._noted > LINES_APART:
+            self._noted = time.monotonic()
+            console.note(f"{self.done:,}/{console.counted(self.images, 'image')}, {rate}")

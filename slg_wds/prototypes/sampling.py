@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slg_wds.console import counted, note
-from slg_wds.engines.live import LiveDisplay
+from slg_wds.engines.live import ImageProgress
 from slg_wds.ensembling.parents import KeyedSet, Missing
 from slg_wds.errors import UsageError
 from slg_wds.labelset.labelset import LabelSet
 
 CROPS_PER_IMAGE = 8  # crops of one image are alike, and reading a record costs the same for all of its crops
-PAUSE = 10.0  # seconds between lines of progress
 
 
 def sample(labels: LabelSet, name: str, count: int, seed: int) -> NDArray[np.float32]:
@@ -38,13 +35,13 @@ def sample(labels: LabelSet, name: str, count: int, seed: int) -> NDArray[np.flo
     chosen = np.sort(chance.permutation(images)[: -(-count // max(1, each))]).tolist()
     keyed, parts = KeyedSet(labels), []
     keyed.prepare(chosen)
-    with SampleProgress(len(chosen)) as progress:
+    with ImageProgress(len(chosen)) as progress:
         for number in chosen:
             crops = np.sort(chance.permutation(labels.num_crops)[:each])
             record = keyed.read(number)
             if not isinstance(record, Missing):
                 parts.append((record.embeddings or {})[name][crops].vectors)
-            progress.read()
+            progress.add(1)
     return _joined(parts, labels)[:count]
 
 
@@ -52,23 +49,3 @@ def _joined(parts: Sequence[NDArray[np.float32]], labels: LabelSet) -> NDArray[n
     if not parts:
         raise UsageError("the set has no image with embeddings", url=labels.url)
     return np.concatenate(parts)
-
-
-class SampleProgress(LiveDisplay):
-    """Shows on stderr how much of a sample is read.
-
-    Args:
-        images: images to read.
-    """
-
-    def __init__(self, images: int) -> None:
-        super().__init__()
-        self.images, self.done, self._noted = images, 0, time.monotonic()
-        self.open(images, 0, "images")
-
-    def read(self) -> None:
-        """Count an image."""
-        self.done += 1
-        if not self.show(self.done, "") and time.monotonic() - self._noted > PAUSE:
-            self._noted = time.monotonic()
-            note(f"{self.done}/{counted(self.images, 'image')} read")

@@ -32,7 +32,7 @@ from slg_wds.images import LabelledImage
 from slg_wds.replay.samples import Sample, place_of
 from slg_wds.replay.stages import CutCrops, cut_crops
 from slg_wds.transforms.drawn import DrawnCrops
-from slg_wds.transforms.mixing import mix_view
+from slg_wds.transforms.mixing import mix_partners
 
 if TYPE_CHECKING:
     import torch
@@ -82,15 +82,12 @@ class CutShards:
         self, sample: Sample, views: torch.Tensor, mixing: Mixing, shard: Mapping[str, Sample]
     ) -> Sample:
         """Mix partners into the views [c] of a sample; return `target2` and `lam`."""
+        partners = {number: self._partner(sample, number, shard) for number in mixing.partners().tolist()}
+        mix_partners(views, mixing, lambda number, crops: self._crops(partners[number], crops))
         target2 = np.full(len(views), -1)
-        for number in mixing.partners().tolist():
-            partner = self._partner(sample, number, shard)
-            crops = np.flatnonzero(mixing.partner == number)
-            others = self._crops(partner, mixing.crop[crops].astype(np.int64))
-            for crop, other in zip(crops.tolist(), others, strict=True):
-                mix_view(views[crop], other, int(mixing.lam[crop]), mixing.box[crop])
+        for number, partner in partners.items():
             target = partner["record"].target
-            target2[crops] = -1 if target is None else target
+            target2[mixing.partner == number] = -1 if target is None else target
         return {"target2": target2, "lam": mixing.weights().astype(np.float32)}
 
     def _partner(self, sample: Sample, number: int, shard: Mapping[str, Sample]) -> Sample:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.views import Views, same_views
 from slg_wds.transforms.crops import CropRule, cut, sample_crops
-from slg_wds.transforms.mixing import mix_view
+from slg_wds.transforms.mixing import mix_partners
 from slg_wds.transforms.policies.drawing import sample_views
 from slg_wds.transforms.policies.rules import ViewRule
 from slg_wds.transforms.replaying import apply_views
@@ -93,12 +93,13 @@ class DrawnCrops:
         mixing = None if self.views is None else self.views.mixing
         if mixing is None:
             return
-        for number in mixing.partners().tolist():
-            at, partner = np.flatnonzero(mixing.partner == number), partners[number]
-            second = out.new_empty((len(at), *out.shape[2:], 3)).permute(0, 3, 1, 2)
-            partner.crops[mixing.crop[at].astype(np.int64)].cut(partner.pixels, second, interpolation)
-            for i, crop in enumerate(at.tolist()):
-                mix_view(out[crop], second[i], int(mixing.lam[crop]), mixing.box[crop])
+
+        def crops_of(number: int, crops: NDArray[np.int64]) -> torch.Tensor:
+            second = out.new_empty((len(crops), *out.shape[2:], 3)).permute(0, 3, 1, 2)
+            partners[number].crops[crops].cut(partners[number].pixels, second, interpolation)
+            return second
+
+        mix_partners(out, mixing, crops_of)
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slg_wds.format.records.mixing import WHOLE
+from slg_wds.format.records.mixing import WHOLE, Mixing
 from slg_wds.transforms.replaying import erased_pixels
 
 if TYPE_CHECKING:
     import torch
 
 Bytes = NDArray[np.uint8]
+
+
+def mix_partners(
+    views: torch.Tensor, mixing: Mixing, crops_of: Callable[[int, NDArray[np.int64]], torch.Tensor]
+) -> None:
+    """Mix their partners into the views of an image, in place.
+
+    Args:
+        views: uint8 [M, 3, S, S] in the memory of the CPU, channels_last.
+        mixing: of these M views.
+        crops_of: called once for each partner with its number in the plan and the numbers of its crops, int64 [m];
+            returns these as whole views, uint8 [m, 3, S, S].
+    """
+    for number in mixing.partners().tolist():
+        at = np.flatnonzero(mixing.partner == number)
+        partners = crops_of(number, mixing.crop[at].astype(np.int64))
+        for crop, partner in zip(at.tolist(), partners, strict=True):
+            mix_view(views[crop], partner, int(mixing.lam[crop]), mixing.box[crop])
 
 
 def mix_view(view: torch.Tensor, partner: torch.Tensor, lam: int, box: Bytes) -> None:

@@ -163,13 +163,15 @@ def scaled(stored: NDArray[Any], scales: Floats | None) -> Floats:
 
 def cosines(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float64]:
     """Return the cosine between the rows of two arrays [..., D]: 1 between two zero vectors, 0 if one is zero."""
-    a, b = (_unit(np.asarray(part, np.float64)) for part in (one, other))
+    a, b = (unit_rows(part) for part in (one, other))
     both_zero = ~(a.any(axis=-1) | b.any(axis=-1))
     found: NDArray[np.float64] = (a * b).sum(axis=-1)
     return np.where(both_zero, 1.0, found)
 
 
-def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+def unit_rows(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """Return rows [..., D] at unit length, float64; rows of zeros stay."""
+    rows = np.asarray(rows, np.float64)
     length = np.sqrt((rows * rows).sum(axis=-1, keepdims=True))
     unit: NDArray[np.float64] = rows / np.where(length > 0, length, 1.0)
     return unit
@@ -180,7 +182,7 @@ def similarity(vectors: NDArray[Any]) -> float:
     M = len(vectors)
     if M < 2:
         return 1.0
-    unit = _unit(np.asarray(vectors, np.float64))
+    unit = unit_rows(vectors)
     total = float(np.square(unit.sum(axis=0)).sum() - np.square(unit).sum())
     return total / (M * (M - 1))
 

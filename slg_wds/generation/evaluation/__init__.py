@@ -4,7 +4,6 @@
     accuracy.py    of those with classes: top-1, top-5 and loss
     embeddings.py  of those without: k-NN and a linear probe
     images.py      batches of images under the teachers' own evaluation transforms
-    progress.py    how far it is
 
 Enters: the options, images with targets. Leaves: figures.
 """

@@ -40,11 +40,7 @@ def embeddings_side_by_side(sets: Sequence[LabelSet]) -> list[dict[str, Any]]:
     """
     found: dict[str, dict[str, Any]] = {}
     for labels in sets:
-        if labels.holds_embeddings != sets[0].holds_embeddings:
-            raise UsageError(
-                f"one of {sets[0].url} and {labels.url} holds labels and the other one embeddings",
-                hint="give sets of one kind",
-            )
+        check_kind(sets[0], labels)
         for one in labels.identity.embeddings or []:
             if one["name"] in found:
                 raise UsageError(
@@ -56,6 +52,14 @@ def embeddings_side_by_side(sets: Sequence[LabelSet]) -> list[dict[str, Any]]:
     if len(found) > MAX_EMBEDDINGS:
         raise UsageError(f"{len(found)} embeddings are more than the {MAX_EMBEDDINGS} that a record holds")
     return list(found.values())
+
+
+def check_kind(first: LabelSet, other: LabelSet, hint: str = "give sets of one kind") -> None:
+    """Raise UsageError if one of two sets holds labels and the other one embeddings; `hint` says what to do then."""
+    if first.holds_embeddings != other.holds_embeddings:
+        raise UsageError(
+            f"one of {first.url} and {other.url} holds labels and the other one embeddings", hint=hint
+        )
 
 
 def refuse_weights(weights: Sequence[float] | None, flag: str) -> None:

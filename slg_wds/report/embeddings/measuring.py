@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import LabelSetError
+from slg_wds.format.records.embeddings import similarity, unit_rows
 from slg_wds.images import LabelledImage
 from slg_wds.report.reading.sets import ReportedSets, ReportSample
 
@@ -82,12 +83,7 @@ class EmbeddingMeasures:
     @property
     def between(self) -> float:
         """Mean cosine between the means of two images; 1 for a single image."""
-        unit, n = unit_rows(np.stack(self.means)), len(self.means)
-        return (
-            float((np.square(unit.sum(axis=0)).sum() - np.square(unit).sum()) / (n * (n - 1)))
-            if n > 1
-            else 1.0
-        )
+        return similarity(np.stack(self.means))
 
     def nearest(self, targets: list[int | None] | None = None) -> list[Pair]:
         """Return pairs of images whose means are most alike, each image at most once, the most alike first.
@@ -123,13 +119,6 @@ class EmbeddingMeasures:
         shares = np.zeros(2)
         shares[:kept] = np.square(strengths[:kept]) / max(float(np.square(strengths).sum()), 1e-30)
         return rows, shares
-
-
-def unit_rows(rows: NDArray[np.float32]) -> Floats:
-    """Return rows at unit length, float64; rows of zeros stay."""
-    wide = rows.astype(np.float64)
-    length = np.sqrt((wide * wide).sum(axis=1, keepdims=True))
-    return np.asarray(wide / np.where(length > 0, length, 1.0))
 
 
 def measure_embeddings(

@@ -14,6 +14,7 @@ from slg_wds.errors import IncompleteSetError, RecordError, UsageError
 from slg_wds.format.records.record import Record
 from slg_wds.format.recovery.distributions import as_full
 from slg_wds.labelset.class_names import class_names
+from slg_wds.labelset.combining.averaging import check_kind
 from slg_wds.labelset.combining.joining import chains
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import labels_at
@@ -84,7 +85,7 @@ class ReportedSets:
         self.skipped = 0
         self._missing_shards: dict[int, set[int]] = {}
         for labels in self.labels[1:]:
-            _check_kind(self.labels[0], labels)
+            check_kind(self.labels[0], labels, "draw them one after the other")
             _check_classes(self.labels[0], labels)
 
     @property
@@ -193,14 +194,6 @@ def _spread(labels: LabelSet, shards: Sequence[int], samples: int) -> Iterator[t
         left -= count
         if count:
             yield shard, [start + at * size // count for at in range(count)]
-
-
-def _check_kind(first: LabelSet, other: LabelSet) -> None:
-    if first.holds_embeddings != other.holds_embeddings:
-        raise UsageError(
-            f"one of {first.url} and {other.url} holds labels and the other one embeddings",
-            hint="draw them one after the other",
-        )
 
 
 def _check_classes(first: LabelSet, other: LabelSet) -> None:

@@ -18,7 +18,7 @@ from slg_wds.report.reading.images import ImageReader
 from slg_wds.report.reading.sets import ReportedSets
 from slg_wds.report.writing.gallery import GalleryImage
 from slg_wds.transforms.drawn import DrawnCrops
-from slg_wds.transforms.mixing import mix_view
+from slg_wds.transforms.mixing import mix_partners
 
 if TYPE_CHECKING:
     import torch
@@ -75,16 +75,14 @@ def _views(record: Record, data: bytes, numbers: NDArray[np.int64], side: int) -
 
 def _mix(views: torch.Tensor, mixing: Mixing, sets: ReportedSets, reader: ImageReader) -> None:
     """Mix the crops' partners into their views [n]."""
-    for number in mixing.partners().tolist():
+
+    def crops_of(number: int, crops: NDArray[np.int64]) -> torch.Tensor:
         partner, key = sets.read_one(number).stored[0], sets.first.plan.keys[number]
         if partner is None:
             raise RecordError("a view has this image mixed in, which has no labels here", key=key)
-        crops = np.flatnonzero(mixing.partner == number)
-        others = _views(
-            partner, reader.read(number, key), mixing.crop[crops].astype(np.int64), views.shape[-1]
-        )
-        for crop, other in zip(crops.tolist(), others, strict=True):
-            mix_view(views[crop], other, int(mixing.lam[crop]), mixing.box[crop])
+        return _views(partner, reader.read(number, key), crops, views.shape[-1])
+
+    mix_partners(views, mixing, crops_of)
 
 
 def _webp(view: torch.Tensor) -> bytes:
