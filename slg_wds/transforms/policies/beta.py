@@ -21,9 +21,9 @@ _MOST = (1 << 64) - 1
 
 
 def thresholds(alpha: float, points: Sequence[Fraction]) -> NDArray[np.uint64]:
-    """Return how many of the 2^64 numbers of 64 bits a draw has at most, for it to be below each point.
+    """Return, for each point, how many of the 2^64 draws of 64 bits stand for a number below it.
 
-    A draw u of 64 bits stands for x below points[i] if u < thresholds[i], where x is of Beta(alpha, alpha).
+    A draw u stands for a number x of Beta(alpha, alpha), and x is below points[i] if u < thresholds[i].
 
     Args:
         alpha: the parameter of the distribution, above 0.
