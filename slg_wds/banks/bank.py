@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from slg_wds.errors import UsageError, WeightsError
 from slg_wds.format.canonical import brief
-from slg_wds.format.records.embeddings import MAX_DIM
+from slg_wds.format.records.embeddings.fields import MAX_DIM
 
 Floats = NDArray[np.float32]
 

@@ -27,7 +27,7 @@ from slg_wds.ensembling.work import MergeStats, MergeTask
 from slg_wds.errors import UsageError
 from slg_wds.format.manifest.description import MIXING, VIEWS
 from slg_wds.format.manifest.plan import Plan
-from slg_wds.format.records.low_rank import LOW_RANK
+from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset.creating import create_labels
 from slg_wds.labelset.labelset import LabelSet

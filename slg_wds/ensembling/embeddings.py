@@ -11,7 +11,7 @@ from slg_wds.config.checks import flag
 from slg_wds.ensembling.parents import Parent
 from slg_wds.errors import UsageError
 from slg_wds.format.manifest.description import EXTENDS, TRAILER_FEATURE
-from slg_wds.format.records.embeddings import MAX_EMBEDDED
+from slg_wds.format.records.embeddings.fields import MAX_EMBEDDED
 from slg_wds.format.records.record import Record
 from slg_wds.labelset.combining.averaging import embeddings_side_by_side
 

@@ -18,7 +18,7 @@ from slg_wds.ensembling.parents import KeyedSet, Missing
 from slg_wds.ensembling.partners import mixed_views
 from slg_wds.errors import ImageError, ImageSourceError, UsageError
 from slg_wds.format.manifest.identity import differences
-from slg_wds.format.records.embeddings import of_crops
+from slg_wds.format.records.embeddings.by_name import of_crops
 from slg_wds.images import LabelledImage, open_source
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset.labelset import LabelSet

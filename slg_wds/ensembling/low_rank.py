@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from slg_wds.errors import RecordError
-from slg_wds.format.records.low_rank import LowRank
+from slg_wds.format.records.low_rank.blocks import LowRank
 from slg_wds.format.records.record import Record
 from slg_wds.labels import recover_over, stored_columns
 from slg_wds.labels.low_rank import encode

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from slg_wds.format.records.low_rank import LOW_RANK
+from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import Tail, build_tail
 from slg_wds.labels import LabelType, largest, recover_over, stored_columns

@@ -12,7 +12,7 @@ import numpy as np
 
 from slg_wds.errors import ShardError
 from slg_wds.format.manifest.index import ShardIndex
-from slg_wds.format.records.low_rank import LOW_RANK
+from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.format.records.record import Record
 from slg_wds.format.shards.shard import Shard, check_payload
 from slg_wds.images import image_extension

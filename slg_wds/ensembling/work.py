@@ -22,7 +22,7 @@ from slg_wds.ensembling.merge import LabelFormat, RecordLabels, merge
 from slg_wds.ensembling.parents import KeyedSet, Missing, Parent
 from slg_wds.ensembling.prototypes import PrototypeRule, open_members
 from slg_wds.errors import LabelSetError
-from slg_wds.format.records.low_rank import LOW_RANK, LowRank
+from slg_wds.format.records.low_rank.blocks import LOW_RANK, LowRank
 from slg_wds.format.records.record import Record
 from slg_wds.format.recovery.distributions import as_full
 from slg_wds.format.shards.shard import EncodedSample, Sample, load_writer

@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from slg_wds.engines.run_stats import RunStats
 from slg_wds.errors import RecordError
-from slg_wds.format.records.embeddings import AnyEmbedding, Embedding
-from slg_wds.format.records.low_rank import LowRank
+from slg_wds.format.records.embeddings.by_name import AnyEmbedding
+from slg_wds.format.records.embeddings.plain import Embedding
+from slg_wds.format.records.low_rank.blocks import LowRank
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import build_tail
 from slg_wds.format.shards.shard import EncodedSample, Sample

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from slg_wds.concurrency.copy_stream import CopyStream
 from slg_wds.concurrency.prefetch import window
 from slg_wds.errors import TeacherOutputError
-from slg_wds.format.records.embeddings import EMBEDDING
-from slg_wds.format.records.low_rank import LOW_RANK
+from slg_wds.format.records.embeddings.fields import EMBEDDING
+from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.generation.batching import Buffers, CropBatch
 from slg_wds.labels import LabelType, tail_sums, topk
 from slg_wds.teachers.faults import device_faults

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from slg_wds.config import GenerateConfig
 from slg_wds.errors import UsageError
-from slg_wds.format.records.embeddings import EMBEDDING
-from slg_wds.format.records.low_rank import LOW_RANK
+from slg_wds.format.records.embeddings.fields import EMBEDDING
+from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.labels import LabelType, parse_label_type
 from slg_wds.transforms.crops import CropRule
 from slg_wds.transforms.policies.grammar import parse_views

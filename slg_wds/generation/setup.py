@@ -16,9 +16,9 @@ from slg_wds.errors import ReferenceSetError, UsageError
 from slg_wds.format.manifest.description import EXTENDS, MIXING, VIEWS
 from slg_wds.format.manifest.identity import Identity
 from slg_wds.format.manifest.plan import Plan
-from slg_wds.format.records.embeddings import EMBEDDINGS, MAX_EMBEDDED
-from slg_wds.format.records.low_rank import LOW_RANK
-from slg_wds.format.records.low_rank_embeddings.blocks import LOW_RANK_EMBEDDINGS
+from slg_wds.format.records.embeddings.fields import EMBEDDINGS, MAX_EMBEDDED
+from slg_wds.format.records.embeddings.low_rank import LOW_RANK_EMBEDDINGS
+from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.generation.description import identity_of, run_provenance, shard_provenance
 from slg_wds.generation.job import Job
 from slg_wds.generation.recipe import Recipe

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from slg_wds.format.records.embeddings import EMBEDDING, embedding_field
-from slg_wds.format.records.low_rank_embeddings.codec import BlockSizes, low_rank_sizes
+from slg_wds.format.records.embeddings.fields import EMBEDDING, embedding_kinds
+from slg_wds.format.records.embeddings.low_rank_codec import BlockSizes, low_rank_sizes
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def embedding_figures(records: Sequence[dict[str, Any]]) -> dict[str, EmbeddingF
     records = [fields for fields in records if fields["coding"] == EMBEDDING and fields["num_crops"]]
     if not records:
         return {}
-    kinds = [embedding_field(fields) for fields in records]
+    kinds = [embedding_kinds(fields) for fields in records]
     found = {}
     for number, first in enumerate(kinds[0]):
         known = [sizes for of_record in kinds if (sizes := of_record[number].blocks) is not None]

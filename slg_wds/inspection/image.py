@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from slg_wds.errors import UsageError
 from slg_wds.format.manifest.strings import StringColumn
-from slg_wds.format.records.embeddings import similarity
-from slg_wds.format.records.low_rank_embeddings.blocks import LowRankEmbedding, StatedCosine
+from slg_wds.format.records.embeddings.cosines import similarity
+from slg_wds.format.records.embeddings.low_rank import LowRankEmbedding, StatedCosine
 from slg_wds.format.records.record import Record
 from slg_wds.format.recovery.distributions import as_full
 from slg_wds.labelset.class_names import class_names, imagenet_words

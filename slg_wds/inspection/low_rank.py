@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from slg_wds.format.records.columns import decode_column, encode_column
-from slg_wds.format.records.low_rank import LOW_RANK, LowRank
-from slg_wds.format.records.low_rank_codec import BlockShape, encode_low_rank, open_low_rank
+from slg_wds.format.records.low_rank.blocks import LOW_RANK, LowRank
+from slg_wds.format.records.low_rank.codec import BlockShape, encode_low_rank, open_low_rank
 
 COLUMNS = ("low_rank", "block_of")
 

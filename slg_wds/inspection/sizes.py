@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slg_wds.errors import SlgWdsError
-from slg_wds.format.records.record import unpack_record
+from slg_wds.format.records.decoding import unpack_record
 from slg_wds.inspection.embeddings import EmbeddingFigures, embedding_figures
 from slg_wds.inspection.low_rank import LowRankFigures, coded_images, low_rank_figures
 from slg_wds.inspection.state import THREADS, SetState, read_indexes, spread

@@ -7,7 +7,7 @@ from typing import Any
 
 from slg_wds.console import counted, duration, tell, tell_table
 from slg_wds.format.manifest.identity import Identity
-from slg_wds.format.records.low_rank_embeddings.blocks import StatedCosine
+from slg_wds.format.records.embeddings.low_rank import StatedCosine
 from slg_wds.inspection.image import InspectedImage
 from slg_wds.transforms.replaying import words_of, words_of_options
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from slg_wds.labels.movable import Movable
 
 if TYPE_CHECKING:
-    from slg_wds.format.records.low_rank_rows import LowRankRows
+    from slg_wds.format.records.low_rank.rows import LowRankRows
 
 # Entries are filled up to a multiple of this. Then a row is summed in the same order, to the same bits, whatever other
 # rows are in its batch.

@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
-from slg_wds.format.records.embeddings import cosines, exact_embeddings
-from slg_wds.format.records.low_rank_embeddings.blocks import (
+from slg_wds.format.records.embeddings.cosines import cosines
+from slg_wds.format.records.embeddings.low_rank import (
     MAX_RANK,
     MAX_SCALE,
     EmbeddingBlock,
@@ -34,6 +34,7 @@ from slg_wds.format.records.low_rank_embeddings.blocks import (
     joined_low_rank,
     length_codes,
 )
+from slg_wds.format.records.embeddings.plain import exact_embeddings
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -20,7 +20,8 @@ from slg_wds.format.manifest.description import MIXING, TRAILER_FEATURE, VIEWS, 
 from slg_wds.format.manifest.identity import Identity
 from slg_wds.format.manifest.index import MAX_SHARD_BYTES, ShardIndex, build_index, decode_index
 from slg_wds.format.manifest.plan import Plan
-from slg_wds.format.records.record import Record, decode_record
+from slg_wds.format.records.decoding import decode_record
+from slg_wds.format.records.record import Record
 from slg_wds.format.shards.header import ShardHeader
 from slg_wds.format.shards.shard import (
     EncodedSample,

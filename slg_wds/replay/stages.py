@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slg_wds.errors import ImageError, RecordError, RuleError, UsageError
-from slg_wds.format.records.embeddings import joined_embeddings, of_crops
-from slg_wds.format.records.low_rank import joined
-from slg_wds.format.records.low_rank_rows import LowRankRows
-from slg_wds.format.records.record import Record, decode_record
+from slg_wds.format.records.decoding import decode_record
+from slg_wds.format.records.embeddings.by_name import joined_embeddings, of_crops
+from slg_wds.format.records.low_rank.blocks import joined
+from slg_wds.format.records.low_rank.rows import LowRankRows
+from slg_wds.format.records.record import Record
 from slg_wds.format.recovery.temperature import power_of
 from slg_wds.format.shards.names import IMAGE_EXTS, RECORD_EXT
 from slg_wds.images import LabelledImage

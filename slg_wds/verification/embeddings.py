@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.console import counted
-from slg_wds.format.records.embeddings import AnyEmbedding, cosines
-from slg_wds.format.records.low_rank_embeddings.blocks import LowRankEmbedding
+from slg_wds.format.records.embeddings.by_name import AnyEmbedding
+from slg_wds.format.records.embeddings.cosines import cosines
+from slg_wds.format.records.embeddings.low_rank import LowRankEmbedding
 from slg_wds.format.records.record import Record
 from slg_wds.labelset.labelset import LabelSet
 

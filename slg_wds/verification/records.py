@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
 from slg_wds.format.frames import decompress_all
-from slg_wds.format.records.embeddings import EMBEDDING, decode_embeddings
-from slg_wds.format.records.low_rank import LOW_RANK
+from slg_wds.format.records.embeddings.codec import decode_embeddings
+from slg_wds.format.records.embeddings.fields import EMBEDDING
+from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.format.records.values import decode_values, value_dtype
 from slg_wds.format.records.views import decode_views
 from slg_wds.transforms.replaying import check_operations

@@ -24,10 +24,10 @@ from slg_wds.format.canonical import MAX_JSON_BYTES
 from slg_wds.format.manifest.identity import Identity
 from slg_wds.format.manifest.index import MAX_SHARD_BYTES, ShardIndex, decode_index, encode_index, index_of
 from slg_wds.format.manifest.plan import PlannedShard
-from slg_wds.format.records.embeddings import EMBEDDING, EMBEDDINGS
-from slg_wds.format.records.low_rank import LOW_RANK
-from slg_wds.format.records.low_rank_embeddings.blocks import LOW_RANK_VALUES
-from slg_wds.format.records.record import decode_record, unpack_record
+from slg_wds.format.records.decoding import decode_record, unpack_record
+from slg_wds.format.records.embeddings.fields import EMBEDDING, EMBEDDINGS
+from slg_wds.format.records.embeddings.low_rank import LOW_RANK_VALUES
+from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.format.records.tail_sums import TAIL_SUMS, decode_tail_sums
 from slg_wds.format.records.values import OVER_ONE
 from slg_wds.format.shards.names import split_member

@@ -16,7 +16,9 @@ from slg_wds.format.manifest.index import build_index, decode_index, encode_inde
 from slg_wds.format.manifest.plan import Plan
 from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
 from slg_wds.format.manifest.strings import StringColumn
-from slg_wds.format.records.record import Record, decode_record, encode_record
+from slg_wds.format.records.decoding import decode_record
+from slg_wds.format.records.encoding import encode_record
+from slg_wds.format.records.record import Record
 from slg_wds.format.records.rows import decode_rows
 from slg_wds.format.records.values import CODINGS, quantise
 from slg_wds.format.shards.header import ShardHeader

@@ -23,11 +23,13 @@ from slg_wds.format.manifest.info import Info, decode_info, encode_info
 from slg_wds.format.manifest.plan import Plan
 from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
 from slg_wds.format.manifest.strings import StringColumn
-from slg_wds.format.records.embeddings import Embedding
-from slg_wds.format.records.low_rank import LowRank, LowRankBlock, StatedKL
-from slg_wds.format.records.low_rank_embeddings.blocks import EmbeddingBlock, LowRankEmbedding, StatedCosine
+from slg_wds.format.records.decoding import decode_record
+from slg_wds.format.records.embeddings.low_rank import EmbeddingBlock, LowRankEmbedding, StatedCosine
+from slg_wds.format.records.embeddings.plain import Embedding
+from slg_wds.format.records.encoding import encode_record
+from slg_wds.format.records.low_rank.blocks import LowRank, LowRankBlock, StatedKL
 from slg_wds.format.records.mixing import Mixing
-from slg_wds.format.records.record import Record, decode_record, encode_record
+from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import build_tail
 from slg_wds.format.records.values import quantise
 from slg_wds.format.records.views import Views, same_views

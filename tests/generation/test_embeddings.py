@@ -15,7 +15,8 @@ import slg_wds
 from slg_wds.cli import main
 from slg_wds.demo.teacher import lite0
 from slg_wds.errors import IdentityMismatchError, LabelSetError, RuleError, UsageError
-from slg_wds.format.records.embeddings import Embedding, cosines
+from slg_wds.format.records.embeddings.cosines import cosines
+from slg_wds.format.records.embeddings.plain import Embedding
 from slg_wds.images.pixels import decode
 from slg_wds.teachers import TeacherSpec, load_teacher
 from slg_wds.transforms.crops import cut

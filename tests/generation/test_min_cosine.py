@@ -13,9 +13,11 @@ import pytest
 import slg_wds
 from slg_wds.cli import main
 from slg_wds.errors import IdentityMismatchError, UsageError
-from slg_wds.format.records.embeddings import cosines, joined_embeddings
-from slg_wds.format.records.low_rank_embeddings.blocks import LowRankEmbedding, StatedCosine
-from slg_wds.format.records.record import decode_record, encode_record
+from slg_wds.format.records.decoding import decode_record
+from slg_wds.format.records.embeddings.by_name import joined_embeddings
+from slg_wds.format.records.embeddings.cosines import cosines
+from slg_wds.format.records.embeddings.low_rank import LowRankEmbedding, StatedCosine
+from slg_wds.format.records.encoding import encode_record
 from support.paths import MODELS
 from support.photographs import TINY
 from support.resealing import of_records, rewritten

@@ -8,8 +8,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from slg_wds.format.records.low_rank import LowRank, joined
-from slg_wds.format.records.low_rank_rows import LowRankRows
+from slg_wds.format.records.low_rank.blocks import LowRank, joined
+from slg_wds.format.records.low_rank.rows import LowRankRows
 from slg_wds.format.recovery.label_types import parse_label_type
 from slg_wds.labels import LabelAdaptation, SoftCrossEntropy, SoftLabels, from_tables, from_topk, mix
 from slg_wds.labels.adaptation import adapted

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from slg_wds.concurrency.threads import one_blas_thread
 from slg_wds.errors import RecordError
-from slg_wds.format.records.embeddings import cosines
-from slg_wds.format.records.low_rank_embeddings.blocks import LowRankEmbedding, StatedCosine
-from slg_wds.format.records.record import decode_record, encode_record
+from slg_wds.format.records.decoding import decode_record
+from slg_wds.format.records.embeddings.cosines import cosines
+from slg_wds.format.records.embeddings.low_rank import LowRankEmbedding, StatedCosine
+from slg_wds.format.records.encoding import encode_record
 from slg_wds.labels.low_rank_embedding import encode_embedding
 from support.format_records import make_embedding_record, same
 
@@ -137,7 +138,7 @@ def test_bytes_do_not_depend_on_the_number_of_threads():
     program = (
         "import hashlib, numpy as np\n"
         "from slg_wds.concurrency.threads import one_blas_thread\n"
-        "from slg_wds.format.records.low_rank_embeddings.codec import low_rank_columns\n"
+        "from slg_wds.format.records.embeddings.low_rank_codec import low_rank_columns\n"
         "from slg_wds.labels.low_rank_embedding import encode_embedding\n"
         "vectors = np.random.default_rng(0).normal(size=(300, 400)) @ np.diag(1 / np.arange(1, 401))\n"
         "with one_blas_thread():\n"

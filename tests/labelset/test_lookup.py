@@ -12,7 +12,7 @@ import pytest
 
 import slg_wds
 from slg_wds import errors
-from slg_wds.format.records.record import encode_record
+from slg_wds.format.records.encoding import encode_record
 from slg_wds.labelset.key_index import KeyNumbers
 from slg_wds.labelset.labelset import LabelSet
 from support.sets import trust_sets

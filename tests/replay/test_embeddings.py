@@ -13,7 +13,7 @@ import webdataset
 
 import slg_wds
 from slg_wds.errors import LabelSetError, RuleError, UsageError
-from slg_wds.format.records.embeddings import Embedding
+from slg_wds.format.records.embeddings.plain import Embedding
 from slg_wds.replay.stages import CollateCrops, cut_crops, decode_record_stage
 from support.paths import MODELS
 from support.photographs import TINY

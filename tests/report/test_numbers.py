@@ -20,7 +20,7 @@ from slg_wds.errors import (
     NotALabelSetError,
     UsageError,
 )
-from slg_wds.format.records.record import unpack_record
+from slg_wds.format.records.decoding import unpack_record
 from slg_wds.inspection.inspect import inspect
 from slg_wds.labelset.class_names import class_names, imagenet_ids
 from slg_wds.report.command import report

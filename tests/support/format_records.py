@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from slg_wds.format.records.embeddings import AnyEmbedding, Embedding
-from slg_wds.format.records.low_rank import LowRank, LowRankBlock, StatedKL
-from slg_wds.format.records.low_rank_embeddings.blocks import EmbeddingBlock, LowRankEmbedding, StatedCosine
+from slg_wds.format.records.embeddings.by_name import AnyEmbedding
+from slg_wds.format.records.embeddings.low_rank import EmbeddingBlock, LowRankEmbedding, StatedCosine
+from slg_wds.format.records.embeddings.plain import Embedding
+from slg_wds.format.records.low_rank.blocks import LowRank, LowRankBlock, StatedKL
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import build_tail
 from slg_wds.format.records.values import CODINGS

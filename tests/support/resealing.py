@@ -9,7 +9,9 @@ from pathlib import Path
 
 import slg_wds
 from slg_wds.format.manifest.index import build_index, encode_index
-from slg_wds.format.records.record import Record, decode_record, encode_record
+from slg_wds.format.records.decoding import decode_record
+from slg_wds.format.records.encoding import encode_record
+from slg_wds.format.records.record import Record
 from slg_wds.format.shards.header import Sums, decode_header, encode_header, names_crc32
 from slg_wds.format.shards.names import IMAGE_EXTS
 from slg_wds.format.shards.shard import read_shard

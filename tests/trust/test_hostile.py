@@ -29,7 +29,7 @@ from slg_wds.format.manifest.description import decode_description
 from slg_wds.format.manifest.info import decode_info
 from slg_wds.format.manifest.plan_codec import decode_plan
 from slg_wds.format.records.tail_sums import decode_tail_sums
-from slg_wds.format.records.record import decode_record, unpack_record
+from slg_wds.format.records.decoding import decode_record, unpack_record
 from slg_wds.format.records.rows import decode_rows
 from slg_wds.format.shards.shard import read_shard
 from slg_wds.images.header import image_extension, image_size

@@ -33,7 +33,8 @@ import numpy as np
 from slg_wds.format.manifest.info import Info, encode_info
 from slg_wds.format.manifest.plan import Plan
 from slg_wds.format.manifest.strings import StringColumn
-from slg_wds.format.records.record import Record, encode_record
+from slg_wds.format.records.encoding import encode_record
+from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import build_tail
 from slg_wds.format.shards.shard import EncodedSample
 from slg_wds.inspection.sizes import SHARDS

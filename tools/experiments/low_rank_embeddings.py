@@ -22,8 +22,11 @@ from rich.table import Table
 import slg_wds
 from slg_wds.concurrency.threads import one_blas_thread
 from slg_wds.demo.photographs import write_photographs
-from slg_wds.format.records.embeddings import AnyEmbedding, Embedding, cosines, embedding_columns
-from slg_wds.format.records.low_rank_embeddings.blocks import LowRankEmbedding
+from slg_wds.format.records.embeddings.by_name import AnyEmbedding
+from slg_wds.format.records.embeddings.codec import embedding_columns
+from slg_wds.format.records.embeddings.cosines import cosines
+from slg_wds.format.records.embeddings.low_rank import LowRankEmbedding
+from slg_wds.format.records.embeddings.plain import Embedding
 from slg_wds.labels.low_rank_embedding import encode_embedding
 
 TOWER = Path(__file__).resolve().parents[2] / "tests" / "support" / "models" / "towers.py"

@@ -32,8 +32,10 @@ from teacher_labels import add_options, asked_again, divergences, labelled, work
 
 import slg_wds
 from slg_wds.concurrency.threads import one_blas_thread
-from slg_wds.format.records.low_rank import LOW_RANK
-from slg_wds.format.records.record import Record, encode_record, unpack_record
+from slg_wds.format.records.decoding import unpack_record
+from slg_wds.format.records.encoding import encode_record
+from slg_wds.format.records.low_rank.blocks import LOW_RANK
+from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import build_tail
 from slg_wds.format.shards.header import ShardHeader
 from slg_wds.format.shards.shard import Sample, encode_shard, read_shard

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
 from bench_generate import lay_out
 
 import slg_wds
-from slg_wds.format.records.record import unpack_record
+from slg_wds.format.records.decoding import unpack_record
 from slg_wds.inspection.low_rank import coded_images
 from slg_wds.inspection.sizes import of_record
 

@@ -36,7 +36,7 @@ import slg_wds
 from slg_wds.concurrency.threads import one_blas_thread
 from slg_wds.demo.photographs import cut_views
 from slg_wds.format.records import rice
-from slg_wds.format.records.low_rank import STEPS_AN_OCTAVE, softmax, step_of
+from slg_wds.format.records.low_rank.blocks import STEPS_AN_OCTAVE, softmax, step_of
 from slg_wds.inspection.low_rank import coded_image
 from slg_wds.labels.low_rank import encode
 from slg_wds.labels.low_rank.fitting import Table, solve

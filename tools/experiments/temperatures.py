@@ -21,7 +21,9 @@ from teacher_labels import add_options, divergences, labelled, working_folder
 
 import slg_wds
 from slg_wds.concurrency.threads import one_blas_thread
-from slg_wds.format.records.record import Record, decode_record, encode_record
+from slg_wds.format.records.decoding import decode_record
+from slg_wds.format.records.encoding import encode_record
+from slg_wds.format.records.record import Record
 
 
 def main() -> None:

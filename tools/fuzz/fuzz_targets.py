@@ -29,9 +29,11 @@ from slg_wds.format.manifest.index import decode_index, encode_index
 from slg_wds.format.manifest.info import decode_info
 from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
 from slg_wds.format.packed import unpack
-from slg_wds.format.records.low_rank_embeddings.blocks import LowRankEmbedding
-from slg_wds.format.records.low_rank_rows import LowRankRows
-from slg_wds.format.records.record import Record, decode_record, encode_record, unpack_record
+from slg_wds.format.records.decoding import decode_record, unpack_record
+from slg_wds.format.records.embeddings.low_rank import LowRankEmbedding
+from slg_wds.format.records.encoding import encode_record
+from slg_wds.format.records.low_rank.rows import LowRankRows
+from slg_wds.format.records.record import Record
 from slg_wds.format.records.rows import decode_rows
 from slg_wds.format.records.tail_sums import decode_tail_sums
 from slg_wds.format.records.views import same_views

@@ -9,9 +9,9 @@ from typing import Any
 from slg_wds.errors import UnsupportedFeatureError
 from slg_wds.format.canonical import check_version, pretty_json, seal, strings, typed, unseal
 from slg_wds.format.manifest.identity import Identity
-from slg_wds.format.records.embeddings import EMBEDDINGS
-from slg_wds.format.records.low_rank import LOW_RANK
-from slg_wds.format.records.low_rank_embeddings.blocks import LOW_RANK_EMBEDDINGS
+from slg_wds.format.records.embeddings.fields import EMBEDDINGS
+from slg_wds.format.records.embeddings.low_rank import LOW_RANK_EMBEDDINGS
+from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.format.shards.names import OLD_TRAILER, TRAILER
 
 VERSION = 1

@@ -11,8 +11,8 @@ from typing import Any
 from slg_wds.errors import ManifestError, RecordError
 from slg_wds.format.canonical import brief, canonical_json
 from slg_wds.format.records.checks import MAX_FULL_CLASSES
-from slg_wds.format.records.embeddings import EMBEDDING, MAX_EMBEDDINGS, check_embedding
-from slg_wds.format.records.low_rank_embeddings.blocks import LOW_RANK_VALUES
+from slg_wds.format.records.embeddings.fields import EMBEDDING, MAX_EMBEDDINGS, check_embedding
+from slg_wds.format.records.embeddings.low_rank import LOW_RANK_VALUES
 from slg_wds.format.records.values import CODINGS
 
 MAX_CLASSES, MAX_CROPS, MAX_SIDE = 1 << 24, 1 << 20, 1 << 14

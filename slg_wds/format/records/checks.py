@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
 from slg_wds.format.canonical import brief
-from slg_wds.format.records.embeddings import EMBEDDING, EMBEDDINGS, embedding_field
-from slg_wds.format.records.low_rank import AGAINST, LOW_RANK
+from slg_wds.format.records.embeddings.fields import EMBEDDING, EMBEDDINGS, embedding_kinds
+from slg_wds.format.records.low_rank.blocks import AGAINST, LOW_RANK
 from slg_wds.format.records.values import CODINGS
 from slg_wds.format.records.views import view_field
 
+VERSION = 1
 MAX_TEXT_BYTES = 4096
 # Limits of what a small file may unpack to: zstd makes a thousand zeros one byte.
 MAX_TOP = 1 << 24  # classes of all crops of a record; not for full labels
@@ -116,7 +117,7 @@ def _check_embeddings(fields: dict[str, Any]) -> None:
     labels = any(fields[name] for name in ("k", "num_classes", "num_palette", "num_tail"))
     if fields.get("coding") != EMBEDDING or fields.get("full") is not False or labels:
         raise RecordError("a record of embeddings has neither classes nor tail")
-    embedding_field(fields)
+    embedding_kinds(fields)
 
 
 def check_boxes(boxes: NDArray[np.int64], size: tuple[int, int] | NDArray[np.int64]) -> None:

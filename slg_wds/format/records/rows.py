@@ -14,22 +14,21 @@ from slg_wds.errors import RecordError
 from slg_wds.format.frames import decompress_all
 from slg_wds.format.records.checks import check_boxes, check_distinct, check_falling
 from slg_wds.format.records.columns import MAX_NUMBERS, MAX_PLANES
-from slg_wds.format.records.embeddings import (
+from slg_wds.format.records.decoding import unpack_record
+from slg_wds.format.records.embeddings.codec import decode_stored
+from slg_wds.format.records.embeddings.fields import (
     EMBEDDING,
     EMBEDDINGS,
     EmbeddingKind,
-    check_numbers,
-    decode_stored,
-    embedding_field,
+    embedding_kinds,
     embedding_sizes,
-    scaled,
 )
-from slg_wds.format.records.low_rank import LOW_RANK
-from slg_wds.format.records.low_rank_codec import open_low_rank
-from slg_wds.format.records.low_rank_embeddings.codec import BlockSizes, decode_crops
-from slg_wds.format.records.low_rank_rows import LowRankRows, decode_low_rank_rows
+from slg_wds.format.records.embeddings.low_rank_codec import BlockSizes, decode_crops
+from slg_wds.format.records.embeddings.plain import check_numbers, scaled
+from slg_wds.format.records.low_rank.blocks import LOW_RANK
+from slg_wds.format.records.low_rank.codec import open_low_rank
+from slg_wds.format.records.low_rank.rows import LowRankRows, decode_low_rank_rows
 from slg_wds.format.records.mixing import width_of
-from slg_wds.format.records.record import unpack_record
 from slg_wds.format.records.tail import Tail
 from slg_wds.format.records.values import decode_values, value_dtype
 from slg_wds.format.records.views import Views, assembled, joined_views, view_column_sizes
@@ -218,7 +217,7 @@ class _Group:
     def _decoded_embeddings(self) -> Rows:
         fields = self._fields
         boxes, flips = self._place_boxes()
-        found = [embedding_field(one) for one in fields]
+        found = [embedding_kinds(one) for one in fields]
         scales = {
             number: self._place(f"scales_{number}", self._crops, 4)
             for number, kind in enumerate(found[0])

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import RuleError, UsageError
-from slg_wds.format.records.low_rank import LOW_RANK
+from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.format.recovery.label_types import LabelType
 from slg_wds.format.recovery.rules import StoredColumns
 from slg_wds.format.recovery.temperature import LEAST_LEFT, tempered

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from slg_wds.errors import UsageError
-from slg_wds.format.records.embeddings import EMBEDDING
+from slg_wds.format.records.embeddings.fields import EMBEDDING
 
 KINDS = ("hard", "smoothing", "marginal_smoothing", "marginal_renorm", "shared_tail", "full", "lowrank")
 

@@ -13,7 +13,9 @@ from isal.isal_zlib import crc32 as crc32_of
 from isal.isal_zlib import crc32_combine
 
 from slg_wds.errors import ChecksumError, RecordError, ShardError, SlgWdsError
-from slg_wds.format.records.record import Record, decode_record, encode_record
+from slg_wds.format.records.decoding import decode_record
+from slg_wds.format.records.encoding import encode_record
+from slg_wds.format.records.record import Record
 from slg_wds.format.shards.header import ShardHeader, Sums, decode_header, encode_header, names_crc32
 from slg_wds.format.shards.members import SampleMembers, gather
 from slg_wds.format.shards.names import (

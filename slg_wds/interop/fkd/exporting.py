@@ -16,7 +16,7 @@ from slg_wds.engines.progress import RunProgress
 from slg_wds.engines.run_stats import RunStarted, RunStats
 from slg_wds.engines.summary import listed
 from slg_wds.errors import InteropError, UsageError
-from slg_wds.format.records.low_rank import LOW_RANK
+from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.format.records.record import Record
 from slg_wds.format.recovery.distributions import as_full
 from slg_wds.interop.fkd import encode_label_file, exact_coords

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
-from slg_wds.format.records.low_rank import LowRank, LowRankBlock, StatedKL
+from slg_wds.format.records.low_rank.blocks import LowRank, LowRankBlock, StatedKL
 from slg_wds.labels.low_rank.attempts import Attempts
 from slg_wds.labels.low_rank.classes import ClassTable
 from slg_wds.labels.low_rank.steps import Limits, Trial, coarser, largest_step

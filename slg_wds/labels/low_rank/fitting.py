@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from slg_wds.format.records.low_rank import softmax
+from slg_wds.format.records.low_rank.blocks import softmax
 
 Floats = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from slg_wds.format.records.low_rank import MAX_SCALE, LowRankBlock, mean_of, rows_of, softmax, step_of
+from slg_wds.format.records.low_rank.blocks import MAX_SCALE, LowRankBlock, mean_of, rows_of, softmax, step_of
 from slg_wds.labels.low_rank.classes import Entries
 from slg_wds.labels.low_rank.fitting import Table, solve
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from slg_wds.format.records.low_rank import LARGEST_STEP, MAX_STEP_CODE, STEPS_AN_OCTAVE
+from slg_wds.format.records.low_rank.blocks import LARGEST_STEP, MAX_STEP_CODE, STEPS_AN_OCTAVE
 from slg_wds.labels.low_rank.classes import Entries
 from slg_wds.labels.low_rank.fitting import Table
 from slg_wds.labels.low_rank.rounding import Rounded, rounded

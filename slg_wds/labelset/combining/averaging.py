@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from slg_wds.errors import IdentityMismatchError, UsageError
-from slg_wds.format.records.embeddings import MAX_EMBEDDINGS
+from slg_wds.format.records.embeddings.fields import MAX_EMBEDDINGS
 from slg_wds.labelset.labelset import LabelSet
 
 # In this order: a difference in an earlier field explains differences in later ones.

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from slg_wds.errors import LabelSetError, UsageError
 from slg_wds.format.manifest.identity import digest_of
-from slg_wds.format.records.embeddings import joined_embeddings
-from slg_wds.format.records.low_rank import joined
+from slg_wds.format.records.embeddings.by_name import joined_embeddings
+from slg_wds.format.records.low_rank.blocks import joined
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import Tail, build_tail
 from slg_wds.format.records.views import joined_views

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from slg_wds.errors import RecordError
-from slg_wds.format.records.low_rank import LOW_RANK
-from slg_wds.format.records.low_rank_rows import LowRankRows
+from slg_wds.format.records.low_rank.blocks import LOW_RANK
+from slg_wds.format.records.low_rank.rows import LowRankRows
 from slg_wds.format.records.rows import Rows
 from slg_wds.format.records.tail import Tail
 from slg_wds.format.recovery.temperature import power_of

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from slg_wds.concurrency.prefetch import window
 from slg_wds.errors import ReplayError, UsageError
-from slg_wds.format.records.low_rank import LowRank
+from slg_wds.format.records.low_rank.blocks import LowRank
 from slg_wds.format.records.record import Record
 from slg_wds.replay.sources.label_sets import LabelSets
 

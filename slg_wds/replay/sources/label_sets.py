@@ -22,8 +22,8 @@ from slg_wds.errors import (
     UsageError,
 )
 from slg_wds.format.manifest.info import MAX_INFO_BYTES, decode_info
-from slg_wds.format.records.embeddings import EMBEDDING
-from slg_wds.format.records.low_rank import LOW_RANK
+from slg_wds.format.records.embeddings.fields import EMBEDDING
+from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.labels import LabelType, StoredColumns
 from slg_wds.labels.shares import shares
 from slg_wds.labelset.combining.averaging import check_averaged, embeddings_side_by_side, refuse_weights

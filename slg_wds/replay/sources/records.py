@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from slg_wds.errors import LabelSetError, SlgWdsError
-from slg_wds.format.records.low_rank_rows import LowRankRows
-from slg_wds.format.records.record import Record, decode_record
+from slg_wds.format.records.decoding import decode_record
+from slg_wds.format.records.low_rank.rows import LowRankRows
+from slg_wds.format.records.record import Record
 from slg_wds.format.records.rows import Rows, decode_rows
 from slg_wds.format.records.views import with_views
 from slg_wds.labelset.combining.joining import check_same_image, join_records, tail_covers_all

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import LabelSetError
-from slg_wds.format.records.embeddings import similarity, unit_rows
+from slg_wds.format.records.embeddings.cosines import similarity, unit_rows
 from slg_wds.images import LabelledImage
 from slg_wds.report.reading.sets import ReportedSets, ReportSample
 

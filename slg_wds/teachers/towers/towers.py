@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from slg_wds.errors import UsageError
-from slg_wds.format.records.embeddings import MAX_EMBEDDINGS
+from slg_wds.format.records.embeddings.fields import MAX_EMBEDDINGS
 from slg_wds.teachers.ensemble import Ensemble
 from slg_wds.teachers.teacher import Teacher
 

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 import slg_wds
 from slg_wds.cli import main
 from slg_wds.errors import RecordError
-from slg_wds.format.records.record import Record, decode_record, encode_record
+from slg_wds.format.records.decoding import decode_record
+from slg_wds.format.records.encoding import encode_record
+from slg_wds.format.records.record import Record
 from support.format_records import make_record
 from support.photographs import TINY
 

@@ -13,9 +13,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from slg_wds.errors import RecordError, RuleError
-from slg_wds.format.records.embeddings import Embedding, cosines, joined_embeddings
-from slg_wds.format.records.low_rank_embeddings.blocks import StatedCosine
-from slg_wds.format.records.record import Record, decode_record, encode_record, unpack_record
+from slg_wds.format.records.decoding import decode_record, unpack_record
+from slg_wds.format.records.embeddings.by_name import joined_embeddings
+from slg_wds.format.records.embeddings.cosines import cosines
+from slg_wds.format.records.embeddings.low_rank import StatedCosine
+from slg_wds.format.records.embeddings.plain import Embedding
+from slg_wds.format.records.encoding import encode_record
+from slg_wds.format.records.record import Record
 from slg_wds.format.records.rows import decode_rows
 from slg_wds.verification.records import all_sound
 from support.format_records import make_embedding_record, make_embeddings, make_record, same
@@ -143,7 +147,7 @@ def test_numbers_that_no_writer_stores_are_refused_by_every_reader(stored, scale
     record = dataclasses.replace(make_embedding_record(), embeddings={"a": one})
     with pytest.raises(RecordError, match=message):
         encode_record(record)
-    monkeypatch.setattr("slg_wds.format.records.record.check_embeddings", lambda *_: None)
+    monkeypatch.setattr("slg_wds.format.records.encoding.check_embeddings", lambda *_: None)
     refused(encode_record(record), message)
 
 
@@ -199,7 +203,7 @@ def test_scales_and_lengths_that_no_writer_stores_are_refused_by_every_reader(pa
     record = dataclasses.replace(record, embeddings={"a": one})
     with pytest.raises(RecordError, match="scale or length"):
         encode_record(record)
-    monkeypatch.setattr("slg_wds.format.records.record.check_embeddings", lambda *_: None)
+    monkeypatch.setattr("slg_wds.format.records.encoding.check_embeddings", lambda *_: None)
     refused(encode_record(record), "scale or length")
 
 

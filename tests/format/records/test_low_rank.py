@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slg_wds.errors import RecordError, RuleError, SlgWdsError
-from slg_wds.format.records.low_rank import joined
-from slg_wds.format.records.record import decode_record, encode_record
+from slg_wds.format.records.decoding import decode_record
+from slg_wds.format.records.encoding import encode_record
+from slg_wds.format.records.low_rank.blocks import joined
 from slg_wds.format.records.rows import decode_rows
 from support.format_records import make_low_rank, make_low_rank_record, make_record, same, same_low_rank
 from support.oracles.format_oracle import read_record

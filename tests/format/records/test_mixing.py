@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as some
 
 from slg_wds.errors import RecordError
+from slg_wds.format.records.decoding import decode_record
+from slg_wds.format.records.encoding import encode_record
 from slg_wds.format.records.mixing import Mixing, same_mixing
-from slg_wds.format.records.record import Record, decode_record, encode_record
+from slg_wds.format.records.record import Record
 from slg_wds.format.records.rows import decode_rows
 from slg_wds.format.records.views import Views, joined_views, same_views, with_views
 from slg_wds.verification.records import all_sound

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from slg_wds.errors import RecordError, SlgWdsError, UnsupportedFeatureError
 from slg_wds.format.records.columns import MAX_NUMBERS, decode_column, encode_column
-from slg_wds.format.records.record import Record, decode_record, encode_record
+from slg_wds.format.records.decoding import decode_record
+from slg_wds.format.records.encoding import encode_record
+from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import Tail
 from slg_wds.format.records.values import quantise
 from support.format_records import make_record, records, same

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as some
 
 from slg_wds.errors import RecordError
-from slg_wds.format.records.record import Record, decode_record, encode_record
+from slg_wds.format.records.decoding import decode_record
+from slg_wds.format.records.encoding import encode_record
+from slg_wds.format.records.record import Record
 from slg_wds.format.records.rows import decode_rows
 from slg_wds.format.records.views import Views, joined_views, same_views
 from slg_wds.transforms.policies.drawing import sample_views

@@ -29,7 +29,8 @@ from slg_wds.errors import (
     UnsupportedFeatureError,
 )
 from slg_wds.format.canonical import canonical_json, parse_json, seal
-from slg_wds.format.records.record import decode_record, encode_record
+from slg_wds.format.records.decoding import decode_record
+from slg_wds.format.records.encoding import encode_record
 from slg_wds.format.records.values import quantise
 from slg_wds.format.shards.header import ShardHeader
 from slg_wds.format.shards.shard import (

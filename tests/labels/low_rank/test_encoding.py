@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from slg_wds.concurrency.threads import one_blas_thread
 from slg_wds.errors import RecordError
-from slg_wds.format.records.low_rank_codec import decode_low_rank, encode_low_rank, open_low_rank
+from slg_wds.format.records.low_rank.codec import decode_low_rank, encode_low_rank, open_low_rank
 from slg_wds.labels.low_rank import encode
 from slg_wds.labels.low_rank.encoding import WORST
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from slg_wds.format.records.low_rank import LowRank, LowRankBlock, StatedKL
+from slg_wds.format.records.low_rank.blocks import LowRank, LowRankBlock, StatedKL
 
 
 def made_image(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import slg_wds
-from slg_wds.format.records.low_rank import LOW_RANK
+from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.format.records.record import Record
 from slg_wds.format.shards.shard import Sample
 from slg_wds.labelset.creating import create_labels

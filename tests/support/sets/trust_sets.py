@@ -10,7 +10,7 @@ from PIL import Image
 
 import slg_wds
 from slg_wds.errors import NotFoundError, OutOfRangeError
-from slg_wds.format.records.record import encode_record
+from slg_wds.format.records.encoding import encode_record
 from slg_wds.format.shards.shard import Shard
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import labels_in

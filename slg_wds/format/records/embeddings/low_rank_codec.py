@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from slg_wds.errors import RecordError
 from slg_wds.format.canonical import brief
 from slg_wds.format.records.columns import decode_column, encode_column
-from slg_wds.format.records.low_rank_embeddings.blocks import (
+from slg_wds.format.records.embeddings.low_rank import (
     MAX_LENGTH,
     MAX_RANK,
     MAX_SCALE,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
 from slg_wds.format.records import rice
-from slg_wds.format.records.low_rank import MAX_SCALE, LowRank, LowRankBlock, StatedKL
+from slg_wds.format.records.low_rank.blocks import MAX_SCALE, LowRank, LowRankBlock, StatedKL
 
 Ints = NDArray[np.int64]
 
@@ -234,3 +234,19 @@ def block_of_numbers(shape: BlockShape, shared: Ints, basis: Ints) -> LowRankBlo
     rows = np.empty((shape.rank, shape.entries), np.int64)
     rows[:, importance(base)] = rice.unfold(basis).reshape(shape.rank, shape.entries)
     return LowRankBlock(shape.classes, classes, base, rows, scales, shape.step_code)
+
+
+def kl_fields(kl: StatedKL) -> dict[str, Any]:
+    """Return the fields of a record that state the divergence of its labels."""
+    parents = [None if one is None else float(one) for one in kl.parents]
+    return {
+        "kl_mean": float(kl.mean),
+        "kl_worst": float(kl.worst),
+        "kl_against": kl.against,
+        "kl_parents": parents,
+    }
+
+
+def kl_of_fields(fields: dict[str, Any]) -> StatedKL:
+    """Return the divergence that the fields of a low-rank record state."""
+    return StatedKL(fields["kl_mean"], fields["kl_worst"], fields["kl_against"], tuple(fields["kl_parents"]))

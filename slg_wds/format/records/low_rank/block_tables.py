@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
-from slg_wds.format.records.low_rank import LARGEST_STEP, MAX_SCALE, STEPS_AN_OCTAVE
-from slg_wds.format.records.low_rank_codec import BlockShape, bands
+from slg_wds.format.records.low_rank.blocks import LARGEST_STEP, MAX_SCALE, STEPS_AN_OCTAVE
+from slg_wds.format.records.low_rank.codec import BlockShape, bands
 from slg_wds.format.records.rice import RiceReader, unfold
 
 Ints = NDArray[np.int64]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from slg_wds.format.records.block_tables import BlockTables
-from slg_wds.format.records.low_rank import LowRank, LowRankBlock
-from slg_wds.format.records.low_rank_codec import PackedLowRank
+from slg_wds.format.records.low_rank.block_tables import BlockTables
+from slg_wds.format.records.low_rank.blocks import LowRank, LowRankBlock
+from slg_wds.format.records.low_rank.codec import PackedLowRank
 from slg_wds.format.records.rice import RiceReader
 
 Ints = NDArray[np.int64]
