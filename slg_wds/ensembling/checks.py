@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from slg_wds.ensembling.parents import Parent
-from slg_wds.errors import IdentityMismatchError
+from slg_wds.errors import IdentityMismatchError, LabelSetError
 from slg_wds.format.records.record import Record
-from slg_wds.format.records.views import same_views
+from slg_wds.format.records.views import Views, same_views
 from slg_wds.labelset.combining.averaging import check_averaged, differs
 
 
@@ -57,6 +57,18 @@ def _differs(first: Parent, other: Parent, what: str, key: str | None = None) ->
     return differs(first.last.labels, other.last.labels, what, key)
 
 
+def _view_hint(one: Views | None, other: Views | None) -> str | None:
+    """Say what to do where views differ since one set could not mix an image in that it left out."""
+    if one is None or other is None or one.mixing is None or other.mixing is None:
+        return None
+    if (one.mixing.mixed == other.mixing.mixed).all():
+        return None
+    return (
+        "a crop is mixed in one of them only, as where that set alone has labels of the second image: label again, "
+        "with --reference_path of the set that left images out"
+    )
+
+
 def check_records(parents: Sequence[Parent], records: Sequence[Record]) -> None:
     """Check that the records of one image have the same image size, target, crops and number of classes.
 
@@ -74,9 +86,10 @@ def check_records(parents: Sequence[Parent], records: Sequence[Record]) -> None:
             if mine != theirs:
                 raise _differs(parents[0], parent, f"{field}: {mine} != {theirs}", first.key)
         if not same_views(first.views, other.views):
-            raise _differs(
-                parents[0], parent, "views: the operations, erased boxes or mixing of the crops", first.key
-            )
+            what = "views: the operations, erased boxes or mixing of the crops"
+            error = _differs(parents[0], parent, what, first.key)
+            error.hint = _view_hint(first.views, other.views)
+            raise error
         for field, name in (("crops", "box"), ("flips", "flip")):
             mine, theirs = getattr(first, field), getattr(other, field)
             if not np.array_equal(mine, theirs):
@@ -87,4 +100,27 @@ def check_records(parents: Sequence[Parent], records: Sequence[Record]) -> None:
                     parent,
                     f"{name} of crop {crop}: {mine[crop].tolist()} != {theirs[crop].tolist()}",
                     first.key,
+                )
+
+
+def check_partners(parents: Sequence[Parent], record: Record, keys: Sequence[str]) -> None:
+    """Check that no set left out an image that is mixed into crops of a record: the merged set has no record of it.
+
+    Args:
+        parents: the sets.
+        record: of an image in the merged set.
+        keys: of the merged set's plan.
+
+    Raises:
+        LabelSetError: one did.
+    """
+    mixing = None if record.views is None else record.views.mixing
+    for number in [] if mixing is None else mixing.partners().tolist():
+        for parent in parents:
+            if not parent.last.has_labels(keys[number]):
+                raise LabelSetError(
+                    f"{keys[number]} is mixed into its views, and is left out of a set to merge",
+                    url=parent.url,
+                    key=record.key,
+                    hint="slg-wds verify tells more of that set",
                 )

@@ -55,6 +55,11 @@ class KeyedSet:
         """Return the number of an image in the plan, or None. Faster if `near` is that number."""
         return self._numbers.find(key, near)
 
+    def has_labels(self, key: str) -> bool:
+        """Return whether the set has a record of an image: it plans the image, and did not leave it out."""
+        number = self.find(key)
+        return number is not None and key in self._index(self.labels.plan.place(number)[0])[1]
+
     def prepare(self, numbers: Iterable[int]) -> None:
         """Announce which planned images are read next: decide which shards to read whole, and drop all others."""
         shards, counts = np.unique(

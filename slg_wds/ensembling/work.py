@@ -14,7 +14,7 @@ from slg_wds.concurrency.threads import one_blas_thread
 from slg_wds.engines.claims import claims
 from slg_wds.engines.committing import Committer, LeftOutImage
 from slg_wds.engines.run_stats import RunObserver, RunStarted, RunStats
-from slg_wds.ensembling.checks import check_records
+from slg_wds.ensembling.checks import check_partners, check_records
 from slg_wds.ensembling.convert import convert
 from slg_wds.ensembling.embeddings import joined_record
 from slg_wds.ensembling.low_rank import mean_of_labels
@@ -136,6 +136,7 @@ def _merge_shard(
         if missing is not None:
             left_out.append((part.start + i, missing))
             continue
+        check_partners(parents, records[0], labels.plan.keys)
         stats.images += 1
         stats.crops += records[0].num_crops
         record = joined_record(records, path) if to is None else _merged(parents, records, path, to, stats)

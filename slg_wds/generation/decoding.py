@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -86,11 +85,12 @@ def prepare(job: Job, images: OpenedImages, number: int, read: Read) -> Prepared
     if isinstance(opened, LeftOut):
         return opened
     try:
-        crops, partners, unmixed = _with_partners(opened.drawn, images)
+        drawn = opened.drawn
         if job.extension is not None:
-            crops = job.extension.lacking(key, opened.size, crops, job.in_plan)
+            drawn = job.extension.lacking(key, opened.size, drawn, job)
     except (ImageError, ReferenceSetError) as error:
         return left_out(job, number, error)
+    crops, partners, unmixed = _with_partners(drawn, images, key)
     return Prepared(
         number,
         job.labels.plan.paths[number],
@@ -105,14 +105,17 @@ def prepare(job: Job, images: OpenedImages, number: int, read: Read) -> Prepared
     )
 
 
-def _with_partners(drawn: DrawnCrops, images: OpenedImages) -> tuple[DrawnCrops, dict[int, Partner], int]:
+def _with_partners(
+    drawn: DrawnCrops, images: OpenedImages, key: str
+) -> tuple[DrawnCrops, dict[int, Partner], int]:
     """Return crops with the images that are mixed into them, and how many stay unmixed since their partner is left out.
 
     Raises:
-        ReferenceSetError: a partner has fewer crops than the one that is mixed in.
+        ReferenceSetError: a partner has fewer crops than the one that is mixed in. The image of this key is not left
+            out then, since it may be mixed into others.
     """
     mixing = None if drawn.views is None else drawn.views.mixing
-    if drawn.views is None or mixing is None:
+    if mixing is None:
         return drawn, {}, 0
     found = {number: images.open(number) for number in mixing.partners().tolist()}
     partners = {
@@ -121,11 +124,10 @@ def _with_partners(drawn: DrawnCrops, images: OpenedImages) -> tuple[DrawnCrops,
     for number, partner in partners.items():
         if int(mixing.crop[mixing.partner == number].max()) >= len(partner.crops):
             raise ReferenceSetError(
-                "a crop of another image is mixed in that is not among the first --num-crops"
+                "a crop of another image is mixed in that is not among the first --num-crops", key=key
             )
-    lost = mixing.mixed & ~np.isin(mixing.partner, list(partners))
-    views = dataclasses.replace(drawn.views, mixing=mixing.without(lost))
-    return dataclasses.replace(drawn, views=views), partners, int(np.count_nonzero(lost))
+    lost = [number for number in found if number not in partners]
+    return drawn.without_partners(lost), partners, int(np.isin(mixing.partner, lost).sum())
 
 
 def prepared_images(job: Job, shards: Iterable[int], pool: ThreadPoolExecutor) -> Iterator[Item]:

@@ -5,8 +5,8 @@ With --num-crops 700 and a set of 500 crops an image, these are crops 500 to 699
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from slg_wds.images import LabelledImage
 from slg_wds.labelset.creating import identity_differences
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.transforms.drawn import DrawnCrops
+
+if TYPE_CHECKING:
+    from slg_wds.generation.job import Job
 
 # Fields of the identity in which the new set may differ from the set that it extends.
 _MAY_DIFFER = ("num_crops", "extends")
@@ -81,20 +84,14 @@ class Extension(SetReference):
                 hint="give the options that made it",
             )
 
-    def lacking(
-        self,
-        key: str,
-        size: tuple[int, int],
-        drawn: DrawnCrops,
-        in_plan: Callable[[Reference, DrawnCrops], DrawnCrops],
-    ) -> DrawnCrops:
+    def lacking(self, key: str, size: tuple[int, int], drawn: DrawnCrops, job: Job) -> DrawnCrops:
         """Return those of an image's crops that the set lacks.
 
         Args:
             key: the image's key.
             size: its (height, width) in pixels.
             drawn: all crops of the image.
-            in_plan: gives partners of this set's crops their numbers in the plan of the run.
+            job: of the run, whose plan numbers the images that are mixed in.
 
         Raises:
             ImageError: the set's own crops are not those drawn now, so its image had another size.
@@ -103,11 +100,17 @@ class Extension(SetReference):
         if not self.has_labels(key):
             return drawn
         first = self.labels.num_crops
-        stored = in_plan(self, self.crops(key, size, first))
+        stored = job.in_plan(self, self.crops(key, size, first))
         own = slice(first - len(stored), first)  # a set that itself extends one has only its own crops
-        if not drawn[own].same_as(stored):
+        if not self._as_then(drawn[own], job.labels.plan.keys).same_as(stored):
             raise ImageError("the set to extend has other crops of this image than those drawn now", key=key)
         return drawn[first:]
+
+    def _as_then(self, crops: DrawnCrops, keys: Sequence[str]) -> DrawnCrops:
+        """Return crops as this set has them: with nothing mixed in of images that it left out."""
+        mixing = None if crops.views is None else crops.views.mixing
+        partners = [] if mixing is None else mixing.partners().tolist()
+        return crops.without_partners([number for number in partners if not self.has_labels(keys[number])])
 
     def check_image(self, key: str, data: bytes) -> None:
         """Raise ImageChangedError if the set has labels of the image, and they were made from another file."""

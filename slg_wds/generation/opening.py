@@ -93,11 +93,21 @@ def open_image(job: Job, number: int, read: Read) -> Opened | LeftOut:
 
 def left_out(job: Job, number: int, error: ImageError | ReferenceSetError) -> LeftOut:
     """Return why an image is left out. Raise the error unless --on-error skip covers it."""
+    if _mixed_into_others(job, number):
+        mixed = "the set to extend has it mixed into views of others, so it cannot be left out: mend it"
+        error.hint = error.hint or mixed
     # A replaced image decodes, so skip does not cover it: the user has to learn that the images changed.
-    if job.config.on_error == "fail" or isinstance(error, ImageChangedError):
+    elif job.config.on_error == "fail" or isinstance(error, ImageChangedError):
         error.hint = error.hint or _hint(error, job.source.kind)
-        raise error.located(key=job.labels.plan.paths[number]) from None
-    return LeftOut(number, error.message)
+    else:
+        return LeftOut(number, error.message)
+    raise error.located(key=job.labels.plan.paths[number]) from None
+
+
+def _mixed_into_others(job: Job, number: int) -> bool:
+    """Return whether a set that is extended may have an image mixed into views of others."""
+    extension = job.extension if job.mixes else None
+    return extension is not None and extension.has_labels(job.labels.plan.keys[number])
 
 
 def _copy(recipe: Recipe, source: bytes, path: str) -> bytes:

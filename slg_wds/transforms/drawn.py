@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,6 +60,14 @@ class DrawnCrops:
     def __getitem__(self, at: slice | NDArray[np.int64]) -> DrawnCrops:
         """Return some of the crops."""
         return DrawnCrops(self.boxes[at], self.flips[at], None if self.views is None else self.views[at])
+
+    def without_partners(self, numbers: Sequence[int]) -> DrawnCrops:
+        """Return the crops with nothing mixed in where it would be one of the images of these numbers in the plan."""
+        mixing = None if self.views is None else self.views.mixing
+        if self.views is None or mixing is None:
+            return self
+        mixing = mixing.without(np.isin(mixing.partner, list(numbers)))
+        return replace(self, views=replace(self.views, mixing=mixing))
 
     def same_as(self, other: DrawnCrops) -> bool:
         """Return whether these are the same crops, with the same done to them."""

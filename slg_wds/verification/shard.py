@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ from slg_wds.format.shards.shard import Shard, read_shard
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.objects import INDEX
 from slg_wds.verification.images import ImageChecks, is_of_image
-from slg_wds.verification.partners import check_partners
+from slg_wds.verification.partners import PartnerChecks
 from slg_wds.verification.records import all_sound, rounding
 
 SUM_IMPORTED = 2.0**-6  # `import` allows the float16 probabilities of FKD's files to sum to 1 + this
@@ -158,6 +159,10 @@ class ShardChecks:
                 self._look(one, one.shard, sound)
         return [one.report for one in opened]
 
+    @cached_property
+    def _partners(self) -> PartnerChecks:
+        return PartnerChecks(self.labels)
+
     @property
     def _over_one(self) -> float:
         return SUM_IMPORTED if self.labels.identity.imported_from else OVER_ONE
@@ -191,7 +196,7 @@ class ShardChecks:
                 fields = unpack_record(shard.content(sample.record))
                 self._check_fields(fields, one.part, planned[sample.key])
                 number = one.part.start + planned[sample.key]
-                check_partners(self.labels, fields, one.part, number, there)
+                self._partners.check(fields, one.part, number, there)
                 _check_extras(shard, i, fields)
                 one.unpacked.append((i, fields))
             except FormatError as error:

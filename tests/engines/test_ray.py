@@ -51,6 +51,14 @@ def test_actors_make_the_low_rank_labels_of_one_process(photographs, tmp_path):
     assert KILL.contents(tmp_path / "set") == KILL.contents(tmp_path / "alone")
 
 
+def test_actors_mix_the_views_of_one_process(photographs, tmp_path):
+    options = [*MORE, "--mixup", "0.8", "--cutmix", "1", "--aa", "rand-m9-mstd0.5-inc1", "--reprob", "0.25"]
+    made_here(KILL.command(photographs, tmp_path / "alone", *options))
+    done = run(KILL.command(photographs, tmp_path / "set", *options, *RAY))
+    assert done.returncode == 0, done.stderr
+    assert KILL.contents(tmp_path / "set") == KILL.contents(tmp_path / "alone")
+
+
 def test_actors_on_s3_make_the_bytes_of_one_process_on_disk(photographs, alone, tmp_path):
     with running_s3() as server:
         url = f"{server.url}/ray"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -135,13 +136,17 @@ def test_unmixed_crops_are_those_of_a_set_without_mixing(photographs, mixed, tmp
         assert one.views is None and other.views.mixing is not None
 
 
+def images_but(photographs: Path, folder: Path, path: str, data: bytes | None) -> Path:
+    """Copy the photographs, one of them with other bytes, or without it."""
+    shutil.copytree(photographs, folder)
+    broken = folder / "train" / path
+    broken.unlink() if data is None else broken.write_bytes(data)
+    return folder
+
+
 def test_what_cannot_be_read_is_mixed_into_nothing(photographs, mixed, tmp_path, capsys):
-    images = tmp_path / "images"
     broken = slg_wds.open_labels(mixed).plan.paths[2]
-    for path in (photographs / "train").rglob("*.jpg"):
-        copy = images / "train" / path.relative_to(photographs / "train")
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(path.read_bytes() if not str(path).endswith(broken) else b"no image")
+    images = images_but(photographs, tmp_path / "images", broken, b"no image")
     with pytest.raises(errors.ImageError, match="mend it, or leave such images out") as found:
         labelled(images, tmp_path / "failed", **MIX)
     assert broken in str(found.value)
@@ -157,6 +162,54 @@ def test_what_cannot_be_read_is_mixed_into_nothing(photographs, mixed, tmp_path,
         assert np.array_equal(mixing.partner, expected.partner) and np.array_equal(mixing.box, expected.box)
     assert lost > 0
     assert main(["verify", target]) == 0
+    refused = pytest.raises(
+        errors.IdentityMismatchError, match="--reference_path of the set that left images out"
+    )
+    with pytest.warns(UserWarning, match="given twice"), refused:  # both were made with the same options
+        merge(mixed, target, tmp_path / "merged")
+
+
+@pytest.mark.slow
+def test_an_image_that_was_left_out_is_mixed_in_by_the_set_that_extends(photographs, mixed, tmp_path):
+    """Crops that exist stay unmixed, and those that are new have the mended image mixed in."""
+    broken = slg_wds.open_labels(mixed).plan.paths[2]
+    images = images_but(photographs, tmp_path / "images", broken, b"no image")
+    base = labelled(images, tmp_path / "base", on_error="skip", max_left_out=0.1, **MIX)
+    more = labelled(photographs, tmp_path / "more", num_crops=12, extend=base, **MIX)
+    assert main(["verify", more]) == 0
+    slg_wds.ensemble(slg_wds.EnsembleConfig(sets=(base, more), save_path=str(tmp_path / "all"), processes=1))
+    partner = check(str(tmp_path / "all"), photographs, 12)
+    assert not (partner[:, :8] == 2).any() and (partner[:, 8:] == 2).any()
+
+
+@pytest.mark.slow
+def test_an_image_that_the_extended_set_mixes_in_is_not_left_out(photographs, mixed, tmp_path):
+    options = {**MIX, "num_crops": 12, "extend": mixed, "on_error": "skip", "max_left_out": 0.1}
+    more = labelled(photographs, tmp_path / "more", **options)
+    for name in ("train-000000.tar", "index/train-000000", "_info.json"):
+        (tmp_path / "more" / name).unlink()
+    gone = slg_wds.open_labels(mixed).plan.paths[2]
+    with pytest.raises(errors.ImageGoneError, match="mixed into views of others, so it cannot be left out"):
+        labelled(images_but(photographs, tmp_path / "images", gone, None), more, **options)
+
+
+@pytest.mark.slow
+def test_a_partner_that_another_shard_left_out_is_found(photographs, mixed, tmp_path, capsys):
+    """The image was there when a shard was made that mixes it in, and gone when its own shard was made."""
+    options = {"reference_path": mixed, "samples_per_shard": 9, "seed": 3, "on_error": "skip"}
+    target = labelled(photographs, tmp_path / "set", max_left_out=0.1, **options)
+    path = slg_wds.open_labels(mixed).plan.paths[2]
+    plan = slg_wds.open_labels(target).plan
+    shard = f"train-{int(plan.place(list(plan.paths).index(path))[0]):06d}"
+    for name in (f"{shard}.tar", f"index/{shard}", "_info.json"):
+        (tmp_path / "set" / name).unlink()
+    images = images_but(photographs, tmp_path / "images", path, None)
+    labelled(images, target, max_left_out=0.1, **options)
+    capsys.readouterr()
+    assert main(["verify", target]) == 1
+    assert "is mixed into it, which has no record" in capsys.readouterr().out
+    with pytest.raises(errors.LabelSetError, match="is mixed into its views, and is left out"):
+        merge(target, mixed, tmp_path / "merged")
 
 
 def test_a_lone_image_is_not_mixed(photographs, tmp_path):
