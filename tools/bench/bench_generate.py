@@ -1,7 +1,8 @@
 """How close generation comes to the bare teacher, and how far past the original generator.
 
 usage: bench_generate.py [--arch A] [--crops N] [--images N] [--compile] [--precision P] [--aa POLICY] [--reprob P]
-                         [--mixup ALPHA] [--cutmix ALPHA] [--output embedding] [--values V] ...
+                         [--mixup ALPHA] [--cutmix ALPHA] [--output embedding] [--values V]
+                         [--label_type T] [--max-kl KL] ...
 
 In one run, on the same photographs and teacher, start-up and compilation excluded: crops/s of the bare forward (the
 same batch, precision and compilation, nothing else), of our generation end to end, and of the original generator where
@@ -86,6 +87,8 @@ def config_of(options: argparse.Namespace, images: Path, save_path: str) -> Gene
         compile=options.compile,
         input_size=options.input_size,
         output=options.output,
+        label_type=options.label_type,
+        max_kl=options.max_kl,
         values=options.values,
         workers=options.workers,
         threads_per_forward=options.threads,
@@ -111,6 +114,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--output", default="labels", help="labels, or embedding of a teacher without its head"
     )
+    parser.add_argument("--label_type", help="default: that of generate; lowrank codes beside the forward")
+    parser.add_argument("--max-kl", type=float, help="nats, of lowrank; default 0.1")
     parser.add_argument("--values", help="default: float16, of embeddings int8")
     parser.add_argument("--aa", help="policy of views")
     parser.add_argument("--color-jitter", type=float, default=0.0)
