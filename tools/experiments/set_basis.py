@@ -39,7 +39,8 @@ from slg_wds.format.records import rice
 from slg_wds.format.records.low_rank.blocks import STEPS_AN_OCTAVE, softmax, step_of
 from slg_wds.inspection.low_rank import coded_image
 from slg_wds.labels.low_rank import encode
-from slg_wds.labels.low_rank.fitting import Table, solve
+from slg_wds.labels.low_rank.fitting import solve
+from slg_wds.labels.low_rank.tables import Table
 
 Floats = NDArray[np.float64]
 
@@ -118,8 +119,10 @@ class Fit:
 
     def solved(self, rows: Floats, basis: Basis, steps: int) -> Fit:
         """Take Newton's steps on the coefficients."""
-        table = solve(rows, self.table(basis), steps) if len(self.components) else self
-        return replace(self, coefficients=table.coefficients)
+        fit = self
+        for _ in range(steps if len(self.components) else 0):
+            fit = replace(fit, coefficients=solve(rows, fit.table(basis)).coefficients)
+        return fit
 
 
 def main() -> None:
@@ -235,7 +238,7 @@ def coded(rows: Floats, basis: Basis, max_kl: float) -> tuple[int | None, float]
         if within(rows, basis, places, rank) > ROUGHLY * max_kl:
             continue
         fit = refined(rows, basis, places, rank)
-        if divergences(rows, fit.table(basis).entries()).mean() <= 0.9 * max_kl:
+        if divergences(rows, fit.table(basis).distributions()).mean() <= 0.9 * max_kl:
             size = smallest(rows, basis, fit, max_kl)
             sizes += [] if size is None else [size]
         if len(sizes) == TRIED:
@@ -247,7 +250,7 @@ def within(rows: Floats, basis: Basis, places: Floats, rank: int) -> float:
     """Return the KL of a fit that is not refined."""
     factor = np.linalg.cholesky(basis.metric(rows.mean(axis=0)))
     fit = orthogonal(places.mean(axis=0), places - places.mean(axis=0), factor, rank)
-    return float(divergences(rows, fit.table(basis).entries()).mean())
+    return float(divergences(rows, fit.table(basis).distributions()).mean())
 
 
 def refined(rows: Floats, basis: Basis, places: Floats, rank: int) -> Fit:
@@ -258,7 +261,7 @@ def refined(rows: Floats, basis: Basis, places: Floats, rank: int) -> Fit:
         fit = fit.solved(rows, basis, 1)
         for which in range(-1, rank):  # the mean, then each component
             multiplied = np.ones(len(rows)) if which < 0 else fit.coefficients[:, which]
-            entries = fit.table(basis).entries()
+            entries = fit.table(basis).distributions()
             curvature = np.square(multiplied) @ (entries * (1 - entries) + 1e-7)
             hessian = (basis.vectors * curvature) @ basis.vectors.T + 1e-3 * np.eye(len(factor))
             change = DAMPING * np.linalg.solve(hessian, basis.vectors @ (multiplied @ (rows - entries)))
@@ -304,7 +307,7 @@ def rounded(rows: Floats, basis: Basis, fit: Fit, step: float) -> tuple[int, flo
     fit = Fit(mean, components, fit.coefficients).solved(rows, basis, 2)
     places = np.rint(fit.coefficients / step).astype(np.int64)
     code = rice.pack([rice.fold(numbers) for numbers in [whole, *grid, *places.T]])
-    decoded_rows = replace(fit, coefficients=places * step).table(basis).entries()
+    decoded_rows = replace(fit, coefficients=places * step).table(basis).distributions()
     return HEADER + sum(map(len, code)), float(divergences(rows, decoded_rows).mean())
 
 

@@ -3,26 +3,28 @@
 With a step d and entries in units of equal cost, rounding costs d^2 / 24 nats for each number that a crop's row rests
 on; what the components beyond the rank held costs half their variance. Numbers of variance v take about
 log2(1 + 12 v / d^2) / 2 bits. The estimates are within a third; the encoder then measures.
+
+Shapes: K numbers of kept classes that are tried, R ranks from 0 on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.labels.low_rank.classes import ClassTable
+from slg_wds.labels.low_rank.decomposition import Decomposition
 
 Floats = NDArray[np.float64]
 
 MOST_RANK = 24
 LARGEST_STEP = 2.0
+MOST_LOST = 0.9  # of the target: numbers of kept classes that cost more are not tried
 # Of a row of the basis, in the units of a coefficient: measured on real photographs with a real teacher.
 BASIS_NOISE, BASIS_BITS, BASIS_FLOOR = 0.6, 0.25, 0.6
 OUTSIDE_OF_A_CLASS = 1.6  # bits to say that a class is kept, beyond log2(C / n)
-WORSE = 1.25  # a search along one direction ends where the bits are so many times the fewest
 
 
 @dataclass(frozen=True)
@@ -42,51 +44,40 @@ class Choice:
     bits: float
 
 
-def choose(table: ClassTable, variances: Floats, target: float) -> Choice:
+def choose(table: ClassTable, components: Decomposition, target: float) -> Choice:
     """Return the choice of the fewest estimated bits.
 
     Args:
         table: the distributions.
-        variances: float64 [components], of a decomposition with some number of kept classes; they change little with
-            that number.
+        components: of some number of kept classes; their variances change little with that number.
         target: the mean KL to keep to, in nats.
     """
-    best: Choice | None = None
-    for kept, lost in zip(table.counts, table.lost, strict=True):
-        if lost > 0.9 * target and kept < table.classes:
-            continue
-        here = min(
-            _ranks(table, variances, kept, target - lost), key=lambda choice: choice.bits, default=None
-        )
-        if here is not None and (best is None or here.bits < best.bits):
-            best = here
-        elif best is not None and here is not None and here.bits > WORSE * best.bits:
-            break
-    return best or Choice(
-        table.classes, min(table.crops - 1, len(variances), MOST_RANK), LARGEST_STEP / 64, 0.0
+    variances = components.variances[: min(table.crops - 1, MOST_RANK)]
+    ranks = np.arange(len(variances) + 1)
+    room = target - table.lost[:, None] - components.beyond[ranks] / 2.0
+    tried = (table.lost <= MOST_LOST * target) | (table.counts == table.classes)
+    possible = (room > 0) & tried[:, None]
+    if not possible.any():
+        return Choice(table.classes, int(ranks[-1]), LARGEST_STEP / 64, 0.0)
+    rests_on = ranks + (table.counts[:, None] + 1) * (1 + BASIS_NOISE * ranks) / table.crops
+    steps = np.sqrt(24.0 * np.where(possible, room, target) / rests_on).clip(max=LARGEST_STEP)
+    bits = np.where(possible, _bits(table, variances, steps), np.inf)
+    kept, rank = np.unravel_index(int(bits.argmin()), bits.shape)
+    return Choice(int(table.counts[kept]), int(rank), float(steps[kept, rank]), float(bits[kept, rank]))
+
+
+def _bits(table: ClassTable, variances: Floats, steps: Floats) -> Floats:
+    """Return the bits of every number of kept classes and every rank with these steps, float64 [K, R]."""
+    counts, ranks = table.counts[:, None], np.arange(steps.shape[1])
+    each = 0.5 * np.log2(1.0 + 12.0 * variances / np.square(steps)[:, :, None]) + 0.25
+    coefficients = table.crops * np.einsum("krj,rj->kr", each, np.tri(len(ranks), len(variances), -1))
+    # Classes of about the same mean count as one, as often as there are: sizes [K, K] of those that are kept.
+    sizes = np.tri(len(counts)) * np.diff(table.counts, prepend=0)
+    roots = np.sqrt(table.crops) * table.roots / steps[:, :, None]
+    mean = np.einsum("krg,kg->kr", np.log2(1.0 + 2.0 * roots) + 1.0, sizes)
+    basis = BASIS_BITS * np.einsum("krg,kg->kr", np.log2(1.0 + 0.5 * roots), sizes) + BASIS_FLOOR * counts
+    listed = np.where(
+        counts < table.classes, counts * (np.log2(table.classes / counts) + OUTSIDE_OF_A_CLASS), 0.0
     )
-
-
-def _ranks(table: ClassTable, variances: Floats, kept: int, room: float) -> Iterator[Choice]:
-    """Yield a choice for every rank with which the target can be met, until the bits are far above the fewest."""
-    beyond = np.maximum(variances.sum() - np.concatenate([[0.0], np.cumsum(variances)]), 0.0) / 2.0
-    least = np.inf
-    for rank in range(min(table.crops - 1, len(variances), MOST_RANK) + 1):
-        if room <= beyond[rank]:
-            continue
-        rests_on = rank + (kept + 1) * (1 + BASIS_NOISE * rank) / table.crops
-        step = min(np.sqrt(24.0 * (room - beyond[rank]) / rests_on), LARGEST_STEP)
-        bits = _bits(table, variances[:rank], kept, float(step))
-        least = min(least, bits)
-        if bits > WORSE * least:
-            return
-        yield Choice(kept, rank, float(step), bits)
-
-
-def _bits(table: ClassTable, variances: Floats, kept: int, step: float) -> float:
-    rank, roots = len(variances), np.sqrt(table.crops * table.means[:kept]) / step
-    coefficients = table.crops * (0.5 * np.log2(1.0 + 12.0 * variances / step**2) + 0.25).sum()
-    mean = (np.log2(1.0 + 2.0 * roots) + 1.0).sum()
-    basis = rank * (BASIS_BITS * np.log2(1.0 + 0.5 * roots).sum() + BASIS_FLOOR * kept)
-    listed = kept * (np.log2(table.classes / kept) + OUTSIDE_OF_A_CLASS) if kept < table.classes else 0.0
-    return float(coefficients + mean + basis + listed)
+    found: Floats = coefficients + mean + ranks * basis + listed
+    return found

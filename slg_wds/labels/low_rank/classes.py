@@ -5,12 +5,13 @@ Shapes: M crops, C classes, n kept classes, N entries.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+
+from slg_wds.labels.low_rank.tables import Table, parts
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -18,7 +19,6 @@ Floats = NDArray[np.float64]
 TINY = 1e-30
 LEAST_OTHER = 1e-12
 COUNTS_AN_OCTAVE = 2
-CHUNK = 1 << 18  # probabilities that are widened to float64 at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,30 +29,55 @@ class Entries:
         num_classes: C.
         classes: int64 [n], ascending.
         probabilities: float64 [M, N].
-        lost: float64 [M], nats: what it costs each crop that its other classes share evenly.
+        negative_entropy: float64 [M], the sum of p log p over all classes of each crop: other classes count by
+            themselves, while a table can only spread "other" evenly over them.
     """
 
     num_classes: int
     classes: Ints
     probabilities: Floats
-    lost: Floats
+    negative_entropy: Floats
 
     def of(self, crops: NDArray[np.bool_]) -> Entries:
         """Return the entries of some of the crops, bool [M]."""
-        return Entries(self.num_classes, self.classes, self.probabilities[crops], self.lost[crops])
+        return Entries(
+            self.num_classes, self.classes, self.probabilities[crops], self.negative_entropy[crops]
+        )
 
-    @cached_property
-    def negative_entropy(self) -> Floats:
-        """Sum of p log p of each crop, float64 [M]."""
-        entropy: Floats = plogp(self.probabilities).sum(axis=1)
-        return entropy
-
-    def divergence(self, entries: Floats) -> Floats:
-        """Return KL of each crop from its distribution to the one of these entries [M, N], float64 [M], nats."""
-        logs = np.log(np.maximum(entries, TINY))
-        logs *= self.probabilities
-        divergence: Floats = self.negative_entropy - logs.sum(axis=1) + self.lost
+    def divergence(self, table: Table) -> Floats:
+        """Return KL of each crop to its distribution in a table, "other" spread evenly, float64 [M], nats."""
+        crops = parts(*self.probabilities.shape)
+        cross = [self._cross(self.probabilities[part], table.of(part)) for part in crops]
+        divergence: Floats = self.negative_entropy + np.concatenate(cross)
         return divergence
+
+    def _cross(self, probabilities: Floats, table: Table) -> Floats:
+        """Return the cross entropy of some crops."""
+        logits = table.logits()
+        expected = np.einsum("ij,ij->i", probabilities, logits)
+        cross: Floats = np.log(np.exp(logits, out=logits).sum(axis=1)) - expected
+        beyond = self.num_classes - len(self.classes)
+        return cross + probabilities[:, -1] * np.log(beyond) if beyond else cross
+
+
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """Of crops: the sum of each one's probabilities as given, and p log p over its classes, float64 [M] each.
+
+    Of classes: p and p log p over the crops, float64 [C] each. p are the probabilities divided by the crop's sum.
+    """
+
+    given: Floats
+    row_plogp: Floats
+    of_class: Floats
+    class_plogp: Floats
+
+    def of(self, crops: NDArray[np.bool_], others: _Sums) -> _Sums:
+        """Return the sums of some crops, bool [M], given those of all others."""
+        of_class = np.maximum(self.of_class - others.of_class, 0.0)
+        return _Sums(
+            self.given[crops], self.row_plogp[crops], of_class, self.class_plogp - others.class_plogp
+        )
 
 
 class ClassTable:
@@ -60,81 +85,75 @@ class ClassTable:
 
     Args:
         probabilities: float [M, C], rows that sum to about 1. They are divided by their sums.
+        sums: of these, if they are known.
     """
 
-    def __init__(self, probabilities: NDArray[np.floating]) -> None:
+    def __init__(self, probabilities: NDArray[np.floating], sums: _Sums | None = None) -> None:
         self._probabilities = probabilities
+        self._sums = sums or _sums(probabilities)
         self.crops, self.classes = probabilities.shape
-        self._sums = np.concatenate([part.sum(axis=1, dtype=np.float64) for _, part in self._parts()])
-        means, self._row_plogp, class_plogp = (
-            np.zeros(self.classes),
-            np.zeros(self.crops),
-            np.zeros(self.classes),
-        )
-        for crops, _ in self._parts():
-            exact = self._exact(crops)
-            means += exact.sum(axis=0)
-            each = plogp(exact)
-            class_plogp += each.sum(axis=0)
-            self._row_plogp[crops] = each.sum(axis=1)
+        means = self._sums.of_class / self.crops
         self.order = np.argsort(-means, kind="stable")
-        self.means = means[self.order] / self.crops
-        self.counts = [*_counts(self.classes), self.classes]
-        self.lost = self._mean_lost(class_plogp[self.order] / self.crops)
+        self.counts = _counts(self.classes)
+        roots = np.add.reduceat(np.sqrt(means[self.order]), self._firsts)
+        self.roots = roots / np.diff(self.counts, prepend=0)
+        self.lost = self._mean_lost()
 
-    def of(self, crops: NDArray[np.bool_]) -> ClassTable:
-        """Return the table of some of the crops, bool [M]."""
-        return ClassTable(self._probabilities[crops])
+    def split(self, some: NDArray[np.bool_]) -> tuple[ClassTable, ClassTable]:
+        """Return the tables of some of the crops, bool [M], and of the others, fewer than half of which are few."""
+        if 2 * some.sum() > self.crops:
+            return self.split(~some)[::-1]
+        first = ClassTable(self._probabilities[some])
+        return first, ClassTable(self._probabilities[~some], self._sums.of(~some, first._sums))
 
-    def _parts(self) -> Iterator[tuple[slice, NDArray[np.floating]]]:
-        """Cut the crops into parts whose float64 copies are small."""
-        step = max(1, CHUNK // self.classes)
-        for start in range(0, self.crops, step):
-            crops = slice(start, start + step)
-            yield crops, self._probabilities[crops]
+    @property
+    def _firsts(self) -> Ints:
+        return np.concatenate([[0], self.counts[:-1]])
 
-    def _exact(self, crops: slice, classes: Ints | slice = slice(None)) -> Floats:
-        exact: Floats = self._probabilities[crops][:, classes].astype(np.float64)
-        exact /= self._sums[crops, None]
-        return exact
-
-    def _mean_lost(self, class_plogp: Floats) -> Floats:
-        """Return the mean over crops of what each number of kept classes costs, float64 [len(counts)], nats."""
-        counts = np.array(self.counts)
-        beyond = self.classes - counts
-        firsts = np.array([0, *self.counts[:-1]])
-        cost = np.zeros(len(counts))
-        for crops, _ in self._parts():
-            kept = np.add.reduceat(self._exact(crops, self.order), firsts, axis=1)
+    def _mean_lost(self) -> Floats:
+        """Return the mean over crops of what each number of kept classes costs, float64 [K], nats."""
+        beyond = self.classes - self.counts
+        cost = np.zeros(len(beyond))
+        for crops in parts(self.crops, self.classes):
+            part = self._probabilities[crops]
+            kept = np.add.reduceat(np.take(part, self.order, axis=1), self._firsts, axis=1, dtype=np.float64)
+            kept /= self._sums.given[crops, None]
             other = np.maximum(1.0 - np.cumsum(kept, axis=1), LEAST_OTHER)
             cost += (other * np.log(other / np.maximum(beyond, 1))).sum(axis=0)
-        rest = class_plogp.sum() - np.cumsum(class_plogp)[counts - 1]
-        return np.where(beyond > 0, np.maximum(rest - cost / self.crops, 0.0), 0.0)
+        plogp = self._sums.class_plogp[self.order]
+        rest = plogp.sum() - np.cumsum(plogp)[self.counts - 1]
+        return np.where(beyond > 0, np.maximum(rest - cost, 0.0) / self.crops, 0.0)
 
     def keep(self, count: int) -> Entries:
         """Return the entries where the `count` classes of the largest mean are kept."""
         classes = np.sort(self.order[:count])
         all_kept = count == self.classes
         entries = np.empty((self.crops, count + (not all_kept)))
-        for crops, _ in self._parts():
-            entries[crops, :count] = self._exact(crops, classes)
-        if all_kept:
-            return Entries(self.classes, classes, entries, np.zeros(self.crops))
-        kept = entries[:, :count]
-        other = entries[:, count] = np.maximum(1.0 - kept.sum(axis=1), LEAST_OTHER)
-        rest = self._row_plogp - plogp(kept).sum(axis=1)
-        lost = rest - other * np.log(other / (self.classes - count))
-        return Entries(self.classes, classes, entries, np.maximum(lost, 0.0))
+        for crops in parts(self.crops, self.classes):
+            kept = np.take(self._probabilities[crops], classes, axis=1)
+            np.divide(kept, self._sums.given[crops, None], out=entries[crops, :count])
+        if not all_kept:
+            entries[:, count] = np.maximum(1.0 - entries[:, :count].sum(axis=1), LEAST_OTHER)
+        return Entries(self.classes, classes, entries, self._sums.row_plogp)
 
 
-def plogp(probabilities: Floats) -> Floats:
-    """Return p log p, 0 where p is 0."""
-    result: Floats = np.log(np.maximum(probabilities, TINY))
-    result *= probabilities
-    return result
+def _sums(probabilities: NDArray[np.floating]) -> _Sums:
+    crops, classes = probabilities.shape
+    found = _Sums(np.empty(crops), np.empty(crops), np.zeros(classes), np.zeros(classes))
+    for some in parts(crops, classes):
+        exact = probabilities[some].astype(np.float64)
+        found.given[some] = given = exact.sum(axis=1)
+        exact /= given[:, None]
+        plogp = np.log(np.maximum(exact, TINY))
+        plogp *= exact
+        found.row_plogp[some] = plogp.sum(axis=1)
+        found.of_class[:] += exact.sum(axis=0)
+        found.class_plogp[:] += plogp.sum(axis=0)
+    return found
 
 
-def _counts(classes: int) -> list[int]:
-    """Return the numbers of kept classes that are tried: half-octaves from 2 on, below all classes."""
+@lru_cache(64)
+def _counts(classes: int) -> Ints:
+    """Return the numbers of kept classes that are tried: half-octaves from 2 on, and all classes, int64 [K]."""
     tried = {round(2.0 ** (i / COUNTS_AN_OCTAVE)) for i in range(COUNTS_AN_OCTAVE, 64)}
-    return sorted(count for count in tried if count < classes)
+    return np.array([*sorted(count for count in tried if count < classes), classes])

@@ -27,7 +27,7 @@ FAR, MOST_FAR = 3.0, 1 / 12  # of the median squared distance from the mean; of 
 SAVED = 0.9  # of the bits of one block: two of fewer bits are made
 MOST_OFF = 1 / 8  # of the crops of a block
 MARGIN = 1e-3  # of the target, for what float32 and other releases of numpy change
-FLOOR = 0.95  # of the target: a table that is further off before rounding gets more components
+FLOOR = 0.95  # of the limits: a table that is further off before rounding gets more components
 BLOCK_CROPS = 4096
 LARGE = 1 << 21  # probabilities; of an image with more, one is coded at a time, so that memory is bounded
 
@@ -73,13 +73,10 @@ def encode(
     """
     target = max_kl * (1.0 - MARGIN)
     with _one_large if probabilities.size > LARGE else threading.Lock():
-        coded = [
-            one
-            for start in range(0, len(probabilities), BLOCK_CROPS)
-            for one in _coded(
-                probabilities, np.arange(start, min(start + BLOCK_CROPS, len(probabilities))), target
-            )
-        ]
+        coded, crops = list[CodedCrops](), np.arange(len(probabilities))
+        for start in range(0, len(crops), BLOCK_CROPS):
+            some = crops[start : start + BLOCK_CROPS]
+            coded += _coded(Attempts(ClassTable(probabilities[some])), some, target)
     return _assembled(coded, len(probabilities), against, parents)
 
 
@@ -97,42 +94,41 @@ def _assembled(
     return LowRank(tuple(one.block for one in coded), block_of, coefficients, kl)
 
 
-def _coded(
-    probabilities: NDArray[np.floating], crops: Ints, target: float, mean: float = 0.0
-) -> list[CodedCrops]:
-    """Code these crops within a mean KL, in one block, or several.
+def _coded(attempts: Attempts, crops: Ints, target: float, mean: float = 0.0) -> list[CodedCrops]:
+    """Code crops within a mean KL, in one block, or several.
 
     Crops that are unlike most others come in blocks of their own: they would cost the others components, and the mean
     would hide how far off they are.
 
     Args:
-        probabilities: of all crops.
-        crops: which to code, at least one.
+        attempts: for these crops.
+        crops: which they are of the image, at least one.
         target: the mean KL that is asked of the image. Any crop is within WORST times of it.
         mean: the mean KL to keep to; 0 for the target.
     """
     mean = mean or target
-    attempts, blocks = Attempts(ClassTable(probabilities[crops])), list[CodedCrops]()
-    rest, within = crops, mean
+    blocks, within = list[CodedCrops](), mean
     for unlike in (_far, _off):
         apart = unlike(attempts, within, target)
         if apart.any():
-            blocks += _coded(probabilities, rest[apart], target, APART * target)
-            rest, attempts = rest[~apart], attempts.of(~apart)
-            within = _left(mean, blocks, len(rest))
+            few, attempts = attempts.split(apart)
+            blocks += _coded(few, crops[apart], target, APART * target)
+            crops = crops[~apart]
+            within = _left(mean, blocks, len(crops))
     # Crops apart keep to the limit all together. Among the others, those over it become a block of their own.
     limits = Limits(within, WORST * target if mean > target else math.inf)
     main = _one_block(attempts, limits)
     if main is None:  # crops that have nothing in common, such as certain ones of many classes
-        halves = np.array_split(rest, 2)
-        return [*(one for half in halves for one in _coded(probabilities, half, target, within)), *blocks]
+        first = np.arange(len(crops)) < (len(crops) + 1) // 2
+        halves = zip(attempts.split(first), (crops[first], crops[~first]), strict=True)
+        return [*(one for half, some in halves for one in _coded(half, some, target, within)), *blocks]
     near = main.found.divergence <= WORST * target
     if not near.all():
-        blocks += _coded(probabilities, rest[~near], target, APART * target)
-        rest = rest[near]
-        main = coarser(main.of(near), Limits(_left(mean, blocks, len(rest)), WORST * target))
+        blocks += _coded(attempts.split(~near)[0], crops[~near], target, APART * target)
+        crops = crops[near]
+        main = coarser(main.of(near), Limits(_left(mean, blocks, len(crops)), WORST * target))
     found = main.found
-    return [CodedCrops(rest, found.block, found.coefficients, found.divergence), *blocks]
+    return [CodedCrops(crops, found.block, found.coefficients, found.divergence), *blocks]
 
 
 def _left(mean: float, blocks: list[CodedCrops], rest: int) -> float:
@@ -143,12 +139,13 @@ def _left(mean: float, blocks: list[CodedCrops], rest: int) -> float:
 
 def _far(attempts: Attempts, mean: float, target: float) -> NDArray[np.bool_]:
     """Find a few crops far from the mean distribution, if all take fewer estimated bits with these in another block."""
-    distance = np.square(attempts.probe(mean).decomposition.weighted).sum(axis=1)
+    distance = np.square(attempts.probe(mean).decomposition.weighted.logs).sum(axis=1)
     far: NDArray[np.bool_] = distance > FAR * np.median(distance)
     left = (mean - far.mean() * APART * target) / (1.0 - far.mean())
     if not 0 < far.sum() <= MOST_FAR * len(far) or left <= 0:
         return np.zeros(len(far), bool)
-    apart = attempts.of(far).choice(APART * target).bits + attempts.of(~far).choice(left).bits
+    few, others = attempts.split(far)
+    apart = few.choice(APART * target).bits + others.choice(left).bits
     return far if apart < SAVED * attempts.choice(mean).bits else np.zeros(len(far), bool)
 
 
@@ -158,8 +155,8 @@ def _off(attempts: Attempts, mean: float, target: float) -> NDArray[np.bool_]:
     off = np.zeros(attempts.table.crops, bool)
     if not most:
         return off
-    kept, rank, _ = next(attempts.each(mean))
-    divergence = kept.entries.divergence(kept.table(rank).entries())
+    fitted, _ = next(attempts.each(mean))
+    divergence = fitted.divergence
     largest = np.argsort(-divergence, kind="stable")[:most]
     off[largest] = divergence[largest] > WORST * target
     return off
@@ -167,11 +164,9 @@ def _off(attempts: Attempts, mean: float, target: float) -> NDArray[np.bool_]:
 
 def _one_block(attempts: Attempts, limits: Limits) -> Trial | None:
     """Code all crops in one block; None where no table that is tried is within the limits."""
-    for kept, rank, step in attempts.each(limits.mean):
-        fitted = kept.table(rank)
-        floor = float(kept.entries.divergence(fitted.entries()).mean())
-        if floor <= FLOOR * limits.mean:
-            trial = largest_step(kept.entries, fitted, step, limits)
+    for fitted, step in attempts.each(limits.mean):
+        if limits.reached(fitted.divergence) <= FLOOR:
+            trial = largest_step(fitted, step, limits)
             if trial is not None:
                 return trial
     if attempts.table.crops == 1:

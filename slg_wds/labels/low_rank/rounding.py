@@ -7,14 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from slg_wds.format.records.low_rank.blocks import MAX_SCALE, LowRankBlock, mean_of, rows_of, softmax, step_of
-from slg_wds.labels.low_rank.classes import Entries
-from slg_wds.labels.low_rank.fitting import Table, solve
+from slg_wds.format.records.low_rank.blocks import MAX_SCALE, LowRankBlock, mean_of, rows_of, step_of
+from slg_wds.labels.low_rank.fitting import Fitted, solve
+from slg_wds.labels.low_rank.tables import Table
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-
-SOLVES = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +34,7 @@ class Rounded:
         return Rounded(self.block, self.coefficients[crops], self.divergence[crops])
 
 
-def rounded(table: Table, entries: Entries, step_code: int) -> Rounded:
+def rounded(fitted: Fitted, step_code: int) -> Rounded:
     """Round a table with this step.
 
     Coefficients are solved once more, so that they make up for the rounding of the rest. Each number's step follows
@@ -44,22 +42,23 @@ def rounded(table: Table, entries: Entries, step_code: int) -> Rounded:
     step divided by the root of (crops x probability); so its root has equal steps.
 
     Args:
-        table: of m crops over N entries.
-        entries: the exact distributions of these crops.
+        fitted: the table.
         step_code: 0 to 255.
     """
-    step, crops = step_of(step_code), len(table.coefficients)
+    table, entries, step = fitted.table, fitted.entries, step_of(step_code)
+    crops = len(table.coefficients)
     base, scales = _base(table.mean, step, crops), _scales(table, step)
     unit = rows_of(base, np.ones((len(scales), len(base)), np.int64), scales)
     basis = np.rint(table.rows / unit).astype(np.int64)
     coefficients = table.coefficients
     if len(basis):
-        solved = solve(entries.probabilities, Table(mean_of(base), basis * unit, coefficients), SOLVES)
+        solved = solve(entries.probabilities, Table(mean_of(base), basis * unit, coefficients))
         coefficients = solved.coefficients
-    integers = np.rint(coefficients / step).astype(np.int64)
+    integers = np.rint(coefficients / step)
     block = LowRankBlock(entries.num_classes, entries.classes, base, basis, scales, step_code)
-    decoded = softmax(block.mean + integers @ block.rows)
-    return Rounded(block, integers, entries.divergence(decoded))
+    return Rounded(
+        block, integers.astype(np.int64), entries.divergence(Table(block.mean, block.rows, integers))
+    )
 
 
 def _base(mean: Floats, step: float, crops: int) -> Ints:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.format.records.low_rank.blocks import LARGEST_STEP, MAX_STEP_CODE, STEPS_AN_OCTAVE
-from slg_wds.labels.low_rank.classes import Entries
-from slg_wds.labels.low_rank.fitting import Table
+from slg_wds.labels.low_rank.fitting import Fitted
 from slg_wds.labels.low_rank.rounding import Rounded, rounded
 
 Floats = NDArray[np.float64]
 
-NEAR = 0.985  # of a limit: no larger step is sought
+MOST_OCTAVES = 1.0  # of the step, that a search goes at once
+ROUNDED_UP = 0.6  # of a code: a step that is foretold to miss the limits by so little is tried
 
 
 @dataclass(frozen=True)
@@ -33,28 +33,19 @@ class Limits:
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A table of m crops, and its integers with some step.
+    """A table of m crops, and its integers with some step."""
 
-    Attributes:
-        entries: the exact distributions.
-        fitted: the table.
-        found: the integers.
-    """
-
-    entries: Entries
-    fitted: Table
+    fitted: Fitted
     found: Rounded
 
     def of(self, crops: NDArray[np.bool_]) -> Trial:
         """Return some of the crops, bool [m]."""
-        fitted = replace(self.fitted, coefficients=self.fitted.coefficients[crops])
-        return Trial(self.entries.of(crops), fitted, self.found.of(crops))
+        return Trial(self.fitted.of(crops), self.found.of(crops))
 
 
-def largest_step(entries: Entries, fitted: Table, step: float, limits: Limits) -> Trial | None:
+def largest_step(fitted: Fitted, step: float, limits: Limits) -> Trial | None:
     """Return the integers of the largest step within the limits, None where there is none. `step` is tried first."""
-    found = rounded(fitted, entries, _code(step))
-    return _larger(Trial(entries, fitted, found), limits)
+    return _larger(Trial(fitted, rounded(fitted, _code(step))), limits)
 
 
 def coarser(trial: Trial, limits: Limits) -> Trial:
@@ -63,26 +54,33 @@ def coarser(trial: Trial, limits: Limits) -> Trial:
 
 
 def _larger(trial: Trial, limits: Limits) -> Trial | None:
-    """Search from a trial on.
-
-    The divergence is about floor + constant x step^2, which foretells the step; every other guess halves what is left.
-    """
+    """Search from a trial on, until the next larger step is known or foretold to break the limits."""
     best, fine, coarse = None, MAX_STEP_CODE + 1, -1  # codes up to `coarse` are too large a step
-    floor = limits.reached(trial.entries.divergence(trial.fitted.entries()))
+    floor = limits.reached(trial.fitted.divergence)
     for guess in itertools.count():
         code, reached = trial.found.block.step_code, limits.reached(trial.found.divergence)
         if reached <= 1:
             best, fine = trial, code
         else:
             coarse = code
-        if NEAR <= reached <= 1 or fine - coarse <= 1:
-            break
-        growth = max(1.0 - floor, 1e-9) / max(reached - floor, 1e-9)
-        code -= round(STEPS_AN_OCTAVE * math.log2(max(growth, 1e-6)) / 2.0)
-        if guess % 2 or not coarse < code < fine:
+        nearest = _nearest(code, reached, floor)
+        if fine - coarse <= 1 or (reached <= 1 and nearest >= code):
+            return best
+        code = min(max(nearest, coarse + 1), fine - 1)
+        if guess % 2 and coarse >= 0 and fine <= MAX_STEP_CODE:
             code = (coarse + fine) // 2
-        trial = replace(trial, found=rounded(trial.fitted, trial.entries, code))
+        trial = Trial(trial.fitted, rounded(trial.fitted, code))
     return best
+
+
+def _nearest(code: int, reached: float, floor: float) -> int:
+    """Return the code of the largest step that should keep to limits, of which this one reaches so much.
+
+    The divergence is about floor + constant x step^2.
+    """
+    growth = max(1.0 - floor, 1e-9) / max(reached - floor, 1e-9)
+    octaves = min(max(math.log2(growth) / 2.0, -MOST_OCTAVES), MOST_OCTAVES)
+    return code - math.floor(STEPS_AN_OCTAVE * octaves + ROUNDED_UP)
 
 
 def _code(step: float) -> int:
