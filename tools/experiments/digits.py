@@ -11,9 +11,10 @@ replayed crops, and from the true classes. Prints the accuracies on the held-out
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,20 +23,27 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 from students import (
     all_crops,
+    each,
     log_probabilities,
     normalised,
-    run_in_scratch,
+    paired,
+    run,
     small_cnn,
     spread,
     table,
     train,
 )
+from teacher_labels import generated
 from torch import Tensor, nn
 
-import slg_wds
 from slg_wds.labels import SoftLabels, from_topk
 
 SIZE, CLASSES, BATCH, RATE = 32, 10, 64, 3e-3
+KINDS = {
+    "stored, marginal smoothing k=3, float16": {"label_type": "marginal_smoothing_k3", "values": "float16"},
+    "stored, shared tail k=3, log8": {"label_type": "shared_tail_k3", "values": "log8"},
+}
+LIVE = "live teacher"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -53,18 +61,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--width", type=int, default=4, help="of the student; the teacher has 24")
-    run_in_scratch(experiment, parser.parse_args())
+    run(experiment, parser.parse_args())
 
 
 def experiment(args: argparse.Namespace, folder: Path) -> None:
     start = time.monotonic()
     digits, classes, kept = lay_out(folder)
-    weights, accuracy = train_teacher(digits, classes, kept, folder)
+    weights, right = train_teacher(digits, classes, kept, folder)
     sets = {
-        "stored, marginal smoothing k=3, float16": generate(
-            folder, weights, args.crops, "marginal_smoothing_k3"
-        ),
-        "stored, shared tail k=3, log8": generate(folder, weights, args.crops, "shared_tail_k3"),
+        kind: labels_of_digits(
+            folder / "digits", folder / options["label_type"], weights, args.crops, **options
+        )
+        for kind, options in KINDS.items()
     }
     labels: dict[str, SoftLabels] = {}
     images: Tensor | None = None
@@ -77,12 +85,12 @@ def experiment(args: argparse.Namespace, folder: Path) -> None:
     model.load_state_dict(weights_of(weights))
     with torch.no_grad():
         live = torch.cat([model(normalised(part)).softmax(1) for part in torch.split(images, 256)])
-    labels["live teacher"] = from_topk(None, live, CLASSES, rule="full")
+    labels[LIVE] = from_topk(None, live, CLASSES, rule="full")
     true = torch.tensor([classes[int(key.rpartition("/")[2])] for key, _ in names])
     labels["true classes"] = from_topk(true[:, None], torch.ones(len(true), 1), CLASSES, rule="hard")
     print(
         f"{len(names)} crops of {len(names) // args.crops} digits, {int((~kept).sum())} held out; teacher "
-        f"{accuracy:.2%}; students of width {args.width}, {args.steps} steps of {BATCH}, {args.seeds} seeds; "
+        f"{right:.2f}%; students of width {args.width}, {args.steps} steps of {BATCH}, {args.seeds} seeds; "
         f"labelling and replay {time.monotonic() - start:.0f} s",
         flush=True,
     )
@@ -106,15 +114,14 @@ def lay_out(folder: Path) -> tuple[Tensor, list[int], Tensor]:
 
 
 def train_teacher(digits: Tensor, classes: list[int], kept: Tensor, folder: Path) -> tuple[str, float]:
-    """Train the teacher; return its weights file and its accuracy on the held-out digits."""
+    """Train the teacher; return its weights file and its accuracy on the held-out digits, in percent."""
     torch.manual_seed(100)
     model, path = teacher(), str(folder / "teacher.safetensors")
     numbers = torch.tensor(classes)
     true = from_topk(numbers[kept][:, None], torch.ones(int(kept.sum()), 1), CLASSES, rule="hard")
     train(model, digits[kept], lambda rows: true[rows], 400, BATCH, RATE, seed=100)
     save_file(model.state_dict(), path)
-    right = log_probabilities(model, digits[~kept]).argmax(1) == numbers[~kept]
-    return path, float(right.float().mean())
+    return path, accuracy(model, digits[~kept], numbers[~kept])
 
 
 def weights_of(path: str) -> dict[str, Tensor]:
@@ -124,15 +131,25 @@ def weights_of(path: str) -> dict[str, Tensor]:
     return found
 
 
-def generate(folder: Path, weights: str, crops: int, label_type: str) -> str:
-    target = str(folder / label_type)
-    config = slg_wds.GenerateConfig(
-        data=str(folder / "digits"), save_path=target, teacher_source="private", arch=f"{__file__}:teacher",
-        teacher_path=weights, label_type=label_type, values="log8" if "tail" in label_type else "float16",
-        num_crops=crops, flip_prob=0.0, min_scale_crops=0.4, embed_images="original",
+def labels_of_digits(images: Path, target: Path, weights: str, crops: int, **more: Any) -> str:
+    """Label crops of a folder of digits with the teacher of a weights file; return the set's URL."""
+    return generated(
+        images, target, f"{__file__}:teacher", crops, teacher_path=weights, flip_prob=0.0, min_scale_crops=0.4, **more
     )  # fmt: skip
-    slg_wds.generate(config)
-    return target
+
+
+def students_of(args: argparse.Namespace, images: Tensor, labels: SoftLabels) -> Iterator[nn.Module]:
+    """Yield a trained student for each seed."""
+    for seed in range(args.seeds):
+        torch.manual_seed(seed)
+        student = small_cnn(CLASSES, args.width)
+        train(student, images, lambda rows: labels[rows], args.steps, BATCH, RATE, seed)
+        yield student
+
+
+def accuracy(student: nn.Module, images: Tensor, true: Tensor) -> float:
+    """Return the share of images whose likeliest class is the true one, in percent."""
+    return 100 * float((log_probabilities(student, images).argmax(1) == true).float().mean())
 
 
 def report(
@@ -142,26 +159,15 @@ def report(
     held: Tensor,
     true: Tensor,
 ) -> None:
-    found: dict[str, list[float]] = {}
-    for kind, rows in labels.items():
-        for seed in range(args.seeds):
-            torch.manual_seed(seed)
-            student = small_cnn(CLASSES, args.width)
-            train(student, images, lambda now, rows=rows: rows[now], args.steps, BATCH, RATE, seed)  # type: ignore[misc]
-            right = log_probabilities(student, held).argmax(1) == true
-            found.setdefault(kind, []).append(100 * float(right.float().mean()))
-    header = [
-        "trained from",
-        "accuracy, %",
-        "difference to the live teacher's",
-        "KL of the labels",
-        "of each seed",
+    found = {
+        kind: [accuracy(student, held, true) for student in students_of(args, images, rows)]
+        for kind, rows in labels.items()
+    }
+    header = ["trained from", "accuracy, %", "minus the live teacher's", "of each seed"]
+    lines = [
+        [kind, spread(values, 2), paired(values, found[LIVE], 2), each(values, ".2f")]
+        for kind, values in found.items()
     ]
-    lines = []
-    for kind, values in found.items():
-        differences = [a - b for a, b in zip(values, found["live teacher"], strict=True)]
-        seeds = " ".join(f"{value:.2f}" for value in values)
-        lines.append([kind, spread(values, 2), f"{statistics.mean(differences):+.2f}", seeds])
     print(table(header, lines), flush=True)
 
 

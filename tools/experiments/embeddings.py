@@ -1,69 +1,73 @@
 """Do students learn from stored embeddings what they learn from the live teacher?
 
-usage: embeddings.py [--crops 100] [--steps 300] [--seeds 5] [--size 96] [--loss cosine]
+usage: embeddings.py [--crops 50] [--steps 200] [--seeds 5] [--size 64] [--loss cosine] [--folder F]
 
 EfficientNet-Lite0 without its head gives 1280 features for crops of real photographs. A small student with a linear
 projector is trained from scratch for the same steps, on the same crops in the same order, to match the embeddings that
-are stored as int8 and as float16, and those of the live teacher, which sees each replayed crop. Measured is, on crops
-of a view of each photograph that was kept from training and of photographs that were kept whole: the cosine to the
-teacher's own embedding, and how many of the 10 training crops that are nearest to a held-out crop by the student's
-features are among the 10 nearest by the teacher's. Prints a markdown table.
+are stored as int8, as float16 and as low-rank embeddings of a mean cosine, and those of the live teacher, which sees
+each replayed crop (once: it says the same in every epoch and for every seed). Measured is, on crops of a view of each
+photograph that was kept from training and of photographs that were kept whole: the cosine to the teacher's own
+embedding, and how many of the 10 training crops that are nearest to a held-out crop by the student's features are among
+the 10 nearest by the teacher's.
+
+Prints a line as each student is done, all kinds of embeddings for one seed before the next, and at the end markdown
+tables. With --folder, photographs, embeddings and students' figures are kept there, and the same command goes on where
+it was stopped. Embeddings that are there are not made anew.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from learning import lay_out
-from students import normalised, run_in_scratch, small_cnn, spread, table, train
+from held_out import CROP_SEEDS, lay_out
+from students import Figures, KeptFigures, each, normalised, paired, run, small_cnn, spread, table, train
+from teacher_labels import TOWER, answers, crops_in_order, embeddings_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import slg_wds
-from slg_wds import EmbeddingLoss, SoftLabelLoader
+from slg_wds import EmbeddingLoss
 from slg_wds.teachers.load import load_teacher
 from slg_wds.teachers.spec import TeacherSpec
-from slg_wds.teachers.teacher import Teacher
 
 NEAREST = 10
+HELD_OUT_CROPS = 20  # of an image
 LOSSES = {"cosine": {}, "both": {"cosine": 0.9, "smooth_l1": 0.1}}
-LIVE = "the live teacher"
-
-
-def headless() -> nn.Module:
-    """Return the teacher that `slg-wds generate` calls: EfficientNet-Lite0, 1280 pooled features."""
-    from slg_wds.demo.teacher import lite0
-
-    model = lite0()
-    model.reset_classifier(0)  # type: ignore[operator]
-    return model
+KINDS: dict[str, dict[str, Any]] = {
+    "int8": {"values": "int8"},
+    "float16": {"values": "float16"},
+    "low-rank 0.99": {"min_cosine": 0.99},
+}
+LIVE = "live teacher"
+SHOWN = {"held cosine": 4, "held nearest": 1, "unseen cosine": 4}  # and digits after the point
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--crops", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--crops", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--loss", choices=list(LOSSES), default="cosine")
-    run_in_scratch(experiment, parser.parse_args())
+    parser.add_argument("--folder", type=Path, help="keep all here, and go on from what is there")
+    run(experiment, parser.parse_args())
 
 
 def experiment(args: argparse.Namespace, folder: Path) -> None:
     start = time.monotonic()
     counts = lay_out(folder)
-    teacher = load_teacher(TeacherSpec("private", f"{__file__}:headless"), headless=True)
-    urls = {values: generate(folder, "train", args.crops, values) for values in ("int8", "float16")}
-    images, live = replayed(urls["int8"], teacher, args.size)
-    rows = {values: stored(url) for values, url in urls.items()} | {LIVE: live}
-    held = {
-        split: replayed(generate(folder, split, 20, "float16"), teacher, args.size)
+    sets = {kind: embedded(args, folder, "train", kind, args.crops, **KINDS[kind]) for kind in KINDS}
+    images = sets["int8"][0]
+    live = live_teacher(folder / "train-int8", folder / "live.pt")
+    rows = {kind: of_kind for kind, (_, of_kind) in sets.items()} | {LIVE: live}
+    held_out = {
+        split: embedded(args, folder, split, "exact", HELD_OUT_CROPS, values="float32")
         for split in ("held", "unseen")
     }
     print(
@@ -72,39 +76,35 @@ def experiment(args: argparse.Namespace, folder: Path) -> None:
         f"{args.seeds} seeds; embedding and replay {time.monotonic() - start:.0f} s",
         flush=True,
     )
-    found = {kind: trained(args, images, of_kind, live, held) for kind, of_kind in rows.items()}
-    report(found, {kind: float(F.cosine_similarity(of_kind, live).mean()) for kind, of_kind in rows.items()})
+    settings = {name: getattr(args, name) for name in ("crops", "steps", "batch", "rate", "size", "loss")}
+    kept = KeptFigures(folder / "students.jsonl", settings)
+    for seed in range(args.seeds):
+        for kind, of_kind in rows.items():
+            which = {"kind": kind, "seed": seed}
+            kept.measure(which, partial(trained, args, images, of_kind, live, held_out, seed))
+    faithful = {kind: float(F.cosine_similarity(of_kind, live).mean()) for kind, of_kind in rows.items()}
+    report({kind: kept.of(args.seeds, kind=kind) for kind in rows}, faithful)
     print(f"{time.monotonic() - start:.0f} s in all")
 
 
-def generate(folder: Path, split: str, crops: int, values: str) -> str:
-    target = str(folder / f"{values}-{split}")
-    config = slg_wds.GenerateConfig(
-        data=str(folder / split), save_path=target, teacher_source="private", arch=f"{__file__}:headless",
-        output="embedding", values=values, num_crops=crops, embed_images="original", seed=len(split),
-    )  # fmt: skip
-    slg_wds.generate(config)
-    return target
+def embedded(
+    args: argparse.Namespace, folder: Path, split: str, kind: str, crops: int, **options: Any
+) -> tuple[Tensor, Tensor]:
+    """Store embeddings of a split; return its crops, uint8 [N, 3, S, S], and what is read back, float32 [N, D]."""
+    url = embeddings_of(folder / split, folder / f"{split}-{kind}", crops, seed=CROP_SEEDS[split], **options)
+    batches = list(crops_in_order(url, args.size))
+    rows = torch.cat([next(iter(batch.embedding.values())) for batch in batches])
+    return torch.cat([batch.images for batch in batches]), rows
 
 
-def loader(url: str, size: int | None = None) -> SoftLabelLoader:
-    """Return a loader of all crops of a set, in one order."""
-    crops = slg_wds.open_labels(url).num_crops
-    return SoftLabelLoader(url, global_batch_size=crops, crops_per_image=crops, size=size, shuffle=False)
-
-
-def stored(url: str) -> Tensor:
-    """Return the stored embeddings of all crops, float32 [N, D]."""
-    return torch.cat([next(iter(batch.embedding.values())) for batch in loader(url, 32)])
-
-
-def replayed(url: str, teacher: Teacher, size: int) -> tuple[Tensor, Tensor]:
-    """Return all crops at the student's size, uint8 [N, 3, S, S], and what the teacher gives for the replayed crops."""
-    seen = loader(url, teacher.preprocessing.input_size)
-    with torch.no_grad():
-        # Cloned: what inference mode made cannot be trained with.
-        parts = [teacher.logits(part).clone() for batch in seen for part in torch.split(batch.images, 50)]
-    return torch.cat([batch.images for batch in loader(url, size)]), torch.cat(parts)
+def live_teacher(labels: Path, kept: Path) -> Tensor:
+    """Return what the teacher gives for the replayed crops, float32 [N, D]; kept in a file."""
+    if not kept.exists():
+        teacher = load_teacher(TeacherSpec("private", TOWER), headless=True)
+        batches = crops_in_order(str(labels), teacher.preprocessing.input_size)
+        torch.save(torch.cat([answers(teacher, batch.images) for batch in batches]), kept)
+    rows: Tensor = torch.load(kept, weights_only=True)
+    return rows
 
 
 def trained(
@@ -112,25 +112,23 @@ def trained(
     images: Tensor,
     embeddings: Tensor,
     live: Tensor,
-    held: dict[str, tuple[Tensor, Tensor]],
-) -> dict[str, list[float]]:
-    """Train one student per seed; return the cosine and the agreement of neighbours on each held-out set."""
-    found: dict[str, list[float]] = {}
-    for seed in range(args.seeds):
-        torch.manual_seed(seed)
-        student = small_cnn(embeddings.shape[1]).to(memory_format=torch.channels_last)
-        criterion = EmbeddingLoss(**LOSSES[args.loss])
-        train(
-            student, images, lambda rows: embeddings[rows], args.steps, args.batch, args.rate, seed,
-            criterion=criterion,
-        )  # fmt: skip
-        own = outputs(student, images)[0]
-        for split, (crops, theirs) in held.items():
-            features, projected = outputs(student, crops)
-            cosine = float(F.cosine_similarity(projected, theirs).mean())
-            found.setdefault(f"{split} cosine", []).append(cosine)
-            both = nearest(features, own)[:, :, None] == nearest(theirs, live)[:, None, :]
-            found.setdefault(f"{split} nearest", []).append(100 * float(both.any(2).float().mean()))
+    held_out: dict[str, tuple[Tensor, Tensor]],
+    seed: int,
+) -> Figures:
+    """Train a student; return the cosine and the agreement of neighbours, in percent, on each held-out set."""
+    torch.manual_seed(seed)
+    student = small_cnn(embeddings.shape[1]).to(memory_format=torch.channels_last)
+    criterion = EmbeddingLoss(**LOSSES[args.loss])
+    train(
+        student, images, lambda rows: embeddings[rows], args.steps, args.batch, args.rate, seed, criterion=criterion
+    )  # fmt: skip
+    own = outputs(student, images)[0]
+    found: Figures = {}
+    for split, (crops, theirs) in held_out.items():
+        features, projected = outputs(student, crops)
+        found[f"{split} cosine"] = float(F.cosine_similarity(projected, theirs).mean())
+        same = nearest(features, own)[:, :, None] == nearest(theirs, live)[:, None, :]
+        found[f"{split} nearest"] = 100 * float(same.any(2).float().mean())
     return found
 
 
@@ -147,19 +145,26 @@ def nearest(queries: Tensor, rows: Tensor) -> Tensor:
     return (F.normalize(queries, dim=1) @ F.normalize(rows, dim=1).T).topk(NEAREST).indices
 
 
-def report(found: dict[str, dict[str, list[float]]], faithful: dict[str, float]) -> None:
+def report(found: dict[str, list[Figures]], faithful: dict[str, float]) -> None:
+    """Print the figures of each kind, then their differences to those of the live teacher's students, by seed."""
+    columns = {
+        kind: {name: [one[name] for one in students] for name in SHOWN} for kind, students in found.items()
+    }
     header = ["trained from", "cosine of the embeddings", "cosine, held-out views", "same neighbours there, %",
-              "cosine, unseen photographs", "held-out cosine minus that of the live teacher's"]  # fmt: skip
-    lines = []
-    for kind, one in found.items():
-        apart = [a - b for a, b in zip(one["held cosine"], found[LIVE]["held cosine"], strict=True)]
-        lines.append(
-            [
-                kind, f"{faithful[kind]:.5f}", spread(one["held cosine"]), spread(one["held nearest"], 1),
-                spread(one["unseen cosine"]),
-                f"{statistics.mean(apart):+.4f}: " + " ".join(f"{value:+.4f}" for value in apart),
-            ]
-        )  # fmt: skip
+              "cosine, unseen photographs", "held-out cosine of each seed"]  # fmt: skip
+    lines = [
+        [kind, f"{faithful[kind]:.5f}", *(spread(of_kind[name], digits) for name, digits in SHOWN.items()),
+         each(of_kind["held cosine"])]
+        for kind, of_kind in columns.items()
+    ]  # fmt: skip
+    print(table(header, lines), end="\n\n")
+    header = ["minus the live teacher's", "cosine, held-out views", "same neighbours there, %",
+              "cosine, unseen photographs"]  # fmt: skip
+    lines = [
+        [kind, *(paired(of_kind[name], columns[LIVE][name], digits) for name, digits in SHOWN.items())]
+        for kind, of_kind in columns.items()
+        if kind != LIVE
+    ]
     print(table(header, lines), flush=True)
 
 

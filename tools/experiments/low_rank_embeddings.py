@@ -11,17 +11,16 @@ coding.
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from teacher_labels import embeddings_of, photographs, working_folder
 
 import slg_wds
 from slg_wds.concurrency.threads import one_blas_thread
-from slg_wds.demo.photographs import write_photographs
 from slg_wds.format.records.embeddings.by_name import AnyEmbedding
 from slg_wds.format.records.embeddings.codec import embedding_columns
 from slg_wds.format.records.embeddings.cosines import cosines
@@ -29,7 +28,6 @@ from slg_wds.format.records.embeddings.low_rank import LowRankEmbedding
 from slg_wds.format.records.embeddings.plain import Embedding
 from slg_wds.labels.low_rank_embedding import encode_embedding
 
-TOWER = Path(__file__).resolve().parents[2] / "tests" / "support" / "models" / "towers.py"
 CROPS = (32, 100, 200)
 TARGETS = (None, 0.95, 0.98, 0.99, 0.995, 0.999)  # None for int8
 BF16_BYTES = 2  # of a number
@@ -42,8 +40,8 @@ def main() -> None:
     parser.add_argument("--crops", type=int, default=500)
     parser.add_argument("--set", help="a set of one float32 embedding, made before")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        labels = slg_wds.open_labels(options.set or embedded(options, Path(folder)))
+    with working_folder(options) as folder:
+        labels = slg_wds.open_labels(options.set or embedded(options, folder))
         exact = [next(iter(record.embeddings.values())).vectors for record in labels]
     table = Table(title=f"{len(exact)} photographs, D = {exact[0].shape[1]}")
     for column in ("crops", "coded to", "bytes/crop", "of bf16", "cosine", "worst", "components", "us/crop"):
@@ -58,24 +56,8 @@ def main() -> None:
 
 
 def embedded(options: argparse.Namespace, folder: Path) -> str:
-    images = folder / "photographs"
-    write_photographs(images / "train")
-    paths = sorted(p for p in (images / "train").rglob("*.jpg") if int(p.stem[-1]) < FIRST_VIEWS)
-    chosen = folder / "list"
-    chosen.write_text("\n".join(str(p.relative_to(images / "train")) for p in paths[: options.images]))
-    slg_wds.generate(
-        slg_wds.GenerateConfig(
-            data=str(images),
-            arch=f"{TOWER}:lite0_features",
-            teacher_source="private",
-            save_path=str(folder / "exact"),
-            num_crops=options.crops,
-            output="embedding",
-            values="float32",
-            list_file=str(chosen),
-        )
-    )
-    return str(folder / "exact")
+    images, chosen = photographs(folder, options.images, FIRST_VIEWS)
+    return embeddings_of(images, folder / "exact", options.crops, values="float32", list_file=chosen)
 
 
 def measured(exact: list[np.ndarray], target: float | None) -> list[str]:

@@ -12,13 +12,12 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
 from bench_generate import lay_out
+from teacher_labels import generated, working_folder
 
 import slg_wds
 from slg_wds.format.records.decoding import unpack_record
@@ -43,9 +42,7 @@ def main() -> None:
     parser.add_argument("--max-kl", type=float, default=0.1)
     parser.add_argument("--folder", type=Path, help="keep the sets here; default: a temporary folder")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = args.folder or Path(name)
-        folder.mkdir(parents=True, exist_ok=True)
+    with working_folder(args) as folder:
         lay_out(folder / "images", args.images)
         print(f"{args.images} images x {args.crops} crops")
         print("| labels | mixing | label bytes a crop | view bytes a crop | classes kept | rank |")
@@ -56,24 +53,10 @@ def main() -> None:
         }
         for kind, options in kinds.items():
             for mix, mixing in MIXES.items():
-                target = str(folder / f"{options['label_type']}-{mix}")
-                print(
-                    f"| {kind} | {mix} | {row(generate(folder, target, args.crops, {**options, **mixing}))} |"
-                )
-
-
-def generate(folder: Path, target: str, crops: int, options: dict[str, Any]) -> str:
-    config = slg_wds.GenerateConfig(
-        data=str(folder / "images"),
-        save_path=target,
-        teacher_source="private",
-        arch=TEACHER,
-        num_crops=crops,
-        samples_per_shard=64,
-        **options,
-    )
-    slg_wds.generate(config)
-    return target
+                target = folder / f"{options['label_type']}-{mix}"
+                more = {"samples_per_shard": 64, **options, **mixing}
+                url = generated(folder / "images", target, TEACHER, args.crops, **more)
+                print(f"| {kind} | {mix} | {row(url)} |")
 
 
 def row(url: str) -> str:

@@ -12,11 +12,11 @@ sets of full labels for one bank, and these are compared too.
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from teacher_labels import TOWER, generated, working_folder
 
 import slg_wds
 from slg_wds.banks import read_bank
@@ -25,7 +25,6 @@ from slg_wds.config import PrototypesConfig
 from slg_wds.demo.photographs import VIEWS, write_photographs
 from slg_wds.prototypes.command import MadeBank, make_bank
 
-TEACHER = f"{Path(__file__).resolve().parents[2] / 'tests/support/models/towers.py'}:lite0_features"
 TEMPERATURES = (0.04, 0.07, 0.1, 0.2)
 BALANCED_AT = 0.1
 COMPARED = 256  # prototypes of the bank with which the commands are compared
@@ -37,18 +36,18 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=len(VIEWS), help="of each photograph")
     parser.add_argument("--prototypes", type=int, nargs="+", default=[64, COMPARED, 1024])
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        experiment(args, Path(name))
+    with working_folder(args) as folder:
+        experiment(args, folder)
 
 
 def experiment(args: argparse.Namespace, folder: Path) -> None:
     write_photographs(folder / "images", VIEWS[: args.views])
     for values in ("int8", "float32"):
-        generated(args, folder, values, output="embedding", values=values)
+        label_set(args, folder, values, output="embedding", values=values)
     stored, live = vectors(folder / "int8"), vectors(folder / "float32")
     print(f"{len(stored)} crops of {args.views} views of each photograph")
     for count in args.prototypes:
-        made = make_bank(
+        bank = make_bank(
             PrototypesConfig(
                 source=str(folder / "int8"),
                 num_prototypes=count,
@@ -56,7 +55,7 @@ def experiment(args: argparse.Namespace, folder: Path) -> None:
                 save_path=str(folder / f"bank-{count}"),
             )
         )
-        print(row(made, stored, live))
+        print(row(bank, stored, live))
     if COMPARED in args.prototypes:
         print(
             f"by the commands, at {BALANCED_AT}:",
@@ -64,13 +63,8 @@ def experiment(args: argparse.Namespace, folder: Path) -> None:
         )
 
 
-def generated(args: argparse.Namespace, folder: Path, name: str, **more: object) -> slg_wds.LabelSet:
-    config = slg_wds.GenerateConfig(
-        data=str(folder / "images"), save_path=str(folder / name), arch=TEACHER, teacher_source="private",
-        num_crops=args.crops, **more,
-    )  # fmt: skip
-    slg_wds.generate(config)
-    return slg_wds.open_labels(config.save_path)
+def label_set(args: argparse.Namespace, folder: Path, name: str, **more: object) -> slg_wds.LabelSet:
+    return slg_wds.open_labels(generated(folder / "images", folder / name, TOWER, args.crops, **more))
 
 
 def vectors(place: Path) -> torch.Tensor:
@@ -93,7 +87,7 @@ def row(made: MadeBank, stored: torch.Tensor, live: torch.Tensor) -> str:
 
 
 def by_the_commands(args: argparse.Namespace, folder: Path, bank: str) -> str:
-    live = generated(
+    live = label_set(
         args, folder, "live", output="prototypes", bank=bank, label_type="full", values="float32"
     )
     slg_wds.ensemble(

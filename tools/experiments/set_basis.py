@@ -160,9 +160,6 @@ def other_images(folder: Path) -> Path:
     return target
 
 
-SOURCES = ("others", "same", "weights")
-
-
 def directions(
     source: str, images: dict[str, Any], more: Sequence[Any], options: argparse.Namespace
 ) -> dict[str, Basis]:

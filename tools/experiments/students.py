@@ -1,31 +1,63 @@
-"""What the experiments share: training a student on rows of labelled crops, and tables of several seeds."""
+"""What the experiments with students share: how they are trained, figures of several seeds, and tables of these."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from teacher_labels import crops_in_order, working_folder
 from torch import Tensor, nn
 
-from slg_wds import SoftCrossEntropy, SoftLabelLoader, open_labels
+from slg_wds import SoftCrossEntropy
 from slg_wds.concurrency.cores import cores
 from slg_wds.concurrency.memory import keep_freed_memory
 from slg_wds.labels import SoftLabels, from_topk
 
 Labels = Callable[[Tensor], Any]  # row numbers int64 [B] -> their distributions, or their embeddings
+Figures = dict[str, float]
 
 
-def run_in_scratch(experiment: Callable[[argparse.Namespace, Path], None], args: argparse.Namespace) -> None:
-    """Run an experiment in a folder that is removed at its end, on all cores of this process."""
+def run(experiment: Callable[[argparse.Namespace, Path], None], args: argparse.Namespace) -> None:
+    """Run an experiment in the folder of --folder, or in one that is removed at its end, on this process's cores."""
     keep_freed_memory()
     torch.set_num_threads(cores())
-    with tempfile.TemporaryDirectory() as name:
-        experiment(args, Path(name))
+    with working_folder(args) as folder:
+        experiment(args, folder)
+
+
+class KeptFigures:
+    """Figures of students in a file, a JSON line each, so that the same command goes on where it was stopped.
+
+    Args:
+        path: the file.
+        settings: what else decides a student; figures of other settings stay in the file and count for nothing.
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self._path, self._settings = path, settings
+        lines = path.read_text().splitlines() if path.exists() else []
+        found = map(json.loads, lines)
+        self._lines: list[dict[str, Any]] = [one for one in found if settings.items() <= one.items()]
+
+    def measure(self, which: dict[str, Any], measured: Callable[[], Figures]) -> None:
+        """Measure, print and keep the figures of a student, unless they are there already."""
+        if any(which.items() <= one.items() for one in self._lines):
+            return
+        self._lines.append({**self._settings, **which, **measured()})
+        line = json.dumps(self._lines[-1])
+        with open(self._path, "a") as file:
+            file.write(line + "\n")
+        print(line, flush=True)
+
+    def of(self, seeds: int, **which: Any) -> list[dict[str, Any]]:
+        """Return the figures of each of the first seeds, in order."""
+        found = [one for one in self._lines if which.items() <= one.items() and one["seed"] < seeds]
+        return sorted(found, key=lambda one: int(one["seed"]))
 
 
 def small_cnn(num_classes: int, width: int = 24) -> nn.Sequential:
@@ -54,12 +86,7 @@ def all_crops(
     labels: str, images: str | None, size: int, rule: str | None = None, temperature: float | None = None
 ) -> tuple[Tensor, SoftLabels, list[Any]]:
     """Load every crop of a label set once: uint8 [N, 3, S, S], distributions, and (key, crop) of each row."""
-    crops = open_labels(labels).num_crops
-    loader = SoftLabelLoader(
-        labels, images, global_batch_size=crops, crops_per_image=crops, size=size, rule=rule, shuffle=False,
-        temperature=temperature,
-    )  # fmt: skip
-    batches = list(loader)
+    batches = list(crops_in_order(labels, size, images, rule=rule, temperature=temperature))
     names = [name for batch in batches for name in zip(batch.key, batch.crop.tolist(), strict=True)]
     joined = joined_labels([batch.labels for batch in batches])
     return torch.cat([batch.images for batch in batches]), joined, names
@@ -131,10 +158,21 @@ def divergence(teacher: Tensor, student: Tensor) -> float:
     return float((torch.xlogy(teacher, teacher) - teacher * student).sum(1).mean())
 
 
-def spread(values: Sequence[float], digits: int = 4) -> str:
-    """Return mean and standard deviation over the seeds, as text."""
+def spread(values: Sequence[float], digits: int = 4, sign: str = "") -> str:
+    """Return mean and standard deviation over the seeds, as text; with the sign "+", that of the mean is shown."""
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+    return f"{statistics.mean(values):{sign}.{digits}f} ± {deviation:.{digits}f}"
+
+
+def paired(values: Sequence[float], others: Sequence[float], digits: int = 4) -> str:
+    """Return the differences of values to others of the same seeds, as text: mean ± standard deviation, then each."""
+    apart = [a - b for a, b in zip(values, others, strict=True)]
+    return f"{spread(apart, digits, '+')}: {each(apart, f'+.{digits}f')}"
+
+
+def each(values: Sequence[float], style: str = ".4f") -> str:
+    """Return the values of all seeds, as text."""
+    return " ".join(f"{value:{style}}" for value in values)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""What experiments with labels start from: photographs that a real teacher labelled, and the teacher asked again."""
+"""What experiments start from: photographs, what a real teacher says of their crops, and the teacher asked again."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 import slg_wds
 from slg_wds.demo.photographs import write_photographs
 from slg_wds.teachers.load import load_teacher
 from slg_wds.teachers.spec import TeacherSpec
+from slg_wds.teachers.teacher import Teacher
 
-FIRST_VIEWS = 3  # of each photograph, so that 16 images are of all six
+# EfficientNet-Lite0 without its head: 1280 pooled features.
+TOWER = f"{Path(__file__).resolve().parents[2] / 'tests' / 'support' / 'models' / 'towers.py'}:lite0_features"
 FORWARD = 50  # crops
 
 
@@ -34,9 +37,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 @contextlib.contextmanager
 def working_folder(options: argparse.Namespace) -> Iterator[Path]:
     """Yield the folder of --folder, or one that is removed afterwards."""
-    if options.folder is not None:
-        options.folder.mkdir(parents=True, exist_ok=True)
-        yield options.folder
+    kept: Path | None = getattr(options, "folder", None)
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept
         return
     with tempfile.TemporaryDirectory() as name:
         yield Path(name)
@@ -44,42 +48,67 @@ def working_folder(options: argparse.Namespace) -> Iterator[Path]:
 
 def labelled(folder: Path, options: argparse.Namespace, crops: int, temperature: float = 1.0) -> str:
     """Return the URL of a set with all probabilities of the photographs' crops, as float32."""
+    images, chosen = photographs(folder, options.images)
+    target = folder / f"full-{options.images}-{crops}-{temperature:g}"
+    return labels_of(images, target, options.arch, crops, temp=temperature, list_file=chosen)
+
+
+def photographs(folder: Path, count: int, views: int = 3) -> tuple[Path, str]:
+    """Write the demo's photographs unless they are there; choose the first of those that are its first views.
+
+    Returns:
+        The folder of images, and the file that lists the chosen ones.
+    """
     images = folder / "images" / "train"
     if not images.exists():
         write_photographs(images)
-    paths = sorted(path for path in images.rglob("*.jpg") if int(path.stem[-1]) < FIRST_VIEWS)
-    chosen = folder / f"list-{options.images}"
-    chosen.write_text("\n".join(str(path.relative_to(images)) for path in paths[: options.images]))
-    target = folder / f"full-{options.images}-{crops}-{temperature:g}"
-    return labels_of(images.parent, target, options.arch, crops, temp=temperature, list_file=str(chosen))
+    paths = sorted(path for path in images.rglob("*.jpg") if int(path.stem[-1]) < views)
+    chosen = folder / f"list-{count}"
+    chosen.write_text("\n".join(str(path.relative_to(images)) for path in paths[:count]))
+    return images.parent, str(chosen)
 
 
 def labels_of(images: Path, target: Path, arch: str, crops: int, **more: Any) -> str:
     """Write the set with all probabilities of the crops of a folder of images, unless it is there; return its URL."""
+    return generated(images, target, arch, crops, label_type="full", values="float32", **more)
+
+
+def embeddings_of(images: Path, target: Path, crops: int, **more: Any) -> str:
+    """Write the set with the tower's embeddings of the crops of a folder of images, unless it is there."""
+    return generated(images, target, TOWER, crops, output="embedding", **more)
+
+
+def generated(images: Path, target: Path, arch: str, crops: int, **more: Any) -> str:
+    """Write a label set with its images, unless it is there; return its URL."""
     config = slg_wds.GenerateConfig(
         data=str(images), arch=arch, teacher_source="private", save_path=str(target), num_crops=crops,
-        label_type="full", values="float32", embed_images="original", **more,
+        embed_images="original", **more,
     )  # fmt: skip
     slg_wds.generate(config)
     return str(target)
 
 
+def crops_in_order(url: str, size: int, images: str | None = None, **more: Any) -> slg_wds.SoftLabelLoader:
+    """Return a loader of every crop of a set once, in one order, with the crops of one image in each batch."""
+    crops = slg_wds.open_labels(url).num_crops
+    return slg_wds.SoftLabelLoader(
+        url, images, global_batch_size=crops, crops_per_image=crops, size=size, shuffle=False, **more
+    )
+
+
+@torch.no_grad()
+def answers(teacher: Teacher, images: Tensor) -> Tensor:
+    """Return what the teacher says of crops, uint8 [N, 3, S, S]: its logits or embeddings, float32 [N, C]."""
+    # Cloned: what inference mode made cannot be trained with.
+    return torch.cat([teacher.logits(part).clone() for part in torch.split(images, FORWARD)])
+
+
 def asked_again(url: str, arch: str) -> Iterator[tuple[str, NDArray[np.float64]]]:
     """Yield each image's key and the teacher's probabilities [M, C] of its crops, cut as students get them."""
     teacher = load_teacher(TeacherSpec("private", arch))
-    crops = slg_wds.open_labels(url).num_crops
-    loader = slg_wds.SoftLabelLoader(
-        url,
-        global_batch_size=crops,
-        crops_per_image=crops,
-        size=teacher.preprocessing.input_size,
-        shuffle=False,
-    )
-    for batch in loader:
-        rows = np.empty((crops, batch.labels.num_classes))
-        with torch.no_grad():
-            logits = torch.cat([teacher.logits(part) for part in torch.split(batch.images, FORWARD)])
-        rows[batch.crop.numpy()] = logits.double().softmax(1).numpy()
+    for batch in crops_in_order(url, teacher.preprocessing.input_size):
+        rows = np.empty((len(batch.images), batch.labels.num_classes))
+        rows[batch.crop.numpy()] = answers(teacher, batch.images).double().softmax(1).numpy()
         yield batch.key[0], rows
 
 

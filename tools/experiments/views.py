@@ -10,29 +10,20 @@ these, accuracy on whole digits is printed, and KL(teacher || student) in nats o
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from digits import BATCH, CLASSES, RATE, SIZE, lay_out, train_teacher
-from students import (
-    all_crops,
-    divergence,
-    log_probabilities,
-    run_in_scratch,
-    small_cnn,
-    spread,
-    table,
-    train,
-)
+from digits import BATCH, SIZE, accuracy, labels_of_digits, lay_out, students_of, train_teacher
+from students import all_crops, divergence, log_probabilities, paired, run, spread, table
 from torch import Tensor
 from torchvision.io import write_png
 
-import slg_wds
+from slg_wds.labels import SoftLabels
 
 HELD_CROPS = 4
+Crops = tuple[Tensor, SoftLabels, list[Any]]  # pixels, labels, and (key, crop) of each row
 
 
 def main() -> None:
@@ -43,13 +34,13 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=4, help="of the student; the teacher has 24")
     parser.add_argument("--policy", default="rand-m9-mstd0.5-inc1")
     parser.add_argument("--reprob", type=float, default=0.25)
-    run_in_scratch(experiment, parser.parse_args())
+    run(experiment, parser.parse_args())
 
 
 def experiment(args: argparse.Namespace, folder: Path) -> None:
     start = time.monotonic()
     digits, classes, kept = lay_out(folder)
-    weights, accuracy = train_teacher(digits, classes, kept, folder)
+    weights, right = train_teacher(digits, classes, kept, folder)
     true = torch.tensor(classes)
     for number in torch.nonzero(~kept).flatten().tolist():
         path = folder / "held" / "train" / str(classes[number]) / f"{number}.png"
@@ -60,7 +51,7 @@ def experiment(args: argparse.Namespace, folder: Path) -> None:
     sets = {kind: labelled(folder, "digits", weights, args.crops, more) for kind, more in kinds.items()}
     held = {kind: labelled(folder, "held", weights, HELD_CROPS, more) for kind, more in kinds.items()}
     print(
-        f"{len(digits)} digits, {int((~kept).sum())} held out; {args.crops} crops of each; teacher {accuracy:.2%}; "
+        f"{len(digits)} digits, {int((~kept).sum())} held out; {args.crops} crops of each; teacher {right:.2f}%; "
         f"students of width {args.width}, {args.steps} steps of {BATCH}, {args.seeds} seeds; {args.policy}, "
         f"erased {args.reprob:g}; labelling {time.monotonic() - start:.0f} s",
         flush=True,
@@ -69,29 +60,20 @@ def experiment(args: argparse.Namespace, folder: Path) -> None:
     print(f"{time.monotonic() - start:.0f} s in all")
 
 
-def labelled(folder: Path, source: str, weights: str, crops: int, more: dict[str, Any]) -> Any:
+def labelled(folder: Path, source: str, weights: str, crops: int, views: dict[str, Any]) -> Crops:
     """Label crops of a folder; return their pixels, labels and names."""
-    target = str(folder / f"{source}-{'views' if more else 'boxes'}")
-    config = slg_wds.GenerateConfig(
-        data=str(folder / source), save_path=target, teacher_source="private",
-        arch=f"{Path(__file__).with_name('digits.py')}:teacher", teacher_path=weights, label_type="full",
-        values="float32", num_crops=crops, flip_prob=0.0, min_scale_crops=0.4, embed_images="original", **more,
-    )  # fmt: skip
-    slg_wds.generate(config)
-    return all_crops(target, None, SIZE)
+    target = folder / f"{source}-{'views' if views else 'boxes'}"
+    more = {"label_type": "full", "values": "float32", **views}
+    return all_crops(labels_of_digits(folder / source, target, weights, crops, **more), None, SIZE)
 
 
 def report(
-    args: argparse.Namespace, sets: dict[str, Any], held: dict[str, Any], whole: Tensor, true: Tensor
+    args: argparse.Namespace, sets: dict[str, Crops], held: dict[str, Crops], whole: Tensor, true: Tensor
 ) -> None:
     found: dict[tuple[str, str], list[float]] = {}
     for kind, (images, labels, _) in sets.items():
-        for seed in range(args.seeds):
-            torch.manual_seed(seed)
-            student = small_cnn(CLASSES, args.width)
-            train(student, images, lambda rows, labels=labels: labels[rows], args.steps, BATCH, RATE, seed)  # type: ignore[misc]
-            right = log_probabilities(student, whole).argmax(1) == true
-            found.setdefault((kind, "accuracy"), []).append(100 * float(right.float().mean()))
+        for student in students_of(args, images, labels):
+            found.setdefault((kind, "accuracy"), []).append(accuracy(student, whole, true))
             for other, (pixels, answers, _) in held.items():
                 apart = divergence(answers.dense(), log_probabilities(student, pixels))
                 found.setdefault((kind, other), []).append(apart)
@@ -101,11 +83,7 @@ def report(
         for kind in sets
     ]
     print(table(header, lines), flush=True)
-    pairs = zip(found["views", "accuracy"], found["boxes", "accuracy"], strict=True)
-    print(f"views - boxes, of each seed: {' '.join(f'{a - b:+.2f}' for a, b in pairs)}")
-    print(
-        f"mean {statistics.mean(found['views', 'accuracy']) - statistics.mean(found['boxes', 'accuracy']):+.2f}"
-    )
+    print(f"accuracy, views - boxes: {paired(found['views', 'accuracy'], found['boxes', 'accuracy'], 2)}")
 
 
 if __name__ == "__main__":
