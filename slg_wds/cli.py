@@ -5,10 +5,8 @@ Exit codes: 0 success; 1 an error of slg-wds; 2 wrong usage; 3 a label set lacks
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import importlib
-import io
 import os
 import signal
 import sys
@@ -178,14 +176,9 @@ def _refuse_launcher_flags(arguments: Sequence[str]) -> None:
 def _parse(name: str, kind: type, arguments: Sequence[str]) -> object:
     if len(arguments) == 1 and not arguments[0].startswith("-") and (needed := _only_required(kind)):
         return kind(**{needed: arguments[0]})  # the usual call; tyro takes 60 ms for the same
-    from slg_wds.config.command_line import parse
+    from slg_wds.config.arguments import parse
 
-    complaints = io.StringIO()  # they repeat arguments, which may contain anything: console escapes it
-    try:
-        with contextlib.redirect_stderr(complaints):
-            config: object = parse(kind, f"slg-wds {name}", arguments)
-    finally:
-        console.note(*complaints.getvalue().splitlines())
+    config: object = parse(kind, f"slg-wds {name}", arguments)
     return config
 
 

@@ -30,7 +30,7 @@ def check_choices(config: Any) -> None:
     """
     for name, hint in get_type_hints(type(config)).items():
         value = getattr(config, name)
-        kinds = list(_kinds(hint))
+        kinds = list(parts_of_union(hint))
         words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
         if words and value not in words and not (value is None and type(None) in kinds):
             near = difflib.get_close_matches(str(value), words, 1)
@@ -208,10 +208,10 @@ def _is_sequence(kinds: list[Any]) -> bool:
     return bool(kinds) and all(get_origin(kind) is tuple for kind in kinds)
 
 
-def _kinds(hint: Any) -> Iterator[Any]:
-    """The types of a union, one after the other; of any other type, that type."""
+def parts_of_union(hint: Any) -> Iterator[Any]:
+    """Yield the types of a union, one after the other; of any other type, that type."""
     if get_origin(hint) in (Union, types.UnionType):
         for part in get_args(hint):
-            yield from _kinds(part)
+            yield from parts_of_union(part)
     else:
         yield hint

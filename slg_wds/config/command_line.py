@@ -1,9 +1,8 @@
-"""From option classes to a command line: flags, the panels of --help, shell completion.
+"""How options are shown: --help and its panels, shell completion. `arguments.py` parses them.
 
 Every option is defined once, as a documented field of a dataclass. A class with a `PANEL` gathers options that belong
 together. The config of a command inherits the classes that it needs, so Python callers give plain keyword arguments.
-tyro shows a nested dataclass as a panel of --help: `parse` makes that nested form, lets tyro parse it, and returns the
-config.
+tyro shows a nested dataclass as a panel of --help, so a config is made such a nested form.
 """
 
 from __future__ import annotations
@@ -16,14 +15,12 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, TypeVar, Union, get_type_hints
+from typing import Annotated, Any, NoReturn, Union, get_type_hints
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg, subcommand
 
 from slg_wds.errors import UsageError
-
-Config = TypeVar("Config")
 
 # The order of panels in every --help. Options without a panel stand before them, beside -h.
 PANELS = (
@@ -65,23 +62,18 @@ def required(metavar: str, unless: str = "") -> Any:
     return arg(metavar=metavar, help_behavior_hint=f"(required{unless})")
 
 
-def parse(config: type[Config], prog: str, arguments: Sequence[str]) -> Config:
-    """Parse the arguments of a command into its config.
+def print_help(config: type, prog: str) -> NoReturn:
+    """Print the options of a command and end the process.
 
     Args:
         config: the class of the command's options.
-        prog: program and command, as messages name them: `slg-wds inspect`.
-        arguments: what the user typed after the command.
+        prog: program and command: `slg-wds inspect`.
 
     Raises:
-        SystemExit: after --help (code 0) and after wrong usage (code 2), which tyro explains on stderr.
-        UsageError: a value that the config refuses.
+        SystemExit: always, with code 0.
     """
-    nested = tyro.cli(_nested(config), prog=prog, args=arguments, config=MARKERS)
-    values: dict[str, Any] = {}
-    for panel in vars(nested).values():
-        values |= vars(panel)
-    return config(**values)
+    tyro.cli(_nested(config), prog=prog, args=["--help"], config=MARKERS)
+    raise SystemExit(0)
 
 
 def print_completion(configs: Mapping[str, type | None], prog: str, shell: str) -> None:

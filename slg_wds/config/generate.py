@@ -306,7 +306,8 @@ class EvaluateConfig(TeacherConfig):
     train_images: Annotated[int | None, option("N", default="all")] = None
     """With --output embedding: at most so many images of train, drawn at random, always the same."""
     linear: bool = True
-    """With --output embedding: also fit a linear classifier, which takes long on many images."""
+    """With --output embedding: whether a linear classifier is fitted too, which takes long on many images. --no-linear
+    leaves it out."""
     json: bool = False
     """Print the result as JSON, for scripts."""
 

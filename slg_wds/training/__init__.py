@@ -1,7 +1,6 @@
 """`slg-wds train`: train a student on a label set, with FKD's flags and their meaning.
 
-    flags.py          the command line -> Settings
-    args_file.py      args.yaml: the same from a file, and back into one
+    flags/            the command line, or args.yaml, -> Settings
     command.py        starts and ends a run: processes, errors, exit codes
     processes.py      which process and device this is; the process group
     loop.py           walks and validations of a run, on the public loader and loss

@@ -12,11 +12,11 @@ from torch import nn
 
 from slg_wds import LabelSet, SoftCrossEntropy
 from slg_wds.errors import UsageError
-from slg_wds.training.args_file import write_args
 from slg_wds.training.checkpoints import Training, prepare, read_checkpoint, restore, save
 from slg_wds.training.data import classes_of, open_loader, open_sets, taught_widths
 from slg_wds.training.distiller import DistillationLoss, Distiller
 from slg_wds.training.flags import Settings, check
+from slg_wds.training.flags.args_file import write_args
 from slg_wds.training.logs import open_logs
 from slg_wds.training.meter import Meter, figures_of
 from slg_wds.training.processes import say, threads_of

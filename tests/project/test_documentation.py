@@ -17,7 +17,7 @@ import pytest
 import slg_wds
 from slg_wds import cli, config
 from slg_wds.replay import mixed_stage, stages
-from slg_wds.training.flags import make_parser
+from slg_wds.training.flags.definitions import make_parser
 from support.paths import ROOT
 from support.readme import README, blocks, commands
 

@@ -29,8 +29,8 @@ from slg_wds import SoftCrossEntropy, cli
 from slg_wds.config import PrototypesConfig
 from slg_wds.demo.photographs import HELD_OUT_VIEWS, VIEWS, write_photographs
 from slg_wds.prototypes.command import make_bank
-from slg_wds.training.args_file import write_args
 from slg_wds.training.flags import parse
+from slg_wds.training.flags.args_file import write_args
 from support.banks import Head
 from support.readme import README, block_with, blocks, commands
 from support.sets.mixed_sets import mixed_of

@@ -7,9 +7,11 @@ import argparse
 import pytest
 import yaml
 
-from slg_wds.training.args_file import write_args
 from slg_wds.training.command import main
-from slg_wds.training.flags import KeyValues, Several, make_parser, parse
+from slg_wds.training.flags import parse
+from slg_wds.training.flags.args_file import write_args
+from slg_wds.training.flags.definitions import make_parser
+from slg_wds.training.flags.parsers import KeyValues, Several
 from support.training import common, same, train
 
 VIT = ("-a", "test_vit", "--size", "32", "--drop-path", "0.2", "--model-kwargs", "proj_drop_rate=0.1")
@@ -114,8 +116,8 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path):
     [
         ("learning_rate: 1\n", "there is no flag 'learning_rate'"),
         ("batchsize: 1\n", "near names are batch_size"),
-        ("lr: fast\n", "argument --lr/--learning-rate: invalid float value: 'fast'"),
-        ("lr: [1, 2]\n", "invalid float value"),
+        ("lr: fast\n", "argument --lr/--learning-rate: 'fast' is not a number"),
+        ("lr: [1, 2]\n", "'[1, 2]' is not a number"),
         ("opt: lamb\n", "invalid choice: 'lamb'"),
         ("cos: maybe\n", "cos is 'maybe', not true or false"),
         ("model_kwargs: [5]\n", "'5' is not KEY=VALUE"),

@@ -273,8 +273,10 @@ def accuracy(checkpoint: str, folder: Path, classes: list[str]) -> tuple[float, 
 @pytest.mark.parametrize(
     ("settings", "code", "message"),
     [
-        (["--frobnicate"], 2, "unrecognized arguments: --frobnicate"),
-        (["-b", "many"], 2, "invalid int value"),
+        (["--frobnicate"], 2, "there is no flag --frobnicate"),
+        (["--epohcs", "3"], 2, "there is no flag --epohcs; did you mean --epochs?"),
+        (["more"], 2, "is one argument too many"),
+        (["-b", "many"], 2, "-b/--batch-size: 'many' is not a whole number"),
         (["-a", "resnet5"], 1, "timm has no model 'resnet5'; near names are resnet50"),
         (["-b", "1000"], 1, "36 images cannot fill a batch of 250"),
         (["--num_classes", "7"], 2, "--num_classes 7, but the labels are over 20"),

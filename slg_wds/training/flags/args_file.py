@@ -10,7 +10,7 @@ from typing import Any
 from slg_wds.errors import UsageError
 from slg_wds.masking import masked
 from slg_wds.store.whole_file import whole_file
-from slg_wds.training.flags import Several
+from slg_wds.training.flags.parsers import Several
 
 ARGS_FILE = "args.yaml"  # timm's name
 HEAD = (

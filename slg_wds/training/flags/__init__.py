@@ -1,0 +1,18 @@
+"""The flags of `slg-wds train`: FKD's with FKD's meaning, and our own.
+
+    settings.py     the parsed flags
+    definitions.py  every flag, in the groups of --help
+    parsing.py      arguments -> settings
+    args_file.py    args.yaml: flags in a file
+    checks.py       what contradicts itself or the machine is refused
+
+Enters: the arguments of the command. Leaves: settings. It imports no torch, so that --help is quick.
+"""
+
+from __future__ import annotations
+
+from slg_wds.training.flags.checks import check
+from slg_wds.training.flags.parsing import parse
+from slg_wds.training.flags.settings import Settings
+
+__all__ = ["Settings", "check", "parse"]

@@ -1,0 +1,78 @@
+"""A parser whose errors are one line, and the actions of flags that take several values."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from slg_wds.console import note
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that reports a mistake in one line and ends with exit code 2."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # A type that is registered takes the place of Python's, whose name argparse would put into its message.
+        self.register("type", int, _number(int, "a whole number"))
+        self.register("type", float, _number(float, "a number"))
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message and end the process."""
+        note(f"{self.prog}: {message} (--help lists the flags)")
+        self.exit(2)
+
+    def refuse(self, unknown: Sequence[str]) -> NoReturn:
+        """Report words that are neither flags nor values of flags, and end the process."""
+        word = next((one for one in unknown if one.startswith("-")), unknown[0])
+        if not word.startswith("-"):
+            self.error(f"{word!r} is one argument too many")
+        name = word.partition("=")[0]
+        near = difflib.get_close_matches(name, self._option_string_actions, 1)
+        self.error(f"there is no flag {name}" + (f"; did you mean {near[0]}?" if near else ""))
+
+
+def _number(kind: Callable[[str], Any], what: str) -> Callable[[str], Any]:
+    """Return what makes a number of a text, or says that it is none."""
+
+    def read(text: str) -> Any:
+        try:
+            return kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
+
+    return read
+
+
+class Several(argparse.Action):
+    """A flag that may be given several times; what is given takes the place of the default."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, flag: Any = None
+    ) -> None:
+        """Add a value to those that were given before."""
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [*([] if before is self.default else before), values])
+
+
+class KeyValues(argparse.Action):
+    """A flag of words KEY=VALUE, as timm has them: numbers, lists and None are read as Python writes them."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, flag: Any = None
+    ) -> None:
+        """Store the words as a mapping."""
+        found: dict[str, Any] = {}
+        for word in values:
+            key, equals, text = word.partition("=")
+            if not key or not equals:
+                text = f"{word!r} is not KEY=VALUE; IMAGES stand before it or after another flag"
+                raise argparse.ArgumentError(self, text)
+            try:
+                found[key] = ast.literal_eval(text)
+            except (ValueError, SyntaxError):
+                found[key] = text
+        setattr(namespace, self.dest, found)
