@@ -14,13 +14,31 @@ from slg_wds.errors import FormatError
 
 _local = threading.local()
 
+# Repetitions of fewer bytes are not looked for in noise: they save little, and are slow to read.
+_LEAST_MATCH, _HASH_LOG = 7, 6
+
 
 def compress(data: bytes | memoryview, level: int) -> bytes:
-    """Compress bytes into one frame. Compressors are kept per thread: making one takes longer than using it."""
-    compressors: dict[int, zstandard.ZstdCompressor] = _local.__dict__.setdefault("compressors", {})
-    if level not in compressors:
+    """Compress bytes into one frame, at a level of zstd."""
+    return _compressor(level).compress(data)
+
+
+def compress_noise(data: bytes | memoryview) -> bytes:
+    """Compress bytes of which some values are more frequent than others, but few follow from those before them."""
+    return _compressor(None).compress(data)
+
+
+def _compressor(level: int | None) -> zstandard.ZstdCompressor:
+    """The compressor of a level, or, for None, of noise. They are kept: making one takes longer than using it."""
+    compressors: dict[int | None, zstandard.ZstdCompressor] = _local.__dict__.setdefault("compressors", {})
+    if level is None and level not in compressors:
+        parameters = zstandard.ZstdCompressionParameters.from_level(
+            1, min_match=_LEAST_MATCH, hash_log=_HASH_LOG, write_checksum=True, write_content_size=True
+        )
+        compressors[level] = zstandard.ZstdCompressor(compression_params=parameters)
+    elif level is not None and level not in compressors:
         compressors[level] = zstandard.ZstdCompressor(level, write_checksum=True, write_content_size=True)
-    return compressors[level].compress(data)
+    return compressors[level]
 
 
 def content_size(frame: Any) -> int:

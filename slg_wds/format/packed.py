@@ -7,7 +7,7 @@ from typing import Any
 import msgpack
 
 MAX_PARTS = 256  # lists and maps of a value, and so the deepest nesting; a record has a dozen
-MAX_LIST, MAX_MAP = 64, 256  # entries of one list, of one map
+MAX_LIST, MAX_MAP = 4096, 256  # entries of one list, of one map
 
 
 def unpack(data: bytes | memoryview) -> Any:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
-from slg_wds.format.frames import compress, decompress
+from slg_wds.format.frames import compress, compress_noise, decompress
+from slg_wds.format.packed import MAX_LIST
 
 Bytes = NDArray[np.uint8]
 
@@ -21,6 +22,8 @@ _LEVEL_TOP = 12
 _LEVEL_NOISE = 1
 _LEVEL_LONG = 3
 _LONG = 1 << 16
+# Planes of embeddings are noise in which few bytes repeat others. In short ones it does not matter how they are coded.
+_SHORT = 1 << 10
 # Entropy coding takes a twelfth off dense embeddings, and makes readers eight times as slow. So planes of them that
 # shrink by less than a tenth are stored as they are, which zstd does at negative levels.
 _LEVEL_STORED = -1000
@@ -85,19 +88,27 @@ def encode_pieces(numbers: NDArray[Any]) -> list[bytes]:
     Returns:
         For every PIECE rows, of which the last ones may be fewer, a frame for each byte of the numbers, the least
         significant first.
+
+    Raises:
+        RecordError: these are more frames than a record's list may have.
     """
     little = np.ascontiguousarray(numbers, dtype=numbers.dtype.newbyteorder("<"))
+    if -(-len(little) // PIECE) * little.itemsize > MAX_LIST:
+        most = MAX_LIST // little.itemsize * PIECE
+        raise RecordError(
+            f"{len(little)} crops of embeddings are over the limit of {most}",
+            hint="make fewer crops an image",
+        )
     planes = little.view(np.uint8).reshape(*little.shape, little.itemsize)
-    levels = [_LEVEL_NOISE] * (little.itemsize - 1) + [_LEVEL_LONG]
     return [
-        _shrunk(np.ascontiguousarray(planes[first : first + PIECE, :, p]).data, level)
+        _shrunk(np.ascontiguousarray(planes[first : first + PIECE, :, p]).data)
         for first in range(0, len(planes), PIECE)
-        for p, level in enumerate(levels)
+        for p in range(little.itemsize)
     ]
 
 
-def _shrunk(plane: memoryview, level: int) -> bytes:
-    frame = compress(plane, level)
+def _shrunk(plane: memoryview) -> bytes:
+    frame = compress(plane, _LEVEL_LONG) if plane.nbytes < _SHORT else compress_noise(plane)
     return frame if len(frame) <= (1 - _LEAST_GAIN) * plane.nbytes else compress(plane, _LEVEL_STORED)
 
 
@@ -117,8 +128,7 @@ def decode_pieces(frames: Any, shape: tuple[int, int], rows: NDArray[np.int64], 
         RecordError: a frame is damaged, or there are not as many as belong.
     """
     M, D = shape
-    if type(frames) is not list or len(frames) != -(-M // PIECE) * itemsize:
-        raise RecordError(f"a column is not a list of {itemsize} frames for every {PIECE} of {M} crops")
+    check_pieces(frames, M, itemsize)
     out = np.zeros((*rows.shape, D, itemsize), np.uint8)
     pieces = rows // PIECE
     for piece in np.unique(pieces).tolist():
@@ -128,6 +138,12 @@ def decode_pieces(frames: Any, shape: tuple[int, int], rows: NDArray[np.int64], 
             content = decompress(frames[piece * itemsize + p], count * D, RecordError)
             out[here, :, p] = np.frombuffer(content, np.uint8).reshape(count, D)[inside]
     return out
+
+
+def check_pieces(frames: Any, M: int, itemsize: int) -> None:
+    """Check that a column in pieces has as many frames as belong to M rows. Raises RecordError."""
+    if type(frames) is not list or len(frames) != -(-M // PIECE) * itemsize:
+        raise RecordError(f"a column is not a list of {itemsize} frames for every {PIECE} of {M} crops")
 
 
 def _count(shape: tuple[int, ...]) -> int:

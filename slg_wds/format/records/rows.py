@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -11,20 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
-from slg_wds.format.frames import decompress_all
 from slg_wds.format.records.checks import check_boxes, check_distinct, check_falling
-from slg_wds.format.records.columns import MAX_NUMBERS, MAX_PLANES
+from slg_wds.format.records.columns import PIECE
 from slg_wds.format.records.decoding import unpack_record
-from slg_wds.format.records.embeddings.codec import decode_stored
-from slg_wds.format.records.embeddings.fields import (
-    EMBEDDING,
-    EMBEDDINGS,
-    EmbeddingKind,
-    embedding_kinds,
-    embedding_sizes,
-)
-from slg_wds.format.records.embeddings.low_rank_codec import BlockSizes, decode_crops
-from slg_wds.format.records.embeddings.plain import check_numbers, scaled
+from slg_wds.format.records.embeddings.fields import EMBEDDING, EMBEDDINGS
+from slg_wds.format.records.embeddings.rows import EmbeddingRows
+from slg_wds.format.records.joined_columns import JoinedColumns, Planes
 from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.format.records.low_rank.codec import open_low_rank
 from slg_wds.format.records.low_rank.rows import LowRankRows, decode_low_rank_rows
@@ -35,7 +26,6 @@ from slg_wds.format.records.views import Views, assembled, joined_views, view_co
 
 I64 = NDArray[np.int64]
 UNPACKED_BYTES = 1 << 26  # of columns that are decompressed at a time
-NOWHERE = np.zeros((0, 0), np.int64)
 
 
 @dataclass(frozen=True)
@@ -91,12 +81,17 @@ def decode_rows(data: Sequence[bytes | memoryview], rows: I64, labels: bool = Tr
     crops = np.array([one["num_crops"] for one in fields], np.int64)
     if rows.size and not (rows.min() >= 0 and (rows < crops[:, None]).all()):
         raise RecordError(f"the crops asked for are not among the record's {crops.min()}")
-    parts = [_Group(fields[run], rows[run], crops[run]).decoded(labels) for run in _runs(fields)]
+    parts = [
+        _Group(fields[run], rows[run], crops[run]).decoded(labels) for run in _runs(fields, rows.shape[1])
+    ]
     return parts[0] if len(parts) == 1 else _joined(parts)
 
 
-def _runs(fields: Sequence[dict[str, Any]]) -> Iterator[slice]:
-    """Split the records into parts that unpack to at most UNPACKED_BYTES each, or to one larger record."""
+def _runs(fields: Sequence[dict[str, Any]], crops: int) -> Iterator[slice]:
+    """Split the records into parts that unpack to at most UNPACKED_BYTES each, or to one larger record.
+
+    Of embeddings, so many crops may lie in as many pieces; low-rank ones are unpacked record by record.
+    """
     first = total = 0
     for i, one in enumerate(fields):
         M, k = one["num_crops"], one["k"]
@@ -108,7 +103,7 @@ def _runs(fields: Sequence[dict[str, Any]]) -> Iterator[slice]:
                 72 * len(data) if isinstance(data, bytes) else 0
             )  # other types are refused when it is opened
         if one["coding"] == EMBEDDING:
-            size += sum(count * width for count, width in embedding_sizes(one).values())
+            size += 4 * PIECE * crops * sum(dim for _, dim, _ in one[EMBEDDINGS])
         if total and total + size > UNPACKED_BYTES:
             yield slice(first, i)
             first, total = i, 0
@@ -143,23 +138,13 @@ def _joined_low_rank(parts: Sequence[Rows]) -> LowRankRows | None:
     return LowRankRows.joined(found) if found else None
 
 
-@dataclass
-class _Planes:
-    """Where the planes of one column begin in the joined content of all frames: int64 [n, planes], -1 for zeros."""
-
-    starts: I64
-
-
 class _Group:
-    """Records that are decoded together: first `_place` notes the frames of every column, then all are decompressed."""
+    """Records that are decoded together."""
 
     def __init__(self, fields: list[dict[str, Any]], rows: I64, crops: I64) -> None:
         self._fields, self._rows, self._crops = fields, rows, crops
-        self._columns = [one["columns"] for one in fields]
+        self._columns = JoinedColumns([one["columns"] for one in fields], rows, crops)
         self._sizes = np.array([(one["height"], one["width"]) for one in fields], np.int64)
-        self._lists: list[list[Any]] = []  # of frames: of all records for one column, then for the next
-        self._counts: list[I64] = []
-        self._placed: list[_Planes] = []
 
     def decoded(self, labels: bool) -> Rows:
         fields, first = self._fields, self._fields[0]
@@ -172,14 +157,14 @@ class _Group:
         k, full, coding = first["k"], first["full"], first["coding"]
         itemsize = 0 if coding == "none" else value_dtype(coding).itemsize
         boxes, flips = self._place_boxes()
-        values = self._place("values", self._crops * k, itemsize) if itemsize else None
+        values = self._columns.place("values", self._crops * k, itemsize) if itemsize else None
         palette_sizes, tail_sizes = self._field("num_palette"), self._field("num_tail")
-        palette = None if full else self._place("palette", palette_sizes)
-        codes = None if full else self._place("codes", self._crops * k)
-        tail_classes = self._place("tail_classes", tail_sizes, optional=True)
-        tail_codes = self._place("tail_codes", tail_sizes, 1, optional=True)
+        palette = None if full else self._columns.place("palette", palette_sizes)
+        codes = None if full else self._columns.place("codes", self._crops * k)
+        tail_classes = self._columns.place("tail_classes", tail_sizes, optional=True)
+        tail_codes = self._columns.place("tail_codes", tail_sizes, 1, optional=True)
         views = self._place_views()
-        self._decompress()
+        self._columns.decompress()
         inside = self._rows[:, :, None] * k + np.arange(k)
         index = None
         if palette is not None and codes is not None:
@@ -198,15 +183,15 @@ class _Group:
     def _decoded_crops(self) -> Rows:
         boxes, flips = self._place_boxes()
         views = self._place_views()
-        self._decompress()
+        self._columns.decompress()
         return self._without_top_k(boxes, flips, views)
 
     def _decoded_low_rank(self) -> Rows:
         fields = self._fields
         boxes, flips = self._place_boxes()
-        blocks, views = self._place("block_of", self._crops), self._place_views()
-        self._decompress()
-        block_of = np.split(self._ragged(blocks, self._crops, np.uint32), np.cumsum(self._crops)[:-1])
+        blocks, views = self._columns.place("block_of", self._crops), self._place_views()
+        self._columns.decompress()
+        block_of = np.split(self._columns.ragged(blocks, self._crops, np.uint32), np.cumsum(self._crops)[:-1])
         packed = [
             open_low_rank(one["columns"].get("low_rank"), part, one["num_classes"])
             for one, part in zip(fields, block_of, strict=True)
@@ -215,25 +200,12 @@ class _Group:
         return replace(self._without_top_k(boxes, flips, views), low_rank=low_rank)
 
     def _decoded_embeddings(self) -> Rows:
-        fields = self._fields
         boxes, flips = self._place_boxes()
-        found = [embedding_kinds(one) for one in fields]
-        scales = {
-            number: self._place(f"scales_{number}", self._crops, 4)
-            for number, kind in enumerate(found[0])
-            if kind.values == "int8"
-        }
-        views = self._place_views()
-        self._decompress()
-        embeddings = {
-            kind.name: self._embedding(scales.get(number), number, kind)
-            if kind.blocks is None
-            else self._low_rank_embedding(number, [of_record[number].blocks for of_record in found])
-            for number, kind in enumerate(found[0])
-        }
-        return replace(self._without_top_k(boxes, flips, views), embeddings=embeddings)
+        embeddings, views = EmbeddingRows(self._columns, self._fields), self._place_views()
+        self._columns.decompress()
+        return replace(self._without_top_k(boxes, flips, views), embeddings=embeddings.decoded())
 
-    def _without_top_k(self, boxes: _Planes, flips: _Planes, views: dict[str, _Planes]) -> Rows:
+    def _without_top_k(self, boxes: Planes, flips: Planes, views: dict[str, Planes]) -> Rows:
         """The rows of records that store no top-k: k is 0, and there are no tails."""
         none = (*self._rows.shape, 0)
         return Rows(
@@ -247,117 +219,28 @@ class _Group:
             views=self._views(views),
         )
 
-    def _embedding(self, scales_at: _Planes | None, number: int, kind: EmbeddingKind) -> NDArray[np.float32]:
-        """The numbers [n, c, D] of one embedding. Of each record, the pieces are decompressed that hold its crops."""
-        found = zip(self._columns, self._crops.tolist(), self._rows, strict=True)
-        stored = np.stack(
-            [
-                decode_stored(columns, number, (crops, kind.dim), kind.values, rows)
-                for columns, crops, rows in found
-            ]
-        )
-        scales = None
-        if scales_at is not None:
-            scales = self._at(scales_at, self._rows, np.uint32).view(np.float32)
-        check_numbers(stored, scales)
-        return scaled(stored, scales)
-
-    def _low_rank_embedding(self, number: int, blocks: Sequence[BlockSizes | None]) -> NDArray[np.float32]:
-        """The numbers [n, c, D] of one low-rank embedding: of each record all of its bases, and some coefficients."""
-        parts = [
-            decode_crops(columns, number, sizes, rows)
-            for columns, rows, sizes in zip(self._columns, self._rows, blocks, strict=True)
-            if sizes is not None  # decode_rows compares codings
-        ]
-        return np.stack(parts)
-
-    def _place_boxes(self) -> tuple[_Planes, _Planes]:
+    def _place_boxes(self) -> tuple[Planes, Planes]:
         """Note the frames of boxes and flips."""
-        return self._place("boxes", 4 * self._crops), self._place("flips", (self._crops + 7) // 8, 1)
+        return self._columns.place("boxes", 4 * self._crops), self._columns.place(
+            "flips", (self._crops + 7) // 8, 1
+        )
 
-    def _flips(self, flips: _Planes) -> NDArray[np.bool_]:
-        bits = self._at(flips, self._rows >> 3, np.uint8)
+    def _flips(self, flips: Planes) -> NDArray[np.bool_]:
+        bits = self._columns.at(flips, self._rows >> 3, np.uint8)
         flipped: NDArray[np.bool_] = (bits >> (self._rows & 7).astype(np.uint8) & 1).astype(np.bool_)
         return flipped
 
     def _field(self, name: str) -> I64:
         return np.array([one[name] for one in self._fields], np.int64)
 
-    def _place(self, name: str, counts: I64, itemsize: int = MAX_PLANES, optional: bool = False) -> _Planes:
-        """Note the frames of a column, to be decompressed with all others.
-
-        Args:
-            name: of the column.
-            counts: int64 [n], how many numbers it has in each record.
-            itemsize: the most planes.
-            optional: a record may lack the column if it has no number of it.
-        """
-        found = [columns.get(name) for columns in self._columns]
-        if optional:
-            found = [
-                [] if planes is None and not count else planes
-                for planes, count in zip(found, counts.tolist(), strict=True)
-            ]
-        if set(map(type, found)) != {list} or max(map(len, found)) > itemsize or counts.max() > MAX_NUMBERS:
-            raise RecordError(f"a column is not a list of at most {itemsize} planes of {MAX_NUMBERS} numbers")
-        self._lists += found
-        self._counts.append(counts)
-        self._placed.append(_Planes(NOWHERE))
-        return self._placed[-1]
-
-    def _decompress(self) -> None:
-        """Decompress the frames of all columns, in one call, and say where their planes begin."""
-        counts = np.concatenate(self._counts)
-        depths = np.fromiter(map(len, self._lists), np.int64, len(counts))
-        sizes = np.repeat(counts, depths)
-        contents = decompress_all(list(itertools.chain.from_iterable(self._lists)), sizes, RecordError)
-        self._flat = np.frombuffer(contents, np.uint8)
-        starts = np.full((len(counts), MAX_PLANES), -1, np.int64)
-        starts[np.arange(MAX_PLANES) < depths[:, None]] = np.cumsum(sizes) - sizes
-        shape = (len(self._placed), len(self._fields))
-        deepest = depths.reshape(shape).max(axis=1).tolist()
-        for planes, of_column, depth in zip(
-            self._placed, starts.reshape(*shape, MAX_PLANES), deepest, strict=True
-        ):
-            planes.starts = of_column[:, : max(1, depth)]
-
-    def _across(self, planes: _Planes, parts: int, dtype: Any) -> NDArray[Any]:
-        """The numbers [n, c, parts] of a column that has [parts, M] of each record."""
-        across = self._rows[:, None, :] + self._crops[:, None, None] * np.arange(parts)[:, None]
-        numbers: NDArray[Any] = self._at(planes, across, dtype).transpose(0, 2, 1)
-        return numbers
-
-    def _boxes(self, planes: _Planes) -> I64:
-        boxes: I64 = self._across(planes, 4, np.uint32).astype(np.int64)
+    def _boxes(self, planes: Planes) -> I64:
+        boxes: I64 = self._columns.across(planes, 4, np.uint32).astype(np.int64)
         check_boxes(boxes.reshape(-1, 4), np.repeat(self._sizes, self._rows.shape[1], axis=0))
         return boxes
 
-    def _at(self, planes: _Planes, inside: I64, dtype: Any) -> NDArray[Any]:
-        """The numbers [n, ...] at positions `inside` [n, ...] of each record's column."""
-        out: NDArray[Any] = np.zeros(inside.shape, dtype)
-        for p in range(planes.starts.shape[1]):
-            start = planes.starts[:, p]
-            have = start >= 0
-            if have.all():
-                out |= self._flat[inside + start.reshape(-1, *[1] * (inside.ndim - 1))].astype(
-                    dtype
-                ) << dtype(8 * p)
-            elif have.any():
-                some = inside[have] + start[have].reshape(-1, *[1] * (inside.ndim - 1))
-                out[have] |= self._flat[some].astype(dtype) << dtype(8 * p)
-        return out
-
-    def _ragged(self, planes: _Planes, lengths: I64, dtype: Any) -> NDArray[Any]:
-        """All numbers of a column whose length differs between records, one record after the other."""
-        if (planes.starts < 0).all():
-            return np.zeros(int(lengths.sum()), dtype)
-        inside = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        starts = np.repeat(planes.starts, lengths, axis=0)
-        return self._at(_Planes(starts), inside, dtype)
-
-    def _ascending(self, planes: _Planes, lengths: I64) -> I64:
+    def _ascending(self, planes: Planes, lengths: I64) -> I64:
         """Lists of ascending classes, one record's after the other's. Raises RecordError unless they ascend."""
-        steps = self._ragged(planes, lengths, np.uint32)
+        steps = self._columns.ragged(planes, lengths, np.uint32)
         if not steps.size:
             return np.zeros(0, np.int64)
         total = np.cumsum(steps, dtype=np.int64)
@@ -370,8 +253,8 @@ class _Group:
             raise RecordError(f"a list of classes does not ascend below {self._fields[0]['num_classes']}")
         return classes
 
-    def _index(self, palette: _Planes, lengths: I64, codes: _Planes, inside: I64) -> I64:
-        classes, code = self._ascending(palette, lengths), self._at(codes, inside, np.uint32)
+    def _index(self, palette: Planes, lengths: I64, codes: Planes, inside: I64) -> I64:
+        classes, code = self._ascending(palette, lengths), self._columns.at(codes, inside, np.uint32)
         if code.size and (code >= lengths[:, None, None]).any():
             raise RecordError("a code is outside the palette")
         check_distinct(code.reshape(-1, code.shape[-1]))
@@ -382,19 +265,19 @@ class _Group:
         )
         return index
 
-    def _value(self, values: _Planes | None, inside: I64, coding: str, full: bool) -> NDArray[np.float32]:
+    def _value(self, values: Planes | None, inside: I64, coding: str, full: bool) -> NDArray[np.float32]:
         if values is None:
             return np.ones(inside.shape, np.float32)
         dtype = value_dtype(coding)
-        bits = self._at(values, inside, np.dtype(f"u{dtype.itemsize}").type)
+        bits = self._columns.at(values, inside, np.dtype(f"u{dtype.itemsize}").type)
         if full:
             return decode_values(bits.view(dtype), coding)
         value = decode_values(bits.cumsum(axis=-1, dtype=bits.dtype).view(dtype), coding)
         check_falling(value.reshape(-1, value.shape[-1]))
         return value
 
-    def _tails(self, kept: _Planes, codes: _Planes, lengths: I64) -> list[Tail | None]:
-        classes, code = self._ascending(kept, lengths), self._ragged(codes, lengths, np.uint8)
+    def _tails(self, kept: Planes, codes: Planes, lengths: I64) -> list[Tail | None]:
+        classes, code = self._ascending(kept, lengths), self._columns.ragged(codes, lengths, np.uint8)
         tails: list[Tail | None] = []
         end = 0
         for one, size in zip(self._fields, lengths.tolist(), strict=True):
@@ -404,28 +287,25 @@ class _Group:
             )
         return tails
 
-    def _place_views(self) -> dict[str, _Planes]:
+    def _place_views(self) -> dict[str, Planes]:
         """Note the frames of the columns of views; return the planes of each."""
         sizes = [view_column_sizes(one) for one in self._fields]
         names = dict.fromkeys(name for one in sizes for name in one)
         counts = {name: np.array([one.get(name, 0) for one in sizes], np.int64) for name in names}
-        return {name: self._place(name, each, width_of(name), optional=True) for name, each in counts.items()}
+        return {
+            name: self._columns.place(name, each, width_of(name), optional=True)
+            for name, each in counts.items()
+        }
 
-    def _numbers(self, planes: _Planes, i: int, name: str, count: int) -> NDArray[Any]:
-        """All numbers [count] of one column of record i."""
-        numbers = np.zeros((count, width_of(name)), np.uint8)
-        for p, start in enumerate(planes.starts[i].tolist()):
-            if start >= 0:
-                numbers[:, p] = self._flat[start : start + count]
-        return numbers.view(f"<u{width_of(name)}")[:, 0]
-
-    def _views(self, placed: dict[str, _Planes]) -> Views | None:
+    def _views(self, placed: dict[str, Planes]) -> Views | None:
         if all(one.get("views") is None for one in self._fields):
             return None
         found = []
         for i, (fields, rows) in enumerate(zip(self._fields, self._rows, strict=True)):
             sizes = view_column_sizes(fields)
-            columns = {name: self._numbers(placed[name], i, name, count) for name, count in sizes.items()}
+            columns = {
+                name: self._columns.numbers(placed[name], i, name, count) for name, count in sizes.items()
+            }
             views = assembled(fields, columns, rows)
             found.append(None if views is None else views[None])
         return joined_views(found)

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from slg_wds.errors import RecordError, RuleError
+from slg_wds.format.frames import compress
+from slg_wds.format.records.columns import decode_pieces, encode_pieces
 from slg_wds.format.records.decoding import decode_record, unpack_record
 from slg_wds.format.records.embeddings.by_name import joined_embeddings
 from slg_wds.format.records.embeddings.cosines import cosines
@@ -276,6 +278,24 @@ def test_long_dense_embeddings_are_stored_and_sparse_ones_compressed():
         assert np.array_equal(found.stored, record.embeddings["t"].stored)
         (rows,) = decode_rows([data], np.array([[3, 99, 0]])).embeddings.values()
         assert np.array_equal(rows[0], found.vectors[[3, 99, 0]])
+
+
+def test_frames_of_many_crops_are_read_and_no_more_written_than_are_read():
+    vectors = np.arange(300.0, dtype=np.float32)[:, None] + 1
+    data = encode_record(record_of(vectors, "float32"))
+    assert np.array_equal(decode_record(data).embeddings["a"].vectors, vectors)
+    assert np.array_equal(decode_rows([data], np.array([[0, 299]])).embeddings["a"][0], vectors[[0, 299]])
+    with pytest.raises(RecordError, match="16385 crops of embeddings are over the limit of 16384"):
+        encode_pieces(np.zeros((16385, 1), np.uint32))
+
+
+def test_few_matches_are_looked_for_in_embeddings():
+    """Repetitions of a few bytes would take more bytes than they save, and be slow to read."""
+    draw = np.random.default_rng(0)
+    codes = np.maximum(draw.normal(size=(16, 700)) * 40, 0).astype(np.uint8)
+    (frame,) = encode_pieces(codes)
+    assert len(frame) < 0.95 * min(len(compress(codes.tobytes(), level)) for level in (1, 3))
+    assert np.array_equal(decode_pieces([frame], (16, 700), np.arange(16), 1)[..., 0], codes)
 
 
 @pytest.mark.parametrize("values", ["int8", "float16"])

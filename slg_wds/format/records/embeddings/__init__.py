@@ -6,6 +6,7 @@
     fields.py          what the fields of a record say of them
     codec.py           embeddings <-> columns of a record
     low_rank_codec.py  the same for low-rank ones
+    rows.py            those of a few crops of many records, for batches
     cosines.py         how alike embeddings are
 
 Enters: a record's embeddings. Leaves: their fields and columns, and back.
