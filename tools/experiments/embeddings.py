@@ -5,10 +5,13 @@ usage: embeddings.py [--crops 50] [--steps 200] [--seeds 5] [--size 64] [--loss 
 EfficientNet-Lite0 without its head gives 1280 features for crops of real photographs. A small student with a linear
 projector is trained from scratch for the same steps, on the same crops in the same order, to match the embeddings that
 are stored as int8, as float16 and as low-rank embeddings of a mean cosine, and those of the live teacher, which sees
-each replayed crop (once: it says the same in every epoch and for every seed). Measured is, on crops of a view of each
-photograph that was kept from training and of photographs that were kept whole: the cosine to the teacher's own
-embedding, and how many of the 10 training crops that are nearest to a held-out crop by the student's features are among
-the 10 nearest by the teacher's.
+each replayed crop (once: it says the same in every epoch and for every seed). As a control, students are trained from
+the live teacher's embeddings with their last bits changed: what separates these from the live teacher's own is what
+training makes of any change.
+
+Measured is, on crops of a view of each photograph that was kept from training and of photographs that were kept whole:
+the cosine to the teacher's own embedding, and how many of the 10 training crops that are nearest to a held-out crop by
+the student's features are among the 10 nearest by the teacher's.
 
 Prints a line as each student is done, all kinds of embeddings for one seed before the next, and at the end markdown
 tables. With --folder, photographs, embeddings and students' figures are kept there, and the same command goes on where
@@ -42,7 +45,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "float16": {"values": "float16"},
     "low-rank 0.99": {"min_cosine": 0.99},
 }
-LIVE = "live teacher"
+LIVE, CONTROL = "live teacher", "live teacher, last bits changed"
+LAST_BITS = 1e-6  # of a number, the standard deviation of the change
 SHOWN = {"held cosine": 4, "held nearest": 1, "unseen cosine": 4}  # and digits after the point
 
 
@@ -65,7 +69,7 @@ def experiment(args: argparse.Namespace, folder: Path) -> None:
     sets = {kind: embedded(args, folder, "train", kind, args.crops, **KINDS[kind]) for kind in KINDS}
     images = sets["int8"][0]
     live = live_teacher(folder / "train-int8", folder / "live.pt")
-    rows = {kind: of_kind for kind, (_, of_kind) in sets.items()} | {LIVE: live}
+    rows = {kind: of_kind for kind, (_, of_kind) in sets.items()} | {CONTROL: disturbed(live), LIVE: live}
     held_out = {
         split: embedded(args, folder, split, "exact", HELD_OUT_CROPS, values="float32")
         for split in ("held", "unseen")
@@ -105,6 +109,12 @@ def live_teacher(labels: Path, kept: Path) -> Tensor:
         torch.save(torch.cat([answers(teacher, batch.images) for batch in batches]), kept)
     rows: Tensor = torch.load(kept, weights_only=True)
     return rows
+
+
+def disturbed(rows: Tensor) -> Tensor:
+    """Return the embeddings with their last bits changed, the same way in every run."""
+    noise = torch.randn(rows.shape, generator=torch.Generator().manual_seed(0))
+    return rows * (1 + LAST_BITS * noise)
 
 
 def trained(
