@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from slg_wds.verification.embeddings import EmbeddingCheck
     from slg_wds.verification.teacher import TeacherCheck
 
+SMALL_NUMBERS, SMALL_IMAGES = 1 << 24, 64  # one process checks so many in less time than others take to start
+CROP_NUMBERS = 16  # of a crop that has neither embeddings nor full labels: boxes, classes, values
 LISTED = 200  # problems shown in the table; --json has all
 
 
@@ -140,8 +142,19 @@ def _check_shards(
 
     if numbers:
         with VerifyProgress(len(numbers), add) as progress:
-            run_processes(task, min(config.processes or cores(), len(numbers)), progress.checked)
+            run_processes(task, _processes(labels, config, numbers), progress.checked)
     return lengths
+
+
+def _processes(labels: LabelSet, config: VerifyConfig, numbers: Sequence[int]) -> int:
+    """Return how many processes check these shards: only one where that is less work than to start more."""
+    identity = labels.identity
+    images = int(labels.plan.shard_sizes[list(numbers)].sum())
+    width = sum(one["dim"] for one in identity.embeddings or [])
+    width = width or (identity.num_classes if identity.label_type == "full" else CROP_NUMBERS)
+    opened = config.images is not None or (identity.embed_images is not None and config.decode_images)
+    small = images * labels.num_crops * width <= SMALL_NUMBERS and (images <= SMALL_IMAGES or not opened)
+    return min(config.processes or (1 if small else cores()), len(numbers))
 
 
 def _info_problems(labels: LabelSet, lengths: dict[int, int], finished: bool) -> list[Problem]:
@@ -214,7 +227,7 @@ def _print_table(problems: Sequence[Problem]) -> None:
 
 def summary(result: VerifyResult) -> list[str]:
     """The result as lines of text."""
-    rate = result.bytes / 1e6 / max(result.seconds, 1e-9)
+    rate = 0.0 if result.teacher else result.bytes / 1e6 / max(result.seconds, 1e-9)
     lines = [
         f"label set {result.url}: "
         + ("all is well" if result.ok else counted(len(result.problems), "problem")),
@@ -222,7 +235,8 @@ def summary(result: VerifyResult) -> list[str]:
         + counted(result.crops, "crop")
         + (f", {counted(result.images, 'embedded image')} decoded" if result.images else "")
         + (f", {counted(result.compared, 'image')} compared with those labelled" if result.compared else "")
-        + f"; {result.bytes / 1e6:,.1f} MB in {duration(result.seconds)} ({rate:,.0f} MB/s)",
+        + f"; {result.bytes / 1e6:,.2f} MB in {duration(result.seconds)}"
+        + (f" ({rate:,.0f} MB/s)" if rate >= 1 else ""),
     ]
     if result.teacher is not None:
         lines.append(f"  {result.teacher}")

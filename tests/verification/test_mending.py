@@ -9,7 +9,7 @@ from support.photographs import tool
 from support.sets import replay_sets
 
 KILL = tool("kill_test")
-ONE = ("--processes", "1")  # of its own; a whole set is checked by the default, which is more
+ONE = ("--processes", "1")
 
 
 def make(photographs, target):
@@ -30,7 +30,7 @@ def labels(photographs, tmp_path):
 
 
 def test_a_whole_set_is_well(labels, capsys):
-    assert main(["verify", str(labels)]) == 0
+    assert main(["verify", str(labels), "--processes", "2"]) == 0
     assert "well" in capsys.readouterr().out
 
 
