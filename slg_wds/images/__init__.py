@@ -9,6 +9,8 @@
     targets.py    class numbers -> the teacher's classes, and a subset of them
     header.py     format and size of an image from its first bytes
     pixels.py     bytes -> pixels; with depth.py for grey levels of more than 8 bits
+    planned.py    images of a plan, read and decoded ahead in threads
+    pairing.py    plans of images to learn from and to test on, with the same class numbers
     labelled.py   checks that a file is the image that was labelled
     gone.py       tells a file that is gone from a disk or bucket that is gone
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import itertools
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from slg_wds.concurrency.prefetch import window
 
 if TYPE_CHECKING:
     import torch
@@ -37,31 +36,17 @@ def batches(
         preprocessings: of the teachers.
         pool: threads that decode.
     """
-    from slg_wds.images import decode
-    from slg_wds.teachers import eval_transform
-
-    def load(number: int, read: Callable[[int], bytes]) -> list[torch.Tensor]:
-        pixels = decode(read(number), max_pixels=config.max_pixels, path=plan.paths[number])
-        return [eval_transform(pixels, preprocessing) for preprocessing in preprocessings]
-
-    def submitted() -> Iterator[tuple[int, Future[list[torch.Tensor]]]]:
-        for shard in range(plan.num_shards):
-            part, read = plan.shard(shard), source.reader(plan, shard)
-            for number in (np.flatnonzero(part.targets >= 0) + part.start).tolist():
-                yield int(plan.targets[number]), pool.submit(load, number, read)
-
-    rows: list[tuple[int, list[torch.Tensor]]] = []
-    for target, image in window(submitted(), BATCH + (config.batch_size or BATCH)):
-        rows.append((target, image.result()))
-        if len(rows) == BATCH:
-            yield _stacked(rows)
-            rows = []
-    if rows:
-        yield _stacked(rows)
-
-
-def _stacked(rows: list[tuple[int, list[torch.Tensor]]]) -> tuple[list[torch.Tensor], torch.Tensor]:
     import torch
 
-    inputs = [torch.stack(images) for images in zip(*(images for _, images in rows), strict=True)]
-    return inputs, torch.tensor([target for target, _ in rows])
+    from slg_wds.images.planned import planned_images
+    from slg_wds.teachers import eval_transform
+
+    def inputs_of(pixels: torch.Tensor) -> list[torch.Tensor]:
+        return [eval_transform(pixels, preprocessing) for preprocessing in preprocessings]
+
+    wanted, ahead = np.flatnonzero(plan.targets >= 0), BATCH + (config.batch_size or BATCH)
+    images = planned_images(source, plan, wanted, inputs_of, pool, ahead, config.max_pixels)
+    while rows := list(itertools.islice(images, BATCH)):
+        numbers, inputs = zip(*rows, strict=True)
+        targets = torch.tensor(plan.targets[list(numbers)], dtype=torch.int64)
+        yield [torch.stack(of_teacher) for of_teacher in zip(*inputs, strict=True)], targets

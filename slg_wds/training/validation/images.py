@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+import itertools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from slg_wds.concurrency.prefetch import window
 from slg_wds.format.manifest.plan import Plan
-from slg_wds.images import ImageSource, decode
+from slg_wds.images import ImageSource
+from slg_wds.images.planned import planned_images
 from slg_wds.teachers import Preprocessing, eval_transform
 from slg_wds.training.flags import Settings
 
@@ -48,28 +51,13 @@ class PlannedImages:
         self.preprocessing, self.threads = preprocessing, threads
 
     def __iter__(self) -> Iterator[ImageBatch]:
+        wanted = np.flatnonzero(self.plan.targets >= 0)
+        mine = wanted[wanted % self.args.ranks == self.args.rank]
+        shown = partial(eval_transform, preprocessing=self.preprocessing)
         size = max(1, self.args.batch_size // self.args.ranks)
-        rows: list[tuple[Tensor, int, int]] = []
         with ThreadPoolExecutor(self.threads) as pool:
-            for number, image in window(self._submitted(pool), 4 * self.threads):
-                rows.append((image.result(), int(self.plan.targets[number]), number))
-                if len(rows) == size:
-                    yield _stacked(rows)
-                    rows = []
-        if rows:
-            yield _stacked(rows)
-
-    def _submitted(self, pool: ThreadPoolExecutor) -> Iterator[tuple[int, Future[Tensor]]]:
-        for shard in range(self.plan.num_shards):
-            part, read = self.plan.shard(shard), self.source.reader(self.plan, shard)
-            for number in range(part.start, part.stop):
-                if number % self.args.ranks == self.args.rank and self.plan.targets[number] >= 0:
-                    yield number, pool.submit(self._image, read, number)
-
-    def _image(self, read: Callable[[int], bytes], number: int) -> Tensor:
-        return eval_transform(decode(read(number), path=self.plan.paths[number]), self.preprocessing)
-
-
-def _stacked(rows: list[tuple[Tensor, int, int]]) -> ImageBatch:
-    images, targets, numbers = zip(*rows, strict=True)
-    return ImageBatch(torch.stack(images), torch.tensor(targets), torch.tensor(numbers))
+            images = planned_images(self.source, self.plan, mine, shown, pool, 4 * self.threads)
+            while rows := list(itertools.islice(images, size)):
+                numbers, pixels = zip(*rows, strict=True)
+                targets = torch.tensor(self.plan.targets[list(numbers)], dtype=torch.int64)
+                yield ImageBatch(torch.stack(pixels), targets, torch.tensor(numbers))
