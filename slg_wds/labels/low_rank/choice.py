@@ -23,7 +23,7 @@ MOST_RANK = 24
 LARGEST_STEP = 2.0
 MOST_LOST = 0.9  # of the target: numbers of kept classes that cost more are not tried
 # Of a row of the basis, in the units of a coefficient: measured on real photographs with a real teacher.
-BASIS_NOISE, BASIS_BITS, BASIS_FLOOR = 0.6, 0.25, 0.6
+BASIS_NOISE, BASIS_BITS, BASIS_FLOOR = 0.6, 0.25, 1.0
 OUTSIDE_OF_A_CLASS = 1.6  # bits to say that a class is kept, beyond log2(C / n)
 
 
