@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from slg_wds.console import first_few
 from slg_wds.errors import NoTargetsError
 from slg_wds.format.manifest.plan import Plan
 from slg_wds.images.order import shuffled
@@ -30,7 +31,7 @@ def paired_plans(train: ImageSource, test: ImageSource) -> tuple[Plan, Plan]:
         strange = [name for name in test.classes if name not in known]
         if strange:
             raise NoTargetsError(
-                f"{len(strange)} class folders are not among those to learn from, such as {strange[0]!r}",
+                f"not among the class folders to learn from: {first_few(strange)}",
                 url=test.url,
             )
         numbers = [known[name] for name in test.classes]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from slg_wds.config import SourceConfig, TeacherConfig
-from slg_wds.console import first_few
+from slg_wds.console import counted, first_few
 from slg_wds.errors import ImageSourceError, NoTargetsError, UsageError
 from slg_wds.files import Spellings, read_text
 from slg_wds.images.classes import folder_numbers, imagenet_targets, read_class_map, wordnet_id
@@ -166,8 +166,8 @@ def resolve_targets(
     known = teacher_classes(config, classes, num_classes)
     if known is None:
         note = (
-            f"the {len(classes)} class folders are not the teacher's {num_classes} classes, so targets only number "
-            "the folders; --class-map says which classes they are"
+            f"{counted(len(classes), 'class folder')} for {counted(num_classes, 'class', 'classes')} of the teacher, "
+            "so targets only number the folders; --class-map says which classes they are"
         )
         return Targets(range(len(classes)), list(classes), False, note)
     labels = subset if subset is not None else range(num_classes)

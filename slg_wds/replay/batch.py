@@ -58,6 +58,8 @@ class Batch(Movable):
         kind, shape = str(self.images.dtype).removeprefix("torch."), list(self.images.shape)
         widths = {name: list(one.shape) for name, one in self.embedding.items()}
         answers = f"embeddings {widths}" if widths else f"labels {list(self.index.shape)}"
+        if self.labels is not None and not self.index.shape[1]:
+            answers = f"low-rank labels of {self.labels.num_classes} classes"
         return f"Batch({len(self)} crops: images {kind} {shape}, {answers}, on {self.images.device})"
 
 

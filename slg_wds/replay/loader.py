@@ -65,8 +65,9 @@ class SoftLabelLoader:
         crop_filter: (measure, low, high), see `selection.CropFilter`; what it leaves out is counted in `selection`.
         temperature: of the teachers, T, at which labels are read: a number, or a function of the epoch (from 0 on), for
             instance to anneal it. A set made at T0 has its distributions, recovered, raised to T0 / T and divided by
-            their sums; those of several sets are averaged after that. None: as they were made. A crop filter and the
-            confidence of label adaptation stay at T0; hard labels are the same at every T.
+            their sums; those of several sets are averaged after that. One set of several teachers has only their mean,
+            which is raised. None: as they were made. A crop filter and the confidence of label adaptation stay at T0;
+            hard labels are the same at every T.
         label_adaptation: (below, smoothing, share), see `labels.LabelAdaptation`: FerKD's softened hard labels for
             crops of low confidence, in `Batch.labels`; index and value stay as stored.
         shuffle: False walks in plan order. seed: of the order and of the choice of crops.

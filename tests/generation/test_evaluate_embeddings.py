@@ -116,5 +116,5 @@ def test_images_to_learn_from_must_be_there(data, tmp_path):
     shutil.copytree(data / "val", tmp_path / "val")
     shutil.copytree(data / "train", tmp_path / "train")
     (tmp_path / "val" / "n02123045").rename(tmp_path / "val" / "n99999999")
-    with pytest.raises(NoTargetsError, match=r"1 class folders are not among those .* 'n99999999'"):
+    with pytest.raises(NoTargetsError, match="not among the class folders to learn from: n99999999"):
         slg_wds.evaluate_embeddings(config(tmp_path))

@@ -58,7 +58,8 @@ def _plan(config: EvaluateConfig, source: ImageSource, teacher: Ensemble) -> Pla
     targets = resolve_targets(config, source.classes, teacher.full_classes, teacher.class_subset)
     if source.classes is not None and not targets.comparable:
         raise NoTargetsError(
-            f"the {len(source.classes)} class folders are not the teacher's {teacher.full_classes} classes",
+            f"nothing assigns {counted(len(source.classes), 'class folder')} to "
+            f"the teacher's {teacher.full_classes} classes",
             hint="name them by WordNet ids or give --class-map",
             url=config.data,
         )
