@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence, Set
 
 from slg_wds.concurrency.rank import ALONE, Rank, array_task, launched
-from slg_wds.engines.run_stats import RunObserver
+from slg_wds.engines.reports.run_stats import RunObserver
 from slg_wds.labelset.labelset import LabelSet
 
 LISTED_AT_ONCE = 1000  # names in one answer of an object store to a listing

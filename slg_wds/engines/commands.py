@@ -9,9 +9,9 @@ from slg_wds.concurrency.rank import ALONE, Rank
 from slg_wds.config import EngineConfig
 from slg_wds.console import tell
 from slg_wds.engines.claims import finish, launched_rank
-from slg_wds.engines.progress import RunProgress
-from slg_wds.engines.run_stats import RunObserver, RunStats
-from slg_wds.engines.summary import RunFinished, summary
+from slg_wds.engines.reports.progress import RunProgress
+from slg_wds.engines.reports.run_stats import RunObserver, RunStats
+from slg_wds.engines.reports.summary import RunFinished, summary
 from slg_wds.labelset.labelset import LabelSet
 
 RunWorkers = Callable[[Rank | None, RunObserver], dict[str, str]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from slg_wds.engines.run_stats import RunObserver, RunStats
+from slg_wds.engines.reports.run_stats import RunObserver, RunStats
 from slg_wds.format.shards.shard import EncodedSample
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.left_out import Allowance

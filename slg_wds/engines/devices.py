@@ -6,7 +6,7 @@ import re
 
 from slg_wds.concurrency.rank import one_gpu_each
 from slg_wds.console import counted
-from slg_wds.engines.workers import WorkerPool
+from slg_wds.engines.workers.pool import WorkerPool
 from slg_wds.errors import UsageError
 
 _CPUS = re.compile(r"cpu(?::(\d+))?")

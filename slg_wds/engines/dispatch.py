@@ -5,8 +5,8 @@ from __future__ import annotations
 from slg_wds.concurrency.cores import cores
 from slg_wds.config import EngineConfig
 from slg_wds.engines.local import run_local
-from slg_wds.engines.run_stats import RunObserver
-from slg_wds.engines.workers import Task, WorkerPool
+from slg_wds.engines.reports.run_stats import RunObserver
+from slg_wds.engines.workers.pool import Task, WorkerPool
 
 
 def run_on_cpus(
@@ -31,7 +31,7 @@ def run_on_cpus(
         return {}
     if config.engine == "ray":
         from slg_wds.engines.ray import run_ray
-        from slg_wds.engines.resources import ActorRequest
+        from slg_wds.engines.workers.resources import ActorRequest
 
         request = ActorRequest(config.actors, threads=1, gpus=0, most=most)
         return run_ray(lambda pool: task, request, config.address, observer)

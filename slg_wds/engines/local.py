@@ -6,10 +6,10 @@ import os
 import time
 from collections.abc import Sequence
 
-from slg_wds.engines.processes import EXITED, ParentPipe, Processes
-from slg_wds.engines.run_stats import RunObserver
-from slg_wds.engines.supervisor import GRACE_SECONDS, Supervisor
-from slg_wds.engines.workers import Message, Reporter, Task, WorkerPool, perform
+from slg_wds.engines.reports.run_stats import RunObserver
+from slg_wds.engines.workers.pool import Message, Reporter, Task, WorkerPool, perform
+from slg_wds.engines.workers.processes import EXITED, ParentPipe, Processes
+from slg_wds.engines.workers.supervisor import GRACE_SECONDS, Supervisor
 from slg_wds.errors import DeviceError
 
 

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from slg_wds.concurrency import memory
-from slg_wds.engines.resources import ActorRequest, ActorResources, actor_resources, no_room
-from slg_wds.engines.run_stats import RunObserver
-from slg_wds.engines.supervisor import GRACE_SECONDS, Supervisor
-from slg_wds.engines.workers import ENDS, Message, Reporter, Task, WorkerPool, perform
+from slg_wds.engines.reports.run_stats import RunObserver
+from slg_wds.engines.workers.pool import ENDS, Message, Reporter, Task, WorkerPool, perform
+from slg_wds.engines.workers.resources import ActorRequest, ActorResources, actor_resources, no_room
+from slg_wds.engines.workers.supervisor import GRACE_SECONDS, Supervisor
 from slg_wds.errors import MissingDependencyError, SlgWdsError, UsageError
 
 GATHER_SECONDS = 0.1  # messages of one actor within this time are sent together

@@ -16,7 +16,7 @@ from slg_wds.config.checks import check_low_rank
 from slg_wds.console import counted, duration, note, warn
 from slg_wds.engines.commands import RunResult, print_summary, run_to_the_end
 from slg_wds.engines.dispatch import run_on_cpus
-from slg_wds.engines.run_stats import RunObserver, RunStarted
+from slg_wds.engines.reports.run_stats import RunObserver, RunStarted
 from slg_wds.ensembling.checks import check_parents
 from slg_wds.ensembling.convert import check_conversion
 from slg_wds.ensembling.embeddings import check_joined, joined_features, joined_identity

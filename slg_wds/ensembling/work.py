@@ -13,7 +13,7 @@ from slg_wds.concurrency.rank import ALONE, Rank
 from slg_wds.concurrency.threads import one_blas_thread
 from slg_wds.engines.claims import claims
 from slg_wds.engines.committing import Committer, LeftOutImage
-from slg_wds.engines.run_stats import RunObserver, RunStarted, RunStats
+from slg_wds.engines.reports.run_stats import RunObserver, RunStarted, RunStats
 from slg_wds.ensembling.checks import check_partners, check_records
 from slg_wds.ensembling.convert import convert
 from slg_wds.ensembling.embeddings import joined_record

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from slg_wds.engines.run_stats import RunStats
+from slg_wds.engines.reports.run_stats import RunStats
 from slg_wds.errors import RecordError
 from slg_wds.format.records.embeddings.by_name import AnyEmbedding
 from slg_wds.format.records.embeddings.plain import Embedding

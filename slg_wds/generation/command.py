@@ -11,8 +11,8 @@ from slg_wds.concurrency.rank import ALONE, Rank
 from slg_wds.config import EvaluateConfig, GenerateConfig
 from slg_wds.console import counted, duration, tell
 from slg_wds.engines.commands import RunResult, print_summary, run_to_the_end
-from slg_wds.engines.run_stats import RunObserver, RunStarted
-from slg_wds.engines.workers import WorkerPool
+from slg_wds.engines.reports.run_stats import RunObserver, RunStarted
+from slg_wds.engines.workers.pool import WorkerPool
 from slg_wds.generation.recipe import Recipe
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import labels_at
@@ -127,7 +127,7 @@ def _label(config: GenerateConfig) -> GenerateResult:
     def run_workers(launched: Rank | None, observer: RunObserver) -> dict[str, str]:
         if config.engine == "ray":
             from slg_wds.engines.ray import run_ray
-            from slg_wds.engines.resources import ActorRequest
+            from slg_wds.engines.workers.resources import ActorRequest
 
             request = ActorRequest(config.actors, config.threads_per_forward, config.gpus_per_actor)
             return run_ray(lambda pool: _task(config, pool, None), request, config.address, observer)

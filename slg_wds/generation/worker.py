@@ -10,7 +10,7 @@ from slg_wds.concurrency.rank import Rank
 from slg_wds.concurrency.threads import threads_beside_forwards
 from slg_wds.engines.claims import claims
 from slg_wds.engines.committing import Committer
-from slg_wds.engines.run_stats import RunObserver
+from slg_wds.engines.reports.run_stats import RunObserver
 from slg_wds.generation.batching import Buffers, ahead, batches_ahead, full_batches
 from slg_wds.generation.collation import FinishedShard, LabelStats, finished_shards
 from slg_wds.generation.decoding import prepared_images

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from slg_wds.engines.live import ImageProgress
+from slg_wds.engines.reports.live import ImageProgress
 from slg_wds.ensembling.parents import KeyedSet, Missing
 from slg_wds.errors import UsageError
 from slg_wds.labelset.labelset import LabelSet

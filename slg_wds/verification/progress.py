@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from slg_wds.console import counted, note
-from slg_wds.engines.live import LiveDisplay
+from slg_wds.engines.reports.live import LiveDisplay
 from slg_wds.verification.shard import ShardReport
 
 PAUSE = 10.0  # seconds between lines

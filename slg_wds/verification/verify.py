@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from slg_wds.concurrency.cores import cores
 from slg_wds.config import VerifyConfig
 from slg_wds.console import counted, duration, tell, tell_json, tell_table
-from slg_wds.engines.processes import run_processes
+from slg_wds.engines.workers.processes import run_processes
 from slg_wds.errors import FormatError, NotFoundError, UnsupportedStoreError
 from slg_wds.format.manifest.info import MAX_INFO_BYTES, Info, decode_info
 from slg_wds.labelset.labelset import LabelSet

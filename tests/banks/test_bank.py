@@ -19,7 +19,7 @@ from slg_wds.banks import Bank, DenseLayer, encode_bank, read_bank
 from slg_wds.banks.file import decode_bank
 from slg_wds.banks.head import BankHead
 from slg_wds.errors import UsageError, WeightsError
-from support.banks import layer, unit_bank, written
+from support.models.banks import layer, unit_bank, written
 from support.paths import TESTS
 
 

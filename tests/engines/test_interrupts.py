@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from slg_wds.engines.local import run_local
-from slg_wds.engines.processes import run_processes
-from slg_wds.engines.run_stats import RunObserver
-from slg_wds.engines.workers import WorkerPool
+from slg_wds.engines.reports.run_stats import RunObserver
+from slg_wds.engines.workers.pool import WorkerPool
+from slg_wds.engines.workers.processes import run_processes
 
 
 def is_deaf(worker: int, workers: int) -> Iterator[str]:

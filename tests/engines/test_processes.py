@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from slg_wds.engines.processes import run_processes
+from slg_wds.engines.workers.processes import run_processes
 from slg_wds.errors import ChecksumError, SlgWdsError
-from support import process_jobs
+from support.jobs import process_jobs
 
 
 def are_gone(pids):

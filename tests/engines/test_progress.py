@@ -11,9 +11,9 @@ import jupyter_client
 import numpy as np
 
 from slg_wds.console import counted
-from slg_wds.engines.progress import RunProgress
-from slg_wds.engines.run_stats import RunStarted, RunStats
-from slg_wds.engines.summary import bytes_a_crop
+from slg_wds.engines.reports.progress import RunProgress
+from slg_wds.engines.reports.run_stats import RunStarted, RunStats
+from slg_wds.engines.reports.summary import bytes_a_crop
 from support.photographs import TINY
 from support.sets import trust_sets
 
@@ -48,7 +48,7 @@ def test_crops_of_two_processes_at_one_shard_never_show_more_than_all(monkeypatc
 
 def test_ranks_on_one_terminal_write_lines_and_expect_to_make_their_part(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setattr("slg_wds.engines.progress.time.monotonic", lambda: 10.0)
+    monkeypatch.setattr("slg_wds.engines.reports.progress.time.monotonic", lambda: 10.0)
     with RunProgress(RunStats(), ranks=4) as progress:
         progress.begin(RunStarted("digest", shards=8, crops=80))
         progress._began = 0.0

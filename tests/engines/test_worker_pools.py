@@ -5,10 +5,10 @@ import pytest
 from slg_wds.concurrency.cores import share
 from slg_wds.concurrency.rank import local_size
 from slg_wds.engines.devices import local_pool
-from slg_wds.engines.resources import ActorRequest, ActorResources, actor_resources, no_room
-from slg_wds.engines.run_stats import RunObserver, RunStarted
-from slg_wds.engines.supervisor import FAILURES, Supervisor
-from slg_wds.engines.workers import Reporter, WorkerPool, perform, picklable
+from slg_wds.engines.reports.run_stats import RunObserver, RunStarted
+from slg_wds.engines.workers.pool import Reporter, WorkerPool, perform, picklable
+from slg_wds.engines.workers.resources import ActorRequest, ActorResources, actor_resources, no_room
+from slg_wds.engines.workers.supervisor import FAILURES, Supervisor
 from slg_wds.errors import DeviceError, ImageDecodeError, SlgWdsError, UsageError
 
 LAUNCHED = (

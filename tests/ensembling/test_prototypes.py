@@ -17,7 +17,7 @@ from slg_wds.ensembling.prototypes import PrototypeRule, open_members
 from slg_wds.errors import LabelSetError, SlgWdsError, UsageError
 from slg_wds.prototypes.command import make_bank
 from slg_wds.store import Location
-from support.banks import layer, unit_bank, written
+from support.models.banks import layer, unit_bank, written
 from support.paths import MODELS
 from support.photographs import TINY
 

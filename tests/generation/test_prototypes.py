@@ -17,7 +17,7 @@ from slg_wds.errors import IdentityMismatchError, SlgWdsError, TeacherOutputErro
 from slg_wds.images.pixels import decode
 from slg_wds.teachers import TeacherSpec, load_teacher
 from slg_wds.transforms.crops import cut
-from support.banks import layer, unit_bank, written
+from support.models.banks import layer, unit_bank, written
 from support.paths import MODELS
 from support.photographs import TINY
 

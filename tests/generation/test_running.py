@@ -85,7 +85,7 @@ def test_the_clock_starts_once_everything_is_loaded(photographs, tmp_path):
     code = (
         "import sys\nfrom slg_wds import GenerateConfig\nfrom slg_wds.generation.command import GenerateTask\n"
         "from slg_wds.generation.recipe import Recipe\n"
-        "from slg_wds.engines.run_stats import RunObserver\n"
+        "from slg_wds.engines.reports.run_stats import RunObserver\n"
         "class Told(RunObserver):\n"
         "    def begin(self, start): self.loaded = set(sys.modules)\n"
         "told, more = Told(), dict(workers=1, threads_per_forward=1, num_crops=4, num_seg=4)\n"

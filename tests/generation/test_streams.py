@@ -8,7 +8,7 @@ import pytest
 
 import slg_wds
 from slg_wds.concurrency.copy_stream import CopyStream
-from slg_wds.engines.run_stats import RunObserver
+from slg_wds.engines.reports.run_stats import RunObserver
 from slg_wds.generation import inference
 from slg_wds.generation.batching import Buffers
 from slg_wds.generation.recipe import Recipe

@@ -15,8 +15,8 @@ import pytest
 
 import slg_wds
 from slg_wds import cli, errors
-from support import error_rows  # noqa: F401  # fills the table
-from support.error_world import ROWS, World
+from support.errors import rows as error_rows  # noqa: F401  # fills the table
+from support.errors.world import ROWS, World
 from support.sets import trust_sets
 
 NEVER_RAISED_THEMSELVES = {errors.FormatError}

@@ -31,7 +31,7 @@ from slg_wds.demo.photographs import HELD_OUT_VIEWS, VIEWS, write_photographs
 from slg_wds.prototypes.command import make_bank
 from slg_wds.training.flags import parse
 from slg_wds.training.flags.args_file import write_args
-from support.banks import Head
+from support.models.banks import Head
 from support.readme import README, block_with, blocks, commands
 from support.sets.mixed_sets import mixed_of
 from support.sets.replayed import BATCH, given, make, student, walked

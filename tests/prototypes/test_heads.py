@@ -16,7 +16,7 @@ from slg_wds.banks.head import BankHead
 from slg_wds.cli import main
 from slg_wds.errors import WeightsError
 from slg_wds.prototypes.heads import read_head
-from support.banks import Head
+from support.models.banks import Head
 
 DIM, K = 12, 30
 

@@ -10,7 +10,7 @@ import torch
 from slg_wds.labels import SoftLabels
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.device import DeviceLoader
-from support.lazy_cuda import LazyCuda
+from support.gpus.lazy_cuda import LazyCuda
 from support.sets.label_kinds import EVERY, RULES, of_every_kind
 from support.sets.replay_sets import Made, comparable
 

@@ -94,7 +94,7 @@ def test_two_eight_three_ranks_are_one_walk(labels):
 
 def torchrun(ranks: int, labels: str, folder: Path, batches: int) -> list[list[tuple[str, int]]]:
     """Return (key, crop) of each global batch that the ranks of a real run received."""
-    script = TESTS / "support" / "walking_rank.py"
+    script = TESTS / "support" / "jobs" / "walking_rank.py"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     words = [*launcher, str(script), labels, str(folder), str(batches)]
     done = subprocess.run(

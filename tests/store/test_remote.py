@@ -18,10 +18,10 @@ import pytest
 
 from slg_wds import errors
 from slg_wds.store import open_store
+from support.jobs.store_jobs import create_names, read_from
 from support.servers.s3 import S3Server
 from support.servers.scripted import KEYS, QUICK, cut_short, hang_up, serving
 from support.servers.website import web_server
-from support.store_jobs import create_names, read_from
 
 # --- the real server ---
 

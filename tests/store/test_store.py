@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from slg_wds import errors
 from slg_wds.store import Location, Store, expand_braces, join, open_store, split_url
-from support.store_jobs import create_all
+from support.jobs.store_jobs import create_all
 
 BAD_NAMES = [
     "",

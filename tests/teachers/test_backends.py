@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import slg_wds
-from slg_wds.engines.run_stats import RunObserver
+from slg_wds.engines.reports.run_stats import RunObserver
 from slg_wds.errors import SlgWdsError, UsageError
 from slg_wds.generation.command import GenerateTask
 from slg_wds.generation.description import run_provenance, shard_provenance

@@ -30,7 +30,7 @@ import torch
 
 from slg_wds.config import GenerateConfig
 from slg_wds.demo.photographs import write_photographs
-from slg_wds.engines.run_stats import RunObserver
+from slg_wds.engines.reports.run_stats import RunObserver
 from slg_wds.generation.job import Job
 from slg_wds.generation.recipe import Recipe
 from slg_wds.generation.setup import open_job

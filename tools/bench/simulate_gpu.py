@@ -42,7 +42,7 @@ from PIL import Image
 from torch import nn
 
 from slg_wds.config import GenerateConfig
-from slg_wds.engines.run_stats import RunObserver
+from slg_wds.engines.reports.run_stats import RunObserver
 from slg_wds.generation.recipe import Recipe
 from slg_wds.generation.setup import open_job
 from slg_wds.generation.worker import work

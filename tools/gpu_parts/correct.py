@@ -18,7 +18,7 @@ import slg_wds
 from gpu_parts.check import Check
 from slg_wds.concurrency.copy_stream import CopyStream
 from slg_wds.concurrency.threads import threads_beside_forwards
-from slg_wds.engines.run_stats import RunObserver
+from slg_wds.engines.reports.run_stats import RunObserver
 from slg_wds.generation.batching import Buffers, CropBatch, full_batches
 from slg_wds.generation.decoding import prepared_images
 from slg_wds.generation.inference import Forward

@@ -16,7 +16,7 @@ from gpu_parts import models
 from gpu_parts.check import Check
 from slg_wds import SoftCrossEntropy, SoftLabelLoader
 from slg_wds.concurrency.cores import cores
-from slg_wds.engines.run_stats import RunObserver
+from slg_wds.engines.reports.run_stats import RunObserver
 from slg_wds.generation.dry_run.variants import forward_rate
 from slg_wds.generation.job import Job
 from slg_wds.generation.worker import work

@@ -13,7 +13,7 @@ import numpy as np
 from slg_wds.concurrency.threads import threads_beside_forwards
 from slg_wds.config import GenerateConfig
 from slg_wds.console import counted, duration
-from slg_wds.engines.summary import bytes_a_crop
+from slg_wds.engines.reports.summary import bytes_a_crop
 from slg_wds.generation.dry_run.variants import timed_variants
 from slg_wds.generation.recipe import Recipe
 from slg_wds.generation.setup import open_job

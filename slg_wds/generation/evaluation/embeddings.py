@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from slg_wds.concurrency.threads import threads_beside_forwards
 from slg_wds.config import EvaluateConfig
 from slg_wds.console import counted, note
-from slg_wds.engines.live import ImageProgress
+from slg_wds.engines.reports.live import ImageProgress
 from slg_wds.errors import MissingDependencyError, TeacherOutputError
 from slg_wds.generation.evaluation.images import BATCH, batches
 

@@ -13,7 +13,7 @@ from slg_wds.concurrency.rank import Rank
 from slg_wds.console import counted
 from slg_wds.engines.claims import claims
 from slg_wds.engines.committing import Committer
-from slg_wds.engines.run_stats import RunObserver, RunStats
+from slg_wds.engines.reports.run_stats import RunObserver, RunStats
 from slg_wds.errors import FormatError, ImageError, InteropError, LabelFileError, SlgWdsError, StoreError
 from slg_wds.format.records.record import Record
 from slg_wds.format.shards.shard import EncodedSample, Sample

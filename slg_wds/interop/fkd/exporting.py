@@ -12,9 +12,9 @@ from pathlib import Path
 
 from slg_wds.config import ExportConfig
 from slg_wds.console import counted, tell
-from slg_wds.engines.progress import RunProgress
-from slg_wds.engines.run_stats import RunStarted, RunStats
-from slg_wds.engines.summary import listed
+from slg_wds.engines.reports.progress import RunProgress
+from slg_wds.engines.reports.run_stats import RunStarted, RunStats
+from slg_wds.engines.reports.summary import listed
 from slg_wds.errors import InteropError, UsageError
 from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.format.records.record import Record

@@ -7,8 +7,8 @@ import time
 
 from slg_wds import console
 from slg_wds.console import counted, duration
-from slg_wds.engines.live import LiveDisplay
-from slg_wds.engines.run_stats import RunObserver, RunStarted, RunStats
+from slg_wds.engines.reports.live import LiveDisplay
+from slg_wds.engines.reports.run_stats import RunObserver, RunStarted, RunStats
 from slg_wds.errors import LabelSetError
 
 

@@ -20,7 +20,7 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any, TypeVar
 
-from slg_wds.engines.workers import Message, picklable
+from slg_wds.engines.workers.pool import Message, picklable
 from slg_wds.errors import SlgWdsError
 
 T = TypeVar("T")

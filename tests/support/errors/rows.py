@@ -17,7 +17,7 @@ from slg_wds import errors
 from slg_wds.format.canonical import MAX_JSON_BYTES, pretty_json, seal
 from slg_wds.images.folder import FolderSource
 from slg_wds.replay.stages import cut_crops
-from support.error_world import row, store_options
+from support.errors.world import row, store_options
 from support.photographs import TINY
 from support.resealing import members_of, resealed, samples_of, tar_of
 from support.servers.scripted import KEYS, QUICK

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from slg_wds.engines.run_stats import RunObserver
-from slg_wds.engines.workers import Message
+from slg_wds.engines.reports.run_stats import RunObserver
+from slg_wds.engines.workers.pool import Message
 from slg_wds.errors import DeviceError, SlgWdsError
 
 FAILURES = 3  # of one shard or one slot before the run gives it up

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from slg_wds.console import note_traceback
-from slg_wds.engines.run_stats import RunObserver, RunStarted
+from slg_wds.engines.reports.run_stats import RunObserver, RunStarted
 from slg_wds.errors import DeviceError, SlgWdsError
 
 Message = tuple[Any, ...]  # a kind, then its content

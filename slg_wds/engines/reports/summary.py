@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from slg_wds.console import counted, duration
-from slg_wds.engines.supervisor import FAILURES
+from slg_wds.engines.workers.supervisor import FAILURES
 from slg_wds.errors import IncompleteSetError, LabelSetError
 from slg_wds.labelset.left_out import left_out_images
 
