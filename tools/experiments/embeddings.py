@@ -29,13 +29,11 @@ from typing import Any
 import torch
 from held_out import CROP_SEEDS, lay_out
 from students import Figures, KeptFigures, each, normalised, paired, run, small_cnn, spread, table, train
-from teacher_labels import TOWER, answers, crops_in_order, embeddings_of
+from teacher_labels import TOWER, crops_in_order, embeddings_of, live_answers
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slg_wds import EmbeddingLoss
-from slg_wds.teachers.load import load_teacher
-from slg_wds.teachers.spec import TeacherSpec
 
 NEAREST = 10
 HELD_OUT_CROPS = 20  # of an image
@@ -68,7 +66,7 @@ def experiment(args: argparse.Namespace, folder: Path) -> None:
     counts = lay_out(folder)
     sets = {kind: embedded(args, folder, "train", kind, args.crops, **KINDS[kind]) for kind in KINDS}
     images = sets["int8"][0]
-    live = live_teacher(folder / "train-int8", folder / "live.pt")
+    live = live_answers(str(folder / "train-int8"), TOWER, folder / "live.pt", headless=True)
     rows = {kind: of_kind for kind, (_, of_kind) in sets.items()} | {CONTROL: disturbed(live), LIVE: live}
     held_out = {
         split: embedded(args, folder, split, "exact", HELD_OUT_CROPS, values="float32")
@@ -99,16 +97,6 @@ def embedded(
     batches = list(crops_in_order(url, args.size))
     rows = torch.cat([next(iter(batch.embedding.values())) for batch in batches])
     return torch.cat([batch.images for batch in batches]), rows
-
-
-def live_teacher(labels: Path, kept: Path) -> Tensor:
-    """Return what the teacher gives for the replayed crops, float32 [N, D]; kept in a file."""
-    if not kept.exists():
-        teacher = load_teacher(TeacherSpec("private", TOWER), headless=True)
-        batches = crops_in_order(str(labels), teacher.preprocessing.input_size)
-        torch.save(torch.cat([answers(teacher, batch.images) for batch in batches]), kept)
-    rows: Tensor = torch.load(kept, weights_only=True)
-    return rows
 
 
 def disturbed(rows: Tensor) -> Tensor:

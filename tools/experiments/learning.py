@@ -37,14 +37,12 @@ from students import (
     table,
     train,
 )
-from teacher_labels import answers, labels_of
+from teacher_labels import labels_of, live_answers
 from torch import Tensor
 
 import slg_wds
 from slg_wds.demo.photographs import PHOTOGRAPHS
 from slg_wds.labels import SoftLabels, from_topk
-from slg_wds.teachers.load import load_teacher
-from slg_wds.teachers.spec import TeacherSpec
 
 TEACHER = "slg_wds.demo.teacher:lite2"
 HELD_OUT_CROPS = 20  # of an image
@@ -87,7 +85,10 @@ def experiment(args: argparse.Namespace, folder: Path) -> None:
         for split, seed in CROP_SEEDS.items()
     }  # fmt: skip
     kinds = {name: convert(sets["train"], **KINDS[name]) for name in args.kinds if name in KINDS}
-    images, logits = live_teacher(sets["train"], args.size, folder / "live-logits.pt")
+    images, stored, _ = all_crops(sets["train"], None, args.size)
+    logits = live_answers(sets["train"], TEACHER, folder / "live-logits.pt")
+    worst = float((logits.softmax(1) - stored.dense()).abs().max())
+    print(f"stored and live probabilities differ by at most {worst:.1e}", flush=True)
     held_out = {split: held(sets[split], args.size) for split in ("held", "unseen")}
     print(
         f"{len(images)} crops of {counts['train']} views of {len(PHOTOGRAPHS)} photographs; "
@@ -159,21 +160,6 @@ def convert(source: str, label_type: str, **options: Any) -> str:
     )
     slg_wds.ensemble(config)
     return target
-
-
-def live_teacher(labels: str, size: int, kept: Path) -> tuple[Tensor, Tensor]:
-    """Return all crops at the student's size, uint8 [N, 3, S, S], and the teacher's logits of the replayed crops.
-
-    The logits are kept in a file, and taken from there if it exists.
-    """
-    if not kept.exists():
-        teacher = load_teacher(TeacherSpec("private", TEACHER))
-        images, stored, _ = all_crops(labels, None, teacher.preprocessing.input_size)
-        logits = answers(teacher, images)
-        worst = float((logits.softmax(1) - stored.dense()).abs().max())
-        print(f"stored and live probabilities differ by at most {worst:.1e}", flush=True)
-        torch.save(logits, kept)
-    return all_crops(labels, None, size)[0], torch.load(kept, weights_only=True)
 
 
 def held(labels: str, size: int) -> tuple[Tensor, Tensor]:

@@ -15,8 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from students import table
 from teacher_labels import embeddings_of, photographs, working_folder
 
 import slg_wds
@@ -28,6 +27,7 @@ from slg_wds.format.records.embeddings.low_rank import LowRankEmbedding
 from slg_wds.format.records.embeddings.plain import Embedding
 from slg_wds.labels.low_rank_embedding import encode_embedding
 
+HEADER = ("crops", "coded to", "bytes/crop", "of bf16", "cosine", "worst", "components", "us/crop")
 CROPS = (32, 100, 200)
 TARGETS = (None, 0.95, 0.98, 0.99, 0.995, 0.999)  # None for int8
 BF16_BYTES = 2  # of a number
@@ -43,16 +43,14 @@ def main() -> None:
     with working_folder(options) as folder:
         labels = slg_wds.open_labels(options.set or embedded(options, folder))
         exact = [next(iter(record.embeddings.values())).vectors for record in labels]
-    table = Table(title=f"{len(exact)} photographs, D = {exact[0].shape[1]}")
-    for column in ("crops", "coded to", "bytes/crop", "of bf16", "cosine", "worst", "components", "us/crop"):
-        table.add_column(column, justify="right")
+    print(f"{len(exact)} photographs, D = {exact[0].shape[1]}")
     with one_blas_thread():
-        for crops in sorted({*CROPS, options.crops}):
-            for target in TARGETS:
-                table.add_row(
-                    str(crops), str(target or "int8"), *measured([x[:crops] for x in exact], target)
-                )
-    Console(width=110).print(table)
+        rows = [
+            [str(crops), str(target or "int8"), *measured([x[:crops] for x in exact], target)]
+            for crops in sorted({*CROPS, options.crops})
+            for target in TARGETS
+        ]
+    print(table(HEADER, rows))
 
 
 def embedded(options: argparse.Namespace, folder: Path) -> str:

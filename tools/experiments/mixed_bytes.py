@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
 from bench_generate import lay_out
+from students import table
 from teacher_labels import generated, working_folder
 
 import slg_wds
@@ -24,6 +25,7 @@ from slg_wds.format.records.decoding import unpack_record
 from slg_wds.inspection.low_rank import coded_images
 from slg_wds.inspection.sizes import of_record
 
+HEADER = ("labels", "mixing", "label bytes a crop", "view bytes a crop", "classes kept", "rank")
 TEACHER = "slg_wds.demo.teacher:lite0"
 MIXES: dict[str, dict[str, float]] = {
     "none": {},
@@ -45,8 +47,7 @@ def main() -> None:
     with working_folder(args) as folder:
         lay_out(folder / "images", args.images)
         print(f"{args.images} images x {args.crops} crops")
-        print("| labels | mixing | label bytes a crop | view bytes a crop | classes kept | rank |")
-        print("|---|---|---|---|---|---|")
+        print(table(HEADER, []))
         kinds = {
             f"lowrank {args.max_kl:g}": {"label_type": "lowrank", "max_kl": args.max_kl},
             "top-5, log8": {"label_type": "marginal_smoothing_k5", "values": "log8"},
@@ -56,10 +57,10 @@ def main() -> None:
                 target = folder / f"{options['label_type']}-{mix}"
                 more = {"samples_per_shard": 64, **options, **mixing}
                 url = generated(folder / "images", target, TEACHER, args.crops, **more)
-                print(f"| {kind} | {mix} | {row(url)} |")
+                print(f"| {' | '.join([kind, mix, *measured(url)])} |", flush=True)
 
 
-def row(url: str) -> str:
+def measured(url: str) -> list[str]:
     """Return the cells of a set: bytes of labels and views, classes kept and rank."""
     labels, crops = slg_wds.open_labels(url), 0
     sums: Counter[str] = Counter()
@@ -75,7 +76,7 @@ def row(url: str) -> str:
     shapes = [shape for image in coded_images(records) for shape in image.shapes]
     kept = f"{statistics.mean(shape.kept for shape in shapes):.0f}" if shapes else ""
     rank = f"{statistics.mean(shape.rank for shape in shapes):.1f}" if shapes else ""
-    return f"{answers / crops:.2f} | {views / crops:.2f} | {kept} | {rank}"
+    return [f"{answers / crops:.2f}", f"{views / crops:.2f}", kept, rank]
 
 
 if __name__ == "__main__":

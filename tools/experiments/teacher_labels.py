@@ -103,6 +103,19 @@ def answers(teacher: Teacher, images: Tensor) -> Tensor:
     return torch.cat([teacher.logits(part).clone() for part in torch.split(images, FORWARD)])
 
 
+def live_answers(url: str, arch: str, kept: Path, headless: bool = False) -> Tensor:
+    """Return what a teacher says of the crops of a set, cut as students get them, float32 [N, C].
+
+    The answers are kept in a file, and taken from there if it exists.
+    """
+    if not kept.exists():
+        teacher = load_teacher(TeacherSpec("private", arch), headless=headless)
+        batches = crops_in_order(url, teacher.preprocessing.input_size)
+        torch.save(torch.cat([answers(teacher, batch.images) for batch in batches]), kept)
+    found: Tensor = torch.load(kept, weights_only=True)
+    return found
+
+
 def asked_again(url: str, arch: str) -> Iterator[tuple[str, NDArray[np.float64]]]:
     """Yield each image's key and the teacher's probabilities [M, C] of its crops, cut as students get them."""
     teacher = load_teacher(TeacherSpec("private", arch))
