@@ -25,7 +25,7 @@ from slg_wds.generation.job import Job
 from slg_wds.generation.opening import LeftOut
 from slg_wds.images import image_extension
 from slg_wds.labels.low_rank import encode
-from slg_wds.labels.low_rank_embedding import encode_embedding
+from slg_wds.labels.low_rank_embeddings import encode_embedding
 
 MOST_WAITING = 1 << 27  # bytes of raw labels that wait to be encoded
 

@@ -8,6 +8,8 @@ movable.py           torch: what moves to a device as one
 adaptation.py        torch: softened hard labels for crops of low confidence
 loss.py              torch: a student's cross-entropy with them
 embedding_loss.py    torch: a student's features against a teacher's embeddings
+low_rank/            distributions of an image's crops -> low-rank labels
+low_rank_embeddings/ the same for embeddings
 
 The label types, the rules of recovery and their reference in numpy are in slg_wds.format.recovery; their names are
 here too. Importing this package imports no torch: what is made of torch loads on first use.

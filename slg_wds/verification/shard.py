@@ -27,7 +27,7 @@ from slg_wds.format.manifest.index import MAX_SHARD_BYTES, ShardIndex, decode_in
 from slg_wds.format.manifest.plan import PlannedShard
 from slg_wds.format.records.decoding import decode_record, unpack_record
 from slg_wds.format.records.embeddings.fields import EMBEDDING, EMBEDDINGS
-from slg_wds.format.records.embeddings.low_rank import LOW_RANK_VALUES
+from slg_wds.format.records.embeddings.low_rank import LOW_RANK_VALUES, WORST
 from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.format.records.tail_sums import TAIL_SUMS, decode_tail_sums
 from slg_wds.format.records.values import OVER_ONE
@@ -295,8 +295,15 @@ def _embeddings_field(identity: Identity) -> list[list[Any]] | None:
 def _check_cosines(fields: dict[str, Any], identity: Identity) -> None:
     """Check that low-rank embeddings state the cosine that the set asks for. Raises RecordError."""
     for one, stated in zip(identity.embeddings or [], fields.get(LOW_RANK_VALUES, []), strict=False):
-        if "min_cosine" in one and stated[0] < one["min_cosine"] - ROUNDING_OF_COSINES:
-            raise RecordError(f"its mean cosine is {stated[0]:.7g}, below {one['min_cosine']:g}")
+        if "min_cosine" not in one:
+            continue
+        mean = one["min_cosine"]
+        for what, cosine, least in (
+            ("mean", stated[0], mean),
+            ("least", stated[1], 1.0 - WORST * (1.0 - mean)),
+        ):
+            if cosine < least - ROUNDING_OF_COSINES:
+                raise RecordError(f"its {what} cosine is {cosine:.7g}, below {least:g}")
 
 
 def _coding(identity: Identity) -> str | None:

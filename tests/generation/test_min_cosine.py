@@ -167,9 +167,13 @@ def changed(**changes: Any) -> Any:
 def test_verify_compares_what_is_stated_with_what_was_asked(small_images, tmp_path, capsys):
     slg_wds.generate(config(small_images, tmp_path / "set", TINY))
     assert main(["verify", str(tmp_path / "set"), "--processes", "1"]) == 0
-    wrong = changed(cosine=StatedCosine(0.98, 0.9))
-    assert main(["verify", str(rewritten(tmp_path / "set", of_records(wrong))), "--processes", "1"]) == 1
-    assert "its mean cosine is 0.98, below 0.99" in " ".join(capsys.readouterr().out.split())
+    for wrong, said in (
+        ((0.98, 0.97), "mean cosine is 0.98, below 0.99"),
+        ((0.99, 0.95), "least cosine is 0.95, below 0.96"),
+    ):
+        of_wrong = of_records(changed(cosine=StatedCosine(*wrong)))
+        assert main(["verify", str(rewritten(tmp_path / "set", of_wrong)), "--processes", "1"]) == 1
+        assert said in " ".join(capsys.readouterr().out.split())
 
 
 def test_verify_with_the_teacher_finds_crops_that_are_further_off_than_stated(small_images, tmp_path, capsys):

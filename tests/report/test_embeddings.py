@@ -12,7 +12,10 @@ import slg_wds
 from slg_wds.cli import main
 from slg_wds.config import ReportConfig
 from slg_wds.errors import UsageError
+from slg_wds.format.records.embeddings.low_rank import StatedCosine
+from slg_wds.format.records.embeddings.plain import Embedding
 from slg_wds.report.command import report
+from slg_wds.report.embeddings.document import described
 from slg_wds.report.embeddings.measuring import BINS, EmbeddingMeasures, measure_embeddings
 from slg_wds.report.reading.sets import ReportedSets
 from slg_wds.store import Location
@@ -66,7 +69,7 @@ def test_numbers_are_those_of_plain_code(embedded):
 
 def test_one_image_and_one_number_have_a_picture_too():
     measures = EmbeddingMeasures("one", 0)
-    measures.add(np.zeros((1, 1), np.float32))
+    measures.add(Embedding.of(np.zeros((1, 1)), "float32"))
     assert (measures.within, measures.between, measures.nearest()) == (1.0, 1.0, [])
     places, shares = measures.components()
     assert places.tolist() == [[0.0, 0.0]] and shares.tolist() == [0.0, 0.0]
@@ -102,3 +105,10 @@ def test_several_sets_and_no_pictures(embedded, small_images, tmp_path):
     labels = make(small_images, tmp_path / "labels", num_crops=6)
     with pytest.raises(UsageError, match="holds labels and the other one embeddings"):
         report(ReportConfig(labels=(other, labels), output=str(tmp_path / "mixed.html")))
+
+
+def test_the_page_says_how_near_low_rank_embeddings_are():
+    kind = {"dim": 1280, "values": "lowrank", "min_cosine": 0.99}
+    stated = [StatedCosine(0.990, 0.97), StatedCosine(0.994, 0.965)]
+    said = "the cosine to the teacher's own is 0.9920 on average, and 0.9650 of the worst crop"
+    assert said in described(kind, stated) and "cosine" not in described({**kind, "values": "int8"}, [])

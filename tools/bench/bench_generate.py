@@ -1,14 +1,16 @@
 """How close generation comes to the bare teacher, and how far past the original generator.
 
 usage: bench_generate.py [--arch A] [--crops N] [--images N] [--compile] [--precision P] [--aa POLICY] [--reprob P]
-                         [--mixup ALPHA] [--cutmix ALPHA] [--output embedding] [--values V]
-                         [--label_type T] [--max-kl KL] ...
+                         [--mixup ALPHA] [--cutmix ALPHA] [--output embedding] [--values V] [--min-cosine C]
+                         [--bank FILE] [--label_type T] [--max-kl KL] ...
 
 In one run, on the same photographs and teacher, start-up and compilation excluded: crops/s of the bare forward (the
 same batch, precision and compilation, nothing else), of our generation end to end, and of the original generator where
---reference names a checkout of it; their ratios, peak memory and bytes per crop. Rounds of the three alternate, so that
-a drift of the machine's speed moves all alike; medians are printed. Beside the wall-clock rates stand crops per second
-of processor time: on a CPU that others use at the same time, only the ratio of these means something.
+--reference names a checkout of it; their ratios, peak memory and bytes per crop. Rounds of the three alternate, and
+half of a round's bare forwards run before our generation, half after it, so that a drift of the machine's speed moves
+all alike; medians are printed. A machine that others use may change its speed by a fifth within a minute: ask for more
+rounds, and look at the rates of each. Beside the wall-clock rates stand crops per second of processor time: on a CPU
+that others use at the same time, only the ratio of these means something.
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ from slg_wds.store import Location
 from slg_wds.teachers import Ensemble
 
 HERE = Path(__file__).resolve().parent
+LABELLER = "slg_wds.demo.teacher:lite0"
+TOWER = f"{HERE.parents[1] / 'tests' / 'support' / 'models' / 'towers.py'}:lite0_features"  # without its head
 
 
 def main() -> None:
@@ -52,22 +56,24 @@ def main() -> None:
         threads = options.threads or torch.get_num_threads()
         torch.set_num_threads(threads)
         total = options.images * options.crops
-        forwards = min(options.bare_forwards, -(-total // options.num_seg))
+        forwards = max(1, min(options.bare_forwards, -(-total // options.num_seg)) // 2)
         bare(job.teacher, options.num_seg, 3)
         memory = {"loaded": peak()}
         bare_rates, our_rates, original_rates, size = [], [], [], 0.0
         bare_cpu, our_cpu = [], []
         for number in range(options.rounds):
             torch.set_num_threads(threads)
-            used = time.process_time()
-            bare_rates.append(bare(job.teacher, options.num_seg, forwards))
-            bare_cpu.append((forwards + 1) * options.num_seg / (time.process_time() - used))
+            before = bare(job.teacher, options.num_seg, forwards)
             memory.setdefault("bare forward", peak())
             used = time.process_time()
             rate, size = ours(job, folder, number)
             our_cpu.append(total / (time.process_time() - used))
             our_rates.append(rate)
             memory.setdefault("generation", peak())
+            after = bare(job.teacher, options.num_seg, forwards)
+            seconds, processor = (a + b for a, b in zip(before, after, strict=True))
+            bare_rates.append(2 * forwards * options.num_seg / seconds)
+            bare_cpu.append(2 * forwards * options.num_seg / processor)
             if options.reference:
                 original_rates.append(original(options, images, Path(folder)))
         report(options, bare_rates, our_rates, original_rates, size, memory)
@@ -78,7 +84,7 @@ def main() -> None:
 def config_of(options: argparse.Namespace, images: Path, save_path: str) -> GenerateConfig:
     return GenerateConfig(
         data=str(images),
-        arch=options.arch,
+        arch=options.arch or (LABELLER if options.output == "labels" else TOWER),
         teacher_source=options.source,
         save_path=save_path,
         num_crops=options.crops,
@@ -90,6 +96,8 @@ def config_of(options: argparse.Namespace, images: Path, save_path: str) -> Gene
         label_type=options.label_type,
         max_kl=options.max_kl,
         values=options.values,
+        min_cosine=options.min_cosine,
+        bank=options.bank,
         workers=options.workers,
         threads_per_forward=options.threads,
         pretrained=True,
@@ -103,7 +111,7 @@ def config_of(options: argparse.Namespace, images: Path, save_path: str) -> Gene
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--arch", default="slg_wds.demo.teacher:lite0")
+    parser.add_argument("--arch", help="default: EfficientNet-Lite0, for embeddings without its head")
     parser.add_argument("--source", default="private")
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--crops", type=int, default=50)
@@ -112,11 +120,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument(
-        "--output", default="labels", help="labels, or embedding of a teacher without its head"
+        "--output", default="labels", help="labels; of a teacher without its head embedding, or prototypes"
     )
     parser.add_argument("--label_type", help="default: that of generate; lowrank codes beside the forward")
     parser.add_argument("--max-kl", type=float, help="nats, of lowrank; default 0.1")
     parser.add_argument("--values", help="default: float16, of embeddings int8")
+    parser.add_argument("--min-cosine", type=float, help="of low-rank embeddings")
+    parser.add_argument("--bank", help="of --output prototypes: 1,280 numbers wide for the usual teacher")
     parser.add_argument("--aa", help="policy of views")
     parser.add_argument("--color-jitter", type=float, default=0.0)
     parser.add_argument("--reprob", type=float, default=0.0, help="probability of an erased box")
@@ -142,8 +152,8 @@ def lay_out(folder: Path, count: int) -> list[Path]:
     return sorted((folder / "train").rglob("*.jpg"))
 
 
-def bare(teacher: Ensemble, num_seg: int, forwards: int) -> float:
-    """Return crops per second of the teacher alone, with its input on the device already."""
+def bare(teacher: Ensemble, num_seg: int, forwards: int) -> tuple[float, float]:
+    """Return seconds, and seconds of processor time, of the teacher alone, with its input on the device already."""
     device = teacher.device
     inputs = [
         torch.randint(0, 256, (num_seg, size, size, 3), dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
@@ -152,11 +162,11 @@ def bare(teacher: Ensemble, num_seg: int, forwards: int) -> float:
     with torch.inference_mode():
         teacher.answers(inputs)
         synchronize(device)
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         for _ in range(forwards):
             teacher.answers(inputs)
         synchronize(device)
-    return forwards * num_seg / (time.perf_counter() - start)
+    return time.perf_counter() - start, time.process_time() - used
 
 
 def synchronize(device: torch.device) -> None:

@@ -25,7 +25,7 @@ from slg_wds.format.records.embeddings.codec import embedding_columns
 from slg_wds.format.records.embeddings.cosines import cosines
 from slg_wds.format.records.embeddings.low_rank import LowRankEmbedding
 from slg_wds.format.records.embeddings.plain import Embedding
-from slg_wds.labels.low_rank_embedding import encode_embedding
+from slg_wds.labels.low_rank_embeddings import encode_embedding
 
 HEADER = ("crops", "coded to", "bytes/crop", "of bf16", "cosine", "worst", "components", "us/crop")
 CROPS = (32, 100, 200)

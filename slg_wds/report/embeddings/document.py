@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from slg_wds.console import counted
+from slg_wds.format.records.embeddings.low_rank import StatedCosine
 from slg_wds.report.embeddings.figures import figures
 from slg_wds.report.embeddings.measuring import EmbeddingMeasures, Pair, SampledImage
 from slg_wds.report.reading.images import ImageReader
@@ -78,10 +79,26 @@ def _embedding(
     return {
         "id": name,
         "title": cut(f"{measures.name}{of}"),
-        "intro": f"{number(kind['dim'])} numbers of each crop, stored as {kind['values']}.",
+        "intro": described(kind, measures.stated),
         "figures": figures(name, measures, targets),
         "lists": lists,
     }
+
+
+def described(kind: dict[str, Any], stated: Sequence[StatedCosine]) -> str:
+    """Say what is stored of an embedding.
+
+    Args:
+        kind: what the identity of the set says of it.
+        stated: of low-rank ones, what the records of the sampled images state.
+    """
+    text = f"{number(kind['dim'])} numbers of each crop, stored as {kind['values']}"
+    if stated:
+        mean, worst = sum(one.mean for one in stated) / len(stated), min(one.worst for one in stated)
+        text += (
+            f"; the cosine to the teacher's own is {mean:.4f} on average, and {worst:.4f} of the worst crop"
+        )
+    return f"{text}."
 
 
 def _tiles(images: Sequence[SampledImage], measures: Sequence[EmbeddingMeasures]) -> list[dict[str, str]]:

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import LabelSetError
+from slg_wds.format.records.embeddings.by_name import AnyEmbedding
 from slg_wds.format.records.embeddings.cosines import similarity, unit_rows
+from slg_wds.format.records.embeddings.low_rank import LowRankEmbedding, StatedCosine
 from slg_wds.images import LabelledImage
 from slg_wds.report.reading.sets import ReportedSets, ReportSample
 
@@ -55,6 +57,7 @@ class EmbeddingMeasures:
         means: for each image the mean over crops of the embeddings at unit length, float32 [D].
         counts: float64 [BINS], pairs of crops of one image by their cosine over -1..1.
         crops: crops that were counted.
+        stated: of a low-rank embedding, what the record of each image states.
     """
 
     name: str
@@ -63,10 +66,13 @@ class EmbeddingMeasures:
     counts: Floats = field(default_factory=lambda: np.zeros(BINS))
     crops: int = 0
     total: float = 0.0
+    stated: list[StatedCosine] = field(default_factory=list)
 
-    def add(self, vectors: NDArray[np.float32]) -> None:
-        """Count an image's embeddings, float32 [M, D]."""
-        unit = unit_rows(vectors)
+    def add(self, embedding: AnyEmbedding) -> None:
+        """Count an image's embeddings."""
+        if isinstance(embedding, LowRankEmbedding):
+            self.stated.append(embedding.cosine)
+        unit = unit_rows(embedding.vectors)
         self.means.append(unit.mean(axis=0).astype(np.float32))
         some = unit[np.linspace(0, len(unit) - 1, min(len(unit), MOST_CROPS)).round().astype(int)]
         cosines = (some @ some.T)[np.triu_indices(len(some), 1)]
@@ -146,7 +152,7 @@ def measure_embeddings(
             continue
         images.append(SampledImage(read.number, LabelledImage.of(records[0]), records[0].target))
         for measures in found:
-            measures.add((records[measures.place].embeddings or {})[measures.name].vectors)
+            measures.add((records[measures.place].embeddings or {})[measures.name])
     if not images:
         raise LabelSetError("no sampled image is in all of the sets", url=sets.first.url)
     return images, found

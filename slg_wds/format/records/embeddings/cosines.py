@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 
 def cosines(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float64]:
     """Return the cosine between the rows of two arrays [..., D]: 1 between two zero vectors, 0 if one is zero."""
-    a, b = (unit_rows(part) for part in (one, other))
-    both_zero = ~(a.any(axis=-1) | b.any(axis=-1))
-    found: NDArray[np.float64] = (a * b).sum(axis=-1)
-    return np.where(both_zero, 1.0, found)
+    products, ones, others = (_dots(*pair) for pair in ((one, other), (one, one), (other, other)))
+    lengths = np.sqrt(ones) * np.sqrt(others)
+    return np.where(lengths > 0, products / np.where(lengths > 0, lengths, 1.0), (ones == others) * 1.0)
+
+
+def _dots(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = np.einsum("...d,...d->...", one, other, dtype=np.float64)
+    return found
 
 
 def unit_rows(rows: NDArray[Any]) -> NDArray[np.float64]:

@@ -26,6 +26,7 @@ Floats = NDArray[np.float32]
 LOW_RANK_VALUES = "lowrank"  # the coding of such embeddings, and the field of their records
 LOW_RANK_EMBEDDINGS = "lowrank_embeddings"  # the feature that their sets require
 MAX_RANK = 4096
+WORST = 4.0  # 1 - the cosine of any crop is at most so many times 1 - `min_cosine`, which is about twice the angle
 MAX_SCALE = 128
 LENGTHS_AN_OCTAVE, UNIT_LENGTH, MAX_LENGTH = 64, 10240, 20480
 
