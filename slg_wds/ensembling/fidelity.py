@@ -118,26 +118,13 @@ def load_named_teachers(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
     asked = len((config.arch or "").split(","))
     if asked != len(recorded):
         raise UsageError(f"-a names {asked} of the labels' {len(recorded)} teachers")
-    teacher_config = GenerateConfig(
-        data=str(config.check_data),
-        arch=str(config.arch),
-        weights=tuple(float(teacher.get("weight", 1.0)) for teacher in recorded),
-        teacher_source=config.teacher_source,
-        teacher_path=config.teacher_path,
-        temp=float(labels.identity.temperature or 1.0),
-        output=_output(labels),
-        bank=_own_bank(config, labels),
-        bank_temp=labels.identity.temperature if labels.identity.bank_sha256 else None,
-        normalize=labels.identity.normalize,
-        precision=cast("Precision", labels.identity.precision or "fp32"),
-    )
     settings = [{name: teacher.get(name) for name in _PIXELS} for teacher in recorded]
     if max((each["input_size"] or 0 for each in settings), default=0) > MOST_SIDE:
         raise UsageError(
             f"the labels name a teacher whose input has over {MOST_SIDE} pixels a side", url=labels.url
         )
     loaded = load_ensemble(
-        teacher_config, lambda num_classes: labels.identity.class_subset, settings=settings
+        _teacher_config(config, labels), lambda num_classes: labels.identity.class_subset, settings=settings
     )
     for mine, theirs in zip(loaded.describe(), recorded, strict=True):
         found = [line for line in differences(theirs, mine) if not line.startswith(("weight:", "arch:"))]
@@ -147,6 +134,24 @@ def load_named_teachers(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
                 hint="name them in the order in which slg-wds inspect shows them",
             )
     return loaded
+
+
+def _teacher_config(config: EnsembleConfig, labels: LabelSet) -> GenerateConfig:
+    """Return the options of a run that would label with the named teachers as the labels were made."""
+    identity = labels.identity
+    return GenerateConfig(
+        data=str(config.check_data),
+        arch=str(config.arch),
+        weights=tuple(float(teacher.get("weight", 1.0)) for teacher in identity.teachers),
+        teacher_source=config.teacher_source,
+        teacher_path=config.teacher_path,
+        temp=float(identity.temperature or 1.0),
+        output=_output(labels),
+        bank=_own_bank(config, labels),
+        bank_temp=identity.temperature if identity.bank_sha256 else None,
+        normalize=identity.normalize,
+        precision=cast("Precision", identity.precision or "fp32"),
+    )
 
 
 def _output(labels: LabelSet) -> Literal["labels", "embedding", "prototypes"]:

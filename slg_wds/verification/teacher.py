@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +12,7 @@ from slg_wds.config import EnsembleConfig, VerifyConfig
 from slg_wds.console import counted
 from slg_wds.ensembling.fidelity import exact_rows, load_named_teachers
 from slg_wds.errors import UsageError
+from slg_wds.format.records.record import Record
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.verification.embeddings import EmbeddingCheck, compared_embeddings
 from slg_wds.verification.low_rank import MeasuredKL, mean_kl, measured_kl, over_stated
@@ -89,31 +91,48 @@ def compare(config: VerifyConfig, labels: LabelSet, seed: int | None = None) -> 
         store_options=config.store_options,
     )
     teacher = load_named_teachers(question, labels)
+    asked = exact_rows(question, labels, teacher, np.random.default_rng(seed), _existing(labels))
     if labels.holds_embeddings:
-        return compared_embeddings(
-            exact_rows(question, labels, teacher, np.random.default_rng(seed), _existing(labels)), labels
-        )
-    largest, total, numbers, same, crops = 0.0, 0.0, 0, 0, 0
+        return compared_embeddings(asked, labels)
+    apart = _Differences()
     coded: list[MeasuredKL] = []
-    chance = np.random.default_rng(seed)
-    for record, exact in exact_rows(question, labels, teacher, chance, _existing(labels)):
+    for record, exact in asked:
         if record.low_rank is not None:
             coded.append(measured_kl(record, exact))
-            continue
+        else:
+            apart.add(record, exact)
+    if coded:
+        return _of_low_rank(coded, labels)
+    found = apart.check()
+    return dataclasses.replace(found, problems=_beyond(found, labels))
+
+
+@dataclass
+class _Differences:
+    """How far stored probabilities are from the teachers' own, beyond rounding, over the crops so far."""
+
+    largest: float = 0.0
+    total: float = 0.0
+    numbers: int = 0
+    same: int = 0
+    crops: int = 0
+
+    def add(self, record: Record, exact: NDArray[np.float64]) -> None:
+        """Compare the crops of a record with what the teachers answer, [M, C]."""
         asked = exact if record.full else np.take_along_axis(exact, record.index, axis=1)
         if record.coding != "none" and len(asked):
             apart = np.abs(asked - record.value) - rounding(record.coding, 1) * asked
-            largest = max(largest, float(apart.max()))
-            total += float(np.maximum(apart, 0.0).sum())
-            numbers += apart.size
+            self.largest = max(self.largest, float(apart.max()))
+            self.total += float(np.maximum(apart, 0.0).sum())
+            self.numbers += apart.size
         first = record.value.argmax(axis=1) if record.full else record.index[:, 0]
-        same += int((first == exact.argmax(axis=1)).sum())
-        crops += len(first)
-    if coded:
-        return _of_low_rank(coded, labels)
-    mean, agreement = total / max(1, numbers), same / max(1, crops)
-    found = TeacherCheck(crops, max(0.0, largest), mean, agreement)
-    return TeacherCheck(**{**vars(found), "problems": _beyond(found, labels)})
+        self.same += int((first == exact.argmax(axis=1)).sum())
+        self.crops += len(first)
+
+    def check(self) -> TeacherCheck:
+        """Return the figures of all crops."""
+        mean, agreement = self.total / max(1, self.numbers), self.same / max(1, self.crops)
+        return TeacherCheck(self.crops, self.largest, mean, agreement)
 
 
 def _of_low_rank(coded: list[MeasuredKL], labels: LabelSet) -> TeacherCheck:

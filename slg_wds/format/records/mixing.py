@@ -22,7 +22,6 @@ Bytes = NDArray[np.uint8]
 GRID = 255  # steps of a side of the view, in which mix boxes and erased boxes are given
 WHOLE = 256  # the weights of both views of a mixup
 MAX_PARTNERS = 255  # images of a record
-MAX_CROP = (1 << 16) - 1
 MAX_IMAGE = (1 << 28) - 1
 UNMIXED = -1
 _NAMES = ("partner", "crop", "lam", "box")

@@ -17,9 +17,8 @@ from slg_wds.format.records.embeddings.low_rank_codec import (
     BlockSizes,
     block_sizes,
     low_rank_field,
-    low_rank_sizes,
 )
-from slg_wds.format.records.embeddings.plain import DTYPES, EMBEDDING_VALUES
+from slg_wds.format.records.embeddings.plain import EMBEDDING_VALUES
 
 EMBEDDING = "embedding"  # the coding of such records, and the label type of their sets
 EMBEDDINGS = "embeddings"  # the field of such records, and the feature that their sets require
@@ -99,17 +98,3 @@ def check_embedding(name: str, dim: int, values: str) -> None:
         )
     if not 1 <= dim <= MAX_DIM or values not in (*EMBEDDING_VALUES, LOW_RANK_VALUES):
         raise RecordError(f"an embedding of {brief(dim)} numbers as {brief(values)} is unknown")
-
-
-def embedding_sizes(fields: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
-    """Return how many numbers and how many bytes of each number every column of embeddings has, by its name."""
-    M = fields["num_crops"]
-    sizes: dict[str, tuple[int, int]] = {}
-    for number, (_, dim, values, blocks) in enumerate(embedding_kinds(fields)):
-        if blocks is not None:
-            sizes |= low_rank_sizes(blocks, number)
-            continue
-        sizes[f"embedding_{number}"] = (M * dim, DTYPES[values].itemsize)
-        if values == "int8":
-            sizes[f"scales_{number}"] = (M, 4)
-    return sizes

@@ -19,7 +19,6 @@ from slg_wds.format.records.low_rank.codec import BlockShape, bands
 from slg_wds.format.records.rice import RiceReader, unfold
 
 Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 F32 = NDArray[np.float32]
 
 MAX_TABLES = 1 << 27  # numbers of the tables that are decoded together, filled up to the largest of them
