@@ -19,7 +19,7 @@ MAX_KL = 0.1
 
 
 @dataclass(frozen=True)
-class EmbeddedImages:
+class ImageEmbedding:
     """How image files go into the shards.
 
     Attributes:
@@ -48,7 +48,7 @@ class Recipe:
     config: GenerateConfig
     label: LabelType
     crop_rule: CropRule
-    embedding: EmbeddedImages | None
+    embedding: ImageEmbedding | None
     view_rule: ViewRule | None = None
     mix_rule: MixRule | None = None
 
@@ -121,7 +121,7 @@ class Recipe:
             )
 
 
-def parse_embedding(text: str | None) -> EmbeddedImages | None:
+def parse_embedding(text: str | None) -> ImageEmbedding | None:
     """Parse the value of --embed-images: `original`, or `max-side=N[,quality=Q]` with Q in 1..100.
 
     Raises:
@@ -130,11 +130,11 @@ def parse_embedding(text: str | None) -> EmbeddedImages | None:
     if text is None:
         return None
     if text == "original":
-        return EmbeddedImages()
+        return ImageEmbedding()
     fields = dict(part.partition("=")[::2] for part in text.split(","))
     try:
         numbers = {name: int(value) for name, value in fields.items()}
-        embedding = EmbeddedImages(numbers.pop("max-side"), numbers.pop("quality", 90))
+        embedding = ImageEmbedding(numbers.pop("max-side"), numbers.pop("quality", 90))
     except (ValueError, KeyError):
         raise UsageError(
             f"--embed-images {text!r} is neither `original` nor `max-side=512[,quality=90]`"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Limits:
+class TrialLimits:
     """How far rounding may move the labels of a crop, in total variation, 0..1.
 
     Attributes:
@@ -39,10 +39,10 @@ class Limits:
 # the limits follow the size of one rounding: 2^-24 for fp32, 2^-11 for fp16 and TF32, 2^-8 for bf16. Batch statistics
 # or dropout move the labels of trained networks by 0.2 to 0.5.
 LIMITS = {
-    "fp32": Limits(again=1e-4, moved=1e-3),
-    "tf32": Limits(again=1e-3, moved=1e-2),
-    "fp16": Limits(again=1e-3, moved=1e-2),
-    "bf16": Limits(again=1e-2, moved=3e-2),
+    "fp32": TrialLimits(again=1e-4, moved=1e-3),
+    "tf32": TrialLimits(again=1e-3, moved=1e-2),
+    "fp16": TrialLimits(again=1e-3, moved=1e-2),
+    "bf16": TrialLimits(again=1e-2, moved=3e-2),
 }
 
 # A CPU takes seconds for 50 crops, and crops that influence each other do so among 8 too.

@@ -36,6 +36,15 @@ def test_no_module_of_the_package_is_long():
     assert {str(path): length for path, length in lengths.items() if length > 460} == {}
 
 
+def test_no_two_classes_have_one_name():
+    places: dict[str, list[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(str(path))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
 def test_tests_lie_where_the_code_lies():
     there = [folder.relative_to(TESTS) for folder in folders(TESTS)[1:]]
     mirrored = [folder for folder in there if folder.parts[0] not in BESIDE]

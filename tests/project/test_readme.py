@@ -292,7 +292,9 @@ def test_every_extra_that_is_installed_is_there():
         assert set(filter(None, wanted.rstrip("]").split(","))) <= extras
 
 
-QUICK_START = [line for line in commands() if any(one in line for one in IN_ORDER)][:3]  # then come other installs
+QUICK_START = [line for line in commands() if any(one in line for one in IN_ORDER)][
+    :3
+]  # then come other installs
 
 
 def form(text: str) -> list[str]:

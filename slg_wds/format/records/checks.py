@@ -13,7 +13,7 @@ from slg_wds.format.canonical import brief
 from slg_wds.format.records.embeddings.fields import EMBEDDING, EMBEDDINGS, embedding_kinds
 from slg_wds.format.records.low_rank.blocks import AGAINST, LOW_RANK
 from slg_wds.format.records.values import CODINGS
-from slg_wds.format.records.views import view_field
+from slg_wds.format.records.views import read_view_field
 
 VERSION = 1
 MAX_TEXT_BYTES = 4096
@@ -73,7 +73,7 @@ def check_fields(fields: dict[str, Any]) -> None:
         checksum = fields.get(name, 0)
         if type(checksum) is not int or not 0 <= checksum < 1 << 32:
             raise RecordError(f"{name} is {brief(checksum)}, not a CRC-32")
-    view_field(fields)
+    read_view_field(fields)
     _check_kind(fields)
 
 

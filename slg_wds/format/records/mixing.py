@@ -128,7 +128,7 @@ def with_mixing(mixing: Mixing | None, at: Any, others: Mixing | None, of: Any) 
     return Mixing(*parts)
 
 
-def mixing_field(fields: dict[str, Any]) -> MixingField | None:
+def read_mixing_field(fields: dict[str, Any]) -> MixingField | None:
     """Return the field `mixing` of a record; None for one without. Raises RecordError if it is not sound."""
     found = fields.get("mixing")
     if found is None:
@@ -199,7 +199,7 @@ def mixing_columns(mixing: Mixing | None) -> dict[str, list[bytes]]:
 
 def mixing_column_sizes(fields: dict[str, Any]) -> dict[str, int]:
     """Return how many numbers each column of a record's mixing has. Columns that it lacks are not there."""
-    field = mixing_field(fields)
+    field = read_mixing_field(fields)
     if field is None or not field.mixed:
         return {}
     sizes = {"mix_partners": field.partners, "mixed": fields["num_crops"]}
@@ -219,7 +219,7 @@ def assembled_mixing(fields: dict[str, Any], columns: dict[str, NDArray[Any]], a
     Raises:
         RecordError: the columns do not fit each other, or a mix box is not within its view.
     """
-    field, M = mixing_field(fields), fields["num_crops"]
+    field, M = read_mixing_field(fields), fields["num_crops"]
     if field is None:
         return None
     found = Mixing.none(M)

@@ -25,8 +25,8 @@ from slg_wds.format.records.mixing import (
     joined_mixing,
     mixing_column_sizes,
     mixing_columns,
-    mixing_field,
     mixing_fields,
+    read_mixing_field,
     same_mixing,
     width_of,
     with_mixing,
@@ -140,10 +140,10 @@ def _of_one_kind(parts: Sequence[Views | None]) -> list[Views]:
     return known
 
 
-def view_field(fields: dict[str, Any]) -> ViewField | None:
+def read_view_field(fields: dict[str, Any]) -> ViewField | None:
     """Return the field `views` of a record; None for one without. Raises RecordError if it is not sound."""
     found = fields.get("views")
-    mixing_field(fields)  # which there is only beside this one
+    read_mixing_field(fields)  # which there is only beside this one
     if found is None:
         return None
     M = fields["num_crops"]
@@ -220,7 +220,7 @@ def view_column_sizes(fields: dict[str, Any]) -> dict[str, int]:
     sizes: dict[str, int] = {}
     if fields.get("views") is None:  # the most usual, and asked for every record
         return sizes
-    field, M = view_field(fields), fields["num_crops"]
+    field, M = read_view_field(fields), fields["num_crops"]
     if field is not None and field.operations:
         sizes |= {"operations": field.operations * M, "arguments": field.arguments}
     if field is not None and field.erased:
@@ -252,7 +252,7 @@ def assembled(fields: dict[str, Any], columns: dict[str, NDArray[Any]], at: Any)
     Raises:
         RecordError: the columns do not fit each other, or an erased box is not within its view.
     """
-    field, M = view_field(fields), fields["num_crops"]
+    field, M = read_view_field(fields), fields["num_crops"]
     if field is None:
         return None
     codes = columns.get("operations", np.zeros(0, np.uint8)).reshape(field.operations, M)

@@ -14,8 +14,8 @@ from slg_wds.transforms.operations import RESAMPLING
 from slg_wds.transforms.policies.rules import (
     ERASED_AREA,
     ERASED_RATIO,
-    Choice,
     Levels,
+    OperationChoice,
     OperationRule,
     ViewRule,
 )
@@ -122,7 +122,7 @@ def _levels(words: Words, uniform: Floats, levels: Levels) -> Floats:
     return drawn
 
 
-def _values(choice: Choice, levels: Floats, uniform: Floats) -> Floats:
+def _values(choice: OperationChoice, levels: Floats, uniform: Floats) -> Floats:
     """Return the values of an operation at these levels; `uniform` decides their signs."""
     values = choice.start + levels * (choice.end - choice.start)
     if choice.rounding is not None:

@@ -23,7 +23,7 @@ from slg_wds.transforms.operations import (
     TRANSLATE_X,
     TRANSLATE_Y,
 )
-from slg_wds.transforms.policies.rules import Choice, Levels, OperationRule
+from slg_wds.transforms.policies.rules import Levels, OperationChoice, OperationRule
 
 SIDE = 224
 BILINEAR = 1
@@ -32,45 +32,45 @@ TIMM_RESAMPLINGS = (BILINEAR,)
 TORCHVISION_BINS = 31
 
 # timm 1.0, timm/data/auto_augment.py. Level 1 is its magnitude 10.
-_ROTATE = Choice(ROTATE, end=30.0, mirrored=True)
+_ROTATE = OperationChoice(ROTATE, end=30.0, mirrored=True)
 _GEOMETRIC = {
-    "ShearX": Choice(SHEAR_X, end=0.3, mirrored=True),
-    "ShearY": Choice(SHEAR_Y, end=0.3, mirrored=True),
-    "TranslateXRel": Choice(TRANSLATE_X, end=0.45, mirrored=True),
-    "TranslateYRel": Choice(TRANSLATE_Y, end=0.45, mirrored=True),
+    "ShearX": OperationChoice(SHEAR_X, end=0.3, mirrored=True),
+    "ShearY": OperationChoice(SHEAR_Y, end=0.3, mirrored=True),
+    "TranslateXRel": OperationChoice(TRANSLATE_X, end=0.45, mirrored=True),
+    "TranslateYRel": OperationChoice(TRANSLATE_Y, end=0.45, mirrored=True),
 }
 _PLAIN = {
-    "AutoContrast": Choice(AUTO_CONTRAST),
-    "Equalize": Choice(EQUALIZE),
-    "Invert": Choice(INVERT),
+    "AutoContrast": OperationChoice(AUTO_CONTRAST),
+    "Equalize": OperationChoice(EQUALIZE),
+    "Invert": OperationChoice(INVERT),
     "Rotate": _ROTATE,
 }
 _ENHANCED = {"Color": COLOR, "Contrast": CONTRAST, "Brightness": BRIGHTNESS, "Sharpness": SHARPNESS}
-_SOLARIZE_ADD = Choice(SOLARIZE_ADD, end=110.0, rounding="down")
+_SOLARIZE_ADD = OperationChoice(SOLARIZE_ADD, end=110.0, rounding="down")
 
 TIMM = {
     **_PLAIN,
-    "Posterize": Choice(POSTERIZE, end=4.0, rounding="down"),
-    "Solarize": Choice(SOLARIZE, end=256.0, rounding="down"),
+    "Posterize": OperationChoice(POSTERIZE, end=4.0, rounding="down"),
+    "Solarize": OperationChoice(SOLARIZE, end=256.0, rounding="down"),
     "SolarizeAdd": _SOLARIZE_ADD,
-    **{name: Choice(operation, -0.9, 0.9) for name, operation in _ENHANCED.items()},
+    **{name: OperationChoice(operation, -0.9, 0.9) for name, operation in _ENHANCED.items()},
     **_GEOMETRIC,
 }
 TIMM_INCREASING = {
     **_PLAIN,
-    "PosterizeIncreasing": Choice(POSTERIZE, 4.0, 0.0, rounding="up"),
-    "SolarizeIncreasing": Choice(SOLARIZE, 256.0, 0.0, rounding="up"),
+    "PosterizeIncreasing": OperationChoice(POSTERIZE, 4.0, 0.0, rounding="up"),
+    "SolarizeIncreasing": OperationChoice(SOLARIZE, 256.0, 0.0, rounding="up"),
     "SolarizeAdd": _SOLARIZE_ADD,
     **{
-        f"{name}Increasing": Choice(operation, end=0.9, mirrored=True)
+        f"{name}Increasing": OperationChoice(operation, end=0.9, mirrored=True)
         for name, operation in _ENHANCED.items()
     },
     **_GEOMETRIC,
 }
 _TIMM_3A = {
     "SolarizeIncreasing": TIMM_INCREASING["SolarizeIncreasing"],
-    "Desaturate": Choice(COLOR, -0.5, -1.0),
-    "GaussianBlur": Choice(GAUSSIAN_BLUR, 0.1 / SIDE, 2.0 / SIDE),
+    "Desaturate": OperationChoice(COLOR, -0.5, -1.0),
+    "GaussianBlur": OperationChoice(GAUSSIAN_BLUR, 0.1 / SIDE, 2.0 / SIDE),
 }
 _ANY = {**TIMM_INCREASING, **_TIMM_3A}
 _WEIGHTS = {
@@ -133,25 +133,25 @@ def timm_randaugment(
 
 def _torchvision(
     shear: float, translation: float, degrees: float, factor: float, bits: int
-) -> tuple[Choice, ...]:
+) -> tuple[OperationChoice, ...]:
     """Return what torchvision draws from, in its order, with the ranges of one of its policies."""
     return (
-        Choice(
+        OperationChoice(
             SOLARIZE, 256.0, 256.0
         ),  # torchvision's Identity: solarized from 256 on, which changes nothing
-        Choice(SHEAR_X, end=shear, mirrored=True),
-        Choice(SHEAR_Y, end=shear, mirrored=True),
-        Choice(TRANSLATE_X, end=translation, mirrored=True),
-        Choice(TRANSLATE_Y, end=translation, mirrored=True),
-        Choice(ROTATE, end=degrees, mirrored=True),
-        Choice(BRIGHTNESS, end=factor, mirrored=True),
-        Choice(COLOR, end=factor, mirrored=True),
-        Choice(CONTRAST, end=factor, mirrored=True),
-        Choice(SHARPNESS, end=factor, mirrored=True),
-        Choice(POSTERIZE, 8.0, 8.0 - bits, rounding="nearest"),
-        Choice(SOLARIZE, 255.0, 0.0, rounding="up"),
-        Choice(AUTO_CONTRAST),
-        Choice(EQUALIZE),
+        OperationChoice(SHEAR_X, end=shear, mirrored=True),
+        OperationChoice(SHEAR_Y, end=shear, mirrored=True),
+        OperationChoice(TRANSLATE_X, end=translation, mirrored=True),
+        OperationChoice(TRANSLATE_Y, end=translation, mirrored=True),
+        OperationChoice(ROTATE, end=degrees, mirrored=True),
+        OperationChoice(BRIGHTNESS, end=factor, mirrored=True),
+        OperationChoice(COLOR, end=factor, mirrored=True),
+        OperationChoice(CONTRAST, end=factor, mirrored=True),
+        OperationChoice(SHARPNESS, end=factor, mirrored=True),
+        OperationChoice(POSTERIZE, 8.0, 8.0 - bits, rounding="nearest"),
+        OperationChoice(SOLARIZE, 255.0, 0.0, rounding="up"),
+        OperationChoice(AUTO_CONTRAST),
+        OperationChoice(EQUALIZE),
     )
 
 
@@ -170,14 +170,14 @@ def torchvision_trivialaugment() -> OperationRule:
 def three_augment() -> OperationRule:
     """Return the three augmentations of DeiT III (arXiv 2204.07118, section 3): grey, solarized or blurred."""
     choices = (
-        Choice(COLOR, -1.0, -1.0),
-        Choice(SOLARIZE, 128.0, 128.0),
-        Choice(GAUSSIAN_BLUR, 0.1 / SIDE, 2.0 / SIDE),
+        OperationChoice(COLOR, -1.0, -1.0),
+        OperationChoice(SOLARIZE, 128.0, 128.0),
+        OperationChoice(GAUSSIAN_BLUR, 0.1 / SIDE, 2.0 / SIDE),
     )
     return OperationRule(choices, 1, Levels(1.0, even=True))
 
 
 def color_jitter(strength: float) -> OperationRule:
     """Return torchvision's ColorJitter of brightness, contrast and saturation by factors in 1 +- strength."""
-    choices = tuple(Choice(one, -strength, strength) for one in (BRIGHTNESS, CONTRAST, COLOR))
+    choices = tuple(OperationChoice(one, -strength, strength) for one in (BRIGHTNESS, CONTRAST, COLOR))
     return OperationRule(choices, 3, Levels(1.0, even=True), weights=(1.0, 1.0, 1.0))

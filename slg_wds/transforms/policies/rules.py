@@ -16,7 +16,7 @@ BLACK = 0
 
 
 @dataclass(frozen=True)
-class Choice:
+class OperationChoice:
     """An operation that a policy may draw. Its value is `start` + level x (`end` - `start`), the level in 0..1.
 
     Attributes:
@@ -64,7 +64,7 @@ class OperationRule:
         resamplings: which of `operations.RESAMPLINGS` are drawn, evenly.
     """
 
-    choices: tuple[Choice, ...]
+    choices: tuple[OperationChoice, ...]
     count: int
     levels: Levels
     weights: tuple[float, ...] | None = None
