@@ -33,7 +33,7 @@ class Components(NamedTuple):
         return Components(*map(np.concatenate, zip(self, more, strict=True)))
 
 
-class Decomposition:
+class DirectionComponents:
     """Directions as a mean and orthogonal components.
 
     All is computed in the precision of the directions.

@@ -19,8 +19,8 @@ from slg_wds.format.records.embeddings.low_rank import (
     length_codes,
 )
 from slg_wds.format.records.embeddings.plain import exact_embeddings
-from slg_wds.labels.low_rank_embeddings.decomposition import Decomposition
-from slg_wds.labels.low_rank_embeddings.rounding import MAX_CODE, Rounded, rounded
+from slg_wds.labels.low_rank_embeddings.decomposition import DirectionComponents
+from slg_wds.labels.low_rank_embeddings.rounding import MAX_CODE, RoundedDirections, rounded
 from slg_wds.labels.low_rank_embeddings.steps import largest_step
 
 # More crops in a block take fewer bytes, and time that grows with their square.
@@ -59,7 +59,7 @@ def _coded(exact: NDArray[np.float32], min_cosine: float) -> LowRankEmbedding:
     lengths = np.sqrt(np.square(exact, dtype=np.float64).sum(axis=1))
     some = lengths > 0
     directions = exact[some] / lengths[some, None]
-    found = Decomposition(directions.astype(np.float32) if allowed >= COARSE else directions)
+    found = DirectionComponents(directions.astype(np.float32) if allowed >= COARSE else directions)
     for trial in _trials(found, allowed):
         coefficients = np.zeros((len(exact), trial.block.rank), np.int64)
         coefficients[some] = trial.coefficients
@@ -77,7 +77,7 @@ def _coded(exact: NDArray[np.float32], min_cosine: float) -> LowRankEmbedding:
     )
 
 
-def _trials(found: Decomposition, allowed: float) -> Iterator[Rounded]:
+def _trials(found: DirectionComponents, allowed: float) -> Iterator[RoundedDirections]:
     """Yield integers with the largest step for the mean, then with finer ones."""
     first, trial = largest_step(found, allowed)
     most = WORST * allowed

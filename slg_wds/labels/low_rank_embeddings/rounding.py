@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.format.records.embeddings.low_rank import MAX_RANK, MAX_SCALE, EmbeddingBlock
-from slg_wds.labels.low_rank_embeddings.decomposition import Decomposition, Floats
+from slg_wds.labels.low_rank_embeddings.decomposition import DirectionComponents, Floats
 
 Ints = NDArray[np.int64]
 
@@ -21,7 +21,7 @@ RIDGE = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
-class Rounded:
+class RoundedDirections:
     """The integers of a block with one step.
 
     Attributes:
@@ -47,13 +47,13 @@ def step_of(code: Any) -> Any:
     return LARGEST_STEP * 2.0 ** (-code / STEPS_AN_OCTAVE)
 
 
-def kept(found: Decomposition, step: Any) -> Any:
+def kept(found: DirectionComponents, step: Any) -> Any:
     """How many components are worth their bits with this step."""
     least = step * math.sqrt(KEPT * sum(found.directions.shape))
     return len(found.norms) - np.searchsorted(found.norms[::-1], least)
 
 
-def rounded(found: Decomposition, code: int) -> Rounded:
+def rounded(found: DirectionComponents, code: int) -> RoundedDirections:
     """Round with the step of a code.
 
     Coefficients are solved for once more, so that they make up for the rounding of the rest. Numbers are in units of
@@ -78,7 +78,7 @@ def rounded(found: Decomposition, code: int) -> Rounded:
     squares += (coefficients * (2.0 * offset + coefficients @ gram)).sum(axis=1)
     lost = 1.0 - step * products / np.sqrt(np.maximum(squares, 1e-300))
     block = EmbeddingBlock(scales, mean.astype(np.int64), np.ascontiguousarray(basis.T).astype(np.int64))
-    return Rounded(block, coefficients.astype(np.int64), shared, lost)
+    return RoundedDirections(block, coefficients.astype(np.int64), shared, lost)
 
 
 def _exact(numbers: Floats) -> NDArray[np.float64]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from slg_wds.labels.low_rank_embeddings.decomposition import Decomposition
-from slg_wds.labels.low_rank_embeddings.rounding import MAX_CODE, Rounded, kept, rounded, step_of
+from slg_wds.labels.low_rank_embeddings.decomposition import DirectionComponents
+from slg_wds.labels.low_rank_embeddings.rounding import MAX_CODE, RoundedDirections, kept, rounded, step_of
 
 ROUNDING = 0.85  # of d^2 / 12 a number: coefficients make up for a part
 NEAR = 0.98  # of the allowed 1 - cosine: no larger step is sought
@@ -14,7 +14,7 @@ AIM = 0.99  # of it: what a trial aims at
 TRIALS = 6  # after so many, a step that does is taken even if a larger one might do
 
 
-def largest_step(found: Decomposition, allowed: float) -> tuple[int, Rounded]:
+def largest_step(found: DirectionComponents, allowed: float) -> tuple[int, RoundedDirections]:
     """Return the code of the largest step with which the mean of 1 - cosine is allowed, and its integers.
 
     What is lost is foretold for every step. Each trial tells how far off that is, and so which step to try next.
@@ -40,7 +40,7 @@ def _first(foretold: NDArray[np.float64], allowed: float) -> int:
     return int(np.argmax(foretold <= allowed)) if foretold[-1] <= allowed else MAX_CODE
 
 
-def _foretold(found: Decomposition) -> NDArray[np.float64]:
+def _foretold(found: DirectionComponents) -> NDArray[np.float64]:
     """Return what is lost on average with the step of every code: what is dropped, and what rounding costs."""
     crops, dim = found.directions.shape
     steps = step_of(np.arange(MAX_CODE + 1))
