@@ -122,7 +122,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--output", default="labels", help="labels; of a teacher without its head embedding, or prototypes"
     )
-    parser.add_argument("--label_type", default="marginal_smoothing_k5", help="lowrank codes beside the forward")
+    parser.add_argument(
+        "--label_type", default="marginal_smoothing_k5", help="lowrank codes beside the forward"
+    )
     parser.add_argument("--max-kl", type=float, help="nats, of lowrank; default 0.1")
     parser.add_argument("--values", help="default: float16, of embeddings int8")
     parser.add_argument("--min-cosine", type=float, help="of low-rank embeddings")
