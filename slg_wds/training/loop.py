@@ -1,4 +1,4 @@
-"""A run: read it from `run` down."""
+"""A training run: walks over the images, each followed by validation, logs and a checkpoint."""
 
 from __future__ import annotations
 

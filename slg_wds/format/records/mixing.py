@@ -119,7 +119,7 @@ def joined_mixing(parts: Sequence[Mixing | None]) -> Mixing | None:
 
 
 def with_mixing(mixing: Mixing | None, at: Any, others: Mixing | None, of: Any) -> Mixing | None:
-    """Return mixing in which that of the crops `at` is replaced by that of the crops `of` of others."""
+    """Return the mixing of all crops, with the crops `at` mixed as the crops `of` of `others` are."""
     if mixing is None or others is None:
         return None
     parts = [getattr(mixing, name).copy() for name in _NAMES]

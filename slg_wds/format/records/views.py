@@ -119,7 +119,7 @@ def joined_views(parts: Sequence[Views | None]) -> Views | None:
 
 
 def with_views(views: Views | None, at: Any, others: Views | None, of: Any) -> Views | None:
-    """Return views in which those of the crops `at` are replaced by those of the crops `of` of others.
+    """Return the views of all crops, with those of the crops `at` taken from the crops `of` of `others`.
 
     Raises:
         RecordError: the two differ in what all crops share, or only one of them is None.

@@ -36,7 +36,7 @@ class Kept:
 
     @cached_property
     def _near(self) -> Decomposition:
-        """As many components as the other number of classes has: they take less time from there."""
+        """Only the components that another number of kept classes has: found from those, they take less time."""
         if self._like is None:
             return self.decomposition
         return refined(self.entries.probabilities, self._like)

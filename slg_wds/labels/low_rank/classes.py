@@ -100,7 +100,7 @@ class ClassTable:
         self.lost = self._mean_lost()
 
     def split(self, some: NDArray[np.bool_]) -> tuple[ClassTable, ClassTable]:
-        """Return the tables of some of the crops, bool [M], and of the others, fewer than half of which are few."""
+        """Return the tables of some of the crops, bool [M], and of the others. Only one is summed anew."""
         if 2 * some.sum() > self.crops:
             return self.split(~some)[::-1]
         first = ClassTable(self._probabilities[some])

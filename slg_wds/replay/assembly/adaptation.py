@@ -1,4 +1,4 @@
-"""Whether labels can be adapted at read time as asked."""
+"""Label adaptation as a caller asks for it, checked against the label sets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from slg_wds.replay.sources.label_sets import LabelSets
 
 
 def adaptation_of(given: Sequence[float] | LabelAdaptation | None, sets: LabelSets) -> LabelAdaptation | None:
-    """The adaptation asked for. Raises UsageError for numbers that cannot be, or labels that it cannot be of."""
+    """Return the adaptation. Raises UsageError for numbers out of range, and for labels that cannot be adapted."""
     if given is None or isinstance(given, LabelAdaptation):
         adaptation = given
     else:

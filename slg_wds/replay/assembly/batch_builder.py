@@ -62,7 +62,7 @@ class BatchBuilder:
         return self._done.is_set()
 
     def result(self, deadline: float) -> Batch:
-        """Wait so many seconds for the batch.
+        """Return the batch, for which it waits `deadline` seconds at most.
 
         Raises the first error of a thread, at once; StoreUnavailableError where neither comes in time.
         """

@@ -32,7 +32,7 @@ class AllCrops:
         self.sizes, self._num_crops = sizes, num_crops
 
     def positions(self, shard: I64, sample: I64) -> I64:
-        """Where the shard's taking part samples lie in it, int64 [n]."""
+        """Positions in its shard of each sample that takes part, int64 [n]; `sample` counts only these."""
         return sample
 
     def counts(self, shard: I64, sample: I64) -> I64 | int:
@@ -40,7 +40,7 @@ class AllCrops:
         return self._num_crops
 
     def crops(self, shard: I64, sample: I64, chosen: I64) -> I64:
-        """The crops' numbers in their records of those `chosen` [n, c] among the ones to choose from."""
+        """Numbers of crops in their records, int64 [n, c]; `chosen` counts only the crops to choose from."""
         return chosen
 
 

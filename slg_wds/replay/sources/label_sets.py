@@ -189,7 +189,7 @@ class LabelSets:
         return lambda number: self.shard(number).files[member]
 
     def key(self, shard: int, position: int) -> str:
-        """The key of a sample; of a shard that left none out without its index."""
+        """The key of a sample. The index is read only of shards that left images out."""
         return self.keys(np.array([shard]), np.array([position]))[0]
 
     def keys(self, shard: I64, position: I64) -> list[str]:

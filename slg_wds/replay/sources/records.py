@@ -104,7 +104,7 @@ class Records:
     def _chained(
         self, samples: Sequence[SamplePlace], newest: Sequence[list[SampleLabels]], crops: I64 | None
     ) -> Sequence[list[SampleLabels]]:
-        """Add to what the newest set of each chain holds of samples what the sets that it extends hold."""
+        """Add the records that older sets of a chain have of samples to those of the chain's newest set."""
         for member in range(len(self.shards)):
             if self.bases[member]:
                 for i, sample in enumerate(samples):
@@ -198,7 +198,7 @@ class Records:
 
 
 def _with_crops(rows: Rows, to: Place, other: Rows, at: Place) -> Rows:
-    """Return rows with some of their crops, `to`, replaced by those of others, `at`."""
+    """Return the rows, with the crops at the places `to` taken from the places `at` of `other`."""
     boxes, flips, value = rows.boxes.copy(), rows.flips.copy(), rows.value.copy()
     boxes[to], flips[to], value[to] = other.boxes[at], other.flips[at], other.value[at]
     index, low_rank = rows.index, rows.low_rank
