@@ -76,8 +76,8 @@ def _larger(trial: Trial, limits: Limits) -> Trial | None:
 def _nearest(code: int, reached: float, floor: float) -> int:
     """Return the code of the largest step that is expected to keep to the limits.
 
-    The step of `code` takes `reached` of the limits, and a step near 0 takes `floor`. In between, the divergence is about
-    floor + constant x step^2.
+    The step of `code` takes `reached` of the limits, and a step near 0 takes `floor`. In between, the divergence is
+    about floor + constant x step^2.
     """
     growth = max(1.0 - floor, 1e-9) / max(reached - floor, 1e-9)
     octaves = min(max(math.log2(growth) / 2.0, -MOST_OCTAVES), MOST_OCTAVES)
