@@ -56,10 +56,12 @@ class SoftLabels(Movable):
         if not self.tables:
             return self
         parts = [table.expanded() for table in self.tables]
+        if len(parts) == 1 and self.even is None and not self.index.shape[1]:
+            return SoftLabels(*parts[0], self.num_classes)
         index = torch.cat([self.index, *(part[0] for part in parts)], dim=1)
         mass = torch.cat([self.mass, *(part[1] for part in parts)], dim=1)
-        evens = [part[2] for part in parts] + ([] if self.even is None else [self.even])
-        return SoftLabels(index, mass, torch.stack(evens).sum(dim=0), self.num_classes)
+        evens = [even for even in (self.even, *(part[2] for part in parts)) if even is not None]
+        return SoftLabels(index, mass, torch.stack(evens).sum(dim=0) if evens else None, self.num_classes)
 
     def dense(self) -> Tensor:
         """The rows in full: [B, C] of mass's dtype, none negative."""

@@ -58,9 +58,7 @@ def test_every_crop_has_its_distribution(sets, kind, crops):
         loss = -(dense.double() * logits.double().log_softmax(1)).sum(1).mean()
         assert float(SoftCrossEntropy()(logits, batch.labels)) == pytest.approx(float(loss), rel=1e-5)
     agree(given(batches), wanted)
-    assert bool(batches[0].labels.tables) == (kind == "lowrank" and crops == 6), (
-        "tables only where they are smaller"
-    )
+    assert bool(batches[0].labels.tables) == (crops == 6), "tables only where they are smaller"
 
 
 @pytest.mark.parametrize("rule", RULES)

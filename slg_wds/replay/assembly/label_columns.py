@@ -105,10 +105,11 @@ def _in_place(parts: list[tuple[I64, LowRankRows]], n: int, c: int, num_classes:
     """The low-rank labels of all n images of a batch; those without any, in padding, have even ones."""
     even = LowRankRows(
         num_classes,
-        classes=np.full((1, 1), num_classes),
         kept=np.zeros(1, np.int64),
-        mean=np.zeros((1, 1), np.float32),
-        rows=np.zeros((1, 0, 1), np.float32),
+        rank=np.zeros(1, np.int64),
+        classes=np.full(1, num_classes),
+        mean=np.zeros(1, np.float32),
+        rows=np.zeros(0, np.float32),
         block=np.zeros((0, c), np.int64),
         coefficients=np.zeros((0, c, 0), np.float32),
     )

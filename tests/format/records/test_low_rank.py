@@ -62,25 +62,33 @@ def test_rows_of_a_batch_are_those_of_each_record(records, seed):
             assert np.allclose(expanded(labels, i, j), expected[j], rtol=share, atol=2e-6)
 
 
+def table_of(labels, b):
+    """The classes and the mean [n + 1] of block b, and its rows [r, n + 1]."""
+    sizes = labels.kept + 1
+    first, line = sizes[:b].sum(), (sizes * labels.rank)[:b].sum()
+    rows = labels.rows[line : line + sizes[b] * labels.rank[b]].reshape(labels.rank[b], sizes[b])
+    return labels.classes[first : first + sizes[b]], labels.mean[first : first + sizes[b]], rows
+
+
 def largest_logit(labels, i, j):
     """The largest sum of magnitudes that makes up a logit of a crop."""
-    b = labels.block[i, j]
-    mean = np.abs(labels.mean[b].astype(float))
-    reach = np.abs(labels.coefficients[i, j].astype(float)) @ np.abs(labels.rows[b].astype(float))
-    return float((mean + reach)[np.isfinite(mean)].max())
+    _, mean, rows = table_of(labels, labels.block[i, j])
+    mean, reach = np.abs(mean.astype(float)), np.abs(labels.coefficients[i, j, : len(rows)].astype(float))
+    return float((mean + reach @ np.abs(rows.astype(float)))[np.isfinite(mean)].max())
 
 
 def expanded(labels, i, j):
-    """A crop's distribution [C] from padded arrays, as their description says."""
-    b, C = labels.block[i, j], labels.num_classes
-    z = labels.mean[b].astype(float) + labels.coefficients[i, j].astype(float) @ labels.rows[b]
+    """A crop's distribution [C] from the arrays, as their description says."""
+    classes, mean, rows = table_of(labels, labels.block[i, j])
+    assert not labels.coefficients[i, j, len(rows) :].any()
+    z = mean.astype(float) + labels.coefficients[i, j, : len(rows)].astype(float) @ rows
     p = np.exp(z - z.max())
     p /= p.sum()
-    n = labels.kept[b]
-    full = np.full(C + 1, p[0] / max(C - n, 1))
-    full[labels.classes[b, 1:]] = p[1:]
-    assert (p[1 + n :] == 0).all() and (labels.classes[b, 1 + n :] == C).all()
-    return full[:C]
+    C, n = labels.num_classes, len(classes) - 1
+    full = np.full(C, p[0] / max(C - n, 1))
+    full[classes[1:]] = p[1:]
+    assert classes[0] == C and (mean[0] == -np.inf) == (n == C)
+    return full
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """The tables of many blocks of low-rank labels, decoded together: a call of numpy costs as much as one block's numbers.
 
-`block_of_numbers` decodes a single block.
+`block_of_numbers` decodes a single block. Nothing is filled up to the size of the largest block: in a batch, one image
+may keep all classes and have ten components, where most keep a hundred and have three.
 
-Shapes: T blocks, n kept classes of a block, N entries, r components; E = 1 + the largest n, R the largest r.
+Shapes: T blocks, r components and n kept classes of one, so n + 1 entries; F entries of all blocks, K components of all
+blocks, R the largest r.
 """
 
 from __future__ import annotations
@@ -19,18 +21,23 @@ from slg_wds.format.records.low_rank.codec import BlockShape, bands
 from slg_wds.format.records.rice import RiceReader, unfold
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 F32 = NDArray[np.float32]
 
 MAX_TABLES = 1 << 27  # numbers of the tables that are decoded together, filled up to the largest of them
 
 
 class BlockTables:
-    """The tables of some blocks. Entry 0 is "other", if some classes are not kept; entries 1 to n are those that are.
+    """The tables of some blocks. Entry 0 of a block is "other", entries 1 to n are the classes that are kept.
 
     Args:
         reader: of the numbers of all blocks.
         shapes: of all blocks, in the order of the reader's strings.
         needed: int64 [T], the numbers of the blocks to decode.
+
+    Attributes:
+        kept: int64 [T], n of each block.
+        rank: int64 [T], r of each block.
 
     Raises (its methods):
         RecordError: the numbers of a block are not possible.
@@ -39,67 +46,67 @@ class BlockTables:
     def __init__(self, reader: RiceReader, shapes: Sequence[BlockShape], needed: Ints) -> None:
         groups = np.array([3 + one.rank * (1 + len(bands(one.entries))) for one in shapes], np.int64)
         fields = [(one.kept, one.rank, one.step_code, one.entries) for one in map(shapes.__getitem__, needed)]
-        self.kept, self._rank, self._step, self._entries = np.array(fields, np.int64).reshape(-1, 4).T
+        self.kept, self.rank, self._step, self._numbers = np.array(fields, np.int64).reshape(-1, 4).T
         self._num_classes = shapes[0].classes if shapes else 0
-        self._reader, self._first, self._groups = reader, (np.cumsum(groups) - groups)[needed], groups[needed]
-        most, rank = int(self.kept.max(initial=0)), int(self._rank.max(initial=0))
-        if len(needed) * (1 + most) * (1 + rank) > MAX_TABLES:
+        self._reader, self._first, self._groups = reader, before(groups)[needed], groups[needed]
+        most = 1 + int(self.kept.max(initial=0))
+        if (len(needed) + int(self.rank.sum())) * most > MAX_TABLES:
             raise RecordError(f"the tables of low-rank labels would have over {MAX_TABLES} numbers")
-        self._components, column = np.arange(rank), np.arange(1 + most)
-        self._there = (column <= self.kept[:, None]) & ((column > 0) | (self._entries > self.kept)[:, None])
+        self._block, self._entry = _counted(self.kept + 1)
+        # All entries but "other" of a block that keeps all classes, in which this one has no number.
+        self._there = (self._entry > 0) | (self._numbers > self.kept)[self._block]
 
     def classes(self) -> Ints:
-        """The class of each entry, int64 [T, E]; C where there is none, and for "other"."""
-        kept, listed = self._there.copy(), self._entries > self.kept
-        kept[:, 0] = False
-        steps = np.zeros(kept.shape, np.int64)
-        steps[kept] = 1  # where all classes are kept, they are not listed
-        steps[kept & listed[:, None]] += self._reader.groups(self._first[listed])
-        classes = np.cumsum(steps, axis=1) - 1
+        """The class of each entry, int64 [F]; C for "other"."""
+        kept, listed = self._entry > 0, (self._numbers > self.kept)[self._block]
+        steps = kept.astype(np.int64)  # where all classes are kept, they are not listed
+        steps[kept & listed] += self._reader.groups(self._first[self._numbers > self.kept])
+        classes = np.cumsum(steps)
+        classes -= classes[before(self.kept + 1)][self._block] + 1
+        classes[~kept] = self._num_classes
         if (classes[kept] >= self._num_classes).any():
             raise RecordError("a class of low-rank labels is not below the number of classes")
-        classes[~kept] = self._num_classes
         return classes
 
     @cached_property
     def _base(self) -> Ints:
-        """The integers of the mean, int64 [T, E]; -1 where there is no entry."""
-        base = np.full(self._there.shape, -1)
-        t, number = _counted(self._entries)
-        base[t, np.where(number == self.kept[t], 0, number + 1)] = self._reader.groups(self._first + 1)
-        return base
+        """The integers of the means, in which the number of "other" is the last one of its block."""
+        return self._reader.groups(self._first + 1)
 
     @cached_property
-    def _roots(self) -> NDArray[np.float64]:
-        """The roots of the mean probabilities, float64 [T, E]; 0 where there is no entry."""
-        w = np.where(self._there, 2.0 * self._base + 1.0, 0.0)
-        w /= np.sqrt(np.square(w).sum(axis=1, keepdims=True))
+    def _roots(self) -> Floats:
+        """The roots of the mean probabilities, float64 [F]; 0 where an entry has no number."""
+        last = self._entry == 0
+        at = before(self._numbers)[self._block] + np.where(last, self.kept[self._block], self._entry - 1)
+        w = np.zeros(len(at))
+        w[self._there] = 2.0 * self._base[at[self._there]] + 1.0
+        lengths = np.sqrt(np.add.reduceat(np.square(w), before(self.kept + 1))) if len(w) else w
+        w /= lengths[self._block]
         return w
 
     def mean(self) -> F32:
-        """The logits where all coefficients are 0, float32 [T, E]; -inf where there is no entry."""
-        mean = np.full(self._there.shape, -np.inf, np.float32)
+        """The logits where all coefficients are 0, float32 [F]; -inf where an entry has no number."""
+        mean = np.full(len(self._there), -np.inf, np.float32)
         mean[self._there] = 2.0 * np.log(self._roots[self._there])
         return mean
 
     def rows(self) -> F32:
-        """What a coefficient of 1 adds to each logit, float32 [T, R, E]; 0 where there is no entry or component."""
-        rows = np.zeros((len(self._rank), len(self._components), self._there.shape[1]), np.float32)
-        # Line after line of the bases, as they are stored: components of blocks, each with its entries by importance.
-        block, component = _counted(self._rank)
-        order = self._by_importance()
-        there = np.arange(order.shape[1]) < self._entries[block, None]
-        at = ((block * rows.shape[1] + component)[:, None] * rows.shape[2] + order[block])[there]
-        roots = np.take_along_axis(self._roots, order, axis=1)[block][there]
-        each = np.repeat(np.exp2(self._scales() / -2.0), self._entries[block])
-        step = (LARGEST_STEP * 2.0 ** (-self._step / STEPS_AN_OCTAVE))[block]
-        rows.reshape(-1)[at] = np.repeat(step, self._entries[block]) * (self._basis() * each / roots)
+        """What a coefficient of 1 adds to each logit: of each block r rows of n + 1, float32; 0 without a number."""
+        block, _ = _counted(self.rank)
+        line, number = _counted(self._numbers[block])
+        of, entries = block[line], self.kept[block] + 1
+        entry = self._by_importance()[before(self._numbers)[of] + number]
+        roots = self._roots[before(self.kept + 1)[of] + entry]
+        each = np.exp2(self._scales() / -2.0)[line]
+        step = (LARGEST_STEP * 2.0 ** (-self._step / STEPS_AN_OCTAVE))[of]
+        rows = np.zeros(int(entries.sum()), np.float32)
+        rows[before(entries)[line] + entry] = step * (self._basis() * each / roots)
         return rows
 
     def _basis(self) -> Ints:
-        counts = self._groups - 3 - self._rank
-        block, band = _counted(counts)
-        return unfold(self._reader.groups((self._first + 3 + self._rank)[block] + band))
+        """The numbers of the rows, one row after the other, each by falling mean of its entries."""
+        block, band = _counted(self._groups - 3 - self.rank)
+        return unfold(self._reader.groups((self._first + 3 + self.rank)[block] + band))
 
     def _scales(self) -> Ints:
         scales = self._reader.groups(self._first + 2)
@@ -108,23 +115,28 @@ class BlockTables:
         return scales
 
     def _by_importance(self) -> Ints:
-        """The entries in falling order of their mean, of equal ones the lower number first, int64 [T, E]."""
-        width = self._there.shape[1]
-        number = (
-            np.arange(width) - 1 + width * (np.arange(width) == 0)
-        )  # "other" is the last entry of its block
-        return np.argsort(number - self._base * (width + 1), axis=1)
+        """The entries of each block in falling order of their mean; of equal ones, the lower number first."""
+        block, number = _counted(self._numbers)
+        entry = np.where(number < self.kept[block], number + 1, 0)
+        return entry[np.argsort((block << 32) - self._base, kind="stable")]
 
     def coefficients(self, block: Ints, positions: Ints) -> F32:
         """Those of crops, float32 [n, c, R], by their blocks and their places among the crops of these, [n, c] each."""
-        found = np.zeros((*block.shape, len(self._components)), np.float32)
-        at = np.nonzero((self._components < self._rank[:, None])[block])
+        components = np.arange(self.rank.max(initial=0))
+        found = np.zeros((*block.shape, len(components)), np.float32)
+        at = np.nonzero((components < self.rank[:, None])[block])
         of = block[at[:2]]
         found[at] = unfold(self._reader.read(self._first[of] + 3 + at[2], positions[at[:2]]))
         return found
 
 
+def before(counts: Ints) -> Ints:
+    """Return the sum of all counts before each one, int64 [n]."""
+    sums: Ints = np.cumsum(counts) - counts
+    return sums
+
+
 def _counted(counts: Ints) -> tuple[Ints, Ints]:
     """Count each of [n] up to its number: which it is, and the count from 0 on, int64 [sum of counts] each."""
     which = np.repeat(np.arange(len(counts)), counts)
-    return which, np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return which, np.arange(len(which)) - before(counts)[which]

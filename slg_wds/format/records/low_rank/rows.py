@@ -1,6 +1,7 @@
-"""A few crops of many low-rank records, decoded at once, for batches: padded float arrays, ready for a device.
+"""A few crops of many low-rank records, decoded at once, for batches: float arrays, ready for a device.
 
-Shapes: n records, c crops of each, T blocks that these crops need, E entries and R components of the largest block.
+Shapes: n records, c crops of each, T blocks that these crops need, F entries of all blocks, R components of the block
+that has most.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from slg_wds.format.records.low_rank.block_tables import BlockTables
+from slg_wds.format.records.low_rank.block_tables import BlockTables, before
 from slg_wds.format.records.low_rank.blocks import LowRank, LowRankBlock
 from slg_wds.format.records.low_rank.codec import PackedLowRank
 from slg_wds.format.records.rice import RiceReader
@@ -24,22 +25,25 @@ F32 = NDArray[np.float32]
 class LowRankRows:
     """Crops of low-rank labels.
 
-    Crop (i, j) of block b = block[i, j] has, over the entries of the block, the logits
-    mean[b] + coefficients[i, j] @ rows[b]. Entry 0 is "other", which all classes that are not kept share evenly.
+    A block has n + 1 entries and r components. Crop (i, j) of block b = block[i, j] has, over the entries of the block,
+    the logits mean + coefficients[i, j] @ rows. Entry 0 is "other", which all classes that are not kept share evenly.
+    The arrays have what belongs to each block, one block after the other.
 
     Attributes:
         num_classes: C.
-        classes: int64 [T, E], the class of each entry; C for entry 0 and for padding.
-        kept: int64 [T], how many classes have entries of their own: entries 1 to kept.
-        mean: float32 [T, E]; -inf for padding, and for entry 0 of a block that keeps all classes.
-        rows: float32 [T, R, E]; 0 for padding.
+        kept: int64 [T], n, how many classes have entries of their own: entries 1 to n.
+        rank: int64 [T], r.
+        classes: int64 [F], the class of each entry; C for entry 0.
+        mean: float32 [F]; -inf for entry 0 of a block that keeps all classes.
+        rows: float32 [sum of r (n + 1)], of each block r rows of n + 1.
         block: int64 [n, c], the block of each crop.
         coefficients: float32 [n, c, R]; 0 beyond the rank of the crop's block.
     """
 
     num_classes: int
-    classes: Ints
     kept: Ints
+    rank: Ints
+    classes: Ints
     mean: F32
     rows: F32
     block: Ints
@@ -48,37 +52,36 @@ class LowRankRows:
     @classmethod
     def of(cls, labels: LowRank) -> LowRankRows:
         """Return all crops of decoded labels as those of one record."""
-        coefficients = labels.coefficients.astype(np.float32)
-        return _padded_rows(labels.blocks, labels.block_of[None], coefficients[None])
+        blocks = labels.blocks
+        tables = [_tables(block) for block in blocks]
+        return cls(
+            num_classes=blocks[0].num_classes if blocks else 0,
+            kept=np.array([len(block.classes) for block in blocks], np.int64),
+            rank=np.array([block.rank for block in blocks], np.int64),
+            classes=np.concatenate([np.zeros(0, np.int64), *(one[0] for one in tables)]),
+            mean=np.concatenate([np.zeros(0, np.float32), *(one[1] for one in tables)]),
+            rows=np.concatenate([np.zeros(0, np.float32), *(one[2] for one in tables)]),
+            block=labels.block_of[None],
+            coefficients=labels.coefficients.astype(np.float32)[None],
+        )
 
     @classmethod
     def joined(cls, parts: Sequence[LowRankRows]) -> LowRankRows:
-        """Join rows of further records; narrower parts are padded."""
+        """Join rows of further records. Coefficients of parts with fewer components are filled up with 0."""
         if len(parts) == 1:
             return parts[0]
-        E, R = max(part.mean.shape[1] for part in parts), max(part.rows.shape[1] for part in parts)
-        firsts = np.cumsum([0, *(len(part.kept) for part in parts)])
-        padded = [part._padded(E, R) for part in parts]
+        firsts, most = before(np.array([len(part.kept) for part in parts])), max(map(_width, parts))
+        tables = {
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in ("kept", "rank", "classes", "mean", "rows")
+        }
         return cls(
             num_classes=parts[0].num_classes,
-            classes=np.concatenate([part.classes for part in padded]),
-            kept=np.concatenate([part.kept for part in padded]),
-            mean=np.concatenate([part.mean for part in padded]),
-            rows=np.concatenate([part.rows for part in padded]),
-            block=np.concatenate([part.block + first for part, first in zip(padded, firsts, strict=False)]),
-            coefficients=np.concatenate([part.coefficients for part in padded]),
-        )
-
-    def _padded(self, entries: int, components: int) -> LowRankRows:
-        more, further = entries - self.mean.shape[1], components - self.rows.shape[1]
-        return LowRankRows(
-            self.num_classes,
-            np.pad(self.classes, ((0, 0), (0, more)), constant_values=self.num_classes),
-            self.kept,
-            np.pad(self.mean, ((0, 0), (0, more)), constant_values=-np.inf),
-            np.pad(self.rows, ((0, 0), (0, further), (0, more))),
-            self.block,
-            np.pad(self.coefficients, ((0, 0), (0, 0), (0, further))),
+            **tables,
+            block=np.concatenate([part.block + first for part, first in zip(parts, firsts, strict=True)]),
+            coefficients=np.concatenate(
+                [np.pad(part.coefficients, ((0, 0), (0, 0), (0, most - _width(part)))) for part in parts]
+            ),
         )
 
 
@@ -101,8 +104,9 @@ def decode_low_rank_rows(records: Sequence[PackedLowRank], rows: Ints) -> LowRan
     positions = [_positions(one, at) for one, at in zip(records, rows, strict=True)]
     return LowRankRows(
         num_classes=records[0].num_classes,
-        classes=tables.classes(),
         kept=tables.kept,
+        rank=tables.rank,
+        classes=tables.classes(),
         mean=tables.mean(),
         rows=tables.rows(),
         block=block,
@@ -122,19 +126,15 @@ def _positions(one: PackedLowRank, crops: Ints) -> Ints:
     return positions
 
 
-def _padded_rows(blocks: Sequence[LowRankBlock], block: Ints, coefficients: F32) -> LowRankRows:
-    C = blocks[0].num_classes if blocks else 0
-    E = 1 + max((len(one.classes) for one in blocks), default=0)
-    T, R = len(blocks), coefficients.shape[-1]
-    classes, mean = np.full((T, E), C, np.int64), np.full((T, E), -np.inf, np.float32)
-    rows = np.zeros((T, R, E), np.float32)
-    for t, one in enumerate(blocks):
-        n, logits, directions = len(one.classes), one.mean, one.rows
-        classes[t, 1 : n + 1] = one.classes
-        mean[t, 1 : n + 1] = logits[:n]
-        rows[t, : one.rank, 1 : n + 1] = directions[:, :n]
-        if n < C:
-            mean[t, 0] = logits[n]
-            rows[t, : one.rank, 0] = directions[:, n]
-    kept = np.array([len(one.classes) for one in blocks], np.int64)
-    return LowRankRows(C, classes, kept, mean, rows, block, coefficients)
+def _width(part: LowRankRows) -> int:
+    return int(part.coefficients.shape[-1])
+
+
+def _tables(block: LowRankBlock) -> tuple[Ints, F32, F32]:
+    """The classes [n + 1], the mean [n + 1] and the rows [r (n + 1)] of a block, "other" first."""
+    n, C = len(block.classes), block.num_classes
+    mean, rows = np.full(n + 1, -np.inf, np.float32), np.zeros((block.rank, n + 1), np.float32)
+    mean[1:], rows[:, 1:] = block.mean[:n], block.rows[:, :n]
+    if n < C:
+        mean[0], rows[:, 0] = block.mean[n], block.rows[:, n]
+    return np.concatenate([[C], block.classes]), mean, rows.reshape(-1)
