@@ -16,7 +16,7 @@ from slg_wds.format.records.embeddings.by_name import AnyEmbedding
 from slg_wds.format.records.embeddings.plain import Embedding
 from slg_wds.format.records.low_rank.blocks import LowRank
 from slg_wds.format.records.record import Record
-from slg_wds.format.records.tail import build_tail
+from slg_wds.format.records.tail import Tail, build_tail
 from slg_wds.format.shards.shard import EncodedSample, Sample
 from slg_wds.generation.batching import Span
 from slg_wds.generation.decoding import Prepared
@@ -179,26 +179,12 @@ def _encode(job: Job, image: Prepared, labels: PartialLabels) -> EncodedSample:
 
 def as_record(job: Job, image: Prepared, labels: PartialLabels) -> Record:
     """Return the record of an image whose crops are all labelled."""
-    plan, config, classes = job.labels.plan, job.config, job.teacher.num_classes
-    kind = job.recipe.label.kind
-    target = int(plan.targets[image.number])
-    crops = len(image.crops)
-    tail, sums, summed = None, labels.tail_sums, crops
-    if sums is not None and image.earlier_tail_sums is not None:
-        sums, summed = image.earlier_tail_sums + sums, config.num_crops
-    if sums is not None and summed:
-        tail = build_tail(sums / summed, job.recipe.tail_classes, summed, labels.index.shape[1])
-    low_rank = _coded(job, plan.keys[image.number], labels) if job.recipe.max_kl else None
-    embeddings = _embeddings(job, plan.keys[image.number], labels) if job.recipe.embeds else None
-    index, value = labels.index, labels.value
-    if low_rank or embeddings:
-        value = np.zeros((crops, 0), np.float32)
-    elif kind == "full":
-        index = np.broadcast_to(np.arange(classes), (crops, classes))
-    elif kind == "hard":
-        value = np.ones_like(value)
+    plan, recipe = job.labels.plan, job.recipe
+    key, target = plan.keys[image.number], int(plan.targets[image.number])
+    index, value = _stored_top(job, labels)
+    tail, sums = _tail(job, image, labels)
     return Record(
-        key=plan.keys[image.number],
+        key=key,
         path=plan.paths[image.number],
         target=target if target >= 0 else None,
         size=image.size,
@@ -208,15 +194,40 @@ def as_record(job: Job, image: Prepared, labels: PartialLabels) -> Record:
         index=index,
         value=value,
         tail=tail,
-        coding=job.recipe.coding,
-        full=kind == "full",
-        num_classes=classes,
-        tail_sums=sums if config.extendable else None,
+        coding=recipe.coding,
+        full=recipe.label.kind == "full",
+        num_classes=job.teacher.num_classes,
+        tail_sums=sums if job.config.extendable else None,
         image_crc32=image.crc32,
         source_crc32=image.source_crc32,
-        low_rank=low_rank,
-        embeddings=embeddings,
+        low_rank=_coded(job, key, labels) if recipe.max_kl else None,
+        embeddings=_embeddings(job, key, labels) if recipe.embeds else None,
     )
+
+
+def _stored_top(job: Job, labels: PartialLabels) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Return the classes and probabilities of crops, [M, k] each, as records have them; k is 0 for none."""
+    crops, kind = len(labels.value), job.recipe.label.kind
+    if job.recipe.max_kl or job.recipe.embeds:
+        return labels.index, np.zeros((crops, 0), np.float32)
+    if kind == "full":
+        classes = job.teacher.num_classes
+        return np.broadcast_to(np.arange(classes), (crops, classes)), labels.value
+    return labels.index, np.ones_like(labels.value) if kind == "hard" else labels.value
+
+
+def _tail(
+    job: Job, image: Prepared, labels: PartialLabels
+) -> tuple[Tail | None, npt.NDArray[np.float64] | None]:
+    """Return the image's shared tail and the sums that it is made of; None for labels without a tail."""
+    sums, summed = labels.tail_sums, len(image.crops)
+    if sums is None:
+        return None, None
+    if image.earlier_tail_sums is not None:
+        sums, summed = image.earlier_tail_sums + sums, job.config.num_crops
+    if not summed:
+        return None, sums
+    return build_tail(sums / summed, job.recipe.tail_classes, summed, labels.index.shape[1]), sums
 
 
 def _embeddings(job: Job, key: str, labels: PartialLabels) -> dict[str, AnyEmbedding]:

@@ -51,7 +51,18 @@ def identity_of(recipe: Recipe, teacher: Ensemble, reference: Reference | None) 
         "reference": crops_of.identity if crops_of else None,
         "decode": "RGB, no EXIF rotation",
         "resize": "torchvision v2 uint8 antialias",
+        **_fields_of_features(recipe, teacher),
     }
+    if extension:
+        extension.check(fields)
+        fields["extends"] = extension.identity_field
+    return Identity.from_json(fields)
+
+
+def _fields_of_features(recipe: Recipe, teacher: Ensemble) -> dict[str, Any]:
+    """Return the fields that only sets with a certain feature have."""
+    config = recipe.config
+    fields: dict[str, Any] = {}
     if (views := described_views(recipe, teacher)) is not None:
         fields["views"] = views
     if isinstance(teacher, Towers):
@@ -66,10 +77,7 @@ def identity_of(recipe: Recipe, teacher: Ensemble, reference: Reference | None) 
         fields["max_kl"] = float(recipe.max_kl)
     if config.extendable:
         fields["extendable"] = True
-    if extension:
-        extension.check(fields)
-        fields["extends"] = extension.identity_field
-    return Identity.from_json(fields)
+    return fields
 
 
 def view_rule_of(recipe: Recipe, teacher: Ensemble) -> ViewRule | None:
