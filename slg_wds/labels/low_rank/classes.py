@@ -6,7 +6,7 @@ Shapes: M crops, C classes, n kept classes, N entries.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +97,6 @@ class ClassTable:
         self.counts = _counts(self.classes)
         roots = np.add.reduceat(np.sqrt(means[self.order]), self._firsts)
         self.roots = roots / np.diff(self.counts, prepend=0)
-        self.lost = self._mean_lost()
 
     def split(self, some: NDArray[np.bool_]) -> tuple[ClassTable, ClassTable]:
         """Return the tables of some of the crops, bool [M], and of the others. Only one is summed anew."""
@@ -110,8 +109,9 @@ class ClassTable:
     def _firsts(self) -> Ints:
         return np.concatenate([[0], self.counts[:-1]])
 
-    def _mean_lost(self) -> Floats:
-        """Return the mean over crops of what each number of kept classes costs, float64 [K], nats."""
+    @cached_property
+    def lost(self) -> Floats:
+        """The mean over crops of what each number of kept classes costs, float64 [K], nats."""
         beyond = self.classes - self.counts
         cost = np.zeros(len(beyond))
         for crops in parts(self.crops, self.classes):
@@ -122,7 +122,8 @@ class ClassTable:
             cost += (other * np.log(other / np.maximum(beyond, 1))).sum(axis=0)
         plogp = self._sums.class_plogp[self.order]
         rest = plogp.sum() - np.cumsum(plogp)[self.counts - 1]
-        return np.where(beyond > 0, np.maximum(rest - cost, 0.0) / self.crops, 0.0)
+        lost: Floats = np.where(beyond > 0, np.maximum(rest - cost, 0.0) / self.crops, 0.0)
+        return lost
 
     def keep(self, count: int) -> Entries:
         """Return the entries where the `count` classes of the largest mean are kept."""
