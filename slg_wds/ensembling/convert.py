@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from slg_wds.console import counted
-from slg_wds.ensembling.merge import Floats, LabelFormat, RecordLabels
+from slg_wds.ensembling.merge import Floats, Ints, LabelFormat, RecordLabels
 from slg_wds.errors import UsageError
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import Tail, build_tail
-from slg_wds.labels import largest, top
+from slg_wds.labels import top
 from slg_wds.labelset.combining.joining import tail_vector
 
 
@@ -36,33 +36,69 @@ def check_conversion(stored_k: int, full: bool, values: str, to: LabelFormat) ->
         raise UsageError(f"label type {to.label} needs probabilities, and only the top class is stored")
 
 
-def convert(record: Record, to: LabelFormat) -> RecordLabels:
-    """Return the stored labels of a record in another format. Stored probabilities stay exactly as they are.
+class Conversion:
+    """The labels of one record in another format, made in runs of its crops.
 
-    With the stored k the tail stays as it is. With a lower k the tail also gets the classes that are dropped.
+    Stored probabilities stay exactly as they are. With the stored k the tail stays as it is. With a lower k the tail
+    also gets the classes that are dropped.
+
+    Args:
+        to: the format.
     """
-    if to.full:
-        return RecordLabels(record.index, record.value, None)
-    index, value = top(record, to.k)
-    return RecordLabels(index, np.ones_like(value) if to.label.kind == "hard" else value, _tail(record, to))
+
+    def __init__(self, to: LabelFormat) -> None:
+        self._to = to
+        self._parts: list[RecordLabels] = []
+        self._outside: Floats | None = (
+            None  # of full labels [C]: summed over crops, what is outside their top k
+        )
+        self._tail: Tail | None = None
+
+    def add(self, part: Record) -> RecordLabels:
+        """Convert the labels of some crops, which follow those before. Return them without a tail.
+
+        Several parts have to be full labels.
+        """
+        to = self._to
+        index, value = (part.index, part.value) if to.full else top(part, to.k)
+        if to.label.kind == "hard":
+            value = np.ones_like(value)
+        if to.writes_tail and part.full:
+            self._add_outside(part, index)
+        elif to.writes_tail:
+            self._tail = _tail(part, to)
+        self._parts.append(RecordLabels(index, value, None))
+        return self._parts[-1]
+
+    def finish(self) -> RecordLabels:
+        """Return the labels of all crops."""
+        parts, to = self._parts, self._to
+        value = parts[0].value if len(parts) == 1 else np.concatenate([part.value for part in parts])
+        crops = len(value)
+        if to.full:
+            return RecordLabels(np.broadcast_to(np.arange(to.num_classes), value.shape), value, None)
+        tail = self._tail
+        if self._outside is not None and crops:
+            tail = build_tail(self._outside / crops, to.tail_classes, crops, to.k)
+        return RecordLabels(np.concatenate([part.index for part in parts]), value, tail)
+
+    def _add_outside(self, part: Record, index: Ints) -> None:
+        rows = part.value.astype(np.float64)
+        np.put_along_axis(rows, index, 0.0, axis=1)
+        if self._outside is None:
+            self._outside = np.zeros(rows.shape[1])
+        for row in rows:  # one after the other, so that the sum does not depend on the parts
+            self._outside += row
 
 
 def _tail(record: Record, to: LabelFormat) -> Tail | None:
     M = record.num_crops
-    if not to.writes_tail or not M:
+    if not M:
         return None
     kept = min(to.tail_classes, M // 4, record.num_classes - to.k)
-    same = not record.full and to.k == record.k
-    if same and record.tail is not None and len(record.tail.classes) <= kept:
+    if to.k == record.k and record.tail is not None and len(record.tail.classes) <= kept:
         return record.tail
-    v = _full_outside(record, to.k) if record.full else tail_vector(record)
-    if not record.full and to.k < record.k:
+    v = tail_vector(record)
+    if to.k < record.k:
         np.add.at(v, record.index[:, to.k :], record.value[:, to.k :].astype(np.float64) / M)
     return build_tail(v, to.tail_classes, M, to.k)
-
-
-def _full_outside(record: Record, k: int) -> Floats:
-    rows = record.value.astype(np.float64)
-    np.put_along_axis(rows, largest(record.value, k)[0], 0.0, axis=1)
-    v: Floats = rows.mean(axis=0)
-    return v

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -206,6 +206,14 @@ class Parent:
         # If the set that is extended left an image out, the set that extends it has all crops of the image.
         parts = [part for part in found if not isinstance(part, Missing)]
         return join_records(parts, self.last.labels)
+
+    def labelled(self, record: Record) -> Record:
+        """Return a record that `read` gave with its labels, if it does not hold them already."""
+        return record
+
+    def parts(self, record: Record) -> Iterator[Record]:
+        """Yield a record that `read` gave with its labels, in runs of its crops that fit into memory."""
+        yield record
 
     def image(self, numbers: Sequence[int | None]) -> tuple[bytes, str] | None:
         """Return the embedded image file and its extension; None where there is none. `numbers` as for `read`."""

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from slg_wds.banks import Bank, read_bank
 from slg_wds.concurrency.threads import threads_of_forwards
 from slg_wds.config import EnsembleConfig
-from slg_wds.ensembling.parents import Missing, Parent, open_parents
+from slg_wds.ensembling.parents import Parent, open_parents
 from slg_wds.errors import LabelSetError, UsageError
 from slg_wds.format.manifest.identity import Identity
+from slg_wds.format.records.embeddings.by_name import of_crops
 from slg_wds.format.records.record import Record
 from slg_wds.labelset.combining.joining import chains
-from slg_wds.labelset.combining.renumbering import Find
 from slg_wds.labelset.embeddings import embedding_of, teacher_of
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import labels_at
 from slg_wds.store import Location
 
+PART_NUMBERS = 1 << 22  # probabilities that are worked on together: 64 crops of 65,536 prototypes
 LABEL_TYPE, VALUES, TAIL_CLASSES = "marginal_smoothing_k5", "float16", 64  # as `generate` has them
+
+_in_use: WeakValueDictionary[str, Bank] = WeakValueDictionary()  # banks by their digest
 
 
 @dataclass(frozen=True)
@@ -56,14 +60,15 @@ class PrototypeRule:
         return cls(config.bank, bank.sha256, bank.temperature_or(config.bank_temp), config.embedding)
 
     def read_bank(self) -> Bank:
-        """Read the bank again.
+        """Read the bank again, unless this process has it: it may be large.
 
         Raises:
             LabelSetError: the file has been replaced by another since the start.
         """
-        bank = read_bank(self.path)
+        bank = _in_use.get(self.sha256) or read_bank(self.path)
         if bank.sha256 != self.sha256:
             raise LabelSetError("the bank has been replaced by another since the start", url=self.path)
+        _in_use[self.sha256] = bank
         return bank
 
 
@@ -128,10 +133,15 @@ class PrototypeParent(Parent):
             **coding,
         }
 
-    def read(self, numbers: Sequence[int | None], find: Find | None = None) -> Record | Missing:
-        """Return the record of an image, with distributions in place of embeddings; see `Parent.read`."""
-        record = super().read(numbers, find)
-        return record if isinstance(record, Missing) else self._labelled(record)
+    def labelled(self, record: Record) -> Record:
+        """Return a record with distributions in place of embeddings."""
+        return self._labelled(record, slice(None))
+
+    def parts(self, record: Record) -> Iterator[Record]:
+        """Yield the same for runs of crops, whose distributions together have at most PART_NUMBERS numbers."""
+        most = max(1, PART_NUMBERS // self._head.bank.size)
+        for first in range(0, max(record.num_crops, 1), most):
+            yield self._labelled(record, slice(first, first + most))
 
     def _as_labels(self, rule: PrototypeRule, classes: int) -> Identity:
         """Return the identity of the embeddings read as labels. What is stored of the labels is still open."""
@@ -143,16 +153,18 @@ class PrototypeParent(Parent):
         fields |= {"num_classes": classes, "temperature": rule.temperature, "bank_sha256": rule.sha256}
         return Identity.from_json({**fields, "teachers": [teacher] if teacher else []})
 
-    def _labelled(self, record: Record) -> Record:
+    def _labelled(self, record: Record, crops: slice) -> Record:
         import torch
 
-        vectors = (record.embeddings or {})[self._embedding].vectors
+        vectors = (of_crops(record.embeddings, crops) or {})[self._embedding].vectors
         with torch.inference_mode(), threads_of_forwards(1):
             probabilities = self._head.probabilities(torch.from_numpy(vectors)).numpy()
-        crops, classes = probabilities.shape
+        count, classes = probabilities.shape
         return dataclasses.replace(
             record,
-            index=np.broadcast_to(np.arange(classes), (crops, classes)),
+            crops=record.crops[crops],
+            flips=record.flips[crops],
+            index=np.broadcast_to(np.arange(classes), (count, classes)),
             value=probabilities,
             full=True,
             coding="float32",

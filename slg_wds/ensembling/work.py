@@ -15,7 +15,7 @@ from slg_wds.engines.claims import claims
 from slg_wds.engines.committing import Committer, LeftOutImage
 from slg_wds.engines.reports.run_stats import RunObserver, RunStarted, RunStats
 from slg_wds.ensembling.checks import check_partners, check_records
-from slg_wds.ensembling.convert import convert
+from slg_wds.ensembling.convert import Conversion
 from slg_wds.ensembling.embeddings import joined_record
 from slg_wds.ensembling.low_rank import mean_of_labels
 from slg_wds.ensembling.merge import LabelFormat, RecordLabels, merge
@@ -171,13 +171,17 @@ def _merged(
     first, low_rank = records[0], None
     stats.low_rank_read += any(record.low_rank is not None for record in records)
     if to.max_kl:
+        records = [parent.labelled(record) for parent, record in zip(parents, records, strict=True)]
         low_rank = _low_rank(parents, records, to.max_kl, stats)
         labels = RecordLabels(
             np.zeros((first.num_crops, 0), np.int64), np.zeros((first.num_crops, 0), np.float32), None
         )
+    elif len(parents) == 1:
+        labels = _converted(parents, first, to, stats)
     else:
         records = [as_full(record) for record in records]
-        labels = _converted(parents, records, to)
+        rules = [None if parent.rule == LOW_RANK else parent.rule for parent in parents]
+        labels = merge(records, rules, [parent.share for parent in parents], to)
         _count(stats, parents, records, labels, to)
     return Record(
         key=first.key,
@@ -191,7 +195,7 @@ def _merged(
         tail=labels.tail,
         coding=to.stored_coding,
         full=to.full,
-        num_classes=first.num_classes,
+        num_classes=to.num_classes,
         image_crc32=first.image_crc32,
         source_crc32=first.source_crc32,
         low_rank=low_rank,
@@ -199,11 +203,12 @@ def _merged(
     )
 
 
-def _converted(parents: Sequence[Parent], records: Sequence[Record], to: LabelFormat) -> RecordLabels:
-    if len(records) == 1:
-        return convert(records[0], to)
-    rules = [None if parent.rule == LOW_RANK else parent.rule for parent in parents]
-    return merge(records, rules, [parent.share for parent in parents], to)
+def _converted(parents: Sequence[Parent], record: Record, to: LabelFormat, stats: MergeStats) -> RecordLabels:
+    """Return the labels of the only parent in the format that is asked for."""
+    conversion = Conversion(to)
+    for part in map(as_full, parents[0].parts(record)):
+        _count(stats, parents, [part], conversion.add(part), to)
+    return conversion.finish()
 
 
 def _low_rank(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slg_wds.ensembling.convert import check_conversion, convert
+from slg_wds.ensembling.convert import Conversion, check_conversion
 from slg_wds.ensembling.merge import LabelFormat, merge
 from slg_wds.errors import UsageError
 from slg_wds.format.records.tail import build_tail
@@ -113,6 +113,13 @@ def test_the_sparse_merge_is_the_dense_one(data):
     agrees(records, rules, weights.tolist(), output(kind, classes, data.draw(st.sampled_from((1, 7, 64)))))
 
 
+def converted(parts, to):
+    conversion = Conversion(to)
+    for part in parts:
+        conversion.add(part)
+    return conversion.finish()
+
+
 def test_a_tail_whose_classes_are_all_in_a_top_is_spread_evenly():
     rows = probabilities(3, 12, 20)
     a, b = (
@@ -138,7 +145,7 @@ def test_classes_that_no_set_knows_tie_to_the_lowest():
 @pytest.mark.parametrize("coding", ["float32", "float16", "log8"])
 def test_one_set_keeps_what_it_stores(coding):
     whole = record("k", probabilities(1, 40, 100), "shared_tail_k10", coding)
-    same = convert(whole, output("shared_tail_k10", 100))
+    same = converted([whole], output("shared_tail_k10", 100))
     assert np.array_equal(same.index, whole.index) and np.array_equal(same.value, whole.value)
     assert same.tail is whole.tail
 
@@ -146,10 +153,10 @@ def test_one_set_keeps_what_it_stores(coding):
 def test_lower_k_is_what_the_teacher_would_have_given_but_for_the_tails_rounding():
     rows = probabilities(1, 40, 100)
     whole = record("k", rows, "shared_tail_k10")
-    less = convert(whole, output("shared_tail_k5", 100))
+    less = converted([whole], output("shared_tail_k5", 100))
     exact = record("k", rows, "shared_tail_k5")
     assert np.array_equal(less.index, exact.index) and np.array_equal(less.value, exact.value)
-    from_full = convert(record("k", rows, "full"), output("shared_tail_k5", 100))
+    from_full = converted([record("k", rows, "full")], output("shared_tail_k5", 100))
     assert np.array_equal(from_full.tail.codes, exact.tail.codes)
     assert np.array_equal(from_full.tail.classes, exact.tail.classes)
     # Classes that the stored tail does not keep come back with what the rest of them share.
@@ -184,3 +191,20 @@ def test_joined_records_are_those_of_one_run_but_for_the_tails_rounding():
         assert np.array_equal(getattr(found, name), getattr(whole, name))
     assert len(found.tail.classes) == len(whole.tail.classes)
     assert np.abs(found.distribution() - whole.distribution()).max() < 0.02
+
+
+@pytest.mark.parametrize("label_type", ["shared_tail_k5", "marginal_smoothing_k1", "hard", "full"])
+def test_full_labels_in_parts_become_what_they_become_together(label_type):
+    rows = np.random.default_rng(0).dirichlet(np.full(100, 0.1), 40).astype(np.float32)
+    to = output(label_type, 100)
+    whole = converted([record("k", rows, "full")], to)
+    parts = converted([record("k", rows[first : first + 7], "full") for first in range(0, 40, 7)], to)
+    assert np.array_equal(whole.index, parts.index) and np.array_equal(whole.value, parts.value)
+    assert (whole.tail is None) == (parts.tail is None) == (label_type in ("hard", "full"))
+    if whole.tail is not None:
+        assert np.array_equal(whole.tail.classes, parts.tail.classes)
+        assert np.array_equal(whole.tail.codes, parts.tail.codes)
+        assert (whole.tail.scale, whole.tail.rest) == (parts.tail.scale, parts.tail.rest)
+        outside = rows.astype(np.float64)
+        np.put_along_axis(outside, whole.index, 0, axis=1)
+        assert whole.tail.scale == np.float32(outside.mean(axis=0).max())

@@ -13,6 +13,7 @@ import slg_wds
 from slg_wds.banks import Bank, read_bank
 from slg_wds.cli import main
 from slg_wds.config import PrototypesConfig
+from slg_wds.ensembling import prototypes
 from slg_wds.ensembling.prototypes import PrototypeRule, open_members
 from slg_wds.errors import LabelSetError, SlgWdsError, UsageError
 from slg_wds.prototypes.command import make_bank
@@ -111,6 +112,26 @@ def test_it_gives_the_labels_that_generate_makes(embedded, small_images, bank, t
     assert mine.identity.bank_sha256 == theirs.identity.bank_sha256
     differ = {name for name in mine.identity if mine.identity[name] != theirs.identity.get(name)}
     assert differ == {"parents"} and set(theirs.identity) <= set(mine.identity)
+
+
+def test_many_prototypes_are_worked_on_in_runs_of_crops(embedded, bank, tmp_path, monkeypatch):
+    more = {"label_type": "shared_tail_k5", "values": "float32"}
+    whole = labelled(embedded, tmp_path / "whole", bank, **more)
+    monkeypatch.setattr(prototypes, "PART_NUMBERS", 7 * K + 3)
+    (parent,) = open_members(
+        [Location(str(embedded))], None, PrototypeRule(bank, whole.identity.bank_sha256, 0.2)
+    )
+    assert [part.num_crops for part in parent.parts(next(iter(slg_wds.open_labels(str(embedded)))))] == [
+        7,
+        7,
+        7,
+        3,
+    ]
+    parts = labelled(embedded, tmp_path / "parts", bank, **more)
+    for a, b in zip(whole, parts, strict=True):
+        assert np.array_equal(a.index, b.index) and np.array_equal(a.crops, b.crops)
+        assert np.array_equal(a.tail.classes, b.tail.classes)
+        assert np.abs(a.distribution() - b.distribution()).max() < 1e-6
 
 
 def test_the_labels_are_verified_against_the_teacher(embedded, small_images, bank, tmp_path, capsys):
