@@ -1,5 +1,11 @@
 """The options of every command: one frozen dataclass each, for the command line and for Python.
 
+    shared.py        options that several commands share
+    generate.py, conversion.py, inspection.py, prototypes.py, demo.py    the options of each command
+    checks.py        which values make sense, alone and together
+    arguments.py     the arguments of a command line -> options
+    command_line.py  how options are shown: --help, completion
+
 In: the arguments of a command, or keywords from Python. Out: a config, whose `check` refuses values that make no
 sense. The folder imports errors, masking, concurrency's count of cores and, once a URL is opened, store; no torch.
 """

@@ -29,7 +29,12 @@ the same number of threads it ends with the same weights, bit for bit, as a run 
 
 def make_parser(prog: str) -> Parser:
     """Return the parser of all flags, in groups: what a newcomer needs first, the launcher last."""
-    parser = Parser(prog=prog, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(
+        prog=prog,
+        usage="%(prog)s [-h] [OPTIONS] [IMAGES]",  # argparse would list all flags, on thirty lines
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("data", nargs="?", metavar="IMAGES", help="folder with the folders train and val")
     for add_flags in (
         _student,
