@@ -9,6 +9,7 @@ reference.py    crops taken from another label set, or from FKD's label files
 extension.py    only the crops that an existing label set lacks
 worker.py       the worker loop
 read_ahead.py   begin reads early where a source is slow
+opening.py      one image read, checked and decoded, its crops drawn
 decoding.py     read and decode images in threads, and draw their crops
 batching.py     cut crops of several images into full forwards
 inference.py    forwards -> top-k and tail sums

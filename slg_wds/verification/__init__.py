@@ -7,6 +7,8 @@ set. This folder may import engines, label sets, images, ensembling's teachers a
     work      shares the shards among processes
     shard     checks one shard; records checks all its labels at once
     images    compares images with those that were labelled
-    teacher   compares labels with what the teachers answer now
+    partners  checks that what is mixed into crops is there
+    teacher   compares labels with what the teachers answer now; low_rank and embeddings do so for these kinds
     repair    mends what can be mended
+    progress  how far a verification is
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,18 @@ def test_no_folder_has_many_files(root, most):
 def test_no_module_of_the_package_is_long():
     lengths = {path: len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
     assert {str(path): length for path, length in lengths.items() if length > 460} == {}
+
+
+def test_the_first_page_of_a_folder_names_all_that_is_in_it():
+    unnamed = []
+    for page in PACKAGE.rglob("*/__init__.py"):
+        text = ast.get_docstring(ast.parse(page.read_text())) or ""
+        there = [path.stem for path in page.parent.glob("*.py")]
+        there += [path.parent.name for path in page.parent.glob("*/__init__.py")]
+        unnamed += [
+            f"{page}: {name}" for name in there if not re.search(rf"\b{name}\b", text) and name != "__init__"
+        ]
+    assert unnamed == []
 
 
 def test_no_two_classes_have_one_name():

@@ -1,1 +1,10 @@
-"""Draws figures. In: numbers and fixed labels, never a name from a label set. Out: SVG in the page's colours."""
+"""Draws figures.
+
+    figure.py      what all figures share
+    histograms.py  histograms
+    dots.py        figures of dots
+    maps.py        maps in two dimensions
+    svg.py         figures -> SVG in the page's colours
+
+In: numbers and fixed labels, never a name from a label set. Out: SVG in the page's colours.
+"""

@@ -1,1 +1,8 @@
-"""Measures labels. In: records. Out: counts, means and histograms in fixed arrays, whatever the number of images."""
+"""Measures labels.
+
+    measures.py    the labels of one image
+    statistics.py  counts over all images
+    comparison.py  two sets of the same crops
+
+In: records. Out: counts, means and histograms in fixed arrays, whatever the number of images.
+"""

@@ -1,1 +1,12 @@
-"""Writes the page. In: what was measured and drawn. Out: HTML that loads nothing from elsewhere."""
+"""Writes the page.
+
+    document.py       the page: its template filled, its security policy
+    texts.py          its paragraphs; recipe.py says how a set was made
+    tables.py         its tables
+    captions.py       its figures with their captions
+    gallery.py        images to show, and their crops
+    thumbnails.py     their pictures; view_pictures.py has pictures of crops as the teacher saw them
+    names.py          names cut to what fits; numbers.py has numbers
+
+In: what was measured and drawn. Out: HTML that loads nothing from elsewhere.
+"""

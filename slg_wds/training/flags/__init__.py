@@ -2,6 +2,7 @@
 
     settings.py     the parsed flags
     definitions.py  every flag, in the groups of --help
+    parsers.py      the parser, its errors of one line, flags of several values
     parsing.py      arguments -> settings
     args_file.py    args.yaml: flags in a file
     checks.py       what contradicts itself or the machine is refused
