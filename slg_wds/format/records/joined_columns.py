@@ -131,8 +131,12 @@ class JoinedColumns:
 
     def ragged(self, planes: Planes, lengths: I64, dtype: Any) -> NDArray[Any]:
         """All numbers of a column whose length differs between records, one record after the other."""
-        if (planes.starts < 0).all():
-            return np.zeros(int(lengths.sum()), dtype)
+        if planes.starts.shape[1] == 1:  # nearly always; then the bytes of each record follow each other
+            pairs = zip(planes.starts[:, 0].tolist(), lengths.tolist(), strict=True)
+            parts = [
+                np.zeros(n, np.uint8) if start < 0 else self.content[start : start + n] for start, n in pairs
+            ]
+            return np.concatenate(parts).astype(dtype)
         inside = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         starts = np.repeat(planes.starts, lengths, axis=0)
         return self.at(Planes(starts), inside, dtype)

@@ -131,12 +131,15 @@ class RiceReader:
     def groups(self, groups: Ints) -> Ints:
         """Return all numbers of some groups, one group after the other; as `take` does."""
         sizes, coded = self._sizes[groups], ~self._zeros[groups]
-        numbers = np.zeros(sizes.sum(), np.int64)
         some, counts = groups[coded], sizes[coded]
         inside = np.arange(counts.sum()) - np.repeat(_before(counts), counts)
         k, place = np.repeat(self._k[some], counts), np.repeat(self._coded_starts[some], counts) + inside
         offsets = np.repeat(self._remainder_starts[some], counts) + inside * k
-        numbers[np.repeat(coded, sizes)] = self._decoded(place, offsets, k)
+        found = self._decoded(place, offsets, k)
+        if coded.all():
+            return found
+        numbers = np.zeros(sizes.sum(), np.int64)
+        numbers[np.repeat(coded, sizes)] = found
         return numbers
 
     def read(self, group: Ints, inside: Ints) -> Ints:

@@ -60,7 +60,7 @@ class BlockTables:
         """The class of each entry, int64 [F]; C for "other"."""
         kept, listed = self._entry > 0, (self._numbers > self.kept)[self._block]
         steps = kept.astype(np.int64)  # where all classes are kept, they are not listed
-        steps[kept & listed] += self._reader.groups(self._first[self._numbers > self.kept])
+        steps[kept & listed] += self._read[0]
         classes = np.cumsum(steps)
         classes -= classes[before(self.kept + 1)][self._block] + 1
         classes[~kept] = self._num_classes
@@ -69,9 +69,14 @@ class BlockTables:
         return classes
 
     @cached_property
-    def _base(self) -> Ints:
-        """The integers of the means, in which the number of "other" is the last one of its block."""
-        return self._reader.groups(self._first + 1)
+    def _read(self) -> list[Ints]:
+        """All gaps, numbers of means ("other" last of its block), scales, and numbers of rows, by falling mean."""
+        listed = self._numbers > self.kept
+        block, band = _counted(self._groups - 3 - self.rank)
+        bands = (self._first + 3 + self.rank)[block] + band
+        groups = [self._first[listed], self._first + 1, self._first + 2, bands]
+        ends = np.cumsum([self.kept[listed].sum(), self._numbers.sum(), self.rank.sum()])
+        return np.split(self._reader.groups(np.concatenate(groups)), ends)
 
     @cached_property
     def _roots(self) -> Floats:
@@ -79,7 +84,7 @@ class BlockTables:
         last = self._entry == 0
         at = before(self._numbers)[self._block] + np.where(last, self.kept[self._block], self._entry - 1)
         w = np.zeros(len(at))
-        w[self._there] = 2.0 * self._base[at[self._there]] + 1.0
+        w[self._there] = 2.0 * self._read[1][at[self._there]] + 1.0
         lengths = np.sqrt(np.add.reduceat(np.square(w), before(self.kept + 1))) if len(w) else w
         w /= lengths[self._block]
         return w
@@ -100,16 +105,11 @@ class BlockTables:
         each = np.exp2(self._scales() / -2.0)[line]
         step = (LARGEST_STEP * 2.0 ** (-self._step / STEPS_AN_OCTAVE))[of]
         rows = np.zeros(int(entries.sum()), np.float32)
-        rows[before(entries)[line] + entry] = step * (self._basis() * each / roots)
+        rows[before(entries)[line] + entry] = step * (unfold(self._read[3]) * each / roots)
         return rows
 
-    def _basis(self) -> Ints:
-        """The numbers of the rows, one row after the other, each by falling mean of its entries."""
-        block, band = _counted(self._groups - 3 - self.rank)
-        return unfold(self._reader.groups((self._first + 3 + self.rank)[block] + band))
-
     def _scales(self) -> Ints:
-        scales = self._reader.groups(self._first + 2)
+        scales = self._read[2]
         if scales.max(initial=0) > MAX_SCALE:
             raise RecordError(f"a scale of low-rank labels is over {MAX_SCALE}")
         return scales
@@ -118,7 +118,7 @@ class BlockTables:
         """The entries of each block in falling order of their mean; of equal ones, the lower number first."""
         block, number = _counted(self._numbers)
         entry = np.where(number < self.kept[block], number + 1, 0)
-        return entry[np.argsort((block << 32) - self._base, kind="stable")]
+        return entry[np.argsort((block << 32) - self._read[1], kind="stable")]
 
     def coefficients(self, block: Ints, positions: Ints) -> F32:
         """Those of crops, float32 [n, c, R], by their blocks and their places among the crops of these, [n, c] each."""

@@ -11,7 +11,8 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from operator import mul
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +27,11 @@ HEADER = struct.Struct("<I")  # CRC-32 of all that follows
 WIDE = 1 << 16  # with so many classes, the number of those that are kept takes four bytes, else two
 MAX_NUMBERS = 1 << 24  # of a record
 DIGITS = bytes.maketrans(b"0123456789abcdef", bytes(range(16)))
+WIDTHS = bytes.maketrans(bytes([rice.ZEROS]), b"\0")  # the bits of a remainder by the parameter
 FIRST_BAND, BAND_GROWTH = 4, 4
 
 
-@dataclass(frozen=True)
-class BlockShape:
+class BlockShape(NamedTuple):
     """How many numbers of each kind a block has.
 
     Attributes:
@@ -65,12 +66,13 @@ class BlockShape:
     @property
     def numbers(self) -> int:
         """All numbers of the block."""
-        return self.shared + self.rank * (self.crops + self.entries)
+        entries = self.entries
+        return self.listed + entries + self.rank * (1 + self.crops + entries)
 
     def lengths(self) -> list[int]:
         """Return how many numbers each group has, in the order of the groups."""
-        widths = [j - i for i, j in bands(self.entries)]
-        return [self.listed, self.entries, self.rank, *[self.crops] * self.rank, *widths * self.rank]
+        entries, rank = self.entries, self.rank
+        return [self.listed, entries, rank, *[self.crops] * rank, *_widths(entries) * rank]
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def encode_low_rank(labels: LowRank) -> bytes:
     return HEADER.pack(zlib.crc32(rest)) + rest
 
 
+@lru_cache(64)
 def _sizes(classes: int) -> np.dtype[Any]:
     """Return how the sizes of a block are stored."""
     return np.dtype([("kept", "<u4" if classes >= WIDE else "<u2"), ("rank", "u1"), ("step", "u1")])
@@ -154,6 +157,12 @@ def bands(entries: int) -> tuple[tuple[int, int], ...]:
     return tuple(zip(edges, [*edges[1:], entries], strict=True))
 
 
+@lru_cache(1024)
+def _widths(entries: int) -> tuple[int, ...]:
+    """Return how many entries each band has."""
+    return tuple(last - first for first, last in bands(entries))
+
+
 def open_low_rank(data: Any, block_of: NDArray[Any], num_classes: int) -> PackedLowRank:
     """Read and check the sizes in a column.
 
@@ -186,7 +195,7 @@ def _code(data: bytes, lengths: Sequence[int]) -> rice.RiceCode:
     """Cut the Rice codes of groups of so many numbers: the remainders, whose bits are known, are last."""
     middle = (len(lengths) + 1) // 2
     parameters = _apart(data[:middle], len(lengths))
-    bits = sum(k * length for k, length in zip(parameters, lengths, strict=False) if k != rice.ZEROS)
+    bits = sum(map(mul, parameters.translate(WIDTHS), lengths))
     end = max(len(data) - (bits + 7) // 8, middle)
     return rice.RiceCode(parameters, data[middle:end], data[end:])
 
