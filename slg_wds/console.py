@@ -132,6 +132,14 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
+def data_size(count: int) -> str:
+    """Return a number of bytes in the unit that suits it: `640 bytes`, `41 kB`, `12.3 MB`, `1.2 TB`."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count / 1e3:.0f} kB" if count >= 1000 else counted(count, "byte")
+
+
 def note_traceback(error: BaseException) -> None:
     """Print an error with its traceback on stderr."""
     note(*"".join(traceback.format_exception(error)).splitlines())

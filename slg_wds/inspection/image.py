@@ -70,6 +70,10 @@ class InspectedImage:
             return 0.0
         return max(0.0, 1.0 - float(self._stored.value[crop].sum(dtype=np.float64)))
 
+    def others(self, crop: int) -> float:
+        """The probability of all classes that `top` does not give, in 0..1."""
+        return max(0.0, 1.0 - sum(p for _, p in self.top(crop)))
+
     def similarities(self) -> dict[str, float]:
         """The mean cosine between two crops of the image, of each embedding by its name."""
         return {name: similarity(one.vectors) for name, one in (self.record.embeddings or {}).items()}

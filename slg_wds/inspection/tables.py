@@ -9,6 +9,7 @@ from slg_wds.console import counted, duration, tell, tell_table
 from slg_wds.format.manifest.identity import Identity
 from slg_wds.format.records.embeddings.low_rank import StatedCosine
 from slg_wds.inspection.image import InspectedImage
+from slg_wds.inspection.sizes import IMAGES
 from slg_wds.transforms.replaying import words_of, words_of_options
 
 DIGITS = 12  # of a digest
@@ -52,7 +53,7 @@ FOLDERS_ONLY = " that only number their folders, not the labels' classes"
 def _embeddings(identity: Identity) -> str:
     """Describe the embeddings of a set; "" for a set of labels."""
     kinds = [
-        f"{one['name']}: {one['dim']} as {one['values']}"
+        f"{one['name']}: {one['dim']} numbers as {one['values']}"
         + (f", mean cosine at least {one['min_cosine']:g}" if "min_cosine" in one else "")
         for one in identity.embeddings or []
     ]
@@ -83,9 +84,9 @@ def _what(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("crops", crops),
         ("labels", labels + (f", shared tail of {counted(tail, 'class', 'classes')}" if tail else "")),
         ("embeddings", embeddings),
-        ("classes", classes + (f": {', '.join(names['first'])}, ..." if names and classes else "")),
+        ("classes", classes + (f": {'; '.join(names['first'])}; ..." if names and classes else "")),
         ("bank", _bank(identity)),
-        ("temperature", identity.temperature),
+        ("temperature", None if embeddings else identity.temperature),
         ("embedded images", _embedded(identity.embed_images)),
         ("image checksums", "yes" if summary["image_checksums"] else _NO_CHECKSUMS),
         ("digest", summary["digest"]),
@@ -135,10 +136,11 @@ def _differing(makers: Mapping[str, Any]) -> list[tuple[str, object]]:
 def _teacher(teacher: Any) -> str:
     if not isinstance(teacher, dict):
         return str(teacher)
+    weight = teacher.get("weight")  # embeddings have none
     return (
         f"{teacher.get('source')}:{teacher.get('arch')}, weights {_digest(teacher.get('weights_sha256'))}, "
         f"{teacher.get('input_size')} px {teacher.get('interpolation')}, mean {teacher.get('mean')}, "
-        f"std {teacher.get('std')}, weight {teacher.get('weight')}"
+        f"std {teacher.get('std')}" + ("" if weight is None else f", weight {weight}")
     )
 
 
@@ -198,7 +200,8 @@ def _pace(progress: Mapping[str, Any]) -> str:
 def _tell_sizes(sizes: Mapping[str, float], sampled: Mapping[str, int]) -> None:
     by = f"{counted(sampled['records'], 'record')} of {counted(sampled['shards'], 'shard')}"
     title = f"bytes per crop, measured on {by}"
-    tell_table(title, tuple(sizes), [[f"{size:.2f}" for size in sizes.values()]])
+    names = sorted(sizes, key=IMAGES.__eq__)  # images last: they are not in what is together
+    tell_table(title, names, [[f"{sizes[name]:.2f}" for name in names]])
 
 
 def _low_rank(figures: Mapping[str, Any]) -> list[tuple[str, object]]:
@@ -279,8 +282,8 @@ def print_image(found: InspectedImage, crops: int) -> None:
         flipped = " flipped" if record.flips[crop] else ""
         place = ", ".join([f"{left},{top} {width}x{height}{flipped}", *done])
         classes = "; ".join(_labelled(found, *pair) for pair in found.top(crop))
-        lengths = "; ".join(f"{name} {length:.4g}" for name, length in found.lengths(crop).items())
-        lines.append((crop, place, *((lengths,) if lengths else (classes, f"{found.outside(crop):.3f}"))))
+        lengths = "; ".join(f"{name} {length:.2f}" for name, length in found.lengths(crop).items())
+        lines.append((crop, place, *((lengths,) if lengths else (classes, f"{found.others(crop):.3f}"))))
     about = ("classes", "others") if record.embeddings is None else ("lengths of embeddings",)
     tell_table(title, ("crop", "left,top width x height", *about), lines)
 

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from slg_wds.console import counted
 from slg_wds.errors import SlgWdsError, TeacherError, TeacherOutputError, UsageError
 from slg_wds.teachers.backends import gpu_settings
 from slg_wds.teachers.faults import device_faults
@@ -172,8 +173,9 @@ class Teacher:
         }
 
     def __str__(self) -> str:
+        outputs = counted(self.num_classes, "output")
         return (
-            f"{self.name}, {self.num_classes} classes, weights {self.weights_digest[:12]} from {self.weights_from}; "
+            f"{self.name}, {outputs}, weights {self.weights_digest[:12]} from {self.weights_from}; "
             f"{self.preprocessing} (from {self.preprocessing_from})"
         )
 

@@ -175,7 +175,8 @@ def test_verify_and_inspect(embedded, small_images, capsys):
     assert main(["inspect", str(embedded)]) == 0
     shown = capsys.readouterr().out
     assert (
-        "tiny_teacher.py:tiny: 20 as int8, towers.py:shares: 48 as int8" in shown and "embedding_1" in shown
+        "tiny_teacher.py:tiny: 20 numbers as int8, towers.py:shares: 48 numbers as int8" in shown
+        and "embedding_1" in shown
     )
     record = slg_wds.open_labels(str(embedded))[0]
     assert main(["inspect", str(embedded), "--key", record.key]) == 0

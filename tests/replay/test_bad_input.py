@@ -77,7 +77,7 @@ def test_sets_and_settings(made, tmp_path):
     )  # fmt: skip
     refused(
         ReplayError, "36 images cannot fill a batch of 64", embedded.labels,
-        "lower global_batch_size, or pass last='pad'",
+        "lower global_batch_size (-b of slg-wds train), or pass last='pad'",
         lambda: embedded.loader(global_batch_size=128, rank=0, world_size=64),
     )  # fmt: skip
     refused(

@@ -12,7 +12,7 @@ import numpy as np
 
 from slg_wds.concurrency.threads import threads_beside_forwards
 from slg_wds.config import GenerateConfig
-from slg_wds.console import counted, duration
+from slg_wds.console import counted, data_size, duration
 from slg_wds.engines.reports.summary import bytes_a_crop
 from slg_wds.generation.dry_run.variants import timed_variants
 from slg_wds.generation.recipe import Recipe
@@ -102,19 +102,28 @@ def _predicted(job: Job, plan: Plan, bytes_each: tuple[float, float], steps: lis
     forwards = -(-crops // job.num_seg)
     seconds = float(np.median(steps)) if steps else 0.0
     rate = job.num_seg / seconds if seconds else 0.0
+    size = round(bytes_each[0] * images)
     summary = [
         f"would label {counted(images, 'image')} in {counted(plan.num_shards, 'shard')}, "
         f"{counted(config.num_crops, 'crop')} each: "
         f"{counted(crops, 'crop')} in about {counted(forwards, 'forward')} of {job.num_seg}",
-        f"  {job.teacher.name} on {job.teacher.device_name}, {job.teacher.num_classes} classes, {job.recipe.label}",
-        f"  about {bytes_each[0] * images / 1e9:,.3f} GB ({bytes_a_crop(*bytes_each, config.num_crops)} measured)",
+        f"  {job.teacher.name} on {job.teacher.device_name}, {_answers(job)}",
+        f"  about {data_size(size)} ({bytes_a_crop(*bytes_each, config.num_crops)} measured)",
         f"  about {duration(seconds * forwards)} on this device "
         f"({rate:,.1f} crops/s measured over {counted(len(steps), 'forward')})",
     ]
     if job.teacher.device.type == "cuda":
         summary += timed_variants(job, crops)
-    size = round(bytes_each[0] * images)
     return DryRun(images, plan.num_shards, crops, forwards, size, seconds * forwards, rate, summary)
+
+
+def _answers(job: Job) -> str:
+    """Say what the set would hold."""
+    if job.labels.holds_embeddings:
+        return ", ".join(
+            f"{one['name']}: {one['dim']} numbers" for one in job.labels.identity.embeddings or []
+        )
+    return f"{counted(job.teacher.num_classes, 'class', 'classes')}, {job.recipe.label}"
 
 
 def _timed(labelled: Iterable[Labelled], times: list[float]) -> Iterator[Labelled]:

@@ -72,7 +72,7 @@ class Epochs:
             raise ReplayError(
                 f"{counted(self.num_samples, 'image')} cannot fill a batch of {share.images}",
                 url=sets.url,
-                hint="lower global_batch_size, or pass last='pad'",
+                hint="lower global_batch_size (-b of slg-wds train), or pass last='pad'",
             )
 
     def __len__(self) -> int:

@@ -92,7 +92,9 @@ def _labels(labels: LabelSet) -> list[str]:
     if identity.embeddings is not None:
         length = ["each divided by its length"] if identity.normalize else []
         return [
-            f"{one['name']}: {number(one['dim'])} numbers as {one['values']}" for one in identity.embeddings
+            f"{one['name']}: {number(one['dim'])} numbers as {one['values']}"
+            + (f", mean cosine at least {one['min_cosine']:g}" if "min_cosine" in one else "")
+            for one in identity.embeddings
         ] + length
     kind = parse_label_type(labels.label_type)
     about = {

@@ -15,6 +15,8 @@ from slg_wds.report.writing.numbers import number
 from slg_wds.report.writing.recipe import teacher_names
 from slg_wds.report.writing.tables import MOST_CLASSES, coded_from
 
+OTHERS_MIXED_IN = " Other images are mixed into the views: a crop that shows more of another one differs too."
+
 
 def lede(sets: Sequence[LabelSet], images: int) -> str:
     """What the report is about, in a sentence or two.
@@ -97,7 +99,7 @@ def texts(
         f"when they were coded.{_cost_of_mixing(statistics) if mixed else ''}",
         "classes": "Targets are the images' hard labels, given by their class folders. Where the teacher and the "
         "target differ, the crop may show something else, the teacher may err, or the target may be wrong. The first "
-        "images of the gallery show which.",
+        f"images of the gallery show which.{OTHERS_MIXED_IN if mixed else ''}",
         "no_targets": "The images have no targets among the classes of the labels, so there is nothing to agree with. "
         "The table lists what the teacher takes the crops for.",
         "class_table": f"{means}Choose a heading to sort, or a class to see its images.{listed}",
