@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slg_wds.console import counted
 from slg_wds.errors import UsageError, WeightsError
 from slg_wds.format.canonical import brief
 from slg_wds.format.records.embeddings.fields import MAX_DIM
@@ -82,7 +83,7 @@ class Bank:
                 )
         if not 2 <= self.size <= MAX_PROTOTYPES:
             raise WeightsError(
-                f"{self.size} prototypes are not 2 to {MAX_PROTOTYPES}: weight is [prototypes, D]"
+                f"it has {counted(self.size, 'prototype')}, not 2 to {MAX_PROTOTYPES:,}: weight is [prototypes, D]"
             )
         if not 1 <= self.dim <= MAX_DIM:
             raise WeightsError(f"embeddings of {self.dim} numbers are not 1 to {MAX_DIM}")
@@ -133,7 +134,9 @@ class Bank:
             UsageError: it is not.
         """
         if dim != self.dim:
-            raise UsageError(f"the bank takes embeddings of {self.dim} numbers, and {name} gives {dim}")
+            raise UsageError(
+                f"the bank takes embeddings of {counted(self.dim, 'number')}, and {name} gives {dim:,}"
+            )
         own = self.made_from.get("weights_sha256")
         if own and weights_sha256 and own != weights_sha256:
             raise UsageError(

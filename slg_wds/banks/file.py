@@ -63,7 +63,7 @@ def decode_bank(data: bytes) -> Bank:
     try:
         tensors = dict(deserialize(data))  # type: ignore[no-untyped-call]
     except SafetensorError as error:
-        raise WeightsError(f"it is not safetensors ({error})") from None
+        raise WeightsError(f"it is no whole safetensors file ({error})") from None
     about = _metadata(data)
     layers = _layers(tensors)
     return Bank(

@@ -14,7 +14,7 @@ from slg_wds.banks import Bank, read_bank
 from slg_wds.concurrency.threads import threads_of_forwards
 from slg_wds.config import EnsembleConfig
 from slg_wds.ensembling.parents import Parent, open_parents
-from slg_wds.errors import LabelSetError, UsageError
+from slg_wds.errors import LabelSetError, RecordError, UsageError
 from slg_wds.format.manifest.identity import Identity
 from slg_wds.format.records.embeddings.by_name import of_crops
 from slg_wds.format.records.record import Record
@@ -159,6 +159,12 @@ class PrototypeParent(Parent):
         vectors = (of_crops(record.embeddings, crops) or {})[self._embedding].vectors
         with torch.inference_mode(), threads_of_forwards(1):
             probabilities = self._head.probabilities(torch.from_numpy(vectors)).numpy()
+        if not np.isfinite(probabilities).all():
+            raise RecordError(
+                "the scores of the bank's prototypes are too large for float32",
+                key=record.key,
+                hint="look for large numbers in the bank, or give a higher --bank-temp",
+            )
         count, classes = probabilities.shape
         return dataclasses.replace(
             record,

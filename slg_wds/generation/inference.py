@@ -148,7 +148,7 @@ class Forward:
             keys = sorted({span.image.path for span in batch.spans})
             raise TeacherOutputError(
                 f"the teacher {self.teacher.name} gave NaN or infinity for a crop of {', '.join(keys[:3])}",
-                hint="try --precision fp32 or bf16, and check the weights with --evaluate",
+                hint=self.teacher.hint_of_nan,
             )
         return Labelled(
             batch,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.banks import DenseLayer
+from slg_wds.console import counted
 from slg_wds.errors import MissingDependencyError, UsageError
 
 Floats = NDArray[np.float32]
@@ -60,7 +61,7 @@ def centres(unit: Floats, count: int, seed: int) -> Floats:
 
     if len(unit) < count:
         raise UsageError(
-            f"{len(unit)} crops cannot make {count} prototypes",
+            f"{counted(len(unit), 'crop')} that are not zeros cannot make {count:,} prototypes",
             hint="give a smaller -k, more --samples, or a set of more crops",
         )
     means = MiniBatchKMeans(

@@ -29,7 +29,10 @@ class Ensemble:
             same evaluation transform.
         class_subset: the classes that are kept, by the teachers' numbers; None for all.
         num_classes: C, the width of `probabilities`: the size of the subset if there is one.
+        hint_of_nan: what to do if a probability is NaN.
     """
+
+    hint_of_nan = "try --precision fp32 or bf16, and check the weights with --evaluate"
 
     def __init__(
         self,

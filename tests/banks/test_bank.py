@@ -115,7 +115,7 @@ W = np.eye(3, 4, dtype=np.float32)
         ({"weight": W * np.nan}, {}, "the prototypes is NaN or infinite"),
         ({"weight": W, "bias": np.full(3, np.inf, np.float32)}, {}, "NaN or infinite"),
         ({"weight": W[0]}, {}, r"float32 \[4\], not float32 \[outputs, inputs\]"),
-        ({"weight": W[:1]}, {}, "1 prototypes are not 2 to"),
+        ({"weight": W[:1]}, {}, "it has 1 prototype, not 2 to"),
         ({"weight": W[:0]}, {}, r"\[0, 4\]"),
         ({"weight": W[:, :0]}, {}, r"\[3, 0\]"),
         ({"weight": W, "bias": np.zeros(4, np.float32)}, {}, r"bias of the prototypes is float32 \[4\]"),
@@ -151,7 +151,7 @@ def test_files_that_are_gone_or_damaged(tmp_path):
     data = encode_bank(unit_bank(4, 3))
     for damaged in (b"", data[:20], data[:-1], data + b"\0", b"\xff" * 64):
         path.write_bytes(damaged)
-        with pytest.raises(WeightsError, match="is not a bank: it is not safetensors"):
+        with pytest.raises(WeightsError, match="is not a bank: it is no whole safetensors file"):
             read_bank(str(path))
     path.write_bytes(save({"weight": W}, {"bank": "{"}))
     with pytest.raises(WeightsError, match="metadata are damaged"):

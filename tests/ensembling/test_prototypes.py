@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import slg_wds
-from slg_wds.banks import Bank, read_bank
+from slg_wds.banks import Bank, DenseLayer, read_bank
 from slg_wds.cli import main
 from slg_wds.config import PrototypesConfig
 from slg_wds.ensembling import prototypes
 from slg_wds.ensembling.prototypes import PrototypeRule, open_members
-from slg_wds.errors import LabelSetError, SlgWdsError, UsageError
+from slg_wds.errors import LabelSetError, RecordError, SlgWdsError, UsageError
 from slg_wds.prototypes.command import make_bank
 from slg_wds.store import Location
 from support.models.banks import layer, unit_bank, written
@@ -219,6 +219,14 @@ def test_a_run_resumes_and_refuses_another_bank(embedded, bank, tmp_path):
     rule = PrototypeRule(bank, "0" * 64, 0.1)
     with pytest.raises(LabelSetError, match="the bank has been replaced by another since the start"):
         open_members([Location(str(embedded))], None, rule)
+
+
+def test_scores_that_overflow_are_told_and_no_shard_is_written(embedded, tmp_path):
+    weight = np.full((K, DIM), 3e38, np.float32)
+    large = written(Bank(DenseLayer(weight), temperature=0.1), tmp_path / "large")
+    with pytest.raises(RecordError, match=r"too large for float32.*higher --bank-temp"):
+        labelled(embedded, tmp_path / "set", large)
+    assert not list((tmp_path / "set").glob("*.tar"))
 
 
 def test_what_does_not_fit_is_refused(embedded, small_images, bank, tmp_path):

@@ -59,7 +59,7 @@ def test_centres_are_the_directions_of_clusters():
 def test_vectors_of_zeros_make_no_prototype():
     rows = np.array([[0, 0], [3, 4], [0, -2]], np.float32)
     assert np.allclose(clusters.unit_vectors(rows), [[0.6, 0.8], [0, -1]])
-    with pytest.raises(UsageError, match="2 crops cannot make 3 prototypes"):
+    with pytest.raises(UsageError, match="2 crops that are not zeros cannot make 3 prototypes"):
         clusters.centres(clusters.unit_vectors(rows), 3, 0)
 
 
@@ -172,8 +172,11 @@ def test_crops_without_an_embedding_are_left_out(small_images, tmp_path):
         (["SET"], "-k is missing"),
         (["SET", "-k", "1"], "--num-prototypes 1 is below 2"),
         (["SET", "-k", "4", "--bank-temp", "0"], "--bank-temp 0 is not a number above 0"),
-        (["SET", "-k", "500"], "240 crops cannot make 500 prototypes"),
-        (["SET", "-k", "40", "--samples", "30"], "30 crops cannot make 40 prototypes"),
+        (["SET", "-k", "500"], "240 crops that are not zeros cannot make 500 prototypes"),
+        (
+            ["SET", "-k", "40", "--samples", "30"],
+            "30 crops that are not zeros cannot make 40 prototypes",
+        ),
         (["SET", "-k", "4", "--save-path", "no/folder/bank"], "no such folder to write to"),
         (["SET", "-k", "4", "--seed", "-1"], "--seed -1"),
         (["x.pth", "-k", "4"], "--num-prototypes is for a set of embeddings"),

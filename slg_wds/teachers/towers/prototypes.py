@@ -21,6 +21,8 @@ class PrototypeTower(Ensemble):
         bank: the bank. `num_classes` is the number of its prototypes, `temperature` what its scores are divided by.
     """
 
+    hint_of_nan = "try --precision fp32 or bf16, and look for large numbers in the bank"
+
     def __init__(self, teachers: Sequence[Teacher], bank: Bank, temperature: float | None = None) -> None:
         """Join a teacher and a bank.
 
