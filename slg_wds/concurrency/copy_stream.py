@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import torch
 
+T = TypeVar("T")
+
 
 class CopyStream:
-    """Copies batches to a GPU beside its computations.
+    """Copies batches to a GPU beside its computations. The host waits for nothing.
 
-    A copy on the stream that computes would wait for every kernel launched before it.
+    A copy on the stream that computes would wait for every kernel launched before it. But the memory of copies belongs
+    to the stream that made them: once nobody holds a copy, torch gives its memory to a new one, even while the
+    computing stream still reads it. So each batch goes three ways: `begin` copies it, `hand_over` lets computations
+    wait for it, and `give_back` is called when all that reads it was launched; its memory is kept until that is done.
+    (`record_stream` would do the same with an event for each tensor, and frees nothing at all in a process where the
+    recording of a CUDA graph has failed.)
 
     Args:
-        device: the GPU.
+        device: the GPU. Its current stream, whenever a method is called, is the one that computes.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -23,25 +31,47 @@ class CopyStream:
 
         self._device = device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._in_use: deque[tuple[torch.cuda.Event, Any]] = deque()  # the oldest first
 
-    def to_device(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Begin to copy tensors, and let the current stream wait for the copies. The host waits for nothing.
+    def begin(self, copy: Callable[[], T]) -> tuple[T, torch.cuda.Event]:
+        """Begin copies.
 
         Args:
-            tensors: on the host; pinned, or the copies are not asynchronous. They must stay unchanged until the host
-                has awaited an event that was recorded later on the current stream.
+            copy: makes them, of tensors on the host; these are pinned, or the copies are not asynchronous. They must
+                stay unchanged until an event that was recorded later on the computing stream is done.
 
         Returns:
-            The copies, for use on the current stream. They must be kept until that event too: their memory belongs to
-            the other stream, and would be given to a new copy while they are in use. (`record_stream` would do the same
-            with an event for each tensor, and frees nothing at all in a process where the recording of a CUDA graph has
-            failed.)
+            What `copy` returned, and what `hand_over` waits for.
         """
         import torch
 
         with torch.cuda.stream(self._stream):
-            copies = [tensor.to(self._device, non_blocking=True) for tensor in tensors]
-            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            copied.record(self._stream)
+            return copy(), self._now(self._stream)
+
+    def hand_over(self, copied: torch.cuda.Event) -> None:
+        """Let the computing stream wait for copies."""
+        import torch
+
         torch.cuda.current_stream(self._device).wait_event(copied)
-        return copies
+
+    def give_back(self, copies: Any) -> None:
+        """Keep copies until all is done that the computing stream was given by now, and let go of earlier ones."""
+        import torch
+
+        self._in_use.append((self._now(torch.cuda.current_stream(self._device)), copies))
+        while self._in_use and self._in_use[0][0].query():  # type: ignore[no-untyped-call]
+            self._in_use.popleft()
+
+    def finish(self) -> None:
+        """Let whatever uses this stream later, when this object may be gone, wait for all that reads its copies."""
+        import torch
+
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+
+    @staticmethod
+    def _now(stream: torch.cuda.Stream) -> torch.cuda.Event:
+        import torch
+
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record(stream)
+        return event

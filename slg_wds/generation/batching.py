@@ -38,7 +38,6 @@ class CropBatch:
         left_out: the images that the shard leaves out. The last batch of a shard has all of them, the others none.
         ended: the number of the shard, if these are its last crops; else None.
         pieces: the tasks that cut the crops.
-        copies: the inputs on a GPU, kept until their forward is done.
     """
 
     inputs: list[torch.Tensor]
@@ -46,7 +45,6 @@ class CropBatch:
     left_out: list[LeftOut] = field(default_factory=list)
     ended: int | None = None
     pieces: list[Future[None]] = field(default_factory=list)
-    copies: list[torch.Tensor] = field(default_factory=list)
 
     @property
     def filled(self) -> int:

@@ -98,24 +98,32 @@ class Forward:
         if not batch.spans:
             return _Outputs()
         with torch.inference_mode():
-            probs_NC = self.teacher.answers(self._inputs(batch))[: batch.filled]
-            finite = torch.isfinite(probs_NC).all()
-            if self.label.kind in ("full", LOW_RANK, EMBEDDING):
-                return self._outputs(finite, None, probs_NC, None)
-            index_Nk, value_Nk = topk(probs_NC, self.label.stored_k(probs_NC.shape[1]))
-            sums = None
-            if self.with_tail:
-                segments = [(span.start, span.start + span.count) for span in batch.spans]
-                sums = tail_sums(probs_NC, index_Nk, segments)
-            return self._outputs(finite, index_Nk, value_Nk, sums)
+            if self.device.type != "cuda":
+                return self._answers(batch, batch.inputs)
+            if self._copies is None:
+                self._copies = CopyStream(self.device)
+            inputs, copied = self._copies.begin(
+                lambda: [one.to(self.device, non_blocking=True) for one in batch.inputs]
+            )
+            self._copies.hand_over(copied)
+            outputs = self._answers(batch, inputs)
+            self._copies.give_back(inputs)
+            return outputs
 
-    def _inputs(self, batch: CropBatch) -> list[torch.Tensor]:
-        if self.device.type != "cuda":
-            return batch.inputs
-        if self._copies is None:
-            self._copies = CopyStream(self.device)
-        batch.copies = self._copies.to_device(batch.inputs)
-        return batch.copies
+    def _answers(self, batch: CropBatch, inputs: list[torch.Tensor]) -> _Outputs:
+        """Compute what is kept of the teachers' answers to a batch, from its inputs on the device."""
+        import torch
+
+        probs_NC = self.teacher.answers(inputs)[: batch.filled]
+        finite = torch.isfinite(probs_NC).all()
+        if self.label.kind in ("full", LOW_RANK, EMBEDDING):
+            return self._outputs(finite, None, probs_NC, None)
+        index_Nk, value_Nk = topk(probs_NC, self.label.stored_k(probs_NC.shape[1]))
+        sums = None
+        if self.with_tail:
+            segments = [(span.start, span.start + span.count) for span in batch.spans]
+            sums = tail_sums(probs_NC, index_Nk, segments)
+        return self._outputs(finite, index_Nk, value_Nk, sums)
 
     def _outputs(
         self,
@@ -141,7 +149,6 @@ class Forward:
         if outputs.event is not None:
             outputs.event.synchronize()
         self.buffers.give_back(batch.inputs)
-        batch.copies = []
         if outputs.finite is None or outputs.value is None:
             return Labelled(batch, None, np.empty((0, 0), np.float32), None)
         if not bool(outputs.finite):

@@ -26,11 +26,11 @@ class Movable:
             device: of every tensor in the result.
             non_blocking: do not wait for copies from pinned memory, as `torch.Tensor.to` does.
         """
-        return self.changed(_densely(lambda tensor: tensor.to(device, non_blocking=non_blocking)))
+        return self.changed(densely(lambda tensor: tensor.to(device, non_blocking=non_blocking)))
 
     def pin_memory(self: M) -> M:
         """The same in memory from which copies to a GPU need not be waited for."""
-        return self.changed(_densely(lambda tensor: tensor.pin_memory()))
+        return self.changed(densely(lambda tensor: tensor.pin_memory()))
 
     def tensors(self) -> Iterator[Tensor]:
         """All tensors in it."""
@@ -60,13 +60,15 @@ class Movable:
         return type(self)(**{name: new(value) for name, value in vars(self).items()})
 
 
-def _densely(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """`change` for tensors that repeat themselves (of stride 0) too: what is repeated is changed once.
+def densely(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return `change` for tensors that repeat themselves (of stride 0) too: what is repeated is changed once.
 
     Torch cannot pin them, and a copy of [B, C] class numbers is B times the bytes of one row.
     """
 
     def changed(tensor: Tensor) -> Tensor:
+        if 0 not in tensor.stride():
+            return change(tensor)
         once = tuple(slice(1) if stride == 0 else slice(None) for stride in tensor.stride())
         return change(tensor[once]).expand(tensor.shape)
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
+from slg_wds.concurrency.copy_stream import CopyStream
 from slg_wds.errors import UsageError
+from slg_wds.labels.movable import densely
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.pairs import LoaderView, PairLoader
 from slg_wds.transforms.normalisation import Normalisation
@@ -42,6 +45,7 @@ class DeviceLoader(LoaderView):
         self.device = torch.device(device)
         self.dtype = dtype or torch.float32
         self._cuda = self.device.type == "cuda"
+        self._copies: CopyStream | None = None
         if self._cuda:
             loader.pin_memory()
         self.normalised = Normalisation(mean, std, self.device, self.dtype)
@@ -60,23 +64,23 @@ class DeviceLoader(LoaderView):
 
     def _ahead(self, epoch: int, start: int) -> Generator[Batch, None, None]:
         """Yield each batch when the next one's copy has begun. Torch keeps pinned memory while it is copied from."""
-        copies = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        self._copies = copies = self._copies or CopyStream(self.device)
         waiting: deque[tuple[Batch, torch.cuda.Event]] = deque()
-        for batch in self.loader.batches(epoch, start):
-            with torch.cuda.stream(copies):
-                moved = batch.to(self.device, non_blocking=True)
-                copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-                copied.record(copies)
-            waiting.append((moved, copied))
-            del batch, moved
-            if len(waiting) > 1:
-                yield self._handed(*waiting.popleft())
-        while waiting:
-            yield self._handed(*waiting.popleft())
+        try:
+            for batch in self.loader.batches(epoch, start):
+                waiting.append(copies.begin(partial(batch.to, self.device, non_blocking=True)))
+                del batch
+                if len(waiting) > 1:
+                    yield self._handed(copies, *waiting.popleft())
+            while waiting:
+                yield self._handed(copies, *waiting.popleft())
+        finally:
+            copies.finish()
 
-    def _handed(self, batch: Batch, copied: torch.cuda.Event) -> Batch:
-        stream = torch.cuda.current_stream(self.device)
-        stream.wait_event(copied)
-        for tensor in batch.tensors():
-            tensor.record_stream(stream)
-        return replace(batch, images=self.normalised(batch.images))
+    def _handed(self, copies: CopyStream, batch: Batch, copied: torch.cuda.Event) -> Batch:
+        """Return a batch normalised, in memory of the trainer's stream, which the trainer may let go of at any time."""
+        copies.hand_over(copied)
+        cloned = densely(torch.clone)
+        own = batch.changed(lambda one: self.normalised(one) if one is batch.images else cloned(one))
+        copies.give_back(batch)
+        return own

@@ -53,17 +53,6 @@ def test_every_kind_of_label_reaches_a_gpu(sets, cuda, kind, rule):
     assert given == len(expected) and cuda.given_again > 0
 
 
-@pytest.mark.parametrize("kind", RULES)
-def test_the_trainers_stream_is_told_of_all_memory_that_it_reads(sets, cuda, monkeypatch, kind):
-    """Else torch would give the memory to a later copy while the trainer still reads it."""
-    told = set()
-    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: told.add(tensor.data_ptr()))
-    for batch in on_a_gpu(sets[kind].loader()):
-        copied = {tensor.data_ptr() for tensor in batch.tensors() if tensor is not batch.images}
-        assert copied and copied <= told
-        told.clear()
-
-
 def test_two_sets_reach_a_gpu(sets, cuda):
     both = Made([sets["full"].labels, sets["full"].labels], None)
     expected = [columns(batch) for batch in both.loader().to("cpu")]

@@ -12,10 +12,11 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from slg_wds import EmbeddingLoss, SoftCrossEntropy
+from slg_wds.concurrency.copy_stream import CopyStream
 from slg_wds.labels import LabelAdaptation, mix, recover
 from slg_wds.labels.adaptation import adapted
 from slg_wds.replay.batch import Batch
-from support.gpus.lazy_streams import DEVICE, LazyStreams
+from support.gpus.lazy_streams import DEVICE, LazyStreams, address
 from support.sets.label_kinds import EVERY, of_every_kind
 from support.sets.mixed_sets import mixed_of
 from support.sets.replay_sets import Made, make
@@ -59,21 +60,48 @@ def losses(loader) -> list[torch.Tensor]:
     return found
 
 
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
+    return LazyStreams().install(monkeypatch)
+
+
+def on_the_gpu(loader):
+    """What `loader.to("cuda")` is, on the imitated device."""
+    moved = loader.to("cpu")
+    loader.pin_memory()
+    moved._cuda, moved.device = True, DEVICE
+    return moved
+
+
 @pytest.mark.parametrize(("kind", "rule"), [*EVERY, *LOW_RANK])
-def test_nothing_waits_from_the_loader_to_the_loss(sets, monkeypatch, kind, rule):
+def test_nothing_waits_from_the_loader_to_the_loss(sets, gpu, kind, rule):
     expected = losses(sets[kind].loader(rule=rule).to("cpu"))
     assert len(expected) >= 4
-    gpu = LazyStreams().install(monkeypatch)
-    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
-    loader = sets[kind].loader(rule=rule).to("cpu")
-    loader.loader.pin_memory()
-    loader._cuda, loader.device = True, DEVICE
+    loader = on_the_gpu(sets[kind].loader(rule=rule))
     with gpu:
         found = losses(loader)
     assert gpu.operators > 20 and gpu.dropped == 0
     gpu.wait()
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("kind", ["full", "tail", "lowrank"])
+def test_a_batch_is_in_memory_of_the_trainers_stream(sets, gpu, kind):
+    """A trainer may let go of it at any time. The memory of the copies is kept until the trainer's stream read it."""
+    loader = on_the_gpu(sets[kind].loader())
+    with gpu:
+        for batch in loader:
+            assert {gpu.owner[address(one)] for one in batch.tensors() if one.numel()} == {gpu.main}
+    assert gpu.dropped == 0
+
+
+def test_copies_that_are_let_go_too_early_are_seen(sets, gpu, monkeypatch):
+    monkeypatch.setattr(CopyStream, "give_back", lambda stream, copies: None)
+    with gpu:
+        losses(on_the_gpu(sets["tail"].loader()))
+    assert gpu.dropped > 0
 
 
 def trained_on(batch: Batch) -> torch.Tensor:

@@ -78,6 +78,9 @@ class _Event:
     def record(self, stream: Any = None) -> None:
         self._time = self._gpu.done
 
+    def query(self) -> bool:
+        return self._time <= time.perf_counter()
+
     def synchronize(self) -> None:
         if (left := self._time - time.perf_counter()) > 0:
             time.sleep(left)

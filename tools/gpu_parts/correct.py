@@ -203,12 +203,12 @@ def delays(slow: str | None) -> Iterator[None]:
     """Delay the copies to the device, or its kernels."""
     from slg_wds.teachers import Ensemble
 
-    copy, probabilities = CopyStream.to_device, Ensemble.probabilities
+    begin, probabilities = CopyStream.begin, Ensemble.probabilities
 
-    def late_copy(copies: CopyStream, tensors: Any) -> Any:
+    def late_copy(copies: CopyStream, copy: Any) -> Any:
         with torch.cuda.stream(copies._stream):
             torch.cuda._sleep(CYCLES)
-        return copy(copies, tensors)
+        return begin(copies, copy)
 
     def late_kernels(ensemble: Ensemble, batches: Any) -> Any:
         torch.cuda._sleep(CYCLES)
@@ -216,7 +216,7 @@ def delays(slow: str | None) -> Iterator[None]:
 
     with contextlib.ExitStack() as stack:
         if slow == "copies":
-            stack.enter_context(mock.patch.object(CopyStream, "to_device", late_copy))
+            stack.enter_context(mock.patch.object(CopyStream, "begin", late_copy))
         if slow == "kernels":
             stack.enter_context(mock.patch.object(Ensemble, "probabilities", late_kernels))
         yield

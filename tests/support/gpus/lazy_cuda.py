@@ -94,7 +94,6 @@ class LazyCuda:
         monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: self.pin(tensor))
         monkeypatch.setattr(torch.Tensor, "is_pinned", lambda tensor: self.block(tensor) is not None)
         monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *a, **k: self.to(tensor, *a, **k))
-        monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)
         monkeypatch.setattr(torch.cuda, "Stream", lambda device=None: _Stream())
         monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: _Stream(self))
         monkeypatch.setattr(torch.cuda, "Event", lambda: _Event(self))
@@ -108,6 +107,9 @@ class _Stream:
 
     def wait_event(self, event: _Event) -> None:
         event.synchronize()  # the device waits; here the copies have to be done before the next operator
+
+    def wait_stream(self, other: _Stream) -> None:
+        pass  # the device runs nothing by itself here
 
 
 class _Event:

@@ -4,7 +4,7 @@ Operators on tensors of the device are queued with their arguments; their result
 runs when an event on it is awaited, up to that event, and first runs other streams as far as it was told to wait for
 them. So labels are wrong if a wait is forgotten, or if memory is used again too early. An operator for whose result the
 host would have to wait is an error. `dropped` counts tensors that were let go while another stream than their own still
-had to use them, and had not been told of them: torch would give their memory to others.
+had to use them: torch would give their memory to others.
 """
 
 from __future__ import annotations
@@ -49,6 +49,9 @@ class Event:
     def record(self, stream: Stream) -> None:
         self.stream, self.until = stream, len(stream.queue)
 
+    def query(self) -> bool:
+        return self.stream.done >= self.until
+
     def synchronize(self) -> None:
         with _disable_current_modes(), torch.inference_mode():
             self.stream.run(self.until)
@@ -60,7 +63,7 @@ class LazyStreams(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.main = self.current = Stream("main")
-        self.owner: dict[int, set[Stream]] = {}  # by the address of memory: the streams that know of it
+        self.owner: dict[int, Stream] = {}  # by the address of memory: the stream that it is of
         self.pending: Counter[int] = (
             Counter()
         )  # operators of other streams that have still to run, by address
@@ -83,7 +86,7 @@ class LazyStreams(TorchDispatchMode):
             if self.known(first):  # else it is a copy, as `to` and `reshape` make where they must
                 return view
         self.operators += 1
-        foreign = [a for t in tensors if self.known(t) and self.current not in self.owner[a := address(t)]]
+        foreign = [a for t in tensors if self.known(t) and self.current is not self.owner[a := address(t)]]
         self.pending.update(foreign)
         later_args, later_kwargs = tree_map_only(torch.Tensor, torch.ops.aten.alias.default, (args, kwargs))
 
@@ -109,7 +112,7 @@ class LazyStreams(TorchDispatchMode):
         made = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype)
         made.untyped_storage().fill_(POISON)
         if ours and made.numel():
-            self.owner[address(made)] = {self.current}
+            self.owner[address(made)] = self.current
             self.kept.append(torch.ops.aten.alias.default(made))
             weakref.finalize(made, self.let_go, address(made)).atexit = False
         return made
@@ -135,10 +138,6 @@ class LazyStreams(TorchDispatchMode):
         yield
         self.current = before
 
-    def record_stream(self, tensor: torch.Tensor, stream: Stream) -> None:
-        if tensor.numel():
-            self.owner[address(tensor)].add(stream)
-
     def wait(self) -> None:
         """Run all that the main stream has to do."""
         with _disable_current_modes():
@@ -150,9 +149,6 @@ class LazyStreams(TorchDispatchMode):
 
         monkeypatch.setattr(torch, "empty", empty)
         monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *a, **k: self.to(tensor, *a, **k))
-        monkeypatch.setattr(
-            torch.Tensor, "record_stream", lambda tensor, stream: self.record_stream(tensor, stream)
-        )
         monkeypatch.setattr(torch.cuda, "Stream", lambda device=None: Stream("copies"))
         monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: self.current)
         monkeypatch.setattr(torch.cuda, "Event", Event)
