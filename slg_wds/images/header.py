@@ -43,6 +43,8 @@ SIZED_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..SOF15
 SCAN, END = 0xDA, 0xD9
 BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})  # TEM, RST0..7, SOI: no length follows
 UNSIZED = BARE_MARKERS | {0x00, SCAN, END, 0xFF}  # before the first size, these are not usual
+_SEGMENT = struct.Struct(">BBH")  # the beginning of a segment: 0xFF, its marker, the bytes from its length on
+_SIZE = struct.Struct(">HH")  # height and width
 
 
 def check_image_bytes(size: int, url: str) -> None:
@@ -97,12 +99,14 @@ def is_jpeg_of(data: bytes | memoryview, size: Sequence[int]) -> bool:
         return False
     place = 2
     try:
-        while data[place] == 0xFF and (marker := data[place + 1]) not in SIZED_MARKERS:
-            if marker in UNSIZED:
+        while True:
+            first, marker, length = _SEGMENT.unpack_from(data, place)
+            if first != 0xFF or marker in UNSIZED:
                 return False
-            place += 2 + (data[place + 2] << 8 | data[place + 3])
-        return data[place] == 0xFF and struct.unpack_from(">HH", data, place + 5) == tuple(size)
-    except (IndexError, struct.error):
+            if marker in SIZED_MARKERS:
+                return _SIZE.unpack_from(data, place + 5) == tuple(size)
+            place += 2 + length
+    except struct.error:
         return False
 
 

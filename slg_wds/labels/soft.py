@@ -122,6 +122,8 @@ def from_topk(
     else:
         used = tail if asked.kind == "shared_tail" else None
         labels = _spread(index, value, num_classes, used, power)
+    if power == 1.0:
+        return labels
     return labels.changed(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
 
 
@@ -156,20 +158,22 @@ def _spread(
 ) -> SoftLabels:
     """The top-k as they are, what they leave over the other classes: evenly, or as the shared tails have it."""
     total = value.sum(dim=1)
-    left = 1.0 - total
-    left = torch.where(left > (0.0 if power == 1.0 else LEAST_LEFT), left, 0.0)
+    left = (1.0 - total).clamp_(min=0.0)
+    if power != 1.0:
+        left = torch.where(left > LEAST_LEFT, left, 0.0)
     value = value / total.clamp(min=1.0)[:, None]  # rounded values can sum to more than 1
     others = torch.full_like(left, num_classes - value.shape[1])
+    live: Tensor | None = None  # all of the classes named
     if tail is None or tail.classes.shape[1] == 0:
-        named, live = value, torch.ones_like(value)
-        even = left / others
+        named, even = value, left / others
     else:
-        even, classes, probs, live = spread_tail(left, index, tail, num_classes)
+        even, classes, probs, spread = spread_tail(left, index, tail, num_classes)
         index, named = torch.cat([index, classes], dim=1), torch.cat([value, probs], dim=1)
-        others, live = others - live.sum(dim=1), torch.cat([torch.ones_like(value), live], dim=1)
+        others, live = others - spread.sum(dim=1), torch.cat([torch.ones_like(value), spread], dim=1)
     if power != 1.0:
         named, even = _powered(named, even, others, power)
-    return SoftLabels(index, named - live * even[:, None], even, num_classes)
+    share = even[:, None] if live is None else live * even[:, None]
+    return SoftLabels(index, named - share, even, num_classes)
 
 
 def _powered(named: Tensor, even: Tensor, others: Tensor, power: float) -> tuple[Tensor, Tensor]:

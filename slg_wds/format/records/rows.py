@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any, cast
 
 import numpy as np
@@ -26,6 +27,9 @@ from slg_wds.format.records.views import Views, assembled, joined_views, view_co
 
 I64 = NDArray[np.int64]
 UNPACKED_BYTES = 1 << 26  # of columns that are decompressed at a time
+# Fields of which records that are decoded together have one value.
+AGREED = ("k", "coding", "full", "num_classes", EMBEDDINGS)
+_SHARED = itemgetter(*AGREED[:-1])
 
 
 @dataclass(frozen=True)
@@ -73,11 +77,7 @@ def decode_rows(data: Sequence[bytes | memoryview], rows: I64, labels: bool = Tr
             decode them one by one to find it.
     """
     fields = [unpack_record(one) for one in data]
-    first = fields[0]
-    for other in fields:
-        for name in ("k", "coding", "full", "num_classes", EMBEDDINGS):
-            if other.get(name) != first.get(name):
-                raise RecordError(f"its {name} is {other.get(name)!r} where {first.get(name)!r} belongs")
+    _check_agreement(fields)
     crops = np.array([one["num_crops"] for one in fields], np.int64)
     if rows.size and not (rows.min() >= 0 and (rows < crops[:, None]).all()):
         raise RecordError(f"the crops asked for are not among the record's {crops.min()}")
@@ -85,6 +85,16 @@ def decode_rows(data: Sequence[bytes | memoryview], rows: I64, labels: bool = Tr
         _Group(fields[run], rows[run], crops[run]).decoded(labels) for run in _runs(fields, rows.shape[1])
     ]
     return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _check_agreement(fields: Sequence[dict[str, Any]]) -> None:
+    """Raise RecordError if records differ in what all have in common that are decoded together."""
+    first = fields[0]
+    shared, embeddings = _SHARED(first), first.get(EMBEDDINGS)
+    for other in fields:
+        if _SHARED(other) != shared or other.get(EMBEDDINGS) != embeddings:
+            name = next(one for one in AGREED if other.get(one) != first.get(one))
+            raise RecordError(f"its {name} is {other.get(name)!r} where {first.get(name)!r} belongs")
 
 
 def _runs(fields: Sequence[dict[str, Any]], crops: int) -> Iterator[slice]:
@@ -243,13 +253,12 @@ class _Group:
         steps = self._columns.ragged(planes, lengths, np.uint32)
         if not steps.size:
             return np.zeros(0, np.int64)
-        total = np.cumsum(steps, dtype=np.int64)
-        starts = (np.cumsum(lengths) - lengths)[lengths > 0]
-        before = np.where(starts > 0, total[starts - 1], 0)
-        classes: I64 = total - np.repeat(before, lengths[lengths > 0])
-        inner = np.ones(len(steps), np.bool_)
-        inner[starts] = False
-        if classes.max() >= self._fields[0]["num_classes"] or not steps[inner].all():
+        total, there = np.cumsum(steps, dtype=np.int64), lengths[lengths > 0]
+        starts = np.cumsum(there) - there
+        first = steps[starts]
+        classes: I64 = total - np.repeat(total[starts] - first, there)
+        flat = np.count_nonzero(steps) - np.count_nonzero(first) < len(steps) - len(first)
+        if flat or classes.max() >= self._fields[0]["num_classes"]:
             raise RecordError(f"a list of classes does not ascend below {self._fields[0]['num_classes']}")
         return classes
 
@@ -277,6 +286,8 @@ class _Group:
         return value
 
     def _tails(self, kept: Planes, codes: Planes, lengths: I64) -> list[Tail | None]:
+        if not lengths.any():
+            return [None] * len(lengths)
         classes, code = self._ascending(kept, lengths), self._columns.ragged(codes, lengths, np.uint8)
         tails: list[Tail | None] = []
         end = 0

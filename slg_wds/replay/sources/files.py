@@ -79,12 +79,11 @@ class OpenFiles:
             self._files.clear()
 
     def _file(self, path: str) -> _File:
-        with self._lock:
-            file = self._files.get(path)
-            if file is not None:
-                self._files.move_to_end(path)
-                return file
-        file = _File(path)
+        try:  # without the lock: another thread may have closed it in between, and then it is opened again
+            self._files.move_to_end(path)
+            return self._files[path]
+        except KeyError:
+            file = _File(path)
         with self._lock:
             self._files[path] = file
             if len(self._files) > self.limit:
@@ -140,6 +139,8 @@ class _File:
     def fill(self, parts: Parts, at: int, offset: int) -> memoryview:
         """Fill a part with the bytes from `offset`; return what was filled. Raises StoreError."""
         memory, done = parts[at], parts.fill_cached(at, self.descriptor, offset)
+        if done == len(memory):
+            return memory
         try:
             while done < len(memory):  # at most once, but for a signal or more than 2 GiB
                 read = os.preadv(self.descriptor, [memory[done:]], offset + done)
