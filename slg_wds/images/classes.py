@@ -72,7 +72,8 @@ def read_class_map(path: str) -> dict[str, int | None]:
         text = read_text(path)
         pairs = _from_json(text) if text.lstrip().startswith("{") else _from_lines(text)
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"the class map {path} cannot be read: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"the class map {path} cannot be read: {reason}") from None
     if not pairs:
         raise UsageError(f"the class map {path} names no class")
     mapping: dict[str, int | None] = {}

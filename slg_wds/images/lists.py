@@ -51,7 +51,8 @@ def _read_lines(list_file: str) -> list[str]:
     try:
         lines = [line for _, line in lines_of(read_text(list_file))]
     except (OSError, ValueError) as error:
-        raise UsageError(f"the list {list_file} cannot be read: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"the list {list_file} cannot be read: {reason}") from None
     if not lines:
         raise UsageError(f"the list {list_file} names no image")
     return lines

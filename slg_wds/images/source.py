@@ -11,6 +11,7 @@ from slg_wds.config import SourceConfig
 from slg_wds.console import first_few
 from slg_wds.errors import NoImagesError, UsageError
 from slg_wds.format.manifest.plan import Plan
+from slg_wds.images.classes import read_class_map
 from slg_wds.images.folder import COMPRESSED_TAR, COMPRESSED_TARS, FolderSource, is_image
 from slg_wds.images.order import TargetOf
 from slg_wds.images.tars.files import (
@@ -82,9 +83,11 @@ def open_source(
 
     Raises:
         NoImagesError, NoTargetsError: images or the needed targets are missing.
-        UsageError: options that exclude each other.
+        UsageError: options that exclude each other, or a class map that cannot be read.
         ImageSourceError, StoreError: a folder or bucket that cannot be listed.
     """
+    if options.class_map is not None:
+        read_class_map(options.class_map)  # a mistake in it is told before a teacher is loaded
     location = options.at(url)
     tar_source = partial(
         ShardSource, url, options=options, need_targets=need_targets, skip=on_error == "skip"

@@ -76,7 +76,7 @@ def labels_in(store: Store, all_names: bool = True) -> LabelSet:
         description_bytes = store.read(DESCRIPTION, MAX_JSON_BYTES)
     except NotFoundError as error:
         raise NotALabelSetError(
-            f"there is no label set here: {error.message}", url=store.url, hint=_instead(store)
+            f"there is no label set here: {_lacking(store, error)}", url=store.url, hint=_instead(store)
         ) from None
     description = located(decode_description, description_bytes, store.url_of(DESCRIPTION))
     plan_sha256 = hashlib.sha256(plan_bytes).hexdigest()
@@ -93,6 +93,15 @@ def labels_in(store: Store, all_names: bool = True) -> LabelSet:
             "its numbers of images and shards are not the plan's", url=store.url_of(DESCRIPTION)
         )
     return LabelSet(store, plan, description, digest_of(plan_sha256, description.identity))
+
+
+def _lacking(store: Store, error: NotFoundError) -> str:
+    """Say what is not there: a folder, or the files that make it a label set."""
+    if not store.is_local:
+        return error.message
+    if Path(store.url).is_dir():
+        return f"the folder has no files {PLAN} and {DESCRIPTION}"
+    return "it is a file, not a folder" if Path(store.url).exists() else "no such folder"
 
 
 def _instead(store: Store) -> str:

@@ -47,12 +47,17 @@ class CropRule:
     def __post_init__(self) -> None:
         low, high = self.scale
         if not 0 < low <= high <= 1:
-            raise UsageError(f"crop scale {low:g}..{high:g} is not inside 0..1 with min <= max")
+            raise UsageError(
+                f"crop scale {low:g}..{high:g} is not inside 0..1 with min <= max",
+                hint="see --min-scale-crops and --max-scale-crops",
+            )
         low, high = self.ratio
         if not 0.01 <= low <= high <= 100:
-            raise UsageError(f"crop ratio {low:g}..{high:g} is not inside 0.01..100 with min <= max")
+            raise UsageError(
+                f"crop ratio {low:g}..{high:g} is not inside 0.01..100 with min <= max", hint="see --ratio"
+            )
         if not 0 <= self.flip <= 1:
-            raise UsageError(f"flip probability {self.flip:g} is not inside 0..1")
+            raise UsageError(f"flip probability {self.flip:g} is not inside 0..1", hint="see --flip-prob")
 
 
 def sample_crops(

@@ -57,6 +57,11 @@ GENERATE = ["generate", "images", "-a", "resnet18", "--save-path", "labels"]
         (["inspect", "set", "-x"], "there is no option -x; slg-wds inspect --help lists the options"),
         ([*GENERATE, "more"], "'more' is one argument too many; see slg-wds generate --help"),
         ([*GENERATE, "--extendable", "yes"], "'yes' is one argument too many; see slg-wds generate --help"),
+        (
+            [*GENERATE, "--class-map", "nowhere"],
+            "the class map nowhere cannot be read: No such file or directory",
+        ),
+        ([*GENERATE, "--flip-prob", "3"], "flip probability 3 is not inside 0..1; see --flip-prob"),
         ([*GENERATE, "--label_type", "nonsense"], "unknown label type 'nonsense'; known: hard, smoothing,"),
     ],
 )

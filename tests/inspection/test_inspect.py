@@ -239,9 +239,9 @@ def test_urls_that_cannot_be(tmp_path, capsys):
             ("s3:/bucket/set", 2, "neither a URL nor a path"),
             ("ftp://host/set", 2, "no store for ftp://"),
             ("s3://", 2, ""),
-            (str(tmp_path / "nothing"), 1, "no label set here"),
-            (str(tmp_path / "empty"), 1, "no label set here"),
-            (str(tmp_path / "file"), 1, ""),
+            (str(tmp_path / "nothing"), 1, "no label set here: no such folder"),
+            (str(tmp_path / "empty"), 1, "no label set here: the folder has no files plan and slg.json"),
+            (str(tmp_path / "file"), 1, "no label set here: it is a file, not a folder"),
             (closed, 1, "no good answer in time"),
         ]:
             options = ["--store-option", *(f"{n}={v}" for n, v in QUICK.items())] if url == closed else []
