@@ -32,6 +32,7 @@ from students import (
     each,
     log_probabilities,
     make_student,
+    paired,
     run,
     spread,
     table,
@@ -196,8 +197,10 @@ def mean_divergence(live: SoftLabels, labels: SoftLabels) -> float:
 def report(
     found: dict[str, list[Figures]], labels_divergence: dict[str, float], sizes: dict[str, float]
 ) -> None:
+    """Print a table of one temperature; its last column has the first KL of each seed."""
+    live = [one["held"] for one in found.get(LIVE, [])]
     header = ["trained from", "bytes a crop", "KL of the labels", "KL, held-out views", "agreement there, %",
-              "KL, unseen photographs", "KL of each seed"]  # fmt: skip
+              "KL, unseen photographs", "KL minus the live teacher's" if live else "KL of each seed"]  # fmt: skip
     rows = []
     for kind, students in found.items():
         held, agreement, unseen = (
@@ -206,7 +209,7 @@ def report(
         rows.append(
             [
                 kind, f"{sizes[kind]:.1f}" if kind in sizes else "-", f"{labels_divergence[kind]:.4f}",
-                spread(held), spread(agreement, 1), spread(unseen, 3), each(held),
+                spread(held), spread(agreement, 1), spread(unseen, 3), paired(held, live) if live else each(held),
             ]
         )  # fmt: skip
     print(table(header, rows), flush=True)
