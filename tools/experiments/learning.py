@@ -197,7 +197,7 @@ def mean_divergence(live: SoftLabels, labels: SoftLabels) -> float:
 def report(
     found: dict[str, list[Figures]], labels_divergence: dict[str, float], sizes: dict[str, float]
 ) -> None:
-    """Print a table of one temperature; its last column has the first KL of each seed."""
+    """Print a table of one temperature; the last column is of held-out views, seed by seed."""
     live = [one["held"] for one in found.get(LIVE, [])]
     header = ["trained from", "bytes a crop", "KL of the labels", "KL, held-out views", "agreement there, %",
               "KL, unseen photographs", "KL minus the live teacher's" if live else "KL of each seed"]  # fmt: skip
