@@ -150,8 +150,11 @@ def _far(attempts: Attempts, mean: float, target: float) -> NDArray[np.bool_]:
 
 
 def _off(attempts: Attempts, mean: float, target: float) -> NDArray[np.bool_]:
-    """Find the crops that the first table tried leaves over the limit before rounding, at most an eighth of them."""
-    most = int(MOST_OFF * attempts.table.crops)
+    """Find the crops that the first table tried leaves over the limit before rounding, at most an eighth of them.
+
+    Nor are they more than can have APART times the target with half of the mean that all may have.
+    """
+    most = int(min(MOST_OFF, mean / (2.0 * APART * target)) * attempts.table.crops)
     off = np.zeros(attempts.table.crops, bool)
     if not most:
         return off

@@ -106,6 +106,14 @@ def test_crops_that_have_nothing_in_common():
     check(softmax(np.random.default_rng(1).normal(0, 1, (80, 400))), 0.1)
 
 
+def test_crops_apart_leave_the_others_a_divergence_above_zero():
+    """Draws of which some crops were to be apart although the others could not make up for them."""
+    check(softmax(np.random.default_rng(12).normal(0, 5.0, (130, 50))), 0.5)
+    rng = np.random.default_rng(43)
+    certain = np.eye(150, dtype=np.float32)[rng.integers(0, 150, 130)]
+    check(np.where(rng.random((130, 1)) < 0.3, certain, softmax(rng.normal(0, 1, (130, 150)))), 0.02)
+
+
 @pytest.mark.parametrize("seed", [5, 6, 8])
 def test_a_few_other_crops_do_not_make_the_rest_dear(seed):
     rng = np.random.default_rng(seed)
