@@ -8,6 +8,9 @@ low-rank labels. With --embedding, the second set holds int8 embeddings: the fir
 rounds that alternate, SoftLabelLoader walks over each, and the loss takes the labels of a batch, forward and backward:
 SoftCrossEntropy, or EmbeddingLoss with a linear projector from 512 numbers. Printed are crops a second, and
 microseconds of processor time a crop, which other work on the machine moves less; ratios are medians over the rounds.
+
+Of the time of EmbeddingLoss with D = 768, the projector takes eight tenths and the loss itself one. Distributions are
+made of low-rank labels in the loss, those of top-k in the loader: so compare the sums of loader and loss.
 """
 
 from __future__ import annotations
