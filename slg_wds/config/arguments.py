@@ -129,12 +129,13 @@ def _texts(
     Raises:
         UsageError: an option has too few values.
     """
+    words = [_hyphened(word) for word in arguments]  # tyro's oldest version refuses both spellings at once
     complaint = io.StringIO()
     flat: Any = dataclasses.make_dataclass("Options", map(_field_of_texts, options), kw_only=True)
     try:
         with contextlib.redirect_stderr(complaint):
             parsed, unknown = tyro.cli(
-                flat, prog=prog, args=arguments, config=MARKERS, add_help=False, return_unknown_args=True
+                flat, prog=prog, args=words, config=MARKERS, add_help=False, return_unknown_args=True
             )
     except SystemExit:
         said = complaint.getvalue()
@@ -143,6 +144,12 @@ def _texts(
             raise UsageError(" ".join(said.split())) from None
         raise UsageError(f"{option.spellings[-1]} lacks a value: {option}") from None
     return {name: value for name, value in vars(parsed).items() if value not in (None, [])}, unknown
+
+
+def _hyphened(word: str) -> str:
+    """Write the name of an option, as in --num_crops=4, with hyphens."""
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value if word.startswith("--") else word
 
 
 def _field_of_texts(option: _Option) -> tuple[str, Any, dataclasses.Field[Any]]:
@@ -172,7 +179,7 @@ def _refuse(unknown: Sequence[str], options: Sequence[_Option], prog: str) -> No
         raise UsageError(f"{word!r} is one argument too many", hint=f"see {prog} --help")
     name = word.partition("=")[0]
     spellings = [spelling for one in options for spelling in one.spellings]
-    near = difflib.get_close_matches(name.replace("_", "-"), spellings, 1)
+    near = difflib.get_close_matches(name, spellings, 1)
     hint = f"did you mean {near[0]}?" if near else f"{prog} --help lists the options"
     raise UsageError(f"there is no option {name}", hint=hint)
 

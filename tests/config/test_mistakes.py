@@ -47,7 +47,7 @@ GENERATE = ["generate", "images", "-a", "resnet18", "--save-path", "labels"]
             "--values 'log9' is not one of float32, float16, log8, int8; did you mean log8?",
         ),
         ([*GENERATE, "--engine", "slurm"], "--engine 'slurm' is not one of local, ray"),
-        ([*GENERATE, "--num_crop", "4"], "there is no option --num_crop; did you mean --num-crops?"),
+        ([*GENERATE, "--num_crop", "4"], "there is no option --num-crop; did you mean --num-crops?"),
         ([*GENERATE, "--num-cropz=4"], "there is no option --num-cropz; did you mean --num-crops?"),
         (
             ["inspect", "--store-optoin", "a=b", "set"],
