@@ -133,7 +133,8 @@ class Job:
         try:
             views = renumbered(crops.views, reference.keys, self._find, reference.url)
         except LabelSetError as error:
-            raise ReferenceSetError(error.message, url=reference.url) from None
+            hint = "label all images of that set, since they are mixed into each other's views"
+            raise ReferenceSetError(error.message, url=reference.url, hint=hint) from None
         return replace(crops, views=views)
 
     def _find(self, key: str, near: int) -> int | None:

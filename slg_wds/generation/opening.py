@@ -124,6 +124,8 @@ def _hint(error: ImageError | ReferenceSetError, source: str) -> str:
     skip = "leave such images out with --on-error skip"
     if isinstance(error, ImageGoneError):
         return f"put it back, or {skip}"
+    if isinstance(error, ReferenceSetError):
+        return skip
     # The plan says where in a tar an image lies, and a mended image would lie elsewhere.
     return f"mend it, or {skip}" if source == "folder" else skip
 

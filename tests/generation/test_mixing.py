@@ -235,6 +235,12 @@ def test_another_teacher_sees_the_same_mixed_views(photographs, mixed, tmp_path)
         assert np.array_equal(record.value, whole[record.key].value)
 
 
+def test_a_part_of_a_mixed_set_is_no_reference(photographs, mixed, tmp_path):
+    (tmp_path / "list.txt").write_text("\n".join(list(slg_wds.open_labels(mixed).plan.paths)[:2]))
+    with pytest.raises(errors.ReferenceSetError, match="label all images of that set"):
+        labelled(photographs, tmp_path / "set", reference_path=mixed, list_file=str(tmp_path / "list.txt"))
+
+
 def test_a_mixed_set_is_extended(photographs, tmp_path):
     once = labelled(photographs, tmp_path / "once", num_crops=12, **MIX)
     base = labelled(photographs, tmp_path / "base", num_crops=8, **MIX)
