@@ -173,7 +173,5 @@ def _one_block(attempts: Attempts, limits: Limits) -> Trial | None:
             if trial is not None:
                 return trial
     if attempts.table.crops == 1:
-        raise RecordError(
-            f"no low-rank labels of a crop keep to a mean KL of {limits.mean:g} nats", hint="raise --max-kl"
-        )
+        raise RecordError("no low-rank labels of a crop are as close as --max-kl asks", hint="raise --max-kl")
     return None
