@@ -8,6 +8,7 @@ movable.py           torch: what moves to a device as one
 adaptation.py        torch: softened hard labels for crops of low confidence
 loss.py              torch: a student's cross-entropy with them
 embedding_loss.py    torch: a student's features against a teacher's embeddings
+dead_zone.py         rounding that prefers small integers
 low_rank/            distributions of an image's crops -> low-rank labels
 low_rank_embeddings/ the same for embeddings
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from slg_wds.format.records.embeddings.by_name import AnyEmbedding
 from slg_wds.format.records.embeddings.low_rank import EmbeddingBlock, LowRankEmbedding, StatedCosine
@@ -14,7 +15,7 @@ from slg_wds.format.records.embeddings.plain import Embedding
 from slg_wds.format.records.low_rank.blocks import LowRank, LowRankBlock, StatedKL
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import build_tail
-from slg_wds.format.records.values import CODINGS
+from slg_wds.format.records.values import CODINGS, decode_values, encode_values
 from slg_wds.format.records.views import same_views
 from slg_wds.format.shards.shard import Sample
 
@@ -276,3 +277,10 @@ def _same_tail(a: Any, b: Any) -> bool:
         and np.array_equal(a.codes, b.codes)
         and (a.scale, a.rest) == (b.scale, b.rest)
     )
+
+
+def quantise(value: NDArray[Any], coding: str) -> NDArray[np.float32]:
+    """Return probabilities of any shape as a reader of `coding` will see them; those of "none" read as ones."""
+    if coding == "none":
+        return np.ones(np.shape(value), np.float32)
+    return decode_values(encode_values(value, coding), coding)

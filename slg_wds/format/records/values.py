@@ -119,10 +119,3 @@ def decode_values(stored: NDArray[Any], coding: str) -> NDArray[np.float32]:
     if value.size and not (value.min() >= 0.0 and value.max() <= 1.0):
         raise RecordError(f"stored probabilities from {value.min()} to {value.max()} are not within [0, 1]")
     return value
-
-
-def quantise(value: NDArray[Any], coding: str) -> NDArray[np.float32]:
-    """Return probabilities of any shape as a reader of `coding` will see them; those of "none" read as ones."""
-    if coding == "none":
-        return np.ones(np.shape(value), np.float32)
-    return decode_values(encode_values(value, coding), coding)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,7 +73,7 @@ def encode(
         RecordError: no integers of the format keep to `max_kl`.
     """
     target = max_kl * (1.0 - MARGIN)
-    with _one_large if probabilities.size > LARGE else threading.Lock():
+    with _one_large if probabilities.size > LARGE else nullcontext():
         coded, crops = list[CodedCrops](), np.arange(len(probabilities))
         for start in range(0, len(crops), BLOCK_CROPS):
             some = crops[start : start + BLOCK_CROPS]

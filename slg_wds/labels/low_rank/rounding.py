@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.format.records.low_rank.blocks import MAX_SCALE, LowRankBlock, mean_of, rows_of, step_of
+from slg_wds.labels.dead_zone import round_toward_zero
 from slg_wds.labels.low_rank.fitting import Fitted, solve
 from slg_wds.labels.low_rank.tables import Table
 
@@ -51,12 +52,12 @@ def rounded(fitted: Fitted, step_code: int) -> Rounded:
     crops = len(table.coefficients)
     base, scales = _base(table.mean, step, crops), _scales(table, step)
     unit = rows_of(base, np.ones((len(scales), len(base)), np.int64), scales)
-    basis = _toward_zero(table.rows / unit).astype(np.int64)
+    basis = round_toward_zero(table.rows / unit, DEAD_ZONE).astype(np.int64)
     coefficients = table.coefficients
     if len(basis):
         solved = solve(entries.probabilities, Table(mean_of(base), basis * unit, coefficients))
         coefficients = solved.coefficients
-    integers = _toward_zero(coefficients / step)
+    integers = round_toward_zero(coefficients / step, DEAD_ZONE)
     block = LowRankBlock(entries.num_classes, entries.classes, base, basis, scales, step_code)
     return Rounded(
         block, integers.astype(np.int64), entries.divergence(Table(block.mean, block.rows, integers))
@@ -79,9 +80,3 @@ def _scales(table: Table, step: float) -> Ints:
     norms = np.sqrt(np.square(table.coefficients / step).sum(axis=0))
     scales: Ints = np.clip(np.rint(2.0 * np.log2(np.maximum(norms, 1.0))), 0, MAX_SCALE).astype(np.int64)
     return scales
-
-
-def _toward_zero(numbers: Floats) -> Floats:
-    """Round to integers, towards 0 where a number is close to a half: small integers take fewer bits."""
-    rounded: Floats = np.copysign(np.floor(np.abs(numbers) + (0.5 - DEAD_ZONE)), numbers)
-    return rounded

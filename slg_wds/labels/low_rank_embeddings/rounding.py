@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.format.records.embeddings.low_rank import MAX_RANK, MAX_SCALE, EmbeddingBlock
+from slg_wds.labels.dead_zone import round_toward_zero
 from slg_wds.labels.low_rank_embeddings.decomposition import DirectionComponents, Floats
 
 Ints = NDArray[np.int64]
 
 LARGEST_STEP, STEPS_AN_OCTAVE, MAX_CODE = 4.0, 64, 64 * 24
 KEPT = 0.2  # a component is kept if its numbers have a mean square above so many squares of the step
-DEAD_ZONE = 0.15  # of a step: numbers of the basis are rounded towards 0 where they are so close to a half
+DEAD_ZONE = 0.15  # of a step, for numbers of the basis
 RIDGE = 1e-9
 
 
@@ -67,7 +68,7 @@ def rounded(found: DirectionComponents, code: int) -> RoundedDirections:
     scales = _scales(np.array([math.sqrt(max(crops, 1)), *norms]))
     units = np.exp2(scales / -2.0).astype(dtype)
     mean = np.rint(found.mean / (step * units[0]))
-    basis = _toward_zero(components.rows / units[1:, None])
+    basis = round_toward_zero(components.rows / units[1:, None], DEAD_ZONE)
     rows, middle = basis * units[1:, None], mean * units[0]
     gram, offset = _exact(rows @ rows.T), _exact(rows @ middle)
     along = _exact(found.directions @ rows.T) / step
@@ -89,9 +90,3 @@ def _scales(norms: NDArray[np.float64]) -> Ints:
     """Return half-octaves of norms, at least 0."""
     scales: Ints = np.clip(np.rint(2.0 * np.log2(norms)), 0, MAX_SCALE).astype(np.int64)
     return scales
-
-
-def _toward_zero(numbers: Floats) -> Floats:
-    """Round to integers, towards 0 where a number is close to a half: zeros take the fewest bits."""
-    rounded: Floats = np.copysign(np.floor(np.abs(numbers) + (0.5 - DEAD_ZONE)), numbers)
-    return rounded

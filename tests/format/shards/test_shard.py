@@ -31,7 +31,6 @@ from slg_wds.errors import (
 from slg_wds.format.canonical import canonical_json, parse_json, seal
 from slg_wds.format.records.decoding import decode_record
 from slg_wds.format.records.encoding import encode_record
-from slg_wds.format.records.values import quantise
 from slg_wds.format.shards.header import ShardHeader
 from slg_wds.format.shards.shard import (
     EncodedSample,
@@ -44,7 +43,7 @@ from slg_wds.format.shards.shard import (
     read_shard,
 )
 from slg_wds.format.shards.tar import member_header, members
-from support.format_records import make_record, make_samples, same
+from support.format_records import make_record, make_samples, quantise, same
 from support.oracles import format_oracle as oracle
 
 DIGEST = "5a" * 32
