@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -96,12 +97,13 @@ def labels_in(store: Store, all_names: bool = True) -> LabelSet:
 
 
 def _lacking(store: Store, error: NotFoundError) -> str:
-    """Say what is not there: a folder, or the files that make it a label set."""
-    if not store.is_local:
+    """Say what is not there: a folder, both files that make it a label set, or one that can be read."""
+    folder = Path(store.url)
+    if not store.is_local or any(os.path.lexists(folder / name) for name in (PLAN, DESCRIPTION)):
         return error.message
-    if Path(store.url).is_dir():
+    if folder.is_dir():
         return f"the folder has no files {PLAN} and {DESCRIPTION}"
-    return "it is a file, not a folder" if Path(store.url).exists() else "no such folder"
+    return "it is a file, not a folder" if folder.exists() else "no such folder"
 
 
 def _instead(store: Store) -> str:

@@ -31,12 +31,11 @@ from slg_wds.format.records.low_rank.blocks import LowRank, LowRankBlock, Stated
 from slg_wds.format.records.mixing import Mixing
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import build_tail
-from slg_wds.format.records.values import quantise
 from slg_wds.format.records.views import Views, same_views
 from slg_wds.format.shards.header import ShardHeader
 from slg_wds.format.shards.names import OLD_TRAILER
 from slg_wds.format.shards.shard import Sample, encode_shard, read_shard
-from support.format_records import same
+from support.format_records import quantise, same
 from support.oracles.format_oracle import read_record
 from support.oracles.format_oracle import read_shard as read_shard_of_oracle
 from support.paths import GOLDEN
