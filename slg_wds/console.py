@@ -125,11 +125,11 @@ def first_few(names: Sequence[str], most: int = 5) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds in the unit that suits them: `48 s`, `12 min`, `3.4 h`, `2.1 days`."""
+    """Return seconds in the unit that suits them: `0.4 s`, `48 s`, `12 min`, `3.4 h`, `2.1 days`."""
     for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= size * 1.5:
             return f"{seconds / size:.1f} {unit}" if unit != "min" else f"{seconds / size:.0f} min"
-    return f"{seconds:.0f} s"
+    return f"{seconds:.1f} s" if 0.05 <= seconds < 0.95 else f"{seconds:.0f} s"
 
 
 def data_size(count: int) -> str:

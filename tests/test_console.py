@@ -125,3 +125,20 @@ def test_lists_of_names_in_messages_are_short():
     assert console.first_few(["a", "b"]) == "a, b"
     assert console.first_few([*"abcdef"]) == "a, b, c, d, e, ..."
     assert len(console.first_few(["x" * 5000] * 1000)) < 600
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0 s"),
+        (0.04, "0 s"),
+        (0.38, "0.4 s"),
+        (0.96, "1 s"),
+        (48.2, "48 s"),
+        (90.0, "2 min"),
+        (5400.0, "1.5 h"),
+        (130_000.0, "1.5 days"),
+    ],
+)
+def test_durations_have_the_unit_that_suits_them(seconds: float, text: str) -> None:
+    assert console.duration(seconds) == text
