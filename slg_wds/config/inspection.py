@@ -71,7 +71,9 @@ class AskedImageOptions:
 
     PANEL: ClassVar[str] = "Check"
 
-    teacher: Annotated[str | None, option("IMAGES", default="those that the set embeds")] = None
+    teacher: Annotated[
+        str | None, option("IMAGES", default="those of --images, else those that the set embeds")
+    ] = None
     """The images for -a, not a teacher: the teachers given with -a label a random sample of their crops again, and the
     result is compared with the stored labels."""
     bank: Annotated[str | None, option("FILE")] = None

@@ -77,12 +77,13 @@ def compare(config: VerifyConfig, labels: LabelSet, seed: int | None = None) -> 
         UsageError: the teachers are not those that slg.json names, or no images are given and none are embedded.
         ImageSourceError: the images are not those of the set.
     """
-    if config.teacher is None and not labels.identity.embed_images:
-        raise UsageError("-a needs --teacher IMAGES, since the set does not embed its images")
+    images = config.teacher or config.images
+    if images is None and not labels.identity.embed_images:
+        raise UsageError("-a needs --images IMAGES, since the set does not embed its images")
     question = EnsembleConfig(
         sets=(config.labels,),
         save_path="",
-        check_data=config.teacher,
+        check_data=images,
         check_crops=config.check_crops,
         arch=config.arch,
         teacher_source=config.teacher_source,

@@ -79,7 +79,7 @@ def test_the_command_tells_and_gives_json(data, capsys):
     assert (
         "towers.py:shares, 48 numbers, on 13 images of val of" in said and "from 24 images of train:" in said
     )
-    assert "k-NN top-1 " in said and " of 20 neighbours, " in said and "linear probe top-1 " in said
+    assert "k-NN top-1 " in said and " with 20 neighbours, " in said and "linear probe top-1 " in said
 
 
 def test_the_strength_is_chosen_where_classes_allow_it():

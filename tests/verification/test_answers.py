@@ -64,6 +64,8 @@ def test_the_teachers_own_labels(faithful, embedded, small_images, capsys):
     assert "the labels are the teachers': 96 crops asked again" in capsys.readouterr().out  # all
     assert main(["verify", str(embedded), *asked(None), "--check-crops", "16"]) == 0
     assert "16 crops asked again" in capsys.readouterr().out
+    assert main(["verify", str(faithful), *asked(None), "--images", str(small_images)]) == 0
+    assert "the labels are the teachers': 96 crops asked again" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("change", [even, sharper, other_classes, other_crops])
@@ -87,7 +89,7 @@ def test_rewriting_alone_changes_nothing(faithful, tmp_path):
 @pytest.mark.parametrize(
     ("more", "code", "said"),
     [
-        (["-a", TINY, "--teacher_source", "private"], 2, "-a needs --teacher IMAGES"),
+        (["-a", TINY, "--teacher_source", "private"], 2, "-a needs --images IMAGES"),
         (["--teacher", "x"], 2, "-a must name the teachers"),
         (["--processes", "-1"], 2, "is below 0"),
         (["--store-option", "nonsense"], 2, "not key=value"),

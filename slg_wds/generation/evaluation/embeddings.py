@@ -52,7 +52,7 @@ class EmbeddingScore:
             data: where the images are.
         """
         learned = f"{counted(self.train, 'image')} of train"
-        knn = ", ".join(f"{share:.2%} of {k} neighbours" for k, share in self.knn.items())
+        knn = ", ".join(f"{share:.2%} with {k} neighbours" for k, share in self.knn.items())
         found = [
             f"{self.name}, {self.dim} numbers, on {counted(self.val, 'image')} of val of {data}, from {learned}:",
             f"  k-NN top-1 {knn}",

@@ -58,8 +58,10 @@ class Neighbours:
         )
         found = accuracy_of_neighbours(own, classes, queries, targets)
         figures = {f"knn{k}": 100 * share for k, share in found.items()}
-        said = ", ".join(f"{value:.2f}% of {k}" for k, value in zip(found, figures.values(), strict=True))
-        text = f"k-NN top-1 {said} neighbours, {len(targets)} images among {len(classes)}"
+        said = ", ".join(
+            f"{value:.2f}% with {k} neighbours" for k, value in zip(found, figures.values(), strict=True)
+        )
+        text = f"k-NN top-1 {said}; {len(targets)} images among {len(classes)}"
         return Score(figures[f"knn{KS[0]}"], figures, text)
 
     def _features(self, model: Distiller, images: PlannedImages) -> tuple[Tensor, Tensor]:
