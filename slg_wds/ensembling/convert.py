@@ -49,9 +49,8 @@ class Conversion:
     def __init__(self, to: LabelFormat) -> None:
         self._to = to
         self._parts: list[RecordLabels] = []
-        self._outside: Floats | None = (
-            None  # of full labels [C]: summed over crops, what is outside their top k
-        )
+        # Of full labels [C]: what is outside the top k, summed over crops.
+        self._outside: Floats | None = None
         self._tail: Tail | None = None
 
     def add(self, part: Record) -> RecordLabels:

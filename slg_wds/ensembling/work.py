@@ -171,18 +171,10 @@ def _merged(
     first, low_rank = records[0], None
     stats.low_rank_read += any(record.low_rank is not None for record in records)
     if to.max_kl:
-        records = [parent.labelled(record) for parent, record in zip(parents, records, strict=True)]
-        low_rank = _low_rank(parents, records, to.max_kl, stats)
-        labels = RecordLabels(
-            np.zeros((first.num_crops, 0), np.int64), np.zeros((first.num_crops, 0), np.float32), None
-        )
-    elif len(parents) == 1:
-        labels = _converted(parents, first, to, stats)
+        low_rank, none = _low_rank(parents, records, to.max_kl, stats), (first.num_crops, 0)
+        labels = RecordLabels(np.zeros(none, np.int64), np.zeros(none, np.float32), None)
     else:
-        records = [as_full(record) for record in records]
-        rules = [None if parent.rule == LOW_RANK else parent.rule for parent in parents]
-        labels = merge(records, rules, [parent.share for parent in parents], to)
-        _count(stats, parents, records, labels, to)
+        labels = _labels(parents, records, to, stats)
     return Record(
         key=first.key,
         path=path,
@@ -203,17 +195,26 @@ def _merged(
     )
 
 
-def _converted(parents: Sequence[Parent], record: Record, to: LabelFormat, stats: MergeStats) -> RecordLabels:
-    """Return the labels of the only parent in the format that is asked for."""
-    conversion = Conversion(to)
-    for part in map(as_full, parents[0].parts(record)):
-        _count(stats, parents, [part], conversion.add(part), to)
-    return conversion.finish()
+def _labels(
+    parents: Sequence[Parent], records: Sequence[Record], to: LabelFormat, stats: MergeStats
+) -> RecordLabels:
+    """Return the labels of an image in a format that is not low-rank: of one set converted, of several merged."""
+    if len(parents) == 1:
+        conversion = Conversion(to)
+        for part in map(as_full, parents[0].parts(records[0])):
+            _count(stats, parents, [part], conversion.add(part), to)
+        return conversion.finish()
+    records = [as_full(record) for record in records]
+    rules = [None if parent.rule == LOW_RANK else parent.rule for parent in parents]
+    labels = merge(records, rules, [parent.share for parent in parents], to)
+    _count(stats, parents, records, labels, to)
+    return labels
 
 
 def _low_rank(
     parents: Sequence[Parent], records: Sequence[Record], max_kl: float, stats: MergeStats
 ) -> LowRank:
+    records = [parent.labelled(record) for parent, record in zip(parents, records, strict=True)]
     keep = parents[0].identity.max_kl == max_kl
     rules, shares = [parent.rule for parent in parents], [parent.share for parent in parents]
     labels = mean_of_labels(records, rules, shares, max_kl, keep)

@@ -38,11 +38,8 @@ class GenerateResult(RunResult):
             rate += f"; {counted(stats.unmixed, 'crop')} not mixed, since the images to mix in are left out"
         if self.labels.holds_embeddings:
             return [rate]
-        labels = f"mean top-1 confidence {stats.top1 / stats.crops:.3f}"
-        if self.labels.identity.k not in (
-            None,
-            self.labels.identity.num_classes,
-        ):  # else every class is stored
+        labels, identity = f"mean top-1 confidence {stats.top1 / stats.crops:.3f}", self.labels.identity
+        if identity.k not in (None, identity.num_classes):  # else every class is stored
             labels += f", mean tail mass {stats.tail / stats.crops:.3f}"
         if stats.targeted and self.labels.targets_are_classes:
             labels += f", top-1 agrees with the target on {stats.agreed / stats.targeted:.1%}"

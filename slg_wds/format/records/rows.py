@@ -109,9 +109,7 @@ def _runs(fields: Sequence[dict[str, Any]], crops: int) -> Iterator[slice]:
         size = M * (8 * k + 17) + 4 * one["num_palette"] + 5 * one["num_tail"] + views
         if one["coding"] == LOW_RANK:  # a bit of Rice codes takes nine bytes
             data = one["columns"].get("low_rank")
-            size += (
-                72 * len(data) if isinstance(data, bytes) else 0
-            )  # other types are refused when it is opened
+            size += 72 * len(data) if isinstance(data, bytes) else 0  # what is no bytes is refused later
         if one["coding"] == EMBEDDING:
             size += 4 * PIECE * crops * sum(dim for _, dim, _ in one[EMBEDDINGS])
         if total and total + size > UNPACKED_BYTES:
