@@ -129,8 +129,8 @@ class LabelOptions:
     min_cosine: Annotated[float | None, option("C")] = None
     """Embeddings: store those of an image together, as a mean, a basis and a few coefficients a crop, so that the mean
     cosine to the teacher's own is at least C. The more crops an image has, the fewer bytes each takes: at 0.99, a third
-    of those of int8 with 32 crops, a fifth with 200; at 0.999, two thirds. Single crops may be further off: 1 - the
-    cosine of none is over four times 1 - C."""
+    of those of int8 with 32 crops, a fifth with 200; at 0.999, two thirds. Single crops may be further off, but
+    none by more than four times 1 - C."""
     values: Annotated[GeneratedValues | None, option(GENERATED, default="float16; int8 for embeddings")] = (
         None
     )
