@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from slg_wds.format.records.columns import decode_column, decode_pieces, encode_column, encode_pieces
 from slg_wds.format.records.embeddings.by_name import AnyEmbedding
@@ -53,32 +52,10 @@ def decode_embeddings(fields: Mapping[str, Any], at: Any) -> dict[str, AnyEmbedd
 
 
 def _decoded(fields: Mapping[str, Any], number: int, dim: int, values: str, at: Any) -> Embedding:
-    M, columns, scales = fields["num_crops"], fields["columns"], None
-    stored = decode_stored(columns, number, (M, dim), values, np.arange(M)[at])
+    M, columns, dtype = fields["num_crops"], fields["columns"], DTYPES[values]
+    pieces = decode_pieces(columns.get(f"embedding_{number}"), (M, dim), np.arange(M)[at], dtype.itemsize)
+    stored, scales = pieces.view(dtype)[..., 0], None
     if values == "int8":
         scales = decode_column(columns.get(f"scales_{number}"), (M,), at, 4).view("<f4")
     check_numbers(stored, scales)
     return Embedding(stored, scales)
-
-
-def decode_stored(
-    columns: Mapping[str, Any], number: int, shape: tuple[int, int], values: str, rows: NDArray[np.int64]
-) -> NDArray[Any]:
-    """Decode the numbers or codes of some crops of embedding `number`, which is not low-rank.
-
-    Args:
-        columns: of the record.
-        number: of the embedding.
-        shape: (M, D).
-        values: one of EMBEDDING_VALUES.
-        rows: int64 [...], numbers of the crops.
-
-    Returns:
-        float32, float16 or int8 [..., D], not checked; see `check_numbers`.
-
-    Raises:
-        RecordError: the column is damaged.
-    """
-    dtype = DTYPES[values]
-    stored: NDArray[Any] = decode_pieces(columns.get(f"embedding_{number}"), shape, rows, dtype.itemsize)
-    return stored.view(dtype)[..., 0]
