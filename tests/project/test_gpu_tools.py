@@ -61,6 +61,7 @@ def test_the_simulation_runs_generation_and_a_slow_gpu_sets_its_rate(tmp_path, l
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("external", [False, True])
 def test_the_simulation_of_a_loader_is_as_fast_as_its_threads_or_its_trainer(tmp_path, external):
     simulate_replay = tool("simulate_replay")
