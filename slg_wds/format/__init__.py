@@ -8,4 +8,5 @@ torch or PIL.
     manifest/    plan, slg.json, index parts and _info.json
     recovery/    a record's columns -> distributions
     canonical.py, frames.py, packed.py    JSON, zstd and msgpack, as all of these use them
+    counting.py                           where things stand that lie one after the other
 """

@@ -11,6 +11,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from slg_wds.errors import FormatError
+from slg_wds.format.counting import before
 
 _local = threading.local()
 
@@ -29,16 +30,20 @@ def compress_noise(data: bytes | memoryview) -> bytes:
 
 
 def _compressor(level: int | None) -> zstandard.ZstdCompressor:
-    """The compressor of a level, or, for None, of noise. They are kept: making one takes longer than using it."""
-    compressors: dict[int | None, zstandard.ZstdCompressor] = _local.__dict__.setdefault("compressors", {})
-    if level is None and level not in compressors:
-        parameters = zstandard.ZstdCompressionParameters.from_level(
-            1, min_match=_LEAST_MATCH, hash_log=_HASH_LOG, write_checksum=True, write_content_size=True
-        )
-        compressors[level] = zstandard.ZstdCompressor(compression_params=parameters)
-    elif level is not None and level not in compressors:
-        compressors[level] = zstandard.ZstdCompressor(level, write_checksum=True, write_content_size=True)
-    return compressors[level]
+    """Return this thread's compressor of a level, or, for None, of noise: making one takes longer than using it."""
+    kept: dict[int | None, zstandard.ZstdCompressor] = _local.__dict__.setdefault("compressors", {})
+    if level not in kept:
+        kept[level] = _new_compressor(level)
+    return kept[level]
+
+
+def _new_compressor(level: int | None) -> zstandard.ZstdCompressor:
+    if level is not None:
+        return zstandard.ZstdCompressor(level, write_checksum=True, write_content_size=True)
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        1, min_match=_LEAST_MATCH, hash_log=_HASH_LOG, write_checksum=True, write_content_size=True
+    )
+    return zstandard.ZstdCompressor(compression_params=parameters)
 
 
 def content_size(frame: Any) -> int:
@@ -120,7 +125,7 @@ def _wrong(frames: Sequence[bytes], sizes: NDArray[np.uint64]) -> str | None:
     joined = b"".join([*frames, bytes(_HEADER_BYTES + 8)])  # what is read beyond a short frame is not its own
     # At every byte, the number that its eight bytes from there on make.
     numbers = np.ndarray(len(joined) - 7, "<u8", joined, strides=(1,))
-    at = np.cumsum(lengths) - lengths
+    at = before(lengths)
     first = numbers[at]
     descriptor = (first >> 32 & 255).astype(np.int64)
     if (first & _MASK[4] != _MAGIC).any() or not (descriptor & 4).all():

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
+from slg_wds.format.counting import before
 from slg_wds.format.frames import decompress_all
 from slg_wds.format.records.embeddings.codec import decode_embeddings
 from slg_wds.format.records.embeddings.fields import EMBEDDING
@@ -192,7 +193,7 @@ def _ascending(group: _RecordGroup, name: str) -> None:
     if not len(steps):
         return
     counts = counts[counts > 0]
-    starts = np.cumsum(counts) - counts
+    starts = before(counts)
     if (np.add.reduceat(steps, starts, dtype=np.int64) >= group.classes).any():
         raise OddError
     zeros = steps == 0

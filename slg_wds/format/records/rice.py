@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
+from slg_wds.format.counting import before
 
 Ints = NDArray[np.int64]
 
@@ -110,10 +111,10 @@ class RiceReader:
             raise RecordError(f"a parameter of low-rank labels is over {MAX_PARAMETER}")
         sizes = np.array([n for groups in lengths for n in groups], np.int64)
         strings = np.repeat(np.arange(len(codes)), [len(groups) for groups in lengths])
-        self.starts, self._sizes = _before(sizes), sizes
+        self.starts, self._sizes = before(sizes), sizes
         self._k, self._zeros = parameters, parameters == ZEROS
         coded = np.where(self._zeros, 0, sizes)
-        self._coded_starts = _before(coded)
+        self._coded_starts = before(coded)
         in_string = np.bincount(strings, coded, len(codes)).astype(np.int64)
         self._quotients = _quotients(codes, in_string)
         remainders = b"".join([code.remainders for code in codes]) + bytes(4)
@@ -132,7 +133,7 @@ class RiceReader:
         """Return all numbers of some groups, one group after the other; as `take` does."""
         sizes, coded = self._sizes[groups], ~self._zeros[groups]
         some, counts = groups[coded], sizes[coded]
-        inside = np.arange(counts.sum()) - np.repeat(_before(counts), counts)
+        inside = np.arange(counts.sum()) - np.repeat(before(counts), counts)
         k, place = np.repeat(self._k[some], counts), np.repeat(self._coded_starts[some], counts) + inside
         offsets = np.repeat(self._remainder_starts[some], counts) + inside * k
         found = self._decoded(place, offsets, k)
@@ -168,11 +169,6 @@ class RiceReader:
         return numbers
 
 
-def _before(sizes: Ints) -> Ints:
-    """Return the sum of all sizes before each one, int64 [n]."""
-    return np.cumsum(sizes) - sizes
-
-
 def _quotients(codes: Sequence[RiceCode], counts: Ints) -> NDArray[np.int32]:
     """Return the quotient of every number of all strings: how many 0 bits stand before its 1 bit."""
     size = np.array([8 * len(code.quotients) for code in codes], np.int64)
@@ -197,4 +193,4 @@ def _remainder_starts(codes: Sequence[RiceCode], bits: Ints, strings: Ints) -> I
     needed = np.bincount(strings, bits, len(codes)).astype(np.int64)
     if (size != (needed + 7) // 8).any():
         raise RecordError("the remainders of low-rank labels are not those of so many numbers")
-    return _before(bits) + (8 * _before(size) - _before(needed))[strings]
+    return before(bits) + (8 * before(size) - before(needed))[strings]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
+from slg_wds.format.counting import before
 from slg_wds.format.records.checks import check_boxes, check_distinct, check_falling
 from slg_wds.format.records.columns import PIECE
 from slg_wds.format.records.decoding import unpack_record
@@ -252,7 +253,7 @@ class _Group:
         if not steps.size:
             return np.zeros(0, np.int64)
         total, there = np.cumsum(steps, dtype=np.int64), lengths[lengths > 0]
-        starts = np.cumsum(there) - there
+        starts = before(there)
         first = steps[starts]
         classes: I64 = total - np.repeat(total[starts] - first, there)
         flat = np.count_nonzero(steps) - np.count_nonzero(first) < len(steps) - len(first)
@@ -265,11 +266,7 @@ class _Group:
         if code.size and (code >= lengths[:, None, None]).any():
             raise RecordError("a code is outside the palette")
         check_distinct(code.reshape(-1, code.shape[-1]))
-        index: I64 = (
-            classes[code + (np.cumsum(lengths) - lengths)[:, None, None]]
-            if code.size
-            else code.astype(np.int64)
-        )
+        index: I64 = classes[code + before(lengths)[:, None, None]] if code.size else code.astype(np.int64)
         return index
 
     def _value(self, values: Planes | None, inside: I64, coding: str, full: bool) -> NDArray[np.float32]:

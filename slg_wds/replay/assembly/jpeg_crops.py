@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from slg_wds.format.counting import before
 from slg_wds.images.header import is_jpeg_of
 from slg_wds.images.pixels import FILLINGS, TORCHVISION_RGB, torchvision_decoders
 from slg_wds.replay.sources.files import Contents
@@ -71,7 +72,7 @@ def _placed(data: Contents, usual: list[int]) -> tuple[list[Tensor], I64]:
     places = np.zeros((len(usual), 3), np.int64)
     places[:, 2] = lengths[usual]
     if data.memory is not None:
-        places[:, 1] = (np.cumsum(lengths) - lengths)[usual]
+        places[:, 1] = before(lengths)[usual]
         return [torch.frombuffer(data.memory, dtype=torch.uint8)], places
     places[:, 0] = np.arange(len(usual))
     return [torch.frombuffer(data.parts[i], dtype=torch.uint8) for i in usual], places

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -99,11 +100,16 @@ class EmbeddingRows:
         check_numbers(stored, scales)
         return scaled(stored, scales)
 
+    @cached_property
+    def _kinds_of_each(self) -> list[list[EmbeddingKind]]:
+        """Those of each record: low-rank embeddings of records differ in their blocks."""
+        return [embedding_kinds(fields) for fields in self._fields]
+
     def _low_rank(self, number: int) -> Floats:
         """Those of a low-rank embedding: of each record all of its bases are decoded, and some coefficients."""
         parts = []
-        for fields, rows in zip(self._fields, self._columns.rows, strict=True):
-            blocks = embedding_kinds(fields)[number].blocks
+        for fields, kinds, rows in zip(self._fields, self._kinds_of_each, self._columns.rows, strict=True):
+            blocks = kinds[number].blocks
             assert blocks is not None
             parts.append(decode_crops(fields["columns"], number, blocks, rows))
         return np.stack(parts)

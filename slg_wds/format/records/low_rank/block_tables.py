@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
+from slg_wds.format.counting import before, counted
 from slg_wds.format.records.low_rank.blocks import LARGEST_STEP, MAX_SCALE, STEPS_AN_OCTAVE
 from slg_wds.format.records.low_rank.codec import BlockShape, bands
 from slg_wds.format.records.rice import RiceReader, unfold
@@ -24,7 +25,9 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 F32 = NDArray[np.float32]
 
-MAX_TABLES = 1 << 27  # numbers of the tables that are decoded together, filled up to the largest of them
+MAX_TABLES = (
+    1 << 27
+)  # numbers of tables that are decoded together, if all were as large as the largest of them
 
 
 class BlockTables:
@@ -52,7 +55,7 @@ class BlockTables:
         most = 1 + int(self.kept.max(initial=0))
         if (len(needed) + int(self.rank.sum())) * most > MAX_TABLES:
             raise RecordError(f"the tables of low-rank labels would have over {MAX_TABLES} numbers")
-        self._block, self._entry = _counted(self.kept + 1)
+        self._block, self._entry = counted(self.kept + 1)
         # All entries but "other" of a block that keeps all classes, in which this one has no number.
         self._there = (self._entry > 0) | (self._numbers > self.kept)[self._block]
 
@@ -72,7 +75,7 @@ class BlockTables:
     def _read(self) -> list[Ints]:
         """All gaps, numbers of means ("other" last of its block), scales, and numbers of rows, by falling mean."""
         listed = self._numbers > self.kept
-        block, band = _counted(self._groups - 3 - self.rank)
+        block, band = counted(self._groups - 3 - self.rank)
         bands = (self._first + 3 + self.rank)[block] + band
         groups = [self._first[listed], self._first + 1, self._first + 2, bands]
         ends = np.cumsum([self.kept[listed].sum(), self._numbers.sum(), self.rank.sum()])
@@ -97,8 +100,8 @@ class BlockTables:
 
     def rows(self) -> F32:
         """What a coefficient of 1 adds to each logit: of each block r rows of n + 1, float32; 0 without a number."""
-        block, _ = _counted(self.rank)
-        line, number = _counted(self._numbers[block])
+        block, _ = counted(self.rank)
+        line, number = counted(self._numbers[block])
         of, entries = block[line], self.kept[block] + 1
         entry = self._by_importance()[before(self._numbers)[of] + number]
         roots = self._roots[before(self.kept + 1)[of] + entry]
@@ -116,7 +119,7 @@ class BlockTables:
 
     def _by_importance(self) -> Ints:
         """The entries of each block in falling order of their mean; of equal ones, the lower number first."""
-        block, number = _counted(self._numbers)
+        block, number = counted(self._numbers)
         entry = np.where(number < self.kept[block], number + 1, 0)
         return entry[np.argsort((block << 32) - self._read[1], kind="stable")]
 
@@ -128,15 +131,3 @@ class BlockTables:
         of = block[at[:2]]
         found[at] = unfold(self._reader.read(self._first[of] + 3 + at[2], positions[at[:2]]))
         return found
-
-
-def before(counts: Ints) -> Ints:
-    """Return the sum of all counts before each one, int64 [n]."""
-    sums: Ints = np.cumsum(counts) - counts
-    return sums
-
-
-def _counted(counts: Ints) -> tuple[Ints, Ints]:
-    """Count each of [n] up to its number: which it is, and the count from 0 on, int64 [sum of counts] each."""
-    which = np.repeat(np.arange(len(counts)), counts)
-    return which, np.arange(len(which)) - before(counts)[which]

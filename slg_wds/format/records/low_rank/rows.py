@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slg_wds.format.records.low_rank.block_tables import BlockTables, before
+from slg_wds.format.counting import before
+from slg_wds.format.records.low_rank.block_tables import BlockTables
 from slg_wds.format.records.low_rank.blocks import LowRank, LowRankBlock
 from slg_wds.format.records.low_rank.codec import PackedLowRank
 from slg_wds.format.records.rice import RiceReader
