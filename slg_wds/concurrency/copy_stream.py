@@ -17,8 +17,8 @@ class CopyStream:
 
     A copy on the stream that computes would wait for every kernel launched before it. But the memory of copies belongs
     to the stream that made them: once nobody holds a copy, torch gives its memory to a new one, even while the
-    computing stream still reads it. So each batch goes three ways: `begin` copies it, `hand_over` lets computations
-    wait for it, and `give_back` is called when all that reads it was launched; its memory is kept until that is done.
+    computing stream still reads it. So each batch takes three steps: `begin` copies it, `hand_over` lets computations
+    wait for it, and `give_back` is called when all that reads it was launched, and keeps its memory until that is done.
     (`record_stream` would do the same with an event for each tensor, and frees nothing at all in a process where the
     recording of a CUDA graph has failed.)
 
@@ -63,7 +63,7 @@ class CopyStream:
             self._in_use.popleft()
 
     def finish(self) -> None:
-        """Let whatever uses this stream later, when this object may be gone, wait for all that reads its copies."""
+        """Let later users of this stream's memory wait for all that reads its copies; this object may be gone then."""
         import torch
 
         self._stream.wait_stream(torch.cuda.current_stream(self._device))

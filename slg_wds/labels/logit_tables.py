@@ -119,7 +119,7 @@ class LogitTables(Movable):
         return probs_BE.amax(dim=1) * self.weight
 
     def _lines(self, numbers: Tensor, sizes: Tensor, fill: float) -> Tensor:
-        """Numbers that stand one line after the other, of so many each, as [lines, E], filled up."""
+        """Return lines that stand one after the other, of `sizes` numbers each, as rows [lines, E], filled up."""
         before = torch.arange(len(sizes), device=sizes.device) * self.entries - (sizes.cumsum(0) - sizes)
         at = torch.repeat_interleave(before, sizes, output_size=len(numbers))
         at += torch.arange(len(numbers), device=at.device)

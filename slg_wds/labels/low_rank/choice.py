@@ -1,7 +1,7 @@
 """How many classes, which rank and which step take the fewest bits for a target: foretold from a decomposition.
 
-With a step d and entries in units of equal cost, rounding costs d^2 / 24 nats for each number that a crop's row rests
-on; what the components beyond the rank held costs half their variance. Numbers of variance v take about
+With a step d and entries in units of equal cost, rounding costs d^2 / 24 nats for each number that a crop's row is
+made of; components beyond the rank cost half their variance. Numbers of variance v take about
 log2(1 + 12 v / d^2) / 2 bits. The estimates are within a third; the encoder then measures.
 
 Shapes: K numbers of kept classes that are tried, R ranks from 0 on.

@@ -23,8 +23,9 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 WORST = 5.0  # the divergence of any crop is at most so many times the target
-APART = 4.0  # so many times the target is what crops that are unlike the others may have on average
-FAR, MOST_FAR = 3.0, 1 / 12  # of the median squared distance from the mean; of the crops of a block
+APART = 4.0  # the mean divergence of crops in blocks of their own is at most so many times the target
+FAR = 3.0  # times the median squared distance from the mean: a crop beyond it is far
+MOST_FAR = 1 / 12  # of the crops of a block
 SAVED = 0.9  # of the bits of one block: two of fewer bits are made
 MOST_OFF = 1 / 8  # of the crops of a block
 MARGIN = 1e-3  # of the target, for what float32 and other releases of numpy change
@@ -153,7 +154,7 @@ def _far(attempts: Attempts, mean: float, target: float) -> NDArray[np.bool_]:
 def _off(attempts: Attempts, mean: float, target: float) -> NDArray[np.bool_]:
     """Find the crops that the first table tried leaves over the limit before rounding, at most an eighth of them.
 
-    Nor are they more than can have APART times the target with half of the mean that all may have.
+    Nor are they more than would take, with APART times the target each, half of what all crops may have together.
     """
     most = int(min(MOST_OFF, mean / (2.0 * APART * target)) * attempts.table.crops)
     off = np.zeros(attempts.table.crops, bool)

@@ -25,10 +25,10 @@ from slg_wds.labels.low_rank_embeddings.steps import largest_step
 
 # More crops in a block take fewer bytes, and time that grows with their square.
 BLOCK_CROPS, MOST_BLOCKS = 512, 32
-LESS = 0.75  # of what may be lost of a crop may be left out by the components, before they are rounded
+LESS = 0.75  # of what a crop may lose goes to components that it lacks, the rest to rounding
 ROUNDS = 3  # of components for crops that are too far off
-FINER = 11  # steps that are tried where a reader's float32 numbers, or single crops, miss what the first one promises
-COARSE = 1e-3  # float32 tells what is lost, where so much may be lost; it takes half the time of float64
+FINER = 11  # steps to try: the first may miss the cosines, by a reader's float32 or by single crops
+COARSE = 1e-3  # where 1 - cosine may be so large, float32 is exact enough, and takes half the time of float64
 
 
 def encode_embedding(vectors: NDArray[Any], min_cosine: float) -> LowRankEmbedding:

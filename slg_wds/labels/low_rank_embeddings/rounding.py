@@ -58,8 +58,8 @@ def rounded(found: DirectionComponents, code: int) -> RoundedDirections:
     """Round with the step of a code.
 
     Coefficients are solved for once more, so that they make up for the rounding of the rest. Numbers are in units of
-    the step. No numbers of crops are made: all cosines follow from products with the rows. Products with directions are
-    in the precision of these, the few numbers that are made of them in float64.
+    the step. The embeddings of crops are not put together again: their cosines follow from products with the rows.
+    Products with directions have the precision of the directions; what is computed from them is float64.
     """
     step, crops, dtype = float(step_of(code)), len(found.directions), found.directions.dtype
     shared = min(int(kept(found, step)), MAX_RANK - len(found.extra.rows))
