@@ -1,6 +1,7 @@
 """Every decoder on structurally changed real bytes: a value or an error of slg_wds, no other exception.
 
-The functions are those that `tools/fuzz/fuzz.py` calls, which also compares the readers of records.
+The functions are those that `tools/fuzz/fuzz.py` calls. They also assert that all readers agree on a value, and that
+it is the same once it is encoded and decoded again.
 """
 
 from __future__ import annotations
@@ -17,9 +18,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slg_wds.errors import SlgWdsError
 from slg_wds.format.canonical import canonical_json, pretty_json
 from slg_wds.format.frames import compress, decompress
+from slg_wds.format.manifest.identity import Identity
+from slg_wds.format.manifest.index import ShardIndex
+from slg_wds.format.manifest.info import Info
+from slg_wds.format.manifest.plan import Plan
 from slg_wds.format.packed import unpack
+from slg_wds.format.records.record import Record
+from slg_wds.format.shards.header import ShardHeader
+from slg_wds.format.shards.shard import Shard
+from slg_wds.interop.fkd.files import FkdLabels
 from support.paths import GOLDEN, MALFORMED
 from support.photographs import tool
 
@@ -45,7 +55,26 @@ IN_RECORDS = [
     "full",
 ]
 RECORDS = {path.name: path.read_bytes() for path in sorted(GOLDEN.glob("*.slg.msgpack"))}
-JSONS = {"slg.json": GOLDEN / "slg.json", "_info.json": GOLDEN / "_info.json", "index": GOLDEN / "index"}
+JSONS = {
+    **FUZZ.descriptions(GOLDEN),
+    **{name: (GOLDEN / name).read_bytes() for name in ("slg.json", "_info.json", "index")},
+}
+
+
+VALUES: dict[str, tuple[type, ...]] = {
+    "record": (Record,),
+    "shard": (Shard,),
+    "plan": (Plan,),
+    "index": (ShardIndex,),
+    "manifest": (Identity, ShardHeader, Info),
+    "label_file": (FkdLabels,),
+}
+
+
+def read_or_refused(name: str, data: bytes) -> bool:
+    """Whether each try of a decoder gave a value of its kind or an error of slg_wds; a wrong value raises."""
+    outcomes = FUZZ.TARGETS[name](data)
+    return bool(outcomes) and all(isinstance(one, (SlgWdsError, *VALUES[name])) for one in outcomes)
 
 
 def set_at(value: Any, place: list[int], new: Any) -> Any:
@@ -76,7 +105,7 @@ def changed(value: Any, by: list[tuple[list[int], Any]]) -> Any:
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from(list(RECORDS)), changes(IN_RECORDS))
 def test_fields_of_records(name, by):
-    FUZZ.record(msgpack.packb(changed(msgpack.unpackb(RECORDS[name]), by)))
+    assert read_or_refused("record", msgpack.packb(changed(msgpack.unpackb(RECORDS[name]), by)))
 
 
 @settings(max_examples=400, deadline=None)
@@ -92,7 +121,7 @@ def test_contents_of_columns(name, data):
     else:
         at = data.draw(st.integers(0, len(stored) - 1))
         stored[at] = compress(damaged(opened(stored[at]), data), 1)
-    FUZZ.record(msgpack.packb(fields))
+    assert read_or_refused("record", msgpack.packb(fields))
 
 
 def damaged(content: bytes, data: st.DataObject) -> bytes:
@@ -127,18 +156,19 @@ def test_fields_and_vectors_of_plans(by, data):
     )
     vector = bytearray(fields[name])
     vector[data.draw(st.integers(0, len(vector) - 1))] = data.draw(st.integers(0, 255))
-    FUZZ.plan(msgpack.packb({**fields, name: bytes(vector)}))
-    FUZZ.plan(msgpack.packb(changed(fields, by)))
+    assert read_or_refused("plan", msgpack.packb({**fields, name: bytes(vector)}))
+    assert read_or_refused("plan", msgpack.packb(changed(fields, by)))
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(list(JSONS)), changes([*ODD, 2**70, 10**400, "\ud800"]))
 def test_fields_of_json(name, by):
-    value = changed(json.loads(JSONS[name].read_bytes()), by)
+    value = changed(json.loads(JSONS[name]), by)
     data = json.dumps(value).encode()
-    (FUZZ.index if name == "index" else FUZZ.manifest)(data)
+    decoder = "index" if name == "index" else "manifest"
+    assert read_or_refused(decoder, data)
     for encode in (canonical_json, pretty_json):
-        (FUZZ.index if name == "index" else FUZZ.manifest)(FUZZ.resealed(data, encode))
+        assert read_or_refused(decoder, FUZZ.resealed(data, encode))
 
 
 @settings(max_examples=300, deadline=None)
@@ -165,8 +195,8 @@ def test_members_of_shards(name, data):
             at = data.draw(st.integers(0, len(parts[a][1]) - 1))
             parts[a] = [parts[a][0], parts[a][1][:at] + b"\xff" + parts[a][1][at + 1 :]]
         index = st.integers(0, len(parts) - 1)
-    FUZZ.shard(msgpack.packb(parts))
-    FUZZ.shard(FUZZ.shard_of([(name, content) for name, content in parts]))
+    assert read_or_refused("shard", msgpack.packb(parts))
+    assert read_or_refused("shard", FUZZ.shard_of([(name, content) for name, content in parts]))
 
 
 COORDS = np.array([[0.0, 0.25, 0.5, 0.5], [0.125, 0.0, 0.75, 1.0]], np.float32)
@@ -197,7 +227,7 @@ def test_steps_of_pickles(pickled, data):
             bad[at:at] = data.draw(st.sampled_from(OPCODES if what == "step" else NAMES))
         if not bad:
             break
-    FUZZ.label_file(bytes(bad))
+    assert read_or_refused("label_file", bytes(bad))
 
 
 def test_a_whole_label_file_is_read():
@@ -211,25 +241,24 @@ def test_bytes_of_label_files(data):
     bad = bytearray(FUZZ.label_file_of(PICKLES[1]))
     for _ in range(data.draw(st.integers(1, 3))):
         bad[data.draw(st.integers(0, len(bad) - 1))] = data.draw(st.integers(0, 255))
-    FUZZ.label_file(bytes(bad))
+    assert read_or_refused("label_file", bytes(bad))
 
 
 @pytest.mark.parametrize("path", FOUND, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_what_was_found_once(path):
-    FUZZ.TARGETS[path.parent.name](path.read_bytes())
+    assert read_or_refused(path.parent.name, path.read_bytes())
 
 
 @pytest.mark.parametrize("name", list(FUZZ.TARGETS))
 def test_there_are_seeds_that_decode(name):
     """A fuzzer that begins with nothing but refused bytes learns nothing."""
     seeds = FUZZ.seeds(name)
-    assert seeds
-    for data in seeds:
-        FUZZ.TARGETS[name](data)
+    outcomes = [one for data in seeds for one in FUZZ.TARGETS[name](data)]
+    assert {type(one) for one in outcomes if not isinstance(one, SlgWdsError)} == set(VALUES[name])
     if name == "record":
         assert unpack(seeds[0])["version"] == 1
 
 
 @pytest.mark.parametrize("path", sorted((MALFORMED / "record").iterdir()), ids=lambda p: p.name)
 def test_records_once_read_wrongly_are_read_alike_by_all(path):
-    FUZZ.record(path.read_bytes())
+    assert read_or_refused("record", path.read_bytes())

@@ -98,6 +98,9 @@ def fuzz(name: str, seconds: int, out: Path) -> int:
         import fuzz_targets
     from fuzz_mutate import mutate
 
+    def decode(data: bytes) -> None:  # atheris wants no answer
+        fuzz_targets.TARGETS[name](data)
+
     def mutator(data: bytes, longest: int, seed: int) -> bytes:
         return mutate(data, longest, seed, atheris.Mutate)
 
@@ -115,7 +118,7 @@ def fuzz(name: str, seconds: int, out: Path) -> int:
         "artifact_prefix": f"{folder}{os.sep}",
     }
     arguments = [sys.argv[0], *(f"-{flag}={value}" for flag, value in flags.items()), str(corpus)]
-    atheris.Setup(arguments, fuzz_targets.TARGETS[name], custom_mutator=mutator)
+    atheris.Setup(arguments, decode, custom_mutator=mutator)
     atheris.Fuzz()
     return 0
 

@@ -1,6 +1,7 @@
 """What `tools/fuzz/fuzz.py` calls with bytes that no writer made, one function for each decoder.
 
-Each returns, whatever the bytes: errors of slg_wds are what a decoder should raise, any other is a finding. Checksums
+Each returns what its tries gave: the value that was decoded, or the error of slg_wds that refused the bytes. Any other
+exception is a finding. So is a value that another reader reads differently, or that cannot be encoded again. Checksums
 keep a fuzzer from what is behind them, so every input is tried twice: as it is, and as the content of a file whose
 checksums and frames are made to fit.
 """
@@ -14,8 +15,9 @@ import pickle
 import zipfile
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgpack
 import numpy as np
@@ -23,10 +25,11 @@ import numpy as np
 from slg_wds.errors import RecordError, SlgWdsError
 from slg_wds.format.canonical import canonical_json, pretty_json, seal
 from slg_wds.format.frames import compress
-from slg_wds.format.manifest.description import decode_description
+from slg_wds.format.manifest.description import decode_description, encode_description
 from slg_wds.format.manifest.identity import Identity
-from slg_wds.format.manifest.index import decode_index, encode_index
-from slg_wds.format.manifest.info import decode_info
+from slg_wds.format.manifest.index import ShardIndex, decode_index, encode_index
+from slg_wds.format.manifest.info import Info, decode_info
+from slg_wds.format.manifest.plan import Plan
 from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
 from slg_wds.format.packed import unpack
 from slg_wds.format.records.decoding import decode_record, unpack_record
@@ -37,27 +40,29 @@ from slg_wds.format.records.record import Record
 from slg_wds.format.records.rows import decode_rows
 from slg_wds.format.records.tail_sums import decode_tail_sums
 from slg_wds.format.records.views import same_views
-from slg_wds.format.shards.header import decode_header, names_crc32
+from slg_wds.format.shards.header import ShardHeader, decode_header, names_crc32
 from slg_wds.format.shards.names import TRAILERS
-from slg_wds.format.shards.shard import read_shard
+from slg_wds.format.shards.shard import Shard, read_shard
 from slg_wds.format.shards.tar import ARCHIVE_UNIT, BLOCK, member_header, members
 from slg_wds.interop.fkd import read_label_file
 from slg_wds.verification.records import all_sound
 
 TESTS = Path(__file__).resolve().parents[2] / "tests"
+Found = TypeVar("Found")
 MOST_NUMBERS = 1 << 22  # of a record whose distributions are recovered
 MOST_CROPS = 4096  # of a record that all readers are compared on
 
 
-def record(data: bytes) -> None:
+def record(data: bytes) -> list[Any]:
     """Read a record; if its planes are not compressed, also with frames around them."""
-    _tried(_check_record, data)
+    outcomes = [_tried(_decoded_record, data, _check_record)]
     fields = _unpacked(data)
     if isinstance(fields, dict):
         columns = fields.get("columns")
         if isinstance(columns, dict):
             fields["columns"] = {name: _fitting(name, planes) for name, planes in columns.items()}
-        _tried(_check_record, _packed(fields))
+        outcomes.append(_tried(_decoded_record, _packed(fields), _check_record))
+    return outcomes
 
 
 def _fitting(name: str, planes: Any) -> Any:
@@ -67,10 +72,10 @@ def _fitting(name: str, planes: Any) -> Any:
     return zlib.crc32(planes[4:]).to_bytes(4, "little") + planes[4:]
 
 
-def _check_record(data: bytes) -> None:
-    """Check that all readers of records agree on it."""
+def _decoded_record(data: bytes) -> Record:
+    """Decode a record; check that what is refused here, verify and the loader refuse too."""
     try:
-        found = decode_record(data)
+        return decode_record(data)
     except RecordError:
         with contextlib.suppress(SlgWdsError):
             fields = unpack_record(data)
@@ -78,32 +83,41 @@ def _check_record(data: bytes) -> None:
             rows = np.arange(min(fields["num_crops"], MOST_CROPS))[None]
             decode_rows([data], rows)
             assert rows.size < fields["num_crops"], "the loader takes what cannot be read"
-        return
-    rows = np.arange(min(found.num_crops, MOST_CROPS))[None]
-    by_loader = decode_rows([data], rows)
-    assert np.array_equal(by_loader.boxes[0], found.crops[rows[0]])
-    assert np.array_equal(by_loader.value[0], found.value[rows[0]])
-    assert by_loader.index is None or np.array_equal(by_loader.index[0], found.index[rows[0]])
+        raise
+
+
+def _check_record(data: bytes, found: Record) -> None:
+    """Check that the loader reads the same, and that a record is the same once it is encoded and decoded again."""
+    with contextlib.suppress(
+        RecordError
+    ):  # the loader also refuses damaged frames of columns without numbers
+        _check_rows(data, found)
+    decode_tail_sums(data)
+    _check_again(found, decode_record(encode_record(found)))
+
+
+def _check_rows(data: bytes, found: Record) -> None:
+    rows = np.arange(min(found.num_crops, MOST_CROPS))
+    by_loader = decode_rows([data], rows[None])
+    assert np.array_equal(by_loader.boxes[0], found.crops[rows])
+    assert np.array_equal(by_loader.value[0], found.value[rows])
+    assert by_loader.index is None or np.array_equal(by_loader.index[0], found.index[rows])
     assert same_views(
-        *(None if v is None else v[at] for v, at in ((by_loader.views, 0), (found.views, rows[0])))
+        *(None if v is None else v[at] for v, at in ((by_loader.views, 0), (found.views, rows)))
     )
-    assert (by_loader.embeddings is None) == (found.embeddings is None)
-    for name, vectors in (by_loader.embeddings or {}).items():
-        whole = found.embeddings[name][rows[0]]
+    _check_embeddings(found, by_loader.embeddings, rows)
+    _check_low_rank(found, by_loader.low_rank, rows)
+
+
+def _check_embeddings(found: Record, by_loader: dict[str, Any] | None, rows: Any) -> None:
+    assert (found.embeddings is None) == (by_loader is None)
+    for name, vectors in (by_loader or {}).items():
+        whole = found.embeddings[name][rows]
         if isinstance(whole, LowRankEmbedding):  # sums in another order differ, much where they cancel
             assert np.isfinite(vectors).all() and np.isfinite(whole.vectors).all()
             assert (whole.lengths > 0)[vectors[0].any(axis=-1)].all()
         else:
             assert np.array_equal(vectors[0], whole.vectors)
-    _check_low_rank(found, by_loader.low_rank, rows[0])
-    decode_tail_sums(data)
-    again = decode_record(encode_record(found))
-    checksums = [(one.image_crc32, one.source_crc32) for one in (found, again)]
-    assert checksums[0] == checksums[1]
-    assert np.array_equal(again.value, found.value) and np.array_equal(again.index, found.index)
-    assert same_views(again.views, found.views)
-    for name, one in (found.embeddings or {}).items():
-        assert np.array_equal(again.embeddings[name].vectors, one.vectors)
 
 
 def _check_low_rank(found: Record, by_loader: LowRankRows | None, rows: Any) -> None:
@@ -112,19 +126,30 @@ def _check_low_rank(found: Record, by_loader: LowRankRows | None, rows: Any) -> 
         return
     coefficients = found.low_rank.coefficients[rows]
     assert np.array_equal(by_loader.coefficients[0], coefficients[:, : by_loader.coefficients.shape[-1]])
-    again = decode_record(encode_record(found)).low_rank
-    assert again is not None and np.array_equal(again.coefficients, found.low_rank.coefficients)
     if found.num_crops * found.num_classes < MOST_NUMBERS:
         with np.errstate(all="ignore"):
             assert found.low_rank.distributions().shape[0] == found.num_crops
 
 
-def shard(data: bytes) -> None:
+def _check_again(found: Record, again: Record) -> None:
+    assert (again.image_crc32, again.source_crc32) == (found.image_crc32, found.source_crc32)
+    assert np.array_equal(again.value, found.value) and np.array_equal(again.index, found.index)
+    assert same_views(again.views, found.views)
+    for name, one in (found.embeddings or {}).items():
+        assert np.array_equal(again.embeddings[name].vectors, one.vectors)
+    if found.low_rank is not None:
+        assert again.low_rank is not None
+        assert np.array_equal(again.low_rank.coefficients, found.low_rank.coefficients)
+
+
+def shard(data: bytes) -> list[Any]:
     """Read a shard; a msgpack list of [name, content] is also tried as a tar of these members."""
-    _tried(_check_shard, data)
+    outcomes = [_tried(_read_shard, data, _check_shard)]
     parts = _unpacked(data)
     if isinstance(parts, list) and all(map(_is_member, parts)):
-        _tried(_check_shard, shard_of([(name, content) for name, content in parts]))
+        tar = shard_of([(name, content) for name, content in parts])
+        outcomes.append(_tried(_read_shard, tar, _check_shard))
+    return outcomes
 
 
 def _is_member(part: Any) -> bool:
@@ -143,8 +168,11 @@ def shard_of(parts: list[tuple[str, bytes]]) -> bytes:
     return body + bytes(2 * BLOCK + -(len(body) + 2 * BLOCK) % ARCHIVE_UNIT)
 
 
-def _check_shard(data: bytes) -> None:
-    found = read_shard(data, shard="x.tar")
+def _read_shard(data: bytes) -> Shard:
+    return read_shard(data, shard="x.tar")
+
+
+def _check_shard(_: bytes, found: Shard) -> None:
     keys = [sample.key for sample in found.samples]
     assert len(keys) == len(set(keys)) == len(found)
     for at, key in enumerate(keys):
@@ -152,48 +180,60 @@ def _check_shard(data: bytes) -> None:
             assert found.sample(at).record.key == key
 
 
-def plan(data: bytes) -> None:
+def plan(data: bytes) -> list[Any]:
     """Read a plan; byte strings in it are also tried as the contents of frames."""
-    _tried(_check_plan, data)
+    outcomes = [_tried(_decoded_plan, data, _check_plan)]
     fields = _unpacked(data)
     if isinstance(fields, dict):
-        _tried(_check_plan, _packed({name: _framed(value) for name, value in fields.items()}))
+        framed = _packed({name: _framed(value) for name, value in fields.items()})
+        outcomes.append(_tried(_decoded_plan, framed, _check_plan))
+    return outcomes
 
 
-def _check_plan(data: bytes) -> None:
+def _decoded_plan(data: bytes) -> Plan:
     with contextlib.suppress(SlgWdsError):
         decode_plan(data, names_later=True)
-    found = decode_plan(data)
+    return decode_plan(data)
+
+
+def _check_plan(_: bytes, found: Plan) -> None:
     assert sum(len(found.shard(number)) for number in range(found.num_shards)) == found.num_samples
     assert all(found.keys) and all(found.paths)
     assert decode_plan(encode_plan(found)) == found
 
 
-def index(data: bytes) -> None:
+def index(data: bytes) -> list[Any]:
     """Read an index part, as it is and with a correct checksum."""
-    _tried(_check_index, data)
-    _tried(_check_index, resealed(data, canonical_json))
+    return [_tried(decode_index, one, _check_index) for one in (data, resealed(data, canonical_json))]
 
 
-def _check_index(data: bytes) -> None:
-    found = decode_index(data)
+def _check_index(_: bytes, found: ShardIndex) -> None:
     assert decode_index(encode_index(found)) == found
     np.array(found.records, np.int64), np.array(found.images or [], np.int64)  # as readers take them
 
 
-def manifest(data: bytes) -> None:
+def manifest(data: bytes) -> list[Any]:
     """Read slg.json with its identity, _info.json and trailers, as they are and with correct checksums."""
-    for sealed in (data, resealed(data, pretty_json)):
-        _tried(lambda data: Identity.from_json(decode_description(data).identity), sealed)
-    for sealed in (data, resealed(data, canonical_json)):
-        _tried(decode_header, sealed)
-    _tried(lambda data: np.array(decode_info(data).shard_lengths, np.int64), data)
+    identities = [_tried(_decoded_identity, one) for one in (data, resealed(data, pretty_json))]
+    headers = [_tried(_decoded_header, one) for one in (data, resealed(data, canonical_json))]
+    return [*identities, *headers, _tried(decode_info, data, _check_info)]
 
 
-def label_file(data: bytes) -> None:
+def _decoded_identity(data: bytes) -> Identity:
+    return Identity.from_json(decode_description(data).identity)
+
+
+def _decoded_header(data: bytes) -> ShardHeader:
+    return decode_header(data)[0]
+
+
+def _check_info(_: bytes, found: Info) -> None:
+    np.array(found.shard_lengths, np.int64)  # as readers take them
+
+
+def label_file(data: bytes) -> list[Any]:
     """Read FKD's label file; the bytes are also tried as the pickle in one."""
-    _tried(read_label_file, data)
-    _tried(read_label_file, label_file_of(data))
+    return [_tried(read_label_file, one) for one in (data, label_file_of(data))]
 
 
 def label_file_of(pickled: bytes) -> bytes:
@@ -205,7 +245,7 @@ def label_file_of(pickled: bytes) -> bytes:
     return stream.getvalue()
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {
+TARGETS: dict[str, Callable[[bytes], list[Any]]] = {
     "record": record,
     "shard": shard,
     "plan": plan,
@@ -222,7 +262,8 @@ def seeds(name: str) -> list[bytes]:
     if name in found:
         whole = found[name](golden)
     elif name == "manifest":
-        whole = [*(path.read_bytes() for path in sorted(golden.glob("*.json"))), *_headers(golden)]
+        files = [path.read_bytes() for path in sorted(golden.glob("*.json"))]
+        whole = [*files, *descriptions(golden).values(), *_headers(golden)]
     else:
         whole = [(golden / name).read_bytes()]
     known = TESTS / "malformed" if name == "shard" else TESTS / "malformed" / name
@@ -253,6 +294,29 @@ def _shard_seeds(golden: Path) -> list[bytes]:
         [[m.name, data[m.offset : m.offset + m.size]] for m in members(memoryview(data))] for data in whole
     ]
     return [*whole, *(msgpack.packb(one) for one in parts)]
+
+
+def descriptions(golden: Path) -> dict[str, bytes]:
+    """Return golden slg.json with identities that can be read: that file's own lacks what readers need."""
+    stored = decode_description((golden / "slg.json").read_bytes())
+    identities = {
+        "labels": {
+            "label_type": "shared_tail_k3", "num_classes": 5, "num_crops": 8, "k": 3, "values": "log8",
+            "tail_classes": 2, "temperature": 1.0, "class_subset": [0, 1, 2, 4, 8], "precision": "fp32",
+            "teachers": [{"arch": "größer", "source": "timm", "input_size": 224, "weight": 1.0}],
+            "extends": {"digest": "00ff", "first_crop": 4}, "extendable": True,
+        },
+        "embeddings": {
+            "label_type": "embedding", "num_classes": 0, "num_crops": 8, "normalize": True,
+            "embeddings": [
+                {"name": "a", "dim": 16, "values": "int8"},
+                {"name": "b", "dim": 48, "values": "lowrank", "min_cosine": 0.99},
+            ],
+        },
+    }  # fmt: skip
+    return {
+        name: encode_description(replace(stored, identity=identity)) for name, identity in identities.items()
+    }
 
 
 def _headers(golden: Path) -> list[bytes]:
@@ -294,9 +358,17 @@ def resealed(data: bytes, encode: Callable[[Any], bytes], **changes: Any) -> byt
     return data
 
 
-def _tried(check: Callable[[bytes], Any], data: bytes) -> None:
-    with contextlib.suppress(SlgWdsError):
-        check(data)
+def _tried(
+    decode: Callable[[bytes], Found], data: bytes, check: Callable[[bytes, Found], None] | None = None
+) -> Found | SlgWdsError:
+    """Decode bytes; return the value, once it is checked, or the error of slg_wds that refused the bytes."""
+    try:
+        found = decode(data)
+    except SlgWdsError as error:
+        return error
+    if check is not None:
+        check(data, found)
+    return found
 
 
 def _unpacked(data: bytes) -> Any:
