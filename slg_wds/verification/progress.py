@@ -5,11 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from slg_wds.console import counted, note
+from slg_wds.console import counted
 from slg_wds.engines.reports.live import LiveDisplay
 from slg_wds.verification.shard import ShardReport
-
-PAUSE = 10.0  # seconds between lines
 
 
 class VerifyProgress(LiveDisplay):
@@ -24,7 +22,7 @@ class VerifyProgress(LiveDisplay):
         super().__init__()
         self.shards, self._receive = shards, receive
         self.done = self.bytes = self.problems = 0
-        self._started = self._noted = time.monotonic()
+        self._started = time.monotonic()
         self.open(shards, 0, "shards")
 
     def checked(self, report: ShardReport) -> None:
@@ -35,6 +33,5 @@ class VerifyProgress(LiveDisplay):
         self.problems += len(report.problems)
         rate = f"{self.bytes / 1e6 / max(time.monotonic() - self._started, 1e-9):,.0f} MB/s"
         problems = counted(self.problems, "problem") if self.problems else ""
-        if not self.show(self.done, f"{rate} {problems}") and time.monotonic() - self._noted > PAUSE:
-            self._noted = time.monotonic()
-            note(f"{self.done}/{counted(self.shards, 'shard')}, {rate} {problems}".rstrip())
+        line = f"{self.done}/{counted(self.shards, 'shard')}, {rate} {problems}".rstrip()
+        self.show_or_note(self.done, f"{rate} {problems}", line)

@@ -27,6 +27,7 @@ class LiveDisplay:
 
     def __init__(self) -> None:
         self._display: Bar | None = None
+        self._noted = time.monotonic()
 
     def __enter__(self: Self) -> Self:
         return self
@@ -54,6 +55,12 @@ class LiveDisplay:
             return False
         self._display.show(done, text)
         return True
+
+    def show_or_note(self, done: int, text: str, line: str) -> None:
+        """Show as `show` does. If nothing can be updated in place, print a line, at most every LINES_APART seconds."""
+        if not self.show(done, text) and time.monotonic() - self._noted > LINES_APART:
+            self._noted = time.monotonic()
+            console.note(line)
 
     def say(self, text: str) -> None:
         """Print a line that stays, above the display if there is one."""
@@ -160,19 +167,18 @@ class ImageProgress(LiveDisplay):
     """Shows on stderr how many images are done: in place, else a line every ten seconds.
 
     Args:
-        images: in all.
+        images: how many there are.
     """
 
     def __init__(self, images: int) -> None:
         super().__init__()
         self.images, self.done = images, 0
-        self._started = self._noted = time.monotonic()
+        self._started = time.monotonic()
         self.open(images, 0, "images")
 
     def add(self, images: int) -> None:
         """Count images that are done."""
         self.done += images
         rate = f"{self.done / max(time.monotonic() - self._started, 1e-9):,.0f} images/s"
-        if not self.show(self.done, rate) and time.monotonic() - self._noted > LINES_APART:
-            self._noted = time.monotonic()
-            console.note(f"{self.done:,}/{console.counted(self.images, 'image')}, {rate}")
+        line = f"{self.done:,}/{console.counted(self.images, 'image')}, {rate}"
+        self.show_or_note(self.done, rate, line)
