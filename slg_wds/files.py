@@ -90,6 +90,11 @@ def read_text(path: str) -> str:
     return data.decode("utf-8-sig")
 
 
+def reason_of(error: Exception) -> str:
+    """Return what went wrong. The path of an OSError is left out: the message that quotes the reason names it."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def lines_of(text: str) -> Iterator[tuple[int, str]]:
     """Yield (number from 1, stripped line) for each line that is not blank and does not begin with #."""
     for number, line in enumerate(text.split("\n"), 1):

@@ -11,7 +11,7 @@ import numpy as np
 
 from slg_wds.banks.bank import Bank, DenseLayer, Floats
 from slg_wds.errors import ManifestError, WeightsError
-from slg_wds.files import read_file
+from slg_wds.files import read_file, reason_of
 from slg_wds.format.canonical import brief, canonical_json, parse_json
 
 MAX_BYTES = 1 << 34
@@ -44,7 +44,7 @@ def read_bank(path: str) -> Bank:
         return decode_bank(data)
     except OSError as error:
         raise WeightsError(
-            f"no bank can be read from {path}: {error.strerror or error}",
+            f"no bank can be read from {path}: {reason_of(error)}",
             hint="slg-wds prototypes SET --save-path FILE makes one",
         ) from None
     except WeightsError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 from slg_wds.console import first_few
 from slg_wds.errors import ImageSourceError, UsageError
-from slg_wds.files import lines_of, read_text
+from slg_wds.files import lines_of, read_text, reason_of
 
 WORDNET_ID = re.compile(r"(n\d{8})(?![0-9A-Za-z])")
 NUMBER = re.compile(r"[0-9]{1,9}")
@@ -72,8 +72,7 @@ def read_class_map(path: str) -> dict[str, int | None]:
         text = read_text(path)
         pairs = _from_json(text) if text.lstrip().startswith("{") else _from_lines(text)
     except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"the class map {path} cannot be read: {reason}") from None
+        raise UsageError(f"the class map {path} cannot be read: {reason_of(error)}") from None
     if not pairs:
         raise UsageError(f"the class map {path} names no class")
     mapping: dict[str, int | None] = {}

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from slg_wds.console import first_few
 from slg_wds.errors import ImageSourceError, UsageError
-from slg_wds.files import Spellings, lines_of, read_text
+from slg_wds.files import Spellings, lines_of, read_text, reason_of
 
 LABELLED = re.compile(r"(.*\S)\s+-?\d+")  # a path and a class number, the form of many data sets' lists
 
@@ -51,8 +51,7 @@ def _read_lines(list_file: str) -> list[str]:
     try:
         lines = [line for _, line in lines_of(read_text(list_file))]
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"the list {list_file} cannot be read: {reason}") from None
+        raise UsageError(f"the list {list_file} cannot be read: {reason_of(error)}") from None
     if not lines:
         raise UsageError(f"the list {list_file} names no image")
     return lines

@@ -20,7 +20,7 @@ from slg_wds.errors import (
     StoreUnavailableError,
     UnsupportedStoreError,
 )
-from slg_wds.files import SpecialFileError, open_regular
+from slg_wds.files import SpecialFileError, open_regular, reason_of
 from slg_wds.store.base import (
     MAX_BYTES,
     TEMPORARY_AGE,
@@ -267,7 +267,7 @@ def _translated(path: Path) -> Iterator[None]:
 
 
 def _store_error(error: OSError, url: str) -> StoreError:
-    reason = error.strerror or str(error)
+    reason = reason_of(error)
     if isinstance(error, SpecialFileError):
         return NotFoundError(f"no such file: {reason}", url=url)
     if error.errno in _ABSENT:

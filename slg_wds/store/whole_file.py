@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from slg_wds.errors import StoreError
+from slg_wds.files import reason_of
 from slg_wds.store.base import TEMPORARY_AGE
 
 _NOT_ON_DISK = ("/dev/", "/proc/")  # links such as /dev/stdout lead to this process's own files there
@@ -33,7 +34,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         with _in_place(path) if _must_stay(path, place) else _aside(place) as file:
             yield file
     except OSError as error:
-        raise StoreError(f"it cannot be written: {error.strerror or error}", url=str(path)) from None
+        raise StoreError(f"it cannot be written: {reason_of(error)}", url=str(path)) from None
 
 
 def _must_stay(path: Path, place: Path) -> bool:
