@@ -178,8 +178,7 @@ def _parse(name: str, kind: type, arguments: Sequence[str]) -> object:
         return kind(**{needed: arguments[0]})  # the usual call; tyro takes 60 ms for the same
     from slg_wds.config.arguments import parse
 
-    config: object = parse(kind, f"slg-wds {name}", arguments)
-    return config
+    return parse(kind, f"slg-wds {name}", arguments)
 
 
 def _only_required(config: type) -> str | None:

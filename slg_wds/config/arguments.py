@@ -186,8 +186,10 @@ def _refuse(unknown: Sequence[str], options: Sequence[_Option], prog: str) -> No
 
 def _value(option: _Option, given: Any) -> Any:
     """Return the value that the texts of an option stand for. Raises UsageError if they stand for none."""
-    if not isinstance(given, list) or (option.optional and given == ["None"]):
-        return None if isinstance(given, list) else given
+    if not isinstance(given, list):  # tyro has made the value of a flag, and of KEY=VALUE words
+        return given
+    if option.optional and given == ["None"]:
+        return None
     parts = option.parts
     kinds = parts[:1] * len(given) if ... in parts else parts
     values = tuple(_read(option, kind, text) for kind, text in zip(kinds, given, strict=True))

@@ -171,8 +171,9 @@ def _merged(
     first, low_rank = records[0], None
     stats.low_rank_read += any(record.low_rank is not None for record in records)
     if to.max_kl:
-        low_rank, none = _low_rank(parents, records, to.max_kl, stats), (first.num_crops, 0)
-        labels = RecordLabels(np.zeros(none, np.int64), np.zeros(none, np.float32), None)
+        low_rank = _low_rank(parents, records, to.max_kl, stats)
+        shape = (first.num_crops, 0)  # no top classes: the blocks hold all
+        labels = RecordLabels(np.zeros(shape, np.int64), np.zeros(shape, np.float32), None)
     else:
         labels = _labels(parents, records, to, stats)
     return Record(

@@ -32,13 +32,13 @@ class GenerateResult(RunResult):
         return self.run.stats  # type: ignore[no-any-return]
 
     def _about_work(self) -> list[str]:
-        stats = self.stats
+        stats, identity = self.stats, self.labels.identity
         rate = f"  {self.crops_per_second:,.1f} crops/s over {duration(self.run.seconds)}"
         if stats.unmixed:
             rate += f"; {counted(stats.unmixed, 'crop')} not mixed, since the images to mix in are left out"
         if self.labels.holds_embeddings:
             return [rate]
-        labels, identity = f"mean top-1 confidence {stats.top1 / stats.crops:.3f}", self.labels.identity
+        labels = f"mean top-1 confidence {stats.top1 / stats.crops:.3f}"
         if identity.k not in (None, identity.num_classes):  # else every class is stored
             labels += f", mean tail mass {stats.tail / stats.crops:.3f}"
         if stats.targeted and self.labels.targets_are_classes:
