@@ -122,7 +122,7 @@ def _layers(tensors: Mapping[str, Mapping[str, Any]]) -> list[DenseLayer]:
 def _array(name: str, tensor: Mapping[str, Any]) -> Floats:
     if tensor["dtype"] != "F32":
         raise WeightsError(f"{name} is {tensor['dtype']}, and a bank has float32 (F32)", hint="convert it")
-    # Without another copy, where the library gives memory of its own: a bank may have gigabytes.
+    # `require` copies only memory that is read-only: a bank may have gigabytes.
     numbers = np.frombuffer(tensor["data"], "<f4").reshape(tensor["shape"])
     array: Floats = np.require(numbers, np.float32, "W")
     return array

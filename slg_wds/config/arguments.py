@@ -40,13 +40,13 @@ class _Option(NamedTuple):
     """An option, or a positional argument.
 
     Attributes:
-        name: of its field.
-        field: the field.
+        name: the name of its field.
+        field: the field of the config.
         kind: the type of its value, without None.
         optional: whether the value may also be None.
         notes: tyro's annotations.
         spellings: how it is written, such as -a and --arch; none for a positional argument.
-        metavar: what stands for its value in --help.
+        metavar: the word that stands for its value in --help.
     """
 
     name: str
@@ -67,7 +67,7 @@ class _Option(NamedTuple):
 
     @property
     def parts(self) -> tuple[Any, ...]:
-        """The types of its values, one after the other. An ellipsis stands for any number more of the one before it."""
+        """The type of each value, in order. An ellipsis means: any number of values of the type before it."""
         return get_args(self.kind) if get_origin(self.kind) is tuple else (self.kind,)
 
 
@@ -124,7 +124,7 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> _Option:
 def _texts(
     options: Sequence[_Option], prog: str, arguments: Sequence[str]
 ) -> tuple[dict[str, Any], Sequence[str]]:
-    """Return what is given of each option, by its name, and the words that belong to none.
+    """Return the values of each option that is given, by its name, and the words that belong to no option.
 
     Raises:
         UsageError: an option has too few values.
@@ -147,13 +147,13 @@ def _texts(
 
 
 def _hyphened(word: str) -> str:
-    """Write the name of an option, as in --num_crops=4, with hyphens."""
+    """Write the name of an option with hyphens: --num_crops=4 becomes --num-crops=4."""
     name, equals, value = word.partition("=")
     return name.replace("_", "-") + equals + value if word.startswith("--") else word
 
 
 def _field_of_texts(option: _Option) -> tuple[str, Any, dataclasses.Field[Any]]:
-    """The option as tyro parses it: its values as texts, None where it is not given."""
+    """Return the field by which tyro parses an option: its values stay texts, None means that it is not given."""
     if option.kind is bool or option.kind == dict[str, str]:
         kind = option.kind
         for note in option.notes:
@@ -185,7 +185,7 @@ def _refuse(unknown: Sequence[str], options: Sequence[_Option], prog: str) -> No
 
 
 def _value(option: _Option, given: Any) -> Any:
-    """Return the value that the texts of an option stand for. Raises UsageError if they stand for none."""
+    """Turn the texts that are given for an option into its value. Raises UsageError if one is no number."""
     if not isinstance(given, list):  # tyro has made the value of a flag, and of KEY=VALUE words
         return given
     if option.optional and given == ["None"]:

@@ -13,7 +13,7 @@ from slg_wds.errors import UsageError
 
 LOW_RANK = "lowrank"
 _OF_LABELS = ("label_type", "max_kl", "tail_classes", "extendable")
-# Options of labels over a teacher's own classes.
+# These options go with labels over a teacher's own classes.
 _OF_CLASSES = ("temp", "weights", "class_subset", "evaluate")
 
 

@@ -58,14 +58,14 @@ def _differs(first: Parent, other: Parent, what: str, key: str | None = None) ->
 
 
 def _view_hint(one: Views | None, other: Views | None) -> str | None:
-    """Say what to do where views differ since one set could not mix an image in that it left out."""
+    """Return what to do if views differ because one set left out an image, so that it mixed nothing in; else None."""
     if one is None or other is None or one.mixing is None or other.mixing is None:
         return None
     if (one.mixing.mixed == other.mixing.mixed).all():
         return None
     return (
-        "a crop is mixed in one of them only, as where that set alone has labels of the second image: label again, "
-        "with --reference_path of the set that left images out"
+        "only one of the sets mixes another image into a crop, perhaps because the other set left that image out: "
+        "label again, with --reference_path of the set that left images out"
     )
 
 
@@ -104,15 +104,15 @@ def check_records(parents: Sequence[Parent], records: Sequence[Record]) -> None:
 
 
 def check_partners(parents: Sequence[Parent], record: Record, keys: Sequence[str]) -> None:
-    """Check that no set left out an image that is mixed into crops of a record: the merged set has no record of it.
+    """Check that the merged set will have every image that is mixed into crops of a record: no set left one out.
 
     Args:
         parents: the sets.
-        record: of an image in the merged set.
-        keys: of the merged set's plan.
+        record: the record of an image.
+        keys: the keys of the merged set's plan.
 
     Raises:
-        LabelSetError: one did.
+        LabelSetError: a set left such an image out.
     """
     mixing = None if record.views is None else record.views.mixing
     for number in [] if mixing is None else mixing.partners().tolist():

@@ -37,26 +37,26 @@ def check_conversion(stored_k: int, full: bool, values: str, to: LabelFormat) ->
 
 
 class Conversion:
-    """The labels of one record in another format, made in runs of its crops.
+    """Converts the labels of one record to another format, one run of crops after the other.
 
     Stored probabilities stay exactly as they are. With the stored k the tail stays as it is. With a lower k the tail
     also gets the classes that are dropped.
 
     Args:
-        to: the format.
+        to: the format to convert to.
     """
 
     def __init__(self, to: LabelFormat) -> None:
         self._to = to
         self._parts: list[RecordLabels] = []
-        # Of full labels [C]: what is outside the top k, summed over crops.
+        # The probability of each class outside the top k, summed over crops [C]; only full labels need it.
         self._outside: Floats | None = None
         self._tail: Tail | None = None
 
     def add(self, part: Record) -> RecordLabels:
-        """Convert the labels of some crops, which follow those before. Return them without a tail.
+        """Convert the labels of the next crops of the record, and return them without a tail.
 
-        Several parts have to be full labels.
+        Only full labels may come in more than one part.
         """
         to = self._to
         index, value = (part.index, part.value) if to.full else top(part, to.k)

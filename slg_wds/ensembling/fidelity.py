@@ -137,7 +137,7 @@ def load_named_teachers(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
 
 
 def _teacher_config(config: EnsembleConfig, labels: LabelSet) -> GenerateConfig:
-    """Return the options of a run that would label with the named teachers as the labels were made."""
+    """Return options with which the named teachers label as they did when the set was made."""
     identity = labels.identity
     return GenerateConfig(
         data=str(config.check_data),

@@ -208,11 +208,11 @@ class Parent:
         return join_records(parts, self.last.labels)
 
     def labelled(self, record: Record) -> Record:
-        """Return a record that `read` gave with its labels, if it does not hold them already."""
+        """Return a record of `read` with labels: as it is, since it holds them."""
         return record
 
     def parts(self, record: Record) -> Iterator[Record]:
-        """Yield a record that `read` gave with its labels, in runs of its crops that fit into memory."""
+        """Yield a record of `read` with labels: a run of crops at a time if all together would take much memory."""
         yield record
 
     def image(self, numbers: Sequence[int | None]) -> tuple[bytes, str] | None:

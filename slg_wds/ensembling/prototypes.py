@@ -24,7 +24,7 @@ from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import labels_at
 from slg_wds.store import Location
 
-PART_NUMBERS = 1 << 22  # probabilities that are worked on together: 64 crops of 65,536 prototypes
+PART_NUMBERS = 1 << 22  # probabilities of one run of crops: 64 crops of 65,536 prototypes
 LABEL_TYPE, VALUES, TAIL_CLASSES = "marginal_smoothing_k5", "float16", 64  # as `generate` has them
 
 _in_use: WeakValueDictionary[str, Bank] = WeakValueDictionary()  # banks by their digest
@@ -134,11 +134,11 @@ class PrototypeParent(Parent):
         }
 
     def labelled(self, record: Record) -> Record:
-        """Return a record with distributions in place of embeddings."""
+        """Return a record of `read` with distributions over the prototypes in place of embeddings."""
         return self._labelled(record, slice(None))
 
     def parts(self, record: Record) -> Iterator[Record]:
-        """Yield the same for runs of crops, whose distributions together have at most PART_NUMBERS numbers."""
+        """Yield what `labelled` returns, a run of crops at a time: PART_NUMBERS probabilities, or a single crop."""
         most = max(1, PART_NUMBERS // self._head.bank.size)
         for first in range(0, max(record.num_crops, 1), most):
             yield self._labelled(record, slice(first, first + most))

@@ -111,8 +111,8 @@ def _with_partners(
     """Return crops with the images that are mixed into them, and how many stay unmixed since their partner is left out.
 
     Raises:
-        ReferenceSetError: a partner has fewer crops than the one that is mixed in. The image of this key is not left
-            out then, since it may be mixed into others.
+        ReferenceSetError: a partner lacks the crop that is mixed in. --on-error skip does not cover this, since the
+            image of this key may be mixed into others itself.
     """
     mixing = None if drawn.views is None else drawn.views.mixing
     if mixing is None:

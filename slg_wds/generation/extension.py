@@ -91,7 +91,7 @@ class Extension(SetReference):
             key: the image's key.
             size: its (height, width) in pixels.
             drawn: all crops of the image.
-            job: of the run, whose plan numbers the images that are mixed in.
+            job: what the worker has open; its plan numbers the images that are mixed in.
 
         Raises:
             ImageError: the set's own crops are not those drawn now, so its image had another size.
@@ -107,7 +107,7 @@ class Extension(SetReference):
         return drawn[first:]
 
     def _as_then(self, crops: DrawnCrops, keys: Sequence[str]) -> DrawnCrops:
-        """Return crops as this set has them: with nothing mixed in of images that it left out."""
+        """Return crops as this set has them: it mixed in no image that it left out."""
         mixing = None if crops.views is None else crops.views.mixing
         partners = [] if mixing is None else mixing.partners().tolist()
         return crops.without_partners([number for number in partners if not self.has_labels(keys[number])])

@@ -111,7 +111,7 @@ class Forward:
             return outputs
 
     def _answers(self, batch: CropBatch, inputs: list[torch.Tensor]) -> _Outputs:
-        """Compute what is kept of the teachers' answers to a batch, from its inputs on the device."""
+        """Compute the part of the teachers' answers that is kept, from a batch's inputs on the device."""
         import torch
 
         probs_NC = self.teacher.answers(inputs)[: batch.filled]

@@ -43,7 +43,7 @@ SIZED_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..SOF15
 SCAN, END = 0xDA, 0xD9
 BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})  # TEM, RST0..7, SOI: no length follows
 UNSIZED = BARE_MARKERS | {0x00, SCAN, END, 0xFF}  # before the first size, these are not usual
-_SEGMENT = struct.Struct(">BBH")  # the beginning of a segment: 0xFF, its marker, the bytes from its length on
+_SEGMENT = struct.Struct(">BBH")  # a segment's beginning: 0xFF, its marker, its length from that field on
 _SIZE = struct.Struct(">HH")  # height and width
 
 

@@ -30,15 +30,15 @@ def planned_images(
     ahead: int,
     max_pixels: int = MAX_PIXELS,
 ) -> Iterator[tuple[int, T]]:
-    """Yield the number of each image, and what is made of its pixels.
+    """Yield the number of each wanted image, and what `make` returns for its pixels.
 
     Args:
         source: where the images are.
-        plan: which they are.
-        numbers: int64 [n], ascending: the numbers in the plan of those that are wanted.
+        plan: the plan of the source.
+        numbers: int64 [n], ascending: the wanted images, by their numbers in the plan.
         make: called in a thread with the pixels of an image, uint8 [3, H, W].
         pool: threads that read, decode and call `make`.
-        ahead: how many images they may be ahead.
+        ahead: how many images may be read and decoded before they are asked for.
         max_pixels: an image with more is an error.
 
     Raises:

@@ -97,7 +97,12 @@ def labels_in(store: Store, all_names: bool = True) -> LabelSet:
 
 
 def _lacking(store: Store, error: NotFoundError) -> str:
-    """Say what is not there: a folder, both files that make it a label set, or one that can be read."""
+    """Say why a place is no label set.
+
+    Args:
+        store: the place.
+        error: the error of a missing file, quoted if the other file is there.
+    """
     folder = Path(store.url)
     if not store.is_local or any(os.path.lexists(folder / name) for name in (PLAN, DESCRIPTION)):
         return error.message

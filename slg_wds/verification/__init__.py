@@ -10,5 +10,5 @@ set. This folder may import engines, label sets, images, ensembling's teachers a
     partners  checks that what is mixed into crops is there
     teacher   compares labels with what the teachers answer now; low_rank and embeddings do so for these kinds
     repair    mends what can be mended
-    progress  how far a verification is
+    progress  shows how far a verification is
 """

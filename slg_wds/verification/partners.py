@@ -12,7 +12,7 @@ from slg_wds.labelset.labelset import LabelSet
 
 
 class PartnerChecks:
-    """Checks what records of a set say of the images that are mixed into their crops.
+    """Checks the images that records name as mixed into their crops.
 
     Args:
         labels: the label set.
@@ -20,13 +20,13 @@ class PartnerChecks:
 
     def __init__(self, labels: LabelSet) -> None:
         self._labels = labels
-        self._left_out: dict[int, frozenset[str]] = {}  # by shard: partners may lie in another one
+        self._left_out: dict[int, frozenset[str]] = {}  # keys, by shard: a partner may lie in another shard
 
     def check(self, fields: dict[str, Any], part: PlannedShard, number: int, there: Set[str]) -> None:
         """Check the record of one image.
 
         Args:
-            fields: of the unpacked record, with its columns.
+            fields: the fields of the unpacked record, with its columns.
             part: the image's shard in the plan.
             number: the image's number in the plan.
             there: the keys of the shard's records.
@@ -55,11 +55,11 @@ class PartnerChecks:
             )
 
     def _is_left_out(self, partner: int) -> bool:
-        """Return whether another shard leaves an image out; False where that shard is missing or cannot be read."""
+        """Return whether an image of another shard is left out; False if that shard is missing or cannot be read."""
         shard = int(self._labels.plan.place(partner)[0])
         if shard not in self._left_out:
             try:
                 self._left_out[shard] = frozenset(self._labels.index(shard).left_out)
-            except SlgWdsError:  # told of when that shard is checked
+            except SlgWdsError:  # the check of that shard reports it
                 self._left_out[shard] = frozenset()
         return self._labels.plan.keys[partner] in self._left_out[shard]

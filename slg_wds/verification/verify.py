@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from slg_wds.verification.embeddings import EmbeddingCheck
     from slg_wds.verification.teacher import TeacherCheck
 
-SMALL_NUMBERS, SMALL_IMAGES = 1 << 24, 64  # one process checks so many in less time than others take to start
-CROP_NUMBERS = 16  # of a crop that has neither embeddings nor full labels: boxes, classes, values
+SMALL_NUMBERS, SMALL_IMAGES = 1 << 24, 64  # one process checks these in less time than others take to start
+CROP_NUMBERS = 16  # numbers of a crop without embeddings and full labels: boxes, classes, values
 LISTED = 200  # problems shown in the table; --json has all
 
 
@@ -147,7 +147,7 @@ def _check_shards(
 
 
 def _processes(labels: LabelSet, config: VerifyConfig, numbers: Sequence[int]) -> int:
-    """Return how many processes check these shards: only one where that is less work than to start more."""
+    """Return how many processes check these shards: one if it is done before others would have started."""
     identity = labels.identity
     images = int(labels.plan.shard_sizes[list(numbers)].sum())
     width = sum(one["dim"] for one in identity.embeddings or [])
@@ -227,6 +227,7 @@ def _print_table(problems: Sequence[Problem]) -> None:
 
 def summary(result: VerifyResult) -> list[str]:
     """The result as lines of text."""
+    # With teachers most of the time is theirs, so no rate is shown.
     rate = 0.0 if result.teacher else result.bytes / 1e6 / max(result.seconds, 1e-9)
     lines = [
         f"label set {result.url}: "

@@ -118,7 +118,7 @@ def _predicted(job: Job, plan: Plan, bytes_each: tuple[float, float], steps: lis
 
 
 def _answers(job: Job) -> str:
-    """Say what the set would hold."""
+    """Describe what the set would hold of each crop."""
     if job.labels.holds_embeddings:
         return ", ".join(
             f"{one['name']}: {one['dim']} numbers" for one in job.labels.identity.embeddings or []

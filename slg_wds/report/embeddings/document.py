@@ -86,11 +86,11 @@ def _embedding(
 
 
 def described(kind: dict[str, Any], stated: Sequence[StatedCosine]) -> str:
-    """Say what is stored of an embedding.
+    """Describe in one sentence how an embedding is stored.
 
     Args:
-        kind: what the identity of the set says of it.
-        stated: of low-rank ones, what the records of the sampled images state.
+        kind: its entry in the identity of the set.
+        stated: the cosines that the records of the sampled images state, if it is low-rank; else empty.
     """
     text = f"{number(kind['dim'])} numbers of each crop, stored as {kind['values']}"
     if stated:

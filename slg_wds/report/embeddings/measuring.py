@@ -57,7 +57,7 @@ class EmbeddingMeasures:
         means: for each image the mean over crops of the embeddings at unit length, float32 [D].
         counts: float64 [BINS], pairs of crops of one image by their cosine over -1..1.
         crops: crops that were counted.
-        stated: of a low-rank embedding, what the record of each image states.
+        stated: the cosines that the record of each image states, if the embedding is low-rank; else empty.
     """
 
     name: str

@@ -5,7 +5,7 @@
     parsers.py      the parser, its errors of one line, flags of several values
     parsing.py      arguments -> settings
     args_file.py    args.yaml: flags in a file
-    checks.py       what contradicts itself or the machine is refused
+    checks.py       refuses flags that contradict each other or the machine
 
 Enters: the arguments of the command. Leaves: settings. It imports no torch, so that --help is quick.
 """

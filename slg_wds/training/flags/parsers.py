@@ -36,7 +36,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def _number(kind: Callable[[str], Any], what: str) -> Callable[[str], Any]:
-    """Return what makes a number of a text, or says that it is none."""
+    """Return a function that turns a text into a number, and refuses a text that is none.
+
+    Args:
+        kind: makes the number.
+        what: what the text should be, for the message.
+    """
 
     def read(text: str) -> Any:
         try:
