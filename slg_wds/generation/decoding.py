@@ -114,7 +114,7 @@ def _with_partners(
         ReferenceSetError: a partner lacks the crop that is mixed in. --on-error skip does not cover this, since the
             image of this key may be mixed into others itself.
     """
-    mixing = None if drawn.views is None else drawn.views.mixing
+    mixing = drawn.mixing
     if mixing is None:
         return drawn, {}, 0
     found = {number: images.open(number) for number in mixing.partners().tolist()}

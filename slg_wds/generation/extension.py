@@ -108,8 +108,7 @@ class Extension(SetReference):
 
     def _as_then(self, crops: DrawnCrops, keys: Sequence[str]) -> DrawnCrops:
         """Return crops as this set has them: it mixed in no image that it left out."""
-        mixing = None if crops.views is None else crops.views.mixing
-        partners = [] if mixing is None else mixing.partners().tolist()
+        partners = [] if crops.mixing is None else crops.mixing.partners().tolist()
         return crops.without_partners([number for number in partners if not self.has_labels(keys[number])])
 
     def check_image(self, key: str, data: bytes) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from slg_wds.format.records.mixing import Mixing
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.views import Views, same_views
 from slg_wds.transforms.crops import CropRule, cut, sample_crops
@@ -61,12 +62,16 @@ class DrawnCrops:
         """Return some of the crops."""
         return DrawnCrops(self.boxes[at], self.flips[at], None if self.views is None else self.views[at])
 
+    @property
+    def mixing(self) -> Mixing | None:
+        """What is mixed into the crops, [M]; None for nothing."""
+        return None if self.views is None else self.views.mixing
+
     def without_partners(self, numbers: Sequence[int]) -> DrawnCrops:
         """Return the crops with nothing mixed in where it would be one of the images of these numbers in the plan."""
-        mixing = None if self.views is None else self.views.mixing
-        if self.views is None or mixing is None:
+        if self.views is None or self.mixing is None:
             return self
-        mixing = mixing.without(np.isin(mixing.partner, list(numbers)))
+        mixing = self.mixing.without(np.isin(self.mixing.partner, list(numbers)))
         return replace(self, views=replace(self.views, mixing=mixing))
 
     def same_as(self, other: DrawnCrops) -> bool:
@@ -98,8 +103,7 @@ class DrawnCrops:
             partners: the images that are mixed in, by their numbers in the plan.
         """
         self.cut(image, out, interpolation)
-        mixing = None if self.views is None else self.views.mixing
-        if mixing is None:
+        if self.mixing is None:
             return
 
         def crops_of(number: int, crops: NDArray[np.int64]) -> torch.Tensor:
@@ -107,7 +111,7 @@ class DrawnCrops:
             partners[number].crops[crops].cut(partners[number].pixels, second, interpolation)
             return second
 
-        mix_partners(out, mixing, crops_of)
+        mix_partners(out, self.mixing, crops_of)
 
 
 @dataclass(frozen=True)
