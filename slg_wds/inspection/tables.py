@@ -10,6 +10,7 @@ from slg_wds.format.manifest.identity import Identity
 from slg_wds.format.records.embeddings.low_rank import StatedCosine
 from slg_wds.inspection.image import InspectedImage
 from slg_wds.inspection.sizes import IMAGES
+from slg_wds.labelset.embeddings import stored_as
 from slg_wds.transforms.replaying import words_of, words_of_options
 
 DIGITS = 12  # of a digest
@@ -52,11 +53,7 @@ FOLDERS_ONLY = " that only number their folders, not the labels' classes"
 
 def _embeddings(identity: Identity) -> str:
     """Describe the embeddings of a set; "" for a set of labels."""
-    kinds = [
-        f"{one['name']}: {one['dim']} numbers as {one['values']}"
-        + (f", mean cosine at least {one['min_cosine']:g}" if "min_cosine" in one else "")
-        for one in identity.embeddings or []
-    ]
+    kinds = [f"{one['name']}: {one['dim']} numbers as {stored_as(one)}" for one in identity.embeddings or []]
     return ", ".join(kinds) + (", of unit length" if kinds and identity.normalize else "")
 
 

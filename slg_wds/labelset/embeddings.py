@@ -1,7 +1,8 @@
-"""Which embedding of a set of embeddings is meant, and which teacher gave it."""
+"""Which embedding of a set of embeddings is meant, which teacher gave it, and how it is stored."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from slg_wds.errors import UsageError
@@ -41,3 +42,9 @@ def teacher_of(identity: Identity, embedding: str) -> dict[str, Any]:
     names = [one["name"] for one in identity.embeddings or []]
     known = len(names) == len(identity.teachers)
     return identity.teachers[names.index(embedding)] if known else {}
+
+
+def stored_as(kind: Mapping[str, Any]) -> str:
+    """Describe how the numbers of an embedding are stored, from its entry in the identity of a set."""
+    least = f", mean cosine at least {kind['min_cosine']:g}" if "min_cosine" in kind else ""
+    return f"{kind['values']}{least}"

@@ -8,6 +8,7 @@ from typing import Any
 from slg_wds.console import counted
 from slg_wds.format.manifest.identity import Identity
 from slg_wds.labels import parse_label_type
+from slg_wds.labelset.embeddings import stored_as
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.report.writing.numbers import number, percent
 from slg_wds.transforms.replaying import words_of_options
@@ -92,9 +93,7 @@ def _labels(labels: LabelSet) -> list[str]:
     if identity.embeddings is not None:
         length = ["each divided by its length"] if identity.normalize else []
         return [
-            f"{one['name']}: {number(one['dim'])} numbers as {one['values']}"
-            + (f", mean cosine at least {one['min_cosine']:g}" if "min_cosine" in one else "")
-            for one in identity.embeddings
+            f"{one['name']}: {number(one['dim'])} numbers as {stored_as(one)}" for one in identity.embeddings
         ] + length
     kind = parse_label_type(labels.label_type)
     about = {
