@@ -121,12 +121,8 @@ def test_many_prototypes_are_worked_on_in_runs_of_crops(embedded, bank, tmp_path
     (parent,) = open_members(
         [Location(str(embedded))], None, PrototypeRule(bank, whole.identity.bank_sha256, 0.2)
     )
-    assert [part.num_crops for part in parent.parts(next(iter(slg_wds.open_labels(str(embedded)))))] == [
-        7,
-        7,
-        7,
-        3,
-    ]
+    record = next(iter(slg_wds.open_labels(str(embedded))))
+    assert [part.num_crops for part in parent.parts(record)] == [7, 7, 7, 3]
     parts = labelled(embedded, tmp_path / "parts", bank, **more)
     for a, b in zip(whole, parts, strict=True):
         assert np.array_equal(a.index, b.index) and np.array_equal(a.crops, b.crops)

@@ -144,6 +144,12 @@ def images_but(photographs: Path, folder: Path, path: str, data: bytes | None) -
     return folder
 
 
+def without_shard(folder: Path, shard: str) -> None:
+    """Take a shard out of a set, so that the next run makes it again."""
+    for name in (f"{shard}.tar", f"index/{shard}", "_info.json"):
+        (folder / name).unlink()
+
+
 def test_what_cannot_be_read_is_mixed_into_nothing(photographs, mixed, tmp_path, capsys):
     broken = slg_wds.open_labels(mixed).plan.paths[2]
     images = images_but(photographs, tmp_path / "images", broken, b"no image")
@@ -186,8 +192,7 @@ def test_an_image_that_was_left_out_is_mixed_in_by_the_set_that_extends(photogra
 def test_an_image_that_the_extended_set_mixes_in_is_not_left_out(photographs, mixed, tmp_path):
     options = {**MIX, "num_crops": 12, "extend": mixed, "on_error": "skip", "max_left_out": 0.1}
     more = labelled(photographs, tmp_path / "more", **options)
-    for name in ("train-000000.tar", "index/train-000000", "_info.json"):
-        (tmp_path / "more" / name).unlink()
+    without_shard(tmp_path / "more", "train-000000")
     gone = slg_wds.open_labels(mixed).plan.paths[2]
     with pytest.raises(errors.ImageGoneError, match="mixed into views of others, so it cannot be left out"):
         labelled(images_but(photographs, tmp_path / "images", gone, None), more, **options)
@@ -200,9 +205,8 @@ def test_a_partner_that_another_shard_left_out_is_found(photographs, mixed, tmp_
     target = labelled(photographs, tmp_path / "set", max_left_out=0.1, **options)
     path = slg_wds.open_labels(mixed).plan.paths[2]
     plan = slg_wds.open_labels(target).plan
-    shard = f"train-{int(plan.place(list(plan.paths).index(path))[0]):06d}"
-    for name in (f"{shard}.tar", f"index/{shard}", "_info.json"):
-        (tmp_path / "set" / name).unlink()
+    number = int(plan.place(list(plan.paths).index(path))[0])
+    without_shard(tmp_path / "set", f"train-{number:06d}")
     images = images_but(photographs, tmp_path / "images", path, None)
     labelled(images, target, max_left_out=0.1, **options)
     capsys.readouterr()

@@ -11,13 +11,7 @@ import pytest
 from support.paths import ROOT, TESTS, TOOLS
 
 PACKAGE = ROOT / "slg_wds"
-BESIDE = {
-    "project",
-    "support",
-    "trust",
-    "golden",
-    "malformed",
-}  # folders of tests that no folder of the package has
+BESIDE = {"project", "support", "trust", "golden", "malformed"}  # folders that are of tests alone
 
 
 def folders(root: Path) -> list[Path]:

@@ -63,7 +63,7 @@ class LazyStreams(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.main = self.current = Stream("main")
-        self.owner: dict[int, Stream] = {}  # by the address of memory: the stream that it is of
+        self.owner: dict[int, Stream] = {}  # by the address of memory: the stream that allocated it
         self.pending: Counter[int] = (
             Counter()
         )  # operators of other streams that have still to run, by address
