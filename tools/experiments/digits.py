@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 from students import (
+    MEAN,
+    STD,
     all_crops,
     each,
     log_probabilities,
-    normalised,
     paired,
     run,
     small_cnn,
@@ -44,7 +45,6 @@ KINDS = {
     "stored, shared tail k=3, log8": {"label_type": "shared_tail_k3", "values": "log8"},
 }
 LIVE = "live teacher"
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def teacher() -> nn.Module:
@@ -81,11 +81,9 @@ def experiment(args: argparse.Namespace, folder: Path) -> None:
         assert images is None or torch.equal(images, again)
         images = again
     assert images is not None
-    model = teacher().eval()
-    model.load_state_dict(weights_of(weights))
-    with torch.no_grad():
-        live = torch.cat([model(normalised(part)).softmax(1) for part in torch.split(images, 256)])
-    labels[LIVE] = from_topk(None, live, CLASSES, rule="full")
+    model = teacher()
+    model.load_state_dict(load_file(weights))
+    labels[LIVE] = from_topk(None, log_probabilities(model, images).exp(), CLASSES, rule="full")
     true = torch.tensor([classes[int(key.rpartition("/")[2])] for key, _ in names])
     labels["true classes"] = from_topk(true[:, None], torch.ones(len(true), 1), CLASSES, rule="hard")
     print(
@@ -122,13 +120,6 @@ def train_teacher(digits: Tensor, classes: list[int], kept: Tensor, folder: Path
     train(model, digits[kept], lambda rows: true[rows], 400, BATCH, RATE, seed=100)
     save_file(model.state_dict(), path)
     return path, accuracy(model, digits[~kept], numbers[~kept])
-
-
-def weights_of(path: str) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    found: dict[str, Tensor] = load_file(path)
-    return found
 
 
 def labels_of_digits(images: Path, target: Path, weights: str, crops: int, **more: Any) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
 from bench_generate import lay_out
-from students import table
+from students import table, table_row
 from teacher_labels import generated, working_folder
 
 import slg_wds
@@ -57,7 +57,7 @@ def main() -> None:
                 target = folder / f"{options['label_type']}-{mix}"
                 more = {"samples_per_shard": 64, **options, **mixing}
                 url = generated(folder / "images", target, TEACHER, args.crops, **more)
-                print(f"| {' | '.join([kind, mix, *measured(url)])} |", flush=True)
+                print(table_row([kind, mix, *measured(url)]), flush=True)
 
 
 def measured(url: str) -> list[str]:

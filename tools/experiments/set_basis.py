@@ -29,7 +29,7 @@ import numpy as np
 import skimage.data
 from numpy.typing import NDArray
 from PIL import Image
-from students import table
+from students import table, table_row
 from teacher_labels import add_options, divergences, labelled, labels_of, working_folder
 
 import slg_wds
@@ -143,7 +143,7 @@ def main() -> None:
         bases = {source: directions(source, images, more, options) for source in options.sources}
         for count in options.directions:
             for row in compared(images, bases, count, options):
-                print(f"| {' | '.join(row)} |", flush=True)
+                print(table_row(row), flush=True)
 
 
 def other_images(folder: Path) -> Path:

@@ -18,6 +18,7 @@ from slg_wds.concurrency.cores import cores
 from slg_wds.concurrency.memory import keep_freed_memory
 from slg_wds.labels import SoftLabels, from_topk
 
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 Labels = Callable[[Tensor], Any]  # row numbers int64 [B] -> their distributions, or their embeddings
 Figures = dict[str, float]
 
@@ -108,7 +109,7 @@ def joined_labels(parts: Sequence[SoftLabels]) -> SoftLabels:
 
 def normalised(images: Tensor) -> Tensor:
     """Normalise uint8 [B, 3, S, S] with ImageNet's mean and standard deviation."""
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
     return images.float().div_(255).sub_(mean).div_(std)
 
 
@@ -177,5 +178,9 @@ def each(values: Sequence[float], style: str = ".4f") -> str:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return the rows as a table in markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(map(table_row, [header, ["---"] * len(header), *rows]))
+
+
+def table_row(cells: Sequence[str]) -> str:
+    """Return a line of a table in markdown."""
+    return f"| {' | '.join(cells)} |"
