@@ -120,15 +120,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument(
-        "--output", default="labels", help="labels; of a teacher without its head embedding, or prototypes"
+        "--output", default="labels", help="labels; or embedding or prototypes, of a teacher without its head"
     )
     parser.add_argument(
-        "--label_type", default="marginal_smoothing_k5", help="lowrank codes beside the forward"
+        "--label_type",
+        default="marginal_smoothing_k5",
+        help="lowrank: coded in threads while the teacher works",
     )
-    parser.add_argument("--max-kl", type=float, help="nats, of lowrank; default 0.1")
+    parser.add_argument("--max-kl", type=float, help="largest mean KL of lowrank labels in nats; default 0.1")
     parser.add_argument("--values", help="default: float16, of embeddings int8")
-    parser.add_argument("--min-cosine", type=float, help="of low-rank embeddings")
-    parser.add_argument("--bank", help="of --output prototypes: 1,280 numbers wide for the usual teacher")
+    parser.add_argument("--min-cosine", type=float, help="least mean cosine of low-rank embeddings")
+    parser.add_argument("--bank", help="for --output prototypes; the default teacher has 1,280 features")
     parser.add_argument("--aa", help="policy of views")
     parser.add_argument("--color-jitter", type=float, default=0.0)
     parser.add_argument("--reprob", type=float, default=0.0, help="probability of an erased box")

@@ -9,8 +9,8 @@ rounds that alternate, SoftLabelLoader walks over each, and the loss takes the l
 SoftCrossEntropy, or EmbeddingLoss with a linear projector from 512 numbers. Printed are crops a second, and
 microseconds of processor time a crop, which other work on the machine moves less; ratios are medians over the rounds.
 
-Of the time of EmbeddingLoss with D = 768, the projector takes eight tenths and the loss itself one. Distributions are
-made of low-rank labels in the loss, those of top-k in the loader: so compare the sums of loader and loss.
+With D = 768, the projector takes eight tenths of the time of EmbeddingLoss, and the loss itself one tenth. Low-rank
+labels become distributions in the loss, top-k labels in the loader: compare the sums of loader and loss.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What coding low-rank labels takes: processor time and bytes, on real photographs with a real teacher.
+"""Processor time and bytes of low-rank labels, on real photographs with a real teacher.
 
 usage: coding.py [--crops 500 100 32] [--max-kl 0.1] [--rounds 5] [--others] [--images 16] [--arch A] [--folder F]
 
@@ -6,13 +6,13 @@ A teacher labels photographs once, as `full` float32; with --folder, a second ru
 crops of each become low-rank labels in one thread, which keeps its freed memory as `generate` does. Printed are, for
 each number of crops and each KL:
 
-    us        processor time of coding a crop, in microseconds: of each image the least of all rounds
-    first     the same of the first round, which finds nothing in the caches
-    low_rank  bytes a crop of the column of this name, and of block_of
+    us        microseconds of processor time to code a crop; of each image, the fastest round counts
+    first     the same, but the first round counts: nothing is in the caches yet
+    low_rank  bytes a crop of the column of this name; block_of likewise
     KL        mean over all crops, worst image, worst crop, in nats
     n, r      mean classes and components of each image's largest block; blocks an image
 
---others also codes photographs of which most show no class of ImageNet.
+With --others, photographs are coded too most of which show no class of ImageNet.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def photographs(options: argparse.Namespace) -> dict[str, list[Rows]]:
 
 
 def measured(name: str, images: Sequence[Rows], max_kl: float, rounds: int) -> list[str]:
-    """Code all images so many times; return a row of the table."""
+    """Code each image `rounds` times; return a row of the table."""
     found = [coded(np.ascontiguousarray(one), max_kl, rounds) for one in images]
     crops = sum(map(len, images))
     largest = [one.labels.blocks[np.bincount(one.labels.block_of).argmax()] for one in found]
@@ -108,7 +108,7 @@ def measured(name: str, images: Sequence[Rows], max_kl: float, rounds: int) -> l
 
 
 def coded(probabilities: Rows, max_kl: float, rounds: int) -> Coded:
-    """Code one image so many times."""
+    """Code one image `rounds` times."""
     seconds = []
     for _ in range(rounds):
         used = time.process_time()
