@@ -123,3 +123,12 @@ def _settled(cache: ShardCache) -> bool:
     with cache._changed:
         may_begin = cache._open and cache._free and cache._queue
         return not may_begin and all(number in cache._ready for number in cache._needed)
+
+
+def slowly(loader: slg_wds.SoftLabelLoader) -> list[tuple]:
+    """The content of an epoch; after each batch, the downloads that may begin are awaited."""
+    seen = []
+    for batch in loader:
+        seen += comparable([batch])
+        settle(loader)
+    return seen
