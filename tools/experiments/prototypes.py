@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from teacher_labels import TOWER, generated, working_folder
+from teacher_labels import TOWER, divergences, generated, working_folder
 
 import slg_wds
 from slg_wds.banks import read_bank
@@ -77,11 +77,11 @@ def row(made: MadeBank, stored: torch.Tensor, live: torch.Tensor) -> str:
     cells = [f"{made.bank.size} prototypes, {before:.1f} in use without the bias, {after:.1f} with it"]
     bank = read_bank(made.path)
     for temperature in TEMPERATURES:
-        exact, found = (BankHead(bank, temperature).probabilities(one).double() for one in (live, stored))
-        kl = torch.where(exact > 0, exact * (exact.log() - found.log()), torch.zeros_like(exact)).sum(1)
+        exact, found = (BankHead(bank, temperature).probabilities(one).numpy() for one in (live, stored))
+        kl = divergences(exact, found)
         cells.append(
             f"at {temperature}: mean KL {kl.mean():.6f}, worst crop {kl.max():.5f}, "
-            f"top-1 {exact.max(1).values.mean():.3f}"
+            f"top-1 {exact.max(axis=1).mean():.3f}"
         )
     return "; ".join(cells)
 
@@ -97,7 +97,7 @@ def by_the_commands(args: argparse.Namespace, folder: Path, bank: str) -> str:
         )
     )  # fmt: skip
     pairs = zip(live, slg_wds.open_labels(str(folder / "stored")), strict=True)
-    kl = np.concatenate([(a.value.astype(np.float64) * np.log(a.value / b.value)).sum(1) for a, b in pairs])
+    kl = np.concatenate([divergences(a.value, b.value) for a, b in pairs])
     return f"mean KL {kl.mean():.6f}, worst crop {kl.max():.5f}, {len(kl)} crops"
 
 
