@@ -88,9 +88,8 @@ def _decoded_record(data: bytes) -> Record:
 
 def _check_record(data: bytes, found: Record) -> None:
     """Check that the loader reads the same, and that a record is the same once it is encoded and decoded again."""
-    with contextlib.suppress(
-        RecordError
-    ):  # the loader also refuses damaged frames of columns without numbers
+    # The loader also refuses damaged frames of columns without numbers.
+    with contextlib.suppress(RecordError):
         _check_rows(data, found)
     decode_tail_sums(data)
     _check_again(found, decode_record(encode_record(found)))
