@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -162,7 +163,7 @@ class SoftLabelLoader:
         )
         self._epochs = Epochs(self.sets, self.selection, self._share, self._order)
         self._progress = LoaderProgress(len(self))
-        self._buffers = ImageBuffers(self._share.crops, self.size, self._pace.prefetch + 2)
+        self._buffers = ImageBuffers(self._share.crops, self.size, self._pace.prefetch + self._pace.group + 1)
         caches.share_out(self._epochs.epoch(0).spans(), self._order.lanes, self._order.window)
 
     @property
@@ -274,24 +275,26 @@ class SoftLabelLoader:
         self._progress.end(epoch)
 
     def batches(self, number: int, start: int) -> Generator[Batch, None, None]:
-        """Yield the batches of an epoch from `start` on, at most `prefetch` of them under way."""
+        """Yield the batches of an epoch from `start` on; `prefetch` of them are under way while the trainer has one."""
         epoch = self._epochs.epoch(number)
         context = replace(self._context, temperature=self.temperature.of(number))
         workers = Workers(self._pace.threads, READERS if context.remote else 0, self._pace.together)
-        under_way: deque[BatchBuilder] = deque()
+        planned, under_way, begun = epoch.batches(start), deque[BatchBuilder](), start
         try:
             context.caches.begin(epoch.spans(), start)
-            for t, planned in enumerate(epoch.batches(start), start):
-                builder = BatchBuilder(context, planned, self._buffers.take())
-                workers.put(builder)
-                if t == start:
+            while begun < len(epoch):
+                group = itertools.islice(planned, self._pace.group)
+                builders = [BatchBuilder(context, batch, self._buffers.take()) for batch in group]
+                workers.put(builders)
+                if begun == start:
                     context.caches.expect()
-                under_way.append(builder)
-                del builder
-                if len(under_way) > self._pace.prefetch:
-                    yield self._finished(under_way, t + 1)
+                begun += len(builders)
+                under_way.extend(builders)
+                builders.clear()  # else they would keep the buffers of batches that the trainer has let go
+                while len(under_way) > self._pace.prefetch:
+                    yield self._finished(under_way, begun)
             while under_way:
-                yield self._finished(under_way, len(epoch))
+                yield self._finished(under_way, begun)
         finally:
             workers.stop()
             context.caches.end()

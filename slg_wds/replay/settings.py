@@ -13,7 +13,8 @@ from slg_wds.replay.process import OwnProcess
 from slg_wds.replay.ranks import images_of
 
 LANES = 256
-TOGETHER = 16  # images that a thread decodes and cuts at a time
+IMAGES_TOGETHER = 16  # that a thread decodes and cuts at a time
+RECORDS_TOGETHER = 64
 
 
 @dataclass(frozen=True)
@@ -66,24 +67,27 @@ class Pace:
         deadline: seconds that the trainer waits for a batch.
         together: images that a thread decodes and cuts at a time, fewer where so few are under way that threads would
             have nothing to do.
+        group: batches that are begun together, so that their records are decoded together where a batch has few.
     """
 
     threads: int
     prefetch: int
     deadline: float
     together: int
+    group: int
 
     @classmethod
     def of(cls, share: BatchShare, threads: int | None, prefetch: int | None, deadline: float) -> Pace:
         """Fill in defaults: a thread for each core, and batches enough that each thread has its images twice."""
         threads = _positive("threads", cores() if threads is None else threads)
         images = share.images // share.process.world_size
-        enough = 1 + -(-2 * threads * TOGETHER // images)
+        enough = 1 + -(-2 * threads * IMAGES_TOGETHER // images)
         prefetch = _positive("prefetch", enough if prefetch is None else prefetch)
         if not deadline > 0:
             raise UsageError(f"deadline is {deadline}", hint="seconds, more than 0")
-        together = max(1, min(TOGETHER, prefetch * images // (2 * threads)))
-        return cls(threads, prefetch, min(deadline, threading.TIMEOUT_MAX), together)
+        together = max(1, min(IMAGES_TOGETHER, prefetch * images // (2 * threads)))
+        group = max(1, min(RECORDS_TOGETHER // images, prefetch))
+        return cls(threads, prefetch, min(deadline, threading.TIMEOUT_MAX), together, group)
 
 
 @dataclass(frozen=True)

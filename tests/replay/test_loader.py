@@ -356,6 +356,19 @@ def test_a_damaged_shard_is_named(embedded, tmp_path, member):
     assert caught.value.url == str(tmp_path / "set")
 
 
+@pytest.mark.parametrize("member", ["image", "record"])
+def test_batches_before_one_that_fails_are_given_out(embedded, tmp_path, member):
+    """Though their labels are decoded together with its own."""
+    _, key = damaged(embedded, tmp_path / "set", member)
+    options = {"global_batch_size": 6, "crops_per_image": 2, "last": "pad", "prefetch": 12}
+    expected, seen = comparable(embedded.loader(**options)), []
+    with pytest.raises(ChecksumError):
+        for batch in Made(str(tmp_path / "set"), None).loader(**options):
+            seen += comparable([batch])
+    at = next(t for t, batch in enumerate(expected) if key in batch[0])
+    assert at % 12 and seen == expected[:at]
+
+
 def test_truncated_missing_and_swapped_shards_are_errors(embedded, tmp_path):
     for number, spoil in enumerate((truncate, remove, swap, swap_indexes)):
         folder = tmp_path / str(number)

@@ -61,6 +61,22 @@ class Rows:
     low_rank: LowRankRows | None = None
     embeddings: dict[str, NDArray[np.float32]] | None = None
 
+    def __getitem__(self, some: slice) -> Rows:
+        """The crops of some of the records, which follow each other."""
+        embeddings = self.embeddings
+        return Rows(
+            fields=self.fields[some],
+            sizes=self.sizes[some],
+            boxes=self.boxes[some],
+            flips=self.flips[some],
+            index=None if self.index is None else self.index[some],
+            value=self.value[some],
+            tails=self.tails[some],
+            views=None if self.views is None else self.views[some],
+            low_rank=None if self.low_rank is None else self.low_rank[some],
+            embeddings=embeddings and {name: one[some] for name, one in embeddings.items()},
+        )
+
 
 def decode_rows(data: Sequence[bytes | memoryview], rows: I64, labels: bool = True) -> Rows:
     """Decode some crops of records that agree in k, coding, kind, number of classes, and what all their views share.

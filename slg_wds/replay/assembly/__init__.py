@@ -4,6 +4,7 @@
     selection.py          which samples and crops take part
     epoch.py              which of them are in which batch, for one rank
     workers.py            the threads
+    filling.py            some images of some batches, at a time
     batch_builder.py      one batch in the making: who fills what, and what went wrong
     batch_content.py      its labels and pixels, as far as they are filled in
     label_columns.py      labels of a batch; embedding_columns.py has embeddings

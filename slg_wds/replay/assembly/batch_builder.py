@@ -1,9 +1,8 @@
-"""A batch in the making: threads fill in image after image, the last one closes it."""
+"""A batch in the making: who fills what, when it is done, and what went wrong."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -31,7 +30,7 @@ class SampleBytes:
 
 
 class BatchBuilder:
-    """One batch of a rank: who fills what, when it is done, and what went wrong.
+    """One batch of a rank, which threads fill in, some images at a time; see filling.py.
 
     Args:
         planned: its samples and crops.
@@ -39,6 +38,7 @@ class BatchBuilder:
 
     Attributes:
         samples: of its images [n].
+        content: its labels and pixels.
         present: numbers of the images that are not padding.
         error: the first one.
     """
@@ -47,14 +47,15 @@ class BatchBuilder:
         self.context, self.samples, self._crops = context, planned.samples, planned.crops
         self.present = [i for i, sample in enumerate(self.samples) if sample.shard >= 0]
         self.error: BaseException | None = None
-        self._content = BatchContent(context, planned, images)
+        self.content = BatchContent(context, planned, images)
         self._loading: set[int] = set()
-        self._left = len(self.present)
+        self._unlabelled = self._left = len(self.present)
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._batch: Batch | None = None
-        if self._left == 0:
-            self._close()
+        if not self.present:
+            self._batch = self.content.batch()
+            self._done.set()
 
     @property
     def done(self) -> bool:
@@ -78,7 +79,7 @@ class BatchBuilder:
             f"the batch is not there after {deadline:g} s",
             hint="see what its storage does, or raise deadline=",
         )
-        self._fail((sorted(self._loading) or self.present)[0], late)
+        self.fail((sorted(self._loading) or self.present)[0], late)
 
     def load(self, i: int) -> SampleBytes | None:
         """Read image i's bytes, which may wait for a network; None if that failed, which `result` raises."""
@@ -87,10 +88,10 @@ class BatchBuilder:
             if self.error is None:
                 return self._with_partners(i, self._load(i))
         except BaseException as error:
-            self._fail(i, error)
+            self.fail(i, error)
         finally:
             self._loading.discard(i)
-        self._some_done(1)
+        self.some_done(1)
         return None
 
     def _load(self, i: int) -> SampleBytes:
@@ -113,34 +114,8 @@ class BatchBuilder:
         self._loading.discard(i)
         return self.context.ready(shard)
 
-    def fill_labels(self, images: Sequence[int], loaded: SampleBytes | None = None) -> None:
-        """Fill in the labels of these images; the bytes of a single one may be `loaded`.
-
-        Many together, and not each before its image: between the pixels of two images their code and data fall out of
-        the processor's caches, and decoding one takes three times as long.
-        """
-        data, partners = ([loaded.records], loaded.partners) if loaded else (None, None)
-        self._together(lambda some: self._content.put_labels(some, data, partners), images)
-
-    def fill_images(self, images: Sequence[int], loaded: SampleBytes | None = None) -> None:
-        """Fill in the pixels of these images, whose labels are there. Some together, for the same reason."""
-        data = loaded.image if loaded else None
-        self._together(lambda some: self._content.put_pixels(some, data), images)
-        self._some_done(len(images))
-
-    def _together(self, step: Callable[[Sequence[int]], None], images: Sequence[int]) -> None:
-        """Take a step for some images at once. If it fails, take it for each, which tells the one at fault."""
-        try:
-            if self.error is None:
-                step(images)
-        except BaseException as error:
-            if len(images) == 1 or not isinstance(error, Exception):
-                self._fail(images[0], error)
-            else:
-                for i in images:
-                    self._together(step, [i])
-
-    def _fail(self, i: int, error: BaseException) -> None:
+    def fail(self, i: int, error: BaseException) -> None:
+        """End the batch with the error of image i, unless it has ended with another."""
         if isinstance(error, Exception):
             labels, sample = self.context.sets.members[0], self.samples[i]
             place = {"url": labels.url, "shard": labels.shard_name(sample.shard), "key": sample.key}
@@ -149,21 +124,28 @@ class BatchBuilder:
             elif not isinstance(error, MemoryError):
                 cause, error = error, ReplayError(f"{type(error).__name__}: {error}", **place)
                 error.__cause__ = cause
+        self._end(error)
+
+    def _end(self, error: BaseException) -> None:
         with self._lock:
             self.error = self.error or error
         self._done.set()
 
-    def _some_done(self, images: int) -> None:
+    def some_labelled(self, images: int) -> None:
+        """Note that the labels of so many more images are there, if nothing failed; with the last, make the batch."""
+        with self._lock:
+            self._unlabelled -= images
+            last = self._unlabelled == 0
+        if last and self.error is None:
+            try:
+                self._batch = self.content.batch()
+            except BaseException as error:
+                self._end(error)
+
+    def some_done(self, images: int) -> None:
+        """Note that so many more images are done, labels and pixels; with the last, the batch is."""
         with self._lock:
             self._left -= images
             last = self._left == 0
         if last:
-            self._close()
-
-    def _close(self) -> None:
-        try:
-            if self.error is None:
-                self._batch = self._content.batch()
-        except BaseException as error:
-            self.error = error
-        self._done.set()
+            self._done.set()

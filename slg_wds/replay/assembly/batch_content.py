@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from slg_wds.errors import ImageChangedError, RecordError, ReplayError, SlgWdsError
+from slg_wds.errors import ImageChangedError, RecordError, ReplayError
 from slg_wds.format.records.rows import Rows
 from slg_wds.format.records.views import Views, same_views
 from slg_wds.images import LabelledImage
@@ -23,8 +23,6 @@ from slg_wds.replay.assembly.label_columns import LabelColumns, LabelsOfSet
 from slg_wds.replay.assembly.partners import PartnerBytes, PartnerCrops
 from slg_wds.replay.batch import Batch, embedding_answers
 from slg_wds.replay.sources.files import Contents
-from slg_wds.replay.sources.label_sets import SamplePlace
-from slg_wds.replay.sources.records import SampleLabels
 from slg_wds.transforms.crops import cut
 from slg_wds.transforms.replaying import apply_views
 
@@ -60,28 +58,17 @@ class BatchContent:
         self._views: list[Views | None] = [None] * n
         self._partners = PartnerCrops(context, n, c) if context.sets.has_mixing else None
 
-    def put_labels(
-        self,
-        images: Sequence[int],
-        data: Sequence[list[SampleLabels]] | None,
-        partners: Sequence[PartnerBytes] | None = None,
-    ) -> None:
-        """Decode the records of some images, [image][set]; read them, and those of `partners`, if not given."""
+    def put_rows(self, number: int, images: Sequence[int], rows: Rows) -> None:
+        """Take the labels of some images from set `number`."""
         at = np.array(images)
-        crops = self._crops[at]
-        if data is None:
-            data = self._context.records.read(self._at(images), crops)
-        with self._context.in_turn:
-            for number, labels in enumerate(self._context.sets.members):
-                try:
-                    rows = self._context.records.rows(number, [one[number] for one in data], crops)
-                    columns = self._embeddings[number] if self._embeds else self._columns[number]
-                    columns.put(at, rows)
-                    self._put_fields(number, at, rows)
-                except SlgWdsError as error:
-                    raise error.located(url=labels.url) from None
+        columns = self._embeddings[number] if self._embeds else self._columns[number]
+        columns.put(at, rows)
+        self._put_fields(number, at, rows)
+
+    def put_partners(self, images: Sequence[int], loaded: Sequence[PartnerBytes] | None) -> None:
+        """Find what is mixed into some images, whose labels are there; read it if it is not `loaded`."""
         if self._partners is not None:
-            self._partners.put(images, [self._views[i] for i in images], partners)
+            self._partners.put(images, [self._views[i] for i in images], loaded)
 
     def _put_fields(self, number: int, at: I64, rows: Rows) -> None:
         """What set `number` says of some images beside their labels: the first decides, the others must agree."""
@@ -119,7 +106,7 @@ class BatchContent:
         from slg_wds.replay.assembly.jpeg_crops import cut_jpegs
 
         if data is None:
-            data = self._context.images.read(self._at(images))
+            data = self._context.images.read([self._samples[i] for i in images])
         data = self._checked(images, data)
         at, c, interpolation = np.array(images), self._crops.shape[1], self._context.interpolation
         boxes, flips = self._boxes[at], self._flips[at]
@@ -154,22 +141,23 @@ class BatchContent:
         height, width = self._sizes[i].tolist()
         return LabelledImage(self._samples[i].key, self._paths[i], (height, width), self._crc32[i])
 
-    def _at(self, images: Sequence[int]) -> list[SamplePlace]:
-        return [self._samples[i] for i in images]
+    def crops(self, images: Sequence[int]) -> I64:
+        """The numbers of the crops of some images, int64 [len(images), c]."""
+        crops: I64 = self._crops[np.array(images)]
+        return crops
 
     def batch(self) -> Batch:
-        """The filled batch, of which no more is changed."""
-        with self._context.in_turn:
-            return self._batch()
+        """The batch, for which the labels of all images are there; their pixels may still be filled in.
 
-    def _batch(self) -> Batch:
+        It is made before these, because after them the code for this has left the processor's caches.
+        """
         import torch
 
         c = self._crops.shape[1]
         present = np.repeat(np.array([sample.shard >= 0 for sample in self._samples]), c)
-        target = torch.from_numpy(np.repeat(self._target, c))
         if not present.all():
             self._images[torch.from_numpy(~present)] = 0
+        target = torch.from_numpy(np.repeat(self._target, c))
         return Batch(
             images=self._images,
             **self._answers(target),

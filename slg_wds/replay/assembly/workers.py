@@ -7,22 +7,29 @@ import queue
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from slg_wds.concurrency.threads import use_one_thread
 from slg_wds.replay.assembly.batch_builder import BatchBuilder, SampleBytes
+from slg_wds.replay.assembly.filling import Part, fill_images, fill_labels
+from slg_wds.replay.settings import RECORDS_TOGETHER
 
 JOIN_SECONDS = 5.0
-RECORDS_TOGETHER = 64  # that a thread takes at a time: decoding a few costs as much as decoding many
 
 
-class _FillTask(NamedTuple):
-    """Images of a batch whose labels, then pixels are to be filled in, or (`labelled`) pixels alone."""
+class _LabelTask(NamedTuple):
+    """Images of batches whose labels, then pixels are to be filled in; the bytes of a single one may be `loaded`."""
 
-    builder: BatchBuilder
-    images: list[int]
+    parts: list[Part]
     loaded: SampleBytes | None = None
-    labelled: bool = False
+
+
+class _PixelTask(NamedTuple):
+    """Images of a batch whose labels are there, and whose pixels are to be filled in."""
+
+    part: Part
+    loaded: SampleBytes | None = None
 
 
 class _ReadTask(NamedTuple):
@@ -47,7 +54,7 @@ class Workers:
 
     def __init__(self, threads: int, readers: int, together: int) -> None:
         self._together = together
-        self._queue: queue.SimpleQueue[_FillTask | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_LabelTask | _PixelTask | None] = queue.SimpleQueue()
         self._remote: queue.SimpleQueue[_ReadTask | None] = queue.SimpleQueue()
         self._stopped = False
         started = threading.Semaphore(0)
@@ -58,8 +65,19 @@ class Workers:
             reader.start()
         atexit.register(self.close)
 
-    def put(self, builder: BatchBuilder) -> None:
-        """Take the images of a batch. Those for which all is on its way in one shard wait for it together."""
+    def put(self, builders: Sequence[BatchBuilder]) -> None:
+        """Take the images of some batches, and decode the records of all of them together, as many as are good."""
+        here = [(builder, i) for builder in builders for i in self._here(builder)]
+        for first in range(0, len(here), RECORDS_TOGETHER):
+            some = here[first : first + RECORDS_TOGETHER]
+            parts = [(builder, [i for one, i in some if one is builder]) for builder in builders]
+            self._queue.put(_LabelTask([part for part in parts if part[1]]))
+
+    def _here(self, builder: BatchBuilder) -> list[int]:
+        """Return the images of a batch that can be read without waiting for a network; let others wait for the rest.
+
+        Those for which all is on its way in one shard wait for it together.
+        """
         here, together = [], defaultdict(list)
         for i in builder.present:
             shard = builder.samples[i].shard
@@ -71,8 +89,7 @@ class Workers:
                 self._remote.put(_ReadTask(builder, [i], coming))
         for images in together.values():
             self._remote.put(_ReadTask(builder, images, coming=True))
-        for first in range(0, len(here), RECORDS_TOGETHER):
-            self._queue.put(_FillTask(builder, here[first : first + RECORDS_TOGETHER]))
+        return here
 
     def stop(self) -> None:
         """Begin nothing any more."""
@@ -102,14 +119,19 @@ class Workers:
                 self._do(task)
             del task  # a batch in a waiting thread's hand would keep its buffer
 
-    def _do(self, task: _FillTask) -> None:
-        builder, images, loaded = task.builder, task.images, task.loaded
-        if not task.labelled:
-            builder.fill_labels(images, loaded)
-            for first in range(self._together, len(images), self._together):
-                self._queue.put(_FillTask(builder, images[first : first + self._together], labelled=True))
-            images = images[: self._together]
-        builder.fill_images(images, loaded)
+    def _do(self, task: _LabelTask | _PixelTask) -> None:
+        if isinstance(task, _PixelTask):
+            fill_images(*task)
+            return
+        fill_labels(*task)
+        first, *more = [
+            _PixelTask((builder, images[at : at + self._together]), task.loaded)
+            for builder, images in task.parts
+            for at in range(0, len(images), self._together)
+        ]
+        for one in more:
+            self._queue.put(one)
+        fill_images(*first)
 
     def _read(self) -> None:
         while (task := self._remote.get()) is not None:
@@ -120,12 +142,12 @@ class Workers:
     def _read_one(self, task: _ReadTask) -> None:
         builder, images, coming = task
         if coming and builder.wait(images[0]):
-            self._queue.put(_FillTask(builder, images))
+            self._queue.put(_LabelTask([(builder, images)]))
             return
         for i in images:
             loaded = None if self._stopped else builder.load(i)
             if loaded is not None:
-                self._queue.put(_FillTask(builder, [i], loaded))
+                self._queue.put(_LabelTask([(builder, [i])], loaded))
 
 
 def _start_single_threaded(threads: list[threading.Thread], started: threading.Semaphore) -> None:

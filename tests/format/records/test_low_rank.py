@@ -62,6 +62,22 @@ def test_rows_of_a_batch_are_those_of_each_record(records, seed):
             assert np.allclose(expanded(labels, i, j), expected[j], rtol=share, atol=2e-6)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(RECORDS.filter(lambda record: record.num_crops), min_size=2, max_size=5), st.integers(0, 99))
+def test_some_rows_of_a_batch_have_their_own_blocks_alone(records, seed):
+    records = [record for record in records if record.num_classes == records[0].num_classes]
+    rng = np.random.default_rng(seed)
+    encoded = [encode_record(record) for record in records]
+    crops = np.stack([rng.integers(0, record.num_crops, 3) for record in records])
+    first = int(rng.integers(0, len(records)))
+    some = slice(first, int(rng.integers(first + 1, len(records) + 1)))
+    found = decode_rows(encoded, crops)[some].low_rank
+    expected = decode_rows(encoded[some], crops[some]).low_rank
+    for field in dataclasses.fields(expected):
+        one, other = getattr(found, field.name), getattr(expected, field.name)
+        assert np.array_equal(one, other) and np.shape(one) == np.shape(other), field.name
+
+
 def table_of(labels, b):
     """The classes and the mean [n + 1] of block b, and its rows [r, n + 1]."""
     sizes = labels.kept + 1

@@ -14,6 +14,9 @@ from slg_wds.format.records.record import Record
 from slg_wds.format.records.rows import decode_rows
 from slg_wds.format.records.tail import build_tail
 from slg_wds.format.records.values import CODINGS
+from slg_wds.format.records.views import same_views
+from slg_wds.transforms.policies.drawing import sample_views
+from slg_wds.transforms.policies.grammar import parse_views
 
 
 def made(rng, num_crops, k, classes, coding, full, tail):
@@ -76,6 +79,40 @@ def test_rows_are_those_of_each_record(data):
         fields = found.fields[i]
         assert (fields["key"], fields["target"]) == (expected.key, expected.target)
         assert (fields["height"], fields["width"]) == expected.size
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from(["log8", "none", "full"]), st.booleans(), st.booleans())
+def test_some_of_the_rows_are_those_of_some_records(seed, kind, tail, views):
+    rng = np.random.default_rng(seed)
+    coding, k = ("float16", 9) if kind == "full" else (kind, 1 if kind == "none" else 3)
+    records = [made(rng, int(n), k, 9, coding, kind == "full", tail) for n in rng.integers(1, 40, 5)]
+    if views:
+        rule = parse_views("rand-m9-n2", 0.0, 0.5)
+        records = [
+            dataclasses.replace(one, views=sample_views(seed, one.key, one.num_crops, rule))
+            for one in records
+        ]
+    encoded, rows = (
+        list(map(encode_record, records)),
+        np.stack([rng.integers(0, len(r.crops), 2) for r in records]),
+    )
+    whole = decode_rows(encoded, rows)
+    first = int(rng.integers(0, 5))
+    for some in (slice(first, int(rng.integers(first + 1, 6))), slice(0, 5)):
+        assert_same_rows(whole[some], decode_rows(encoded[some], rows[some]))
+
+
+def assert_same_rows(found, expected):
+    assert found.fields == expected.fields and (found.index is None) == (expected.index is None)
+    for name in ("sizes", "boxes", "flips", "index", "value"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name))
+    for one, other in zip(found.tails, expected.tails, strict=True):
+        assert (one is None) == (other is None)
+        assert one is None or (
+            np.array_equal(one.classes, other.classes) and np.array_equal(one.codes, other.codes)
+        )
+    assert same_views(found.views, expected.views)
 
 
 def pair(**changes):

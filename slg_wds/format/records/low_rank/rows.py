@@ -7,7 +7,7 @@ that has most.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,25 @@ class LowRankRows:
             rows=np.concatenate([np.zeros(0, np.float32), *(one[2] for one in tables)]),
             block=labels.block_of[None],
             coefficients=labels.coefficients.astype(np.float32)[None],
+        )
+
+    def __getitem__(self, some: slice) -> LowRankRows:
+        """The crops of some of the records, which follow each other, with their own blocks alone."""
+        block = self.block[some]
+        if not block.size:
+            return replace(self, block=block, coefficients=self.coefficients[some])
+        blocks = slice(int(block.min()), int(block.max()) + 1)
+        kept, rank = self.kept[blocks], self.rank[blocks]
+        entries = _span(self.kept + 1, blocks)
+        return LowRankRows(
+            num_classes=self.num_classes,
+            kept=kept,
+            rank=rank,
+            classes=self.classes[entries],
+            mean=self.mean[entries],
+            rows=self.rows[_span(self.rank * (self.kept + 1), blocks)],
+            block=block - blocks.start,
+            coefficients=self.coefficients[some, :, : rank.max()],
         )
 
     @classmethod
@@ -132,6 +151,12 @@ def _positions(block_of: NDArray[Any], blocks: int) -> Ints:
     positions = np.empty(len(order), np.int64)
     positions[order] = np.arange(len(order)) - firsts[block_of[order]]
     return positions
+
+
+def _span(sizes: Ints, some: slice) -> slice:
+    """Where some of the things lie that stand one after the other and are of these sizes."""
+    first = int(sizes[: some.start].sum())
+    return slice(first, first + int(sizes[some].sum()))
 
 
 def _width(part: LowRankRows) -> int:
