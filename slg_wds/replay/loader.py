@@ -81,7 +81,8 @@ class SoftLabelLoader:
             is kept, for all ranks of a machine together.
         deadline: seconds that a batch is waited for; then StoreUnavailableError names the shard. Mostly the store's own
             limits come first: its options retry_timeout (180 s) and read_timeout (30 s without a byte).
-        prefetch: batches made ahead. lanes, window: of the order, see `order`.
+        prefetch: batches made ahead, at the least; up to twice as many where they have few images.
+        lanes, window: of the order, see `order`.
         store_options: of `open_store`, for labels and images.
 
     A loader serves the process that made it. In a worker of torch's DataLoader, after a fork or in a copy it is

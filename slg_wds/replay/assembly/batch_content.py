@@ -66,9 +66,9 @@ class BatchContent:
         self._put_fields(number, at, rows)
 
     def put_partners(self, images: Sequence[int], loaded: Sequence[PartnerBytes] | None) -> None:
-        """Find what is mixed into some images, whose labels are there; read it if it is not `loaded`."""
-        if self._partners is not None:
-            self._partners.put(images, [self._views[i] for i in images], loaded)
+        """Find what is mixed into some images of a set with mixing, whose labels are there; read it if not `loaded`."""
+        assert self._partners is not None
+        self._partners.put(images, [self._views[i] for i in images], loaded)
 
     def _put_fields(self, number: int, at: I64, rows: Rows) -> None:
         """What set `number` says of some images beside their labels: the first decides, the others must agree."""
