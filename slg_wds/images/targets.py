@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from slg_wds.config import SourceConfig, TeacherConfig
 from slg_wds.console import counted, first_few
 from slg_wds.errors import ImageSourceError, NoTargetsError, UsageError
-from slg_wds.files import Spellings, read_text
+from slg_wds.files import Spellings, read_text, reason_of
 from slg_wds.images.classes import folder_numbers, imagenet_targets, read_class_map, wordnet_id
 
 IMAGENET = 1000
@@ -129,7 +129,9 @@ def _read_numbers(file: str) -> list[int]:
         values = json.loads(text) if text.lstrip().startswith("[") else text.split()
         return [int(value) for value in values]
     except (OSError, ValueError) as error:
-        raise UsageError(f"--class-subset {file} is not a file of class numbers: {error}") from None
+        raise UsageError(
+            f"--class-subset {file} is not a file of class numbers: {reason_of(error)}"
+        ) from None
 
 
 def classes_of_targets(classes: Sequence[str] | None) -> int:

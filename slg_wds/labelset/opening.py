@@ -7,7 +7,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from slg_wds.errors import ManifestError, NotALabelSetError, NotFoundError
 from slg_wds.format.canonical import MAX_JSON_BYTES
@@ -101,11 +101,11 @@ def _lacking(store: Store, error: NotFoundError) -> str:
 
     Args:
         store: the place.
-        error: the error of a missing file, quoted if the other file is there.
+        error: the error of the first file that is missing, quoted unless both are missing from a folder.
     """
     folder = Path(store.url)
     if not store.is_local or any(os.path.lexists(folder / name) for name in (PLAN, DESCRIPTION)):
-        return error.message
+        return f"{PurePath(error.url or store.url).name}: {error.message}"
     if folder.is_dir():
         return f"the folder has no files {PLAN} and {DESCRIPTION}"
     return "it is a file, not a folder" if folder.exists() else "no such folder"

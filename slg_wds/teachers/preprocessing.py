@@ -1,6 +1,7 @@
 """How a teacher wants its pixels: size, mean, std, interpolation, and the evaluation transform.
 
-Each setting is the user's override, else the model's own, else ImageNet's default. The model's own are:
+Each setting is the user's override, else what the weights file says, else the model's own, else ImageNet's default. A
+checkpoint of `slg-wds train` says how its student was shown images. The model's own are:
 
 - timm: its pretrained_cfg;
 - torchvision: the transforms of its published weights, also if the weights come from a file. These are the ones called

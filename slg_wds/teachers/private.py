@@ -37,10 +37,12 @@ def build_private(spec: TeacherSpec) -> BuiltModel:
         factory = _find_factory(spec, target, name, is_file)
         module, returned = _call(factory, spec)
     weights_from = "the factory"
-    if spec.path is not None:
-        state, weights_from = read_weights(spec.path)
-        fit(module, state, spec.path)
     config, config_from = _private_config(spec, module, returned)
+    if spec.path is not None:
+        weights = read_weights(spec.path)
+        fit(module, weights.state, spec.path)
+        weights_from = weights.found
+        config, config_from = weights.own(config, config_from)
     arch = f"{Path(target).name if is_file else target}:{name}"
     digests = digest(module), hidden_digest(module, factory)
     _refuse_changed(module, digests, spec)

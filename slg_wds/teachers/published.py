@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from slg_wds.teachers.built import BuiltModel
 from slg_wds.teachers.identity import digest
 from slg_wds.teachers.spec import TeacherSpec
 from slg_wds.teachers.towers.headless import without_timm_head, without_torchvision_head
-from slg_wds.teachers.weights import fit, head_classes, one_line, read_weights
+from slg_wds.teachers.weights import Weights, fit, head_classes, one_line, read_weights
 
 if TYPE_CHECKING:
     import torch
@@ -39,41 +39,51 @@ def build_timm(
     # Names of old releases, such as the one in FKD's example, have new names that include the weights' tag.
     name = timm.models.get_deprecated_models().get(spec.arch) or spec.arch
     published = None if ":" in name else _timm_config(timm, name)
+    weights = None if spec.path is None else read_weights(spec.path)
+    if weights is not None:
+        input_size = input_size or weights.shown.get("input_size")
     kwargs: dict[str, Any] = {}
     if published and published.fixed_input_size and input_size and not headless:
         kwargs = {"img_size": input_size} if tuple(published.input_size[1:]) != (input_size,) * 2 else {}
-    if spec.path is None:
+    if weights is None:
         with _building(spec):
             module = timm.create_model(name, pretrained=True, **kwargs)
-        weights_from = f"timm {name}"
     else:
         kwargs |= {"num_classes": 0} if headless else {}
-        module, weights_from = _fill_timm(spec, name, published, num_classes_hint, kwargs)
+        module = _fill_timm(spec, weights, name, published, num_classes_hint, kwargs)
     if headless:
         module = without_timm_head(module, spec.name, input_size)
     resolve_config: Any = data.config.resolve_model_data_config
     own: dict[str, Any] = getattr(module, "pretrained_cfg", None) or {}
     arch = str(own.get("architecture") or name.partition(".")[0])
     config_from = "timm's pretrained_cfg of " + (f"{arch}.{own['tag']}" if own.get("tag") else arch)
-    return BuiltModel(module, arch, digest(module), weights_from, resolve_config(module), config_from)
+    config = resolve_config(module)
+    if weights is not None:
+        config, config_from = weights.own(config, config_from)
+    weights_from = weights.found if weights else f"timm {name}"
+    return BuiltModel(module, arch, digest(module), weights_from, config, config_from)
 
 
 def _fill_timm(
-    spec: TeacherSpec, name: str, published: Any, num_classes_hint: int | None, kwargs: dict[str, Any]
-) -> tuple[torch.nn.Module, str]:
-    """Return (a model of timm with the weights of a file, where these come from in words)."""
+    spec: TeacherSpec,
+    weights: Weights,
+    name: str,
+    published: Any,
+    num_classes_hint: int | None,
+    kwargs: dict[str, Any],
+) -> torch.nn.Module:
+    """Return a model of timm with the weights of a file."""
     import timm
 
     assert spec.path is not None
-    state, weights_from = read_weights(spec.path)
     heads = (published.classifier or ()) if published else ()
-    classes = head_classes(state, (heads,) if isinstance(heads, str) else heads) or num_classes_hint
+    classes = head_classes(weights.state, (heads,) if isinstance(heads, str) else heads) or num_classes_hint
     if classes:
         kwargs = {**kwargs, "num_classes": classes}
     with _building(spec):
         module: torch.nn.Module = timm.create_model(name, pretrained=False, **kwargs)
-    fit(module, state, spec.path)
-    return module, weights_from
+    fit(module, weights.state, spec.path)
+    return module
 
 
 def _timm_config(timm: Any, name: str) -> Any:
@@ -104,24 +114,27 @@ def build_torchvision(spec: TeacherSpec, num_classes_hint: int | None, headless:
     """
     from torchvision import models
 
-    base, weights = _torchvision_weights(spec.arch)
-    if spec.path is None:
+    base, published = _torchvision_weights(spec.arch)
+    weights = None if spec.path is None else read_weights(spec.path)
+    if weights is None:
         with _building(spec):
             # torchvision unpickles the file that it downloads: read it first in the way that runs nothing.
-            weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
-            module = models.get_model(base, weights=weights)
-        weights_from = f"torchvision {weights}"
+            published.get_state_dict(progress=True, check_hash=True, weights_only=True)
+            module = models.get_model(base, weights=published)
     else:
-        module, weights_from = _fill_torchvision(spec, base, num_classes_hint)
+        module = _fill_torchvision(spec, weights, base, num_classes_hint)
     if headless:
         module = without_torchvision_head(module, spec.name)
-    own = weights.transforms()
-    config = {
+    own = published.transforms()
+    config: Mapping[str, Any] = {
         "input_size": own.crop_size[0],
         "crop_pct": own.crop_size[0] / own.resize_size[0],
         **{name: getattr(own, name) for name in ("mean", "std", "interpolation")},
     }
-    config_from = f"the transforms of torchvision's {weights}"
+    config_from = f"the transforms of torchvision's {published}"
+    if weights is not None:
+        config, config_from = weights.own(config, config_from)
+    weights_from = weights.found if weights else f"torchvision {published}"
     return BuiltModel(module, base, digest(module), weights_from, config, config_from)
 
 
@@ -144,13 +157,12 @@ def _torchvision_weights(arch: str) -> tuple[str, Any]:
 
 
 def _fill_torchvision(
-    spec: TeacherSpec, base: str, num_classes_hint: int | None
-) -> tuple[torch.nn.Module, str]:
-    """Return (a model of torchvision with the weights of a file, where these come from in words)."""
+    spec: TeacherSpec, weights: Weights, base: str, num_classes_hint: int | None
+) -> torch.nn.Module:
+    """Return a model of torchvision with the weights of a file."""
     from torchvision import models
 
     assert spec.path is not None
-    state, weights_from = read_weights(spec.path)
     # These two convert pixels from ImageNet's mean and std to their own. torchvision turns that on only for pretrained
     # weights.
     special = (
@@ -165,11 +177,11 @@ def _fill_torchvision(
             for name in own
             if name.endswith(".weight") and len(own[name]) == 1000
         ]
-        classes = head_classes(state, heads[-1:]) or num_classes_hint
+        classes = head_classes(weights.state, heads[-1:]) or num_classes_hint
         if classes not in (None, 1000):
             module = models.get_model(base, weights=None, num_classes=classes, **special)
-    fit(module, state, spec.path)
-    return module, weights_from
+    fit(module, weights.state, spec.path)
+    return module
 
 
 def _torchvision_names() -> list[str]:

@@ -8,7 +8,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from slg_wds.console import first_few
 from slg_wds.errors import WeightsError
@@ -16,7 +16,7 @@ from slg_wds.errors import WeightsError
 if TYPE_CHECKING:
     import torch
 
-    State = OrderedDict[str, torch.Tensor]
+State = OrderedDict[str, "torch.Tensor"]
 
 TORCH_SUFFIXES = (".pth", ".pt", ".tar", ".bin", ".ckpt")
 
@@ -27,24 +27,54 @@ _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
 _CONVERT = "if you trust the file, load it yourself and write its state dict with safetensors.torch.save_file"
 
 
-def read_weights(path: str) -> tuple[State, str]:
+class Weights(NamedTuple):
+    """What a weights file holds.
+
+    Attributes:
+        state: the tensors by name, without the prefixes that wrappers add to all names.
+        found: where they were found, in words.
+        shown: how the model was shown images in training, settings of `Preprocessing` by name. Checkpoints of
+            `slg-wds train` say it; empty for other files.
+    """
+
+    state: State
+    found: str
+    shown: Mapping[str, Any]
+
+    def own(self, config: Mapping[str, Any], origin: str) -> tuple[Mapping[str, Any], str]:
+        """Return a model's own settings and where they are from: what the file says counts more than its architecture.
+
+        Args:
+            config: those of the architecture.
+            origin: where these are from, in words.
+        """
+        parts = [origin, f"{', '.join(self.shown)} from {self.found}" if self.shown else ""]
+        return {**config, **self.shown}, "; ".join(filter(None, parts))
+
+
+def read_weights(path: str) -> Weights:
     """Read the weights in a `.safetensors` file or a file of torch.save.
 
     Args:
         path: the file's path; its extension says which kind it is.
 
-    Returns:
-        (the tensors by name, without the prefixes that wrappers add to all names; where they were found, in words).
-
     Raises:
         WeightsError: there is no such file, or it is damaged, has no weights, or is a pickle that would run code.
     """
-    state, nest = _unnest(read_nested(path))
+    loaded = read_nested(path)
+    state, nest = _unnest(loaded)
     if not state:
         raise WeightsError(f"{path} holds no named tensors")
     # AveragedModel stores a counter beside the prefixed names. It is dropped together with the prefix.
     prefix = _wrappers([name for name in state if name != "n_averaged"])
-    return _rewrap(state, prefix, ""), f"{Path(path).name}{f' [{nest}]' if nest else ''}"
+    found = f"{Path(path).name}{f' [{nest}]' if nest else ''}"
+    return Weights(_rewrap(state, prefix, ""), found, _shown(loaded))
+
+
+def _shown(loaded: Any) -> dict[str, Any]:
+    settings = loaded.get("preprocessing") if isinstance(loaded, Mapping) else None
+    known = settings if isinstance(settings, Mapping) else {}
+    return {name: known[name] for name in ("input_size", "mean", "std", "interpolation") if name in known}
 
 
 def read_nested(path: str) -> Any:
@@ -144,7 +174,7 @@ def fit(module: torch.nn.Module, state: State, path: str) -> None:
 
     Args:
         module: receives the weights.
-        state: tensors by name, as `read_weights` returns them.
+        state: tensors by name, as `read_weights` finds them.
         path: of the weights file, for messages.
 
     Raises:

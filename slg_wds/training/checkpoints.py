@@ -16,6 +16,7 @@ from torch import nn
 
 from slg_wds.errors import SlgWdsError, UsageError, WeightsError
 from slg_wds.store.whole_file import whole_file
+from slg_wds.teachers import Preprocessing
 from slg_wds.training.distiller import Distiller
 from slg_wds.training.flags import Settings
 from slg_wds.training.optimizer import keep_options
@@ -28,7 +29,7 @@ SETTINGS = (
     "opt_kwargs", "filter_bias_and_bn", "fused", "clip_grad", "clip_mode", "grad_accum_steps", "sched", "sched_kwargs",
     "warmup_epochs", "warmup_lr", "min_lr", "drop_path", "model_kwargs", "temp", "soft_label_type", "mixup_cutmix",
     "mixup", "cutmix", "mixup_cutmix_prob", "mixup_switch_prob", "ema", "amp", "label_weights", "crop_filter",
-    "label_temp", "label_temp_end", "distill", "embedding_loss", "embedding_norm",
+    "label_temp", "label_temp_end", "size", "interpolation", "distill", "embedding_loss", "embedding_norm",
 )  # fmt: skip
 
 
@@ -67,6 +68,7 @@ class Training:
         average: the moving average of its weights; None without --ema.
         optimizer: of the student's weights.
         scaler: of the loss; it does nothing unless --amp is fp16.
+        preprocessing: how the student is shown images.
         progress: how far the run is.
     """
 
@@ -75,6 +77,7 @@ class Training:
     average: ModelEmaV3 | None
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    preprocessing: Preprocessing
     progress: Progress = field(default_factory=Progress)
 
 
@@ -113,6 +116,7 @@ def save(args: Settings, training: Training, best: bool = False) -> None:
         "ema_projectors": None if training.average is None else states(training.average.module)["projectors"],
         "progress": asdict(progress),
         "num_classes": args.num_classes,
+        "preprocessing": training.preprocessing.identity(),
         "settings": {name: getattr(args, name) for name in SETTINGS},
     }
     folder = Path(args.save_checkpoint_path)
@@ -164,7 +168,7 @@ def read_checkpoint(args: Settings) -> dict[str, Any] | None:
 
 
 def restore(args: Settings, training: Training, found: dict[str, Any]) -> None:
-    """Load a checkpoint of ours or of FKD: weights and average; to train on also optimizer, scaler and progress.
+    """Load a checkpoint of ours or of FKD: weights, average and progress; to train on also optimizer and scaler.
 
     Args:
         args: the flags.
@@ -186,6 +190,7 @@ def restore(args: Settings, training: Training, found: dict[str, Any]) -> None:
         if training.average is not None:
             average = (found.get("ema") or weights, found.get("ema_projectors") or found.get("projectors"))
             load_states(training.average.module, *average)
+        training.progress = Progress(**found.get("progress", {"epoch": int(found.get("epoch", 0))}))
         if args.evaluate:
             return
         training.optimizer.load_state_dict(keep_options(training.optimizer, found["optimizer"]))
@@ -195,7 +200,6 @@ def restore(args: Settings, training: Training, found: dict[str, Any]) -> None:
         raise WeightsError(
             f"the checkpoint is not one of {args.arch} with --opt {args.opt}: {text}"
         ) from None
-    training.progress = Progress(**found.get("progress", {"epoch": int(found.get("epoch", 0))}))
     _compare_settings(args, training.progress, found.get("settings", {}))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,22 +13,21 @@ from torch import nn
 
 from slg_wds import LabelSet, SoftCrossEntropy
 from slg_wds.errors import UsageError
-from slg_wds.training.checkpoints import Training, prepare, read_checkpoint, restore, save
+from slg_wds.training.checkpoints import BEST, CHECKPOINT, Training, prepare, read_checkpoint, restore, save
 from slg_wds.training.data import classes_of, open_loader, open_sets, taught_widths
 from slg_wds.training.distiller import DistillationLoss, Distiller
 from slg_wds.training.flags import Settings, check
-from slg_wds.training.flags.args_file import write_args
+from slg_wds.training.flags.args_file import ARGS_FILE, write_args
 from slg_wds.training.logs import open_logs
 from slg_wds.training.meter import Meter, figures_of
 from slg_wds.training.processes import say, threads_of
 from slg_wds.training.schedule import SetRate, make_schedule, walks
 from slg_wds.training.step import autocast, train_step
-from slg_wds.training.student import make_distiller, make_student, set_up, teachers_interpolation
+from slg_wds.training.student import make_distiller, make_student, set_up, shown_as
 from slg_wds.training.validation import Validation, open_validations
 
 if TYPE_CHECKING:
     from slg_wds.replay.device import DeviceLoader
-    from slg_wds.teachers import Preprocessing
 
 
 def run(args: Settings) -> None:
@@ -42,15 +42,15 @@ def run(args: Settings) -> None:
     labels = [] if args.evaluate else open_sets(args)
     args.num_classes = num_classes = classes_of(args, labels, checkpoint)
     torch.manual_seed(args.seed)
-    model, preprocessing = make_student(args, num_classes, teachers_interpolation(labels))
+    model, preprocessing = make_student(args, num_classes, shown_as(labels, checkpoint))
     if args.distills:
         model = make_distiller(args, model, taught_widths(labels, checkpoint), preprocessing.input_size)
-    training = set_up(args, model)
+    training = set_up(args, model, preprocessing)
     if checkpoint is not None:
         restore(args, training, checkpoint)
     validations = open_validations(args, labels, num_classes, preprocessing, threads_of(args))
     if not args.evaluate:
-        train(args, training, labels, preprocessing, validations)
+        train(args, training, labels, validations)
     elif validations:
         validate(args, training, validations)
     else:
@@ -61,20 +61,19 @@ def train(
     args: Settings,
     training: Training,
     labels: list[LabelSet],
-    preprocessing: Preprocessing,
     validations: list[Validation],
 ) -> None:
     """Walk over the images until all epochs are done; validate, log and save after each walk."""
     prepare(args)
     progress = training.progress
     kinds = dict.fromkeys(crops for _, crops in walks(0, args.epochs, args.num_crops))
-    loaders = {crops: open_loader(args, labels, preprocessing, crops) for crops in kinds}
+    loaders = {crops: open_loader(args, labels, training.preprocessing, crops) for crops in kinds}
     set_rate = make_schedule(
         args, training.optimizer, {crops: len(loader) for crops, loader in loaders.items()}
     )
     parameters = sum(parameter.numel() for parameter in training.model.parameters())
     say(args, f"student {args.arch}: {parameters:,} parameters, {learned(training.model, args)}, input "
-        f"{preprocessing}; {args.ranks} x {args.device.type}, {sum(map(len, labels)):,} images")  # fmt: skip
+        f"{training.preprocessing}; {args.ranks} x {args.device.type}, {sum(map(len, labels)):,} images")  # fmt: skip
     with open_logs(args, progress) as log:
         if args.rank == 0:
             write_args(Path(args.save_checkpoint_path), args.flags)
@@ -85,6 +84,17 @@ def train(
             log({**figures_of(training), **found})
             save(args, training, best)
     say(args, f"trained {progress.step:,} steps in {progress.seconds:.1f} s")
+    say(args, what_next(args, bool(validations)))
+
+
+def what_next(args: Settings, validated: bool) -> str:
+    """Say where the student lies, and how to validate it again."""
+    folder = Path(args.save_checkpoint_path)
+    if not validated:
+        return f"the student: {folder / CHECKPOINT}"
+    best = shlex.quote(str(folder / BEST))
+    flags = f"--config {shlex.quote(str(folder / ARGS_FILE))} --evaluate --resume {best}"
+    return f"the best student: {folder / BEST}; slg-wds train {flags} validates it again"
 
 
 def train_walk(

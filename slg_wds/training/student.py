@@ -26,17 +26,17 @@ _SCHEMES = ("hf-hub:", "hf_hub:", "local-dir:")  # timm's own names with a colon
 
 
 def make_student(
-    args: Settings, num_classes: int, interpolation: str | None
+    args: Settings, num_classes: int, shown: Mapping[str, Any]
 ) -> tuple[nn.Module, Preprocessing]:
     """Build the student on the CPU.
 
     Args:
         args: the flags.
         num_classes: its outputs; 0 for a model without a head.
-        interpolation: how the teacher's crops were resized; None for the student's own way.
+        shown: settings of its preprocessing, as `shown_as` returns them.
 
     Returns:
-        The model, and its own preprocessing but for the flags and `interpolation`.
+        The model, and its own preprocessing but for the flags and what is `shown`.
 
     Raises:
         UnknownArchError: timm has no such model.
@@ -44,9 +44,12 @@ def make_student(
     """
     model, config, origin = _built(args, num_classes)
     resize: Any = getattr(model, "set_input_size", None)
-    if args.size is not None and resize is not None:  # for models that are made for one size
-        resize(img_size=args.size)
-    overrides = {"input_size": args.size, "interpolation": args.interpolation or interpolation}
+    overrides = {
+        "input_size": args.size or shown.get("input_size"),
+        "interpolation": args.interpolation or shown.get("interpolation"),
+    }
+    if overrides["input_size"] and resize is not None:  # for models that are made for one size
+        resize(img_size=overrides["input_size"])
     return model, resolve(config, origin, overrides)[0]
 
 
@@ -96,13 +99,19 @@ def _of_timm(args: Settings, num_classes: int) -> nn.Module:
     return model
 
 
-def teachers_interpolation(labels: list[LabelSet]) -> str | None:
-    """Return how the crops of the first teacher were resized; None where the labels do not say."""
-    teachers = labels[0].identity.teachers if labels else None
-    return teachers[0].get("interpolation") if teachers else None
+def shown_as(labels: list[LabelSet], checkpoint: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return in which way images are shown to the student if no flag says it, as settings of `Preprocessing`.
+
+    To learn, it sees crops that are resized as the first teacher's were. To be validated later, it sees images as it
+    did in training, which its checkpoint says.
+    """
+    if labels:
+        teachers = labels[0].identity.teachers
+        return {"interpolation": teachers[0].get("interpolation")} if teachers else {}
+    return (checkpoint or {}).get("preprocessing") or {}
 
 
-def set_up(args: Settings, model: nn.Module) -> Training:
+def set_up(args: Settings, model: nn.Module, preprocessing: Preprocessing) -> Training:
     """Move the student to the device, wrap it, and make its optimizer and its average."""
     if args.sync_bn and args.ranks > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
@@ -117,7 +126,7 @@ def set_up(args: Settings, model: nn.Module) -> Training:
         net = torch.compile(net)  # type: ignore[assignment]
     scaler = torch.amp.GradScaler(args.device.type, enabled=args.amp == "fp16")
     progress = Progress(epoch=args.start_epoch)
-    return Training(model, net, average, make_optimizer(args, model), scaler, progress)
+    return Training(model, net, average, make_optimizer(args, model), scaler, preprocessing, progress)
 
 
 def make_average(model: nn.Module, decay: float) -> ModelEmaV3:

@@ -230,6 +230,9 @@ def test_on_a_web_server(labels, unfinished, tmp_path, capsys, tls):
 def test_urls_that_cannot_be(tmp_path, capsys):
     (tmp_path / "file").write_text("x")
     (tmp_path / "empty").mkdir()
+    for name in ("plan", "slg.json"):
+        (tmp_path / f"only {name}").mkdir()
+        (tmp_path / f"only {name}" / name).write_text("x")
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         closed = f"https://127.0.0.1:{listener.getsockname()[1]}/set"
@@ -242,6 +245,8 @@ def test_urls_that_cannot_be(tmp_path, capsys):
             (str(tmp_path / "nothing"), 1, "no label set here: no such folder"),
             (str(tmp_path / "empty"), 1, "no label set here: the folder has no files plan and slg.json"),
             (str(tmp_path / "file"), 1, "no label set here: it is a file, not a folder"),
+            (str(tmp_path / "only plan"), 1, "no label set here: slg.json: no such file"),
+            (str(tmp_path / "only slg.json"), 1, "no label set here: plan: no such file"),
             (closed, 1, "no good answer in time"),
         ]:
             options = ["--store-option", *(f"{n}={v}" for n, v in QUICK.items())] if url == closed else []

@@ -192,11 +192,17 @@ def test_checkpoints_onto_links_stay_links(tmp_path):
 
     import torch
 
+    from slg_wds.teachers.preprocessing import resolve
     from slg_wds.training import checkpoints as student
 
     model = torch.nn.Linear(2, 2)
     training = student.Training(
-        model, model, None, torch.optim.SGD(model.parameters(), 0.1), torch.amp.GradScaler("cpu")
+        model,
+        model,
+        None,
+        torch.optim.SGD(model.parameters(), 0.1),
+        torch.amp.GradScaler("cpu"),
+        resolve({}, "", {})[0],
     )
     args = argparse.Namespace(
         rank=0, arch="a", num_classes=2, save_checkpoint_path=tmp_path, **dict.fromkeys(student.SETTINGS, 0)

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import torch
 
+from slg_wds.teachers.preprocessing import resolve
 from slg_wds.training.command import main
 from support.models.tiny_students import weights
 from support.paths import MODELS
 
 STUDENTS = MODELS / "tiny_students.py"
 PLAIN, RESTLESS = f"{STUDENTS}:plain", f"{STUDENTS}:restless"
+
+SHOWN = resolve({}, "", {})[0]  # ImageNet's defaults
 
 
 def common(labels: str) -> list[str]:

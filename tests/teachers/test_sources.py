@@ -147,6 +147,39 @@ def test_a_size_that_a_model_does_not_take_is_named_by_its_option(tmp_path: Path
         load(f"private:{tmp_path / 'mine.py'}:factory", input_size=96)
 
 
+SHOWN = {"input_size": 64, "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.25], "interpolation": "nearest"}
+
+
+@pytest.mark.parametrize("source", ["timm", "pytorch", "private"])
+def test_a_checkpoint_that_says_how_its_model_was_shown_images_is_believed(
+    tmp_path: Path, private_file: Path, source: str
+) -> None:
+    """A student becomes a teacher: labels of other pixels than it learned from would be worse, without a word."""
+    arch, module = {
+        "timm": ("test_vit", timm.create_model("test_vit", img_size=64)),  # made for one size
+        "pytorch": ("squeezenet1_1", models.squeezenet1_1()),
+        "private": (f"{private_file}:with_settings", load(f"private:{private_file}:plain").module),
+    }[source]
+    torch.save({"state_dict": module.state_dict(), "preprocessing": {**SHOWN, "else": 1}}, tmp_path / "w.pth")
+    teacher = load(arch, source, tmp_path / "w.pth")
+    assert teacher.preprocessing.identity() == SHOWN
+    assert "; input_size, mean, std, interpolation from w.pth [state_dict]" in teacher.preprocessing_from
+    check_same(teacher, module)
+    given = load(arch, source, tmp_path / "w.pth", interpolation="bicubic").preprocessing
+    assert given.identity() == {**SHOWN, "interpolation": "bicubic"}
+
+
+def test_what_a_checkpoint_says_is_checked(tmp_path: Path) -> None:
+    module = timm.create_model("test_resnet")
+    for settings, message in (
+        ({"std": [0, 1, 1]}, "std .* must be above 0"),
+        ({"input_size": "big"}, "input_size"),
+    ):
+        torch.save({"state_dict": module.state_dict(), "preprocessing": settings}, tmp_path / "w.pth")
+        with pytest.raises(TeacherError, match=message):
+            load("test_resnet", path=tmp_path / "w.pth")
+
+
 def test_timm_names_of_old_releases(tmp_path: Path) -> None:
     module = timm.create_model("tf_efficientnet_b0.ns_jft_in1k")
     teacher = load("tf_efficientnet_b0_ns", path=saved(module, tmp_path / "w.pth"))

@@ -68,7 +68,7 @@ PREFIXES = [
 def test_nestings(tmp_path: Path, place: str, suffix: str) -> None:
     file = tmp_path / f"teacher{suffix}"
     torch.save(NESTS[place](small(1)), file)
-    state, described = read_weights(str(file))
+    state, described, _ = read_weights(str(file))
     assert described == f"teacher{suffix} {place}".strip()
     module = small(2)
     fit(module, state, str(file))
@@ -84,7 +84,7 @@ def test_prefixes_in_every_kind_of_file(tmp_path: Path, prefix: str) -> None:
     for name in ("a.pth", "b.pth", "c.safetensors"):
         for wrap in (lambda m: m, nn.DataParallel):
             module = wrap(small(2))
-            fit(module, read_weights(str(tmp_path / name))[0], name)
+            fit(module, read_weights(str(tmp_path / name)).state, name)
             assert digest(getattr(module, "module", module)) == digest(small(1))
 
 
@@ -92,7 +92,7 @@ def test_old_files_without_batch_counters_and_half_precision(tmp_path: Path) -> 
     state = {n: v.half() for n, v in small(1).state_dict().items() if not n.endswith("num_batches_tracked")}
     torch.save(state, tmp_path / "old.pth")
     module = small(2)
-    fit(module, read_weights(str(tmp_path / "old.pth"))[0], "old.pth")
+    fit(module, read_weights(str(tmp_path / "old.pth")).state, "old.pth")
     assert torch.equal(module.state_dict()["fc.weight"], state["fc.weight"].float())
 
 
@@ -163,7 +163,7 @@ def test_a_cut_or_flipped_file_is_an_error_or_other_weights(
     module = small()
     before = digest(module)
     try:
-        state, _ = read_weights(str(file))
+        state, *_ = read_weights(str(file))
         fit(module, state, str(file))
     except WeightsError as error:
         assert "\n" not in str(error)

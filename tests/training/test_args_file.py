@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+import shlex
 
 import pytest
 import yaml
@@ -47,6 +49,23 @@ def test_args_yaml_ends_with_the_very_weights(labels, photographs, tmp_path):
     same(first, second)
     one, two = (yaml.safe_load((folder / "args.yaml").read_text()) for folder in (first, second))
     assert two == {**one, "save_checkpoint_path": str(second)}
+
+
+def test_the_command_that_is_named_at_the_end_validates_the_best_student_again(
+    labels, photographs, tmp_path, capsys
+):
+    """On images that are shown to it as they were, though the labels and so their teacher are not opened."""
+    folder, held_out = tmp_path / "my student", ("--val-softlabels", labels, "--val-images", str(photographs))
+    train(folder, labels, photographs, *COSINE, "-a", "test_resnet", "--size", "40", *held_out)
+    *lines, named = capsys.readouterr().out.splitlines()
+    scores = [line.split(": ", 1)[1] for line in lines if " agreement " in line]
+    best = max(scores, key=lambda one: float(re.search(r"agreement ([\d.]+)%", one)[1]))
+    command = re.fullmatch(r"the best student: .*; slg-wds train (.*) validates it again", named)[1]
+    assert main(shlex.split(command)) == 0
+    assert len(scores) == 2 and best in capsys.readouterr().out
+    checkpoint = str(folder / "model_best.pth.tar")
+    words = ["-a", "test_resnet", "-e", "--resume", checkpoint, *held_out]
+    assert main(words) == 0 and best in capsys.readouterr().out
 
 
 def other_value(action: argparse.Action) -> list[str]:

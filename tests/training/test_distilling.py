@@ -25,7 +25,7 @@ from slg_wds.training.student import set_up
 from support.models.tiny_students import features, weights
 from support.paths import MODELS
 from support.photographs import TINY
-from support.training import STUDENTS, common, rows_of, same, train
+from support.training import SHOWN, STUDENTS, common, rows_of, same, train
 
 TEACHERS = {"tiny_teacher.py:tiny": 20, "towers.py:shares": 48}
 FEATURES = ("-a", f"{STUDENTS}:features", "--distill", "embedding")
@@ -72,7 +72,7 @@ def made_up_batch(crops: int = 12) -> SimpleNamespace:
 def stepped(*flags: str) -> tuple[Distiller, float]:
     args = parse(["--lr", "0.5", "--momentum", "0", "--wd", "0", "--distill", "embedding", *flags])
     args.rank, args.ranks, args.device = 0, 1, torch.device("cpu")
-    training = set_up(args, distiller())
+    training = set_up(args, distiller(), SHOWN)
     criterion = DistillationLoss(args.embedding_loss, training.model.compared)
     return training.model, train_step(args, training, criterion, made_up_batch()).item()
 
@@ -261,7 +261,7 @@ def test_every_weight_has_a_gradient_in_each_process():
     try:
         args = parse(["--distill", "embedding"])
         args.rank, args.ranks, args.device = 0, 1, torch.device("cpu")
-        training = set_up(args, distiller())
+        training = set_up(args, distiller(), SHOWN)
         training.net = nn.parallel.DistributedDataParallel(training.model)
         for _ in range(3):
             train_step(args, training, DistillationLoss("cosine", training.model.compared), made_up_batch())

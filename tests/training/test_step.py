@@ -19,6 +19,7 @@ from slg_wds.training.flags import Settings, parse
 from slg_wds.training.step import train_step
 from slg_wds.training.student import set_up
 from support.models.tiny_students import CLASSES, plain
+from support.training import SHOWN
 
 CROPS, RATE = 16, 0.5
 
@@ -81,7 +82,7 @@ def test_pieces_together_are_one_step_of_the_whole_batch(pieces, bound):
     """3 pieces have 5, 5 and 6 crops. The sum of the gradients is clipped, not those of a piece."""
     clip = () if bound == math.inf else ("--clip-grad", str(bound))
     args = settings("--grad-accum-steps", str(pieces), *clip)
-    weights, losses = stepped(set_up(args, beginning()), args)
+    weights, losses = stepped(set_up(args, beginning(), SHOWN), args)
     expected, their_losses = by_torch(bound)
     alike(weights, expected)
     assert losses == pytest.approx(their_losses, rel=1e-5)
@@ -90,7 +91,7 @@ def test_pieces_together_are_one_step_of_the_whole_batch(pieces, bound):
 def updates(*flags: str) -> dict[str, torch.Tensor]:
     """What one step changes."""
     args = settings("--momentum", "0", "--wd", "0", *flags)
-    training = set_up(args, beginning())
+    training = set_up(args, beginning(), SHOWN)
     train_step(args, training, SoftCrossEntropy(), batches(1)[0])
     before = beginning().state_dict()
     return {name: before[name] - value for name, value in training.model.state_dict().items()}
@@ -130,7 +131,7 @@ def test_adaptive_clipping_follows_the_weights_and_leaves_the_classifier_alone()
 
 def test_gradients_are_clipped_after_the_scaling_of_fp16_is_taken_back():
     args = settings("--clip-grad", "0.05", "--grad-accum-steps", "2")
-    training = set_up(args, beginning())
+    training = set_up(args, beginning(), SHOWN)
     training.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     alike(stepped(training, args)[0], by_torch(0.05)[0])
 
@@ -145,7 +146,7 @@ def test_a_step_never_waits_for_the_device(more):
             return function(*arguments, **(options or {}))
 
     args = settings("--clip-grad", "1", "--grad-accum-steps", "2", "--mixup_cutmix", *more)
-    training = set_up(args, beginning())
+    training = set_up(args, beginning(), SHOWN)
     with NoNumbers():
         train_step(args, training, SoftCrossEntropy(), batches(1)[0])
 
@@ -164,7 +165,7 @@ def group(monkeypatch):
 @pytest.mark.parametrize("pieces", [1, 4])
 def test_processes_exchange_gradients_once_a_step(group, pieces):
     args = settings("--grad-accum-steps", str(pieces))
-    training = set_up(args, beginning())
+    training = set_up(args, beginning(), SHOWN)
     net = nn.parallel.DistributedDataParallel(training.model)
     exchanged = []
 

@@ -113,7 +113,7 @@ def test_drop_path_and_other_arguments_reach_timms_model():
     args = flags(
         "-a", "test_vit", "--drop-path", "0.2", "--model-kwargs", "proj_drop_rate=0.3", "global_pool=avg"
     )
-    model = make_student(args, 10, None)[0]
+    model = make_student(args, 10, {})[0]
     assert model.blocks[-1].drop_path1.drop_prob == pytest.approx(0.2) and model.blocks[-1].mlp.drop1.p == 0.3
     assert model.global_pool == "avg" and model.head.out_features == 10
 
