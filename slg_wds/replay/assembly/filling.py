@@ -33,7 +33,8 @@ def fill_labels(parts: Sequence[Part], loaded: SampleBytes | None = None) -> Non
         _together(lambda some: _decode(some, records), parts)
         if not context.sets.has_mixing:
             _note_labelled(parts)
-    if context.sets.has_mixing:  # which has to be read first, and nobody should wait for that
+    if context.sets.has_mixing:
+        # What is mixed in has to be read first, and nobody should wait for that.
         _together(lambda some: _put_partners(some, loaded), parts)
         with context.in_turn:
             _note_labelled(parts)
