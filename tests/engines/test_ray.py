@@ -59,6 +59,7 @@ def test_actors_mix_the_views_of_one_process(photographs, tmp_path):
     assert KILL.contents(tmp_path / "set") == KILL.contents(tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_actors_on_s3_make_the_bytes_of_one_process_on_disk(photographs, alone, tmp_path):
     with running_s3() as server:
         url = f"{server.url}/ray"

@@ -354,6 +354,7 @@ print(time.perf_counter() - start, peak)
 """
 
 
+@pytest.mark.slow
 def test_a_million_names_are_planned_quickly(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", MILLION, str(tmp_path)], capture_output=True, check=True, text=True

@@ -60,7 +60,7 @@ def labelled(photographs: Path, target: Path, **options) -> slg_wds.LabelSet:
 
 
 # The library takes the columns from the first 5 samples it meets.
-@pytest.mark.parametrize("samples_per_shard", [12, 3])
+@pytest.mark.parametrize("samples_per_shard", [pytest.param(12, marks=pytest.mark.slow), 3])
 def test_every_row_is_an_image_and_its_labels(photographs, tmp_path, samples_per_shard):
     labels = labelled(
         photographs, tmp_path / "set", embed_images="original", samples_per_shard=samples_per_shard

@@ -413,6 +413,7 @@ def test_compiled_teachers_agree(precision: str) -> None:
     assert compiled.describe() == plain.describe()
 
 
+@pytest.mark.slow
 def test_without_a_compiler_the_error_says_so(tmp_path: Path) -> None:
     code = """
 import torch

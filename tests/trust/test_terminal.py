@@ -76,6 +76,7 @@ def test_what_names_hold_never_reaches_the_terminal(small_images, tmp_path, caps
     assert seen >= {"generate fails", "generate", "export", "inspect", "no such command"}, seen
 
 
+@pytest.mark.slow
 def test_names_that_a_terminal_cannot_print_end_nothing(small_images, tmp_path):
     images = images_named(FOREIGN, small_images, tmp_path / "images")
     environment = {"PYTHONIOENCODING": "ascii", "LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "1"}
