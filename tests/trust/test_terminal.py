@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from slg_wds.cli import main
 from support.photographs import TINY
 
