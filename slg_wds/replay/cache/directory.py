@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from io import FileIO
 from pathlib import Path
 
@@ -43,17 +43,19 @@ class CacheDirectory:
         self._sweep()
 
     @contextlib.contextmanager
-    def temporary(self, size: int = 0, needed: Set[str] = frozenset()) -> Iterator[tuple[FileIO, Path]]:
+    def temporary(
+        self, size: int = 0, in_use: Callable[[], Set[str]] = frozenset
+    ) -> Iterator[tuple[FileIO, Path]]:
         """A new file open for writing and its path; gone afterwards unless renamed.
 
         Its name reserves `size` bytes, so that what all threads and processes download at a time is within the limit
-        together. Other files are removed for it, see `make_room`; NotCachedError is raised where that is not enough.
+        together. Files that are not `in_use` are removed for it; NotCachedError is raised where that is not enough.
         """
-        self.make_room(size, needed)
+        self.make_room(size, in_use())
         path = self.path / f"{_TEMPORARY}{os.getpid()}-{size}-{secrets.token_hex(8)}"
         try:
             with open(path, "xb", buffering=0) as file:
-                if size and not self.make_room(0, needed):
+                if size and not self._fits(in_use):
                     raise NotCachedError(
                         f"the cache's {self.limit} bytes are taken by files in use",
                         url=str(self.path),
@@ -62,6 +64,18 @@ class CacheDirectory:
                 yield file, path
         finally:
             path.unlink(missing_ok=True)
+
+    def _fits(self, in_use: Callable[[], Set[str]]) -> bool:
+        """Make all files fit; whether they do.
+
+        A file that was in use may be so no more by now, and another download may have begun in its place.
+        """
+        before: Set[str] | None = None
+        while (now := in_use()) != before:
+            if self.make_room(0, now):
+                return True
+            before = now
+        return False
 
     def make_room(self, size: int, needed: Set[str]) -> bool:
         """Remove files, the least recently used first and none of those `needed`, until `size` more bytes fit.

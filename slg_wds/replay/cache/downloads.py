@@ -64,7 +64,11 @@ class Downloads(ABC):
         """Read a range of shard `number`'s remote file."""
 
     def _download(
-        self, number: int, size: int, in_use: Set[str], path_of: Callable[[str], Path | None]
+        self,
+        number: int,
+        size: int,
+        in_use: Callable[[], Set[str]],
+        path_of: Callable[[str], Path | None],
     ) -> Path | None:
         """Download `size` bytes and give the file the path for its SHA-256.
 
@@ -122,7 +126,7 @@ class LabelShardDownloads(Downloads):
         if self._is_sound(path, size, sha256):
             return _used(path)
         for _ in range(ATTEMPTS):
-            if self._download(number, size, in_use(), lambda found: path if found == sha256 else None):
+            if self._download(number, size, in_use, lambda found: path if found == sha256 else None):
                 return _used(path)
             if self.stopped:
                 return None
@@ -168,7 +172,7 @@ class ImageTarDownloads(Downloads):
                 return None
             remove(path)
         downloaded = self._download(
-            number, size, in_use(), lambda sha256: self._directory.path / f"{start}{sha256[:32]}.tar"
+            number, size, in_use, lambda sha256: self._directory.path / f"{start}{sha256[:32]}.tar"
         )
         return None if downloaded is None else _used(downloaded)
 

@@ -83,6 +83,23 @@ def test_downloads_at_a_time_are_within_the_limit_together(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_is_let_go_meanwhile_makes_room(tmp_path):
+    """Between two looks of a download, when another one has already begun in its place."""
+    cache = CacheDirectory(str(tmp_path), 1000)
+    held = tmp_path / "slg-0123456789abcdef-train-000000.tar"
+    held.write_bytes(b"x" * 300)
+    with cache.temporary(600):
+        with (
+            pytest.raises(NotCachedError, match="taken by files in use"),
+            cache.temporary(200, lambda: {str(held)}),
+        ):
+            pass
+        assert held.exists()
+        looks = iter([{str(held)}, {str(held)}, set()])
+        with cache.temporary(200, lambda: next(looks)):
+            assert not held.exists()
+
+
 @pytest.fixture
 def second_user():
     """Make this process another user's for a while: root alone can."""
