@@ -8,7 +8,7 @@ from support.photographs import tool
 from support.servers.s3 import weed
 
 FAULT_TEST = tool("fault_test")
-QUICK = ("full", "server", "two")
+QUICK = ("full", "two")
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ def ran(photographs, tmp_path):
     return run
 
 
-@pytest.mark.parametrize("devices", ["cpu", "cpu:2"])
+@pytest.mark.parametrize("devices", ["cpu", pytest.param("cpu:2", marks=pytest.mark.slow)])
 def test_a_device_that_fails_once_costs_a_process_and_no_byte(ran, well, devices):
     run = ran("once", devices)
     assert run.code == 0, run.text

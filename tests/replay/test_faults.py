@@ -82,7 +82,9 @@ def test_faults_that_pass_lose_and_change_nothing(remote, expected, s3_server, c
         assert sum(proxy.failed.values()) >= 2
 
 
-@pytest.mark.parametrize("fault", ["503", "short", "reset", "stall", "trickle", "hush"])
+@pytest.mark.parametrize(
+    "fault", ["503", "short", "reset", "stall", pytest.param("trickle", marks=pytest.mark.slow), "hush"]
+)
 def test_a_shard_that_always_fails_is_named_within_the_deadline(remote, s3_server, fault):
     def one(request):
         return fault if request.method == "GET" and request.path.endswith("train-000003.tar") else ""

@@ -42,7 +42,7 @@ def loader_of(made, kind):
 
 
 @KIND
-@pytest.mark.parametrize("where", ["before", "in the worker"])
+@pytest.mark.parametrize("where", ["before", pytest.param("in the worker", marks=pytest.mark.slow)])
 def test_workers_of_a_dataloader_are_refused(made, kind, where):
     loader = loader_of(made, kind)
     wrapped = Wrapped((lambda: loader) if where == "before" else (lambda: loader_of(made, kind)))

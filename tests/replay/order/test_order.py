@@ -216,6 +216,7 @@ def random_shapes(count: int, seed: int):
         )
 
 
+@pytest.mark.slow
 def test_any_shape_is_read_exactly_once_by_any_ranks_from_anywhere():
     for rng, shape in random_shapes(1001, seed=1):
         B, N = shape["B"], sum(shape["sizes"])
