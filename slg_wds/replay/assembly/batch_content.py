@@ -147,9 +147,9 @@ class BatchContent:
         return crops
 
     def batch(self) -> Batch:
-        """The batch, for which the labels of all images are there; their pixels may still be filled in.
+        """Make the batch, once the labels of all its images are there. Their pixels may be filled in later.
 
-        It is made before these, because after them the code for this has left the processor's caches.
+        Decoding pixels evicts the code that works on labels from the processor's caches, so labels come first.
         """
         import torch
 

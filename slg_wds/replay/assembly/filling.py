@@ -52,17 +52,17 @@ def fill_images(part: Part, loaded: SampleBytes | None = None) -> None:
     builder.some_done(len(images))
 
 
-def _together(put: Callable[[Sequence[Part]], None], parts: Sequence[Part]) -> None:
-    """Put what some images need, all at once. If it fails, do it for each alone, which tells the one at fault."""
+def _together(step: Callable[[Sequence[Part]], None], parts: Sequence[Part]) -> None:
+    """Take a step for some images at once. If it fails, take it for each alone, which tells the one at fault."""
     parts = [(builder, images) for builder, images in parts if builder.error is None]
     try:
         if parts:
-            put(parts)
+            step(parts)
     except BaseException as error:
         each = [(builder, [i]) for builder, images in parts for i in images]
         if len(each) > 1 and isinstance(error, Exception):
             for one in each:
-                _together(put, [one])
+                _together(step, [one])
         else:
             for builder, images in parts:
                 builder.fail(images[0], error)

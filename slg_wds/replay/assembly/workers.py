@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import queue
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from slg_wds.concurrency.threads import use_one_thread
@@ -66,12 +68,11 @@ class Workers:
         atexit.register(self.close)
 
     def put(self, builders: Sequence[BatchBuilder]) -> None:
-        """Take the images of some batches, and decode the records of all of them together, as many as are good."""
+        """Take the images of some batches. Their records are decoded together, up to RECORDS_TOGETHER at a time."""
         here = [(builder, i) for builder in builders for i in self._here(builder)]
         for first in range(0, len(here), RECORDS_TOGETHER):
-            some = here[first : first + RECORDS_TOGETHER]
-            parts = [(builder, [i for one, i in some if one is builder]) for builder in builders]
-            self._queue.put(_LabelTask([part for part in parts if part[1]]))
+            by_batch = itertools.groupby(here[first : first + RECORDS_TOGETHER], itemgetter(0))
+            self._queue.put(_LabelTask([(builder, [i for _, i in some]) for builder, some in by_batch]))
 
     def _here(self, builder: BatchBuilder) -> list[int]:
         """Return the images of a batch that can be read without waiting for a network; let others wait for the rest.
