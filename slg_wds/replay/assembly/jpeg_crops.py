@@ -22,7 +22,7 @@ from slg_wds.replay.sources.files import Contents
 from slg_wds.transforms.cutting import KERNELS, cut_image, scripted
 
 I64 = npt.NDArray[np.int64]
-_FILLINGS = torch.frombuffer(bytearray(b"".join(FILLINGS)), dtype=torch.uint8).view(-1, 3)
+_GREYS = [pixel[0] for pixel in FILLINGS]  # of fillings, which are grey
 
 
 def cut_jpegs(
@@ -57,7 +57,7 @@ def cut_jpegs(
     where = np.concatenate([places, sizes[usual], at[usual, None]], axis=1)
     cuts = torch.from_numpy(where), torch.from_numpy(boxes[usual]), torch.from_numpy(flips[usual])
     try:
-        found = _COMPILED(memory, *cuts, out, KERNELS[interpolation], TORCHVISION_RGB, _FILLINGS)
+        found = _COMPILED(memory, *cuts, out, KERNELS[interpolation], TORCHVISION_RGB, _GREYS)
     except RuntimeError:  # no JPEG that torchvision can decode; which, the caller finds out
         return [False] * len(data.parts)
     if len(usual) == len(found) == len(data.parts):
@@ -86,7 +86,7 @@ def _decode_and_cut(
     out: Tensor,
     kernel: int,
     mode: int,
-    fillings: Tensor,
+    greys: list[int],
 ) -> list[bool]:
     done: list[bool] = []
     # Lists of numbers made here, and not by the caller, take no time of the interpreter.
@@ -97,14 +97,13 @@ def _decode_and_cut(
     for i in range(len(all_where)):
         piece, start, length, height, width, at = all_where[i]
         image = torch.ops.image.decode_jpeg(memory[piece].narrow(0, start, length), mode)
-        done.append(
-            image.size(1) == height
-            and image.size(2) == width
-            and not bool((fillings == image[:, -1, -1]).all(dim=1).any())
-        )
-        if done[i]:
-            pixels = image.permute(1, 2, 0).contiguous().permute(2, 0, 1).unsqueeze(0)
-            cut_image(pixels, all_boxes[i], all_flips[i], out.narrow(0, at * crops, crops), kernel)
+        usual = image.size(1) == height and image.size(2) == width
+        if usual:
+            last = image.select(1, height - 1).select(1, width - 1)
+            usual = int(last[0]) not in greys or not bool((last == last[0]).all())
+        if usual:
+            cut_image(image.unsqueeze(0), all_boxes[i], all_flips[i], out.narrow(0, at * crops, crops), kernel)
+        done.append(usual)
     return done
 
 

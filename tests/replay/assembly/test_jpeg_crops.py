@@ -9,6 +9,7 @@ from PIL import Image
 
 from slg_wds.images import decode, image_size
 from slg_wds.images.pixels import torchvision_decoders
+from slg_wds.replay.assembly import jpeg_crops
 from slg_wds.replay.assembly.jpeg_crops import cut_jpegs
 from slg_wds.replay.sources.files import Contents
 from slg_wds.transforms.crops import CropRule, cut, sample_crops
@@ -53,6 +54,10 @@ def together(data: list[bytes], sizes=None, interpolation="bicubic"):
 def decoder():
     if torchvision_decoders().get("JPEG") is None:
         pytest.skip("this torchvision has no decoder of its own")
+
+
+def test_the_call_is_compiled():
+    assert isinstance(jpeg_crops._COMPILED, torch.jit.ScriptFunction), "the interpreter is free during the call"
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "nearest"])
