@@ -102,7 +102,9 @@ def _decode_and_cut(
             last = image.select(1, height - 1).select(1, width - 1)
             usual = int(last[0]) not in greys or not bool((last == last[0]).all())
         if usual:
-            cut_image(image.unsqueeze(0), all_boxes[i], all_flips[i], out.narrow(0, at * crops, crops), kernel)
+            cut_image(
+                image.unsqueeze(0), all_boxes[i], all_flips[i], out.narrow(0, at * crops, crops), kernel
+            )
         done.append(usual)
     return done
 

@@ -57,7 +57,9 @@ def decoder():
 
 
 def test_the_call_is_compiled():
-    assert isinstance(jpeg_crops._COMPILED, torch.jit.ScriptFunction), "the interpreter is free during the call"
+    assert isinstance(jpeg_crops._COMPILED, torch.jit.ScriptFunction), (
+        "the interpreter is free during the call"
+    )
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "nearest"])
