@@ -48,6 +48,7 @@ def test_two_processes_make_the_bytes_of_one_under_one_display_and_summary(photo
     assert "made here: 36 images, 2,160 crops, 18 shards" in run.printed[2]
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_started_again_and_the_run_succeeds(photographs, alone, tmp_path):
     run = start(photographs, tmp_path / "set")
     run.wait_for_shards(2)
@@ -99,7 +100,7 @@ def terminal():
 
 
 @pytest.mark.usefixtures("terminal")
-@pytest.mark.parametrize("shards", [0, 3])
+@pytest.mark.parametrize("shards", [0, pytest.param(3, marks=pytest.mark.slow)])
 def test_ctrl_c_ends_all_processes_and_resume_completes(photographs, alone, tmp_path, shards):
     """With 0 shards: while the workers are still loading."""
     run = start(photographs, tmp_path / "set")

@@ -62,6 +62,7 @@ def test_the_last_device_that_fails_for_good_ends_the_run(ran):
     assert "workers end again and again, worker 0 at last" in run.said[-1] and "ECC" in run.said[-1]
 
 
+@pytest.mark.slow
 def test_a_full_device_ends_the_run_with_what_to_do(ran):
     run = ran("full", "cpu:2")
     assert run.code == 1 and run.failures <= 2

@@ -41,7 +41,7 @@ def loader_of(made, kind):
     return loader if kind == "plain" else loader.to("cpu")
 
 
-@KIND
+@pytest.mark.parametrize("kind", ["plain", pytest.param("device", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("where", ["before", pytest.param("in the worker", marks=pytest.mark.slow)])
 def test_workers_of_a_dataloader_are_refused(made, kind, where):
     loader = loader_of(made, kind)

@@ -85,6 +85,7 @@ def probed(tmp_path_factory) -> dict[str, tuple[float, str | None]]:
     return {name: (grown, said) for name, grown, said in found}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_memory_is_bounded_and_the_file_is_refused(probed, name):
     grown, said = probed[name]

@@ -234,6 +234,7 @@ def test_label_files_that_changed_meanwhile_are_noticed(label_files, images, tmp
         run(labels, images, tmp_path / "set")
 
 
+@pytest.mark.slow
 def test_processes_and_kills_give_the_same_bytes(answers, images, tmp_path):
     """Many images with label files of 12 crops; SIGKILL in the midst of a run, resumed by two processes."""
     (picture, (coords, flips, p)), *_ = answers.items()
