@@ -28,34 +28,47 @@ class Span:
     count: int
 
 
-@dataclass
+@dataclass(frozen=True)
 class CropBatch:
-    """The crops of one forward. Rows after the last span are padding.
+    """The crops of one forward, every one of them cut. Rows after the last span are padding.
 
     Attributes:
         inputs: for each input size S of the teachers, the same crops as uint8 [num_seg, 3, S, S].
         spans: which crops lie in which rows.
+        filled: number of rows that hold crops.
         left_out: the images that the shard leaves out. The last batch of a shard has all of them, the others none.
         ended: the number of the shard, if these are its last crops; else None.
-        pieces: the tasks that cut the crops.
     """
 
     inputs: list[torch.Tensor]
+    spans: list[Span]
+    filled: int
+    left_out: list[LeftOut]
+    ended: int | None
+
+
+@dataclass
+class CutsUnderWay:
+    """A batch that threads are still cutting. It becomes a CropBatch, which a forward takes, only when all is cut.
+
+    Attributes:
+        tensors: the inputs of the batch. What they hold is undefined so far.
+        spans, filled, left_out, ended: as of `CropBatch`.
+        pieces: the tasks that cut the crops.
+    """
+
+    tensors: list[torch.Tensor]
     spans: list[Span] = field(default_factory=list)
+    filled: int = 0
+    pieces: list[Future[None]] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     ended: int | None = None
-    pieces: list[Future[None]] = field(default_factory=list)
 
-    @property
-    def filled(self) -> int:
-        """Number of rows that hold crops."""
-        return self.spans[-1].start + self.spans[-1].count if self.spans else 0
-
-    def wait(self) -> None:
-        """Return when every crop is cut. Raise the error of a thread that failed."""
+    def wait(self) -> CropBatch:
+        """Return the batch when every crop is cut. Raise the error of a thread that failed."""
         for piece in self.pieces:
             piece.result()
-        self.pieces.clear()
+        return CropBatch(self.tensors, self.spans, self.filled, self.left_out, self.ended)
 
 
 class Buffers:
@@ -93,8 +106,10 @@ class Buffers:
         return memory.permute(0, 3, 1, 2)  # [N, 3, S, S] as channels_last
 
 
-def full_batches(items: Iterable[Item], buffers: Buffers, pool: ThreadPoolExecutor) -> Iterator[CropBatch]:
-    """Pack crops into batches of exactly `num_seg` rows, and start to cut them. No batch has crops of two shards.
+def full_batches(
+    items: Iterable[Item], buffers: Buffers, pool: ThreadPoolExecutor, ahead: int
+) -> Iterator[CropBatch]:
+    """Pack crops into batches of exactly `num_seg` rows. No batch has crops of two shards.
 
     The last batch of a shard is padded with zeros. It is yielded even if it has no crops, since it marks the end of the
     shard.
@@ -103,51 +118,49 @@ def full_batches(items: Iterable[Item], buffers: Buffers, pool: ThreadPoolExecut
         items: images of shard after shard, each shard followed by its end.
         buffers: memory for the batches.
         pool: threads that cut.
-
-    Yields:
-        Batches whose crops may still be in the making; see `CropBatch.wait`.
+        ahead: how many further batches are being cut while one is used; see `batches_ahead`.
     """
-    batch: CropBatch | None = None
+    for batch in window(_begun(items, buffers, pool), ahead):
+        yield batch.wait()
+
+
+def _begun(items: Iterable[Item], buffers: Buffers, pool: ThreadPoolExecutor) -> Iterator[CutsUnderWay]:
+    """Start to cut the batches, one after the other as they are asked for."""
+    batch: CutsUnderWay | None = None
     left_out: list[LeftOut] = []
     for item in items:
         if isinstance(item, LeftOut):
             left_out.append(item)
         elif isinstance(item, ShardEnd):
-            batch = batch or CropBatch(buffers.take())
+            batch = batch or CutsUnderWay(buffers.take())
             batch.left_out, left_out = left_out, []
             batch.ended = item.shard
-            for tensor in batch.inputs:
+            for tensor in batch.tensors:
                 tensor[batch.filled :] = 0
             yield batch
             batch = None
         else:
             first = 0
             while first < len(item.crops):
-                batch = batch or CropBatch(buffers.take())
+                batch = batch or CutsUnderWay(buffers.take())
                 first += _add(batch, item, first, buffers, pool)
                 if batch.filled == buffers.num_seg:
                     yield batch
                     batch = None
 
 
-def _add(batch: CropBatch, image: Prepared, first: int, buffers: Buffers, pool: ThreadPoolExecutor) -> int:
+def _add(batch: CutsUnderWay, image: Prepared, first: int, buffers: Buffers, pool: ThreadPoolExecutor) -> int:
     """Start to cut as many crops of an image as fit, from `first` on. Return how many."""
     start = batch.filled
     count = min(buffers.num_seg - start, len(image.crops) - first)
     batch.spans.append(Span(image, first, start, count))
-    for tensor, (_, interpolation) in zip(batch.inputs, buffers.inputs, strict=True):
+    batch.filled += count
+    for tensor, (_, interpolation) in zip(batch.tensors, buffers.inputs, strict=True):
         for offset in range(0, count, CROPS_PER_PIECE):
             crops = slice(first + offset, first + min(offset + CROPS_PER_PIECE, count))
             rows = tensor[start + offset : start + min(offset + CROPS_PER_PIECE, count)]
             batch.pieces.append(pool.submit(image.cut, crops, rows, interpolation))
     return count
-
-
-def ahead(batches: Iterator[CropBatch], count: int) -> Iterator[CropBatch]:
-    """Yield each batch once it is cut, while the next `count` batches are being cut."""
-    for batch in window(batches, count):
-        batch.wait()
-        yield batch
 
 
 def batches_ahead(buffers: Buffers, workers: int) -> int:

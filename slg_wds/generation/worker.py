@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +12,7 @@ from slg_wds.concurrency.threads import threads_beside_forwards
 from slg_wds.engines.claims import claims
 from slg_wds.engines.committing import Committer
 from slg_wds.engines.reports.run_stats import RunObserver
-from slg_wds.generation.batching import Buffers, ahead, batches_ahead, full_batches
+from slg_wds.generation.batching import Buffers, batches_ahead, full_batches
 from slg_wds.generation.collation import FinishedShard, LabelStats, finished_shards
 from slg_wds.generation.decoding import prepared_images
 from slg_wds.generation.inference import Forward, Labelled
@@ -47,16 +48,12 @@ def work(job: Job, rank: Rank | None, observer: RunObserver) -> LabelStats:
 def label_shards(job: Job, shards: Iterable[int], observer: RunObserver, committer: Committer) -> LabelStats:
     """Label these shards in order; while one is encoded and committed, the next one is already labelled."""
     total = LabelStats()
-    config = job.config
-    buffers = Buffers(job.teacher.inputs, job.num_seg, pinned=job.teacher.device.type == "cuda")
-    forward = Forward(job.teacher, job.recipe.label, job.recipe.writes_tail, job.teacher.device, buffers)
     publisher = ThreadPoolExecutor(1, "slg-commit")
     commits: deque[Future[LabelStats]] = deque()
     try:
-        with job.products(), threads_beside_forwards(config.num_workers, config.forward_threads) as pool:
-            images = prepared_images(job, shards, pool)
-            batches = ahead(full_batches(images, buffers, pool), batches_ahead(buffers, config.num_workers))
-            for shard in finished_shards(job, _counted(forward.label_all(batches), observer), pool):
+        with labelling_threads(job) as pool:
+            labelled = _counted(labelled_batches(job, shards, pool), observer)
+            for shard in finished_shards(job, labelled, pool):
                 commits.append(publisher.submit(_commit, job, shard, committer))
                 while len(commits) > 2 or (commits and commits[0].done()):
                     total.add(commits.popleft().result())
@@ -65,6 +62,33 @@ def label_shards(job: Job, shards: Iterable[int], observer: RunObserver, committ
     finally:
         publisher.shutdown(wait=True, cancel_futures=True)
     return total
+
+
+@contextlib.contextmanager
+def labelling_threads(job: Job) -> Iterator[ThreadPoolExecutor]:
+    """Yield the threads that decode, cut and encode beside the teachers, with the numbers of threads that a run has."""
+    config = job.config
+    with job.products(), threads_beside_forwards(config.num_workers, config.forward_threads) as pool:
+        yield pool
+
+
+def labelled_batches(job: Job, shards: Iterable[int], pool: ThreadPoolExecutor) -> Iterator[Labelled]:
+    """Yield the labels of these shards in order, forward by forward. Images are decoded and cut ahead in the threads.
+
+    Args:
+        job: what the worker has open.
+        shards: numbers of the shards; taking one claims it.
+        pool: of `labelling_threads`.
+
+    Raises:
+        SlgWdsError: the first error of any thread.
+    """
+    device = job.teacher.device
+    buffers = Buffers(job.teacher.inputs, job.num_seg, pinned=device.type == "cuda")
+    forward = Forward(job.teacher, job.recipe.label, job.recipe.writes_tail, device, buffers)
+    images = prepared_images(job, shards, pool)
+    ahead = batches_ahead(buffers, job.config.num_workers)
+    return forward.label_all(full_batches(images, buffers, pool, ahead))
 
 
 def _counted(labelled: Iterable[Labelled], observer: RunObserver) -> Iterator[Labelled]:

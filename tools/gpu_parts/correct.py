@@ -141,8 +141,7 @@ def labels_of(check: Check, job: Job, label: Callable[..., Iterator[Labels]]) ->
 
 
 def batches_of(job: Job, buffers: Buffers, pool: ThreadPoolExecutor) -> Iterator[CropBatch]:
-    for batch in full_batches(prepared_images(job, [0], pool), buffers, pool):
-        batch.wait()
+    for batch in full_batches(prepared_images(job, [0], pool), buffers, pool, ahead=0):
         if batch.spans:  # the end of the shard may come in a batch without crops
             yield batch
 

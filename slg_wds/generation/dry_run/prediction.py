@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slg_wds.concurrency.threads import threads_beside_forwards
 from slg_wds.config import GenerateConfig
 from slg_wds.console import counted, data_size, duration
 from slg_wds.engines.reports.summary import bytes_a_crop
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from slg_wds.generation.inference import Labelled
     from slg_wds.generation.job import Job
 
-FORWARDS = 8  # measured, after one that warms up
+FORWARDS = 8  # at least, where there are enough images; the first one warms up
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,8 @@ class DryRun:
 def dry_run(config: GenerateConfig, device: str | None = None) -> DryRun:
     """Predict the images, shards, bytes and hours of a run. Nothing is written.
 
-    The first images are labelled in memory: enough of them for eight forwards, at least one image. On a GPU the forward
-    is also timed at other precisions.
+    The first images are labelled in memory, by the code of a run: enough of them for eight forwards, at least one
+    image. On a GPU the forward is also timed at other precisions.
 
     Args:
         config: the options of the run.
@@ -72,23 +71,20 @@ def dry_run(config: GenerateConfig, device: str | None = None) -> DryRun:
 
 
 def _measured(job: Job) -> tuple[tuple[float, float], list[float]]:
-    """Return the mean bytes of a sample, those of its embedded image, and the seconds of each forward but the first."""
-    from slg_wds.generation.batching import Buffers, full_batches
-    from slg_wds.generation.collation import finished_shards
-    from slg_wds.generation.decoding import prepared_images
-    from slg_wds.generation.inference import Forward
+    """Label a few images as a run does.
 
-    config, device = job.config, job.teacher.device
+    Returns:
+        The mean bytes of a sample, those of its embedded image, and the seconds of each forward but the first.
+    """
+    from slg_wds.generation.collation import finished_shards
+    from slg_wds.generation.worker import labelled_batches, labelling_threads
+
     alone = 2 if job.mixes else 1  # a lone image stays unmixed
-    few = job.labels.first(max(alone, -(-FORWARDS * job.num_seg // config.num_crops)))
+    few = job.labels.first(max(alone, -(-FORWARDS * job.num_seg // job.config.num_crops)))
     job = dataclasses.replace(job, labels=few)
-    buffers = Buffers(job.teacher.inputs, job.num_seg, pinned=device.type == "cuda")
-    forward = Forward(job.teacher, job.recipe.label, job.recipe.writes_tail, device, buffers)
     times: list[float] = []
-    with job.products(), threads_beside_forwards(config.num_workers, config.forward_threads) as pool:
-        images = prepared_images(job, [0], pool)
-        labelled = forward.label_all(full_batches(images, buffers, pool))
-        (shard,) = finished_shards(job, _timed(labelled, times), pool)
+    with labelling_threads(job) as pool:
+        (shard,) = finished_shards(job, _timed(labelled_batches(job, [0], pool), times), pool)
         encoded = [sample.result() for sample in shard.samples]
     sizes = [(one.tar_bytes, one.image_bytes) for one in encoded] or [(0, 0)]
     whole, image = np.mean(sizes, axis=0).tolist()
@@ -128,5 +124,6 @@ def _answers(job: Job) -> str:
 
 def _timed(labelled: Iterable[Labelled], times: list[float]) -> Iterator[Labelled]:
     for batch in labelled:
-        times.append(time.perf_counter())
+        if batch.batch.filled:  # the end of a shard may come without crops, and takes no forward
+            times.append(time.perf_counter())
         yield batch

@@ -1,0 +1,72 @@
+"""What a dry run predicts, against a real run of the same images; its forwards see the crops that are cut."""
+
+from __future__ import annotations
+
+import tarfile
+import time
+
+import pytest
+import torch
+
+import slg_wds
+from slg_wds.errors import ImageDecodeError
+from slg_wds.generation.decoding import Prepared
+from slg_wds.teachers import Ensemble
+from support.photographs import TINY
+
+IMAGES, CROPS, ROWS = 36, 16, 72  # in one shard: exactly the eight forwards that a dry run measures
+PIECES, SECONDS = 9, 0.003  # of one forward, and of a piece that is cut slowly
+
+
+@pytest.fixture
+def options(photographs):
+    return {
+        "data": str(photographs), "arch": TINY, "teacher_source": "private", "label_type": "shared_tail_k5",
+        "num_crops": CROPS, "num_seg": ROWS, "samples_per_shard": IMAGES, "threads_per_forward": 1, "workers": 1,
+    }  # fmt: skip
+
+
+def dry(options):
+    return slg_wds.generate(slg_wds.GenerateConfig(**options, dry_run=True))
+
+
+def test_it_labels_the_crops_of_a_real_run_and_counts_the_time_of_cutting(options, tmp_path, monkeypatch):
+    seen: list[torch.Tensor] = []
+    cut, answers = Prepared.cut, Ensemble.answers
+
+    def slowly(image, *where):
+        time.sleep(SECONDS)
+        cut(image, *where)
+
+    def watched(ensemble, batches):
+        seen.extend(batch.clone() for batch in batches)
+        return answers(ensemble, batches)
+
+    monkeypatch.setattr(Ensemble, "answers", watched)
+    slg_wds.generate(slg_wds.GenerateConfig(**options, save_path=str(tmp_path)))
+    real = seen.copy()
+    seen.clear()
+    monkeypatch.setattr(Prepared, "cut", slowly)
+    found = dry(options)
+    assert len(seen) == IMAGES * CROPS // ROWS == 8
+    assert all(torch.equal(one, other) for one, other in zip(seen, real, strict=True))
+    assert found.crops_per_second < 1.05 * ROWS / (PIECES * SECONDS)
+    # The end of the shard comes in a ninth batch, which has no crops and is no forward.
+    assert "measured over 7 forwards" in found.summary[-1]
+    with tarfile.open(tmp_path / "train-000000.tar") as shard:
+        last = shard.getmembers()[-1]
+    assert last.name.startswith("__slg__/")  # all bytes before it are of samples
+    assert found.bytes == last.offset
+
+
+def test_an_error_in_cutting_ends_it(options, monkeypatch):
+    cut = Prepared.cut
+
+    def failing(image, crops, *where):
+        if crops.start:
+            raise ImageDecodeError("these crops cannot be cut")
+        cut(image, crops, *where)
+
+    monkeypatch.setattr(Prepared, "cut", failing)
+    with pytest.raises(ImageDecodeError, match="these crops cannot be cut"):
+        dry(options)
