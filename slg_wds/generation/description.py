@@ -11,6 +11,7 @@ from slg_wds.format.manifest.identity import Identity
 from slg_wds.generation.extension import Extension
 from slg_wds.generation.recipe import Recipe
 from slg_wds.labelset.provenance import now, versions
+from slg_wds.teachers.backends import gpu_libraries
 from slg_wds.teachers.towers.prototypes import PrototypeTower
 from slg_wds.teachers.towers.towers import Towers
 from slg_wds.transforms.policies.mixing import MixRule
@@ -116,7 +117,7 @@ def run_provenance(config: GenerateConfig, teacher: Ensemble) -> dict[str, Any]:
         "compile": config.compile,
         **({"threads_per_forward": config.forward_threads} if on_cpu else {}),
         "device": teacher.device_name,
-        "software": versions(SOFTWARE),
+        "software": versions(SOFTWARE) | ({} if on_cpu else gpu_libraries()),
         "image_root": config.data,
         "date": now(),
     }

@@ -185,10 +185,10 @@ def opening_lines(job: Job) -> list[str]:
     from slg_wds.teachers.backends import about_device
 
     config = job.config
-    chosen = config.devices is not None or config.engine == "ray"
+    asked = config.devices is not None or config.engine == "ray"
     return [
         *_teacher_lines(job.teacher),
-        *about_device(job.teacher, config.forward_threads, chosen),
+        *about_device(job.teacher, config.forward_threads, asked, "give --devices cpu"),
         *_source_lines(job.source),
         *_target_lines(job),
         *_unused_crop_options(config),

@@ -7,7 +7,7 @@ webdataset is imported. The folder may import label sets, the format and stores.
     state     which shards exist, when and how fast they were committed; images left out
     sizes     bytes per crop
     low_rank  what low-rank labels state; embeddings: what low-rank embeddings state
-    makers    how the shards were made, where that differs
+    makers    whether some shards were made by the same device, software and settings
     image     the labels of one image
     tables    all of it as tables
 """

@@ -16,11 +16,12 @@ import numpy as np
 from slg_wds.config import InspectConfig
 from slg_wds.console import tell_json
 from slg_wds.inspection.image import find_image, image_dict
-from slg_wds.inspection.makers import Makers, find_makers
+from slg_wds.inspection.makers import find_makers
 from slg_wds.inspection.sizes import Sizes, measure
 from slg_wds.inspection.state import LISTED, SetState, list_set, now, read_state
 from slg_wds.labelset.class_names import class_names, named_classes
 from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.makers import Makers
 from slg_wds.labelset.opening import glance_at, open_labels
 from slg_wds.store import open_store
 
@@ -72,7 +73,7 @@ def as_dict(labels: LabelSet, state: SetState, sizes: Sizes | None, makers: Make
         "requires": list(description.requires),
         "identity": description.identity,
         "provenance": description.provenance,
-        "makers": {"examined_shards": makers.examined, "differing": makers.differing()},
+        "makers": makers.as_dict(),
         "class_names": None if names is None else {"named": len(names), "first": names[:3]},
         "class_folders": None if named_classes(labels) is None else len(description.class_names or []),
         "source": labels.plan.source,

@@ -11,6 +11,7 @@ from slg_wds.format.records.embeddings.low_rank import StatedCosine
 from slg_wds.inspection.image import InspectedImage
 from slg_wds.inspection.sizes import IMAGES
 from slg_wds.labelset.embeddings import stored_as
+from slg_wds.labelset.makers import MADE_BY, shards_by_value
 from slg_wds.transforms.replaying import words_of, words_of_options
 
 DIGITS = 12  # of a digest
@@ -116,18 +117,22 @@ def _how(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("decoding, resize", f"{identity.decode}; {identity.resize}"),
     ]
     rows += [(name.replace("_", " "), _short(value)) for name, value in provenance.items()]
-    return rows + _differing(summary["makers"])
+    return rows + _made_by(summary["makers"], summary["shards"]["present"])
 
 
-def _differing(makers: Mapping[str, Any]) -> list[tuple[str, object]]:
-    """What differs between the shards that were looked at, and so may move the last bits of labels."""
-    of = (
-        f"of {counted(makers['examined_shards'], 'examined shard')}; the last bits of their labels may differ"
-    )
-    return [
-        (f"DIFFERENT {name}", f"{', '.join(f'{value}: {n}' for value, n in counts.items())} {of}")
-        for name, counts in makers["differing"].items()
-    ]
+def _made_by(makers: Mapping[str, Any], present: int) -> list[tuple[str, object]]:
+    """How many shards were looked at, and what differs between them and so may move the last bits of labels."""
+    examined, differing = makers["examined_shards"], makers["differing"]
+    rest = "; slg-wds verify looks at all" if examined < present else ""
+    if not differing:
+        same = (
+            f"the same in {examined:,} of {counted(present, 'shard')} looked at"
+            if examined
+            else "not looked at"
+        )
+        return [(MADE_BY, same + rest)]
+    of = f"of {counted(examined, 'examined shard')}; the last bits of their labels may differ{rest}"
+    return [(f"DIFFERENT {name}", f"{shards_by_value(counts)} {of}") for name, counts in differing.items()]
 
 
 def _teacher(teacher: Any) -> str:

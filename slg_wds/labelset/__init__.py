@@ -11,5 +11,6 @@ Enters: a plan, an identity, the bytes of shards. Leaves: records. Imports forma
     combining/       sets that belong together: joined or averaged
     embeddings.py    which embedding is meant, and whose it is
     trailer.py       read by range how a shard was made and what it leaves out
+    makers.py        compares how shards were made
     class_names.py, left_out.py, provenance.py, foreign.py
 """

@@ -91,13 +91,26 @@ def current_device(device: str) -> AbstractContextManager[Any]:
     return torch.cuda.device(torch.device(device))
 
 
-def about_device(teacher: Ensemble, threads: int, cpu_asked: bool) -> list[str]:
+def gpu_libraries() -> dict[str, str]:
+    """Return the versions of the libraries with which this torch computes on a GPU. They may move last bits."""
+    import torch
+
+    found = {
+        "cuda": torch.version.cuda,
+        "hip": getattr(torch.version, "hip", None),
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]  # with hip, that of MIOpen
+    }
+    return {name: str(version) for name, version in found.items() if version is not None}
+
+
+def about_device(teacher: Ensemble, threads: int, cpu_asked: bool, hint: str = "") -> list[str]:
     """Return a few lines that say where a teacher runs, with advice on faster settings.
 
     Args:
         teacher: the ensemble to describe.
         threads: number of CPU threads that one forward uses.
         cpu_asked: whether the user asked for the CPU. If not, a GPU that cannot be used causes a warning.
+        hint: how the user of this command asks for the CPU, for that warning; "" if the command has no option for it.
     """
     import torch
 
@@ -108,7 +121,7 @@ def about_device(teacher: Ensemble, threads: int, cpu_asked: bool) -> list[str]:
         if built and not cpu_asked and not torch.cuda.is_available():
             lines.append(
                 f"warning: this torch is built for GPUs (CUDA {built}) and finds none that it can use, so the CPU is "
-                "used; look at the driver with nvidia-smi, or give --devices cpu"
+                "used; look at the driver with nvidia-smi" + (f", or {hint}" if hint else "")
             )
         return lines
     graphs = all(one.no_graph == "" for one in teacher.teachers)

@@ -34,6 +34,7 @@ from slg_wds.format.records.values import OVER_ONE
 from slg_wds.format.shards.names import split_member
 from slg_wds.format.shards.shard import Shard, read_shard
 from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.makers import made_by
 from slg_wds.labelset.objects import INDEX
 from slg_wds.verification.images import ImageChecks, is_of_image
 from slg_wds.verification.partners import PartnerChecks
@@ -79,6 +80,7 @@ class ShardReport:
         images: embedded images that were decoded.
         compared: images that were read and compared with the labelled ones.
         left_out: planned images for which the shard has no labels.
+        made: how the shard was made, see `made_by`; None if it cannot be read or is foreign.
         problems: what is wrong.
     """
 
@@ -89,6 +91,7 @@ class ShardReport:
     images: int = 0
     compared: int = 0
     left_out: int = 0
+    made: dict[str, str] | None = None
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -185,6 +188,7 @@ class ShardChecks:
             return one
         one.shard = shard
         one.report.left_out = len(shard.header.left_out)
+        one.report.made = made_by(shard.header.provenance)
         self._unpack(one, shard)
         return one
 

@@ -15,6 +15,7 @@ from slg_wds.errors import FormatError, NotFoundError, UnsupportedStoreError
 from slg_wds.format.manifest.info import MAX_INFO_BYTES, Info, decode_info
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.left_out import MEND
+from slg_wds.labelset.makers import MADE_BY, Makers, shards_by_value
 from slg_wds.labelset.objects import DESCRIPTION, INDEX, INFO, PLAN
 from slg_wds.labelset.opening import open_labels
 from slg_wds.verification.images import ImageChecks
@@ -47,6 +48,7 @@ class VerifyResult:
         problems: what is wrong; after mending, what is still wrong.
         fixed: what was mended, in words.
         unknown: names of objects at the set's URL that belong to no label set.
+        makers: how the shards were made; where that differs, nothing is wrong.
         teacher: how the labels compare with the teachers' answers; None if none were asked.
     """
 
@@ -63,6 +65,7 @@ class VerifyResult:
     problems: list[Problem] = field(default_factory=list)
     fixed: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    makers: Makers = field(default_factory=Makers)
     teacher: TeacherCheck | EmbeddingCheck | None = None
 
     @property
@@ -134,6 +137,8 @@ def _check_shards(
         for name in ("crops", "images", "compared", "bytes"):
             setattr(result, name, getattr(result, name) + getattr(report, name))
         result.shards += 1
+        if report.made is not None:
+            result.makers.add(report.made)
         if report.left_out:
             result.left_out[labels.shard_name(report.number)] = report.left_out
         if report.samples >= 0:
@@ -210,7 +215,9 @@ def main(config: VerifyConfig) -> int:
 
 def as_dict(result: VerifyResult) -> dict[str, Any]:
     """The result as plain values for JSON: `ok`, and the fields of VerifyResult; problems without their numbers."""
-    fields = {name: value for name, value in vars(result).items() if name not in ("problems", "teacher")}
+    others = ("problems", "makers", "teacher")
+    fields = {name: value for name, value in vars(result).items() if name not in others}
+    fields["makers"] = result.makers.as_dict()
     problems = [
         {name: value for name, value in asdict(p).items() if name != "number"} for p in result.problems
     ]
@@ -239,6 +246,7 @@ def summary(result: VerifyResult) -> list[str]:
         + f"; {result.bytes / 1e6:,.2f} MB in {duration(result.seconds)}"
         + (f" ({rate:,.0f} MB/s)" if rate >= 1 else ""),
     ]
+    lines += _about_makers(result.makers.as_dict())
     if result.teacher is not None:
         lines.append(f"  {result.teacher}")
     if result.left_out:
@@ -255,3 +263,14 @@ def summary(result: VerifyResult) -> list[str]:
     if any(done.startswith("removed") for done in result.fixed):
         lines.append("  run the command that made the set again to redo what was removed")
     return lines
+
+
+def _about_makers(makers: dict[str, Any]) -> list[str]:
+    """Say whether the shards were made alike. It is no problem if not: the same set may be made on several machines."""
+    examined, differing = makers["examined_shards"], makers["differing"]
+    if examined and not differing:
+        return [f"  {MADE_BY}: the same in {counted(examined, 'shard')}"]
+    return [
+        f"  note: {name} differs between shards ({shards_by_value(counts)}); the last bits of their labels may too"
+        for name, counts in differing.items()
+    ]

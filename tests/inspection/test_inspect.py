@@ -126,7 +126,11 @@ def test_shards_of_different_devices_and_software_are_told(photographs, tmp_path
     found = told(capsys, str(made))
     shards = found["shards"]["planned"]
     assert found["makers"] == {"examined_shards": shards, "differing": {}} and shards > 2
-    assert "DIFFERENT" not in shown(capsys, str(made))
+    text = shown(capsys, str(made))
+    assert "DIFFERENT" not in text
+    assert f"device, software, settings the same in {shards} of {shards} shards looked at " in text
+    assert main(["verify", str(made), "--processes", "1"]) == 0
+    assert f"device, software, settings: the same in {shards} shards" in capsys.readouterr().out
     device = found["provenance"]["device"]
     for path in (made / "train-000001.tar", made / "index" / "train-000001", made / "_info.json"):
         path.unlink()
@@ -143,6 +147,21 @@ def test_shards_of_different_devices_and_software_are_told(photographs, tmp_path
     }
     text = shown(capsys, str(made))
     assert f"DIFFERENT device {device}: {shards - 1}, NVIDIA H100 80GB HBM3: 1 of {shards} examined" in text
+    monkeypatch.setattr("slg_wds.inspection.makers.SHARDS", 2)  # the first and the last, made alike
+    text = shown(capsys, str(made))
+    assert "DIFFERENT" not in text
+    assert f"the same in 2 of {shards} shards looked at; slg-wds verify looks at all" in text
+    assert main(["verify", str(made), "--processes", "1"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    notes = [line for line in said if line.startswith("  note: ")]
+    assert len(notes) == 3 and "all is well" in said[0]
+    assert (
+        f"  note: num_seg differs between shards (16: {shards - 1}, 8: 1); the last bits of their labels may too"
+        in notes
+    )
+    assert main(["verify", str(made), "--processes", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["makers"] == {"examined_shards": shards, "differing": differing} and found["problems"] == []
 
 
 @pytest.fixture(scope="module")

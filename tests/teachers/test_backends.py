@@ -13,7 +13,7 @@ import slg_wds
 from slg_wds.engines.reports.run_stats import RunObserver
 from slg_wds.errors import SlgWdsError, UsageError
 from slg_wds.generation.command import GenerateTask
-from slg_wds.generation.description import run_provenance, shard_provenance
+from slg_wds.generation.description import SOFTWARE, run_provenance, shard_provenance
 from slg_wds.generation.recipe import Recipe
 from slg_wds.teachers import load_teacher, parse_teachers
 from slg_wds.teachers.backends import about_device
@@ -135,6 +135,9 @@ def test_a_torch_for_gpus_that_finds_none_says_so(monkeypatch, built, usable, as
     assert [line.startswith("warning: this torch is built for GPUs (CUDA 13.0)") for line in said[1:]] == [
         True
     ] * warned
+    assert "--" not in "".join(said)  # only a command knows its options
+    advised = about_device(on("cpu", "fp32"), 4, asked, "give --devices cpu")
+    assert [line.endswith("nvidia-smi, or give --devices cpu") for line in advised[1:]] == [True] * warned
 
 
 @pytest.mark.parametrize(
@@ -159,6 +162,18 @@ def test_a_run_says_where_it_runs_once(photographs, tmp_path, capsys):
     assert (
         sum(line.startswith("on cpu ") and line.endswith(", 1 thread a forward, fp32") for line in said) == 1
     )
+
+
+def test_a_gpus_libraries_are_recorded_where_one_labels(monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.version, "hip", None, raising=False)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91002)
+    config = slg_wds.GenerateConfig(data="d", arch="a", threads_per_forward=3)
+    of_cpu, of_gpu = (
+        shard_provenance(run_provenance(config, on(kind, "fp32")))["software"] for kind in ("cpu", "cuda")
+    )
+    assert list(of_cpu) == list(SOFTWARE)
+    assert of_gpu == {**of_cpu, "cuda": "13.0", "cudnn": "91002"}
 
 
 def test_threads_of_a_forward_are_recorded_where_they_move_a_bit():

@@ -1,0 +1,63 @@
+"""How the shards of a set were made, by device, software and settings: where these differ, last bits of labels may."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from slg_wds.console import first_few
+
+MADE_BY = "device, software, settings"  # what is compared, in words
+MOST_NAMES, MOST_CHARACTERS = 32, 200  # of a trailer: a set may come from anybody, and every shard's are kept
+
+
+def made_by(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a shard's trailer notes of how it was made, by name: device, settings, versions of packages.
+
+    Args:
+        provenance: as the trailer has it.
+    """
+    software = provenance.get("software")
+    packages = software if isinstance(software, dict) else {}
+    found = {
+        name: str(value)
+        for name, value in {**provenance, **packages}.items()
+        if isinstance(value, (str, int))
+    }
+    pairs = list(found.items())[:MOST_NAMES]
+    return {name[:MOST_CHARACTERS]: value[:MOST_CHARACTERS] for name, value in pairs}
+
+
+@dataclass
+class Makers:
+    """How shards of a set were made.
+
+    Attributes:
+        examined: number of shards whose trailers were read.
+        counts: number of these shards by value, of each thing that their trailers note; see `made_by`.
+    """
+
+    examined: int = 0
+    counts: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+
+    def add(self, made: Mapping[str, str]) -> None:
+        """Count a shard, by what `made_by` returns for it."""
+        self.examined += 1
+        for name, value in made.items():
+            self.counts[name][value] += 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON: how many shards were examined, and the counts of what differs between them."""
+        differing = {
+            name: dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+            for name, counts in self.counts.items()
+            if len(counts) > 1
+        }
+        return {"examined_shards": self.examined, "differing": differing}
+
+
+def shards_by_value(counts: Mapping[str, int]) -> str:
+    """Return how many shards have which value, for a message: `NVIDIA H100: 30, cpu AVX2: 2`."""
+    return first_few([f"{value}: {number:,}" for value, number in counts.items()])
