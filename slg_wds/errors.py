@@ -16,7 +16,8 @@ SlgWdsError
 ├── TeacherError
 │   ├── UnknownArchError
 │   ├── WeightsError
-│   └── TeacherOutputError
+│   ├── TeacherOutputError
+│   └── MemoryFullError
 ├── DeviceError
 ├── FormatError
 │   ├── RecordError
@@ -173,6 +174,10 @@ class WeightsError(TeacherError):
 
 class TeacherOutputError(TeacherError):
     """A teacher returned something other than finite logits [N, classes]."""
+
+
+class MemoryFullError(TeacherError):
+    """The memory of the device is full. Its hint comes from the command: each has other options that take less."""
 
 
 class DeviceError(SlgWdsError):

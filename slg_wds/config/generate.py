@@ -149,7 +149,7 @@ class LabelOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceOptions:
-    """Which devices of this machine work, and on how many crops at once."""
+    """Which devices of this machine work, and how they are given work."""
 
     PANEL: ClassVar[str] = "Machine"
 
@@ -160,8 +160,6 @@ class DeviceOptions:
         ),
     ] = None
     """Devices to run on, one process for each: `0,1`, `cuda:0,cuda:2`, or `cpu:N` for N processes without GPU."""
-    num_seg: Annotated[int | None, option("N", default="256 on a GPU, 50 on a CPU")] = None
-    """Crops in one forward: the teacher's true batch size. --num-crops need not be a multiple of it."""
     cuda_graph: Literal["auto", "on", "off"] = "auto"
     """Launch all kernels of a forward at once, as a CUDA graph. auto: where the graph's logits are those of the plain
     forward, bit for bit; on: an error where they are not, or where no graph can be made."""
@@ -238,7 +236,6 @@ class GenerateConfig(
             raise UsageError("--gpus-per-actor is for --engine ray")
         if self.gpus_per_actor is not None and not 0 <= self.gpus_per_actor < 1 << 10:
             raise UsageError(f"--gpus-per-actor {self.gpus_per_actor:g} is not a number of GPUs")
-        check_least(self, num_seg=1)
 
     def _check_crops(self) -> None:
         check_least(self, num_crops=1)
@@ -326,6 +323,11 @@ class EvaluateConfig(TeacherConfig):
             if getattr(self, name) != usual[name]:
                 kind = "labels" if embeds else "embedding"
                 raise UsageError(f"{flag(name)} is for --output {kind}")
+
+    @property
+    def images_of_forward(self) -> int:
+        """How many images one forward has."""
+        return self.num_seg or CPU_NUM_SEG
 
     @property
     def normalize(self) -> bool:

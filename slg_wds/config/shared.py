@@ -191,8 +191,13 @@ class MachineOptions:
             short="-b",
         ),
     ] = None
-    """Most images that are read and decoded ahead of the teacher. The size of a forward is another option, --num-seg of
-    `generate`."""
+    """Most images that are read and decoded ahead of the teacher. --num-seg, not this, is the size of a forward."""
+    num_seg: Annotated[
+        int | None, option("N", default="50 for an evaluation, else 256 on a GPU, 50 on a CPU")
+    ] = None
+    """Crops, or for an evaluation images, in one forward: the teacher's true batch size. --num-crops of `generate` need
+    not be a multiple of it."""
+    IF_MEMORY_IS_FULL: ClassVar[str] = "lower --num-seg"
     workers: Annotated[
         int, option("N", default="0, one per core, shared by the processes of a machine", short="-j")
     ] = 0
@@ -225,7 +230,9 @@ class TeacherConfig(
         Raises:
             UsageError: an option has a value that makes no sense. Nothing slow has been started by then.
         """
-        check_least(self, batch_size=1, workers=0, threads_per_forward=1, input_size=1, max_pixels=1)
+        check_least(
+            self, batch_size=1, num_seg=1, workers=0, threads_per_forward=1, input_size=1, max_pixels=1
+        )
         check_targets(self, map_for_subset=self.class_subset == "auto")
 
     @property

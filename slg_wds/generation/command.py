@@ -65,11 +65,13 @@ class GenerateTask:
         from slg_wds.format.shards.shard import load_writer
         from slg_wds.images.pixels import torchvision_decoders
         from slg_wds.teachers.backends import current_device
+        from slg_wds.teachers.faults import hint_if_full
 
         # Loaded here, so that the clock of the first shard does not count the seconds that they take to import.
         load_writer()
         torchvision_decoders()
-        with current_device(self.devices[worker]):
+        hint = self.recipe.config.IF_MEMORY_IS_FULL
+        with current_device(self.devices[worker]), hint_if_full(hint):
             self._work(worker, workers, observer)
 
     def _work(self, worker: int, workers: int, observer: RunObserver) -> None:

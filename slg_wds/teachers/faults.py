@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from slg_wds.errors import DeviceError, SlgWdsError, TeacherError
+from slg_wds.errors import DeviceError, MemoryFullError, SlgWdsError
 from slg_wds.teachers.weights import one_line
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _CALL = re.compile(r"_NOT_SUPPORTED|_BAD_PARAM|_INVALID_VALUE|_ARCH_MISMATCH|no 
 
 @contextlib.contextmanager
 def device_faults(device: torch.device, what: str) -> Iterator[None]:
-    """Turn the device's errors inside the block into DeviceError or TeacherError; let all others through.
+    """Turn the device's errors inside the block into DeviceError or MemoryFullError; let all others through.
 
     Args:
         device: where the block runs.
@@ -32,7 +32,7 @@ def device_faults(device: torch.device, what: str) -> Iterator[None]:
 
     Raises:
         DeviceError: the device failed. Everything that this process has on it is lost, so the process must end.
-        TeacherError: the device's memory is full.
+        MemoryFullError: the device's memory is full; see `hint_if_full`.
     """
     try:
         yield
@@ -40,12 +40,26 @@ def device_faults(device: torch.device, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, MemoryError) or _MEMORY.search(str(error)):
-            raise TeacherError(f"{what}: {one_line(error)}", hint="lower --num-seg") from error
+            raise MemoryFullError(f"{what}: {one_line(error)}") from error
         if _of_device(error):
             raise DeviceError(
                 f"{what}, because of the device {device}: {one_line(error)}",
                 hint="run the same command again; if it fails again, look at the device (nvidia-smi -q, dmesg)",
             ) from error
+        raise
+
+
+@contextlib.contextmanager
+def hint_if_full(hint: str) -> Iterator[None]:
+    """Say what to do if the device's memory is full inside the block. Of several, the outermost one says it.
+
+    Args:
+        hint: names options of the command that runs the block; nobody further down knows which ones there are.
+    """
+    try:
+        yield
+    except MemoryFullError as error:
+        error.hint = hint
         raise
 
 

@@ -64,10 +64,15 @@ def test_the_next_commands_train_a_student(said, capsys):
     assert checkpoint["progress"]["step"] == steps > 2
 
 
-def test_a_second_run_resumes(said, capsys):
+def test_a_second_run_resumes_and_a_torch_for_gpus_without_one_is_no_matter(said, capsys, monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     shards = {path: path.stat().st_mtime_ns for path in (said[1] / "labels").glob("*.tar")}
     assert main(["demo", str(said[1]), "--num_crops", "2"]) == 0
     assert {path: path.stat().st_mtime_ns for path in shards} == shards
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if line.startswith("on cpu ")]
+    assert not [line for line in lines if "warning" in line]
 
 
 def test_without_the_extra_it_says_what_to_install(tmp_path, capsys, monkeypatch):

@@ -64,8 +64,9 @@ def dry_run(config: GenerateConfig, device: str | None = None) -> DryRun:
         SlgWdsError: images or teachers cannot be loaded, or an image cannot be labelled.
     """
     from slg_wds.teachers.backends import current_device
+    from slg_wds.teachers.faults import hint_if_full
 
-    with current_device(device or "cpu"):
+    with current_device(device or "cpu"), hint_if_full(config.IF_MEMORY_IS_FULL):
         job = open_job(Recipe.of(config), device, save=False)
         return _predicted(job, job.labels.plan, *_measured(job))
 

@@ -8,7 +8,7 @@ from slg_wds.concurrency.threads import threads_beside_forwards
 from slg_wds.config import EvaluateConfig, TeacherConfig
 from slg_wds.console import counted, note
 from slg_wds.errors import NoTargetsError, UsageError
-from slg_wds.generation.evaluation.images import BATCH, batches
+from slg_wds.generation.evaluation.images import batches
 
 if TYPE_CHECKING:
     from slg_wds.format.manifest.plan import Plan
@@ -33,16 +33,23 @@ def evaluate(config: EvaluateConfig, device: str | None = None) -> Accuracy:
         UsageError: the options ask for embeddings, which `evaluate_embeddings` is for.
         SlgWdsError: images or teacher cannot be loaded.
     """
+    from slg_wds.teachers.faults import hint_if_full
+
+    config.check()
+    if config.output == "embedding":
+        raise UsageError("output is 'embedding'", hint="call slg_wds.evaluate_embeddings")
+    with hint_if_full(config.IF_MEMORY_IS_FULL):
+        return _measured(config, device)
+
+
+def _measured(config: EvaluateConfig, device: str | None) -> Accuracy:
     from slg_wds.generation.setup import load_teachers
     from slg_wds.images import open_source
     from slg_wds.teachers import evaluate as measure
     from slg_wds.teachers.backends import about_device
 
-    config.check()
-    if config.output == "embedding":
-        raise UsageError("output is 'embedding'", hint="call slg_wds.evaluate_embeddings")
     source = open_source(config.data, config, default_split="val", need_targets=True)
-    teacher = load_teachers(config, source.classes, BATCH, device)
+    teacher = load_teachers(config, source.classes, config.images_of_forward, device)
     threads = config.forward_threads
     lines = [f"teacher {one}" for one in teacher.teachers]
     note(*lines, *about_device(teacher, threads, cpu_asked=device == "cpu"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from slg_wds.config import EvaluateConfig
 from slg_wds.console import counted, note
 from slg_wds.engines.reports.live import ImageProgress
 from slg_wds.errors import MissingDependencyError, TeacherOutputError
-from slg_wds.generation.evaluation.images import BATCH, batches
+from slg_wds.generation.evaluation.images import batches
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -80,9 +81,8 @@ def evaluate_embeddings(config: EvaluateConfig, device: str | None = None) -> li
         MissingDependencyError: the linear probe needs scikit-learn.
         SlgWdsError: images or teachers cannot be loaded.
     """
-    from slg_wds.generation.setup import load_teachers
     from slg_wds.images.pairing import paired_plans, some_with_targets
-    from slg_wds.teachers.backends import about_device
+    from slg_wds.teachers.faults import hint_if_full
 
     config = dataclasses.replace(config, output="embedding")
     config.check()
@@ -94,19 +94,35 @@ def evaluate_embeddings(config: EvaluateConfig, device: str | None = None) -> li
     sources = [_open(config, split) for split in ("train", config.split or "val")]
     train, val = paired_plans(*sources)
     plans = some_with_targets(train, config.train_images), val
-    towers = load_teachers(config, None, BATCH, device)
+    with hint_if_full(config.IF_MEMORY_IS_FULL):
+        towers = _load(config, device)
+        (own, classes), (queries, targets) = _all_features(config, towers, sources, plans)
+    rows = zip(towers.teachers, own, queries, strict=True)
+    with hint_if_full("lower --train-images"):  # no forward any more: the embeddings themselves are compared
+        return [_score(config, teacher, one, classes, other, targets) for teacher, one, other in rows]
+
+
+def _load(config: EvaluateConfig, device: str | None) -> Ensemble:
+    from slg_wds.generation.setup import load_teachers
+    from slg_wds.teachers.backends import about_device
+
+    towers = load_teachers(config, None, config.images_of_forward, device)
     note(*(f"teacher {one}" for one in towers.teachers))
     note(*about_device(towers, config.forward_threads, cpu_asked=device == "cpu"))
+    return towers
+
+
+def _all_features(
+    config: EvaluateConfig, towers: Ensemble, sources: Sequence[ImageSource], plans: Sequence[Plan]
+) -> list[tuple[list[torch.Tensor], torch.Tensor]]:
+    """Return what `_features` does, for each of the sources with its plan."""
     total = sum(int((plan.targets >= 0).sum()) for plan in plans)
     threads = config.forward_threads
     with threads_beside_forwards(config.num_workers, threads) as pool, ImageProgress(total) as progress:
-        found = [
+        return [
             _features(config, towers, source, plan, pool, progress)
             for source, plan in zip(sources, plans, strict=True)
         ]
-    (own, classes), (queries, targets) = found
-    rows = zip(towers.teachers, own, queries, strict=True)
-    return [_score(config, teacher, one, classes, other, targets) for teacher, one, other in rows]
 
 
 def _open(config: EvaluateConfig, split: str) -> ImageSource:
@@ -131,28 +147,28 @@ def _features(
     for inputs, targets in batches(config, source, plan, towers.preprocessings, pool):
         input_of = dict(zip(towers.preprocessings, inputs, strict=True))
         for of_teacher, teacher in zip(rows, towers.teachers, strict=True):
-            of_teacher.append(_embedded(teacher, input_of[teacher.preprocessing]))
+            of_teacher.append(_embedded(teacher, input_of[teacher.preprocessing], config.images_of_forward))
         about.append(targets)
         progress.add(len(targets))
     return [torch.cat(of_teacher) for of_teacher in rows], torch.cat(about)
 
 
-def _embedded(teacher: Teacher, images: torch.Tensor) -> torch.Tensor:
-    """Return the embeddings of some images, float32 [N, D] on the CPU. Raises TeacherOutputError for NaN."""
+def _embedded(teacher: Teacher, images: torch.Tensor, rows: int) -> torch.Tensor:
+    """Return the embeddings of at most `rows` images, float32 [N, D] on the CPU. Raises TeacherOutputError for NaN."""
     import torch
 
     from slg_wds.teachers.faults import device_faults
 
     # Smaller batches are padded: a compiled teacher would be compiled again for each new size.
-    padding = images.new_zeros(BATCH - len(images), *images.shape[1:])
+    padding = images.new_zeros(rows - len(images), *images.shape[1:])
     with device_faults(teacher.device, f"{teacher.name} failed"):
-        rows = teacher.logits(torch.cat([images, padding]).to(teacher.device))[: len(images)].cpu()
-    if not bool(rows.isfinite().all()):
+        found = teacher.logits(torch.cat([images, padding]).to(teacher.device))[: len(images)].cpu()
+    if not bool(found.isfinite().all()):
         raise TeacherOutputError(
             f"{teacher.name} gave NaN or infinity",
             hint="try --precision fp32 or bf16, and check its weights",
         )
-    return rows
+    return found
 
 
 def _score(
@@ -163,11 +179,13 @@ def _score(
     queries: torch.Tensor,
     targets: torch.Tensor,
 ) -> EmbeddingScore:
+    from slg_wds.teachers.faults import device_faults
     from slg_wds.teachers.towers.linear_probe import linear_probe
     from slg_wds.teachers.towers.neighbours import accuracy_of_neighbours
 
-    own, of_own, asked, of_asked = (one.to(teacher.device) for one in (rows, classes, queries, targets))
-    knn = accuracy_of_neighbours(own, of_own, asked, of_asked)
+    with device_faults(teacher.device, f"comparing the embeddings of {teacher.name} failed"):
+        own, of_own, asked, of_asked = (one.to(teacher.device) for one in (rows, classes, queries, targets))
+        knn = accuracy_of_neighbours(own, of_own, asked, of_asked)
     score = EmbeddingScore(teacher.arch, teacher.num_classes, len(rows), len(queries), knn)
     if not config.linear:
         return score

@@ -12,16 +12,14 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-    from slg_wds.config import TeacherConfig
+    from slg_wds.config import EvaluateConfig
     from slg_wds.format.manifest.plan import Plan
     from slg_wds.images import ImageSource
     from slg_wds.teachers import Preprocessing
 
-BATCH = 50  # images in one forward
-
 
 def batches(
-    config: TeacherConfig,
+    config: EvaluateConfig,
     source: ImageSource,
     plan: Plan,
     preprocessings: Sequence[Preprocessing],
@@ -30,7 +28,7 @@ def batches(
     """Yield for each preprocessing a uint8 batch [N, 3, S, S], and the targets int64 [N].
 
     Args:
-        config: says how large images may be, and how many are decoded ahead.
+        config: says how many images a batch has, how large they may be, and how many are decoded ahead.
         source: where the images are.
         plan: which they are; those without a target are left out.
         preprocessings: of the teachers.
@@ -44,9 +42,10 @@ def batches(
     def inputs_of(pixels: torch.Tensor) -> list[torch.Tensor]:
         return [eval_transform(pixels, preprocessing) for preprocessing in preprocessings]
 
-    wanted, ahead = np.flatnonzero(plan.targets >= 0), BATCH + (config.batch_size or BATCH)
+    wanted, rows = np.flatnonzero(plan.targets >= 0), config.images_of_forward
+    ahead = rows + (config.batch_size or rows)
     images = planned_images(source, plan, wanted, inputs_of, pool, ahead, config.max_pixels)
-    while rows := list(itertools.islice(images, BATCH)):
-        numbers, inputs = zip(*rows, strict=True)
+    while batch := list(itertools.islice(images, rows)):
+        numbers, inputs = zip(*batch, strict=True)
         targets = torch.tensor(plan.targets[list(numbers)], dtype=torch.int64)
         yield [torch.stack(of_teacher) for of_teacher in zip(*inputs, strict=True)], targets

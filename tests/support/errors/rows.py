@@ -150,6 +150,19 @@ def _(world):
     return world.generate(arch=world.teacher(nowhere))
 
 
+@row(errors.MemoryFullError, message="factory failed on uint8 .*: .*CUDA out of memory", hint="--num-seg")
+def _(world):
+    full = (
+        "import torch\n"
+        "class Full(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        raise torch.OutOfMemoryError('CUDA out of memory')\n"
+        "def factory():\n"
+        "    return Full()\n"
+    )
+    return world.generate(arch=world.teacher(full))
+
+
 @row(
     errors.DeviceError, message="factory failed on uint8 .* device cpu: .*CUDA error: gone", hint="nvidia-smi"
 )
