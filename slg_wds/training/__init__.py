@@ -11,6 +11,7 @@
     optimizer.py      parameter groups, optimizer, clipping
     schedule.py       walks, FKD's learning rates, timm's schedules
     mixing.py         mixup and CutMix of crops and labels
+    transfer.py       sends small tensors to the device without a wait
     meter.py          the printed lines; loss, speed and waiting of a walk
     logs.py           summary.csv, TensorBoard, W&B: a row a walk
     validation/       accuracy on hard targets, agreement with held-out labels, k-NN

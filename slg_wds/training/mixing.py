@@ -10,6 +10,7 @@ from torch import Tensor
 
 from slg_wds.labels import SoftLabels, mix
 from slg_wds.training.flags import Settings
+from slg_wds.training.transfer import sent
 
 
 def mixup_cutmix(args: Settings, step: int, images: Tensor, labels: SoftLabels) -> tuple[Tensor, SoftLabels]:
@@ -29,7 +30,7 @@ def mixup_cutmix(args: Settings, step: int, images: Tensor, labels: SoftLabels) 
         return images, labels
     use_mixup = draw.random() < args.mixup_switch_prob
     share = draw.beta(args.mixup, args.mixup) if use_mixup else draw.beta(args.cutmix, args.cutmix)
-    other = torch.from_numpy(draw.permutation(len(images))).to(images.device)
+    other = sent(torch.from_numpy(draw.permutation(len(images))), images.device)
     if use_mixup:
         images = torch.lerp(images[other], images, share)
     else:

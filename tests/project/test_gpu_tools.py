@@ -22,7 +22,7 @@ def test_gpu_check_runs_on_a_cpu_and_every_check_holds(monkeypatch, capsys, tmp_
     assert json.loads(capsys.readouterr().out) == found
     assert found["failed"] == found["left_out"] == []
     checks = {name: value for name, value in found["correct"].items() if name != "seconds"}
-    assert len(checks) >= 11 and all(value is True for value in checks.values())
+    assert len(checks) >= 12 and all(value is True for value in checks.values())
     assert found["generation"]["small, plain, 16 a forward"]["2 threads"] > 0
     assert found["replay"]["4 crops an image, 2 threads"] > 0 and found["training"]["constant / loader"] > 0
     assert found["simulation"]["small, plain, 16 a forward"]["of_gpu"] > 0

@@ -1,4 +1,4 @@
-"""From the loader to the loss the host waits for nothing of the device.
+"""From the loader to the loss, and in `slg-wds train` to the new weights, the host waits for nothing of the device.
 
 Two devices show it. Torch's "meta" has tensors without values: whatever needs one on the host raises, as `.item()`,
 `if tensor:` or a shape that depends on values do. On a GPU these would wait for it. The imitated GPU runs nothing until
@@ -16,10 +16,20 @@ from slg_wds.concurrency.copy_stream import CopyStream
 from slg_wds.labels import LabelAdaptation, mix, recover
 from slg_wds.labels.adaptation import adapted
 from slg_wds.replay.batch import Batch
-from support.gpus.lazy_streams import DEVICE, LazyStreams, address
+from slg_wds.training.checkpoints import Training
+from slg_wds.training.distiller import DistillationLoss, Distiller
+from slg_wds.training.flags import Settings, parse
+from slg_wds.training.optimizer import make_optimizer
+from slg_wds.training.step import train_step
+from slg_wds.training.student import set_up
+from slg_wds.training.transfer import sent
+from support.gpus.lazy_streams import DEVICE, HostWaitsError, LazyStreams, address
+from support.gpus.valueless import valueless
+from support.models.tiny_students import features, restless
 from support.sets.label_kinds import EVERY, of_every_kind
 from support.sets.mixed_sets import mixed_of
 from support.sets.replay_sets import Made, make
+from support.training import SHOWN
 
 CLASSES = 20
 LOW_RANK = [("lowrank", "lowrank"), ("lowrank", "marginal_smoothing_k5"), ("mixed", "lowrank")]
@@ -62,7 +72,6 @@ def losses(loader) -> list[torch.Tensor]:
 
 @pytest.fixture
 def gpu(monkeypatch):
-    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
     return LazyStreams().install(monkeypatch)
 
 
@@ -151,6 +160,89 @@ def test_from_stored_columns_to_labels(sets, kind, rule):
     assert recover(index, batch.value, classes, rule=rule, tail=tail).shape == (len(batch), classes)
     by = LabelAdaptation(0.5)
     assert adapted(batch.labels, batch.target, batch.value.amax(dim=1), by).dense().device.type == "meta"
+
+
+STEP = (
+    "--mixup_cutmix",
+    "--mixup_switch_prob",
+    "1",
+    "--clip-grad",
+    "1",
+    "--grad-accum-steps",
+    "3",
+    "--ema",
+    "0.9",
+)
+EMBEDDINGS = ("--distill", "embedding", "--clip-grad", "1", "--clip-mode", "value", "--grad-accum-steps", "2")
+
+
+def on_meta_in_training(flags: tuple[str, ...], batch: Batch) -> tuple[Settings, Training, torch.nn.Module]:
+    """What `train_step` takes but for the batch."""
+    args = parse(flags)
+    args.rank, args.ranks, args.device = (
+        0,
+        1,
+        torch.device("cpu"),
+    )  # "meta" has no autocast and no random numbers
+    widths = {name: rows.shape[1] for name, rows in batch.embedding.items()}
+    model = Distiller(features(), widths, 32, True, "unit") if args.distills else restless()
+    training = set_up(args, model.train(), SHOWN)
+    for part in (training.model, training.average):
+        if part is not None:
+            part.to("meta")
+    training.optimizer = make_optimizer(args, model)
+    return args, training, DistillationLoss("both", model.compared) if args.distills else SoftCrossEntropy()
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags"),
+    [
+        ("tail", STEP),
+        ("full", (*STEP, "--clip-mode", "agc", "--opt", "adamw")),
+        ("hard", (*STEP, "--mixup_switch_prob", "0")),
+        ("lowrank", STEP),
+        ("lowrank", (*STEP, "--mixup_switch_prob", "0")),
+        ("mixed", STEP),
+        ("embeddings", EMBEDDINGS),
+    ],
+)
+def test_a_training_step_waits_for_nothing(sets, monkeypatch, kind, flags):
+    batches = list(sets[kind].loader().to("meta"))
+    args, training, criterion = on_meta_in_training(flags, batches[0])
+    with valueless(monkeypatch):
+        for batch in batches:
+            assert train_step(args, training, criterion, batch).is_meta
+            training.progress.step += 1
+    assert len(training.optimizer.state) == len(list(training.model.parameters()))
+
+
+def test_what_is_sent_to_a_gpu_is_not_waited_for(gpu):
+    order = torch.tensor([2, 0, 1])
+    with gpu:
+        found = sent(order, DEVICE)
+        with pytest.raises(HostWaitsError, match="not pinned"):
+            order.to(DEVICE, non_blocking=True)
+        with pytest.raises(HostWaitsError, match="the host waits"):
+            order.pin_memory().to(DEVICE)
+    with torch.inference_mode():  # as copies are made there
+        gpu.wait()
+    assert torch.equal(found, order) and sent(order, torch.device("cpu")) is order
+
+
+@pytest.mark.parametrize(
+    "waiting",
+    [
+        lambda: torch.arange(3).to("meta"),
+        lambda: torch.arange(3).to("meta", non_blocking=True),
+        lambda: torch.arange(3).pin_memory().to("meta"),
+        lambda: torch.zeros(3, device="meta").copy_(torch.arange(3)),
+        lambda: torch.tensor([1, 2], device="meta"),
+        lambda: torch.zeros(3, device="meta")[torch.tensor([True, False, True])],
+    ],
+)
+def test_copies_that_would_wait_raise_here(monkeypatch, waiting):
+    with valueless(monkeypatch), pytest.raises(HostWaitsError):
+        waiting()
 
 
 @pytest.mark.parametrize(

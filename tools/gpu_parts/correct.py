@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 import slg_wds
+from gpu_parts import models
 from gpu_parts.check import Check
 from slg_wds.concurrency.copy_stream import CopyStream
 from slg_wds.concurrency.threads import threads_beside_forwards
@@ -26,6 +27,9 @@ from slg_wds.generation.job import Job
 from slg_wds.generation.setup import load_teachers
 from slg_wds.generation.worker import work
 from slg_wds.labels import tail_sums, topk
+from slg_wds.training.flags import parse
+from slg_wds.training.step import train_step
+from slg_wds.training.student import set_up
 
 CYCLES = 20_000_000  # of a delay: about 10 ms
 POISON = 0xA5
@@ -45,6 +49,10 @@ def check(check: Check) -> None:
         labels_equal_a_synchronous_loop(check, slow)
     for label_type, rules in RULES.items():
         batches_equal_those_of_the_cpu(check, label_type, rules)
+    for label_type, amp in (
+        (("shared_tail_k5", "fp16"), ("lowrank", "bf16")) if check.gpu else (("lowrank", "bf16"),)
+    ):
+        training_steps_wait_for_nothing(check, label_type, amp)
 
 
 MODELS = (("resnet50", "bf16"), ("resnet50", "fp32"), ("vit_b", "bf16"))
@@ -240,6 +248,30 @@ def batches_equal_those_of_the_cpu(check: Check, label_type: str, rules: tuple[s
         on_device, on_cpu = loaders[0].to(check.device), loaders[1].to("cpu")
         same = [equal(*pair) for pair in zip(watched(check, on_device), on_cpu, strict=True)]
         check.holds(name, all(same) and len(same) == len(loaders[0]))
+
+
+STEP = ("--mixup_cutmix", "--clip-grad", "1", "--grad-accum-steps", "2", "--ema", "0.9")
+
+
+def training_steps_wait_for_nothing(check: Check, label_type: str, amp: str) -> None:
+    """Train with all that a step may do; from the second step on nothing may wait."""
+    name = f"a training step waits for nothing: {label_type} at {amp}"
+    if not check.begins("correct", name):
+        return
+    options = {"label_type": label_type, "num_crops": 8, "num_seg": 64, "samples_per_shard": 8}
+    job = check.saved(check.job(check.config("small", 32, **options)))
+    work(job, None, RunObserver())
+    args = parse([*STEP, "--amp", amp])
+    args.rank, args.ranks, args.device = 0, 1, check.device
+    preprocessing = job.teacher.teachers[0].preprocessing
+    training = set_up(args, models.small().train(), preprocessing)
+    loader = slg_wds.SoftLabelLoader(job.labels.url, str(check.images(32)), global_batch_size=32, threads=2)
+    losses = []
+    for batch in watched(check, loader.to(check.device)):
+        with no_waits(check) if losses else contextlib.nullcontext():
+            losses.append(train_step(args, training, slg_wds.SoftCrossEntropy(), batch))
+        training.progress.step += 1
+    check.holds(name, len(losses) > 2 and all(torch.isfinite(loss).item() for loss in losses))
 
 
 def watched(check: Check, loader: Any) -> Iterator[Any]:

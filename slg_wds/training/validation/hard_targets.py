@@ -16,6 +16,7 @@ from slg_wds.labelset.class_names import named_classes
 from slg_wds.teachers import Preprocessing
 from slg_wds.training.flags import Settings
 from slg_wds.training.processes import summed
+from slg_wds.training.transfer import sent
 from slg_wds.training.validation.images import PlannedImages
 from slg_wds.training.validation.score import Score
 from slg_wds.transforms.normalisation import Normalisation
@@ -69,8 +70,8 @@ class HardTargets:
         """Return the accuracies in percent; top-1 decides."""
         counts = torch.zeros(3, dtype=torch.float64, device=self.args.device)  # top-1, top-5, images
         for images, targets, _ in self.images:
-            logits = model(self.normalised(images.to(self.args.device)))
-            hits_N5 = logits.topk(min(5, logits.shape[1])).indices == targets.to(self.args.device)[:, None]
+            logits = model(self.normalised(sent(images, self.args.device)))
+            hits_N5 = logits.topk(min(5, logits.shape[1])).indices == sent(targets, self.args.device)[:, None]
             counts[0] += hits_N5[:, 0].sum()
             counts[1] += hits_N5.sum()
             counts[2] += len(targets)

@@ -14,6 +14,7 @@ from slg_wds.teachers import Preprocessing
 from slg_wds.teachers.towers.neighbours import KS, accuracy_of_neighbours
 from slg_wds.training.distiller import Distiller
 from slg_wds.training.flags import Settings
+from slg_wds.training.transfer import sent
 from slg_wds.training.validation.images import PlannedImages
 from slg_wds.training.validation.score import Score
 from slg_wds.transforms.normalisation import Normalisation
@@ -69,7 +70,7 @@ class Neighbours:
         rows: list[Tensor] = []
         about: list[Tensor] = []
         for pixels, targets, numbers in images:
-            rows.append(model.backbone(self.normalised(pixels.to(self.args.device))).float().cpu())
+            rows.append(model.backbone(self.normalised(sent(pixels, self.args.device))).float().cpu())
             about.append(torch.stack([numbers, targets]))
         parts = [(torch.cat(rows), torch.cat(about, dim=1))] if rows else []
         if dist.is_initialized():

@@ -1,1 +1,1 @@
-"""GPUs imitated on a CPU: streams that run late, graphs that repeat what was recorded."""
+"""GPUs imitated on a CPU: streams that run late, tensors without values, graphs that repeat what was recorded."""

@@ -3,8 +3,9 @@
 Operators on tensors of the device are queued with their arguments; their results are poisoned until they run. A stream
 runs when an event on it is awaited, up to that event, and first runs other streams as far as it was told to wait for
 them. So labels are wrong if a wait is forgotten, or if memory is used again too early. An operator for whose result the
-host would have to wait is an error. `dropped` counts tensors that were let go while another stream than their own still
-had to use them: torch would give their memory to others.
+host would have to wait is an error, and so is a copy to the device that is not asynchronous or not from pinned memory.
+`dropped` counts tensors that were let go while another stream than their own still had to use them: torch would give
+their memory to others.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class LazyStreams(TorchDispatchMode):
         )  # operators of other streams that have still to run, by address
         self.dropped = 0
         self.kept: list[torch.Tensor] = []  # all of that memory, so that no address is used twice
+        self.pinned: set[int] = set()  # addresses
         self.operators = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -126,11 +128,18 @@ class LazyStreams(TorchDispatchMode):
             return PLAIN_TO(tensor, *where, non_blocking=non_blocking, **more)
         if not non_blocking:
             raise HostWaitsError("a copy that the host waits for")
+        if to_device and tensor.numel() and address(tensor) not in self.pinned:
+            raise HostWaitsError("a copy from memory that is not pinned, which the host waits for")
         with _disable_current_modes(), torch.inference_mode():
             moved = self.poisoned(tensor, ours=to_device)
         target, source = torch.ops.aten.alias.default(moved), tensor
         self.current.queue.append(lambda: target.copy_(source))
         return moved
+
+    def pin(self, tensor: torch.Tensor) -> torch.Tensor:
+        self.pinned.add(address(tensor))
+        self.kept.append(tensor.detach())
+        return tensor
 
     @contextlib.contextmanager
     def stream(self, stream: Stream):
@@ -145,9 +154,11 @@ class LazyStreams(TorchDispatchMode):
 
     def install(self, monkeypatch) -> LazyStreams:
         def empty(*shape, pin_memory=False, **more):
-            return PLAIN_EMPTY(*shape, **more)
+            made = PLAIN_EMPTY(*shape, **more)
+            return self.pin(made) if pin_memory else made
 
         monkeypatch.setattr(torch, "empty", empty)
+        monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: self.pin(tensor.clone()))
         monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *a, **k: self.to(tensor, *a, **k))
         monkeypatch.setattr(torch.cuda, "Stream", lambda device=None: Stream("copies"))
         monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: self.current)
