@@ -10,7 +10,7 @@ import timm
 import torch
 from timm import data as timm_data
 from timm.utils.model_ema import ModelEmaV3
-from torch import nn
+from torch import Tensor, nn
 
 from slg_wds import LabelSet
 from slg_wds.errors import UnknownArchError, UsageError
@@ -28,7 +28,7 @@ _SCHEMES = ("hf-hub:", "hf_hub:", "local-dir:")  # timm's own names with a colon
 def make_student(
     args: Settings, num_classes: int, shown: Mapping[str, Any]
 ) -> tuple[nn.Module, Preprocessing]:
-    """Build the student on the CPU.
+    """Build the student on the CPU, in the memory layout of the flags.
 
     Args:
         args: the flags.
@@ -50,7 +50,22 @@ def make_student(
     }
     if overrides["input_size"] and resize is not None:  # for models that are made for one size
         resize(img_size=overrides["input_size"])
+    lay_out(model, torch.channels_last if args.channels_last else torch.contiguous_format)
     return model, resolve(config, origin, overrides)[0]
+
+
+def lay_out(model: nn.Module, layout: torch.memory_format) -> None:
+    """Put a student's weights, and from now on all images that it is given, into a memory layout.
+
+    Weights alone do not decide: torch computes a convolution in channels_last as soon as images or weights have it, and
+    those who give images, in training and in each validation, have them as it suits them.
+    """
+
+    def images_laid_out(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(one.contiguous(memory_format=layout) for one in inputs)
+
+    model.to(memory_format=layout)
+    model.register_forward_pre_hook(images_laid_out)
 
 
 def make_distiller(args: Settings, backbone: nn.Module, widths: Mapping[str, int], size: int) -> Distiller:
@@ -115,8 +130,7 @@ def set_up(args: Settings, model: nn.Module, preprocessing: Preprocessing) -> Tr
     """Move the student to the device, wrap it, and make its optimizer and its average."""
     if args.sync_bn and args.ranks > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    layout = torch.channels_last if args.channels_last else torch.contiguous_format
-    model.to(args.device, memory_format=layout)  # type: ignore[call-overload]
+    model.to(args.device)
     average = make_average(model, args.ema) if args.ema else None
     net: nn.Module = model
     if args.ranks > 1:

@@ -57,7 +57,7 @@ def bench(options: argparse.Namespace, labels: str) -> None:
     start_process_group(args)
     if args.device.type == "cpu":
         torch.set_num_threads(options.train_threads)
-    training = set_up(args, make_student(args, 1000, None)[0])
+    training = set_up(args, *make_student(args, 1000, {}))
     training.net.train()
     criterion = SoftCrossEntropy()
     loader = open_loader(options, labels, args.device)
