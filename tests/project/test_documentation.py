@@ -17,7 +17,7 @@ import pytest
 import slg_wds
 from slg_wds import cli, config
 from slg_wds.replay import mixed_stage, stages
-from slg_wds.training.flags.definitions import make_parser
+from slg_wds.training.flags.definitions import DESCRIPTION, make_parser
 from support.paths import ROOT
 from support.readme import README, blocks, commands
 
@@ -133,6 +133,14 @@ def test_options_that_the_readme_uses_exist():
             if name in cli.COMMANDS:
                 used = {flag.replace("_", "-") for flag in re.findall(r"(?<=\s)--?[A-Za-z][\w-]*", rest)}
                 assert used <= options_of(name), (name, used - options_of(name))
+
+
+def test_every_task_of_slurm_gets_cores():
+    """By default Slurm gives a task one core, and the loader then has one thread."""
+    shown = [*commands(), *DESCRIPTION.splitlines(), *re.findall(r"`([^`]+)`", README)]
+    starting = [line for line in shown if re.match(r"\s*(srun|sbatch) -", line)]
+    assert len(starting) >= 5
+    assert [line for line in starting if "--cpus-per-task" not in line or "--gpu" not in line] == []
 
 
 def anchors(text: str) -> list[str]:

@@ -105,9 +105,11 @@ class World:
             r"--devices 0,2": "--devices cpu:2",
             r"--engine ray --address auto": "--engine ray --actors 2",
             r"--nproc-per-node 8": "--standalone --nproc-per-node 2",
+            r" --numa-binding node": "",  # looks for GPUs
         }.items():
             command = re.sub(pattern, instead, command)
-        if re.match(r"slg-wds generate|.* -m slg_wds generate", command) and "--num_crops" not in command:
+        generates = re.match(r"slg-wds generate|.* -m slg_wds generate|nvidia-smi", command)
+        if generates and "--num_crops" not in command:
             command += f" --num_crops {CROPS}"
         if command.startswith("slg-wds train") and "--epochs" not in command:
             command += " --epochs 4"
@@ -241,6 +243,9 @@ def run_there(words: list[str], environment: dict[str, str]) -> str:
 
 
 TASK = {"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_STEP_ID": "0", "SLURM_LOCALID": "0"}
+SLICES = """GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-5c89852c-d268-c3f3-1b07-005d5ae1dc3f)
+  MIG 3g.40gb     Device  0: (UUID: MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f)
+  MIG 3g.40gb     Device  1: (UUID: MIG-cba663e8-9bed-5b25-b243-5985ef7c9beb)"""
 ELEMENT = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_TASK_COUNT": "1"}
 OF_MPIRUN = {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}
 
@@ -253,6 +258,8 @@ def run_command(command: str, environment: dict[str, str]) -> str:
     if words[0] in ("srun", "mpirun"):
         variables = TASK if words[0] == "srun" else OF_MPIRUN
         return run_here(words[words.index("slg-wds") :], {**environment, **variables})
+    if words[0] == "nvidia-smi":
+        return run_there(["bash", "-c", f"nvidia-smi() {{ echo '{SLICES}'; }}; {command}"], environment)
     if words[0] == "torchrun":
         launcher = [sys.executable, "-m", "torch.distributed.run"]
         return run_there([*launcher, *words[1:]], {**environment, "OMP_NUM_THREADS": "1"})
@@ -261,7 +268,8 @@ def run_command(command: str, environment: dict[str, str]) -> str:
     return run_here(words, environment)
 
 
-SLOW = ("torchrun", "--devices", "--engine ray")  # they start processes
+# They start processes, or do what another one does.
+SLOW = ("torchrun", "--devices", "--engine ray", "MIG-", "srun --ntasks 8", "--gpu-bind")
 IN_ORDER = ("pip install", "slg-wds demo", "demo-output")  # of the quick start: below
 MARKS = [
     pytest.param(command, marks=pytest.mark.slow) if any(one in command for one in SLOW) else command
@@ -522,7 +530,7 @@ def test_every_block_is_run():
     for block in others:
         assert any(block.language == language and mark in block.text for language, mark in marks), block
     started = {line.split()[0] for line in commands()}
-    assert started == {"pip", "slg-wds", "eval", "torchrun", "srun", "mpirun", "sbatch"}
+    assert started == {"pip", "slg-wds", "eval", "torchrun", "srun", "mpirun", "sbatch", "nvidia-smi"}
     assert not re.search(
         r"^( {4}|\t)\S", re.sub(r"^```.*?^```$", "", README, flags=re.DOTALL | re.MULTILINE), re.M
     )

@@ -15,7 +15,8 @@ Train a student on a label set of `slg-wds generate` (or `import`).
 
     slg-wds train -a resnet50 --softlabel_path LABELS [flags] IMAGES
     torchrun --nproc-per-node 8 -m slg_wds train ...          one process per GPU; without GPUs they meet through gloo
-    srun --ntasks-per-node 8 --gpus-per-task 1 slg-wds train ...     the same; on several machines set MASTER_ADDR
+    srun --ntasks 8 --gpus-per-task 1 --cpus-per-task 16 slg-wds train ...        the same, as tasks of Slurm; without
+                                     --cpus-per-task each has one core; on several machines set MASTER_ADDR
 
 IMAGES is a folder with the folders train and val. A set with embedded images needs it for validation only.
 FKD's flags have FKD's meaning: -b counts crops over all processes. --epochs counts passes over single crops: a walk
