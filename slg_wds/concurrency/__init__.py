@@ -1,11 +1,12 @@
 """What this process may use: its rank under a launcher, CPU cores, threads and memory; and starting work early.
 
-    rank.py         the rank that a launcher gave this process
-    cores.py        the CPU cores that it may use
-    threads.py      how many threads torch and numpy use in a thread of this package
-    memory.py       keeps freed memory in the process
-    prefetch.py     work that starts ahead of its use
-    copy_stream.py  copies to a GPU while it computes
+    rank.py             the rank that a launcher gave this process
+    process_group.py    the rank in torch.distributed, and how many processes share this machine
+    cores.py            the CPU cores that it may use
+    threads.py          how many threads torch and numpy use in a thread of this package
+    memory.py           keeps freed memory in the process
+    prefetch.py         work that starts ahead of its use
+    copy_stream.py      copies to a GPU while it computes
 
 In: environment variables, the system's limits. Out: numbers, ranks, thread pools. Knows nothing of labels and images.
 

@@ -7,13 +7,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from slg_wds.concurrency.rank import allotted_cpus, local_size
+from slg_wds.concurrency.process_group import processes_here
+from slg_wds.concurrency.rank import allotted_cpus
 
 _ROOT = Path("/")
 
 
 def cores() -> int:
-    """Return the number of cores that this process may use, beside other processes of its launcher on this machine.
+    """Return the number of cores that this process may use, beside its fellow processes on this machine.
 
     If the launcher bound each process to its own cores, this process may use all of its own. If the cores of all
     processes add up to more than there are, the processes share the same cores, and each gets an even part. If the
@@ -29,7 +30,7 @@ def cores() -> int:
 
     bound = None if mine is None else len(mine)
     machine = part(os.cpu_count()) or 1
-    return share(bound, machine, part(quota()), part(allotted_cpus()), -(-local_size() // parts))
+    return share(bound, machine, part(quota()), part(allotted_cpus()), -(-processes_here() // parts))
 
 
 def numa_nodes(root: Path | None = None) -> list[set[int]]:
@@ -56,7 +57,7 @@ def share(bound: int | None, machine: int, limit: int | None, allotted: int | No
         machine: number of cores of the machine.
         limit: number of cores that the control group grants; None for no limit.
         allotted: number of cores of this machine that the whole Slurm job was given; None outside of Slurm.
-        processes: number of processes that the launcher started on this machine.
+        processes: number of processes of the run on this machine, see `processes_here`.
     """
     of_all = min(machine, limit or machine, allotted or machine)
     of_this = min(bound or machine, limit or machine)

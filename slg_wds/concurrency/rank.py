@@ -35,6 +35,7 @@ _LOCAL_SIZE = (
     "MPI_LOCALNRANKS",
     "SLURM_STEP_TASKS_PER_NODE",
 )
+_OF_LIGHTNING = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")
 _NO_STEP = 0xFFFFFFF0  # step numbers from here on stand for batch scripts, salloc's shells and the like
 _HINT = "start every process with torchrun, mpirun or srun, or unset both variables to start one by hand"
 
@@ -79,6 +80,11 @@ def launched() -> Rank | None:
         UsageError: the variables are not numbers or contradict each other.
     """
     return _numbered("RANK", "WORLD_SIZE") or _of_mpirun() or (slurm_task() if by_srun() else None)
+
+
+def by_lightning() -> bool:
+    """Return whether Lightning's own launcher started this process: it says everything but the rank."""
+    return "RANK" not in os.environ and all(name in os.environ for name in _OF_LIGHTNING)
 
 
 def _of_mpirun() -> Rank | None:
@@ -132,19 +138,19 @@ def local_rank() -> int | None:
     return int(found) if found is not None and found.isdecimal() else None
 
 
-def local_size() -> int:
-    """Return how many processes the launcher started on this machine; 1 if it does not say.
+def local_size() -> int | None:
+    """Return how many processes the launcher started on this machine; None if it does not say.
 
     Slurm gives the numbers of all machines together. Then this is the largest of them.
     """
     # Slurm writes 4(x2),3 for machines with 4, 4 and 3 tasks: the first ones have the most.
-    most = re.match(r"\d+", _first(_LOCAL_SIZE) or "1")
-    return max(1, int(most[0])) if most else 1
+    most = re.match(r"\d+", _first(_LOCAL_SIZE) or "")
+    return max(1, int(most[0])) if most else None
 
 
 def one_gpu_each() -> bool:
     """Return whether each process is to use one GPU: always under torchrun, else if several share a machine."""
-    return "LOCAL_RANK" in os.environ or local_size() > 1
+    return "LOCAL_RANK" in os.environ or (local_size() or 1) > 1
 
 
 def allotted_cpus() -> int | None:

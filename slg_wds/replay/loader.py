@@ -74,6 +74,8 @@ class SoftLabelLoader:
         shuffle: False walks in plan order. seed: of the order and of the choice of crops.
         rank, world_size: by default torch.distributed's, or those of torchrun, mpirun or srun.
         threads: that decode and cut, by default one per core that the process may use beside the machine's other ranks.
+            The launcher says how many these are; without one, a rank is counted for each GPU that the process sees, or
+            all ranks if it sees none.
         last: "drop" leaves out the images that fill no batch, "pad" adds a batch for them, with a mask.
         evaluation: every image once, its first crop, in plan order, the last batch padded.
         allow_incomplete: take an unfinished label set as it is now.

@@ -30,6 +30,11 @@ class LoaderView:
         return len(self.loader)
 
     @property
+    def epoch(self) -> int:
+        """See SoftLabelLoader."""
+        return self.loader.epoch
+
+    @property
     def sampler(self) -> SoftLabelLoader:
         """See SoftLabelLoader."""
         return self.loader

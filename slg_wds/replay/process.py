@@ -6,10 +6,15 @@ import os
 import sys
 from typing import NoReturn
 
+from slg_wds.concurrency.process_group import group_rank
+from slg_wds.concurrency.rank import Rank
 from slg_wds.errors import UsageError
-from slg_wds.replay.ranks import distributed_rank, rank_of
+from slg_wds.replay.ranks import rank_of
 
-_IN_EACH = "make the loader in each training process, after torch.distributed is set up"
+_IN_EACH = (
+    "make the loader in each training process, after torch.distributed is set up; with Lightning, in the hook "
+    "train_dataloader()"
+)
 
 
 class OwnProcess:
@@ -40,11 +45,11 @@ class OwnProcess:
                 "every sample again",
                 hint=_IN_EACH,
             )
-        found = None if self._given else distributed_rank()
-        if found is not None and found != (self.rank, self.world_size):
+        found = None if self._given else group_rank()
+        if found is not None and found != Rank(self.rank, self.world_size):
             raise UsageError(
                 f"the loader was made for rank {self.rank} of {self.world_size}, and this is by now rank "
-                f"{found[0]} of {found[1]}",
+                f"{found.rank} of {found.world_size}",
                 hint=f"{_IN_EACH}, or pass rank= and world_size=",
             )
 

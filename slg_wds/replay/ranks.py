@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
-from slg_wds.concurrency.rank import Rank, by_srun, launched, local_size, slurm_task
+from slg_wds.concurrency.process_group import group_rank, processes_here
+from slg_wds.concurrency.rank import ALONE, Rank, by_lightning, by_srun, launched, slurm_task
 from slg_wds.errors import ReplayError, UsageError
 
 
@@ -16,23 +15,22 @@ def rank_of(rank: int | None, world_size: int | None) -> tuple[int, int]:
     if (rank is None) != (world_size is None):
         raise UsageError(f"rank is {rank} and world_size {world_size}", hint="give both or neither")
     if rank is None or world_size is None:
-        rank, world_size = _launched()
+        found = group_rank() or _launched()
+        rank, world_size = found.rank, found.world_size
     if not 0 <= rank < world_size:
         raise UsageError(f"rank {rank} of {world_size} ranks")
     return rank, world_size
 
 
-def distributed_rank() -> tuple[int, int] | None:
-    """Return (rank, world size) in torch.distributed's default group, None where there is no such group."""
-    distributed = sys.modules.get("torch.distributed")
-    if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        return int(distributed.get_rank()), int(distributed.get_world_size())
-    return None
-
-
-def _launched() -> tuple[int, int]:
+def _launched() -> Rank:
+    if by_lightning():
+        raise UsageError(
+            "Lightning started this process, and says its rank only once training begins",
+            hint="make the loader in train_dataloader() of the LightningModule or LightningDataModule, or start all "
+            "ranks with torchrun or srun",
+        )
     try:
-        found = distributed_rank() or launched()
+        found = launched()
         task = None if found or by_srun() else slurm_task()
     except UsageError as error:
         error.hint = _GIVE
@@ -43,15 +41,15 @@ def _launched() -> tuple[int, int]:
             f"Slurm says that this is task {task.rank} of {task.world_size}, but srun did not start it",
             hint="start every rank with srun or torchrun, or pass rank=0, world_size=1",
         )
-    return (found.rank, found.world_size) if isinstance(found, Rank) else found or (0, 1)
+    return found or ALONE
 
 
 _GIVE = "start all ranks with torchrun, mpirun or srun, or pass rank= and world_size="
 
 
 def local_ranks(world_size: int) -> int:
-    """How many ranks share this machine, as far as the launcher says."""
-    return min(local_size(), world_size)
+    """How many ranks share this machine, as far as is known."""
+    return min(processes_here(), world_size)
 
 
 def images_of(global_batch_size: int, world_size: int, crops_per_image: int) -> int:

@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from slg_wds.concurrency.cores import cores
 from slg_wds.concurrency.memory import keep_freed_memory
+from slg_wds.concurrency.process_group import processes_here
 from slg_wds.concurrency.rank import local_rank, local_size
 from slg_wds.console import tell
 from slg_wds.errors import UsageError
@@ -89,7 +90,7 @@ def summed(counts: torch.Tensor) -> list[float]:
 
 def threads_of(args: Settings) -> int:
     """Return the threads of this process that decode images: its part of --workers, or its cores."""
-    return math.ceil(args.workers / local_size()) if args.workers else cores()
+    return math.ceil(args.workers / processes_here()) if args.workers else cores()
 
 
 def say(args: Settings, text: str) -> None:

@@ -11,7 +11,7 @@ from slg_wds.replay.ranks import local_ranks, rank_of
 NAMES = (
     "RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_ID",
     "SLURM_STEP_TASKS_PER_NODE", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT",
-    "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "PMI_RANK", "PMI_SIZE",
+    "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "PMI_RANK", "PMI_SIZE", "LOCAL_RANK", "NODE_RANK",
 )  # fmt: skip
 BATCH_SCRIPT = str(0xFFFFFFFB)
 
@@ -92,6 +92,16 @@ def test_contradictions_are_refused_with_what_to_do(launched, variables, message
     with pytest.raises(UsageError, match=message) as caught:
         rank_of(None, None)
     assert "world_size=" in caught.value.hint
+
+
+def test_a_child_of_lightning_is_told_where_to_make_the_loader(launched):
+    """Its launcher gives no rank, and without the number of machines none can be computed."""
+    launched(LOCAL_RANK="1", NODE_RANK="0", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1")
+    with pytest.raises(
+        UsageError, match=r"Lightning started this process.*make the loader in train_dataloader\(\)"
+    ):
+        rank_of(None, None)
+    assert rank_of(1, 2) == (1, 2)
 
 
 def test_what_is_given_must_be_whole_and_possible(launched):

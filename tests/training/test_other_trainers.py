@@ -51,7 +51,7 @@ class Accelerated:
         self.loss, self.seen = SoftCrossEntropy(), []
 
     def train(self, epochs: int, save_at: int | None = None, folder: str = "") -> None:
-        for _ in range(self.loader.loader.epoch, epochs):
+        for _ in range(self.loader.epoch, epochs):
             for batch in self.loader:
                 self.seen.append(given(batch))
                 self.optimizer.zero_grad()
