@@ -6,7 +6,8 @@
     device.py                   batches on the training device
     state.py                    what a checkpoint keeps of a loader
     ranks.py, process.py        which rank this is, and the one process that a loader serves
-    stages.py, mixed_stage.py   the same batches from a stock WebDataset pipeline, whose samples samples.py reads
+    stages.py, mixed_stage.py   the same batches from a stock WebDataset pipeline, whose samples samples.py reads;
+                                shared_number.py tells its workers the epoch
     order/                      which sample and which crop comes when
     sources/                    records and images
     cache/                      remote shards on the local disk

@@ -3,14 +3,16 @@
 The partner of a mixed view is another image of its shard. So the stage comes right after the shards are read, before
 samples of several shards are shuffled together:
 
+    labels = open_labels(url)
     pipeline = (
         webdataset.WebDataset(shards, shardshuffle=100)
-        .map(decode_record_stage(crops_per_image=4, seed=0, epoch=epoch))
-        .compose(cut_shards(open_labels(url).plan.keys, 224, "bicubic"))
+        .map(decode_record_stage(crops_per_image=4, seed=0, labels=labels))
+        .compose(cut_shards(labels.plan.keys, 224, "bicubic"))
         .shuffle(1000)
     )
 
-It keeps the files of one shard in memory. `SoftLabelLoader` does not, and also serves partners of other shards.
+Epochs are chosen as in `stages`. It keeps the files of one shard in memory. `SoftLabelLoader` does not, and also serves
+partners of other shards.
 """
 
 from __future__ import annotations

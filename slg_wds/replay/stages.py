@@ -1,11 +1,12 @@
 """Replay inside a stock WebDataset pipeline with DataLoader workers: functions for `.map(...)`.
 
-    pipeline = (
-        webdataset.WebDataset(shards, shardshuffle=100)
-        .map(decode_record_stage(crops_per_image=4, seed=0, epoch=epoch))
-        .map(cut_crops(224, "bicubic"))
-    )
+    decode = decode_record_stage(crops_per_image=4, seed=0, labels=open_labels(url))
+    pipeline = webdataset.WebDataset(shards, shardshuffle=100).map(decode).map(cut_crops(224, "bicubic"))
     loader = torch.utils.data.DataLoader(pipeline, 32, num_workers=8, collate_fn=CollateCrops())
+    for epoch in range(300):
+        decode.epoch = epoch
+        for batch in loader:
+            ...
 
 Nothing here touches object storage, holds a lock or starts a thread: it may be forked, spawned and pickled. A shard
 that is cut off ends early without an error in stock WebDataset; `SoftLabelLoader` and `slg-wds verify` notice.
@@ -15,6 +16,7 @@ Shapes: c crops of an image, k classes stored per crop, B crops of a batch, S pi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -27,30 +29,49 @@ from slg_wds.format.records.embeddings.by_name import joined_embeddings, of_crop
 from slg_wds.format.records.low_rank.blocks import joined
 from slg_wds.format.records.low_rank.rows import LowRankRows
 from slg_wds.format.records.record import Record
-from slg_wds.format.recovery.temperature import power_of
+from slg_wds.format.recovery.temperature import checked_temperature, power_of
 from slg_wds.format.shards.names import IMAGE_EXTS, RECORD_EXT
 from slg_wds.images import LabelledImage
 from slg_wds.labels import LabelType, stored_columns
+from slg_wds.labelset.combining.joining import refuse_extending
 from slg_wds.replay.batch import Batch, embedding_answers
 from slg_wds.replay.order.crop_schedule import crop_numbers
 from slg_wds.replay.samples import Sample, place_of
+from slg_wds.replay.shared_number import SharedNumber
 from slg_wds.transforms.crops import INTERPOLATIONS
 from slg_wds.transforms.drawn import DrawnCrops
 
 if TYPE_CHECKING:
     import torch
 
-    from slg_wds.labels import SoftLabels, TailBatch
+    from slg_wds.labels import SoftLabels, StoredColumns, TailBatch
+    from slg_wds.labelset.labelset import LabelSet
 
 
-def decode_record_stage(crops_per_image: int = 4, seed: int = 0, epoch: int = 0) -> DecodeRecord:
-    """What turns a sample's record into `record`, a Record of the epoch's crops, and `crop`, their numbers int64 [c].
+def decode_record_stage(
+    crops_per_image: int = 4, seed: int = 0, epoch: int = 0, labels: LabelSet | None = None
+) -> DecodeRecord:
+    """Return what turns a sample's record into `record`, a Record of the epoch's crops.
 
-    The crops are those that SoftLabelLoader takes with the same seed and epoch.
+    They are the crops that SoftLabelLoader takes with the same seed and epoch. The sample also gets `crop`, their
+    numbers, int64 [c], and `stored`, what the whole record stores of labels.
+
+    Args:
+        crops_per_image: c.
+        seed: of the choice of crops.
+        epoch: the first one; set the stage's own `epoch` before each of the others, else they have the same crops.
+        labels: the label set, `open_labels(url)`. It says the type and temperature of the labels, which records do not
+            store; see `CollateCrops`.
+
+    Raises:
+        UsageError: numbers that cannot be, or a set that extends another one and so lacks crops.
     """
-    if crops_per_image < 1 or epoch < 0:
-        raise UsageError(f"crops_per_image {crops_per_image} is below 1, or epoch {epoch} below 0")
-    return DecodeRecord(crops_per_image, seed, epoch)
+    if crops_per_image < 1:
+        raise UsageError(f"crops_per_image {crops_per_image} is below 1")
+    if labels is None:
+        return DecodeRecord(crops_per_image, seed, epoch)
+    refuse_extending(labels)
+    return DecodeRecord(crops_per_image, seed, epoch, labels.label_type, labels.temperature)
 
 
 def cut_crops(
@@ -66,16 +87,41 @@ def cut_crops(
     return CutCrops(size, interpolation, image)
 
 
-@dataclass
 class DecodeRecord:
-    """See decode_record_stage. `epoch` may be set between epochs, where workers are started anew for each."""
+    """See decode_record_stage. `epoch` may be set between epochs; the workers of a DataLoader see it.
 
-    crops_per_image: int
-    seed: int
-    epoch: int
+    Args:
+        crops_per_image, seed, epoch: see decode_record_stage.
+        rule: the label type of the set; None if it is not known.
+        temperature: what the labels of the set were made at; None if it is not known.
+    """
+
+    def __init__(
+        self,
+        crops_per_image: int,
+        seed: int,
+        epoch: int,
+        rule: str | None = None,
+        temperature: float | None = None,
+    ) -> None:
+        self.crops_per_image, self.seed = crops_per_image, seed
+        self.rule, self.temperature = rule, temperature
+        self._epoch = SharedNumber(0)
+        self.epoch = epoch
+
+    @property
+    def epoch(self) -> int:
+        """Which epoch's crops are taken, from 0."""
+        return int(self._epoch.value)
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        if epoch < 0:
+            raise UsageError(f"epoch {epoch} is below 0")
+        self._epoch.value = epoch
 
     def __call__(self, sample: Sample) -> Sample:
-        """Add the record of the epoch's crops, and their numbers."""
+        """Add the record of the epoch's crops, their numbers, and what is stored of labels."""
         data, place = sample.get(RECORD_EXT), place_of(sample)
         if not isinstance(data, bytes):
             raise RecordError(
@@ -92,8 +138,11 @@ class DecodeRecord:
             views=None if whole.views is None else whole.views[crops],
             low_rank=None if whole.low_rank is None else whole.low_rank.of(crops),
             embeddings=of_crops(whole.embeddings, crops),
+            rule=self.rule,
+            temperature=self.temperature,
         )
-        return {**sample, "record": record, "crop": crops}
+        stored = None if whole.embeddings is not None else stored_columns(whole)
+        return {**sample, "record": record, "crop": crops, "stored": stored}
 
 
 @dataclass
@@ -139,21 +188,39 @@ class CutCrops:
         return data
 
 
-@dataclass
 class CollateCrops:
-    """Collate samples that went through both stages into a Batch.
+    """Collate samples that went through both stages into a Batch, whose labels are those that SoftLabelLoader gives.
 
     Args:
-        rule: the rule of recovery of `Batch.labels`; by default all that is stored is used.
+        rule: the rule of recovery of `Batch.labels`; by default the label type of the set that `decode_record_stage`
+            was given. Without a set it is needed wherever what is stored can be read in several ways.
         temperature: of the teachers, at which `Batch.labels` are; None: as they were made. See `SoftLabelLoader`. Like
-            the epoch of `decode_record_stage` it may be set between epochs.
-        made_at: the temperature of the label set, `open_labels(url).temperature`, which records do not store. Needed
+            the epoch of a DecodeRecord it may be set between epochs.
+        made_at: the temperature that the labels were made at, by default that of the set. Without a set it is needed
             with `temperature`.
+
+    Raises RuleError where a rule is needed, or if the records cannot give it, and UsageError if `made_at` is needed.
     """
 
-    rule: str | LabelType | None = None
-    temperature: float | None = None
-    made_at: float | None = None
+    def __init__(
+        self,
+        rule: str | LabelType | None = None,
+        temperature: float | None = None,
+        made_at: float | None = None,
+    ) -> None:
+        self.rule, self.made_at = rule, made_at
+        self._temperature = SharedNumber(math.nan)
+        self.temperature = temperature
+
+    @property
+    def temperature(self) -> float | None:
+        """At which labels are; None: as they were made."""
+        found = self._temperature.value
+        return None if math.isnan(found) else found
+
+    @temperature.setter
+    def temperature(self, temperature: float | None) -> None:
+        self._temperature.value = math.nan if temperature is None else checked_temperature(temperature)
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """Collate samples."""
@@ -164,7 +231,7 @@ class CollateCrops:
         targets = np.array([-1 if record.target is None else record.target for record in records], np.int64)
         return Batch(
             images=torch.cat([sample["images"] for sample in samples]),
-            **self._answers(records, counts),
+            **self._answers(samples, records, counts),
             target=torch.from_numpy(np.repeat(targets, counts)),
             key=[record.key for record, count in zip(records, counts, strict=True) for _ in range(count)],
             crop=torch.from_numpy(np.concatenate([sample["crop"] for sample in samples])),
@@ -172,7 +239,7 @@ class CollateCrops:
             **_mixing(samples),
         )
 
-    def _answers(self, records: list[Record], counts: list[int]) -> dict[str, Any]:
+    def _answers(self, samples: Sequence[Sample], records: list[Record], counts: list[int]) -> dict[str, Any]:
         """The fields of the batch for what the teachers answered: labels, or embeddings."""
         import torch
 
@@ -185,17 +252,23 @@ class CollateCrops:
             )
         value = torch.from_numpy(np.concatenate([record.value for record in records]))
         index = torch.from_numpy(np.concatenate([record.index for record in records]))
-        labels, tails = self._labels(records, counts, index, value)
+        asked = self._rule(records[0], samples[0]["stored"])
+        labels, tails = self._labels(records, counts, index, value, asked)
         return {"index": index, "value": value, "tail": tails, "labels": labels}
 
     def _labels(
-        self, records: list[Record], counts: list[int], index: torch.Tensor, value: torch.Tensor
+        self,
+        records: list[Record],
+        counts: list[int],
+        index: torch.Tensor,
+        value: torch.Tensor,
+        asked: LabelType,
     ) -> tuple[SoftLabels, TailBatch | None]:
         from slg_wds.labels import from_tables, from_topk, tail_batch
         from slg_wds.labels.logit_tables import logit_tables
 
-        first, power = records[0], power_of(self.temperature, self.made_at)
-        asked = stored_columns(first).resolve(self.rule)
+        first = records[0]
+        power = power_of(self.temperature, first.temperature if self.made_at is None else self.made_at)
         low_rank = [record.low_rank for record in records if record.low_rank is not None]
         if low_rank:
             return from_tables(logit_tables(LowRankRows.of(joined(low_rank)), power), asked), None
@@ -205,6 +278,16 @@ class CollateCrops:
             tails = tail_batch([record.tail for record in records], row, first.num_classes)
         used, stored = tails if asked.kind == "shared_tail" else None, None if first.full else index
         return from_topk(stored, value, first.num_classes, rule=asked, tail=used, power=power), tails
+
+    def _rule(self, record: Record, columns: StoredColumns) -> LabelType:
+        rule = self.rule or record.rule
+        if rule is None and columns.ambiguous:
+            raise RuleError(
+                "these records can be read in several ways, and do not say which one is their label set's",
+                hint="give the set to decode_record_stage(labels=slg_wds.open_labels(...)), or pass "
+                f"CollateCrops(rule=...): {columns.can_give()}",
+            )
+        return columns.resolve(rule)
 
 
 def _mixing(samples: Sequence[Sample]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from slg_wds.training.flags.args_file import write_args
 from support.models.banks import Head
 from support.readme import README, block_with, blocks, commands
 from support.sets.mixed_sets import mixed_of
-from support.sets.replayed import BATCH, given, make, student, walked
+from support.sets.replayed import BATCH, Made, given, make, student, walked
 
 CROPS = 8
 TEACHERS = """
@@ -363,16 +363,16 @@ def executed(code: str, labels: str, images: str = "", **names) -> dict:
 
 
 @pytest.fixture(scope="module")
-def labels(photographs, tmp_path_factory):
-    return make(photographs, tmp_path_factory.mktemp("readme") / "labels", embed_images="original")
+def replayed(photographs, tmp_path_factory) -> Made:
+    return Made(make(photographs, tmp_path_factory.mktemp("readme") / "labels"), str(photographs))
 
 
-def loader_by(labels):
-    return lambda **options: slg_wds.SoftLabelLoader(labels, **options)
+def executed_on(made: Made, code: str, **names) -> dict:
+    return executed(code, made.labels, made.images, **names)
 
 
 def test_generating_and_reading(world, tmp_path):
-    code = block_with("python", "open_labels(")
+    code = block_with("python", "GenerateConfig(")
     changed = code.replace("/data/imagenet", str(world.folder / "imagenet"))
     changed = changed.replace('"resnet50"', f"{world.teacher('first')!r}, num_crops={CROPS}")
     found = executed(changed, str(tmp_path / "set"))
@@ -401,27 +401,31 @@ def test_pytorch(world, monkeypatch):
     assert all(parameter.grad is not None for parameter in found["student"].parameters())
 
 
-def test_temperature(labels):
-    found = executed(block_with("python", "temperature=lambda"), labels)
+def test_temperature(replayed):
+    found = executed_on(replayed, block_with("python", "temperature=lambda"))
     assert [found["loader"].temperature.of(epoch) for epoch in (0, 10, 40)] == [4.0, 3.0, 1.0]
     batch = next(iter(found["loader"]))
     assert found["loss"](torch.zeros(BATCH, batch.labels.num_classes), batch.labels) > 0
 
 
-def test_mixed_views(labels, tmp_path):
-    mixed = mixed_of(labels, str(tmp_path / "mixed"))
-    code = block_with("python", "batch.target2").replace("/data/mixed", mixed)
-    found = executed(code, mixed, student=student())
+def test_mixed_views(replayed, tmp_path):
+    mixed = Made(mixed_of(replayed.labels, str(tmp_path / "mixed")), replayed.images)
+    code = block_with("python", "batch.target2").replace("/data/mixed", mixed.labels)
+    found = executed_on(mixed, code, student=student())
     assert 0 < found["loss"] < 20 and (found["batch"].lam < 1).any()
 
 
 @pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")
 @pytest.mark.filterwarnings("ignore:The number of training batches")
-def test_lightning(labels, tmp_path):
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_lightning(replayed, tmp_path):
+    """The whole training, and what is left of it after a checkpoint."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its imports
         import lightning
-    base = executed(block_with("python", "lightning."), labels, lightning=lightning)["Student"]
+        from lightning.pytorch.callbacks import ModelCheckpoint
+    base = executed_on(replayed, block_with("python", "lightning."), lightning=lightning)["Student"]
 
     class Whole(base):
         def __init__(self):
@@ -435,24 +439,25 @@ def test_lightning(labels, tmp_path):
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), 0.1)
 
-    model = Whole()
-    loader = slg_wds.SoftLabelLoader(labels, global_batch_size=BATCH, crops_per_image=2).to("cpu")
     silent = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = lightning.Trainer(
-        accelerator="cpu", max_epochs=2, enable_checkpointing=False, default_root_dir=tmp_path, **silent
-    )
-    trainer.fit(model, loader)
-    assert model.seen == walked(SimpleNamespace(loader=loader_by(labels)), 2)
+    seen = []
+    for checkpoint in (None, tmp_path / "step=4.ckpt"):
+        model, saving = Whole(), ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=4, save_top_k=-1)
+        lightning.Trainer(accelerator="cpu", max_epochs=2, callbacks=[saving], **silent).fit(
+            model, ckpt_path=checkpoint
+        )
+        seen.append(model.seen)
+    assert seen == [walked(replayed, 2), walked(replayed, 2)[4:]]
 
 
-def test_accelerate(labels):
+def test_accelerate(replayed):
     from accelerate import Accelerator
 
-    found = executed(block_with("python", "accelerator."), labels, accelerator=Accelerator(cpu=True))
-    assert [given(batch) for batch in found["loader"]] == walked(SimpleNamespace(loader=loader_by(labels)), 1)
+    found = executed_on(replayed, block_with("python", "accelerator."), accelerator=Accelerator(cpu=True))
+    assert [given(batch) for batch in found["loader"]] == walked(replayed, 1) and found["loader"].epoch == 1
 
 
-def test_timm(labels):
+def test_timm(replayed):
     """With what timm's script has there: its arguments, the device, the student's configuration."""
     import timm
     from timm.data import resolve_data_config
@@ -463,7 +468,7 @@ def test_timm(labels):
         "device": torch.device("cpu"),
         "data_config": resolve_data_config({"img_size": 32}, model=model),
     }
-    found = executed(block_with("python", ".pairs()"), labels, **here)
+    found = executed_on(replayed, block_with("python", ".pairs()"), **here)
     for images, target in found["loader_train"]:
         assert images.shape == (BATCH, 3, 32, 32)
         found["train_loss_fn"](model(images), target).backward()
@@ -479,9 +484,8 @@ def test_timms_own_script(world, tmp_path):
     before, line, after = (
         Path(path).read_text().partition("    validate_loss_fn = nn.CrossEntropyLoss().to(device=device)\n")
     )
-    block = block_with("python", ".pairs()").replace(
-        '"/data/labels"', f'"{world.folder}/a", "{world.folder}/imagenet/train"'
-    )
+    block = block_with("python", ".pairs()").replace("/data/labels", f"{world.folder}/a")
+    block = block.replace("/data/imagenet", f"{world.folder}/imagenet")
     assert line
     (tmp_path / "train.py").write_text(before + line + textwrap.indent(block, "    ") + after)
     words = (
@@ -495,30 +499,53 @@ def test_timms_own_script(world, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning")
-def test_torchdata(labels, tmp_path):
+def test_torchdata(replayed, tmp_path):
     """The block with our loader, and with torchdata's over the same batches."""
     from torchdata.stateful_dataloader import StatefulDataLoader
 
     code = block_with("python", "resumed.load_state_dict").replace("== 1000", "== 2")
     code = code.replace("/data/loader.pt", f"{tmp_path}/loader.pt")
-    whole = walked(SimpleNamespace(loader=loader_by(labels)), 2)
+    whole = walked(replayed, 2)
     first, second = whole[:3], whole[3:]
-    ours = executed(code, labels, torch=torch)["resumed"]
-    theirs = executed(
-        code, labels, torch=torch, SoftLabelLoader=lambda *_, **__: StatefulDataLoader(first, batch_size=None)
+    ours = executed_on(replayed, code, torch=torch)["resumed"]
+    theirs = executed_on(
+        replayed,
+        code,
+        torch=torch,
+        SoftLabelLoader=lambda *_, **__: StatefulDataLoader(first, batch_size=None),
     )["resumed"]
     assert [given(batch) for batch in ours] == [tuple(map(tuple, one)) for one in theirs] == first[2:]
     assert [given(batch) for batch in ours] == second and len(list(theirs)) == 3
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:unclosed file")
-def test_webdataset(labels):
-    """The same crops, of the same images, as the loader's."""
-    found = executed(block_with("python", "decode_record_stage("), labels)
-    got = {pair for batch in found["loader"] for pair in zip(batch.key, batch.crop.tolist(), strict=True)}
-    batches = slg_wds.SoftLabelLoader(labels, global_batch_size=BATCH, crops_per_image=4)
+def test_webdataset(photographs, tmp_path):
+    """In each epoch the crops and labels that the loader gives in it."""
+    labels = make(photographs, tmp_path / "labels", embed_images="original")
+    loop, seen = "        batch.images, batch.labels", []
+    code = block_with("python", "decode_record_stage(")
+    assert code.count(loop) == 1
+    executed(code.replace(loop, "        seen.append((epoch, batch))"), labels, seen=seen)
     gc.collect()  # WebDataset leaves the last shard open
-    assert got == {pair for batch in batches for pair in zip(batch.key, batch.crop.tolist(), strict=True)}
+    loader = slg_wds.SoftLabelLoader(labels, global_batch_size=BATCH, crops_per_image=4)
+    found, wanted = (
+        labels_by_place(seen),
+        labels_by_place((loader.epoch, batch) for _ in "12" for batch in loader),
+    )
+    assert found.keys() == wanted.keys() and len(found) == 2 * 36 * 4
+    for place, row in wanted.items():
+        torch.testing.assert_close(found[place], row, atol=1e-6, rtol=0)
+    first, second = ({place[1:] for place in found if place[0] == epoch} for epoch in (0, 1))
+    assert not first & second, "8 of 12 crops of each image"
+
+
+def labels_by_place(batches) -> dict[tuple[int, str, int], torch.Tensor]:
+    """The distributions of (epoch, batch) pairs by epoch, key and crop."""
+    return {
+        (epoch, key, crop): row
+        for epoch, batch in batches
+        for key, crop, row in zip(batch.key, batch.crop.tolist(), batch.labels.dense(), strict=True)
+    }
 
 
 def test_every_block_is_run():

@@ -99,7 +99,7 @@ def test_a_stock_pipeline_serves_views(viewed):
     opened = slg_wds.open_labels(viewed)
     tars = [f"{viewed}/{opened.shard_name(number)}" for number in range(opened.num_shards)]
     data = webdataset.WebDataset(tars, shardshuffle=False, empty_check=False)
-    data = data.map(decode_record_stage(3)).map(cut_crops(97, "bilinear"))
+    data = data.map(decode_record_stage(3, labels=opened)).map(cut_crops(97, "bilinear"))
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
     batch = CollateCrops()(list(data))
     images = batch.images.float().div(255).sub(mean).div(std)

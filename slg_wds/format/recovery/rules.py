@@ -29,6 +29,11 @@ class StoredColumns:
     tail: bool = False
     low_rank: bool = False
 
+    @property
+    def ambiguous(self) -> bool:
+        """Whether what is stored has no rule of its own: the label set says which of several is meant."""
+        return self.values and not self.full
+
     def default(self) -> LabelType:
         """Return the rule that uses all that is stored."""
         if self.full:
