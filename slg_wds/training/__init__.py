@@ -2,6 +2,7 @@
 
     flags/            the command line, or args.yaml, -> Settings
     command.py        starts and ends a run: processes, errors, exit codes
+    faults.py         errors of the device and of the exchange between processes, in one line
     processes.py      which process and device this is; the process group
     loop.py           walks and validations of a run, on the public loader and loss
     step.py           one step: a batch, in pieces if asked, becomes new weights

@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 from timm.utils.model_ema import ModelEmaV3
-from torch import nn
+from torch import Tensor, nn
 
 from slg_wds.errors import SlgWdsError, UsageError, WeightsError
 from slg_wds.store.whole_file import whole_file
 from slg_wds.teachers import Preprocessing
 from slg_wds.training.distiller import Distiller
+from slg_wds.training.faults import run_faults
 from slg_wds.training.flags import Settings
 from slg_wds.training.optimizer import keep_options
 from slg_wds.training.processes import say
@@ -122,7 +123,7 @@ def save(args: Settings, training: Training, best: bool = False) -> None:
     folder = Path(args.save_checkpoint_path)
     try:
         for name in (CHECKPOINT, BEST) if best else (CHECKPOINT,):
-            with whole_file(folder / name) as file:
+            with run_faults(args), whole_file(folder / name) as file:
                 torch.save(content, file)
     except RuntimeError as error:  # what torch raises on a full disk
         raise SlgWdsError(f"the checkpoint cannot be written: {error}", url=str(folder)) from None
@@ -186,21 +187,27 @@ def restore(args: Settings, training: Training, found: dict[str, Any]) -> None:
         re.sub(r"^(module\.|_orig_mod\.)+", "", name): value for name, value in found["state_dict"].items()
     }
     try:
-        load_states(training.model, weights, found.get("projectors"))
-        if training.average is not None:
-            average = (found.get("ema") or weights, found.get("ema_projectors") or found.get("projectors"))
-            load_states(training.average.module, *average)
-        training.progress = Progress(**found.get("progress", {"epoch": int(found.get("epoch", 0))}))
-        if args.evaluate:
-            return
-        training.optimizer.load_state_dict(keep_options(training.optimizer, found["optimizer"]))
-        training.scaler.load_state_dict(found.get("scaler") or training.scaler.state_dict())
+        with run_faults(args):
+            _load(args, training, weights, found)
     except (RuntimeError, ValueError, KeyError) as error:
         text = " ".join(str(error).split())[:200]
         raise WeightsError(
             f"the checkpoint is not one of {args.arch} with --opt {args.opt}: {text}"
         ) from None
-    _compare_settings(args, training.progress, found.get("settings", {}))
+    if not args.evaluate:
+        _compare_settings(args, training.progress, found.get("settings", {}))
+
+
+def _load(args: Settings, training: Training, weights: dict[str, Tensor], found: dict[str, Any]) -> None:
+    load_states(training.model, weights, found.get("projectors"))
+    if training.average is not None:
+        average = (found.get("ema") or weights, found.get("ema_projectors") or found.get("projectors"))
+        load_states(training.average.module, *average)
+    training.progress = Progress(**found.get("progress", {"epoch": int(found.get("epoch", 0))}))
+    if args.evaluate:
+        return
+    training.optimizer.load_state_dict(keep_options(training.optimizer, found["optimizer"]))
+    training.scaler.load_state_dict(found.get("scaler") or training.scaler.state_dict())
 
 
 def _compare_settings(args: Settings, progress: Progress, then: dict[str, Any]) -> None:

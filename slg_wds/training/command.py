@@ -28,15 +28,18 @@ def main(arguments: Sequence[str] | None = None, prog: str = "slg-wds train") ->
     prepare()
     args = parse(arguments, prog)
 
+    from slg_wds.training.faults import run_faults
     from slg_wds.training.loop import run
-    from slg_wds.training.processes import end_together, launch, leave, start_process_group
+    from slg_wds.training.processes import end_together, launch, leave, start_process_group, take_place
 
     if args.multiprocessing_distributed and "RANK" not in os.environ:
         launch(args, arguments)
     try:
-        start_process_group(args)
-        run(args)
-        end_together()
+        take_place(args)
+        with run_faults(args):
+            start_process_group(args)
+            run(args)
+            end_together()
     except SlgWdsError as error:
         note(f"{prog}: {error}")
         return 2 if isinstance(error, UsageError) else 1

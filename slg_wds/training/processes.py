@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import os
@@ -44,14 +45,22 @@ def launch(args: Settings, arguments: Sequence[str]) -> None:
     os.execv(sys.executable, [sys.executable, *torchrun, "-m", "slg_wds", "train", *arguments])
 
 
+def take_place(args: Settings) -> None:
+    """Set rank, ranks and device of `args`, as the launcher says.
+
+    Raises:
+        UsageError: the launcher's variables contradict each other.
+    """
+    args.rank, args.ranks = rank_of(None, None)
+    args.device = _device(args)
+
+
 def start_process_group(args: Settings) -> None:
-    """Set device, rank and ranks of `args`, and join the group of the processes that the launcher started.
+    """Use the device, and join the group of the processes that the launcher started.
 
     Raises:
         UsageError: there are other processes and no place to meet them. Each would train a student of its own.
     """
-    args.rank, args.ranks = rank_of(None, None)
-    args.device = _device(args)
     if args.device.type == "cpu":
         keep_freed_memory()
     else:
@@ -76,8 +85,9 @@ def end_together() -> None:
 
 def leave() -> None:
     """Leave the process group, if there is one."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    with contextlib.suppress(RuntimeError):  # of a device that has failed: this process ends anyway
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def summed(counts: torch.Tensor) -> list[float]:

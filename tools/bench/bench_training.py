@@ -26,7 +26,7 @@ from slg_wds.concurrency.memory import keep_freed_memory
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.device import DeviceLoader
 from slg_wds.training.flags import parse
-from slg_wds.training.processes import start_process_group
+from slg_wds.training.processes import start_process_group, take_place
 from slg_wds.training.step import train_step
 from slg_wds.training.student import make_student, set_up
 
@@ -54,6 +54,7 @@ def main() -> None:
 def bench(options: argparse.Namespace, labels: str) -> None:
     keep_freed_memory()
     args = parse(["-a", options.arch, "-b", str(options.batch_size), "--amp", options.amp])
+    take_place(args)
     start_process_group(args)
     if args.device.type == "cpu":
         torch.set_num_threads(options.train_threads)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Settings(argparse.Namespace):
-    """The parsed flags. The last four are not flags: parse and start_process_group set them."""
+    """The parsed flags. The last four are not flags: parse and take_place set them."""
 
     data: str | None
     config: str | None
