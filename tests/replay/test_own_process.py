@@ -46,8 +46,11 @@ def loader_of(made, kind):
 def test_workers_of_a_dataloader_are_refused(made, kind, where):
     loader = loader_of(made, kind)
     wrapped = Wrapped((lambda: loader) if where == "before" else (lambda: loader_of(made, kind)))
+    walk = iter(DataLoader(wrapped, batch_size=None, num_workers=2, multiprocessing_context="fork"))
     with pytest.raises(UsageError, match="each of the 2 workers would give every sample") as caught:
-        list(DataLoader(wrapped, batch_size=None, num_workers=2, multiprocessing_context="fork"))
+        list(walk)
+    for worker in walk._workers:  # else torch waits 5 s for each of them whenever the collector comes by
+        worker.terminate()
     assert "threads=" in str(caught.value) and "slg_wds.replay.stages" in str(caught.value)
 
 
