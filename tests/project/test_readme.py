@@ -477,10 +477,10 @@ def test_timm(replayed):
 
 @pytest.mark.slow
 def test_timms_own_script(world, tmp_path):
-    """timm's wheel lacks it. TIMM_TRAIN says where a clone has it."""
+    """Neither timm's wheel nor its source distribution has it. TIMM_TRAIN says where a clone does."""
     path = os.environ.get("TIMM_TRAIN")
     if not path:
-        pytest.skip("TIMM_TRAIN does not name timm's train.py")
+        pytest.skip("no package has timm's train.py; TIMM_TRAIN names that of a clone")
     before, line, after = (
         Path(path).read_text().partition("    validate_loss_fn = nn.CrossEntropyLoss().to(device=device)\n")
     )

@@ -136,9 +136,14 @@ def test_gradients_are_clipped_after_the_scaling_of_fp16_is_taken_back():
     alike(stepped(training, args)[0], by_torch(0.05)[0])
 
 
-@pytest.mark.parametrize("more", [(), ("--opt", "adamw", "--fused", "--filter-bias-and-bn", "--ema", "0.9")])
-def test_a_step_never_waits_for_the_device(more):
-    """Nothing of it brings a number from the device to the host."""
+FUSED = ("--opt", "adamw", "--fused", "--filter-bias-and-bn", "--ema", "0.9")
+
+
+@pytest.mark.parametrize(
+    ("more", "scales"), [((), False), (FUSED, False), (FUSED, True), (("--fused",), True)]
+)
+def test_a_step_brings_no_number_to_the_host(more, scales):
+    """A device would be waited for. tests/replay/test_no_waits.py looks for everything else that it is waited for."""
 
     class NoNumbers(TorchDispatchMode):
         def __torch_dispatch__(self, function, types, arguments=(), options=None):
@@ -147,6 +152,8 @@ def test_a_step_never_waits_for_the_device(more):
 
     args = settings("--clip-grad", "1", "--grad-accum-steps", "2", "--mixup_cutmix", *more)
     training = set_up(args, beginning(), SHOWN)
+    if scales:
+        training.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     with NoNumbers():
         train_step(args, training, SoftCrossEntropy(), batches(1)[0])
 
