@@ -1,58 +1,57 @@
 """Prove on a machine with a GPU what can only be proved there: one command, no network, JSON out.
 
-usage: gpu_check.py [--device cuda:0] [--quick] [--out FILE] [--seconds 470] [--parts correct generation ...]
+usage: gpu_check.py [--device cuda:0] [--quick] [--out gpu_check.json] [--seconds 470] [--parts forwards sets ...]
 
-With random-weight ResNet-50 and ViT-B and generated photographs:
+It takes random-weight ResNet-50 and ViT-B and generated photographs, and runs these parts, the most valuable first:
 
-- correct: label sets are the same bytes over two runs, with two processes on one GPU, and with nearly full memory; a
-  CUDA graph gives the bits of the plain forward; labels are those of a fully synchronous loop while either stream is
-  delayed; batches of a loader on the GPU are those on the CPU, for every label type; nothing makes the host wait.
-- generation: crops per second of `generate` against the bare forward: num_seg 50 and 256, plain, as a graph and
-  compiled, with 4 and 16 cutting threads.
-- replay: crops per second of the loader alone, at 1, 4 and 8 crops an image, with 4 and 16 threads.
-- training: a bf16 compiled ResNet-50 step with the loader, and on a constant batch.
+- machine: what it is, its software, and how fast it copies and multiplies.
+- forwards: a CUDA graph gives the bits of the plain forward and is used, and so do weights that are cast once; two runs
+  give the same bits; fp32 is that of the CPU, and tf32, fp16 and bf16 are near it; normalisation and top-k are the
+  CPU's, bit for bit.
+- sets: label sets are the same bytes over two runs, with views and mixing, with two processes on one GPU, and with
+  nearly full memory; labels are those of a fully synchronous loop while either stream is delayed; nothing makes the
+  host wait.
+- batches: a loader's batches on the GPU are those on the CPU for every label type, for views, mixed views, embeddings,
+  several sets and other temperatures, also while copies are late; the loss is the CPU's; nothing makes the host wait.
+- generation: crops per second of `generate` against the bare forward: 256 crops a forward, as a graph, compiled, plain.
+- training: the step of `slg-wds train` never makes the host wait, with mixing, clipping, accumulation and averaged
+  weights; ResNet-50 at bf16, plain and compiled, with the loader and on a constant batch.
+- replay: crops per second of the loader alone, at 1, 4 and 8 crops an image.
+- faults: an error of the device is told from a full memory.
 - simulation: what tools/bench/simulate_gpu.py says of this machine, beside what was measured.
+- settings: generation at 50 crops a forward, with 4 threads, and with few crops an image.
 
-The JSON has every figure, what failed, and what was left out because --seconds were over. Exit code 1 if a check of
-`correct` fails. With --device cpu --quick the parts run that can, with small models and sizes: a test of this program,
-whose figures mean nothing.
+Each part runs in a process of its own and is killed if it takes too long. The JSON is written while it goes on, so
+that whoever ends this program keeps what was found. It has every check (`met`), every bar with what was found, wanted
+and predicted (`met`), what failed, what was missed, and what was left out because the time was over. Exit code 1 if a
+check failed or a part went wrong; bars that were missed do not count.
+
+With --device cpu --quick the parts run that can, with small models and sizes: a test of this program, whose figures
+mean nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
-import time
-import traceback
 from pathlib import Path
 
-import torch
-from gpu_parts import correct, rates
-from gpu_parts.check import Check
-
-PARTS = {
-    "correct": correct.check,
-    "generation": rates.generation,
-    "replay": rates.replay,
-    "training": rates.training,
-    "simulation": rates.simulation,
-}
+from gpu_parts.parts import PARTS
+from gpu_parts.supervise import Run
 
 
 def main() -> int:
     options = parse()
-    with tempfile.TemporaryDirectory() as folder:
-        check = Check(torch.device(options.device), options.quick, Path(folder), options.seconds)
-        with check.current():
-            for part in options.parts:
-                run_part(check, part)
-    text = json.dumps(check.report(), indent=1)
-    if options.out:
-        Path(options.out).write_text(text + "\n")
-    print(text)
-    return 1 if check.failed else 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the processes of parts end too
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        parts = {name: PARTS[name] for name in options.parts}
+        run = Run(parts, options.device, options.quick, Path(folder), options.seconds, Path(options.out))
+        report = run.run()
+    print(json.dumps(report, indent=1))
+    return 1 if report["failed"] else 0
 
 
 def parse() -> argparse.Namespace:
@@ -61,24 +60,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="small models and sizes: only a test of this program"
     )
-    parser.add_argument("--out", help="file for the JSON, which is printed in any case")
-    parser.add_argument("--seconds", type=float, default=470.0, help="nothing new is begun after these")
+    parser.add_argument("--out", default="gpu_check.json", help="file for the JSON, which is also printed")
+    parser.add_argument("--seconds", type=float, default=470.0, help="the whole run ends after these")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    options = parser.parse_args()
-    if options.device.startswith("cuda") and not torch.cuda.is_available():
-        parser.error("no GPU can be used here; --device cpu --quick tests the program without one")
-    return options
-
-
-def run_part(check: Check, part: str) -> None:
-    start = time.perf_counter()
-    print(f"{part} ...", file=sys.stderr, flush=True)
-    try:
-        PARTS[part](check)
-    except Exception as error:  # the other parts still say something
-        traceback.print_exc()
-        check.failed.append(f"{part}: {type(error).__name__}: {error}")
-    check.figures.setdefault(part, {})["seconds"] = round(time.perf_counter() - start, 1)
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -11,40 +15,150 @@ import slg_wds
 from slg_wds.generation.inference import topk
 from slg_wds.labels import reduce
 from slg_wds.replay.assembly import jpeg_crops
+from support.paths import TOOLS
 from support.photographs import tool
 
+gpu_check = tool("gpu_check")
+from gpu_parts import bars, findings, supervise  # noqa: E402  (beside gpu_check)
+from gpu_parts.parts import PARTS, Part  # noqa: E402
 
-def test_gpu_check_runs_on_a_cpu_and_every_check_holds(monkeypatch, capsys, tmp_path):
-    out = tmp_path / "found.json"
-    monkeypatch.setattr("sys.argv", ["gpu_check", "--device", "cpu", "--quick", "--out", str(out)])
-    assert tool("gpu_check").main() == 0
-    found = json.loads(out.read_text())
-    assert json.loads(capsys.readouterr().out) == found
-    assert found["failed"] == found["left_out"] == []
-    checks = {name: value for name, value in found["correct"].items() if name != "seconds"}
-    assert len(checks) >= 12 and all(value is True for value in checks.values())
-    assert found["generation"]["small, plain, 16 a forward"]["2 threads"] > 0
-    assert found["replay"]["4 crops an image, 2 threads"] > 0 and found["training"]["constant / loader"] > 0
-    assert found["simulation"]["small, plain, 16 a forward"]["of_gpu"] > 0
-    assert found["simulation"]["4 crops an image"] > 0
+FAKES = """
+import os, sys, threading, time
 
+def well(found):
+    assert found.begins("something", takes=0) and not found.begins("something long", takes=1000)
+    found.holds("one is one", True)
+    found.found("figure", 3)
+    found.reaches("training step, constant batch / loader", 0.99)
 
-def test_gpu_check_tells_what_is_wrong_and_what_it_had_no_time_for(monkeypatch, capsys):
-    gpu_check = tool("gpu_check")
-
-    def wrong(check):
-        check.holds("two runs make the same bytes", False, "one byte")
-        check.begins("correct", "more")
-
-    def broken(check):
+def wrong(found):
+    found.holds("one is two", False, "they differ")
+    found.reaches("training step, constant batch / loader", 0.5)
+    with found.going_on("a step"):
         raise KeyError("gone")
+    found.holds("what comes after it", True)
+    raise ValueError("at the end")
 
-    monkeypatch.setattr(gpu_check, "PARTS", {"correct": wrong, "replay": broken})
-    monkeypatch.setattr("sys.argv", ["gpu_check", "--device", "cpu", "--seconds", "0"])
+def hangs(found):
+    found.holds("before it", True)
+    found.begins("waiting for ever", takes=0)
+    threading.Event().wait()
+
+def breaks(found):
+    found.holds("before it", True)
+    print("some last words", flush=True)
+    os.kill(os.getpid(), 11)
+
+def stops(found):
+    found.stop("no GPU")
+"""
+
+
+@pytest.fixture
+def fakes(tmp_path, monkeypatch):
+    (tmp_path / "fakes.py").write_text(FAKES)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def run(*names, seconds=60.0, each=10.0):
+        (tmp_path / "run").mkdir()
+        parts = {name: Part(f"fakes:{name}", each) for name in names}
+        out = tmp_path / "report.json"
+        found = supervise.Run(parts, "cpu", True, tmp_path / "run", seconds, out).run()
+        assert json.loads(out.read_text()) == found
+        return found
+
+    return run
+
+
+def test_a_part_that_fails_or_breaks_takes_nothing_with_it(fakes):
+    found = fakes("wrong", "breaks", "well")
+    assert found["ended"] == {
+        "wrong": "ended with exit code 1",
+        "breaks": "ended with exit code -11",
+        "well": "ok",
+    }
+    assert found["failed"] == [
+        "wrong: one is two (they differ)", "wrong: a step: KeyError: 'gone'", "wrong: the part: ValueError: at the end",
+        "wrong: ended with exit code 1", "breaks: ended with exit code -11",
+    ]  # fmt: skip
+    assert found["parts"]["breaks"]["checks"] == {"before it": {"met": True}}
+    assert "some last words" in found["logs"]["breaks"] and "Segmentation fault" in found["logs"]["breaks"]
+    assert "raise KeyError" in str(found["parts"]["wrong"]["tracebacks"])
+    assert found["parts"]["wrong"]["checks"]["what comes after it"]["met"] is True
+    assert found["parts"]["well"]["figures"] == {"figure": 3}
+    assert found["left_out"] == ["well: something long"]
+
+
+def test_a_part_that_hangs_is_killed_says_where_and_loses_only_itself(fakes, monkeypatch):
+    monkeypatch.setattr(supervise, "GRACE", 0.5)
+    monkeypatch.setattr(supervise, "LEAST", 0.1)
+    found = fakes("hangs", "well", each=0.5)
+    assert found["ended"] == {"hangs": "killed at: waiting for ever", "well": "ok"}
+    assert found["parts"]["hangs"]["checks"] == {"before it": {"met": True}}
+    assert "in hangs" in found["logs"]["hangs"], "where it was"
+
+
+def test_every_bar_is_judged_and_those_that_were_not_measured_are_named(fakes):
+    found = fakes("well", "wrong")
+    bar = found["bars"]["training step, constant batch / loader"]
+    assert bar["found"] == 0.5 and bar["wanted"] == 0.98 and bar["met"] is False, "the last one counts"
+    assert found["missed"] == ["training step, constant batch / loader"]
+    assert set(found["not_measured"]) == set(bars.BARS) - set(found["missed"]) and set(bars.PREDICTED) == set(
+        bars.BARS
+    )
+
+
+def test_what_has_no_time_is_not_begun_and_nothing_runs_after_a_stop(fakes):
+    found = fakes("stops", "well")
+    assert found["ended"]["well"] == "not begun" and found["failed"] == ["stops: no GPU"]
+    assert found["left_out"] == ["well: all of it"]
+
+
+def test_the_run_ends_in_time_whatever_its_parts_do(fakes, monkeypatch):
+    monkeypatch.setattr(supervise, "LEAST", 0.5)
+    start = time.monotonic()
+    found = fakes("hangs", "well", seconds=2.0)
+    assert time.monotonic() - start < 5 and found["ended"]["well"] == "not begun"
+
+
+def of_part(name, folder):
+    """Run a part here, with small sizes; return what it found."""
+    part = findings.Findings(folder / f"{name}.json", "cpu", True, folder, 300.0)
+    module, _, function = PARTS[name].runs.partition(":")
+    getattr(importlib.import_module(module), function)(part)
+    assert part.content["failed"] == part.content["left_out"] == []
+    return part.content
+
+
+@pytest.mark.parametrize(("name", "checks"), [("machine", 0), ("forwards", 15), ("sets", 6)])
+def test_a_part_of_gpu_check_runs_on_a_cpu_and_every_check_holds(tmp_path, monkeypatch, name, checks):
+    monkeypatch.syspath_prepend(str(TOOLS / "bench"))
+    assert len(of_part(name, tmp_path)["checks"]) >= checks
+
+
+@pytest.mark.slow
+def test_gpu_check_runs_on_a_cpu_and_every_check_holds(tmp_path):
+    command = [sys.executable, gpu_check.__file__, "--device", "cpu", "--quick", "--out", "found.json"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=550)
+    assert run.returncode == 0, run.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert json.loads(run.stdout) == found
+    assert found["failed"] == found["left_out"] == found["missed"] == []
+    assert list(found["ended"]) == list(PARTS) and set(found["ended"].values()) == {"ok"}
+    parts = found["parts"]
+    assert len(parts["batches"]["checks"]) >= 36 and len(parts["training"]["checks"]) == 10
+    (generation,) = parts["generation"]["figures"].values()
+    assert generation["2 threads"] > 0 and parts["replay"]["figures"]["4 crops an image, 2 threads"] > 0
+    assert len(parts["simulation"]["figures"]) == 4
+
+
+def test_gpu_check_without_a_gpu_says_so(tmp_path, monkeypatch, capsys):
+    given = ["gpu_check", "--out", str(tmp_path / "found.json"), "--parts", "machine"]
+    monkeypatch.setattr("sys.argv", given)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert gpu_check.main() == 1
-    found = json.loads(capsys.readouterr().out)
-    assert found["failed"] == ["correct: two runs make the same bytes (one byte)", "replay: KeyError: 'gone'"]
-    assert found["left_out"] == ["correct: more"]
+    (why,) = json.loads(capsys.readouterr().out)["failed"]
+    assert why.startswith("machine: no GPU can be used here")
 
 
 @pytest.mark.parametrize("launch", ["eager", "graph"])

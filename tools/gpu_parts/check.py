@@ -1,127 +1,147 @@
-"""What all parts of gpu_check share: device, sizes, photographs, runs, and what was found."""
+"""What the parts with a network share: device, photographs, runs, and what makes waits and late streams visible."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import platform
-import sys
-import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
+from gpu_parts.findings import Findings
+from slg_wds.concurrency.copy_stream import CopyStream
 from slg_wds.concurrency.cores import cores
 from slg_wds.config import GenerateConfig
+from slg_wds.engines.reports.run_stats import RunObserver
 from slg_wds.generation.job import Job
 from slg_wds.generation.recipe import Recipe
-from slg_wds.generation.setup import open_job
+from slg_wds.generation.setup import _features, open_job
+from slg_wds.generation.worker import work
 from slg_wds.labelset.creating import create_labels
 from slg_wds.store import Location
 
-TOOLS = Path(__file__).resolve().parent.parent
-if str(TOOLS / "bench") not in sys.path:
-    sys.path.append(str(TOOLS / "bench"))
-
-
-# When a part begins nothing new any more, as a share of all time, so that every part has its turn.
-ENDS = {"correct": 0.25, "generation": 0.65, "replay": 0.75}
+CYCLES = 20_000_000  # of a delay: about 10 ms
 
 
 class Check:
-    """One run of gpu_check.
+    """The device and the folder of a part.
 
     Attributes:
+        findings: takes what is found.
         device: where the networks run.
         quick: whether models and sizes are small.
-        folder: for photographs and labels.
-        figures: what was measured, by part.
-        failed: what is not as it should be.
-        left_out: what was not begun, since the time was over.
-        students: the job whose set the loader is measured with; None until it is made.
     """
 
-    def __init__(self, device: torch.device, quick: bool, folder: Path, seconds: float) -> None:
-        self.device, self.quick, self.folder = device, quick, folder
-        self.figures: dict[str, dict[str, Any]] = {}
-        self.failed: list[str] = []
-        self.left_out: list[str] = []
-        self.students: Job | None = None
-        self._start, self._seconds = time.monotonic(), seconds
+    def __init__(self, findings: Findings) -> None:
+        self.findings, self.quick = findings, findings.quick
+        self.device = torch.device(findings.device)
         self._made = 0
+        if self.gpu:
+            torch.cuda.set_device(self.device)
 
     @property
     def gpu(self) -> bool:
         return self.device.type == "cuda"
 
-    def current(self) -> AbstractContextManager[Any]:
-        return torch.cuda.device(self.device) if self.gpu else contextlib.nullcontext()
-
     def wait(self) -> None:
         if self.gpu:
             torch.cuda.synchronize(self.device)
-
-    def begins(self, part: str, what: str) -> bool:
-        """Return whether there is time left to begin something; note it if not."""
-        if time.monotonic() < self._start + self._seconds * ENDS.get(part, 1.0):
-            return True
-        self.left_out.append(f"{part}: {what}")
-        return False
-
-    def found(self, part: str, what: str, value: Any) -> None:
-        self.figures.setdefault(part, {})[what] = value
-
-    def holds(self, what: str, right: bool, why: str = "") -> None:
-        """Note a check of `correct`."""
-        self.found("correct", what, bool(right))
-        if not right:
-            self.failed.append(f"correct: {what}{f' ({why})' if why else ''}")
 
     def images(self, count: int) -> Path:
         """Return a folder of `count` generated photographs."""
         from simulate_gpu import photographs
 
-        folder = self.folder / f"images{count}"
-        if not folder.exists():
-            photographs(folder, count)
+        folder = self.findings.folder / f"images{count}"
+        if not folder.exists():  # whole or not at all: this process may be killed
+            aside = self.new_folder()
+            photographs(aside, count)
+            aside.rename(folder)
         return folder
 
     def config(self, model: str, images: int, **options: Any) -> GenerateConfig:
         given: dict[str, Any] = {
-            "precision": "bf16", "label_type": "shared_tail_k5", "values": "log8", "threads_per_forward": 1,
-            "workers": min(4, cores()), "samples_per_shard": images, **options,
+            "precision": "bf16", "threads_per_forward": 1, "workers": min(4, cores()), "samples_per_shard": images,
+            "save_path": str(self.new_folder()), **options,
         }  # fmt: skip
+        if given.get("output", "labels") == "labels":
+            given = {"label_type": "shared_tail_k5", "values": "log8", **given}
+        if given.get("label_type") == "lowrank":
+            del given["values"]
         arch = f"{Path(__file__).with_name('models.py')}:{model}"
-        return GenerateConfig(
-            data=str(self.images(images)), save_path=str(self.new_folder()), teacher_source="private", arch=arch,
-            **given,
-        )  # fmt: skip
+        return GenerateConfig(data=str(self.images(images)), teacher_source="private", arch=arch, **given)
 
-    def job(self, config: GenerateConfig) -> Job:
+    def job(self, config: GenerateConfig, device: str | None = None) -> Job:
         """Open everything that a run needs, without a label set."""
-        return open_job(Recipe.of(config), str(self.device), save=False)
+        return open_job(Recipe.of(config), device or str(self.device), save=False)
 
     def saved(self, job: Job) -> Job:
-        """Return a job that writes to a new label set."""
-        labels = job.labels
-        made = create_labels(Location(str(self.new_folder())), labels.plan, labels.identity, {}, None)
-        return dataclasses.replace(job, labels=made)
+        """Begin a new label set; return a job that writes to it."""
+        labels, url = job.labels, Location(str(self.new_folder()))
+        needed = _features(labels.identity, job.reference)
+        new = create_labels(url, labels.plan, labels.identity, {}, None, requires=needed)
+        return dataclasses.replace(job, labels=new)
+
+    def made(self, job: Job) -> Job:
+        """Make a new label set with what a job has open; return a job that has it."""
+        job = self.saved(job)
+        work(job, None, RunObserver())
+        return job
 
     def new_folder(self) -> Path:
         self._made += 1
-        return self.folder / f"labels{self._made}"
+        return self.findings.file.with_suffix("") / f"labels{self._made}"
 
-    def report(self) -> dict[str, Any]:
-        on = (
-            torch.cuda.get_device_name(self.device)
-            if self.gpu
-            else platform.processor() or platform.machine()
-        )
-        return {
-            "device": on, "cores": cores(), "cpus": os.cpu_count(), "python": platform.python_version(),
-            "torch": torch.__version__, "cuda": torch.version.cuda, "quick": self.quick, "failed": self.failed,
-            "left_out": self.left_out, **self.figures,
-        }  # fmt: skip
+    def steady(self) -> contextlib.AbstractContextManager[None]:
+        """Return a block in which an error is raised where the host waits for the device."""
+        return no_waits() if self.gpu else contextlib.nullcontext()
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of each shard of a set."""
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.tar"))}
+
+
+@contextlib.contextmanager
+def no_waits() -> Iterator[None]:
+    """Raise an error where the host waits for the GPU."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@contextlib.contextmanager
+def delays(slow: str | None) -> Iterator[None]:
+    """Delay the copies to the GPU, or the kernels of teachers."""
+    from slg_wds.teachers import Ensemble
+
+    begin, probabilities = CopyStream.begin, Ensemble.probabilities
+
+    def late_copy(copies: CopyStream, copy: Any) -> Any:
+        with torch.cuda.stream(copies._stream):
+            torch.cuda._sleep(CYCLES)
+        return begin(copies, copy)
+
+    def late_kernels(ensemble: Ensemble, batches: Any) -> Any:
+        torch.cuda._sleep(CYCLES)
+        return probabilities(ensemble, batches)
+
+    with contextlib.ExitStack() as stack:
+        if slow == "copies":
+            stack.enter_context(mock.patch.object(CopyStream, "begin", late_copy))
+        if slow == "kernels":
+            stack.enter_context(mock.patch.object(Ensemble, "probabilities", late_kernels))
+        yield
+
+
+def apart(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Return ||found - wanted|| / ||wanted||; NaN and shapes that differ count as infinite."""
+    if found.shape != wanted.shape:
+        return float("inf")
+    one, other = found.detach().double().cpu(), wanted.detach().double().cpu()
+    share = float((one - other).norm() / other.norm().clamp(min=1e-300))
+    return share if share == share else float("inf")

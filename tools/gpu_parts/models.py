@@ -27,3 +27,10 @@ def small() -> nn.Module:
     )  # fmt: skip
     model.pretrained_cfg = {"input_size": (3, 32, 32), "interpolation": "bicubic"}
     return model
+
+
+def small_tower() -> nn.Module:
+    """Return the same without its last layer: 128 features."""
+    model = small()
+    model[-1] = nn.Identity()
+    return model

@@ -1,0 +1,44 @@
+"""Errors of the device, as only a device makes them. The last error breaks the process, which ends with this part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from gpu_parts.check import Check
+from gpu_parts.findings import Findings
+from slg_wds.errors import DeviceError, TeacherError
+from slg_wds.teachers.faults import device_faults
+
+
+def check(findings: Findings) -> None:
+    check = Check(findings)
+    if not check.gpu:
+        return
+    expect(check, "more memory than there is", TeacherError, too_much)
+    still = torch.ones(4, device=check.device).sum().item() == 4
+    findings.holds("the device works after a full memory", still)
+    expect(check, "an assertion on the device", DeviceError, out_of_range)
+    expect(check, "work after that", DeviceError, lambda device: torch.ones(4, device=device).sum().item())
+
+
+def expect(check: Check, name: str, kind: type[Exception], work: Callable[[torch.device], object]) -> None:
+    """Check that some work ends with an error of a kind."""
+    try:
+        with device_faults(check.device, name):
+            work(check.device)
+        seen = "no error"
+    except Exception as error:
+        seen = f"{type(error).__name__}: {error}"[:300]
+        check.findings.holds(f"{name}: {kind.__name__}", isinstance(error, kind), seen)
+        return
+    check.findings.holds(f"{name}: {kind.__name__}", False, seen)
+
+
+def too_much(device: torch.device) -> object:
+    return torch.empty(1 << 44, dtype=torch.uint8, device=device)
+
+
+def out_of_range(device: torch.device) -> object:
+    return torch.zeros(4, device=device)[torch.tensor([9], device=device)].sum().item()

@@ -1,0 +1,31 @@
+"""Which parts gpu_check has, in order of value, and how long each may take."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Part(NamedTuple):
+    """One part.
+
+    Attributes:
+        runs: module:function, which takes `Findings`.
+        seconds: after these it begins nothing new; a little later it is killed.
+    """
+
+    runs: str
+    seconds: float
+
+
+PARTS = {
+    "machine": Part("gpu_parts.machine:describe", 30),
+    "forwards": Part("gpu_parts.forwards:check", 80),
+    "sets": Part("gpu_parts.sets:check", 80),
+    "batches": Part("gpu_parts.batches:check", 50),
+    "generation": Part("gpu_parts.generation:usual_settings", 110),
+    "training": Part("gpu_parts.training:check", 120),
+    "replay": Part("gpu_parts.replay:check", 45),
+    "faults": Part("gpu_parts.faults:check", 15),
+    "simulation": Part("gpu_parts.simulation:check", 40),
+    "settings": Part("gpu_parts.generation:other_settings", 240),
+}
