@@ -17,6 +17,7 @@ It takes random-weight ResNet-50 and ViT-B and generated photographs, and runs t
 - training: the step of `slg-wds train` never makes the host wait, with mixing, clipping, accumulation and averaged
   weights; ResNet-50 at bf16, plain and compiled, with the loader and on a constant batch.
 - replay: crops per second of the loader alone, at 1, 4 and 8 crops an image.
+- resuming: two trainings with --seed end with the same weights, and so does one that was stopped and resumed.
 - faults: an error of the device is told from a full memory.
 - simulation: what tools/bench/simulate_gpu.py says of this machine, beside what was measured.
 - settings: generation at 50 crops a forward, with 4 threads, and with few crops an image.

@@ -140,7 +140,9 @@ class Forward:
             return None if tensor is None else tensor.to("cpu", non_blocking=True)
 
         host = _Outputs(to_host(finite), to_host(index), to_host(value), to_host(sums))
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        # Blocking: the host sleeps until it is done. Else it would take a core from the cutting threads to look all the
+        # time.
+        event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         # The default would be the stream of the current device, which may be another one than the teacher's.
         event.record(torch.cuda.current_stream(self.device))
         return dataclasses.replace(host, event=event)

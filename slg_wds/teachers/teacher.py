@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from slg_wds.console import counted
 from slg_wds.errors import SlgWdsError, TeacherError, TeacherOutputError, UsageError
-from slg_wds.teachers.backends import gpu_settings
+from slg_wds.teachers.backends import current_device, gpu_settings
 from slg_wds.teachers.faults import device_faults
 from slg_wds.teachers.forwards.casting import cast_weights
 from slg_wds.teachers.forwards.functions import compiled, lay_out, low_precision, plain_forward
@@ -149,7 +149,7 @@ class Teacher:
         pattern = torch.arange(rows) % min(rows, 8)
         batches = [scenes(8, side, seed)[pattern].to(self.device) for seed in (4, 5)]
         batches = [batch.contiguous(memory_format=self._layout) for batch in batches]
-        with self._forward(batches[0]):
+        with current_device(str(self.device)), self._forward(batches[0]):
             self._graph, self.no_graph = graphed(self._run, batches)
             torch.cuda.synchronize(self.device)  # raises the error of a device that the recording has broken
 

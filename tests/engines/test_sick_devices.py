@@ -114,7 +114,7 @@ def test_the_end_of_a_forward_is_awaited_on_the_teachers_own_device(monkeypatch)
     """Also if another device is current: an event on another stream would complete too early."""
     recorded = []
     event = SimpleNamespace(record=lambda stream=None: recorded.append(stream))
-    monkeypatch.setattr(torch.cuda, "Event", lambda: event)
+    monkeypatch.setattr(torch.cuda, "Event", lambda blocking=False: event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: f"stream of {device}")
     forward = Forward(SimpleNamespace(name="timm:x"), None, False, torch.device("cuda:3"), None)
     found = forward._outputs(torch.tensor(True), None, torch.ones(2, 3), None)

@@ -66,7 +66,7 @@ class GpuClock:
         """Add work that takes so many seconds."""
         self.done = max(self.done, time.perf_counter()) + seconds
 
-    def event(self) -> Any:
+    def event(self, blocking: bool = False) -> Any:
         """Return an event of torch.cuda, recorded when `record` is called."""
         return _Event(self)
 

@@ -13,6 +13,7 @@
     generation.py  rates of generation
     replay.py      rates of the loader
     training.py    the training step of slg-wds train
+    resuming.py    weights of trainings that are repeated and resumed
     simulation.py  what simulate_gpu.py says of the machine
     faults.py      errors of the device
 

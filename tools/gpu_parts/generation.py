@@ -20,6 +20,7 @@ from slg_wds.teachers.forwards.functions import plain_forward
 MODES: dict[str, dict[str, Any]] = {
     "graph": {"cuda_graph": "auto"},
     "plain": {"cuda_graph": "off"},
+    "compiled and graph": {"cuda_graph": "auto", "compile": True},
     "compiled": {"cuda_graph": "off", "compile": True},
 }
 TAKES = {
@@ -54,9 +55,10 @@ class Setting(NamedTuple):
 USUAL = (
     Setting("resnet50", "graph"),
     Setting("vit_b", "graph"),
-    Setting("resnet50", "compiled"),
     Setting("resnet50", "plain"),
-    Setting("vit_b", "compiled"),
+    Setting("resnet50", "compiled and graph"),
+    Setting("vit_b", "compiled and graph"),
+    Setting("resnet50", "compiled"),
 )
 OTHER = (
     Setting("resnet50", "graph", 256, (4,)),
@@ -115,7 +117,7 @@ def measure(check: Check, setting: Setting) -> float:
     mean, found["bare"] = (bare + after) / 2, [round(bare), round(after)]
     for threads, rate in rates.items():
         found |= {f"{threads} threads": round(rate), f"{threads} threads / bare": round(rate / mean, 4)}
-    if setting.mode == "compiled":
+    if "compiled" in setting.mode:
         found["compiled: distance of logits from the plain ones"] = distance_from_plain(check, job)
     if check.gpu:
         found["GPU memory, at most"] = torch.cuda.max_memory_reserved(check.device)

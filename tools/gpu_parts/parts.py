@@ -25,6 +25,7 @@ PARTS = {
     "generation": Part("gpu_parts.generation:usual_settings", 110),
     "training": Part("gpu_parts.training:check", 120),
     "replay": Part("gpu_parts.replay:check", 45),
+    "resuming": Part("gpu_parts.resuming:check", 25),
     "faults": Part("gpu_parts.faults:check", 15),
     "simulation": Part("gpu_parts.simulation:check", 40),
     "settings": Part("gpu_parts.generation:other_settings", 240),

@@ -87,7 +87,8 @@ def bytes_of(job: Job) -> dict[str, bytes]:
 
 def near_those_of_the_cpu(check: Check) -> None:
     """The same boxes and flips, and nearly the same distributions at fp32."""
-    config = check.config("small", 16, precision="fp32", values="float32", num_crops=8, num_seg=64)
+    options = {"precision": "fp32", "label_type": "full", "values": "float32", "num_crops": 8, "num_seg": 64}
+    config = check.config("small", 16, **options)
     there, here = (check.made(check.job(config, device)) for device in (str(check.device), "cpu"))
     worst = 0.0
     for one, other in zip(there.labels, here.labels, strict=True):

@@ -7,7 +7,7 @@ from typing import Any
 
 from gpu_parts.findings import Findings
 
-LAUNCHES = {"graph": "graph", "plain": "eager", "compiled": "compiled"}
+LAUNCHES = {"graph": "graph", "plain": "eager", "compiled and graph": "graph", "compiled": "compiled"}
 
 
 def check(findings: Findings) -> None:

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from slg_wds.console import data_size
 from slg_wds.teachers.weights import one_line
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     Run = Callable[[torch.Tensor], Any]
 
+SPARE = 1.1  # times the memory that a forward needs has to be free for a recording
 WARM_UP = 3  # forwards before the recording, in which libraries allocate what they need
 
 
@@ -37,16 +39,20 @@ class GraphedForward:
     def __init__(self, run: Run, images: torch.Tensor) -> None:
         import torch
 
+        device = images.device
         self._images = images.clone()
         self._graph = torch.cuda.CUDAGraph()
-        stream, current = torch.cuda.Stream(images.device), torch.cuda.current_stream(images.device)  # type: ignore[no-untyped-call]
+        stream, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)  # type: ignore[no-untyped-call]
         stream.wait_stream(current)
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_reserved(device)
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
                 run(self._images)
             with _no_waits():
                 run(self._images)
         current.wait_stream(stream)
+        _check_memory(device, torch.cuda.memory_reserved(device) - before)
         # Other threads may use the GPU meanwhile.
         with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
             self._out: torch.Tensor = run(self._images)
@@ -69,11 +75,30 @@ class GraphedForward:
         return self._out.clone()
 
 
+def _check_memory(device: torch.device, needed: int) -> None:
+    """Raise RuntimeError if a GPU lacks the memory for a recording.
+
+    Running out of memory can break a recording off, with the same effect on torch's allocator as a wait: see below.
+
+    Args:
+        device: the GPU.
+        needed: bytes that the forward has taken beyond its weights.
+    """
+    import torch
+
+    torch.cuda.synchronize(device)
+    torch.cuda.empty_cache()  # what the forwards before the recording have taken, which lies on another stream
+    free, _ = torch.cuda.mem_get_info(device)
+    if free < (needed := int(SPARE * needed)):
+        raise RuntimeError(f"it needs {data_size(needed)} of memory, and {data_size(free)} are free")
+
+
 @contextlib.contextmanager
 def _no_waits() -> Iterator[None]:
     """Raise RuntimeError where the host waits for the GPU.
 
-    Such a wait would end a recording, after which torch's allocator believes for ever that one is under way.
+    Such a wait would end a recording, after which the allocator of torch before 2.12 believes for ever that one is
+    under way, and gives no cached memory back when it runs short.
     """
     import torch
 
@@ -104,7 +129,9 @@ def graphed(run: Run, batches: Sequence[torch.Tensor]) -> tuple[GraphedForward |
         graph = GraphedForward(run, batches[0])
         same = all(torch.equal(graph(batch), run(batch)) for batch in batches)
     except Exception as error:  # whatever a model does that cannot be recorded, or that needs too much memory
-        why = one_line(error)
+        # Where a recording breaks off, its end raises an error of its own; the one before it is the cause.
+        cause = error.__context__ if "capture" in str(error) else None
+        why = one_line(cause or error)
         torch.cuda.set_stream(
             current
         )  # torch leaves the stream of a recording that failed as the current one
@@ -113,5 +140,8 @@ def graphed(run: Run, batches: Sequence[torch.Tensor]) -> tuple[GraphedForward |
             return graph, ""
         why = "its logits are not those of the plain forward, bit for bit"
         del graph
-    torch.cuda.empty_cache()  # the graph has kept memory of its own
+    # The graph has kept memory of its own. After a recording that failed, some versions of torch refuse this;
+    # an error of the device itself comes again at its next use.
+    with contextlib.suppress(RuntimeError):
+        torch.cuda.empty_cache()
     return None, why

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from slg_wds.banks import Bank
 from slg_wds.errors import UsageError
+from slg_wds.teachers.backends import gpu_settings
 from slg_wds.teachers.ensemble import Ensemble
 from slg_wds.teachers.teacher import Teacher
 
@@ -51,8 +52,10 @@ class PrototypeTower(Ensemble):
         """Return the distributions over the prototypes; see `Ensemble.probabilities`."""
         import torch
 
-        with torch.inference_mode():
-            return self._head.probabilities(self.teachers[0].logits(batches[self._batch_of[0]]))
+        embeddings = self.teachers[0].logits(batches[self._batch_of[0]])
+        # The bank's products are exact whatever the teacher's are, and whatever the caller has set for its own.
+        with torch.inference_mode(), gpu_settings(self.device, "fp32"):
+            return self._head.probabilities(embeddings)
 
     def _check_together(self, teachers: Sequence[Teacher]) -> None:
         """Teachers of any width are accepted; that there is one is checked later."""

@@ -39,7 +39,7 @@ class Stream:
             step()
 
     def wait_event(self, event: Event) -> None:
-        self.queue.append(event.synchronize)
+        self.queue.append(event.reach)
 
     def wait_stream(self, other: Stream) -> None:
         until = len(other.queue)
@@ -47,6 +47,9 @@ class Stream:
 
 
 class Event:
+    def __init__(self, blocking: bool = False) -> None:
+        self.blocking = blocking
+
     def record(self, stream: Stream) -> None:
         self.stream, self.until = stream, len(stream.queue)
 
@@ -54,6 +57,10 @@ class Event:
         return self.stream.done >= self.until
 
     def synchronize(self) -> None:
+        assert self.blocking, "the host would look all the time, not sleep"
+        self.reach()
+
+    def reach(self) -> None:
         with _disable_current_modes(), torch.inference_mode():
             self.stream.run(self.until)
 

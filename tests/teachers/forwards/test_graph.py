@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 
 import pytest
@@ -94,6 +95,44 @@ def test_too_little_memory_for_a_graph_is_no_error(graphs, teacher, monkeypatch)
     monkeypatch.setattr(torch.cuda, "graph", full)
     teacher.use_graph(ROWS)
     assert "out of memory" in teacher.no_graph
+    assert teacher.logits(scenes(ROWS, 32, 1)).shape == (ROWS, 20)
+
+
+def test_nothing_is_recorded_where_the_memory_may_not_do(graphs, teacher, monkeypatch):
+    """A recording that runs out of memory can spoil torch's allocator for the rest of the process."""
+
+    def recorded(*given, **more):
+        raise AssertionError("it is recorded")
+
+    reserved = iter([10 << 20, 2058 << 20])
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: next(reserved))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 << 30, 80 << 30))
+    monkeypatch.setattr(torch.cuda, "graph", recorded)
+    teacher.use_graph(ROWS)
+    assert teacher.no_graph.endswith("it needs 2.4 GB of memory, and 2.1 GB are free")
+    assert teacher.logits(scenes(ROWS, 32, 1)).shape == (ROWS, 20)
+
+
+def test_a_recording_that_breaks_off_says_why_and_the_plain_forward_goes_on(graphs, teacher, monkeypatch):
+    """Its end raises an error of its own, and then some versions of torch cannot empty their cache."""
+
+    @contextlib.contextmanager
+    def breaks_off(*given, **more):
+        try:
+            raise RuntimeError("the cause")
+        finally:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+        yield
+
+    def refused():
+        if broken:
+            raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
+
+    broken = []
+    monkeypatch.setattr(torch.cuda, "graph", lambda *given, **more: broken.append(1) or breaks_off())
+    monkeypatch.setattr(torch.cuda, "empty_cache", refused)
+    teacher.use_graph(ROWS)
+    assert teacher.no_graph == "RuntimeError: the cause"
     assert teacher.logits(scenes(ROWS, 32, 1)).shape == (ROWS, 20)
 
 

@@ -1,0 +1,76 @@
+"""`slg-wds train --seed`: two runs end with the same weights, bit for bit, and so does one that was stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from gpu_parts.batches import labels_of
+from gpu_parts.check import Check
+from gpu_parts.findings import Findings
+from slg_wds.training import loop
+from slg_wds.training.checkpoints import CHECKPOINT
+from slg_wds.training.command import main
+
+FLAGS = "--epochs 8 -b 32 --seed 0 --amp bf16 --ema 0.9 --mixup_cutmix --clip-grad 1 --checkpoint-every 1 --workers 2"
+STOP = 3  # steps
+
+
+def check(findings: Findings) -> None:
+    check = Check(findings)
+    arch = f"{Path(__file__).with_name('models.py')}:small" if check.quick else "resnet18"
+    labels = labels_of(check, "tail", {})
+    first = trained(check, arch, labels)
+    findings.holds("two trainings end with the same weights", same(first, trained(check, arch, labels)))
+    if findings.begins("a training that is stopped and resumed"):
+        folder = check.new_folder()
+        stopped = run(arch, labels, folder, STOP)
+        code = run(arch, labels, folder)
+        right = stopped == 130 and code == 0 and same(first, read(folder))
+        findings.holds(
+            "a training that is stopped and resumed ends with the same weights", right, [stopped, code]
+        )
+
+
+def trained(check: Check, arch: str, labels: str) -> dict[str, Any]:
+    folder = check.new_folder()
+    assert run(arch, labels, folder) == 0
+    return read(folder)
+
+
+def run(arch: str, labels: str, folder: Path, stop: int | None = None) -> int:
+    """Train, resuming what is in the folder; with `stop`, as if a user stopped it after so many steps."""
+    step, taken = loop.train_step, 0
+
+    def counted(*given: Any) -> torch.Tensor:
+        nonlocal taken
+        if taken == stop:
+            raise KeyboardInterrupt
+        taken += 1
+        return step(*given)
+
+    size = [] if arch.endswith(":small") else ["--size", "64"]
+    flags = [
+        "-a",
+        arch,
+        "--softlabel_path",
+        labels,
+        "--save_checkpoint_path",
+        str(folder),
+        "--resume",
+        "auto",
+    ]
+    with mock.patch.object(loop, "train_step", counted):
+        return main([*flags, *size, *FLAGS.split()])
+
+
+def read(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
+    return {"weights": found["state_dict"], "average": found["ema"]}
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return all(torch.equal(value, other[kind][name]) for kind in one for name, value in one[kind].items())
