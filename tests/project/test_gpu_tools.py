@@ -146,7 +146,7 @@ def test_gpu_check_runs_on_a_cpu_and_every_check_holds(tmp_path):
     assert found["failed"] == found["left_out"] == found["missed"] == []
     assert list(found["ended"]) == list(PARTS) and set(found["ended"].values()) == {"ok"}
     parts = found["parts"]
-    assert len(parts["batches"]["checks"]) >= 36 and len(parts["training"]["checks"]) == 10
+    assert len(parts["batches"]["checks"]) >= 36 and len(parts["training"]["checks"]) == 11
     (generation,) = parts["generation"]["figures"].values()
     assert generation["2 threads"] > 0 and parts["replay"]["figures"]["4 crops an image, 2 threads"] > 0
     assert len(parts["simulation"]["figures"]) == 4

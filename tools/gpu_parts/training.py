@@ -12,18 +12,18 @@ import torch
 from torch import nn
 
 from gpu_parts import models
+from gpu_parts.batches import labels_of
 from gpu_parts.check import Check
 from gpu_parts.findings import Findings
 from gpu_parts.replay import endless, loader_of, set_for_students
-from slg_wds import SoftCrossEntropy
+from slg_wds import SoftCrossEntropy, SoftLabelLoader
 from slg_wds.training.flags import parse
-from slg_wds.training.processes import start_process_group
 from slg_wds.training.step import train_step
 from slg_wds.training.student import make_student, set_up
 
 CLASSES = 100  # of the small teacher
 BAR = "training step, constant batch / loader"
-# Flags of the steps in which the host may not wait. fp16 is not among them: torch's scaler looks at the gradients.
+# Flags of the steps in which the host may not wait.
 STEPS = {
     "plain": (),
     "mixup": ("--mixup_cutmix", "--mixup_switch_prob", "1"),
@@ -34,6 +34,8 @@ STEPS = {
     "averaged weights": ("--ema", "0.999"),
     "in four pieces": ("--grad-accum-steps", "4"),
     "adamw": ("--opt", "adamw", "--filter-bias-and-bn"),
+    "fp16": ("--amp", "fp16"),
+    "fp16, norm clipped": ("--amp", "fp16", "--clip-grad", "1"),
     "all together": ("--mixup_cutmix", "--clip-grad", "1", "--ema", "0.999", "--grad-accum-steps", "2"),
 }
 
@@ -43,9 +45,14 @@ def check(findings: Findings) -> None:
     config = set_for_students(check)
     loader = loader_of(check, config, 4, 2 if check.quick else 8, 64)
     for name, flags in STEPS.items():
-        if findings.begins(f"steps: {name}", takes=3):
+        if (check.gpu or "fp16" not in flags) and findings.begins(f"steps: {name}", takes=3):
             with findings.going_on(f"steps: {name}"):
                 steps_without_waits(check, name, flags, loader)
+    if findings.begins("steps: low-rank labels"):
+        with findings.going_on("steps: low-rank labels"):
+            labels = labels_of(check, "lowrank", {"label_type": "lowrank"})
+            loader = SoftLabelLoader(labels, global_batch_size=64, size=32 if check.quick else 224, threads=2)
+            steps_without_waits(check, "low-rank labels", STEPS["all together"], loader.to(check.device))
     loader = loader_of(check, config, 4, 2 if check.quick else 16, 64 if check.quick else 256)
     for name, flags, takes in (("plain", (), 15), ("compiled", ("--compile",), 60)):
         if name == "compiled" and check.quick:
@@ -78,9 +85,10 @@ def steps_without_waits(check: Check, name: str, flags: Sequence[str], loader: A
 
 def step_of(check: Check, flags: Sequence[str], crops: int, arch: str) -> Callable[[Any], torch.Tensor]:
     """Return the step of `slg-wds train` at bf16."""
-    args = parse(["-a", arch, "-b", str(crops), "--amp", "bf16", "--lr", "0.01", *flags])
-    start_process_group(args)
-    args.device = check.device
+    args = parse(
+        ["-a", arch, "-b", str(crops), "--amp", "bf16", "--lr", "0.01", *flags]
+    )  # the last of a kind counts
+    args.rank, args.ranks, args.device = 0, 1, check.device
     torch.backends.cudnn.benchmark = True  # as the command has it without --seed
     model, preprocessing = make_student(args, CLASSES, {}) if arch != "small" else (models.small(), None)
     training = set_up(args, model, preprocessing)
