@@ -144,8 +144,8 @@ def sleeping() -> Iterator[None]:
     """Let decoding and cutting take their time without a processor."""
     nothing = scripted(_nothing)
 
-    def slept(memory, where, boxes, *more):
-        done = nothing(memory, where, boxes, *more)
+    def slept(memory, where, boxes, flips, out, *_):
+        done = nothing(memory, where, boxes, flips, out)
         time.sleep(SECONDS[boxes.shape[1]] * len(boxes))
         return done
 
@@ -162,9 +162,6 @@ def _nothing(
     boxes: torch.Tensor,
     flips: torch.Tensor,
     out: torch.Tensor,
-    kernel: int,
-    mode: int,
-    fillings: torch.Tensor,
 ) -> list[bool]:
     return [True for _ in range(boxes.size(0))]
 
