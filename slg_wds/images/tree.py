@@ -157,11 +157,7 @@ class LocalTree:
             raise NotFoundError("no such file", url=path) from None
         except OSError as error:  # not an ImageError: a run that skips bad images stops at a failing disk
             what = f"the file cannot be read: {error.strerror}"
-            hint = (
-                "remove it, and leave it out with --on-error skip"
-                if isinstance(error, SpecialFileError)
-                else None
-            )
+            hint = "remove it" if isinstance(error, SpecialFileError) else None
             kind = PermissionDeniedError if isinstance(error, PermissionError) else StoreError
             raise kind(what, url=path, hint=hint) from error
 
