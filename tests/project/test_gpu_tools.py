@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import subprocess
@@ -12,9 +13,11 @@ import pytest
 import torch
 
 import slg_wds
+from slg_wds.generation import inference
 from slg_wds.generation.inference import topk
 from slg_wds.labels import reduce
 from slg_wds.replay.assembly import jpeg_crops
+from support.gpus import recorded_graphs
 from support.paths import TOOLS
 from support.photographs import tool
 
@@ -191,3 +194,130 @@ def test_the_simulation_of_a_loader_is_as_fast_as_its_threads_or_its_trainer(tmp
     trained = replay(setting(**common, rate=400.0, launches=5), tmp_path)
     assert trained.crops_per_second < 600 and 0.2 < trained.of_step < 2
     assert jpeg_crops._COMPILED is compiled, "nothing is replaced"
+
+
+class Properties:
+    name, major, minor, multi_processor_count = "imitated", 9, 0, 132
+
+
+def without_pinning(make):
+    return lambda *shape, pin_memory=False, **more: make(*shape, **more)
+
+
+@pytest.fixture
+def imitated(monkeypatch, tmp_path):
+    """What only a GPU runs of gpu_check's own code runs on the CPU: small networks, streams that do nothing."""
+    monkeypatch.syspath_prepend(str(TOOLS / "bench"))
+    module = {name: importlib.import_module(f"gpu_parts.{name}") for name in (
+        "batches", "check", "faults", "forwards", "generation", "machine", "replay", "sets", "training"
+    )}  # fmt: skip
+    kind = module["check"].Check
+    recorded_graphs.install(monkeypatch)
+    plain_config = kind.config
+    small = {"resnet50": "small", "vit_b": "small"}
+    fewer = {"num_crops": 12, "num_seg": 16}
+
+    def config(check, model, images, **options):
+        options |= {name: min(most, options.get(name, most)) for name, most in fewer.items()}
+        return plain_config(check, small.get(model, model), min(images, 64), **options)
+
+    monkeypatch.setattr(kind, "gpu", True)
+    monkeypatch.setattr(kind, "config", config)
+    for name in ("set_device", "_sleep", "synchronize"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: None)
+    for name, value in {"max_memory_reserved": 1, "get_device_properties": Properties}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(8.1e9), 80 << 30))
+    monkeypatch.setattr(torch, "empty", without_pinning(torch.empty))
+    monkeypatch.setattr(torch, "ones", without_pinning(torch.ones))
+    sizes = {
+        "forwards": {"ROWS": 16, "SPOILT": 16},
+        "generation": {"SECONDS": 0.1},
+        "replay": {"SECONDS": 0.1, "IMAGES": 64, "BATCH": 32},
+        "machine": {"MANY": 1 << 16, "SIDE": 8},
+    }
+    for where, name in [(where, name) for where, given in sizes.items() for name in given]:
+        monkeypatch.setattr(module[where], name, sizes[where][name])
+    monkeypatch.setattr(torch, "compile", lambda run, **options: run)
+    monkeypatch.setattr(module["generation"], "forward_rate", lambda teacher, rows, forwards: 1000.0)
+    monkeypatch.setattr(module["faults"].os, "_exit", lambda code: None)
+    return module
+
+
+def found_by(run, folder):
+    part = findings.Findings(folder / f"{run.__module__}.{run.__name__}.json", "cpu", False, folder, 500.0)
+    run(part)
+    return part.content
+
+
+@pytest.mark.slow
+def test_forwards_that_only_a_gpu_runs(imitated, tmp_path):
+    found = found_by(imitated["forwards"].check, tmp_path)
+    unknown = {f"{model} at {precision}" for model in ("resnet50", "vit_b") for precision in ("fp16", "tf32")}
+    assert {what.partition(":")[0] for what in found["failed"]} == unknown, "a CPU has no such precision"
+    assert "resnet50 at bf16: the same after other work, without a wait of the host" in found["checks"]
+
+
+@pytest.mark.slow
+def test_sets_that_only_a_gpu_makes(imitated, tmp_path, monkeypatch):
+    generate, asked = slg_wds.generate, []
+
+    def on_the_cpu(config):
+        asked.append(config.devices)
+        return generate(dataclasses.replace(config, devices="cpu"))
+
+    monkeypatch.setattr(slg_wds, "generate", on_the_cpu)
+    for module in (imitated["sets"], inference):
+        monkeypatch.setattr(module, "topk", reduce._packed_topk)  # a GPU's way, which looks for no ties
+    found = found_by(imitated["sets"].check, tmp_path)
+    assert found["failed"] == [] and asked == ["0,0"]
+    assert set(found["checks"]) >= {
+        "labels are those of a synchronous loop, delayed: kernels", "nearly full memory changes no byte",
+        "two processes make the same bytes", "labels of the GPU are near the CPU's, of the same boxes",
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_batches_that_only_a_gpu_gets(imitated, tmp_path):
+    found = found_by(imitated["batches"].check, tmp_path)
+    assert found["failed"] == [] and "with late copies: the CPU's batches" in found["checks"]
+
+
+@pytest.mark.slow
+def test_rates_that_only_a_gpu_has(imitated, tmp_path):
+    generation, replay = imitated["generation"], imitated["replay"]
+    usual, other = (found_by(run, tmp_path) for run in (generation.usual_settings, generation.other_settings))
+    assert usual["failed"] == other["failed"] == []
+    assert len(usual["figures"]) == len(generation.USUAL) and len(other["figures"]) == len(generation.OTHER)
+    loader = found_by(replay.check, tmp_path)
+    assert loader["failed"] == [] and len(loader["figures"]) == 6
+    assert {**usual["bars"], **loader["bars"]}.keys() == set(list(bars.BARS)[:5])
+
+
+@pytest.mark.slow
+def test_steps_that_only_a_gpu_takes(imitated, tmp_path, monkeypatch):
+    training = imitated["training"]
+    monkeypatch.setattr(training, "STEPS", {"all together": training.STEPS["all together"]})
+    plain = training.step_of
+    monkeypatch.setattr(
+        training, "step_of", lambda check, flags, crops, _: plain(check, flags, crops, "small")
+    )
+    monkeypatch.setattr(training, "CROPS", 32)
+    monkeypatch.setattr(training, "TIMED", 1)
+    found = found_by(training.check, tmp_path)
+    assert found["failed"] == [] and list(found["bars"]) == list(bars.BARS)[5:]
+
+
+@pytest.mark.slow
+def test_what_a_machine_with_a_gpu_says_of_itself(imitated):
+    device = torch.device("cpu")
+    assert imitated["machine"]._gpu(device)["capability"] == "9.0"
+    assert all(value > 0 for value in imitated["machine"]._speeds(device).values())
+
+
+@pytest.mark.slow
+def test_errors_that_a_device_does_not_make_are_seen(imitated, tmp_path):
+    """Here nothing breaks, so the check of errors has to fail."""
+    found = found_by(imitated["faults"].check, tmp_path)
+    assert found["checks"]["more memory than there is: TeacherError"]["met"]
+    assert not found["checks"]["work after that: DeviceError"]["met"]

@@ -14,6 +14,7 @@ from slg_wds.teachers import Teacher
 from slg_wds.transforms.normalisation import Normalisation
 
 ROWS = 256
+SPOILT = 1 << 26  # numbers of a piece of memory that is used and let go between two runs of a graph
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # How far logits may be from those of fp32 on the GPU, as a share of their length: networks of fifty layers with random
 # weights multiply one rounding (2^-8 of bf16, 2^-11 of the others) by about ten.
@@ -62,20 +63,21 @@ def top(check: Check) -> None:
 
 def of_model(check: Check, model: str) -> None:
     """Compare all ways to run one network with each other."""
-    side = 32 if model == "small" else 224
-    chance = torch.Generator().manual_seed(1)
+    exact = teacher_of(check, model, "fp32")
+    side, chance = exact.preprocessing.input_size, torch.Generator().manual_seed(1)
     crops = [
         torch.randint(0, 256, (ROWS, 3, side, side), dtype=torch.uint8, generator=chance) for _ in range(3)
     ]
-    exact = teacher_of(check, model, "fp32")
     wanted = exact.logits(crops[0].to(check.device))
     few = crops[0][:8]
     on_cpu = apart(wanted[:8], teacher_of(check, model, "fp32", "cpu").logits(few))
     check.findings.holds(f"{model} at fp32: the CPU's logits", on_cpu < SAME, on_cpu)
     del exact
     for precision in ("bf16", "fp32", "fp16", "tf32") if check.gpu else ("bf16",):
-        if check.findings.begins(f"{model} at {precision}", takes=6):
-            of_precision(check, model, precision, crops, wanted)
+        name = f"{model} at {precision}"
+        if check.findings.begins(name, takes=6):
+            with check.findings.going_on(name):
+                of_precision(check, model, precision, crops, wanted)
 
 
 def of_precision(
@@ -109,7 +111,7 @@ def graph(
     findings.holds(
         f"{name}: the graph gives the plain bits", equal([teacher.logits(one) for one in batches], plain)
     )
-    spoilt = [torch.full((1 << 26,), 7.0, device=check.device) for _ in range(16)]
+    spoilt = [torch.full((SPOILT,), 7.0, device=check.device) for _ in range(16)]
     del spoilt
     with check.steady():
         found = [teacher.logits(one) for one in batches]

@@ -24,6 +24,7 @@ QUERY = (
     "name,driver_version,memory.total,memory.used,clocks.sm,clocks.max.sm,temperature.gpu,power.limit,pstate"
 )
 MANY = 1 << 28  # bytes of a copy
+SIDE = 8192  # of a matrix
 
 
 def describe(findings: Findings) -> None:
@@ -88,7 +89,7 @@ def _speeds(device: torch.device) -> dict[str, float]:
     """Gigabytes per second of copies, TFLOP/s of bf16 products, microseconds of a launch."""
     far = torch.empty(MANY, dtype=torch.uint8, device=device)
     pinned, plain = torch.ones(MANY, dtype=torch.uint8, pin_memory=True), torch.ones(MANY, dtype=torch.uint8)
-    square = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
+    square = torch.randn(SIDE, SIDE, device=device, dtype=torch.bfloat16)
     few = torch.zeros(4, device=device)
     gigabytes = MANY / 1e9
     return {
@@ -96,7 +97,7 @@ def _speeds(device: torch.device) -> dict[str, float]:
         "pageable to GPU, GB/s": gigabytes / _seconds(lambda: far.copy_(plain), 3),
         "GPU to pinned, GB/s": gigabytes / _seconds(lambda: pinned.copy_(far, non_blocking=True), 10),
         "on the GPU, GB/s read and written": 2 * gigabytes / _seconds(far.clone, 20),
-        "bf16 products, TFLOP/s": 2 * 8192**3 / 1e12 / _seconds(lambda: square @ square, 20),
+        "bf16 products, TFLOP/s": 2 * SIDE**3 / 1e12 / _seconds(lambda: square @ square, 20),
         "a launch, us": 1e6 * _seconds(few.relu_, 2000),
     }
 

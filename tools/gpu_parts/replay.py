@@ -17,6 +17,7 @@ from slg_wds.generation.setup import open_job
 from slg_wds.generation.worker import work
 
 SECONDS = 3.0  # of one measurement
+IMAGES = 8192
 BATCH = 128  # crops, as in the predictions
 
 
@@ -49,7 +50,7 @@ def rate_of(check: Check, loader: Any) -> float:
 
 def set_for_students(check: Check) -> GenerateConfig:
     """Return the options of a set with enough images for epochs of many batches; make it unless it is there."""
-    count = 128 if check.quick else 8192
+    count = 128 if check.quick else IMAGES
     config = check.config(
         "small", count, num_crops=16, num_seg=256 if not check.quick else 64, samples_per_shard=64, workers=cores(),
         save_path=str(check.findings.folder / "students"),

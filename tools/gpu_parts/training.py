@@ -22,6 +22,7 @@ from slg_wds.training.step import train_step
 from slg_wds.training.student import make_student, set_up
 
 CLASSES = 100  # of the small teacher
+CROPS, TIMED = 256, 25  # of a batch whose steps are timed; steps in a go
 BAR = "training step, constant batch / loader"
 # Flags of the steps in which the host may not wait.
 STEPS = {
@@ -53,7 +54,7 @@ def check(findings: Findings) -> None:
             labels = labels_of(check, "lowrank", {"label_type": "lowrank"})
             loader = SoftLabelLoader(labels, global_batch_size=64, size=32 if check.quick else 224, threads=2)
             steps_without_waits(check, "low-rank labels", STEPS["all together"], loader.to(check.device))
-    loader = loader_of(check, config, 4, 2 if check.quick else 16, 64 if check.quick else 256)
+    loader = loader_of(check, config, 4, 2 if check.quick else 16, 64 if check.quick else CROPS)
     for name, flags, takes in (("plain", (), 15), ("compiled", ("--compile",), 60)):
         if name == "compiled" and check.quick:
             continue
@@ -105,7 +106,7 @@ def step_of(check: Check, flags: Sequence[str], crops: int, arch: str) -> Callab
 
 def rates(check: Check, name: str, flags: Sequence[str], loader: Any) -> None:
     """Time steps with the loader and on a constant batch, in turns."""
-    crops = 64 if check.quick else 256
+    crops = 64 if check.quick else CROPS
     step = step_of(check, flags, crops, "small" if check.quick else "resnet50")
     batches = endless(loader)
     constant = next(batches)
@@ -133,7 +134,7 @@ def rates(check: Check, name: str, flags: Sequence[str], loader: Any) -> None:
 
 def seconds_of_a_step(check: Check, step: Callable[[Any], torch.Tensor], source: Iterator[Any]) -> float:
     check.wait()
-    count = 1 if check.quick else 25
+    count = 1 if check.quick else TIMED
     start = time.perf_counter()
     for batch in itertools.islice(source, count):
         step(batch)
