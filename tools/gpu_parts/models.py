@@ -9,8 +9,11 @@ from torch import nn
 
 def resnet50() -> nn.Module:
     torch.manual_seed(0)
-    # By default the last batch norm of a block is 0, and most of the network would decide nothing.
-    return timm.create_model("resnet50", zero_init_last=False)
+    # By default the last batch norm of a block is 0, and most of the network would decide nothing. Without that the
+    # logits reach 140; those of trained networks have a deviation of about 2.
+    model = timm.create_model("resnet50", zero_init_last=False)
+    model.fc.weight.data.mul_(0.05)
+    return model
 
 
 def vit_b() -> nn.Module:
