@@ -39,9 +39,12 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from gpu_parts.parts import PARTS
 from gpu_parts.supervise import Run
+
+VERDICTS = {True: "met", False: "MISSED", None: "not measured"}
 
 
 def main() -> int:
@@ -51,8 +54,21 @@ def main() -> int:
         parts = {name: PARTS[name] for name in options.parts}
         run = Run(parts, options.device, options.quick, Path(folder), options.seconds, Path(options.out))
         report = run.run()
-    print(json.dumps(report, indent=1))
+    print(json.dumps(report, indent=1), flush=True)
+    print(*summary(report), sep="\n", file=sys.stderr)
     return 1 if report["failed"] else 0
+
+
+def summary(report: dict[str, Any]) -> list[str]:
+    """Return what matters most, for those who see only the end of the output."""
+    lines = [
+        f"{VERDICTS[bar['met']]}: {name} {bar['found']}, at least {bar['wanted']}, predicted {bar['predicted']}"
+        for name, bar in report["bars"].items()
+    ]
+    checks = [one["met"] for part in report["parts"].values() for one in part.get("checks", {}).values()]
+    lines.append(f"{sum(checks)} of {len(checks)} checks hold, in {report['seconds']:.0f} s")
+    lines += [f"left out: {what}" for what in report["left_out"]]
+    return lines + [f"FAILED: {what[:300]}" for what in report["failed"]]
 
 
 def parse() -> argparse.Namespace:

@@ -319,5 +319,5 @@ def test_what_a_machine_with_a_gpu_says_of_itself(imitated):
 def test_errors_that_a_device_does_not_make_are_seen(imitated, tmp_path):
     """Here nothing breaks, so the check of errors has to fail."""
     found = found_by(imitated["faults"].check, tmp_path)
-    assert found["checks"]["more memory than there is: TeacherError"]["met"]
+    assert found["checks"]["more memory than there is: MemoryFullError"]["met"]
     assert not found["checks"]["work after that: DeviceError"]["met"]

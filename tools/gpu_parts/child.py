@@ -14,7 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 TOOLS = Path(__file__).resolve().parent.parent
-sys.path[:1] = [str(TOOLS), str(TOOLS / "bench")]  # in place of this folder
+# In place of this folder. The package of this checkout is tried, installed or not.
+sys.path[:1] = [str(TOOLS), str(TOOLS / "bench"), str(TOOLS.parent)]
 
 from gpu_parts.findings import Findings  # noqa: E402
 

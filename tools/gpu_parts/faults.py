@@ -9,7 +9,7 @@ import torch
 
 from gpu_parts.check import Check
 from gpu_parts.findings import Findings
-from slg_wds.errors import DeviceError, TeacherError
+from slg_wds.errors import DeviceError, MemoryFullError
 from slg_wds.teachers.faults import device_faults
 
 
@@ -17,7 +17,7 @@ def check(findings: Findings) -> None:
     check = Check(findings)
     if not check.gpu:
         return
-    expect(check, "more memory than there is", TeacherError, too_much)
+    expect(check, "more memory than there is", MemoryFullError, too_much)
     still = torch.ones(4, device=check.device).sum().item() == 4
     findings.holds("the device works after a full memory", still)
     expect(check, "an assertion on the device", DeviceError, out_of_range)
