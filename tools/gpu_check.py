@@ -8,16 +8,17 @@ It takes random-weight ResNet-50 and ViT-B and generated photographs, and runs t
 - forwards: a CUDA graph gives the bits of the plain forward and is used, and so do weights that are cast once; two runs
   give the same bits; fp32 is that of the CPU, and tf32, fp16 and bf16 are near it; normalisation and top-k are the
   CPU's, bit for bit.
-- sets: label sets are the same bytes over two runs, with views and mixing, with two processes on one GPU, and with
-  nearly full memory; labels are those of a fully synchronous loop while either stream is delayed; nothing makes the
-  host wait.
+- sets: label sets are the same bytes over two runs, with views and mixing, with two processes on one GPU, with nearly
+  full memory, and without a CUDA graph; labels are those of a fully synchronous loop while either stream is delayed;
+  nothing makes the host wait.
 - batches: a loader's batches on the GPU are those on the CPU for every label type, for views, mixed views, embeddings,
   several sets and other temperatures, also while copies are late; the loss is the CPU's; nothing makes the host wait.
 - generation: crops per second of `generate` against the bare forward: 256 crops a forward, as a graph, compiled, plain.
 - training: the step of `slg-wds train` never makes the host wait, with mixing, clipping, accumulation and averaged
   weights; ResNet-50 at bf16, plain and compiled, with the loader and on a constant batch.
 - replay: crops per second of the loader alone, at 1, 4 and 8 crops an image.
-- resuming: two trainings with --seed end with the same weights, and so does one that was stopped and resumed.
+- resuming: two trainings with --seed end with the same weights, and so do one that was stopped and resumed, and one
+  in a process group of torchrun's.
 - faults: an error of the device is told from a full memory.
 - simulation: what tools/bench/simulate_gpu.py says of this machine, beside what was measured.
 - settings: generation at 50 crops a forward, with 4 threads, and with few crops an image.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,6 +18,10 @@ from slg_wds.training.command import main
 
 FLAGS = "--epochs 8 -b 32 --seed 0 --amp bf16 --ema 0.9 --mixup_cutmix --clip-grad 1 --checkpoint-every 1 --workers 2"
 STOP = 3  # steps
+TORCHRUN = {
+    "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "29517",
+}  # fmt: skip
 
 
 def check(findings: Findings) -> None:
@@ -33,6 +38,10 @@ def check(findings: Findings) -> None:
         findings.holds(
             "a training that is stopped and resumed ends with the same weights", right, [stopped, code]
         )
+    if findings.begins("a training that torchrun started"):
+        with mock.patch.dict(os.environ, TORCHRUN):
+            launched = trained(check, arch, labels)
+        findings.holds("a training that torchrun started ends with the same weights", same(first, launched))
 
 
 def trained(check: Check, arch: str, labels: str) -> dict[str, Any]:

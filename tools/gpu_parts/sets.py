@@ -61,6 +61,9 @@ def same_bytes(check: Check) -> None:
     job = check.job(config)
     first, second = (bytes_of(check.made(job)) for _ in range(2))
     findings.holds("two runs make the same bytes", first == second)
+    if check.gpu and findings.begins("without a CUDA graph", takes=6):
+        plain = bytes_of(check.made(check.job(dataclasses.replace(config, cuda_graph="off"))))
+        findings.holds("without a CUDA graph the bytes are the same", plain == first)
     if check.gpu and findings.begins("nearly full memory", takes=8):
         with findings.going_on("nearly full memory"), full_memory(check):
             again = bytes_of(check.made(check.job(config)))
