@@ -273,7 +273,7 @@ def test_sets_that_only_a_gpu_makes(imitated, tmp_path, monkeypatch):
     assert found["failed"] == [] and asked == ["0,0"]
     assert set(found["checks"]) >= {
         "labels are those of a synchronous loop, delayed: kernels", "nearly full memory changes no byte",
-        "two processes make the same bytes", "labels of the GPU are near the CPU's, of the same boxes",
+        "two processes make the same bytes", "labels of the GPU are near the CPU's, of the same boxes: prototypes",
     }  # fmt: skip
 
 

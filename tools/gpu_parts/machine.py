@@ -39,8 +39,7 @@ def describe(findings: Findings) -> None:
     device = torch.device(findings.device)
     torch.cuda.set_device(device)
     findings.found("gpu", _gpu(device))
-    with findings.going_on("nvidia-smi"):
-        findings.found("nvidia-smi", _nvidia_smi())
+    findings.found("nvidia-smi", _nvidia_smi())
     with findings.going_on("speeds"):
         findings.found("speeds", _speeds(device))
 
@@ -82,7 +81,10 @@ def _gpu(device: torch.device) -> dict[str, object]:
 
 def _nvidia_smi() -> str:
     command = ["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError) as error:  # it is no part of the package's promises
+        return str(error)
 
 
 def _speeds(device: torch.device) -> dict[str, float]:

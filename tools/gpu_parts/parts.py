@@ -20,8 +20,8 @@ class Part(NamedTuple):
 PARTS = {
     "machine": Part("gpu_parts.machine:describe", 30),
     "forwards": Part("gpu_parts.forwards:check", 80),
-    "sets": Part("gpu_parts.sets:check", 80),
-    "batches": Part("gpu_parts.batches:check", 50),
+    "sets": Part("gpu_parts.sets:check", 90),
+    "batches": Part("gpu_parts.batches:check", 45),
     "generation": Part("gpu_parts.generation:usual_settings", 110),
     "training": Part("gpu_parts.training:check", 120),
     "replay": Part("gpu_parts.replay:check", 45),

@@ -15,6 +15,7 @@ import torch
 import slg_wds
 from gpu_parts.check import Check, delays, shards
 from gpu_parts.findings import Findings
+from slg_wds.banks import Bank, DenseLayer, encode_bank
 from slg_wds.concurrency.threads import threads_beside_forwards
 from slg_wds.generation.batching import Buffers, CropBatch, full_batches
 from slg_wds.generation.decoding import prepared_images
@@ -29,6 +30,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "full": {"label_type": "full"},
     "lowrank": {"label_type": "lowrank"},
     "embeddings": {"output": "embedding"},
+    "prototypes": {"output": "prototypes", "label_type": "shared_tail_k5"},
 }
 
 
@@ -43,9 +45,10 @@ def check(findings: Findings) -> None:
         if findings.begins(f"the same bytes: {name}", takes=6):
             with findings.going_on(name):
                 same_bytes_of(check, name, options)
-    if findings.begins("labels of the GPU and of the CPU"):
-        with findings.going_on("labels of the GPU and of the CPU"):
-            near_those_of_the_cpu(check)
+    for name in ("classes", "prototypes"):
+        if findings.begins(f"labels of the GPU and of the CPU: {name}"):
+            with findings.going_on(f"labels of the GPU and of the CPU: {name}"):
+                near_those_of_the_cpu(check, name, OTHERS.get(name, {}))
 
 
 def usual(check: Check) -> dict[str, Any]:
@@ -77,9 +80,8 @@ def same_bytes(check: Check) -> None:
 
 def same_bytes_of(check: Check, name: str, options: dict[str, Any]) -> None:
     """Make a set of another kind twice, with a small network."""
-    given = {"num_crops": 8, "num_seg": 64, "samples_per_shard": 8, **options}
-    model = "small_tower" if options.get("output") == "embedding" else "small"
-    job = check.job(check.config(model, 16, **given))
+    given = {"num_crops": 8, "num_seg": 64, "samples_per_shard": 8, **with_bank(check, options)}
+    job = check.job(check.config(model_of(options), 16, **given))
     first, second = (bytes_of(check.made(job)) for _ in range(2))
     check.findings.holds(f"two runs make the same bytes: {name}", first == second and len(first) == 2)
 
@@ -88,17 +90,39 @@ def bytes_of(job: Job) -> dict[str, bytes]:
     return shards(Path(job.labels.url))
 
 
-def near_those_of_the_cpu(check: Check) -> None:
-    """The same boxes and flips, and nearly the same distributions at fp32."""
-    options = {"precision": "fp32", "label_type": "full", "values": "float32", "num_crops": 8, "num_seg": 64}
-    config = check.config("small", 16, **options)
-    there, here = (check.made(check.job(config, device)) for device in (str(check.device), "cpu"))
+def near_those_of_the_cpu(check: Check, name: str, options: dict[str, Any]) -> None:
+    """The same boxes and flips, and nearly the same distributions at fp32, though the caller allows TF32 for itself."""
+    given = {"precision": "fp32", "label_type": "full", "values": "float32", "num_crops": 8, "num_seg": 64}
+    config = check.config(model_of(options), 16, **{**with_bank(check, options), **given})
+    before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, True
+    try:
+        there, here = (check.made(check.job(config, device)) for device in (str(check.device), "cpu"))
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
     worst = 0.0
     for one, other in zip(there.labels, here.labels, strict=True):
         same = np.array_equal(one.crops, other.crops) and np.array_equal(one.flips, other.flips)
         distance = np.abs(one.distribution() - other.distribution()).sum(1).max() / 2 if same else 1.0
         worst = max(worst, float(distance))
-    check.findings.holds("labels of the GPU are near the CPU's, of the same boxes", worst < 1e-4, worst)
+    what = f"labels of the GPU are near the CPU's, of the same boxes: {name}"
+    check.findings.holds(what, worst < 1e-4, worst)
+
+
+def model_of(options: dict[str, Any]) -> str:
+    return "small_tower" if "output" in options else "small"
+
+
+def with_bank(check: Check, options: dict[str, Any]) -> dict[str, Any]:
+    """Return options with the file of a bank of random prototypes, where they need one."""
+    if options.get("output") != "prototypes":
+        return options
+    rows = np.random.default_rng(0).normal(size=(64, 128)).astype(np.float32)
+    bank = Bank(
+        DenseLayer(rows / np.linalg.norm(rows, axis=1, keepdims=True), None), unit=True, temperature=0.1
+    )
+    path = check.findings.folder / "bank.safetensors"
+    path.write_bytes(encode_bank(bank))
+    return {**options, "bank": str(path)}
 
 
 @contextlib.contextmanager
