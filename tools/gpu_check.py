@@ -14,9 +14,9 @@ It takes random-weight ResNet-50 and ViT-B and generated photographs, and runs t
 - batches: a loader's batches on the GPU are those on the CPU for every label type, for views, mixed views, embeddings,
   several sets and other temperatures, also while copies are late; the loss is the CPU's; nothing makes the host wait.
 - generation: crops per second of `generate` against the bare forward: 256 crops a forward, as a graph, compiled, plain.
+- replay: crops per second of the loader alone, at 1, 4 and 8 crops an image.
 - training: the step of `slg-wds train` never makes the host wait, with mixing, clipping, accumulation and averaged
   weights; ResNet-50 at bf16, plain and compiled, with the loader and on a constant batch.
-- replay: crops per second of the loader alone, at 1, 4 and 8 crops an image.
 - resuming: two trainings with --seed end with the same weights, and so do one that was stopped and resumed, and one
   in a process group of torchrun's.
 - faults: an error of the device is told from a full memory.
