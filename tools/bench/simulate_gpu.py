@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import json
 import tempfile
 import time
@@ -37,8 +36,9 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import simulate_replay
 import torch
-from PIL import Image
+from simulated import exact_sleeps, photographs
 from torch import nn
 
 from slg_wds.config import GenerateConfig
@@ -47,7 +47,6 @@ from slg_wds.generation.recipe import Recipe
 from slg_wds.generation.setup import open_job
 from slg_wds.generation.worker import work
 from slg_wds.labels import reduce
-from slg_wds.teachers.forwards.scenes import scenes
 from slg_wds.transforms.cutting import scripted
 
 SIDE, CLASSES = 224, 8
@@ -210,7 +209,7 @@ def generation(setting: Setting, folder: Path) -> Result:
 
     job.teacher.teachers[0]._run = forward
     meter = _Meter()
-    with simulated(gpu, setting):
+    with replaced(gpu, setting):
         work(job, None, meter)
     return meter.result(setting, sum(times) / len(times), alone)
 
@@ -230,7 +229,7 @@ class _Meter(RunObserver):
 
 
 @contextlib.contextmanager
-def simulated(gpu: GpuClock, setting: Setting) -> Iterator[None]:
+def replaced(gpu: GpuClock, setting: Setting) -> Iterator[None]:
     """Replace the kernels of the processor and the GPU, and nothing else."""
 
     def cut(pixels: Any, boxes: Any, flips: Any, out: Any, kernel: int) -> None:
@@ -285,31 +284,6 @@ def _seconds(launch: Callable[[], None], count: int = 50) -> float:
     return (time.perf_counter() - start) / count
 
 
-def exact_sleeps() -> None:
-    """Let this thread and those that it starts sleep to the microsecond; by default Linux adds 50."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(29, 1000, 0, 0, 0)  # PR_SET_TIMERSLACK, in nanoseconds
-
-
-def photographs(folder: Path, count: int, distinct: int = 16) -> None:
-    """Write synthetic photographs of 500 x 375 pixels, about 50 KB each, to class folders of folder/train.
-
-    Args:
-        folder: where to write.
-        count: how many; beyond the first `distinct` they are links to those.
-        distinct: how many different ones.
-    """
-    for number, pixels in enumerate(scenes(min(count, distinct), 500, 0)):
-        noise = torch.randn(375, 500, 3, generator=torch.Generator().manual_seed(number)) * 6
-        pixels_hwc = (pixels.permute(1, 2, 0)[:375] + noise).clamp(0, 255).to(torch.uint8)
-        path = folder / "train" / f"class{number % 4}" / f"{number}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels_hwc.numpy()).save(path, quality=85)
-    for number in range(distinct, count):
-        source = folder / "train" / f"class{number % distinct % 4}" / f"{number % distinct}.jpg"
-        source.with_name(f"{number}.jpg").hardlink_to(source)
-
-
 def run_generation(options: argparse.Namespace) -> None:
     names = Setting.__dataclass_fields__
     setting = Setting(**{name: getattr(options, name) for name in names})
@@ -334,9 +308,7 @@ def parse() -> argparse.Namespace:
         command.add_argument(f"--{name}", type=type(default), default=default, choices=choices)
     command.add_argument("--json", action="store_true", help="print one line of JSON")
     command.set_defaults(run=run_generation)
-    from simulate_replay import add_command  # which imports this file
-
-    add_command(commands)
+    simulate_replay.add_command(commands)
     return parser.parse_args()
 
 

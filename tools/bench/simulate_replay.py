@@ -26,7 +26,7 @@ from unittest import mock
 
 import torch
 from bench_replay import make_set
-from simulate_gpu import exact_sleeps, photographs
+from simulated import exact_sleeps, photographs
 
 from slg_wds import SoftLabelLoader
 from slg_wds.replay.assembly import jpeg_crops

@@ -52,7 +52,7 @@ class Check:
 
     def images(self, count: int) -> Path:
         """Return a folder of `count` generated photographs."""
-        from simulate_gpu import photographs
+        from simulated import photographs
 
         folder = self.findings.folder / f"images{count}"
         if not folder.exists():  # whole or not at all: this process may be killed
