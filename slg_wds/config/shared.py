@@ -146,7 +146,7 @@ class TeacherOptions:
     """Side of the central crop that an evaluation cuts, as a share of the resized image's side."""
     class_subset: Annotated[str | None, option("FILE", default="all classes")] = None
     """Label over some of the teacher's classes only, for a student that knows fewer: a file of class numbers, or `auto`
-    for the classes of the class folders."""
+    for the classes of the class folders. Accuracies are over all classes nonetheless."""
 
 
 @dataclass(frozen=True, kw_only=True)

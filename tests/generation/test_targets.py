@@ -112,6 +112,30 @@ def test_evaluate_takes_folders_named_by_numbers(photographs, tmp_path):
     assert plain.top1 > 0.5
 
 
+def test_a_class_subset_leaves_the_accuracy_as_it_is(photographs, tmp_path, capsys):
+    """The teacher is asked for all of its classes, by its own numbers, which are not the order of the folders."""
+    for folder in (photographs / "train").iterdir():
+        (tmp_path / "val" / folder.name).mkdir(parents=True)
+        shutil.copy(min(folder.iterdir()), tmp_path / "val" / folder.name)
+    names, numbers = sorted(path.name for path in (tmp_path / "val").iterdir()), [9, 4, 17, 2, 13, 0]
+    rows = [f"{name} {number}\n" for name, number in zip(names, numbers, strict=True)]
+    (tmp_path / "map").write_text("".join(rows))
+    (tmp_path / "subset").write_text(" ".join(map(str, [*numbers[1:], 19])))
+    about = {
+        "data": str(tmp_path),
+        "class_map": str(tmp_path / "map"),
+        "arch": TINY,
+        "teacher_source": "private",
+    }
+    whole = evaluate(EvaluateConfig(**about))
+    assert whole.count == 6 and "--class-subset" not in capsys.readouterr().err
+    for subset in ("auto", str(tmp_path / "subset")):
+        assert evaluate(EvaluateConfig(**about, class_subset=subset)) == whole
+        assert "over all 20 classes of the teacher" in capsys.readouterr().err
+    labelling = slg_wds.GenerateConfig(**about, save_path="", class_subset="auto", evaluate=True)
+    assert slg_wds.generate(labelling) == whole
+
+
 def numbered_shards(photographs, folder, numbers):
     files = []
     for at, (path, number) in enumerate(

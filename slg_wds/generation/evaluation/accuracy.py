@@ -20,6 +20,8 @@ def evaluate(config: EvaluateConfig, device: str | None = None) -> Accuracy:
     """Measure the accuracy of a teacher under its own evaluation transform.
 
     The images are those of DATA/val, or of the split that the options name, or DATA itself if it has no val folder.
+    The teacher answers with all of its classes, also where the options keep a subset of them for labels: so the figures
+    can be compared with published ones.
 
     Args:
         config: the options, as on the command line.
@@ -62,7 +64,8 @@ def _plan(config: EvaluateConfig, source: ImageSource, teacher: Ensemble) -> Pla
     """Plan all images with their targets in the teacher's classes. Raise NoTargetsError if these are not known."""
     from slg_wds.images.targets import resolve_targets
 
-    targets = resolve_targets(config, source.classes, teacher.full_classes, teacher.class_subset)
+    # No subset: `teachers.evaluate` scores all of the teacher's classes and takes its own class numbers.
+    targets = resolve_targets(config, source.classes, teacher.full_classes, subset=None)
     if source.classes is not None and not targets.comparable:
         raise NoTargetsError(
             f"nothing assigns {counted(len(source.classes), 'class folder')} to "
@@ -72,6 +75,10 @@ def _plan(config: EvaluateConfig, source: ImageSource, teacher: Ensemble) -> Pla
         )
     if targets.note:
         note(targets.note)
+    if teacher.class_subset is not None:
+        note(
+            f"accuracy is over all {teacher.full_classes} classes of the teacher: --class-subset is for labels"
+        )
     plan = source.plan(0, 1 << 20, target_of=targets.of_class)
     without = int((plan.targets < 0).sum())
     if without == plan.num_samples:
