@@ -11,12 +11,17 @@ import pytest
 import torch
 
 from slg_wds import training
+from slg_wds.errors import NoTargetsError
 from slg_wds.labels import from_topk
+from slg_wds.teachers import Preprocessing
 from slg_wds.training.flags import Settings, parse
 from slg_wds.training.mixing import mixup_cutmix
 from slg_wds.training.schedule import label_temperature
 from slg_wds.training.student import make_average, make_student
+from slg_wds.training.validation import HardTargets
+from support.image_sources import tar_bytes
 from support.models.tiny_students import restless
+from support.sets.made_sets import label_set
 
 
 def flags(*more: str) -> Settings:
@@ -131,3 +136,29 @@ def test_a_user_could_have_written_it(name):
             home = importlib.import_module(node.module)
             offered = getattr(home, "__all__", [one for one in vars(home) if not one.startswith("_")])
             assert "." not in module and {alias.name for alias in node.names} <= set(offered), node.module
+
+
+def test_numbers_of_validation_tars_follow_the_class_subset_of_the_labels(tmp_path, photographs):
+    """Samples of tars have the teacher's numbers; a student of the classes 3, 7 and 19 numbers them 0, 1 and 2."""
+    pixels = [path.read_bytes() for path in sorted((photographs / "train").rglob("*.jpg"))[:4]]
+
+    def targets_of(name: str, numbers: list[int]) -> list[int]:
+        files = [
+            file
+            for at, (number, image) in enumerate(zip(numbers, pixels, strict=False))
+            for file in ((f"{at}.cls", b"%d" % number), (f"{at}.jpg", image))
+        ]
+        (tmp_path / name / "val").mkdir(parents=True)
+        (tmp_path / name / "val" / "a.tar").write_bytes(tar_bytes(files))
+        chosen = {"class_subset": [3, 7, 19]}
+        labels = label_set(
+            tmp_path / f"{name}.labels", 1, classes=3, label_type="full", tail=0, identity=chosen
+        )
+        args, shown = flags(str(tmp_path / name)), Preprocessing(32, (0, 0, 0), (1, 1, 1), "bilinear", 1)
+        args.device = torch.device("cpu")
+        plan = HardTargets(args, args.data, [labels], 3, shown, 1).images.plan
+        return [int(target) for _, target in sorted(zip(plan.paths, plan.targets, strict=True))]
+
+    assert targets_of("some", [7, 11, 19, 0]) == [1, -1, 2, -1]
+    with pytest.raises(NoTargetsError, match="no image of val has one of the student's 3 classes"):
+        targets_of("none", [0, 1, 2])

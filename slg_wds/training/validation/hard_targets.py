@@ -43,6 +43,8 @@ class HardTargets:
                 f"val has the class {plan.targets.max()}, the student {num_classes} classes",
                 url=data,
             )
+        if not (plan.targets >= 0).any():
+            raise NoTargetsError(f"no image of val has one of the student's {num_classes} classes", url=data)
         self.images = PlannedImages(args, self.source, plan, preprocessing, threads)
         self.normalised = Normalisation(preprocessing.mean, preprocessing.std, args.device)
 
@@ -52,7 +54,9 @@ class HardTargets:
         """The class of each folder: by the label set's class names, else as `slg-wds evaluate` does it."""
         folders = self.source.classes
         if folders is None:
-            return None
+            # Samples of tars have the teacher's class numbers; labels over a subset number its classes anew.
+            subset = labels[0].identity.class_subset if labels else None
+            return None if subset is None else {number: place for place, number in enumerate(subset)}.get
         names = (named_classes(labels[0]) if labels else None) or []
         if not self.args.class_map and len(names) == num_classes and set(folders) <= set(names):
             return [names.index(folder) for folder in folders]
