@@ -29,6 +29,7 @@ from slg_wds.format.manifest.description import MIXING, VIEWS
 from slg_wds.format.manifest.plan import Plan
 from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.labels import parse_label_type
+from slg_wds.labelset.combining.averaging import common_temperature, doubt_of_temperature
 from slg_wds.labelset.creating import create_labels
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.provenance import now, versions
@@ -131,8 +132,8 @@ def run(config: EnsembleConfig) -> EnsembleResult:
     parents = open_members([config.at(url) for url in config.sets], config.weights, rule)
     joins = rule is None and check_joined(config, parents)
     _refuse_own_place(config.at(config.save_path).open().url, parents)
-    _warn_of_duplicates(parents)
     check_parents(parents)
+    _warn_of(parents)
     to = None if joins else label_format_of(config, parents)
     if len(parents) == 1 and to is not None:
         keyed = parents[0].identity
@@ -207,7 +208,10 @@ def _refuse_own_place(target: str, parents: list[Parent]) -> None:
         raise UsageError("--save-path is one of the sets to merge", url=target, hint="choose another")
 
 
-def _warn_of_duplicates(parents: list[Parent]) -> None:
+def _warn_of(parents: list[Parent]) -> None:
+    """Warn of a set that is given twice, and of sets that may be of several temperatures."""
+    if doubt := doubt_of_temperature([parent.last.labels for parent in parents]):
+        warn(doubt, level=2)
     digests = [parent.last.labels.digest for parent in parents]
     for place, parent in enumerate(parents):
         if digests.index(digests[place]) < place:
@@ -272,6 +276,8 @@ def plan_of(plan: Plan, samples_per_shard: int | None) -> Plan:
 def identity_of(parents: list[Parent], to: LabelFormat) -> dict[str, Any]:
     """Return the identity of the merged set: the first set's, except for the labels, teachers and parents."""
     first = parents[0].identity.to_json()
+    if "temperature" in first:
+        first["temperature"] = common_temperature([parent.identity for parent in parents])
     first.pop("extends", None)
     first.pop("extendable", None)  # merged records keep no sums
     first.pop("max_kl", None)

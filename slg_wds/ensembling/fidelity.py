@@ -112,12 +112,17 @@ def load_named_teachers(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
     """Load the teachers that the options name, with the weights and preprocessing that the labels' identity records.
 
     Raises:
-        UsageError: they are not the teachers of the labels.
+        UsageError: they are not the teachers of the labels, or the labels do not say their temperature.
     """
     from slg_wds.teachers import load_ensemble
     from slg_wds.teachers.faults import hint_if_full
 
     recorded = labels.identity.teachers
+    if recorded and labels.identity.temperature is None and not labels.holds_embeddings:
+        raise UsageError(
+            "the labels do not say their temperature, so they cannot be compared with their teachers",
+            url=labels.url,
+        )
     asked = len((config.arch or "").split(","))
     if asked != len(recorded):
         raise UsageError(f"-a names {asked} of the labels' {len(recorded)} teachers")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from slg_wds.console import counted, warn
 from slg_wds.errors import ReplayError, UsageError
 from slg_wds.labels import LabelAdaptation, LabelType
+from slg_wds.labelset.combining.averaging import doubt_of_temperature
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.replay.assembly.adaptation import adaptation_of
 from slg_wds.replay.assembly.batch_builder import BatchBuilder
@@ -315,6 +316,9 @@ def _warn_of(sets: LabelSets, temperature: LabelTemperature) -> None:
     if sets.left_out:
         count = f"{sets.left_out:,} of {counted(len(sets.plan.keys), 'image')}"
         warn(f"left out of the labels {sets.url}: {count}; slg-wds inspect says why", level=2)
+    doubt = None if temperature.chosen else doubt_of_temperature(sets.members)
+    if doubt:
+        warn(doubt, level=2)
     for labels in sets.members:
         if temperature.chosen and labels.identity.temperature is None:
             warn(f"the labels {labels.url} do not say their temperature; it is taken as 1", level=2)

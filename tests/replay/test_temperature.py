@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import warnings
 
 import numpy as np
 import pytest
 import torch
 
 import slg_wds
+from slg_wds.ensembling.fidelity import load_named_teachers
 from slg_wds.errors import IdentityMismatchError, ReplayError, UsageError
 from slg_wds.replay.stages import CollateCrops, decode_record_stage
 from support.sets import dense_labels
 from support.sets.dense_labels import DenseLabels, given
+from support.sets.made_sets import label_set
 from support.sets.replay_sets import Made, make, write_class_map
 
 WANTED = 4.0
@@ -143,3 +148,44 @@ def test_a_state_is_not_resumed_at_another_temperature(sets):
     assert "temperature" not in plain, "states of loaders without a temperature stay what they were"
     with pytest.raises(ReplayError, match="labels as they were made, and here"):
         made.loader(temperature=4).load_state_dict(plain)
+
+
+def test_an_unknown_temperature_is_said_and_stays_unknown_as_ensemble_does(tmp_path, photographs):
+    for number in range(10):
+        path = tmp_path / "images" / "class" / f"image{number:02d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(min((photographs / "train").rglob("*.jpg")), path)
+
+    def made(name: str, temperature: float | None) -> str:
+        return label_set(tmp_path / name, len(name), identity={"temperature": temperature}).url
+
+    def merged(*sets: str):
+        save_path = str(tmp_path / f"mean of {len(list(tmp_path.iterdir()))}")
+        return slg_wds.ensemble(slg_wds.EnsembleConfig(sets=sets, save_path=save_path, processes=1)).labels
+
+    def loaded(*sets: str, **more):
+        about = {"global_batch_size": 4, "size": 32, "interpolation": "bilinear", **more}
+        return slg_wds.SoftLabelLoader(list(sets), str(tmp_path / "images"), **about)
+
+    unknown, hot, cold = made("unknown", None), made("hot", 4.0), made("cold", 1.0)
+    said = f"{re.escape(unknown)} do not say their temperature, and those of {re.escape(hot)} were made at 4"
+    for sets in ((unknown, hot), (hot, unknown)):
+        with pytest.warns(UserWarning, match=said):
+            assert merged(*sets).identity["temperature"] is None
+        with pytest.warns(UserWarning, match=said):
+            loaded(*sets)
+    asking = slg_wds.EnsembleConfig(sets=(), save_path="", arch="resnet18", check_data="images")
+    with pytest.raises(UsageError, match="do not say their temperature, so they cannot be compared"):
+        load_named_teachers(asking, slg_wds.open_labels(unknown))
+    for averaged in (merged, loaded):
+        with pytest.raises(IdentityMismatchError, match=r"temperature: 4\.0 != 1\.0"):
+            averaged(unknown, hot, cold)  # the first does not say it
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert merged(hot, made("as hot", 4.0)).identity["temperature"] == 4.0
+        assert merged(unknown).identity["temperature"] is None
+    with pytest.warns(UserWarning) as caught:
+        loaded(unknown, hot, temperature=2.0)
+    assert [str(one.message) for one in caught] == [
+        f"the labels {unknown} do not say their temperature; it is taken as 1"
+    ]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from slg_wds.errors import IdentityMismatchError, UsageError
+from slg_wds.format.manifest.identity import Identity
 from slg_wds.format.records.embeddings.fields import MAX_EMBEDDINGS
 from slg_wds.labelset.labelset import LabelSet
 
@@ -20,13 +21,41 @@ def check_averaged(sets: Sequence[LabelSet], any_temperature: bool = False) -> N
         sets: the sets.
         any_temperature: whether they may differ in their temperature, since all are read at another one.
     """
-    fields = [field for field in _SAME if not (any_temperature and field == "temperature")]
-    for other in sets[1:]:
-        for field in fields:
-            mine, theirs = getattr(sets[0].identity, field), getattr(other.identity, field)
-            # An imported set may not know its teachers' temperature.
-            if mine != theirs and not (field == "temperature" and None in (mine, theirs)):
-                raise differs(sets[0], other, f"{field}: {mine} != {theirs}")
+    for field in _SAME:
+        if not (any_temperature and field == "temperature"):
+            _check_same(sets, field)
+
+
+def _check_same(sets: Sequence[LabelSet], field: str) -> None:
+    """Raise IdentityMismatchError if the identities of two sets differ in a field."""
+    first, *others = _of_known_temperature(sets) or sets[:1] if field == "temperature" else sets
+    for other in others:
+        mine, theirs = getattr(first.identity, field), getattr(other.identity, field)
+        if mine != theirs:
+            raise differs(first, other, f"{field}: {mine} != {theirs}")
+
+
+def _of_known_temperature(sets: Sequence[LabelSet]) -> list[LabelSet]:
+    """Return the sets whose teachers' temperature is known. An imported set may not know it."""
+    return [labels for labels in sets if labels.identity.temperature is not None]
+
+
+def common_temperature(identities: Sequence[Identity]) -> float | None:
+    """Return the temperature of the mean of sets that `check_averaged` passed; None if one does not say its own."""
+    found = [identity.temperature for identity in identities]
+    return None if None in found else found[0]
+
+
+def doubt_of_temperature(sets: Sequence[LabelSet]) -> str | None:
+    """Return a warning if the mean is of sets of a known and of an unknown temperature; else None."""
+    known = _of_known_temperature(sets)
+    unknown = next((labels for labels in sets if labels.identity.temperature is None), None)
+    if unknown is None or not known:
+        return None
+    return (
+        f"the labels {unknown.url} do not say their temperature, and those of {known[0].url} were made at "
+        f"{known[0].identity.temperature:g}; their mean is right only if both were made at one temperature"
+    )
 
 
 def embeddings_side_by_side(sets: Sequence[LabelSet]) -> list[dict[str, Any]]:
