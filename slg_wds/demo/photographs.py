@@ -6,6 +6,7 @@ that the labels of an ImageNet teacher can be compared with the folders. The ext
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import numpy as np
 import skimage.data
 from PIL import Image
 from sklearn.datasets import load_sample_image
+
+from slg_wds.store import open_store
 
 _untyped: Any = skimage.data
 # WordNet id -> name -> a function that gives the photograph.
@@ -35,17 +38,28 @@ LONG_SIDE = 500
 def write_photographs(folder: Path, views: Sequence[View] = VIEWS) -> list[Path]:
     """Write the views of every photograph to folder/<WordNet id>/<name>_<number of the view>.jpg.
 
+    Each file appears whole. A file that exists stays as it is: it may be labelled already.
+
     Returns:
         The paths, in order.
+
+    Raises:
+        StoreError: the folder cannot be made or written to.
     """
-    paths: list[Path] = []
+    store, paths = open_store(str(folder)), []
     for wnid, photographs in PHOTOGRAPHS.items():
         for name, load in photographs.items():
             for number, view in enumerate(cut_views(load(), views)):
-                paths.append(folder / wnid / f"{name}_{number}.jpg")
-                paths[-1].parent.mkdir(parents=True, exist_ok=True)
-                view.save(paths[-1], quality=92)
+                file = f"{wnid}/{name}_{number}.jpg"
+                store.create(file, _jpeg(view))
+                paths.append(folder / file)
     return sorted(paths)
+
+
+def _jpeg(view: Image.Image) -> bytes:
+    data = io.BytesIO()
+    view.save(data, "JPEG", quality=92)
+    return data.getvalue()
 
 
 def cut_views(photograph: Any, views: Sequence[View]) -> list[Image.Image]:

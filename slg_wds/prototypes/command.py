@@ -12,6 +12,7 @@ from slg_wds.banks.bank import USUAL_TEMPERATURE
 from slg_wds.concurrency.threads import one_thread_of_libraries
 from slg_wds.console import counted, note, tell
 from slg_wds.errors import UsageError
+from slg_wds.store.urls import output_path
 from slg_wds.store.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def make_bank(config: PrototypesConfig) -> MadeBank:
 
 
 def _target(path: str) -> Path:
-    target = Path(path)
+    target = output_path(path)
     if target.exists():
         raise UsageError(
             "there is a file of this name, and labels may depend on it",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from slg_wds.console import counted, tell
 from slg_wds.errors import LabelSetError, MissingDependencyError, UsageError
+from slg_wds.store.urls import output_path
 from slg_wds.store.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def _check_installed() -> None:
 
 
 def _target(output: str) -> Path:
-    path = Path(output).expanduser()
+    path = output_path(output)
     if path.is_dir():
         raise UsageError(f"-o {output} is a folder", hint="name a file, such as report.html")
     if not path.parent.is_dir():

@@ -62,6 +62,16 @@ GENERATE = ["generate", "images", "-a", "resnet18", "--save-path", "labels"]
             "the class map nowhere cannot be read: No such file or directory",
         ),
         ([*GENERATE, "--flip-prob", "3"], "flip probability 3 is not inside 0..1; see --flip-prob"),
+        *(
+            (words, "this is written to a folder of this machine, not to a URL (url s3://b/x); give a path")
+            for words in (
+                ["demo", "s3://b/x"],
+                ["export", "set", "s3://b/x"],
+                ["report", "set", "-o", "s3://b/x"],
+                ["prototypes", "set", "-k", "2", "--save-path", "s3://b/x"],
+                ["train", "-a", "m", "--softlabel_path", "set", "--save_checkpoint_path", "s3://b/x"],
+            )
+        ),
         ([*GENERATE, "--label_type", "nonsense"], "unknown label type 'nonsense'; known: hard, smoothing,"),
     ],
 )

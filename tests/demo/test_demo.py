@@ -11,7 +11,7 @@ import torch
 
 from slg_wds import open_labels
 from slg_wds.cli import main
-from slg_wds.demo import command
+from slg_wds.demo import command, photographs
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,19 @@ def test_without_the_extra_it_says_what_to_install(tmp_path, capsys, monkeypatch
     said = capsys.readouterr().err
     assert "pip install 'slg-wds[demo]'" in said and said.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_where_its_folder_should_be_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").write_bytes(b"")
+    assert main(["demo", str(tmp_path / "file")]) == 1
+    said = capsys.readouterr().err
+    assert "a file lies where a folder is needed" in said and said.count("\n") == 1
+
+
+def test_photographs_that_are_there_are_left_as_they_are(tmp_path):
+    paths = photographs.write_photographs(tmp_path, (None,))
+    paths[0].write_bytes(b"labelled")
+    assert photographs.write_photographs(tmp_path, (None,)) == paths and paths[0].read_bytes() == b"labelled"
 
 
 def test_the_clone_starts_the_same_command():

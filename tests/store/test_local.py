@@ -59,6 +59,12 @@ def test_a_file_in_the_way_of_a_folder(tmp_path: Path) -> None:
     assert open_store(str(tmp_path)).size("f/x") is None
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that makes no folders")
+def test_where_no_folder_can_be_made() -> None:
+    with pytest.raises(errors.StoreError, match="no folder can be made here"):
+        open_store("/proc/a set").check_writable()
+
+
 def test_a_folder_is_no_object(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     store = open_store(str(tmp_path))

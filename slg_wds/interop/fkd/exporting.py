@@ -26,6 +26,7 @@ from slg_wds.labels import LabelType, parse_label_type
 from slg_wds.labelset.combining.joining import refuse_extending
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import open_labels
+from slg_wds.store.urls import output_path
 
 # How many of the last components of an image's path each reader appends to its --softlabel_path.
 COMPONENTS = {"fkd": 3, "mealv2": 4}
@@ -66,6 +67,7 @@ def export_fkd(config: ExportConfig) -> ExportResult:
             would find inside the folder.
         LabelSetError, FormatError, StoreError: the set cannot be read or is not complete.
     """
+    target = output_path(config.fkd_dir)
     labels = open_labels(config.labels, store_options=config.store_options)
     labels.refuse_embeddings()
     refuse_extending(labels)
@@ -79,7 +81,6 @@ def export_fkd(config: ExportConfig) -> ExportResult:
         )
     names = LabelFileNames(labels, config)
     names.check(labels.plan.paths)
-    target = Path(config.fkd_dir)
     _check_apart(labels, target)
     with _new_folder(target) as folder:
         stats = _write_all(folder, labels, names, config.use_fp16)

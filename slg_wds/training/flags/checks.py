@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from slg_wds.errors import UsageError
+from slg_wds.store.urls import output_path
 from slg_wds.training.flags.definitions import make_parser
 from slg_wds.training.flags.settings import Settings
 
@@ -17,6 +18,7 @@ def check(args: Settings) -> None:
     Raises:
         UsageError: a flag is out of range, or needs something that is missing.
     """
+    args.save_checkpoint_path = str(output_path(args.save_checkpoint_path))
     _check_ranges(args)
     _check_schedule(args)
     _check_distill(args)
