@@ -7,6 +7,8 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from slg_wds.format.manifest.plan import FOLDER
+
 if TYPE_CHECKING:
     from slg_wds.labelset.labelset import LabelSet
 
@@ -36,6 +38,28 @@ def named_classes(labels: LabelSet) -> list[str] | None:
     given = labels.description.class_names
     mean_classes = labels.targets_are_classes and given and len(given) == labels.num_classes
     return given if mean_classes and any(given or ()) else None
+
+
+def class_folders(labels: LabelSet) -> dict[str, int | None]:
+    """Return the class of each class folder that the labels know, by its name; None for one without a target.
+
+    The class names have one folder of each class. The plan has all folders with images: also several of one class, and
+    those without a target.
+
+    Returns:
+        Nothing if the folders' names do not say which classes they are.
+    """
+    named = named_classes(labels)
+    if named is None:
+        return {}
+    found: dict[str, int | None] = {name: number for number, name in enumerate(named) if name}
+    if labels.plan.source != FOLDER:
+        return found
+    for path, target in zip(labels.plan.paths, labels.plan.targets.tolist(), strict=True):
+        folder, slash, _ = path.partition("/")
+        if slash:
+            found[folder] = target if target >= 0 else None
+    return found
 
 
 def _published_for_imagenet(labels: LabelSet) -> bool:

@@ -22,6 +22,7 @@ from slg_wds.training.faults import run_faults
 from slg_wds.training.flags import Settings
 from slg_wds.training.optimizer import keep_options
 from slg_wds.training.processes import say
+from slg_wds.training.validation.class_folders import ClassFolders
 
 CHECKPOINT, BEST = "checkpoint.pth.tar", "model_best.pth.tar"  # FKD's names
 # The flags that change the course of training. A checkpoint has them, so that a resumed run can name differences.
@@ -71,6 +72,7 @@ class Training:
         scaler: of the loss; it does nothing unless --amp is fp16.
         preprocessing: how the student is shown images.
         progress: how far the run is.
+        folders: which class folders are which of the student's classes.
     """
 
     model: nn.Module
@@ -80,6 +82,7 @@ class Training:
     scaler: torch.amp.GradScaler
     preprocessing: Preprocessing
     progress: Progress = field(default_factory=Progress)
+    folders: ClassFolders = field(default_factory=ClassFolders)
 
 
 def prepare(args: Settings) -> None:
@@ -117,6 +120,7 @@ def save(args: Settings, training: Training, best: bool = False) -> None:
         "ema_projectors": None if training.average is None else states(training.average.module)["projectors"],
         "progress": asdict(progress),
         "num_classes": args.num_classes,
+        "class_folders": training.folders.kept(),
         "preprocessing": training.preprocessing.identity(),
         "settings": {name: getattr(args, name) for name in SETTINGS},
     }

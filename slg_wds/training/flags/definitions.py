@@ -159,8 +159,8 @@ def _mixing(parser: Parser) -> None:
 def _validation(parser: Parser) -> None:
     add = parser.add_argument_group("validation").add_argument
     add("-e", "--evaluate", action="store_true", help="only validate the weights of --resume or --pretrained")
-    add("--class-map", metavar="FILE", help="lines `folder number`, if the folders of val are not named as the labels' "
-        "classes")
+    add("--class-map", metavar="FILE", help="lines `folder number`, with the student's class numbers, if the folders "
+        "of val are not named as those that it learns from")
     add("--val-softlabels", metavar="URL", help="label set of held-out images: KL divergence from the teacher, and "
         "agreement with it; of embeddings, the cosine to the teacher's")
     add("--val-images", metavar="URL", help="the images of --val-softlabels (default: IMAGES)")

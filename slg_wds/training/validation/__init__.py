@@ -1,10 +1,11 @@
 """How good the student is after a walk.
 
-    score.py         what a validation is, and what it returns
-    images.py        images of a folder as the student sees them; each process takes its part
-    hard_targets.py  top-1 and top-5 on images with targets
-    held_out.py      held-out labels or embeddings: how near the student is to the teacher
-    neighbours.py    students of embeddings: k-NN accuracy on images with targets
+    score.py          what a validation is, and what it returns
+    images.py         images of a folder as the student sees them; each process takes its part
+    class_folders.py  which class of the student the images of val are of
+    hard_targets.py   top-1 and top-5 on images with targets
+    held_out.py       held-out labels or embeddings: how near the student is to the teacher
+    neighbours.py     students of embeddings: k-NN accuracy on images with targets
 
 Enters: the student, images or a held-out set. Leaves: figures, the same in all processes.
 """
@@ -13,20 +14,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slg_wds import LabelSet
 from slg_wds.teachers import Preprocessing
 from slg_wds.training.flags import Settings
+from slg_wds.training.validation.class_folders import ClassFolders
 from slg_wds.training.validation.hard_targets import HardTargets
 from slg_wds.training.validation.held_out import HeldOutEmbeddings, SoftTargets
 from slg_wds.training.validation.neighbours import Neighbours
 from slg_wds.training.validation.score import Score, Validation
 
-__all__ = ["HardTargets", "HeldOutEmbeddings", "Neighbours", "Score", "SoftTargets", "Validation"]
+__all__ = [
+    "ClassFolders",
+    "HardTargets",
+    "HeldOutEmbeddings",
+    "Neighbours",
+    "Score",
+    "SoftTargets",
+    "Validation",
+]
 
 
 def open_validations(
     args: Settings,
-    labels: list[LabelSet],
+    folders: ClassFolders,
     num_classes: int,
     preprocessing: Preprocessing,
     threads: int,
@@ -40,7 +49,7 @@ def open_validations(
         if args.distills:
             found.append(Neighbours(args, args.data, preprocessing, threads))
         else:
-            found.append(HardTargets(args, args.data, labels, num_classes, preprocessing, threads))
+            found.append(HardTargets(args, args.data, folders, num_classes, preprocessing, threads))
     if args.val_softlabels:
         if args.distills:
             found.append(HeldOutEmbeddings(args, args.val_softlabels, preprocessing, threads))

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import torch
 from torch import nn
 
-from slg_wds import LabelSet
-from slg_wds.config import EvaluateConfig, SourceConfig, parse_store_options
+from slg_wds.config import SourceConfig, parse_store_options
+from slg_wds.console import counted
 from slg_wds.errors import NoTargetsError
+from slg_wds.format.manifest.plan import Plan
 from slg_wds.images import open_source
-from slg_wds.images.targets import resolve_targets
-from slg_wds.labelset.class_names import named_classes
 from slg_wds.teachers import Preprocessing
 from slg_wds.training.flags import Settings
-from slg_wds.training.processes import summed
+from slg_wds.training.processes import say, summed
 from slg_wds.training.transfer import sent
+from slg_wds.training.validation.class_folders import ClassFolders
 from slg_wds.training.validation.images import PlannedImages
 from slg_wds.training.validation.score import Score
 from slg_wds.transforms.normalisation import Normalisation
@@ -29,15 +27,15 @@ class HardTargets:
         self,
         args: Settings,
         data: str,
-        labels: list[LabelSet],
+        folders: ClassFolders,
         num_classes: int,
         preprocessing: Preprocessing,
         threads: int,
     ) -> None:
-        self.args, self.data = args, data
-        options = SourceConfig(split="val", store_options=parse_store_options(args.store_option))
-        self.source = open_source(data, options, need_targets=True)
-        plan = self.source.plan(0, 1 << 20, target_of=self._classes(labels, num_classes))
+        self.args, store = args, parse_store_options(args.store_option)
+        options = SourceConfig(split="val", store_options=store, class_map=args.class_map)
+        source = open_source(data, options, need_targets=True)
+        plan = source.plan(0, 1 << 20, target_of=folders.targets(args, source.classes, num_classes))
         if int(plan.targets.max(initial=0)) >= num_classes:
             raise NoTargetsError(
                 f"val has the class {plan.targets.max()}, the student {num_classes} classes",
@@ -45,30 +43,17 @@ class HardTargets:
             )
         if not (plan.targets >= 0).any():
             raise NoTargetsError(f"no image of val has one of the student's {num_classes} classes", url=data)
-        self.images = PlannedImages(args, self.source, plan, preprocessing, threads)
+        self._tell_left_out(plan)
+        self.images = PlannedImages(args, source, plan, preprocessing, threads)
         self.normalised = Normalisation(preprocessing.mean, preprocessing.std, args.device)
 
-    def _classes(
-        self, labels: list[LabelSet], num_classes: int
-    ) -> Sequence[int | None] | Callable[[int], int | None] | None:
-        """The class of each folder: by the label set's class names, else as `slg-wds evaluate` does it."""
-        folders = self.source.classes
-        if folders is None:
-            # Samples of tars have the teacher's class numbers; labels over a subset number its classes anew.
-            subset = labels[0].identity.class_subset if labels else None
-            return None if subset is None else {number: place for place, number in enumerate(subset)}.get
-        names = (named_classes(labels[0]) if labels else None) or []
-        if not self.args.class_map and len(names) == num_classes and set(folders) <= set(names):
-            return [names.index(folder) for folder in folders]
-        config = EvaluateConfig(data=self.data, arch=self.args.arch, class_map=self.args.class_map)
-        targets = resolve_targets(config, folders, num_classes, None)
-        if not targets.comparable:
-            raise NoTargetsError(
-                f"the {len(folders)} class folders of val are not the student's {num_classes} classes",
-                hint="name them as the train folders or by WordNet ids, or give --class-map",
-                url=self.data,
+    def _tell_left_out(self, plan: Plan) -> None:
+        without = int((plan.targets < 0).sum())
+        if without:
+            say(
+                self.args,
+                f"validation leaves out {without:,} of {counted(plan.num_samples, 'image')}, without a target",
             )
-        return targets.of_class
 
     def __call__(self, model: nn.Module) -> Score:
         """Return the accuracies in percent; top-1 decides."""
