@@ -6,6 +6,7 @@ soft.py, tails.py    torch: a batch's columns -> sparse distributions, mixed, de
 logit_tables.py      torch: low-rank labels, which stay small until the loss needs them
 movable.py           torch: what moves to a device as one
 adaptation.py        torch: softened hard labels for crops of low confidence
+padding.py           torch: losses without the rows that are padding
 loss.py              torch: a student's cross-entropy with them
 embedding_loss.py    torch: a student's features against a teacher's embeddings
 dead_zone.py         rounding that prefers small integers

@@ -80,4 +80,4 @@ def adapted(
     index = torch.cat([labels.index, torch.stack(targets, dim=1).clamp(min=0)], dim=1)
     mass = torch.cat([labels.mass * kept_B[:, None], torch.stack(hard, dim=1)], dim=1)
     tables = tuple(table.times(kept_B) for table in labels.tables)
-    return SoftLabels(index, mass, even_B, C, tables)
+    return SoftLabels(index, mass, even_B, C, tables, labels.mask)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slg_wds.errors import UsageError
+from slg_wds.labels.padding import checked_mask, checked_reduction, reduced
 
 SHORTEST = 1e-12  # lengths below it are not divided by
 
@@ -27,7 +28,7 @@ class EmbeddingLoss(nn.Module):
         cosine: weight of the cosine distance, at least 0.
         smooth_l1: weight of the smooth L1, at least 0.
         beta: difference, above 0, from which on smooth L1 is linear; see `torch.nn.SmoothL1Loss`.
-        reduction: mean, or none for [B].
+        reduction: mean over the rows that are no padding, or none for [B], 0 in padding.
     """
 
     def __init__(
@@ -45,23 +46,24 @@ class EmbeddingLoss(nn.Module):
                 f"weights cosine {cosine} and smooth_l1 {smooth_l1} are not at least 0 and one above it, or beta "
                 f"{beta} is not above 0"
             )
-        if reduction not in ("mean", "none"):
-            raise UsageError(f"the reduction is mean or none, not {reduction!r}")
+        self.reduction = checked_reduction(reduction)
         self.projector = projector
-        self.cosine, self.smooth_l1, self.beta, self.reduction = cosine, smooth_l1, beta, reduction
+        self.cosine, self.smooth_l1, self.beta = cosine, smooth_l1, beta
 
-    def forward(self, features: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, features: Tensor, embedding: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the loss; halves are computed in float32.
 
         Args:
             features: of the student, float [B, E].
             embedding: of the teacher, `batch.embedding[name]`, float [B, D].
+            mask: bool [B], `batch.mask`: False in padding, which is left out. It is needed where the loader pads
+                (last="pad", evaluation=True).
 
         Returns:
             A scalar, or [B] without reduction.
 
         Raises:
-            UsageError: the projected features have not the shape of the embedding.
+            UsageError: the projected features have not the shape of the embedding, or the mask not that of the rows.
         """
         projected = features if self.projector is None else self.projector(features)
         if projected.ndim != 2 or projected.shape != embedding.shape:
@@ -76,7 +78,7 @@ class EmbeddingLoss(nn.Module):
         if self.smooth_l1:
             apart = F.smooth_l1_loss(own, theirs, beta=self.beta, reduction="none").mean(dim=1)
             losses = losses + self.smooth_l1 * apart
-        return losses.mean() if self.reduction == "mean" else losses
+        return reduced(losses, self.reduction, mask)
 
     def extra_repr(self) -> str:
         """Return the settings, for `repr` of a module."""
@@ -90,26 +92,33 @@ class RelationLoss(nn.Module):
     similarity-preserving loss of Tung and Mori (2019, arXiv 1907.09682, equations 1 to 4) for one layer.
     """
 
-    def forward(self, features: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, features: Tensor, embedding: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the loss; halves are computed in float32.
 
         Args:
             features: of the student, float [B, E].
             embedding: of the teacher, `batch.embedding[name]`, float [B, D].
+            mask: bool [B], `batch.mask`: False in padding, which is left out, so that B is the number of other rows. It
+                is needed where the loader pads (last="pad", evaluation=True).
 
         Returns:
             A scalar.
 
         Raises:
-            UsageError: the two are not of the same crops.
+            UsageError: the two are not of the same crops, or the mask is of others.
         """
         if features.ndim != 2 or embedding.ndim != 2 or len(features) != len(embedding) or not len(features):
             raise UsageError(
                 f"features of shape {list(features.shape)} for embeddings of shape {list(embedding.shape)}",
                 hint="give both for the same crops, as [B, ...]",
             )
-        apart = _alike(_wide(features)) - _alike(_wide(embedding))
-        return apart.square().mean()
+        own, theirs = _wide(features), _wide(embedding)
+        if mask is None:
+            return (_alike(own) - _alike(theirs)).square().mean()
+        # A row of zeros is alike to no row. So it changes the length of no row of the matrix, and its own row is 0.
+        padding_B1 = ~checked_mask(mask, len(own))[:, None]
+        apart = _alike(own.masked_fill(padding_B1, 0.0)) - _alike(theirs.masked_fill(padding_B1, 0.0))
+        return apart.square().sum() / mask.sum().clamp(min=1).square()
 
 
 def _wide(numbers: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from slg_wds.errors import UsageError
 from slg_wds.format.recovery.temperature import checked_temperature
+from slg_wds.labels.padding import both, checked_reduction, reduced
 from slg_wds.labels.soft import SoftLabels
 
 
@@ -32,7 +33,7 @@ class SoftCrossEntropy(nn.Module):
 
     Args:
         temperature: the same as student_temperature, under its older name.
-        reduction: mean, or none for [B].
+        reduction: mean over the rows that are no padding, or none for [B], 0 in padding.
         student_temperature: > 0, divides the student's logits; 1 by default.
         t_squared: multiply the loss by student_temperature squared. The gradient falls with that square where teacher
             and student have one temperature; so it stays as large (Hinton et al. 2015, arXiv 1503.02531, section 2).
@@ -56,17 +57,17 @@ class SoftCrossEntropy(nn.Module):
             )
         given = student_temperature if temperature is None else temperature
         self.temperature = 1.0 if given is None else checked_temperature(given)
-        if reduction not in ("mean", "none"):
-            raise UsageError(f"the reduction is mean or none, not {reduction!r}")
-        self.reduction = reduction
+        self.reduction = checked_reduction(reduction)
         self.t_squared = t_squared
 
-    def forward(self, logits: Tensor, labels: SoftLabels | Tensor) -> Tensor:
-        """The loss of logits; halves are computed in float32. Raises UsageError where the two do not fit each other.
+    def forward(self, logits: Tensor, labels: SoftLabels | Tensor, mask: Tensor | None = None) -> Tensor:
+        """The loss of logits; halves are computed in float32. Raises UsageError where these do not fit each other.
 
         Args:
             logits: float [B, C].
-            labels: a batch's own labels, or the probabilities of all classes, float [B, C].
+            labels: a batch's own labels, which know what is padding, or the probabilities of all classes, float [B, C].
+            mask: bool [B], `batch.mask`: False in padding, which is left out. Dense labels need it where the loader
+                pads (last="pad", evaluation=True).
 
         Returns:
             A scalar, or [B] without reduction.
@@ -76,10 +77,13 @@ class SoftCrossEntropy(nn.Module):
         if tuple(logits.shape) != shape:
             hint = "give labels, or the probabilities of all classes [B, C]" if dense else None
             raise UsageError(f"logits have shape {tuple(logits.shape)}, the labels {shape}", hint=hint)
-        losses = self._dense(logits, labels) if isinstance(labels, Tensor) else self._sparse(logits, labels)
+        if isinstance(labels, Tensor):
+            losses = self._dense(logits, labels)
+        else:
+            losses, mask = self._sparse(logits, labels), both(mask, labels.mask)
         if self.t_squared:
             losses = losses * self.temperature**2
-        return losses.mean() if self.reduction == "mean" else losses
+        return reduced(losses, self.reduction, mask)
 
     def _sparse(self, logits: Tensor, labels: SoftLabels) -> Tensor:
         labels = labels.expanded()

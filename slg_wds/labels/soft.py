@@ -6,6 +6,7 @@ Shapes: B crops, k classes stored per crop, N <= k classes that the rule reads, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from slg_wds.format.recovery.rules import StoredColumns
 from slg_wds.format.recovery.temperature import LEAST_LEFT
 from slg_wds.labels.logit_tables import LogitTables
 from slg_wds.labels.movable import Movable
+from slg_wds.labels.padding import both
 from slg_wds.labels.reduce import topk
 from slg_wds.labels.shares import shares
 from slg_wds.labels.tails import TailBatch, spread_tail
@@ -29,6 +31,7 @@ class SoftLabels(Movable):
         mass: float [B, K], may be negative.
         even: float [B], or None where it is 0 by the rule. Rows sum to 1.
         tables: low-rank labels of the same rows, which add to them; see `expanded`.
+        mask: bool [B], False in rows of padding, which SoftCrossEntropy leaves out; None if no row is padding.
     """
 
     def __init__(
@@ -38,9 +41,10 @@ class SoftLabels(Movable):
         even: Tensor | None,
         num_classes: int,
         tables: tuple[LogitTables, ...] = (),
+        mask: Tensor | None = None,
     ) -> None:
         self.index, self.mass, self.even, self.num_classes = index, mass, even, num_classes
-        self.tables = tables
+        self.tables, self.mask = tables, mask
 
     def __len__(self) -> int:
         return len(self.index)
@@ -49,7 +53,8 @@ class SoftLabels(Movable):
         """Some of the rows; with `mix`, mixup needs nothing dense: mix([y, y[perm]], [lam, 1 - lam])."""
         even = None if self.even is None else self.even[rows]
         tables = tuple(table[rows] for table in self.tables)
-        return SoftLabels(self.index[rows], self.mass[rows], even, self.num_classes, tables)
+        mask = None if self.mask is None else self.mask[rows]
+        return SoftLabels(self.index[rows], self.mass[rows], even, self.num_classes, tables, mask)
 
     def expanded(self) -> SoftLabels:
         """The same without tables: low-rank labels as even shares and masses, K the entries of their tables."""
@@ -57,11 +62,12 @@ class SoftLabels(Movable):
             return self
         parts = [table.expanded() for table in self.tables]
         if len(parts) == 1 and self.even is None and not self.index.shape[1]:
-            return SoftLabels(*parts[0], self.num_classes)
+            return SoftLabels(*parts[0], self.num_classes, mask=self.mask)
         index = torch.cat([self.index, *(part[0] for part in parts)], dim=1)
         mass = torch.cat([self.mass, *(part[1] for part in parts)], dim=1)
         evens = [even for even in (self.even, *(part[2] for part in parts)) if even is not None]
-        return SoftLabels(index, mass, torch.stack(evens).sum(dim=0) if evens else None, self.num_classes)
+        even = torch.stack(evens).sum(dim=0) if evens else None
+        return SoftLabels(index, mass, even, self.num_classes, mask=self.mask)
 
     def dense(self) -> Tensor:
         """The rows in full: [B, C] of mass's dtype, none negative."""
@@ -187,7 +193,7 @@ def _powered(named: Tensor, even: Tensor, others: Tensor, power: float) -> tuple
 
 @torch.no_grad()
 def mix(labels: Sequence[SoftLabels], weights: Sequence[float] | None = None) -> SoftLabels:
-    """The weighted average of distributions, row by row: its K is the sum of theirs.
+    """The weighted average of distributions, row by row: its K is the sum of theirs. One with padding is padding.
 
     weights: one per member of labels, >= 0 with a positive sum, by which they are divided; None: all the same.
     Raises UsageError for weights that are not, no labels, or labels of different rows or classes.
@@ -202,7 +208,8 @@ def mix(labels: Sequence[SoftLabels], weights: Sequence[float] | None = None) ->
     evens = [one.even * share for one, share in zip(labels, parts, strict=True) if one.even is not None]
     even = torch.stack(evens).sum(dim=0) if evens else None
     tables = [table.times(share) for one, share in zip(labels, parts, strict=True) for table in one.tables]
-    return SoftLabels(index, mass, even, labels[0].num_classes, tuple(tables))
+    mask = reduce(both, [one.mask for one in labels])
+    return SoftLabels(index, mass, even, labels[0].num_classes, tuple(tables), mask)
 
 
 def from_tables(tables: LogitTables, rule: LabelType, dtype: torch.dtype = torch.float32) -> SoftLabels:

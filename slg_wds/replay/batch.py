@@ -26,11 +26,12 @@ class Batch(Movable):
             store no classes and values of single crops: their k is 0.
         tail: the shared tails, None where none are stored or where there are several sets.
         labels: the distributions under the rule of recovery, at the temperature asked for, averaged over the sets, for
-            SoftCrossEntropy. None if the set holds embeddings.
+            SoftCrossEntropy. None if the set holds embeddings. Padding has even ones, which that loss leaves out.
         target: int64 [B], -1 for none. Classes of the labels only where `LabelSet.targets_are_classes` says so.
         key: [B].
         crop: int64 [B], the crop's number in its record, -1 in padding.
-        mask: bool [B], False in padding, which only the last batch has.
+        mask: bool [B], False in padding, which only the last batch has. What uses other things than `labels` needs it:
+            `EmbeddingLoss` and dense labels (`mask=batch.mask`), and whatever counts, such as an accuracy.
         embedding: of a set of embeddings, float32 [B, D] of each teacher by its name, zeros in padding; else empty.
         target2: int64 [B], the target of the image that is mixed into the view, -1 for none; None if the set has no
             mixed views.

@@ -77,7 +77,8 @@ class SoftLabelLoader:
         threads: that decode and cut, by default one per core that the process may use beside the machine's other ranks.
             The launcher says how many these are; without one, a rank is counted for each GPU that the process sees, or
             all ranks if it sees none.
-        last: "drop" leaves out the images that fill no batch, "pad" adds a batch for them, with a mask.
+        last: "drop" leaves out the images that fill no batch, "pad" adds a batch for them. Its padding is black crops,
+            False in `Batch.mask`: SoftCrossEntropy leaves them out of `Batch.labels`, all else is to be given the mask.
         evaluation: every image once, its first crop, in plan order, the last batch padded.
         allow_incomplete: take an unfinished label set as it is now.
         cache_dir, cache_bytes: where and how much of remote shards, and of remote tars of images where these fit too,

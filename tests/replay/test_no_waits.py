@@ -118,10 +118,8 @@ def trained_on(batch: Batch) -> torch.Tensor:
     logits = torch.zeros(len(batch), batch.labels.num_classes, device="meta", requires_grad=True)
     order = torch.arange(len(batch), device="meta").flip(0)
     mixed = mix([batch.labels, batch.labels[order]], [0.7, 0.3])
-    losses = SoftCrossEntropy(reduction="none")(logits, mixed) + SoftCrossEntropy()(
-        logits, batch.labels.dense()
-    )
-    (losses * batch.mask).sum().backward()
+    loss = SoftCrossEntropy()
+    (loss(logits, mixed) + loss(logits, batch.labels.dense(), mask=batch.mask)).backward()
     return logits.grad
 
 
@@ -147,8 +145,20 @@ def test_from_embeddings_to_the_loss(sets):
         assert {tensor.device.type for tensor in batch.tensors()} == {"meta"}
         for found in batch.embedding.values():
             student = torch.zeros(found.shape, device="meta", requires_grad=True)
-            (EmbeddingLoss(reduction="none")(student, found) * batch.mask).sum().backward()
+            EmbeddingLoss()(student, found, mask=batch.mask).backward()
             assert student.grad.shape == found.shape
+
+
+@pytest.mark.parametrize(("kind", "rule"), [*EVERY, ("mixed", "lowrank")])
+def test_padding_has_no_part_in_the_loss(sets, kind, rule):
+    seen = 0
+    for batch in sets[kind].loader(rule=rule, last="pad", global_batch_size=28).to("cpu"):
+        logits = torch.randn(len(batch), CLASSES, generator=torch.Generator().manual_seed(0))
+        rows = -(batch.labels.dense() * logits.log_softmax(1)).sum(1)[batch.mask]
+        torch.testing.assert_close(SoftCrossEntropy()(logits, batch.labels), rows.mean())
+        assert (batch.labels.mask is None) == bool(batch.mask.all())  # whole batches cost nothing
+        seen += len(rows)
+    assert seen == 72
 
 
 @pytest.mark.parametrize(("kind", "rule"), EVERY)

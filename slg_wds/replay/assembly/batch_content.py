@@ -155,16 +155,19 @@ class BatchContent:
 
         c = self._crops.shape[1]
         present = np.repeat(np.array([sample.shard >= 0 for sample in self._samples]), c)
+        mask, target = torch.from_numpy(present), torch.from_numpy(np.repeat(self._target, c))
+        answers = self._answers(target)
         if not present.all():
-            self._images[torch.from_numpy(~present)] = 0
-        target = torch.from_numpy(np.repeat(self._target, c))
+            self._images[~mask] = 0
+            if answers["labels"] is not None:
+                answers["labels"].mask = mask
         return Batch(
             images=self._images,
-            **self._answers(target),
+            **answers,
             target=target,
             key=[sample.key for sample in self._samples for _ in range(c)],
             crop=torch.from_numpy(np.where(present, self._crops.reshape(-1), -1)),
-            mask=torch.from_numpy(present),
+            mask=mask,
             **self._mixing,
         )
 
