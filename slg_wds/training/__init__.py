@@ -14,9 +14,9 @@
     mixing.py         mixup and CutMix of crops and labels
     transfer.py       sends small tensors to the device without a wait
     meter.py          the printed lines; loss, speed and waiting of a walk
-    logs.py           summary.csv, TensorBoard, W&B: a row a walk
     validation/       accuracy on hard targets, agreement with held-out labels, k-NN
     checkpoints.py    what a run keeps, and how it resumes
+    output/           the folder of a run, and its logs
 
 Enters: label sets and images. Leaves: checkpoints. May import every part but the command line. loop.py, step.py,
 data.py, optimizer.py, schedule.py, mixing.py and meter.py use public names alone, those of slg_wds and of its folders:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import secrets
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,10 @@ from slg_wds.training.distiller import Distiller
 from slg_wds.training.faults import run_faults
 from slg_wds.training.flags import Settings
 from slg_wds.training.optimizer import keep_options
+from slg_wds.training.output.folder import BEST, CHECKPOINT
 from slg_wds.training.processes import say
 from slg_wds.training.validation.class_folders import ClassFolders
 
-CHECKPOINT, BEST = "checkpoint.pth.tar", "model_best.pth.tar"  # FKD's names
 # The flags that change the course of training. A checkpoint has them, so that a resumed run can name differences.
 SETTINGS = (
     "seed", "epochs", "batch_size", "num_crops", "lr", "schedule", "cos", "warmup", "momentum", "weight_decay", "opt",
@@ -83,21 +82,6 @@ class Training:
     preprocessing: Preprocessing
     progress: Progress = field(default_factory=Progress)
     folders: ClassFolders = field(default_factory=ClassFolders)
-
-
-def prepare(args: Settings) -> None:
-    """Make the folder of checkpoints and try to write there, before the first step.
-
-    Raises:
-        SlgWdsError: it cannot be written to.
-    """
-    folder = Path(args.save_checkpoint_path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise SlgWdsError(f"checkpoints cannot be written here: {error.strerror}", url=str(folder)) from None
 
 
 def save(args: Settings, training: Training, best: bool = False) -> None:

@@ -13,13 +13,14 @@ from torch import nn
 
 from slg_wds import LabelSet, SoftCrossEntropy
 from slg_wds.errors import UsageError
-from slg_wds.training.checkpoints import BEST, CHECKPOINT, Training, prepare, read_checkpoint, restore, save
+from slg_wds.training.checkpoints import Training, read_checkpoint, restore, save
 from slg_wds.training.data import classes_of, open_loader, open_sets, taught_widths
 from slg_wds.training.distiller import DistillationLoss, Distiller
 from slg_wds.training.flags import Settings, check
-from slg_wds.training.flags.args_file import ARGS_FILE, write_args
-from slg_wds.training.logs import open_logs
+from slg_wds.training.flags.args_file import ARGS_FILE
 from slg_wds.training.meter import Meter, figures_of
+from slg_wds.training.output.folder import BEST, CHECKPOINT, args_beside, make_folder, refuse_another_training
+from slg_wds.training.output.logs import open_logs
 from slg_wds.training.processes import say, threads_of
 from slg_wds.training.schedule import SetRate, make_schedule, walks
 from slg_wds.training.step import autocast, train_step
@@ -38,6 +39,8 @@ def run(args: Settings) -> None:
     """
     check(args)
     make_deterministic(args.deterministic)
+    if not args.evaluate:
+        refuse_another_training(args)
     checkpoint = read_checkpoint(args)
     labels = [] if args.evaluate else open_sets(args)
     args.num_classes = num_classes = classes_of(args, labels, checkpoint)
@@ -65,7 +68,7 @@ def train(
     validations: list[Validation],
 ) -> None:
     """Walk over the images until all epochs are done; validate, log and save after each walk."""
-    prepare(args)
+    make_folder(args)
     progress = training.progress
     kinds = dict.fromkeys(crops for _, crops in walks(0, args.epochs, args.num_crops))
     loaders = {crops: open_loader(args, labels, training.preprocessing, crops) for crops in kinds}
@@ -75,9 +78,7 @@ def train(
     parameters = sum(parameter.numel() for parameter in training.model.parameters())
     say(args, f"student {args.arch}: {parameters:,} parameters, {learned(training.model, args)}, input "
         f"{training.preprocessing}; {args.ranks} x {args.device.type}, {sum(map(len, labels)):,} images")  # fmt: skip
-    with open_logs(args, progress) as log:
-        if args.rank == 0:
-            write_args(Path(args.save_checkpoint_path), args.flags)
+    with args_beside(args), open_logs(args, progress) as log:
         for epoch, crops in list(walks(progress.epoch, args.epochs, args.num_crops)):
             train_walk(args, training, set_rate, loaders[crops], epoch, crops)
             score, found = validate(args, training, validations)

@@ -194,6 +194,7 @@ def test_checkpoints_onto_links_stay_links(tmp_path):
 
     from slg_wds.teachers.preprocessing import resolve
     from slg_wds.training import checkpoints as student
+    from slg_wds.training.flags import parse
 
     model = torch.nn.Linear(2, 2)
     training = student.Training(
@@ -204,9 +205,8 @@ def test_checkpoints_onto_links_stay_links(tmp_path):
         torch.amp.GradScaler("cpu"),
         resolve({}, "", {})[0],
     )
-    args = argparse.Namespace(
-        rank=0, arch="a", num_classes=2, save_checkpoint_path=tmp_path, **dict.fromkeys(student.SETTINGS, 0)
-    )
+    args = parse(["-a", "a", "--num_classes", "2", "--save_checkpoint_path", str(tmp_path)])
+    args.rank, args.ranks, args.device = 0, 1, torch.device("cpu")
     (tmp_path / "far").mkdir()
     (tmp_path / student.CHECKPOINT).symlink_to("far/file")
     (victim := tmp_path / "victim").write_text("kept")

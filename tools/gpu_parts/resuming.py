@@ -13,8 +13,8 @@ from gpu_parts.batches import labels_of
 from gpu_parts.check import Check
 from gpu_parts.findings import Findings
 from slg_wds.training import loop
-from slg_wds.training.checkpoints import CHECKPOINT
 from slg_wds.training.command import main
+from slg_wds.training.output.folder import CHECKPOINT
 
 FLAGS = "--epochs 8 -b 32 --seed 0 --amp bf16 --ema 0.9 --mixup_cutmix --clip-grad 1 --checkpoint-every 1 --workers 2"
 STOP = 3  # steps

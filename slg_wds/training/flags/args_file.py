@@ -14,7 +14,8 @@ from slg_wds.training.flags.parsers import Several
 
 ARGS_FILE = "args.yaml"  # timm's name
 HEAD = (
-    "# `slg-wds train --config args.yaml` runs this training again. Flags on the command line come first.\n"
+    "# `slg-wds train --config args.yaml --save_checkpoint_path OTHER` runs this training again, into another folder.\n"
+    "# Flags on the command line come first.\n"
 )
 LEFT_OUT = "# {} is not here, because it holds a secret: give it on the command line.\n"
 

@@ -15,8 +15,8 @@ from slg_wds.store.whole_file import whole_file
 from slg_wds.training.checkpoints import Progress
 from slg_wds.training.flags import Settings
 from slg_wds.training.flags.args_file import without_secrets
+from slg_wds.training.output.folder import SUMMARY
 
-SUMMARY = "summary.csv"  # timm's name
 MODULES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
 Figures = dict[str, float]  # `epoch` and `step` are among them
 Log = Callable[[Figures], None]
