@@ -188,7 +188,6 @@ def test_an_export_to_where_nothing_can_be_made_is_refused_in_a_line(labels, ope
 
 
 def test_checkpoints_onto_links_stay_links(tmp_path):
-    import argparse
 
     import torch
 

@@ -170,8 +170,8 @@ def _validation(parser: Parser) -> None:
 
 def _running(parser: Parser) -> None:
     add = parser.add_argument_group("checkpoints and speed").add_argument
-    add("--save_checkpoint_path", default="./FKD_checkpoints_output", metavar="FOLDER", help="where checkpoints go "
-        "(./FKD_checkpoints_output)")
+    add("--save_checkpoint_path", default="./FKD_checkpoints_output", metavar="FOLDER", help="where checkpoints go; "
+        "one that holds a training is refused unless --resume goes on with it (./FKD_checkpoints_output)")
     add("--resume", default="", metavar="FILE", help="a checkpoint to go on from; `auto`: that of "
         "--save_checkpoint_path, if there is one")
     add("--checkpoint-every", type=int, default=0, metavar="STEPS", help="also within a walk (0: only at its end)")
