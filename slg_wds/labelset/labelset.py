@@ -14,6 +14,7 @@ from slg_wds.errors import (
     LabelSetError,
     NotFoundError,
     UnsupportedStoreError,
+    UsageError,
 )
 from slg_wds.format.canonical import MAX_JSON_BYTES
 from slg_wds.format.manifest.description import MIXING, TRAILER_FEATURE, VIEWS, Description, numbers_classes
@@ -95,6 +96,14 @@ class LabelSet:
         """Raise LabelSetError if the set holds embeddings, where labels are needed."""
         if self.holds_embeddings:
             raise LabelSetError("the set holds embeddings, and labels are needed here", url=self.url)
+
+    def refuse_hard(self, what: str) -> None:
+        """Raise UsageError if the set holds no probabilities, which `what` needs: all that is stored is the top class.
+
+        Records of such labels read as a probability of 1.
+        """
+        if self.identity.coding == "none":
+            raise UsageError(f"{what} needs probabilities, and only the top class is stored", url=self.url)
 
     @property
     def num_crops(self) -> int:

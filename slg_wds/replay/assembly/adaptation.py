@@ -30,10 +30,7 @@ def adaptation_of(given: Sequence[float] | LabelAdaptation | None, sets: LabelSe
 
 def _check_labels(labels: LabelSet) -> None:
     labels.refuse_embeddings()
-    if labels.identity.coding == "none":
-        raise UsageError(
-            "label adaptation needs probabilities, and only the top class is stored", url=labels.url
-        )
+    labels.refuse_hard("label adaptation")
     if not labels.targets_are_classes:
         raise UsageError(
             "label adaptation needs the images' classes, and the targets only number the folders of the images",

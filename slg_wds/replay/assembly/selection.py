@@ -155,11 +155,16 @@ def select(
     threads: int,
     read: Callable[[int, int], list[Record]],
 ) -> Selection:
-    """Return all crops, or those that a filter keeps; see FilteredCrops."""
+    """Return all crops, or those that a filter keeps; see FilteredCrops.
+
+    Raises:
+        LabelSetError, UsageError: a filter for a set of embeddings, or of hard labels, which have nothing to measure.
+    """
     if crop_filter is None:
         return AllCrops(sets.sizes, sets.num_crops)
     for labels in sets.members:
         labels.refuse_embeddings()
+        labels.refuse_hard(f"a crop filter by {crop_filter.measure}")
     return FilteredCrops(sets, crop_filter, crops_per_image, threads, read)
 
 

@@ -107,9 +107,17 @@ def test_what_cannot_be_adapted_is_refused(sets, photographs, tmp_path):
     ):
         with pytest.raises(UsageError, match=message):
             made.loader(label_adaptation=numbers)
-    with pytest.raises(UsageError, match="only the top class is stored") as caught:
+    with pytest.raises(
+        UsageError, match=r"label adaptation needs prob.* only the top class is stored"
+    ) as caught:
         sets["hard"].loader(label_adaptation=(0.3,))
     assert caught.value.url == sets["hard"].labels
+    for measure in ("confidence", "tail"):  # stored hard labels read as a probability of 1
+        with pytest.raises(
+            UsageError, match=rf"{measure} needs prob.* only the top class is stored"
+        ) as caught:
+            sets["hard"].loader(crop_filter=(measure, 0.0, 1.0))
+        assert caught.value.url == sets["hard"].labels
     flat = tmp_path / "flat"
     flat.mkdir()
     for path in sorted((photographs / "train").rglob("*.jpg"))[:6]:
