@@ -133,10 +133,7 @@ def _unnest(loaded: Any) -> tuple[State, str]:
     import torch
 
     path: list[str] = []
-    while isinstance(loaded, Mapping):
-        nest = next((name for name in _NESTS if isinstance(loaded.get(name), Mapping)), None)
-        if nest is None:
-            break
+    while isinstance(loaded, Mapping) and (nest := _nest(loaded)) is not None:
         loaded = loaded[nest]
         path.append(nest)
     named = loaded.items() if isinstance(loaded, Mapping) else ()
@@ -147,6 +144,18 @@ def _unnest(loaded: Any) -> tuple[State, str]:
     if hasattr(loaded, "_metadata"):
         state._metadata = loaded._metadata  # type: ignore[attr-defined]
     return state, ".".join(path)
+
+
+def _nest(loaded: Mapping[str, Any]) -> str | None:
+    """Return the key under which a file has weights; None if they are not nested any deeper.
+
+    `slg-wds train` has the average as `ema`, by which it chooses the best student. In files of others `ema` may be
+    anything, so it counts only if it has the very names of the weights beside it.
+    """
+    average, weights = loaded.get("ema"), loaded.get("state_dict")
+    if isinstance(average, Mapping) and isinstance(weights, Mapping) and average.keys() == weights.keys():
+        return "ema"
+    return next((name for name in _NESTS if isinstance(loaded.get(name), Mapping)), None)
 
 
 def _wrappers(names: Collection[str]) -> str:

@@ -48,7 +48,7 @@ def run(args: Settings) -> None:
     model, preprocessing = make_student(args, num_classes, shown_as(labels, checkpoint))
     if args.distills:
         model = make_distiller(args, model, taught_widths(labels, checkpoint), preprocessing.input_size)
-    training = set_up(args, model, preprocessing)
+    training = set_up(args, model, preprocessing, checkpoint)
     if checkpoint is not None:
         restore(args, training, checkpoint)
     training.folders = ClassFolders.known(labels, checkpoint)

@@ -126,12 +126,22 @@ def shown_as(labels: list[LabelSet], checkpoint: Mapping[str, Any] | None) -> Ma
     return (checkpoint or {}).get("preprocessing") or {}
 
 
-def set_up(args: Settings, model: nn.Module, preprocessing: Preprocessing) -> Training:
-    """Move the student to the device, wrap it, and make its optimizer and its average."""
+def set_up(
+    args: Settings,
+    model: nn.Module,
+    preprocessing: Preprocessing,
+    checkpoint: Mapping[str, Any] | None = None,
+) -> Training:
+    """Move the student to the device, wrap it, and make its optimizer and its average.
+
+    Training averages if --ema says so. To be validated, a student has an average where its checkpoint has one: by that
+    the best checkpoint was chosen.
+    """
     if args.sync_bn and args.ranks > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     model.to(args.device)
-    average = make_average(model, args.ema) if args.ema else None
+    averages = (checkpoint or {}).get("ema") is not None if args.evaluate else args.ema > 0
+    average = make_average(model, args.ema) if averages else None
     net: nn.Module = model
     if args.ranks > 1:
         ids = [args.device.index] if args.device.type == "cuda" else None

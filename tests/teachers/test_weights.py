@@ -47,6 +47,7 @@ NESTS: dict[str, Callable[[nn.Module], Any]] = {
     "[model]": lambda m: {"model": m.state_dict(), "optimizer": {"state": {}}, "model_ema": None},
     "[model_ema]": lambda m: {"model": small(9).state_dict(), "model_ema": averaged(m)},
     "[state_dict_ema]": lambda m: {"state_dict": small(9).state_dict(), "state_dict_ema": m.state_dict()},
+    "[ema]": lambda m: {"state_dict": small(9).state_dict(), "ema": m.state_dict()},
     "[model_state_dict]": lambda m: {"model_state_dict": m.state_dict(), "loss": 1.0},
     "[net]": lambda m: {"net": m.state_dict(), "acc": 95.3, "epoch": 199},
     "[state_dict.model]": lambda m: {"state_dict": {"model": m.state_dict()}},
@@ -73,6 +74,14 @@ def test_nestings(tmp_path: Path, place: str, suffix: str) -> None:
     module = small(2)
     fit(module, state, str(file))
     assert digest(module) == digest(small(1))
+
+
+@pytest.mark.parametrize("average", [None, {}, {"decay": 0.9, "shadow": {}}, small(9).fc.state_dict()])
+def test_an_average_has_the_names_of_the_weights(tmp_path: Path, average: Any) -> None:
+    """A student trained without --ema has none, and in files of others `ema` may be anything."""
+    torch.save({"state_dict": small(1).state_dict(), "ema": average}, tmp_path / "a.pth")
+    state, described, _ = read_weights(str(tmp_path / "a.pth"))
+    assert described == "a.pth [state_dict]" and torch.equal(state["fc.bias"], small(1).fc.bias)
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
