@@ -1,6 +1,7 @@
 """The command line: finds a command, parses its options, runs it, and turns errors into one line and an exit code.
 
-Exit codes: 0 success; 1 an error of slg-wds; 2 wrong usage; 3 a label set lacks shards; 130 interrupted.
+Exit codes: 0 success; 1 an error of slg-wds; 2 wrong usage; 3 a label set lacks shards; 130 interrupted; 141 whoever
+read the output has left, as `head` does.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ RESUMABLE = ("generate", "ensemble", "import")
 
 EXIT_CODES: dict[type[SlgWdsError], int] = {UsageError: 2, IncompleteSetError: 3}
 
+READER_LEFT = 128 + 13  # as a shell calls the end by SIGPIPE
+
 SHELLS = ("bash", "zsh", "fish")
 # The annotation, as source text, of a config's only required argument. `_parse` then needs no parser.
 ONE_TEXT = 'Annotated[Positional[str], option("SET")]'
@@ -75,8 +78,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    name, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
     console.prepare()
+    try:
+        try:
+            return _dispatch(*((sys.argv[1:] if arguments is None else arguments) or [""]))
+        finally:
+            sys.stdout.flush()  # here, since an error at the end of the process could not be caught
+    except BrokenPipeError:
+        if not console.reader_left():
+            raise
+        return READER_LEFT
+
+
+def _dispatch(name: str, *rest: str) -> int:
     if name in ("", "-h", "--help"):
         console.tell(*_overview())
         return 0 if name else 2
@@ -146,9 +160,6 @@ def _run(name: str, command: Command, arguments: Sequence[str]) -> int:
         kept = "; every finished shard is kept, run the same command to resume" if name in RESUMABLE else ""
         console.note(f"slg-wds {name}: interrupted{kept}")
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -8,27 +8,56 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import select
 import sys
 import traceback
 import warnings
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from slg_wds.masking import masked
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
 WIDTH = 160  # columns of a table that goes to a file or pipe
+WHOLE = 20  # characters of a cell that is never broken over lines
 
 
 def prepare() -> None:
-    """Make stdout escape characters that its encoding lacks; print tracebacks of crashes through this module."""
+    """Make stdout escape characters that its encoding lacks; print tracebacks of crashes through this module.
+
+    A stdout or stderr that the shell closed (`>&-`), which Python calls None, becomes one that drops what it is given.
+    """
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is from the start
     sys.excepthook = _note_crash
+
+
+def reader_left() -> bool:
+    """Return whether nobody reads stdout or stderr any more, as after `slg-wds inspect SET | head -1`.
+
+    What is printed there from now on is dropped, so that the end of the process says nothing about it.
+    """
+    closed = [stream for stream in (sys.stdout, sys.stderr) if _is_broken(stream)]
+    for stream in closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return bool(closed)
+
+
+def _is_broken(stream: TextIO | None) -> bool:
+    """Whether a stream is a pipe without a reader."""
+    try:
+        poll, descriptor = select.poll(), -1 if stream is None else stream.fileno()
+    except (AttributeError, OSError, ValueError):  # Windows, a notebook's output, a closed stream
+        return False
+    poll.register(descriptor, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def tell(*lines: str) -> None:
@@ -80,19 +109,29 @@ def tell_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[objec
     from rich import box
     from rich.table import Table
 
-    table = Table(title=as_text(title), title_justify="left", box=box.SIMPLE, show_header=bool(columns))
-    for name in columns or [""] * sides:
-        table.add_column(as_text(name), overflow="fold")
-    for row in rows:
-        table.add_row(*map(as_text, row))
-    wide_console().print(table)
+    table = Table(box=box.SIMPLE, show_header=bool(columns))
+    cells = [[as_text(value) for value in row] for row in rows]
+    for place, name in enumerate(columns or [""] * sides):
+        lengths = [row[place].cell_len for row in cells] + [len(word) for word in name.split()]
+        least = max([length for length in lengths if length <= WHOLE], default=0)
+        table.add_column(as_text(name), overflow="fold", min_width=least)
+    for row in cells:
+        table.add_row(*row)
+    print(_drawn(title, table))
 
 
-def wide_console() -> Console:
-    """Return a rich console on stdout, as wide as the terminal; WIDTH columns if stdout is not a terminal."""
+def _drawn(title: str, table: Table) -> str:
+    """Return a table as it stands on stdout: as wide as the terminal, WIDTH columns elsewhere, no blanks at line ends.
+
+    rich does not print itself: where the reader has left, it would end the process.
+    """
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+    with console.capture() as drawn:
+        console.print(as_text(title), style="table.title", soft_wrap=True)
+        console.print(table, crop=False)
+    return "\n".join(line.rstrip() for line in drawn.get().splitlines())
 
 
 def as_text(value: object) -> Text:

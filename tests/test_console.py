@@ -142,3 +142,22 @@ def test_lists_of_names_in_messages_are_short():
 )
 def test_durations_have_the_unit_that_suits_them(seconds: float, text: str) -> None:
     assert console.duration(seconds) == text
+
+
+def test_tables_end_without_blanks_and_break_no_number(capsys, monkeypatch):
+    from rich.console import Console, ConsoleDimensions
+
+    monkeypatch.setattr(Console, "size", property(lambda self: ConsoleDimensions(44, 20)))
+    monkeypatch.setenv("TERM", "dumb")  # no escape codes on the terminal
+    rows = [("11.25", "6.000", "a long text of many words " * 4)] * 2
+    for terminal in (False, True):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda terminal=terminal: terminal)
+        console.tell_table(
+            "a title that is longer than the table is, and stays one line",
+            ("bytes", "of crops", "words"),
+            rows,
+        )
+        printed = capsys.readouterr().out
+        assert printed.splitlines()[0].endswith("stays one line")
+        assert all(line == line.rstrip() for line in printed.splitlines())
+        assert printed.count("11.25") == printed.count("6.000") == 2 and "bytes" in printed

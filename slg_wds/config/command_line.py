@@ -8,6 +8,7 @@ tyro shows a nested dataclass as a panel of --help, so a config is made such a n
 from __future__ import annotations
 
 import ast
+import contextlib
 import copy
 import dataclasses
 import inspect
@@ -72,7 +73,8 @@ def print_help(config: type, prog: str) -> NoReturn:
     Raises:
         SystemExit: always, with code 0.
     """
-    tyro.cli(_nested(config), prog=prog, args=["--help"], config=MARKERS)
+    with contextlib.suppress(SystemExit):  # rich ends with 1 if whoever reads has left
+        tyro.cli(_nested(config), prog=prog, args=["--help"], config=MARKERS)
     raise SystemExit(0)
 
 

@@ -24,14 +24,21 @@ class InspectConfig(StoreConfig):
     """The label set: a folder or URL. It may be unfinished."""
     key: Annotated[str | None, option("KEY")] = None
     """Show the crops and labels of this image instead. Give its key, or its path below the images' folder."""
-    crops: Annotated[int, option("N")] = 20
+    crops: Annotated[int | None, option("N", default="20")] = None
     """Crops to show with --key."""
     json: bool = False
     """Print JSON, for scripts."""
 
     def check(self) -> None:
-        """Raise UsageError for a number of crops below 1."""
+        """Raise UsageError for a number of crops below 1, and for one without --key."""
         check_least(self, crops=1)
+        if self.crops is not None and self.key is None:
+            raise UsageError("--crops is for --key", hint="name an image by --key KEY")
+
+    @property
+    def shown_crops(self) -> int:
+        """How many crops of the image are shown."""
+        return self.crops or 20
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,6 +64,11 @@ class InspectedImage:
         order = np.argsort(-value, kind="stable")[:SHOWN_CLASSES] if record.full else np.arange(record.k)
         return [(int(record.index[crop, at]), float(value[at])) for at in order.tolist()]
 
+    @property
+    def shows_some(self) -> bool:
+        """Whether `top` gives only some of the stored classes, as it does of full labels."""
+        return self._stored.full
+
     def outside(self, crop: int) -> float:
         """The probability of all classes that are not stored, in 0..1."""
         if self.record.embeddings is not None:

@@ -154,11 +154,11 @@ def main(config: InspectConfig) -> int:
         labels = open_labels(config.labels, allow_incomplete=True, store_options=config.store_options)
         found = find_image(labels, config.key)
         if config.json:
-            tell_json({"version": VERSION, "url": labels.url, "image": image_dict(found, config.crops)})
+            tell_json({"version": VERSION, "url": labels.url, "image": image_dict(found, config.shown_crops)})
         else:
             from slg_wds.inspection.tables import print_image
 
-            print_image(found, config.crops)
+            print_image(found, config.shown_crops)
         return 0
     summary = inspect(config.labels, store_options=config.store_options)
     if config.json:

@@ -203,7 +203,7 @@ def _tell_sizes(sizes: Mapping[str, float], sampled: Mapping[str, int]) -> None:
     by = f"{counted(sampled['records'], 'record')} of {counted(sampled['shards'], 'shard')}"
     title = f"bytes per crop, measured on {by}"
     names = sorted(sizes, key=lambda name: name == IMAGES)  # images last: what is together leaves them out
-    tell_table(title, names, [[f"{sizes[name]:.2f}" for name in names]])
+    _tell_pairs(title, [(name, f"{sizes[name]:.2f}") for name in names])
 
 
 def _low_rank(figures: Mapping[str, Any]) -> list[tuple[str, object]]:
@@ -279,15 +279,16 @@ def print_image(found: InspectedImage, crops: int) -> None:
     )
     lines = []
     for crop in range(min(crops, record.num_crops)):
-        top, left, height, width = record.crops[crop].tolist()
         done = [] if record.views is None else words_of(record.views, crop, found.key_of)
         flipped = " flipped" if record.flips[crop] else ""
-        place = ", ".join([f"{left},{top} {width}x{height}{flipped}", *done])
+        box = ", ".join(map(str, record.crops[crop].tolist()))
+        place = "; ".join([f"{box}{flipped}", *done])
         classes = "; ".join(_labelled(found, *pair) for pair in found.top(crop))
         lengths = "; ".join(f"{name} {length:.2f}" for name, length in found.lengths(crop).items())
         lines.append((crop, place, *((lengths,) if lengths else (classes, f"{found.others(crop):.3f}"))))
-    about = ("classes", "others") if record.embeddings is None else ("lengths of embeddings",)
-    tell_table(title, ("crop", "left,top width x height", *about), lines)
+    rest = "others" if found.shows_some else "tail mass"
+    about = ("classes", rest) if record.embeddings is None else ("lengths of embeddings",)
+    tell_table(title, ("crop", "top, left, height, width", *about), lines)
 
 
 def _stated(found: InspectedImage) -> str | None:

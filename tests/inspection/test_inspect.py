@@ -90,9 +90,15 @@ def test_one_image(labels, capsys):
     assert [one["class"] for one in found["tail"]] == record.tail.classes[order].tolist()
     text = shown(capsys, str(labels), "--key", f"{key}.jpg", "--crops", "1")  # by its path
     top, left, height, width = record.crops[0].tolist()
-    assert f"{left},{top} {width}x{height}" in text
+    assert "top, left, height, width" in text and f" {top}, {left}, {height}, {width}" in text
+    assert "tail mass" in text
     assert f"{record.value[0, 0]:.3f} thing {record.index[0, 0]};" in text
     assert "the first 1 of 16 crops" in text
+
+
+def test_a_number_of_crops_without_a_key_is_refused(labels, capsys):
+    assert main(["inspect", str(labels), "--crops", "3"]) == 2
+    assert "--crops is for --key" in capsys.readouterr().err
 
 
 def test_imagenet_ids_become_words(tmp_path, capsys):
