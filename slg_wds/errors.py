@@ -35,6 +35,7 @@ SlgWdsError
 ├── InteropError
 │   └── LabelFileError
 ├── ReplayError
+│   └── BatchTooLargeError
 └── StoreError
     ├── NotFoundError
     ├── PermissionDeniedError
@@ -246,6 +247,12 @@ class LabelFileError(InteropError):
 
 class ReplayError(SlgWdsError):
     """A loader cannot be made as asked, or its state cannot be loaded."""
+
+
+class BatchTooLargeError(ReplayError):
+    """The images do not fill one batch; `images` says how many they are."""
+
+    images = 0
 
 
 class StoreError(SlgWdsError):

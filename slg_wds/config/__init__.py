@@ -2,6 +2,7 @@
 
     shared.py        options that several commands share
     generate.py, conversion.py, inspection.py, prototypes.py, demo.py    the options of each command
+    training.py      defaults of `slg-wds train`, whose flags are in training/flags/
     checks.py        which values make sense, alone and together
     arguments.py     the arguments of a command line -> options
     command_line.py  how options are shown: --help, completion

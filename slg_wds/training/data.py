@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from slg_wds import LabelSet, SoftLabelLoader, open_labels
 from slg_wds.config import parse_store_options
-from slg_wds.errors import LabelSetError, UsageError
+from slg_wds.config.training import flags_that_fit
+from slg_wds.console import counted
+from slg_wds.errors import BatchTooLargeError, LabelSetError, UsageError
 from slg_wds.training.distiller import widths_of
 from slg_wds.training.flags import Settings
 from slg_wds.training.processes import threads_of
@@ -75,6 +77,11 @@ def classes_of(args: Settings, labels: list[LabelSet], checkpoint: dict[str, Any
     return stored
 
 
+def batch_crops(args: Settings) -> int:
+    """Return the crops of a batch: as in FKD, -b rounded up to whole images of --num_crops crops."""
+    return ceil(args.batch_size / args.num_crops) * args.num_crops
+
+
 def open_loader(
     args: Settings, labels: list[LabelSet], preprocessing: Preprocessing, crops: int
 ) -> DeviceLoader:
@@ -82,15 +89,38 @@ def open_loader(
 
     Raises:
         UsageError: there are no images.
+        BatchTooLargeError: they do not fill a batch.
     """
+    try:
+        loader = _loader(args, labels, preprocessing, crops)
+    except BatchTooLargeError as error:
+        raise _explained(error, args) from None
+    return loader.to(args.device, preprocessing.mean, preprocessing.std)
+
+
+def _explained(error: BatchTooLargeError, args: Settings) -> BatchTooLargeError:
+    """Say in flags of this command which batch is too large, in which walks, and which one is not."""
+    error.message = (
+        f"{counted(error.images, 'image')} cannot fill a batch of {counted(batch_crops(args), 'crop')}: the last "
+        f"{counted(args.num_crops, 'epoch')} (--num_crops) take one crop of each image"
+    )
+    fitting = flags_that_fit(error.images, args.num_crops, args.ranks)
+    error.hint = (
+        f"{fitting} fits" if fitting else f"start fewer than {counted(args.ranks, 'process', 'processes')}"
+    )
+    return error
+
+
+def _loader(
+    args: Settings, labels: list[LabelSet], preprocessing: Preprocessing, crops: int
+) -> SoftLabelLoader:
     embedded = any(one.identity.embed_images for one in labels)
     if not embedded and args.data is None:
         raise UsageError("the label set has no images in it", hint="give IMAGES", url=labels[0].url)
-    loader = SoftLabelLoader(
+    return SoftLabelLoader(
         labels,
         None if embedded else args.data,
-        # As in FKD: the images of a batch are rounded up, and walks with one crop have batches as large.
-        global_batch_size=ceil(args.batch_size / args.num_crops) * args.num_crops,
+        global_batch_size=batch_crops(args),  # as in FKD, walks with one crop have batches as large
         crops_per_image=crops,
         size=preprocessing.input_size,
         interpolation=preprocessing.interpolation,
@@ -103,4 +133,3 @@ def open_loader(
         cache_dir=args.cache_dir,
         store_options=parse_store_options(args.store_option),
     )
-    return loader.to(args.device, preprocessing.mean, preprocessing.std)

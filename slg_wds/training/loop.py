@@ -14,7 +14,7 @@ from torch import nn
 from slg_wds import LabelSet, SoftCrossEntropy
 from slg_wds.errors import UsageError
 from slg_wds.training.checkpoints import Training, read_checkpoint, restore, save
-from slg_wds.training.data import classes_of, open_loader, open_sets, taught_widths
+from slg_wds.training.data import batch_crops, classes_of, open_loader, open_sets, taught_widths
 from slg_wds.training.distiller import DistillationLoss, Distiller
 from slg_wds.training.flags import Settings, check
 from slg_wds.training.flags.args_file import ARGS_FILE
@@ -78,6 +78,8 @@ def train(
     parameters = sum(parameter.numel() for parameter in training.model.parameters())
     say(args, f"student {args.arch}: {parameters:,} parameters, {learned(training.model, args)}, input "
         f"{training.preprocessing}; {args.ranks} x {args.device.type}, {sum(map(len, labels)):,} images")  # fmt: skip
+    if (crops := batch_crops(args)) != args.batch_size:
+        say(args, f"-b {args.batch_size:,} is rounded up to {crops:,} crops: {args.num_crops} of each image")
     with args_beside(args), open_logs(args, progress) as log:
         for epoch, crops in list(walks(progress.epoch, args.epochs, args.num_crops)):
             train_walk(args, training, set_rate, loaders[crops], epoch, crops)

@@ -13,8 +13,10 @@ import pytest
 
 import slg_wds
 from slg_wds.cli import main
+from slg_wds.config.training import flags_that_fit
 from support.photographs import TINY
 from support.sets import trust_sets
+from support.training import PLAIN
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +62,30 @@ def test_the_next_commands_work(images, tmp_path, capsys, monkeypatch, embed):
     for command in (inspect, report):
         assert main(command[1:]) == 0
     assert ("--images" in report) == (not embed) and (tmp_path / "report.html").exists()
-    assert main([*train[1:], "-e"]) == 2  # the flags are valid; only weights are missing
     assert train[-1] == (str(tmp_path / "the set") if embed else str(images))
+    assert (
+        main([*train[1:], "-a", PLAIN, "--epochs", "1"]) == 0 and "trained 1 steps" in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "flags"),
+    [
+        (3, "--num_crops 3 -b 3"),
+        (4, "-b 4"),
+        (7, "-b 4"),
+        (36, "-b 36"),
+        (1023, "-b 1020"),
+        (1, "--num_crops 1 -b 1"),
+    ],
+)
+def test_flags_that_fit_few_images(images, flags):
+    assert flags_that_fit(images) == flags
+
+
+def test_flags_that_fit_several_processes():
+    assert flags_that_fit(100, 6, 8) == "-b 96" and flags_that_fit(20, 6, 8) == "--num_crops 2 -b 16"
+    assert flags_that_fit(7, 6, 8) == ""
 
 
 def test_the_next_commands_of_embeddings_work(images, tmp_path, capsys, monkeypatch):
@@ -72,8 +96,7 @@ def test_the_next_commands_of_embeddings_work(images, tmp_path, capsys, monkeypa
     for command in (inspect, report, ["8" if word == "8192" else word for word in bank]):
         assert main(command[1:]) == 0
     assert (tmp_path / "bank.safetensors").exists()
-    assert main([*train[1:], "-e"]) == 2  # the flags are valid; only weights are missing
-    assert "--resume" in capsys.readouterr().err
+    assert main([*train[1:], "-a", "test_resnet", "--size", "32", "--epochs", "1"]) == 0
 
 
 def test_a_resumed_run_counts_on(images, tmp_path, capsys):

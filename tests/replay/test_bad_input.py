@@ -11,6 +11,7 @@ import pytest
 
 import slg_wds
 from slg_wds.errors import (
+    BatchTooLargeError,
     ChecksumError,
     ImageError,
     ImageShardError,
@@ -76,8 +77,8 @@ def test_sets_and_settings(made, tmp_path):
         lambda: embedded.loader(rank=0, world_size=64),
     )  # fmt: skip
     refused(
-        ReplayError, "36 images cannot fill a batch of 64", embedded.labels,
-        "lower global_batch_size (-b of slg-wds train), or pass last='pad'",
+        BatchTooLargeError, "36 images cannot fill a batch of 64 images, 2 crops of each", embedded.labels,
+        "lower global_batch_size, or pass last='pad'",
         lambda: embedded.loader(global_batch_size=128, rank=0, world_size=64),
     )  # fmt: skip
     refused(

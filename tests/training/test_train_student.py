@@ -278,7 +278,14 @@ def accuracy(checkpoint: str, folder: Path, classes: list[str]) -> tuple[float, 
         (["more"], 2, "is one argument too many"),
         (["-b", "many"], 2, "-b/--batch-size: 'many' is not a whole number"),
         (["-a", "resnet5"], 1, "timm has no model 'resnet5'; near names are resnet50"),
-        (["-b", "1000"], 1, "36 images cannot fill a batch of 250"),
+        (
+            ["-b", "999"],
+            1,
+            "36 images cannot fill a batch of 1,000 crops: the last 4 epochs (--num_crops) take one",
+        ),
+        (["-b", "40"], 1, "; -b 36 fits"),  # 10 images of 4 crops would: the walks of one crop need 40 images
+        (["--num_crops", "7", "-b", "42"], 1, "; -b 35 fits"),
+        (["--num_crops", "40", "-b", "40"], 1, "; --num_crops 36 -b 36 fits"),
         (["--num_classes", "7"], 2, "--num_classes 7, but the labels are over 20"),
         (["--resume", "nowhere"], 1, "the checkpoint cannot be read"),
         (

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from slg_wds.config.training import BATCH_SIZE, flags_that_fit
 from slg_wds.console import counted, duration
 from slg_wds.engines.workers.supervisor import FAILURES
 from slg_wds.errors import IncompleteSetError, LabelSetError
@@ -131,11 +132,13 @@ def next_commands(labels: LabelSet) -> list[str]:
     embedded = labels.identity.embed_images is not None
     images = "" if embedded else shlex.quote(str(labels.description.provenance.get("image_root") or "IMAGES"))
     distill = " --distill embedding" if labels.holds_embeddings else ""
+    used = len(labels) - left_out_images(labels, 0)[0]
+    batch = f" {flags_that_fit(used)}" if 0 < used < BATCH_SIZE else ""
     bank = [f"        slg-wds prototypes {url} -k 8192 --save-path bank.safetensors"] if distill else []
     return [
         f"  next: slg-wds inspect {url}",
         f"        slg-wds report {url} -o report.html{f' --images {images}' if images else ''}",
-        f"        slg-wds train -a resnet50{distill} --softlabel_path {url} {images}".rstrip(),
+        f"        slg-wds train -a resnet50{distill}{batch} --softlabel_path {url} {images}".rstrip(),
         *bank,
     ]
 

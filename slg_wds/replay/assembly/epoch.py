@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slg_wds.console import counted
-from slg_wds.errors import ReplayError
+from slg_wds.errors import BatchTooLargeError
 from slg_wds.replay.assembly.selection import Selection
 from slg_wds.replay.order.crop_schedule import batch_crop_numbers, hash_keys
 from slg_wds.replay.order.sequential import SequentialOrder
@@ -52,7 +52,7 @@ class Epochs:
         num_samples: images of an epoch over all ranks, before a partial batch is dropped.
 
     Raises:
-        ReplayError: the samples do not fill one batch.
+        BatchTooLargeError: the samples do not fill one batch.
     """
 
     def __init__(
@@ -69,11 +69,18 @@ class Epochs:
             "last": settings.last,
         }
         if not self._length:
-            raise ReplayError(
-                f"{counted(self.num_samples, 'image')} cannot fill a batch of {share.images}",
-                url=sets.url,
-                hint="lower global_batch_size (-b of slg-wds train), or pass last='pad'",
-            )
+            raise self._too_large(sets.url)
+
+    def _too_large(self, url: str) -> BatchTooLargeError:
+        images, each = self._share.images, self._share.crops_per_image
+        error = BatchTooLargeError(
+            f"{counted(self.num_samples, 'image')} cannot fill a batch of {counted(images, 'image')}, "
+            f"{counted(each, 'crop')} of each",
+            url=url,
+            hint="lower global_batch_size, or pass last='pad'",
+        )
+        error.images = self.num_samples
+        return error
 
     def __len__(self) -> int:
         return self._length

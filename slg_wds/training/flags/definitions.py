@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 
+from slg_wds.config.training import BATCH_SIZE, NUM_CROPS
 from slg_wds.training.flags.parsers import KeyValues, Parser, Several
 
 DESCRIPTION = """\
@@ -72,7 +73,7 @@ def _labels(parser: Parser) -> None:
     add("--softlabel_path", action=Several, default=["./soft_label"], metavar="URL", help="label set; give it several "
         "times for the mean of several (./soft_label)")
     add("--label-weights", type=float, nargs="+", metavar="W", help="weights of several label sets in their mean")
-    add("--num_crops", type=int, default=4, metavar="N", help="crops of an image in a batch (4)")
+    add("--num_crops", type=int, default=NUM_CROPS, metavar="N", help="crops of an image in a batch (4)")
     add("--soft_label_type", metavar="TYPE", help="how distributions are recovered, for example marginal_smoothing_k5; "
         "`ori`: from all stored probabilities (default: the label set's own type)")
     add("--label-temp", type=float, metavar="T", help="temperature of the teacher, at which labels are read (default: "
@@ -105,7 +106,8 @@ def _optimization(parser: Parser) -> None:
     add = parser.add_argument_group("optimization").add_argument
     add("--epochs", type=int, default=300, metavar="N", help="passes over single crops (300)")
     add("--start-epoch", type=int, default=0, metavar="N", help="start here, without a checkpoint (0)")
-    add("-b", "--batch-size", type=int, default=1024, metavar="N", help="crops in a batch, over all processes (1024)")
+    add("-b", "--batch-size", type=int, default=BATCH_SIZE, metavar="N", help="crops in a batch, over all "
+        "processes, rounded up to whole images (1024)")
     add("--grad-accum-steps", type=int, default=1, metavar="N", help="each process takes its part of a batch in N "
         "pieces, one after the other, and adds up their gradients: less memory, and -b means the same (1)")
     add("--opt", choices=["sgd", "adamw"], default="sgd", help="optimizer (sgd)")

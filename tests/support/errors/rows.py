@@ -281,7 +281,17 @@ def _(world):
     return ["import", str(world.folder / "fkd"), "--images", str(world.images), "--save-path", new]
 
 
-@row(errors.ReplayError, url="labels", message="8 images cannot fill a batch of 60000", hint="last='pad'")
+@row(errors.ReplayError, message="does not divide by 1 ranks", hint="take ")
+def _(world):
+    return lambda: world.loader(global_batch_size=2 * trust_sets.CROPS + 1)
+
+
+@row(
+    errors.BatchTooLargeError,
+    url="labels",
+    message="8 images cannot fill a batch of 60,000",
+    hint="last='pad'",
+)
 def _(world):
     return lambda: world.loader(global_batch_size=60000 * trust_sets.CROPS, last="drop")
 
