@@ -13,7 +13,8 @@ import select
 import sys
 import traceback
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -81,6 +82,19 @@ def warn(text: str, level: int = 1) -> None:
             called f's caller, and so on.
     """
     warnings.warn(shown(text), UserWarning, stacklevel=level + 2)
+
+
+@contextmanager
+def warnings_as_notes(command: str) -> Iterator[None]:
+    """Print the warnings of a command as lines on stderr, each at once, since the command may take hours."""
+
+    def show(message: Warning | str, *place: Any, **more: Any) -> None:
+        note(f"slg-wds {command}: warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show
+        yield
 
 
 def tell_json(value: Any, indent: int | None = 2) -> None:

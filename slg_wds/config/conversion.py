@@ -143,8 +143,8 @@ class LabelFileOptions:
     marginal_smoothing_kN."""
     values: Annotated[Values | None, option(VALUES, default="that of the files, which is exact")] = None
     """Coding of the probabilities. FKD's files have float32, or float16 if made with --use_fp16."""
-    num_classes: Annotated[int, option("N")] = 1000
-    """Classes of the labels."""
+    num_classes: Annotated[int | None, option("N", default="ImageNet's 1000")] = None
+    """Classes of the teacher. Label files do not say it, unless they hold every class."""
     seed: Annotated[int, option("N")] = 0
     """Seed of the order of images in shards."""
 
@@ -168,6 +168,11 @@ class ImportConfig(
     Example: slg-wds import FKD_LABELS --images /data/imagenet --save-path /labels
     """
 
+    @property
+    def classes(self) -> int:
+        """How many classes the labels are over."""
+        return 1000 if self.num_classes is None else self.num_classes
+
     def check(self) -> None:
         """Check values against each other and their ranges.
 
@@ -175,7 +180,7 @@ class ImportConfig(
             UsageError: an option has a value that makes no sense. Nothing slow has been started by then.
         """
         self.check_engine()
-        if not 1 <= self.num_classes <= 1 << 24:
+        if not 1 <= self.classes <= 1 << 24:
             raise UsageError(f"--num-classes {self.num_classes} is not inside 1..{1 << 24}")
         check_seed(self.seed)
         check_least(self, samples_per_shard=1, processes=0)

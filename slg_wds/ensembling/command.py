@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from slg_wds.concurrency.rank import Rank
 from slg_wds.config import EnsembleConfig
 from slg_wds.config.checks import check_low_rank
-from slg_wds.console import counted, duration, note, warn
+from slg_wds.console import counted, duration, note, warn, warnings_as_notes
 from slg_wds.engines.commands import RunResult, print_summary, run_to_the_end
 from slg_wds.engines.dispatch import run_on_cpus
 from slg_wds.engines.reports.run_stats import RunObserver, RunStarted
@@ -300,12 +299,6 @@ def identity_of(parents: list[Parent], to: LabelFormat) -> dict[str, Any]:
 
 def main(config: EnsembleConfig) -> int:
     """Run the command: merge, and print a summary to stdout."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = _print_warning  # at once: the merge may take hours
+    with warnings_as_notes("ensemble"):
         result = run(config)
     return print_summary(result)
-
-
-def _print_warning(message: Warning | str, *place: Any, **more: Any) -> None:
-    note(f"slg-wds ensemble: warning: {message}")

@@ -34,10 +34,18 @@ class ImportStats(RunStats):
     Attributes:
         inexact: boxes that may differ from those that the teacher saw.
         clamped: boxes that reached out of their image and were cut at its edge.
+        highest: the highest class that a label names; -1 if none was read, or every label names all classes.
     """
 
     inexact: int = 0
     clamped: int = 0
+    highest: int = -1
+
+    def add(self, other: RunStats) -> None:
+        """Add the counts of another object, and keep the highest class of both."""
+        highest = max(self.highest, other.highest if isinstance(other, ImportStats) else -1)
+        super().add(other)
+        self.highest = highest
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,7 @@ class ImportedImage:
         sample: its encoded sample; None if it is left out.
         inexact: its boxes that may differ from those that the teacher saw.
         clamped: its boxes that were cut at the image's edge.
+        highest: the highest class that its labels name; -1 if they name all.
         reason: why it is left out.
     """
 
@@ -109,6 +118,7 @@ class ImportedImage:
     sample: EncodedSample | None
     inexact: int = 0
     clamped: int = 0
+    highest: int = -1
     reason: str = ""
 
 
@@ -163,7 +173,8 @@ def _import_image(job: ImportJob, read_image: Callable[[int], bytes], number: in
     except StoreError as error:
         error.hint = error.hint or LATER
         raise error.located(key=path) from None
-    return ImportedImage(number, sample, int(cut.inexact.sum()), int(cut.clamped.sum()))
+    highest = -1 if record.full else int(record.index.max(initial=-1))
+    return ImportedImage(number, sample, int(cut.inexact.sum()), int(cut.clamped.sum()), highest)
 
 
 def _named(job: ImportJob, error: SlgWdsError, stem: str) -> SlgWdsError:
@@ -203,6 +214,7 @@ def _commit(
         crops=len(samples) * job.kind.num_crops,
         inexact=sum(image.inexact for image in images),
         clamped=sum(image.clamped for image in images),
+        highest=max(image.highest for image in images),
     )
     observer.crops(stats.crops)
     boxes = {"inexact": stats.inexact, "clamped": stats.clamped}

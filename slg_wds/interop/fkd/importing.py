@@ -8,13 +8,14 @@ from typing import Any
 from slg_wds.concurrency.rank import ALONE, Rank
 from slg_wds.concurrency.threads import use_one_thread
 from slg_wds.config import ImportConfig
-from slg_wds.console import duration
+from slg_wds.console import duration, note, warn, warnings_as_notes
 from slg_wds.engines.commands import RunResult, print_summary, run_to_the_end
 from slg_wds.engines.dispatch import run_on_cpus
 from slg_wds.engines.reports.run_stats import RunObserver, RunStarted
 from slg_wds.engines.reports.summary import listed
 from slg_wds.errors import InteropError, LabelFileError
 from slg_wds.format.shards.shard import load_writer
+from slg_wds.images.classes import wordnet_id
 from slg_wds.images.targets import resolve_targets
 from slg_wds.interop.fkd import LabelFolder, open_label_folder
 from slg_wds.interop.fkd.columns import asked_type, found_type
@@ -51,7 +52,8 @@ class ImportResult(RunResult):
     def _about_work(self) -> list[str]:
         files = self.stats.images / max(self.run.seconds, 1e-9)
         rate = f"  {files:,.0f} label files/s over {duration(self.run.seconds)}"
-        return [rate, *_about_boxes(self.stats, self.labels)]
+        highest = f"  highest class in a label: {self.stats.highest} of 0..{self.labels.num_classes - 1}"
+        return [rate, *([highest] if self.stats.highest >= 0 else []), *_about_boxes(self.stats, self.labels)]
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ def run(config: ImportConfig) -> ImportResult:
     """Do the same as `import_fkd`, but return a result with missing shards instead of raising an error for it."""
     config.check()
     prepared = prepare_import(config)
+    note(*prepared.notes)
     labels = prepared.job.labels
     missing = labels.missing()
 
@@ -111,7 +114,23 @@ def run(config: ImportConfig) -> ImportResult:
         return run_on_cpus(task, config, config.processes, len(missing), observer)
 
     ended = run_to_the_end(run_workers, ImportStats(), config, lambda: labels)
-    return ImportResult(*ended, prepared.unmatched)
+    result = ImportResult(*ended, prepared.unmatched)
+    if not (prepared.says_classes or config.num_classes):
+        _warn_of_default(result)
+    return result
+
+
+def _warn_of_default(result: ImportResult) -> None:
+    """Warn of labels that are over ImageNet's 1000 classes by default and name none of the upper half."""
+    labels, highest = result.labels, result.stats.highest
+    target = int(labels.plan.targets.max(initial=-1)) if labels.targets_are_classes else -1
+    if highest >= 0 and max(highest, target) < labels.num_classes // 2:
+        warn(
+            f"--num-classes is not given, so the labels are over {labels.num_classes} classes, and none names a class "
+            f"above {highest}. What they leave of 1 is spread over all classes: if the teacher had fewer, import again "
+            "with --num-classes and another --save-path",
+            level=2,
+        )
 
 
 @dataclass(frozen=True)
@@ -121,10 +140,14 @@ class PreparedImport:
     Attributes:
         job: the import.
         unmatched: names of label files that belong to no image.
+        notes: lines for the user about the targets.
+        says_classes: whether the images or labels themselves show that the number of classes is right.
     """
 
     job: ImportJob
     unmatched: list[str]
+    notes: list[str]
+    says_classes: bool
 
 
 def prepare_import(config: ImportConfig) -> PreparedImport:
@@ -140,7 +163,7 @@ def prepare_import(config: ImportConfig) -> PreparedImport:
     source = open_source(
         config.images, config, on_error=config.on_error, left_out=config.save_path, planned=planned
     )
-    targets = resolve_targets(config, source.classes, config.num_classes, None)
+    targets = resolve_targets(config, source.classes, config.classes, None)
     plan = source.plan(config.seed, config.samples_per_shard, target_of=targets.of_class)
     matching = match_files(folder, plan, config.split or "train", config.on_error)
     kind = _kind(folder, matching.usable, config)
@@ -157,7 +180,8 @@ def prepare_import(config: ImportConfig) -> PreparedImport:
     most = most_left_out(plan.num_samples, config.max_left_out)
     software = provenance["software"]
     job = ImportJob(labels, source, folder, kind, coding, matching.shared, config.on_error, software, most)
-    return PreparedImport(job, matching.unmatched)
+    says_classes = kind.label.kind == "full" or any(map(wordnet_id, source.classes or ()))
+    return PreparedImport(job, matching.unmatched, [targets.note] if targets.note else [], says_classes)
 
 
 def _kind(folder: LabelFolder, stems: list[str], config: ImportConfig) -> FileKind:
@@ -167,11 +191,11 @@ def _kind(folder: LabelFolder, stems: list[str], config: ImportConfig) -> FileKi
             read = folder.read(stem)
             name = config.label_type
             label = (
-                asked_type(name, read.labels, config.num_classes)
+                asked_type(name, read.labels, config.classes)
                 if name
-                else found_type(read.labels, config.num_classes)
+                else found_type(read.labels, config.classes)
             )
-            label.check(config.num_classes)
+            label.check(config.classes)
             return FileKind(label, read.num_crops, read.half)
         except LabelFileError as error:
             if config.on_error == "fail":
@@ -196,11 +220,11 @@ def _identity(config: ImportConfig, kind: FileKind, coding: str, digest: str) ->
         },
         "teachers": [],
         "label_type": str(kind.label),
-        "k": kind.label.stored_k(config.num_classes),
+        "k": kind.label.stored_k(config.classes),
         "values": coding,
         "tail_classes": 0,
         "temperature": None,
-        "num_classes": config.num_classes,
+        "num_classes": config.classes,
         "class_subset": None,
         "num_crops": kind.num_crops,
         "crop_scale": None,
@@ -227,7 +251,9 @@ def _provenance(config: ImportConfig) -> dict[str, Any]:
 
 def main(config: ImportConfig) -> int:
     """Run the command, and print a summary to stdout."""
-    return print_summary(run(config))
+    with warnings_as_notes("import"):
+        result = run(config)
+    return print_summary(result)
 
 
 def _about_boxes(stats: ImportStats, labels: LabelSet) -> list[str]:

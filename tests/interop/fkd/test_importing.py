@@ -173,6 +173,52 @@ def test_partners_that_are_missing_are_counted_and_listed(label_files, images, t
     )
 
 
+@pytest.fixture
+def of_twenty(answers, images, tmp_path):
+    """(label files, images) of a teacher of 20 classes; the class folders have names of no WordNet ids."""
+    names = {"n02123045": "cat", "n07920052": "cup", "n04266014": "rocket"}
+    for picture, (coords, flips, p) in answers.items():
+        folder, name = picture.split("/")
+        copy = tmp_path / "data" / "train" / names[folder] / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(images / "train" / picture, copy)
+        few = p[:, :20] / p[:, :20].sum(1, keepdims=True)
+        file = tmp_path / "twenty" / names[folder] / name.replace(".jpg", ".tar")
+        original.write(file, coords, flips, original.quantised(few, "marginal_smoothing_k5"), False)
+    return tmp_path / "twenty", tmp_path / "data"
+
+
+def test_a_default_that_nothing_confirms_is_said(of_twenty, label_files, images, tmp_path, capsys):
+    def said(*more: str, files=of_twenty[0], data=of_twenty[1]) -> tuple[str, str]:
+        target = tmp_path / f"set{len(list(tmp_path.iterdir()))}"
+        assert main(["import", str(files), "--images", str(data), "--save-path", str(target), *more]) == 0
+        output, errors = capsys.readouterr()
+        return output, "".join(
+            line + "\n" for line in errors.splitlines() if "warning" in line or "fold" in line
+        )
+
+    highest = max(
+        int(record.index.max()) for record in run(*of_twenty, tmp_path / "known", num_classes=20).labels
+    )
+    capsys.readouterr()
+    output, errors = said()
+    assert f"highest class in a label: {highest} of 0..999" in output
+    assert "3 class folders for 1,000 classes of the teacher, so targets only number the folders" in errors
+    warning = errors.splitlines()[-1]
+    assert warning.startswith(
+        "slg-wds import: warning: --num-classes is not given, so the labels are over 1000"
+    )
+    assert f"none names a class above {highest}." in warning and "import again with --num-classes" in warning
+    for number in (20, 1000):
+        output, errors = said("--num-classes", str(number))
+        assert f"highest class in a label: {highest} of 0..{number - 1}" in output and "warning" not in errors
+    (tmp_path / "map").write_text("cat 281\ncup 967\nrocket 812\n")  # a teacher of ImageNet's classes
+    assert said("--class-map", str(tmp_path / "map"))[1] == ""
+    assert said(files=label_files(), data=images)[1] == ""  # folders of WordNet ids
+    output, errors = said(files=label_files("full", name="whole"), data=images)
+    assert "highest class" not in output and errors == ""
+
+
 def test_names_that_differ_after_the_first_dot_only_are_never_mixed(label_files, images, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(images, data)
