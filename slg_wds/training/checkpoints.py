@@ -58,6 +58,11 @@ class Progress:
     walk: dict[str, float] = field(default_factory=dict)
     run: str = field(default_factory=lambda: secrets.token_hex(4))
 
+    @property
+    def batches(self) -> int:
+        """Batches of the current walk that are done."""
+        return 0 if self.loader is None else int(self.loader["batches"])
+
 
 @dataclass
 class Training:

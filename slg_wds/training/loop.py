@@ -115,7 +115,7 @@ def train_walk(
     training.optimizer.zero_grad(set_to_none=True)
     meter = Meter(args, training)
     for batch in meter.batches(walk):
-        set_rate(epoch, progress.step)
+        set_rate(epoch, progress.batches, progress.step)
         meter.add(train_step(args, training, criterion, batch), len(batch))
         progress.step += 1
         progress.epoch, progress.loader = epoch, walk.state_dict()

@@ -88,9 +88,8 @@ class Meter:
         loss, seconds = (now.loss - then.loss) / (now.steps - then.steps), now.seconds - then.seconds
         speed, waited = (now.crops - then.crops) / seconds, (now.waited - then.waited) / seconds
         progress, rate = self.training.progress, self.training.optimizer.param_groups[0]["lr"]
-        done = (progress.loader or {}).get("batches", 0)
-        say(self.args, f"epoch {epoch} [{done}/{steps}] loss {loss:.4f} lr {rate:.5f} {speed:,.0f} images/s, "
-            f"{waited:.1%} of the time waiting for the loader")  # fmt: skip
+        say(self.args, f"epoch {epoch} [{progress.batches}/{steps}] loss {loss:.4f} lr {rate:.5f} {speed:,.0f} "
+            f"images/s, {waited:.1%} of the time waiting for the loader")  # fmt: skip
         if not math.isfinite(loss):
             raise SlgWdsError(f"the loss is {loss} at step {progress.step}", hint="lower --lr or --amp off")
         self.shown = now

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import timm
@@ -18,8 +18,8 @@ from timm.scheduler.scheduler_factory import create_scheduler_v2
 from slg_wds.errors import UsageError
 from slg_wds.training.flags import Settings
 
-# (first epoch of the walk, steps taken so far): sets the rate of the next step.
-SetRate = Callable[[int, int], None]
+# (first epoch of the walk, batches of it that are done, steps taken so far): sets the rate of the next step.
+SetRate = Callable[[int, int, int], None]
 
 
 def walks(epoch: int, epochs: int, num_crops: int) -> Iterator[tuple[int, int]]:
@@ -68,13 +68,14 @@ def make_schedule(args: Settings, optimizer: torch.optim.Optimizer, steps: Mappi
     return _schedule_of_timm(args, args.sched, optimizer, steps)
 
 
-def set_rate(args: Settings, optimizer: torch.optim.Optimizer, epoch: int, step: int) -> None:
+def set_rate(args: Settings, optimizer: torch.optim.Optimizer, epoch: int, batch: int, step: int) -> None:
     """Set the learning rate of a step by FKD's schedules.
 
     Args:
         args: the flags.
         optimizer: all of its parameter groups get the rate.
         epoch: the first epoch of the walk, which alone decides FKD's rate.
+        batch: not used: the rate is that of the walk.
         step: steps taken so far; the first --warmup steps have a lower rate.
     """
     if args.cos:
@@ -88,14 +89,21 @@ def set_rate(args: Settings, optimizer: torch.optim.Optimizer, epoch: int, step:
 def _schedule_of_timm(
     args: Settings, name: str, optimizer: torch.optim.Optimizer, steps: Mapping[int, int]
 ) -> SetRate:
-    """Return timm's schedule, stepped at every update and stretched over all updates of the training."""
-    walked = [(epoch, steps[crops]) for epoch, crops in walks(0, args.epochs, args.num_crops)]
-    before = sum(count for epoch, count in walked if epoch < args.start_epoch)
+    """Return timm's schedule, stepped at every update and stretched over all updates of the training.
+
+    Where a step is in it follows from its epoch and its batch, by the steps that are left. The steps that were taken
+    say nothing: they may have been of another batch size, and a checkpoint of FKD does not count them.
+    """
+
+    @cache
+    def left(epoch: int) -> int:
+        return sum(steps[crops] for _, crops in walks(epoch, args.epochs, args.num_crops))
+
     for group in optimizer.param_groups:  # timm starts from these, and a checkpoint has others
         group["lr"] = group["initial_lr"] = args.lr
     options: dict[str, Any] = {
         "num_epochs": args.epochs,
-        "updates_per_epoch": sum(count for _, count in walked) / args.epochs,  # timm only multiplies by it
+        "updates_per_epoch": left(0) / args.epochs,  # timm only multiplies by it
         "step_on_epochs": False,
         "warmup_epochs": args.warmup_epochs,
         "warmup_lr": args.warmup_lr,
@@ -108,4 +116,4 @@ def _schedule_of_timm(
         raise UsageError(f"timm's schedule {name} refuses this: {error}") from None
     if scheduler is None:
         raise UsageError(f"timm {timm.__version__} has no schedule {name!r}")
-    return lambda epoch, step: scheduler.step_update(before + step)
+    return lambda epoch, batch, step: scheduler.step_update(left(0) - left(epoch) + batch)

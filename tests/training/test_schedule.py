@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from timm.scheduler.scheduler_factory import create_scheduler_v2
 
 from slg_wds.errors import UsageError
 from slg_wds.training.flags import Settings, check, parse
@@ -41,7 +42,7 @@ def test_rates_are_fkds():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 1.0)
 
     def rate(args, epoch, step=10**6):
-        make_schedule(args, optimizer, {})(epoch, step)
+        make_schedule(args, optimizer, {})(epoch, 0, step)
         return optimizer.param_groups[0]["lr"]
 
     steps = flags("--lr", "0.5", "--schedule", "3", "6")
@@ -71,8 +72,8 @@ def rates(args: Settings, optimizer: torch.optim.Optimizer | None = None) -> lis
     set_rate = make_schedule(args, optimizer, STEPS)
     found, step = [], 0
     for epoch, crops in walks(args.start_epoch, args.epochs, args.num_crops):
-        for _ in range(STEPS[crops]):
-            set_rate(epoch, step)
+        for batch in range(STEPS[crops]):
+            set_rate(epoch, batch, step)
             first, second = (group["lr"] for group in optimizer.param_groups)
             assert first == second
             found.append(first)
@@ -100,9 +101,30 @@ def test_a_resumed_run_goes_on_with_the_rates():
     optimizer = two_groups(0.03)
     optimizer.param_groups[0]["initial_lr"] = 0.2
     set_rate = make_schedule(flags(*COSINE), optimizer, STEPS)
-    for step in (30, 31, 48):
-        set_rate(16, step)
-        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([cosine(step)] * 2)
+    for epoch, batch, step in ((12, 3, 30), (12, 4, 31), (16, 0, 36), (21, 1, 48)):
+        for taken in (step, 0, 12345):  # with other batches before, or counted by nobody
+            set_rate(epoch, batch, taken)
+            assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([cosine(step)] * 2)
+
+
+def test_the_rates_are_timms_own_to_the_last_bit():
+    args, optimizer = flags(*COSINE), two_groups()
+    scheduler, _ = create_scheduler_v2(
+        two_groups(), "cosine", num_epochs=22, updates_per_epoch=TOTAL / 22, step_on_epochs=False, warmup_epochs=3,
+        warmup_lr=0.01, min_lr=0.02,
+    )  # fmt: skip
+    expected = []
+    for step in range(TOTAL):
+        scheduler.step_update(step)
+        expected.append(scheduler.optimizer.param_groups[0]["lr"])
+    assert rates(args, optimizer) == expected
+    assert rates(flags(*COSINE, "--start-epoch", "8")) == expected[18:]
+
+
+def test_walks_of_other_crops_end_with_the_schedule():
+    """As after a checkpoint of another --num_crops: the steps that are left are the schedule's last."""
+    found = rates(flags(*COSINE, "--start-epoch", "3"))
+    assert found == pytest.approx([cosine(step) for step in range(TOTAL - len(found), TOTAL)])
 
 
 def test_a_later_start_begins_within_the_schedule():

@@ -1,0 +1,52 @@
+"""A resumed run knows where it is from its checkpoint alone, and says what is another than before."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from slg_wds.training import loop
+from slg_wds.training.command import main
+from support.training import PLAIN, common, rows_of
+
+COSINE = ("--num_crops", "1", "--epochs", "4", "--sched", "cosine")
+
+
+@pytest.fixture(scope="module")
+def halfway(labels, photographs, tmp_path_factory) -> dict:
+    """The checkpoint of a training that was interrupted after two epochs of four."""
+    folder = tmp_path_factory.mktemp("halfway")
+
+    def save(args, training, best=False):
+        kept(args, training, best)
+        if training.progress.epoch == 2:
+            raise KeyboardInterrupt
+
+    kept = loop.save
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "save", save)
+        words = [*common(labels), "-a", PLAIN, *COSINE, "--save_checkpoint_path", str(folder)]
+        assert main([*words, str(photographs)]) == 130
+    return torch.load(folder / "checkpoint.pth.tar", weights_only=True)
+
+
+def resume(found: dict, labels: str, images: Path, folder: Path, *more: str) -> int:
+    folder.mkdir()
+    torch.save(found, folder / "checkpoint.pth.tar")
+    words = [*common(labels), "-a", PLAIN, *COSINE, "--resume", "auto", "--save_checkpoint_path", str(folder)]
+    return main([*words, *more, str(images)])
+
+
+def test_rates_go_on_whatever_the_steps_before_were(halfway, labels, photographs, tmp_path):
+    """With another batch size, and from a checkpoint of FKD, which counts no steps; rows have each walk's last rate."""
+    of_fkd = {name: halfway[name] for name in ("epoch", "arch", "state_dict", "best_acc1", "optimizer")}
+    cases = {"larger": (halfway, 36, 1), "smaller": (halfway, 9, 4), "fkd": (of_fkd, 16, 2)}
+    for name, (found, batch, steps) in cases.items():
+        assert resume(found, labels, photographs, tmp_path / name, "-b", str(batch)) == 0
+        places = [(epoch * steps - 1) / (4 * steps) for epoch in (3, 4)]
+        assert [float(row["lr"]) for row in rows_of(tmp_path / name)] == pytest.approx(
+            [0.05 / 2 * (1 + math.cos(math.pi * place)) for place in places], rel=1e-4
+        )
