@@ -4,6 +4,7 @@ recipe.py       the options of a run, checked and parsed once
 command.py      the command and the call from Python: start workers, then print the summary
 setup.py        recipe -> job: images, reference and teachers opened, the label set begun or joined
 job.py          what one worker has open
+other_code.py   warns where the code of private teachers is not what made the shards there
 description.py  what slg.json says of a run: identity and provenance
 reference.py    crops taken from another label set, or from FKD's label files
 extension.py    only the crops that an existing label set lacks

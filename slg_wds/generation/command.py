@@ -75,12 +75,14 @@ class GenerateTask:
             self._work(worker, workers, observer)
 
     def _work(self, worker: int, workers: int, observer: RunObserver) -> None:
+        from slg_wds.generation.other_code import warnings_of_code
         from slg_wds.generation.setup import open_job, opening_lines
         from slg_wds.generation.worker import work
 
         job = open_job(self.recipe, self.devices[worker])
         missing = job.labels.missing()
-        observer.begin(RunStarted.of(job.labels, missing, job.crops_each, opening_lines(job)))
+        notes = [*opening_lines(job), *warnings_of_code(job, missing)]
+        observer.begin(RunStarted.of(job.labels, missing, job.crops_each, notes))
         work(job, (self.launched or ALONE).within(worker, workers), observer)
 
 

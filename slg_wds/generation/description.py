@@ -112,18 +112,20 @@ def _described_mixing(rule: MixRule | None) -> dict[str, float]:
 def run_provenance(config: GenerateConfig, teacher: Ensemble) -> dict[str, Any]:
     """Return what is noted of a run but never compared: what may move the last bits of labels, paths, the date."""
     on_cpu = teacher.device.type == "cpu"  # on a GPU the number of threads changes no bit
+    code = teacher.code()
     return {
         "num_seg": config.crops_of_forward(teacher.device.type),
         "compile": config.compile,
         **({"threads_per_forward": config.forward_threads} if on_cpu else {}),
         "device": teacher.device_name,
         "software": versions(SOFTWARE) | ({} if on_cpu else gpu_libraries()),
+        **({"code": code} if code else {}),
         "image_root": config.data,
         "date": now(),
     }
 
 
 def shard_provenance(provenance: Mapping[str, Any]) -> dict[str, object]:
-    """Return the part of a run's provenance that may move the last bits of labels, for each shard's trailer."""
-    names = ("num_seg", "compile", "threads_per_forward", "device", "software")
+    """Return the part of a run's provenance that may change labels or their last bits, for each shard's trailer."""
+    names = ("num_seg", "compile", "threads_per_forward", "device", "software", "code")
     return {name: provenance[name] for name in names if name in provenance}

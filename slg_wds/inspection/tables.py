@@ -11,7 +11,7 @@ from slg_wds.format.records.embeddings.low_rank import StatedCosine
 from slg_wds.inspection.image import InspectedImage
 from slg_wds.inspection.sizes import IMAGES
 from slg_wds.labelset.embeddings import stored_as
-from slg_wds.labelset.makers import MADE_BY, shards_by_value
+from slg_wds.labelset.makers import MADE_BY, consequence, shards_by_value
 from slg_wds.transforms.replaying import words_of, words_of_options
 
 DIGITS = 12  # of a digest
@@ -121,7 +121,7 @@ def _how(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 
 def _made_by(makers: Mapping[str, Any], present: int) -> list[tuple[str, object]]:
-    """How many shards were looked at, and what differs between them and so may move the last bits of labels."""
+    """How many shards were looked at, and what differs between them and so may change labels."""
     examined, differing = makers["examined_shards"], makers["differing"]
     rest = "; slg-wds verify looks at all" if examined < present else ""
     if not differing:
@@ -131,8 +131,11 @@ def _made_by(makers: Mapping[str, Any], present: int) -> list[tuple[str, object]
             else "not looked at"
         )
         return [(MADE_BY, same + rest)]
-    of = f"of {counted(examined, 'examined shard')}; the last bits of their labels may differ{rest}"
-    return [(f"DIFFERENT {name}", f"{shards_by_value(counts)} {of}") for name, counts in differing.items()]
+    of = f"of {counted(examined, 'examined shard')}"
+    return [
+        (f"DIFFERENT {name}", f"{shards_by_value(counts)} {of}; {consequence(name)}{rest}")
+        for name, counts in differing.items()
+    ]
 
 
 def _teacher(teacher: Any) -> str:

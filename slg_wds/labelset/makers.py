@@ -1,4 +1,7 @@
-"""How the shards of a set were made, by device, software and settings: where these differ, last bits of labels may."""
+"""How the shards of a set were made: by which device, software, settings, and code of private teachers.
+
+Where these differ, the last bits of labels may. Where the code does, the labels themselves may.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +13,43 @@ from typing import Any
 from slg_wds.console import first_few
 
 MADE_BY = "device, software, settings"  # what is compared, in words
+CODE = "code of "  # begins the names of what `made_by` returns for private teachers
 MOST_NAMES, MOST_CHARACTERS = 32, 200  # of a trailer: a set may come from anybody, and every shard's are kept
 
 
 def made_by(provenance: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a shard's trailer notes of how it was made, by name: device, settings, versions of packages.
+    """Return what a shard's trailer notes of how it was made, by name.
+
+    That is the device, settings, versions of packages, and the first digits of the digests of private teachers' code.
 
     Args:
         provenance: as the trailer has it.
     """
-    software = provenance.get("software")
+    software, code = provenance.get("software"), provenance.get("code")
     packages = software if isinstance(software, dict) else {}
+    codes = code_by_name(code) if isinstance(code, dict) else {}
     found = {
         name: str(value)
-        for name, value in {**provenance, **packages}.items()
+        for name, value in {**provenance, **packages, **codes}.items()
         if isinstance(value, (str, int))
     }
     pairs = list(found.items())[:MOST_NAMES]
     return {name[:MOST_CHARACTERS]: value[:MOST_CHARACTERS] for name, value in pairs}
+
+
+def code_by_name(code: Mapping[str, str]) -> dict[str, str]:
+    """Return the first digits of the digests of teachers' code, as `made_by` names them."""
+    return {f"{CODE}{name}": str(digest)[:12] for name, digest in code.items()}
+
+
+def consequence(name: str) -> str:
+    """Return what it may mean for labels that shards differ in this."""
+    if name.startswith(CODE):
+        return (
+            "their labels are of different functions, unless only comments or the like were changed: "
+            "slg-wds verify -a MODEL --teacher IMAGES asks the teacher again"
+        )
+    return "the last bits of their labels may too"
 
 
 @dataclass

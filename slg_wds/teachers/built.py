@@ -24,6 +24,7 @@ class BuiltModel:
         config_from: where `config` comes from, in words.
         hidden_digest: SHA-256, in hex, of what decides the output beside the state dict: see identity.py. None if
             nothing else does.
+        code_digest: SHA-256, in hex, of the source files of a private model: see identity.py. None for other models.
     """
 
     module: torch.nn.Module
@@ -33,3 +34,4 @@ class BuiltModel:
     config: Mapping[str, Any] = field(default_factory=dict)
     config_from: str = ""
     hidden_digest: str | None = None
+    code_digest: str | None = None

@@ -127,6 +127,15 @@ class Ensemble:
         """Return what is recorded but decides no label, one JSON object per teacher."""
         return [teacher.provenance() for teacher in self.teachers]
 
+    def code(self) -> dict[str, str]:
+        """Return the digest of each private teacher's code by its architecture; empty without such teachers."""
+        found: dict[str, str] = {}
+        for number, teacher in enumerate(self.teachers, 1):
+            if teacher.code_digest is not None:
+                twice = teacher.arch in found  # files of one name in two folders
+                found[f"{teacher.arch} ({number})" if twice else teacher.arch] = teacher.code_digest
+        return found
+
     def _softmax(self, logits: torch.Tensor) -> torch.Tensor:
         import torch
 

@@ -13,6 +13,14 @@ from slg_wds.teachers.inside import find_hidden
 if TYPE_CHECKING:
     import torch
 
+_VERSIONED = (
+    "torch",
+    "torchvision",
+    "timm",
+    "slg_wds",
+    "builtins",
+)  # their versions are noted, not their files
+
 
 def digest(module: torch.nn.Module) -> str:
     r"""Return the SHA-256 of the state dict in hex: per tensor, by name, `name\ndtype\nshape\n` and its raw bytes."""
@@ -39,6 +47,25 @@ def hidden_digest(module: torch.nn.Module, factory: Any) -> str | None:
         return None
     modules = [*module.modules(), *outside.modules.values()]
     return _digest_of_sources([factory, *(type(one) for one in modules)])
+
+
+def code_digest(module: torch.nn.Module, factory: Any) -> str | None:
+    """Return the SHA-256, in hex, of the source files of a private model: of its factory and its modules' classes.
+
+    It is noted and not compared, since a comment changes it too. Files of torch, torchvision, timm and this package do
+    not count: their versions are noted. Nor do files that define no class of the model, which are merely imported.
+
+    Args:
+        module: what the factory returned.
+        factory: the user's callable.
+
+    Returns:
+        The digest; None if there is no such file.
+    """
+    modules = [*module.modules(), *find_hidden(module).modules.values()]
+    classes = {base for one in modules for base in type(one).__mro__}
+    own = [one for one in (factory, *classes) if _package(one) not in _VERSIONED and _source(one) is not None]
+    return _digest_of_sources(own) if own else None
 
 
 def _tensors(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -69,8 +96,12 @@ def _digest_of_sources(objects: Iterable[Any]) -> str:
     return sha.hexdigest()
 
 
+def _package(one: Any) -> str:
+    return str(getattr(one, "__module__", "")).partition(".")[0]
+
+
 def _source(one: Any) -> bytes | None:
-    if str(getattr(one, "__module__", "")).partition(".")[0] == "torch":
+    if _package(one) == "torch":
         return None
     try:
         return Path(inspect.getsourcefile(one) or "").read_bytes()

@@ -92,6 +92,7 @@ def _teacher_of(model: BuiltModel, source: str, overrides: Mapping[str, Any], **
             preprocessing=preprocessing,
             preprocessing_from=preprocessing_from,
             hidden_digest=model.hidden_digest,
+            code_digest=model.code_digest,
             **placing,
         )
     except TeacherError as error:

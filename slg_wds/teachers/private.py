@@ -15,7 +15,7 @@ from typing import Any
 
 from slg_wds.errors import TeacherError
 from slg_wds.teachers.built import BuiltModel
-from slg_wds.teachers.identity import digest, hidden_digest
+from slg_wds.teachers.identity import code_digest, digest, hidden_digest
 from slg_wds.teachers.spec import TeacherSpec
 from slg_wds.teachers.weights import fit, one_line, read_weights
 
@@ -46,7 +46,8 @@ def build_private(spec: TeacherSpec) -> BuiltModel:
     arch = f"{Path(target).name if is_file else target}:{name}"
     digests = digest(module), hidden_digest(module, factory)
     _refuse_changed(module, digests, spec)
-    return BuiltModel(module, arch, digests[0], weights_from, config, config_from, digests[1])
+    code = code_digest(module, factory)
+    return BuiltModel(module, arch, digests[0], weights_from, config, config_from, digests[1], code)
 
 
 def _call(factory: Callable[[], Any], spec: TeacherSpec) -> tuple[Any, Any]:

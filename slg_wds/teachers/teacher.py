@@ -31,7 +31,7 @@ class Teacher:
     Attributes:
         name: `source:architecture`.
         source: `timm`, `pytorch` or `private`.
-        arch, weights_digest, hidden_digest: which model it is: see `BuiltModel`.
+        arch, weights_digest, hidden_digest, code_digest: which model it is: see `BuiltModel`.
         weights_from, preprocessing_from: where weights and preprocessing come from, in words.
         preprocessing: input size, normalisation and resize.
         module: the model itself.
@@ -57,6 +57,7 @@ class Teacher:
         precision: str,
         compile: bool,
         hidden_digest: str | None = None,
+        code_digest: str | None = None,
     ) -> None:
         """Move the model to the device and run it on two black images.
 
@@ -74,6 +75,7 @@ class Teacher:
             precision: one of PRECISIONS.
             compile: whether the first call of `logits` compiles the model (torch.compile).
             hidden_digest: as `BuiltModel.hidden_digest`.
+            code_digest: as `BuiltModel.code_digest`.
 
         Raises:
             TeacherError: the model does not run; TeacherOutputError: its output is not finite logits [N,C].
@@ -81,11 +83,8 @@ class Teacher:
         """
         self.name = f"{source}:{arch}"
         self.source, self.arch = source, arch
-        self.weights_digest, self.weights_from, self.hidden_digest = (
-            weights_digest,
-            weights_from,
-            hidden_digest,
-        )
+        self.weights_digest, self.weights_from = weights_digest, weights_from
+        self.hidden_digest, self.code_digest = hidden_digest, code_digest
         self.preprocessing, self.preprocessing_from = preprocessing, preprocessing_from
         self.device, self.precision, self.compiled = device, precision, compile
         # All weights in float32: autocast lowers the precision per operation.

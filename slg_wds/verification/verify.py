@@ -15,7 +15,7 @@ from slg_wds.errors import FormatError, NotFoundError, UnsupportedStoreError
 from slg_wds.format.manifest.info import MAX_INFO_BYTES, Info, decode_info
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.left_out import MEND
-from slg_wds.labelset.makers import MADE_BY, Makers, shards_by_value
+from slg_wds.labelset.makers import MADE_BY, Makers, consequence, shards_by_value
 from slg_wds.labelset.objects import DESCRIPTION, INDEX, INFO, PLAN
 from slg_wds.labelset.opening import open_labels
 from slg_wds.verification.images import ImageChecks
@@ -271,6 +271,6 @@ def _about_makers(makers: dict[str, Any]) -> list[str]:
     if examined and not differing:
         return [f"  {MADE_BY}: the same in {counted(examined, 'shard')}"]
     return [
-        f"  note: {name} differs between shards ({shards_by_value(counts)}); the last bits of their labels may too"
+        f"  note: {name} differs between shards ({shards_by_value(counts)}); {consequence(name)}"
         for name, counts in differing.items()
     ]

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import slg_wds
+from slg_wds.cli import main
 from slg_wds.errors import IdentityMismatchError, TeacherError
 from slg_wds.format.manifest.description import Description
 from slg_wds.labelset.creating import identity_differences
@@ -134,6 +135,90 @@ def test_code_that_is_edited_between_two_starts_does_not_go_on_with_the_set(
     assert not (tmp_path / "set" / "train-000001.tar").exists()
     file.write_text(WITHOUT_TENSORS)
     assert slg_wds.generate(config).complete
+
+
+WITH_WEIGHTS = f"""import torch
+from torch import nn
+class Model(nn.Module):
+    pretrained_cfg = {SETTINGS}
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(48, 7, bias=False)
+        nn.init.eye_(self.head.weight)
+    def forward(self, x):
+        return self.head(nn.functional.adaptive_avg_pool2d(x, 4).flatten(1))
+def factory():
+    return Model()
+"""
+SWAPPED = WITH_WEIGHTS.replace("flatten(1))", "flatten(1)).flip(1)")
+
+
+def code_set(photographs: Path, tmp_path: Path, text: str, **options) -> slg_wds.GenerateConfig:
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    return slg_wds.GenerateConfig(
+        data=str(photographs), arch=f"{file}:factory", teacher_source="private", num_seg=16, samples_per_shard=12,
+        workers=1, threads_per_forward=1, **{"save_path": str(tmp_path / "set"), "num_crops": 2, **options},
+    )  # fmt: skip
+
+
+def test_a_set_of_two_codes_says_so(photographs: Path, tmp_path: Path, capsys):
+    assert slg_wds.generate(code_set(photographs, tmp_path, WITH_WEIGHTS)).complete
+    assert "is not the code that made" not in capsys.readouterr().err
+    before = slg_wds.open_labels(str(tmp_path / "set"))
+    (tmp_path / "set" / "train-000001.tar").unlink()
+    again = slg_wds.generate(code_set(photographs, tmp_path, SWAPPED))
+    said = capsys.readouterr().err
+    assert again.complete and again.labels.digest == before.digest
+    now, there = (
+        load_teacher(parse_teachers(f"private:{file}:factory")[0]).code_digest[:12]
+        for file in (tmp_path / "mine.py", written(tmp_path / "old", WITH_WEIGHTS))
+    )
+    assert (
+        f"warning: mine.py:factory is not the code that made shards of {tmp_path / 'set'}: now {now}, "
+        in said
+    )
+    assert f"there {there}: {before.num_shards - 1}." in said and "choose another --save-path" in said
+    for command in ("inspect", "verify"):
+        assert main([command, str(tmp_path / "set")]) == 0
+        told = " ".join(capsys.readouterr().out.split())
+        assert f"code of mine.py:factory differs between shards ({there}: 2, {now}: 1)" in told or (
+            f"DIFFERENT code of mine.py:factory {there}: 2, {now}: 1 of 3 examined shards" in told
+        )
+        assert "of different functions, unless only comments" in told
+    slg_wds.generate(
+        code_set(
+            photographs,
+            tmp_path,
+            SWAPPED,
+            extend=str(tmp_path / "set"),
+            save_path=str(tmp_path / "more"),
+            num_crops=3,
+        )
+    )
+    assert f"shards of {tmp_path / 'set'}: now {now}, there {there}: 2, {now}: 1." in capsys.readouterr().err
+
+
+def written(folder: Path, text: str) -> Path:
+    folder.mkdir()
+    (folder / "mine.py").write_text(text)
+    return folder / "mine.py"
+
+
+def test_code_is_the_files_of_the_factory_and_of_the_classes_of_its_modules(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "base_of_mine.py").write_text(WITH_WEIGHTS)
+    inherits = "import base_of_mine\nclass Own(base_of_mine.Model): pass\ndef factory(): return Own()\n"
+
+    def told(text: str, name: str = "mine.py") -> str | None:
+        sys.modules.pop("base_of_mine", None)
+        (tmp_path / name).write_text(text)
+        return load_teacher(parse_teachers(f"private:{tmp_path / name}:factory")[0]).code_digest
+
+    one = told(inherits)
+    assert one is not None and told(inherits, "other_name.py") == one != told(inherits + "# a comment\n")
+    (tmp_path / "base_of_mine.py").write_text(SWAPPED)
+    assert told(inherits) != one
 
 
 MADE = {"label_type": "full", "num_classes": 10, "num_crops": 4, "seed": 0}

@@ -70,6 +70,7 @@ def test_timm_resnet18_through_a_weights_file(tmp_path: Path) -> None:
     teacher = load("resnet18", path=saved(module, tmp_path / "resnet18.pth"))
     check_same(teacher, module)
     assert teacher.num_classes == 1000
+    assert teacher.code_digest is None
     assert teacher.describe() == {
         "source": "timm",
         "arch": "resnet18",
