@@ -18,6 +18,15 @@ from slg_wds.teachers.weights import Weights, fit, head_classes, one_line, read_
 if TYPE_CHECKING:
     import torch
 
+# These models of torchvision can convert pixels from ImageNet's mean and std to their own. torchvision turns that on
+# only for pretrained weights. A file does not say whether its weights are trained so. They are taken to be, since the
+# digest of weights in an existing label set stands for labels made so.
+_CONVERTING = ("googlenet", "inception_v3")
+_OF_CONVERSION = (
+    " with transform_input=True, as torchvision's published weights have it (weights trained without it need "
+    "private:, a function of yours that returns the model)"
+)
+
 
 def build_timm(
     spec: TeacherSpec, num_classes_hint: int | None, input_size: int | None, headless: bool = False
@@ -134,7 +143,9 @@ def build_torchvision(spec: TeacherSpec, num_classes_hint: int | None, headless:
     config_from = f"the transforms of torchvision's {published}"
     if weights is not None:
         config, config_from = weights.own(config, config_from)
-    weights_from = weights.found if weights else f"torchvision {published}"
+    weights_from = f"torchvision {published}"
+    if weights is not None:
+        weights_from = weights.found + (_OF_CONVERSION if base in _CONVERTING else "")
     return BuiltModel(module, base, digest(module), weights_from, config, config_from)
 
 
@@ -163,11 +174,7 @@ def _fill_torchvision(
     from torchvision import models
 
     assert spec.path is not None
-    # These two convert pixels from ImageNet's mean and std to their own. torchvision turns that on only for pretrained
-    # weights.
-    special = (
-        {"transform_input": True, "init_weights": False} if base in ("googlenet", "inception_v3") else {}
-    )
+    special = {"transform_input": True, "init_weights": False} if base in _CONVERTING else {}
     with _building(spec):
         module: torch.nn.Module = models.get_model(base, weights=None, **special)
         own = module.state_dict()

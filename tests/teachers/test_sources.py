@@ -122,6 +122,10 @@ def test_torchvision_models_with_their_own_normalisation(tmp_path: Path) -> None
     teacher = load("googlenet", "pytorch", saved(module, tmp_path / "w.pth"))
     module.transform_input = True  # as with its published weights
     check_same(teacher, module)
+    assert " with transform_input=True, as torchvision's published weights have it" in str(teacher)
+    assert "private:" in str(teacher) and "transform_input" not in str(teacher.describe())
+    other = load("squeezenet1_1", "pytorch", saved(models.squeezenet1_1(), tmp_path / "other.pth"))
+    assert "transform_input" not in str(other)
 
 
 @pytest.mark.parametrize("arch", ["test_resnet", "test_vit", "test_efficientnet.r160_in1k"])
