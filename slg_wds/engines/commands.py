@@ -51,11 +51,15 @@ class RunResult:
     def summary(self) -> list[str]:
         """Return lines that tell a person what was made and which commands come next."""
         about_work = self._about_work() if self.run.stats.crops else []
-        return summary(self.labels, self.run, self._about_labels(), about_work)
+        return summary(self.labels, self.run, self._about_labels(), about_work, self._extended())
 
     def _about_labels(self) -> str:
         """Text for the summary's line about the set, after the label type."""
         return ""
+
+    def _extended(self) -> list[str]:
+        """URLs of the sets that this one extends, which every reader needs too, the oldest first."""
+        return []
 
     def _about_work(self) -> list[str]:
         """Lines of the summary about the crops that were made; called only if there are any."""

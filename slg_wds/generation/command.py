@@ -23,13 +23,26 @@ if TYPE_CHECKING:
     from slg_wds.teachers import Accuracy
 
 
+@dataclass(frozen=True)
 class GenerateResult(RunResult):
-    """What one run of `generate` did, and the label set as it is now."""
+    """What one run of `generate` did, and the label set as it is now.
+
+    Attributes:
+        extended: the label set that this one extends; None without --extend.
+    """
+
+    extended: LabelSet | None = None
 
     @property
     def stats(self) -> LabelStats:
         """Images, crops, bytes, shards and label statistics of what this run made."""
         return self.run.stats  # type: ignore[no-any-return]
+
+    def _extended(self) -> list[str]:
+        old = self.extended
+        if old is None:
+            return []
+        return [*(["SET_THAT_IT_EXTENDS"] if old.identity.extends else []), old.url]
 
     def _about_work(self) -> list[str]:
         stats, identity = self.stats, self.labels.identity
@@ -145,7 +158,9 @@ def _label(config: GenerateConfig) -> GenerateResult:
     def open_set() -> LabelSet:
         return labels_at(config.at(config.save_path), allow_incomplete=True, embeddings=True)
 
-    return GenerateResult(*run_to_the_end(run_workers, LabelStats(), config, open_set))
+    labels, finished = run_to_the_end(run_workers, LabelStats(), config, open_set)
+    old = labels_at(config.at(config.extend), embeddings=True) if config.extend else None
+    return GenerateResult(labels, finished, old)
 
 
 def _local_pool(config: GenerateConfig) -> WorkerPool:

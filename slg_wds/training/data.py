@@ -10,6 +10,7 @@ from slg_wds.config import parse_store_options
 from slg_wds.config.training import flags_that_fit
 from slg_wds.console import counted
 from slg_wds.errors import BatchTooLargeError, LabelSetError, UsageError
+from slg_wds.labelset.combining.joining import chains
 from slg_wds.training.distiller import widths_of
 from slg_wds.training.flags import Settings
 from slg_wds.training.processes import threads_of
@@ -25,7 +26,7 @@ def open_sets(args: Settings) -> list[LabelSet]:
 
     Raises:
         LabelSetError: a set does not hold what --distill says.
-        UsageError: views that are mixed already would be mixed again.
+        UsageError: views that are mixed already would be mixed again; a set extends one that is not given.
     """
     options = parse_store_options(args.store_option)
     sets = [open_labels(url, store_options=options) for url in args.softlabel_path]
@@ -36,6 +37,7 @@ def open_sets(args: Settings) -> list[LabelSet]:
             url=mixed.url,
             hint="leave out --mixup_cutmix",
         )
+    chains(sets, "--softlabel_path OLD --softlabel_path NEW")
     if args.distills:
         widths_of(sets)
         return sets

@@ -75,9 +75,10 @@ def train(
     set_rate = make_schedule(
         args, training.optimizer, {crops: len(loader) for crops, loader in loaders.items()}
     )
+    images = loaders[1].loader.num_samples  # the last walks take one crop of each image
     parameters = sum(parameter.numel() for parameter in training.model.parameters())
     say(args, f"student {args.arch}: {parameters:,} parameters, {learned(training.model, args)}, input "
-        f"{training.preprocessing}; {args.ranks} x {args.device.type}, {sum(map(len, labels)):,} images")  # fmt: skip
+        f"{training.preprocessing}; {args.ranks} x {args.device.type}, {images:,} images")  # fmt: skip
     if (crops := batch_crops(args)) != args.batch_size:
         say(args, f"-b {args.batch_size:,} is rounded up to {crops:,} crops: {args.num_crops} of each image")
     with args_beside(args), open_logs(args, progress) as log:

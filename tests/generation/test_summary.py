@@ -99,6 +99,39 @@ def test_the_next_commands_of_embeddings_work(images, tmp_path, capsys, monkeypa
     assert main([*train[1:], "-a", "test_resnet", "--size", "32", "--epochs", "1"]) == 0
 
 
+@pytest.mark.parametrize("output", ["labels", pytest.param("embedding", marks=pytest.mark.slow)])
+def test_the_next_commands_of_a_set_that_extends_another_name_both(
+    images, tmp_path, capsys, monkeypatch, output
+):
+    monkeypatch.chdir(tmp_path)
+    generated(images, tmp_path / "the old", capsys, "--output", output)
+    more = ("--extend", "the old", "--num_crops", "8", "--output", output)
+    said, _ = generated(images, tmp_path / "new", capsys, *more)
+    start = said.index("  next: ") + len("  next: ")
+    inspect, report, train, join, *bank = (shlex.split(line) for line in said[start:].splitlines())
+    student = ["-a", PLAIN] if output == "labels" else ["-a", "test_resnet", "--size", "32"]
+    for command in (inspect, report, [*train, *student, "--epochs", "1"], [*join, "--processes", "1"]):
+        assert main(command[1:]) == 0, command
+    assert "8 images\n" in capsys.readouterr().out and len(bank) == (output == "embedding")
+    assert slg_wds.open_labels("ALL").num_crops == 8 and report[2:4] == [
+        str(tmp_path / "the old"),
+        str(tmp_path / "new"),
+    ]
+
+
+def test_a_set_that_extends_another_is_refused_alone_with_the_form_that_the_command_takes(
+    images, tmp_path, capsys
+):
+    old, new = str(tmp_path / "old"), str(tmp_path / "new")
+    generated(images, tmp_path / "old", capsys)
+    generated(images, tmp_path / "new", capsys, "--extend", old, "--num_crops", "8")
+    train = ["train", "-a", PLAIN, "--softlabel_path", new, str(images)]
+    assert main(train) == 2
+    assert capsys.readouterr().err.rstrip().endswith("give both: --softlabel_path OLD --softlabel_path NEW")
+    assert main(["report", new, "-o", str(tmp_path / "r.html")]) == 2
+    assert capsys.readouterr().err.rstrip().endswith("give both: OLD NEW")
+
+
 def test_a_resumed_run_counts_on(images, tmp_path, capsys):
     generated(images, tmp_path / "set", capsys)
     for name in ("_info.json", "train-000000.tar", "index/train-000000"):

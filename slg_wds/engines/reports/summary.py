@@ -69,7 +69,9 @@ class RunFinished:
             )
 
 
-def summary(labels: LabelSet, run: RunFinished, more: str, lines: Sequence[str]) -> list[str]:
+def summary(
+    labels: LabelSet, run: RunFinished, more: str, lines: Sequence[str], extended: Sequence[str]
+) -> list[str]:
     """Return the summary of a run, in lines for the user.
 
     Args:
@@ -77,6 +79,7 @@ def summary(labels: LabelSet, run: RunFinished, more: str, lines: Sequence[str])
         run: what the run made.
         more: text after the label type in the second line.
         lines: what the command adds about the labels that it made, shown below the counts if any were made.
+        extended: URLs of the sets that this one extends, the oldest first.
 
     Raises:
         FormatError, StoreError: what the set leaves out cannot be read.
@@ -102,7 +105,7 @@ def summary(labels: LabelSet, run: RunFinished, more: str, lines: Sequence[str])
     if stats.lost_races:
         text.append(f"  {counted(stats.lost_races, 'shard')} made by another process first")
     text += _left_out(labels, stats.left_out)
-    return [*text, *next_commands(labels)] if run.complete else text
+    return [*text, *next_commands(labels, extended)] if run.complete else text
 
 
 def _left_out(labels: LabelSet, ours: Sequence[tuple[str, str]]) -> list[str]:
@@ -126,21 +129,32 @@ def bytes_a_crop(total: float, images: float, crops: int) -> str:
     return f"{(total - images) / crops:.2f} bytes/crop of labels, {images / crops:,.2f} of images"
 
 
-def next_commands(labels: LabelSet) -> list[str]:
-    """Return commands for a shell that use a finished set."""
-    url = shlex.quote(labels.url)
+def next_commands(labels: LabelSet, extended: Sequence[str] = ()) -> list[str]:
+    """Return commands for a shell that use a finished set, with the sets that it extends where a command needs them."""
+    sets = [shlex.quote(url) for url in (*extended, labels.url)]
     embedded = labels.identity.embed_images is not None
     images = "" if embedded else shlex.quote(str(labels.description.provenance.get("image_root") or "IMAGES"))
-    distill = " --distill embedding" if labels.holds_embeddings else ""
     used = len(labels) - left_out_images(labels, 0)[0]
     batch = f" {flags_that_fit(used)}" if 0 < used < BATCH_SIZE else ""
-    bank = [f"        slg-wds prototypes {url} -k 8192 --save-path bank.safetensors"] if distill else []
-    return [
-        f"  next: slg-wds inspect {url}",
-        f"        slg-wds report {url} -o report.html{f' --images {images}' if images else ''}",
-        f"        slg-wds train -a resnet50{distill}{batch} --softlabel_path {url} {images}".rstrip(),
-        *bank,
+    distill = " --distill embedding" if labels.holds_embeddings else ""
+    taught = " ".join(f"--softlabel_path {url}" for url in sets)
+    first, *others = [
+        f"slg-wds inspect {sets[-1]}",
+        f"slg-wds report {' '.join(sets)} -o report.html{f' --images {images}' if images else ''}",
+        f"slg-wds train -a resnet50{distill}{batch} {taught} {images}".rstrip(),
+        *_joining(sets),
+        *(_clustering("ALL" if extended else sets[0]) if distill else []),
     ]
+    return [f"  next: {first}", *(f"        {command}" for command in others)]
+
+
+def _joining(sets: Sequence[str]) -> list[str]:
+    """Return the command that writes a set and those that it extends as one, for commands that take one set."""
+    return [f"slg-wds ensemble {' '.join(sets)} --save-path ALL"] if len(sets) > 1 else []
+
+
+def _clustering(url: str) -> list[str]:
+    return [f"slg-wds prototypes {url} -k 8192 --save-path bank.safetensors"]
 
 
 def listed(what: str, names: Sequence[str], count: int | None = None) -> list[str]:

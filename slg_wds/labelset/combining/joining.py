@@ -39,11 +39,12 @@ def refuse_extending(labels: LabelSet) -> None:
         )
 
 
-def chains(sets: Sequence[LabelSet]) -> list[list[LabelSet]]:
+def chains(sets: Sequence[LabelSet], form: str = "OLD NEW") -> list[list[LabelSet]]:
     """Group sets into chains.
 
     Args:
         sets: label sets, in any order.
+        form: how the caller takes two sets, for the message.
 
     Returns:
         One chain for each set that extends none, in their order: that set, then the sets that extend it.
@@ -65,7 +66,7 @@ def chains(sets: Sequence[LabelSet]) -> list[list[LabelSet]]:
         if id(labels) not in used:
             raise UsageError(
                 f"{labels.url} extends another label set, which must be given too, and each once",
-                hint="give both, as in OLD NEW",
+                hint=f"give both: {form}",
             )
     return found
 

@@ -92,7 +92,7 @@ class LabelSets:
     ) -> None:
         if not given:
             raise UsageError("no label set was given")
-        together = chains(given)
+        together = chains(given, '["OLD", "NEW"]')
         self.members = [chain[-1] for chain in together]
         self.bases = [[BaseSet(one, chain[-1]) for one in chain[:-1]] for chain in together]
         self.weights = shares(weights, len(self.members), "label set")

@@ -29,7 +29,8 @@ class Parser(argparse.ArgumentParser):
         """Report words that are neither flags nor values of flags, and end the process."""
         word = next((one for one in unknown if one.startswith("-")), unknown[0])
         if not word.startswith("-"):
-            self.error(f"{word!r} is one argument too many")
+            several = "IMAGES is one folder, and --softlabel_path is given once for each label set"
+            self.error(f"{word!r} is one argument too many; {several}")
         name = word.partition("=")[0]
         near = difflib.get_close_matches(name, self._option_string_actions, 1)
         self.error(f"there is no flag {name}" + (f"; did you mean {near[0]}?" if near else ""))

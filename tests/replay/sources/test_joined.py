@@ -123,7 +123,10 @@ def test_a_filter_and_an_average_take_the_joined_set_for_one(loader):
 
 
 def test_alone_or_with_a_stranger_it_is_refused(loader, sets):
-    with pytest.raises(UsageError, match=r"new extends another label set, which must be given too.*OLD NEW"):
+    with pytest.raises(
+        UsageError,
+        match=r"new extends another label set, which must be given too.*give both: \[\"OLD\", \"NEW\"\]",
+    ):
         loader("new")
     with pytest.raises(UsageError, match="new extends another label set"):
         loader("plain", "new")
