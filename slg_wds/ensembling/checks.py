@@ -30,7 +30,11 @@ def check_parents(parents: Sequence[Parent]) -> None:
             raise _differs(mixed, unmixed, "mixing: the first has mixed crops, the second none")
         mine, theirs = first.identity.num_crops, other.identity.num_crops
         if mine != theirs:
-            raise _differs(first, other, f"num_crops: {mine} != {theirs}")
+            error = _differs(first, other, f"num_crops: {mine} != {theirs}")
+            error.hint = (
+                "label more crops with --extend, or let SoftLabelLoader average the crops that all have"
+            )
+            raise error
         _check_keys(first, other)
 
 

@@ -35,7 +35,8 @@ from slg_wds.format.shards.shard import (
 )
 from slg_wds.labelset import publishing
 from slg_wds.labelset.key_index import KeyNumbers
-from slg_wds.labelset.lookup import number_of, record_of
+from slg_wds.labelset.left_out import labelled_keys
+from slg_wds.labelset.lookup import has_labels, number_of, record_of
 from slg_wds.labelset.objects import INDEX, INFO, located
 from slg_wds.masking import masked
 from slg_wds.store import Store, open_store
@@ -46,7 +47,8 @@ class LabelSet:
     """A label set at a URL.
 
     Iterating yields every `Record` in the order of the plan; each shard is checked whole before its first record.
-    `labels[number]` and `labels[key]` read one record. `len(labels)` is the number of planned images.
+    `labels[number]` and `labels[key]` read one record. `key in labels` says whether an image has labels, and
+    `labels.keys()` gives the keys of those that have. `len(labels)` is the number of planned images.
 
     Attributes:
         store: where the set is.
@@ -156,9 +158,18 @@ class LabelSet:
 
         Raises:
             IndexError, KeyError: no such image is planned.
+            TypeError: it is neither a number nor a key, a slice for instance.
             LabelSetError: the image was left out, or its shard does not exist yet.
         """
         return record_of(self, number_of(self, image))
+
+    def __contains__(self, key: object) -> bool:
+        """Return whether there are labels of the image with this key; False for all that is no key. Reads an index."""
+        return isinstance(key, str) and has_labels(self, key)
+
+    def keys(self) -> list[str]:
+        """Return the keys of all images that have labels, in the order of the records. Raises as iterating does."""
+        return labelled_keys(self)
 
     @functools.cached_property
     def key_numbers(self) -> KeyNumbers:

@@ -22,16 +22,32 @@ def number_of(labels: LabelSet, image: SupportsIndex | str) -> int:
 
     Raises:
         IndexError, KeyError: no such image is planned.
+        TypeError: it is neither, a slice for instance.
     """
     if isinstance(image, str):
         found = labels.key_numbers.find(image)
         if found is None:
             raise KeyError(f"no image of {masked(labels.url)} has the key {image!r}; {example_of(labels)}")
         return found
+    if not hasattr(image, "__index__"):
+        raise TypeError(f"an image is named by its key or by its number, one at a time, not by {image!r}")
     number, count = operator.index(image), len(labels)
     if not -count <= number < count:
         raise IndexError(f"image {number} of the {count} images of {masked(labels.url)}")
     return number % count
+
+
+def has_labels(labels: LabelSet, key: str) -> bool:
+    """Return whether `labels[key]` would find labels: the image is planned, its shard is there and did not omit it.
+
+    Raises:
+        FormatError, StoreError: the index cannot be read.
+    """
+    number = labels.key_numbers.find(key)
+    if number is None:
+        return False
+    shard = labels.plan.place(number)[0]
+    return labels.exists(shard) and key not in labels.index(shard).left_out
 
 
 def example_of(labels: LabelSet) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from slg_wds.format.manifest.index import ShardIndex
 from slg_wds.format.shards.header import ShardHeader, decode_header
 from slg_wds.format.shards.tar import members, padded
-from slg_wds.labelset.labelset import LabelSet
+
+if TYPE_CHECKING:
+    from slg_wds.labelset.labelset import LabelSet
 
 
 def read_trailer(labels: LabelSet, number: int, index: ShardIndex) -> ShardHeader:

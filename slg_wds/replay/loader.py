@@ -55,7 +55,8 @@ class SoftLabelLoader:
 
     Args:
         labels: URL of a label set, or several whose distributions are averaged with `weights`: of one plan, over
-            the same classes, of one temperature unless `temperature` is given. Several sets of embeddings, each of
+            the same classes, of one temperature unless `temperature` is given. If they have different numbers of crops,
+            the crops that all have are taken: the first ones, which are the same. Several sets of embeddings, each of
             other teachers, are joined: `Batch.embedding` has them all. A set and those that extend it
             (`generate --extend`), given together as in ["OLD", "NEW"], are one of them: the batches are those of the
             same labels made in one go.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import subprocess
 import sys
@@ -46,6 +47,14 @@ def test_every_image_by_its_place_and_key(labels):
             assert encode_record(found) == encode_record(records[key]) and found.rule == labels.label_type
 
 
+def test_keys_are_those_of_the_records(labels, monkeypatch):
+    wanted = [record.key for record in labels]
+    monkeypatch.setattr(LabelSet, "shard", None)
+    assert labels.keys() == wanted
+    assert [key for key in labels.plan.keys if key in labels] == wanted != list(labels.plan.keys)
+    assert not any(other in labels for other in ("nobody", "", 0, None))
+
+
 def test_one_image_reads_no_shard(labels, monkeypatch):
     monkeypatch.setattr(LabelSet, "shard", None)
     left_out = next(i for i, key in enumerate(labels.plan.keys) if "broken" in key)
@@ -59,8 +68,9 @@ def test_images_that_are_not_there(labels):
         labels[-10]
     with pytest.raises(KeyError, match=r"no image of .* has the key 'nobody'; keys are such as 'n"):
         labels["nobody"]
-    with pytest.raises(TypeError):
-        labels[1.5]
+    for wrong in (1.5, slice(2, 5), None):
+        with pytest.raises(TypeError, match="by its key or by its number, one at a time"):
+            labels[wrong]
     key = next(key for key in labels.plan.keys if "broken" in key)
     with pytest.raises(errors.LabelSetError, match=r"it was left out: .*key .*broken"):
         labels[key]
@@ -73,6 +83,11 @@ def test_an_image_whose_shard_is_not_there_yet(labels, tmp_path):
     unfinished = slg_wds.open_labels(str(copy), allow_incomplete=True)
     with pytest.raises(errors.LabelSetError, match=r"not there yet.*train-000000"):
         unfinished[0]
+    there = [record.key for record in unfinished]
+    assert unfinished.keys() == there == [key for key in labels.plan.keys if key in unfinished]
+    assert labels.plan.keys[0] not in unfinished
+    with pytest.raises(errors.IncompleteSetError):
+        dataclasses.replace(unfinished, allow_incomplete=False).keys()
     assert unfinished[8 if "broken" not in labels.plan.keys[8] else 7].num_crops == 6
 
 

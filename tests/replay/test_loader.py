@@ -220,11 +220,15 @@ def test_without_shuffling_the_plan_is_walked(embedded):
 def test_two_sets_are_averaged_with_weights(kinds, photographs, tmp_path):
     first = kinds["folder"]
     other = TINY.replace(":tiny", ":other")
-    second = make(photographs, tmp_path / "second", arch=other, label_type="marginal_smoothing_k3")
+    more = NUM_CROPS + 3  # of which the crops that both sets have are taken
+    second = make(
+        photographs, tmp_path / "second", arch=other, label_type="marginal_smoothing_k3", num_crops=more
+    )
     a, b = truth(first.labels, first.images), truth(second, first.images)
     loader = slg_wds.SoftLabelLoader(
         [first.labels, second], first.images, global_batch_size=24, weights=[3, 1], threads=2
     )
+    assert loader.sets.num_crops == NUM_CROPS
     for batch in loader:
         assert batch.index.shape[1] == 8 == batch.value.shape[1]
         dense = batch.labels.dense()
