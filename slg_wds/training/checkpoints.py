@@ -77,6 +77,7 @@ class Training:
         preprocessing: how the student is shown images.
         progress: how far the run is.
         folders: which class folders are which of the student's classes.
+        sets: the digest of the label sets that it learns from, as `digest_of` gives it.
     """
 
     model: nn.Module
@@ -87,6 +88,7 @@ class Training:
     preprocessing: Preprocessing
     progress: Progress = field(default_factory=Progress)
     folders: ClassFolders = field(default_factory=ClassFolders)
+    sets: str = ""
 
 
 def save(args: Settings, training: Training, best: bool = False) -> None:
@@ -111,7 +113,7 @@ def save(args: Settings, training: Training, best: bool = False) -> None:
         "num_classes": args.num_classes,
         "class_folders": training.folders.kept(),
         "preprocessing": training.preprocessing.identity(),
-        "settings": {name: getattr(args, name) for name in SETTINGS},
+        "settings": settings_of(args, training),
     }
     folder = Path(args.save_checkpoint_path)
     try:
@@ -187,8 +189,9 @@ def restore(args: Settings, training: Training, found: dict[str, Any]) -> None:
         raise WeightsError(
             f"the checkpoint is not one of {args.arch} with --opt {args.opt}: {text}"
         ) from None
-    if not args.evaluate:
-        _compare_settings(args, training.progress, found.get("settings", {}))
+    then = found.get("settings")
+    if not args.evaluate and then and then["seed"] != args.seed:
+        raise UsageError(f"the checkpoint is of --seed {then['seed']}, not {args.seed}")
 
 
 def _load(args: Settings, training: Training, weights: dict[str, Tensor], found: dict[str, Any]) -> None:
@@ -203,11 +206,15 @@ def _load(args: Settings, training: Training, weights: dict[str, Tensor], found:
     training.scaler.load_state_dict(found.get("scaler") or training.scaler.state_dict())
 
 
-def _compare_settings(args: Settings, progress: Progress, then: dict[str, Any]) -> None:
-    """Print where the run goes on and which flags differ; refuse another seed."""
-    if then and then["seed"] != args.seed:
-        raise UsageError(f"the checkpoint is of --seed {then['seed']}, not {args.seed}")
-    pairs = {name: (then.get(name), getattr(args, name)) for name in SETTINGS if name in then}
-    changed = [f"{name} {before} -> {now}" for name, (before, now) in pairs.items() if before != now]
+def settings_of(args: Settings, training: Training) -> dict[str, Any]:
+    """Return all that decides the course of training, by name: flags, and the label sets, which a flag only locates."""
+    return {**{name: getattr(args, name) for name in SETTINGS}, "label_sets": training.sets}
+
+
+def tell_resumed(args: Settings, training: Training, found: dict[str, Any]) -> None:
+    """Print where the run goes on, and what differs from the run that left the checkpoint, as far as that says it."""
+    then, progress = found.get("settings", {}), training.progress
+    now = {name: value for name, value in settings_of(args, training).items() if name in then}
+    changed = [f"{name} {then[name]} -> {value}" for name, value in now.items() if then[name] != value]
     say(args, f"resumed at epoch {progress.epoch}, step {progress.step:,}"
         + (f"; changed: {', '.join(changed)}" if changed else ""))  # fmt: skip

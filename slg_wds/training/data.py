@@ -135,3 +135,8 @@ def _loader(
         cache_dir=args.cache_dir,
         store_options=parse_store_options(args.store_option),
     )
+
+
+def digest_of(loader: DeviceLoader) -> str:
+    """Return the first 16 digits of the digest of a loader's label sets: the same labels anywhere have the same."""
+    return loader.loader.sets.digest[:16]

@@ -6,15 +6,15 @@ import math
 import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from slg_wds import LabelSet, SoftCrossEntropy
 from slg_wds.errors import UsageError
-from slg_wds.training.checkpoints import Training, read_checkpoint, restore, save
-from slg_wds.training.data import batch_crops, classes_of, open_loader, open_sets, taught_widths
+from slg_wds.training.checkpoints import Training, read_checkpoint, restore, save, tell_resumed
+from slg_wds.training.data import batch_crops, classes_of, digest_of, open_loader, open_sets, taught_widths
 from slg_wds.training.distiller import DistillationLoss, Distiller
 from slg_wds.training.flags import Settings, check
 from slg_wds.training.flags.args_file import ARGS_FILE
@@ -54,7 +54,7 @@ def run(args: Settings) -> None:
     training.folders = ClassFolders.known(labels, checkpoint)
     validations = open_validations(args, training.folders, num_classes, preprocessing, threads_of(args))
     if not args.evaluate:
-        train(args, training, labels, validations)
+        train(args, training, labels, validations, checkpoint)
     elif validations:
         validate(args, training, validations)
     else:
@@ -66,15 +66,18 @@ def train(
     training: Training,
     labels: list[LabelSet],
     validations: list[Validation],
+    checkpoint: dict[str, Any] | None,
 ) -> None:
     """Walk over the images until all epochs are done; validate, log and save after each walk."""
     make_folder(args)
     progress = training.progress
     kinds = dict.fromkeys(crops for _, crops in walks(0, args.epochs, args.num_crops))
     loaders = {crops: open_loader(args, labels, training.preprocessing, crops) for crops in kinds}
-    set_rate = make_schedule(
-        args, training.optimizer, {crops: len(loader) for crops, loader in loaders.items()}
-    )
+    steps = {crops: len(loader) for crops, loader in loaders.items()}
+    set_rate = make_schedule(args, training.optimizer, steps)
+    training.sets = digest_of(loaders[1])
+    if checkpoint is not None:
+        tell_resumed(args, training, checkpoint)
     images = loaders[1].loader.num_samples  # the last walks take one crop of each image
     parameters = sum(parameter.numel() for parameter in training.model.parameters())
     say(args, f"student {args.arch}: {parameters:,} parameters, {learned(training.model, args)}, input "

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+import slg_wds
 from slg_wds.training import loop
 from slg_wds.training.command import main
+from support.sets.replay_sets import make
 from support.training import PLAIN, common, rows_of
 
 COSINE = ("--num_crops", "1", "--epochs", "4", "--sched", "cosine")
@@ -50,3 +54,16 @@ def test_rates_go_on_whatever_the_steps_before_were(halfway, labels, photographs
         assert [float(row["lr"]) for row in rows_of(tmp_path / name)] == pytest.approx(
             [0.05 / 2 * (1 + math.cos(math.pi * place)) for place in places], rel=1e-4
         )
+
+
+def test_other_label_sets_are_named(halfway, labels, photographs, tmp_path, capsys):
+    """A flag only says where they are: the very labels in another place are the same, others in that place are not."""
+    shutil.copytree(labels, tmp_path / "moved")
+    others = make(photographs, tmp_path / "others", seed=7)
+    old = {**halfway, "settings": {k: v for k, v in halfway["settings"].items() if k != "label_sets"}}
+    said = []
+    for name, found, sets in (("same", halfway, "moved"), ("old", old, others), ("changed", halfway, others)):
+        assert resume(found, str(tmp_path / sets), photographs, tmp_path / name) == 0
+        said.append(re.search(r"resumed at epoch 2, step 4(.*)\n", capsys.readouterr().out)[1])
+    digests = [slg_wds.open_labels(one).digest[:16] for one in (labels, others)]
+    assert said == ["", "", "; changed: label_sets {} -> {}".format(*digests)]
