@@ -13,12 +13,13 @@ import numpy as np
 from slg_wds.config import GenerateConfig
 from slg_wds.console import counted, data_size, duration
 from slg_wds.engines.reports.summary import bytes_a_crop
+from slg_wds.generation.dry_run.sizes import PredictedSizes, predict_sizes
 from slg_wds.generation.dry_run.variants import timed_variants
 from slg_wds.generation.recipe import Recipe
 from slg_wds.generation.setup import open_job
 
 if TYPE_CHECKING:
-    from slg_wds.format.manifest.plan import Plan
+    from slg_wds.format.shards.shard import EncodedSample
     from slg_wds.generation.inference import Labelled
     from slg_wds.generation.job import Job
 
@@ -35,7 +36,7 @@ class DryRun:
         crops: crops to label.
         forwards: forwards that they take.
         bytes: predicted size of all shards.
-        seconds: predicted time on one device like the one that was measured.
+        seconds: predicted time on one device like the one that was measured; 0 as of the rate.
         crops_per_second: measured rate; 0 where there were too few crops to measure it.
         summary: lines that tell a person all this, and describe the teacher.
     """
@@ -68,15 +69,12 @@ def dry_run(config: GenerateConfig, device: str | None = None) -> DryRun:
 
     with current_device(device or "cpu"), hint_if_full(config.IF_MEMORY_IS_FULL):
         job = open_job(Recipe.of(config), device, save=False)
-        return _predicted(job, job.labels.plan, *_measured(job))
+        samples, steps = _measured(job)
+        return _predicted(job, predict_sizes(job, samples), steps)
 
 
-def _measured(job: Job) -> tuple[tuple[float, float], list[float]]:
-    """Label a few images as a run does.
-
-    Returns:
-        The mean bytes of a sample, those of its embedded image, and the seconds of each forward but the first.
-    """
+def _measured(job: Job) -> tuple[list[EncodedSample], list[float]]:
+    """Label a few images as a run does; return their samples, and the seconds of each forward but the first."""
     from slg_wds.generation.collation import finished_shards
     from slg_wds.generation.worker import labelled_batches, labelling_threads
 
@@ -87,31 +85,32 @@ def _measured(job: Job) -> tuple[tuple[float, float], list[float]]:
     with labelling_threads(job) as pool:
         (shard,) = finished_shards(job, _timed(labelled_batches(job, [0], pool), times), pool)
         encoded = [sample.result() for sample in shard.samples]
-    sizes = [(one.tar_bytes, one.image_bytes) for one in encoded] or [(0, 0)]
-    whole, image = np.mean(sizes, axis=0).tolist()
-    return (whole, image), [float(step) for step in np.diff(times)]
+    return encoded, [float(step) for step in np.diff(times)]
 
 
-def _predicted(job: Job, plan: Plan, bytes_each: tuple[float, float], steps: list[float]) -> DryRun:
+def _predicted(job: Job, sizes: PredictedSizes, steps: list[float]) -> DryRun:
     """Predict a run over the whole plan, if all images and forwards are like the measured ones."""
-    config, images = job.config, plan.num_samples
+    config, plan = job.config, job.labels.plan
+    images = plan.num_samples
     crops = images * config.num_crops
     forwards = -(-crops // job.num_seg)
     seconds = float(np.median(steps)) if steps else 0.0
     rate = job.num_seg / seconds if seconds else 0.0
-    size = round(bytes_each[0] * images)
     summary = [
         f"would label {counted(images, 'image')} in {counted(plan.num_shards, 'shard')}, "
         f"{counted(config.num_crops, 'crop')} each: "
         f"{counted(crops, 'crop')} in about {counted(forwards, 'forward')} of {job.num_seg}",
         f"  {job.teacher.name} on {job.teacher.device_name}, {_answers(job)}",
-        f"  about {data_size(size)} ({bytes_a_crop(*bytes_each, config.num_crops)} measured)",
+        f"  about {data_size(sizes.shards)} ({bytes_a_crop(sizes.shards, sizes.images, crops)} measured on "
+        f"{counted(sizes.samples, 'image')})",
         f"  about {duration(seconds * forwards)} on this device "
-        f"({rate:,.1f} crops/s measured over {counted(len(steps), 'forward')})",
+        f"({rate:,.1f} crops/s measured over {counted(len(steps), 'forward')})"
+        if steps
+        else f"  too few crops to measure how long it takes: that needs two forwards of {job.num_seg}",
     ]
     if job.teacher.device.type == "cuda":
         summary += timed_variants(job, crops)
-    return DryRun(images, plan.num_shards, crops, forwards, size, seconds * forwards, rate, summary)
+    return DryRun(images, plan.num_shards, crops, forwards, sizes.shards, seconds * forwards, rate, summary)
 
 
 def _answers(job: Job) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 import time
 
 import pytest
@@ -53,10 +52,25 @@ def test_it_labels_the_crops_of_a_real_run_and_counts_the_time_of_cutting(option
     assert found.crops_per_second < 1.05 * ROWS / (PIECES * SECONDS)
     # The end of the shard comes in a ninth batch, which has no crops and is no forward.
     assert "measured over 7 forwards" in found.summary[-1]
-    with tarfile.open(tmp_path / "train-000000.tar") as shard:
-        last = shard.getmembers()[-1]
-    assert last.name.startswith("__slg__/")  # all bytes before it are of samples
-    assert found.bytes == last.offset
+    assert found.bytes == (tmp_path / "train-000000.tar").stat().st_size
+
+
+@pytest.mark.parametrize("embed", [None, "original"])
+def test_bytes_of_shards_that_are_larger_than_what_is_measured(options, tmp_path, embed):
+    options |= {"samples_per_shard": 20, "num_seg": 16, "embed_images": embed}  # eight images are measured
+    slg_wds.generate(slg_wds.GenerateConfig(**options, save_path=str(tmp_path)))
+    real = sum(path.stat().st_size for path in tmp_path.glob("*.tar"))
+    assert dry(options).bytes == pytest.approx(real, rel=0.12)
+
+
+def test_few_crops_give_the_bytes_of_the_run_and_no_time(options, tmp_path):
+    options["num_crops"] = 1
+    slg_wds.generate(slg_wds.GenerateConfig(**options, save_path=str(tmp_path)))
+    real = (tmp_path / "train-000000.tar").stat().st_size
+    found = dry(options)
+    assert (found.bytes, found.seconds, found.crops_per_second) == (real, 0, 0)
+    assert f"{real / IMAGES:.2f} bytes/crop measured on 36 images" in found.summary[-2]
+    assert "too few crops to measure how long it takes" in found.summary[-1]
 
 
 def test_an_error_in_cutting_ends_it(options, monkeypatch):

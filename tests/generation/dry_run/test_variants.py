@@ -10,6 +10,7 @@ import torch
 
 import slg_wds
 from slg_wds.generation.dry_run import prediction
+from slg_wds.generation.dry_run.sizes import PredictedSizes
 from slg_wds.generation.dry_run.variants import VARIANTS, timed_variants
 from slg_wds.generation.recipe import Recipe
 from slg_wds.generation.setup import open_job
@@ -49,9 +50,9 @@ def test_each_variant_is_timed_by_itself_and_a_failure_is_told(photographs, monk
 def test_a_dry_run_tells_them_for_a_gpu_only(photographs, monkeypatch):
     monkeypatch.setattr(prediction, "timed_variants", lambda job, crops: [f"variants of {crops}"])
     job = job_of(photographs)
-    on_cpu = prediction._predicted(job, job.labels.plan, (10.0, 0.0), [0.1]).summary
+    on_cpu = prediction._predicted(job, PredictedSizes(360, 0, 4), [0.1]).summary
     ensemble = SimpleNamespace(device=torch.device("cuda"), device_name="H100", name="x", num_classes=20)
     gpu_job = dataclasses.replace(job, teacher=ensemble)
-    on_gpu = prediction._predicted(gpu_job, job.labels.plan, (10.0, 0.0), [0.1]).summary
+    on_gpu = prediction._predicted(gpu_job, PredictedSizes(360, 0, 4), [0.1]).summary
     assert on_gpu[-1] == f"variants of {36 * 500}" and not [line for line in on_cpu if "variants" in line]
     assert VARIANTS == (("fp32", False), ("bf16", False), ("bf16", True))
