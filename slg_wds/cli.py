@@ -17,7 +17,7 @@ from types import FrameType
 from typing import NamedTuple
 
 from slg_wds import console
-from slg_wds.errors import IncompleteSetError, SlgWdsError, UsageError
+from slg_wds.errors import SlgWdsError, UsageError
 
 
 class Command(NamedTuple):
@@ -51,8 +51,6 @@ COMMANDS = {
 
 # Commands that keep every finished shard, so that the same command goes on from there.
 RESUMABLE = ("generate", "ensemble", "import")
-
-EXIT_CODES: dict[type[SlgWdsError], int] = {UsageError: 2, IncompleteSetError: 3}
 
 READER_LEFT = 128 + 13  # as a shell calls the end by SIGPIPE
 
@@ -155,7 +153,7 @@ def _run(name: str, command: Command, arguments: Sequence[str]) -> int:
         return int(_resolve(command.body)(options) or 0)
     except SlgWdsError as error:
         console.note(f"slg-wds {name}: {error}")
-        return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
+        return error.exit_code
     except KeyboardInterrupt:
         kept = "; every finished shard is kept, run the same command to resume" if name in RESUMABLE else ""
         console.note(f"slg-wds {name}: interrupted{kept}")

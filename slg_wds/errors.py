@@ -51,7 +51,7 @@ The message says what is wrong; `url`, `shard` and `key` say where; `hint` says 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from slg_wds.masking import masked
 
@@ -67,7 +67,10 @@ class SlgWdsError(Exception):
         shard: object name of the shard concerned, such as `train-000000.tar`; None if there is none.
         key: key or path of the image concerned; None if there is none.
         hint: what to do about it; None if the message says enough.
+        exit_code: of a command that ends with it.
     """
+
+    exit_code: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -115,6 +118,8 @@ def _rebuild(kind: type[SlgWdsError], message: str, state: dict[str, Any]) -> Sl
 
 class UsageError(SlgWdsError):
     """An option or argument has an impossible value, or contradicts another one."""
+
+    exit_code = 2
 
 
 class MissingDependencyError(SlgWdsError):
@@ -223,6 +228,8 @@ class NotALabelSetError(LabelSetError):
 
 class IncompleteSetError(LabelSetError):
     """Shards of a label set are missing."""
+
+    exit_code = 3
 
 
 class IdentityMismatchError(LabelSetError):

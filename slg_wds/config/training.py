@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 BATCH_SIZE, NUM_CROPS = 1024, 4
+SOFTLABEL_PATH = "./soft_label"
 
 
 def flags_that_fit(images: int, num_crops: int = NUM_CROPS, ranks: int = 1) -> str:

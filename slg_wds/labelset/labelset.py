@@ -196,7 +196,7 @@ class LabelSet:
             raise IncompleteSetError(
                 f"the set lacks {len(missing):,} of {counted(self.num_shards, 'shard')}",
                 url=self.url,
-                hint="finish it with the command that began it, or in Python pass allow_incomplete=True",
+                hint="finish it with the command that began it",
             )
         return missing
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 
-from slg_wds.errors import ManifestError, NotALabelSetError, NotFoundError
+from slg_wds.errors import IncompleteSetError, ManifestError, NotALabelSetError, NotFoundError
 from slg_wds.format.canonical import MAX_JSON_BYTES
 from slg_wds.format.manifest.description import decode_description
 from slg_wds.format.manifest.identity import Identity, digest_of
@@ -38,7 +38,11 @@ def open_labels(
         ManifestError: plan or slg.json is damaged. UnsupportedFeatureError: a newer slg-wds made the set.
         StoreError: the store cannot be read.
     """
-    return labels_at(Location(url, store_options), allow_incomplete=allow_incomplete, embeddings=True)
+    try:
+        return labels_at(Location(url, store_options), allow_incomplete=allow_incomplete, embeddings=True)
+    except IncompleteSetError as error:
+        error.hint = f"{error.hint}, or pass allow_incomplete=True"
+        raise
 
 
 def labels_at(location: Location, *, allow_incomplete: bool = False, embeddings: bool = False) -> LabelSet:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from slg_wds.console import note, prepare
-from slg_wds.errors import SlgWdsError, UsageError
+from slg_wds.errors import SlgWdsError
 from slg_wds.training.flags import parse
 
 
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "slg-wds train") ->
         prog: name of the program in messages.
 
     Returns:
-        The exit code: 0 success; 1 an error; 2 wrong usage; 130 interrupted.
+        The exit code: 0 success; 1 an error; 2 wrong usage; 3 a label set lacks shards; 130 interrupted.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     prepare()
@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "slg-wds train") ->
 
     from slg_wds.training.faults import run_faults
     from slg_wds.training.loop import run
+    from slg_wds.training.output.folder import CHECKPOINT, held
     from slg_wds.training.processes import end_together, launch, leave, start_process_group, take_place
 
     if args.multiprocessing_distributed and "RANK" not in os.environ:
@@ -42,9 +43,10 @@ def main(arguments: Sequence[str] | None = None, prog: str = "slg-wds train") ->
             end_together()
     except SlgWdsError as error:
         note(f"{prog}: {error}")
-        return 2 if isinstance(error, UsageError) else 1
+        return error.exit_code
     except KeyboardInterrupt:
-        note(f"{prog}: interrupted; --resume auto goes on from the last checkpoint")
+        kept = CHECKPOINT in held(args)
+        note(f"{prog}: interrupted" + ("; --resume auto goes on from the last checkpoint" if kept else ""))
         return 130
     finally:
         leave()

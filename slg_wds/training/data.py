@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from slg_wds import LabelSet, SoftLabelLoader, open_labels
 from slg_wds.config import parse_store_options
-from slg_wds.config.training import flags_that_fit
+from slg_wds.config.training import SOFTLABEL_PATH, flags_that_fit
 from slg_wds.console import counted
-from slg_wds.errors import BatchTooLargeError, LabelSetError, UsageError
+from slg_wds.errors import (
+    BatchTooLargeError,
+    IncompleteSetError,
+    LabelSetError,
+    NotALabelSetError,
+    UsageError,
+)
 from slg_wds.labelset.combining.joining import chains
 from slg_wds.training.distiller import widths_of
 from slg_wds.training.flags import Settings
@@ -25,11 +31,10 @@ def open_sets(args: Settings) -> list[LabelSet]:
     """Open the sets of --softlabel_path.
 
     Raises:
-        LabelSetError: a set does not hold what --distill says.
-        UsageError: views that are mixed already would be mixed again; a set extends one that is not given.
+        LabelSetError: a set is not there, is not finished, or does not hold what --distill says.
+        UsageError: no set is given; one extends a set that is not; views that are mixed would be mixed again.
     """
-    options = parse_store_options(args.store_option)
-    sets = [open_labels(url, store_options=options) for url in args.softlabel_path]
+    sets = [_open(args, url) for url in args.softlabel_path]
     mixed = next((labels for labels in sets if labels.has_mixing), None)
     if args.mixup_cutmix and mixed is not None:
         raise UsageError(
@@ -49,6 +54,19 @@ def open_sets(args: Settings) -> list[LabelSet]:
                 hint="--distill embedding trains a student on them",
             )
     return sets
+
+
+def _open(args: Settings, url: str) -> LabelSet:
+    try:
+        return open_labels(url, store_options=parse_store_options(args.store_option))
+    except NotALabelSetError:
+        if url != SOFTLABEL_PATH:
+            raise
+        text = f"there is no label set in {url}, the default of --softlabel_path"
+        raise UsageError(text, hint="give --softlabel_path LABELS") from None
+    except IncompleteSetError as error:
+        error.hint = "finish it with the command that began it"  # no flag takes it as it is
+        raise
 
 
 def taught_widths(labels: list[LabelSet], checkpoint: dict[str, Any] | None) -> dict[str, int]:

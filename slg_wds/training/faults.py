@@ -39,7 +39,7 @@ def run_faults(args: Settings) -> Iterator[None]:
             text = " ".join(str(error).split())[:300]  # NCCL says in a later line what is wrong
             raise SlgWdsError(
                 f"process {args.rank} of {args.ranks} lost touch with the others: {text}",
-                hint="the process that failed first says why; --resume auto goes on from the last checkpoint",
+                hint="the process that failed first says why; --resume auto goes on from a checkpoint, if there is one",
             ) from error
         raise
 

@@ -18,6 +18,8 @@ from timm.scheduler.scheduler_factory import create_scheduler_v2
 from slg_wds.errors import UsageError
 from slg_wds.training.flags import Settings
 
+KNOWN = ("cosine", "tanh", "step", "multistep", "poly")  # to every timm; newer ones have more
+
 # (first epoch of the walk, batches of it that are done, steps taken so far): sets the rate of the next step.
 SetRate = Callable[[int, int, int], None]
 
@@ -110,10 +112,11 @@ def _schedule_of_timm(
         "min_lr": args.min_lr,
         "decay_milestones": args.schedule,
     }
+    hint = None if name in KNOWN else f"known ones are {', '.join(KNOWN)}"
     try:
         scheduler, _ = create_scheduler_v2(optimizer, name, **options, **args.sched_kwargs)
     except (TypeError, ValueError, AssertionError) as error:
-        raise UsageError(f"timm's schedule {name} refuses this: {error}") from None
+        raise UsageError(f"timm's schedule {name} refuses this: {error}", hint=hint) from None
     if scheduler is None:
-        raise UsageError(f"timm {timm.__version__} has no schedule {name!r}")
+        raise UsageError(f"timm {timm.__version__} has no schedule {name!r}", hint=hint)
     return lambda epoch, batch, step: scheduler.step_update(left(0) - left(epoch) + batch)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from support.training import PLAIN, train
+import pytest
+
+from slg_wds.training import loop
+from slg_wds.training.command import main
+from support.sets.trust_sets import copy_of
+from support.training import PLAIN, common, train
 
 
 def test_a_batch_that_is_rounded_is_announced_once(labels, photographs, tmp_path, capsys):
@@ -12,3 +17,47 @@ def test_a_batch_that_is_rounded_is_announced_once(labels, photographs, tmp_path
     assert said.count("-b 20 is rounded up to 21 crops: 7 of each image") == 1
     train(tmp_path / "whole", labels, photographs, *flags, "-b", "21")
     assert "rounded up" not in capsys.readouterr().out
+
+
+def test_without_a_label_set_the_flag_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["-a", PLAIN, "images"], "train") == 2
+    errors = capsys.readouterr().err
+    assert errors == (
+        "train: there is no label set in ./soft_label, the default of --softlabel_path; give --softlabel_path LABELS\n"
+    )
+
+
+def test_fkds_default_folder_is_taken_where_it_is_a_label_set(labels, photographs, tmp_path, monkeypatch):
+    copy_of(labels, tmp_path / "soft_label")
+    monkeypatch.chdir(tmp_path)
+    assert main(["-a", PLAIN, "-b", "36", "--epochs", "1", str(photographs)]) == 0
+
+
+def test_an_unfinished_set_ends_as_in_other_commands(labels, photographs, tmp_path, capsys):
+    copy_of(labels, tmp_path / "set")
+    for name in ("_info.json", "train-000001.tar"):
+        (tmp_path / "set" / name).unlink()
+    assert main([*common(str(tmp_path / "set")), "-a", PLAIN, str(photographs)]) == 3
+    errors = capsys.readouterr().err
+    assert errors.rstrip().endswith("; finish it with the command that began it") and "Python" not in errors
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_an_interruption_names_a_checkpoint_only_where_there_is_one(
+    labels, photographs, tmp_path, monkeypatch, capsys, steps
+):
+    taken, step = [], loop.train_step
+
+    def interrupted(*given):
+        if len(taken) == steps:
+            raise KeyboardInterrupt
+        taken.append(given)
+        return step(*given)
+
+    monkeypatch.setattr(loop, "train_step", interrupted)
+    more = ["-a", PLAIN, "--checkpoint-every", "1", "--save_checkpoint_path", str(tmp_path), str(photographs)]
+    assert main([*common(labels), *more], "train") == 130
+    errors = capsys.readouterr().err
+    way_on = "; --resume auto goes on from the last checkpoint" if steps else ""
+    assert errors == f"train: interrupted{way_on}\n"

@@ -156,7 +156,7 @@ def test_other_schedules_of_timm():
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--sched", "cosines"], "cosines"),
+        (["--sched", "cosines"], "cosines.*; known ones are cosine, tanh, step, multistep, poly"),
         (["--sched", "plateau"], "Plateau LR only supports step per epoch"),
         (["--sched", "cosine", "--sched-kwargs", "speed=3"], "unexpected keyword argument 'speed'"),
         (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from slg_wds.config.training import BATCH_SIZE, NUM_CROPS
+from slg_wds.config.training import BATCH_SIZE, NUM_CROPS, SOFTLABEL_PATH
 from slg_wds.training.flags.parsers import KeyValues, Parser, Several
 
 DESCRIPTION = """\
@@ -70,7 +70,7 @@ def _student(parser: Parser) -> None:
 
 def _labels(parser: Parser) -> None:
     add = parser.add_argument_group("labels and crops").add_argument
-    add("--softlabel_path", action=Several, default=["./soft_label"], metavar="URL", help="label set; give it several "
+    add("--softlabel_path", action=Several, default=[SOFTLABEL_PATH], metavar="URL", help="label set; give it several "
         "times for the mean of several (./soft_label)")
     add("--label-weights", type=float, nargs="+", metavar="W", help="weights of several label sets in their mean")
     add("--num_crops", type=int, default=NUM_CROPS, metavar="N", help="crops of an image in a batch (4)")
