@@ -113,6 +113,9 @@ class World:
             command += f" --num_crops {CROPS}"
         if command.startswith("slg-wds train") and "--epochs" not in command:
             command += " --epochs 4"
+        # Without it, train writes into the folder of the checkout.
+        if "slg-wds train" in command and "--save_checkpoint_path" not in command:
+            command += f" --save_checkpoint_path {fresh}/student"
         return command
 
 
