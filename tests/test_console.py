@@ -73,7 +73,11 @@ def test_errors_hold_no_secret():
 def test_stores_sets_and_options_do_not_show_secrets():
     options = InspectConfig(labels=f"http://u:{SECRET}@h/x", store_options={"secret_access_key": SECRET})
     assert SECRET not in repr(options) and options.store_options == {"secret_access_key": SECRET}
-    assert repr(options).startswith("InspectConfig(store_options={'secret_access_key': '***'}")
+    assert (
+        repr(options) == "InspectConfig(labels='http://***@h/x', store_options={'secret_access_key': '***'})"
+    )
+    generated = slg_wds.GenerateConfig(save_path="out", num_crops=2, arch="m", data="images", seed=0)
+    assert repr(generated) == "GenerateConfig(data='images', arch='m', save_path='out', num_crops=2)"
     assert "w0rd" not in repr(open_store("http://u:w0rd@h/x"))
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, get_args
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -76,8 +76,22 @@ class StoreConfig:
         cls.__repr__ = StoreConfig.__repr__  # type: ignore[method-assign]  # a dataclass then makes none of its own
 
     def __repr__(self) -> str:
-        shown = (f"{one.name}={masked(getattr(self, one.name))!r}" for one in fields(self))
+        """The options that are not as by default, what is worked on first; secrets are masked."""
+        given = {one: getattr(self, one.name) for one in fields(self)}
+        changed = [one for one, value in given.items() if value != _default(one)]
+        shown = (f"{one.name}={masked(given[one])!r}" for one in sorted(changed, key=_place_in_repr))
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _default(one: Field[Any]) -> object:
+    return one.default if one.default_factory is MISSING else one.default_factory()
+
+
+def _place_in_repr(one: Field[Any]) -> int:
+    """Positional arguments come first, then the teachers and where the result goes, then all others as declared."""
+    if "Positional[" in str(one.type):
+        return 0
+    return {"arch": 1, "save_path": 2}.get(one.name, 3)
 
 
 @dataclass(frozen=True, kw_only=True)

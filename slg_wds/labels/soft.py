@@ -49,6 +49,10 @@ class SoftLabels(Movable):
     def __len__(self) -> int:
         return len(self.index)
 
+    def __repr__(self) -> str:
+        low_rank = ", low-rank" if self.tables else ""
+        return f"SoftLabels({len(self)} distributions over {self.num_classes} classes{low_rank}, on {self.mass.device})"
+
     def __getitem__(self, rows: Tensor | slice) -> SoftLabels:
         """Some of the rows; with `mix`, mixup needs nothing dense: mix([y, y[perm]], [lam, 1 - lam])."""
         even = None if self.even is None else self.even[rows]

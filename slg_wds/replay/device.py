@@ -50,6 +50,10 @@ class DeviceLoader(LoaderView):
             loader.pin_memory()
         self.normalised = Normalisation(mean, std, self.device, self.dtype)
 
+    def __repr__(self) -> str:
+        kind = str(self.dtype).removeprefix("torch.")
+        return f"DeviceLoader({self.loader!r}, images {kind}, on {self.device})"
+
     def __iter__(self) -> Iterator[Batch]:
         return self.loader.walk(self._ahead if self._cuda else self._here)
 

@@ -13,7 +13,8 @@ from slg_wds.console import counted, warn
 from slg_wds.errors import ReplayError, UsageError
 from slg_wds.labels import LabelAdaptation, LabelType
 from slg_wds.labelset.combining.averaging import doubt_of_temperature
-from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.labelset import LabelSet, short
+from slg_wds.masking import masked
 from slg_wds.replay.assembly.adaptation import adaptation_of
 from slg_wds.replay.assembly.batch_builder import BatchBuilder
 from slg_wds.replay.assembly.buffers import ImageBuffers
@@ -189,6 +190,15 @@ class SoftLabelLoader:
 
     def __len__(self) -> int:
         return len(self._epochs)
+
+    def __repr__(self) -> str:
+        more = len(self.sets.members) - 1
+        batch = counted(self._share.crops * self.world_size, "crop")
+        return (
+            f"SoftLabelLoader({short(masked(self.sets.url))!r}{f' and {more} more' if more else ''}, "
+            f"{counted(self.num_samples, 'image')}, {counted(len(self), 'batch', 'batches')} of {batch}, "
+            f"rank {self.rank} of {self.world_size}, epoch {self.epoch})"
+        )
 
     @property
     def num_samples(self) -> int:

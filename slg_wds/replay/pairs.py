@@ -69,6 +69,9 @@ class PairLoader(LoaderView):
         super().__init__(loader)
         self._batches = batches
 
+    def __repr__(self) -> str:
+        return f"PairLoader({self._batches!r})"
+
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for batch in self._batches:
             assert batch.labels is not None  # a set of embeddings was refused

@@ -111,4 +111,15 @@ def test_what_things_look_like(result, labels, tmp_path):
         assert len(repr(one)) <= 300 and "\n" not in repr(one), repr(one)
     assert "'" + labels.url[:48] in repr(labels) and "9 images, 3 shards, 6 crops an image" in repr(labels)
     assert "48 crops and 3 shards made in" in repr(result) and "1 left out, 0 given up)" in repr(result)
+    shown = f"SoftLabelLoader({labels.url!r}, 8 images, 8 batches of 4 crops, rank 0 of 1, epoch 0)"
+    assert repr(loader) == shown
+    views = (loader.to("cpu"), loader.pairs(), loader.to("cpu").pairs(), batch.labels)
+    starts = (
+        "DeviceLoader(Soft",
+        "PairLoader(Soft",
+        "PairLoader(DeviceLoader(Soft",
+        "SoftLabels(4 distributions over ",
+    )
+    for one, start in zip(views, starts, strict=True):
+        assert repr(one).startswith(start) and len(repr(one)) <= 300, repr(one)
     assert repr(batch) == "Batch(4 crops: images uint8 [4, 3, 32, 32], labels [4, 5], on cpu)"
