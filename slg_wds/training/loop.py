@@ -52,7 +52,9 @@ def run(args: Settings) -> None:
     if checkpoint is not None:
         restore(args, training, checkpoint)
     training.folders = ClassFolders.known(labels, checkpoint)
-    validations = open_validations(args, training.folders, num_classes, preprocessing, threads_of(args))
+    validations = open_validations(
+        args, labels, training.folders, num_classes, preprocessing, threads_of(args)
+    )
     if not args.evaluate:
         train(args, training, labels, validations, checkpoint)
     elif validations:

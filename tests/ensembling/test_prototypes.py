@@ -12,12 +12,16 @@ import torch
 import slg_wds
 from slg_wds.banks import Bank, DenseLayer, read_bank
 from slg_wds.cli import main
-from slg_wds.config import PrototypesConfig
+from slg_wds.config import PrototypesConfig, ReportConfig
 from slg_wds.ensembling import prototypes
 from slg_wds.ensembling.prototypes import PrototypeRule, open_members
 from slg_wds.errors import LabelSetError, RecordError, SlgWdsError, UsageError
 from slg_wds.prototypes.command import make_bank
+from slg_wds.report.command import report
 from slg_wds.store import Location
+from slg_wds.teachers import Preprocessing
+from slg_wds.training.flags import parse
+from slg_wds.training.validation import SoftTargets
 from support.models.banks import layer, unit_bank, written
 from support.paths import MODELS
 from support.photographs import TINY
@@ -293,3 +297,15 @@ def test_a_student_trains_on_them(embedded, small_images, bank, tmp_path):
     batch = next(iter(loader))
     loss = slg_wds.SoftCrossEntropy()(torch.zeros(8, K), batch.labels)
     assert float(loss) == pytest.approx(np.log(K), abs=1e-4)
+
+
+def test_labels_over_other_prototypes_are_not_compared(embedded, bank, tmp_path):
+    """As many prototypes of another bank are other classes, whose numbers mean nothing to each other."""
+    other = written(unit_bank(K, DIM, seed=7, temperature=0.2), tmp_path / "other.safetensors")
+    one, two = labelled(embedded, tmp_path / "one", bank), labelled(embedded, tmp_path / "two", other)
+    page = str(tmp_path / "page.html")
+    with pytest.raises(UsageError, match=r"its bank_sha256 is '\w+', that of .*; compare sets over the same"):
+        report(ReportConfig(labels=(one.url, two.url), output=page))
+    flags = parse(())
+    with pytest.raises(UsageError, match="its bank_sha256 is"):
+        SoftTargets(flags, two.url, [one], K, Preprocessing(32, (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0), 1)

@@ -1,4 +1,4 @@
-"""What label sets must have in common before distributions are averaged, or embeddings joined, in a merge or replay."""
+"""What label sets must have in common before distributions are averaged or compared, or embeddings joined."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from slg_wds.format.records.embeddings.fields import MAX_EMBEDDINGS
 from slg_wds.labelset.labelset import LabelSet
 
 # In this order: a difference in an earlier field explains differences in later ones.
-_SAME = ("bank_sha256", "num_classes", "class_subset", "temperature")
+_CLASSES = ("bank_sha256", "num_classes", "class_subset")
+_SAME = (*_CLASSES, "temperature")
 
 
 def check_averaged(sets: Sequence[LabelSet], any_temperature: bool = False) -> None:
@@ -89,6 +90,18 @@ def check_kind(first: LabelSet, other: LabelSet, hint: str = "give sets of one k
         raise UsageError(
             f"one of {first.url} and {other.url} holds labels and the other one embeddings", hint=hint
         )
+
+
+def check_classes(first: LabelSet, other: LabelSet) -> None:
+    """Raise UsageError if class numbers differ in meaning: of other classes, or of the prototypes of another bank."""
+    for name in _CLASSES:
+        a, b = getattr(first.identity, name), getattr(other.identity, name)
+        if a != b:
+            raise UsageError(
+                f"its {name} is {b!r}, that of {first.url} {a!r}",
+                url=other.url,
+                hint="compare sets over the same classes",
+            )
 
 
 def refuse_weights(weights: Sequence[float] | None, flag: str) -> None:

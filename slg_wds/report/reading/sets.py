@@ -10,11 +10,11 @@ from functools import cached_property
 import numpy as np
 
 from slg_wds.ensembling.parents import WHOLE_PART, Missing, Parent
-from slg_wds.errors import IncompleteSetError, RecordError, UsageError
+from slg_wds.errors import IncompleteSetError, RecordError
 from slg_wds.format.records.record import Record
 from slg_wds.format.recovery.distributions import as_full
 from slg_wds.labelset.class_names import class_names
-from slg_wds.labelset.combining.averaging import check_kind
+from slg_wds.labelset.combining.averaging import check_classes, check_kind
 from slg_wds.labelset.combining.joining import chains
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import labels_at
@@ -72,7 +72,7 @@ class ReportedSets:
         skipped: sampled images for which the first set has no labels, counted while `read` runs.
 
     Raises:
-        UsageError: the sets have different classes, or some hold labels and others embeddings.
+        UsageError: the sets have different classes or prototypes, or some hold labels and others embeddings.
         LabelSetError, ManifestError, StoreError: as `open_labels`.
     """
 
@@ -86,7 +86,7 @@ class ReportedSets:
         self._missing_shards: dict[int, set[int]] = {}
         for labels in self.labels[1:]:
             check_kind(self.labels[0], labels, "draw them one after the other")
-            _check_classes(self.labels[0], labels)
+            check_classes(self.labels[0], labels)
 
     @property
     def first(self) -> LabelSet:
@@ -194,17 +194,6 @@ def _spread(labels: LabelSet, shards: Sequence[int], samples: int) -> Iterator[t
         left -= count
         if count:
             yield shard, [start + at * size // count for at in range(count)]
-
-
-def _check_classes(first: LabelSet, other: LabelSet) -> None:
-    for name in ("num_classes", "class_subset"):
-        a, b = getattr(first.identity, name), getattr(other.identity, name)
-        if a != b:
-            raise UsageError(
-                f"its {name} is {b!r}, that of {first.url} {a!r}",
-                url=other.url,
-                hint="compare sets over the same classes",
-            )
 
 
 def short_names(urls: Sequence[str]) -> list[str]:

@@ -12,8 +12,10 @@ Enters: the student, images or a held-out set. Leaves: figures, the same in all 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from slg_wds import LabelSet
 from slg_wds.teachers import Preprocessing
 from slg_wds.training.flags import Settings
 from slg_wds.training.validation.class_folders import ClassFolders
@@ -35,6 +37,7 @@ __all__ = [
 
 def open_validations(
     args: Settings,
+    labels: Sequence[LabelSet],
     folders: ClassFolders,
     num_classes: int,
     preprocessing: Preprocessing,
@@ -43,6 +46,14 @@ def open_validations(
     """Open the validations that the flags and folders give: IMAGES/val, then --val-softlabels.
 
     The first of them decides which checkpoint is the best.
+
+    Args:
+        args: the flags.
+        labels: the sets that the student learns from; none with --evaluate.
+        folders: what these, or the checkpoint, say of class folders.
+        num_classes: the student's.
+        preprocessing: how the student is shown images.
+        threads: that decode.
     """
     found: list[Validation] = []
     if args.data and ("://" in args.data or (Path(args.data) / "val").is_dir()):
@@ -54,5 +65,5 @@ def open_validations(
         if args.distills:
             found.append(HeldOutEmbeddings(args, args.val_softlabels, preprocessing, threads))
         else:
-            found.append(SoftTargets(args, args.val_softlabels, num_classes, preprocessing, threads))
+            found.append(SoftTargets(args, args.val_softlabels, labels, num_classes, preprocessing, threads))
     return found

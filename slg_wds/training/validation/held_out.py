@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from slg_wds import LabelSet, SoftLabelLoader, open_labels
 from slg_wds.config import parse_store_options
 from slg_wds.errors import UsageError
+from slg_wds.labelset.combining.averaging import check_classes
 from slg_wds.teachers import Preprocessing
 from slg_wds.training.distiller import Distiller
 from slg_wds.training.flags import Settings
@@ -49,7 +51,13 @@ class SoftTargets:
     """
 
     def __init__(
-        self, args: Settings, url: str, num_classes: int, preprocessing: Preprocessing, threads: int
+        self,
+        args: Settings,
+        url: str,
+        taught: Sequence[LabelSet],
+        num_classes: int,
+        preprocessing: Preprocessing,
+        threads: int,
     ) -> None:
         options = parse_store_options(args.store_option)
         labels = open_labels(url, store_options=options)
@@ -58,6 +66,8 @@ class SoftTargets:
             raise UsageError(
                 f"held-out labels over {labels.num_classes} classes, not {num_classes}", url=labels.url
             )
+        for one in taught[:1]:
+            check_classes(one, labels)
         self.args, self.temperature = args, args.temp
         if last := args.label_temp_end or args.label_temp:
             self.temperature *= labels.temperature / last
