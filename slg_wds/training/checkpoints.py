@@ -111,6 +111,7 @@ def save(args: Settings, training: Training, best: bool = False) -> None:
         "ema_projectors": None if training.average is None else states(training.average.module)["projectors"],
         "progress": asdict(progress),
         "num_classes": args.num_classes,
+        "logit_scale": args.logit_scale,
         "class_folders": training.folders.kept(),
         "preprocessing": training.preprocessing.identity(),
         "settings": settings_of(args, training),

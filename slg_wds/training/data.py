@@ -102,6 +102,25 @@ def batch_crops(args: Settings) -> int:
     return ceil(args.batch_size / args.num_crops) * args.num_crops
 
 
+def scale_of(args: Settings, labels: list[LabelSet], checkpoint: dict[str, Any] | None) -> float | None:
+    """Return by what the teacher's logits are multiplied to be those of a student that learned them exactly.
+
+    It learns labels of temperature T with its own logits divided by --temp, so this is --temp / T. T is the last one of
+    --label-temp, else the one at which the labels were made. To be validated, a student has what its checkpoint says.
+
+    Returns:
+        None if nothing says it, or if the labels have no T: hard ones are the same at each.
+    """
+    last = args.label_temp_end or args.label_temp
+    if labels and "hard" in (args.soft_label_type, labels[0].label_type):
+        return None
+    if last is None and labels:
+        last = next((one.temperature for one in labels if one.identity.temperature is not None), 1.0)
+    if last is None:
+        return (checkpoint or {}).get("logit_scale")
+    return args.temp / last
+
+
 def open_loader(
     args: Settings, labels: list[LabelSet], preprocessing: Preprocessing, crops: int
 ) -> DeviceLoader:

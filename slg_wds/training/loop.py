@@ -14,7 +14,15 @@ from torch import nn
 from slg_wds import LabelSet, SoftCrossEntropy
 from slg_wds.errors import UsageError
 from slg_wds.training.checkpoints import Training, read_checkpoint, restore, save, tell_resumed
-from slg_wds.training.data import batch_crops, classes_of, digest_of, open_loader, open_sets, taught_widths
+from slg_wds.training.data import (
+    batch_crops,
+    classes_of,
+    digest_of,
+    open_loader,
+    open_sets,
+    scale_of,
+    taught_widths,
+)
 from slg_wds.training.distiller import DistillationLoss, Distiller
 from slg_wds.training.flags import Settings, check
 from slg_wds.training.flags.args_file import ARGS_FILE
@@ -44,6 +52,7 @@ def run(args: Settings) -> None:
     checkpoint = read_checkpoint(args)
     labels = [] if args.evaluate else open_sets(args)
     args.num_classes = num_classes = classes_of(args, labels, checkpoint)
+    args.logit_scale = scale_of(args, labels, checkpoint)
     torch.manual_seed(args.seed)
     model, preprocessing = make_student(args, num_classes, shown_as(labels, checkpoint))
     if args.distills:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Settings(argparse.Namespace):
-    """The parsed flags. The last four are not flags: parse and take_place set them."""
+    """The parsed flags. The last five are not flags: parse, take_place and run set them."""
 
     data: str | None
     config: str | None
@@ -88,6 +88,7 @@ class Settings(argparse.Namespace):
     device: torch.device
     ranks: int
     flags: dict[str, Any]
+    logit_scale: float | None
 
     @property
     def distills(self) -> bool:

@@ -16,7 +16,7 @@ from slg_wds.labelset.combining.averaging import check_classes
 from slg_wds.teachers import Preprocessing
 from slg_wds.training.distiller import Distiller
 from slg_wds.training.flags import Settings
-from slg_wds.training.processes import summed
+from slg_wds.training.processes import say, summed
 from slg_wds.training.validation.score import Score
 
 if TYPE_CHECKING:
@@ -45,9 +45,8 @@ def held_out_loader(
 class SoftTargets:
     """KL(labels || student) in nats, and how often both have the same likeliest class, on one crop of each image.
 
-    The labels are as they were made, at T0, so that the figures of all runs compare. A student that learns labels of T
-    with its logits divided by --temp gets the teacher's logits times --temp / T; so for T0 they are divided by
-    --temp T0 / T.
+    The labels are as they were made, at T0, so that the figures of all runs compare. The student's logits are divided
+    by T0 and by what they are of the teacher's: see `data.scale_of`.
     """
 
     def __init__(
@@ -68,10 +67,18 @@ class SoftTargets:
             )
         for one in taught[:1]:
             check_classes(one, labels)
-        self.args, self.temperature = args, args.temp
-        if last := args.label_temp_end or args.label_temp:
-            self.temperature *= labels.temperature / last
+        self.args, self.temperature = args, self._temperature(args, labels)
         self.loader = held_out_loader(args, labels, preprocessing, threads)
+
+    def _temperature(self, args: Settings, labels: LabelSet) -> float:
+        """Return what the student's logits are divided by. Say what is taken for what nothing says."""
+        if args.logit_scale is None:
+            say(args, "nothing says at which temperature the student learns its labels, so its KL divergence is taken "
+                "at that of the held-out ones")  # fmt: skip
+            return args.temp
+        if labels.identity.temperature is None:
+            say(args, f"the labels {labels.url} do not say their temperature; it is taken as 1")
+        return args.logit_scale * labels.temperature
 
     def __call__(self, model: nn.Module) -> Score:
         """Return the divergence from the teacher, and the agreement with it in percent, which decides."""
