@@ -16,6 +16,15 @@ from slg_wds.errors import UsageError
 CHECKPOINTS = (".pth", ".pt", ".tar", ".bin", ".ckpt", ".safetensors")
 
 
+USUAL = 8192  # prototypes
+CROPS_EACH = 4  # crops for each prototype, at the least
+
+
+def number_that_fits(crops: int) -> int:
+    """Return how many prototypes to make of so many crops: USUAL, of fewer crops a smaller power of two, at least 2."""
+    return min(USUAL, max(2, 1 << (crops // CROPS_EACH).bit_length() >> 1))
+
+
 @dataclass(frozen=True, kw_only=True)
 class BankOptions:
     """Where the bank goes."""
@@ -75,8 +84,6 @@ class PrototypesConfig(BankOptions, ClusterOptions, StoreConfig):
         check_least(self, num_prototypes=2, samples=1)
         check_seed(self.seed)
         check_above_zero(self, "bank_temp")
-        if not self.of_checkpoint and self.num_prototypes is None:
-            raise UsageError("-k is missing", hint="say how many prototypes to make, such as -k 8192")
         for name in ("num_prototypes", "embedding", "samples"):
             if self.of_checkpoint and getattr(self, name) is not None:
                 raise UsageError(

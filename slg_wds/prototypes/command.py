@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from slg_wds.banks import Bank, DenseLayer, encode_bank
 from slg_wds.banks.bank import USUAL_TEMPERATURE
 from slg_wds.concurrency.threads import one_thread_of_libraries
+from slg_wds.config.prototypes import number_that_fits
 from slg_wds.console import counted, note, tell
 from slg_wds.errors import UsageError
 from slg_wds.store.urls import output_path
@@ -30,12 +32,14 @@ class MadeBank:
         bank: the bank.
         crops: crops that it was made of; 0 for the head in a checkpoint.
         in_use: effective number of prototypes that these crops use, before and after the bias; None for a head.
+        source: the set that they are of; None for a head.
     """
 
     path: str
     bank: Bank
     crops: int = 0
     in_use: tuple[float, float] | None = None
+    source: str | None = None
 
     @property
     def summary(self) -> list[str]:
@@ -50,10 +54,11 @@ class MadeBank:
             )
         elif bank.prototypes.bias is None:
             lines.append("  the checkpoint has no centre, so the bank has no bias")
+        given, path = shlex.quote(self.source or "SET"), shlex.quote(self.path)
         return [
             *lines,
-            f"next: slg-wds ensemble SET --bank {self.path} --save-path LABELS",
-            f"  or: slg-wds generate IMAGES -a MODEL --output prototypes --bank {self.path} --save-path LABELS",
+            f"next: slg-wds ensemble {given} --bank {path} --save-path LABELS",
+            f"  or: slg-wds generate IMAGES -a MODEL --output prototypes --bank {path} --save-path LABELS",
         ]
 
 
@@ -108,7 +113,10 @@ def _of_set(config: PrototypesConfig) -> MadeBank:
     labels = labels_at(config.at(config.source), embeddings=True)
     name = embedding_of(labels, config.embedding)
     refuse_extending(labels)
-    count, temperature = config.num_prototypes or 0, config.bank_temp or USUAL_TEMPERATURE
+    if config.num_prototypes is None:
+        fitting = number_that_fits(len(labels) * labels.num_crops)
+        raise UsageError("-k is missing", hint=f"say how many prototypes to make, such as -k {fitting}")
+    count, temperature = config.num_prototypes, config.bank_temp or USUAL_TEMPERATURE
     unit = clusters.unit_vectors(sample(labels, name, config.samples or SAMPLES_EACH * count, config.seed))
     note(f"{counted(len(unit), 'crop')} of {name} read; looking for {count:,} centres")
     with one_thread_of_libraries():
@@ -123,7 +131,7 @@ def _of_set(config: PrototypesConfig) -> MadeBank:
     if weights := teacher_of(labels.identity, name).get("weights_sha256"):
         origin["weights_sha256"] = weights
     bank = Bank(even, unit=True, temperature=temperature, made_from=origin)
-    return MadeBank(config.save_path, bank, len(unit), (before, after))
+    return MadeBank(config.save_path, bank, len(unit), (before, after), config.source)
 
 
 def main(config: PrototypesConfig) -> int:

@@ -130,7 +130,7 @@ def test_the_command_makes_the_same_bytes_whatever_the_threads(embedded, tmp_pat
     assert (tmp_path / "b").read_bytes() == (tmp_path / "a").read_bytes()
     assert "a bank of 12 prototypes, for embeddings of 20 numbers" in done.stdout
     assert "of 240 crops; at temperature 0.04 they use as many prototypes as" in done.stdout
-    assert f"next: slg-wds ensemble SET --bank {tmp_path / 'b'}" in done.stdout
+    assert f"next: slg-wds ensemble {embedded} --bank {tmp_path / 'b'}" in done.stdout
     bank, labels = read_bank(str(tmp_path / "a")), slg_wds.open_labels(embedded)
     assert bank.unit and bank.temperature == 0.04 and bank.sha256 == made.bank.sha256
     assert bank.made_from == {
@@ -169,7 +169,8 @@ def test_crops_without_an_embedding_are_left_out(small_images, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["SET"], "-k is missing"),
+        (["SET"], "-k is missing; say how many prototypes to make, such as -k 32"),
+        (["none"], "there is no label set here"),
         (["SET", "-k", "1"], "--num-prototypes 1 is below 2"),
         (["SET", "-k", "4", "--bank-temp", "0"], "--bank-temp 0 is not a number above 0"),
         (["SET", "-k", "500"], "240 crops that are not zeros cannot make 500 prototypes"),

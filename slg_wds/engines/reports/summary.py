@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from slg_wds.config.prototypes import number_that_fits
 from slg_wds.config.training import BATCH_SIZE, flags_that_fit
 from slg_wds.console import counted, duration
 from slg_wds.engines.workers.supervisor import FAILURES
@@ -143,7 +144,7 @@ def next_commands(labels: LabelSet, extended: Sequence[str] = ()) -> list[str]:
         f"slg-wds report {' '.join(sets)} -o report.html{f' --images {images}' if images else ''}",
         f"slg-wds train -a resnet50{distill}{batch} {taught} {images}".rstrip(),
         *_joining(sets),
-        *(_clustering("ALL" if extended else sets[0]) if distill else []),
+        *_clustering("ALL" if extended else sets[0], labels, used * labels.num_crops),
     ]
     return [f"  next: {first}", *(f"        {command}" for command in others)]
 
@@ -153,8 +154,13 @@ def _joining(sets: Sequence[str]) -> list[str]:
     return [f"slg-wds ensemble {' '.join(sets)} --save-path ALL"] if len(sets) > 1 else []
 
 
-def _clustering(url: str) -> list[str]:
-    return [f"slg-wds prototypes {url} -k 8192 --save-path bank.safetensors"]
+def _clustering(url: str, labels: LabelSet, crops: int) -> list[str]:
+    """Return the command that makes a bank of embeddings, of as many prototypes as so many crops can make."""
+    names = [shlex.quote(one["name"]) for one in labels.identity.embeddings or []]
+    if not names or crops < 2:
+        return []
+    chosen = f" --embedding {names[0]}" if len(names) > 1 else ""
+    return [f"slg-wds prototypes {url}{chosen} -k {number_that_fits(crops)} --save-path bank.safetensors"]
 
 
 def listed(what: str, names: Sequence[str], count: int | None = None) -> list[str]:
