@@ -106,7 +106,7 @@ def _dispatch(name: str, *rest: str) -> int:
 
 
 def _suggestion(name: str) -> str:
-    near = difflib.get_close_matches(name, COMMANDS, 1)
+    near = difflib.get_close_matches(name, [*COMMANDS, "--help", "--version", "--print-completion"], 1)
     return f"; did you mean {near[0]}?" if near else ""
 
 

@@ -6,9 +6,10 @@
     threads.py          how many threads torch and numpy use in a thread of this package
     memory.py           keeps freed memory in the process
     prefetch.py         work that starts ahead of its use
+    devices.py          the device that a caller names, if it is there
     copy_stream.py      copies to a GPU while it computes
 
 In: environment variables, the system's limits. Out: numbers, ranks, thread pools. Knows nothing of labels and images.
 
-May import: errors. torch is imported only inside the functions that need it.
+May import: errors and console. torch is imported only inside the functions that need it.
 """

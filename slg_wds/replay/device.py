@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from slg_wds.concurrency.copy_stream import CopyStream
+from slg_wds.concurrency.devices import device_here
 from slg_wds.errors import UsageError
 from slg_wds.labels.movable import densely
 from slg_wds.replay.batch import Batch
@@ -29,6 +30,9 @@ class DeviceLoader(LoaderView):
 
     Args:
         mean, std: of the three channels, for pixels in 0..1. dtype: of the images, float32 by default.
+
+    Raises:
+        UsageError: there is no such device, or mean or std are not three numbers each.
     """
 
     def __init__(
@@ -42,7 +46,7 @@ class DeviceLoader(LoaderView):
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise UsageError(f"mean {mean} and std {std} are not three numbers each, std above 0")
         super().__init__(loader)
-        self.device = torch.device(device)
+        self.device = device_here(device)
         self.dtype = dtype or torch.float32
         self._cuda = self.device.type == "cuda"
         self._copies: CopyStream | None = None

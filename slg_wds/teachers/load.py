@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from slg_wds.banks import read_bank
+from slg_wds.concurrency.devices import device_here
 from slg_wds.concurrency.rank import local_rank
 from slg_wds.errors import TeacherError, UsageError
 from slg_wds.teachers.built import BuiltModel
@@ -205,13 +206,6 @@ def own_device(gpus: int) -> str:
 
 def _device(device: torch.device | str, precision: str) -> torch.device:
     """Return a device that this machine has and that can compute at a precision. Raises UsageError."""
-    import torch
-
-    try:
-        where = torch.device(device)
-    except RuntimeError:
-        raise UsageError(f"unknown device {device!r}", hint="write cpu, cuda or cuda:N") from None
-    if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"no device {where}, this machine has {torch.cuda.device_count()} of that kind")
+    where = device_here(device)
     check_precision(precision, where)
     return where

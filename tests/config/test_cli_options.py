@@ -35,7 +35,15 @@ def test_a_lone_argument_gives_the_options_that_the_parser_gives(kind):
 
 
 @pytest.mark.parametrize(
-    "given, meant", [("inspec", "inspect"), ("genrate", "generate"), ("ensembel", "ensemble"), ("xyz", None)]
+    "given, meant",
+    [
+        ("inspec", "inspect"),
+        ("genrate", "generate"),
+        ("ensembel", "ensemble"),
+        ("xyz", None),
+        ("help", "--help"),
+        ("--versoin", "--version"),
+    ],
 )
 def test_an_unknown_command_suggests_the_near_one(capsys, given, meant):
     assert main([given, "x"]) == 2

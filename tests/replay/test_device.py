@@ -7,6 +7,8 @@ import gc
 import pytest
 import torch
 
+import slg_wds
+from slg_wds.errors import UsageError
 from slg_wds.labels import SoftLabels
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.device import DeviceLoader
@@ -122,3 +124,16 @@ def test_torchs_pin_memory_helper_takes_a_batch(sets, cuda):
     for pinned in (pin_memory(batch), pin_memory({"batch": batch})["batch"], pin_memory([batch])[0]):
         assert comparable([pinned]) == comparable([batch])
         assert pinned.images.is_pinned() and pinned.labels.mass.is_pinned() and pinned.mask.is_pinned()
+
+
+def test_a_device_that_is_not_there_is_named(sets, monkeypatch):
+    made = next(iter(sets.values()))
+    loader = slg_wds.SoftLabelLoader(made.labels, made.images, global_batch_size=4)
+    for gpus, asked, said in (
+        (0, "cuda", "no device cuda: torch sees no GPU"),
+        (2, "cuda:2", r"no device cuda:2: torch sees 2 GPUs, 0\.\.1"),
+        (0, "gpu", "unknown device 'gpu'; write cpu, cuda or cuda:N"),
+    ):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
+        with pytest.raises(UsageError, match=said):
+            loader.to(asked)
