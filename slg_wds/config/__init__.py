@@ -38,8 +38,10 @@ from slg_wds.config.shared import (
     Values,
     parse_store_options,
 )
+from slg_wds.config.training import SOFTLABEL_PATH, flags_that_fit
 
 __all__ = [
+    "SOFTLABEL_PATH",
     "DemoConfig",
     "EngineConfig",
     "EnsembleConfig",
@@ -56,5 +58,6 @@ __all__ = [
     "TeacherConfig",
     "Values",
     "VerifyConfig",
+    "flags_that_fit",
     "parse_store_options",
 ]

@@ -6,8 +6,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from slg_wds import LabelSet, SoftLabelLoader, open_labels
-from slg_wds.config import parse_store_options
-from slg_wds.config.training import SOFTLABEL_PATH, flags_that_fit
+from slg_wds.config import SOFTLABEL_PATH, flags_that_fit, parse_store_options
 from slg_wds.console import counted
 from slg_wds.errors import (
     BatchTooLargeError,
