@@ -15,9 +15,8 @@ from slg_wds.errors import (
     NotALabelSetError,
     UsageError,
 )
-from slg_wds.labelset.combining.joining import chains
 from slg_wds.training.distiller import widths_of
-from slg_wds.training.flags import Settings
+from slg_wds.training.flags import Settings, check_chains
 from slg_wds.training.processes import threads_of
 from slg_wds.training.schedule import label_temperature
 
@@ -41,7 +40,7 @@ def open_sets(args: Settings) -> list[LabelSet]:
             url=mixed.url,
             hint="leave out --mixup_cutmix",
         )
-    chains(sets, "--softlabel_path OLD --softlabel_path NEW")
+    check_chains(sets)
     if args.distills:
         widths_of(sets)
         return sets

@@ -12,8 +12,8 @@ Enters: the arguments of the command. Leaves: settings. It imports no torch, so 
 
 from __future__ import annotations
 
-from slg_wds.training.flags.checks import check
+from slg_wds.training.flags.checks import check, check_chains
 from slg_wds.training.flags.parsing import parse
 from slg_wds.training.flags.settings import Settings
 
-__all__ = ["Settings", "check", "parse"]
+__all__ = ["Settings", "check", "check_chains", "parse"]

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from slg_wds.errors import UsageError
 from slg_wds.store.urls import output_path
 from slg_wds.training.flags.definitions import make_parser
 from slg_wds.training.flags.settings import Settings
+
+if TYPE_CHECKING:
+    from slg_wds.labelset.labelset import LabelSet
 
 FKD = ("num_classes", "soft_label_type", "mixup_cutmix")  # flags that are written as in FKD
 
@@ -39,6 +44,13 @@ def check(args: Settings) -> None:
             args.crop_filter = [args.crop_filter[0], *map(float, args.crop_filter[1:])]
         except ValueError:
             raise UsageError(f"--crop-filter {' '.join(args.crop_filter)} is not MEASURE LOW HIGH") from None
+
+
+def check_chains(sets: Sequence[LabelSet]) -> None:
+    """Refuse a set without the one that it extends, and say it in flags. Raises UsageError."""
+    from slg_wds.labelset.combining.joining import chains  # imports numpy
+
+    chains(sets, "--softlabel_path OLD --softlabel_path NEW")
 
 
 def _check_ranges(args: Settings) -> None:
