@@ -136,7 +136,8 @@ def test_a_set_that_extends_another_is_refused_alone_with_the_form_that_the_comm
     old, new = str(tmp_path / "old"), str(tmp_path / "new")
     generated(images, tmp_path / "old", capsys)
     generated(images, tmp_path / "new", capsys, "--extend", old, "--num_crops", "8")
-    train = ["train", "-a", PLAIN, "--softlabel_path", new, str(images)]
+    folder = ["--save_checkpoint_path", str(tmp_path / "out")]
+    train = ["train", "-a", PLAIN, "--softlabel_path", new, *folder, str(images)]
     assert main(train) == 2
     assert capsys.readouterr().err.rstrip().endswith("give both: --softlabel_path OLD --softlabel_path NEW")
     assert main(["report", new, "-o", str(tmp_path / "r.html")]) == 2

@@ -76,6 +76,7 @@ class World:
         for pattern, instead in {
             # what is written is new, what is read was made before
             r"(--save-path|--save_checkpoint_path|--cache-dir) /\S*?/(\S+)": rf"\1 {fresh}/\2",
+            r"(slg-wds train )(?!.*--save_checkpoint_path)": rf"\1--save_checkpoint_path {fresh}/checkpoints ",
             r"--save-path s3://bucket/": f"--save-path {self.bucket}/{fresh.name}/",
             r"-o report.html": f"-o {fresh}/report.html",
             r"/data/fkd-again": f"{fresh}/fkd-again",

@@ -38,7 +38,8 @@ def test_an_unfinished_set_ends_as_in_other_commands(labels, photographs, tmp_pa
     copy_of(labels, tmp_path / "set")
     for name in ("_info.json", "train-000001.tar"):
         (tmp_path / "set" / name).unlink()
-    assert main([*common(str(tmp_path / "set")), "-a", PLAIN, str(photographs)]) == 3
+    folder = ["--save_checkpoint_path", str(tmp_path / "out")]
+    assert main([*common(str(tmp_path / "set")), "-a", PLAIN, *folder, str(photographs)]) == 3
     errors = capsys.readouterr().err
     assert errors.rstrip().endswith("; finish it with the command that began it") and "Python" not in errors
 
