@@ -50,6 +50,9 @@ def records_of(path: Path) -> Iterator[Any]:
 
 def runs_of(folder: Path) -> list[tuple[str, dict[str, Any], list[dict[str, Any]]]]:
     """Of each run that was written: its id, its settings, and its rows."""
+    import wandb
+
+    wandb.teardown()  # its service writes on after a run has ended, until it ends itself
     found = []
     for path in sorted((folder / "wandb").glob("offline-run-*/*.wandb")):
         records = list(records_of(path))
