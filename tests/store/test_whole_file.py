@@ -205,7 +205,7 @@ def test_checkpoints_onto_links_stay_links(tmp_path):
         resolve({}, "", {})[0],
     )
     args = parse(["-a", "a", "--num_classes", "2", "--save_checkpoint_path", str(tmp_path)])
-    args.rank, args.ranks, args.device = 0, 1, torch.device("cpu")
+    args.rank, args.ranks, args.device, args.logit_scale = 0, 1, torch.device("cpu"), None
     (tmp_path / "far").mkdir()
     (tmp_path / student.CHECKPOINT).symlink_to("far/file")
     (victim := tmp_path / "victim").write_text("kept")

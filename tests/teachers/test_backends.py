@@ -115,7 +115,7 @@ def test_tf32_is_for_gpus():
 def on(kind: str, precision: str) -> SimpleNamespace:
     one = SimpleNamespace(precision=precision, name="timm:x", no_graph=None)
     name = "NVIDIA H100" if kind == "cuda" else "cpu AVX2"
-    return SimpleNamespace(device=torch.device(kind), device_name=name, teachers=[one])
+    return SimpleNamespace(device=torch.device(kind), device_name=name, teachers=[one], code=dict)
 
 
 @pytest.mark.parametrize(
