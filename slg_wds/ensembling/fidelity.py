@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 CROPS_PER_IMAGE = 8
 MOST_PER_IMAGE = 50  # where there are few images; as many as one forward has
 MOST_SIDE = 2048  # pixels of a teacher's input: a hostile set could name a size that no memory holds
-# The forwards are small, and no option makes them smaller.
-MORE_MEMORY = "free memory of the device, or put CUDA_VISIBLE_DEVICES= before the command to ask on the CPU"
 _PIXELS = ("input_size", "mean", "std", "interpolation")
 _TINY = 1e-12  # stands for 0 in a logarithm
 
@@ -115,7 +113,7 @@ def load_named_teachers(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
         UsageError: they are not the teachers of the labels, or the labels do not say their temperature.
     """
     from slg_wds.teachers import load_ensemble
-    from slg_wds.teachers.faults import hint_if_full
+    from slg_wds.teachers.faults import FREE_MEMORY, hint_if_full
 
     recorded = labels.identity.teachers
     if recorded and labels.identity.temperature is None and not labels.holds_embeddings:
@@ -133,7 +131,7 @@ def load_named_teachers(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
         )
     options = _teacher_config(config, labels)
     _check_device(options)
-    with hint_if_full(MORE_MEMORY):
+    with hint_if_full(FREE_MEMORY):
         loaded = load_ensemble(options, lambda _: labels.identity.class_subset, settings=settings)
     for mine, theirs in zip(loaded.describe(), recorded, strict=True):
         found = [line for line in differences(theirs, mine) if not line.startswith(("weight:", "arch:"))]
@@ -283,14 +281,14 @@ def _ask(
 ) -> NDArray[np.float64]:
     import torch
 
-    from slg_wds.teachers.faults import device_faults, hint_if_full
+    from slg_wds.teachers.faults import FREE_MEMORY, device_faults, hint_if_full
 
     batches = []
     for size, interpolation in teacher.inputs:
         memory = torch.empty((len(crops), size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
         crops.cut_mixed(pixels, memory, interpolation, partners)
         batches.append(memory)
-    with hint_if_full(MORE_MEMORY), device_faults(teacher.device, f"asking {teacher.name} failed"):
+    with hint_if_full(FREE_MEMORY), device_faults(teacher.device, f"asking {teacher.name} failed"):
         answers = teacher.answers([one.to(teacher.device) for one in batches]).cpu()
     exact: NDArray[np.float64] = answers.numpy().astype(np.float64)
     return exact

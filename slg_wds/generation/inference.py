@@ -140,8 +140,8 @@ class Forward:
             return None if tensor is None else tensor.to("cpu", non_blocking=True)
 
         host = _Outputs(to_host(finite), to_host(index), to_host(value), to_host(sums))
-        # Blocking: the host sleeps until it is done. Else it would take a core from the cutting threads to look all the
-        # time.
+        # With `blocking` the host thread sleeps until the event. Otherwise it polls, and takes a core from the threads
+        # that cut.
         event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         # The default would be the stream of the current device, which may be another one than the teacher's.
         event.record(torch.cuda.current_stream(self.device))

@@ -1,26 +1,23 @@
-"""Whether the code of private teachers is what made the shards that are there already.
+"""Warns if a run adds to shards that were made by other code of a private teacher.
 
-The identity has the weights of such a teacher, and its code only where it has none: a comment is code too, and must not
-part two runs. So another function of the same weights would go on with a set without a word.
+A set's identity holds the weights of such a teacher. It holds the code only of a teacher without weights, since a
+changed comment must not keep a run from going on with its set. So an edited forward with the same weights is accepted,
+and this warning is the only sign of it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from slg_wds.errors import SlgWdsError
+from slg_wds.inspection.makers import SHARDS, how_made
 from slg_wds.inspection.state import spread
-from slg_wds.labelset.makers import CODE, code_by_name, made_by, shards_by_value
-from slg_wds.labelset.trailer import read_trailer
+from slg_wds.labelset.makers import CODE, code_by_name, shards_by_value
 
 if TYPE_CHECKING:
     from slg_wds.generation.job import Job
     from slg_wds.labelset.labelset import LabelSet
-
-SHARDS, THREADS = 32, 16  # whose trailers are read
 
 
 def warnings_of_code(job: Job, missing: Sequence[int]) -> list[str]:
@@ -42,8 +39,8 @@ def warnings_of_code(job: Job, missing: Sequence[int]) -> list[str]:
 
 def _warnings(labels: LabelSet, missing: Sequence[int], own: dict[str, str]) -> list[str]:
     chosen = spread(sorted(set(range(labels.num_shards)) - set(missing)), SHARDS)
-    with ThreadPoolExecutor(THREADS) as pool:
-        made = list(pool.map(lambda number: _made(labels, number), chosen))
+    read = how_made(labels, chosen, labels.index)
+    made = [one for one in read if isinstance(one, dict)]  # of a damaged shard `verify` tells
     found = []
     for name, now in own.items():
         counts = Counter(one[name] for one in made if name in one)
@@ -54,10 +51,3 @@ def _warnings(labels: LabelSet, missing: Sequence[int], own: dict[str, str]) -> 
                 "stop, and restore the code or choose another --save-path. If only comments changed, go on"
             )
     return found
-
-
-def _made(labels: LabelSet, number: int) -> dict[str, str]:
-    try:
-        return made_by(read_trailer(labels, number, labels.index(number)).provenance)
-    except SlgWdsError:  # a damaged shard: `verify` says so
-        return {}

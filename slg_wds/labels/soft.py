@@ -197,7 +197,7 @@ def _powered(named: Tensor, even: Tensor, others: Tensor, power: float) -> tuple
 
 @torch.no_grad()
 def mix(labels: Sequence[SoftLabels], weights: Sequence[float] | None = None) -> SoftLabels:
-    """The weighted average of distributions, row by row: its K is the sum of theirs. One with padding is padding.
+    """The weighted average of distributions, row by row: its K is the sum of theirs. A row is padding if it is in one.
 
     weights: one per member of labels, >= 0 with a positive sum, by which they are divided; None: all the same.
     Raises UsageError for weights that are not, no labels, or labels of different rows or classes.

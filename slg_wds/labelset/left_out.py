@@ -101,7 +101,7 @@ def left_out_images(labels: LabelSet, most: int) -> tuple[int, list[tuple[str, s
 
 
 def _counts(labels: LabelSet) -> dict[int, int]:
-    """Return how many images each shard leaves out; shards that leave none out may lack."""
+    """Return how many images each shard leaves out; a shard that leaves none out may not be in it."""
     if not labels.finished():
         missing = set(labels.missing())
         return left_out_of(labels, [n for n in range(labels.num_shards) if n not in missing])

@@ -21,6 +21,9 @@ _DEVICE = re.compile(
 # A call that a library rejects, or that this build of torch has no kernel for, fails in every process alike.
 _CALL = re.compile(r"_NOT_SUPPORTED|_BAD_PARAM|_INVALID_VALUE|_ARCH_MISMATCH|no kernel image", re.IGNORECASE)
 
+# The hint of commands without an option that takes less memory.
+FREE_MEMORY = "free memory of the device, or put CUDA_VISIBLE_DEVICES= before the command to use the CPU"
+
 
 @contextlib.contextmanager
 def device_faults(device: torch.device, what: str) -> Iterator[None]:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import torch
 
 # These models of torchvision can convert pixels from ImageNet's mean and std to their own. torchvision turns that on
-# only for pretrained weights. A file does not say whether its weights are trained so. They are taken to be, since the
-# digest of weights in an existing label set stands for labels made so.
+# only for pretrained weights. A file does not say whether its weights were trained with it. It is always turned on,
+# since label sets know such a teacher by the digest of its weights alone, and existing ones were made with it.
 _CONVERTING = ("googlenet", "inception_v3")
 _OF_CONVERSION = (
     " with transform_input=True, as torchvision's published weights have it (weights trained without it need "
