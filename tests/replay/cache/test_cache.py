@@ -231,7 +231,9 @@ def test_a_cache_that_is_cleared_under_way_is_filled_again(remote, expected, tmp
 
 def test_files_that_vanish_while_they_are_written_are_read_by_range(remote, expected, tmp_path, monkeypatch):
     monkeypatch.setattr(downloads, "write_all", lambda file, data: shutil.rmtree(tmp_path / "cache"))
-    with pytest.warns(UserWarning, match="read by range, which is slower: another program removes files") as said:
+    with pytest.warns(
+        UserWarning, match="read by range, which is slower: another program removes files"
+    ) as said:
         assert slowly(remote()) == expected[0]
     assert len(said) == 1
 
