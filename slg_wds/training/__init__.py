@@ -4,6 +4,7 @@
     command.py        starts and ends a run: processes, errors, exit codes
     faults.py         errors of the device and of the exchange between processes, in one line
     processes.py      which process and device this is; the process group
+    agreement.py      refuses processes that were given different flags, checkpoints or label sets
     loop.py           walks and validations of a run, on the public loader and loss
     step.py           one step: a batch, in pieces if asked, becomes new weights
     data.py           label sets and the loader of a walk

@@ -32,6 +32,7 @@ SETTINGS = (
     "mixup", "cutmix", "mixup_cutmix_prob", "mixup_switch_prob", "ema", "amp", "label_weights", "crop_filter",
     "label_temp", "label_temp_end", "size", "interpolation", "distill", "embedding_loss", "embedding_norm",
 )  # fmt: skip
+LESS_STEEP = "lower --lr or --amp off"  # where numbers are not finite any more
 
 
 @dataclass
@@ -62,6 +63,11 @@ class Progress:
     def batches(self) -> int:
         """Batches of the current walk that are done."""
         return 0 if self.loader is None else int(self.loader["batches"])
+
+    @property
+    def last_logged(self) -> int:
+        """The last step that a log may have. That of a walk's end is logged when the walk has been validated."""
+        return self.step if self.loader is None else self.step - 1
 
 
 @dataclass
@@ -95,11 +101,18 @@ def save(args: Settings, training: Training, best: bool = False) -> None:
     """Write the checkpoint, in the first process only; if `best`, also as the best one.
 
     Raises:
-        SlgWdsError: it cannot be written, for example because the disk is full.
+        SlgWdsError: the weights are not finite, or it cannot be written, for example because the disk is full.
     """
+    progress = training.progress
+    if not is_finite(
+        training.model
+    ):  # the last good checkpoint stays; all processes have these weights and end
+        raise SlgWdsError(
+            f"the student has weights that are not finite after step {progress.step}; they are not kept",
+            hint=LESS_STEEP,
+        )
     if args.rank:
         return
-    progress = training.progress
     content = {
         "epoch": progress.epoch,
         "arch": args.arch,
@@ -118,11 +131,17 @@ def save(args: Settings, training: Training, best: bool = False) -> None:
     }
     folder = Path(args.save_checkpoint_path)
     try:
-        for name in (CHECKPOINT, BEST) if best else (CHECKPOINT,):
+        # The best one first: a run that is killed in between goes on from the older checkpoint, and finds it again.
+        for name in (BEST, CHECKPOINT) if best else (CHECKPOINT,):
             with run_faults(args), whole_file(folder / name) as file:
                 torch.save(content, file)
     except RuntimeError as error:  # what torch raises on a full disk
         raise SlgWdsError(f"the checkpoint cannot be written: {error}", url=str(folder)) from None
+
+
+def is_finite(model: nn.Module) -> bool:
+    """Return whether all weights are finite. Buffers may be infinite on purpose, as masks are."""
+    return all(bool(one.isfinite().all()) for one in model.parameters())
 
 
 def states(model: nn.Module) -> dict[str, Any]:
@@ -209,7 +228,20 @@ def _load(args: Settings, training: Training, weights: dict[str, Tensor], found:
 
 def settings_of(args: Settings, training: Training) -> dict[str, Any]:
     """Return all that decides the course of training, by name: flags, and the label sets, which a flag only locates."""
-    return {**{name: getattr(args, name) for name in SETTINGS}, "label_sets": training.sets}
+    return {**flags_of(args), "label_sets": training.sets}
+
+
+def flags_of(args: Settings) -> dict[str, Any]:
+    """Return the flags that change the course of training, by name."""
+    return {name: getattr(args, name) for name in SETTINGS}
+
+
+def place_of(found: dict[str, Any] | None) -> str:
+    """Say of which moment of which run a checkpoint is."""
+    if found is None:
+        return "none"
+    progress = found.get("progress") or {}
+    return f"of epoch {found.get('epoch', 0)}, step {progress.get('step', 0)}, run {progress.get('run', 'unknown')}"
 
 
 def tell_resumed(args: Settings, training: Training, found: dict[str, Any]) -> None:

@@ -13,7 +13,16 @@ from torch import nn
 
 from slg_wds import LabelSet, SoftCrossEntropy
 from slg_wds.errors import UsageError
-from slg_wds.training.checkpoints import Training, read_checkpoint, restore, save, tell_resumed
+from slg_wds.training.agreement import refuse_differences
+from slg_wds.training.checkpoints import (
+    Training,
+    flags_of,
+    place_of,
+    read_checkpoint,
+    restore,
+    save,
+    tell_resumed,
+)
 from slg_wds.training.data import (
     batch_crops,
     classes_of,
@@ -29,7 +38,7 @@ from slg_wds.training.flags.args_file import ARGS_FILE
 from slg_wds.training.meter import Meter, figures_of
 from slg_wds.training.output.folder import BEST, CHECKPOINT, args_beside, make_folder, refuse_another_training
 from slg_wds.training.output.logs import open_logs
-from slg_wds.training.processes import say, threads_of
+from slg_wds.training.processes import say, share_buffers, threads_of
 from slg_wds.training.schedule import SetRate, make_schedule, walks
 from slg_wds.training.step import autocast, train_step
 from slg_wds.training.student import make_distiller, make_student, set_up, shown_as
@@ -50,6 +59,7 @@ def run(args: Settings) -> None:
     if not args.evaluate:
         refuse_another_training(args)
     checkpoint = read_checkpoint(args)
+    refuse_differences(args, {**flags_of(args), "checkpoint": place_of(checkpoint)})
     labels = [] if args.evaluate else open_sets(args)
     args.num_classes = num_classes = classes_of(args, labels, checkpoint)
     args.logit_scale = scale_of(args, labels, checkpoint)
@@ -87,6 +97,7 @@ def train(
     steps = {crops: len(loader) for crops, loader in loaders.items()}
     set_rate = make_schedule(args, training.optimizer, steps)
     training.sets = digest_of(loaders[1])
+    refuse_differences(args, {"label_sets": training.sets})
     if checkpoint is not None:
         tell_resumed(args, training, checkpoint)
     images = loaders[1].loader.num_samples  # the last walks take one crop of each image
@@ -98,6 +109,9 @@ def train(
     with args_beside(args), open_logs(args, progress) as log:
         for epoch, crops in list(walks(progress.epoch, args.epochs, args.num_crops)):
             train_walk(args, training, set_rate, loaders[crops], epoch, crops)
+            if validations:  # which may take long, or fail, and the walk should not be lost with them
+                save(args, training)
+            progress.epoch, progress.loader = epoch + crops, None
             score, found = validate(args, training, validations)
             best, progress.best = score > progress.best, max(score, progress.best)
             log({**figures_of(training), **found})
@@ -126,6 +140,7 @@ def train_walk(
         progress.walk = {}
     else:
         walk.load_state_dict(progress.loader)
+        set_rate(epoch, progress.batches - 1, progress.step - 1)  # of the last step, which may end the walk
     training.net.train()
     training.optimizer.zero_grad(set_to_none=True)
     meter = Meter(args, training)
@@ -140,7 +155,6 @@ def train_walk(
             meter.count()
             save(args, training)
     meter.count()
-    progress.epoch, progress.loader = epoch + crops, None
 
 
 def make_criterion(args: Settings, model: nn.Module) -> nn.Module:
@@ -172,6 +186,7 @@ def validate(
         models["average of weights, "] = training.average.module
     for whose, model in models.items():
         model.eval()
+        share_buffers(model)
         scores = []
         for validation in validations:
             with torch.no_grad(), autocast(args):

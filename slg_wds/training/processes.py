@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from slg_wds.concurrency.cores import cores
 from slg_wds.concurrency.memory import keep_freed_memory
@@ -96,6 +97,18 @@ def summed(counts: torch.Tensor) -> list[float]:
         dist.all_reduce(counts)
     found: list[float] = counts.tolist()
     return found
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give all processes the buffers of the first one; they call this together.
+
+    Each has batch statistics of its own crops. A checkpoint has those of the first one, and is what gets validated.
+    """
+    if dist.is_initialized():
+        for buffer in model.buffers():
+            shared = buffer.contiguous()
+            dist.broadcast(shared, 0)
+            buffer.copy_(shared)
 
 
 def threads_of(args: Settings) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import shutil
@@ -11,10 +12,10 @@ import pytest
 import torch
 
 import slg_wds
-from slg_wds.training import loop
+from slg_wds.training import checkpoints, loop
 from slg_wds.training.command import main
 from support.sets.replay_sets import make
-from support.training import PLAIN, common, rows_of
+from support.training import PLAIN, common, rows_of, same
 
 COSINE = ("--num_crops", "1", "--epochs", "4", "--sched", "cosine")
 
@@ -67,3 +68,77 @@ def test_other_label_sets_are_named(halfway, labels, photographs, tmp_path, caps
         said.append(re.search(r"resumed at epoch 2, step 4(.*)\n", capsys.readouterr().out)[1])
     digests = [slg_wds.open_labels(one).digest[:16] for one in (labels, others)]
     assert said == ["", "", "; changed: label_sets {} -> {}".format(*digests)]
+
+
+def test_a_walk_is_kept_though_its_validation_fails(labels, photographs, tmp_path, capsys):
+    """A held-out image is another one than was labelled. Once it is mended, no step comes again, nor is one missing."""
+    shutil.copytree(photographs, tmp_path / "images")
+    image = next((tmp_path / "images").rglob("*.jpg"))
+    words = [*common(labels), "-a", PLAIN, *COSINE, "--checkpoint-every", "9", "--ema", "0.5"]
+    words += ["--val-softlabels", labels, "--val-images", str(tmp_path / "images"), "--resume", "auto"]
+    whole, failed = (
+        [*words, "--save_checkpoint_path", str(tmp_path / name), str(photographs)] for name in "ab"
+    )
+    assert main(whole) == 0
+    good = image.read_bytes()
+    image.write_bytes(b"another image")
+    assert main(failed) == 1 and image.stem in capsys.readouterr().err
+    image.write_bytes(good)
+    assert main(failed) == 0 and "resumed at epoch 0, step 2" in capsys.readouterr().out
+    same(tmp_path / "a", tmp_path / "b")
+    timed = ("images_per_second", "loader_wait", "seconds")
+    one, two = (
+        [{k: v for k, v in row.items() if k not in timed} for row in rows_of(tmp_path / name)]
+        for name in "ab"
+    )
+    assert one == two and len(one) == 4
+
+
+@pytest.mark.parametrize("writes", range(1, 6))
+def test_the_best_student_survives_an_interrupt_after_any_write(
+    labels, photographs, tmp_path, monkeypatch, writes
+):
+    """At a rate of 0 the first walk's student is the best one: the second is no better."""
+
+    @contextlib.contextmanager
+    def interrupted(path):
+        with kept(path) as file:
+            yield file
+        left.pop()
+        if not left:
+            raise KeyboardInterrupt
+
+    kept, left = checkpoints.whole_file, [None] * writes
+    words = [
+        *common(labels),
+        "-a",
+        PLAIN,
+        "--num_crops",
+        "1",
+        "--epochs",
+        "2",
+        "--lr",
+        "0",
+        "--val-softlabels",
+        labels,
+    ]
+    words += ["--save_checkpoint_path", str(tmp_path), "--resume", "auto", str(photographs)]
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "whole_file", interrupted)
+        assert main(words) == 130
+    assert main(words) == 0
+    best = torch.load(tmp_path / "model_best.pth.tar", weights_only=True)
+    assert best["epoch"] == 1 and best["best_acc1"] > 0 and len(rows_of(tmp_path)) == 2
+
+
+def test_weights_that_are_not_finite_take_no_checkpoints_place(
+    halfway, labels, photographs, tmp_path, capsys
+):
+    """The rate is too high, and no loss is printed before the walk is done."""
+    steep = ("--lr", "1e38", "-p", "100")
+    assert resume(halfway, labels, photographs, tmp_path / "steep", *steep) == 1
+    assert (
+        "weights that are not finite after step 6; they are not kept; lower --lr" in capsys.readouterr().err
+    )
+    left = torch.load(tmp_path / "steep" / "checkpoint.pth.tar", weights_only=True)
+    assert left["epoch"] == 2 and not (tmp_path / "steep" / "model_best.pth.tar").exists()

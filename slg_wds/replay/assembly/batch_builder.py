@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from slg_wds.concurrency.waiting import wait_running
 from slg_wds.errors import ReplayError, SlgWdsError, StoreUnavailableError
 from slg_wds.replay.assembly.batch_content import BatchContent
 from slg_wds.replay.assembly.context import LoaderContext
@@ -63,11 +64,11 @@ class BatchBuilder:
         return self._done.is_set()
 
     def result(self, deadline: float) -> Batch:
-        """Return the batch, for which it waits `deadline` seconds at most.
+        """Return the batch, for which it waits `deadline` seconds at most, without those of a stop of the process.
 
         Raises the first error of a thread, at once; StoreUnavailableError where neither comes in time.
         """
-        if not self._done.wait(deadline):
+        if not wait_running(self._done, deadline):
             self._late(deadline)
         if self.error is not None:
             raise self.error

@@ -22,7 +22,7 @@ _RESERVED = re.compile(r"\.slg-tmp-\d+-(\d+)-.+")
 
 
 class NotCachedError(PermissionDeniedError):
-    """The cache may not take a file: its bytes are in use, or another user's permissions are in the way."""
+    """The cache cannot take a file: its bytes are in use, another user's permissions forbid it, or files vanish."""
 
 
 class CacheDirectory:
@@ -35,7 +35,6 @@ class CacheDirectory:
         self.path = Path(path).expanduser() if path else default_directory()
         self.limit = limit
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
             with self.temporary():
                 pass
         except OSError as error:
@@ -51,6 +50,7 @@ class CacheDirectory:
         Its name reserves `size` bytes, so that what all threads and processes download at a time is within the limit
         together. Files that are not `in_use` are removed for it; NotCachedError is raised where that is not enough.
         """
+        self.path.mkdir(parents=True, exist_ok=True)  # a folder of temporary files may be cleared at any time
         self.make_room(size, in_use())
         path = self.path / f"{_TEMPORARY}{os.getpid()}-{size}-{secrets.token_hex(8)}"
         try:
@@ -142,6 +142,12 @@ def failure(error: OSError, path: Path) -> SlgWdsError:
             "the cache cannot be written to",
             url=str(path),
             hint="pass cache_dir=, or let its owner open it and its files to others (umask 002)",
+        )
+    if isinstance(error, FileNotFoundError):
+        return NotCachedError(
+            "another program removes files of the cache that are being written",
+            url=str(path),
+            hint="pass a cache_dir= that nobody clears",
         )
     if isinstance(error, (FileExistsError, NotADirectoryError)):
         return UsageError("a file lies where the cache should be", url=str(path), hint="pass cache_dir=")

@@ -40,9 +40,9 @@ def open_logs(args: Settings, progress: Progress) -> Iterator[Log]:
         return
     folder = Path(args.save_checkpoint_path)
     with contextlib.ExitStack() as stack:
-        logs: list[Log] = [CsvLog(folder / SUMMARY, progress.step)]
+        logs: list[Log] = [CsvLog(folder / SUMMARY, progress.last_logged)]
         if "tensorboard" in modules:
-            writer = modules["tensorboard"].SummaryWriter(str(folder), purge_step=progress.step + 1)
+            writer = modules["tensorboard"].SummaryWriter(str(folder), purge_step=progress.last_logged + 1)
             logs.append(_tensorboard(stack.enter_context(contextlib.closing(writer))))
         if "wandb" in modules:
             logs.append(stack.enter_context(_wandb(modules["wandb"], args, progress)))
@@ -59,7 +59,7 @@ class CsvLog:
 
     Args:
         path: the file; if it exists, its rows are kept up to `step`.
-        step: steps that the run has taken.
+        step: the last one that the run has logged.
     """
 
     def __init__(self, path: Path, step: int) -> None:

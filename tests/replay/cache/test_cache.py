@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 
@@ -18,6 +19,7 @@ from slg_wds.errors import (
     StoreUnavailableError,
     UsageError,
 )
+from slg_wds.replay.cache import downloads
 from slg_wds.replay.cache.directory import CacheDirectory
 from slg_wds.replay.sources.shards import ShardRange
 from slg_wds.store import open_store
@@ -217,6 +219,23 @@ def test_a_cache_file_altered_under_way_is_fetched_again(remote, expected, tmp_p
     slowly(loader)
     if spoil == "gone":
         sound(loader, tmp_path)
+
+
+def test_a_cache_that_is_cleared_under_way_is_filled_again(remote, expected, tmp_path):
+    loader = remote()
+    slowly(loader)
+    shutil.rmtree(tmp_path / "cache")
+    assert slowly(loader) == expected[1]
+    sound(loader, tmp_path)
+
+
+def test_files_that_vanish_while_they_are_written_are_read_by_range(remote, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, "write_all", lambda file, data: shutil.rmtree(tmp_path / "cache"))
+    with pytest.warns(
+        UserWarning, match="read by range, which is slower: another program removes files"
+    ) as said:
+        assert slowly(remote()) == expected[0]
+    assert len(said) == 1
 
 
 def alter(paths, spoil):
