@@ -31,6 +31,7 @@ from slg_wds.labels import parse_label_type
 from slg_wds.labelset.combining.averaging import common_temperature, doubt_of_temperature
 from slg_wds.labelset.creating import create_labels
 from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.makers import code_of_all
 from slg_wds.labelset.provenance import now, versions
 
 if TYPE_CHECKING:
@@ -166,12 +167,16 @@ def _begin(config: EnsembleConfig, parents: list[Parent], to: LabelFormat | None
         config.at(config.save_path),
         plan,
         identity,
-        {"software": versions(), "date": now()},
+        {"software": versions(), **code_of_all(_provenances(parents)), "date": now()},
         first.description.class_names,
         requires=features,
         image_checksums=first.description.image_checksums,
         targets_are_classes=first.targets_are_classes,
     )
+
+
+def _provenances(parents: list[Parent]) -> list[dict[str, Any]]:
+    return [keyed.labels.description.provenance for parent in parents for keyed in parent.chain]
 
 
 def _features(first: LabelSet, to: LabelFormat) -> list[str]:

@@ -84,7 +84,7 @@ def _what(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("embeddings", embeddings),
         ("classes", classes + (f": {'; '.join(names['first'])}; ..." if names and classes else "")),
         ("bank", _bank(identity)),
-        ("temperature", None if embeddings else identity.temperature),
+        ("temperature", None if embeddings else identity.temperature or "not known"),
         ("embedded images", _embedded(identity.embed_images)),
         ("image checksums", "yes" if summary["image_checksums"] else _NO_CHECKSUMS),
         ("digest", summary["digest"]),

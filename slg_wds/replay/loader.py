@@ -332,5 +332,6 @@ def _warn_of(sets: LabelSets, temperature: LabelTemperature) -> None:
     if doubt:
         warn(doubt, level=2)
     for labels in sets.members:
-        if temperature.chosen and labels.identity.temperature is None:
-            warn(f"the labels {labels.url} do not say their temperature; it is taken as 1", level=2)
+        if temperature.chosen and labels.temperature is None:
+            said = f"the labels {labels.url} do not say their temperature; it is taken as 1"
+            warn(f"{said} (slg-wds import --temp notes it in the set)", level=2)

@@ -82,7 +82,7 @@ def compare(config: VerifyConfig, labels: LabelSet, seed: int | None = None) -> 
         raise UsageError("-a needs --images IMAGES, since the set does not embed its images")
     question = EnsembleConfig(
         sets=(config.labels,),
-        save_path="",
+        save_path="nowhere: nothing is written",
         check_data=images,
         check_crops=config.check_crops,
         arch=config.arch,

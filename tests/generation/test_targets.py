@@ -45,7 +45,7 @@ def renamed(photographs, folder, name_of):
 
 
 def targets(classes, num_classes=1000, class_map=None, subset=None) -> Targets:
-    options = EvaluateConfig(data="", arch="", class_map=class_map)
+    options = EvaluateConfig(data="images", arch="any", class_map=class_map)
     return resolve_targets(options, classes, num_classes, subset)
 
 

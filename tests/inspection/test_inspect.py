@@ -262,7 +262,7 @@ def test_urls_that_cannot_be(tmp_path, capsys):
         listener.bind(("127.0.0.1", 0))
         closed = f"https://127.0.0.1:{listener.getsockname()[1]}/set"
         for url, code, said in [
-            ("", 2, "an empty URL"),
+            ("", 2, "SET is empty; a variable of the shell may not be set"),
             ("pipe:cat /etc/passwd", 2, "neither a URL nor a path"),
             ("s3:/bucket/set", 2, "neither a URL nor a path"),
             ("ftp://host/set", 2, "no store for ftp://"),

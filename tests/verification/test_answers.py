@@ -203,7 +203,7 @@ def test_a_set_cannot_have_its_checker_make_pixels_without_end(faithful):
     forged = dataclasses.replace(
         labels, description=dataclasses.replace(labels.description, identity=identity)
     )
-    question = slg_wds.EnsembleConfig(sets=(), save_path="", arch=TINY, teacher_source="private")
+    question = slg_wds.EnsembleConfig(sets=(), save_path="merged", arch=TINY, teacher_source="private")
     assert load_named_teachers(question, labels).inputs == [(32, "bilinear")]
     with pytest.raises(UsageError, match="over 2048 pixels a side"):
         load_named_teachers(question, forged)

@@ -38,7 +38,7 @@ def _check_same(sets: Sequence[LabelSet], field: str) -> None:
 
 def _of_known_temperature(sets: Sequence[LabelSet]) -> list[LabelSet]:
     """Return the sets whose teachers' temperature is known. An imported set may not know it."""
-    return [labels for labels in sets if labels.identity.temperature is not None]
+    return [labels for labels in sets if labels.temperature is not None]
 
 
 def common_temperature(identities: Sequence[Identity]) -> float | None:
@@ -48,15 +48,24 @@ def common_temperature(identities: Sequence[Identity]) -> float | None:
 
 
 def doubt_of_temperature(sets: Sequence[LabelSet]) -> str | None:
-    """Return a warning if the mean is of sets of a known and of an unknown temperature; else None."""
+    """Return a warning if the mean is of several sets, one of them of an unknown temperature; else None."""
     known = _of_known_temperature(sets)
-    unknown = next((labels for labels in sets if labels.identity.temperature is None), None)
-    if unknown is None or not known:
+    unknown = [labels for labels in sets if labels.temperature is None and not labels.holds_embeddings]
+    if not unknown or len(sets) == 1:
         return None
+    if known:
+        theirs = f"those of {known[0].url} were made at {known[0].temperature:g}"
+    else:
+        theirs = f"those of {unknown[1].url} neither"
     return (
-        f"the labels {unknown.url} do not say their temperature, and those of {known[0].url} were made at "
-        f"{known[0].identity.temperature:g}; their mean is right only if both were made at one temperature"
+        f"the labels {unknown[0].url} do not say their temperature, and {theirs}; "
+        "their mean is right only if both were made at one temperature"
     )
+
+
+def assumed_temperature(labels: LabelSet) -> float:
+    """Return the temperature of labels, or where they do not say it 1, FKD's default. Whoever takes that, says so."""
+    return 1.0 if labels.temperature is None else labels.temperature
 
 
 def embeddings_side_by_side(sets: Sequence[LabelSet]) -> list[dict[str, Any]]:

@@ -169,7 +169,7 @@ def test_paths_that_cannot_be_label_files(label_files, images, tmp_path, paths, 
     from slg_wds.interop.fkd.exporting import LabelFileNames
 
     bring(label_files(), images, tmp_path / "set")
-    config = slg_wds.ExportConfig(labels="", fkd_dir="")
+    config = slg_wds.ExportConfig(labels="set", fkd_dir="files")
     names = LabelFileNames(slg_wds.open_labels(str(tmp_path / "set")), config)
     with pytest.raises(errors.InteropError, match=message):
         names.check(paths)
