@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -39,7 +40,7 @@ def test_a_broken_pipe_of_something_else_is_no_silence(monkeypatch):
         cli.main(["inspect"])
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a file that is always full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
 @pytest.mark.parametrize("buffered", ["", "1"])
 @pytest.mark.parametrize(
     "arguments",
@@ -55,7 +56,9 @@ def test_a_full_disk_is_one_line_and_an_exit_code(labels, arguments, buffered):
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": buffered},
         )
-    assert done.stderr == "slg-wds: stdout cannot be written: No space left on device\n" and done.returncode == 1
+    assert (
+        done.stderr == "slg-wds: stdout cannot be written: No space left on device\n" and done.returncode == 1
+    )
 
 
 def test_a_fault_of_another_file_is_not_blamed_on_stdout(monkeypatch, capsys):

@@ -117,7 +117,9 @@ class MergeTask:
             samples, left_out, stats = _merge_shard(
                 labels, part, numbers, parents, self.label_format, observer, find
             )
-            noted = [one for parent, found in zip(parents, numbers, strict=True) for one in parent.code(found)]
+            noted = [
+                one for parent, found in zip(parents, numbers, strict=True) for one in parent.code(found)
+            ]
             provenance = {**self.provenance, **code_of_all(noted)}
             total.add(committer.commit(number, samples, left_out, provenance, stats))
         return total

@@ -290,9 +290,9 @@ def print_image(found: InspectedImage, crops: int) -> None:
         lengths = "; ".join(f"{name} {length:.2f}" for name, length in found.lengths(crop).items())
         labels = (classes,) if found.is_hard else (classes, f"{found.others(crop):.3f}")
         lines.append((crop, place, *((lengths,) if lengths else labels)))
-    about = ("classes", "others" if found.shows_some else "tail mass")
+    about = ["classes", "others" if found.shows_some else "tail mass"]
     if record.embeddings is not None or found.is_hard:
-        about = ("most probable class",) if found.is_hard else ("lengths of embeddings",)
+        about = ["most probable class" if found.is_hard else "lengths of embeddings"]
     tell_table(title, ("crop", "top, left, height, width", *about), lines)
 
 

@@ -60,7 +60,9 @@ class TeacherCheck:
     def __str__(self) -> str:
         verdict = "the labels are " + ("NOT the teachers'" if self.problems else "the teachers'")
         if not self.stated:
-            verdict = "the labels were made of other labels, and do not say how far from the teachers' they may be"
+            verdict = (
+                "the labels were made of other labels, and do not say how far from the teachers' they may be"
+            )
         found = f", probabilities differ by {self.mean:.5f} on average and {self.largest:.4f} at most"
         if self.kl is not None:
             found = f", mean KL {self.kl:.4f} nats"

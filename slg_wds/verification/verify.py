@@ -131,7 +131,9 @@ def _ask_teachers(config: VerifyConfig, labels: LabelSet, whole: Set[int], resul
 
     try:
         if not whole:
-            raise IncompleteSetError("no shard is there and whole, so there is nothing to compare", url=labels.url)
+            raise IncompleteSetError(
+                "no shard is there and whole, so there is nothing to compare", url=labels.url
+            )
         result.teacher = compare(config, labels, whole)
     except SlgWdsError as error:
         if not result.problems:

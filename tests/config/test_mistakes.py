@@ -85,7 +85,10 @@ GENERATE = ["generate", "images", "-a", "resnet18", "--save-path", "labels"]
                 (["verify", "set", "--images"], "--images"),
                 ([*GENERATE, "--list"], "--list"),
                 (["train", "-a", "m", "--softlabel_path"], "--softlabel_path"),
-                (["train", "-a", "m", "--softlabel_path", "set", "--save_checkpoint_path"], "--save_checkpoint_path"),
+                (
+                    ["train", "-a", "m", "--softlabel_path", "set", "--save_checkpoint_path"],
+                    "--save_checkpoint_path",
+                ),
                 (["train", "-a", "m", "--softlabel_path", "set"], "IMAGES"),
             )
         ),

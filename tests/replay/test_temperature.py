@@ -179,7 +179,9 @@ def test_an_unknown_temperature_is_said_and_stays_unknown_as_ensemble_does(tmp_p
     for averaged in (merged, loaded):
         with pytest.warns(UserWarning, match=neither + "their mean is right only if both"):
             averaged(unknown, other)
-    hard = label_set(tmp_path / "hard", 9, label_type="hard", coding="none", identity={"temperature": None}).url
+    hard = label_set(
+        tmp_path / "hard", 9, label_type="hard", coding="none", identity={"temperature": None}
+    ).url
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         loaded(unknown, hard, rule="hard", weights=(1, 3))  # one of a kind has nobody to differ from

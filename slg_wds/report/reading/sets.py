@@ -166,12 +166,14 @@ class ReportedSets:
         parent, number = self.sets[which], numbers[-1]
         if number is None or parent.plan.place(number)[0] in self._missing(which):
             return None
-        record = parent.read(numbers, self.sets[0].last.find)  # images that are mixed in: as the first numbers them
+        record = parent.read(
+            numbers, self.sets[0].last.find
+        )  # images that are mixed in: as the first numbers them
         if isinstance(record, Missing) or not record.num_crops:
             return None
         labels, target = self.labels[which], record.target
-        classes, compared = labels.num_classes, labels.targets_are_classes and target is not None
-        if record.num_classes != classes or (compared and target >= classes):
+        classes, said = labels.num_classes, target if labels.targets_are_classes else None
+        if record.num_classes != classes or (said is not None and said >= classes):
             raise RecordError(
                 f"it has {record.num_classes} classes and the target {target}, but its set has {classes} classes",
                 url=parent.url,

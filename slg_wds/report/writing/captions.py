@@ -21,8 +21,8 @@ Figures = list[dict[str, Any]]
 # What labels keep of the probability that their tail histogram shows.
 _KEPT_OF_TAILS = {
     "full": "These labels keep all of it.",
-    "marginal_renorm": "These labels keep none of it: the stored classes are scaled to sum to 1. With many crops at the "
-    "right, they are surer than the teacher.",
+    "marginal_renorm": "These labels keep none of it: the stored classes are scaled to sum to 1. With many crops at "
+    "the right, they are surer than the teacher.",
     "shared_tail": "The labels keep its sum for each crop, and how it is spread over classes once for the image. "
     "With many crops at the right, a larger k would keep more of the teacher.",
 }

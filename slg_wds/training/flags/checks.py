@@ -15,7 +15,8 @@ from slg_wds.training.flags.settings import Settings
 if TYPE_CHECKING:
     from slg_wds.labelset.labelset import LabelSet
 
-FKD = ("num_classes", "soft_label_type", "mixup_cutmix", "softlabel_path", "save_checkpoint_path")  # flags that are written as in FKD
+# Flags that are written as in FKD.
+FKD = ("num_classes", "soft_label_type", "mixup_cutmix", "softlabel_path", "save_checkpoint_path")
 
 
 def check(args: Settings) -> None:

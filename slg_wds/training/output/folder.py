@@ -76,7 +76,9 @@ def make_folder(args: Settings) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise SlgWdsError(f"checkpoints cannot be written here: {folder_fault(error)}", url=str(folder)) from None
+        raise SlgWdsError(
+            f"checkpoints cannot be written here: {folder_fault(error)}", url=str(folder)
+        ) from None
 
 
 @contextlib.contextmanager

@@ -109,7 +109,7 @@ def test_records_and_stages_take_no_temperature_for_granted(label_files, images,
     sample = decode({"slg.msgpack": labels.record_bytes(0, 0)})
     sample["images"] = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
     for asked in (lambda: record.distribution(temperature=2), lambda: collate([sample])):
-        with pytest.raises(UsageError, match="need the one that they were made at.*made_at=1.0"):
+        with pytest.raises(UsageError, match=r"need the one that they were made at.*made_at=1\.0"):
             asked()
     options = {"save_path": str(tmp_path / "said"), "images": str(images), "num_classes": CLASSES}
     said = slg_wds.import_fkd(slg_wds.ImportConfig(fkd_dir=str(files), temp=4, processes=1, **options)).labels
