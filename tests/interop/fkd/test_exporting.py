@@ -175,6 +175,14 @@ def test_paths_that_cannot_be_label_files(label_files, images, tmp_path, paths, 
         names.check(paths)
 
 
+@pytest.mark.parametrize("inside", ["files", "a/files"])
+def test_a_file_in_the_place_of_a_folder_is_named(label_files, images, tmp_path, inside):
+    bring(label_files(), images, tmp_path / "set")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(errors.InteropError, match=f"{tmp_path / 'file'} is a file, not a folder"):
+        take(tmp_path / "set", tmp_path / "file" / inside)
+
+
 def test_label_files_are_no_class_folder(photographs, tmp_path):
     data = shutil.copytree(photographs / "train", tmp_path / "data")
     options = {"arch": TINY, "teacher_source": "private", "num_crops": 2, "samples_per_shard": 36}
