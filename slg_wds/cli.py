@@ -82,10 +82,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _dispatch(*((sys.argv[1:] if arguments is None else arguments) or [""]))
         finally:
             sys.stdout.flush()  # here, since an error at the end of the process could not be caught
-    except BrokenPipeError:
-        if not console.reader_left():
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) and console.reader_left():
+            return READER_LEFT
+        if (fault := console.stdout_fault()) is None:
             raise
-        return READER_LEFT
+        console.note(f"slg-wds: stdout cannot be written: {fault}")
+        return 1
 
 
 def _dispatch(name: str, *rest: str) -> int:

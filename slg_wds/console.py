@@ -47,8 +47,26 @@ def reader_left() -> bool:
     """
     closed = [stream for stream in (sys.stdout, sys.stderr) if _is_broken(stream)]
     for stream in closed:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        _drop(stream)
     return bool(closed)
+
+
+def stdout_fault() -> str | None:
+    """Return why stdout cannot be written, such as a full disk; None if it can. A line of nothing is tried.
+
+    If not, what was not written yet, and what is printed from now on, is dropped.
+    """
+    try:
+        print(flush=True)
+    except OSError as error:
+        _drop(sys.stdout)
+        return error.strerror or str(error)
+    return None
+
+
+def _drop(stream: TextIO) -> None:
+    """Let a stream lead nowhere, so that the end of the process says nothing about it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _is_broken(stream: TextIO | None) -> bool:

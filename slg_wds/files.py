@@ -95,6 +95,13 @@ def reason_of(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
+def folder_fault(error: OSError) -> str:
+    """Return why a folder cannot be made or written to. A file that is in its way is named."""
+    place = Path(error.filename or "")
+    file = next((one for one in (place, *place.parents) if one.is_file()), None)
+    return reason_of(error) if file is None else f"{file} is a file, not a folder"
+
+
 def lines_of(text: str) -> Iterator[tuple[int, str]]:
     """Yield (number from 1, stripped line) for each line that is not blank and does not begin with #."""
     for number, line in enumerate(text.split("\n"), 1):

@@ -1,10 +1,11 @@
-"""Whoever reads the output may leave, as `head` does: the command ends without a word."""
+"""What becomes of the output: whoever reads it may leave, as `head` does, and its disk may be full."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +38,36 @@ def test_a_broken_pipe_of_something_else_is_no_silence(monkeypatch):
     monkeypatch.setattr(cli, "_dispatch", fail)
     with pytest.raises(BrokenPipeError, match="a worker's"):
         cli.main(["inspect"])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
+@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize(
+    "arguments",
+    ["-h", "inspect SET", "inspect SET --json", "verify SET", "generate --help", "train --help"],
+)
+def test_a_full_disk_is_one_line_and_an_exit_code(labels, arguments, buffered):
+    command = [sys.executable, "-m", "slg_wds", *arguments.replace("SET", labels).split()]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": buffered},
+        )
+    assert (
+        done.stderr == "slg-wds: stdout cannot be written: No space left on device\n" and done.returncode == 1
+    )
+
+
+def test_a_fault_of_another_file_is_not_blamed_on_stdout(monkeypatch, capsys):
+    from slg_wds import cli
+
+    def fail(*_: object) -> int:
+        raise OSError(28, "No space left on device", "somewhere else")
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    with pytest.raises(OSError, match="somewhere else"):
+        cli.main(["inspect"])
+    assert not capsys.readouterr().err

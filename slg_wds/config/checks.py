@@ -9,12 +9,15 @@ import types
 from collections.abc import Iterator
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from tyro.conf import Positional
+
 from slg_wds.errors import UsageError
 
 LOW_RANK = "lowrank"
 _OF_LABELS = ("label_type", "max_kl", "tail_classes", "extendable")
 # These options go with labels over a teacher's own classes.
 _OF_CLASSES = ("temp", "weights", "class_subset", "evaluate")
+_MAY_BE_EMPTY = ("teacher_path",)  # then the published weights are loaded
 
 
 def check_choices(config: Any) -> None:
@@ -40,6 +43,29 @@ def check_choices(config: Any) -> None:
             )
         if isinstance(value, str) and _is_sequence(kinds):
             raise UsageError(f"{flag(name)} is a sequence, not one text", hint=f"write [{value!r}]")
+
+
+def check_not_empty(config: Any) -> None:
+    """Raise UsageError if a text is empty: a variable of the shell that is not set is no place to write to."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        given = value != field.default and field.name not in _MAY_BE_EMPTY
+        if given and "" in (value if isinstance(value, tuple) else [value]):
+            raise UsageError(empty(_spelled(config, field.name)))
+
+
+def _spelled(config: Any, name: str) -> str:
+    """The option of a field as the command line has it: `--list`, or a positional argument by its word, `SET`."""
+    notes = getattr(get_type_hints(type(config), include_extras=True)[name], "__metadata__", ())
+    about = next((one for one in notes if getattr(one, "metavar", None)), None)
+    if about is None:
+        return flag(name)
+    return about.metavar if Positional in notes else flag(about.name or name)
+
+
+def empty(option: str) -> str:
+    """Return what to say of an option whose value is an empty text."""
+    return f"{option} is empty; a variable of the shell may not be set"
 
 
 def check_least(config: Any, **least: int) -> None:

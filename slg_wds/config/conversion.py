@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import Positional
 
 from slg_wds.config.checks import (
+    check_above_zero,
     check_bank,
     check_least,
     check_left_out,
@@ -145,6 +146,9 @@ class LabelFileOptions:
     """Coding of the probabilities. FKD's files have float32, or float16 if made with --use_fp16."""
     num_classes: Annotated[int | None, option("N", default="ImageNet's 1000")] = None
     """Classes of the teacher. Label files do not say it, unless they hold every class."""
+    temp: Annotated[float | None, option("T", default="not known")] = None
+    """Temperature that the labels were made at, the --temp of FKD's generator, whose default is 1. Label files do not
+    say it. It is noted, so that labels can be read at another one; no label is changed."""
     seed: Annotated[int, option("N")] = 0
     """Seed of the order of images in shards."""
 
@@ -183,6 +187,7 @@ class ImportConfig(
         if not 1 <= self.classes <= 1 << 24:
             raise UsageError(f"--num-classes {self.num_classes} is not inside 1..{1 << 24}")
         check_seed(self.seed)
+        check_above_zero(self, "temp")
         check_least(self, samples_per_shard=1, processes=0)
         check_left_out(self)
         check_targets(self)

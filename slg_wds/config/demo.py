@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional
 
-from slg_wds.config.checks import check_least
+from slg_wds.config.checks import check_least, check_not_empty
 from slg_wds.config.command_line import option
 
 
@@ -26,5 +26,6 @@ class DemoConfig:
     """Crops of each photograph."""
 
     def check(self) -> None:
-        """Raise UsageError for a number of crops below 1."""
+        """Raise UsageError for an empty folder, and for a number of crops below 1."""
+        check_not_empty(self)
         check_least(self, num_crops=1)

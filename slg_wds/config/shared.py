@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 from tyro.conf import Positional, UseAppendAction, arg
 
 from slg_wds.concurrency.cores import cores
-from slg_wds.config.checks import check_choices, check_least, check_targets
+from slg_wds.config.checks import check_choices, check_least, check_not_empty, check_targets
 from slg_wds.config.command_line import option
 from slg_wds.errors import UsageError
 from slg_wds.masking import masked
@@ -63,6 +63,7 @@ class StoreConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        check_not_empty(self)
         if not isinstance(self.store_options, Mapping):  # it may hold secrets, so it is not repeated
             raise UsageError("store_options is no mapping", hint='write {"endpoint": "http://host:9000"}')
 

@@ -28,9 +28,10 @@ from slg_wds.format.manifest.description import MIXING, VIEWS
 from slg_wds.format.manifest.plan import Plan
 from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.labels import parse_label_type
-from slg_wds.labelset.combining.averaging import common_temperature, doubt_of_temperature
+from slg_wds.labelset.combining.averaging import common_settings, doubt_of_temperature
 from slg_wds.labelset.creating import create_labels
 from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.makers import code_of_all
 from slg_wds.labelset.provenance import now, versions
 
 if TYPE_CHECKING:
@@ -166,12 +167,16 @@ def _begin(config: EnsembleConfig, parents: list[Parent], to: LabelFormat | None
         config.at(config.save_path),
         plan,
         identity,
-        {"software": versions(), "date": now()},
+        {"software": versions(), **code_of_all(_provenances(parents)), "date": now()},
         first.description.class_names,
         requires=features,
         image_checksums=first.description.image_checksums,
         targets_are_classes=first.targets_are_classes,
     )
+
+
+def _provenances(parents: list[Parent]) -> list[dict[str, Any]]:
+    return [keyed.labels.description.provenance for parent in parents for keyed in parent.chain]
 
 
 def _features(first: LabelSet, to: LabelFormat) -> list[str]:
@@ -275,8 +280,7 @@ def plan_of(plan: Plan, samples_per_shard: int | None) -> Plan:
 def identity_of(parents: list[Parent], to: LabelFormat) -> dict[str, Any]:
     """Return the identity of the merged set: the first set's, except for the labels, teachers and parents."""
     first = parents[0].identity.to_json()
-    if "temperature" in first:
-        first["temperature"] = common_temperature([parent.identity for parent in parents])
+    first |= common_settings([parent.identity for parent in parents])
     first.pop("extends", None)
     first.pop("extendable", None)  # merged records keep no sums
     first.pop("max_kl", None)

@@ -13,7 +13,7 @@ from slg_wds.errors import UsageError
 from slg_wds.format.manifest.description import EXTENDS, TRAILER_FEATURE
 from slg_wds.format.records.embeddings.fields import MAX_EMBEDDED
 from slg_wds.format.records.record import Record
-from slg_wds.labelset.combining.averaging import embeddings_side_by_side
+from slg_wds.labelset.combining.averaging import common_settings, embeddings_side_by_side
 
 _OF_LABELS = ("label_type", "max_kl", "values", "tail_classes", "weights", "check_data")
 
@@ -55,6 +55,7 @@ def joined_identity(parents: Sequence[Parent]) -> dict[str, Any]:
     kept = ("digest", "label_type", "joined")
     return {
         **first,
+        **common_settings([parent.identity for parent in parents]),
         "teachers": [teacher for parent in parents for teacher in parent.identity.teachers],
         "embeddings": embeddings_side_by_side([parent.last.labels for parent in parents]),
         "parents": [

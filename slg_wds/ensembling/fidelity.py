@@ -16,7 +16,7 @@ from slg_wds.config.checks import check_bank
 from slg_wds.console import counted
 from slg_wds.ensembling.parents import KeyedSet, Missing
 from slg_wds.ensembling.partners import mixed_views
-from slg_wds.errors import ImageError, ImageSourceError, UsageError
+from slg_wds.errors import ImageError, ImageSourceError, TeacherOutputError, UsageError
 from slg_wds.format.manifest.identity import differences
 from slg_wds.format.records.embeddings.by_name import of_crops
 from slg_wds.images import LabelledImage, open_source
@@ -116,7 +116,7 @@ def load_named_teachers(config: EnsembleConfig, labels: LabelSet) -> Ensemble:
     from slg_wds.teachers.faults import FREE_MEMORY, hint_if_full
 
     recorded = labels.identity.teachers
-    if recorded and labels.identity.temperature is None and not labels.holds_embeddings:
+    if recorded and labels.temperature is None and not labels.holds_embeddings:
         raise UsageError(
             "the labels do not say their temperature, so they cannot be compared with their teachers",
             url=labels.url,
@@ -214,6 +214,7 @@ def exact_rows(
     Raises:
         ImageChangedError: an image is not the one that was labelled.
         ImageSourceError: an image is not there.
+        TeacherOutputError: an answer is not finite.
     """
     number = len(labels) if places is None else len(places)
     each = max(CROPS_PER_IMAGE, -(-config.check_crops // max(1, number)))
@@ -236,7 +237,10 @@ def exact_rows(
             views=None if record.views is None else record.views[rows],
             embeddings=of_crops(record.embeddings, rows),
         )
-        yield part, _ask(teacher, pixels, *mixed_views(keyed, images.decoded, part))
+        exact = _ask(teacher, pixels, *mixed_views(keyed, images.decoded, part))
+        if not np.isfinite(exact).all():  # in a mean or a maximum it would be lost, or taken for agreement
+            raise TeacherOutputError(f"{teacher.name} gave NaN or infinity for a crop", key=record.key)
+        yield part, exact
 
 
 class _ImagesByKey:

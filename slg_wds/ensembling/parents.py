@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from slg_wds.errors import ShardError
 from slg_wds.format.manifest.index import ShardIndex
 from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.format.records.record import Record
+from slg_wds.format.shards.header import ShardHeader
 from slg_wds.format.shards.shard import Shard, check_payload
 from slg_wds.images import image_extension
 from slg_wds.labels.shares import shares
@@ -21,7 +22,9 @@ from slg_wds.labelset.combining.joining import chains, join_records
 from slg_wds.labelset.combining.renumbering import Find, renumbered
 from slg_wds.labelset.key_index import KeyNumbers
 from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.makers import code_of_all
 from slg_wds.labelset.opening import labels_at
+from slg_wds.labelset.trailer import read_trailer
 from slg_wds.store import Location
 
 WHOLE_BYTES = 1 << 26  # a shard up to this size is read whole
@@ -50,6 +53,7 @@ class KeyedSet:
         self._wanted: dict[int, bool] = {}
         self._shards: OrderedDict[int, tuple[Shard, dict[str, int]]] = OrderedDict()
         self._indexes: OrderedDict[int, tuple[ShardIndex, dict[str, int]]] = OrderedDict()
+        self._code: dict[int, dict[str, dict[str, str]]] = {}  # of every shard whose trailer was read
 
     def find(self, key: str, near: int = -1) -> int | None:
         """Return the number of an image in the plan, or None. Faster if `near` is that number."""
@@ -100,6 +104,16 @@ class KeyedSet:
         check_payload(data, size, crc32, url=self.labels.url, shard=name, key=key)
         return data
 
+    def code(self, numbers: Iterable[int | None]) -> Iterator[Mapping[str, Any]]:
+        """Yield what the shards of these planned images note of private teachers' code; see `code_of_all`."""
+        for shard in sorted({self.labels.plan.place(one)[0] for one in numbers if one is not None}):
+            if shard not in self._code:
+                self._note_code(shard, read_trailer(self.labels, shard, self._index(shard)[0]))
+            yield self._code[shard]
+
+    def _note_code(self, shard: int, header: ShardHeader) -> None:
+        self._code[shard] = code_of_all([header.provenance])
+
     def _reason(self, shard: Shard, key: str) -> Missing:
         return Missing(next(str(e["reason"]) for e in shard.header.left_out if e["key"] == key))
 
@@ -114,6 +128,7 @@ class KeyedSet:
         if len(self._shards) >= KEPT_SHARDS:
             self._shards.popitem(last=False)
         data = self.labels.shard(shard)
+        self._note_code(shard, data.header)
         self._shards[shard] = data, {sample.key: i for i, sample in enumerate(data.samples)}
         return self._shards[shard]
 
@@ -206,6 +221,11 @@ class Parent:
         # If the set that is extended left an image out, the set that extends it has all crops of the image.
         parts = [part for part in found if not isinstance(part, Missing)]
         return join_records(parts, self.last.labels)
+
+    def code(self, numbers: Sequence[Sequence[int | None]]) -> Iterator[Mapping[str, Any]]:
+        """Yield what the shards of some images note of private teachers' code, given what `numbers` returned."""
+        for keyed, of_set in zip(self.chain, numbers, strict=True):
+            yield from keyed.code(of_set)
 
     def labelled(self, record: Record) -> Record:
         """Return a record of `read` with labels: as it is, since it holds them."""

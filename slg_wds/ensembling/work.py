@@ -22,12 +22,14 @@ from slg_wds.ensembling.merge import LabelFormat, RecordLabels, merge
 from slg_wds.ensembling.parents import KeyedSet, Missing, Parent
 from slg_wds.ensembling.prototypes import PrototypeRule, open_members
 from slg_wds.errors import LabelSetError
+from slg_wds.format.manifest.plan import PlannedShard
 from slg_wds.format.records.low_rank.blocks import LOW_RANK, LowRank
 from slg_wds.format.records.record import Record
 from slg_wds.format.recovery.distributions import as_full
 from slg_wds.format.shards.shard import EncodedSample, Sample, load_writer
 from slg_wds.labelset.combining.renumbering import Find
 from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.makers import code_of_all
 from slg_wds.labelset.opening import labels_at
 from slg_wds.store import Location
 
@@ -110,23 +112,28 @@ class MergeTask:
         total, committer = MergeStats(), Committer(labels, observer)
         find = KeyedSet(labels).find if parents[0].last.labels.has_mixing else None
         for number in claims(labels, rank, observer, committer.lost):
+            part = labels.plan.shard(number)
+            numbers = [parent.numbers(part.keys, part.start) for parent in parents]
             samples, left_out, stats = _merge_shard(
-                labels, number, parents, self.label_format, observer, find
+                labels, part, numbers, parents, self.label_format, observer, find
             )
-            total.add(committer.commit(number, samples, left_out, self.provenance, stats))
+            noted = [
+                one for parent, found in zip(parents, numbers, strict=True) for one in parent.code(found)
+            ]
+            provenance = {**self.provenance, **code_of_all(noted)}
+            total.add(committer.commit(number, samples, left_out, provenance, stats))
         return total
 
 
 def _merge_shard(
     labels: LabelSet,
-    number: int,
+    part: PlannedShard,
+    numbers: Sequence[list[list[int | None]]],
     parents: Sequence[Parent],
     to: LabelFormat | None,
     observer: RunObserver,
     find: Find | None,
 ) -> tuple[list[EncodedSample], list[LeftOutImage], MergeStats]:
-    part = labels.plan.shard(number)
-    numbers = [parent.numbers(part.keys, part.start) for parent in parents]
     stats = MergeStats()
     samples: list[EncodedSample] = []
     left_out: list[LeftOutImage] = []

@@ -57,9 +57,16 @@ class InspectedImage:
         """The key of the image that has this number in the plan; the number itself if none has."""
         return self.keys[number] if number < len(self.keys) else f"image {number}"
 
-    def top(self, crop: int) -> list[tuple[int, float]]:
+    @property
+    def is_hard(self) -> bool:
+        """Whether only the most probable class of each crop is stored, and no probability."""
+        return self.record.coding == "none"
+
+    def top(self, crop: int) -> list[tuple[int, float | None]]:
         """The stored classes of a crop as (class, probability), the most probable first; a few of full labels."""
         record = self._stored
+        if self.is_hard:
+            return [(int(record.index[crop, 0]), None)]
         value = record.value[crop]
         order = np.argsort(-value, kind="stable")[:SHOWN_CLASSES] if record.full else np.arange(record.k)
         return [(int(record.index[crop, at]), float(value[at])) for at in order.tolist()]
@@ -69,15 +76,17 @@ class InspectedImage:
         """Whether `top` gives only some of the stored classes, as it does of full labels."""
         return self._stored.full
 
-    def outside(self, crop: int) -> float:
-        """The probability of all classes that are not stored, in 0..1."""
+    def outside(self, crop: int) -> float | None:
+        """The probability of all classes that are not stored, in 0..1; None for hard labels."""
+        if self.is_hard:
+            return None
         if self.record.embeddings is not None:
             return 0.0
         return max(0.0, 1.0 - float(self._stored.value[crop].sum(dtype=np.float64)))
 
     def others(self, crop: int) -> float:
         """The probability of all classes that `top` does not give, in 0..1."""
-        return max(0.0, 1.0 - sum(p for _, p in self.top(crop)))
+        return max(0.0, 1.0 - sum(p or 0.0 for _, p in self.top(crop)))
 
     def similarities(self) -> dict[str, float]:
         """The mean cosine between two crops of the image, of each embedding by its name."""
@@ -159,7 +168,7 @@ def image_dict(found: InspectedImage, crops: int) -> dict[str, Any]:
     """The image as plain values for JSON, with the first `crops` of its crops."""
     record = found.record
 
-    def named(pairs: list[tuple[int, float]]) -> list[dict[str, Any]]:
+    def named(pairs: Sequence[tuple[int, float | None]]) -> list[dict[str, Any]]:
         return [{"class": number, "name": found.name(number), "probability": p} for number, p in pairs]
 
     return {

@@ -84,7 +84,7 @@ def _what(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("embeddings", embeddings),
         ("classes", classes + (f": {'; '.join(names['first'])}; ..." if names and classes else "")),
         ("bank", _bank(identity)),
-        ("temperature", None if embeddings else identity.temperature),
+        ("temperature", None if embeddings else identity.temperature or "not known"),
         ("embedded images", _embedded(identity.embed_images)),
         ("image checksums", "yes" if summary["image_checksums"] else _NO_CHECKSUMS),
         ("digest", summary["digest"]),
@@ -288,9 +288,11 @@ def print_image(found: InspectedImage, crops: int) -> None:
         place = "; ".join([f"{box}{flipped}", *done])
         classes = "; ".join(_labelled(found, *pair) for pair in found.top(crop))
         lengths = "; ".join(f"{name} {length:.2f}" for name, length in found.lengths(crop).items())
-        lines.append((crop, place, *((lengths,) if lengths else (classes, f"{found.others(crop):.3f}"))))
-    rest = "others" if found.shows_some else "tail mass"
-    about = ("classes", rest) if record.embeddings is None else ("lengths of embeddings",)
+        labels = (classes,) if found.is_hard else (classes, f"{found.others(crop):.3f}")
+        lines.append((crop, place, *((lengths,) if lengths else labels)))
+    about = ["classes", "others" if found.shows_some else "tail mass"]
+    if record.embeddings is not None or found.is_hard:
+        about = ["most probable class" if found.is_hard else "lengths of embeddings"]
     tell_table(title, ("crop", "top, left, height, width", *about), lines)
 
 
@@ -305,6 +307,7 @@ def _near(cosine: StatedCosine) -> str:
     return f"cosine {cosine.mean:.4f} to the teacher's own, worst crop {cosine.worst:.4f}"
 
 
-def _labelled(found: InspectedImage, number: int, probability: float) -> str:
+def _labelled(found: InspectedImage, number: int, probability: float | None) -> str:
     name = found.name(number)
-    return f"{probability:.3f} {name.partition(',')[0] if name else f'class {number}'}"
+    text = name.partition(",")[0] if name else f"class {number}"
+    return text if probability is None else f"{probability:.3f} {text}"

@@ -85,9 +85,9 @@ class LabelSet:
         return self.identity.num_classes
 
     @property
-    def temperature(self) -> float:
-        """What the teachers' logits were divided by. Where an imported set does not say it, 1, FKD's own default."""
-        return self.identity.temperature or 1.0
+    def temperature(self) -> float | None:
+        """What the teachers' logits were divided by; None where nothing says it, as in labels of other programs."""
+        return self.identity.temperature
 
     @property
     def holds_embeddings(self) -> bool:

@@ -6,7 +6,7 @@ Where these differ, the last bits of labels may. Where the code does, the labels
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from slg_wds.console import first_few
 
 MADE_BY = "device, software, settings"  # what is compared, in words
 CODE = "code of "  # begins the names of what `made_by` returns for private teachers
+_BETWEEN = "+"  # stands between the digests of several codes of one name
 MOST_NAMES, MOST_CHARACTERS = 32, 200  # of a trailer: a set may come from anybody, and every shard's are kept
 
 
@@ -39,7 +40,27 @@ def made_by(provenance: Mapping[str, Any]) -> dict[str, str]:
 
 def code_by_name(code: Mapping[str, str]) -> dict[str, str]:
     """Return the first digits of the digests of teachers' code, as `made_by` names them."""
-    return {f"{CODE}{name}": str(digest)[:12] for name, digest in code.items()}
+    return {
+        f"{CODE}{name}": _BETWEEN.join(one[:12] for one in str(digests).split(_BETWEEN))
+        for name, digests in code.items()
+    }
+
+
+def code_of_all(provenances: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Return what a shard that is made of other shards notes of private teachers' code: `code`, or nothing.
+
+    Where these shards were made by several codes of one name, it notes all of them.
+
+    Args:
+        provenances: of those shards, as their trailers have them.
+    """
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for one in provenances:
+        code = one.get("code")
+        for name, digests in (code if isinstance(code, dict) else {}).items():
+            found[name].update(str(digests).split(_BETWEEN))
+    code = {name: _BETWEEN.join(sorted(digests)) for name, digests in sorted(found.items())}
+    return {"code": code} if code else {}
 
 
 def consequence(name: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from slg_wds.console import counted, warn
 from slg_wds.errors import ReplayError, UsageError
 from slg_wds.labels import LabelAdaptation, LabelType
-from slg_wds.labelset.combining.averaging import doubt_of_temperature
+from slg_wds.labelset.combining.averaging import doubt_of_temperature, lacks_temperature
 from slg_wds.labelset.labelset import LabelSet, short
 from slg_wds.masking import masked
 from slg_wds.replay.assembly.adaptation import adaptation_of
@@ -332,5 +332,6 @@ def _warn_of(sets: LabelSets, temperature: LabelTemperature) -> None:
     if doubt:
         warn(doubt, level=2)
     for labels in sets.members:
-        if temperature.chosen and labels.identity.temperature is None:
-            warn(f"the labels {labels.url} do not say their temperature; it is taken as 1", level=2)
+        if temperature.chosen and lacks_temperature(labels):
+            said = f"the labels {labels.url} do not say their temperature; it is taken as 1"
+            warn(f"{said} (slg-wds import --temp notes it in the set)", level=2)

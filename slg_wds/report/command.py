@@ -160,7 +160,7 @@ def measure_sets(sets: ReportedSets, sample: ReportSample) -> tuple[list[Statist
     from slg_wds.report.measuring.statistics import Statistics
 
     rules = sets.rules
-    each = [Statistics(sets.first.num_classes, sets.comparable) for _ in rules]
+    each = [Statistics(labels.num_classes, labels.targets_are_classes) for labels in sets.labels]
     comparison = Comparison(len(rules), sets.first.num_classes, rules) if len(rules) > 1 else None
     for read in sets.read(sample):
         records = [record for record in read.records if record is not None]

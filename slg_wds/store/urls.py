@@ -26,7 +26,7 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 def scheme_of(url: str) -> str:
     """Return a URL's scheme in lower case; "file" for a plain path. Raises UsageError for an unknown scheme."""
     if not url:
-        raise UsageError("an empty URL")
+        raise UsageError("an empty path or URL")
     match = _SCHEME.match(url)
     if match is None:
         if _TYPO.match(url):

@@ -231,7 +231,8 @@ class Teacher:
         if not bool(out.isfinite().all()):
             raise TeacherOutputError(
                 f"{self.name} returns values that are not finite for black images at {self.precision}",
-                hint="try another --precision" if self.precision != "fp32" else None,
+                # Without an option: the commands that ask the teachers of a set again have none for it.
+                hint="at fp32 they may be finite" if self.precision != "fp32" else None,
             )
         return int(out.shape[1])
 

@@ -113,7 +113,7 @@ def scale_of(args: Settings, labels: list[LabelSet], checkpoint: dict[str, Any] 
     if labels and "hard" in (args.soft_label_type, labels[0].label_type):
         return None
     if last is None and labels:
-        last = next((one.temperature for one in labels if one.identity.temperature is not None), 1.0)
+        last = next((one.temperature for one in labels if one.temperature is not None), 1.0)
     if last is None:
         return (checkpoint or {}).get("logit_scale")
     return args.temp / last

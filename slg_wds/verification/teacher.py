@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,6 +43,9 @@ class TeacherCheck:
         problems: which of these values are beyond their limits, in words.
         kl: of low-rank labels: their mean KL divergence from the answers, in nats; `largest` and `mean` are then 0.
             None for other types.
+        hard: whether only the most probable class is stored; `largest` and `mean` are then 0.
+        stated: whether there are limits. Low-rank labels that were made of other labels state no divergence from the
+            teachers.
     """
 
     crops: int
@@ -50,27 +54,33 @@ class TeacherCheck:
     agreement: float
     problems: list[str] = field(default_factory=list)
     kl: float | None = None
+    hard: bool = False
+    stated: bool = True
 
     def __str__(self) -> str:
-        verdict = "NOT the teachers'" if self.problems else "the teachers'"
-        if self.kl is not None:
-            return (
-                f"the labels are {verdict}: {counted(self.crops, 'crop')} asked again, mean KL {self.kl:.4f} nats, "
-                f"and the most probable class is the same for {self.agreement:.1%}"
+        verdict = "the labels are " + ("NOT the teachers'" if self.problems else "the teachers'")
+        if not self.stated:
+            verdict = (
+                "the labels were made of other labels, and do not say how far from the teachers' they may be"
             )
+        found = f", probabilities differ by {self.mean:.5f} on average and {self.largest:.4f} at most"
+        if self.kl is not None:
+            found = f", mean KL {self.kl:.4f} nats"
         return (
-            f"the labels are {verdict}: {counted(self.crops, 'crop')} asked again, "
-            f"probabilities differ by {self.mean:.5f} on "
-            f"average and {self.largest:.4f} at most, and the most probable class is the same for {self.agreement:.1%}"
+            f"{verdict}: {counted(self.crops, 'crop')} asked again{'' if self.hard else found}, "
+            f"and the most probable class is the same for {self.agreement:.1%}"
         )
 
 
-def compare(config: VerifyConfig, labels: LabelSet, seed: int | None = None) -> TeacherCheck | EmbeddingCheck:
+def compare(
+    config: VerifyConfig, labels: LabelSet, shards: Collection[int], seed: int | None = None
+) -> TeacherCheck | EmbeddingCheck:
     """Label a random sample of crops again with the teachers of the config, and compare.
 
     Args:
         config: the teachers, the images and how many crops.
         labels: the label set.
+        shards: the numbers of the shards to take crops from, those that are whole.
         seed: seed of the sample; None for another sample each time.
 
     Raises:
@@ -82,7 +92,7 @@ def compare(config: VerifyConfig, labels: LabelSet, seed: int | None = None) -> 
         raise UsageError("-a needs --images IMAGES, since the set does not embed its images")
     question = EnsembleConfig(
         sets=(config.labels,),
-        save_path="",
+        save_path="nowhere: nothing is written",
         check_data=images,
         check_crops=config.check_crops,
         arch=config.arch,
@@ -92,7 +102,7 @@ def compare(config: VerifyConfig, labels: LabelSet, seed: int | None = None) -> 
         store_options=config.store_options,
     )
     teacher = load_named_teachers(question, labels)
-    asked = exact_rows(question, labels, teacher, np.random.default_rng(seed), _existing(labels))
+    asked = exact_rows(question, labels, teacher, np.random.default_rng(seed), _images_of(labels, shards))
     if labels.holds_embeddings:
         return compared_embeddings(asked, labels)
     apart = _Differences()
@@ -104,7 +114,7 @@ def compare(config: VerifyConfig, labels: LabelSet, seed: int | None = None) -> 
             apart.add(record, exact)
     if coded:
         return _of_low_rank(coded, labels)
-    found = apart.check()
+    found = dataclasses.replace(apart.check(), hard=labels.identity.coding == "none")
     return dataclasses.replace(found, problems=_beyond(found, labels))
 
 
@@ -139,17 +149,17 @@ class _Differences:
 def _of_low_rank(coded: list[MeasuredKL], labels: LabelSet) -> TeacherCheck:
     crops = sum(len(one.each) for one in coded)
     problems = over_stated(coded, labels.identity.precision or "fp32")
-    return TeacherCheck(
-        crops, 0.0, 0.0, sum(one.same for one in coded) / max(1, crops), problems, mean_kl(coded)
-    )
+    agreement = sum(one.same for one in coded) / max(1, crops)
+    stated = any(one.stated is not None for one in coded)
+    return TeacherCheck(crops, 0.0, 0.0, agreement, problems, mean_kl(coded), stated=stated)
 
 
-def _existing(labels: LabelSet) -> NDArray[np.int64]:
-    """Numbers in the plan of the images whose shards exist, ascending."""
+def _images_of(labels: LabelSet, shards: Collection[int]) -> NDArray[np.int64]:
+    """Numbers in the plan of the images of some shards, ascending."""
     sizes = labels.plan.shard_sizes
-    missing = np.zeros(len(sizes), np.bool_)
-    missing[labels.missing()] = True
-    return np.flatnonzero(~np.repeat(missing, sizes))
+    chosen = np.zeros(len(sizes), np.bool_)
+    chosen[list(shards)] = True
+    return np.flatnonzero(np.repeat(chosen, sizes))
 
 
 def _beyond(found: TeacherCheck, labels: LabelSet) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,13 @@ from slg_wds.concurrency.cores import cores
 from slg_wds.config import VerifyConfig
 from slg_wds.console import counted, duration, tell, tell_json, tell_table
 from slg_wds.engines.workers.processes import run_processes
-from slg_wds.errors import FormatError, NotFoundError, UnsupportedStoreError
+from slg_wds.errors import (
+    FormatError,
+    IncompleteSetError,
+    NotFoundError,
+    SlgWdsError,
+    UnsupportedStoreError,
+)
 from slg_wds.format.manifest.info import MAX_INFO_BYTES, Info, decode_info
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.left_out import MEND
@@ -107,14 +113,35 @@ def verify(config: VerifyConfig) -> VerifyResult:
     if config.fix or config.delete_damaged or config.delete_left_out:
         unwanted = result.left_out if config.delete_left_out else {}
         result.problems, result.fixed = fix(labels, result.problems, config.delete_damaged, unwanted)
-    if config.arch is not None and lengths:
-        from slg_wds.verification.teacher import compare
-
-        result.teacher = compare(config, labels)
-        result.problems += [Problem(TEACHER, text) for text in result.teacher.problems]
+    if config.arch is not None:
+        _ask_teachers(config, labels, lengths.keys() - set(labels.missing()), result)
     result.problems.sort(key=lambda problem: problem.number)
     result.seconds = time.monotonic() - started
     return result
+
+
+def _ask_teachers(config: VerifyConfig, labels: LabelSet, whole: Set[int], result: VerifyResult) -> None:
+    """Compare labels of whole shards with the teachers' answers, and add what is found to the result.
+
+    Raises:
+        SlgWdsError: the teachers cannot be asked, and nothing else is wrong. Else that is one problem more: whoever
+            asks for much is also told what was found without the teachers.
+    """
+    from slg_wds.verification.teacher import compare
+
+    try:
+        if not whole:
+            raise IncompleteSetError(
+                "no shard is there and whole, so there is nothing to compare", url=labels.url
+            )
+        result.teacher = compare(config, labels, whole)
+    except SlgWdsError as error:
+        if not result.problems:
+            raise
+        what = f"{error.message}; {error.hint}" if error.hint else error.message
+        result.problems.append(Problem(TEACHER, f"not asked: {what}", error.shard, error.key))
+    else:
+        result.problems += [Problem(TEACHER, text) for text in result.teacher.problems]
 
 
 def _check_shards(

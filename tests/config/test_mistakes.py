@@ -72,6 +72,27 @@ GENERATE = ["generate", "images", "-a", "resnet18", "--save-path", "labels"]
                 ["train", "-a", "m", "--softlabel_path", "set", "--save_checkpoint_path", "s3://b/x"],
             )
         ),
+        *(
+            ([*words, ""], f"{option} is empty; a variable of the shell may not be set")
+            for words, option in (
+                (["inspect"], "SET"),
+                (["demo"], "FOLDER"),
+                (["export", "set"], "LABEL_FILES"),
+                (["ensemble", "--save-path", "b", "a"], "SET ..."),
+                (["ensemble", "a", "b", "--save-path"], "--save-path"),
+                (["report", "set", "-o"], "--output"),
+                (["prototypes", "set", "-k", "2", "--save-path"], "--save-path"),
+                (["verify", "set", "--images"], "--images"),
+                ([*GENERATE, "--list"], "--list"),
+                (["train", "-a", "m", "--softlabel_path"], "--softlabel_path"),
+                (
+                    ["train", "-a", "m", "--softlabel_path", "set", "--save_checkpoint_path"],
+                    "--save_checkpoint_path",
+                ),
+                (["train", "-a", "m", "--softlabel_path", "set"], "IMAGES"),
+            )
+        ),
+        ([*GENERATE[:-1], ""], "--save-path is missing; say where the label set goes"),
         ([*GENERATE, "--label_type", "nonsense"], "unknown label type 'nonsense'; known: hard, smoothing,"),
     ],
 )

@@ -276,3 +276,11 @@ def test_a_parent_changed_in_between_is_noticed(two, tmp_path):
     (tmp_path / "m" / "train-000001.tar").unlink()
     with pytest.raises(errors.ShardError, match="another shard: its set digest"):
         merge(tmp_path / "m", *two)
+
+
+def test_a_merged_set_names_a_precision_only_if_all_sets_have_it(tmp_path):
+    """It is what the teachers are asked at again, and what inspect shows."""
+    for name, precision in (("a", "fp32"), ("b", "bf16"), ("c", "fp32")):
+        label_set(tmp_path / name, ord(name), identity={"precision": precision})
+    assert merge(tmp_path / "ac", tmp_path / "a", tmp_path / "c").labels.identity["precision"] == "fp32"
+    assert merge(tmp_path / "ab", tmp_path / "a", tmp_path / "b").labels.identity["precision"] is None

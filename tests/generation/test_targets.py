@@ -17,6 +17,7 @@ from slg_wds.errors import ImageShardError, ImageSourceError, NoTargetsError, Us
 from slg_wds.generation.evaluation import evaluate
 from slg_wds.images.targets import Targets, resolve_targets
 from slg_wds.inspection.inspect import inspect
+from slg_wds.report.command import measure_sets
 from slg_wds.report.reading.sets import ReportedSets
 from slg_wds.store import Location
 from support.image_sources import tar_bytes
@@ -45,7 +46,7 @@ def renamed(photographs, folder, name_of):
 
 
 def targets(classes, num_classes=1000, class_map=None, subset=None) -> Targets:
-    options = EvaluateConfig(data="", arch="", class_map=class_map)
+    options = EvaluateConfig(data="images", arch="any", class_map=class_map)
     return resolve_targets(options, classes, num_classes, subset)
 
 
@@ -171,7 +172,9 @@ def test_targets_that_only_number_folders_are_used_by_no_reader(photographs, tmp
     assert "targets only number the folders" in capsys.readouterr().err
     labels = slg_wds.open_labels(str(tmp_path / "set"))
     assert not labels.targets_are_classes and labels.description.targets_are_classes is False
-    assert result.stats.targeted and not ReportedSets([Location(labels.url)]).comparable
+    sets = ReportedSets([Location(labels.url)])
+    (counted,), _ = measure_sets(sets, sets.sample(100))
+    assert result.stats.targeted and counted.images == len(labels) and counted.agreement is None
     with pytest.raises(UsageError, match=r"only number the folders .*--class-map") as caught:
         slg_wds.SoftLabelLoader(labels, str(data), global_batch_size=4, label_adaptation=(0.9,))
     assert caught.value.url == labels.url

@@ -69,6 +69,17 @@ def test_embedded_images_are_told_apart(tmp_path, capsys):
     assert "embedded images original" in shown(capsys, opened.url)  # which says nothing of a quality
 
 
+def test_hard_labels_have_no_probabilities(tmp_path, capsys):
+    labels = reported_sets.label_set(tmp_path / "hard", label_type="hard", images=3)
+    record = labels[0]
+    (crop,) = told(capsys, labels.url, "--key", record.key, "--crops", "1")["image"]["crops"]
+    assert crop["outside"] is None
+    assert [(one["class"], one["probability"]) for one in crop["classes"]] == [(record.index[0, 0], None)]
+    text = shown(capsys, labels.url, "--key", record.key, "--crops", "1")
+    assert f" thing {record.index[0, 0]}" in text and "most probable class" in text
+    assert "1.000" not in text and "tail mass" not in text
+
+
 def test_one_image(labels, capsys):
     key = "folder/picture_07"
     record = next(record for record in slg_wds.open_labels(str(labels)) if record.key == key)
@@ -262,7 +273,7 @@ def test_urls_that_cannot_be(tmp_path, capsys):
         listener.bind(("127.0.0.1", 0))
         closed = f"https://127.0.0.1:{listener.getsockname()[1]}/set"
         for url, code, said in [
-            ("", 2, "an empty URL"),
+            ("", 2, "SET is empty; a variable of the shell may not be set"),
             ("pipe:cat /etc/passwd", 2, "neither a URL nor a path"),
             ("s3:/bucket/set", 2, "neither a URL nor a path"),
             ("ftp://host/set", 2, "no store for ftp://"),

@@ -174,7 +174,18 @@ def test_an_unknown_temperature_is_said_and_stays_unknown_as_ensemble_does(tmp_p
             assert merged(*sets).identity["temperature"] is None
         with pytest.warns(UserWarning, match=said):
             loaded(*sets)
-    asking = slg_wds.EnsembleConfig(sets=(), save_path="", arch="resnet18", check_data="images")
+    other = made("also unknown", None)
+    neither = f"{re.escape(unknown)} do not say their temperature, and those of {re.escape(other)} neither; "
+    for averaged in (merged, loaded):
+        with pytest.warns(UserWarning, match=neither + "their mean is right only if both"):
+            averaged(unknown, other)
+    hard = label_set(
+        tmp_path / "hard", 9, label_type="hard", coding="none", identity={"temperature": None}
+    ).url
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded(unknown, hard, rule="hard", weights=(1, 3))  # one of a kind has nobody to differ from
+    asking = slg_wds.EnsembleConfig(sets=(), save_path="merged", arch="resnet18", check_data="images")
     with pytest.raises(UsageError, match="do not say their temperature, so they cannot be compared"):
         load_named_teachers(asking, slg_wds.open_labels(unknown))
     for averaged in (merged, loaded):
@@ -187,5 +198,6 @@ def test_an_unknown_temperature_is_said_and_stays_unknown_as_ensemble_does(tmp_p
     with pytest.warns(UserWarning) as caught:
         loaded(unknown, hot, temperature=2.0)
     assert [str(one.message) for one in caught] == [
-        f"the labels {unknown} do not say their temperature; it is taken as 1"
+        f"the labels {unknown} do not say their temperature; it is taken as 1 (slg-wds import --temp notes it in the "
+        "set)"
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import json
 import re
@@ -20,14 +21,17 @@ from slg_wds.errors import (
     NotALabelSetError,
     UsageError,
 )
+from slg_wds.format.manifest.description import encode_description
 from slg_wds.format.records.decoding import unpack_record
 from slg_wds.inspection.inspect import inspect
+from slg_wds.labels import parse_label_type
 from slg_wds.labelset.class_names import class_names, imagenet_ids
-from slg_wds.report.command import report
+from slg_wds.report.command import measure_sets, report
 from slg_wds.report.measuring.comparison import FLOOR
 from slg_wds.report.measuring.measures import measure
 from slg_wds.report.measuring.statistics import Statistics
 from slg_wds.report.reading.sets import ReportedSets, short_names
+from slg_wds.report.writing.captions import confidence_figures
 from slg_wds.report.writing.document import embedded
 from slg_wds.store import Location
 from support.sets.low_rank_sets import low_rank_of
@@ -164,6 +168,18 @@ def test_teacher_against_teacher(tmp_path):
     assert len(first["crops"][0]["t"]) == 2 and "src" in first  # the pictures are in the second set
 
 
+def test_targets_that_number_folders_agree_with_nobody(tmp_path):
+    """Whichever of several sets has them."""
+    known, folders = label_set(tmp_path / "known"), label_set(tmp_path / "folders")
+    described = dataclasses.replace(folders.description, targets_are_classes=False)
+    (tmp_path / "folders" / "slg.json").unlink()
+    folders.store.create("slg.json", encode_description(described))
+    for urls in ((known.url, folders.url), (folders.url, known.url)):
+        sets = ReportedSets([Location(url) for url in urls])
+        each, _ = measure_sets(sets, sets.sample(100))
+        assert [one.agreement is not None for one in each] == [url == known.url for url in urls]
+
+
 def test_a_link_to_nowhere_is_not_written_through(tmp_path):
     labels = label_set(tmp_path / "set", images=3)
     page, target = tmp_path / "page.html", tmp_path / "none" / "page.html"
@@ -254,3 +270,18 @@ def test_names_of_classes(tmp_path):
     labels = label_set(tmp_path / "set", names=["n02123045", "", *map(str, range(10))])
     assert class_names(labels)[:3] == ["tabby, tabby cat", "class 1", "0"]
     assert short_names(["/a/x/set", "/a/y/set"]) == ["x/set", "y/set"]
+
+
+@pytest.mark.parametrize(
+    ("label_type", "axis", "kept"),
+    [
+        ("full", "probability outside the 5 most probable classes", "These labels keep all of it."),
+        ("marginal_renorm_k5", "probability outside the stored classes", "These labels keep none of it"),
+        ("marginal_smoothing_k5", "probability outside the stored classes", "The labels keep only its sum."),
+    ],
+)
+def test_the_figure_of_tails_says_which_probability_it_shows(tmp_path, label_type, axis, kept):
+    sets = ReportedSets([Location(label_set(tmp_path / "set", label_type=label_type).url)])
+    (statistics,), _ = measure_sets(sets, sets.sample(100))
+    figure = confidence_figures(statistics, parse_label_type(label_type).kind)[2]
+    assert kept in figure["caption"] and f">{axis}<" in figure["svg"]

@@ -15,6 +15,7 @@ from PIL import Image
 
 import slg_wds
 from slg_wds.config import ReportConfig
+from slg_wds.errors import LabelSetError
 from slg_wds.images import decode
 from slg_wds.report.command import report
 from slg_wds.transforms.drawn import DrawnCrops
@@ -52,6 +53,21 @@ def test_the_gallery_shows_views(photographs, tmp_path):
             told += np.abs(view - plain).mean() > 60
             assert np.abs(view - plain).mean() < 60 or np.abs(shown - plain).mean() > 30
     assert told
+
+
+def test_teachers_that_saw_other_views_are_not_compared(photographs, tmp_path):
+    """The boxes are the same, and the pixels are not."""
+    seen = make(photographs, tmp_path / "seen", num_crops=4, aa="rand-m9-mstd0.5-inc1")
+    plain = make(photographs, tmp_path / "plain", num_crops=4)
+    again = make(photographs, tmp_path / "again", num_crops=4, reference_path=seen)
+    report(ReportConfig(labels=(seen, again), output=str(tmp_path / "page.html")))
+    for labels in ((seen, plain), (plain, again)):
+        with pytest.raises(LabelSetError, match="do other things to the crops of the image"):
+            report(ReportConfig(labels=labels, output=str(tmp_path / "none.html")))
+    source = make(photographs, tmp_path / "source", num_crops=4)
+    mixed = mixed_of(source, str(tmp_path / "mixed"))
+    other_order = make(photographs, tmp_path / "other order", num_crops=4, reference_path=mixed, seed=1)
+    report(ReportConfig(labels=(mixed, other_order), output=str(tmp_path / "mixed.html")))
 
 
 def test_the_gallery_shows_what_is_mixed_in(photographs, tmp_path):

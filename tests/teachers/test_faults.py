@@ -111,4 +111,4 @@ def test_labels_that_only_a_gpu_can_make_are_not_asked_again_on_a_cpu(
 def tf32_of(config, labels):
     from slg_wds.config import GenerateConfig
 
-    return GenerateConfig(data="", arch=config.arch, teacher_source="private", precision="tf32")
+    return GenerateConfig(data="images", arch=config.arch, teacher_source="private", precision="tf32")

@@ -199,6 +199,38 @@ def test_a_set_of_two_codes_says_so(photographs: Path, tmp_path: Path, capsys):
     assert f"shards of {tmp_path / 'set'}: now {now}, there {there}: 2, {now}: 1." in capsys.readouterr().err
 
 
+def test_a_merged_set_notes_the_code_of_all_its_parts(photographs: Path, tmp_path: Path, capsys):
+    def code(url: Path) -> list[dict[str, str]]:
+        labels = slg_wds.open_labels(str(url))
+        return [labels.shard(number).header.provenance["code"] for number in range(labels.num_shards)]
+
+    def merged(name: str, *sets: str, **options) -> list[dict[str, str]]:
+        sets = [str(tmp_path / one) for one in sets]
+        config = slg_wds.EnsembleConfig(sets=sets, save_path=str(tmp_path / name), processes=1, **options)
+        assert slg_wds.ensemble(config).complete
+        return code(tmp_path / name)
+
+    slg_wds.generate(code_set(photographs, tmp_path, WITH_WEIGHTS))
+    slg_wds.generate(code_set(photographs, tmp_path, SWAPPED, save_path=str(tmp_path / "swapped")))
+    (one, *_), (other, *_) = code(tmp_path / "set"), code(tmp_path / "swapped")
+    name = "mine.py:factory"
+    both = {name: "+".join(sorted([one[name], other[name]]))}
+    assert one != other and merged("alone", "set", samples_per_shard=36) == [one]
+    with pytest.warns(UserWarning, match="given twice"):  # weights and crops are the same
+        assert merged("both", "set", "swapped") == [both] * 3
+    assert slg_wds.open_labels(str(tmp_path / "both")).description.provenance["code"] == both
+    (tmp_path / "set" / "train-000001.tar").unlink()
+    slg_wds.generate(code_set(photographs, tmp_path, SWAPPED))
+    assert merged("again", "set", samples_per_shard=18) == [both, both]
+    assert merged("as it was", "set") == [one, other, one]
+    capsys.readouterr()
+    assert main(["verify", str(tmp_path / "as it was")]) == 0
+    first, second = one[name][:12], other[name][:12]
+    assert f"code of {name} differs between shards ({first}: 2, {second}: 1)" in capsys.readouterr().out
+    assert main(["inspect", str(tmp_path / "both")]) == 0
+    assert "DIFFERENT" not in capsys.readouterr().out
+
+
 def written(folder: Path, text: str) -> Path:
     folder.mkdir()
     (folder / "mine.py").write_text(text)

@@ -81,6 +81,45 @@ def test_labels_of_nobody(faithful, small_images, tmp_path, capsys, change):
     assert found["teacher"]["mean"] > 0.002
 
 
+def test_the_whole_shards_of_a_damaged_set_are_compared_and_the_damage_is_told(
+    faithful, small_images, tmp_path, capsys
+):
+    labels = copy_of(faithful, tmp_path / "set")
+    (tar, *_) = sorted(labels.glob("*.tar"))
+    tar.write_bytes(tar.read_bytes()[:4000])  # its first records can be read all the same
+    assert main(["verify", str(labels), *asked(small_images), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [(one["kind"], one["shard"]) for one in found["problems"]] == [("damaged", tar.name)]
+    assert found["teacher"]["crops"] == 4 * trust_sets.CROPS and not found["teacher"]["problems"]
+    assert main(["verify", str(labels), *asked(small_images, OTHER)]) == 1
+    out = capsys.readouterr().out
+    assert "truncated: " in out and "not asked: -a does not name the teachers of the labels" in out
+
+
+def test_a_set_without_a_shard_has_nothing_to_compare(faithful, small_images, tmp_path, capsys):
+    labels = copy_of(faithful, tmp_path / "set")
+    for path in [*labels.glob("*.tar"), labels / "_info.json"]:
+        path.unlink()
+    assert main(["verify", str(labels), *asked(small_images), "--allow-incomplete"]) == 3
+    assert "no shard is there and whole, so there is nothing to compare" in capsys.readouterr().err
+
+
+def test_what_is_not_known_is_not_said(small_images, tmp_path, capsys):
+    """Hard labels have no probabilities to differ; low-rank ones of other labels state nothing of the teachers."""
+    hard = trust_sets.make(small_images, tmp_path / "hard", label_type="hard")
+    assert main(["verify", str(hard), *asked(small_images)]) == 0
+    said = "the labels are the teachers': 96 crops asked again, and the most probable class is the same for 100.0%"
+    assert said in capsys.readouterr().out
+    full = trust_sets.make(small_images, tmp_path / "full", label_type="full")
+    coded = {"sets": (str(full),), "save_path": str(tmp_path / "coded"), "label_type": "lowrank"}
+    slg_wds.ensemble(slg_wds.EnsembleConfig(**coded, processes=1))
+    labels = rewritten(tmp_path / "coded", of_records(other_crops))
+    assert main(["verify", str(labels), *asked(small_images)]) == 0
+    out = capsys.readouterr().out
+    assert "the labels are the teachers'" not in out
+    assert "do not say how far from the teachers' they may be: 96 crops asked again, mean KL 0." in out
+
+
 def test_rewriting_alone_changes_nothing(faithful, tmp_path):
     labels = rewritten(copy_of(faithful, tmp_path / "set"), of_records(lambda record: record))
     assert trust_sets.objects_of(labels) == trust_sets.objects_of(faithful)
@@ -203,7 +242,38 @@ def test_a_set_cannot_have_its_checker_make_pixels_without_end(faithful):
     forged = dataclasses.replace(
         labels, description=dataclasses.replace(labels.description, identity=identity)
     )
-    question = slg_wds.EnsembleConfig(sets=(), save_path="", arch=TINY, teacher_source="private")
+    question = slg_wds.EnsembleConfig(sets=(), save_path="merged", arch=TINY, teacher_source="private")
     assert load_named_teachers(question, labels).inputs == [(32, "bilinear")]
     with pytest.raises(UsageError, match="over 2048 pixels a side"):
         load_named_teachers(question, forged)
+
+
+FAILING = """import torch
+from torch import nn
+class Model(nn.Module):
+    pretrained_cfg = {"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear"}
+    def __init__(self):
+        super().__init__()
+        self.head, self.calls = nn.Linear(48, 7, bias=False), 0
+        nn.init.eye_(self.head.weight)
+    def forward(self, x):
+        self.calls += 1
+        logits = self.head(nn.functional.adaptive_avg_pool2d(x, 4).flatten(1))
+        return logits * float("nan") if self.calls > LAST else logits
+def factory():
+    return Model()
+"""
+
+
+def test_an_answer_that_is_no_number_is_no_agreement(small_images, tmp_path, capsys):
+    """The same weights, and code that fails after a few forwards, as a broken device may."""
+    file, labels = tmp_path / "mine.py", tmp_path / "set"
+    file.write_text(FAILING.replace("LAST", "10**9"))
+    options = {"arch": f"{file}:factory", "teacher_source": "private", "num_crops": 4, "label_type": "full"}
+    slg_wds.generate(slg_wds.GenerateConfig(data=str(small_images), save_path=str(labels), **options))
+    file.write_text(FAILING.replace("LAST", "10"))
+    ask = ["--teacher", str(small_images), "-a", f"{file}:factory", "--teacher-source", "private"]
+    capsys.readouterr()
+    assert main(["verify", str(labels), *ask]) == 1
+    out, err = capsys.readouterr()
+    assert "gave NaN or infinity for a crop (key " in err and "the labels are" not in out

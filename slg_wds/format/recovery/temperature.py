@@ -49,7 +49,8 @@ def power_of(temperature: float | None, made_at: float | None) -> float:
     if made_at is None:
         raise UsageError(
             f"labels at temperature {temperature} need the one that they were made at, which is not known here",
-            hint="open_labels(url).temperature says it, and the records that a LabelSet gives have it",
+            hint="records that open_labels(url) gives have it if the set says it; else give it: "
+            "dataclasses.replace(record, temperature=1.0), or CollateCrops(made_at=1.0)",
         )
     made = checked_temperature(made_at, "the temperature that labels were made at")
     return made / checked_temperature(temperature)

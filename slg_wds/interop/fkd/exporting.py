@@ -16,6 +16,7 @@ from slg_wds.engines.reports.progress import RunProgress
 from slg_wds.engines.reports.run_stats import RunStarted, RunStats
 from slg_wds.engines.reports.summary import listed
 from slg_wds.errors import InteropError, UsageError
+from slg_wds.files import folder_fault
 from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.format.records.record import Record
 from slg_wds.format.recovery.distributions import as_full
@@ -213,7 +214,7 @@ def _new_folder(target: Path) -> Iterator[Path]:
         yield unfinished
         unfinished.rename(place)  # onto an empty folder too; a folder that was filled meanwhile is an error
     except OSError as error:
-        raise InteropError(f"cannot be written: {error.strerror}", url=str(target)) from error
+        raise InteropError(f"cannot be written: {folder_fault(error)}", url=str(target)) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -223,7 +223,7 @@ def _identity(config: ImportConfig, kind: FileKind, coding: str, digest: str) ->
         "k": kind.label.stored_k(config.classes),
         "values": coding,
         "tail_classes": 0,
-        "temperature": None,
+        "temperature": None if config.temp is None else float(config.temp),
         "num_classes": config.classes,
         "class_subset": None,
         "num_crops": kind.num_crops,

@@ -38,25 +38,47 @@ def _check_same(sets: Sequence[LabelSet], field: str) -> None:
 
 def _of_known_temperature(sets: Sequence[LabelSet]) -> list[LabelSet]:
     """Return the sets whose teachers' temperature is known. An imported set may not know it."""
-    return [labels for labels in sets if labels.identity.temperature is not None]
+    return [labels for labels in sets if labels.temperature is not None]
 
 
-def common_temperature(identities: Sequence[Identity]) -> float | None:
-    """Return the temperature of the mean of sets that `check_averaged` passed; None if one does not say its own."""
-    found = [identity.temperature for identity in identities]
-    return None if None in found else found[0]
+def common_settings(identities: Sequence[Identity]) -> dict[str, Any]:
+    """Return what the identity of a merged set says of the teachers' temperature and precision, by name.
+
+    A value is None if the sets differ in it, as where one of them does not say its own. Only names that the first
+    identity has are given.
+    """
+    first, *others = identities
+    return {
+        name: first[name] if all(getattr(other, name) == first[name] for other in others) else None
+        for name in ("temperature", "precision")
+        if name in first
+    }
 
 
 def doubt_of_temperature(sets: Sequence[LabelSet]) -> str | None:
-    """Return a warning if the mean is of sets of a known and of an unknown temperature; else None."""
+    """Return a warning if the mean is of several sets, one of them of an unknown temperature; else None."""
     known = _of_known_temperature(sets)
-    unknown = next((labels for labels in sets if labels.identity.temperature is None), None)
-    if unknown is None or not known:
+    unknown = [labels for labels in sets if lacks_temperature(labels)]
+    if not unknown or len(unknown) + len(known) < 2:
         return None
+    if known:
+        theirs = f"those of {known[0].url} were made at {known[0].temperature:g}"
+    else:
+        theirs = f"those of {unknown[1].url} neither"
     return (
-        f"the labels {unknown.url} do not say their temperature, and those of {known[0].url} were made at "
-        f"{known[0].identity.temperature:g}; their mean is right only if both were made at one temperature"
+        f"the labels {unknown[0].url} do not say their temperature, and {theirs}; "
+        "their mean is right only if both were made at one temperature"
     )
+
+
+def lacks_temperature(labels: LabelSet) -> bool:
+    """Return whether nothing says the temperature of labels that have one: hard ones are the same at each."""
+    return labels.temperature is None and labels.identity.coding != "none" and not labels.holds_embeddings
+
+
+def assumed_temperature(labels: LabelSet) -> float:
+    """Return the temperature of labels, or where they do not say it 1, FKD's default. Whoever takes that, says so."""
+    return 1.0 if labels.temperature is None else labels.temperature
 
 
 def embeddings_side_by_side(sets: Sequence[LabelSet]) -> list[dict[str, Any]]:

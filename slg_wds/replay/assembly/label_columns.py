@@ -14,6 +14,7 @@ from slg_wds.format.records.low_rank.rows import LowRankRows
 from slg_wds.format.records.rows import Rows
 from slg_wds.format.records.tail import Tail
 from slg_wds.format.recovery.temperature import power_of
+from slg_wds.labelset.combining.averaging import assumed_temperature
 from slg_wds.replay.sources.label_sets import LabelSets
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class LabelColumns:
 
     def __init__(self, sets: LabelSets, number: int, n: int, c: int) -> None:
         member = sets.members[number]
-        self._rule, self._classes, self._made_at = sets.rules[number], sets.num_classes, member.temperature
+        self._rule, self._classes = sets.rules[number], sets.num_classes
+        self._made_at = assumed_temperature(member)
         self._full = member.label_type == "full"
         self._low_rank: list[tuple[I64, LowRankRows]] | None = [] if member.label_type == LOW_RANK else None
         self._k = member.identity.k or member.num_classes if self._low_rank is None else 0

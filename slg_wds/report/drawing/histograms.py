@@ -41,7 +41,7 @@ def histogram(name: str, title: str, counts: Floats, label: str, top: float, spl
     return drawn(name, title, draw)
 
 
-def tail_histogram(name: str, title: str, counts: Floats, split: bool) -> str:
+def tail_histogram(name: str, title: str, counts: Floats, label: str, split: bool) -> str:
     """Draw the tail's counts [2, BINS] over a logarithmic axis. The other arguments are those of `histogram`."""
     shares = counts / max(float(counts.sum()), 1.0)
     fine = np.linspace(math.log10(LEAST_TAIL), 0, BINS + 1)
@@ -57,7 +57,7 @@ def tail_histogram(name: str, title: str, counts: Floats, split: bool) -> str:
 
     def draw(axes: Axes) -> None:
         _stacked(axes, edges, bars, split)
-        axes.set_xlabel("probability outside the stored classes")
+        axes.set_xlabel(label)
         axes.set_xlim(edges[0], 0)
         shown = [tick for tick in ticks if tick >= edges[0] - 0.01]
         axes.set_xticks(shown, [ticks[tick] for tick in shown])

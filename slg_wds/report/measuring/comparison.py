@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from slg_wds.errors import LabelSetError
 from slg_wds.format.records.record import Record
+from slg_wds.format.records.views import same_views
 from slg_wds.report.measuring.measures import Measures
 from slg_wds.report.measuring.statistics import AREAS, bin_of
 
@@ -176,4 +177,12 @@ def _check_same_crops(a: Record, b: Record, crops: int) -> None:
             "the sets hold other crops of the image, so their teachers cannot be compared",
             key=a.key,
             hint="give sets made with the same --seed and crop options, or with --reference-path",
+        )
+    views = [None if record.views is None else record.views[:crops] for record in (a, b)]
+    if not same_views(*views):
+        raise LabelSetError(
+            "the sets do other things to the crops of the image (operations, erased boxes or other images mixed in), "
+            "so their teachers saw other pixels and cannot be compared",
+            key=a.key,
+            hint="label with --reference-path of the first set",
         )

@@ -98,11 +98,6 @@ class ReportedSets:
         """The label type of each set, by which its labels are read. Low-rank labels are read as full ones."""
         return ["full" if labels.identity.max_kl else labels.label_type for labels in self.labels]
 
-    @property
-    def comparable(self) -> bool:
-        """True if the images' targets are class numbers of the labels."""
-        return self.first.targets_are_classes
-
     def class_names(self) -> list[str] | None:
         """A name for every class, from the first set that has names; None if none has."""
         return next((names for labels in self.labels if (names := class_names(labels)) is not None), None)
@@ -171,11 +166,14 @@ class ReportedSets:
         parent, number = self.sets[which], numbers[-1]
         if number is None or parent.plan.place(number)[0] in self._missing(which):
             return None
-        record = parent.read(numbers)
+        record = parent.read(
+            numbers, self.sets[0].last.find
+        )  # images that are mixed in: as the first numbers them
         if isinstance(record, Missing) or not record.num_crops:
             return None
-        classes, target = self.labels[which].num_classes, record.target
-        if record.num_classes != classes or (self.comparable and target is not None and target >= classes):
+        labels, target = self.labels[which], record.target
+        classes, said = labels.num_classes, target if labels.targets_are_classes else None
+        if record.num_classes != classes or (said is not None and said >= classes):
             raise RecordError(
                 f"it has {record.num_classes} classes and the target {target}, but its set has {classes} classes",
                 url=parent.url,

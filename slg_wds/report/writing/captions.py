@@ -21,6 +21,8 @@ Figures = list[dict[str, Any]]
 # What labels keep of the probability that their tail histogram shows.
 _KEPT_OF_TAILS = {
     "full": "These labels keep all of it.",
+    "marginal_renorm": "These labels keep none of it: the stored classes are scaled to sum to 1. With many crops at "
+    "the right, they are surer than the teacher.",
     "shared_tail": "The labels keep its sum for each crop, and how it is spread over classes once for the image. "
     "With many crops at the right, a larger k would keep more of the teacher.",
 }
@@ -109,10 +111,11 @@ def _entropy(statistics: Statistics) -> dict[str, Any]:
 def _tail(statistics: Statistics, kind: str) -> dict[str, Any]:
     mean, split = percent(statistics.mean("tail")), statistics.agreement is not None
     where = f"outside the {SHOWN} most probable classes" if kind == "full" else "outside the stored classes"
+    title = f"Histogram of tail mass, mean {mean}"
     return _figure(
         "tail",
         "Tail mass",
-        histograms.tail_histogram("tail", f"Histogram of tail mass, mean {mean}", statistics.tail, split),
+        histograms.tail_histogram("tail", title, statistics.tail, f"probability {where}", split),
         f"On average {mean} of the probability lies {where}. {_KEPT_OF_TAILS.get(kind, _KEPT_OF_OTHER_TAILS)}",
     )
 

@@ -116,8 +116,9 @@ def _labels(labels: LabelSet) -> list[str]:
         lines.append(
             f"over the {number(identity.num_classes)} prototypes of bank {identity.bank_sha256[:12]}"
         )
-    if identity.temperature not in (None, 1):
-        lines.append(f"temperature {identity.temperature}")
+    if identity.temperature != 1:
+        known = "not known" if identity.temperature is None else identity.temperature
+        lines.append(f"temperature {known}")
     return lines
 
 

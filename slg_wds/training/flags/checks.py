@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from slg_wds.config.checks import empty
 from slg_wds.errors import UsageError
 from slg_wds.store.urls import output_path
 from slg_wds.training.flags.definitions import make_parser
@@ -14,7 +15,8 @@ from slg_wds.training.flags.settings import Settings
 if TYPE_CHECKING:
     from slg_wds.labelset.labelset import LabelSet
 
-FKD = ("num_classes", "soft_label_type", "mixup_cutmix")  # flags that are written as in FKD
+# Flags that are written as in FKD.
+FKD = ("num_classes", "soft_label_type", "mixup_cutmix", "softlabel_path", "save_checkpoint_path")
 
 
 def check(args: Settings) -> None:
@@ -23,6 +25,7 @@ def check(args: Settings) -> None:
     Raises:
         UsageError: a flag is out of range, or needs something that is missing.
     """
+    _check_not_empty(args)
     args.save_checkpoint_path = str(output_path(args.save_checkpoint_path))
     _check_ranges(args)
     _check_schedule(args)
@@ -44,6 +47,14 @@ def check(args: Settings) -> None:
             args.crop_filter = [args.crop_filter[0], *map(float, args.crop_filter[1:])]
         except ValueError:
             raise UsageError(f"--crop-filter {' '.join(args.crop_filter)} is not MEASURE LOW HIGH") from None
+
+
+def _check_not_empty(args: Settings) -> None:
+    usual = make_parser("")
+    for name, value in args.flags.items():
+        if "" in (value if isinstance(value, list) else [value]) and value != usual.get_default(name):
+            spelled = "IMAGES" if name == "data" else f"--{name if name in FKD else name.replace('_', '-')}"
+            raise UsageError(empty(spelled))
 
 
 def check_chains(sets: Sequence[LabelSet]) -> None:

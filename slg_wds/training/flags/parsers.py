@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from slg_wds.console import note
+from slg_wds.console import note, tell
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,6 +24,10 @@ class Parser(argparse.ArgumentParser):
         """Print the message and end the process."""
         note(f"{self.prog}: {message} (--help lists the flags)")
         self.exit(2)
+
+    def print_help(self, file: Any = None) -> None:
+        """Print the flags on stdout. argparse itself would be silent where that cannot be written."""
+        tell(*self.format_help().splitlines())
 
     def refuse(self, unknown: Sequence[str]) -> NoReturn:
         """Report words that are neither flags nor values of flags, and end the process."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from slg_wds.errors import SlgWdsError, UsageError
+from slg_wds.files import folder_fault
 from slg_wds.training.flags import Settings
 from slg_wds.training.flags.args_file import ARGS_FILE, write_args
 from slg_wds.training.processes import summed
@@ -75,7 +76,9 @@ def make_folder(args: Settings) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise SlgWdsError(f"checkpoints cannot be written here: {error.strerror}", url=str(folder)) from None
+        raise SlgWdsError(
+            f"checkpoints cannot be written here: {folder_fault(error)}", url=str(folder)
+        ) from None
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from slg_wds import LabelSet, SoftLabelLoader, open_labels
 from slg_wds.config import parse_store_options
 from slg_wds.errors import UsageError
-from slg_wds.labelset.combining.averaging import check_classes
+from slg_wds.labelset.combining.averaging import assumed_temperature, check_classes
 from slg_wds.teachers import Preprocessing
 from slg_wds.training.distiller import Distiller
 from slg_wds.training.flags import Settings
@@ -76,9 +76,9 @@ class SoftTargets:
             say(args, "nothing says at which temperature the student learns its labels, so its KL divergence is taken "
                 "at that of the held-out ones")  # fmt: skip
             return args.temp
-        if labels.identity.temperature is None:
+        if labels.temperature is None:
             say(args, f"the labels {labels.url} do not say their temperature; it is taken as 1")
-        return args.logit_scale * labels.temperature
+        return args.logit_scale * assumed_temperature(labels)
 
     def __call__(self, model: nn.Module) -> Score:
         """Return the divergence from the teacher, and the agreement with it in percent, which decides."""

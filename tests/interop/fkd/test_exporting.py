@@ -169,10 +169,18 @@ def test_paths_that_cannot_be_label_files(label_files, images, tmp_path, paths, 
     from slg_wds.interop.fkd.exporting import LabelFileNames
 
     bring(label_files(), images, tmp_path / "set")
-    config = slg_wds.ExportConfig(labels="", fkd_dir="")
+    config = slg_wds.ExportConfig(labels="set", fkd_dir="files")
     names = LabelFileNames(slg_wds.open_labels(str(tmp_path / "set")), config)
     with pytest.raises(errors.InteropError, match=message):
         names.check(paths)
+
+
+@pytest.mark.parametrize("inside", ["files", "a/files"])
+def test_a_file_in_the_place_of_a_folder_is_named(label_files, images, tmp_path, inside):
+    bring(label_files(), images, tmp_path / "set")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(errors.InteropError, match=f"{tmp_path / 'file'} is a file, not a folder"):
+        take(tmp_path / "set", tmp_path / "file" / inside)
 
 
 def test_label_files_are_no_class_folder(photographs, tmp_path):

@@ -14,6 +14,7 @@ from torchvision.transforms import functional as F
 
 import slg_wds
 from slg_wds.errors import ImageChangedError, UsageError
+from slg_wds.replay.stages import CollateCrops, decode_record_stage
 from support.oracles import fkd_original as original
 
 RESIZE = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
@@ -91,13 +92,31 @@ def test_without_a_size_the_loader_asks_for_one(label_files, images, tmp_path):
 
 def test_another_temperature_takes_their_own_as_1_and_says_so(label_files, images, tmp_path):
     labels = slg_wds.open_labels(imported(label_files("marginal_smoothing_k5"), images, tmp_path / "set"))
-    assert labels.identity.temperature is None and labels.temperature == 1.0
+    assert labels.temperature is None
     options = {"global_batch_size": 2, "crops_per_image": 2, "size": 32, "interpolation": "bilinear"}
     with pytest.warns(UserWarning, match="do not say their temperature; it is taken as 1"):
         loader = slg_wds.SoftLabelLoader(labels, str(images), temperature=2, **options)
     batch = next(iter(loader))
     roots = np.sqrt(labels[batch.key[0]].distribution().astype(np.float64))[batch.crop.numpy()]
     np.testing.assert_allclose(batch.labels.dense(), roots / roots.sum(axis=1, keepdims=True), atol=2e-6)
+
+
+def test_records_and_stages_take_no_temperature_for_granted(label_files, images, tmp_path):
+    files = label_files("marginal_smoothing_k5")
+    labels = slg_wds.open_labels(imported(files, images, tmp_path / "set"))
+    record = labels[0]
+    decode, collate = decode_record_stage(labels=labels), CollateCrops(temperature=2)
+    sample = decode({"slg.msgpack": labels.record_bytes(0, 0)})
+    sample["images"] = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+    for asked in (lambda: record.distribution(temperature=2), lambda: collate([sample])):
+        with pytest.raises(UsageError, match=r"need the one that they were made at.*made_at=1\.0"):
+            asked()
+    options = {"save_path": str(tmp_path / "said"), "images": str(images), "num_classes": CLASSES}
+    said = slg_wds.import_fkd(slg_wds.ImportConfig(fkd_dir=str(files), temp=4, processes=1, **options)).labels
+    assert said.temperature == 4.0
+    squares = np.square(record.distribution().astype(np.float64))
+    found = said[record.key].distribution(temperature=2)
+    np.testing.assert_allclose(found, squares / squares.sum(axis=1, keepdims=True), atol=2e-6)
 
 
 def test_images_are_those_of_the_import(label_files, images, tmp_path):
