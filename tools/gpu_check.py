@@ -43,7 +43,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_parts.parts import PARTS
-from gpu_parts.supervise import Run
+from gpu_parts.supervision.run import Run
 
 VERDICTS = {True: "met", False: "MISSED", None: "not measured"}
 

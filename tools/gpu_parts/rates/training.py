@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from gpu_parts import models
-from gpu_parts.batches import labels_of
-from gpu_parts.check import Check
-from gpu_parts.findings import Findings
-from gpu_parts.replay import endless, loader_of, set_for_students
+from gpu_parts.fixtures import models
+from gpu_parts.fixtures.check import Check
+from gpu_parts.fixtures.loaders import endless, labels_of, loader_of, set_for_students
+from gpu_parts.supervision.findings import Findings
 from slg_wds import SoftCrossEntropy, SoftLabelLoader
 from slg_wds.training.flags import parse
 from slg_wds.training.step import train_step

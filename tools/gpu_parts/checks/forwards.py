@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from gpu_parts.check import Check, apart
-from gpu_parts.findings import Findings
+from gpu_parts.fixtures.check import Check, apart
+from gpu_parts.supervision.findings import Findings
 from slg_wds.generation.setup import load_teachers
 from slg_wds.labels import tail_sums, topk
 from slg_wds.teachers import Teacher

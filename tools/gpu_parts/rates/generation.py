@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from gpu_parts.check import Check, apart
-from gpu_parts.findings import Findings
+from gpu_parts.fixtures.check import Check, apart
+from gpu_parts.supervision.findings import Findings
 from slg_wds.concurrency.memory import keep_freed_memory
 from slg_wds.engines.reports.run_stats import RunObserver
 from slg_wds.format.manifest.plan import Plan

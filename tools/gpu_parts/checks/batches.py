@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 import slg_wds
-from gpu_parts.check import Check, apart, delays
-from gpu_parts.findings import Findings
+from gpu_parts.fixtures.check import Check, apart, delays
+from gpu_parts.fixtures.loaders import labels_of
+from gpu_parts.supervision.findings import Findings
 from slg_wds import EmbeddingLoss, SoftCrossEntropy
 from slg_wds.replay.batch import Batch
 
@@ -53,13 +54,6 @@ def others(check: Check, made: dict[str, str]) -> None:
     if check.gpu:
         with delays("copies"):
             compare(check, "with late copies", tail)
-
-
-def labels_of(check: Check, kind: str, options: dict[str, Any]) -> str:
-    """Make a set of a kind, of which every image is in its shard; return its URL."""
-    model = "small_tower" if kind == "embeddings" else "small"
-    given = {"num_crops": 8, "num_seg": 64, "samples_per_shard": 8, "embed_images": "original", **options}
-    return str(check.made(check.job(check.config(model, 32, **given))).labels.url)
 
 
 def compare(check: Check, name: str, labels: Any, dtype: torch.dtype | None = None, **options: Any) -> None:

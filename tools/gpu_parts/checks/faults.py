@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import torch
 
-from gpu_parts.check import Check
-from gpu_parts.findings import Findings
+from gpu_parts.fixtures.check import Check
+from gpu_parts.supervision.findings import Findings
 from slg_wds.errors import DeviceError, MemoryFullError
 from slg_wds.teachers.faults import device_faults
 

@@ -9,9 +9,9 @@ from unittest import mock
 
 import torch
 
-from gpu_parts.batches import labels_of
-from gpu_parts.check import Check
-from gpu_parts.findings import Findings
+from gpu_parts.fixtures.check import Check
+from gpu_parts.fixtures.loaders import labels_of
+from gpu_parts.supervision.findings import Findings
 from slg_wds.training import loop
 from slg_wds.training.command import main
 from slg_wds.training.output.folder import CHECKPOINT
@@ -27,7 +27,7 @@ TORCHRUN = {
 
 def check(findings: Findings) -> None:
     check = Check(findings)
-    arch = f"{Path(__file__).with_name('models.py')}:small" if check.quick else "resnet18"
+    arch = check.arch("small") if check.quick else "resnet18"
     labels = labels_of(check, "tail", {})
     first = trained(check, arch, labels)
     findings.holds("two trainings end with the same weights", same(first, trained(check, arch, labels)))

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 import slg_wds
-from gpu_parts.check import Check, delays, shards
-from gpu_parts.findings import Findings
+from gpu_parts.fixtures.check import Check, delays, shards
+from gpu_parts.supervision.findings import Findings
 from slg_wds.banks import Bank, DenseLayer, encode_bank
 from slg_wds.concurrency.threads import threads_beside_forwards
 from slg_wds.generation.batching import Buffers, CropBatch, full_batches
