@@ -25,7 +25,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from bench_replay import make_set
+from replay_parts.labels import make_set
 from simulated import exact_sleeps, photographs
 
 from slg_wds import SoftLabelLoader
