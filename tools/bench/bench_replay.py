@@ -19,9 +19,9 @@ library: timm's or torchvision's on Pillow images, torchvision's RandAugment on 
 
 Rounds of all alternate, so that a drift of the machine's speed moves all alike. The floor's and our rates are over
 whole epochs; those of loaders with processes are from the first batch to the last, so that starting these is not
-counted (what they make while the first is waited for is a gift to them). Beside the rates, since other work on the
-machine moves them: the CPU time that a crop costs us, the floor, and the transforms of the stock pipelines alone (one
-shard's images in one process, without what processes cost them). Labels are made up (500 crops, k=5, float16).
+counted (what they make before the first batch is a gift to them). Other work on the machine moves rates, so CPU time
+is printed too: of a crop of ours, of the floor, and of the stock transforms alone, on one shard's images in one
+process. Labels are made up (500 crops, k=5, float16).
 """
 
 from __future__ import annotations
