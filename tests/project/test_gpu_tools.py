@@ -210,19 +210,19 @@ def imitated(monkeypatch, tmp_path):
     """What only a GPU runs of gpu_check's own code runs on the CPU: small networks, streams that do nothing."""
     monkeypatch.syspath_prepend(str(TOOLS / "bench"))
     paths = (
-        "fixtures.check", "fixtures.loaders", "checks.batches", "checks.faults", "checks.forwards", "checks.sets",
+        "fixtures.setup", "fixtures.loaders", "checks.batches", "checks.faults", "checks.forwards", "checks.sets",
         "rates.generation", "rates.machine", "rates.replay", "rates.training",
     )  # fmt: skip
     module = {path.partition(".")[2]: importlib.import_module(f"gpu_parts.{path}") for path in paths}
-    kind = module["check"].Check
+    kind = module["setup"].Setup
     recorded_graphs.install(monkeypatch)
     plain_config = kind.config
     small = {"resnet50": "small", "vit_b": "small"}
     fewer = {"num_crops": 12, "num_seg": 16}
 
-    def config(check, model, images, **options):
+    def config(setup, model, images, **options):
         options |= {name: min(most, options.get(name, most)) for name, most in fewer.items()}
-        return plain_config(check, small.get(model, model), min(images, 64), **options)
+        return plain_config(setup, small.get(model, model), min(images, 64), **options)
 
     monkeypatch.setattr(kind, "gpu", True)
     monkeypatch.setattr(kind, "config", config)
@@ -304,7 +304,7 @@ def test_steps_that_only_a_gpu_takes(imitated, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "STEPS", {"all together": training.STEPS["all together"]})
     plain = training.step_of
     monkeypatch.setattr(
-        training, "step_of", lambda check, flags, crops, _: plain(check, flags, crops, "small")
+        training, "step_of", lambda setup, flags, crops, _: plain(setup, flags, crops, "small")
     )
     monkeypatch.setattr(training, "CROPS", 32)
     monkeypatch.setattr(training, "TIMED", 1)
