@@ -210,7 +210,7 @@ def imitated(monkeypatch, tmp_path):
     """What only a GPU runs of gpu_check's own code runs on the CPU: small networks, streams that do nothing."""
     monkeypatch.syspath_prepend(str(TOOLS / "bench"))
     paths = (
-        "fixtures.setup", "fixtures.loaders", "checks.batches", "checks.faults", "checks.forwards", "checks.sets",
+        "equipment.setup", "equipment.loaders", "checks.batches", "checks.faults", "checks.forwards", "checks.sets",
         "rates.generation", "rates.machine", "rates.replay", "rates.training",
     )  # fmt: skip
     module = {path.partition(".")[2]: importlib.import_module(f"gpu_parts.{path}") for path in paths}

@@ -2,7 +2,7 @@
 
     parts.py      which parts there are, in order of value, and how long each may take
     supervision/  runs each part in a process of its own, and keeps and judges what it finds
-    fixtures/     what the parts stand on: the device, models, label sets, loaders
+    equipment/    what several parts use: the device, models, label sets, loaders
     checks/       parts that prove something: the bits and bytes are right
     rates/        parts that measure something: the machine, generation, the loader, training
 

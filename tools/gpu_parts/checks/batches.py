@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 import slg_wds
-from gpu_parts.fixtures.loaders import labels_of
-from gpu_parts.fixtures.setup import Setup, apart, delays
+from gpu_parts.equipment.loaders import labels_of
+from gpu_parts.equipment.setup import Setup, apart, delays
 from gpu_parts.supervision.findings import Findings
 from slg_wds import EmbeddingLoss, SoftCrossEntropy
 from slg_wds.replay.batch import Batch

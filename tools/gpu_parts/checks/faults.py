@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from gpu_parts.fixtures.setup import Setup
+from gpu_parts.equipment.setup import Setup
 from gpu_parts.supervision.findings import Findings
 from slg_wds.errors import DeviceError, MemoryFullError
 from slg_wds.teachers.faults import device_faults

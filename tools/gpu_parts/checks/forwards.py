@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from gpu_parts.fixtures.setup import Setup, apart
+from gpu_parts.equipment.setup import Setup, apart
 from gpu_parts.supervision.findings import Findings
 from slg_wds.generation.setup import load_teachers
 from slg_wds.labels import tail_sums, topk

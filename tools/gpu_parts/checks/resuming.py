@@ -9,8 +9,8 @@ from unittest import mock
 
 import torch
 
-from gpu_parts.fixtures.loaders import labels_of
-from gpu_parts.fixtures.setup import Setup
+from gpu_parts.equipment.loaders import labels_of
+from gpu_parts.equipment.setup import Setup
 from gpu_parts.supervision.findings import Findings
 from slg_wds.training import loop
 from slg_wds.training.command import main

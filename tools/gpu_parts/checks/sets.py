@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 import slg_wds
-from gpu_parts.fixtures.setup import Setup, delays, shards
+from gpu_parts.equipment.setup import Setup, delays, shards
 from gpu_parts.supervision.findings import Findings
 from slg_wds.banks import Bank, DenseLayer, encode_bank
 from slg_wds.concurrency.threads import threads_beside_forwards

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from gpu_parts.fixtures.setup import Setup, apart
+from gpu_parts.equipment.setup import Setup, apart
 from gpu_parts.supervision.findings import Findings
 from slg_wds.concurrency.memory import keep_freed_memory
 from slg_wds.engines.reports.run_stats import RunObserver

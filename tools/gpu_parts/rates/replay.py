@@ -6,8 +6,8 @@ import itertools
 import time
 from typing import Any
 
-from gpu_parts.fixtures.loaders import endless, loader_of, set_for_students
-from gpu_parts.fixtures.setup import Setup
+from gpu_parts.equipment.loaders import endless, loader_of, set_for_students
+from gpu_parts.equipment.setup import Setup
 from gpu_parts.supervision.findings import Findings
 
 SECONDS = 3.0  # of one measurement

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from gpu_parts.fixtures import models
-from gpu_parts.fixtures.loaders import endless, labels_of, loader_of, set_for_students
-from gpu_parts.fixtures.setup import Setup
+from gpu_parts.equipment import models
+from gpu_parts.equipment.loaders import endless, labels_of, loader_of, set_for_students
+from gpu_parts.equipment.setup import Setup
 from gpu_parts.supervision.findings import Findings
 from slg_wds import SoftCrossEntropy, SoftLabelLoader
 from slg_wds.training.flags import parse
