@@ -5,31 +5,31 @@ usage: gpu_check.py [--device cuda:0] [--quick] [--out gpu_check.json] [--second
 It takes random-weight ResNet-50 and ViT-B and generated photographs, and runs these parts, the most valuable first:
 
 - machine: what it is, its software, and how fast it copies and multiplies.
-- forwards: a CUDA graph gives the bits of the plain forward and is used, and so do weights that are cast once; two runs
-  give the same bits; fp32 is that of the CPU, and tf32, fp16 and bf16 are near it; normalisation and top-k are the
-  CPU's, bit for bit.
-- sets: label sets are the same bytes over two runs, with views and mixing, with two processes on one GPU, with nearly
-  full memory, and without a CUDA graph; labels are those of a fully synchronous loop while either stream is delayed;
-  nothing makes the host wait.
+- forwards: two runs give the same bits. A CUDA graph, and weights that are cast once, are used and change no bit. fp32
+  is that of the CPU, and tf32, fp16 and bf16 are near it. Normalisation and top-k are the CPU's, bit for bit.
+- sets: two runs make the same bytes, also with views and mixing, by two processes on one GPU, with nearly full memory,
+  and without a CUDA graph. While either stream is delayed, labels stay those of a loop that waits after each step.
+  Nothing makes the host wait.
 - batches: a loader's batches on the GPU are those on the CPU for every label type, for views, mixed views, embeddings,
   several sets and other temperatures, also while copies are late; the loss is the CPU's; nothing makes the host wait.
 - generation: crops per second of `generate` against the bare forward: 256 crops a forward, as a graph, compiled, plain.
 - replay: crops per second of the loader alone, at 1, 4 and 8 crops an image.
 - training: the step of `slg-wds train` never makes the host wait, with mixing, clipping, accumulation and averaged
   weights; ResNet-50 at bf16, plain and compiled, with the loader and on a constant batch.
-- resuming: two trainings with --seed end with the same weights, and so do one that was stopped and resumed, and one
-  in a process group of torchrun's.
-- faults: an error of the device is told from a full memory.
+- resuming: two trainings with --seed end with the same weights, and so does one that was stopped and resumed, and one
+  that torchrun started.
+- faults: a full memory and a broken device are different errors.
 - simulation: what tools/bench/simulate_gpu.py says of this machine, beside what was measured.
 - settings: generation at 50 crops a forward, with 4 threads, and with few crops an image.
 
-Each part runs in a process of its own and is killed if it takes too long. The JSON is written while it goes on, so
-that whoever ends this program keeps what was found. It has every check (`met`), every bar with what was found, wanted
-and predicted (`met`), what failed, what was missed, and what was left out because the time was over. Exit code 1 if a
-check failed or a part went wrong; bars that were missed do not count.
+Each part runs in a process of its own and is killed if it takes too long. The JSON is written all the time, so whoever
+ends this program keeps what was found. A *check* holds or fails. A *bar* is a figure that should be reached: beside it
+stand what was found and what was predicted. The JSON has all checks and bars, and lists what failed, which bars were
+missed, and what was left out because the time was over. The exit code is 1 if a check failed or a part went wrong;
+missed bars do not count.
 
-With --device cpu --quick the parts run that can, with small models and sizes: a test of this program, whose figures
-mean nothing.
+--device cpu --quick runs all that a CPU can run, with small models and sizes. It tests this program; its figures mean
+nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_parts.parts import PARTS
-from gpu_parts.supervise import Run
+from gpu_parts.supervision.run import Run
 
 VERDICTS = {True: "met", False: "MISSED", None: "not measured"}
 

@@ -22,8 +22,9 @@ from support.paths import TOOLS
 from support.photographs import tool
 
 gpu_check = tool("gpu_check")
-from gpu_parts import bars, findings, supervise  # noqa: E402  (beside gpu_check)
-from gpu_parts.parts import PARTS, Part  # noqa: E402
+from gpu_parts.parts import PARTS, Part  # noqa: E402  (beside gpu_check)
+from gpu_parts.supervision import bars, findings  # noqa: E402
+from gpu_parts.supervision import run as supervision  # noqa: E402
 
 FAKES = """
 import os, sys, threading, time
@@ -66,7 +67,7 @@ def fakes(tmp_path, monkeypatch):
         (tmp_path / "run").mkdir()
         parts = {name: Part(f"fakes:{name}", each) for name in names}
         out = tmp_path / "report.json"
-        found = supervise.Run(parts, "cpu", True, tmp_path / "run", seconds, out).run()
+        found = supervision.Run(parts, "cpu", True, tmp_path / "run", seconds, out).run()
         assert json.loads(out.read_text()) == found
         return found
 
@@ -93,8 +94,8 @@ def test_a_part_that_fails_or_breaks_takes_nothing_with_it(fakes):
 
 
 def test_a_part_that_hangs_is_killed_says_where_and_loses_only_itself(fakes, monkeypatch):
-    monkeypatch.setattr(supervise, "GRACE", 0.5)
-    monkeypatch.setattr(supervise, "LEAST", 0.1)
+    monkeypatch.setattr(supervision, "GRACE", 0.5)
+    monkeypatch.setattr(supervision, "LEAST", 0.1)
     found = fakes("hangs", "well", each=0.5)
     assert found["ended"] == {"hangs": "killed at: waiting for ever", "well": "ok"}
     assert found["parts"]["hangs"]["checks"] == {"before it": {"met": True}}
@@ -118,7 +119,7 @@ def test_what_has_no_time_is_not_begun_and_nothing_runs_after_a_stop(fakes):
 
 
 def test_the_run_ends_in_time_whatever_its_parts_do(fakes, monkeypatch):
-    monkeypatch.setattr(supervise, "LEAST", 0.5)
+    monkeypatch.setattr(supervision, "LEAST", 0.5)
     start = time.monotonic()
     found = fakes("hangs", "well", seconds=2.0)
     assert time.monotonic() - start < 5 and found["ended"]["well"] == "not begun"
@@ -208,18 +209,20 @@ def without_pinning(make):
 def imitated(monkeypatch, tmp_path):
     """What only a GPU runs of gpu_check's own code runs on the CPU: small networks, streams that do nothing."""
     monkeypatch.syspath_prepend(str(TOOLS / "bench"))
-    module = {name: importlib.import_module(f"gpu_parts.{name}") for name in (
-        "batches", "check", "faults", "forwards", "generation", "machine", "replay", "sets", "training"
-    )}  # fmt: skip
-    kind = module["check"].Check
+    paths = (
+        "equipment.setup", "equipment.loaders", "checks.batches", "checks.faults", "checks.forwards", "checks.sets",
+        "rates.generation", "rates.machine", "rates.replay", "rates.training",
+    )  # fmt: skip
+    module = {path.partition(".")[2]: importlib.import_module(f"gpu_parts.{path}") for path in paths}
+    kind = module["setup"].Setup
     recorded_graphs.install(monkeypatch)
     plain_config = kind.config
     small = {"resnet50": "small", "vit_b": "small"}
     fewer = {"num_crops": 12, "num_seg": 16}
 
-    def config(check, model, images, **options):
+    def config(setup, model, images, **options):
         options |= {name: min(most, options.get(name, most)) for name, most in fewer.items()}
-        return plain_config(check, small.get(model, model), min(images, 64), **options)
+        return plain_config(setup, small.get(model, model), min(images, 64), **options)
 
     monkeypatch.setattr(kind, "gpu", True)
     monkeypatch.setattr(kind, "config", config)
@@ -233,7 +236,8 @@ def imitated(monkeypatch, tmp_path):
     sizes = {
         "forwards": {"ROWS": 16, "SPOILT": 16},
         "generation": {"SECONDS": 0.1},
-        "replay": {"SECONDS": 0.1, "IMAGES": 64, "BATCH": 32},
+        "loaders": {"IMAGES": 64},
+        "replay": {"SECONDS": 0.1, "BATCH": 32},
         "machine": {"MANY": 1 << 16, "SIDE": 8},
     }
     for where, name in [(where, name) for where, given in sizes.items() for name in given]:
@@ -300,7 +304,7 @@ def test_steps_that_only_a_gpu_takes(imitated, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "STEPS", {"all together": training.STEPS["all together"]})
     plain = training.step_of
     monkeypatch.setattr(
-        training, "step_of", lambda check, flags, crops, _: plain(check, flags, crops, "small")
+        training, "step_of", lambda setup, flags, crops, _: plain(setup, flags, crops, "small")
     )
     monkeypatch.setattr(training, "CROPS", 32)
     monkeypatch.setattr(training, "TIMED", 1)

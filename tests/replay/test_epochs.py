@@ -138,3 +138,20 @@ def test_a_loaded_state_is_gone_on_with_whatever_an_old_walk_gave(made):
     next(walk)
     loader.load_state_dict(state)
     assert comparable(loader) == comparable(made.loader())[1:]
+
+
+@pytest.mark.usefixtures("no_thread_is_left")
+def test_after_an_epoch_comes_the_next_and_set_epoch_goes_anywhere(embedded):
+    loader = embedded.loader()
+    first, second = comparable(loader), comparable(loader)
+    assert first != second
+    loader.set_epoch(0)
+    assert comparable(loader) == first
+    loader.set_epoch(1)
+    assert comparable(loader) == second
+    iterator = iter(loader)
+    next(iterator)
+    iterator.close()
+    assert loader.state_dict()["batches"] == 1 and len(comparable(loader)) == len(
+        loader
+    )  # a new walk of epoch 2

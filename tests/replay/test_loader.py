@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import subprocess
 import sys
 import threading
@@ -14,28 +12,18 @@ import pytest
 import torch
 
 import slg_wds
-from slg_wds.errors import (
-    ChecksumError,
-    FormatError,
-    IdentityMismatchError,
-    ImageChangedError,
-    IncompleteSetError,
-    NoImagesError,
-    NotFoundError,
-    ReplayError,
-    RuleError,
-    SlgWdsError,
-    UsageError,
-)
+from slg_wds.errors import IdentityMismatchError, NoImagesError, ReplayError, RuleError, UsageError
 from support.photographs import TINY
-from support.sets.replay_sets import NUM_CROPS, Made, comparable, make, three_places, truth
+from support.sets.replay_sets import NUM_CROPS, Made, comparable, make, truth
+
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 @pytest.fixture(scope="module")
-def kinds(photographs, tmp_path_factory):
+def kinds(places, photographs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sets")
     return {
-        **three_places(photographs, folder),
+        **places,
         "tail": Made(
             make(photographs, folder / "tail", label_type="shared_tail_k3", tail_classes=6), str(photographs)
         ),
@@ -44,18 +32,6 @@ def kinds(photographs, tmp_path_factory):
         ),
         "hard": Made(make(photographs, folder / "hard", label_type="hard"), str(photographs)),
     }
-
-
-@pytest.fixture(scope="module")
-def embedded(kinds):
-    return kinds["embedded"]
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left():
-    before = set(threading.enumerate())
-    yield
-    assert [thread for thread in threading.enumerate() if thread not in before and "slg" in thread.name] == []
 
 
 @pytest.mark.parametrize("kind", ["embedded", "folder", "tars", "tail", "full", "hard"])
@@ -103,95 +79,6 @@ def test_every_image_once_an_epoch_and_crops_without_replacement(embedded):
         orders.append(tuple(keys))
     assert len(set(orders)) == 12
     assert all(Counter(crops) == dict.fromkeys(range(NUM_CROPS), 5) for crops in drawn.values())
-
-
-@pytest.mark.parametrize(("lanes", "window"), [(None, 1), (3, 1), (2, 2)])
-@pytest.mark.parametrize(("last", "batch"), [("drop", 6), ("pad", 24)])
-def test_batches_do_not_depend_on_ranks_threads_or_resume(embedded, lanes, window, last, batch):
-    common = {
-        "lanes": lanes,
-        "window": window,
-        "last": last,
-        "global_batch_size": batch,
-        "crops_per_image": 1,
-    }
-    whole = comparable(embedded.loader(threads=1, **common))
-    assert comparable(embedded.loader(threads=4, prefetch=7, **common)) == whole
-    for ranks in (2, 3):
-        parts = [comparable(embedded.loader(rank=r, world_size=ranks, **common)) for r in range(ranks)]
-        for t, batch in enumerate(whole):
-            for field in range(4):
-                assert sum((part[t][field] for part in parts), ()) == batch[field]
-            assert b"".join(part[t][4] for part in parts) == batch[4]
-    state = None
-    for resume in (0, 1, len(whole)):
-        loader = embedded.loader(**common)
-        iterator = iter(loader)
-        head = comparable([next(iterator) for _ in range(resume)])
-        state = json.loads(json.dumps(loader.state_dict()))
-        iterator.close()
-        again = embedded.loader(**common)
-        again.load_state_dict(state)
-        assert again.state_dict() == state
-        again.set_epoch(0)
-        assert head + comparable(again) == whole
-        assert again.epoch == 1
-
-
-def test_a_state_moves_between_numbers_of_ranks(embedded):
-    common = {"global_batch_size": 6, "crops_per_image": 1, "lanes": 4}
-    whole = comparable(embedded.loader(**common))
-    state, seen = None, []
-    for ranks, batches in ((2, 2), (6, 1), (3, 3)):
-        loaders = [embedded.loader(rank=r, world_size=ranks, threads=1, **common) for r in range(ranks)]
-        for loader in loaders:
-            if state is not None:
-                loader.load_state_dict(state)
-        iterators = [iter(loader) for loader in loaders]
-        for _ in range(batches):
-            parts = comparable(next(iterator) for iterator in iterators)
-            seen.append(sum((part[0] for part in parts), ()))
-        states = [loader.state_dict() for loader in loaders]
-        assert all(one == states[0] for one in states)
-        state = states[0]
-        for iterator in iterators:
-            iterator.close()
-    assert seen == [batch[0] for batch in whole]
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"seed": 1},
-        {"global_batch_size": 12},
-        {"lanes": 2},
-        {"window": 2},
-        {"crops_per_image": 4},
-        {"shuffle": False},
-    ],
-)
-def test_a_state_of_another_order_is_refused(embedded, kinds, other):
-    state = embedded.loader(**other).state_dict()
-    with pytest.raises(ReplayError, match=r"another order: .+ there and .+ here"):
-        embedded.loader().load_state_dict(state)
-    with pytest.raises(ReplayError, match="digest is"):
-        embedded.loader().load_state_dict(kinds["folder"].loader().state_dict())
-
-
-def test_after_an_epoch_comes_the_next_and_set_epoch_goes_anywhere(embedded):
-    loader = embedded.loader()
-    first, second = comparable(loader), comparable(loader)
-    assert first != second
-    loader.set_epoch(0)
-    assert comparable(loader) == first
-    loader.set_epoch(1)
-    assert comparable(loader) == second
-    iterator = iter(loader)
-    next(iterator)
-    iterator.close()
-    assert loader.state_dict()["batches"] == 1 and len(comparable(loader)) == len(
-        loader
-    )  # a new walk of epoch 2
 
 
 def test_evaluation_walks_the_plan_with_first_crops(embedded):
@@ -337,74 +224,6 @@ def test_to_a_device_normalises_and_counts_what_was_handed_over(embedded):
     assert next(iter(embedded.loader().to("cpu", dtype=torch.bfloat16))).images.dtype == torch.bfloat16
 
 
-def damaged(made: Made, folder, member: str):
-    """A copy of a label set with one bit of one member flipped: (where, shard, key)."""
-    shutil.copytree(made.labels, folder)
-    labels = slg_wds.open_labels(str(folder))
-    index = labels.index(2)
-    place = (index.images if member == "image" else index.records)[3]
-    path = folder / labels.shard_name(2)
-    path.chmod(0o644)
-    data = bytearray(path.read_bytes())
-    data[place[0] + place[1] // 2] ^= 1
-    path.write_bytes(data)
-    return labels.shard_name(2), labels.plan.shard(2).keys[3]
-
-
-@pytest.mark.parametrize("member", ["image", "record"])
-def test_a_damaged_shard_is_named(embedded, tmp_path, member):
-    shard, key = damaged(embedded, tmp_path / "set", member)
-    with pytest.raises(ChecksumError) as caught:
-        list(Made(str(tmp_path / "set"), None).loader())
-    assert (caught.value.shard, caught.value.key) == (shard, key)
-    assert caught.value.url == str(tmp_path / "set")
-
-
-@pytest.mark.parametrize("member", ["image", "record"])
-def test_batches_before_one_that_fails_are_given_out(embedded, tmp_path, member):
-    """Though their labels are decoded together with its own."""
-    _, key = damaged(embedded, tmp_path / "set", member)
-    options = {"global_batch_size": 6, "crops_per_image": 2, "last": "pad", "prefetch": 12}
-    expected, seen = comparable(embedded.loader(**options)), []
-    with pytest.raises(ChecksumError):
-        for batch in Made(str(tmp_path / "set"), None).loader(**options):
-            seen += comparable([batch])
-    at = next(t for t, batch in enumerate(expected) if key in batch[0])
-    assert at % 12 and seen == expected[:at]
-
-
-def test_truncated_missing_and_swapped_shards_are_errors(embedded, tmp_path):
-    for number, spoil in enumerate((truncate, remove, swap, swap_indexes)):
-        folder = tmp_path / str(number)
-        shutil.copytree(embedded.labels, folder)
-        spoil(folder)
-        with pytest.raises(SlgWdsError) as caught:
-            list(Made(str(folder), None).loader(last="pad"))
-        assert isinstance(caught.value, (FormatError, NotFoundError)) and caught.value.shard, spoil
-        assert caught.value.shard.startswith(("train-000001", "train-000002"))
-
-
-def truncate(folder):
-    path = folder / "train-000001.tar"
-    path.chmod(0o644)
-    path.write_bytes(path.read_bytes()[:2000])
-
-
-def remove(folder):
-    (folder / "train-000001.tar").unlink()
-
-
-def swap(folder, where="", ending=".tar"):
-    one, two = (folder / where / f"train-00000{n}{ending}" for n in (1, 2))
-    one.rename(folder / "x")
-    two.rename(one)
-    (folder / "x").rename(two)
-
-
-def swap_indexes(folder):
-    swap(folder, "index", "")
-
-
 def test_bad_settings_are_refused_by_name(kinds, photographs, tmp_path, monkeypatch):
     made, embedded = kinds["folder"], kinds["embedded"]
     with pytest.raises(UsageError, match=r"no images in it.*pass images="):
@@ -429,56 +248,6 @@ def test_bad_settings_are_refused_by_name(kinds, photographs, tmp_path, monkeypa
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert (embedded.loader().rank, embedded.loader().world_size) == (1, 2)
-
-
-def test_images_of_another_size_or_gone_are_named(kinds, photographs, tmp_path):
-    made = kinds["folder"]
-    images = tmp_path / "images"
-    shutil.copytree(photographs / "train", images)
-    path = sorted(images.rglob("*.jpg"))[7]
-    content = path.read_bytes()
-    path.unlink()
-    with pytest.raises(NotFoundError, match="not there") as caught:
-        list(made.loader(images=str(images), last="pad"))
-    assert caught.value.key and caught.value.key.endswith(path.stem)
-    from slg_wds.images import reencode
-
-    path.write_bytes(reencode(content, 100))
-    with pytest.raises(ImageChangedError, match="is not the image that was labelled") as caught:
-        list(made.loader(images=str(images), last="pad"))
-    assert caught.value.key.endswith(path.stem) and caught.value.url == str(path)
-
-
-def test_an_unfinished_set_is_refused_or_taken_as_it_is(embedded, tmp_path):
-    folder = tmp_path / "set"
-    shutil.copytree(embedded.labels, folder)
-    (folder / "_info.json").unlink()
-    (folder / "train-000003.tar").unlink()
-    (folder / "index" / "train-000003").unlink()
-    unfinished = Made(str(folder), None)
-    with pytest.raises(IncompleteSetError, match="lacks 1 of 8 shards"):
-        unfinished.loader()
-    loader = unfinished.loader(allow_incomplete=True, last="pad")
-    assert loader.num_samples == 31
-    keys = [key for batch in loader for key, there in zip(batch.key, batch.mask, strict=True) if there]
-    assert len(set(keys)) == 31
-    assert loader.fingerprint["digest"] != embedded.loader().fingerprint["digest"]
-
-
-def test_left_out_images_are_left_out(photographs, tmp_path):
-    images = tmp_path / "images"
-    shutil.copytree(photographs / "train", images)
-    broken = sorted(images.rglob("*.jpg"))[4]
-    broken.write_bytes(broken.read_bytes()[:5000])
-    labels = make(images, tmp_path / "set", on_error="skip", embed_images="original")
-    made = Made(labels, None)
-    expected = truth(labels, None)
-    with pytest.warns(UserWarning, match=r"left out of the labels .*: 1 of 36 images"):
-        loader = made.loader(last="pad")
-    assert loader.num_samples == 35 and loader.left_out == 1
-    for batch in loader:
-        for i in torch.nonzero(batch.mask)[:, 0].tolist():
-            assert torch.equal(batch.images[i], expected[batch.key[i], int(batch.crop[i])][0])
 
 
 def test_without_compiled_code_the_batches_are_the_same(embedded, monkeypatch):

@@ -1,4 +1,4 @@
-"""The same global batches for any ranks, threads and resume points: 300 small images, their labels, real processes."""
+"""The same global batches for any ranks, threads and resume points, with real processes too."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ import pytest
 from PIL import Image
 
 import slg_wds
+from slg_wds.errors import ReplayError
 from support.paths import TESTS
 from support.sets.replay_sets import comparable, make
+
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 COUNT = 300
 RANKS, THREADS = (1, 2, 3, 5, 8), (1, 4)
@@ -140,3 +143,76 @@ def test_three_processes_saved_and_restored(labels, walked, tmp_path):
     third = torchrun(2, labels, tmp_path, 0)
     assert first + second + third == expected and len(third) == len(expected) - 15 > 0
     assert json.loads((tmp_path / "state.json").read_text())["epoch"] == 1
+
+
+@pytest.mark.parametrize(("lanes", "window"), [(None, 1), (3, 1), (2, 2)])
+@pytest.mark.parametrize(("last", "batch"), [("drop", 6), ("pad", 24)])
+def test_batches_do_not_depend_on_ranks_threads_or_resume(embedded, lanes, window, last, batch):
+    common = {
+        "lanes": lanes,
+        "window": window,
+        "last": last,
+        "global_batch_size": batch,
+        "crops_per_image": 1,
+    }
+    whole = comparable(embedded.loader(threads=1, **common))
+    assert comparable(embedded.loader(threads=4, prefetch=7, **common)) == whole
+    for ranks in (2, 3):
+        parts = [comparable(embedded.loader(rank=r, world_size=ranks, **common)) for r in range(ranks)]
+        for t, batch in enumerate(whole):
+            for field in range(4):
+                assert sum((part[t][field] for part in parts), ()) == batch[field]
+            assert b"".join(part[t][4] for part in parts) == batch[4]
+    state = None
+    for resume in (0, 1, len(whole)):
+        loader = embedded.loader(**common)
+        iterator = iter(loader)
+        head = comparable([next(iterator) for _ in range(resume)])
+        state = json.loads(json.dumps(loader.state_dict()))
+        iterator.close()
+        again = embedded.loader(**common)
+        again.load_state_dict(state)
+        assert again.state_dict() == state
+        again.set_epoch(0)
+        assert head + comparable(again) == whole
+        assert again.epoch == 1
+
+
+def test_a_state_moves_between_numbers_of_ranks(embedded):
+    common = {"global_batch_size": 6, "crops_per_image": 1, "lanes": 4}
+    whole = comparable(embedded.loader(**common))
+    state, seen = None, []
+    for ranks, batches in ((2, 2), (6, 1), (3, 3)):
+        loaders = [embedded.loader(rank=r, world_size=ranks, threads=1, **common) for r in range(ranks)]
+        for loader in loaders:
+            if state is not None:
+                loader.load_state_dict(state)
+        iterators = [iter(loader) for loader in loaders]
+        for _ in range(batches):
+            parts = comparable(next(iterator) for iterator in iterators)
+            seen.append(sum((part[0] for part in parts), ()))
+        states = [loader.state_dict() for loader in loaders]
+        assert all(one == states[0] for one in states)
+        state = states[0]
+        for iterator in iterators:
+            iterator.close()
+    assert seen == [batch[0] for batch in whole]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seed": 1},
+        {"global_batch_size": 12},
+        {"lanes": 2},
+        {"window": 2},
+        {"crops_per_image": 4},
+        {"shuffle": False},
+    ],
+)
+def test_a_state_of_another_order_is_refused(embedded, places, other):
+    state = embedded.loader(**other).state_dict()
+    with pytest.raises(ReplayError, match=r"another order: .+ there and .+ here"):
+        embedded.loader().load_state_dict(state)
+    with pytest.raises(ReplayError, match="digest is"):
+        embedded.loader().load_state_dict(places["folder"].loader().state_dict())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from support.paths import ROOT
 
 README = (ROOT / "README.md").read_text()
+IN_ORDER = ("pip install", "slg-wds demo", "demo-output")  # what marks the commands of the quick start
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@
 
 All end with the gradient of the logits. From the stored columns: `sparse` is from_topk and SoftCrossEntropy, `recover`
 is recover and the dense product, `plain` the dense product with a recovery written for speed alone. `made` is
-SoftCrossEntropy on labels that from_topk made before (in a loader's thread). glibc returns large blocks to the system
-and takes page faults to have them back, which is a good part of what more [B, C] tensors cost.
+SoftCrossEntropy on labels that from_topk made before (in a loader's thread). Much of what further [B, C] tensors cost
+is page faults: glibc returns large blocks to the system, and must ask for them again.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ A real teacher labels photographs. Two sets are made of its labels, with the ima
 low-rank labels. With --embedding, the second set holds int8 embeddings: the first D of the teacher's 1280 features. In
 rounds that alternate, SoftLabelLoader walks over each, and the loss takes the labels of a batch, forward and backward:
 SoftCrossEntropy, or EmbeddingLoss with a linear projector from 512 numbers. Printed are crops a second, and
-microseconds of processor time a crop, which other work on the machine moves less; ratios are medians over the rounds.
+microseconds of processor time a crop, on which other work has less effect; ratios are medians over the rounds.
 
 With D = 768, the projector takes eight tenths of the time of EmbeddingLoss, and the loss itself one tenth. Low-rank
 labels become distributions in the loss, top-k labels in the loader: compare the sums of loader and loss.

@@ -19,57 +19,25 @@ library: timm's or torchvision's on Pillow images, torchvision's RandAugment on 
 
 Rounds of all alternate, so that a drift of the machine's speed moves all alike. The floor's and our rates are over
 whole epochs; those of loaders with processes are from the first batch to the last, so that starting these is not
-counted (what they make while the first is waited for is a gift to them). Beside the rates, since other work on the
-machine moves them: the CPU time that a crop costs us, the floor, and the transforms of the stock pipelines alone (one
-shard's images in one process, without what processes cost them). Labels are made up (500 crops, k=5, float16).
+counted (what they make before the first batch is a gift to them). Other work on the machine moves rates, so CPU time
+is printed too: of a crop of ours, of the floor, and of the stock transforms alone, on one shard's images in one
+process. Labels are made up (500 crops, k=5, float16).
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
-import itertools
 import json
-import os
-import shutil
 import statistics
-import sys
 import tempfile
-import time
 import warnings
-import zlib
-from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 from bench_generate import lay_out
-from stock_pipelines import MEAN, SIZE, Crops, pillow_crops, tensor_crops
-
-from slg_wds import LabelSet, SoftLabelLoader, open_labels
-from slg_wds.format.manifest.description import MIXING, VIEWS
-from slg_wds.format.records.record import Record
-from slg_wds.format.shards.shard import Sample
-from slg_wds.images import decode, image_size, open_source
-from slg_wds.labelset.creating import create_labels
-from slg_wds.replay.assembly.jpeg_crops import cut_jpegs
-from slg_wds.replay.sources.files import Contents
-from slg_wds.store import Location
-from slg_wds.transforms.crops import CropRule, cut, sample_crops
-from slg_wds.transforms.policies.drawing import sample_views
-from slg_wds.transforms.policies.grammar import parse_views
-from slg_wds.transforms.policies.rules import ViewRule
-from support.sets.mixed_sets import drawn_mixing, plain_views
-
-CLASSES, K, SEED = 1000, 5, 0
-PARTNERS = 4  # images that are mixed into the crops of one
-STOCK = {"tensor": "webdataset, torchvision v2", "Pillow": "webdataset, Pillow"}
-TRAIN_IMAGES = 32  # images of a batch
+from replay_parts.contenders import CPU, STOCK, Contenders, local_contenders, remote_contenders
+from replay_parts.labels import make_set
+from replay_parts.stock import SIZE
 
 
 def main() -> None:
@@ -79,10 +47,10 @@ def main() -> None:
         folder = Path(name)
         paths = lay_out(folder / "images", options.images)
         make_set(folder / "images", str(folder / "labels"), options)
-        contenders = contestants(folder, paths, options)
+        contenders = local_contenders(folder, paths, options)
         with contextlib.ExitStack() as stack:
             if options.s3:
-                contenders |= remote(stack, folder, options)
+                contenders |= remote_contenders(stack, folder, options)
             rates = measured(contenders, options)
     report(rates, options)
 
@@ -109,153 +77,8 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def made_up(
-    key: str, path: str, target: int, size: tuple[int, int], num_crops: int, rule: ViewRule | None = None
-) -> Record:
-    boxes, flips = sample_crops(SEED, key, size, num_crops, CropRule())
-    rng = np.random.default_rng(len(key))
-    index = np.argsort(rng.random((num_crops, 64)), axis=1)[:, :K]
-    value = -np.sort(-rng.dirichlet(np.full(K + 1, 0.3), num_crops)[:, :K], axis=1)
-    return Record(
-        key,
-        path,
-        target,
-        size,
-        boxes,
-        flips,
-        index,
-        value.astype(np.float32),
-        None,
-        "float16",
-        False,
-        CLASSES,
-        views=None if rule is None else sample_views(SEED, key, num_crops, rule),
-    )
-
-
-def make_set(images: Path, url: str, options: argparse.Namespace, store_options=None) -> None:
-    source = open_source(str(images))
-    plan = source.plan(SEED, options.samples_per_shard)
-    teacher = {"arch": "none", "input_size": SIZE, "interpolation": "bicubic", "weight": 1.0}
-    identity = {
-        "teachers": [teacher], "label_type": f"marginal_smoothing_k{K}", "k": K, "values": "float16",
-        "tail_classes": 0, "num_classes": CLASSES, "num_crops": options.num_crops, "seed": SEED,
-        "embed_images": {"max_side": None, "quality": 90},
-    }  # fmt: skip
-    rule = parse_views(options.aa, 0.0, options.reprob)
-    rule = None if rule is None else rule.with_mean(MEAN)
-    requires = [] if rule is None else [VIEWS]
-    if options.mixed:
-        requires = [VIEWS, MIXING]
-    rng = np.random.default_rng(SEED)
-    labels = create_labels(Location(url, store_options or {}), plan, identity, {}, None, requires)
-    for number in range(plan.num_shards):
-        part, samples = plan.shard(number), []
-        read = source.reader(plan, number)
-        for at, (key, path, target) in enumerate(zip(part.keys, part.paths, part.targets, strict=True)):
-            data = read(part.start + at)
-            record = made_up(key, path, int(target), image_size(data, path), options.num_crops, rule)
-            record = dataclasses.replace(record, image_crc32=zlib.crc32(data))
-            if options.mixed:
-                others = [other for other in range(part.start, part.stop) if other != part.start + at]
-                record = mixed_up(record, rng.choice(others, PARTNERS).tolist(), rng, options.mixed)
-            samples.append(labels.encode_sample(Sample(record, data, "jpg")))
-        labels.commit(number, labels.encode_shard(number, samples, [], {}))
-    labels.finish()
-
-
-def mixed_up(record: Record, partners: list[int], rng: np.random.Generator, share: float) -> Record:
-    views = record.views or plain_views(record.num_crops)
-    mixing = drawn_mixing(record.num_crops, partners, rng, share)
-    return dataclasses.replace(record, views=dataclasses.replace(views, mixing=mixing))
-
-
-def contestants(folder: Path, paths: list[Path], options: argparse.Namespace):
-    """Return the contenders: each takes crops per image and returns crops per second."""
-    labels = str(folder / "labels")
-    threads = options.threads
-    found = {
-        "floor": Floor("floor", decode_and_cut, labels, threads),
-        "one call": Floor("one call", cut_in_one_call, labels, threads),
-        "ours": Ours(labels, threads),
-        STOCK["tensor"]: lambda c: stock(STOCK["tensor"], labels, options, c, tensor_crops),
-        STOCK["Pillow"]: lambda c: stock(STOCK["Pillow"], labels, options, c, pillow_crops),
-    }
-    if options.reference:
-        write_original(folder, paths, options)
-        found["FKD"] = lambda c: original(folder, options, c)
-    return found
-
-
-def decode_and_cut(image: bytes, size, boxes, flips, out: torch.Tensor) -> None:
-    cut(decode(image), boxes, flips, out, "bicubic")
-
-
-def cut_in_one_call(image: bytes, size, boxes, flips, out: torch.Tensor) -> None:
-    sizes, first = np.array([size]), np.zeros(1, np.int64)
-    if cut_jpegs(Contents([image], [None]), sizes, boxes[None], flips[None], out, first, "bicubic") != [True]:
-        raise SystemExit("a photograph that takes more than one call")
-
-
-class Floor:
-    """Only decode and resize, in threads that each have their own memory."""
-
-    def __init__(self, name: str, make, labels: str, threads: int) -> None:
-        self.name, self.make, self.threads = name, make, threads
-        opened = open_labels(labels)
-        self.samples = []
-        for number in range(opened.num_shards):
-            for sample in opened.shard(number):
-                record = sample.record
-                self.samples.append((sample.image, record.size, record.crops[:8], record.flips[:8]))
-        self.pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-        self(1)  # the first calls of torch's operators take seconds
-        CPU.clear()
-
-    def __call__(self, c: int) -> float:
-        before = torch.get_num_threads()
-        start, used = time.perf_counter(), time.process_time()
-        list(self.pool.map(self.part, range(self.threads), itertools.repeat(c)))
-        torch.set_num_threads(before)
-        crops = len(self.samples) * c
-        CPU[self.name, c].append((time.process_time() - used) / crops)
-        return crops / (time.perf_counter() - start)
-
-    def part(self, worker: int, c: int) -> None:
-        out = torch.empty((c, SIZE, SIZE, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
-        for image, size, boxes, flips in self.samples[worker :: self.threads]:
-            self.make(image, size, boxes[:c], flips[:c], out)
-
-
-class Ours:
-    """SoftLabelLoader: one for each number of crops, kept over rounds as it would be over epochs."""
-
-    name = "ours"
-
-    def __init__(self, labels: str, threads: int, **more) -> None:
-        self.labels, self.threads, self.more = labels, threads, more
-        self.loaders = {}
-
-    def __call__(self, c: int) -> float:
-        if c not in self.loaders:
-            self.loaders[c] = SoftLabelLoader(
-                self.labels,
-                global_batch_size=TRAIN_IMAGES * c,
-                crops_per_image=c,
-                threads=self.threads,
-                **self.more,
-            )
-        start, used = time.perf_counter(), time.process_time()
-        crops = sum(len(batch) for batch in self.loaders[c])
-        if not self.more:
-            CPU[self.name, c].append((time.process_time() - used) / crops)
-        return crops / (time.perf_counter() - start)
-
-
-CPU = defaultdict(list)  # (contender, crops per image) -> CPU seconds a crop
-
-
 MEMORY: dict[str, int] = {}
+Rates = dict[str, dict[int, list[float]]]  # of each contender, by crops per image, in each round
 
 
 def peak_memory() -> int:
@@ -264,105 +87,7 @@ def peak_memory() -> int:
     return int(line.split()[1]) // 1024
 
 
-def rate(batches, crops: int) -> float:
-    """Return crops per second, from the first batch to the last."""
-    iterator = iter(batches)
-    next(iterator)
-    start = time.perf_counter()
-    count = sum(1 for _ in iterator)
-    return crops * count / (time.perf_counter() - start)
-
-
-def stock(name: str, labels: str, options: argparse.Namespace, c: int, make) -> float:
-    import torchvision.io  # noqa: F401  # the decoder's operators
-    import webdataset
-
-    opened = open_labels(labels)
-    tars = [str(Path(labels) / opened.shard_name(number)) for number in range(opened.num_shards)]
-    data = (
-        webdataset.WebDataset(tars, shardshuffle=len(tars), empty_check=False)
-        .to_tuple("jpg", "cls")
-        .map_tuple(Crops(*make(options), c), int)
-    )
-    loader = torch.utils.data.DataLoader(
-        data, TRAIN_IMAGES, num_workers=options.threads, drop_last=True, prefetch_factor=2
-    )
-    CPU[name, c].append(alone(Crops(*make(options), c), opened) / c)
-    return rate(loader, TRAIN_IMAGES * c)
-
-
-def alone(crops: Crops, opened: LabelSet) -> float:
-    """Return the CPU seconds of an image in this process: no start of others, nothing sent between them."""
-    before, images = torch.get_num_threads(), [sample.image for sample in opened.shard(0)]
-    torch.set_num_threads(1)
-    crops(images[0])  # the first calls of some operators take long
-    used = time.process_time()
-    for image in images:
-        crops(image)
-    torch.set_num_threads(before)
-    return (time.process_time() - used) / len(images)
-
-
-def write_original(folder: Path, paths: list[Path], options: argparse.Namespace) -> None:
-    """Write label files as the original does: boxes as fractions, flips, and classes and values of each crop."""
-    for path in paths:
-        record = made_up(path.stem, path.name, 0, image_size(path.read_bytes()), options.num_crops)
-        height, width = record.size
-        boxes = torch.from_numpy(record.crops / np.array([height, width, height, width])).float()
-        output = torch.stack([torch.from_numpy(record.index).float(), torch.from_numpy(record.value)], dim=1)
-        target = (folder / "fkd" / "/".join(path.parts[-3:])).with_suffix(".tar")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        torch.save([boxes, torch.from_numpy(record.flips), output], target)
-
-
-def original(folder: Path, options: argparse.Namespace, c: int) -> float:
-    sys.path.insert(0, str(options.reference / "FKD"))
-    import utils_FKD
-    from torchvision import transforms
-
-    transform = utils_FKD.Compose_FKD(
-        transforms=[
-            utils_FKD.RandomResizedCrop_FKD(size=SIZE, interpolation="bilinear"),
-            utils_FKD.RandomHorizontalFlip_FKD(),
-            transforms.ToTensor(),
-            transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-        ]
-    )
-    data = utils_FKD.ImageFolder_FKD(
-        root=str(folder / "images" / "train"),
-        transform=transform,
-        num_crops=c,
-        softlabel_path=str(folder / "fkd"),
-    )
-    loader = torch.utils.data.DataLoader(
-        data, TRAIN_IMAGES, shuffle=True, num_workers=options.threads, drop_last=True
-    )
-    return rate(loader, TRAIN_IMAGES * c)
-
-
-def remote(stack: contextlib.ExitStack, folder: Path, options: argparse.Namespace):
-    from support.servers.s3 import running_s3
-
-    os.environ["NO_PROXY"] = "127.0.0.1"
-    server = stack.enter_context(running_s3())
-    url, keys = f"{server.url}/bench", server.options()
-    make_set(folder / "images", url, options, keys)
-    more = {"store_options": keys, "cache_bytes": 8 << 30}
-    runs = itertools.count()
-
-    def cold(c: int) -> float:
-        cache = folder / f"cold{next(runs)}"
-        value = Ours(url, options.threads, cache_dir=str(cache), **more)(c)
-        shutil.rmtree(cache)
-        return value
-
-    warm = Ours(url, options.threads, cache_dir=str(folder / "warm"), **more)
-    for c in options.crops:
-        warm(c)
-    return {"ours, s3, cold": cold, "ours, s3, cached": warm}
-
-
-def measured(contenders, options: argparse.Namespace) -> dict[str, dict[int, list[float]]]:
+def measured(contenders: Contenders, options: argparse.Namespace) -> Rates:
     chosen = {name: run for name, run in contenders.items() if not options.only or name in options.only}
     rates = {name: {c: [] for c in options.crops} for name in chosen}
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew: making the set is over
@@ -374,7 +99,7 @@ def measured(contenders, options: argparse.Namespace) -> dict[str, dict[int, lis
     return rates
 
 
-def report(rates: dict[str, dict[int, list[float]]], options: argparse.Namespace) -> None:
+def report(rates: Rates, options: argparse.Namespace) -> None:
     print(
         f"{options.images} photographs at {SIZE}, {options.threads} threads or workers, {options.rounds} rounds"
     )
@@ -403,7 +128,7 @@ def report(rates: dict[str, dict[int, list[float]]], options: argparse.Namespace
     plot(rates, options)
 
 
-def plot(rates: dict[str, dict[int, list[float]]], options: argparse.Namespace) -> None:
+def plot(rates: Rates, options: argparse.Namespace) -> None:
     try:
         import matplotlib
     except ImportError:

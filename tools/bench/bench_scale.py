@@ -2,12 +2,12 @@
 
 usage: bench_scale.py [--images 144] [--crops 32] [--num-seg 16] [--rounds 3] [--only one devices ...] [--s3]
 
-Every way labels the same photographs with efficientnet-lite0 on the CPU, one thread a process, rounds in turn. A rate
-is that of the steady state, by the times of the commits: the middle three fifths of them. Start-up is the same for a
-day's work, and so is the end, where launches that know of no ranks make shards twice. `bare` is the forward alone in
-one process and in two, what the machine itself gains: forwards of 50 crops stream their activations through memory,
-which cores share. --s3 writes with one process to SeaweedFS on loopback, which shares the cores, and
-compares crops/s as the summaries say them, since a store's times are in whole seconds.
+Every way labels the same photographs with efficientnet-lite0 on the CPU, one thread a process; rounds alternate. A rate
+is taken from the times of the middle three fifths of the commits. So it leaves out the start, and the end, where
+launches that know of no ranks make shards twice: both are as long in a run of a day. `bare` is the forward alone, in
+one process and in two. It shows what the machine itself gains: cores share the memory through which forwards move
+their activations. --s3 writes with one process to SeaweedFS on loopback, which shares the cores. It compares the
+crops/s of the summaries, since a store gives times in whole seconds.
 """
 
 from __future__ import annotations

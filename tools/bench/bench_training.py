@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from bench_replay import lay_out, make_set
+from bench_generate import lay_out
+from replay_parts.labels import make_set
 
 from slg_wds import SoftCrossEntropy, SoftLabelLoader
 from slg_wds.concurrency.memory import keep_freed_memory

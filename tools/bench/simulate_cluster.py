@@ -6,8 +6,8 @@ usage: simulate_cluster.py [--crops-per-second 2000] [--images 1281167] [--num-c
 
 It runs the package's own loop (`claims`) against a simulated store and clock. A shard takes its crops divided by
 the rate, times a spread of its own, times the speed of its worker; some workers are stragglers. Every so often a node
-of workers is lost with what it was making, and comes back later as the same ranks. Efficiency is the time that the
-shards need, once each, at the mean speed, over the time that workers were there until the set was whole.
+of workers is lost with what it was making, and comes back later as the same ranks. Efficiency is the time to make each
+shard once at the mean speed, divided by the time that all workers were there until the set was complete.
 
 --check makes a set with two real processes and compares: with the shard times that were seen, the simulation has to
 say how long the two take together.

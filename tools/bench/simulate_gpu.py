@@ -12,14 +12,14 @@ commit. Only what takes processor or GPU time elsewhere is replaced:
   `compiled` 165 from generated Python, `graph` one. All operators after it are real, on 8 classes.
 - The GPU is a clock: a forward ends `num_seg / rate` seconds after it was launched, or after the one before ended.
 
-So what is measured is the contention of 16 threads and the launching thread for the interpreter, which is what limits a
-GPU that is fast enough.
+What is measured is how 16 threads and the launching thread compete for the interpreter. That is the limit where the GPU
+is fast enough.
 
 Limits. Trust ratios, and figures only as far as the interpreter of this machine is like the other's. Not simulated:
 the bandwidth of memory and of PCIe, the caches that cutting threads share, CUDA's own locks, the time of a real launch
-(a tiny operator stands for it), clocks that fall when all cores are busy, the disk. The real work of this machine (all
-Python, launches, encoding) must fit its cores: "cpu" in the output is that load in cores, and above 1 it says that the
-figure is too low for a machine with more cores.
+(a tiny operator stands for it), clocks that fall when all cores are busy, the disk. What really runs here (all Python,
+launches, encoding) must fit the cores of this machine. "cpu" in the output says how many it used; above 1, a machine
+with more cores is faster than the figure says.
 """
 
 from __future__ import annotations

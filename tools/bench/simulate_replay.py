@@ -2,10 +2,9 @@
 
 This is `simulate_gpu.py replay`. The real loader runs, with its order, reads, checksums, records, labels, batches and
 threads. Only decoding and cutting are replaced: a thread passes their arguments to a compiled function that does
-nothing, then sleeps for as long as they would take. So 16 threads need no 16 cores, while what they need the
-interpreter for is real, and so is their contention for it. With a rate of the GPU, a trainer takes the batches: each
-step launches as many tiny operators as a training step has, and a clock stands for the GPU, which is at most two steps
-behind.
+nothing, then sleeps for as long as they would take. So 16 threads need no 16 cores, but they compete for the
+interpreter as real ones do. With --rate, a trainer takes the batches: each step launches as many tiny operators as a
+training step has. A clock stands for the GPU, which is at most two steps behind.
 
 Limits, beside those of simulate_gpu.py: all that is real has to fit the cores of this machine, so where `cores` comes
 near their number, a machine with more of them is faster than this says. Processes on one machine share its memory,
@@ -25,7 +24,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from bench_replay import make_set
+from replay_parts.labels import make_set
 from simulated import exact_sleeps, photographs
 
 from slg_wds import SoftLabelLoader

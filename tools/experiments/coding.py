@@ -12,7 +12,7 @@ each number of crops and each KL:
     KL        mean over all crops, worst image, worst crop, in nats
     n, r      mean classes and components of each image's largest block; blocks an image
 
-With --others, photographs are coded too most of which show no class of ImageNet.
+With --others, further photographs are coded; most of them show no class of ImageNet.
 """
 
 from __future__ import annotations

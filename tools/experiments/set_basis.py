@@ -10,9 +10,10 @@ images: an image would keep its mean, K numbers, and r components of K numbers e
     same       these, and other crops of the same photograph; flatters
     weights    the singular vectors of the teacher's classifier, no sample at all
 
-Both kinds of labels are coded to the same mean KL, and their integers by the same Rice codes. That of the set has no
-bound on its worst crop, which flatters it too. Printed are payload bytes a crop of low-rank labels as they are ("own"),
-of those of the set where they reach the KL, and of the lesser of both for each image, with what that saves.
+Both kinds of labels are coded to the same mean KL, with the same Rice codes for their integers. Labels in the basis of
+the set have no bound on their worst crop, which flatters them too. Printed are payload bytes a crop: of low-rank labels
+as they are ("own"), of labels in the basis of the set where they reach the KL, and of the smaller of the two for each
+image, with what that saves.
 """
 
 from __future__ import annotations
@@ -226,7 +227,7 @@ def compared(
 
 
 def coded(rows: Floats, basis: Basis, max_kl: float) -> tuple[int | None, float]:
-    """Return the bytes of an image's labels in the basis of the set, None if it cannot be so close, and the floor."""
+    """Return the bytes of an image's labels in the basis of the set (None: out of reach), and the least KL in it."""
     rows = rows / rows.sum(axis=1, keepdims=True)
     places = basis.projected(rows)
     floor = float(divergences(rows, softmax(basis.centre + places @ basis.vectors)).mean())

@@ -36,7 +36,7 @@ class KeptFigures:
 
     Args:
         path: the file.
-        settings: what else decides a student; figures of other settings stay in the file and count for nothing.
+        settings: what else decides a student; figures of other settings stay in the file and are not used.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
@@ -126,8 +126,8 @@ def train(
 ) -> None:
     """Train for `steps` steps of AdamW with a cosine schedule; the seed alone decides the rows of each step.
 
-    The temperature is the student's; that of the labels is for them to have. `criterion` compares the student's output
-    with what `labels` returns; None: soft cross-entropy.
+    `temperature` divides the student's logits; labels must have theirs already. `criterion` compares the student's
+    output with what `labels` returns; None: soft cross-entropy.
     """
     draw = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)

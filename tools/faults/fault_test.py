@@ -34,8 +34,9 @@ from support.photographs import lay_out  # noqa: E402
 class Result:
     """The result of all rounds of one fault.
 
-    hits: rounds in which the fault met a run under way. restarts: of workers, and of runs to resume. lost, twice:
-    samples of finished sets. wrong: what was different from the undisturbed set, by round.
+    hits: rounds in which the fault met a run under way. restarts: workers that were started again, and runs that were
+    resumed. lost, twice: samples that finished sets lack, or have twice. wrong: by round, what differed from the
+    undisturbed set.
     """
 
     rounds: int = 0

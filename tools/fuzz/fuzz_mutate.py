@@ -1,6 +1,6 @@
 """Mutations of values instead of bytes: most bytes that are changed blindly make no msgpack and no JSON at all.
 
-What is unpacked as a whole is changed in one place of its tree and packed again; other inputs stay libFuzzer's.
+An input that unpacks is changed in one place of its tree and packed again. libFuzzer changes all others itself.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ ODD = (None, True, "", b"", [], {}, 0.5, float("nan"), float("inf"), "../x", "\x
 
 
 def mutate(data: bytes, longest: int, seed: int, blindly: Bytes) -> bytes:
-    """Change the input in one place. Half of all inputs, and those of no tree, go to `blindly(data, longest)`."""
+    """Change the input in one place. Half of all inputs, and those that do not unpack, are left to `blindly`."""
     chance = random.Random(seed)
     if chance.random() < 0.5:
         return blindly(data, longest)
     for unpack, pack in ((_unpack_msgpack, msgpack.packb), (json.loads, _pack_json)):
         try:
             changed: bytes = pack(_changed(unpack(data), chance, longest, blindly))
-        except Exception:  # of many kinds; whatever does not fit is left to the other way
+        except Exception:  # of many kinds; libFuzzer changes what does not fit
             continue
         return changed if len(changed) <= longest else blindly(data, longest)
     return blindly(data, longest)

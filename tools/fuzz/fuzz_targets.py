@@ -1,9 +1,9 @@
 """What `tools/fuzz/fuzz.py` calls with bytes that no writer made, one function for each decoder.
 
-Each returns what its tries gave: the value that was decoded, or the error of slg_wds that refused the bytes. Any other
-exception is a finding. So is a value that another reader reads differently, or that cannot be encoded again. Checksums
-keep a fuzzer from what is behind them, so every input is tried twice: as it is, and as the content of a file whose
-checksums and frames are made to fit.
+Each tries an input in several ways and returns what came of each: the decoded value, or the error of slg_wds that
+refused the bytes. Any other exception is a finding. So is a value that another reader reads differently, or that cannot
+be encoded again. Wrong checksums would end most tries early, so every input is tried twice: as it is, and as the
+content of a file with correct checksums and frames.
 """
 
 from __future__ import annotations

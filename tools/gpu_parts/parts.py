@@ -18,15 +18,15 @@ class Part(NamedTuple):
 
 
 PARTS = {
-    "machine": Part("gpu_parts.machine:describe", 30),
-    "forwards": Part("gpu_parts.forwards:check", 70),
-    "sets": Part("gpu_parts.sets:check", 80),
-    "batches": Part("gpu_parts.batches:check", 40),
-    "generation": Part("gpu_parts.generation:usual_settings", 105),
-    "replay": Part("gpu_parts.replay:check", 45),
-    "training": Part("gpu_parts.training:check", 120),
-    "resuming": Part("gpu_parts.resuming:check", 35),
-    "faults": Part("gpu_parts.faults:check", 15),
-    "simulation": Part("gpu_parts.simulation:check", 40),
-    "settings": Part("gpu_parts.generation:other_settings", 240),
+    "machine": Part("gpu_parts.rates.machine:describe", 30),
+    "forwards": Part("gpu_parts.checks.forwards:check", 70),
+    "sets": Part("gpu_parts.checks.sets:check", 80),
+    "batches": Part("gpu_parts.checks.batches:check", 40),
+    "generation": Part("gpu_parts.rates.generation:usual_settings", 105),
+    "replay": Part("gpu_parts.rates.replay:check", 45),
+    "training": Part("gpu_parts.rates.training:check", 120),
+    "resuming": Part("gpu_parts.checks.resuming:check", 35),
+    "faults": Part("gpu_parts.checks.faults:check", 15),
+    "simulation": Part("gpu_parts.rates.simulation:check", 40),
+    "settings": Part("gpu_parts.rates.generation:other_settings", 240),
 }

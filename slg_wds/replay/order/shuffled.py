@@ -15,7 +15,7 @@ T = N // B full batches. A *slot* is a place in the sequence of shards laid end 
 6. A slot's shard is the one that holds it; the sample in it is a keyed permutation of the slot's place there.
 
 Rank r of R takes columns [r*B//R, (r+1)*B//R), so global batches do not depend on R.
-tests/replay/order/test_order.py restates all six steps in scalar Python.
+tests/support/oracles/order_oracle.py restates all six steps in scalar Python.
 """
 
 from __future__ import annotations

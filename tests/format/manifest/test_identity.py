@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import pickle
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 from slg_wds.errors import ManifestError
-from slg_wds.format.manifest.identity import Base, Identity, digest
+from slg_wds.format.manifest.identity import Base, Identity, differences, digest
+from support.manifests import IDENTITY
 
 STORED: dict[str, Any] = {
     "seed": 1,
@@ -77,3 +79,31 @@ def test_differences_are_of_the_stored_objects() -> None:
 def test_a_field_of_the_wrong_kind_is_named(new: dict[str, Any], message: str) -> None:
     with pytest.raises(ManifestError, match=message):
         Identity.from_json({**STORED, **new})
+
+
+def test_the_digest_is_the_formula() -> None:
+    plan = b"the plan"
+    identity = '{"label_type":"shared_tail_k5","num_crops":500,"scale":[0.08,1.0],"teachers":[{"arch":"ä"}]}'
+    inner = hashlib.sha256(plan).digest() + hashlib.sha256(identity.encode()).digest()
+    assert digest(plan, IDENTITY) == hashlib.sha256(inner).hexdigest()
+    assert digest(plan, dict(reversed(IDENTITY.items()))) == digest(plan, IDENTITY)
+    assert digest(plan, {**IDENTITY, "num_crops": 499}) != digest(plan, IDENTITY)
+
+
+def test_differences_are_named() -> None:
+    other = {
+        "label_type": "hard",
+        "num_crops": 500.0,
+        "scale": (0.08, 0.9),
+        "teachers": [{"arch": "ä", "T": True}],
+    }
+    assert differences(IDENTITY, other) == [
+        "label_type: 'shared_tail_k5' != 'hard'",
+        "scale[1]: 1.0 != 0.9",
+        "teachers[0].T: absent != True",
+    ]
+    assert differences(IDENTITY, IDENTITY) == []
+    assert differences({"a": 1}, {"a": True}) == ["a: 1 != True"]
+    assert differences({"a": None}, {}) == ["a: None != absent"]
+    assert differences({"a": [1]}, {"a": [1, 2]}) == ["a: [1] != [1, 2]"]
+    assert differences({"a": {"b": 1}}, {"a": 1}) == ["a: {'b': 1} != 1"]

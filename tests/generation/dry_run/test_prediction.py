@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import slg_wds
+from slg_wds.cli import main
 from slg_wds.errors import ImageDecodeError
 from slg_wds.generation.decoding import Prepared
 from slg_wds.teachers import Ensemble
@@ -84,3 +85,19 @@ def test_an_error_in_cutting_ends_it(options, monkeypatch):
     monkeypatch.setattr(Prepared, "cut", failing)
     with pytest.raises(ImageDecodeError, match="these crops cannot be cut"):
         dry(options)
+
+
+def test_dry_run_says_what_would_be_done_and_writes_nothing(photographs, tmp_path, capsys):
+    options = [
+        "--dry-run",
+        "--num_crops",
+        "200",
+        "--samples-per-shard",
+        "10",
+        "--save-path",
+        str(tmp_path / "set"),
+    ]
+    assert main(["generate", str(photographs), "-a", TINY, "--teacher_source", "private", *options]) == 0
+    out = capsys.readouterr().out
+    assert "36 images in 4 shards" in out and "7,200 crops" in out and "bytes/crop" in out
+    assert not (tmp_path / "set").exists()

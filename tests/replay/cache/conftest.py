@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.sets.replay_sets import three_places
 
-
-@pytest.fixture(scope="package")
-def local(photographs, tmp_path_factory):
-    return three_places(photographs, tmp_path_factory.mktemp("sets"))
+@pytest.fixture(scope="session")
+def local(places):
+    return places

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_flatten
 
 
 class RecordedGraph:
-    """torch.cuda.CUDAGraph."""
+    """In place of torch.cuda.CUDAGraph."""
 
     made: ClassVar[list[RecordedGraph]] = []
 
@@ -46,7 +46,7 @@ class Recording(TorchDispatchMode):
 
 
 class NoWaits(TorchDispatchMode):
-    """torch.cuda.set_sync_debug_mode("error")."""
+    """In place of torch.cuda.set_sync_debug_mode("error")."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if any(name in str(func) for name in WAITS):

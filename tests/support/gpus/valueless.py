@@ -1,8 +1,8 @@
 """A GPU imitated by torch's device "meta", whose tensors have no values: whatever the host would wait for is an error.
 
-Torch itself raises where a value is asked for, as `.item()`, `if tensor:` or a shape that depends on values do. Here
-come copies from the host: they are waited for unless they are asynchronous and from pinned memory. That holds too for
-the copies in `torch.tensor(numbers, device=...)` and in operators that are given tensors of both sides.
+Torch itself raises where a value is asked for, as `.item()`, `if tensor:` or a shape that depends on values do. This
+module also raises at copies from the host for which the host waits: those that are not asynchronous, or not from pinned
+memory. Such copies are also in `torch.tensor(numbers, device=...)` and in operators on tensors of both sides.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def oracle(made: Made, rule: str) -> np.ndarray:
 
 
 def tempered_oracle(made: Made, rule: str, power: float) -> np.ndarray:
-    """Return the distributions to a power, float64 [M, C]; what the top leaves is nothing up to 2^-24."""
+    """Return the distributions to a power, float64 [M, C]; up to 2^-24 outside of the top counts as nothing."""
     kind, _, number = rule.partition("_k")
     n = 1 if kind in ("hard", "smoothing") else int(number or made.index.shape[1])
     rows = [_row(made, crop, kind, n, 2.0**-24) for crop in range(len(made.index))]

@@ -39,7 +39,7 @@ def made_image(
 
 
 def oracle(labels: LowRank, power: float = 1.0) -> np.ndarray:
-    """The rows, float64 [M, C], class by class: each of those that are not kept has its part of their entry."""
+    """The rows, float64 [M, C], class by class: those that are not kept share the last entry evenly."""
     rows = []
     for number, coefficients in zip(labels.block_of, labels.coefficients, strict=True):
         block = labels.blocks[number]

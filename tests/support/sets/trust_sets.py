@@ -20,7 +20,7 @@ from support.photographs import TINY
 
 CROPS, SIDE = 12, 72
 Objects = dict[str, bytes]
-Told = list[tuple[str, bytes, bytes | None]]  # key, record and image of each sample
+Content = list[tuple[str, bytes, bytes | None]]  # key, record and image of each sample
 
 
 class MemoryStore(Store):
@@ -111,7 +111,7 @@ def opened(objects: Objects) -> LabelSet:
     return labels_in(MemoryStore(objects))
 
 
-def comparable(shard: Shard) -> Told:
+def comparable(shard: Shard) -> Content:
     """Return the content of a shard in a form that == compares."""
     return [(sample.record.key, encode_record(sample.record), sample.image) for sample in shard]
 

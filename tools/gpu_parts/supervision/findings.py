@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gpu_parts.bars import BARS, PREDICTED
+from gpu_parts.supervision.bars import BARS, PREDICTED
 
 LINES = 25  # of a traceback
 

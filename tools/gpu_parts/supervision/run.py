@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gpu_parts.bars import BARS, PREDICTED
 from gpu_parts.parts import Part
+from gpu_parts.supervision.bars import BARS, PREDICTED
 
 CHILD = Path(__file__).with_name("child.py")
 IMPORTS = 120.0  # seconds that a process may take until it is ready

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from gpu_parts.findings import Findings
+from gpu_parts.supervision.findings import Findings
 
 LAUNCHES = {"graph": "graph", "plain": "eager", "compiled and graph": "graph", "compiled": "compiled"}
 

@@ -13,11 +13,11 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-TOOLS = Path(__file__).resolve().parent.parent
+TOOLS = Path(__file__).resolve().parents[2]
 # In place of this folder. The package of this checkout is tried, installed or not.
 sys.path[:1] = [str(TOOLS), str(TOOLS / "bench"), str(TOOLS.parent)]
 
-from gpu_parts.findings import Findings  # noqa: E402
+from gpu_parts.supervision.findings import Findings  # noqa: E402
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from gpu_parts.findings import Findings
+from gpu_parts.supervision.findings import Findings
 from slg_wds.concurrency.cores import cores
 
 PACKAGES = (

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 import slg_wds
-from gpu_parts.check import Check, apart, delays
-from gpu_parts.findings import Findings
+from gpu_parts.equipment.loaders import labels_of
+from gpu_parts.equipment.setup import Setup, apart, delays
+from gpu_parts.supervision.findings import Findings
 from slg_wds import EmbeddingLoss, SoftCrossEntropy
 from slg_wds.replay.batch import Batch
 
@@ -30,59 +31,52 @@ NEAR = 1e-5  # sums of floats have another order on a GPU
 
 
 def check(findings: Findings) -> None:
-    check, made = Check(findings), {}
+    setup, made = Setup(findings), {}
     for kind, (options, rules) in KINDS.items():
         if not findings.begins(kind):
             continue
         with findings.going_on(kind):
-            made[kind] = labels_of(check, kind, options)
+            made[kind] = labels_of(setup, kind, options)
             for rule in rules:
-                compare(check, f"{kind}, {rule or 'as stored'}", made[kind], rule=rule)
+                compare(setup, f"{kind}, {rule or 'as stored'}", made[kind], rule=rule)
     if "tail" in made and findings.begins("several sets, other temperatures, late copies"):
         with findings.going_on("several sets, other temperatures, late copies"):
-            others(check, made)
+            others(setup, made)
 
 
-def others(check: Check, made: dict[str, str]) -> None:
+def others(setup: Setup, made: dict[str, str]) -> None:
     """Sets that are averaged, labels at another temperature, a last batch that is padded, and a late copy stream."""
     tail = made["tail"]
-    compare(check, "two sets", [tail, tail], weights=[0.3, 0.7])
-    compare(check, "at temperature 3", tail, temperature=3.0)
-    compare(check, "padded", tail, last="pad", global_batch_size=28)
-    compare(check, "normalised to bf16", tail, dtype=torch.bfloat16)
-    if check.gpu:
+    compare(setup, "two sets", [tail, tail], weights=[0.3, 0.7])
+    compare(setup, "at temperature 3", tail, temperature=3.0)
+    compare(setup, "padded", tail, last="pad", global_batch_size=28)
+    compare(setup, "normalised to bf16", tail, dtype=torch.bfloat16)
+    if setup.gpu:
         with delays("copies"):
-            compare(check, "with late copies", tail)
+            compare(setup, "with late copies", tail)
 
 
-def labels_of(check: Check, kind: str, options: dict[str, Any]) -> str:
-    """Make a set of a kind, of which every image is in its shard; return its URL."""
-    model = "small_tower" if kind == "embeddings" else "small"
-    given = {"num_crops": 8, "num_seg": 64, "samples_per_shard": 8, "embed_images": "original", **options}
-    return str(check.made(check.job(check.config(model, 32, **given))).labels.url)
-
-
-def compare(check: Check, name: str, labels: Any, dtype: torch.dtype | None = None, **options: Any) -> None:
+def compare(setup: Setup, name: str, labels: Any, dtype: torch.dtype | None = None, **options: Any) -> None:
     """Walk two loaders, one of each device, and compare batches and losses."""
     given = {"global_batch_size": 32, "crops_per_image": 4, "threads": 2, **options}
     there, here = (
-        slg_wds.SoftLabelLoader(labels, **given).to(device, dtype=dtype) for device in (check.device, "cpu")
+        slg_wds.SoftLabelLoader(labels, **given).to(device, dtype=dtype) for device in (setup.device, "cpu")
     )
     same, worst, count = True, 0.0, 0
-    for one, other in zip(watched(check, there), here, strict=True):
+    for one, other in zip(watched(setup, there), here, strict=True):
         same, count = same and equal(one, other), count + 1
         worst = max(
-            worst, *(apart(*pair) for pair in zip(losses(check, one), losses(None, other), strict=True))
+            worst, *(apart(*pair) for pair in zip(losses(setup, one), losses(None, other), strict=True))
         )
-    check.findings.holds(f"{name}: the CPU's batches", same and count == len(there))
-    check.findings.holds(f"{name}: the CPU's loss and gradient, nearly", worst < NEAR, worst)
+    setup.findings.holds(f"{name}: the CPU's batches", same and count == len(there))
+    setup.findings.holds(f"{name}: the CPU's loss and gradient, nearly", worst < NEAR, worst)
 
 
-def watched(check: Check, loader: Any) -> Iterator[Batch]:
+def watched(setup: Setup, loader: Any) -> Iterator[Batch]:
     """Yield a loader's batches, with an error if handing one over waits for the device; the first one may."""
     batches = iter(loader)
     for number in itertools.count():
-        with check.steady() if number else contextlib.nullcontext():
+        with setup.steady() if number else contextlib.nullcontext():
             batch = next(batches, None)
         if batch is None:
             return
@@ -95,7 +89,7 @@ def equal(one: Batch, other: Batch) -> bool:
     return one.key == other.key and all(torch.equal(a.cpu(), b) for a, b in pairs)
 
 
-def losses(check: Check | None, batch: Batch) -> list[torch.Tensor]:
+def losses(setup: Setup | None, batch: Batch) -> list[torch.Tensor]:
     """Return the loss of made-up outputs of a student, and its gradient; on a GPU the host may not wait for it."""
     if batch.labels is None:
         (wanted,) = batch.embedding.values()
@@ -103,7 +97,7 @@ def losses(check: Check | None, batch: Batch) -> list[torch.Tensor]:
     else:
         outputs, criterion = made_up((len(batch), batch.labels.num_classes), batch), SoftCrossEntropy()
         wanted = batch.labels
-    with contextlib.nullcontext() if check is None else check.steady():
+    with contextlib.nullcontext() if setup is None else setup.steady():
         loss = criterion(outputs, wanted)
         loss.backward()
     assert outputs.grad is not None

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from gpu_parts.check import Check, apart
-from gpu_parts.findings import Findings
+from gpu_parts.equipment.setup import Setup, apart
+from gpu_parts.supervision.findings import Findings
 from slg_wds.concurrency.memory import keep_freed_memory
 from slg_wds.engines.reports.run_stats import RunObserver
 from slg_wds.format.manifest.plan import Plan
@@ -87,57 +87,57 @@ def other_settings(findings: Findings) -> None:
 
 def measure_all(findings: Findings, settings: tuple[Setting, ...]) -> None:
     keep_freed_memory()
-    check, best = Check(findings), dict.fromkeys(("resnet50", "vit_b"), 0.0)
-    for setting in QUICK if check.quick else settings:
-        if not check.gpu and setting.mode != "plain":
+    setup, best = Setup(findings), dict.fromkeys(("resnet50", "vit_b"), 0.0)
+    for setting in QUICK if setup.quick else settings:
+        if not setup.gpu and setting.mode != "plain":
             continue
         if findings.begins(str(setting), takes=TAKES[setting.mode]):
             with findings.going_on(str(setting)):
-                share = measure(check, setting)
+                share = measure(setup, setting)
                 if settings is USUAL and setting.model in best and setting.mode != "plain":
                     best[setting.model] = max(best[setting.model], share)
                     findings.reaches(f"generation / bare forward, {setting.model}", best[setting.model])
 
 
-def measure(check: Check, setting: Setting) -> float:
+def measure(setup: Setup, setting: Setting) -> float:
     """Measure the bare forward before and after, and generation in between. Return the best share of the forward."""
-    config = check.config(
-        setting.model, 8 if check.quick else 4096 if setting.crops < 100 else 128,
+    config = setup.config(
+        setting.model, 8 if setup.quick else 4096 if setting.crops < 100 else 128,
         num_crops=setting.crops, num_seg=setting.num_seg, **MODES[setting.mode],
     )  # fmt: skip
     start = time.perf_counter()
-    job = check.job(config)
+    job = setup.job(config)
     (teacher,) = job.teacher.teachers
     found: dict[str, Any] = {
         "seconds to load": round(time.perf_counter() - start, 1),
         "graph": teacher.no_graph,
     }
-    bare = bare_rate(check, job)
-    rates = {threads: generation_rate(check, job, threads, bare) for threads in setting.threads}
-    after = bare_rate(check, job)
+    bare = bare_rate(setup, job)
+    rates = {threads: generation_rate(setup, job, threads, bare) for threads in setting.threads}
+    after = bare_rate(setup, job)
     mean, found["bare"] = (bare + after) / 2, [round(bare), round(after)]
     for threads, rate in rates.items():
         found |= {f"{threads} threads": round(rate), f"{threads} threads / bare": round(rate / mean, 4)}
     if "compiled" in setting.mode:
-        found["compiled: distance of logits from the plain ones"] = distance_from_plain(check, job)
-    if check.gpu:
-        found["GPU memory, at most"] = torch.cuda.max_memory_reserved(check.device)
-    check.findings.found(str(setting), found)
+        found["compiled: distance of logits from the plain ones"] = distance_from_plain(setup, job)
+    if setup.gpu:
+        found["GPU memory, at most"] = torch.cuda.max_memory_reserved(setup.device)
+    setup.findings.found(str(setting), found)
     return round(max(rates.values()) / mean, 4)
 
 
-def bare_rate(check: Check, job: Job) -> float:
+def bare_rate(setup: Setup, job: Job) -> float:
     """Return the crops per second of the forward alone."""
-    few = 3 if check.quick else 10
+    few = 3 if setup.quick else 10
     rate = forward_rate(job.teacher, job.num_seg, few)
     return (
         rate
-        if check.quick
+        if setup.quick
         else forward_rate(job.teacher, job.num_seg, max(few, int(rate / job.num_seg * 1.5)))
     )
 
 
-def generation_rate(check: Check, job: Job, threads: int, bare: float) -> float:
+def generation_rate(setup: Setup, job: Job, threads: int, bare: float) -> float:
     """Return the crops per second of the worker loop, from the first labels to the last."""
     most = min(bare, 4000.0) if job.config.num_crops < 100 else bare
     images = int(most * SECONDS / job.config.num_crops)
@@ -145,7 +145,7 @@ def generation_rate(check: Check, job: Job, threads: int, bare: float) -> float:
     config = dataclasses.replace(job.config, workers=threads)
     job = dataclasses.replace(job, labels=few, recipe=dataclasses.replace(job.recipe, config=config))
     meter = Meter()
-    work(check.saved(job), None, meter)
+    work(setup.saved(job), None, meter)
     return meter.rate()
 
 
@@ -170,11 +170,11 @@ class Meter(RunObserver):
         return sum(count for _, count in self.seen[1:]) / (self.seen[-1][0] - self.seen[0][0])
 
 
-def distance_from_plain(check: Check, job: Job) -> float:
+def distance_from_plain(setup: Setup, job: Job) -> float:
     (teacher,) = job.teacher.teachers
     side = teacher.preprocessing.input_size
     shape = (job.num_seg, side, side, 3)
-    images = torch.randint(0, 256, shape, dtype=torch.uint8, device=check.device).permute(0, 3, 1, 2)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, device=setup.device).permute(0, 3, 1, 2)
     run = plain_forward(teacher.module, teacher.preprocessing, teacher.device, teacher.precision)
     with torch.inference_mode():
         return apart(teacher.logits(images), run(images))

@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from gpu_parts import models
-from gpu_parts.batches import labels_of
-from gpu_parts.check import Check
-from gpu_parts.findings import Findings
-from gpu_parts.replay import endless, loader_of, set_for_students
+from gpu_parts.equipment import models
+from gpu_parts.equipment.loaders import endless, labels_of, loader_of, set_for_students
+from gpu_parts.equipment.setup import Setup
+from gpu_parts.supervision.findings import Findings
 from slg_wds import SoftCrossEntropy, SoftLabelLoader
 from slg_wds.training.flags import parse
 from slg_wds.training.step import train_step
@@ -42,54 +41,54 @@ STEPS = {
 
 
 def check(findings: Findings) -> None:
-    check = Check(findings)
-    config = set_for_students(check)
-    loader = loader_of(check, config, 4, 2 if check.quick else 8, 64)
+    setup = Setup(findings)
+    config = set_for_students(setup)
+    loader = loader_of(setup, config, 4, 2 if setup.quick else 8, 64)
     for name, flags in STEPS.items():
-        if (check.gpu or "fp16" not in flags) and findings.begins(f"steps: {name}", takes=3):
+        if (setup.gpu or "fp16" not in flags) and findings.begins(f"steps: {name}", takes=3):
             with findings.going_on(f"steps: {name}"):
-                steps_without_waits(check, name, flags, loader)
+                steps_without_waits(setup, name, flags, loader)
     if findings.begins("steps: low-rank labels"):
         with findings.going_on("steps: low-rank labels"):
-            labels = labels_of(check, "lowrank", {"label_type": "lowrank"})
-            loader = SoftLabelLoader(labels, global_batch_size=64, size=32 if check.quick else 224, threads=2)
-            steps_without_waits(check, "low-rank labels", STEPS["all together"], loader.to(check.device))
-    loader = loader_of(check, config, 4, 2 if check.quick else 16, 64 if check.quick else CROPS)
+            labels = labels_of(setup, "lowrank", {"label_type": "lowrank"})
+            loader = SoftLabelLoader(labels, global_batch_size=64, size=32 if setup.quick else 224, threads=2)
+            steps_without_waits(setup, "low-rank labels", STEPS["all together"], loader.to(setup.device))
+    loader = loader_of(setup, config, 4, 2 if setup.quick else 16, 64 if setup.quick else CROPS)
     for name, flags, takes in (("plain", (), 15), ("compiled", ("--compile",), 60)):
-        if name == "compiled" and check.quick:
+        if name == "compiled" and setup.quick:
             continue
         if findings.begins(f"{name} training", takes=takes):
             with findings.going_on(f"{name} training"):
-                rates(check, name, flags, loader)
+                rates(setup, name, flags, loader)
 
 
-def steps_without_waits(check: Check, name: str, flags: Sequence[str], loader: Any) -> None:
+def steps_without_waits(setup: Setup, name: str, flags: Sequence[str], loader: Any) -> None:
     """Take a few steps, then a few in which the host may not wait; the loss is a number."""
-    step = step_of(check, flags, 64, "small" if check.quick else "resnet18")
+    step = step_of(setup, flags, 64, "small" if setup.quick else "resnet18")
     batches = endless(loader)
     try:
         for batch in itertools.islice(batches, 3):
             step(batch)
-        with check.steady():
+        with setup.steady():
             for _ in range(4):
                 loss = step(next(batches))
     except RuntimeError as error:
         if "synchroniz" not in str(error):
             raise
-        check.findings.note_error(f"a step makes the host wait: {name}", error)
-        check.findings.holds(f"no step makes the host wait: {name}", False)
+        setup.findings.note_error(f"a step makes the host wait: {name}", error)
+        setup.findings.holds(f"no step makes the host wait: {name}", False)
         return
     finally:
         batches.close()
-    check.findings.holds(f"no step makes the host wait: {name}", bool(loss.isfinite()), float(loss))
+    setup.findings.holds(f"no step makes the host wait: {name}", bool(loss.isfinite()), float(loss))
 
 
-def step_of(check: Check, flags: Sequence[str], crops: int, arch: str) -> Callable[[Any], torch.Tensor]:
+def step_of(setup: Setup, flags: Sequence[str], crops: int, arch: str) -> Callable[[Any], torch.Tensor]:
     """Return the step of `slg-wds train` at bf16."""
     args = parse(
         ["-a", arch, "-b", str(crops), "--amp", "bf16", "--lr", "0.01", *flags]
     )  # the last of a kind counts
-    args.rank, args.ranks, args.device = 0, 1, check.device
+    args.rank, args.ranks, args.device = 0, 1, setup.device
     torch.backends.cudnn.benchmark = True  # as the command has it without --seed
     model, preprocessing = make_student(args, CLASSES, {}) if arch != "small" else (models.small(), None)
     training = set_up(args, model, preprocessing)
@@ -104,39 +103,39 @@ def step_of(check: Check, flags: Sequence[str], crops: int, arch: str) -> Callab
     return step
 
 
-def rates(check: Check, name: str, flags: Sequence[str], loader: Any) -> None:
+def rates(setup: Setup, name: str, flags: Sequence[str], loader: Any) -> None:
     """Time steps with the loader and on a constant batch, in turns."""
-    crops = 64 if check.quick else CROPS
-    step = step_of(check, flags, crops, "small" if check.quick else "resnet50")
+    crops = 64 if setup.quick else CROPS
+    step = step_of(setup, flags, crops, "small" if setup.quick else "resnet50")
     batches = endless(loader)
     constant = next(batches)
     start = time.perf_counter()
     for batch in (constant, next(batches), constant):
         step(batch)
-    check.wait()
-    check.findings.found(f"{name}: seconds of the first steps", round(time.perf_counter() - start, 1))
+    setup.wait()
+    setup.findings.found(f"{name}: seconds of the first steps", round(time.perf_counter() - start, 1))
     sources = {"constant": itertools.repeat(constant), "loader": batches}
     times: dict[str, list[float]] = {kind: [] for kind in sources}
-    for number in range(2 if check.quick else 4):
+    for number in range(2 if setup.quick else 4):
         for kind in sorted(sources, reverse=bool(number % 2)):
-            times[kind].append(seconds_of_a_step(check, step, sources[kind]))
+            times[kind].append(seconds_of_a_step(setup, step, sources[kind]))
     batches.close()
     median = {kind: statistics.median(values) for kind, values in times.items()}
     ratio = round(median["constant"] / median["loader"], 4)
-    check.findings.found(
+    setup.findings.found(
         f"{name}: ms of a step", {kind: [round(t * 1e3, 2) for t in times[kind]] for kind in times}
     )
-    check.findings.found(f"{name}: crops/s with the loader", round(crops / median["loader"]))
-    check.findings.found(f"{name}: constant / loader", ratio)
-    if not check.quick:
-        check.findings.reaches(BAR, ratio)
+    setup.findings.found(f"{name}: crops/s with the loader", round(crops / median["loader"]))
+    setup.findings.found(f"{name}: constant / loader", ratio)
+    if not setup.quick:
+        setup.findings.reaches(BAR, ratio)
 
 
-def seconds_of_a_step(check: Check, step: Callable[[Any], torch.Tensor], source: Iterator[Any]) -> float:
-    check.wait()
-    count = 1 if check.quick else TIMED
+def seconds_of_a_step(setup: Setup, step: Callable[[Any], torch.Tensor], source: Iterator[Any]) -> float:
+    setup.wait()
+    count = 1 if setup.quick else TIMED
     start = time.perf_counter()
     for batch in itertools.islice(source, count):
         step(batch)
-    check.wait()
+    setup.wait()
     return (time.perf_counter() - start) / count

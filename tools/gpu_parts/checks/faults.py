@@ -7,35 +7,35 @@ from collections.abc import Callable
 
 import torch
 
-from gpu_parts.check import Check
-from gpu_parts.findings import Findings
+from gpu_parts.equipment.setup import Setup
+from gpu_parts.supervision.findings import Findings
 from slg_wds.errors import DeviceError, MemoryFullError
 from slg_wds.teachers.faults import device_faults
 
 
 def check(findings: Findings) -> None:
-    check = Check(findings)
-    if not check.gpu:
+    setup = Setup(findings)
+    if not setup.gpu:
         return
-    expect(check, "more memory than there is", MemoryFullError, too_much)
-    still = torch.ones(4, device=check.device).sum().item() == 4
+    expect(setup, "more memory than there is", MemoryFullError, too_much)
+    still = torch.ones(4, device=setup.device).sum().item() == 4
     findings.holds("the device works after a full memory", still)
-    expect(check, "an assertion on the device", DeviceError, out_of_range)
-    expect(check, "work after that", DeviceError, lambda device: torch.ones(4, device=device).sum().item())
+    expect(setup, "an assertion on the device", DeviceError, out_of_range)
+    expect(setup, "work after that", DeviceError, lambda device: torch.ones(4, device=device).sum().item())
     os._exit(0)  # on its way out torch would find a device that is broken, and abort
 
 
-def expect(check: Check, name: str, kind: type[Exception], work: Callable[[torch.device], object]) -> None:
+def expect(setup: Setup, name: str, kind: type[Exception], work: Callable[[torch.device], object]) -> None:
     """Check that some work ends with an error of a kind."""
     try:
-        with device_faults(check.device, name):
-            work(check.device)
+        with device_faults(setup.device, name):
+            work(setup.device)
         seen = "no error"
     except Exception as error:
         seen = f"{type(error).__name__}: {error}"[:300]
-        check.findings.holds(f"{name}: {kind.__name__}", isinstance(error, kind), seen)
+        setup.findings.holds(f"{name}: {kind.__name__}", isinstance(error, kind), seen)
         return
-    check.findings.holds(f"{name}: {kind.__name__}", False, seen)
+    setup.findings.holds(f"{name}: {kind.__name__}", False, seen)
 
 
 def too_much(device: torch.device) -> object:

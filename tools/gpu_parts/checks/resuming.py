@@ -9,9 +9,9 @@ from unittest import mock
 
 import torch
 
-from gpu_parts.batches import labels_of
-from gpu_parts.check import Check
-from gpu_parts.findings import Findings
+from gpu_parts.equipment.loaders import labels_of
+from gpu_parts.equipment.setup import Setup
+from gpu_parts.supervision.findings import Findings
 from slg_wds.training import loop
 from slg_wds.training.command import main
 from slg_wds.training.output.folder import CHECKPOINT
@@ -26,16 +26,16 @@ TORCHRUN = {
 
 
 def check(findings: Findings) -> None:
-    check = Check(findings)
-    arch = f"{Path(__file__).with_name('models.py')}:small" if check.quick else "resnet18"
-    labels = labels_of(check, "tail", {})
-    first = trained(check, arch, labels)
-    findings.holds("two trainings end with the same weights", same(first, trained(check, arch, labels)))
-    if not check.quick and findings.begins(OTHER):  # if the first differ: is it the network's own operators?
-        one, other = (trained(check, OTHER, labels) for _ in range(2))
+    setup = Setup(findings)
+    arch = setup.arch("small") if setup.quick else "resnet18"
+    labels = labels_of(setup, "tail", {})
+    first = trained(setup, arch, labels)
+    findings.holds("two trainings end with the same weights", same(first, trained(setup, arch, labels)))
+    if not setup.quick and findings.begins(OTHER):  # if the first differ: is it the network's own operators?
+        one, other = (trained(setup, OTHER, labels) for _ in range(2))
         findings.holds(f"two trainings end with the same weights: {OTHER}", same(one, other))
     if findings.begins("a training that is stopped and resumed"):
-        folder = check.new_folder()
+        folder = setup.new_folder()
         stopped = run(arch, labels, folder, STOP)
         code = run(arch, labels, folder)
         right = stopped == 130 and code == 0 and same(first, read(folder))
@@ -44,12 +44,12 @@ def check(findings: Findings) -> None:
         )
     if findings.begins("a training that torchrun started"):
         with mock.patch.dict(os.environ, TORCHRUN):
-            launched = trained(check, arch, labels)
+            launched = trained(setup, arch, labels)
         findings.holds("a training that torchrun started ends with the same weights", same(first, launched))
 
 
-def trained(check: Check, arch: str, labels: str) -> dict[str, Any]:
-    folder = check.new_folder()
+def trained(setup: Setup, arch: str, labels: str) -> dict[str, Any]:
+    folder = setup.new_folder()
     assert run(arch, labels, folder) == 0
     return read(folder)
 

@@ -1,0 +1,52 @@
+"""The README's quick start runs in order, and its output is the one that is shown."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from support.readme import IN_ORDER, block_with, commands
+from support.readme_world import run_here
+
+IN_QUICK_START = [line for line in commands() if any(one in line for one in IN_ORDER)]
+QUICK_START = IN_QUICK_START[:3]  # then come other installs
+
+
+def form(text: str) -> list[str]:
+    """Lines without rulers, and without what differs by machine and length of the run: fractions, epochs."""
+    lines = [
+        re.sub(r"\d+\.\d+%?|\d+%|(?<=^epoch )\d+|(?<=^trained )\d+", "#", " ".join(line.split()))
+        for line in text.splitlines()
+    ]
+    return [line for line in lines if line.strip("─ ")]
+
+
+def shown_in(output: str, text: str) -> bool:
+    """Whether the lines of a block stand one after the other in an output."""
+    said, wanted = form(output), form(text)
+    return any(said[at : at + len(wanted)] == wanted for at in range(len(said)))
+
+
+def quick_start(folder: Path, *, quick: bool) -> list[str]:
+    """Run the three commands in an empty folder, with few crops and one epoch if they shall be quick."""
+    install, demo, train = QUICK_START
+    assert install == "pip install '.[demo]'", "what it installs is in this environment"
+    if quick:
+        demo += " --num_crops 6"
+        train = re.sub(r"--epochs \d+", "--epochs 12", train)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return [run_here(shlex.split(command), {"COLUMNS": "120"}) for command in (demo, train)]
+
+
+@pytest.mark.parametrize("quick", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_the_quick_start_ends_in_a_trained_student(tmp_path, quick):
+    demo, train = quick_start(tmp_path, quick=quick)
+    assert shown_in(demo, block_with("text", "what the teacher saw"))
+    (command,) = [line for line in QUICK_START if "train" in line]
+    assert command in " ".join(demo.replace("\\\n", "").split()), "the command that the demo prints"
+    assert (tmp_path / "demo-output/student/checkpoint.pth.tar").exists()
+    assert shown_in(train, block_with("text", "top-1"))
