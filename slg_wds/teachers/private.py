@@ -36,18 +36,18 @@ def build_private(spec: TeacherSpec) -> BuiltModel:
     with _importable(str(Path(target).resolve().parent) if is_file else str(Path.cwd())):
         factory = _find_factory(spec, target, name, is_file)
         module, returned = _call(factory, spec)
-    weights_from = "the factory"
+    weights_from, folders = "the factory", None
     config, config_from = _private_config(spec, module, returned)
     if spec.path is not None:
         weights = read_weights(spec.path)
         fit(module, weights.state, spec.path)
-        weights_from = weights.found
+        weights_from, folders = weights.found, weights.class_folders
         config, config_from = weights.own(config, config_from)
     arch = f"{Path(target).name if is_file else target}:{name}"
     digests = digest(module), hidden_digest(module, factory)
     _refuse_changed(module, digests, spec)
     code = code_digest(module, factory)
-    return BuiltModel(module, arch, digests[0], weights_from, config, config_from, digests[1], code)
+    return BuiltModel(module, arch, digests[0], weights_from, config, config_from, digests[1], code, folders)
 
 
 def _call(factory: Callable[[], Any], spec: TeacherSpec) -> tuple[Any, Any]:

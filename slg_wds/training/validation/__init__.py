@@ -16,22 +16,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slg_wds import LabelSet
+from slg_wds.images.class_folders import ClassFolders
 from slg_wds.teachers import Preprocessing
 from slg_wds.training.flags import Settings
-from slg_wds.training.validation.class_folders import ClassFolders
+from slg_wds.training.validation.class_folders import known_folders
 from slg_wds.training.validation.hard_targets import HardTargets
 from slg_wds.training.validation.held_out import HeldOutEmbeddings, SoftTargets
 from slg_wds.training.validation.neighbours import Neighbours
 from slg_wds.training.validation.score import Score, Validation
 
 __all__ = [
-    "ClassFolders",
     "HardTargets",
     "HeldOutEmbeddings",
     "Neighbours",
     "Score",
     "SoftTargets",
     "Validation",
+    "known_folders",
 ]
 
 
