@@ -5,6 +5,7 @@ SlgWdsError
 ├── MissingDependencyError
 ├── ImageSourceError
 │   ├── NoImagesError
+│   │   └── NoSplitError
 │   ├── NoTargetsError
 │   ├── DuplicateKeyError
 │   └── ImageShardError
@@ -132,6 +133,10 @@ class ImageSourceError(SlgWdsError):
 
 class NoImagesError(ImageSourceError):
     """There is no image where images were expected."""
+
+
+class NoSplitError(NoImagesError):
+    """There are images, and none of the split that was asked for."""
 
 
 class NoTargetsError(ImageSourceError):

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from slg_wds.config import SourceConfig
 from slg_wds.console import first_few
-from slg_wds.errors import NoImagesError, UsageError
+from slg_wds.errors import NoSplitError, UsageError
 from slg_wds.format.manifest.plan import Plan
 from slg_wds.images.classes import read_class_map
 from slg_wds.images.folder import COMPRESSED_TAR, COMPRESSED_TARS, FolderSource, is_image
@@ -20,6 +20,7 @@ from slg_wds.images.tars.files import (
     choose_tars,
     compressed_tars,
     listed_tars,
+    names_tars,
     tars_at,
 )
 from slg_wds.images.tars.source import ShardSource
@@ -82,7 +83,7 @@ def open_source(
         planned: paths of the images of an earlier run. Those that are gone are planned again.
 
     Raises:
-        NoImagesError, NoTargetsError: images or the needed targets are missing.
+        NoImagesError, NoTargetsError: images or the needed targets are missing; NoSplitError: the split is.
         UsageError: options that exclude each other, or a class map that cannot be read.
         ImageSourceError, StoreError: a folder or bucket that cannot be listed.
     """
@@ -123,7 +124,7 @@ def _named_tars(location: Location, split: str | None, default_split: str) -> li
         return None
     if COMPRESSED_TAR.search(url):
         raise compressed_tars(url)
-    if "{" in url or url.endswith(".tar"):
+    if names_tars(url):
         if split:
             raise UsageError("--split does not go with the names of image shards", url=url)
         return tars_at(location)
@@ -151,7 +152,7 @@ def choose_split(tree: Tree, split: str | None, default: str) -> tuple[str | Non
         (name of the sub-folder, its tree); (None, `tree`) if no sub-folder is the split.
 
     Raises:
-        NoImagesError: there are only other splits.
+        NoSplitError: there are only other splits.
     """
     folders = tree.folders()
     if split is not None:
@@ -166,7 +167,7 @@ def choose_split(tree: Tree, split: str | None, default: str) -> tuple[str | Non
     return None, tree
 
 
-def _no_split(tree: Tree, split: str) -> NoImagesError:
+def _no_split(tree: Tree, split: str) -> NoSplitError:
     folders = tree.folders()
     hint = f"there are: {first_few(folders)}" if folders else "it has no folders"
-    return NoImagesError(f"no folder {split}", url=tree.url, hint=hint)
+    return NoSplitError(f"no folder {split}", url=tree.url, hint=hint)
