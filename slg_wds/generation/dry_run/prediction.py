@@ -79,7 +79,7 @@ def _measured(job: Job) -> tuple[list[EncodedSample], list[float]]:
     from slg_wds.generation.worker import labelled_batches, labelling_threads
 
     alone = 2 if job.mixes else 1  # a lone image stays unmixed
-    few = job.labels.first(max(alone, -(-FORWARDS * job.num_seg // job.config.num_crops)))
+    few = job.labels.first(max(alone, -(-FORWARDS * job.num_seg // job.crops_each)))
     job = dataclasses.replace(job, labels=few)
     times: list[float] = []
     with labelling_threads(job) as pool:
@@ -91,14 +91,15 @@ def _measured(job: Job) -> tuple[list[EncodedSample], list[float]]:
 def _predicted(job: Job, sizes: PredictedSizes, steps: list[float]) -> DryRun:
     """Predict a run over the whole plan, if all images and forwards are like the measured ones."""
     config, plan = job.config, job.labels.plan
-    images = plan.num_samples
-    crops = images * config.num_crops
+    images, each = plan.num_samples, config.num_crops
+    there = job.extension.count_labelled(plan.keys) if job.extension else 0
+    crops = images * each - there * (each - job.crops_each)
     forwards = -(-crops // job.num_seg)
     seconds = float(np.median(steps)) if steps else 0.0
     rate = job.num_seg / seconds if seconds else 0.0
     summary = [
         f"would label {counted(images, 'image')} in {counted(plan.num_shards, 'shard')}, "
-        f"{counted(config.num_crops, 'crop')} each: "
+        f"{_crops_each(job, there)} each: "
         f"{counted(crops, 'crop')} in about {counted(forwards, 'forward')} of {job.num_seg}",
         f"  {job.teacher.name} on {job.teacher.device_name}, {_answers(job)}",
         f"  about {data_size(sizes.shards)} ({bytes_a_crop(sizes.shards, sizes.images, crops)} measured on "
@@ -111,6 +112,12 @@ def _predicted(job: Job, sizes: PredictedSizes, steps: list[float]) -> DryRun:
     if job.teacher.device.type == "cuda":
         summary += timed_variants(job, crops)
     return DryRun(images, plan.num_shards, crops, forwards, sizes.shards, seconds * forwards, rate, summary)
+
+
+def _crops_each(job: Job, there: int) -> str:
+    """Say how many crops of an image are labelled, where the set to extend has `there` of the images."""
+    new = f"{job.config.num_crops} or " if 0 < there < job.labels.plan.num_samples else ""
+    return new + counted(job.crops_each if there else job.config.num_crops, "crop")
 
 
 def _answers(job: Job) -> str:

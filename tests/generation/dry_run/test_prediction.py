@@ -63,6 +63,26 @@ def test_bytes_of_shards_that_are_larger_than_what_is_measured(options, tmp_path
     assert dry(options).bytes == pytest.approx(real, rel=0.12)
 
 
+@pytest.mark.parametrize("listed", [IMAGES, 20])
+def test_of_a_set_to_extend_only_what_it_lacks_is_counted(options, tmp_path, photographs, listed):
+    """Of images that it has the further crops, of others all."""
+    paths = sorted(str(path) for path in (photographs / "train").rglob("*.jpg"))
+    (tmp_path / "list").write_text("\n".join(paths[:listed]))
+    base = {
+        **options,
+        "list_file": str(tmp_path / "list"),
+        "num_crops": 3,
+        "save_path": str(tmp_path / "base"),
+    }
+    slg_wds.generate(slg_wds.GenerateConfig(**base))
+    more = {**options, "num_crops": 5, "extend": str(tmp_path / "base")}
+    found = dry(more)
+    made = slg_wds.generate(slg_wds.GenerateConfig(**more, save_path=str(tmp_path / "more")))
+    assert found.crops == made.stats.crops == listed * 2 + (IMAGES - listed) * 5
+    each = "2 crops" if listed == IMAGES else "5 or 2 crops"
+    assert f"would label 36 images in 1 shard, {each} each: {found.crops} crops" in found.summary[0]
+
+
 def test_few_crops_give_the_bytes_of_the_run_and_no_time(options, tmp_path):
     options["num_crops"] = 1
     slg_wds.generate(slg_wds.GenerateConfig(**options, save_path=str(tmp_path)))
