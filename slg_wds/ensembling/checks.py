@@ -31,7 +31,9 @@ def check_parents(parents: Sequence[Parent]) -> None:
         mine, theirs = first.identity.num_crops, other.identity.num_crops
         if mine != theirs:
             error = _differs(first, other, f"num_crops: {mine} != {theirs}")
-            error.hint = "label more crops by slg-wds generate --extend, or let SoftLabelLoader average the crops that all have"
+            error.hint = (
+                "label more crops by slg-wds generate --extend, or let SoftLabelLoader average the sets"
+            )
             raise error
         _check_keys(first, other)
 

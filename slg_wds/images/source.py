@@ -8,6 +8,7 @@ from functools import partial
 from typing import Protocol
 
 from slg_wds.config import SourceConfig
+from slg_wds.config.checks import flag
 from slg_wds.console import first_few
 from slg_wds.errors import NoSplitError, UsageError
 from slg_wds.format.manifest.plan import Plan
@@ -107,6 +108,7 @@ def open_source(
         raise compressed_tars(tree.url)
     if lacks_split:
         raise _no_split(tree, str(options.split))
+    _refuse_options_of_tars(options, url)
     return FolderSource(
         tree,
         split=split,
@@ -115,6 +117,13 @@ def open_source(
         need_targets=need_targets,
         planned=planned,
     )
+
+
+def _refuse_options_of_tars(options: SourceConfig, url: str) -> None:
+    """Raise UsageError for options that have no meaning for a folder of images."""
+    for name in ("prefix_keys", "image_field", "target_field"):
+        if getattr(options, name):
+            raise UsageError(f"{flag(name)} is for image shards, and these are image files", url=url)
 
 
 def _named_tars(location: Location, split: str | None, default_split: str) -> list[TarFile] | None:
