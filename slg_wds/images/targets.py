@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from slg_wds.config import SourceConfig, TeacherConfig
 from slg_wds.console import counted, first_few
 from slg_wds.errors import ImageSourceError, NoTargetsError, UsageError
-from slg_wds.files import Spellings, read_text, reason_of
+from slg_wds.files import Spellings, lines_of, read_text, reason_of
 from slg_wds.images.class_folders import ClassFolders
 from slg_wds.images.classes import IMAGENET, folder_numbers, imagenet_targets, read_class_map, wordnet_id
 
@@ -147,12 +148,19 @@ def class_subset(
 def _read_numbers(file: str) -> list[int]:
     try:
         text = read_text(file)
-        values = json.loads(text) if text.lstrip().startswith("[") else text.split()
-        return [int(value) for value in values]
-    except (OSError, ValueError) as error:
+        words = (word for _, line in lines_of(text) for word in line.split())
+        return list(map(_whole, json.loads(text) if text.lstrip().startswith("[") else words))
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
             f"--class-subset {file} is not a file of class numbers: {reason_of(error)}"
         ) from None
+
+
+def _whole(value: Any) -> int:
+    """Return a whole number that is one, or that digits spell; Python would make one of 2.7, true and 1_0 too."""
+    if type(value) is int or (isinstance(value, str) and value.isascii() and value.isdigit()):
+        return int(value)
+    raise ValueError(f"{str(value)[:100]!r} is not a class number")
 
 
 def classes_of_targets(classes: Sequence[str] | None) -> int:
