@@ -16,6 +16,7 @@ from slg_wds.images.classes import read_class_map
 from slg_wds.images.folder import COMPRESSED_TAR, COMPRESSED_TARS, FolderSource, is_image
 from slg_wds.images.order import TargetOf
 from slg_wds.images.tars.files import (
+    OTHER_SPLITS,
     SPLIT_FOLDERS,
     TarFile,
     choose_tars,
@@ -104,7 +105,7 @@ def open_source(
     tars, ignored = choose_tars(tree, store, options.split or default_split, required=lacks_split)
     if tars and not _has_class_folders(tree):
         return tar_source(tars, ignored=ignored)
-    if ignored[COMPRESSED_TARS] and not any(map(is_image, tree.walk())):
+    if ignored[COMPRESSED_TARS] and not ignored[OTHER_SPLITS] and not any(map(is_image, tree.walk())):
         raise compressed_tars(tree.url)
     if lacks_split:
         raise _no_split(tree, str(options.split))

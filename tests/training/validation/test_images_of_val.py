@@ -39,6 +39,7 @@ def test_tars_that_are_named_for_training_hold_no_val(tars, scheme):
 def test_val_is_found_by_name_and_may_be_missing(tars, scheme):
     assert val_of(f"{scheme}{tars}") == ["val-0.jpg"]
     (tars / "val-0.tar").unlink()
+    (tars / "devkit.tar.gz").touch()
     assert val_of(f"{scheme}{tars}") is None
     (tars / "folders" / "train" / "a").mkdir(parents=True)
     (tars / "folders" / "train" / "a" / "1.jpg").write_bytes(b"an image")
