@@ -12,7 +12,7 @@ import numpy as np
 
 from slg_wds.config import GenerateConfig
 from slg_wds.console import counted, data_size, duration
-from slg_wds.engines.reports.summary import bytes_a_crop
+from slg_wds.engines.reports.summary import bytes_a_crop, listed
 from slg_wds.generation.dry_run.sizes import PredictedSizes, predict_sizes
 from slg_wds.generation.dry_run.variants import timed_variants
 from slg_wds.generation.recipe import Recipe
@@ -69,12 +69,17 @@ def dry_run(config: GenerateConfig, device: str | None = None) -> DryRun:
 
     with current_device(device or "cpu"), hint_if_full(config.IF_MEMORY_IS_FULL):
         job = open_job(Recipe.of(config), device, save=False)
-        samples, steps = _measured(job)
-        return _predicted(job, predict_sizes(job, samples), steps)
+        samples, steps, left_out = _measured(job)
+        found = _predicted(job, predict_sizes(job, samples), steps)
+        return dataclasses.replace(found, summary=[*found.summary, *left_out])
 
 
-def _measured(job: Job) -> tuple[list[EncodedSample], list[float]]:
-    """Label a few images as a run does; return their samples, and the seconds of each forward but the first."""
+def _measured(job: Job) -> tuple[list[EncodedSample], list[float], list[str]]:
+    """Label a few images as a run does.
+
+    Returns:
+        Their samples; the seconds of each forward but the first; lines about the images that are left out.
+    """
     from slg_wds.generation.collation import finished_shards
     from slg_wds.generation.worker import labelled_batches, labelling_threads
 
@@ -85,7 +90,10 @@ def _measured(job: Job) -> tuple[list[EncodedSample], list[float]]:
     with labelling_threads(job) as pool:
         (shard,) = finished_shards(job, _timed(labelled_batches(job, [0], pool), times), pool)
         encoded = [sample.result() for sample in shard.samples]
-    return encoded, [float(step) for step in np.diff(times)]
+    paths = job.labels.plan.paths
+    reasons = [f"{paths[one.number]}: {one.reason}" for one in shard.left_out]
+    title = f"LEFT OUT among the {counted(few.plan.shard(0).stop, 'image')} that were measured"
+    return encoded, [float(step) for step in np.diff(times)], listed(title, reasons)
 
 
 def _predicted(job: Job, sizes: PredictedSizes, steps: list[float]) -> DryRun:

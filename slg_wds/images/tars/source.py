@@ -124,7 +124,11 @@ class ShardSource:
             check_distinct(scanned.paths, keys, self._options.keep_extensions, self.url)
         if self._need_targets and (scanned.numbers < 0).any():
             without = scanned.paths[int(np.argmax(scanned.numbers < 0))]
-            raise NoTargetsError(f"the sample of {without} has no target", url=self.url)
+            raise NoTargetsError(
+                f"the sample of {without} has no target",
+                url=self.url,
+                hint="--target-field names the member that says the class",
+            )
         try:
             targets = map_targets(scanned.numbers, target_of)
         except ImageSourceError as error:
