@@ -263,7 +263,7 @@ def _check_crops(first: LabelSet, other: LabelSet) -> None:
         raise ReplayError(
             f"its plan is not that of {first.url}",
             url=other.url,
-            hint="to be averaged, sets must be made by slg-wds generate of the same images, with the same --seed and "
+            hint="to be averaged, sets must be made by slg-wds generate from the same images, --seed and "
             "--samples-per-shard",
         )
     if other.identity.reference:

@@ -25,8 +25,8 @@ from slg_wds.training.flags import Settings
 
 def open_val(args: Settings) -> ImageSource | None:
     """Open the images of val; None where IMAGES has none, or names tars one by one: those are for training."""
-    data = args.data or ""
-    if names_tars(data) or not ("://" in data or Path(data).is_dir()):
+    data = args.data
+    if not data or names_tars(data) or not ("://" in data or Path(data).is_dir()):
         return None
     try:
         return open_split(args, "val")

@@ -35,6 +35,11 @@ def test_tars_that_are_named_for_training_hold_no_val(tars, scheme):
     assert val_of(f"{scheme}{tars}/train-0.tar") is None
 
 
+def test_without_images_there_is_no_val(tars, monkeypatch):
+    monkeypatch.chdir(tars)
+    assert open_val(parse([])) is None
+
+
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_val_is_found_by_name_and_may_be_missing(tars, scheme):
     assert val_of(f"{scheme}{tars}") == ["val-0.jpg"]
