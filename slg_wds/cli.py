@@ -155,12 +155,19 @@ def _run(name: str, command: Command, arguments: Sequence[str]) -> int:
             _import_numpy()
         return int(_resolve(command.body)(options) or 0)
     except SlgWdsError as error:
-        console.note(f"slg-wds {name}: {error}")
+        console.note(f"slg-wds {name}: {error.for_command(_spellings(command))}")
         return error.exit_code
     except KeyboardInterrupt:
         kept = "; every finished shard is kept, run the same command to resume" if name in RESUMABLE else ""
         console.note(f"slg-wds {name}: interrupted{kept}")
         return 130
+
+
+def _spellings(command: Command) -> set[str]:
+    """Return how the options of a command are written; those of `train` it knows itself."""
+    from slg_wds.config.arguments import spellings_of
+
+    return set() if command.config is None else spellings_of(_resolve(command.config))
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -5,6 +5,7 @@ SlgWdsError
 ├── MissingDependencyError
 ├── ImageSourceError
 │   ├── NoImagesError
+│   │   └── NoSplitError
 │   ├── NoTargetsError
 │   ├── DuplicateKeyError
 │   └── ImageShardError
@@ -51,9 +52,13 @@ The message says what is wrong; `url`, `shard` and `key` say where; `hint` says 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from typing import Any, ClassVar
 
 from slg_wds.masking import masked
+
+_OPTION = re.compile(r"(?<![\w-])--[A-Za-z][\w-]*")
 
 
 class SlgWdsError(Exception):
@@ -91,10 +96,26 @@ class SlgWdsError(Exception):
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, masked(value) if isinstance(value, str) else value)
 
+    def for_command(self, options: Collection[str]) -> str:
+        """Return the text for whoever ran a command: without the hint if that names an option that the command lacks.
+
+        Code that several commands share hints at the options of one of them. Options after `slg-wds COMMAND` are that
+        command's.
+
+        Args:
+            options: the command's, such as --split.
+        """
+        own = (self.hint or "").partition("slg-wds ")[0]
+        named = {name.replace("_", "-") for name in _OPTION.findall(own)}
+        return self._text(self.hint if named <= {one.replace("_", "-") for one in options} else None)
+
     def __str__(self) -> str:
+        return self._text(self.hint)
+
+    def _text(self, hint: str | None) -> str:
         places = [f"{name} {value}" for name in ("key", "shard", "url") if (value := getattr(self, name))]
         text = f"{self.message} ({', '.join(places)})" if places else self.message
-        return f"{text}; {self.hint}" if self.hint else text
+        return f"{text}; {hint}" if hint else text
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuild, (type(self), self.message, dict(vars(self))))
@@ -132,6 +153,10 @@ class ImageSourceError(SlgWdsError):
 
 class NoImagesError(ImageSourceError):
     """There is no image where images were expected."""
+
+
+class NoSplitError(NoImagesError):
+    """There are images, and none of the split that was asked for."""
 
 
 class NoTargetsError(ImageSourceError):

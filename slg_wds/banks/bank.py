@@ -147,7 +147,7 @@ class Bank:
         if normalized and (self.mlp or not self.unit):
             raise UsageError(
                 f"the bank takes embeddings of the teacher's own length, and those of {name} were divided by it",
-                hint="store them without --normalize",
+                hint="store them by slg-wds generate without --normalize",
             )
 
 

@@ -99,6 +99,11 @@ def parse(config: type[Config], prog: str, arguments: Sequence[str]) -> Config:
     return config(**{one.name: _value(one, texts[one.name]) for one in options if one.name in texts})
 
 
+def spellings_of(config: type) -> set[str]:
+    """Return how the options of a command are written."""
+    return {"--help", *(spelling for one in _options_of(config) for spelling in one.spellings)}
+
+
 def _options_of(config: type) -> list[_Option]:
     hints = get_type_hints(config, include_extras=True)
     return [_option(field, hints[field.name]) for field in dataclasses.fields(config)]

@@ -32,7 +32,7 @@ def check_parents(parents: Sequence[Parent]) -> None:
         if mine != theirs:
             error = _differs(first, other, f"num_crops: {mine} != {theirs}")
             error.hint = (
-                "label more crops with --extend, or let SoftLabelLoader average the crops that all have"
+                "label more crops by slg-wds generate --extend, or let SoftLabelLoader average the sets"
             )
             raise error
         _check_keys(first, other)

@@ -38,7 +38,7 @@ def check_joined(config: EnsembleConfig, parents: Sequence[Parent]) -> bool:
     if len({parent.identity.normalize for parent in parents}) > 1:
         raise UsageError(
             "some sets hold embeddings of unit length and others do not",
-            hint="make all with --normalize, or none; SoftLabelLoader takes them as a list",
+            hint="make all by slg-wds generate --normalize, or none; SoftLabelLoader takes them as a list",
         )
     width, crops = sum(one["dim"] for one in kinds), parents[0].identity.num_crops
     if width * crops > MAX_EMBEDDED:

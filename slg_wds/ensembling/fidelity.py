@@ -5,23 +5,26 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.banks import read_bank
-from slg_wds.config import EnsembleConfig, GenerateConfig, Precision, SourceConfig
+from slg_wds.config import EnsembleConfig, GenerateConfig, Precision
 from slg_wds.config.checks import check_bank
 from slg_wds.console import counted
 from slg_wds.ensembling.parents import KeyedSet, Missing
 from slg_wds.ensembling.partners import mixed_views
-from slg_wds.errors import ImageError, ImageSourceError, TeacherOutputError, UsageError
+from slg_wds.errors import ImageError, TeacherOutputError, UsageError
 from slg_wds.format.manifest.identity import differences
 from slg_wds.format.records.embeddings.by_name import of_crops
-from slg_wds.images import LabelledImage, open_source
+from slg_wds.images import LabelledImage
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset.labelset import LabelSet
+from slg_wds.replay.sources.external import ImageFiles, open_external
+from slg_wds.replay.sources.files import OpenFiles
 from slg_wds.transforms.drawn import DrawnCrops, Partner
 
 if TYPE_CHECKING:
@@ -220,7 +223,7 @@ def exact_rows(
     each = max(CROPS_PER_IMAGE, -(-config.check_crops // max(1, number)))
     each = min(each, labels.num_crops, MOST_PER_IMAGE)
     images_needed = -(-config.check_crops // each)
-    keyed, images = KeyedSet(labels), _ImagesByKey(config, labels)
+    keyed, images = KeyedSet(labels), _Images(config, labels)
     for place in chance.permutation(len(labels) if places is None else places)[:images_needed].tolist():
         record = keyed.read(place)
         if isinstance(record, Missing):
@@ -243,41 +246,28 @@ def exact_rows(
         yield part, exact
 
 
-class _ImagesByKey:
-    """The images that a config names, found by key. They are listed when the first one is read."""
+class _Images:
+    """The images of a set: those that it embeds, else those that a config names. These are opened when one is read."""
 
     def __init__(self, config: EnsembleConfig, labels: LabelSet) -> None:
         self._config, self._labels = config, labels
-        self._numbers: dict[str, int] = {}
 
     def decoded(self, keyed: KeyedSet, number: int, record: Record) -> torch.Tensor:
         """Return the pixels, uint8 [3, H, W], of planned image `number`, which has this record.
 
         Raises:
             ImageError: the image cannot be decoded, or is not the one that was labelled.
+            ImageSourceError, StoreError: it is not there.
         """
-        data = keyed.image(number) or self.read(record.key)
+        data = keyed.image(number) or bytes(self._files.read(number, record.key))
         try:
             return LabelledImage.of(record).decode(data)
         except ImageError as error:
             raise error.located(url=self._config.check_data) from None
 
-    def read(self, key: str) -> bytes:
-        """Return the bytes of an image. Raise ImageSourceError if there is none with that key."""
-        if not self._numbers:
-            options = SourceConfig(store_options=self._config.store_options)
-            self._source = open_source(str(self._config.check_data), options)
-            shards = (
-                self._source.kind == self._labels.plan.source == "shards"
-            )  # it says where each image lies
-            self._plan = self._labels.plan if shards else self._source.plan(0, 1 << 20)
-            self._numbers = {name: number for number, name in enumerate(self._plan.keys)}
-        number = self._numbers.get(key)
-        if number is None:
-            raise ImageSourceError(
-                "there is no image with this key of the labels", url=self._source.url, key=key
-            )
-        return self._source.reader(self._plan, self._plan.place(number)[0])(number)
+    @cached_property
+    def _files(self) -> ImageFiles:
+        return open_external(self._labels, self._config.at(str(self._config.check_data)), OpenFiles())
 
 
 def _ask(

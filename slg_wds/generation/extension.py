@@ -18,6 +18,7 @@ from slg_wds.generation.reference import Reference, SetReference
 from slg_wds.images import LabelledImage
 from slg_wds.labelset.creating import identity_differences
 from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.left_out import labelled_keys
 from slg_wds.transforms.drawn import DrawnCrops
 
 if TYPE_CHECKING:
@@ -62,6 +63,10 @@ class Extension(SetReference):
         """Return whether the set has labels of an image. It has none of images that it did not plan or left out."""
         number = self._find(key)
         return number is not None and key in self._index(self.labels.plan.place(number)[0])[1]
+
+    def count_labelled(self, keys: Sequence[str]) -> int:
+        """Return of how many of these images the set has labels."""
+        return len({*labelled_keys(self.labels)}.intersection(keys))
 
     def check(self, identity: Mapping[str, Any]) -> None:
         """Check that new labels are made as this set's labels were.

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from isal.isal_zlib import crc32 as crc32_of
 
 from slg_wds.errors import ImageChangedError, ImageError, ImageGoneError, ReferenceSetError, StoreError
+from slg_wds.format.shards.names import IMAGE_EXTS
 from slg_wds.generation.job import Job
 from slg_wds.generation.read_ahead import Read
 from slg_wds.generation.recipe import Recipe
-from slg_wds.images import decode, reencode
+from slg_wds.images import decode, image_extension, reencode
 from slg_wds.images.gone import LATER
 from slg_wds.transforms.drawn import DrawnCrops
 
@@ -113,11 +114,25 @@ def _mixed_into_others(job: Job, number: int) -> bool:
 def _copy(recipe: Recipe, source: bytes, path: str) -> bytes:
     """Return the image file to label: the smaller copy if one is embedded, else the source itself."""
     embedding = recipe.embedding
-    if embedding is None or embedding.max_side is None:
+    if embedding is None:
+        return source
+    if embedding.max_side is None:
+        _check_embeddable(source, path)
         return source
     return reencode(
         source, embedding.max_side, embedding.quality, max_pixels=recipe.config.max_pixels, path=path
     )
+
+
+def _check_embeddable(source: bytes, path: str) -> None:
+    """Raise ImageError for an image in a format that a shard does not hold."""
+    extension = image_extension(source, path)
+    if extension not in IMAGE_EXTS:
+        raise ImageError(
+            f"images are not embedded as {extension!r}",
+            hint="make it a JPEG or PNG under the same name, embed smaller copies (--embed-images max-side=512), or "
+            "leave such images out with --on-error skip",
+        )
 
 
 def _hint(error: ImageError | ReferenceSetError, source: str) -> str:

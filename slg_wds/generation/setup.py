@@ -12,7 +12,7 @@ from slg_wds.concurrency.threads import threads_of_forwards
 from slg_wds.config import GenerateConfig, TeacherConfig
 from slg_wds.config.checks import flag
 from slg_wds.console import counted, first_few
-from slg_wds.errors import ReferenceSetError, UsageError
+from slg_wds.errors import ReferenceSetError, TeacherError, UsageError
 from slg_wds.format.manifest.description import EXTENDS, MIXING, VIEWS
 from slg_wds.format.manifest.identity import Identity
 from slg_wds.format.manifest.plan import Plan
@@ -22,6 +22,7 @@ from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.generation.description import identity_of, run_provenance, shard_provenance
 from slg_wds.generation.job import Job
 from slg_wds.generation.recipe import Recipe
+from slg_wds.images.class_folders import ClassFolders
 from slg_wds.images.folder import ignored_kinds
 from slg_wds.images.targets import classes_of_targets, resolve_targets
 from slg_wds.labelset.creating import create_labels, planned_paths
@@ -33,7 +34,7 @@ from slg_wds.teachers.towers.prototypes import PrototypeTower
 if TYPE_CHECKING:
     from slg_wds.generation.reference import Reference
     from slg_wds.images import ImageSource
-    from slg_wds.teachers import Ensemble
+    from slg_wds.teachers import Ensemble, Teacher
 
 
 def open_job(recipe: Recipe, device: str | None = None, *, save: bool = True) -> Job:
@@ -56,7 +57,8 @@ def open_job(recipe: Recipe, device: str | None = None, *, save: bool = True) ->
     teacher = load_teachers(config, source.classes, config.crops_of_forward(device), device)
     recipe.label.check(teacher.num_classes, "--label-type")
     classes = teacher.full_classes if recipe.has_classes else classes_of_targets(source.classes)
-    targets = resolve_targets(config, source.classes, classes, teacher.class_subset)
+    said = class_folders_of(teacher.teachers) if recipe.has_classes else ClassFolders()
+    targets = resolve_targets(config, source.classes, classes, teacher.class_subset, said)
     plan = source.plan(config.seed, config.samples_per_shard, target_of=targets.of_class)
     _check_partners(recipe, plan, reference)
     lacking = 0 if reference is None else _count_lacking(reference, plan.keys, config.on_error)
@@ -176,8 +178,31 @@ def load_teachers(
     keep_freed_memory()
     with threads_of_forwards(config.forward_threads):
         return load_ensemble(
-            config, lambda num_classes: class_subset(config, classes, num_classes), device, rows=rows
+            config,
+            lambda teachers: class_subset(
+                config, classes, teachers[0].num_classes, class_folders_of(teachers)
+            ),
+            device,
+            rows=rows,
         )
+
+
+def class_folders_of(teachers: Sequence[Teacher]) -> ClassFolders:
+    """Return what the checkpoints of teachers say of class folders.
+
+    Raises:
+        TeacherError: two of them say different things.
+    """
+    classes: dict[str, int | None] = {}
+    told = [(one.name, said) for one in teachers if (said := ClassFolders.of(one.class_folders)).known]
+    for name, said in told:
+        for folder, number in said.classes.items():
+            if classes.setdefault(folder, number) != number or said.subset != told[0][1].subset:
+                raise TeacherError(
+                    f"the teachers number classes differently: {folder!r} is another class of {name}",
+                    hint="teachers of one ensemble must have the same classes",
+                )
+    return ClassFolders(classes, told[0][1].subset) if told else ClassFolders()
 
 
 def opening_lines(job: Job) -> list[str]:

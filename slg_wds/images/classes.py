@@ -11,6 +11,7 @@ from slg_wds.console import first_few
 from slg_wds.errors import ImageSourceError, UsageError
 from slg_wds.files import lines_of, read_text, reason_of
 
+IMAGENET = 1000  # its classes
 WORDNET_ID = re.compile(r"(n\d{8})(?![0-9A-Za-z])")
 NUMBER = re.compile(r"[0-9]{1,9}")
 NO_TARGET = frozenset({"-", "-1", "null"})

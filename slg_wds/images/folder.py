@@ -217,8 +217,8 @@ def ignored_kinds(ignored: Mapping[str, int]) -> str:
     return first_few([f"{_KIND_NAMES.get(kind, kind)} ({count:,})" for kind, count in kinds])
 
 
-def no_images(url: str, ignored: Counter[str], folders: int) -> NoImagesError:
-    """Return the error for a folder without images.
+def no_images(url: str, ignored: Counter[str], folders: int = 0) -> NoImagesError:
+    """Return the error for a folder without images, or for tars without samples.
 
     Args:
         url: of the folder.

@@ -15,10 +15,7 @@ from slg_wds.images.pixels import decode
 if TYPE_CHECKING:
     import torch
 
-_HINT = (
-    "give the images that the labels were made from (images= or --images); "
-    "slg-wds verify LABELS --images DATA lists every image that differs"
-)
+_HINT = "give the images that the labels were made from; slg-wds verify LABELS --images DATA lists all that differ"
 
 
 class LabelledImage(NamedTuple):

@@ -8,18 +8,21 @@ from functools import partial
 from typing import Protocol
 
 from slg_wds.config import SourceConfig
+from slg_wds.config.checks import flag
 from slg_wds.console import first_few
-from slg_wds.errors import NoImagesError, UsageError
+from slg_wds.errors import NoSplitError, UsageError
 from slg_wds.format.manifest.plan import Plan
 from slg_wds.images.classes import read_class_map
 from slg_wds.images.folder import COMPRESSED_TAR, COMPRESSED_TARS, FolderSource, is_image
 from slg_wds.images.order import TargetOf
 from slg_wds.images.tars.files import (
+    OTHER_SPLITS,
     SPLIT_FOLDERS,
     TarFile,
     choose_tars,
     compressed_tars,
     listed_tars,
+    names_tars,
     tars_at,
 )
 from slg_wds.images.tars.source import ShardSource
@@ -82,7 +85,7 @@ def open_source(
         planned: paths of the images of an earlier run. Those that are gone are planned again.
 
     Raises:
-        NoImagesError, NoTargetsError: images or the needed targets are missing.
+        NoImagesError, NoTargetsError: images or the needed targets are missing; NoSplitError: the split is.
         UsageError: options that exclude each other, or a class map that cannot be read.
         ImageSourceError, StoreError: a folder or bucket that cannot be listed.
     """
@@ -102,10 +105,11 @@ def open_source(
     tars, ignored = choose_tars(tree, store, options.split or default_split, required=lacks_split)
     if tars and not _has_class_folders(tree):
         return tar_source(tars, ignored=ignored)
-    if ignored[COMPRESSED_TARS] and not any(map(is_image, tree.walk())):
+    if ignored[COMPRESSED_TARS] and not ignored[OTHER_SPLITS] and not any(map(is_image, tree.walk())):
         raise compressed_tars(tree.url)
     if lacks_split:
         raise _no_split(tree, str(options.split))
+    _refuse_options_of_tars(options, url)
     return FolderSource(
         tree,
         split=split,
@@ -116,6 +120,13 @@ def open_source(
     )
 
 
+def _refuse_options_of_tars(options: SourceConfig, url: str) -> None:
+    """Raise UsageError for options that have no meaning for a folder of images."""
+    for name in ("prefix_keys", "image_field", "target_field"):
+        if getattr(options, name):
+            raise UsageError(f"{flag(name)} is for image shards, and these are image files", url=url)
+
+
 def _named_tars(location: Location, split: str | None, default_split: str) -> list[TarFile] | None:
     """Return the tars that a URL names, or that `_info.json` of a web server names; None for a folder."""
     url = location.url
@@ -123,7 +134,7 @@ def _named_tars(location: Location, split: str | None, default_split: str) -> li
         return None
     if COMPRESSED_TAR.search(url):
         raise compressed_tars(url)
-    if "{" in url or url.endswith(".tar"):
+    if names_tars(url):
         if split:
             raise UsageError("--split does not go with the names of image shards", url=url)
         return tars_at(location)
@@ -151,7 +162,7 @@ def choose_split(tree: Tree, split: str | None, default: str) -> tuple[str | Non
         (name of the sub-folder, its tree); (None, `tree`) if no sub-folder is the split.
 
     Raises:
-        NoImagesError: there are only other splits.
+        NoSplitError: there are only other splits.
     """
     folders = tree.folders()
     if split is not None:
@@ -166,7 +177,7 @@ def choose_split(tree: Tree, split: str | None, default: str) -> tuple[str | Non
     return None, tree
 
 
-def _no_split(tree: Tree, split: str) -> NoImagesError:
+def _no_split(tree: Tree, split: str) -> NoSplitError:
     folders = tree.folders()
     hint = f"there are: {first_few(folders)}" if folders else "it has no folders"
-    return NoImagesError(f"no folder {split}", url=tree.url, hint=hint)
+    return NoSplitError(f"no folder {split}", url=tree.url, hint=hint)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from slg_wds.config import SourceConfig, TeacherConfig
 from slg_wds.console import counted, first_few
 from slg_wds.errors import ImageSourceError, NoTargetsError, UsageError
-from slg_wds.files import Spellings, read_text, reason_of
-from slg_wds.images.classes import folder_numbers, imagenet_targets, read_class_map, wordnet_id
+from slg_wds.files import Spellings, lines_of, read_text, reason_of
+from slg_wds.images.class_folders import ClassFolders
+from slg_wds.images.classes import IMAGENET, folder_numbers, imagenet_targets, read_class_map, wordnet_id
 
-IMAGENET = 1000
 MOST_CLASSES = 1 << 24  # that a class number of a sample may be below
+NOTHING = ClassFolders()
 
 
 @dataclass(frozen=True)
@@ -38,17 +40,19 @@ def _none(number: int) -> None:
 
 
 def teacher_classes(
-    config: SourceConfig, classes: Sequence[str] | None, num_classes: int
+    config: SourceConfig, classes: Sequence[str] | None, num_classes: int, said: ClassFolders = NOTHING
 ) -> list[int | None] | None:
     """Find the teacher's class number of each class folder.
 
-    The first rule that applies decides: --class-map, with WordNet ids for folders that it does not name; names that are
-    numbers; WordNet ids, for a teacher of 1000 classes; the folders' sorted order, if there are as many as classes.
+    The first rule that applies decides: --class-map, with the next rule or WordNet ids for folders that it does not
+    name; what the teacher's checkpoint says; names that are numbers; WordNet ids, for a teacher of 1000 classes; the
+    folders' sorted order, if there are as many as classes.
 
     Args:
         config: has the option --class-map.
         classes: names of the class folders; None if there are none.
         num_classes: number of the teacher's classes.
+        said: what the teacher's checkpoint says of class folders.
 
     Returns:
         The number of each folder, None for no target; None instead of a list if no rule applies.
@@ -61,7 +65,9 @@ def teacher_classes(
     if classes is None:
         return None
     if config.class_map is not None:
-        return _mapped(config.class_map, classes, num_classes)
+        return _mapped(config.class_map, classes, num_classes, said)
+    if said.known:
+        return said.numbers(classes, num_classes)
     numbers = folder_numbers(classes)
     if numbers is not None:
         return list(numbers) if max(numbers) < num_classes else None
@@ -71,16 +77,16 @@ def teacher_classes(
     return list(range(len(classes))) if len(classes) == num_classes else None
 
 
-def _mapped(file: str, classes: Sequence[str], num_classes: int) -> list[int | None]:
+def _mapped(file: str, classes: Sequence[str], num_classes: int, said: ClassFolders) -> list[int | None]:
     mapping = read_class_map(file)
     spelled = Spellings(mapping)
     named = {name: found for name in classes if (found := spelled.find(name)) is not None}
     others = [name for name in classes if name not in named]
-    by_id = all(wordnet_id(name) for name in others) and num_classes == IMAGENET
-    if others and not by_id:
+    of_others = _unmapped(others, num_classes, said)
+    if of_others is None:
         raise UsageError(f"--class-map {file} lacks the class folders {first_few(others)}")
     numbers: dict[str, int | None] = {name: mapping[found] for name, found in named.items()}
-    numbers.update(zip(others, imagenet_targets(others) or [], strict=True))
+    numbers.update(zip(others, of_others, strict=True))
     for name, number in numbers.items():
         if number is not None and number >= num_classes:
             raise UsageError(
@@ -89,10 +95,24 @@ def _mapped(file: str, classes: Sequence[str], num_classes: int) -> list[int | N
     return [numbers[name] for name in classes]
 
 
+def _unmapped(others: Sequence[str], num_classes: int, said: ClassFolders) -> Sequence[int | None] | None:
+    """Return the classes of folders that a class map does not name; None if nothing else says them."""
+    if not others or said.known:
+        return said.numbers(others, num_classes) if others else []
+    by_id = num_classes == IMAGENET and all(map(wordnet_id, others))
+    return imagenet_targets(others) if by_id else None
+
+
 def class_subset(
-    config: TeacherConfig, classes: Sequence[str] | None, num_classes: int
+    config: TeacherConfig, classes: Sequence[str] | None, num_classes: int, said: ClassFolders = NOTHING
 ) -> tuple[int, ...] | None:
     """Return the teacher's classes that --class-subset keeps, in rising order; None for all.
+
+    Args:
+        config: has the options --class-subset and --class-map.
+        classes: names of the class folders; None if there are none.
+        num_classes: number of the teacher's classes.
+        said: what the teacher's checkpoint says of class folders.
 
     Raises:
         UsageError: the file is not a list of class numbers, or a number is invalid or given twice.
@@ -101,13 +121,15 @@ def class_subset(
     if config.class_subset is None:
         return None
     if config.class_subset == "auto":
-        known = teacher_classes(config, classes, num_classes)
+        known = teacher_classes(config, classes, num_classes, said)
         if known is None:
             raise NoTargetsError(
                 "--class-subset auto needs class folders whose classes in the teacher are known",
                 hint="name them by WordNet ids, or give --class-map or a file of class numbers",
             )
-        numbers = [number for number in known if number is not None]
+        numbers = list(
+            {number for number in known if number is not None}
+        )  # several folders may be of one class
     else:
         numbers = _read_numbers(config.class_subset)
     if len(set(numbers)) != len(numbers):
@@ -126,12 +148,19 @@ def class_subset(
 def _read_numbers(file: str) -> list[int]:
     try:
         text = read_text(file)
-        values = json.loads(text) if text.lstrip().startswith("[") else text.split()
-        return [int(value) for value in values]
-    except (OSError, ValueError) as error:
+        words = (word for _, line in lines_of(text) for word in line.split())
+        return list(map(_whole, json.loads(text) if text.lstrip().startswith("[") else words))
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
             f"--class-subset {file} is not a file of class numbers: {reason_of(error)}"
         ) from None
+
+
+def _whole(value: Any) -> int:
+    """Return a whole number that is one, or that digits spell; Python would make one of 2.7, true and 1_0 too."""
+    if type(value) is int or (isinstance(value, str) and value.isascii() and value.isdigit()):
+        return int(value)
+    raise ValueError(f"{str(value)[:100]!r} is not a class number")
 
 
 def classes_of_targets(classes: Sequence[str] | None) -> int:
@@ -148,7 +177,11 @@ def classes_of_targets(classes: Sequence[str] | None) -> int:
 
 
 def resolve_targets(
-    config: SourceConfig, classes: Sequence[str] | None, num_classes: int, subset: Sequence[int] | None
+    config: SourceConfig,
+    classes: Sequence[str] | None,
+    num_classes: int,
+    subset: Sequence[int] | None,
+    said: ClassFolders = NOTHING,
 ) -> Targets:
     """Work out the targets of a source.
 
@@ -157,6 +190,7 @@ def resolve_targets(
         classes: names of the source's class folders; None if its samples have class numbers.
         num_classes: number of the teacher's classes.
         subset: the teacher's classes that labels cover; None for all.
+        said: what the teacher's checkpoint says of class folders.
 
     Raises:
         UsageError, ImageSourceError: as `teacher_classes`.
@@ -164,8 +198,8 @@ def resolve_targets(
     if config.no_targets:
         return Targets(_none, None, True)
     if classes is None:
-        return Targets(_numbered(num_classes, subset), None, True)
-    known = teacher_classes(config, classes, num_classes)
+        return Targets(_numbered(num_classes, subset, said), None, True)
+    known = teacher_classes(config, classes, num_classes, said)
     if known is None:
         note = (
             f"{counted(len(classes), 'class folder')} for {counted(num_classes, 'class', 'classes')} of the teacher, "
@@ -175,18 +209,26 @@ def resolve_targets(
     labels = subset if subset is not None else range(num_classes)
     position = {number: place for place, number in enumerate(labels)}
     of_class = [None if number is None else position.get(number) for number in known]
-    if config.class_map is None and folder_numbers(classes):
+    if config.class_map is None and not said.classes and folder_numbers(classes):
         note = "the class folders are named by numbers, which are taken as the classes"
         return Targets(of_class, None, True, note)
-    names = _names_of(config, classes, known, num_classes)
+    names = _names_of(config, classes, known, num_classes, said)
     return Targets(of_class, [names.get(number, "") for number in labels], True, _outside(classes, known))
 
 
-def _numbered(num_classes: int, subset: Sequence[int] | None) -> Callable[[int], int | None]:
-    """Return the function from the class numbers of samples in tars, which are the teacher's, to targets."""
+def _numbered(
+    num_classes: int, subset: Sequence[int] | None, said: ClassFolders
+) -> Callable[[int], int | None]:
+    """Return the function from the class numbers of samples in tars to targets.
+
+    The numbers are the teacher's; those of a student's own teacher, where the student knows some of its classes.
+    """
     position = None if subset is None else {number: place for place, number in enumerate(subset)}
 
-    def target_of(number: int) -> int | None:
+    def target_of(sample: int) -> int | None:
+        number = said.class_of(sample)
+        if number is None:
+            return None
         if number >= num_classes:
             raise ImageSourceError(
                 f"a sample has the class {number}, and the teacher's are 0..{num_classes - 1}",
@@ -207,14 +249,23 @@ def _outside(classes: Sequence[str], known: Sequence[int | None]) -> str:
 
 
 def _names_of(
-    config: SourceConfig, classes: Sequence[str], known: Sequence[int | None], num_classes: int
+    config: SourceConfig,
+    classes: Sequence[str],
+    known: Sequence[int | None],
+    num_classes: int,
+    said: ClassFolders,
 ) -> dict[int, str]:
-    """Return the names of the teacher's classes by number: the WordNet id in the folder's name, or that name."""
+    """Return the names of the teacher's classes by number: the WordNet id in the folder's name, or that name.
+
+    Those that the teacher's checkpoint has go first, unless a class map says otherwise.
+    """
     names = {
         number: wordnet_id(name) or name
         for name, number in zip(classes, known, strict=True)
         if number is not None
     }
+    if config.class_map is None and said.known:
+        return {**names, **said.names()}
     if config.class_map is None and num_classes == IMAGENET and len(names) < IMAGENET:
         return _imagenet_names()  # some of ImageNet's folders: the other classes have names too
     return names

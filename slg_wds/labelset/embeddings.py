@@ -26,7 +26,7 @@ def embedding_of(labels: LabelSet, asked: str | None, own: str | None = None) ->
         raise UsageError(
             "the set holds labels, and embeddings are needed here",
             url=labels.url,
-            hint="generate --output embedding",
+            hint="slg-wds generate --output embedding makes such a set",
         )
     wanted = asked or (names[0] if len(names) == 1 else own)
     if wanted not in names:

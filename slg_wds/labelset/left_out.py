@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,7 +32,9 @@ def most_left_out(planned: int, share: float | None, known: int = 0) -> int:
         known: number of images that certainly cannot be labelled. They may be left out in addition to the share.
     """
     others = planned - known
-    return known + (max(LEAST, int(others * SHARE)) if share is None else int(others * share))
+    if share is None:
+        return known + max(LEAST, int(others * SHARE))
+    return known + int(others * Fraction(str(share)))  # as it is written: 100 times 0.29 is 29, not 28.99...
 
 
 class Allowance:

@@ -25,6 +25,7 @@ class BuiltModel:
         hidden_digest: SHA-256, in hex, of what decides the output beside the state dict: see identity.py. None if
             nothing else does.
         code_digest: SHA-256, in hex, of the source files of a private model: see identity.py. None for other models.
+        class_folders: what the weights file says of class folders: see `Weights`.
     """
 
     module: torch.nn.Module
@@ -35,3 +36,4 @@ class BuiltModel:
     config_from: str = ""
     hidden_digest: str | None = None
     code_digest: str | None = None
+    class_folders: object = None

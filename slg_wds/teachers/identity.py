@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ def hidden_digest(module: torch.nn.Module, factory: Any) -> str | None:
     if _tensors(module.state_dict()):
         return None
     modules = [*module.modules(), *outside.modules.values()]
-    return _digest_of_sources([factory, *(type(one) for one in modules)])
+    return _digest_of_sources([*_definitions(factory), *(type(one) for one in modules)])
 
 
 def code_digest(module: torch.nn.Module, factory: Any) -> str | None:
@@ -64,7 +65,11 @@ def code_digest(module: torch.nn.Module, factory: Any) -> str | None:
     """
     modules = [*module.modules(), *find_hidden(module).modules.values()]
     classes = {base for one in modules for base in type(one).__mro__}
-    own = [one for one in (factory, *classes) if _package(one) not in _VERSIONED and _source(one) is not None]
+    own = [
+        one
+        for one in (*_definitions(factory), *classes)
+        if _package(one) not in _VERSIONED and _source(one) is not None
+    ]
     return _digest_of_sources(own) if own else None
 
 
@@ -94,6 +99,17 @@ def _digest_of_sources(objects: Iterable[Any]) -> str:
     for content in sorted(contents):
         sha.update(b"source\n" + hashlib.sha256(content).digest())
     return sha.hexdigest()
+
+
+def _definitions(factory: Any) -> Iterator[Any]:
+    """Yield the functions and classes that define a factory: also the one inside decorators, caches and partials."""
+    while factory is not None:
+        if isinstance(factory, functools.partial):
+            factory = factory.func
+            continue
+        defined = inspect.isroutine(factory) or inspect.isclass(factory)
+        yield factory if defined else type(factory)
+        factory = getattr(factory, "__wrapped__", None)
 
 
 def _package(one: Any) -> str:

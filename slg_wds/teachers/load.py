@@ -94,6 +94,7 @@ def _teacher_of(model: BuiltModel, source: str, overrides: Mapping[str, Any], **
             preprocessing_from=preprocessing_from,
             hidden_digest=model.hidden_digest,
             code_digest=model.code_digest,
+            class_folders=model.class_folders,
             **placing,
         )
     except TeacherError as error:
@@ -105,7 +106,7 @@ def _teacher_of(model: BuiltModel, source: str, overrides: Mapping[str, Any], **
 
 def load_ensemble(
     config: Any,
-    subset_of: Callable[[int], Sequence[int] | None],
+    subset_of: Callable[[Sequence[Teacher]], Sequence[int] | None],
     device: str | None = None,
     settings: Sequence[Mapping[str, Any]] | None = None,
     rows: int = CPU_ROWS,
@@ -115,7 +116,7 @@ def load_ensemble(
     Args:
         config: a TeacherConfig; its `temp` is the temperature if it has one, else 1. If its `output` is "embedding",
             the teachers have no heads, and `Towers` are returned; if "prototypes", one without a head and its `bank`.
-        subset_of: number of the teachers' classes -> the classes to keep, or None to keep all.
+        subset_of: the teachers -> the classes to keep, or None to keep all.
         device: where to run; None: the config's GPU, else this process's own device.
         settings: for each teacher, its overrides by the names in OVERRIDES; None: those of the config for all.
         rows: number of crops in each forward of the run that follows; the trial uses as many.
@@ -138,14 +139,14 @@ def _joined(
     teachers: Sequence[Teacher],
     weights: Sequence[float],
     config: Any,
-    subset_of: Callable[[int], Sequence[int] | None],
+    subset_of: Callable[[Sequence[Teacher]], Sequence[int] | None],
 ) -> Ensemble:
     if _output(config) == "embedding":
         return Towers(teachers, config.normalize)
     if _output(config) == "prototypes":
         return PrototypeTower(teachers, read_bank(config.bank), config.bank_temp)
-    subset = subset_of(teachers[0].num_classes)
-    return Ensemble(teachers, weights, temperature=getattr(config, "temp", 1.0), class_subset=subset)
+    temperature = getattr(config, "temp", 1.0)
+    return Ensemble(teachers, weights, temperature=temperature, class_subset=subset_of(teachers))
 
 
 def _output(config: Any) -> str:

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -20,6 +21,7 @@ from slg_wds.teachers.spec import TeacherSpec
 from slg_wds.teachers.weights import fit, one_line, read_weights
 
 _Digests = tuple[str, str | None]
+_folders: dict[str, str] = {}  # of the modules that teachers have imported from beside them, by their names
 _first_digests: MutableMapping[Any, _Digests] = weakref.WeakKeyDictionary()
 
 
@@ -33,21 +35,21 @@ def build_private(spec: TeacherSpec) -> BuiltModel:
     """
     target, _, name = spec.arch.rpartition(":")
     is_file = target.endswith(".py")
-    with _importable(str(Path(target).resolve().parent) if is_file else str(Path.cwd())):
+    with _importable(str(Path(target).resolve().parent if is_file else Path.cwd())):
         factory = _find_factory(spec, target, name, is_file)
         module, returned = _call(factory, spec)
-    weights_from = "the factory"
+    weights_from, folders = "the factory", None
     config, config_from = _private_config(spec, module, returned)
     if spec.path is not None:
         weights = read_weights(spec.path)
         fit(module, weights.state, spec.path)
-        weights_from = weights.found
+        weights_from, folders = weights.found, weights.class_folders
         config, config_from = weights.own(config, config_from)
     arch = f"{Path(target).name if is_file else target}:{name}"
     digests = digest(module), hidden_digest(module, factory)
     _refuse_changed(module, digests, spec)
     code = code_digest(module, factory)
-    return BuiltModel(module, arch, digests[0], weights_from, config, config_from, digests[1], code)
+    return BuiltModel(module, arch, digests[0], weights_from, config, config_from, digests[1], code, folders)
 
 
 def _call(factory: Callable[[], Any], spec: TeacherSpec) -> tuple[Any, Any]:
@@ -116,8 +118,15 @@ def _load_file(path: str) -> Any:
 
 @contextmanager
 def _importable(folder: str) -> Iterator[None]:
-    """Let a teacher import the files beside it, as `python file.py` would."""
-    added = folder not in sys.path
+    """Let a teacher import the files beside it, as `python file.py` would.
+
+    Python keeps one module of each name. A teacher that imports `model` must not get the file beside another teacher,
+    and with it that one's network: so the modules of other folders are out of the way meanwhile.
+    """
+    others = {
+        name: sys.modules.pop(name) for name in list(sys.modules) if _folder_of(name) not in (None, folder)
+    }
+    before, added = set(sys.modules), folder not in sys.path
     if added:
         sys.path.insert(0, folder)
     try:
@@ -125,6 +134,20 @@ def _importable(folder: str) -> Iterator[None]:
     finally:
         if added and folder in sys.path:
             sys.path.remove(folder)
+        new = {name: module for name, module in sys.modules.items() if name not in before and "." not in name}
+        _folders.update({name: folder for name, module in new.items() if _lies_in(module, folder)})
+        sys.modules.update({name: one for name, one in others.items() if _folder_of(name) != folder})
+
+
+def _folder_of(name: str) -> str | None:
+    """Return the folder of the teacher that a module lies beside; None for modules from elsewhere."""
+    return _folders.get(name.partition(".")[0])
+
+
+def _lies_in(module: Any, folder: str) -> bool:
+    """Return whether a file, or a folder as a package, lies directly in a folder."""
+    places = (getattr(module, "__file__", None), *getattr(module, "__path__", ()))
+    return any(place is not None and os.path.dirname(place) == folder for place in places)  # noqa: PTH120
 
 
 def _private_config(spec: TeacherSpec, module: Any, returned: Any) -> tuple[Mapping[str, Any], str]:

@@ -70,7 +70,8 @@ def build_timm(
     if weights is not None:
         config, config_from = weights.own(config, config_from)
     weights_from = weights.found if weights else f"timm {name}"
-    return BuiltModel(module, arch, digest(module), weights_from, config, config_from)
+    folders = weights.class_folders if weights else None
+    return BuiltModel(module, arch, digest(module), weights_from, config, config_from, class_folders=folders)
 
 
 def _fill_timm(
@@ -143,10 +144,11 @@ def build_torchvision(spec: TeacherSpec, num_classes_hint: int | None, headless:
     config_from = f"the transforms of torchvision's {published}"
     if weights is not None:
         config, config_from = weights.own(config, config_from)
-    weights_from = f"torchvision {published}"
+    weights_from, folders = f"torchvision {published}", None
     if weights is not None:
         weights_from = weights.found + (_OF_CONVERSION if base in _CONVERTING else "")
-    return BuiltModel(module, base, digest(module), weights_from, config, config_from)
+        folders = weights.class_folders
+    return BuiltModel(module, base, digest(module), weights_from, config, config_from, class_folders=folders)
 
 
 def _torchvision_weights(arch: str) -> tuple[str, Any]:

@@ -32,6 +32,7 @@ class Teacher:
         name: `source:architecture`.
         source: `timm`, `pytorch` or `private`.
         arch, weights_digest, hidden_digest, code_digest: which model it is: see `BuiltModel`.
+        class_folders: what its weights file says of class folders: see `BuiltModel`.
         weights_from, preprocessing_from: where weights and preprocessing come from, in words.
         preprocessing: input size, normalisation and resize.
         module: the model itself.
@@ -58,6 +59,7 @@ class Teacher:
         compile: bool,
         hidden_digest: str | None = None,
         code_digest: str | None = None,
+        class_folders: object = None,
     ) -> None:
         """Move the model to the device and run it on two black images.
 
@@ -76,6 +78,7 @@ class Teacher:
             compile: whether the first call of `logits` compiles the model (torch.compile).
             hidden_digest: as `BuiltModel.hidden_digest`.
             code_digest: as `BuiltModel.code_digest`.
+            class_folders: as `BuiltModel.class_folders`.
 
         Raises:
             TeacherError: the model does not run; TeacherOutputError: its output is not finite logits [N,C].
@@ -85,6 +88,7 @@ class Teacher:
         self.source, self.arch = source, arch
         self.weights_digest, self.weights_from = weights_digest, weights_from
         self.hidden_digest, self.code_digest = hidden_digest, code_digest
+        self.class_folders = class_folders
         self.preprocessing, self.preprocessing_from = preprocessing, preprocessing_from
         self.device, self.precision, self.compiled = device, precision, compile
         # All weights in float32: autocast lowers the precision per operation.

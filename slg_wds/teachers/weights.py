@@ -35,11 +35,13 @@ class Weights(NamedTuple):
         found: where they were found, in words.
         shown: how the model was shown images in training, settings of `Preprocessing` by name. Checkpoints of
             `slg-wds train` say it; empty for other files.
+        class_folders: which class folders are which of the model's classes, as such a checkpoint keeps it; else None.
     """
 
     state: State
     found: str
     shown: Mapping[str, Any]
+    class_folders: object
 
     def own(self, config: Mapping[str, Any], origin: str) -> tuple[Mapping[str, Any], str]:
         """Return a model's own settings and where they are from: what the file says counts more than its architecture.
@@ -68,7 +70,8 @@ def read_weights(path: str) -> Weights:
     # AveragedModel stores a counter beside the prefixed names. It is dropped together with the prefix.
     prefix = _wrappers([name for name in state if name != "n_averaged"])
     found = f"{Path(path).name}{f' [{nest}]' if nest else ''}"
-    return Weights(_rewrap(state, prefix, ""), found, _shown(loaded))
+    folders = loaded.get("class_folders") if isinstance(loaded, Mapping) else None
+    return Weights(_rewrap(state, prefix, ""), found, _shown(loaded), folders)
 
 
 def _shown(loaded: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from slg_wds.errors import SlgWdsError, UsageError, WeightsError
+from slg_wds.images.class_folders import ClassFolders
 from slg_wds.store.whole_file import whole_file
 from slg_wds.teachers import Preprocessing
 from slg_wds.training.distiller import Distiller
@@ -22,7 +23,6 @@ from slg_wds.training.flags import Settings
 from slg_wds.training.optimizer import keep_options
 from slg_wds.training.output.folder import BEST, CHECKPOINT
 from slg_wds.training.processes import say
-from slg_wds.training.validation.class_folders import ClassFolders
 
 # The flags that change the course of training. A checkpoint has them, so that a resumed run can name differences.
 SETTINGS = (

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from slg_wds.console import note, prepare
 from slg_wds.errors import SlgWdsError
 from slg_wds.training.flags import parse
+from slg_wds.training.flags.definitions import make_parser
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "slg-wds train") -> int:
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "slg-wds train") ->
             run(args)
             end_together()
     except SlgWdsError as error:
-        note(f"{prog}: {error}")
+        note(f"{prog}: {error.for_command(make_parser(prog).spellings)}")
         return error.exit_code
     except KeyboardInterrupt:
         kept = CHECKPOINT in held(args)

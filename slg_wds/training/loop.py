@@ -42,7 +42,7 @@ from slg_wds.training.processes import say, share_buffers, threads_of
 from slg_wds.training.schedule import SetRate, make_schedule, walks
 from slg_wds.training.step import autocast, train_step
 from slg_wds.training.student import make_distiller, make_student, set_up, shown_as
-from slg_wds.training.validation import ClassFolders, Validation, open_validations
+from slg_wds.training.validation import Validation, known_folders, open_validations
 
 if TYPE_CHECKING:
     from slg_wds.replay.device import DeviceLoader
@@ -70,7 +70,7 @@ def run(args: Settings) -> None:
     training = set_up(args, model, preprocessing, checkpoint)
     if checkpoint is not None:
         restore(args, training, checkpoint)
-    training.folders = ClassFolders.known(labels, checkpoint)
+    training.folders = known_folders(labels, checkpoint)
     validations = open_validations(
         args, labels, training.folders, num_classes, preprocessing, threads_of(args)
     )

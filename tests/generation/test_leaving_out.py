@@ -7,12 +7,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import slg_wds
 from slg_wds import errors
 from slg_wds.cli import main
 from slg_wds.config import VerifyConfig
 from slg_wds.images.source import FolderSource
+from slg_wds.labelset.left_out import most_left_out
 from slg_wds.verification.verify import verify
 from support.photographs import TINY
 from support.reads import before_read
@@ -35,7 +37,11 @@ def images(small, tmp_path) -> Path:
 def config(images, target, **options):
     given = {"num_crops": 4, "num_seg": 4, "samples_per_shard": 2, "threads_per_forward": 1, **options}
     return slg_wds.GenerateConfig(
-        data=str(images), save_path=str(target), teacher_source="private", arch=TINY, on_error="skip", **given
+        data=str(images),
+        save_path=str(target),
+        teacher_source="private",
+        arch=TINY,
+        **{"on_error": "skip", **given},
     )
 
 
@@ -54,6 +60,26 @@ def left_out(target) -> list[str]:
     return sorted(
         entry["path"] for n in range(labels.num_shards) for entry in labels.shard(n).header.left_out
     )
+
+
+@pytest.mark.parametrize("share", [0.07, 0.29, 0.57, 0.1, 1.0, 0.0])
+def test_a_share_is_taken_as_it_is_written(share):
+    assert [most_left_out(count, share) for count in (100, 1000)] == [round(100 * share), round(1000 * share)]
+
+
+def test_an_image_that_cannot_be_embedded_is_left_out(images, tmp_path):
+    strange = files(images)[0]
+    Image.open(strange).save(strange, "JPEG2000")
+    options = {"embed_images": "original", "on_error": "fail"}
+    with pytest.raises(
+        errors.ImageError, match=r"not embedded as 'jp2' .*max-side=512.*--on-error skip"
+    ) as raised:
+        slg_wds.generate(config(images, tmp_path / "set", **options))
+    assert raised.value.key == str(strange.relative_to(images / "train"))
+    assert slg_wds.generate(config(images, tmp_path / "set", **{**options, "on_error": "skip"})).complete
+    assert left_out(tmp_path / "set") == [raised.value.key]
+    smaller = config(images, tmp_path / "smaller", **{**options, "embed_images": "max-side=40"})
+    assert slg_wds.generate(smaller).complete and left_out(tmp_path / "smaller") == []
 
 
 def vanish_whole(images):

@@ -15,7 +15,7 @@ from slg_wds.cli import main
 from slg_wds.config import EvaluateConfig
 from slg_wds.errors import ImageShardError, ImageSourceError, NoTargetsError, UsageError
 from slg_wds.generation.evaluation import evaluate
-from slg_wds.images.targets import Targets, resolve_targets
+from slg_wds.images.targets import Targets, class_subset, resolve_targets
 from slg_wds.inspection.inspect import inspect
 from slg_wds.report.command import measure_sets
 from slg_wds.report.reading.sets import ReportedSets
@@ -111,6 +111,21 @@ def test_evaluate_takes_folders_named_by_numbers(photographs, tmp_path):
     data = renamed(few, tmp_path / "numbered", lambda number, name: names[number])
     assert evaluate(EvaluateConfig(data=str(data), arch=LITE0, teacher_source="private")) == plain
     assert plain.top1 > 0.5
+
+
+@pytest.mark.parametrize("text", ["3 1\n7", "# of the teacher\n3\n1\n7\n", "[3, 1, 7]"])
+def test_files_of_class_numbers(tmp_path, text):
+    (tmp_path / "subset").write_text(text)
+    options = EvaluateConfig(data="", arch="", class_subset=str(tmp_path / "subset"))
+    assert class_subset(options, None, 20) == (1, 3, 7)
+
+
+@pytest.mark.parametrize("text", ["[3, 2.7]", "[3, true]", "3 1_0", "3 -1", "n01440764", "[[3]]", "\u0663"])
+def test_what_is_no_whole_number_is_no_class(tmp_path, text):
+    (tmp_path / "subset").write_text(text, encoding="utf-8")
+    options = EvaluateConfig(data="", arch="", class_subset=str(tmp_path / "subset"))
+    with pytest.raises(UsageError, match="is not a class number"):
+        class_subset(options, None, 20)
 
 
 def test_a_class_subset_leaves_the_accuracy_as_it_is(photographs, tmp_path, capsys):

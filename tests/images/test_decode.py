@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
-import time
 import warnings
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -111,21 +109,13 @@ def test_reencode_gives_small_images_a_format_that_shards_take(kind: str) -> Non
     assert small == saved(Image.fromarray(decode(data).permute(1, 2, 0).numpy()), "JPEG", quality=85)
 
 
-def test_overhead_over_torchvision_is_small() -> None:
-    """On a picture so small that decoding it is nothing; the least of many times of both."""
-    data = saved(Image.fromarray(CHELSEA[:16, :16]), "JPEG")
-    decoder = torch.ops.image.decode_jpeg
-
-    def bare() -> None:
-        decoder(torch.frombuffer(bytearray(data), dtype=torch.uint8), 3)
-
-    def least(run: Callable[[], object]) -> float:
-        times = []
-        for _ in range(2000):
-            start = time.perf_counter()
-            run()
-            times.append(time.perf_counter() - start)
-        return min(times)
-
+def test_a_jpeg_takes_few_calls_beside_that_of_torchvision() -> None:
+    """30 when this was written, of about half a microsecond each: calls are counted, since a busy machine moves times."""
+    data, calls = saved(Image.fromarray(CHELSEA[:16, :16]), "JPEG"), []
     decode(data)
-    assert least(lambda: decode(data)) - least(bare) < 30e-6
+    sys.setprofile(lambda _, event, __: calls.append(event) if event in ("call", "c_call") else None)
+    try:
+        decode(data)
+    finally:
+        sys.setprofile(None)
+    assert 5 < len(calls) < 40

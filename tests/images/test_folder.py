@@ -377,3 +377,11 @@ def test_messages_about_what_is_not_used_are_short_and_say_what_to_do(tmp_path: 
         (tmp_path / f"class{number}").mkdir()
     with pytest.raises(NoImagesError, match=r"no folder test .*there are: cat, class0, .*, \.\.\."):
         folder(tmp_path, split="test")
+
+
+@pytest.mark.parametrize("name", ["image_field", "target_field", "prefix_keys"])
+def test_options_of_tars_are_refused_for_a_folder(tmp_path: Path, name: str) -> None:
+    """They would change nothing: targets, for one, would be those of the folders."""
+    root = fill(tmp_path)
+    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} is for image shards"):
+        folder(root, **{name: "cls"})

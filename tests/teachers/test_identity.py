@@ -253,6 +253,46 @@ def test_code_is_the_files_of_the_factory_and_of_the_classes_of_its_modules(tmp_
     assert told(inherits) != one
 
 
+DECORATOR = """
+import functools
+def loud(made):
+    @functools.wraps(made)
+    def inner(): return made()
+    return inner
+"""
+DECORATED = """
+import functools
+from decorators_of_mine import loud
+class Named:
+    def __call__(self): return factory()
+def make(classes): return factory()
+cached = functools.cache(factory)
+part = functools.partial(make, 7)
+loud_one = loud(factory)
+named = Named()
+"""
+
+
+@pytest.mark.parametrize("name", ["cached", "part", "loud_one", "named"])
+@pytest.mark.parametrize("digest_of", ["code_digest", "hidden_digest"])
+def test_a_factory_in_a_decorator_or_an_object_counts_as_a_bare_one(tmp_path, name, digest_of):
+    """The file of the function itself, wherever the decorator is; the model's classes are of torch alone."""
+    (tmp_path / "decorators_of_mine.py").write_text(DECORATOR)
+    net = "nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(){})".format(
+        ", nn.Linear(12, 7)" if digest_of == "code_digest" else ""
+    )
+    bare = f"from torch import nn\ndef factory():\n    net = {net}\n    net.default_cfg = {SETTINGS}\n    return net\n"
+
+    def told(text: str) -> str | None:
+        file = tmp_path / "mine.py"
+        file.write_text(text + DECORATED)
+        (spec,) = parse_teachers(f"private:{file}:{name}")
+        return getattr(load_teacher(spec), digest_of)
+
+    one = told(bare)
+    assert one is not None and told(bare) == one != told(bare + "# a comment\n")
+
+
 MADE = {"label_type": "full", "num_classes": 10, "num_crops": 4, "seed": 0}
 
 

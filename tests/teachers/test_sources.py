@@ -337,6 +337,37 @@ def test_a_private_factory_in_a_package(private_file: Path, monkeypatch: pytest.
     assert load("torchvision.models:squeezenet1_1", "private").num_classes == 1000
 
 
+MODEL_BESIDE = """
+import torch
+from torch import nn
+class Net(nn.Module):
+    default_cfg = {"input_size": 4, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    def __init__(self):
+        super().__init__()
+        self.bias = nn.Parameter(torch.arange(5.0) + BIAS)
+    def forward(self, x):
+        return x.mean((1, 2, 3))[:, None] + self.bias
+"""
+
+
+def test_files_of_one_name_beside_two_teachers_are_two_modules(tmp_path: Path) -> None:
+    """A teacher never gets the network that lies beside another one."""
+
+    def made(folder: str, bias: int) -> Teacher:
+        package = tmp_path / folder / "models_beside"
+        package.mkdir(parents=True, exist_ok=True)
+        (package / "net.py").write_text(MODEL_BESIDE.replace("BIAS", str(bias)))
+        file = tmp_path / folder / "mine.py"
+        file.write_text("from models_beside.net import Net\ndef factory(): return Net()\n")
+        return load(f"private:{file}:factory")
+
+    one, other = made("one", 1), made("other", 2)
+    assert one.weights_digest != other.weights_digest
+    black = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+    assert torch.allclose(other.logits(black) - one.logits(black), torch.ones(1, 5))
+    assert made("one", 1).describe() == one.describe() and made("other", 2).describe() == other.describe()
+
+
 def test_a_private_teacher_with_a_weights_file(private_file: Path, tmp_path: Path) -> None:
     state = load(f"private:{private_file}:plain")
     weights = {"2.weight": torch.ones(6, 3), "2.bias": torch.arange(6.0)}

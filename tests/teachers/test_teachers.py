@@ -173,7 +173,7 @@ def test_load_ensemble_from_options(teachers: dict[str, Teacher]) -> None:
         input_size = mean = std = interpolation = crop_pct = gpu = None
         precision, compile, temp = "fp32", False, 4.0
 
-    ensemble = load_ensemble(Options(), lambda classes: [classes - 1, 0])
+    ensemble = load_ensemble(Options(), lambda teachers: [teachers[0].num_classes - 1, 0])
     assert ensemble.weights == [0.75, 0.25]
     assert ensemble.temperature == 4
     assert ensemble.class_subset == [999, 0]

@@ -18,7 +18,8 @@ from slg_wds.training.flags import Settings, parse
 from slg_wds.training.mixing import mixup_cutmix
 from slg_wds.training.schedule import label_temperature
 from slg_wds.training.student import make_average, make_student
-from slg_wds.training.validation import ClassFolders, HardTargets
+from slg_wds.training.validation import HardTargets, known_folders
+from slg_wds.training.validation.images import open_val
 from support.image_sources import tar_bytes
 from support.models.tiny_students import restless
 from support.sets.made_sets import label_set
@@ -156,8 +157,8 @@ def test_numbers_of_validation_tars_follow_the_class_subset_of_the_labels(tmp_pa
         )
         args, shown = flags(str(tmp_path / name)), Preprocessing(32, (0, 0, 0), (1, 1, 1), "bilinear", 1)
         args.device = torch.device("cpu")
-        folders = ClassFolders.known([labels], None)
-        plan = HardTargets(args, args.data, folders, 3, shown, 1).images.plan
+        folders = known_folders([labels], None)
+        plan = HardTargets(args, open_val(args), folders, 3, shown, 1).images.plan
         return [int(target) for _, target in sorted(zip(plan.paths, plan.targets, strict=True))]
 
     assert targets_of("some", [7, 11, 19, 0]) == [1, -1, 2, -1]

@@ -68,6 +68,16 @@ def test_the_teachers_own_labels(faithful, embedded, small_images, capsys):
     assert "the labels are the teachers': 96 crops asked again" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("options", [{"keep_extensions": True, "split": "held"}, {"split": "held"}])
+def test_images_are_found_whatever_they_are_called(small_images, tmp_path, capsys, options):
+    """Keys with extensions; a folder of another name: the plan says where each image lies."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "held").symlink_to(small_images)
+    labels = str(trust_sets.make(tmp_path / "data", tmp_path / "set", **options))
+    assert main(["verify", labels, *asked(tmp_path / "data"), "--check-crops", "8"]) == 0
+    assert "the labels are the teachers'" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("change", [even, sharper, other_classes, other_crops])
 def test_labels_of_nobody(faithful, small_images, tmp_path, capsys, change):
     """Every byte is valid; only running the teachers shows the difference."""
@@ -137,7 +147,7 @@ def test_rewriting_alone_changes_nothing(faithful, tmp_path):
             2,
             "does not name the teachers",
         ),
-        (["--teacher", "EMPTY", "-a", TINY, "--teacher_source", "private"], 1, "no image"),
+        (["--teacher", "EMPTY", "-a", TINY, "--teacher_source", "private"], 1, "are not there"),
     ],
 )
 def test_questions_that_cannot_be_asked(faithful, small_images, tmp_path, capsys, more, code, said):

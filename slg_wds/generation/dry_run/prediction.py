@@ -12,7 +12,7 @@ import numpy as np
 
 from slg_wds.config import GenerateConfig
 from slg_wds.console import counted, data_size, duration
-from slg_wds.engines.reports.summary import bytes_a_crop
+from slg_wds.engines.reports.summary import bytes_a_crop, listed
 from slg_wds.generation.dry_run.sizes import PredictedSizes, predict_sizes
 from slg_wds.generation.dry_run.variants import timed_variants
 from slg_wds.generation.recipe import Recipe
@@ -69,36 +69,45 @@ def dry_run(config: GenerateConfig, device: str | None = None) -> DryRun:
 
     with current_device(device or "cpu"), hint_if_full(config.IF_MEMORY_IS_FULL):
         job = open_job(Recipe.of(config), device, save=False)
-        samples, steps = _measured(job)
-        return _predicted(job, predict_sizes(job, samples), steps)
+        samples, steps, left_out = _measured(job)
+        found = _predicted(job, predict_sizes(job, samples), steps)
+        return dataclasses.replace(found, summary=[*found.summary, *left_out])
 
 
-def _measured(job: Job) -> tuple[list[EncodedSample], list[float]]:
-    """Label a few images as a run does; return their samples, and the seconds of each forward but the first."""
+def _measured(job: Job) -> tuple[list[EncodedSample], list[float], list[str]]:
+    """Label a few images as a run does.
+
+    Returns:
+        Their samples; the seconds of each forward but the first; lines about the images that are left out.
+    """
     from slg_wds.generation.collation import finished_shards
     from slg_wds.generation.worker import labelled_batches, labelling_threads
 
     alone = 2 if job.mixes else 1  # a lone image stays unmixed
-    few = job.labels.first(max(alone, -(-FORWARDS * job.num_seg // job.config.num_crops)))
+    few = job.labels.first(max(alone, -(-FORWARDS * job.num_seg // job.crops_each)))
     job = dataclasses.replace(job, labels=few)
     times: list[float] = []
     with labelling_threads(job) as pool:
         (shard,) = finished_shards(job, _timed(labelled_batches(job, [0], pool), times), pool)
         encoded = [sample.result() for sample in shard.samples]
-    return encoded, [float(step) for step in np.diff(times)]
+    paths = job.labels.plan.paths
+    reasons = [f"{paths[one.number]}: {one.reason}" for one in shard.left_out]
+    title = f"LEFT OUT among the {counted(few.plan.shard(0).stop, 'image')} that were measured"
+    return encoded, [float(step) for step in np.diff(times)], listed(title, reasons)
 
 
 def _predicted(job: Job, sizes: PredictedSizes, steps: list[float]) -> DryRun:
     """Predict a run over the whole plan, if all images and forwards are like the measured ones."""
     config, plan = job.config, job.labels.plan
-    images = plan.num_samples
-    crops = images * config.num_crops
+    images, each = plan.num_samples, config.num_crops
+    there = job.extension.count_labelled(plan.keys) if job.extension else 0
+    crops = images * each - there * (each - job.crops_each)
     forwards = -(-crops // job.num_seg)
     seconds = float(np.median(steps)) if steps else 0.0
     rate = job.num_seg / seconds if seconds else 0.0
     summary = [
         f"would label {counted(images, 'image')} in {counted(plan.num_shards, 'shard')}, "
-        f"{counted(config.num_crops, 'crop')} each: "
+        f"{_crops_each(job, there)} each: "
         f"{counted(crops, 'crop')} in about {counted(forwards, 'forward')} of {job.num_seg}",
         f"  {job.teacher.name} on {job.teacher.device_name}, {_answers(job)}",
         f"  about {data_size(sizes.shards)} ({bytes_a_crop(sizes.shards, sizes.images, crops)} measured on "
@@ -111,6 +120,12 @@ def _predicted(job: Job, sizes: PredictedSizes, steps: list[float]) -> DryRun:
     if job.teacher.device.type == "cuda":
         summary += timed_variants(job, crops)
     return DryRun(images, plan.num_shards, crops, forwards, sizes.shards, seconds * forwards, rate, summary)
+
+
+def _crops_each(job: Job, there: int) -> str:
+    """Say how many crops of an image are labelled, where the set to extend has `there` of the images."""
+    new = f"{job.config.num_crops} or " if 0 < there < job.labels.plan.num_samples else ""
+    return new + counted(job.crops_each if there else job.config.num_crops, "crop")
 
 
 def _answers(job: Job) -> str:

@@ -62,15 +62,17 @@ def _measured(config: EvaluateConfig, device: str | None) -> Accuracy:
 
 def _plan(config: EvaluateConfig, source: ImageSource, teacher: Ensemble) -> Plan:
     """Plan all images with their targets in the teacher's classes. Raise NoTargetsError if these are not known."""
+    from slg_wds.generation.setup import class_folders_of
     from slg_wds.images.targets import resolve_targets
 
+    said = class_folders_of(teacher.teachers)
     # No subset: `teachers.evaluate` scores all of the teacher's classes and takes its own class numbers.
-    targets = resolve_targets(config, source.classes, teacher.full_classes, subset=None)
+    targets = resolve_targets(config, source.classes, teacher.full_classes, None, said)
     if source.classes is not None and not targets.comparable:
         raise NoTargetsError(
             f"nothing assigns {counted(len(source.classes), 'class folder')} to "
             f"the teacher's {teacher.full_classes} classes",
-            hint="name them by WordNet ids or give --class-map",
+            hint=f"name them {'as the teacher learned them' if said.known else 'by WordNet ids'} or give --class-map",
             url=config.data,
         )
     if targets.note:

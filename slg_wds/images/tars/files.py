@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from slg_wds.console import first_few
-from slg_wds.errors import ImageSourceError, NoImagesError, NotFoundError
+from slg_wds.errors import ImageSourceError, NoSplitError, NotFoundError
 from slg_wds.format.manifest.info import MAX_INFO_BYTES
 from slg_wds.format.manifest.plan import are_shard_names
 from slg_wds.format.manifest.plan_codec import MAX_SHARDS
@@ -54,6 +54,11 @@ class TarFile:
     def url(self) -> str:
         """The URL, as errors name it."""
         return self.store.url_of(self.path)
+
+
+def names_tars(url: str) -> bool:
+    """Return whether a URL names tars, one or those of a brace pattern, and no folder."""
+    return "{" in url or url.endswith(".tar")
 
 
 def tars_at(location: Location) -> list[TarFile]:
@@ -142,7 +147,7 @@ def choose_tars(tree: Tree, store: Store, split: str, required: bool) -> tuple[l
         (the tars; number of files and folders that are not used, by kind).
 
     Raises:
-        NoImagesError, ImageSourceError: as `parse_info`.
+        NoSplitError, ImageSourceError: as `parse_info`.
         StoreError: `_info.json` cannot be read.
     """
     files = tree.files()
@@ -237,7 +242,7 @@ def listed_tars(store: Store, split: str | None, default: str) -> list[TarFile]:
         default: name of the default split.
 
     Raises:
-        NoImagesError: there is no `_info.json`, or it does not have the split.
+        NoSplitError: there is no `_info.json`, or it does not have the split.
     """
     for folder in (f"{split or default}/", ""):
         try:
@@ -247,7 +252,7 @@ def listed_tars(store: Store, split: str | None, default: str) -> list[TarFile]:
         names = parse_info(data, split or default, split is not None and not folder, store.url)
         if names:
             return tars_in(store, [folder + name for name in names])
-    raise NoImagesError(
+    raise NoSplitError(
         f"a web server cannot be listed, and no {INFO} names its shards",
         url=store.url,
         hint="give a brace pattern of .tar files",
@@ -267,7 +272,7 @@ def parse_info(data: bytes, split: str, required: bool, url: str) -> list[str] |
         The file names, with patterns expanded; None if the file lists no shards.
 
     Raises:
-        NoImagesError, ImageSourceError: the split is not there; the file has another form or lists too many shards.
+        NoSplitError, ImageSourceError: the split is not there; the file has another form or lists too many shards.
     """
     try:
         splits: Any = json.loads(data).get("splits")
@@ -280,7 +285,7 @@ def parse_info(data: bytes, split: str, required: bool, url: str) -> list[str] |
     if alike is None and len(names) == 1 and not required:
         alike = next(iter(names))
     if alike is None:
-        raise NoImagesError(f"no split {split}", url=url, hint=f"{INFO} has: {first_few(list(names))}")
+        raise NoSplitError(f"no split {split}", url=url, hint=f"{INFO} has: {first_few(list(names))}")
     patterns = [names[alike]] if isinstance(names[alike], str) else names[alike]
     if not isinstance(patterns, list) or not all(isinstance(name, str) for name in patterns):
         raise ImageSourceError(f"{INFO} does not have the form of a list of shards", url=url)

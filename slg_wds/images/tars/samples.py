@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from slg_wds.console import first_few
@@ -26,6 +27,7 @@ IMAGE_EXTENSIONS = (
     "avif",
     "jp2",
 )
+BARE_MEMBERS, HIDDEN_MEMBERS = "members without extension", "hidden members"
 MAX_SAMPLES = 1 << 24  # of one tar
 MAX_TARGET_BYTES = 1 << 20
 MAX_TARGET = 2**31 - 1
@@ -61,6 +63,7 @@ class ScannedTar:
         offsets: of the images in the tar, in bytes, [n].
         sizes: of the images, in bytes, [n]; 0 without an image.
         without_image: an error for each sample that has no image.
+        passed_over: number of members that belong to no sample, as WebDataset has it, by kind.
     """
 
     paths: list[str] = field(default_factory=list)
@@ -68,6 +71,7 @@ class ScannedTar:
     offsets: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     without_image: list[ImageShardError] = field(default_factory=list)
+    passed_over: Counter[str] = field(default_factory=Counter)
 
 
 def scan_samples(read: RangeReader, fields: SampleFields = DEFAULTS) -> ScannedTar:
@@ -82,7 +86,7 @@ def scan_samples(read: RangeReader, fields: SampleFields = DEFAULTS) -> ScannedT
         DuplicateKeyError: a sample with two members of the same extension.
     """
     scanned = ScannedTar()
-    for key, members in _samples(scan_tar(read)):
+    for key, members in _samples(scan_tar(read), scanned.passed_over):
         if len(scanned.paths) == MAX_SAMPLES:
             raise ImageShardError(f"it holds over {MAX_SAMPLES} samples")
         image = next((members[ext] for ext in fields.image if ext in members), None)
@@ -100,15 +104,20 @@ def scan_samples(read: RangeReader, fields: SampleFields = DEFAULTS) -> ScannedT
     return scanned
 
 
-def _samples(members: Iterator[TarMember]) -> Iterator[tuple[str, dict[str, TarMember]]]:
-    """Yield (key, members by extension in lower case) of each run of members with one key; skip others."""
+def _samples(
+    members: Iterator[TarMember], passed_over: Counter[str]
+) -> Iterator[tuple[str, dict[str, TarMember]]]:
+    """Yield (key, members by extension in lower case) of each run of members with one key; count others."""
     current: str | None = None
     sample: dict[str, TarMember] = {}
     for member in members:
         folder, slash, base = member.name.rpartition("/")
         stem, dot, extension = base.partition(".")
-        if not stem or not dot or (folder.startswith("__") and folder.partition("/")[0].endswith("__")):
-            continue  # as WebDataset does: hidden files, files without extension, __meta__/...
+        if folder.startswith("__") and folder.partition("/")[0].endswith("__"):
+            continue  # __meta__/... has no samples
+        if not stem or not dot:
+            passed_over[BARE_MEMBERS if stem else HIDDEN_MEMBERS] += 1
+            continue
         key, extension = folder + slash + stem, extension.lower()
         if key != current:
             if current is not None:
@@ -124,7 +133,7 @@ def _samples(members: Iterator[TarMember]) -> Iterator[tuple[str, dict[str, TarM
 def _no_image(key: str, members: Mapping[str, TarMember], fields: SampleFields) -> ImageShardError:
     """Return the error for a sample without an image, with a hint that fits its members."""
     first = next(iter(members.values()))
-    alike = next((ext for ext in members if ext.rpartition(".")[2] in IMAGE_EXTENSIONS), None)
+    alike = [ext for ext in members if ext.rpartition(".")[2] in IMAGE_EXTENSIONS]
     if "tar" in members:
         return ImageShardError(
             f"it holds tars ({first.name!r}), not images",
@@ -133,10 +142,19 @@ def _no_image(key: str, members: Mapping[str, TarMember], fields: SampleFields) 
     asked = "" if fields.image == IMAGE_EXTENSIONS else f" .{' or .'.join(fields.image)}"
     return ImageShardError(
         f"the sample {key!r} at byte {first.offset} has no image{asked} (only {first_few(sorted(members))})",
-        hint=f"--image-field {alike} takes that member as the image"
+        hint=_which_image(alike)
         if alike
         else "the members of a sample are adjacent and have the same name up to the first dot",
     )
+
+
+def _which_image(alike: Sequence[str]) -> str:
+    """Return the hint for a sample whose image is one of these members, or that is really several images."""
+    taken = f"--image-field {alike[0]} takes that member as the image"
+    if len(alike) == 1:
+        return taken
+    each = "if each of them is an image, rename them, since a sample's name ends at its first dot"
+    return f"{taken}, and no other one of the sample; {each}"
 
 
 def _target(read: RangeReader, key: str, members: Mapping[str, TarMember], fields: SampleFields) -> RawTarget:

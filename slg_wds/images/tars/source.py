@@ -24,6 +24,7 @@ from slg_wds.errors import (
 from slg_wds.format.manifest.plan import Plan
 from slg_wds.format.manifest.strings import StringColumn
 from slg_wds.images.classes import WORDNET_ID
+from slg_wds.images.folder import no_images
 from slg_wds.images.header import check_image_bytes
 from slg_wds.images.order import TargetOf, check_distinct, make_keys, map_targets
 from slg_wds.images.tars.files import TarFile, find_tars, label_shard_names
@@ -42,7 +43,8 @@ class ShardSource:
 
     Attributes:
         url: where the tars are.
-        ignored: number of files and folders beside the tars that are not used, by kind.
+        ignored: number of files and folders beside the tars that are not used, by kind. Once the headers are read, also
+            that of members in the tars.
         gone: always empty: a tar that is gone is an error.
     """
 
@@ -75,7 +77,7 @@ class ShardSource:
         """
         if options.list_file:
             raise UsageError("--list does not go with image shards", url=url)
-        self.url, self.ignored = url, ignored or {}
+        self.url, self.ignored = url, Counter(ignored or {})
         self._tars = {tar.name: tar for tar in tars}
         if len(self._tars) != len(tars):
             [(twice, _)] = Counter(tar.name for tar in tars).most_common(1)
@@ -108,6 +110,7 @@ class ShardSource:
 
         Raises:
             ImageShardError: a tar that is truncated or corrupt, or has a sample without an image.
+            NoImagesError: the tars have no sample.
             DuplicateKeyError: two samples with the same key.
             NoTargetsError: targets are needed, and a sample has none.
             ImageSourceError: a tar whose name no label shard can have, or targets that are invalid.
@@ -121,7 +124,11 @@ class ShardSource:
             check_distinct(scanned.paths, keys, self._options.keep_extensions, self.url)
         if self._need_targets and (scanned.numbers < 0).any():
             without = scanned.paths[int(np.argmax(scanned.numbers < 0))]
-            raise NoTargetsError(f"the sample of {without} has no target", url=self.url)
+            raise NoTargetsError(
+                f"the sample of {without} has no target",
+                url=self.url,
+                hint="--target-field names the member that says the class",
+            )
         try:
             targets = map_targets(scanned.numbers, target_of)
         except ImageSourceError as error:
@@ -148,8 +155,12 @@ class ShardSource:
         return self._found
 
     def _joined(self, tars: list[TarFile], shards: list[ScannedTar]) -> _Samples:
+        for shard in shards:
+            self.ignored += shard.passed_over
         without = [error for shard in shards for error in shard.without_image]
         paths = [path for shard in shards for path in shard.paths]
+        if not paths:
+            raise no_images(self.url, self.ignored)
         if without and len(without) == len(paths):
             raise without[0]
         targets = [target for shard in shards for target in shard.targets]

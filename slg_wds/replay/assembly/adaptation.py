@@ -35,7 +35,7 @@ def _check_labels(labels: LabelSet) -> None:
         raise UsageError(
             "label adaptation needs the images' classes, and the targets only number the folders of the images",
             url=labels.url,
-            hint="label with --class-map, which says the teacher's class of each folder",
+            hint="label them by slg-wds generate --class-map FILE, which says the teacher's class of each folder",
         )
 
 

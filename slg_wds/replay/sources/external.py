@@ -17,7 +17,7 @@ from slg_wds.errors import (
 )
 from slg_wds.files import SpecialFileError
 from slg_wds.images.header import check_image_bytes
-from slg_wds.images.tars.files import find_tars
+from slg_wds.images.tars.files import find_tars, names_tars
 from slg_wds.images.tars.reader import BLOCK, stated_size
 from slg_wds.images.tree import RemoteTree, Tree, open_tree
 from slg_wds.labelset.labelset import LabelSet
@@ -247,7 +247,7 @@ def _there(store: Store, name: str) -> bool:
 def _tars(labels: LabelSet, images: Location) -> dict[str, tuple[Store, str]]:
     """Return store and path of each tar that the plan names: of a pattern, or below a folder."""
     names = list(dict.fromkeys(labels.plan.image_shards or ()))
-    if "{" in images.url or images.url.endswith(".tar"):
+    if names_tars(images.url):
         found = _among(names, images)
     else:
         found = _in_folder(labels, names, images.open())

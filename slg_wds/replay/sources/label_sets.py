@@ -263,7 +263,8 @@ def _check_crops(first: LabelSet, other: LabelSet) -> None:
         raise ReplayError(
             f"its plan is not that of {first.url}",
             url=other.url,
-            hint="label sets are averaged only when made from the same images, --seed and --samples-per-shard",
+            hint="to be averaged, sets must be made by slg-wds generate from the same images, --seed and "
+            "--samples-per-shard",
         )
     if other.identity.reference:
         return  # its crops are another set's, and are compared where records are read

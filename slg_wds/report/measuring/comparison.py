@@ -176,7 +176,7 @@ def _check_same_crops(a: Record, b: Record, crops: int) -> None:
         raise LabelSetError(
             "the sets hold other crops of the image, so their teachers cannot be compared",
             key=a.key,
-            hint="give sets made with the same --seed and crop options, or with --reference-path",
+            hint="give sets that slg-wds generate made with the same --seed and crop options, or with --reference-path",
         )
     views = [None if record.views is None else record.views[:crops] for record in (a, b)]
     if not same_views(*views):

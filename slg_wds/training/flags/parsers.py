@@ -20,6 +20,11 @@ class Parser(argparse.ArgumentParser):
         self.register("type", int, _number(int, "a whole number"))
         self.register("type", float, _number(float, "a number"))
 
+    @property
+    def spellings(self) -> set[str]:
+        """How the flags are written."""
+        return set(self._option_string_actions)
+
     def error(self, message: str) -> NoReturn:
         """Print the message and end the process."""
         note(f"{self.prog}: {message} (--help lists the flags)")
@@ -36,7 +41,7 @@ class Parser(argparse.ArgumentParser):
             several = "IMAGES is one folder, and --softlabel_path is given once for each label set"
             self.error(f"{word!r} is one argument too many; {several}")
         name = word.partition("=")[0]
-        near = difflib.get_close_matches(name, self._option_string_actions, 1)
+        near = difflib.get_close_matches(name, self.spellings, 1)
         self.error(f"there is no flag {name}" + (f"; did you mean {near[0]}?" if near else ""))
 
 

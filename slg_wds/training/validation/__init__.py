@@ -13,25 +13,26 @@ Enters: the student, images or a held-out set. Leaves: figures, the same in all 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from slg_wds import LabelSet
+from slg_wds.images.class_folders import ClassFolders
 from slg_wds.teachers import Preprocessing
 from slg_wds.training.flags import Settings
-from slg_wds.training.validation.class_folders import ClassFolders
+from slg_wds.training.validation.class_folders import known_folders
 from slg_wds.training.validation.hard_targets import HardTargets
 from slg_wds.training.validation.held_out import HeldOutEmbeddings, SoftTargets
+from slg_wds.training.validation.images import open_val
 from slg_wds.training.validation.neighbours import Neighbours
 from slg_wds.training.validation.score import Score, Validation
 
 __all__ = [
-    "ClassFolders",
     "HardTargets",
     "HeldOutEmbeddings",
     "Neighbours",
     "Score",
     "SoftTargets",
     "Validation",
+    "known_folders",
 ]
 
 
@@ -56,11 +57,11 @@ def open_validations(
         threads: that decode.
     """
     found: list[Validation] = []
-    if args.data and ("://" in args.data or (Path(args.data) / "val").is_dir()):
+    if (val := open_val(args)) is not None:
         if args.distills:
-            found.append(Neighbours(args, args.data, preprocessing, threads))
+            found.append(Neighbours(args, val, preprocessing, threads))
         else:
-            found.append(HardTargets(args, args.data, folders, num_classes, preprocessing, threads))
+            found.append(HardTargets(args, val, folders, num_classes, preprocessing, threads))
     if args.val_softlabels:
         if args.distills:
             found.append(HeldOutEmbeddings(args, args.val_softlabels, preprocessing, threads))

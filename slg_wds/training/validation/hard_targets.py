@@ -5,16 +5,16 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from slg_wds.config import SourceConfig, parse_store_options
 from slg_wds.console import counted
 from slg_wds.errors import NoTargetsError
 from slg_wds.format.manifest.plan import Plan
-from slg_wds.images import open_source
+from slg_wds.images import ImageSource
+from slg_wds.images.class_folders import ClassFolders
 from slg_wds.teachers import Preprocessing
 from slg_wds.training.flags import Settings
 from slg_wds.training.processes import say, summed
 from slg_wds.training.transfer import sent
-from slg_wds.training.validation.class_folders import ClassFolders
+from slg_wds.training.validation.class_folders import targets_of_val
 from slg_wds.training.validation.images import PlannedImages
 from slg_wds.training.validation.score import Score
 from slg_wds.transforms.normalisation import Normalisation
@@ -26,23 +26,23 @@ class HardTargets:
     def __init__(
         self,
         args: Settings,
-        data: str,
+        source: ImageSource,
         folders: ClassFolders,
         num_classes: int,
         preprocessing: Preprocessing,
         threads: int,
     ) -> None:
-        self.args, store = args, parse_store_options(args.store_option)
-        options = SourceConfig(split="val", store_options=store, class_map=args.class_map)
-        source = open_source(data, options, need_targets=True)
-        plan = source.plan(0, 1 << 20, target_of=folders.targets(args, source.classes, num_classes))
+        self.args = args
+        plan = source.plan(0, 1 << 20, target_of=targets_of_val(args, folders, source.classes, num_classes))
         if int(plan.targets.max(initial=0)) >= num_classes:
             raise NoTargetsError(
                 f"val has the class {plan.targets.max()}, the student {num_classes} classes",
-                url=data,
+                url=source.url,
             )
         if not (plan.targets >= 0).any():
-            raise NoTargetsError(f"no image of val has one of the student's {num_classes} classes", url=data)
+            raise NoTargetsError(
+                f"no image of val has one of the student's {num_classes} classes", url=source.url
+            )
         self._tell_left_out(plan)
         self.images = PlannedImages(args, source, plan, preprocessing, threads)
         self.normalised = Normalisation(preprocessing.mean, preprocessing.std, args.device)

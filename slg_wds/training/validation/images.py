@@ -6,17 +6,46 @@ import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from slg_wds.config import SourceConfig, parse_store_options
+from slg_wds.errors import NoSplitError
 from slg_wds.format.manifest.plan import Plan
-from slg_wds.images import ImageSource
+from slg_wds.images import ImageSource, open_source
 from slg_wds.images.planned import planned_images
+from slg_wds.images.tars.files import names_tars
 from slg_wds.teachers import Preprocessing, eval_transform
 from slg_wds.training.flags import Settings
+
+
+def open_val(args: Settings) -> ImageSource | None:
+    """Open the images of val; None where IMAGES has none, or names tars one by one: those are for training."""
+    data = args.data
+    if not data or names_tars(data) or not ("://" in data or Path(data).is_dir()):
+        return None
+    try:
+        return open_split(args, "val")
+    except NoSplitError:
+        return None
+
+
+def open_split(args: Settings, split: str) -> ImageSource:
+    """Open the images of a split of IMAGES, with their targets.
+
+    Raises:
+        SlgWdsError: there is no such split, or it has no targets; it cannot be listed.
+    """
+    options = SourceConfig(
+        split=split,
+        store_options=parse_store_options(args.store_option),
+        class_map=None if args.distills else args.class_map,
+    )
+    return open_source(args.data or "", options, need_targets=True)
 
 
 class ImageBatch(NamedTuple):

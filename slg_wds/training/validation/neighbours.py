@@ -6,16 +6,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from slg_wds.config import SourceConfig, parse_store_options
 from slg_wds.errors import UsageError
-from slg_wds.images import open_source
+from slg_wds.images import ImageSource
 from slg_wds.images.pairing import paired_plans, some_with_targets
 from slg_wds.teachers import Preprocessing
 from slg_wds.teachers.towers.neighbours import KS, accuracy_of_neighbours
 from slg_wds.training.distiller import Distiller
 from slg_wds.training.flags import Settings
 from slg_wds.training.transfer import sent
-from slg_wds.training.validation.images import PlannedImages
+from slg_wds.training.validation.images import PlannedImages, open_split
 from slg_wds.training.validation.score import Score
 from slg_wds.transforms.normalisation import Normalisation
 
@@ -27,7 +26,7 @@ class Neighbours:
 
     Args:
         args: the flags.
-        data: the folder with train and val.
+        val: the images of val; those of train lie beside them.
         preprocessing: how the student is shown images.
         threads: that decode.
 
@@ -35,15 +34,11 @@ class Neighbours:
         NoTargetsError: train or val has no classes, or val has one that train lacks.
     """
 
-    def __init__(self, args: Settings, data: str, preprocessing: Preprocessing, threads: int) -> None:
+    def __init__(self, args: Settings, val: ImageSource, preprocessing: Preprocessing, threads: int) -> None:
         self.args = args
-        options = parse_store_options(args.store_option)
-        sources = [
-            open_source(data, SourceConfig(split=split, store_options=options), need_targets=True)
-            for split in ("train", "val")
-        ]
-        train, val = paired_plans(*sources)
-        plans = (some_with_targets(train, args.knn_images), val)
+        sources = open_split(args, "train"), val
+        train, tested = paired_plans(*sources)
+        plans = (some_with_targets(train, args.knn_images), tested)
         self.train, self.val = (
             PlannedImages(args, source, plan, preprocessing, threads)
             for source, plan in zip(sources, plans, strict=True)

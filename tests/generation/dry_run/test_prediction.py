@@ -13,6 +13,7 @@ from slg_wds.errors import ImageDecodeError
 from slg_wds.generation.decoding import Prepared
 from slg_wds.teachers import Ensemble
 from support.photographs import TINY
+from support.sets.trust_sets import copy_of
 
 IMAGES, CROPS, ROWS = 36, 16, 72  # in one shard: exactly the eight forwards that a dry run measures
 PIECES, SECONDS = 9, 0.003  # of one forward, and of a piece that is cut slowly
@@ -62,6 +63,36 @@ def test_bytes_of_shards_that_are_larger_than_what_is_measured(options, tmp_path
     slg_wds.generate(slg_wds.GenerateConfig(**options, save_path=str(tmp_path)))
     real = sum(path.stat().st_size for path in tmp_path.glob("*.tar"))
     assert dry(options).bytes == pytest.approx(real, rel=0.12)
+
+
+@pytest.mark.parametrize("listed", [IMAGES, 20])
+def test_of_a_set_to_extend_only_what_it_lacks_is_counted(options, tmp_path, photographs, listed):
+    """Of images that it has the further crops, of others all."""
+    paths = sorted(str(path) for path in (photographs / "train").rglob("*.jpg"))
+    (tmp_path / "list").write_text("\n".join(paths[:listed]))
+    base = {
+        **options,
+        "list_file": str(tmp_path / "list"),
+        "num_crops": 3,
+        "save_path": str(tmp_path / "base"),
+    }
+    slg_wds.generate(slg_wds.GenerateConfig(**base))
+    more = {**options, "num_crops": 5, "extend": str(tmp_path / "base")}
+    found = dry(more)
+    made = slg_wds.generate(slg_wds.GenerateConfig(**more, save_path=str(tmp_path / "more")))
+    assert found.crops == made.stats.crops == listed * 2 + (IMAGES - listed) * 5
+    each = "2 crops" if listed == IMAGES else "5 or 2 crops"
+    assert f"would label 36 images in 1 shard, {each} each: {found.crops} crops" in found.summary[0]
+
+
+def test_images_that_a_run_would_leave_out_are_named(options, small_images, tmp_path):
+    data = copy_of(small_images, tmp_path / "data")
+    bad = sorted(data.rglob("*.jpg"))[3]
+    bad.write_bytes(b"no image")
+    found = dry({**options, "data": str(data), "on_error": "skip"})
+    title, name = found.summary[-2:]
+    assert title.strip() == f"LEFT OUT among the {found.images} images that were measured: 1"
+    assert f"{bad.parent.name}/{bad.name}: not an image" in name
 
 
 def test_few_crops_give_the_bytes_of_the_run_and_no_time(options, tmp_path):

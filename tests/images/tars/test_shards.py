@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 import webdataset as wds
 
-from slg_wds.errors import DuplicateKeyError, ImageShardError, ImageSourceError, NoTargetsError, SlgWdsError
+from slg_wds.errors import (
+    DuplicateKeyError,
+    ImageShardError,
+    ImageSourceError,
+    NoImagesError,
+    NoTargetsError,
+    SlgWdsError,
+)
 from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
 from support.image_sources import FORMATS, Files, images, shard_set, shards, tar_bytes
 
@@ -109,8 +116,21 @@ def test_folders_meta_and_hidden_members_are_passed_over(tmp_path: Path) -> None
             member.size = 3
             tar.addfile(member, io.BytesIO(b"abc"))
     (tmp_path / "a.tar").write_bytes(out.getvalue())
-    plan = shards(tmp_path / "a.tar").plan()
+    source = shards(tmp_path / "a.tar")
+    plan = source.plan()
     assert (plan.paths[:], plan.keys[:]) == (["a/1.jpg"], ["a/1"])
+    assert source.ignored == {"members without extension": 1, "hidden members": 1}
+
+
+def test_tars_without_a_sample_are_no_images(tmp_path: Path) -> None:
+    """A set of nothing would be complete at once."""
+    for name, files in {"empty": [], "bare": [("1", b"an image"), ("._2.jpg", b"")]}.items():
+        (tmp_path / f"{name}.tar").write_bytes(tar_bytes(files))
+    with pytest.raises(NoImagesError, match=r"it is empty \(url .*empty\.tar"):
+        shards(tmp_path / "empty.tar").plan()
+    with pytest.raises(NoImagesError, match=r"members without extension \(2\), hidden members \(1\)"):
+        (tmp_path / "more.tar").write_bytes(tar_bytes([("3", b"an image")]))
+        shards(str(tmp_path / "{empty,bare,more}.tar")).plan()
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,11 @@ def _(world):
     return world.generate(data=world.folder / "empty")
 
 
+@row(errors.NoSplitError, url="images", message="no folder nowhere")
+def _(world):
+    return world.generate("--split", "nowhere")
+
+
 @row(errors.NoTargetsError)
 def _(world):
     (world.folder / "flat").mkdir()

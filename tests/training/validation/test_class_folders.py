@@ -10,13 +10,15 @@ import pytest
 import torch
 
 import slg_wds
+from slg_wds.cli import main as slg_wds_main
 from slg_wds.errors import NoTargetsError
 from slg_wds.images import decode
+from slg_wds.images.class_folders import ClassFolders
 from slg_wds.teachers import eval_transform
 from slg_wds.teachers.preprocessing import resolve
 from slg_wds.training.command import main
 from slg_wds.training.flags import parse
-from slg_wds.training.validation import ClassFolders
+from slg_wds.training.validation.class_folders import known_folders, targets_of_val
 from support.models.tiny_teacher import tiny
 from support.photographs import TINY
 from support.sets.replay_sets import make
@@ -112,8 +114,76 @@ def test_a_checkpoint_that_does_not_say_it_takes_the_order_and_tells(folders, tr
     )
 
 
+@pytest.fixture
+def student(trained) -> list[str]:
+    """The flags with which the student is a teacher."""
+    return [
+        "-a",
+        TINY,
+        "--teacher-source",
+        "private",
+        "--teacher-path",
+        str(trained[0] / "model_best.pth.tar"),
+    ]
+
+
+def test_a_student_as_a_teacher_has_the_classes_of_its_training(folders, student, capsys):
+    """As many folders as classes are not numbered by their order."""
+    for command in (["evaluate"], ["generate", "--evaluate"]):
+        assert slg_wds_main([*command, str(folders), *student]) == 0
+        told, (shares, count) = capsys.readouterr(), accuracy(folders)
+        assert f"on {count} images" in told.out and shares in told.out
+        assert f"1 of 20 class folders have no class in the teacher: {LEFT_OUT}" in told.err
+
+
+def test_labels_of_a_student_have_its_classes_as_targets(folders, student, tmp_path):
+    """Here of three folders, two of which are of one class."""
+    names = ["f00", TWIN, "f07"]
+    for name in names:
+        shutil.copytree(folders / "train" / name, tmp_path / "few" / name)
+    words = ["generate", str(tmp_path / "few"), *student, "--num_crops", "1", "--save-path"]
+    assert slg_wds_main([*words, str(tmp_path / "set")]) == 0
+    made = slg_wds.open_labels(str(tmp_path / "set"))
+    assert {record.target for record in made} == {12, 19} and made.targets_are_classes
+    found = made.description.class_names
+    assert len(found) == CLASSES and (found[19], found[18], found[11]) == ("f00", "f01", "f08")
+    assert (
+        slg_wds_main([*words, str(tmp_path / "subset"), "--class-subset", "auto", "--label-type", "hard"])
+        == 0
+    )
+    few = slg_wds.open_labels(str(tmp_path / "subset"))
+    assert few.identity.class_subset == [12, 19] and {record.target for record in few} == {0, 1}
+
+
+def test_folders_that_a_student_does_not_know_have_no_class(folders, student, tmp_path, capsys):
+    for number in range(CLASSES):
+        shutil.copytree(folders / "train" / "f00", tmp_path / "others" / f"g{number}")
+    assert slg_wds_main(["evaluate", str(tmp_path / "others"), *student]) == 1
+    assert "name them as the teacher learned them or give --class-map" in capsys.readouterr().err
+
+
+def test_students_that_number_classes_differently_are_no_ensemble(folders, trained, tmp_path, capsys):
+    first = trained[0] / "model_best.pth.tar"
+    found = torch.load(first, weights_only=True)
+    found["class_folders"]["classes"]["f00"] = 3
+    torch.save(found, tmp_path / "other.pth.tar")
+    two = ["-a", f"private:{TINY},private:{TINY}", "--teacher-path", f"{first},{tmp_path / 'other.pth.tar'}"]
+    assert slg_wds_main(["evaluate", str(folders), *two]) == 1
+    assert "the teachers number classes differently: 'f00'" in capsys.readouterr().err
+
+
+def test_files_of_others_say_nothing_of_class_folders():
+    kept = ClassFolders({"a": 1, "b": None}, [4, 7])
+    assert ClassFolders.of(kept.kept()) == kept and not ClassFolders.of(None).known
+    strange: list[object] = [
+        7, ["a"], {"a": 1}, {"classes": ["a"]}, {"classes": {1: 2}}, {"classes": {"a": "b"}},
+        {"classes": {"a": True}}, {"classes": {}, "subset": ["a"]}, {"classes": {}, "subset": 5},
+    ]  # fmt: skip
+    assert not any(ClassFolders.of(one).known for one in strange)
+
+
 def known(*sets: str) -> ClassFolders:
-    return ClassFolders.known([slg_wds.open_labels(one) for one in sets], None)
+    return known_folders([slg_wds.open_labels(one) for one in sets], None)
 
 
 def flags(*more: str):
@@ -124,19 +194,20 @@ def flags(*more: str):
 
 def test_folders_are_found_by_their_names_alone(labels):
     found = known(labels)
-    wanted = ["f19", "f06", "f07", "f05", "unknown"]  # as many folders as classes: no matter
+    others = [f"unknown{number}" for number in range(16)]
+    wanted = ["f19", "f06", "f07", "f05", *others]  # as many folders as classes: no matter
     few = ClassFolders({"f19": 0, "f06": 12, "f07": 12, "f05": None})
     for one in (found, few, ClassFolders(**few.kept())):
-        assert one.targets(flags(), wanted, 5) == [0, 12, 12, None, None]
+        assert targets_of_val(flags(), one, wanted, CLASSES) == [0, 12, 12, None, *[None] * 16]
     with pytest.raises(NoTargetsError, match="2 class folders of val are; name them as the train folders"):
-        found.targets(flags(), ["unknown", "f05"], 2)
+        targets_of_val(flags(), found, ["unknown", "f05"], 2)
 
 
 def test_wordnet_ids_are_found_in_longer_names_and_of_sets_in_words():
     named = ClassFolders({"n01440764": 7, "n01443537-goldfish": 3})
     folders = ["n01440764-tench", "n01443537-goldfish"]
-    assert named.targets(flags(), folders, 20) == [7, 3]
-    assert ClassFolders({"tench": 0}).targets(flags(), folders, 1000) == [0, 1]
+    assert targets_of_val(flags(), named, folders, 20) == [7, 3]
+    assert targets_of_val(flags(), ClassFolders({"tench": 0}), folders, 1000) == [0, 1]
 
 
 def test_numbers_of_samples_and_folders_are_those_of_the_teacher(photographs, tmp_path):
@@ -151,14 +222,14 @@ def test_numbers_of_samples_and_folders_are_those_of_the_teacher(photographs, tm
         data.parent, tmp_path / "set", num_crops=1, class_subset=str(tmp_path / "subset"), label_type="full"
     )
     found = known(made)
-    numbers = found.targets(flags(), None, 3)
+    numbers = targets_of_val(flags(), found, None, 3)
     assert [numbers(one) for one in (1, 3, 5, 7)] == [0, 1, None, 2]
-    assert found.targets(flags(), ["1", "3", "5", "7"], 3) == [0, 1, None, 2]
+    assert targets_of_val(flags(), found, ["1", "3", "5", "7"], 3) == [0, 1, None, 2]
     (tmp_path / "map").write_text("a 2\nb 0\n")  # a map of the user's has the student's numbers
-    assert found.targets(flags("--class-map", str(tmp_path / "map")), ["a", "b"], 3) == [2, 0]
+    assert targets_of_val(flags("--class-map", str(tmp_path / "map")), found, ["a", "b"], 3) == [2, 0]
     whole = ClassFolders()
-    assert whole.targets(flags(), None, 3) is None
-    assert whole.targets(flags(), ["0", "2"], 3) == [0, 2]
+    assert targets_of_val(flags(), whole, None, 3) is None
+    assert targets_of_val(flags(), whole, ["0", "2"], 3) == [0, 2]
 
 
 def test_several_folders_may_be_of_one_class(folders, labels):
