@@ -5,7 +5,8 @@ set. This folder may import engines, label sets, images, ensembling's teachers a
 
     verify    the command and its result
     work      shares the shards among processes
-    shard     checks one shard; records checks all its labels at once
+    shard     checks one shard; fields and records check its labels, index_parts the index part beside it
+    problems  what can be wrong, and what was found in a shard
     images    compares images with those that were labelled
     partners  checks that what is mixed into crops is there
     teacher   compares labels with what the teachers answer now; low_rank and embeddings do so for these kinds

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from slg_wds.console import counted
 from slg_wds.engines.reports.live import LiveDisplay
-from slg_wds.verification.shard import ShardReport
+from slg_wds.verification.problems import ShardReport
 
 
 class VerifyProgress(LiveDisplay):

@@ -12,7 +12,7 @@ from slg_wds.errors import LabelSetError
 from slg_wds.format.manifest.index import build_index, encode_index
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.objects import INDEX, INFO
-from slg_wds.verification.shard import DAMAGED, FOREIGN, IMAGE, INDEX_PART, INFO_FILE, MISSING, Problem
+from slg_wds.verification.problems import DAMAGED, FOREIGN, IMAGE, INDEX_PART, INFO_FILE, MISSING, Problem
 
 
 def fix(

@@ -15,84 +15,36 @@ from slg_wds.errors import (
     FormatError,
     ImageChangedError,
     NotFoundError,
-    RecordError,
     ShardTruncatedError,
     SlgWdsError,
     StoreError,
-    UnsupportedFeatureError,
 )
-from slg_wds.format.canonical import MAX_JSON_BYTES
-from slg_wds.format.manifest.identity import Identity
-from slg_wds.format.manifest.index import MAX_SHARD_BYTES, ShardIndex, decode_index, encode_index, index_of
+from slg_wds.format.manifest.index import MAX_SHARD_BYTES
 from slg_wds.format.manifest.plan import PlannedShard
 from slg_wds.format.records.decoding import decode_record, unpack_record
-from slg_wds.format.records.embeddings.fields import EMBEDDING, EMBEDDINGS
-from slg_wds.format.records.embeddings.low_rank import LOW_RANK_VALUES, WORST
-from slg_wds.format.records.low_rank.blocks import LOW_RANK
-from slg_wds.format.records.tail_sums import TAIL_SUMS, decode_tail_sums
 from slg_wds.format.records.values import OVER_ONE
 from slg_wds.format.shards.names import split_member
 from slg_wds.format.shards.shard import Shard, read_shard
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.makers import made_by
-from slg_wds.labelset.objects import INDEX
+from slg_wds.verification.fields import check_extras, check_fields
 from slg_wds.verification.images import ImageChecks, is_of_image
+from slg_wds.verification.index_parts import index_problems
 from slg_wds.verification.partners import PartnerChecks
+from slg_wds.verification.problems import (
+    DAMAGED,
+    FOREIGN,
+    IMAGE,
+    MISSING,
+    UNREADABLE,
+    Problem,
+    ShardReport,
+    kind_of,
+)
 from slg_wds.verification.records import all_sound, rounding
 
 SUM_IMPORTED = 2.0**-6  # `import` allows the float16 probabilities of FKD's files to sum to 1 + this
-ROUNDING_OF_COSINES = 1e-6  # of a stated cosine, by float32
 LISTED = 20  # problems of one shard that are listed; the others are counted
-
-MISSING, DAMAGED, FOREIGN, UNREADABLE = "missing", "damaged", "foreign", "unreadable"
-UNSUPPORTED, INDEX_PART, INFO_FILE, TEACHER, IMAGE = "unsupported", "index", "info", "teacher", "image"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that is wrong with a label set.
-
-    Attributes:
-        kind: missing, damaged, foreign (a whole shard, but of another set or number), unreadable (the store failed),
-            unsupported (written by a newer version), index (an index part), info (_info.json), teacher (the labels are
-            not the teachers'), or image (one that differs from the labelled one, or is gone).
-        what: what is wrong, in words.
-        shard: name of the shard concerned; None if there is none.
-        key: key of the image concerned; None if there is none.
-        number: number of the shard concerned; -1 if there is none.
-    """
-
-    kind: str
-    what: str
-    shard: str | None = None
-    key: str | None = None
-    number: int = -1
-
-
-@dataclass
-class ShardReport:
-    """What was found in one shard.
-
-    Attributes:
-        number: number of the shard.
-        bytes, crops: how many were checked.
-        samples: labelled images; -1 if the shard cannot be read, is foreign or is damaged.
-        images: embedded images that were decoded.
-        compared: images that were read and compared with the labelled ones.
-        left_out: planned images for which the shard has no labels.
-        made: how the shard was made, see `made_by`; None if it cannot be read or is foreign.
-        problems: what is wrong.
-    """
-
-    number: int
-    bytes: int = 0
-    samples: int = -1
-    crops: int = 0
-    images: int = 0
-    compared: int = 0
-    left_out: int = 0
-    made: dict[str, str] | None = None
-    problems: list[Problem] = field(default_factory=list)
 
 
 @dataclass
@@ -198,10 +150,10 @@ class ShardChecks:
         for i, sample in enumerate(shard.samples):
             try:
                 fields = unpack_record(shard.content(sample.record))
-                self._check_fields(fields, one.part, planned[sample.key])
+                check_fields(fields, self.labels, one.part, planned[sample.key])
                 number = one.part.start + planned[sample.key]
                 self._partners.check(fields, one.part, number, there)
-                _check_extras(shard, i, fields)
+                check_extras(shard, i, fields)
                 one.unpacked.append((i, fields))
             except FormatError as error:
                 one.wrong.append((sample.key, error.message))
@@ -229,7 +181,7 @@ class ShardChecks:
             )
         if not wrong:
             one.report.samples = len(shard)
-        for kind, what in self._index_problems(shard, one.part):
+        for kind, what in index_problems(self.labels, shard, one.part, self.indexed):
             one.add(kind, what)
         if self.images is not None:
             self._compare(one, self.images)
@@ -241,87 +193,6 @@ class ShardChecks:
             if not isinstance(error, ImageChangedError):
                 one.report.compared -= 1  # there were no bytes to compare
             one.add(IMAGE if is_of_image(error) else UNREADABLE, error.message, key)
-
-    def _index_problems(self, shard: Shard, part: PlannedShard) -> Iterator[tuple[str, str]]:
-        name = f"{INDEX}/{part.name}"
-        wanted = index_of(shard, part)
-        try:
-            data = self.labels.store.read(name, MAX_JSON_BYTES)
-            found = wanted if data == encode_index(wanted) else decode_index(data)
-        except NotFoundError:
-            if self.indexed:
-                yield INDEX_PART, "its index part is missing"
-        except UnsupportedFeatureError as error:
-            yield UNSUPPORTED, f"its index part: {error.message}"
-        except FormatError as error:
-            yield INDEX_PART, f"its index part is damaged: {error.message}"
-        except StoreError as error:
-            yield UNREADABLE, f"its index part: {error.message}"
-        else:
-            if found != wanted:
-                yield INDEX_PART, f"its index part is not the shard's: {_index_difference(found, wanted)}"
-
-    def _check_fields(self, fields: dict[str, Any], part: PlannedShard, at: int) -> None:
-        """Check that a record belongs to the planned image and is labelled as slg.json says. Raises RecordError."""
-        identity = self.labels.identity
-        target = int(part.targets[at])
-        wanted: dict[str, Any] = {
-            "key": part.keys[at],
-            "path": part.paths[at],
-            "target": target if target >= 0 else None,
-            "coding": _coding(identity),
-            "k": identity.k,
-            "num_classes": identity.num_classes,
-            "full": identity.label_type == "full",
-            EMBEDDINGS: _embeddings_field(identity),
-        }
-        for name, value in wanted.items():
-            if fields.get(name) != value and (value is not None or name == "target"):
-                raise RecordError(f"its {name} is {fields.get(name)!r}, where {value!r} belongs")
-        if identity.max_kl and fields["kl_mean"] > identity.max_kl * (1.0 + 1e-6):
-            raise RecordError(f"its mean KL is {fields['kl_mean']:g}, above {identity.max_kl:g}")
-        _check_cosines(fields, identity)
-        if self.labels.description.image_checksums and "image_crc32" not in fields:
-            raise RecordError("it has no checksum of its image, where slg.json says that all have")
-        crops, base = identity.num_crops, identity.extends
-        allowed = {crops, crops - base.first_crop} if base else {crops}
-        if fields["num_crops"] not in allowed:
-            raise RecordError(f"it has {counted(fields['num_crops'], 'crop')}, where {min(allowed)} belong")
-
-
-def _embeddings_field(identity: Identity) -> list[list[Any]] | None:
-    """The field `embeddings` that every record of a set has; None for a set of labels."""
-    if identity.embeddings is None:
-        return None
-    return [[one["name"], one["dim"], one["values"]] for one in identity.embeddings]
-
-
-def _check_cosines(fields: dict[str, Any], identity: Identity) -> None:
-    """Check that low-rank embeddings state the cosine that the set asks for. Raises RecordError."""
-    for one, stated in zip(identity.embeddings or [], fields.get(LOW_RANK_VALUES, []), strict=False):
-        if "min_cosine" not in one:
-            continue
-        mean = one["min_cosine"]
-        for what, cosine, least in (
-            ("mean", stated[0], mean),
-            ("least", stated[1], 1.0 - WORST * (1.0 - mean)),
-        ):
-            if cosine < least - ROUNDING_OF_COSINES:
-                raise RecordError(f"its {what} cosine is {cosine:.7g}, below {least:g}")
-
-
-def _coding(identity: Identity) -> str | None:
-    """The coding of the set's records; None if the identity does not say it."""
-    if identity.embeddings:
-        return EMBEDDING
-    return LOW_RANK if identity.label_type == LOW_RANK else identity.coding
-
-
-def kind_of(error: SlgWdsError) -> str:
-    """The kind of problem that an error stands for."""
-    if isinstance(error, UnsupportedFeatureError):
-        return UNSUPPORTED
-    return DAMAGED if isinstance(error, FormatError) else UNREADABLE
 
 
 def _why(error: SlgWdsError) -> str:
@@ -336,20 +207,6 @@ def _foreign(labels: LabelSet, shard: Shard, part: PlannedShard) -> str | None:
     except FormatError as error:
         return error.message
     return None
-
-
-def _check_extras(shard: Shard, i: int, fields: dict[str, Any]) -> None:
-    """Check the members beside the record, and the sums that an extendable set stores. Raises RecordError."""
-    sample = shard.samples[i]
-    wanted = (
-        None if fields["target"] is None or sample.image is None else str(fields["target"]).encode("ascii")
-    )
-    if wanted != (bytes(shard.content(sample.target)) if sample.target else None):
-        raise RecordError(f"its cls member does not agree with its target, {fields['target']}")
-    if sample.image is not None and fields.get("image_crc32", sample.image_crc32) != sample.image_crc32:
-        raise RecordError("the image beside it is not the one that was labelled")
-    if TAIL_SUMS in fields["columns"]:
-        decode_tail_sums(bytes(shard.content(sample.record)))
 
 
 def _one_by_one(shard: Shard, which: list[int], over_one: float) -> Iterator[tuple[str, str]]:
@@ -392,11 +249,3 @@ def _image_problems(
             )
         if found != split_member(sample.image.name)[1]:
             yield sample.key, f"its image is {found}, not {split_member(sample.image.name)[1]}"
-
-
-def _index_difference(found: ShardIndex, wanted: ShardIndex) -> str:
-    for name in ("set_digest", "shard", "name", "bytes", "sha256", "left_out", "image_shard"):
-        mine, theirs = getattr(found, name), getattr(wanted, name)
-        if mine != theirs:
-            return f"{name} is {str(mine)[:70]}, where {str(theirs)[:70]} belongs"
-    return "the places of its members differ"

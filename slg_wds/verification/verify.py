@@ -25,9 +25,9 @@ from slg_wds.labelset.makers import MADE_BY, Makers, consequence, shards_by_valu
 from slg_wds.labelset.objects import DESCRIPTION, INDEX, INFO, PLAN
 from slg_wds.labelset.opening import open_labels
 from slg_wds.verification.images import ImageChecks
+from slg_wds.verification.problems import INFO_FILE, MISSING, TEACHER, Problem, ShardReport
 from slg_wds.verification.progress import VerifyProgress
 from slg_wds.verification.repair import fix
-from slg_wds.verification.shard import INFO_FILE, MISSING, TEACHER, Problem, ShardReport
 from slg_wds.verification.work import VerifyTask
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from slg_wds.errors import LabelSetError, SlgWdsError, StoreUnavailableError
 from slg_wds.labelset.opening import labels_at
 from slg_wds.store import Location
 from slg_wds.verification.images import ImageChecks
-from slg_wds.verification.shard import ShardChecks, ShardReport
+from slg_wds.verification.problems import ShardReport
+from slg_wds.verification.shard import ShardChecks
 
 ATTEMPTS = 3  # shards in a row that cannot be read; then the store counts as gone
 GROUP_BYTES, GROUP_SHARDS = 1 << 20, 64  # small shards are checked together, up to so many bytes or shards

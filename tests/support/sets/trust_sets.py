@@ -15,7 +15,8 @@ from slg_wds.format.shards.shard import Shard
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import labels_in
 from slg_wds.store.base import Data, Entry, Store, buffers, too_large
-from slg_wds.verification.shard import ShardChecks, ShardReport
+from slg_wds.verification.problems import ShardReport
+from slg_wds.verification.shard import ShardChecks
 from support.photographs import TINY
 
 CROPS, SIDE = 12, 72
