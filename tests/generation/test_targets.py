@@ -116,14 +116,14 @@ def test_evaluate_takes_folders_named_by_numbers(photographs, tmp_path):
 @pytest.mark.parametrize("text", ["3 1\n7", "# of the teacher\n3\n1\n7\n", "[3, 1, 7]"])
 def test_files_of_class_numbers(tmp_path, text):
     (tmp_path / "subset").write_text(text)
-    options = EvaluateConfig(data="", arch="", class_subset=str(tmp_path / "subset"))
+    options = EvaluateConfig(data="images", arch="resnet50", class_subset=str(tmp_path / "subset"))
     assert class_subset(options, None, 20) == (1, 3, 7)
 
 
 @pytest.mark.parametrize("text", ["[3, 2.7]", "[3, true]", "3 1_0", "3 -1", "n01440764", "[[3]]", "\u0663"])
 def test_what_is_no_whole_number_is_no_class(tmp_path, text):
     (tmp_path / "subset").write_text(text, encoding="utf-8")
-    options = EvaluateConfig(data="", arch="", class_subset=str(tmp_path / "subset"))
+    options = EvaluateConfig(data="images", arch="resnet50", class_subset=str(tmp_path / "subset"))
     with pytest.raises(UsageError, match="is not a class number"):
         class_subset(options, None, 20)
 

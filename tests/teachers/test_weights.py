@@ -69,7 +69,7 @@ PREFIXES = [
 def test_nestings(tmp_path: Path, place: str, suffix: str) -> None:
     file = tmp_path / f"teacher{suffix}"
     torch.save(NESTS[place](small(1)), file)
-    state, described, _ = read_weights(str(file))
+    state, described, *_ = read_weights(str(file))
     assert described == f"teacher{suffix} {place}".strip()
     module = small(2)
     fit(module, state, str(file))
@@ -80,7 +80,7 @@ def test_nestings(tmp_path: Path, place: str, suffix: str) -> None:
 def test_an_average_has_the_names_of_the_weights(tmp_path: Path, average: Any) -> None:
     """A student trained without --ema has none, and in files of others `ema` may be anything."""
     torch.save({"state_dict": small(1).state_dict(), "ema": average}, tmp_path / "a.pth")
-    state, described, _ = read_weights(str(tmp_path / "a.pth"))
+    state, described, *_ = read_weights(str(tmp_path / "a.pth"))
     assert described == "a.pth [state_dict]" and torch.equal(state["fc.bias"], small(1).fc.bias)
 
 

@@ -184,5 +184,5 @@ def _check_same_crops(a: Record, b: Record, crops: int) -> None:
             "the sets do other things to the crops of the image (operations, erased boxes or other images mixed in), "
             "so their teachers saw other pixels and cannot be compared",
             key=a.key,
-            hint="label with --reference-path of the first set",
+            hint="label with slg-wds generate --reference-path FIRST-SET",
         )

@@ -187,7 +187,7 @@ def known(*sets: str) -> ClassFolders:
 
 
 def flags(*more: str):
-    args = parse(more)
+    args = parse(["images", *more])
     args.rank = 0
     return args
 
@@ -199,7 +199,9 @@ def test_folders_are_found_by_their_names_alone(labels):
     few = ClassFolders({"f19": 0, "f06": 12, "f07": 12, "f05": None})
     for one in (found, few, ClassFolders(**few.kept())):
         assert targets_of_val(flags(), one, wanted, CLASSES) == [0, 12, 12, None, *[None] * 16]
-    with pytest.raises(NoTargetsError, match="2 class folders of val are; name them as the train folders"):
+    with pytest.raises(
+        NoTargetsError, match=r"2 class folders of val are \(url images\); name them as the train"
+    ):
         targets_of_val(flags(), found, ["unknown", "f05"], 2)
 
 
