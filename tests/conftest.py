@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +56,17 @@ def small_images(photographs: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the slow tests too")
+    parser.addoption(
+        "--slow-until", type=float, help="begin no slow test after this time, in seconds of `date +%%s`"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out a slow test for which no time is left, counted and listed: on a slow machine all others run."""
+    until = item.config.getoption("--slow-until")
+    if until and "slow" in item.keywords and time.time() > until:
+        pytest.skip("slow: the time for slow tests is up (--slow-until)")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
