@@ -97,8 +97,10 @@ def _mapped(file: str, classes: Sequence[str], num_classes: int, said: ClassFold
 
 def _unmapped(others: Sequence[str], num_classes: int, said: ClassFolders) -> Sequence[int | None] | None:
     """Return the classes of folders that a class map does not name; None if nothing else says them."""
-    if not others or said.known:
-        return said.numbers(others, num_classes) if others else []
+    if not others:
+        return []
+    if said.known:
+        return said.numbers(others, num_classes)
     by_id = num_classes == IMAGENET and all(map(wordnet_id, others))
     return imagenet_targets(others) if by_id else None
 
@@ -127,9 +129,7 @@ def class_subset(
                 "--class-subset auto needs class folders whose classes in the teacher are known",
                 hint="name them by WordNet ids, or give --class-map or a file of class numbers",
             )
-        numbers = list(
-            {number for number in known if number is not None}
-        )  # several folders may be of one class
+        numbers = list({number for number in known if number is not None})  # folders may share a class
     else:
         numbers = _read_numbers(config.class_subset)
     if len(set(numbers)) != len(numbers):

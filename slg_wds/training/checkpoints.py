@@ -32,7 +32,7 @@ SETTINGS = (
     "mixup", "cutmix", "mixup_cutmix_prob", "mixup_switch_prob", "ema", "amp", "label_weights", "crop_filter",
     "label_temp", "label_temp_end", "size", "interpolation", "distill", "embedding_loss", "embedding_norm",
 )  # fmt: skip
-LESS_STEEP = "lower --lr or --amp off"  # where numbers are not finite any more
+IF_NOT_FINITE = "lower --lr or --amp off"  # the hint where losses or weights are not
 
 
 @dataclass
@@ -104,12 +104,11 @@ def save(args: Settings, training: Training, best: bool = False) -> None:
         SlgWdsError: the weights are not finite, or it cannot be written, for example because the disk is full.
     """
     progress = training.progress
-    if not is_finite(
-        training.model
-    ):  # the last good checkpoint stays; all processes have these weights and end
+    # All processes have these weights, so all end here, and the last good checkpoint stays.
+    if not is_finite(training.model):
         raise SlgWdsError(
             f"the student has weights that are not finite after step {progress.step}; they are not kept",
-            hint=LESS_STEEP,
+            hint=IF_NOT_FINITE,
         )
     if args.rank:
         return

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from slg_wds.errors import SlgWdsError
-from slg_wds.training.checkpoints import LESS_STEEP, Training
+from slg_wds.training.checkpoints import IF_NOT_FINITE, Training
 from slg_wds.training.flags import Settings
 from slg_wds.training.processes import say, summed
 
@@ -91,7 +91,7 @@ class Meter:
         say(self.args, f"epoch {epoch} [{progress.batches}/{steps}] loss {loss:.4f} lr {rate:.5f} {speed:,.0f} "
             f"images/s, {waited:.1%} of the time waiting for the loader")  # fmt: skip
         if not math.isfinite(loss):
-            raise SlgWdsError(f"the loss is {loss} at step {progress.step}", hint=LESS_STEEP)
+            raise SlgWdsError(f"the loss is {loss} at step {progress.step}", hint=IF_NOT_FINITE)
         self.shown = now
 
     def count(self) -> None:
