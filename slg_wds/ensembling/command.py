@@ -149,10 +149,12 @@ def run(config: EnsembleConfig) -> EnsembleResult:
     result = EnsembleResult(*ended, len(parents))
     if config.check_data is None or not result.complete:
         return result
+    from slg_wds.ensembling.asking import Question
     from slg_wds.ensembling.fidelity import measure
 
     note("running the teachers on a sample of the crops")
-    return dataclasses.replace(result, fidelity=measure(config, labels))
+    question = Question(config, config.at(config.check_data), config.bank)
+    return dataclasses.replace(result, fidelity=measure(question, labels))
 
 
 def _begin(config: EnsembleConfig, parents: list[Parent], to: LabelFormat | None) -> LabelSet:

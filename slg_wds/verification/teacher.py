@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from slg_wds.config import EnsembleConfig, VerifyConfig
+from slg_wds.config import VerifyConfig
 from slg_wds.console import counted
-from slg_wds.ensembling.fidelity import exact_rows, load_named_teachers
+from slg_wds.ensembling.asking import Question, exact_rows, load_named_teachers
 from slg_wds.errors import UsageError
 from slg_wds.format.records.record import Record
 from slg_wds.labelset.labelset import LabelSet
@@ -90,17 +90,7 @@ def compare(
     images = config.teacher or config.images
     if images is None and not labels.identity.embed_images:
         raise UsageError("-a needs --images IMAGES, since the set does not embed its images")
-    question = EnsembleConfig(
-        sets=(config.labels,),
-        save_path="nowhere: nothing is written",
-        check_data=images,
-        check_crops=config.check_crops,
-        arch=config.arch,
-        teacher_source=config.teacher_source,
-        teacher_path=config.teacher_path,
-        bank=config.bank,
-        store_options=config.store_options,
-    )
+    question = Question(config, None if images is None else config.at(images), config.bank)
     teacher = load_named_teachers(question, labels)
     asked = exact_rows(question, labels, teacher, np.random.default_rng(seed), _images_of(labels, shards))
     if labels.holds_embeddings:

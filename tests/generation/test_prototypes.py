@@ -132,7 +132,7 @@ def test_verify_and_inspect(small_images, tmp_path, bank, capsys):
     assert "the labels are the teachers'" in capsys.readouterr().out
     other = written(unit_bank(K, DIM, seed=3), tmp_path / "other.safetensors")
     for wrong, said in (
-        ([], "labels over prototypes needs --bank"),
+        ([], "the labels are over prototypes, so their teacher can be asked only with their bank"),
         (["--bank", other], "is not the bank of"),
     ):
         assert main([*asked, *wrong]) == 2

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import slg_wds
-from slg_wds.ensembling.fidelity import load_named_teachers
+from slg_wds.config.shared import RecheckOptions
+from slg_wds.ensembling.asking import Question, load_named_teachers
 from slg_wds.errors import IdentityMismatchError, ReplayError, UsageError
 from slg_wds.replay.stages import CollateCrops, decode_record_stage
 from support.sets import dense_labels
@@ -185,7 +186,7 @@ def test_an_unknown_temperature_is_said_and_stays_unknown_as_ensemble_does(tmp_p
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         loaded(unknown, hard, rule="hard", weights=(1, 3))  # one of a kind has nobody to differ from
-    asking = slg_wds.EnsembleConfig(sets=(), save_path="merged", arch="resnet18", check_data="images")
+    asking = Question(RecheckOptions(arch="resnet18"), None)
     with pytest.raises(UsageError, match="do not say their temperature, so they cannot be compared"):
         load_named_teachers(asking, slg_wds.open_labels(unknown))
     for averaged in (merged, loaded):

@@ -100,7 +100,7 @@ def test_labels_that_only_a_gpu_can_make_are_not_asked_again_on_a_cpu(
     small_images, tmp_path, capsys, monkeypatch
 ):
     labels = trust_sets.make(small_images, tmp_path / "set", precision="bf16")
-    monkeypatch.setattr("slg_wds.ensembling.fidelity._teacher_config", tf32_of)
+    monkeypatch.setattr("slg_wds.ensembling.asking._teacher_config", tf32_of)
     about = ["-a", TINY, "--teacher_source", "private", "--images", str(small_images)]
     capsys.readouterr()
     assert main(["verify", str(labels), *about]) == 2
@@ -108,7 +108,9 @@ def test_labels_that_only_a_gpu_can_make_are_not_asked_again_on_a_cpu(
     assert "the precision tf32, which takes a GPU" in said and "--precision" not in said
 
 
-def tf32_of(config, labels):
+def tf32_of(question, labels):
     from slg_wds.config import GenerateConfig
 
-    return GenerateConfig(data="images", arch=config.arch, teacher_source="private", precision="tf32")
+    return GenerateConfig(
+        data="images", arch=question.options.arch, teacher_source="private", precision="tf32"
+    )

@@ -11,7 +11,8 @@ import pytest
 
 import slg_wds
 from slg_wds.cli import main
-from slg_wds.ensembling.fidelity import load_named_teachers
+from slg_wds.config.shared import RecheckOptions
+from slg_wds.ensembling.asking import Question, load_named_teachers
 from slg_wds.errors import UsageError
 from slg_wds.format.records.record import Record
 from support.photographs import TINY
@@ -252,7 +253,7 @@ def test_a_set_cannot_have_its_checker_make_pixels_without_end(faithful):
     forged = dataclasses.replace(
         labels, description=dataclasses.replace(labels.description, identity=identity)
     )
-    question = slg_wds.EnsembleConfig(sets=(), save_path="merged", arch=TINY, teacher_source="private")
+    question = Question(RecheckOptions(arch=TINY, teacher_source="private"), None)
     assert load_named_teachers(question, labels).inputs == [(32, "bilinear")]
     with pytest.raises(UsageError, match="over 2048 pixels a side"):
         load_named_teachers(question, forged)
