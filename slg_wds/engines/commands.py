@@ -11,7 +11,7 @@ from slg_wds.console import tell
 from slg_wds.engines.claims import finish, launched_rank
 from slg_wds.engines.reports.progress import RunProgress
 from slg_wds.engines.reports.run_stats import RunObserver, RunStats
-from slg_wds.engines.reports.summary import RunFinished, summary
+from slg_wds.engines.reports.summary import RunFinished, next_commands, summary
 from slg_wds.labelset.labelset import LabelSet
 
 RunWorkers = Callable[[Rank | None, RunObserver], dict[str, str]]
@@ -51,7 +51,8 @@ class RunResult:
     def summary(self) -> list[str]:
         """Return lines that tell a person what was made and which commands come next."""
         about_work = self._about_work() if self.run.stats.crops else []
-        return summary(self.labels, self.run, self._about_labels(), about_work, self._extended())
+        text = [*summary(self.labels, self.run, self._about_labels(), about_work), *self._about_findings()]
+        return [*text, *next_commands(self.labels, self._extended())] if self.complete else text
 
     def _about_labels(self) -> str:
         """Text for the summary's line about the set, after the label type."""
@@ -63,6 +64,10 @@ class RunResult:
 
     def _about_work(self) -> list[str]:
         """Lines of the summary about the crops that were made; called only if there are any."""
+        return []
+
+    def _about_findings(self) -> list[str]:
+        """Lines of the summary about what was found beside that, such as files of no use."""
         return []
 
 

@@ -68,16 +68,15 @@ class EnsembleResult(RunResult):
         stats = self.stats
         return None if not stats.crops or math.isnan(stats.known) else 1.0 - stats.known / stats.crops
 
-    def summary(self) -> list[str]:
-        """Return lines that tell a person what was made, and what --check measured."""
-        return [*super().summary(), *([f"  {self.fidelity}"] if self.fidelity else [])]
-
     def _about_labels(self) -> str:
         return f", of {counted(self.parents, 'label set')}"
 
     def _about_work(self) -> list[str]:
         rate = f"  {self.crops_per_second:,.0f} crops/s over {duration(self.run.seconds)}"
         return [rate, self._bound_line()]
+
+    def _about_findings(self) -> list[str]:
+        return [f"  {self.fidelity}"] if self.fidelity else []
 
     def _bound_line(self) -> str:
         stats = self.stats

@@ -70,17 +70,14 @@ class RunFinished:
             )
 
 
-def summary(
-    labels: LabelSet, run: RunFinished, more: str, lines: Sequence[str], extended: Sequence[str]
-) -> list[str]:
-    """Return the summary of a run, in lines for the user.
+def summary(labels: LabelSet, run: RunFinished, more: str, lines: Sequence[str]) -> list[str]:
+    """Return what a run made, in lines for the user.
 
     Args:
         labels: the set as it is now.
         run: what the run made.
         more: text after the label type in the second line.
         lines: what the command adds about the labels that it made, shown below the counts if any were made.
-        extended: URLs of the sets that this one extends, the oldest first.
 
     Raises:
         FormatError, StoreError: what the set leaves out cannot be read.
@@ -105,8 +102,7 @@ def summary(
         text.append("  nothing was left to make" if run.complete else "  nothing was made")
     if stats.lost_races:
         text.append(f"  {counted(stats.lost_races, 'shard')} made by another process first")
-    text += _left_out(labels, stats.left_out)
-    return [*text, *next_commands(labels, extended)] if run.complete else text
+    return [*text, *_left_out(labels, stats.left_out)]
 
 
 def _left_out(labels: LabelSet, ours: Sequence[tuple[str, str]]) -> list[str]:

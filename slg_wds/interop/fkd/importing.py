@@ -42,10 +42,6 @@ class ImportResult(RunResult):
         """Images, crops, bytes, shards, and boxes that cannot be exact, of what this run made."""
         return self.run.stats  # type: ignore[no-any-return]
 
-    def summary(self) -> list[str]:
-        """Return lines that tell a person what was made, and which label files were not used."""
-        return [*super().summary(), *listed("LABEL FILES OF NO IMAGE", self.unmatched)]
-
     def _about_labels(self) -> str:
         return f", values {self.labels.identity.coding}"
 
@@ -54,6 +50,9 @@ class ImportResult(RunResult):
         rate = f"  {files:,.0f} label files/s over {duration(self.run.seconds)}"
         highest = f"  highest class in a label: {self.stats.highest} of 0..{self.labels.num_classes - 1}"
         return [rate, *([highest] if self.stats.highest >= 0 else []), *_about_boxes(self.stats, self.labels)]
+
+    def _about_findings(self) -> list[str]:
+        return listed("LABEL FILES OF NO IMAGE", self.unmatched)
 
 
 @dataclass(frozen=True)

@@ -171,6 +171,7 @@ def test_partners_that_are_missing_are_counted_and_listed(label_files, images, t
     assert (
         "LABEL FILES OF NO IMAGE: 1" in report and "LEFT OUT: 1" in report and "boxes that cannot" in report
     )
+    assert report.index("OF NO IMAGE") < report.index("  next: ")
 
 
 @pytest.fixture
