@@ -168,7 +168,7 @@ def _begin(config: EnsembleConfig, parents: list[Parent], to: LabelFormat | None
         config.at(config.save_path),
         plan,
         identity,
-        {"software": versions(), **code_of_all(_provenances(parents)), "date": now()},
+        _provenance(parents),
         first.description.class_names,
         requires=features,
         image_checksums=first.description.image_checksums,
@@ -176,8 +176,12 @@ def _begin(config: EnsembleConfig, parents: list[Parent], to: LabelFormat | None
     )
 
 
-def _provenances(parents: list[Parent]) -> list[dict[str, Any]]:
-    return [keyed.labels.description.provenance for parent in parents for keyed in parent.chain]
+def _provenance(parents: list[Parent]) -> dict[str, Any]:
+    """Return what made the merged set, what code made the sets, and where all of them had the images from."""
+    each = [keyed.labels.description.provenance for parent in parents for keyed in parent.chain]
+    roots = {one.get("image_root") for one in each}
+    known = {"image_root": roots.pop()} if len(roots) == 1 else {}
+    return {"software": versions(), **known, **code_of_all(each), "date": now()}
 
 
 def _features(first: LabelSet, to: LabelFormat) -> list[str]:

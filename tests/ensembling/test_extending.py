@@ -183,6 +183,7 @@ def test_check_asks_each_teacher_with_the_pixels_that_it_saw(photographs, tmp_pa
     said, progress = capsys.readouterr()
     assert "measured on 612 crops against the teachers: KL 0.0000 nats, the same top class for 100.0%" in said
     assert said.index("measured on") < said.index("  next: ")
+    assert f"-o report.html --images {photographs}\n" in said  # both sets are of these
     assert "running the teachers on a sample" in progress
     assert main([*command, *check, "-a", f"{OTHER},{TINY}"]) == 2
     assert "weights_sha256" in (error := capsys.readouterr().err) and "in the order" in error
