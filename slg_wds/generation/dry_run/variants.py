@@ -64,8 +64,9 @@ def forward_rate(teacher: Ensemble, rows: int, forwards: int) -> float:
     import torch
 
     shapes = [(rows, size, size, 3) for size, _ in teacher.inputs]
+    # Drawn by the CPU: where the recording of a CUDA graph has failed, some versions of torch draw nothing on the GPU.
     inputs = [
-        torch.randint(0, 256, shape, dtype=torch.uint8, device=teacher.device).permute(0, 3, 1, 2)
+        torch.randint(0, 256, shape, dtype=torch.uint8).permute(0, 3, 1, 2).to(teacher.device)
         for shape in shapes
     ]
     start = 0.0
@@ -73,7 +74,7 @@ def forward_rate(teacher: Ensemble, rows: int, forwards: int) -> float:
         if number == 2:
             _wait(teacher)
             start = time.perf_counter()
-        teacher.probabilities(inputs)
+        teacher.answers(inputs)
     _wait(teacher)
     return forwards * rows / (time.perf_counter() - start)
 

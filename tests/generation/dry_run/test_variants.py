@@ -16,15 +16,29 @@ from slg_wds.generation.recipe import Recipe
 from slg_wds.generation.setup import open_job
 from support.photographs import TINY
 
+TOWERS = """
+from torch import nn
 
-def job_of(photographs):
+def tower(width):
+    model = nn.Sequential(nn.Conv2d(3, width, 8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model.pretrained_cfg = {'input_size': (3, 32, 32), 'interpolation': 'bilinear'}
+    return model
+
+def narrow():
+    return tower(4)
+
+def wide():
+    return tower(6)
+"""
+
+
+def job_of(photographs, **options):
     config = slg_wds.GenerateConfig(
         data=str(photographs),
-        arch=TINY,
-        teacher_source="private",
         num_seg=16,
         threads_per_forward=1,
         workers=1,
+        **{"arch": TINY, "teacher_source": "private", **options},
     )
     return open_job(Recipe.of(config), "cpu", save=False)
 
@@ -45,6 +59,15 @@ def test_each_variant_is_timed_by_itself_and_a_failure_is_told(photographs, monk
         rates[name] = float(rate.replace(",", ""))
     assert rates.keys() == {"fp32", "bf16 compiled"} and min(rates.values()) > 100
     assert lines[2] == "    fp16: not possible, fp16 on a CPU is many times slower than fp32"
+
+
+def test_towers_of_different_widths_are_timed(photographs, tmp_path):
+    """Their embeddings lie side by side; there is no mean of them."""
+    (tmp_path / "towers.py").write_text(TOWERS)
+    arch = f"{tmp_path}/towers.py:narrow,{tmp_path}/towers.py:wide"
+    job = job_of(photographs, arch=arch, output="embedding")
+    lines = timed_variants(job, 18_000, (("fp32", False),), forwards=1)
+    assert lines[1].startswith("    fp32: about ")
 
 
 def test_a_dry_run_tells_them_for_a_gpu_only(photographs, monkeypatch):
