@@ -147,6 +147,14 @@ def test_the_vote_of_neighbours_is_that_of_its_definition():
         assert accuracy_of_neighbours(rows, classes, queries, targets, (k,)) == {k: hits / 30}
 
 
+def test_amp_changes_no_neighbour():
+    """Validation runs under autocast, which would round cosines to bf16: all of these would be 1."""
+    angles = torch.linspace(0, 0.05, 20)
+    rows, classes = torch.stack([angles.cos(), angles.sin()], dim=1), torch.arange(20)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert accuracy_of_neighbours(rows, classes, rows, classes, (1,)) == {1: 1.0}
+
+
 def test_students_of_timm_are_kept_without_their_projectors(split, embedded, tmp_path, capsys):
     held = embed(split, tmp_path / "held", num_crops=1, seed=5)
     flags = ("-a", "test_resnet", "--size", "32", "--distill", "embedding", "--epochs", "8", "--ema", "0.5")

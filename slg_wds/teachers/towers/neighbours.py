@@ -36,6 +36,23 @@ def accuracy_of_neighbours(
         ks: numbers of neighbours; all N vote where there are fewer.
     """
     import torch
+
+    from slg_wds.teachers.backends import gpu_settings
+
+    # Whatever the caller has set for its networks: cosines that are rounded to bf16 choose other neighbours.
+    device = embeddings.device
+    with torch.autocast(device.type, enabled=False), gpu_settings(device, "fp32"):
+        return _accuracy(embeddings, classes, queries, targets, ks)
+
+
+def _accuracy(
+    embeddings: torch.Tensor,
+    classes: torch.Tensor,
+    queries: torch.Tensor,
+    targets: torch.Tensor,
+    ks: Sequence[int],
+) -> dict[int, float]:
+    import torch
     from torch.nn import functional as F
 
     rows = F.normalize(embeddings.float(), dim=1)
