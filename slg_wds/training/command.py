@@ -9,9 +9,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from slg_wds.console import note, prepare
+from slg_wds.console import note, note_traceback, prepare
 from slg_wds.errors import SlgWdsError
-from slg_wds.training.flags import parse
+from slg_wds.training.flags import Settings, parse
 from slg_wds.training.flags.definitions import make_parser
 
 
@@ -29,26 +29,38 @@ def main(arguments: Sequence[str] | None = None, prog: str = "slg-wds train") ->
     prepare()
     args = parse(arguments, prog)
 
-    from slg_wds.training.faults import run_faults
-    from slg_wds.training.loop import run
     from slg_wds.training.output.folder import CHECKPOINT, held
-    from slg_wds.training.processes import end_together, launch, leave, start_process_group, take_place
+    from slg_wds.training.processes import launch, leave, may_be_awaited
 
     if args.multiprocessing_distributed and "RANK" not in os.environ:
         launch(args, arguments)
+    code = 0
     try:
-        take_place(args)
-        with run_faults(args):
-            start_process_group(args)
-            run(args)
-            end_together()
+        _train(args)
     except SlgWdsError as error:
         note(f"{prog}: {error.for_command(make_parser(prog).spellings)}")
-        return error.exit_code
+        code = error.exit_code
     except KeyboardInterrupt:
         kept = CHECKPOINT in held(args)
         note(f"{prog}: interrupted" + ("; --resume auto goes on from the last checkpoint" if kept else ""))
-        return 130
-    finally:
-        leave()
-    return 0
+        code = 130
+    except Exception as error:
+        if not may_be_awaited():
+            leave(0)
+            raise
+        note_traceback(error)  # nobody else comes to print it
+        code = 1
+    leave(code)
+    return code
+
+
+def _train(args: Settings) -> None:
+    from slg_wds.training.faults import run_faults
+    from slg_wds.training.loop import run
+    from slg_wds.training.processes import end_together, start_process_group, take_place
+
+    take_place(args)
+    with run_faults(args):
+        start_process_group(args)
+        run(args)
+        end_together(args)

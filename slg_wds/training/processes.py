@@ -18,7 +18,7 @@ from slg_wds.concurrency.cores import cores
 from slg_wds.concurrency.memory import keep_freed_memory
 from slg_wds.concurrency.process_group import processes_here
 from slg_wds.concurrency.rank import local_rank, local_size
-from slg_wds.console import tell
+from slg_wds.console import counted, tell
 from slg_wds.errors import UsageError
 from slg_wds.replay.ranks import rank_of
 from slg_wds.training.flags import Settings
@@ -50,7 +50,7 @@ def take_place(args: Settings) -> None:
     """Set rank, ranks and device of `args`, as the launcher says.
 
     Raises:
-        UsageError: the launcher's variables contradict each other.
+        UsageError: the launcher's variables contradict each other, or this machine lacks the GPU of --gpu.
     """
     args.rank, args.ranks = rank_of(None, None)
     args.device = _device(args)
@@ -77,15 +77,32 @@ def start_process_group(args: Settings) -> None:
         )
 
 
-def end_together() -> None:
+def end_together(args: Settings) -> None:
     """Wait for all processes: one that ends while another still talks to it may abort."""
-    if dist.is_initialized():
-        gc.collect()  # else cycles that refer to the process group outlive it
-        dist.barrier()
+    gc.collect()  # else cycles that refer to the process group outlive it
+    # No barrier: with NCCL that one warns, since it has to guess the device.
+    summed(torch.zeros(1, device=args.device))
 
 
-def leave() -> None:
-    """Leave the process group, if there is one."""
+def may_be_awaited() -> bool:
+    """Return whether other processes may wait for this one on their GPUs, where gloo's would learn that it is gone."""
+    return dist.is_initialized() and dist.get_backend() != "gloo" and dist.get_world_size() > 1
+
+
+def leave(code: int) -> None:
+    """Leave the process group, if there is one.
+
+    To leave NCCL's group is to wait until all that it was given is done. After an error that may never be: the others
+    wait for an exchange in which this process takes no part any more. So it ends at once, without the end of the
+    interpreter, which would leave the group too. Whoever started the processes sees it and ends the others.
+
+    Args:
+        code: with which this process is to end; 0 for success.
+    """
+    if code and may_be_awaited():
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
     with contextlib.suppress(RuntimeError):  # of a device that has failed: this process ends anyway
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -123,12 +140,18 @@ def say(args: Settings, text: str) -> None:
 
 
 def _device(args: Settings) -> torch.device:
-    if not torch.cuda.is_available():
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if args.ranks == 1 and args.gpu is not None and not 0 <= args.gpu < gpus:
+        there = f"has {counted(gpus, 'GPU')}, 0..{gpus - 1}" if gpus else "has no GPU"
+        raise UsageError(
+            f"no GPU {args.gpu}: this machine {there}", hint="leave out --gpu or give another one"
+        )
+    if not gpus:
         return torch.device("cpu")
     number = local_rank() if args.ranks > 1 else None
     if number is None:
         number = args.gpu or 0
-    return torch.device("cuda", number % torch.cuda.device_count())  # a process may see only its own GPU
+    return torch.device("cuda", number % gpus)  # a process may see only its own GPU
 
 
 def _meeting_place(ranks: int) -> str:
