@@ -46,13 +46,14 @@ class DeviceLoader(LoaderView):
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise UsageError(f"mean {mean} and std {std} are not three numbers each, std above 0")
         super().__init__(loader)
-        self.device = device_here(device)
         self.dtype = dtype or torch.float32
+        self.normalised = Normalisation(mean, std, device_here(device), self.dtype)
+        # The GPU itself, not "the current one": each thread that walks has another.
+        self.device = self.normalised.device
         self._cuda = self.device.type == "cuda"
         self._copies: CopyStream | None = None
         if self._cuda:
             loader.pin_memory()
-        self.normalised = Normalisation(mean, std, self.device, self.dtype)
 
     def __repr__(self) -> str:
         kind = str(self.dtype).removeprefix("torch.")

@@ -13,7 +13,9 @@ from slg_wds.teachers.weights import one_line
 if TYPE_CHECKING:
     import torch
 
-_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|_ALLOC_FAILED", re.IGNORECASE)
+_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|not enough memory|_ALLOC(ATION)?_FAILED", re.IGNORECASE
+)
 _DEVICE = re.compile(
     r"\b(CUDA|HIP|cuDNN|cuBLAS|MIOpen)\b[^:]*\berror\b|Triton Error|CUDNN_STATUS_|CUBLAS_STATUS_",
     re.IGNORECASE,

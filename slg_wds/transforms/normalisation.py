@@ -15,6 +15,9 @@ class Normalisation:
     A GPU multiplies by 1/255 instead of dividing by 255, so that about half of the values would differ from those of a
     CPU in their last bits. A look-up is exact everywhere and costs less than the arithmetic. The values are those of
     torchvision's ToTensor and Normalize.
+
+    Attributes:
+        device: where the table is, and images must be. Of "cuda", the GPU that was the current one.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Normalisation:
         table = torch.arange(256, dtype=torch.float32).div(255).sub(mean_31).div(std_31)
         self._table = table.to(dtype or torch.float32).flatten().to(device)
         self._first = torch.tensor([0, 256, 512], dtype=torch.int32).view(3, 1, 1).to(device)
+        self.device = self._table.device
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Normalise uint8 [B, 3, H, W] to [B, 3, H, W] of `dtype`, in the same memory format."""

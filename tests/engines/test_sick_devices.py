@@ -82,6 +82,7 @@ AcceleratorError = getattr(torch, "AcceleratorError", RuntimeError)
         (RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"), DeviceError),
         (AcceleratorError("CUDA error: out of memory"), MemoryFullError),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), MemoryFullError),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), MemoryFullError),
         (torch.OutOfMemoryError("CUDA out of memory."), MemoryFullError),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"), MemoryFullError),
         (MemoryError(), MemoryFullError),

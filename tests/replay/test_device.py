@@ -55,6 +55,13 @@ def test_every_kind_of_label_reaches_a_gpu(sets, cuda, kind, rule):
     assert given == len(expected) and cuda.given_again > 0
 
 
+def test_the_device_is_that_of_the_batches(sets):
+    """As "cuda" it would be another GPU in a thread that has another current one; "cpu:0" is such a name too."""
+    loader = sets["hard"].loader().to("cpu:0")
+    (device,) = {tensor.device for tensor in next(iter(loader)).tensors()}
+    assert loader.device == device != torch.device("cpu:0")
+
+
 def test_two_sets_reach_a_gpu(sets, cuda):
     both = Made([sets["full"].labels, sets["full"].labels], None)
     expected = [columns(batch) for batch in both.loader().to("cpu")]

@@ -18,7 +18,7 @@ from slg_wds.training.flags import parse
 from support.training import PLAIN
 
 
-class Ended(BaseException):  # noqa: N818
+class Ended(BaseException):
     """In place of the end of the process."""
 
 
