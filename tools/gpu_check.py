@@ -17,8 +17,9 @@ It takes random-weight ResNet-50 and ViT-B and generated photographs, and runs t
 - training: the step of `slg-wds train` never makes the host wait, with mixing, clipping, accumulation and averaged
   weights; ResNet-50 at bf16, plain and compiled, with the loader and on a constant batch.
 - resuming: two trainings with --seed end with the same weights, and so does one that was stopped and resumed, and one
-  that torchrun started.
+  that torchrun started. Two processes train together on one GPU.
 - faults: a full memory and a broken device are different errors.
+- commands: `evaluate` has the CPU's figures, `verify` finds the teacher's labels, a dry run times every precision.
 - simulation: what tools/bench/simulate_gpu.py says of this machine, beside what was measured.
 - settings: generation at 50 crops a forward, with 4 threads, and with few crops an image.
 

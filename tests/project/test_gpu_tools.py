@@ -210,8 +210,8 @@ def imitated(monkeypatch, tmp_path):
     """What only a GPU runs of gpu_check's own code runs on the CPU: small networks, streams that do nothing."""
     monkeypatch.syspath_prepend(str(TOOLS / "bench"))
     paths = (
-        "equipment.setup", "equipment.loaders", "checks.batches", "checks.faults", "checks.forwards", "checks.sets",
-        "rates.generation", "rates.machine", "rates.replay", "rates.training",
+        "equipment.setup", "equipment.loaders", "checks.batches", "checks.faults", "checks.forwards",
+        "checks.resuming", "checks.sets", "rates.generation", "rates.machine", "rates.replay", "rates.training",
     )  # fmt: skip
     module = {path.partition(".")[2]: importlib.import_module(f"gpu_parts.{path}") for path in paths}
     kind = module["setup"].Setup
@@ -260,6 +260,7 @@ def test_forwards_that_only_a_gpu_runs(imitated, tmp_path):
     unknown = {f"{model} at {precision}" for model in ("resnet50", "vit_b") for precision in ("fp16", "tf32")}
     assert {what.partition(":")[0] for what in found["failed"]} == unknown, "a CPU has no such precision"
     assert "resnet50 at bf16: the same after other work, without a wait of the host" in found["checks"]
+    assert "vit_b at bf16: a graph is made beside another thread's work" in found["checks"]
 
 
 @pytest.mark.slow
@@ -310,6 +311,15 @@ def test_steps_that_only_a_gpu_takes(imitated, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "TIMED", 1)
     found = found_by(training.check, tmp_path)
     assert found["failed"] == [] and list(found["bars"]) == list(bars.BARS)[5:]
+
+
+@pytest.mark.slow
+def test_processes_of_one_device_train_together(imitated, tmp_path):
+    part = findings.Findings(tmp_path / "together.json", "cpu", True, tmp_path, 500.0)
+    setup = imitated["setup"].Setup(part)
+    arch, labels = setup.arch("small"), imitated["loaders"].labels_of(setup, "tail", {})
+    assert imitated["resuming"].run_together(arch, labels, tmp_path / "student") == 0
+    assert imitated["resuming"].finite(tmp_path / "student")
 
 
 @pytest.mark.slow

@@ -25,8 +25,9 @@ PARTS = {
     "generation": Part("gpu_parts.rates.generation:usual_settings", 105),
     "replay": Part("gpu_parts.rates.replay:check", 45),
     "training": Part("gpu_parts.rates.training:check", 120),
-    "resuming": Part("gpu_parts.checks.resuming:check", 35),
+    "resuming": Part("gpu_parts.checks.resuming:check", 55),
     "faults": Part("gpu_parts.checks.faults:check", 15),
+    "commands": Part("gpu_parts.checks.commands:check", 35),
     "simulation": Part("gpu_parts.rates.simulation:check", 40),
     "settings": Part("gpu_parts.rates.generation:other_settings", 240),
 }

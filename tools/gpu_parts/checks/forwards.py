@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from gpu_parts.equipment.setup import Setup, apart
+from gpu_parts.equipment.setup import Setup, apart, neighbour
 from gpu_parts.supervision.findings import Findings
+from slg_wds.concurrency.cores import cores
 from slg_wds.generation.setup import load_teachers
 from slg_wds.labels import tail_sums, topk
 from slg_wds.teachers import Teacher
@@ -118,6 +119,18 @@ def graph(
     findings.holds(f"{name}: the same after other work, without a wait of the host", equal(found, plain))
     few = teacher.logits(batches[0][:50])
     findings.holds(f"{name}: other sizes run beside the graph", apart(few, plain[0][:50]) < 0.05)
+    if teacher.precision == "bf16":
+        again_beside_others(setup, name, teacher, batches, plain)
+
+
+def again_beside_others(
+    setup: Setup, name: str, teacher: Teacher, batches: list[torch.Tensor], plain: list[torch.Tensor]
+) -> None:
+    """Record the forward once more, while another thread uses the device."""
+    with neighbour(setup.device):
+        teacher.use_graph(ROWS)
+    same = teacher.no_graph == "" and equal([teacher.logits(one) for one in batches], plain)
+    setup.findings.holds(f"{name}: a graph is made beside another thread's work", same, teacher.no_graph)
 
 
 def equal(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> bool:
@@ -126,7 +139,7 @@ def equal(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> bool:
 
 def teacher_of(setup: Setup, model: str, precision: str, device: str | None = None) -> Teacher:
     """Load a teacher that runs plainly."""
-    options: dict[str, Any] = {"precision": precision, "cuda_graph": "off"}
+    options: dict[str, Any] = {"precision": precision, "cuda_graph": "off", "threads_per_forward": cores()}
     config = setup.config(model, 8, **options)
     (teacher,) = load_teachers(config, None, ROWS, device or str(setup.device)).teachers
     return teacher

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
 
+import slg_wds
 from gpu_parts.equipment.loaders import labels_of
 from gpu_parts.equipment.setup import Setup
 from gpu_parts.supervision.findings import Findings
@@ -18,6 +21,7 @@ from slg_wds.training.output.folder import CHECKPOINT
 
 FLAGS = "--epochs 8 -b 32 --seed 0 --amp bf16 --ema 0.9 --mixup_cutmix --clip-grad 1 --checkpoint-every 1 --workers 2"
 STOP = 3  # steps
+TOGETHER = 60.0  # seconds, at most, of two processes
 OTHER = "vit_tiny_patch16_224"  # without pooling, whose gradients torch may sum in any order
 TORCHRUN = {
     "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1",
@@ -46,6 +50,11 @@ def check(findings: Findings) -> None:
         with mock.patch.dict(os.environ, TORCHRUN):
             launched = trained(setup, arch, labels)
         findings.holds("a training that torchrun started ends with the same weights", same(first, launched))
+    if not setup.quick and findings.begins("two processes on one device", takes=20):
+        with findings.going_on("two processes on one device"):
+            folder = setup.new_folder()
+            code = run_together(OTHER, labels, folder)
+            findings.holds("two processes train together on one device", code == 0 and finite(folder), code)
 
 
 def trained(setup: Setup, arch: str, labels: str) -> dict[str, Any]:
@@ -65,24 +74,43 @@ def run(arch: str, labels: str, folder: Path, stop: int | None = None) -> int:
         taken += 1
         return step(*given)
 
+    with mock.patch.object(loop, "train_step", counted):
+        return main(flags_of(arch, labels, folder))
+
+
+def flags_of(arch: str, labels: str, folder: Path) -> list[str]:
+    """Return the flags of a training that is validated by the labels that it learns."""
     size = [] if arch.endswith(":small") else ["--size", "64"]
-    flags = [
+    of_labels = ["--softlabel_path", labels, "--val-softlabels", labels]
+    return [
         "-a",
         arch,
-        "--softlabel_path",
-        labels,
+        *of_labels,
         "--save_checkpoint_path",
         str(folder),
         "--resume",
         "auto",
+        *size,
+        *FLAGS.split(),
     ]
-    with mock.patch.object(loop, "train_step", counted):
-        return main([*flags, *size, *FLAGS.split()])
+
+
+def run_together(arch: str, labels: str, folder: Path) -> int:
+    """Train by two processes that share the device. NCCL joins no processes of one GPU, gloo does."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "slg_wds", "train"]
+    path = os.pathsep.join([str(Path(slg_wds.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, *torchrun, *flags_of(arch, labels, folder), "--dist-backend", "gloo"]
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, timeout=TOGETHER, check=False).returncode
 
 
 def read(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
     return {"weights": found["state_dict"], "average": found["ema"]}
+
+
+def finite(folder: Path) -> bool:
+    return all(bool(value.isfinite().all()) for kind in read(folder).values() for value in kind.values())
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
