@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,6 +11,18 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+
+
+@functools.cache
+def _stream_of(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream of a GPU's copies.
+
+    All objects share it: torch keeps memory that was let go for the stream that allocated it. Each new stream, such as
+    that of `loader.to("cuda")` in every epoch, would take memory of its own.
+    """
+    import torch
+
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class CopyStream:
@@ -27,10 +40,8 @@ class CopyStream:
     """
 
     def __init__(self, device: torch.device) -> None:
-        import torch
-
         self._device = device
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream = _stream_of(device)
         self._in_use: deque[tuple[torch.cuda.Event, Any]] = deque()  # the oldest first
 
     def begin(self, copy: Callable[[], T]) -> tuple[T, torch.cuda.Event]:

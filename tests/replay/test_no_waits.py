@@ -23,7 +23,7 @@ from slg_wds.training.optimizer import make_optimizer
 from slg_wds.training.step import train_step
 from slg_wds.training.student import set_up
 from slg_wds.training.transfer import sent
-from support.gpus.lazy_streams import DEVICE, HostWaitsError, LazyStreams, address
+from support.gpus.lazy_streams import DEVICE, HostWaitsError, LazyStreams, Stream, address
 from support.gpus.valueless import valueless
 from support.models.tiny_students import features, restless
 from support.sets.label_kinds import EVERY, of_every_kind
@@ -104,6 +104,17 @@ def test_a_batch_is_in_memory_of_the_trainers_stream(sets, gpu, kind):
         for batch in loader:
             assert {gpu.owner[address(one)] for one in batch.tensors() if one.numel()} == {gpu.main}
     assert gpu.dropped == 0
+
+
+def test_each_epoch_copies_on_the_same_stream(sets, gpu, monkeypatch):
+    """Another stream would take memory of its own: torch gives what one has let go to no other."""
+    made = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: made.append(device) or Stream("copies"))
+    loader = sets["tail"].loader()
+    with gpu:
+        for _ in range(2):
+            assert len(list(on_the_gpu(loader))) == len(loader)
+    assert made == [DEVICE]
 
 
 def test_copies_that_are_let_go_too_early_are_seen(sets, gpu, monkeypatch):

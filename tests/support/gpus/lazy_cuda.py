@@ -12,6 +12,8 @@ import weakref
 
 import torch
 
+from support.gpus.streams import own_streams
+
 POISON = 0xA5
 PLAIN_TO, PLAIN_EMPTY, PLAIN_PINNED = torch.Tensor.to, torch.empty, torch.Tensor.is_pinned
 
@@ -90,6 +92,7 @@ class LazyCuda:
                 tuple(shape[0] if isinstance(shape[0], tuple | torch.Size) else shape), dtype
             )
 
+        own_streams(monkeypatch)
         monkeypatch.setattr(torch, "empty", empty)
         monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: self.pin(tensor))
         monkeypatch.setattr(torch.Tensor, "is_pinned", lambda tensor: self.block(tensor) is not None)

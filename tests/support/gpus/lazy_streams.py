@@ -19,6 +19,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_map, tree_map_only
 
+from support.gpus.streams import own_streams
+
 POISON = 0xA5
 DEVICE = torch.device("cuda")  # a name only: torch is not asked for this device
 PLAIN_TO, PLAIN_EMPTY = torch.Tensor.to, torch.empty
@@ -164,6 +166,7 @@ class LazyStreams(TorchDispatchMode):
             made = PLAIN_EMPTY(*shape, **more)
             return self.pin(made) if pin_memory else made
 
+        own_streams(monkeypatch)
         monkeypatch.setattr(torch, "empty", empty)
         monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: self.pin(tensor.clone()))
         monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *a, **k: self.to(tensor, *a, **k))

@@ -10,6 +10,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_flatten
 
+from support.gpus.streams import own_streams
+
 
 class RecordedGraph:
     """In place of torch.cuda.CUDAGraph."""
@@ -79,6 +81,7 @@ def install(monkeypatch) -> list[RecordedGraph]:
         with Recording(recorded):
             yield
 
+    own_streams(monkeypatch)
     RecordedGraph.made = []
     stream = SimpleNamespace(wait_stream=lambda other: None)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", RecordedGraph)
