@@ -16,8 +16,9 @@ Train a student on a label set of `slg-wds generate` (or `import`).
 
     slg-wds train -a resnet50 --softlabel_path LABELS [flags] IMAGES
     torchrun --nproc-per-node 8 -m slg_wds train ...          one process per GPU; without GPUs they meet through gloo
-    srun --ntasks 8 --gpus-per-task 1 --cpus-per-task 16 slg-wds train ...        the same, as tasks of Slurm; without
-                                     --cpus-per-task each has one core; on several machines set MASTER_ADDR
+    srun --ntasks 8 --gpus-per-task 1 --cpus-per-task 16 --kill-on-bad-exit slg-wds train ...   the same, as tasks of
+             Slurm: each with cores, without which it has one, and all end where one fails; on several machines set
+             MASTER_ADDR
 
 IMAGES is a folder with the folders train and val. A set with embedded images needs it for validation only.
 FKD's flags have FKD's meaning: -b counts crops over all processes. --epochs counts passes over single crops: a walk
@@ -25,7 +26,8 @@ over the images with 4 crops of each is 4 epochs. The last --num_crops epochs ar
 with a validation after each.
 
 A checkpoint is written whole or not at all. A resumed run goes on with the very next batch, and on one machine with
-the same number of threads it ends with the same weights, bit for bit, as a run that was never stopped.
+the same number of threads it ends with the same weights, bit for bit, as a run that was never stopped. On a GPU that
+takes --seed, since its fastest algorithms give other bits in each run.
 """
 
 
