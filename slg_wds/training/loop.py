@@ -210,3 +210,5 @@ def make_deterministic(asked: bool) -> None:
     if asked:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # Else torch fills all new memory, also each batch of the loader, which takes milliseconds and decides nothing.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

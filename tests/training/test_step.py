@@ -16,6 +16,7 @@ from slg_wds import SoftCrossEntropy
 from slg_wds.labels import from_topk
 from slg_wds.training.checkpoints import Training
 from slg_wds.training.flags import Settings, parse
+from slg_wds.training.loop import make_deterministic
 from slg_wds.training.step import train_step
 from slg_wds.training.student import set_up
 from support.models.tiny_students import CLASSES, plain
@@ -184,3 +185,18 @@ def test_processes_exchange_gradients_once_a_step(group, pieces):
     training.net = net
     alike(stepped(training, args)[0], by_torch()[0])
     assert len(exchanged) == 2
+
+
+def test_deterministic_steps_fill_no_memory_that_is_written_anyway(monkeypatch):
+    """Torch fills it with NaN by default, each batch of the loader too."""
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        make_deterministic(True)
+        assert torch.are_deterministic_algorithms_enabled()
+        again = torch.ones(4096)
+        del again
+        assert not torch.empty(4096).isnan().all()
+    finally:
+        torch.use_deterministic_algorithms(before)
