@@ -27,7 +27,7 @@ PARTS = {
     "training": Part("gpu_parts.rates.training:check", 120),
     "resuming": Part("gpu_parts.checks.resuming:check", 55),
     "faults": Part("gpu_parts.checks.faults:check", 15),
-    "commands": Part("gpu_parts.checks.commands:check", 35),
+    "commands": Part("gpu_parts.checks.commands:check", 70),
     "simulation": Part("gpu_parts.rates.simulation:check", 40),
     "settings": Part("gpu_parts.rates.generation:other_settings", 240),
 }

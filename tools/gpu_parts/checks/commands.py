@@ -25,7 +25,7 @@ def check(findings: Findings) -> None:
         ("evaluate", evaluated, 3),
         ("evaluate embeddings", embeddings_evaluated, 3),
         ("verify", asked_again, 5),
-        ("dry run", predicted, 25),
+        ("dry run", predicted, 20),
     ):
         if findings.begins(name, takes=takes):
             with findings.going_on(name):
