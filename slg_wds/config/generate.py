@@ -43,7 +43,8 @@ class LabelSetOptions(OutputOptions):
     resume."""
     dry_run: bool = False
     """Write nothing. Report what would be done: images, shards, and the bytes and hours that a few measured forwards
-    predict, on a GPU also at other precisions. Use it before a long run."""
+    predict, on a GPU also at other precisions. Of a set that was begun, only what it lacks counts. Use it before a long
+    run."""
     embed_images: Annotated[str | None, option("FORM", default="the set holds no images")] = None
     """Store the images in the label shards: `original`, or `max-side=512[,quality=90]` to shrink and re-encode them
     before they are labelled. Students then need no other copy of the images."""

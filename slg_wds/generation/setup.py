@@ -25,7 +25,7 @@ from slg_wds.generation.recipe import Recipe
 from slg_wds.images.class_folders import ClassFolders
 from slg_wds.images.folder import ignored_kinds
 from slg_wds.images.targets import classes_of_targets, resolve_targets
-from slg_wds.labelset.creating import create_labels, planned_paths
+from slg_wds.labelset.creating import begun_labels, create_labels, planned_paths
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.left_out import most_left_out
 from slg_wds.labelset.opening import labels_at
@@ -43,7 +43,8 @@ def open_job(recipe: Recipe, device: str | None = None, *, save: bool = True) ->
     Args:
         recipe: the options of the run.
         device: where the teachers run; None for the GPU of the options, else this process's own device.
-        save: begin or join the label set at --save-path; otherwise the set exists in memory only.
+        save: begin or join the label set at --save-path. Otherwise nothing is written: a set that was begun there is
+            only read, and a new one exists in memory only.
 
     Raises:
         SlgWdsError: something cannot be opened, or the set there was made otherwise.
@@ -76,7 +77,8 @@ def open_job(recipe: Recipe, device: str | None = None, *, save: bool = True) ->
             targets_are_classes=targets.comparable and recipe.has_classes,
         )
     else:
-        labels = LabelSet.unsaved(plan, identity)
+        begun = begun_labels(config.at(config.save_path), plan, identity) if config.save_path else None
+        labels = LabelSet.unsaved(plan, identity) if begun is None else begun
     most = most_left_out(plan.num_samples, config.max_left_out, lacking)
     return Job(recipe, labels, source, teacher, targets, reference, shard_provenance(provenance), most)
 

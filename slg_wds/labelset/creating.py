@@ -22,6 +22,7 @@ from slg_wds.format.manifest.plan import Plan
 from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.objects import DESCRIPTION, PLAN, located
+from slg_wds.labelset.opening import labels_in
 from slg_wds.masking import masked
 from slg_wds.store import Location, Store
 
@@ -74,6 +75,24 @@ def create_labels(
     description = _put_description(store, description, checked)
     labels = LabelSet(store, plan, description, digest_of(plan_sha256, description.identity))
     labels.reopen()
+    return labels
+
+
+def begun_labels(location: Location, plan: Plan, identity: Mapping[str, Any]) -> LabelSet | None:
+    """Return the set that `create_labels` would join; None where it would begin one. Nothing is written.
+
+    Raises:
+        NotALabelSetError, IdentityMismatchError, ManifestError: as of `create_labels`.
+        StoreError: the location cannot be read.
+    """
+    store = location.open()
+    try:
+        labels = labels_in(store)
+    except NotALabelSetError:
+        _refuse_other_content(store)
+        return None
+    _check_plan(labels.plan, plan, store.url)
+    _check_identity(labels.description, Identity.from_json(masked(dict(identity))), store.url)
     return labels
 
 

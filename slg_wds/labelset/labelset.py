@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, SupportsIndex
@@ -129,14 +130,15 @@ class LabelSet:
 
     @classmethod
     def unsaved(cls, plan: Plan, identity: Mapping[str, Any]) -> LabelSet:
-        """Make a set that exists in memory only, for a dry run."""
+        """Make a set that exists in memory only, for a dry run: all of its shards are missing."""
         description = Description(0, 0, "", dict(identity), requires=[TRAILER_FEATURE], image_checksums=True)
-        return cls(open_store("unsaved"), plan, description, "")
+        nowhere = open_store(os.devnull)  # no folder, so nothing lies below it
+        return cls(nowhere, plan, description, "")
 
-    def first(self, count: int) -> LabelSet:
-        """Return the set with only the first `count` images of its first shard, for a dry run."""
+    def first(self, count: int, number: int) -> LabelSet:
+        """Return the set with only the first `count` images of shard `number`, which a dry run labels."""
         sizes = self.plan.shard_sizes.copy()
-        sizes[0] = min(sizes[0], count)
+        sizes[number] = min(sizes[number], count)
         return dataclasses.replace(self, plan=dataclasses.replace(self.plan, shard_sizes=sizes))
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""The bytes of all shards of a run, from the samples of a few images."""
+"""The bytes of the shards of a run, from the samples of a few images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class PredictedSizes:
     """Bytes of a run.
 
     Attributes:
-        shards: of all shards: samples, the headers of tar, trailers, and the zeros that fill a tar up.
+        shards: of all its shards: samples, the headers of tar, trailers, and the zeros that fill a tar up.
         images: of the embedded images among them.
         samples: the images that were measured.
     """
@@ -34,24 +34,24 @@ class PredictedSizes:
     samples: int
 
 
-def predict_sizes(job: Job, samples: Sequence[EncodedSample]) -> PredictedSizes:
-    """Predict the bytes of all shards, if all images are like those that were measured.
+def predict_sizes(job: Job, samples: Sequence[EncodedSample], missing: Sequence[int]) -> PredictedSizes:
+    """Predict the bytes of the shards that a run makes, if all images are like those that were measured.
 
     Args:
         job: the run.
         samples: of the measured images, those that were not left out.
+        missing: numbers of the shards to make.
     """
-    plan = job.labels.plan
     sizes = [(one.tar_bytes, one.image_bytes) for one in samples] or [(0, 0)]
     whole, image = np.mean(sizes, axis=0).tolist()
-    in_shard = np.asarray(plan.shard_sizes, np.float64)
+    in_shard = job.labels.plan.shard_sizes[list(missing)].astype(np.float64)
     trailer = _trailer(job, samples) + CRC_CHARACTERS * np.mean(
         [len(one.fields) for one in samples] or [0]
     ) * (in_shard - len(samples))
     # Two blocks of zeros end a tar, and it is filled up to whole units.
     content = whole * in_shard + BLOCK + np.ceil(trailer / BLOCK) * BLOCK + 2 * BLOCK
     shards = int((np.ceil(content / ARCHIVE_UNIT) * ARCHIVE_UNIT).sum())
-    return PredictedSizes(shards, round(image * plan.num_samples), len(samples))
+    return PredictedSizes(shards, round(image * in_shard.sum()), len(samples))
 
 
 def _trailer(job: Job, samples: Sequence[EncodedSample]) -> int:

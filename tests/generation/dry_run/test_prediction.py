@@ -9,7 +9,7 @@ import torch
 
 import slg_wds
 from slg_wds.cli import main
-from slg_wds.errors import ImageDecodeError
+from slg_wds.errors import IdentityMismatchError, ImageDecodeError, NotALabelSetError
 from slg_wds.generation.decoding import Prepared
 from slg_wds.teachers import Ensemble
 from support.photographs import TINY
@@ -83,6 +83,47 @@ def test_of_a_set_to_extend_only_what_it_lacks_is_counted(options, tmp_path, pho
     assert found.crops == made.stats.crops == listed * 2 + (IMAGES - listed) * 5
     each = "2 crops" if listed == IMAGES else "5 or 2 crops"
     assert f"would label 36 images in 1 shard, {each} each: {found.crops} crops" in found.summary[0]
+
+
+def test_of_a_set_that_was_begun_only_what_is_missing_is_counted(options, tmp_path):
+    """By the code of the run that finishes it. What is there is neither labelled again nor touched."""
+    options |= {"samples_per_shard": 10, "save_path": str(tmp_path)}  # shards of 10, 10, 10 and 6 images
+    slg_wds.generate(slg_wds.GenerateConfig(**options))
+    removed = [tmp_path / "train-000000.tar", tmp_path / "train-000003.tar"]
+    size = sum(path.stat().st_size for path in removed)
+    for path in removed:
+        path.unlink()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    found = dry(options)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    made = slg_wds.generate(slg_wds.GenerateConfig(**options)).stats
+    assert (found.images, found.shards, found.crops) == (made.images, made.shards, made.crops) == (16, 2, 256)
+    assert found.bytes == pytest.approx(size, rel=0.1)
+    assert "16 images in 2 shards (2 of 4 are there), 16 crops each: 256 crops" in found.summary[0]
+    nothing = dry(options)
+    assert (nothing.images, nothing.shards, nothing.crops, nothing.bytes, nothing.seconds) == (0, 0, 0, 0, 0)
+    assert nothing.summary == ["nothing is left to label: 4 of 4 shards are there"]
+
+
+def test_what_is_measured_is_of_a_missing_shard(options, small_images, tmp_path):
+    """An image of a shard that is there may have been removed since."""
+    data = copy_of(small_images, tmp_path / "data")
+    options |= {"data": str(data), "samples_per_shard": 3, "save_path": str(tmp_path / "set")}
+    labels = slg_wds.generate(slg_wds.GenerateConfig(**options)).labels
+    (tmp_path / "set/train-000001.tar").unlink()
+    (data / "train" / labels.plan.paths[0]).unlink()
+    assert dry(options).images == 3
+
+
+def test_a_set_that_a_run_would_refuse_is_refused(options, tmp_path):
+    options |= {"save_path": str(tmp_path)}
+    slg_wds.generate(slg_wds.GenerateConfig(**options))
+    with pytest.raises(IdentityMismatchError, match=f"num_crops: {CROPS} != 2"):
+        dry({**options, "num_crops": 2})
+    (tmp_path / "plan").unlink()
+    (tmp_path / "slg.json").unlink()
+    with pytest.raises(NotALabelSetError, match="something other than a label set"):
+        dry(options)
 
 
 def test_images_that_a_run_would_leave_out_are_named(options, small_images, tmp_path):

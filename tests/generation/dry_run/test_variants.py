@@ -73,9 +73,9 @@ def test_towers_of_different_widths_are_timed(photographs, tmp_path):
 def test_a_dry_run_tells_them_for_a_gpu_only(photographs, monkeypatch):
     monkeypatch.setattr(prediction, "timed_variants", lambda job, crops: [f"variants of {crops}"])
     job = job_of(photographs)
-    on_cpu = prediction._predicted(job, PredictedSizes(360, 0, 4), [0.1]).summary
+    on_cpu = prediction._predicted(job, [0], PredictedSizes(360, 0, 4), [0.1]).summary
     ensemble = SimpleNamespace(device=torch.device("cuda"), device_name="H100", name="x", num_classes=20)
     gpu_job = dataclasses.replace(job, teacher=ensemble)
-    on_gpu = prediction._predicted(gpu_job, PredictedSizes(360, 0, 4), [0.1]).summary
+    on_gpu = prediction._predicted(gpu_job, [0], PredictedSizes(360, 0, 4), [0.1]).summary
     assert on_gpu[-1] == f"variants of {36 * 500}" and not [line for line in on_cpu if "variants" in line]
     assert VARIANTS == (("fp32", False), ("bf16", False), ("bf16", True))
