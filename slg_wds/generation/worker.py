@@ -54,7 +54,8 @@ def label_shards(job: Job, shards: Iterable[int], observer: RunObserver, committ
         with labelling_threads(job) as pool:
             labelled = _counted(labelled_batches(job, shards, pool), observer)
             for shard in finished_shards(job, labelled, pool):
-                commits.append(publisher.submit(_commit, job, shard, committer))
+                before = commits[-1] if commits else None
+                commits.append(publisher.submit(_commit, job, shard, committer, before))
                 while len(commits) > 2 or (commits and commits[0].done()):
                     total.add(commits.popleft().result())
             for commit in commits:
@@ -97,7 +98,11 @@ def _counted(labelled: Iterable[Labelled], observer: RunObserver) -> Iterator[La
         yield batch
 
 
-def _commit(job: Job, shard: FinishedShard, committer: Committer) -> LabelStats:
+def _commit(
+    job: Job, shard: FinishedShard, committer: Committer, before: Future[LabelStats] | None
+) -> LabelStats:
+    if before is not None:
+        before.result()  # its error is this one's too: a store that fails is not waited for twice
     samples = [sample.result() for sample in shard.samples]
     left_out = [(image.number, image.reason) for image in shard.left_out]
     return committer.commit(shard.number, samples, left_out, job.provenance, shard.stats)

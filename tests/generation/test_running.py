@@ -13,8 +13,10 @@ from PIL import Image
 
 import slg_wds
 from slg_wds import errors
+from slg_wds.engines.reports.run_stats import RunObserver
 from slg_wds.generation.recipe import Recipe
 from slg_wds.generation.setup import open_job
+from slg_wds.generation.worker import work
 from support.photographs import TINY, made_here, tool
 from support.sets.replay_sets import tiny_run
 
@@ -224,6 +226,21 @@ def test_interrupted_runs_leave_whole_shards_and_say_how_to_resume(photographs, 
     assert process.returncode == 130 and "resume" in err.decode()
     labels = slg_wds.open_labels(str(tmp_path / "set"), allow_incomplete=True)
     assert 0 < len(list(labels)) < 36
+
+
+def test_after_a_shard_that_cannot_be_committed_no_other_is(photographs, tmp_path):
+    """A store that fails would be waited for again, for each of the shards that are ready by then."""
+
+    class Obstacle(RunObserver):
+        def claim(self, name):
+            if not list(tmp_path.glob("*.tar")):
+                (tmp_path / f"{name}.tar").mkdir()  # takes its name once the worker has seen that it is free
+            return True
+
+    job = open_job(Recipe.of(config(photographs, tmp_path, num_crops=2, samples_per_shard=2)), "cpu")
+    with pytest.raises(errors.StoreError, match="a folder has the name"):
+        work(job, None, Obstacle())
+    assert len(list(tmp_path.glob("*.tar"))) == 1
 
 
 def test_help_imports_no_torch():
