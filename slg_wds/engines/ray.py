@@ -277,11 +277,21 @@ def _first_line(text: str) -> str:
 
 @contextlib.contextmanager
 def _handlers_kept() -> Iterator[None]:
-    """Restore the signal handlers that Ray replaces: Ray's handlers end the process without a message."""
+    """Restore the signal handlers that Ray replaces: Ray's handlers end the process without a message.
+
+    A SIGTERM that comes in the block, while Ray's handler is in place, is handed to the handler from before.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in kept.items():
-        signal.signal(number, handler)
+    try:
+        yield
+    except SystemExit as end:
+        ours = kept[signal.SIGTERM]
+        if end.code == signal.SIGTERM and callable(ours):
+            ours(signal.SIGTERM, None)
+        raise
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)

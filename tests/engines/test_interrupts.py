@@ -1,4 +1,4 @@
-"""Only the parent handles Ctrl-C: its workers block SIGINT from their first instruction on."""
+"""Only the parent handles Ctrl-C: its workers block SIGINT from their first instruction on. SIGTERM while Ray starts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from slg_wds.engines.local import run_local
+from slg_wds.engines.ray import _handlers_kept
 from slg_wds.engines.reports.run_stats import RunObserver
 from slg_wds.engines.workers.pool import WorkerPool
 from slg_wds.engines.workers.processes import run_processes
@@ -53,3 +54,17 @@ def test_workers_start_deaf_to_interrupts(kind):
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent, timeout=100
     )
     assert done.stdout.split("\n")[:2] == ["deaf True"] * 2, done.stdout + done.stderr
+
+
+def test_a_sigterm_while_ray_starts_is_handled_as_at_any_other_time():
+    """Ray installs a handler, before it does what takes seconds, that ends the process without a word."""
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        ours = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(SystemExit), _handlers_kept():
+            signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+            signal.raise_signal(signal.SIGTERM)
+        assert heard == [signal.SIGTERM] and signal.getsignal(signal.SIGTERM) is ours
+    finally:
+        signal.signal(signal.SIGTERM, before)
