@@ -1,4 +1,4 @@
-"""Only the parent handles Ctrl-C: its workers block SIGINT from their first instruction on. SIGTERM while Ray starts."""
+"""Only the parent handles Ctrl-C: its workers start with SIGINT blocked. And SIGTERM while Ray starts."""
 
 from __future__ import annotations
 
