@@ -88,7 +88,24 @@ def tell(*lines: str) -> None:
 def note(*lines: str) -> None:
     """Print lines on stderr, which is for progress and errors."""
     for line in lines:
-        print(shown(line), file=sys.stderr, flush=True)
+        with losing_notes():
+            print(shown(line), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def losing_notes() -> Iterator[None]:
+    """Lose what is printed on stderr in the block if it cannot be written: the disk of a log is full, a terminal was
+    closed. The work is worth more.
+
+    Raises:
+        BrokenPipeError: whoever read stderr has left, as `head` does; then the command ends.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError:
+        _drop(sys.stderr)
 
 
 def warn(text: str, level: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""What becomes of the output: whoever reads it may leave, as `head` does, and its disk may be full."""
+"""What becomes of the output: whoever reads it may leave, its disk may be full, its terminal may be closed."""
 
 from __future__ import annotations
 
@@ -59,6 +59,41 @@ def test_a_full_disk_is_one_line_and_an_exit_code(labels, arguments, buffered):
     assert (
         done.stderr == "slg-wds: stdout cannot be written: No space left on device\n" and done.returncode == 1
     )
+
+
+PROGRESS = """
+import sys
+from slg_wds.engines.reports.progress import RunProgress
+from slg_wds.engines.reports.run_stats import RunStarted, RunStats
+with RunProgress(RunStats()) as progress:
+    progress.begin(RunStarted("digest", shards=2, crops=30, notes=["a teacher"]))
+    sys.stdin.read()
+    progress.shard("train-000000", RunStats(crops=20, shards=1), True)
+    progress.say("a worker ended")
+print("finished")
+"""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
+def test_a_log_on_a_full_disk_does_not_end_a_run():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-c", PROGRESS]
+        done = subprocess.run(command, input="", stdout=subprocess.PIPE, stderr=full, text=True)
+    assert (done.stdout, done.returncode) == ("finished\n", 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal")
+def test_a_terminal_that_is_closed_does_not_end_a_run():
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-c", PROGRESS]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": theirs}
+    with subprocess.Popen(command, text=True, start_new_session=True, **pipes) as run:
+        os.close(theirs)
+        shown = b""
+        while b"crops" not in shown:  # the bar has been drawn
+            shown += os.read(ours, 1000)
+        os.close(ours)
+        assert (run.communicate()[0], run.returncode) == ("finished\n", 0)
 
 
 def test_a_fault_of_another_file_is_not_blamed_on_stdout(monkeypatch, capsys):

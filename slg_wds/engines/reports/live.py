@@ -107,11 +107,13 @@ class TerminalBar:
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        self.bar.console.print(console.as_text(line), highlight=False)
+        with console.losing_notes():
+            self.bar.console.print(console.as_text(line), highlight=False)
 
     def stop(self) -> None:
         """Leave the last state on the screen."""
-        self.bar.stop()
+        with console.losing_notes():
+            self.bar.stop()
 
 
 class NotebookBar:
