@@ -94,8 +94,9 @@ def note(*lines: str) -> None:
 
 @contextmanager
 def losing_notes() -> Iterator[None]:
-    """Lose what is printed on stderr in the block if it cannot be written: the disk of a log is full, a terminal was
-    closed. The work is worth more.
+    """Lose what is printed on stderr in the block if it cannot be written. The work is worth more.
+
+    The disk of a log is full, or a terminal was closed. What is printed there later is lost too.
 
     Raises:
         BrokenPipeError: whoever read stderr has left, as `head` does; then the command ends.
