@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from slg_wds.engines.reports.run_stats import RunObserver, RunStats
+from slg_wds.errors import StoreError
 from slg_wds.format.shards.shard import EncodedSample
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.left_out import Allowance
 
 Stats = TypeVar("Stats", bound=RunStats)
+RESUME = "once that is mended, run the same command again: it goes on where it stopped"
 LeftOutImage = tuple[int, str]  # its number in the plan, and why it has no record
 
 
@@ -67,7 +69,11 @@ class Committer:
         stats.shards += 1
         stats.bytes += len(data)
         stats.image_bytes += sum(sample.image_bytes for sample in samples)
-        made = self._labels.commit(number, data)
+        try:
+            made = self._labels.commit(number, data)
+        except StoreError as error:
+            error.hint = error.hint or RESUME
+            raise
         self._observer.shard(plan.shard_names[number], stats, made)
         if made:
             return stats

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import subprocess
 import sys
 from functools import partial
@@ -241,6 +242,20 @@ def test_after_a_shard_that_cannot_be_committed_no_other_is(photographs, tmp_pat
     with pytest.raises(errors.StoreError, match="a folder has the name"):
         work(job, None, Obstacle())
     assert len(list(tmp_path.glob("*.tar"))) == 1
+
+
+def test_a_shard_that_does_not_fit_says_how_to_go_on(photographs, tmp_path):
+    run = config(photographs, tmp_path, num_crops=2)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    job = open_job(Recipe.of(run), "cpu")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(errors.StoreFullError) as caught:
+            work(job, None, RunObserver())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "run the same command again: it goes on where it stopped" in str(caught.value)
+    assert slg_wds.generate(run).complete
 
 
 def test_help_imports_no_torch():
