@@ -220,7 +220,8 @@ def _make_folder(path: Path) -> None:
             folder.mkdir()
         except FileExistsError:
             if not folder.is_dir():
-                raise StoreError("a file lies where a folder is needed", url=str(folder)) from None
+                what = "a file" if folder.exists() else "a link that leads nowhere"
+                raise StoreError(f"{what} lies where a folder is needed", url=str(folder)) from None
         except FileNotFoundError:  # /proc and the like
             raise StoreError("no folder can be made here", url=str(folder)) from None
         _sync_folder(folder.parent)

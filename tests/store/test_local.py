@@ -57,6 +57,9 @@ def test_a_file_in_the_way_of_a_folder(tmp_path: Path) -> None:
         with pytest.raises(errors.StoreError, match="a file lies where a folder is needed"):
             open_store(url).create(name, b"")
     assert open_store(str(tmp_path)).size("f/x") is None
+    (tmp_path / "l").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(errors.StoreError, match="a link that leads nowhere lies where a folder is needed"):
+        open_store(str(tmp_path / "l")).check_writable()
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that makes no folders")
