@@ -175,11 +175,26 @@ def test_an_unknown_temperature_is_said_and_stays_unknown_as_ensemble_does(tmp_p
             assert merged(*sets).identity["temperature"] is None
         with pytest.warns(UserWarning, match=said):
             loaded(*sets)
-    other = made("also unknown", None)
-    neither = f"{re.escape(unknown)} do not say their temperature, and those of {re.escape(other)} neither; "
-    for averaged in (merged, loaded):
-        with pytest.warns(UserWarning, match=neither + "their mean is right only if both"):
-            averaged(unknown, other)
+    other, third, warm = made("also unknown", None), made("unknown as well", None), made("hot too", 4.0)
+    lacking, neither = f"the labels {unknown} do not say their temperature", f"neither do those of {other}"
+    for sets, sentence in {
+        (unknown, other): f"{lacking}, and {neither}; their mean is right only if both",
+        (unknown, other, third): f"{lacking}, and {neither} and {third}; their mean is right only if all",
+        (
+            unknown,
+            hot,
+            warm,
+        ): f"{lacking}, and those of {hot} were made at 4; their mean is right only if all",
+        (
+            unknown,
+            hot,
+            other,
+        ): f"{lacking}, {neither}, and those of {hot} were made at 4; their mean is right only",
+    }.items():
+        with pytest.warns(UserWarning, match=re.escape(sentence)):
+            loaded(*sets)
+    with pytest.warns(UserWarning, match=re.escape(neither)):
+        assert merged(unknown, other).identity["temperature"] is None
     hard = label_set(
         tmp_path / "hard", 9, label_type="hard", coding="none", identity={"temperature": None}
     ).url

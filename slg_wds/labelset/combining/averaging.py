@@ -61,14 +61,13 @@ def doubt_of_temperature(sets: Sequence[LabelSet]) -> str | None:
     unknown = [labels for labels in sets if lacks_temperature(labels)]
     if not unknown or len(unknown) + len(known) < 2:
         return None
+    said = f"the labels {unknown[0].url} do not say their temperature"
+    if others := [labels.url for labels in unknown[1:]]:
+        said += f", {'' if known else 'and '}neither do those of {' and '.join(others)}"
     if known:
-        theirs = f"those of {known[0].url} were made at {known[0].temperature:g}"
-    else:
-        theirs = f"those of {unknown[1].url} neither"
-    return (
-        f"the labels {unknown[0].url} do not say their temperature, and {theirs}; "
-        "their mean is right only if both were made at one temperature"
-    )
+        said += f", and those of {known[0].url} were made at {known[0].temperature:g}"
+    which = "both" if len(unknown) + len(known) == 2 else "all"
+    return f"{said}; their mean is right only if {which} were made at one temperature"
 
 
 def lacks_temperature(labels: LabelSet) -> bool:
