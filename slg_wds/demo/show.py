@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from slg_wds import Record, open_labels
 from slg_wds.console import tell, tell_table
+from slg_wds.labelset.class_names import brief_names, class_names
 
 PHOTOGRAPHS = 4
 CROPS = 3
@@ -12,10 +13,8 @@ COLUMNS = ("crop (top, left, height, width)", "flip", "what the teacher saw")
 
 def show_labels(url: str) -> None:
     """Print a table for the first photograph of each of a few classes, and the shards of the set."""
-    from timm.data.imagenet_info import ImageNetInfo
-
-    names: list[str] = list(ImageNetInfo().label_descriptions())
     labels = open_labels(url)
+    names = brief_names(class_names(labels) or [])
     shown: set[int | None] = set()
     for record in labels:
         if len(shown) == PHOTOGRAPHS:
@@ -39,5 +38,5 @@ def _row(record: Record, crop: int, names: list[str]) -> tuple[str, str, str]:
     return (
         ", ".join(map(str, record.crops[crop])),
         "yes" if record.flips[crop] else "",
-        "; ".join(f"{names[int(index)].split(',')[0]} {value:.0%}" for index, value in seen),
+        "; ".join(f"{names[int(index)]} {value:.0%}" for index, value in seen),
     )

@@ -16,7 +16,7 @@ from slg_wds.format.records.embeddings.cosines import similarity
 from slg_wds.format.records.embeddings.low_rank import LowRankEmbedding, StatedCosine
 from slg_wds.format.records.record import Record
 from slg_wds.format.recovery.distributions import as_full
-from slg_wds.labelset.class_names import class_names, imagenet_words
+from slg_wds.labelset.class_names import brief_names, class_names, imagenet_words
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.lookup import example_of, record_of
 from slg_wds.transforms.replaying import words_of
@@ -52,6 +52,14 @@ class InspectedImage:
     def name(self, number: int) -> str | None:
         """The name of a class of the labels, given by its number; None if it has none."""
         return self.names[number] if self.names else None
+
+    def brief(self, number: int) -> str:
+        """The name of a class of the labels for where there is little room."""
+        return self._brief[number] if self._brief else f"class {number}"
+
+    @cached_property
+    def _brief(self) -> list[str] | None:
+        return brief_names(self.names) if self.names else None
 
     def key_of(self, number: int) -> str:
         """The key of the image that has this number in the plan; the number itself if none has."""

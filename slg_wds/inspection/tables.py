@@ -308,6 +308,5 @@ def _near(cosine: StatedCosine) -> str:
 
 
 def _labelled(found: InspectedImage, number: int, probability: float | None) -> str:
-    name = found.name(number)
-    text = name.partition(",")[0] if name else f"class {number}"
+    text = found.brief(number)
     return text if probability is None else f"{probability:.3f} {text}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +33,22 @@ def class_names(labels: LabelSet) -> list[str] | None:
         return None
     words = imagenet_words()
     return [words.get(name, name) or f"class {number}" for number, name in enumerate(given)]
+
+
+def brief_names(names: Sequence[str]) -> list[str]:
+    """Return the names of all classes for where there is little room, each of one class only.
+
+    Of WordNet's words the first is enough, if it is no other class's too, as `crane` is of a bird and of a machine. The
+    names of folders stay whole: a comma in one is a part of it.
+
+    Args:
+        names: as `class_names` gives them.
+    """
+    words = set(imagenet_words().values())
+    short = [name.partition(",")[0] if name in words else name for name in names]
+    shared, alike = Counter(short), Counter(names)
+    whole = [f"{name} (class {n})" if alike[name] > 1 else name for n, name in enumerate(names)]
+    return [one if shared[one] == 1 else other for one, other in zip(short, whole, strict=True)]
 
 
 def named_classes(labels: LabelSet) -> list[str] | None:

@@ -25,14 +25,15 @@ from slg_wds.format.manifest.description import encode_description
 from slg_wds.format.records.decoding import unpack_record
 from slg_wds.inspection.inspect import inspect
 from slg_wds.labels import parse_label_type
-from slg_wds.labelset.class_names import class_names, imagenet_ids
+from slg_wds.labelset.class_names import brief_names, class_names, imagenet_ids
 from slg_wds.report.command import measure_sets, report
 from slg_wds.report.measuring.comparison import FLOOR
 from slg_wds.report.measuring.measures import measure
 from slg_wds.report.measuring.statistics import Statistics
 from slg_wds.report.reading.sets import ReportedSets, short_names
-from slg_wds.report.writing.captions import confidence_figures
+from slg_wds.report.writing.captions import confidence_figures, crop_figures
 from slg_wds.report.writing.document import embedded
+from slg_wds.report.writing.numbers import percent
 from slg_wds.store import Location
 from support.sets.low_rank_sets import low_rank_of
 from support.sets.reported_sets import CLASSES, CROPS, SHARD, K, label_set, probabilities
@@ -137,6 +138,23 @@ def test_coverage_counts_each_cell_of_each_crop(tmp_path):
         shape = (len(wanted), record.size[0], len(wanted), record.size[1])
         wanted += fine.reshape(shape).mean(axis=(1, 3))
     assert np.allclose(statistics.covered, wanted)
+
+
+def test_parts_that_no_crop_shows_have_no_confidence(tmp_path):
+    statistics, box = Statistics(CLASSES, True), np.array([[0, 0, 60, 50]])
+    for number, record in enumerate(label_set(tmp_path / "set", images=2)):
+        one = dataclasses.replace(
+            record,
+            size=(120, 100),
+            crops=box,
+            **{name: getattr(record, name)[:1] for name in ("flips", "index", "value")},
+        )
+        statistics.add(number, one, measure(one, "shared_tail_k5"))
+    (figure,) = (one for one in crop_figures(statistics) if one["name"] == "sure")
+    mean = percent(statistics.mean("confidence"))
+    assert f"from {mean} to {mean}." in figure["caption"] and "no crop shows are blank" in figure["caption"]
+    cells = figure["svg"].partition("QuadMesh_1")[2].partition("</g>")[0]
+    assert cells.count('class="fill-accent"') == statistics.covered.size // 4
 
 
 def test_disagreements_come_first_and_every_image_is_found(tmp_path):
@@ -269,7 +287,20 @@ def test_names_of_classes(tmp_path):
     assert ids is not None and len(ids) == 1000
     labels = label_set(tmp_path / "set", names=["n02123045", "", *map(str, range(10))])
     assert class_names(labels)[:3] == ["tabby, tabby cat", "class 1", "0"]
+    assert brief_names(class_names(labels))[:3] == ["tabby", "class 1", "0"]
     assert short_names(["/a/x/set", "/a/y/set"]) == ["x/set", "y/set"]
+
+
+def test_a_short_name_is_of_one_class_and_a_folder_keeps_its_comma(tmp_path):
+    folders = ["1,2-xylene", "1,3-xylene"]
+    crane, other_crane, maillot, other_maillot = "n02012849", "n03126707", "n03710637", "n03710721"
+    names = [*folders, crane, other_crane, maillot, other_maillot, *map(str, range(6))]
+    labels = label_set(tmp_path / "set", names=names)
+    assert brief_names(class_names(labels))[:6] == [
+        *folders, "crane (class 2)", "crane (class 3)", "maillot", "maillot, tank suit"
+    ]  # fmt: skip
+    shown = data(made(tmp_path, labels.url))["names"]
+    assert shown["3"] == ["crane (class 3)", "crane"] and shown["0"] == ["1,2-xylene"] * 2
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def heat(name: str, title: str, values: Floats, low: float, high: float) -> str:
     Args:
         name: as for `drawn`.
         title: as for `drawn`.
-        values: [G, G], rows from top to bottom, columns from left to right.
+        values: [G, G], rows from top to bottom, columns from left to right; NaN leaves a cell blank.
         low: value of the faintest colour.
         high: value of the strongest colour.
     """
@@ -46,14 +46,14 @@ def heat(name: str, title: str, values: Floats, low: float, high: float) -> str:
 
 
 def _mesh(axes: Axes, values: Floats, across: Floats, up: Floats, low: float, high: float) -> None:
-    """Fill cells with one colour, more opaque for higher values, which the light and the dark theme both show."""
+    """Fill cells with one colour, more opaque for higher values, which the light and the dark theme both show; NaN is blank."""
     from matplotlib.colors import to_rgba
 
     share = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
     mesh = axes.pcolormesh(across, up, values, linewidth=0, antialiased=False, clip_on=False)
     colours = np.empty((*values.shape, 4))
     colours[...] = to_rgba(ACCENT)
-    colours[..., 3] = np.round(0.04 + 0.95 * share, 2)
+    colours[..., 3] = np.where(np.isnan(share), 0, np.round(0.04 + 0.95 * share, 2))
     mesh.set_array(None)
     mesh.set_facecolor([tuple(colour) for colour in colours.reshape(-1, 4).tolist()])
 
@@ -95,7 +95,7 @@ def density(
 
     def draw(axes: Axes) -> None:
         axes.grid(False)
-        values = np.where(counts > 0, shown, -0.04 / 0.95)
+        values = np.where(counts > 0, shown, np.nan)
         _mesh(axes, values.T, edges, edges, 0.0, 1.0)
         if line == "equal":
             axes.plot([0, 1], [0, 1], color=SECOND, linewidth=1.2, dashes=(3, 3))

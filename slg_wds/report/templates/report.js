@@ -14,11 +14,7 @@
     element.append(...children.filter((child) => child !== null));
     return element;
   };
-  const name = (id) => data.names[id] ?? `class ${id}`;
-  const short = (id) => name(id).split(",")[0];
-  const shared = new Map();
-  for (const id of Object.keys(data.names)) shared.set(short(id), (shared.get(short(id)) ?? 0) + 1);
-  const brief = (id) => (shared.get(short(id)) > 1 ? name(id) : short(id)); // as short as tells it from the others
+  const [short, name] = [0, 1].map((which) => (id) => data.names[id]?.[which] ?? `class ${id}`);
   const percent = (p) => (p >= 0.9995 ? "100%" : p >= 0.0005 ? `${(100 * p).toFixed(1)}%` : p > 0 ? "<0.1%" : "0%");
   const count = (n) => n.toLocaleString("en");
   const folded = (text) => text.normalize("NFKD").replace(/[\u0300-\u036f]/g, "").toLowerCase();
@@ -100,8 +96,8 @@
     const list = make("ul", { class: "bars" });
     said.c.forEach((id, at) => {
       const kind = image.target === null ? "" : id === image.target ? "goal" : at === 0 ? "wrong" : "";
-      if (said.p) list.append(bar(kind, brief(id), said.p[at], name(id)));
-      else list.append(make("li", { class: kind }, make("span", { class: "name", title: name(id) }, brief(id))));
+      if (said.p) list.append(bar(kind, short(id), said.p[at], name(id)));
+      else list.append(make("li", { class: kind }, make("span", { class: "name", title: name(id) }, short(id))));
     });
     if (said.p) list.append(bar("rest", "all other classes", Math.max(0, 1 - said.p.reduce((a, b) => a + b, 0))));
     return data.sets.length > 1 ? [make("p", { class: "of" }, make("bdi", {}, data.sets[which])), list] : [list];

@@ -179,14 +179,16 @@ def _coverage(statistics: Statistics) -> dict[str, Any]:
 
 
 def _sure(statistics: Statistics) -> dict[str, Any]:
-    sure = statistics.sure / np.maximum(statistics.covered, 1e-9)
-    low, high = float(sure.min()), float(sure.max())
+    shown = statistics.covered > 0
+    sure = np.divide(statistics.sure, statistics.covered, out=np.full(shown.shape, np.nan), where=shown)
+    low, high = float(np.nanmin(sure)), float(np.nanmax(sure))
+    blank = "" if shown.all() else " Parts that no crop shows are blank."
     return _figure(
         "sure",
         "Where confidence lies",
         maps.heat("sure", "Mean confidence of crops that show each part", sure, low, high),
         f"Mean confidence of the crops that show each part, from {percent(low)} to {percent(high)}. It is "
-        "highest where the object usually is.",
+        f"highest where the object usually is.{blank}",
     )
 
 

@@ -216,7 +216,7 @@ def _data(
         asked |= {row[-1] for row in classes}
     return {
         "sets": sets.names,
-        "names": {c: names[c] for c in sorted(c for c in asked if c is not None)},
+        "names": names.of(c for c in asked if c is not None),
         "images": images,
         "rows": [
             [cut(row.key), row.target, row.answer, _round(row.agreement), _round(row.confidence)]

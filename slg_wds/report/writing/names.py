@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+from slg_wds.labelset.class_names import brief_names
 
 LONGEST = 200  # characters
 
@@ -21,10 +23,15 @@ class ClassNames:
 
     def __init__(self, names: Sequence[str] | None) -> None:
         self._names, self.given = names, names is not None
+        self._brief = None if names is None else brief_names(names)
 
     def __getitem__(self, number: int) -> str:
         return f"class {number}" if self._names is None else cut(self._names[number])
 
     def short(self, number: int) -> str:
-        """The first of the words that name a class."""
-        return self[number].split(",")[0]
+        """The name of a class for where there is little room."""
+        return self[number] if self._brief is None else cut(self._brief[number])
+
+    def of(self, numbers: Iterable[int]) -> dict[int, list[str]]:
+        """The short and the whole name of each of these classes, by its number."""
+        return {number: [self.short(number), self[number]] for number in sorted(numbers)}
