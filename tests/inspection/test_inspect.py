@@ -104,7 +104,9 @@ def test_one_image(labels, capsys):
     assert "top, left, height, width" in text and f" {top}, {left}, {height}, {width}" in text
     assert "tail mass" in text
     first = record.index[0, 0]
-    assert f"{record.value[0, 0]:.3f} thing {first}, also called {first};" in text  # a folder's name has its comma
+    assert (
+        f"{record.value[0, 0]:.3f} thing {first}, also called {first};" in text
+    )  # a folder's name has its comma
     assert "the first 1 of 16 crops" in text
 
 

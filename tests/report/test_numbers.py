@@ -314,5 +314,7 @@ def test_a_short_name_is_of_one_class_and_a_folder_keeps_its_comma(tmp_path):
 def test_the_figure_of_tails_says_which_probability_it_shows(tmp_path, label_type, axis, kept):
     sets = ReportedSets([Location(label_set(tmp_path / "set", label_type=label_type).url)])
     (statistics,), _ = measure_sets(sets, sets.sample(100))
-    figure = confidence_figures(statistics, parse_label_type(label_type).kind)[2]
+    figure = confidence_figures(statistics, parse_label_type(label_type), stores_tail=False)[2]
     assert kept in figure["caption"] and f">{axis}<" in figure["svg"]
+    stored = confidence_figures(statistics, parse_label_type(label_type), stores_tail=True)[2]["caption"]
+    assert ("the rule shared_tail_k5 keeps more of the teacher" in stored) == ("only its sum" in kept)

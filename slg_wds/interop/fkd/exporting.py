@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shlex
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -278,5 +279,5 @@ def summary(result: ExportResult) -> list[str]:
     ]
     if result.without_tail:
         lines.append("  shared tails stayed behind: FKD spreads what is outside the top-k evenly")
-    lines.append(f"  train with --softlabel_path {result.folder}")
+    lines.append(f"  train with --softlabel_path {shlex.quote(result.folder)}")
     return [*lines, *listed("IMAGES WITHOUT LABELS, at which its reader stops", result.left_out)]

@@ -46,7 +46,10 @@ def heat(name: str, title: str, values: Floats, low: float, high: float) -> str:
 
 
 def _mesh(axes: Axes, values: Floats, across: Floats, up: Floats, low: float, high: float) -> None:
-    """Fill cells with one colour, more opaque for higher values, which the light and the dark theme both show; NaN is blank."""
+    """Fill cells with one colour, more opaque for higher values, which the light and the dark theme both show.
+
+    NaN leaves a cell blank.
+    """
     from matplotlib.colors import to_rgba
 
     share = np.clip((values - low) / max(high - low, 1e-12), 0, 1)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from slg_wds.labels import LabelType
 from slg_wds.labels.low_rank.encoding import WORST
 from slg_wds.report.drawing import dots, histograms, maps
 from slg_wds.report.measuring.comparison import Comparison
@@ -26,20 +27,26 @@ _KEPT_OF_TAILS = {
     "shared_tail": "The labels keep its sum for each crop, and how it is spread over classes once for the image. "
     "With many crops at the right, a larger k would keep more of the teacher.",
 }
-_KEPT_OF_OTHER_TAILS = (
-    "The labels keep only its sum. With many crops at the right, a larger k or a shared tail would keep more of the "
-    "teacher."
-)
+_ONLY_THE_SUM = "The labels keep only its sum. With many crops at the right, "
 
 
-def confidence_figures(statistics: Statistics, kind: str) -> Figures:
+def _kept_of_tail(label: LabelType, stores_tail: bool) -> str:
+    if label.kind in _KEPT_OF_TAILS:
+        return _KEPT_OF_TAILS[label.kind]
+    if stores_tail:
+        return f"{_ONLY_THE_SUM}the rule shared_tail_k{label.k or 1} keeps more of the teacher; the set stores a tail."
+    return f"{_ONLY_THE_SUM}a larger k or a shared tail would keep more of the teacher."
+
+
+def confidence_figures(statistics: Statistics, label: LabelType, stores_tail: bool) -> Figures:
     """Histograms of confidence, entropy and tail mass.
 
     Args:
         statistics: of the first set.
-        kind: of its labels, one of `slg_wds.labels.KINDS`.
+        label: the type of its labels.
+        stores_tail: whether it stores shared tails.
     """
-    return [_confidence(statistics), _entropy(statistics), _tail(statistics, kind)]
+    return [_confidence(statistics), _entropy(statistics), _tail(statistics, label, stores_tail)]
 
 
 def class_figures(statistics: Statistics) -> Figures:
@@ -108,15 +115,17 @@ def _entropy(statistics: Statistics) -> dict[str, Any]:
     )
 
 
-def _tail(statistics: Statistics, kind: str) -> dict[str, Any]:
+def _tail(statistics: Statistics, label: LabelType, stores_tail: bool) -> dict[str, Any]:
     mean, split = percent(statistics.mean("tail")), statistics.agreement is not None
-    where = f"outside the {SHOWN} most probable classes" if kind == "full" else "outside the stored classes"
+    where = (
+        f"outside the {SHOWN} most probable classes" if label.kind == "full" else "outside the stored classes"
+    )
     title = f"Histogram of tail mass, mean {mean}"
     return _figure(
         "tail",
         "Tail mass",
         histograms.tail_histogram("tail", title, statistics.tail, f"probability {where}", split),
-        f"On average {mean} of the probability lies {where}. {_KEPT_OF_TAILS.get(kind, _KEPT_OF_OTHER_TAILS)}",
+        f"On average {mean} of the probability lies {where}. {_kept_of_tail(label, stores_tail)}",
     )
 
 

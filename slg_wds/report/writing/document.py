@@ -160,9 +160,10 @@ def _fields(
 def _figures(
     sets: ReportedSets, statistics: Statistics, comparison: Comparison | None
 ) -> dict[str, captions.Figures]:
-    kind, sure = parse_label_type(sets.rules[0]).kind, statistics.has_values
+    label, sure = parse_label_type(sets.rules[0]), statistics.has_values
+    stores_tail = sets.first.identity.tail_classes > 0
     return {
-        "confidence": captions.confidence_figures(statistics, kind) if sure else [],
+        "confidence": captions.confidence_figures(statistics, label, stores_tail) if sure else [],
         "classes": captions.class_figures(statistics) if statistics.agreement is not None else [],
         "low_rank": captions.low_rank_figures(statistics, sets.first.identity.max_kl),
         "crops": captions.crop_figures(statistics),

@@ -112,9 +112,9 @@ def test_images_that_the_set_left_out_are_told(label_files, images, tmp_path, ca
     labels = label_files()
     (labels / "dataset/train/n02123045/chelsea_1.tar").unlink()
     bring(labels, images, tmp_path / "set", on_error="skip")
-    assert main(["export", str(tmp_path / "set"), str(tmp_path / "back")]) == 0
+    assert main(["export", str(tmp_path / "set"), str(tmp_path / "back again")]) == 0
     said, progress = capsys.readouterr()
-    assert "4 label files of 48 crops" in said and f"--softlabel_path {tmp_path / 'back'}" in said
+    assert "4 label files of 48 crops" in said and f"--softlabel_path '{tmp_path / 'back again'}'" in said
     assert "IMAGES WITHOUT LABELS, at which its reader stops: 1\n    n02123045/chelsea_1.jpg" in said
     assert "train-000002" in progress and "shard 3/3" in progress
 
