@@ -23,7 +23,7 @@ def find_makers(labels: LabelSet, state: SetState) -> Makers:
     makers = Makers()
     for one in how_made(labels, there, state.indexes.__getitem__):
         if isinstance(one, SlgWdsError):
-            state.notes.append(f"{one.shard}: {one.message}: run slg-wds verify")
+            state.note(str(one.shard), f": {one.message}: run slg-wds verify")
         else:
             makers.add(one)
     return makers

@@ -85,7 +85,7 @@ def _record(
         data = labels.record_bytes(number, position, state.indexes[number])
         return unpack_record(data), len(data)
     except SlgWdsError as error:
-        state.notes.append(f"{labels.shard_name(number)}: {error.message}: run slg-wds verify")
+        state.note(labels.shard_name(number), f": {error.message}: run slg-wds verify")
         return None
 
 

@@ -84,6 +84,13 @@ class SetState:
     reasons: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     indexes: dict[int, ShardIndex] = field(default_factory=dict)
+    _noted: set[str] = field(default_factory=set)
+
+    def note(self, name: str, what: str) -> None:
+        """Add a note of what is wrong with an object, unless it has one: parts of `inspect` look at one several times."""
+        if name not in self._noted:
+            self._noted.add(name)
+            self.notes.append(f"{name}{what}")
 
 
 @dataclass(frozen=True)
@@ -145,7 +152,7 @@ def read_state(labels: LabelSet, listing: SetListing) -> SetState:
         )
         if info is not None and not state.complete:
             notes.append(f"{INFO} says that every shard exists, but some are missing: run slg-wds verify")
-    state.notes += notes
+    state.notes = notes
     _count_left_out(labels, state)
     return state
 
@@ -223,7 +230,7 @@ def _count_left_out(labels: LabelSet, state: SetState) -> None:
         try:
             state.reasons += left_out_entries(labels, number, state.indexes[number])
         except SlgWdsError as error:
-            state.notes.append(f"{labels.shard_name(number)}: {error.message}: run slg-wds verify")
+            state.note(labels.shard_name(number), f": {error.message}: run slg-wds verify")
     state.reasons = state.reasons[:LISTED]
 
 
@@ -245,11 +252,11 @@ def read_indexes(labels: LabelSet, state: SetState, numbers: Sequence[int]) -> N
         name = f"{INDEX}/{labels.plan.shard_names[number]}"
         if isinstance(index, NotFoundError):
             if state.complete:
-                state.notes.append(f"{name} is missing: run slg-wds verify --fix")
+                state.note(name, " is missing: run slg-wds verify --fix")
         elif isinstance(index, SlgWdsError):
-            state.notes.append(f"{name}: {index.message}: run slg-wds verify")
+            state.note(name, f": {index.message}: run slg-wds verify")
         elif (index.set_digest, index.shard) != (labels.digest, number):
-            state.notes.append(f"{name} belongs to another shard: run slg-wds verify")
+            state.note(name, " belongs to another shard: run slg-wds verify")
         else:
             state.indexes[number] = index
 

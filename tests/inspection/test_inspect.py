@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -222,6 +223,17 @@ def test_an_unfinished_set(unfinished, capsys):
     text = shown(capsys, str(unfinished))
     assert "unfinished: 3 of 4 shards (75.0%), 1 missing" in text and gone in text
     assert "40.0 shards/h" in text and "nobody seems to be at work" in text and reason["path"] in text
+
+
+def test_what_cannot_be_read_is_noted_once(labels, tmp_path, capsys):
+    set_ = tmp_path / "set"
+    shutil.copytree(labels, set_)
+    (set_ / "index" / "train-000000").unlink()
+    shard = set_ / "train-000001.tar"
+    shard.write_bytes(bytes(shard.stat().st_size))
+    lost, damaged = told(capsys, str(set_))["notes"]
+    assert lost == "index/train-000000 is missing: run slg-wds verify --fix"
+    assert damaged.startswith("train-000001.tar: ")
 
 
 def test_what_has_no_labels_yet(unfinished, capsys):
