@@ -87,7 +87,7 @@ class SetState:
     _noted: set[str] = field(default_factory=set)
 
     def note(self, name: str, what: str) -> None:
-        """Add a note of what is wrong with an object. The first one counts: `inspect` looks at a shard several times."""
+        """Add a note of what is wrong with an object. The first one counts: several parts look at one object."""
         if name not in self._noted:
             self._noted.add(name)
             self.notes.append(f"{name}{what}")

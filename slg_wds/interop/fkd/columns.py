@@ -108,16 +108,23 @@ def columns_of(labels: NDArray[Any], label: LabelType, num_classes: int) -> Colu
     if label.kind == "hard":
         return Columns(_classes(labels.reshape(M, 1), num_classes), np.ones((M, 1), np.float32))
     pairs = labels.reshape(M, 2, -1)
-    return Columns(_classes(pairs[:, 0], num_classes), _probabilities(pairs[:, 1]))
+    hint = (
+        "give --num-classes 2 if these are the probabilities of two classes"
+        if label.kind == "smoothing"
+        else None
+    )
+    return Columns(_classes(pairs[:, 0], num_classes, hint), _probabilities(pairs[:, 1]))
 
 
-def _classes(stored: NDArray[Any], num_classes: int) -> NDArray[np.int64]:
+def _classes(stored: NDArray[Any], num_classes: int, hint: str | None = None) -> NDArray[np.int64]:
     if not np.isfinite(stored).all():
         raise LabelFileError("a class index is not finite")
     index = stored.astype(np.int64)
     if (index != stored).any():
         row = int((index != stored).any(axis=1).argmax())
-        raise LabelFileError(f"crop {row}: class indices {stored[row].tolist()} are not whole numbers")
+        raise LabelFileError(
+            f"crop {row}: class indices {stored[row].tolist()} are not whole numbers", hint=hint
+        )
     if index.min() < 0 or index.max() >= num_classes:
         raise LabelFileError(
             f"class index {index.max() if index.min() >= 0 else index.min()} is outside the {num_classes} classes",

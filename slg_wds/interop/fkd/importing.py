@@ -18,7 +18,7 @@ from slg_wds.format.shards.shard import load_writer
 from slg_wds.images.classes import wordnet_id
 from slg_wds.images.targets import resolve_targets
 from slg_wds.interop.fkd import LabelFolder, open_label_folder
-from slg_wds.interop.fkd.columns import asked_type, found_type
+from slg_wds.interop.fkd.columns import asked_type, columns_of, found_type
 from slg_wds.interop.fkd.conversion import FileKind, ImportJob, ImportStats, import_shards
 from slg_wds.interop.fkd.matching import match_files
 from slg_wds.labelset.creating import create_labels, planned_paths
@@ -184,7 +184,11 @@ def prepare_import(config: ImportConfig) -> PreparedImport:
 
 
 def _kind(folder: LabelFolder, stems: list[str], config: ImportConfig) -> FileKind:
-    """Return what all label files have in common, from the first one (with --on-error skip the first readable one)."""
+    """Return what all label files have in common, from the first one (with --on-error skip the first readable one).
+
+    Its labels are read too, so that a wrong --num-classes or --label-type is told before a set is begun with it.
+    """
+    first: SlgWdsError | None = None
     for stem in stems:
         try:
             read = folder.read(stem)
@@ -195,11 +199,14 @@ def _kind(folder: LabelFolder, stems: list[str], config: ImportConfig) -> FileKi
                 else found_type(read.labels, config.classes)
             )
             label.check(config.classes)
+            columns_of(read.labels, label, config.classes)
             return FileKind(label, read.num_crops, read.half)
         except LabelFileError as error:
             if config.on_error == "fail":
                 raise folder.located(error, stem) from None
-    raise InteropError("no label file of these images can be read", url=folder.url)
+            first = first or error.located(key=folder.name(stem))
+    said, hint, key = (": " + first.message, first.hint, first.key) if first else ("", None, None)
+    raise InteropError(f"no label file of these images can be read{said}", url=folder.url, key=key, hint=hint)
 
 
 def _coding(kind: FileKind, config: ImportConfig) -> str:

@@ -157,6 +157,27 @@ def test_a_truncated_file_a_pickle_of_else_and_the_first_file_bad(label_files, i
     assert result.complete and result.stats.images == 4
 
 
+@pytest.mark.parametrize(
+    ("label_type", "wrong", "message", "right"),
+    [
+        ("marginal_smoothing_k5", {"num_classes": 500}, "outside the 500 classes.* give --num-classes", {}),
+        ("full", {}, "class indices .* not whole.* give --num-classes 2 if", {"num_classes": 2, "label_type": "full"}),
+    ],
+)  # fmt: skip
+def test_a_wrong_number_of_classes_is_told_before_a_set_is_begun(
+    answers, images, tmp_path, label_type, wrong, message, right
+):
+    for picture, (coords, flips, p) in answers.items():
+        p = p.roll(500, 1) if label_type != "full" else p[:, :2] / p[:, :2].sum(1, keepdims=True)
+        file = tmp_path / "labels/train" / picture.replace(".jpg", ".tar")
+        original.write(file, coords, flips, original.quantised(p, label_type), False)
+    for on_error in ("fail", "skip") if label_type == "full" else ("fail",):
+        with pytest.raises(errors.InteropError, match=message):
+            run(tmp_path / "labels", images, tmp_path / "set", on_error=on_error, **wrong)
+    assert not (tmp_path / "set").exists()
+    assert run(tmp_path / "labels", images, tmp_path / "set", **right).complete
+
+
 def test_partners_that_are_missing_are_counted_and_listed(label_files, images, tmp_path, capsys):
     labels = label_files()
     (labels / "dataset/train/n02123045/chelsea_1.tar").rename(labels / "dataset/train/n02123045/other.tar")
