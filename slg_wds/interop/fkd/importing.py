@@ -13,7 +13,7 @@ from slg_wds.engines.commands import RunResult, print_summary, run_to_the_end
 from slg_wds.engines.dispatch import run_on_cpus
 from slg_wds.engines.reports.run_stats import RunObserver, RunStarted
 from slg_wds.engines.reports.summary import listed
-from slg_wds.errors import InteropError, LabelFileError
+from slg_wds.errors import InteropError, LabelFileError, SlgWdsError
 from slg_wds.format.shards.shard import load_writer
 from slg_wds.images.classes import wordnet_id
 from slg_wds.images.targets import resolve_targets
