@@ -177,7 +177,8 @@ def _drawn(title: str, table: Table) -> str:
     """
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+    width = None if sys.stdout.isatty() else WIDTH
+    console = Console(width=width, highlight=False, force_jupyter=False)
     with console.capture() as drawn:
         console.print(as_text(title), style="table.title", soft_wrap=True)
         console.print(table, crop=False)

@@ -18,6 +18,7 @@ from slg_wds import console, errors
 from slg_wds.config import InspectConfig
 from slg_wds.masking import masked
 from slg_wds.store import open_store
+from support.notebook import run_cell
 
 SECRET = "s3cr3t/Value+1="
 HIDDEN = {
@@ -165,3 +166,13 @@ def test_tables_end_without_blanks_and_break_no_number(capsys, monkeypatch):
         assert printed.splitlines()[0].endswith("stays one line")
         assert all(line == line.rstrip() for line in printed.splitlines())
         assert printed.count("11.25") == printed.count("6.000") == 2 and "bytes" in printed
+
+
+def test_a_table_in_a_notebook_is_text_alone():
+    """In a real kernel: rich would add an empty block of HTML to each table."""
+    messages = run_cell(
+        "from slg_wds.console import tell_table; tell_table('a title', ('name',), [('value',)])"
+    )
+    shown = [one for one in messages if one["msg_type"] not in ("status", "execute_input")]
+    assert [one["msg_type"] for one in shown] == ["stream"]
+    assert "a title" in shown[0]["content"]["text"] and "value" in shown[0]["content"]["text"]

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import jupyter_client
 import numpy as np
 
 from slg_wds.console import counted
 from slg_wds.engines.reports.progress import RunProgress
 from slg_wds.engines.reports.run_stats import RunStarted, RunStats
 from slg_wds.engines.reports.summary import bytes_a_crop
+from support.notebook import run_cell
 from support.photographs import TINY
 from support.sets import trust_sets
 
@@ -106,19 +105,8 @@ result
 
 def test_a_notebook_has_one_output_that_changes(photographs, tmp_path):
     """In a real kernel: one display, which is updated; no line for each shard."""
-    manager = jupyter_client.KernelManager(kernel_name="python3")
     images = trust_sets.small_photographs(photographs, tmp_path / "images")
-    manager.start_kernel(cwd=str(Path(__file__).parent))
-    client = manager.client()
-    client.start_channels()
-    try:
-        client.wait_for_ready(timeout=60)
-        code = NOTEBOOK.format(data=str(images), target=str(tmp_path / "set"), arch=TINY)
-        messages: list[dict[str, Any]] = []
-        client.execute_interactive(code, timeout=200, output_hook=messages.append)
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
+    messages = run_cell(NOTEBOOK.format(data=str(images), target=str(tmp_path / "set"), arch=TINY))
     kinds = [message["msg_type"] for message in messages]
     lines = "".join(one["content"]["text"] for one in messages if one["msg_type"] == "stream").splitlines()
     states = [one["content"]["data"]["text/plain"] for one in messages if "display_data" in one["msg_type"]]
