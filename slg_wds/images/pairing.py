@@ -68,8 +68,8 @@ def _numbers_beside(numbered: ImageSource, source: ImageSource) -> Numbers:
     numbers = folder_numbers(source.classes) or imagenet_targets(source.classes)
     if numbers is None:
         raise NoTargetsError(
-            f"nothing says which class numbers {counted(len(source.classes), 'class folder')} are, and {numbered.url} "
-            "has numbers",
+            f"nothing says which class numbers {counted(len(source.classes), 'class folder')} are, and the "
+            f"samples of {numbered.url} have class numbers",
             url=source.url,
             hint="name the folders by their class numbers or by WordNet ids",
         )

@@ -62,7 +62,7 @@ def test_folders_beside_tars_have_the_class_numbers_of_their_names(tmp_path, nam
 def test_folders_whose_names_say_no_number_are_not_compared_with_those_of_tars(tmp_path, train_is_a_folder):
     both = folders(tmp_path / "folders", "ant", "bee"), tars(tmp_path / "tars", 0, 1)
     with pytest.raises(
-        NoTargetsError, match=r"which class numbers 2 class folders are, and .*tars has numbers"
+        NoTargetsError, match=r"which class numbers 2 class folders are, and the samples of .*tars have class"
     ):
         numbers(*both if train_is_a_folder else reversed(both))
     strange = folders(tmp_path / "strange", "n01440764", "n99999999", "n99999998")
