@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -19,6 +21,7 @@ from slg_wds.errors import (
     StoreUnavailableError,
 )
 from slg_wds.store import open_store
+from support.paths import TESTS
 from support.servers.shaky_proxy import at_random, shaky
 from support.sets.replay_sets import Made, comparable, make
 
@@ -146,28 +149,44 @@ def test_missing_credentials_and_a_missing_bucket_say_so(url, s3_server, tmp_pat
     assert "no-such-bucket" in str(caught.value)
 
 
-def small(limit: int, url: str, cache: Path, options: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """A loader in a process that can write no file over `limit` bytes."""
-    code = (
-        "import resource, signal, sys, time, slg_wds\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
-        f"more = {{**{COMMON!r}, 'cache_dir': {str(cache)!r}, 'store_options': {options!r}}}\n"
-        f"loader = slg_wds.SoftLabelLoader({url!r}, **more)\n"
-        "try:\n"
-        "    for batch in loader: time.sleep(0.2)\n"
-        "except slg_wds.errors.StoreFullError as error: print('FULL', error)\n"
-    )
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+FULL = (
+    "import hashlib, json, resource, signal, sys, time, slg_wds\n"
+    "sys.path.insert(0, sys.argv[1])\n"
+    "from support.sets.replay_sets import comparable\n"
+    "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+    "url, more = (json.loads(one) for one in sys.argv[2:4])\n"
+    "loader = slg_wds.SoftLabelLoader(url, **more)\n"
+    "for batch in loader:\n"
+    "    print(hashlib.sha256(repr(comparable([batch])).encode()).hexdigest())\n"
+    "    time.sleep(0.2)\n"
+)
 
 
-def test_a_disk_that_is_full_is_said_and_leaves_nothing(url, s3_server, tmp_path):
+def test_a_cache_whose_disk_is_full_is_said_once_and_all_is_read_by_range(url, s3_server, tmp_path, expected):
+    """A process that can write no file of a shard's size."""
     cache = tmp_path / "cache"
-    done = small(20_000, url, cache, s3_server.options())
+    more = {**COMMON, "cache_dir": str(cache), "store_options": s3_server.options()}
+    given = [str(TESTS), json.dumps(url), json.dumps(more)]
+    done = subprocess.run([sys.executable, "-c", FULL, *given], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("FULL the cache's disk is full") and str(cache) in done.stdout
-    assert "lower cache_bytes" in done.stdout
+    assert done.stdout.split() == [hashlib.sha256(repr([one]).encode()).hexdigest() for one in expected[0]]
+    said = "shards are read by range, which is slower: the cache's disk is full"
+    assert done.stderr.count(said) == done.stderr.count("UserWarning") == 1
+    assert str(cache) in done.stderr and "cache_dir= on another disk" in done.stderr
     assert list(cache.iterdir()) == []
+
+
+def test_a_cache_on_a_disk_without_any_room_is_done_without(url, s3_server, tmp_path, expected, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.warns(UserWarning, match="disk is full") as said:
+        patched.setattr("builtins.open", full)
+        loader = slg_wds.SoftLabelLoader(
+            url, **COMMON, cache_dir=str(tmp_path), store_options=s3_server.options()
+        )
+    assert comparable(loader) == expected[0] and len(said) == 1
 
 
 def test_a_cache_that_cannot_be_written_to_is_refused_at_once(url, s3_server, tmp_path, monkeypatch):
@@ -197,8 +216,6 @@ WALK = (
 
 
 def walk(url, cache, options, **more) -> subprocess.Popen[str]:
-    import json
-
     given = [json.dumps(one) for one in (url, str(cache), options, {**COMMON, **more})]
     return subprocess.Popen([sys.executable, "-c", WALK, *given], stdout=subprocess.PIPE, text=True)
 

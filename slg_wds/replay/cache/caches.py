@@ -8,7 +8,13 @@ from pathlib import Path
 from slg_wds.console import counted
 from slg_wds.errors import ReplayError, UnsupportedStoreError
 from slg_wds.labelset.labelset import LabelSet
-from slg_wds.replay.cache.directory import CacheDirectory, NotCachedError, of_another_user, read_by_range
+from slg_wds.replay.cache.directory import (
+    CacheDirectory,
+    CacheDiskError,
+    NotCachedError,
+    of_another_user,
+    read_by_range,
+)
 from slg_wds.replay.cache.downloads import ImageTarDownloads, LabelShardDownloads
 from slg_wds.replay.cache.shard_cache import ShardCache
 from slg_wds.replay.order.shuffled import Spans
@@ -36,14 +42,14 @@ class Caches:
         self.in_use: list[ShardCache] = []
 
     def of_labels(self, labels: LabelSet, file: Callable[[int], tuple[int, str]]) -> ShardCache | None:
-        """Make the cache of a set's shards; None for a local set, or if this user may not use the directory.
+        """Make the cache of a set's shards; None for a local set, or if the directory cannot be used.
 
         Args:
             labels: the set.
             file: gives a shard's size in bytes and its SHA-256.
 
         Raises:
-            StoreError: the directory cannot be used.
+            NotCachedError: this user may not write to a directory of their own.
             UsageError: a file lies where the directory should be.
         """
         directory = None if labels.store.is_local else self._open()
@@ -64,12 +70,12 @@ class Caches:
         return self._of_tars
 
     def _open(self) -> CacheDirectory | None:
-        """The directory; None if another user owns it and keeps it closed, so that this one reads by range."""
+        """The directory; None if its disk is full or fails, or its owner keeps it closed: then all is read by range."""
         if self._directory is None and not self._closed:
             try:
                 self._directory = CacheDirectory(self._path, self._limit)
             except NotCachedError as error:
-                if error.url is None or not of_another_user(Path(error.url)):
+                if not isinstance(error, CacheDiskError) and not of_another_user(Path(error.url or "")):
                     raise
                 self._closed = True
                 read_by_range(error)

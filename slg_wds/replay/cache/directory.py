@@ -13,7 +13,7 @@ from io import FileIO
 from pathlib import Path
 
 from slg_wds.console import warn
-from slg_wds.errors import PermissionDeniedError, SlgWdsError, StoreError, StoreFullError, UsageError
+from slg_wds.errors import PermissionDeniedError, SlgWdsError, UsageError
 
 TEMPORARY_AGE = 3600.0  # seconds after which a temporary's writer is taken for dead
 _FILE = re.compile(r"slg-[0-9a-f]{16}-.+\.tar")
@@ -22,13 +22,17 @@ _RESERVED = re.compile(r"\.slg-tmp-\d+-(\d+)-.+")
 
 
 class NotCachedError(PermissionDeniedError):
-    """The cache cannot take a file: its bytes are in use, another user's permissions forbid it, or files vanish."""
+    """The cache cannot take a file: it is too large, the bytes are in use, the permissions are another user's, ..."""
+
+
+class CacheDiskError(NotCachedError):
+    """The disk of the cache is full or fails. What it cannot take can still be read by range."""
 
 
 class CacheDirectory:
     """The files, of any label sets, within `limit` bytes. Other files in the directory are left alone.
 
-    Raises NotCachedError where this user may not write to it; UsageError, StoreError where nobody can.
+    Raises NotCachedError where this user cannot write to it; UsageError where a file lies in its place.
     """
 
     def __init__(self, path: str | None, limit: int) -> None:
@@ -82,10 +86,10 @@ class CacheDirectory:
 
         Returns whether they fit now: files that another user's permissions protect stay.
 
-        Raises StoreFullError, and removes nothing, for a file that is larger than the whole cache may be.
+        Raises NotCachedError, and removes nothing, for a file that is larger than the whole cache may be.
         """
         if size > self.limit:
-            raise StoreFullError(
+            raise NotCachedError(
                 f"a file of {size} bytes is more than the {self.limit} that the cache may hold",
                 url=str(self.path),
                 hint="raise cache_bytes",
@@ -136,7 +140,8 @@ def write_all(file: FileIO, data: bytes) -> None:
 def failure(error: OSError, path: Path) -> SlgWdsError:
     """Return the error to raise for an error of the cache's disk."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StoreFullError("the cache's disk is full", url=str(path), hint="lower cache_bytes")
+        hint = "make room there, or pass a cache_dir= on another disk"
+        return CacheDiskError("the cache's disk is full", url=str(path), hint=hint)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return NotCachedError(
             "the cache cannot be written to",
@@ -151,7 +156,7 @@ def failure(error: OSError, path: Path) -> SlgWdsError:
         )
     if isinstance(error, (FileExistsError, NotADirectoryError)):
         return UsageError("a file lies where the cache should be", url=str(path), hint="pass cache_dir=")
-    return StoreError(f"the cache fails: {error.strerror}", url=str(path))
+    return CacheDiskError(f"the cache fails: {error.strerror}", url=str(path))
 
 
 def read_by_range(error: NotCachedError) -> None:

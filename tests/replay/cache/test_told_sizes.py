@@ -14,7 +14,7 @@ from slg_wds import errors
 from slg_wds.format.shards.header import ShardHeader
 from slg_wds.format.shards.shard import Sample, encode_sample, encode_shard
 from slg_wds.labelset.creating import create_labels
-from slg_wds.replay.cache.directory import CacheDirectory
+from slg_wds.replay.cache.directory import CacheDirectory, NotCachedError
 from slg_wds.store import Location
 from support.image_sources import shard_set, shards
 from support.sets.replay_sets import make
@@ -85,7 +85,7 @@ def test_a_file_that_no_cache_can_hold_evicts_nothing(tmp_path):
     directory = CacheDirectory(str(tmp_path), 1000)
     kept = tmp_path / "slg-0123456789abcdef-a.tar"
     kept.write_bytes(bytes(500))
-    with pytest.raises(errors.StoreFullError, match=r"a file of 1125899906842624 bytes .* raise cache_bytes"):
+    with pytest.raises(NotCachedError, match=r"a file of 1125899906842624 bytes .* raise cache_bytes"):
         directory.make_room(1 << 50, set())
     assert kept.exists()
     directory.make_room(1000, set())
