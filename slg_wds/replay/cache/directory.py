@@ -22,7 +22,7 @@ _RESERVED = re.compile(r"\.slg-tmp-\d+-(\d+)-.+")
 
 
 class NotCachedError(PermissionDeniedError):
-    """The cache cannot take a file: it is too large, the bytes are in use, the permissions are another user's, ..."""
+    """The cache cannot take a file: too large for it, its bytes in use, another user's permissions, files that vanish."""
 
 
 class CacheDiskError(NotCachedError):
