@@ -7,13 +7,15 @@ import re
 import secrets
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
-from slg_wds.errors import SlgWdsError, UsageError, WeightsError
+from slg_wds.console import counted
+from slg_wds.errors import ReplayError, SlgWdsError, UsageError, WeightsError
+from slg_wds.files import reason_of
 from slg_wds.images.class_folders import ClassFolders
 from slg_wds.store.whole_file import whole_file
 from slg_wds.teachers import Preprocessing
@@ -23,6 +25,9 @@ from slg_wds.training.flags import Settings
 from slg_wds.training.optimizer import keep_options
 from slg_wds.training.output.folder import BEST, CHECKPOINT
 from slg_wds.training.processes import say
+
+if TYPE_CHECKING:
+    from slg_wds.replay.device import DeviceLoader
 
 # The flags that change the course of training. A checkpoint has them, so that a resumed run can name differences.
 SETTINGS = (
@@ -134,8 +139,11 @@ def save(args: Settings, training: Training, best: bool = False) -> None:
         for name in (BEST, CHECKPOINT) if best else (CHECKPOINT,):
             with run_faults(args), whole_file(folder / name) as file:
                 torch.save(content, file)
-    except RuntimeError as error:  # what torch raises on a full disk
-        raise SlgWdsError(f"the checkpoint cannot be written: {error}", url=str(folder)) from None
+    except (
+        RuntimeError
+    ) as error:  # torch's, about the file that it could not end, while it handles the disk's
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise SlgWdsError(f"the checkpoint cannot be written: {reason_of(cause)}", url=str(folder)) from None
 
 
 def is_finite(model: nn.Module) -> bool:
@@ -243,10 +251,34 @@ def place_of(found: dict[str, Any] | None) -> str:
     return f"of epoch {found.get('epoch', 0)}, step {progress.get('step', 0)}, run {progress.get('run', 'unknown')}"
 
 
-def tell_resumed(args: Settings, training: Training, found: dict[str, Any]) -> None:
-    """Print where the run goes on, and what differs from the run that left the checkpoint, as far as that says it."""
-    then, progress = found.get("settings", {}), training.progress
+def go_on(args: Settings, training: Training, found: dict[str, Any], walk: DeviceLoader) -> None:
+    """Let a walk go on where a checkpoint left it, if it did not leave it at its end.
+
+    Raises:
+        UsageError: what decides the batches of a walk is another than when this one began.
+    """
+    if training.progress.loader is None:
+        return
+    try:
+        walk.load_state_dict(training.progress.loader)
+    except ReplayError as error:
+        changed = ", ".join(changes(args, training, found)) or error.message
+        raise UsageError(
+            f"the checkpoint is {counted(training.progress.batches, 'batch', 'batches')} into a walk, which can only "
+            f"go on as it began; changed: {changed}",
+            hint=f"change it at a walk's end: {BEST} is of one, if there is one",
+        ) from None
+
+
+def changes(args: Settings, training: Training, found: dict[str, Any]) -> list[str]:
+    """Say what differs from the run that left a checkpoint, as far as that says it."""
+    then = found.get("settings", {})
     now = {name: value for name, value in settings_of(args, training).items() if name in then}
-    changed = [f"{name} {then[name]} -> {value}" for name, value in now.items() if then[name] != value]
+    return [f"{name} {then[name]} -> {value}" for name, value in now.items() if then[name] != value]
+
+
+def tell_resumed(args: Settings, training: Training, found: dict[str, Any]) -> None:
+    """Print where the run goes on, and what differs from the run before."""
+    progress, changed = training.progress, ", ".join(changes(args, training, found))
     say(args, f"resumed at epoch {progress.epoch}, step {progress.step:,}"
-        + (f"; changed: {', '.join(changed)}" if changed else ""))  # fmt: skip
+        + (f"; changed: {changed}" if changed else ""))  # fmt: skip

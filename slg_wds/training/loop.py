@@ -17,6 +17,7 @@ from slg_wds.training.agreement import refuse_differences
 from slg_wds.training.checkpoints import (
     Training,
     flags_of,
+    go_on,
     place_of,
     read_checkpoint,
     restore,
@@ -98,7 +99,10 @@ def train(
     set_rate = make_schedule(args, training.optimizer, steps)
     training.sets = digest_of(loaders[1])
     refuse_differences(args, {"label_sets": training.sets})
+    left = list(walks(progress.epoch, args.epochs, args.num_crops))
     if checkpoint is not None:
+        for _, crops in left[:1]:
+            go_on(args, training, checkpoint, loaders[crops])
         tell_resumed(args, training, checkpoint)
     images = loaders[1].loader.num_samples  # the last walks take one crop of each image
     parameters = sum(parameter.numel() for parameter in training.model.parameters())
@@ -107,7 +111,7 @@ def train(
     if (crops := batch_crops(args)) != args.batch_size:
         say(args, f"-b {args.batch_size:,} is rounded up to {crops:,} crops: {args.num_crops} of each image")
     with args_beside(args), open_logs(args, progress) as log:
-        for epoch, crops in list(walks(progress.epoch, args.epochs, args.num_crops)):
+        for epoch, crops in left:
             train_walk(args, training, set_rate, loaders[crops], epoch, crops)
             if validations:  # which may take long, or fail, and the walk should not be lost with them
                 save(args, training)
@@ -133,13 +137,12 @@ def what_next(args: Settings, validated: bool) -> str:
 def train_walk(
     args: Settings, training: Training, set_rate: SetRate, walk: DeviceLoader, epoch: int, crops: int
 ) -> None:
-    """Train on one walk over the images, or on what a checkpoint left of it."""
+    """Train on one walk over the images, or on what a checkpoint left of it, where the loader is by now."""
     progress, criterion = training.progress, make_criterion(args, training.model)
     walk.set_epoch(epoch // crops)
     if progress.loader is None:
         progress.walk = {}
     else:
-        walk.load_state_dict(progress.loader)
         set_rate(epoch, progress.batches - 1, progress.step - 1)  # of the last step, which may end the walk
     training.net.train()
     training.optimizer.zero_grad(set_to_none=True)

@@ -20,22 +20,32 @@ from support.training import PLAIN, common, rows_of, same
 COSINE = ("--num_crops", "1", "--epochs", "4", "--sched", "cosine")
 
 
-@pytest.fixture(scope="module")
-def halfway(labels, photographs, tmp_path_factory) -> dict:
-    """The checkpoint of a training that was interrupted after two epochs of four."""
-    folder = tmp_path_factory.mktemp("halfway")
+def interrupted(labels: str, images: Path, folder: Path, step: int) -> dict:
+    """The checkpoint of a training of four epochs of two steps that was interrupted when it was saved after a step."""
 
     def save(args, training, best=False):
         kept(args, training, best)
-        if training.progress.epoch == 2:
+        if training.progress.step == step and bool(training.progress.loader) == bool(step % 2):
             raise KeyboardInterrupt
 
     kept = loop.save
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "save", save)
-        words = [*common(labels), "-a", PLAIN, *COSINE, "--save_checkpoint_path", str(folder)]
-        assert main([*words, str(photographs)]) == 130
+        words = [*common(labels), "-a", PLAIN, *COSINE, "--checkpoint-every", "1"]
+        assert main([*words, "--save_checkpoint_path", str(folder), str(images)]) == 130
     return torch.load(folder / "checkpoint.pth.tar", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def halfway(labels, photographs, tmp_path_factory) -> dict:
+    """The checkpoint of two epochs."""
+    return interrupted(labels, photographs, tmp_path_factory.mktemp("halfway"), 4)
+
+
+@pytest.fixture(scope="module")
+def midway(labels, photographs, tmp_path_factory) -> dict:
+    """The checkpoint of two epochs and one of the two steps of the third."""
+    return interrupted(labels, photographs, tmp_path_factory.mktemp("midway"), 5)
 
 
 def resume(found: dict, labels: str, images: Path, folder: Path, *more: str) -> int:
@@ -68,6 +78,25 @@ def test_other_label_sets_are_named(halfway, labels, photographs, tmp_path, caps
         said.append(re.search(r"resumed at epoch 2, step 4(.*)\n", capsys.readouterr().out)[1])
     digests = [slg_wds.open_labels(one).digest[:16] for one in (labels, others)]
     assert said == ["", "", "; changed: label_sets {} -> {}".format(*digests)]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("-b", "24"), "batch_size 16 -> 24"),
+        (("--num_crops", "2", "--label-temp", "2"), "num_crops 1 -> 2, label_temp None -> 2.0"),
+    ],
+)
+def test_a_walk_goes_on_only_as_it_began(midway, labels, photographs, tmp_path, capsys, more, said):
+    """The loader tells it in words of its own, which are no flags."""
+    assert resume(midway, labels, photographs, tmp_path / "folder", *more) == 2
+    out, error = capsys.readouterr()
+    assert (
+        out == "" and f"is 1 batch into a walk, which can only go on as it began; changed: {said};" in error
+    )
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["checkpoint.pth.tar"]
+    assert resume(midway, labels, photographs, tmp_path / "again") == 0
+    assert "resumed at epoch 2, step 5" in capsys.readouterr().out
 
 
 def test_a_walk_is_kept_though_its_validation_fails(labels, photographs, tmp_path, capsys):

@@ -13,6 +13,7 @@ import torch
 
 from slg_wds.errors import SlgWdsError, UsageError
 from slg_wds.files import folder_fault
+from slg_wds.store.whole_file import whole_file
 from slg_wds.training.flags import Settings
 from slg_wds.training.flags.args_file import ARGS_FILE, write_args
 from slg_wds.training.processes import summed
@@ -83,19 +84,44 @@ def make_folder(args: Settings) -> None:
 
 @contextlib.contextmanager
 def args_beside(args: Settings) -> Iterator[None]:
-    """Write args.yaml, in the first process only. A training that fails before its first checkpoint takes it away.
+    """Write args.yaml, in the first process only. A run that fails before it saves a student leaves files as they were.
 
-    So the same command, mended, may use the folder, and a folder in which a training has just begun is refused.
+    So the same command, mended, may use a new folder, a folder in which a training has just begun is refused, and
+    args.yaml and summary.csv are of the checkpoint beside them.
 
     Raises:
         StoreError: it cannot be written.
     """
+    if args.rank:
+        yield
+        return
     folder = Path(args.save_checkpoint_path)
-    if args.rank == 0:
-        write_args(folder, args.flags)
+    before, students = {name: _content(folder / name) for name in (ARGS_FILE, SUMMARY)}, _students(folder)
+    write_args(folder, args.flags)
     try:
         yield
     except BaseException:
-        if args.rank == 0 and CHECKPOINT not in held(args):
-            (folder / ARGS_FILE).unlink(missing_ok=True)
+        if _students(folder) == students:
+            for name, content in before.items():
+                _put_back(folder / name, content)
         raise
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def _students(folder: Path) -> list[tuple[int, int]]:
+    """Return by what a student that is saved anew is told from the one before."""
+    found = [folder / name for name in (CHECKPOINT, BEST) if (folder / name).exists()]
+    return [(path.stat().st_ino, path.stat().st_mtime_ns) for path in found]
+
+
+def _put_back(path: Path, content: bytes | None) -> None:
+    """Give a file its old content; None removes it."""
+    with contextlib.suppress(OSError, SlgWdsError):  # the error that ended the run is the one to tell
+        if content is None:
+            path.unlink(missing_ok=True)
+        elif content != path.read_bytes():
+            with whole_file(path) as file:
+                file.write(content)

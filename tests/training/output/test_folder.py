@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +114,35 @@ def test_a_training_that_ends_before_its_first_checkpoint_leaves_the_folder_free
         assert main(words(tmp_path)) == 130
     assert content(tmp_path) == {}
     assert main(words(tmp_path)) == 0
+
+
+@contextlib.contextmanager
+def full_disk():
+    """No file may have more bytes than args.yaml and summary.csv need."""
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, usual[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+
+
+def test_a_first_checkpoint_that_cannot_be_written_leaves_the_folder_free(words, tmp_path, capsys):
+    """Without a validation the row of the walk is in summary.csv by then."""
+    with full_disk():
+        assert main(words(tmp_path)) == 1
+    assert "cannot be written: File too large" in capsys.readouterr().err and content(tmp_path) == {}
+    assert main(words(tmp_path)) == 0
+
+
+def test_flags_and_rows_are_those_of_the_checkpoint_beside_them(words, student):
+    """A run that goes on with other flags, and saves nothing."""
+    before = content(student)
+    with full_disk():
+        assert main(words(student, "--resume", "auto", "--epochs", "3", "--lr", "0.5")) == 1
+    assert content(student) == before
+    assert main(words(student, "--resume", "auto", "--epochs", "3", "--lr", "0.5")) == 0
+    assert b"lr: 0.5" in content(student)["args.yaml"] and len(rows_of(student)) == 3
 
 
 @pytest.mark.slow
