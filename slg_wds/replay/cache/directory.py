@@ -22,7 +22,7 @@ _RESERVED = re.compile(r"\.slg-tmp-\d+-(\d+)-.+")
 
 
 class NotCachedError(PermissionDeniedError):
-    """The cache cannot take a file: too large for it, all bytes in use, another user's permissions, files that vanish."""
+    """The cache cannot take a file: it is too large, all bytes are in use, another user forbids it, or files vanish."""
 
 
 class CacheDiskError(NotCachedError):
