@@ -32,6 +32,9 @@ class Batch(Movable):
         crop: int64 [B], the crop's number in its record, -1 in padding.
         mask: bool [B], False in padding, which only the last batch has. What uses other things than `labels` needs it:
             `EmbeddingLoss` and dense labels (`mask=batch.mask`), and whatever counts, such as an accuracy.
+        weight: what the mean loss of this process counts. It is 1, but in a padded batch of which several processes
+            have unequal parts. `(batch.weight * loss).backward()` gives DDP, which takes the mean over processes, the
+            gradient of the mean over all crops of the batch.
         embedding: of a set of embeddings, float32 [B, D] of each teacher by its name, zeros in padding; else empty.
         target2: int64 [B], the target of the image that is mixed into the view, -1 for none; None if the set has no
             mixed views.
@@ -51,6 +54,7 @@ class Batch(Movable):
     embedding: dict[str, torch.Tensor] = field(default_factory=dict)
     target2: torch.Tensor | None = None
     lam: torch.Tensor | None = None
+    weight: float = 1.0
 
     def __len__(self) -> int:
         return len(self.target)

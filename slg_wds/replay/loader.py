@@ -81,6 +81,7 @@ class SoftLabelLoader:
             all ranks if it sees none.
         last: "drop" leaves out the images that fill no batch, "pad" adds a batch for them. Its padding is black crops,
             False in `Batch.mask`: SoftCrossEntropy leaves them out of `Batch.labels`, all else is to be given the mask.
+            BatchNorm sees them in train mode. Under DDP each loss is to be multiplied by `Batch.weight`.
         evaluation: every image once, its first crop, in plan order, the last batch padded.
         allow_incomplete: take an unfinished label set as it is now.
         cache_dir, cache_bytes: where and how much of remote shards, and of remote tars of images where these fit too,

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 import slg_wds
@@ -73,6 +74,31 @@ def test_matrix_of_ranks_threads_and_resume_points(labels, lanes, window, last):
             place = (ranks, threads, start)
             assert together([comparable(one) for one in loaders]) == whole[start:], place
             assert {one.epoch for one in loaders} == {1}, place
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 8])
+def test_gradients_of_a_padded_batch_are_those_of_one_process(labels, ranks):
+    """DDP takes the mean over processes: of the last batch's 60 images, some have a part and others none."""
+
+    def gradients(loaders):
+        """The means over processes, [batch], of the gradient of a linear student."""
+        found = []
+        for parts in zip(*loaders, strict=True):
+            head = torch.nn.Linear(3, parts[0].labels.num_classes, bias=False)
+            torch.nn.init.zeros_(head.weight)
+            for part in parts:
+                loss = slg_wds.SoftCrossEntropy()(head(part.images.float().mean((2, 3)) / 255), part.labels)
+                (part.weight * loss / len(parts)).backward()
+            found.append(head.weight.grad)
+        return found
+
+    order = {"global_batch_size": 240, "last": "pad"}
+    weights = [[batch.weight for batch in loader] for loader in open_ranks(labels, ranks, **order)]
+    assert {tuple(of_rank[:-1]) for of_rank in weights} == {(1.0, 1.0)}
+    assert all(type(one) is float for of_rank in weights for one in of_rank) and weights[-1][-1] < 1
+    one, several = (gradients(open_ranks(labels, count, **order)) for count in (1, ranks))
+    for of_one, of_several in zip(one, several, strict=True):
+        torch.testing.assert_close(of_several, of_one)
 
 
 def test_two_eight_three_ranks_are_one_walk(labels):

@@ -44,7 +44,7 @@ class BatchContent:
     """
 
     def __init__(self, context: LoaderContext, planned: PlannedBatch, images: torch.Tensor) -> None:
-        self._context, self._samples, self._crops = context, planned.samples, planned.crops
+        self._context, (self._samples, self._crops, self._weight) = context, planned
         n, c = planned.crops.shape
         self._images = images
         members = context.sets.members
@@ -168,6 +168,7 @@ class BatchContent:
             key=[sample.key for sample in self._samples for _ in range(c)],
             crop=torch.from_numpy(np.where(present, self._crops.reshape(-1), -1)),
             mask=mask,
+            weight=self._weight,
             **self._mixing,
         )
 

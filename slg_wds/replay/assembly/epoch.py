@@ -32,10 +32,12 @@ class PlannedBatch(NamedTuple):
     Attributes:
         samples: [n], PADDING in padding.
         crops: numbers in the record, int64 [n, c], 0 in padding.
+        weight: see `Batch`.
     """
 
     samples: list[SamplePlace]
     crops: I64
+    weight: float
 
 
 class Epochs:
@@ -141,9 +143,9 @@ class Epoch:
         for first in range(start, len(self), BLOCK):
             last = min(first + BLOCK, len(self))
             shards, samples = self._order.batches(first, last, *self._columns)
-            yield from self._block(shards, samples)
+            yield from self._block(first, shards, samples)
 
-    def _block(self, shards: I64, samples: I64) -> Iterator[PlannedBatch]:
+    def _block(self, first: int, shards: I64, samples: I64) -> Iterator[PlannedBatch]:
         batches, n = shards.shape
         present = np.flatnonzero(shards.reshape(-1) >= 0)
         shard, sample = shards.reshape(-1)[present], samples.reshape(-1)[present]
@@ -159,4 +161,11 @@ class Epoch:
             places[at] = SamplePlace(*place)
         for t in range(batches):
             row = slice(t * n, (t + 1) * n)
-            yield PlannedBatch(places[row], crops[row])
+            yield PlannedBatch(
+                places[row], crops[row], self._weight(first + t, float((shards[t] >= 0).mean()))
+            )
+
+    def _weight(self, batch: int, present: float) -> float:
+        """Return this rank's share of images that are no padding, over that of all ranks together."""
+        size = self._order.batch_size
+        return present * size / min(size, self._order.num_samples - batch * size)
