@@ -13,7 +13,6 @@ import torch
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
-from slg_wds.console import counted
 from slg_wds.errors import ReplayError, SlgWdsError, UsageError, WeightsError
 from slg_wds.files import reason_of
 from slg_wds.images.class_folders import ClassFolders
@@ -37,6 +36,12 @@ SETTINGS = (
     "mixup", "cutmix", "mixup_cutmix_prob", "mixup_switch_prob", "ema", "amp", "label_weights", "crop_filter",
     "label_temp", "label_temp_end", "size", "interpolation", "distill", "embedding_loss", "embedding_norm",
 )  # fmt: skip
+MAPPINGS = {
+    "state_dict",
+    "optimizer",
+    "progress",
+    "settings",
+}  # what a checkpoint of ours has of these is one
 IF_NOT_FINITE = "lower --lr or --amp off"  # the hint where losses or weights are not
 
 
@@ -182,6 +187,9 @@ def read_checkpoint(args: Settings) -> dict[str, Any] | None:
         found = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(found, dict) or "state_dict" not in found:
             raise ValueError("no state_dict in it")
+        for name in MAPPINGS & found.keys():
+            if not isinstance(found[name], dict):
+                raise ValueError(f"its {name} is no mapping")
     except Exception as error:  # torch.load raises nearly anything on bad bytes
         text = str(error).split("\n")[0]
         raise WeightsError(
@@ -206,19 +214,19 @@ def restore(args: Settings, training: Training, found: dict[str, Any]) -> None:
     if distilled != isinstance(training.model, Distiller):
         raise UsageError(f"the checkpoint is of --distill {'embedding' if distilled else 'labels'}")
     weights = {
-        re.sub(r"^(module\.|_orig_mod\.)+", "", name): value for name, value in found["state_dict"].items()
+        re.sub(r"^(module\.|_orig_mod\.)+", "", str(name)): one for name, one in found["state_dict"].items()
     }
     try:
         with run_faults(args):
             _load(args, training, weights, found)
-    except (RuntimeError, ValueError, KeyError) as error:
-        text = " ".join(str(error).split())[:200]
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        text = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
         raise WeightsError(
             f"the checkpoint is not one of {args.arch} with --opt {args.opt}: {text}"
         ) from None
-    then = found.get("settings")
-    if not args.evaluate and then and then["seed"] != args.seed:
-        raise UsageError(f"the checkpoint is of --seed {then['seed']}, not {args.seed}")
+    seed = found.get("settings", {}).get("seed", args.seed)
+    if not args.evaluate and seed != args.seed:
+        raise UsageError(f"the checkpoint is of --seed {seed}, not {args.seed}")
 
 
 def _load(args: Settings, training: Training, weights: dict[str, Tensor], found: dict[str, Any]) -> None:
@@ -264,8 +272,7 @@ def go_on(args: Settings, training: Training, found: dict[str, Any], walk: Devic
     except ReplayError as error:
         changed = ", ".join(changes(args, training, found)) or error.message
         raise UsageError(
-            f"the checkpoint is {counted(training.progress.batches, 'batch', 'batches')} into a walk, which can only "
-            f"go on as it began; changed: {changed}",
+            f"the checkpoint is in the middle of a walk, which can only go on as it began; changed: {changed}",
             hint=f"change it at a walk's end: {BEST} is of one, if there is one",
         ) from None
 

@@ -92,7 +92,8 @@ def test_a_walk_goes_on_only_as_it_began(midway, labels, photographs, tmp_path, 
     assert resume(midway, labels, photographs, tmp_path / "folder", *more) == 2
     out, error = capsys.readouterr()
     assert (
-        out == "" and f"is 1 batch into a walk, which can only go on as it began; changed: {said};" in error
+        out == ""
+        and f"is in the middle of a walk, which can only go on as it began; changed: {said};" in error
     )
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["checkpoint.pth.tar"]
     assert resume(midway, labels, photographs, tmp_path / "again") == 0
@@ -158,6 +159,27 @@ def test_the_best_student_survives_an_interrupt_after_any_write(
     assert main(words) == 0
     best = torch.load(tmp_path / "model_best.pth.tar", weights_only=True)
     assert best["epoch"] == 1 and best["best_acc1"] > 0 and len(rows_of(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"optimizer": None}, "the checkpoint cannot be read: its optimizer is no mapping"),
+        ({"settings": [1]}, "the checkpoint cannot be read: its settings is no mapping"),
+        ({"progress": {"of_a_later_version": 1}}, "of_a_later_version"),
+        ({"state_dict": {1: torch.zeros(1)}}, "Missing key(s) in state_dict"),
+        ({"epoch": None, "progress": ...}, "is not one of"),
+        ({"optimizer": ...}, "with --opt sgd: it has no 'optimizer'"),
+    ],
+)
+def test_a_file_that_is_half_a_checkpoint_is_one_line(
+    halfway, labels, photographs, tmp_path, capsys, changed, said
+):
+    """Weights alone, for example, or what another program or a later version wrote."""
+    found = {name: one for name, one in {**halfway, **changed}.items() if one is not ...}
+    assert resume(found, labels, photographs, tmp_path / "folder") == 1
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
 
 
 def test_weights_that_are_not_finite_take_no_checkpoints_place(
