@@ -89,7 +89,7 @@ class Meter:
         speed, waited = (now.crops - then.crops) / seconds, (now.waited - then.waited) / seconds
         progress, rate = self.training.progress, self.training.optimizer.param_groups[0]["lr"]
         say(self.args, f"epoch {epoch} [{progress.batches}/{steps}] loss {loss:.4f} lr {rate:.5f} {speed:,.0f} "
-            f"images/s, {waited:.1%} of the time waiting for the loader")  # fmt: skip
+            f"crops/s, {waited:.1%} of the time waiting for the loader")  # fmt: skip
         if not math.isfinite(loss):
             raise SlgWdsError(f"the loss is {loss} at step {progress.step}", hint=IF_NOT_FINITE)
         self.shown = now
@@ -122,7 +122,7 @@ def figures_of(training: Training) -> dict[str, float]:
         "step": progress.step,
         "train_loss": walk["loss"] / walk["steps"],
         "lr": training.optimizer.param_groups[0]["lr"],
-        "images_per_second": walk["crops"] / walk["seconds"],
+        "crops_per_second": walk["crops"] / walk["seconds"],
         "loader_wait": walk["waited"] / walk["seconds"],
         "seconds": progress.seconds,
     }

@@ -116,7 +116,7 @@ def test_a_walk_is_kept_though_its_validation_fails(labels, photographs, tmp_pat
     image.write_bytes(good)
     assert main(failed) == 0 and "resumed at epoch 0, step 2" in capsys.readouterr().out
     same(tmp_path / "a", tmp_path / "b")
-    timed = ("images_per_second", "loader_wait", "seconds")
+    timed = ("crops_per_second", "loader_wait", "seconds")
     one, two = (
         [{k: v for k, v in row.items() if k not in timed} for row in rows_of(tmp_path / name)]
         for name in "ab"

@@ -57,14 +57,14 @@ def test_a_row_a_walk_of_what_was_printed(labels, data, tmp_path, capsys):
         ("10", "22"),
     ]
     lines = re.findall(
-        r"epoch (\d+) \[\d+/\d+\] loss ([\d.]+) lr ([\d.]+) [\d,]+ images/s, ([\d.]+)% of the time", said
+        r"epoch (\d+) \[\d+/\d+\] loss ([\d.]+) lr ([\d.]+) [\d,]+ crops/s, ([\d.]+)% of the time", said
     )
     assert len(lines) == 22
     for row, walk in zip(rows, (lines[:9], lines[9:18], lines[18:20], lines[20:]), strict=True):
         losses = [float(loss) for _, loss, _, _ in walk]
         assert float(row["train_loss"]) == pytest.approx(sum(losses) / len(losses), abs=1e-4)
         assert float(row["lr"]) == pytest.approx(float(walk[-1][2]), abs=1e-5)
-        assert float(row["images_per_second"]) > 0 and 0 < float(row["loader_wait"]) < 1
+        assert float(row["crops_per_second"]) > 0 and 0 < float(row["loader_wait"]) < 1
     printed = re.findall(r"training: (average of)?.*?(top-1|KL).*? ([\d.]+)%?, \S+ ([\d.]+)%", said)
     assert len(printed) == 4 * 2 * 2
     for kind, columns in {"top-1": ("top1", "top5"), "KL": ("kl", "agreement")}.items():
@@ -127,7 +127,7 @@ def test_the_meter_tells_waiting_from_work():
         walk["seconds"] + 3.0
     )
     figures = figures_of(training)
-    assert figures["train_loss"] == 11 / 5 and figures["images_per_second"] == 80 / walk["seconds"]
+    assert figures["train_loss"] == 11 / 5 and figures["crops_per_second"] == 80 / walk["seconds"]
     assert figures["loader_wait"] == walk["waited"] / walk["seconds"] and figures["lr"] == 0.25
 
 
