@@ -103,9 +103,9 @@ def _schedule_of_timm(
 
     for group in optimizer.param_groups:  # timm starts from these, and a checkpoint has others
         group["lr"] = group["initial_lr"] = args.lr
+    updates = left(0) / args.epochs
     options: dict[str, Any] = {
-        "num_epochs": args.epochs,
-        "updates_per_epoch": left(0) / args.epochs,  # timm only multiplies by it
+        "updates_per_epoch": updates,  # timm only multiplies by it
         "step_on_epochs": False,
         "warmup_epochs": args.warmup_epochs,
         "warmup_lr": args.warmup_lr,
@@ -114,9 +114,32 @@ def _schedule_of_timm(
     }
     hint = None if name in KNOWN else f"known ones are {', '.join(KNOWN)}"
     try:
-        scheduler, _ = create_scheduler_v2(optimizer, name, **options, **args.sched_kwargs)
+        more = {"num_epochs": args.epochs, **args.sched_kwargs}
+        scheduler, _ = create_scheduler_v2(optimizer, name, **options, **more)
     except (TypeError, ValueError, AssertionError) as error:
         raise UsageError(f"timm's schedule {name} refuses this: {error}", hint=hint) from None
     if scheduler is None:
         raise UsageError(f"timm {timm.__version__} has no schedule {name!r}", hint=hint)
+    _refuse_a_longer_one(args, scheduler, updates)
     return lambda epoch, batch, step: scheduler.step_update(left(0) - left(epoch) + batch)
+
+
+def _refuse_a_longer_one(args: Settings, scheduler: Any, updates: float) -> None:
+    """Refuse a schedule of which the training would see a part only: timm's own trainer goes on to its end.
+
+    Args:
+        args: the flags.
+        scheduler: timm's.
+        updates: an epoch.
+
+    Raises:
+        UsageError: cycles, cooldown or warmup make it longer than the training.
+    """
+    if not hasattr(scheduler, "get_cycle_length"):
+        return
+    epochs = scheduler.get_cycle_length() / updates + args.sched_kwargs.get("cooldown_epochs", 0)
+    if epochs > args.epochs + 1 / updates:  # timm rounds to updates
+        raise UsageError(
+            f"timm's schedule takes {epochs:.4g} epochs, and --epochs are {args.epochs}",
+            hint="num_epochs in --sched-kwargs is the length of a cycle, which the others add to or multiply",
+        )

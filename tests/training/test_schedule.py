@@ -153,6 +153,18 @@ def test_other_schedules_of_timm():
     )
 
 
+def test_cycles_and_cooldown_lie_within_the_training():
+    """Two cycles of 10 of the 22 epochs, the second from half the rate, and two at the end."""
+    more = ("num_epochs=10", "cycle_limit=2", "cycle_decay=0.5", "cooldown_epochs=2")
+    cycle = 10 * TOTAL / 22
+    assert rates(flags(*TIMM, "--sched", "cosine", "--sched-kwargs", *more)) == pytest.approx(
+        [
+            (0.25, 0.125, 0)[int(step // cycle)] * (1 + math.cos(math.pi * (step % cycle) / cycle))
+            for step in range(TOTAL)
+        ]
+    )
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -160,8 +172,17 @@ def test_other_schedules_of_timm():
         (["--sched", "plateau"], "Plateau LR only supports step per epoch"),
         (["--sched", "cosine", "--sched-kwargs", "speed=3"], "unexpected keyword argument 'speed'"),
         (
-            ["--sched", "cosine", "--sched-kwargs", "num_epochs=3"],
-            "multiple values for keyword argument 'num_epochs'",
+            ["--sched", "cosine", "--sched-kwargs", "updates_per_epoch=3"],
+            "multiple values for keyword argument 'updates_per_epoch'",
+        ),
+        (
+            ["--sched", "cosine", "--sched-kwargs", "cycle_limit=3"],
+            "takes 66 epochs, and --epochs are 22; num_epochs in",
+        ),
+        (["--sched", "poly", "--sched-kwargs", "cooldown_epochs=2"], "takes 24 epochs"),
+        (
+            ["--sched", "tanh", "--warmup-epochs", "3", "--sched-kwargs", "warmup_prefix=True"],
+            "takes 25 epochs",
         ),
         (["--sched", "cosine", "--cos"], "--cos and --warmup are of FKD's schedules"),
         (["--sched", "cosine", "--warmup", "9"], "take --sched cosine and --warmup-epochs"),

@@ -146,7 +146,8 @@ def _learning_rate(parser: Parser) -> None:
     add("--warmup-lr", type=float, default=1e-5, metavar="RATE", help="with --sched: the rate at their start (1e-05)")
     add("--min-lr", type=float, default=0.0, metavar="RATE", help="with --sched: the rate at the end (0)")
     add("--sched-kwargs", nargs="*", action=KeyValues, default={}, metavar="KEY=VALUE", help="other arguments of "
-        "timm's create_scheduler_v2, in epochs, for example decay_epochs=30 or cycle_limit=3")
+        "timm's create_scheduler_v2, in epochs, for example decay_epochs=30, or num_epochs=100 cycle_limit=3 for three "
+        "cycles of 100 of --epochs 300")
 
 
 def _mixing(parser: Parser) -> None:
