@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import re
 import secrets
 from dataclasses import asdict, dataclass, field
@@ -191,7 +192,12 @@ def read_checkpoint(args: Settings) -> dict[str, Any] | None:
             if not isinstance(found[name], dict):
                 raise ValueError(f"its {name} is no mapping")
     except Exception as error:  # torch.load raises nearly anything on bad bytes
-        text = str(error).split("\n")[0]
+        unsafe = isinstance(error, pickle.UnpicklingError)  # torch's text says how to run it
+        text = (
+            "it is damaged or more than weights; nothing of it was run"
+            if unsafe
+            else str(error).split("\n")[0]
+        )
         raise WeightsError(
             f"the checkpoint cannot be read: {text or type(error).__name__}", url=str(path)
         ) from None

@@ -288,6 +288,11 @@ def accuracy(checkpoint: str, folder: Path, classes: list[str]) -> tuple[float, 
         (["--num_crops", "40", "-b", "40"], 1, "; --num_crops 36 -b 36 fits"),
         (["--num_classes", "7"], 2, "--num_classes 7, but the labels are over 20"),
         (["--resume", "nowhere"], 1, "the checkpoint cannot be read"),
+        (["--resume", __file__], 1, "it is damaged or more than weights; nothing of it was run (url"),
+        (["--warmup", "-5"], 2, "--warmup -5 is below 0"),  # the rate would be below 0 too
+        (["--checkpoint-every", "-1"], 2, "--checkpoint-every -1 is below 0"),
+        (["--size", "0"], 2, "--size 0 is below 1"),
+        (["--ema", "1"], 2, "--ema 1 would keep the first weights for ever"),
         (
             ["--soft_label_type", "marginal_smoothing_k10"],
             1,

@@ -68,13 +68,17 @@ def _check_ranges(args: Settings) -> None:
     from slg_wds.format.recovery.temperature import checked_temperature  # imports numpy
 
     _check_range(args, 1, math.inf, "epochs", "batch-size", "print-freq", "num_crops", "grad-accum-steps")
-    _check_range(args, 1, math.inf, "knn-images")
+    _check_range(args, 1, math.inf, "knn-images", "size")
     _check_range(args, 0, 1, "mixup_cutmix_prob", "mixup_switch_prob", "ema", "drop-path")
-    _check_range(args, 0, math.inf, "warmup-epochs", "warmup-lr", "min-lr")
+    _check_range(args, 0, math.inf, "warmup", "warmup-epochs", "warmup-lr", "min-lr", "checkpoint-every")
     _check_range(args, 0, 2**63 - 1, "seed")
     for name in ("temp", "label_temp", "label_temp_end"):
         if getattr(args, name) is not None:
             checked_temperature(getattr(args, name), f"--{name.replace('_', '-')}")
+    if args.ema == 1:
+        raise UsageError(
+            "--ema 1 would keep the first weights for ever", hint="0.9999 is usual, 0 keeps none"
+        )
     if not 0 <= args.start_epoch < args.epochs:
         raise UsageError(f"--start-epoch {args.start_epoch} is not below --epochs {args.epochs}")
     if args.clip_grad is not None and not args.clip_grad > 0:
