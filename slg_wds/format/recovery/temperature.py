@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from slg_wds.errors import UsageError
 
-# What the top-k leave is 1 minus a sum of float32 values, each of which is off by up to its share of 2^-24. So up to
-# that it is rounding alone, which a power like 1/8 would make the greater part of a row.
-LEAST_LEFT = 2.0**-24
+# What the top-k leave is 1 minus a sum of float32 values. A softmax in float32 sums to 1 within 2^-21 or so. Up to that
+# it is rounding alone, which a power like 1/8 would make the greater part of a row.
+LEAST_LEFT = 2.0**-21
 
 Floats = NDArray[np.float64]
 

@@ -94,6 +94,20 @@ def test_rounding_of_a_sum_is_no_tail() -> None:
         assert rows[0, [0, 5]].sum() == pytest.approx(1, abs=1e-6)
 
 
+def test_rounding_of_a_softmax_is_no_tail() -> None:
+    """A teacher's own probabilities in float32, of crops of which it is sure: no other class has 1e-12."""
+    logits = 100 * torch.randn((4000, 1000), generator=torch.manual_seed(0), dtype=torch.float64)
+    exact = logits.softmax(1).sort(descending=True).values
+    value, index = logits.float().softmax(1)[exact[:, 5:].sum(1) < 1e-12].topk(5)
+    assert len(value) > 1000 and (value.double().sum(1) < 1 - 2**-24).any()
+    made = Made(np.zeros(0), index.numpy(), value.numpy(), None, "float32", False, 1000)
+    for rows in (
+        distribution(made, power=1 / 3),
+        torch_rows(made, "marginal_smoothing_k5", 1 / 3, torch.float32),
+    ):
+        assert np.take_along_axis(rows, index.numpy(), 1).sum(1) == pytest.approx(1, abs=1e-6)
+
+
 def test_sparse_labels_stay_sparse_and_the_loss_takes_them() -> None:
     made = make(1, 16, 1000, 5, 3.0, "float16", 64)
     tail = tail_batch([made.tail], np.zeros(16), 1000)

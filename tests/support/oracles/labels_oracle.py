@@ -83,10 +83,10 @@ def oracle(made: Made, rule: str) -> np.ndarray:
 
 
 def tempered_oracle(made: Made, rule: str, power: float) -> np.ndarray:
-    """Return the distributions to a power, float64 [M, C]; up to 2^-24 outside of the top counts as nothing."""
+    """Return the distributions to a power, float64 [M, C]; up to 2^-21 outside of the top counts as nothing."""
     kind, _, number = rule.partition("_k")
     n = 1 if kind in ("hard", "smoothing") else int(number or made.index.shape[1])
-    rows = [_row(made, crop, kind, n, 2.0**-24) for crop in range(len(made.index))]
+    rows = [_row(made, crop, kind, n, 2.0**-21) for crop in range(len(made.index))]
     return np.array([_to_a_power(row, power) for row in rows])
 
 
