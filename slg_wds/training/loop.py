@@ -97,6 +97,7 @@ def train(
     loaders = {crops: open_loader(args, labels, training.preprocessing, crops) for crops in kinds}
     steps = {crops: len(loader) for crops, loader in loaders.items()}
     set_rate = make_schedule(args, training.optimizer, steps)
+    all_steps = sum(steps[crops] for _, crops in walks(0, args.epochs, args.num_crops))
     training.sets = digest_of(loaders[1])
     refuse_differences(args, {"label_sets": training.sets})
     left = list(walks(progress.epoch, args.epochs, args.num_crops))
@@ -112,7 +113,7 @@ def train(
         say(args, f"-b {args.batch_size:,} is rounded up to {crops:,} crops: {args.num_crops} of each image")
     with args_beside(args), open_logs(args, progress) as log:
         for epoch, crops in left:
-            train_walk(args, training, set_rate, loaders[crops], epoch, crops)
+            train_walk(args, training, set_rate, loaders[crops], epoch, crops, all_steps)
             if validations:  # which may take long, or fail, and the walk should not be lost with them
                 save(args, training)
             progress.epoch, progress.loader = epoch + crops, None
@@ -135,7 +136,13 @@ def what_next(args: Settings, validated: bool) -> str:
 
 
 def train_walk(
-    args: Settings, training: Training, set_rate: SetRate, walk: DeviceLoader, epoch: int, crops: int
+    args: Settings,
+    training: Training,
+    set_rate: SetRate,
+    walk: DeviceLoader,
+    epoch: int,
+    crops: int,
+    all_steps: int,
 ) -> None:
     """Train on one walk over the images, or on what a checkpoint left of it, where the loader is by now."""
     progress, criterion = training.progress, make_criterion(args, training.model)
@@ -153,7 +160,7 @@ def train_walk(
         progress.step += 1
         progress.epoch, progress.loader = epoch, walk.state_dict()
         if progress.step % args.print_freq == 0:
-            meter.show(epoch, len(walk))
+            meter.show(epoch, len(walk), all_steps)
         if args.checkpoint_every and progress.step % args.checkpoint_every == 0:
             meter.count()
             save(args, training)

@@ -131,6 +131,22 @@ def test_the_meter_tells_waiting_from_work():
     assert figures["loader_wait"] == walk["waited"] / walk["seconds"] and figures["lr"] == 0.25
 
 
+def test_a_line_of_progress_says_how_long_the_rest_takes(capsys):
+    args = parse([])
+    args.rank, args.ranks, args.device = 0, 1, torch.device("cpu")
+    optimizer = SimpleNamespace(param_groups=[{"lr": 0.25}])
+    meter = Meter(args, SimpleNamespace(progress=Progress(step=100, batches=10), optimizer=optimizer))
+    meter.begin -= 50
+    for _ in range(10):
+        meter.add(torch.tensor(3.0), 16)
+    meter.show(0, 40, 100 + 7 * 60 * 60 // 5)  # 5 s a step
+    assert capsys.readouterr().out.endswith(", about 7.0 h left\n")
+    meter.begin -= 20
+    meter.add(torch.tensor(3.0), 16)
+    meter.show(0, 40, 100 + 3)  # 20 s a step of late
+    assert capsys.readouterr().out.endswith(", about 60 s left\n")
+
+
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])
 def test_a_log_that_is_not_installed_is_named_before_the_first_step(
     labels, photographs, tmp_path, monkeypatch, capsys, name
