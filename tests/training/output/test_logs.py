@@ -135,7 +135,7 @@ def test_a_line_of_progress_says_how_long_the_rest_takes(capsys):
     args = parse([])
     args.rank, args.ranks, args.device = 0, 1, torch.device("cpu")
     optimizer = SimpleNamespace(param_groups=[{"lr": 0.25}])
-    meter = Meter(args, SimpleNamespace(progress=Progress(step=100, batches=10), optimizer=optimizer))
+    meter = Meter(args, SimpleNamespace(progress=Progress(epoch=0, step=100), optimizer=optimizer))
     meter.begin -= 50
     for _ in range(10):
         meter.add(torch.tensor(3.0), 16)
