@@ -37,12 +37,7 @@ SETTINGS = (
     "mixup", "cutmix", "mixup_cutmix_prob", "mixup_switch_prob", "ema", "amp", "label_weights", "crop_filter",
     "label_temp", "label_temp_end", "size", "interpolation", "distill", "embedding_loss", "embedding_norm",
 )  # fmt: skip
-MAPPINGS = {
-    "state_dict",
-    "optimizer",
-    "progress",
-    "settings",
-}  # what a checkpoint of ours has of these is one
+MAPPINGS = {"state_dict", "optimizer", "progress", "settings"}  # parts of a checkpoint that are mappings
 IF_NOT_FINITE = "lower --lr or --amp off"  # the hint where losses or weights are not
 
 
@@ -145,9 +140,8 @@ def save(args: Settings, training: Training, best: bool = False) -> None:
         for name in (BEST, CHECKPOINT) if best else (CHECKPOINT,):
             with run_faults(args), whole_file(folder / name) as file:
                 torch.save(content, file)
-    except (
-        RuntimeError
-    ) as error:  # torch's, about the file that it could not end, while it handles the disk's
+    except RuntimeError as error:
+        # On a full disk torch complains that it cannot close its file; the error of the disk is the one before that.
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
         raise SlgWdsError(f"the checkpoint cannot be written: {reason_of(cause)}", url=str(folder)) from None
 
@@ -192,12 +186,9 @@ def read_checkpoint(args: Settings) -> dict[str, Any] | None:
             if not isinstance(found[name], dict):
                 raise ValueError(f"its {name} is no mapping")
     except Exception as error:  # torch.load raises nearly anything on bad bytes
-        unsafe = isinstance(error, pickle.UnpicklingError)  # torch's text says how to run it
-        text = (
-            "it is damaged or more than weights; nothing of it was run"
-            if unsafe
-            else str(error).split("\n")[0]
-        )
+        text = str(error).split("\n")[0]
+        if isinstance(error, pickle.UnpicklingError):  # torch's text says how to run code in the file
+            text = "it is damaged or more than weights; nothing of it was run"
         raise WeightsError(
             f"the checkpoint cannot be read: {text or type(error).__name__}", url=str(path)
         ) from None
@@ -266,10 +257,10 @@ def place_of(found: dict[str, Any] | None) -> str:
 
 
 def go_on(args: Settings, training: Training, found: dict[str, Any], walk: DeviceLoader) -> None:
-    """Let a walk go on where a checkpoint left it, if it did not leave it at its end.
+    """Move a walk to where the checkpoint left it. A checkpoint of a walk's end changes nothing.
 
     Raises:
-        UsageError: what decides the batches of a walk is another than when this one began.
+        UsageError: an option that decides the batches of a walk has changed since this one began.
     """
     if training.progress.loader is None:
         return

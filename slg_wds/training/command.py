@@ -46,9 +46,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = "slg-wds train") ->
         code = 130
     except Exception as error:
         if not may_be_awaited():
-            leave(0)
+            leave(1)
             raise
-        note_traceback(error)  # nobody else comes to print it
+        note_traceback(error)  # `leave` ends the process before Python would print it
         code = 1
     leave(code)
     return code

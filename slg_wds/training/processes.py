@@ -85,19 +85,19 @@ def end_together(args: Settings) -> None:
 
 
 def may_be_awaited() -> bool:
-    """Return whether other processes may wait for this one on their GPUs, where gloo's would learn that it is gone."""
+    """Return whether other processes would wait for this one in vain. Those of gloo learn that it is gone."""
     return dist.is_initialized() and dist.get_backend() != "gloo" and dist.get_world_size() > 1
 
 
 def leave(code: int) -> None:
     """Leave the process group, if there is one.
 
-    To leave NCCL's group is to wait until all that it was given is done. After an error that may never be: the others
-    wait for an exchange in which this process takes no part any more. So it ends at once, without the end of the
-    interpreter, which would leave the group too. Whoever started the processes sees it and ends the others.
+    NCCL waits for all exchanges before it leaves a group. After an error that may take for ever: the others wait for an
+    exchange in which this process no longer takes part. So the process ends at once. It does not exit as Python usually
+    does, since that leaves the group too. The launcher sees that it is gone, and ends the others.
 
     Args:
-        code: with which this process is to end; 0 for success.
+        code: exit code of this process; 0 for success.
     """
     if code and may_be_awaited():
         for stream in (sys.stdout, sys.stderr):

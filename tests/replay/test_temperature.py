@@ -151,69 +151,82 @@ def test_a_state_is_not_resumed_at_another_temperature(sets):
         made.loader(temperature=4).load_state_dict(plain)
 
 
-def test_an_unknown_temperature_is_said_and_stays_unknown_as_ensemble_does(tmp_path, photographs):
-    for number in range(10):
-        path = tmp_path / "images" / "class" / f"image{number:02d}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(min((photographs / "train").rglob("*.jpg")), path)
+class Mean:
+    """Makes sets of the same made-up crops, and their mean in both ways: by `ensemble` and by the loader."""
 
-    def made(name: str, temperature: float | None) -> str:
-        return label_set(tmp_path / name, len(name), identity={"temperature": temperature}).url
+    def __init__(self, folder, photograph):
+        self.folder = folder
+        for number in range(10):
+            path = folder / "images" / "class" / f"image{number:02d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(photograph, path)
 
-    def merged(*sets: str):
-        save_path = str(tmp_path / f"mean of {len(list(tmp_path.iterdir()))}")
+    def made(self, name: str, temperature: float | None) -> str:
+        return label_set(self.folder / name, len(name), identity={"temperature": temperature}).url
+
+    def merged(self, *sets: str):
+        save_path = str(self.folder / f"mean of {len(list(self.folder.iterdir()))}")
         return slg_wds.ensemble(slg_wds.EnsembleConfig(sets=sets, save_path=save_path, processes=1)).labels
 
-    def loaded(*sets: str, **more):
+    def loaded(self, *sets: str, **more):
         about = {"global_batch_size": 4, "size": 32, "interpolation": "bilinear", **more}
-        return slg_wds.SoftLabelLoader(list(sets), str(tmp_path / "images"), **about)
+        return slg_wds.SoftLabelLoader(list(sets), str(self.folder / "images"), **about)
 
-    unknown, hot, cold = made("unknown", None), made("hot", 4.0), made("cold", 1.0)
+
+@pytest.fixture
+def mean(tmp_path, photographs):
+    return Mean(tmp_path, min((photographs / "train").rglob("*.jpg")))
+
+
+def test_a_mean_with_an_unknown_temperature_has_none_and_ensemble_and_loader_say_so(mean):
+    unknown, hot, cold = mean.made("unknown", None), mean.made("hot", 4.0), mean.made("cold", 1.0)
     said = f"{re.escape(unknown)} do not say their temperature, and those of {re.escape(hot)} were made at 4"
     for sets in ((unknown, hot), (hot, unknown)):
         with pytest.warns(UserWarning, match=said):
-            assert merged(*sets).identity["temperature"] is None
+            assert mean.merged(*sets).identity["temperature"] is None
         with pytest.warns(UserWarning, match=said):
-            loaded(*sets)
-    other, third, warm = made("also unknown", None), made("unknown as well", None), made("hot too", 4.0)
-    lacking, neither = f"the labels {unknown} do not say their temperature", f"neither do those of {other}"
-    for sets, sentence in {
-        (unknown, other): f"{lacking}, and {neither}; their mean is right only if both",
-        (unknown, other, third): f"{lacking}, and {neither} and {third}; their mean is right only if all",
-        (
-            unknown,
-            hot,
-            warm,
-        ): f"{lacking}, and those of {hot} were made at 4; their mean is right only if all",
-        (
-            unknown,
-            hot,
-            other,
-        ): f"{lacking}, {neither}, and those of {hot} were made at 4; their mean is right only",
-    }.items():
-        with pytest.warns(UserWarning, match=re.escape(sentence)):
-            loaded(*sets)
-    with pytest.warns(UserWarning, match=re.escape(neither)):
-        assert merged(unknown, other).identity["temperature"] is None
-    hard = label_set(
-        tmp_path / "hard", 9, label_type="hard", coding="none", identity={"temperature": None}
-    ).url
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        loaded(unknown, hard, rule="hard", weights=(1, 3))  # one of a kind has nobody to differ from
-    asking = Question(RecheckOptions(arch="resnet18"), None)
-    with pytest.raises(UsageError, match="do not say their temperature, so they cannot be compared"):
-        load_named_teachers(asking, slg_wds.open_labels(unknown))
-    for averaged in (merged, loaded):
+            mean.loaded(*sets)
+    for averaged in (mean.merged, mean.loaded):
         with pytest.raises(IdentityMismatchError, match=r"temperature: 4\.0 != 1\.0"):
             averaged(unknown, hot, cold)  # the first does not say it
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert merged(hot, made("as hot", 4.0)).identity["temperature"] == 4.0
-        assert merged(unknown).identity["temperature"] is None
     with pytest.warns(UserWarning) as caught:
-        loaded(unknown, hot, temperature=2.0)
+        mean.loaded(unknown, hot, temperature=2.0)
     assert [str(one.message) for one in caught] == [
         f"the labels {unknown} do not say their temperature; it is taken as 1 (slg-wds import --temp notes it in the "
         "set)"
     ]
+
+
+def test_every_set_of_unknown_temperature_is_named(mean):
+    unknown, other, third = (mean.made(name, None) for name in ("unknown", "also unknown", "unknown as well"))
+    hot, warm = mean.made("hot", 4.0), mean.made("hot too", 4.0)
+    lacking, neither = f"the labels {unknown} do not say their temperature", f"neither do those of {other}"
+    of_hot = f"and those of {hot} were made at 4; their mean is right only if all"
+    for sets, sentence in {
+        (unknown, other): f"{lacking}, and {neither}; their mean is right only if both",
+        (unknown, other, third): f"{lacking}, and {neither} and {third}; their mean is right only if all",
+        (unknown, hot, warm): f"{lacking}, {of_hot}",
+        (unknown, hot, other): f"{lacking}, {neither}, {of_hot}",
+    }.items():
+        with pytest.warns(UserWarning, match=re.escape(sentence)):
+            mean.loaded(*sets)
+    with pytest.warns(UserWarning, match=re.escape(neither)):
+        assert mean.merged(unknown, other).identity["temperature"] is None
+
+
+def test_where_no_temperature_can_differ_nothing_is_said(mean):
+    unknown, hot, as_hot = mean.made("unknown", None), mean.made("hot", 4.0), mean.made("as hot", 4.0)
+    hard = label_set(
+        mean.folder / "hard", 9, label_type="hard", coding="none", identity={"temperature": None}
+    ).url
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mean.loaded(unknown, hard, rule="hard", weights=(1, 3))  # one of a kind has nobody to differ from
+        assert mean.merged(hot, as_hot).identity["temperature"] == 4.0
+        assert mean.merged(unknown).identity["temperature"] is None
+
+
+def test_teachers_are_not_compared_with_labels_of_unknown_temperature(mean):
+    labels = slg_wds.open_labels(mean.made("unknown", None))
+    with pytest.raises(UsageError, match="do not say their temperature, so they cannot be compared"):
+        load_named_teachers(Question(RecheckOptions(arch="resnet18"), None), labels)
