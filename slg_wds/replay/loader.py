@@ -19,15 +19,18 @@ from slg_wds.replay.assembly.adaptation import adaptation_of
 from slg_wds.replay.assembly.batch_builder import BatchBuilder
 from slg_wds.replay.assembly.buffers import ImageBuffers
 from slg_wds.replay.assembly.context import LoaderContext
-from slg_wds.replay.assembly.epoch import Epochs
+from slg_wds.replay.assembly.epoch import Epochs, PlannedBatch
 from slg_wds.replay.assembly.selection import Selection, select
 from slg_wds.replay.assembly.workers import Workers
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.cache.caches import Caches
 from slg_wds.replay.crop_input import crop_input
 from slg_wds.replay.pairs import PairLoader
+from slg_wds.replay.processes.maker_processes import MadeElsewhere, MakerProcesses
+from slg_wds.replay.processes.messages import Opening
+from slg_wds.replay.processes.shared_images import SharedImages
 from slg_wds.replay.ranks import local_ranks
-from slg_wds.replay.settings import BatchShare, OrderSettings, Pace
+from slg_wds.replay.settings import READERS, BatchShare, OrderSettings, Pace
 from slg_wds.replay.sources.files import OpenFiles
 from slg_wds.replay.sources.label_sets import LabelSets
 from slg_wds.replay.state import LoaderProgress, from_state, to_state
@@ -40,9 +43,9 @@ if TYPE_CHECKING:
     from slg_wds.replay.device import DeviceLoader
 
 CACHE_BYTES = 64 << 30
-READERS = 16  # threads that wait for a network, where something is remote
 DEADLINE = 600.0
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+UnderWay = BatchBuilder | MadeElsewhere  # a batch that threads of this process make, or another process
 _NO_OPTIONS: Mapping[str, str] = {}
 LabelSource = str | LabelSet
 
@@ -79,6 +82,11 @@ class SoftLabelLoader:
         threads: that decode and cut, by default one per core that the process may use beside the machine's other ranks.
             The launcher says how many these are; without one, a rank is counted for each GPU that the process sees, or
             all ranks if it sees none.
+        processes: that make the batches beside this one, each with its part of the threads. Where more than some eight
+            threads make many small batches, they wait for each other's turn at the interpreter: with one process for
+            every eight threads they need not, and this process has its interpreter for the trainer. The batches are
+            the same. Each process takes a second or two to start, in which this one makes the batches; it takes some
+            300 MB, and the index of the sets once more. What is not on local disks is read by this process.
         last: "drop" leaves out the images that fill no batch, "pad" adds a batch for them. Its padding is black crops,
             False in `Batch.mask`: SoftCrossEntropy leaves them out of `Batch.labels`, all else is to be given the mask.
             BatchNorm sees them in train mode. Under DDP each loss is to be multiplied by `Batch.weight`.
@@ -119,6 +127,7 @@ class SoftLabelLoader:
         rank: int | None = None,
         world_size: int | None = None,
         threads: int | None = None,
+        processes: int = 0,
         last: Literal["drop", "pad"] = "drop",
         evaluation: bool = False,
         allow_incomplete: bool = False,
@@ -131,7 +140,7 @@ class SoftLabelLoader:
         store_options: Mapping[str, str] = _NO_OPTIONS,
     ) -> None:
         self._share = share = BatchShare.of(global_batch_size, crops_per_image, rank, world_size, evaluation)
-        self._pace = Pace.of(share, threads, prefetch, deadline)
+        self._pace = Pace.of(share, threads, processes, prefetch, deadline)
         self._order = OrderSettings.of(share, shuffle, seed, last, evaluation, lanes, window, crop_filter)
         self.temperature = LabelTemperature(temperature)
         self.sets = LabelSets.open(
@@ -171,8 +180,31 @@ class SoftLabelLoader:
         )
         self._epochs = Epochs(self.sets, self.selection, self._share, self._order)
         self._progress = LoaderProgress(len(self))
-        self._buffers = ImageBuffers(self._share.crops, self.size, self._pace.prefetch + self._pace.group + 1)
+        self._buffers = ImageBuffers(self._share.crops, self.size, self._pace.under_way + 1)
         caches.share_out(self._epochs.epoch(0).spans(), self._order.lanes, self._order.window)
+        self._processes = self._start_processes(images, (*cache, caches.processes), crops)
+
+    def _start_processes(
+        self, images: Location | None, cache: tuple[str | None, int, int], crops: tuple[int, str]
+    ) -> MakerProcesses | None:
+        pace, size = self._pace, self.size
+        if not pace.processes:
+            return None
+        # One slot for each batch that is under way, and two for those that the trainer has in hand.
+        memory = SharedImages((pace.under_way + 2, self._share.crops, size, size, 3))
+        opening = Opening(
+            sets=self.sets,
+            images=images,
+            cache=cache,
+            crops=crops,
+            adaptation=self.label_adaptation,
+            threads=pace.threads_each,
+            together=pace.together,
+            deadline=pace.deadline,
+            shape=memory.shape,
+            descriptor=memory.descriptor,
+        )
+        return MakerProcesses(pace.processes, opening, memory)
 
     @property
     def rank(self) -> int:
@@ -183,6 +215,11 @@ class SoftLabelLoader:
     def world_size(self) -> int:
         """Processes that share each global batch."""
         return self._share.process.world_size
+
+    @property
+    def processes(self) -> list[int]:
+        """The ids of the processes that make batches beside this one."""
+        return [] if self._processes is None else self._processes.pids
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -296,18 +333,17 @@ class SoftLabelLoader:
         epoch = self._epochs.epoch(number)
         context = replace(self._context, temperature=self.temperature.of(number))
         workers = Workers(self._pace.threads, READERS if context.remote else 0, self._pace.together)
-        planned, under_way, begun = epoch.batches(start), deque[BatchBuilder](), start
+        planned, under_way, begun = epoch.batches(start), deque[UnderWay](), start
         try:
             context.caches.begin(epoch.spans(), start)
+            if self._processes is not None:
+                self._processes.begin(context.temperature)
             while begun < len(epoch):
-                group = itertools.islice(planned, self._pace.group)
-                builders = [BatchBuilder(context, batch, self._buffers.take()) for batch in group]
-                workers.put(builders)
+                group = list(itertools.islice(planned, self._pace.group))
+                under_way.extend(self._begun(group, context, workers))
                 if begun == start:
                     context.caches.expect()
-                begun += len(builders)
-                under_way.extend(builders)
-                builders.clear()  # else they would keep the buffers of batches that the trainer has let go
+                begun += len(group)
                 while len(under_way) > self._pace.prefetch:
                     yield self._finished(under_way, begun)
             while under_way:
@@ -317,8 +353,21 @@ class SoftLabelLoader:
             context.caches.end()
             workers.close()
             context.files.clear()
+            if self._processes is not None:
+                self._processes.end()
 
-    def _finished(self, under_way: deque[BatchBuilder], begun: int) -> Batch:
+    def _begun(
+        self, group: Sequence[PlannedBatch], context: LoaderContext, workers: Workers
+    ) -> Sequence[UnderWay]:
+        """Let a process make these batches, or the threads of this one."""
+        elsewhere = None if self._processes is None else self._processes.make(group, context)
+        if elsewhere:
+            return elsewhere
+        builders = [BatchBuilder(context, batch, self._buffers.take()) for batch in group]
+        workers.put(builders)
+        return builders
+
+    def _finished(self, under_way: deque[UnderWay], begun: int) -> Batch:
         batch = under_way.popleft().result(self._pace.deadline)
         self._context.caches.advance(begun - len(under_way))
         return batch.pin_memory() if self._buffers.pinned else batch

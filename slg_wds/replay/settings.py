@@ -13,6 +13,7 @@ from slg_wds.replay.process import OwnProcess
 from slg_wds.replay.ranks import images_of
 
 LANES = 256
+READERS = 16  # threads that wait for a network, where something is remote
 IMAGES_TOGETHER = 16  # that a thread decodes and cuts at a time
 RECORDS_TOGETHER = 64
 
@@ -62,7 +63,8 @@ class Pace:
     """How fast batches are made, and how long they are waited for.
 
     Attributes:
-        threads: that decode and cut.
+        threads: that decode and cut, of all processes together.
+        processes: that make batches beside this one, each with its part of the threads.
         prefetch: batches that are made ahead.
         deadline: seconds that the trainer waits for a batch.
         together: images that a thread decodes and cuts at a time, fewer where so few are under way that threads would
@@ -71,15 +73,37 @@ class Pace:
     """
 
     threads: int
+    processes: int
     prefetch: int
     deadline: float
     together: int
     group: int
 
+    @property
+    def threads_each(self) -> int:
+        """Threads of one process, where others than the loader's make batches."""
+        return -(-self.threads // max(1, self.processes))
+
+    @property
+    def under_way(self) -> int:
+        """Batches that are under way at the most."""
+        return self.prefetch + self.group
+
     @classmethod
-    def of(cls, share: BatchShare, threads: int | None, prefetch: int | None, deadline: float) -> Pace:
+    def of(
+        cls,
+        share: BatchShare,
+        threads: int | None,
+        processes: int,
+        prefetch: int | None,
+        deadline: float,
+    ) -> Pace:
         """Fill in defaults: a thread for each core, and batches enough that each thread has its images twice."""
-        threads = _positive("threads", cores() if threads is None else threads)
+        threads = _positive("threads", max(cores(), processes) if threads is None else threads)
+        if not 0 <= processes <= threads:
+            raise UsageError(
+                f"processes is {processes}", hint=f"0 to threads={threads}: each has one thread at least"
+            )
         images = share.images // share.process.world_size
         enough = 1 + -(-2 * threads * IMAGES_TOGETHER // images)
         prefetch = _positive("prefetch", enough if prefetch is None else prefetch)
@@ -87,7 +111,7 @@ class Pace:
             raise UsageError(f"deadline is {deadline}", hint="seconds, more than 0")
         together = max(1, min(IMAGES_TOGETHER, prefetch * images // (2 * threads)))
         group = max(1, min(RECORDS_TOGETHER // images, prefetch))
-        return cls(threads, prefetch, min(deadline, threading.TIMEOUT_MAX), together, group)
+        return cls(threads, processes, prefetch, min(deadline, threading.TIMEOUT_MAX), together, group)
 
 
 @dataclass(frozen=True)

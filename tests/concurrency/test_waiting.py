@@ -31,13 +31,13 @@ class Stopped(threading.Event):
 def test_a_wait_ends_with_the_event_or_the_deadline():
     event = threading.Event()
     begin = time.monotonic()
-    assert not wait_running(event, 0.01) and not wait_running(event, DEADLINE)
+    assert not wait_running(event.wait, 0.01) and not wait_running(event.wait, DEADLINE)
     assert time.monotonic() - begin >= DEADLINE
     event.set()
-    assert wait_running(event, 0.01) and wait_running(event, threading.TIMEOUT_MAX)
+    assert wait_running(event.wait, 0.01) and wait_running(event.wait, threading.TIMEOUT_MAX)
 
 
 def test_a_stop_of_the_process_is_not_waited_time():
     event = Stopped()
-    assert wait_running(event, DEADLINE)
+    assert wait_running(event.wait, DEADLINE)
     assert event.waits == 2

@@ -14,10 +14,12 @@ disk and network alone, none of which is simulated; where each has cores of its 
 from __future__ import annotations
 
 import argparse
+import itertools
+import os
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ from simulated import exact_sleeps, photographs
 
 from slg_wds import SoftLabelLoader
 from slg_wds.replay.assembly import jpeg_crops
+from slg_wds.replay.processes import maker_processes
 from slg_wds.transforms.cutting import scripted
 
 SECONDS = {
@@ -44,6 +47,7 @@ class ReplaySetting:
 
     Attributes:
         threads: that decode and cut.
+        processes: that make batches, each with its part of the threads; 0: the trainer's own.
         crops: of an image in a batch, a key of SECONDS.
         batch: crops of a batch.
         external: whether the images are read from their folder, not from the shards.
@@ -53,6 +57,7 @@ class ReplaySetting:
     """
 
     threads: int = 16
+    processes: int = 0
     crops: int = 4
     batch: int = 128
     external: bool = False
@@ -70,7 +75,7 @@ class ReplayResult:
         of_threads: the same as a share of what the sleeping threads alone would give.
         microseconds: of processor time for an image, of all that is real.
         cores: processor time over time.
-        switches: how often a thread gave its processor away, for an image.
+        switches: how often a thread of this process gave its processor away, for an image.
         of_step: the rate of training steps over that of the same steps on one batch; 0 without a trainer.
     """
 
@@ -104,18 +109,23 @@ class Trainer:
 def replay(setting: ReplaySetting, folder: Path) -> ReplayResult:
     """Simulate a loader of the set that `lay_out_set` made in a folder."""
     exact_sleeps()
+    maker_processes.PROGRAM = "simulated_maker"
     loader = SoftLabelLoader(
         str(folder / "labels"),
         str(folder / "images") if setting.external else None,
         global_batch_size=setting.batch,
         crops_per_image=setting.crops,
         threads=setting.threads,
+        processes=setting.processes,
     )
     with sleeping():
+        pids = loader.processes
         _walk(loader, 1, Trainer(setting))
-        before, start = _used(), time.perf_counter()
+        while loader._processes is not None and not loader._processes.ready:  # till then, its own threads make all
+            _walk(loader, 1, Trainer(setting))
+        before, start = _used(pids), time.perf_counter()
         images = _walk(loader, setting.epochs, Trainer(setting)) / setting.crops
-        wall, after = time.perf_counter() - start, _used()
+        wall, after = time.perf_counter() - start, _used(pids)
     rate = images / wall
     return ReplayResult(
         crops_per_second=rate * setting.crops,
@@ -175,10 +185,14 @@ def _walk(loader: SoftLabelLoader, epochs: int, trainer: Trainer) -> int:
     return given
 
 
-def _used() -> tuple[float, int]:
-    """Seconds of processor time, and switches from thread to thread."""
+def _used(pids: Sequence[int]) -> tuple[float, int]:
+    """Seconds of processor time, of other processes too, and switches from thread to thread of this process alone."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime, used.ru_nvcsw + used.ru_nivcsw
+    seconds, tick = used.ru_utime + used.ru_stime, os.sysconf("SC_CLK_TCK")
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        seconds += (int(fields[11]) + int(fields[12])) / tick
+    return seconds, used.ru_nvcsw + used.ru_nivcsw
 
 
 def _alone(setting: ReplaySetting, steps: int = 50) -> float:
@@ -195,6 +209,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     """Add `replay` to the commands of simulate_gpu.py."""
     command = commands.add_parser("replay", help="SoftLabelLoader, alone or with a trainer")
     command.add_argument("--threads", type=int, nargs="+", default=[1, 4, 16])
+    command.add_argument("--processes", type=int, nargs="+", default=[0], help="that make batches; 0: the trainer's")
     command.add_argument("--crops", type=int, nargs="+", default=sorted(SECONDS), choices=sorted(SECONDS))
     command.add_argument("--images", type=int, default=2048)
     command.add_argument("--num-crops", type=int, default=500, help="of a record")
@@ -211,16 +226,17 @@ def run(options: argparse.Namespace) -> None:
     names = ("batch", "external", "epochs", "rate", "launches")
     common = {name: getattr(options, name) for name in names}
     print(
-        "crops threads |  crops/s images/s of threads | us/image cores switches"
+        "crops threads processes |  crops/s images/s of threads | us/image cores switches"
         + " of step" * bool(options.rate)
     )
     with tempfile.TemporaryDirectory() as name:
         lay_out_set(Path(name), options.images, options.num_crops)
         for crops in options.crops:
-            for threads in options.threads:
-                found = replay(ReplaySetting(threads=threads, crops=crops, **common), Path(name))
+            for threads, processes in itertools.product(options.threads, options.processes):
+                setting = ReplaySetting(threads=threads, processes=processes, crops=crops, **common)
+                found = replay(setting, Path(name))
                 print(
-                    f"{crops:5} {threads:7} | {found.crops_per_second:8,.0f} {found.images_per_second:8,.0f} "
+                    f"{crops:5} {threads:7} {processes:9} | {found.crops_per_second:8,.0f} {found.images_per_second:8,.0f} "
                     f"{found.of_threads:10.3f} | {found.microseconds:8.0f} {found.cores:5.2f} {found.switches:8.2f}"
                     + f" {found.of_step:7.3f}"
                     * bool(options.rate),

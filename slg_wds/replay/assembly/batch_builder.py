@@ -68,7 +68,7 @@ class BatchBuilder:
 
         Raises the first error of a thread, at once; StoreUnavailableError where neither comes in time.
         """
-        if not wait_running(self._done, deadline):
+        if not wait_running(self._done.wait, deadline):
             self._late(deadline)
         if self.error is not None:
             raise self.error
@@ -126,6 +126,10 @@ class BatchBuilder:
                 cause, error = error, ReplayError(f"{type(error).__name__}: {error}", **place)
                 error.__cause__ = cause
         self._end(error)
+
+    def drop(self) -> None:
+        """End the batch, which nobody wants any more."""
+        self._end(ReplayError("the batch was dropped"))
 
     def _end(self, error: BaseException) -> None:
         with self._lock:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from slg_wds.console import counted
@@ -20,6 +20,8 @@ from slg_wds.replay.cache.shard_cache import ShardCache
 from slg_wds.replay.order.shuffled import Spans
 from slg_wds.store import Store
 
+CachedPaths = list[dict[int, str]]  # of each cache, by the number of the shard
+
 
 class Caches:
     """One cache for each remote label set and one for remote tars of images, all in one directory.
@@ -34,7 +36,7 @@ class Caches:
     """
 
     def __init__(self, directory: str | None, limit: int, processes: int) -> None:
-        self._path, self._limit, self._processes = directory, limit, processes
+        self._path, self._limit, self.processes = directory, limit, processes
         self._directory: CacheDirectory | None = None
         self._closed = False
         self._of_labels: list[ShardCache] = []
@@ -107,7 +109,7 @@ class Caches:
 
     def _slots(self, caches: Sequence[ShardCache]) -> int:
         """How many files of each of these caches fit at a time."""
-        return self._limit // self._processes // max(1, sum(cache.largest for cache in caches))
+        return self._limit // self.processes // max(1, sum(cache.largest for cache in caches))
 
     def begin(self, spans: Spans, start: int) -> None:
         """Begin to download an epoch's files, from batch `start` on."""
@@ -133,6 +135,20 @@ class Caches:
         """Whether all cached files of a shard are there or on their way, so that waiting for them is right."""
         caches = self.in_use
         return bool(caches) and all(one.path(shard) is not None or one.coming(shard) for one in caches)
+
+    @property
+    def _all(self) -> list[ShardCache]:
+        return [*self._of_labels, *([] if self._of_tars is None else [self._of_tars])]
+
+    def paths(self, shards: Iterable[int]) -> CachedPaths:
+        """Return where the files of some shards lie, of each cache, for `learn` in another process."""
+        found = [{shard: one.path(shard) for shard in shards} for one in self._all]
+        return [{shard: path for shard, path in each.items() if path is not None} for each in found]
+
+    def learn(self, paths: CachedPaths) -> None:
+        """Note where files lie that the caches of another process have downloaded and checked."""
+        for cache, each in zip(self._all, paths, strict=True):
+            cache.learn(each)
 
     def wait(self, shard: int) -> None:
         """Wait for the files of a shard that are on their way."""

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from itertools import islice
 
 from slg_wds.errors import ReplayError, SlgWdsError
@@ -61,6 +61,10 @@ class ShardCache:
     def path(self, number: int) -> str | None:
         """Where a shard lies that is there and checked, else None."""
         return self._ready.get(number)
+
+    def learn(self, paths: Mapping[int, str]) -> None:
+        """Note where shards lie that another process has downloaded and checked."""
+        self._ready.update(paths)
 
     def coming(self, number: int) -> bool:
         """Whether a shard is on its way in one piece.

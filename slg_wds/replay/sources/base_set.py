@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from slg_wds.concurrency.locks import Locks
 from slg_wds.console import counted
 from slg_wds.errors import IncompleteSetError, ManifestError
 from slg_wds.format.manifest.index import ShardIndex
@@ -48,7 +48,7 @@ class BaseSet:
         self._numbers = None if self.aligned else KeyNumbers(labels.plan.keys)
         self._last = last
         self._indexes: dict[int, tuple[ShardIndex, I64]] = {}
-        self._locks = [threading.Lock() for _ in range(16)]
+        self._locks = Locks(16)
 
     def file(self, number: int) -> tuple[int, str]:
         """Return the bytes and the SHA-256 of a shard."""
@@ -96,7 +96,7 @@ class BaseSet:
         """Return a shard's index, and the position of each planned image's record, -1 if the image was left out."""
         found = self._indexes.get(shard)
         if found is None:
-            with self._locks[shard % len(self._locks)]:
+            with self._locks.of(shard):
                 found = self._indexes.get(shard) or self._read(shard)
                 self._indexes[shard] = found
         return found

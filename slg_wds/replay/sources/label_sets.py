@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from slg_wds.concurrency.locks import Locks
 from slg_wds.errors import (
     ChecksumError,
     ManifestError,
@@ -114,7 +114,7 @@ class LabelSets:
         having = [number for number, labels in enumerate(self.members) if labels.identity.embed_images]
         self.embedded = having[0] if having else None
         self._shards: dict[int, ShardSamples] = {}
-        self._locks = [threading.Lock() for _ in range(64)]
+        self._locks = Locks(64)
 
     @classmethod
     def open(
@@ -178,7 +178,7 @@ class LabelSets:
         """The samples of a shard, read from the index at first use. From any thread."""
         found = self._shards.get(number)
         if found is None:
-            with self._locks[number % len(self._locks)]:  # read once, however many threads ask
+            with self._locks.of(number):  # read once, however many threads ask
                 found = self._shards.get(number)
                 if found is None:
                     found = self._shards[number] = self._read(number)

@@ -1,0 +1,11 @@
+"""Batches made in other processes, where the threads of one would wait for its interpreter.
+
+    maker_processes.py    this side: who makes which batch, and the end of a process
+    maker.py              the other side: the program of such a process
+    messages.py           what the two say to each other
+    shared_images.py      memory of images that both see
+
+What enters: the batches that an epoch plans. What leaves: the same batches as without processes. Only what can be read
+from local disks goes to a process; the loader's own process makes the rest. May import `assembly`, `sources`, `cache`
+and all that these may.
+"""

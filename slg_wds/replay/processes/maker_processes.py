@@ -1,0 +1,250 @@
+"""The loader's side of its maker processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+from slg_wds.concurrency.waiting import wait_running
+from slg_wds.errors import ReplayError
+from slg_wds.replay.assembly.context import LoaderContext
+from slg_wds.replay.assembly.epoch import PlannedBatch
+from slg_wds.replay.batch import Batch
+from slg_wds.replay.processes.messages import (
+    END_WALK,
+    READY,
+    WALK_ENDED,
+    Make,
+    Opening,
+    Walk,
+    unpacked,
+)
+from slg_wds.replay.processes.shared_images import SharedImages, memory_file
+
+PROGRAM = "slg_wds.replay.processes.maker"  # whose `main` a process runs
+GRACE = 30.0  # seconds for an answer beyond the deadline of a batch, which the process knows itself
+END_SECONDS = 5.0  # for a process to end, before it is killed
+
+
+class MakerProcesses:
+    """Processes that make batches. They end with the object, or with this process.
+
+    Args:
+        count: of processes.
+        opening: what each is told first.
+        images: where they put the images of batches.
+    """
+
+    def __init__(self, count: int, opening: Opening, images: SharedImages) -> None:
+        self._images, self._turn = images, 0
+        self._opening = memory_file("slg-wds opening")
+        with open(self._opening, "wb", closefd=False) as file:
+            pickle.dump(opening, file, protocol=5)
+        self._processes = [MakerProcess(self._opening, images) for _ in range(count)]
+        weakref.finalize(self, _end_all, self._processes, self._opening)
+
+    @property
+    def pids(self) -> list[int]:
+        """The ids of the processes."""
+        return [process.pid for process in self._processes]
+
+    @property
+    def ready(self) -> bool:
+        """Whether all processes can make batches."""
+        return all(process.ready for process in self._processes)
+
+    def begin(self, temperature: float | None) -> None:
+        """Begin a walk whose labels have this temperature; None: as they were made."""
+        for number, process in enumerate(self._processes):
+            if process.ended:
+                self._processes[number] = process = MakerProcess(self._opening, self._images)
+            process.begin(temperature)
+
+    def make(self, planned: Sequence[PlannedBatch], context: LoaderContext) -> list[MadeElsewhere]:
+        """Let the next process make these batches; none where it cannot, and this process has to.
+
+        That is while the process still starts, while the trainer keeps the images of more batches than there are slots,
+        and where a sample has to come over a network.
+        """
+        process = self._processes[self._turn]
+        shards = {sample.shard for batch in planned for sample in batch.samples if sample.shard >= 0}
+        if not process.ready or (context.remote and not _here(context, shards)):
+            return []
+        slots = [self._images.take() for _ in planned]
+        if None in slots:
+            for slot in slots:
+                if slot is not None:
+                    self._images.give_back(slot)
+            return []
+        self._turn = (self._turn + 1) % len(self._processes)
+        found = [MadeElsewhere(process, self._images, slot) for slot in slots if slot is not None]
+        pairs = list(zip(planned, [one.slot for one in found], strict=True))
+        process.make(Make(pairs, context.caches.paths(shards)), found)
+        return found
+
+    def end(self) -> None:
+        """End the walk: batches that are under way are dropped."""
+        for process in self._processes:
+            process.end_walk()
+
+
+def _here(context: LoaderContext, shards: set[int]) -> bool:
+    """Whether all of a batch can be read from local disks; of mixed views, nobody knows before the labels are read."""
+    return not context.sets.has_mixing and all(map(context.ready, shards))
+
+
+def _end_all(processes: list[MakerProcess], opening: int) -> None:
+    for process in processes:
+        process.let_go()
+    for process in processes:
+        process.end()
+    os.close(opening)
+
+
+class MadeElsewhere:
+    """A batch that a process makes, in a slot of the shared images."""
+
+    def __init__(self, process: MakerProcess, images: SharedImages, slot: int) -> None:
+        self._process, self._images, self.slot = process, images, slot
+
+    def result(self, deadline: float) -> Batch:
+        """Return the batch, for which it waits `deadline` seconds at most. Raises as `BatchBuilder.result`."""
+        answer = self._process.answer(self, deadline)
+        images = self._images.lent(self.slot)
+        if isinstance(answer, Exception):
+            raise answer
+        batch: Batch = unpacked(answer, images)
+        return batch
+
+    def drop(self) -> None:
+        """Give the slot back, to which nobody writes any more."""
+        self._images.give_back(self.slot)
+
+
+class MakerProcess:
+    """One process, and the batches that it was told to make."""
+
+    def __init__(self, opening: int, images: SharedImages) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            self._process = _start(theirs.fileno(), opening, images.descriptor)
+            self._pipe = Connection(ours.detach())
+        self._expected: deque[MadeElsewhere] = deque()
+        self._started = self._walking = self._torn = False
+        self._temperature: float | None = None
+
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self._process.pid
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process is no more."""
+        return self._process.poll() is not None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can make batches. Raises the error with which it ended where it should have begun."""
+        if not self._started and self._pipe.poll():
+            answer = self._received()
+            if isinstance(answer, Exception):
+                raise answer
+            self._started = answer == READY
+            if self._walking:
+                self._said(Walk(self._temperature))
+        return self._started
+
+    def begin(self, temperature: float | None) -> None:
+        """Begin a walk; see `MakerProcesses.begin`."""
+        self._walking, self._temperature = True, temperature
+        if self._started:
+            self._said(Walk(temperature))
+
+    def make(self, message: Make, expected: Sequence[MadeElsewhere]) -> None:
+        """Let it make batches, which it gives in this order."""
+        self._expected.extend(expected)
+        self._said(message)
+
+    def answer(self, expected: MadeElsewhere, deadline: float) -> Any:
+        """Wait for a batch; return it as bytes, or the error that it ended with."""
+        if self._expected[0] is not expected:
+            raise RuntimeError("batches of a process are to be asked for in their order")
+        if not wait_running(self._pipe.poll, deadline + GRACE):
+            raise ReplayError(f"process {self.pid} of the loader does not answer")
+        answer = self._received()
+        self._expected.popleft()
+        return answer
+
+    def end_walk(self) -> None:
+        """Let it drop what is under way, and wait until it has."""
+        walked, self._walking = self._walking and self._started, False
+        try:
+            if walked:
+                self._said(END_WALK)
+                while self._received(END_SECONDS + GRACE) != WALK_ENDED:
+                    pass
+        except ReplayError:
+            self._process.kill()  # the walk has its error; the next one has a new process
+            self.end()
+        while self._expected:
+            self._expected.popleft().drop()
+
+    def let_go(self) -> None:
+        """Close the pipe, at which the process ends."""
+        self._pipe.close()
+
+    def end(self) -> None:
+        """End the process, and wait until it has."""
+        self.let_go()
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _said(self, message: object) -> None:
+        with contextlib.suppress(OSError):  # it has ended, which the next answer tells
+            self._pipe.send(message)
+
+    def _received(self, seconds: float | None = None) -> Any:
+        try:
+            if self._torn or (seconds is not None and not self._pipe.poll(seconds)):
+                raise ReplayError(f"process {self.pid} of the loader does not answer")
+            self._torn = True  # until all of it is there: Ctrl-C may come in between
+            message = self._pipe.recv()
+            self._torn = False
+            return message
+        except (EOFError, OSError):
+            raise ReplayError(
+                f"process {self.pid} of the loader {_how_ended(self._process)}",
+                hint="if the system killed it, memory was short: pass fewer processes=, or a smaller prefetch=",
+            ) from None
+
+
+def _start(pipe: int, opening: int, images: int) -> subprocess.Popen[bytes]:
+    """Start a process. Its main module is not that of this one, which needs no `if __name__ == "__main__"`."""
+    program = f"import sys; sys.path[:] = {sys.path!r}; from {PROGRAM} import main; main({pipe}, {opening})"
+    return subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.DEVNULL, pass_fds=(pipe, opening, images)
+    )
+
+
+def _how_ended(process: subprocess.Popen[bytes]) -> str:
+    try:
+        code = process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        return "does not answer"
+    if code >= 0:
+        return f"ended with exit code {code}"
+    return f"was ended by {signal.Signals(-code).name}"

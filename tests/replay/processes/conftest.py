@@ -1,0 +1,32 @@
+"""Loaders whose processes make the batches, and nobody else."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from slg_wds.replay.assembly.workers import Workers
+
+
+def until_ready(loader, most: float = 60.0) -> None:
+    """Wait for a loader's processes; until then its own threads make its batches."""
+    end = time.monotonic() + most
+    while not loader._processes.ready:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def only_processes(monkeypatch):
+    """Wait for a loader's processes, and let none of its batches be made by its own threads from now on."""
+
+    def refuse(*_):
+        raise AssertionError("a batch was to be made by the loader's own threads")
+
+    def prepared(loader):
+        until_ready(loader)
+        monkeypatch.setattr(Workers, "put", refuse)
+        return loader
+
+    return prepared

@@ -1,0 +1,137 @@
+"""What a trainer hears of faults in processes, and that nothing of a process is left."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from slg_wds.errors import ChecksumError, ReplayError, SlgWdsError
+from support.sets.replay_sets import Made, comparable
+
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
+
+
+def gone(pid: int, most: float = 20.0) -> bool:
+    """Whether a process ends within so many seconds; what its parent has not waited for has ended too."""
+    end = time.monotonic() + most
+    while time.monotonic() < end:
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                if file.read().rpartition(")")[2].split()[0] == "Z":
+                    return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.fixture
+def copied(embedded, tmp_path):
+    """A copy of the set, which a test may damage."""
+    return Made(str(shutil.copytree(embedded.labels, tmp_path / "set")), None)
+
+
+def flip(labels: str, shard: int) -> None:
+    """Flip a bit of each kilobyte of a shard."""
+    path = sorted(Path(labels).glob("*.tar"))[shard]
+    data = bytearray(path.read_bytes())
+    for at in range(700, len(data), 1024):
+        data[at] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_damaged_record_is_named_as_without_processes(copied, only_processes):
+    options = {"global_batch_size": 8, "shuffle": False}
+    flip(copied.labels, 1)
+    with pytest.raises(ChecksumError) as here:
+        list(copied.loader(**options))
+    loader = only_processes(copied.loader(**options, processes=2))
+    for _ in range(2):
+        taken = []
+        with pytest.raises(ChecksumError) as there:
+            for batch in loader:
+                taken.append(batch.key)
+        assert str(there.value) == str(here.value) and there.value.shard is not None
+        assert sum(map(len, taken)) == 8  # five images are in the first shard, four in a batch
+        loader.set_epoch(0)
+
+
+def test_a_set_that_went_away_before_a_process_opened_it(copied):
+    loader = copied.loader(global_batch_size=8, processes=1, last="pad")
+    shutil.rmtree(copied.labels)
+    with pytest.raises(SlgWdsError):
+        for _ in range(3):
+            list(loader)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_process_that_is_killed_ends_the_epoch_and_the_next_has_another(embedded, only_processes, how):
+    here = embedded.loader(global_batch_size=4)
+    expected = comparable(here)
+    loader = only_processes(embedded.loader(global_batch_size=4, prefetch=2, processes=2))
+    walk = iter(loader)
+    next(walk)
+    victim = loader.processes[1]
+    os.kill(victim, how)
+    with pytest.raises(ReplayError, match=f"process {victim} of the loader was ended by {how.name}") as caught:
+        list(walk)
+    assert "memory" in caught.value.hint
+    del caught  # its frames have a batch
+    loader.set_epoch(0)
+    slots = loader._processes._images
+    assert sorted(slots._free) == list(range(slots.shape[0]))
+    loader._processes.begin(None)
+    assert victim not in loader.processes and gone(victim)
+    loader._processes.end()
+    assert comparable(only_processes(loader)) == expected
+
+
+def test_processes_end_with_the_loader(embedded, only_processes):
+    loader = only_processes(embedded.loader(processes=2))
+    walk = iter(loader)
+    batch = next(walk)
+    before, pids = comparable([batch]), loader.processes
+    del walk, loader
+    gc.collect()
+    assert all(map(gone, pids))
+    assert comparable([batch]) == before  # which the trainer still has
+
+
+PROGRAM = """
+import os, slg_wds, sys, time
+loader = slg_wds.SoftLabelLoader({labels!r}, global_batch_size=4, threads=2, processes=2, prefetch=1)
+while not loader._processes.ready: pass
+for epoch in range(1000):
+    for batch in loader:
+        print(*loader.processes, flush=True)
+        {then}
+"""
+
+
+@pytest.mark.parametrize(
+    ("then", "how"), [("pass", "SIGKILL"), ("pass", "SIGINT"), ("time.sleep(60)", "SIGKILL"), ("pass", "SIGTERM")]
+)
+def test_processes_end_however_the_trainer_does(embedded, tmp_path, then, how):
+    """Ctrl-C reaches the trainer and its processes together, which is why it is sent to their group here."""
+    program = PROGRAM.format(labels=embedded.labels, then=then)
+    trainer = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    pids = [int(pid) for pid in trainer.stdout.readline().split()]
+    assert len(pids) == 2
+    if how == "SIGINT":
+        os.killpg(trainer.pid, signal.SIGINT)
+    else:
+        trainer.send_signal(signal.Signals[how])
+    _, told = trainer.communicate(timeout=60)
+    assert all(map(gone, pids))
+    assert told.count("Traceback") == (how == "SIGINT") and "leaked" not in told

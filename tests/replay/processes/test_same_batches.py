@@ -1,0 +1,156 @@
+"""What processes make are the loader's batches, to the bit, whatever a trainer does with them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import slg_wds
+from slg_wds.errors import UsageError
+from slg_wds.replay.batch import Batch
+from slg_wds.replay.processes.messages import packed, unpacked
+from support.sets.label_kinds import of_every_kind
+from support.sets.mixed_sets import mixed_of
+from support.sets.replay_sets import Made, comparable, make
+from support.sets.same_batches import assert_same, assert_same_walk
+
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
+
+KINDS = ("tail", "full", "hard", "lowrank", "views", "embeddings", "mixed")
+
+
+@pytest.fixture(scope="module")
+def sets(photographs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes")
+    more = {
+        "lowrank": {"label_type": "lowrank"},
+        "views": {"label_type": "shared_tail_k5", "aa": "ra-n2-m9", "reprob": 0.25},
+        "embeddings": {"output": "embedding"},
+    }
+    made = of_every_kind(photographs, folder)
+    for name, options in more.items():
+        labels = make(photographs, folder / name, embed_images="original", num_crops=4, **options)
+        made[name] = Made(labels, None)
+    return {**made, "mixed": Made(mixed_of(made["lowrank"].labels, str(folder / "mixed")), None)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_labels(sets, only_processes, kind):
+    options = {"last": "pad", "prefetch": 2}
+    here = sets[kind].loader(**options)
+    expected = [list(here), list(here)]
+    loader = only_processes(sets[kind].loader(**options, processes=2))
+    assert len(expected[0]) >= 3 and len(loader.processes) == 2
+    for epoch in expected:
+        assert_same_walk(loader, epoch)
+
+
+def test_several_sets_a_temperature_of_each_epoch_and_images_of_a_folder(places, only_processes):
+    made = places["folder"]
+    options = {"temperature": lambda epoch: 1.0 + epoch, "weights": [0.25, 0.75], "images": made.images}
+    options |= {"global_batch_size": 24, "threads": 2}
+    here = slg_wds.SoftLabelLoader([made.labels] * 2, **options)
+    expected = [list(here), list(here)]
+    assert not torch.equal(expected[0][0].labels.dense(), expected[1][0].labels.dense())
+    loader = only_processes(slg_wds.SoftLabelLoader([made.labels] * 2, **options, processes=1))
+    for epoch in expected:
+        assert_same_walk(loader, epoch)
+
+
+def test_a_set_and_what_extends_it(places, only_processes, photographs, tmp_path):
+    old = make(photographs, tmp_path / "old", num_crops=4, embed_images="original")
+    new = make(photographs, tmp_path / "new", num_crops=6, extend=old, embed_images="original")
+    options = {"global_batch_size": 24, "crops_per_image": 4, "threads": 2}
+    expected = list(slg_wds.SoftLabelLoader([old, new], **options))
+    loader = only_processes(slg_wds.SoftLabelLoader([old, new], **options, processes=2))
+    assert_same_walk(loader, expected)
+
+
+def test_small_batches_are_begun_together(embedded, only_processes):
+    options = {"global_batch_size": 4, "prefetch": 6}
+    expected = list(embedded.loader(**options))
+    loader = embedded.loader(**options, processes=2)
+    assert loader._pace.group > 1
+    assert_same_walk(only_processes(loader), expected)
+
+
+def test_walks_that_are_broken_off_and_gone_on_with(embedded, only_processes):
+    here = embedded.loader(global_batch_size=8)
+    whole = [comparable(here), comparable(here)]
+    loader = only_processes(embedded.loader(global_batch_size=8, processes=2))
+    for taken in (1, 3):
+        loader.set_epoch(0)
+        walk = iter(loader)
+        assert comparable(itertools.islice(walk, taken)) == whole[0][:taken]
+        state = loader.state_dict()
+        walk.close()
+        assert sorted(loader._processes._images._free) == list(range(loader._processes._images.shape[0]))
+        loader.load_state_dict(state)
+        assert [comparable(loader), comparable(loader)] == [whole[0][taken:], whole[1]]
+
+
+def test_a_trainer_that_keeps_all_batches_has_each_as_it_was(embedded):
+    """There are slots for some; what the trainer keeps beyond is made in memory of its own."""
+    here = embedded.loader(global_batch_size=4, prefetch=1)
+    expected = [comparable(here), comparable(here)]
+    loader = embedded.loader(global_batch_size=4, prefetch=1, processes=1)
+    while not loader._processes.ready:
+        pass
+    kept = list(loader)
+    slots = loader._processes._images
+    assert not slots._free and slots.shape[0] < len(kept)
+    assert [comparable(kept), comparable(loader)] == expected
+    assert comparable(kept) == expected[0]
+    del kept
+    assert len(slots._free) == slots.shape[0]
+
+
+def test_a_program_needs_no_guard_around_its_main_part(embedded, tmp_path):
+    """Processes of multiprocessing would run it again."""
+    program = tmp_path / "train.py"
+    program.write_text(
+        "import slg_wds, sys\n"
+        f"loader = slg_wds.SoftLabelLoader({embedded.labels!r}, global_batch_size=24, threads=2, crops_per_image=2, processes=2)\n"
+        "while not loader._processes.ready: pass\n"
+        "print(sum(len(batch) for batch in loader), loader.processes)\n"
+    )
+    ran = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=120)
+    count, _, pids = ran.stdout.partition(" ")
+    assert (ran.returncode, ran.stderr, int(count)) == (0, "", 72)
+    for pid in map(int, pids.strip("[]\n").split(",")):
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+@pytest.mark.parametrize("processes", [-1, 3])
+def test_numbers_that_cannot_be(embedded, processes):
+    with pytest.raises(UsageError, match=f"processes is {processes}"):
+        embedded.loader(threads=2, processes=processes)
+
+
+def test_tensors_that_repeat_themselves_stay_so_and_are_sent_once():
+    images = torch.zeros(2, 3, 4, 4)
+    index = torch.arange(1_000_000).expand(50, -1)
+    batch = Batch(images, index, torch.rand(2, 3).t(), None, None, *[torch.zeros(2)] * 2, torch.zeros(2), math.inf)
+    data = packed(batch)
+    assert len(data) < 8_100_000
+    found = unpacked(data, images)
+    assert found.images is images
+    assert_same(found, batch)
+    found.target[0] = 7  # memory of its own, which may be written to
+
+
+def test_a_batch_is_asked_for_in_its_turn(embedded, only_processes):
+    loader = only_processes(embedded.loader(global_batch_size=4, prefetch=4, processes=1))
+    walk = iter(loader)
+    next(walk)
+    process = loader._processes._processes[0]
+    with pytest.raises(RuntimeError, match="in their order"):
+        process.answer(process._expected[1], 1.0)
+    walk.close()
