@@ -121,7 +121,9 @@ def replay(setting: ReplaySetting, folder: Path) -> ReplayResult:
     with sleeping():
         pids = loader.processes
         _walk(loader, 1, Trainer(setting))
-        while loader._processes is not None and not loader._processes.ready:  # till then, its own threads make all
+        while (
+            loader._processes is not None and not loader._processes.ready
+        ):  # till then, its own threads make all
             _walk(loader, 1, Trainer(setting))
         before, start = _used(pids), time.perf_counter()
         images = _walk(loader, setting.epochs, Trainer(setting)) / setting.crops
@@ -209,7 +211,9 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     """Add `replay` to the commands of simulate_gpu.py."""
     command = commands.add_parser("replay", help="SoftLabelLoader, alone or with a trainer")
     command.add_argument("--threads", type=int, nargs="+", default=[1, 4, 16])
-    command.add_argument("--processes", type=int, nargs="+", default=[0], help="that make batches; 0: the trainer's")
+    command.add_argument(
+        "--processes", type=int, nargs="+", default=[0], help="that make batches; 0: the trainer's"
+    )
     command.add_argument("--crops", type=int, nargs="+", default=sorted(SECONDS), choices=sorted(SECONDS))
     command.add_argument("--images", type=int, default=2048)
     command.add_argument("--num-crops", type=int, default=500, help="of a record")
@@ -236,7 +240,8 @@ def run(options: argparse.Namespace) -> None:
                 setting = ReplaySetting(threads=threads, processes=processes, crops=crops, **common)
                 found = replay(setting, Path(name))
                 print(
-                    f"{crops:5} {threads:7} {processes:9} | {found.crops_per_second:8,.0f} {found.images_per_second:8,.0f} "
+                    f"{crops:5} {threads:7} {processes:9} | "
+                    f"{found.crops_per_second:8,.0f} {found.images_per_second:8,.0f} "
                     f"{found.of_threads:10.3f} | {found.microseconds:8.0f} {found.cores:5.2f} {found.switches:8.2f}"
                     + f" {found.of_step:7.3f}"
                     * bool(options.rate),

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from slg_wds.replay.assembly.workers import Workers
-
-
-def until_ready(loader, most: float = 60.0) -> None:
-    """Wait for a loader's processes; until then its own threads make its batches."""
-    end = time.monotonic() + most
-    while not loader._processes.ready:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+from support.sets.replay_sets import until_ready
 
 
 @pytest.fixture

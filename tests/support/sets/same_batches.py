@@ -20,7 +20,11 @@ def assert_same_walk(loader: Iterable[Batch], expected: Sequence[Batch]) -> None
 def assert_same(found: Any, expected: Any, name: str = "batch") -> None:
     assert type(found) is type(expected), name
     if isinstance(expected, torch.Tensor):
-        assert (found.dtype, found.shape, _form(found)) == (expected.dtype, expected.shape, _form(expected)), name
+        assert (found.dtype, found.shape, _form(found)) == (
+            expected.dtype,
+            expected.shape,
+            _form(expected),
+        ), name
         assert torch.equal(found, expected), name
     elif isinstance(expected, Movable):
         assert_same(vars(found), vars(expected), name)
