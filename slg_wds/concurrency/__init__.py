@@ -5,6 +5,7 @@
     cores.py            the CPU cores that it may use
     threads.py          how many threads torch and numpy use in a thread of this package
     memory.py           keeps freed memory in the process
+    locks.py            locks by number
     waiting.py          waits that do not count a stop of the process
     prefetch.py         work that starts ahead of its use
     devices.py          the device that a caller names, if it is there

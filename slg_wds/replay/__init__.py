@@ -12,6 +12,7 @@
     sources/                    records and images
     cache/                      remote shards on the local disk
     assembly/                   crops are cut and batches filled
+    processes/                  the same in other processes
 
 What enters: label sets at their URLs, and images, embedded or beside them. What leaves: `Batch`es of uint8 crops and
 `SoftLabels`, the same for a seed and epoch however many processes and threads make them. May import labelset, images,

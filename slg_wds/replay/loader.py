@@ -221,6 +221,11 @@ class SoftLabelLoader:
         """The ids of the processes that make batches beside this one."""
         return [] if self._processes is None else self._processes.pids
 
+    def wait_for_processes(self) -> None:
+        """Wait until its processes can make batches, so that a measurement has them; there may be none."""
+        if self._processes is not None:
+            self._processes.wait()
+
     @property
     def fingerprint(self) -> dict[str, Any]:
         """All that the order depends on besides the epoch; a state of another one is refused."""

@@ -166,7 +166,8 @@ def _loader(
         temperature=label_temperature(args, crops),
         crop_filter=args.crop_filter and tuple(args.crop_filter),
         seed=args.seed,
-        threads=threads_of(args),
+        threads=max(threads_of(args), args.loader_processes),
+        processes=args.loader_processes,
         cache_dir=args.cache_dir,
         store_options=parse_store_options(args.store_option),
     )

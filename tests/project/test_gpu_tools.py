@@ -295,7 +295,7 @@ def test_rates_that_only_a_gpu_has(imitated, tmp_path):
     assert usual["failed"] == other["failed"] == []
     assert len(usual["figures"]) == len(generation.USUAL) and len(other["figures"]) == len(generation.OTHER)
     loader = found_by(replay.check, tmp_path)
-    assert loader["failed"] == [] and len(loader["figures"]) == 6
+    assert loader["failed"] == [] and len(loader["figures"]) == 9
     assert {**usual["bars"], **loader["bars"]}.keys() == set(list(bars.BARS)[:5])
 
 

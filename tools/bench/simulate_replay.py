@@ -120,6 +120,7 @@ def replay(setting: ReplaySetting, folder: Path) -> ReplayResult:
     )
     with sleeping():
         pids = loader.processes
+        loader.wait_for_processes()
         _walk(loader, 1, Trainer(setting))
         while (
             loader._processes is not None and not loader._processes.ready

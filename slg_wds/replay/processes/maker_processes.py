@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import weakref
 from collections import deque
 from collections.abc import Sequence
@@ -58,10 +59,10 @@ class MakerProcesses:
         """The ids of the processes."""
         return [process.pid for process in self._processes]
 
-    @property
-    def ready(self) -> bool:
-        """Whether all processes can make batches."""
-        return all(process.ready for process in self._processes)
+    def wait(self) -> None:
+        """Wait until all processes can make batches. Raises the error of one that cannot."""
+        while not all(process.ready for process in self._processes):
+            time.sleep(0.02)
 
     def begin(self, temperature: float | None) -> None:
         """Begin a walk whose labels have this temperature; None: as they were made."""

@@ -187,6 +187,8 @@ def _running(parser: Parser) -> None:
         "its checkpoints; flags of the command line come first")
     add("-j", "--workers", type=int, metavar="N", help="threads that decode images, over all processes of a machine "
         "(default: its cores)")
+    add("--loader-processes", type=int, default=0, metavar="N", help="let N processes beside each training process "
+        "decode images, each with its part of these threads, where a small student on a fast GPU waits for batches (0)")
     add("--channels-last", action=argparse.BooleanOptionalAction, default=True, help="memory layout of weights and "
         "activations")
     add("--compile", action="store_true", help="torch.compile the student")

@@ -18,6 +18,7 @@ class Settings(argparse.Namespace):
     drop_path: float | None
     model_kwargs: dict[str, Any]
     workers: int | None
+    loader_processes: int
     epochs: int
     start_epoch: int
     batch_size: int

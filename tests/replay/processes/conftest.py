@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from slg_wds.replay.assembly.workers import Workers
-from support.sets.replay_sets import until_ready
 
 
 @pytest.fixture
@@ -16,7 +15,7 @@ def only_processes(monkeypatch):
         raise AssertionError("a batch was to be made by the loader's own threads")
 
     def prepared(loader):
-        until_ready(loader)
+        loader.wait_for_processes()
         monkeypatch.setattr(Workers, "put", refuse)
         return loader
 

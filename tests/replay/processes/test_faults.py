@@ -110,7 +110,7 @@ def test_processes_end_with_the_loader(embedded, only_processes):
 PROGRAM = """
 import os, slg_wds, sys, time
 loader = slg_wds.SoftLabelLoader({labels!r}, global_batch_size=4, threads=2, processes=2, prefetch=1)
-while not loader._processes.ready: time.sleep(0.02)
+loader.wait_for_processes()
 for epoch in range(1000):
     for batch in loader:
         print(*loader.processes, flush=True)

@@ -17,13 +17,13 @@ from slg_wds.replay.batch import Batch
 from slg_wds.replay.processes.messages import packed, unpacked
 from support.sets.label_kinds import of_every_kind
 from support.sets.mixed_sets import mixed_of
-from support.sets.replay_sets import Made, comparable, make, until_ready
+from support.sets.replay_sets import Made, comparable, make
 from support.sets.same_batches import assert_same, assert_same_walk
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
-QUICK = ("full", "mixed")
-KINDS = [*QUICK, *(pytest.param(one, marks=pytest.mark.slow) for one in ("tail", "hard", "lowrank", "views", "embeddings"))]
+QUICK, OTHERS = ("full", "mixed"), ("tail", "hard", "lowrank", "views", "embeddings")
+KINDS = [*QUICK, *(pytest.param(one, marks=pytest.mark.slow) for one in OTHERS)]
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_a_trainer_that_keeps_all_batches_has_each_as_it_was(embedded):
     here = embedded.loader(global_batch_size=4, prefetch=1)
     expected = [comparable(here), comparable(here)]
     loader = embedded.loader(global_batch_size=4, prefetch=1, processes=1)
-    until_ready(loader)
+    loader.wait_for_processes()
     kept = list(loader)
     slots = loader._processes._images
     assert not slots._free and slots.shape[0] < len(kept)
@@ -118,10 +118,10 @@ def test_a_program_needs_no_guard_around_its_main_part(embedded, tmp_path):
     """Processes of multiprocessing would run it again."""
     program = tmp_path / "train.py"
     program.write_text(
-        "import slg_wds, time\n"
+        "import slg_wds\n"
         "made = {'global_batch_size': 24, 'crops_per_image': 2, 'threads': 2, 'processes': 2}\n"
         f"loader = slg_wds.SoftLabelLoader({embedded.labels!r}, **made)\n"
-        "while not loader._processes.ready: time.sleep(0.02)\n"
+        "loader.wait_for_processes()\n"
         "print(sum(len(batch) for batch in loader), loader.processes)\n"
     )
     ran = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=120)

@@ -125,14 +125,6 @@ def _settled(cache: ShardCache) -> bool:
         return not may_begin and all(number in cache._ready for number in cache._needed)
 
 
-def until_ready(loader: slg_wds.SoftLabelLoader, most: float = 60.0) -> None:
-    """Wait for a loader's processes; until then its own threads make its batches."""
-    end = time.monotonic() + most
-    while not loader._processes.ready:
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def slowly(loader: slg_wds.SoftLabelLoader) -> list[tuple]:
     """The content of an epoch; after each batch, the downloads that may begin are awaited."""
     seen = []

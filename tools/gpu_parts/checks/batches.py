@@ -51,6 +51,7 @@ def others(setup: Setup, made: dict[str, str]) -> None:
     compare(setup, "at temperature 3", tail, temperature=3.0)
     compare(setup, "padded", tail, last="pad", global_batch_size=28)
     compare(setup, "normalised to bf16", tail, dtype=torch.bfloat16)
+    compare(setup, "of another process", tail, processes=1)
     if setup.gpu:
         with delays("copies"):
             compare(setup, "with late copies", tail)
@@ -59,9 +60,9 @@ def others(setup: Setup, made: dict[str, str]) -> None:
 def compare(setup: Setup, name: str, labels: Any, dtype: torch.dtype | None = None, **options: Any) -> None:
     """Walk two loaders, one of each device, and compare batches and losses."""
     given = {"global_batch_size": 32, "crops_per_image": 4, "threads": 2, **options}
-    there, here = (
-        slg_wds.SoftLabelLoader(labels, **given).to(device, dtype=dtype) for device in (setup.device, "cpu")
-    )
+    loader, plain = (slg_wds.SoftLabelLoader(labels, **given) for _ in range(2))
+    loader.wait_for_processes()
+    there, here = loader.to(setup.device, dtype=dtype), plain.to("cpu", dtype=dtype)
     same, worst, count = True, 0.0, 0
     for one, other in zip(watched(setup, there), here, strict=True):
         same, count = same and equal(one, other), count + 1

@@ -12,18 +12,21 @@ from gpu_parts.supervision.findings import Findings
 
 SECONDS = 3.0  # of one measurement
 BATCH = 128  # crops, as in the predictions
+THREADS = [(16, 0), (4, 0), (16, 2)]  # and in how many processes beside the trainer's; 0: in its own
+QUICK = [(2, 0)]
 
 
 def check(findings: Findings) -> None:
     setup = Setup(findings)
     config = set_for_students(setup)
-    for threads, crops in itertools.product((2,) if setup.quick else (16, 4), (1, 4, 8)):
-        name = f"{crops} crops an image, {threads} threads"
+    for (threads, processes), crops in itertools.product(QUICK if setup.quick else THREADS, (1, 4, 8)):
+        name = f"{crops} crops an image, {threads} threads" + f" in {processes} processes" * bool(processes)
         if findings.begins(name, takes=SECONDS + 2):
             with findings.going_on(name):
-                rate = rate_of(setup, loader_of(setup, config, crops, threads, 32 if setup.quick else BATCH))
+                size = 32 if setup.quick else BATCH
+                rate = rate_of(setup, loader_of(setup, config, crops, threads, size, processes))
                 findings.found(name, round(rate))
-                if threads == 16:
+                if (threads, processes) == (16, 0):
                     what = f"{crops} crop{'s' * (crops > 1)} an image"
                     findings.reaches(f"loader, crops/s at {what}", round(rate))
 
