@@ -86,7 +86,7 @@ class SoftLabelLoader:
             threads make many small batches, they wait for each other's turn at the interpreter: with one process for
             every eight threads they need not, and this process has its interpreter for the trainer. The batches are
             the same. Each process takes a second or two to start, in which this one makes the batches; it takes some
-            300 MB, and the index of the sets once more. What is not on local disks is read by this process.
+            300 MB, and the index of the sets once more. What is not on local disks is read by this process. Linux only.
         last: "drop" leaves out the images that fill no batch, "pad" adds a batch for them. Its padding is black crops,
             False in `Batch.mask`: SoftCrossEntropy leaves them out of `Batch.labels`, all else is to be given the mask.
             BatchNorm sees them in train mode. Under DDP each loss is to be multiplied by `Batch.weight`.

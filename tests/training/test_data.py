@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from slg_wds.training import loop
+from slg_wds import SoftLabelLoader
+from slg_wds.training import data, loop
 from slg_wds.training.command import main
 from support.sets.trust_sets import copy_of
-from support.training import PLAIN, common, train
+from support.training import PLAIN, common, same, train
 
 
 def test_a_batch_that_is_rounded_is_announced_once(labels, photographs, tmp_path, capsys):
@@ -62,3 +63,26 @@ def test_an_interruption_names_a_checkpoint_only_where_there_is_one(
     errors = capsys.readouterr().err
     way_on = "; --resume auto goes on from the last checkpoint" if steps else ""
     assert errors == f"train: interrupted{way_on}\n"
+
+
+def test_processes_make_the_batches_of_the_same_student(labels, photographs, tmp_path, monkeypatch, capsys):
+    found = []
+
+    def waited_for(*given, **options):
+        loader = SoftLabelLoader(*given, **options)
+        loader.wait_for_processes()
+        found.append(len(loader.processes))
+        return loader
+
+    monkeypatch.setattr(data, "SoftLabelLoader", waited_for)
+    flags = ("-a", PLAIN, "--num_crops", "4", "--epochs", "4")
+    train(tmp_path / "one", labels, photographs, *flags)
+    train(tmp_path / "other", labels, photographs, *flags, "--loader-processes", "1")
+    same(tmp_path / "one", tmp_path / "other")
+    assert found[0] == 0 and found[-1] == 1
+    capsys.readouterr()
+    folder = ["--save_checkpoint_path", str(tmp_path / "none")]
+    assert (
+        main([*common(labels), *flags, *folder, "--loader-processes", "-1", str(photographs)], "train") == 2
+    )
+    assert "processes is -1" in capsys.readouterr().err

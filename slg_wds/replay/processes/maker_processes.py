@@ -81,15 +81,12 @@ class MakerProcesses:
         shards = {sample.shard for batch in planned for sample in batch.samples if sample.shard >= 0}
         if not process.ready or (context.remote and not _here(context, shards)):
             return []
-        slots = [self._images.take() for _ in planned]
-        if None in slots:
-            for slot in slots:
-                if slot is not None:
-                    self._images.give_back(slot)
+        slots = self._images.take(len(planned))
+        if not slots:
             return []
         self._turn = (self._turn + 1) % len(self._processes)
-        found = [MadeElsewhere(process, self._images, slot) for slot in slots if slot is not None]
-        pairs = list(zip(planned, [one.slot for one in found], strict=True))
+        found = [MadeElsewhere(process, self._images, slot) for slot in slots]
+        pairs = list(zip(planned, slots, strict=True))
         process.make(Make(pairs, context.caches.paths(shards)), found)
         return found
 
@@ -116,12 +113,12 @@ class MadeElsewhere:
     """A batch that a process makes, in a slot of the shared images."""
 
     def __init__(self, process: MakerProcess, images: SharedImages, slot: int) -> None:
-        self._process, self._images, self.slot = process, images, slot
+        self._process, self._images, self._slot = process, images, slot
 
     def result(self, deadline: float) -> Batch:
         """Return the batch, for which it waits `deadline` seconds at most. Raises as `BatchBuilder.result`."""
         answer = self._process.answer(self, deadline)
-        images = self._images.lent(self.slot)
+        images = self._images.lent(self._slot)
         if isinstance(answer, Exception):
             raise answer
         batch: Batch = unpacked(answer, images)
@@ -129,7 +126,7 @@ class MadeElsewhere:
 
     def drop(self) -> None:
         """Give the slot back, to which nobody writes any more."""
-        self._images.give_back(self.slot)
+        self._images.give_back(self._slot)
 
 
 class MakerProcess:

@@ -40,9 +40,9 @@ class SharedImages:
         self._memory = np.frombuffer(mmap.mmap(descriptor, int(np.prod(shape))), np.uint8).reshape(shape)
         self._free = list(range(shape[0]))
 
-    def take(self) -> int | None:
-        """A slot that nobody uses; None if there is none."""
-        return self._free.pop() if self._free else None
+    def take(self, count: int) -> list[int]:
+        """So many slots that nobody uses; none at all if there are fewer."""
+        return [self._free.pop() for _ in range(count)] if len(self._free) >= count else []
 
     def give_back(self, slot: int) -> None:
         """Note that nobody uses a slot any more."""
