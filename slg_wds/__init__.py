@@ -6,11 +6,13 @@ Names are loaded when first used: importing the package costs no torch.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False  # typing's own costs every command 20 ms before `__main__.run` can handle Ctrl-C
 if TYPE_CHECKING:
+    from typing import Any
+
     from slg_wds.config import EnsembleConfig as EnsembleConfig
     from slg_wds.config import EvaluateConfig as EvaluateConfig
     from slg_wds.config import ExportConfig as ExportConfig

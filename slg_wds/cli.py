@@ -11,7 +11,8 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from types import FrameType
 from typing import NamedTuple
@@ -146,7 +147,11 @@ def _print_completion(arguments: Sequence[str]) -> int:
 
 
 def _run(name: str, command: Command, arguments: Sequence[str]) -> int:
-    signal.signal(signal.SIGTERM, _interrupt)
+    with _interrupts():
+        return _run_body(name, command, arguments)
+
+
+def _run_body(name: str, command: Command, arguments: Sequence[str]) -> int:
     try:
         options: object = arguments
         if command.config is not None:
@@ -170,9 +175,34 @@ def _spellings(command: Command) -> set[str]:
     return set() if command.config is None else spellings_of(_resolve(command.config))
 
 
+@contextmanager
+def _interrupts() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does: workers stop, temporary files are removed.
+
+    Where this process ignores Ctrl-C, as a shell's background job does, it goes on to. After the block both signals
+    mean what they meant before it.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if number == signal.SIGTERM or handler != signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Interrupted(KeyboardInterrupt):
+    """SIGTERM or Ctrl-C.
+
+    Had a KeyboardInterrupt itself left code that a library made of text, as dataclasses does on import, Python would
+    end the process by SIGINT, whatever its exit code.
+    """
+
+
 def _interrupt(signum: int, frame: FrameType | None) -> None:
-    """End a run on SIGTERM as on Ctrl-C: workers stop, temporary files are removed."""
-    raise KeyboardInterrupt
+    raise _Interrupted
 
 
 def _import_numpy() -> None:
