@@ -14,6 +14,7 @@ from tyro.conf import Positional
 from slg_wds.errors import UsageError
 
 LOW_RANK = "lowrank"
+MOST_AT_ONCE = 4096  # threads, processes or actors: no machine has more cores, and no set divides well among more
 _OF_LABELS = ("label_type", "max_kl", "tail_classes", "extendable")
 # These options go with labels over a teacher's own classes.
 _OF_CLASSES = ("temp", "weights", "class_subset", "evaluate")
@@ -78,6 +79,19 @@ def check_least(config: Any, **least: int) -> None:
         value = getattr(config, name)
         if value is not None and value < lowest:
             raise UsageError(f"{flag(name)} {value} is below {lowest}")
+
+
+def check_at_once(config: Any, **least: int) -> None:
+    """Check numbers of threads, processes or actors against their least values and MOST_AT_ONCE.
+
+    Raises:
+        UsageError: a value is out of range. None is allowed.
+    """
+    check_least(config, **least)
+    for name in least:
+        value = getattr(config, name)
+        if value is not None and value > MOST_AT_ONCE:
+            raise UsageError(f"{flag(name)} {value} is above {MOST_AT_ONCE:,}")
 
 
 def check_share(config: Any, name: str) -> None:

@@ -10,6 +10,7 @@ from tyro.conf import Positional
 from slg_wds.config.checks import (
     check_above_zero,
     check_bank,
+    check_at_once,
     check_least,
     check_left_out,
     check_low_rank,
@@ -122,7 +123,8 @@ class EnsembleConfig(
         self.check_engine()
         if not self.sets:
             raise UsageError("no label set is given")
-        check_least(self, samples_per_shard=1, tail_classes=0, processes=0, check_crops=1)
+        check_least(self, samples_per_shard=1, tail_classes=0, check_crops=1)
+        check_at_once(self, processes=0)
         check_low_rank(self)
         check_bank(self, self.bank is not None, "--bank")
         if self.embedding is not None and self.bank is None:
@@ -188,7 +190,8 @@ class ImportConfig(
             raise UsageError(f"--num-classes {self.num_classes} is not inside 1..{1 << 24}")
         check_seed(self.seed)
         check_above_zero(self, "temp")
-        check_least(self, samples_per_shard=1, processes=0)
+        check_least(self, samples_per_shard=1)
+        check_at_once(self, processes=0)
         check_left_out(self)
         check_targets(self)
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from tyro.conf import Positional
 
-from slg_wds.config.checks import check_least
+from slg_wds.config.checks import check_at_once, check_least
 from slg_wds.config.command_line import option, required
 from slg_wds.config.shared import PixelOptions, ProcessOptions, RecheckOptions, StoreConfig
 from slg_wds.errors import UsageError
@@ -119,7 +119,8 @@ class VerifyConfig(
         Raises:
             UsageError: an option has a value that makes no sense. The set has not been opened by then.
         """
-        check_least(self, processes=0, check_crops=1, max_pixels=1)
+        check_least(self, check_crops=1, max_pixels=1)
+        check_at_once(self, processes=0)
         if self.teacher is not None and self.arch is None:
             raise UsageError("--teacher names the images; -a must name the teachers")
         if self.bank is not None and self.arch is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 from tyro.conf import Positional, UseAppendAction, arg
 
 from slg_wds.concurrency.cores import cores
-from slg_wds.config.checks import check_choices, check_least, check_not_empty, check_targets
+from slg_wds.config.checks import check_at_once, check_choices, check_least, check_not_empty, check_targets
 from slg_wds.config.command_line import option
 from slg_wds.errors import UsageError
 from slg_wds.masking import masked
@@ -245,9 +245,8 @@ class TeacherConfig(
         Raises:
             UsageError: an option has a value that makes no sense. Nothing slow has been started by then.
         """
-        check_least(
-            self, batch_size=1, num_seg=1, workers=0, threads_per_forward=1, input_size=1, max_pixels=1
-        )
+        check_least(self, gpu=0, batch_size=1, num_seg=1, input_size=1, max_pixels=1)
+        check_at_once(self, workers=0, threads_per_forward=1)
         check_targets(self, map_for_subset=self.class_subset == "auto")
 
     @property
@@ -279,8 +278,8 @@ class EngineConfig:
     """Largest number of Ray actors. They start as the cluster has room."""
 
     def check_engine(self) -> None:
-        """Raise UsageError for options of Ray without Ray, and for a number of actors below 1."""
-        check_least(self, actors=1)
+        """Raise UsageError for options of Ray without Ray, and for a number of actors out of range."""
+        check_at_once(self, actors=1)
         if self.engine != "ray" and (self.actors or self.address):
             given = "--actors" if self.actors else "--address"
             raise UsageError(f"{given} is for --engine ray")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from slg_wds.concurrency.rank import one_gpu_each
+from slg_wds.config.checks import MOST_AT_ONCE
 from slg_wds.console import counted
 from slg_wds.engines.workers.pool import WorkerPool
 from slg_wds.errors import UsageError
@@ -40,8 +41,8 @@ def local_pool(devices: str | None, gpu: int | None, gpus: int, cores: int) -> W
 def _named(devices: str, gpus: int) -> list[str]:
     if match := _CPUS.fullmatch(devices):
         count = int(match[1] or 1)
-        if count < 1:
-            raise UsageError(f"--devices {devices} names no process, and at least one is needed")
+        if not 1 <= count <= MOST_AT_ONCE:
+            raise UsageError(f"--devices {devices} is not a number of processes, 1 to {MOST_AT_ONCE:,}")
         return ["cpu"] * count
     names = []
     for part in devices.split(","):

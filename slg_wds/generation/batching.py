@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from slg_wds.concurrency.prefetch import window
 from slg_wds.generation.decoding import Item, Prepared, ShardEnd
 from slg_wds.generation.opening import LeftOut
+from slg_wds.teachers.faults import device_faults
 
 if TYPE_CHECKING:
     import torch
@@ -102,7 +103,8 @@ class Buffers:
     def _allocate(self, size: int) -> torch.Tensor:
         import torch
 
-        memory = torch.empty((self.num_seg, size, size, 3), dtype=torch.uint8, pin_memory=self.pinned)
+        with device_faults(torch.device("cpu"), f"no memory for {self.num_seg:,} crops of {size} pixels"):
+            memory = torch.empty((self.num_seg, size, size, 3), dtype=torch.uint8, pin_memory=self.pinned)
         return memory.permute(0, 3, 1, 2)  # [N, 3, S, S] as channels_last
 
 

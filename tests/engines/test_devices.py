@@ -132,7 +132,11 @@ def test_workers_do_not_outlive_the_run(photographs, alone, tmp_path, kind):
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        (["--devices", "cpu:0"], "at least one"),
+        (["--devices", "cpu:0"], "1 to 4,096"),
+        (["--devices", "cpu:1000000"], "1 to 4,096"),
+        (["--gpu", "-1"], "--gpu -1 is below 0"),
+        (["-j", "1000000"], "--workers 1000000 is above 4,096"),
+        (["--threads-per-forward", "1000000"], "above 4,096"),
         (["--devices", "cuda:977"], "no device cuda:977"),
         (["--devices", "977"], "no device 977"),
         (["--devices", "gpu"], "'gpu' is not understood"),
@@ -143,6 +147,7 @@ def test_workers_do_not_outlive_the_run(photographs, alone, tmp_path, kind):
         (["--gpus-per-actor", "1"], "--engine ray"),
         (["--engine", "ray", "--devices", "cpu:2"], "--engine local"),
         (["--engine", "ray", "--actors", "0"], "below 1"),
+        (["--engine", "ray", "--actors", "1000000"], "above 4,096"),
     ],
 )
 def test_bad_devices_are_one_line_before_anything_is_made(photographs, tmp_path, capsys, given, named):

@@ -42,6 +42,11 @@ def test_a_teacher_that_gives_nan_stops_the_run_with_nothing_half_written(photog
     assert not list((tmp_path / "set").rglob("*.tar"))
 
 
+def test_forwards_that_no_memory_holds_are_one_line(photographs, tmp_path):
+    with pytest.raises(errors.MemoryFullError, match=r"900,000,000 crops of \d+ pixels.*lower --num-seg$"):
+        slg_wds.generate(config(photographs, tmp_path / "set", num_seg=900_000_000))
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
