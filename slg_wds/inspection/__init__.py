@@ -4,7 +4,8 @@ In: a label set, finished or not. Out: plain values, as JSON or tables. No shard
 webdataset is imported. The folder may import label sets, the format and stores.
 
     inspect   the command
-    state     which shards exist, when and how fast they were committed; images left out
+    state     which shards exist; images left out
+    pace      when and how fast shards were committed
     sizes     bytes per crop
     low_rank  what low-rank labels state; embeddings: what low-rank embeddings state
     makers    whether some shards were made by the same device, software and settings

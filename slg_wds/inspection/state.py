@@ -1,4 +1,4 @@
-"""Finds how much of a set exists, and when and how fast it was committed, from a listing and a few small files."""
+"""Finds how much of a set exists, from a listing and a few small files."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from slg_wds.errors import FormatError, NotFoundError, SlgWdsError, UnsupportedS
 from slg_wds.format.canonical import MAX_JSON_BYTES
 from slg_wds.format.manifest.index import ShardIndex, decode_index
 from slg_wds.format.manifest.info import MAX_INFO_BYTES, Info, decode_info
+from slg_wds.inspection.pace import CommitPace, pace
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.left_out import left_out_entries
 from slg_wds.labelset.objects import INDEX, INFO, PLAN
@@ -23,31 +24,7 @@ INDEXES = 64  # index parts of an unfinished set that are read to count the imag
 REASONS = 8  # shards whose trailer is read to say why images were left out
 ASKED = 32  # shards that are asked for one by one if the store cannot list
 THREADS = 16
-RECENT = 20  # least number of commits that the pace is measured on
 LISTED = 20  # names in a list
-
-
-@dataclass(frozen=True)
-class CommitPace:
-    """When shards were committed, and how fast lately.
-
-    Attributes:
-        first, last: times of the first and last commit in seconds since 1970, by the store's clock.
-        measured: over how many of the last commits the pace is measured.
-        shards_per_second: the pace; None for one commit, or for several in the same instant.
-        left: seconds until the set is finished at this pace; None without a pace.
-    """
-
-    first: float
-    last: float
-    measured: int
-    shards_per_second: float | None
-    left: float | None
-
-    def idle(self, now: float) -> bool:
-        """True if the last commit is so long ago that nobody seems to work on the set. now: seconds since 1970."""
-        pause = now - self.last
-        return pause > 60 and (self.shards_per_second is None or pause * self.shards_per_second > 20)
 
 
 @dataclass
@@ -155,25 +132,6 @@ def read_state(labels: LabelSet, listing: SetListing) -> SetState:
     state.notes = notes
     _count_left_out(labels, state)
     return state
-
-
-def pace(times: Sequence[float], missing: int) -> CommitPace | None:
-    """The pace of commits.
-
-    Args:
-        times: when each shard was committed, in seconds since 1970.
-        missing: how many shards are missing.
-
-    Returns:
-        The pace; None without any commit.
-    """
-    if not times:
-        return None
-    ordered = sorted(times)
-    recent = ordered[-max(RECENT, len(ordered) // 5) :]
-    seconds = recent[-1] - recent[0]
-    rate = (len(recent) - 1) / seconds if seconds > 0 else None
-    return CommitPace(ordered[0], ordered[-1], len(recent), rate, missing / rate if rate else None)
 
 
 def _info(labels: LabelSet, data: bytes, notes: list[str]) -> Info | None:
