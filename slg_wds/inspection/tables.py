@@ -67,7 +67,7 @@ def _bank(identity: Identity) -> str | None:
 
 def _what(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
     identity, images = Identity.from_json(summary["identity"]), summary["images"]
-    names, tail, base = summary["class_names"], identity.tail_classes, identity.extends
+    names, tail, base = summary["class_names"], identity.largest_tail, identity.extends
     kl = identity.max_kl
     labels = f"{identity.label_type}, " + (
         f"mean KL at most {kl:g} nats" if kl else f"values {identity.coding}"
@@ -80,7 +80,7 @@ def _what(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
     return [
         ("images", f"{images['planned']:,} planned{_targets(images)}"),
         ("crops", crops),
-        ("labels", labels + (f", shared tail of {counted(tail, 'class', 'classes')}" if tail else "")),
+        ("labels", labels + (f", shared tail of up to {counted(tail, 'class', 'classes')}" if tail else "")),
         ("embeddings", embeddings),
         ("classes", classes + (f": {'; '.join(names['first'])}; ..." if names and classes else "")),
         ("bank", _bank(identity)),

@@ -61,6 +61,14 @@ def test_json_agrees_with_the_set(labels, capsys):
     assert found["notes"] == []
 
 
+def test_the_tail_is_told_as_it_is_kept(labels, capsys):
+    """Few crops and few classes keep fewer classes than the set may."""
+    opened = slg_wds.open_labels(str(labels))
+    kept = max(len(record.tail.classes) for record in opened)
+    assert 1 < kept < opened.identity.tail_classes
+    assert f"shared tail of up to {kept} classes" in shown(capsys, str(labels))
+
+
 def test_embedded_images_are_told_apart(tmp_path, capsys):
     opened = reported_sets.label_set(tmp_path / "set", images=4)
     sizes = told(capsys, opened.url)["bytes_per_crop"]

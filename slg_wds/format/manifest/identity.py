@@ -13,6 +13,7 @@ from slg_wds.format.canonical import brief, canonical_json
 from slg_wds.format.records.checks import MAX_FULL_CLASSES
 from slg_wds.format.records.embeddings.fields import EMBEDDING, MAX_EMBEDDINGS, check_embedding
 from slg_wds.format.records.embeddings.low_rank import LOW_RANK_VALUES
+from slg_wds.format.records.tail import most_kept
 from slg_wds.format.records.values import CODINGS
 
 MAX_CLASSES, MAX_CROPS, MAX_SIDE = 1 << 24, 1 << 20, 1 << 14
@@ -116,6 +117,11 @@ class Identity(Mapping[str, Any]):
         if "extends" in known:
             known["extends"] = Base(known["extends"]["digest"], known["extends"]["first_crop"])
         return cls(dict(stored), **known)
+
+    @property
+    def largest_tail(self) -> int:
+        """The most classes that a shared tail of this set keeps, by its crops and classes too."""
+        return most_kept(self.tail_classes, self.num_crops, self.k or 0, self.num_classes)
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object exactly as it is stored."""

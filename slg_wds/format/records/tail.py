@@ -39,10 +39,20 @@ class Tail:
         return (SHARES[self.codes] * self.scale).astype(np.float32)
 
 
+def most_kept(tail_classes: int, num_crops: int, k: int, num_classes: int) -> int:
+    """Return the number of classes that a tail keeps: each takes four crops, and the top k of a crop are in no tail.
+
+    Args:
+        tail_classes, num_crops, k: as in `build_tail`.
+        num_classes: classes of every distribution.
+    """
+    return max(0, min(tail_classes, num_crops // 4, num_classes - k))
+
+
 def build_tail(v: NDArray[Any], tail_classes: int, num_crops: int, k: int) -> Tail | None:
     """Make the tail to store.
 
-    It keeps the m = min(tail_classes, num_crops // 4, C - k) largest classes; of equal ones, the lower first.
+    It keeps the m largest classes, as many as `most_kept` says; of equal ones, the lower first.
 
     Args:
         v: [C], the mean over an image's crops of each class's probability outside the top-k.
@@ -59,8 +69,8 @@ def build_tail(v: NDArray[Any], tail_classes: int, num_crops: int, k: int) -> Ta
     v = np.asarray(v, np.float64)
     if v.ndim != 1 or not len(v) or not (v.min() >= 0.0 and v.max() <= 1.0 + OVER_ONE):
         raise RecordError("a mean tail is not one row of numbers within [0, 1]")
-    m = min(tail_classes, num_crops // 4, len(v) - k)
-    if m <= 0:
+    m = most_kept(tail_classes, num_crops, k, len(v))
+    if not m:
         return None
     classes = _largest(v, m)
     kept = v[classes]

@@ -105,7 +105,7 @@ def _labels(labels: LabelSet) -> list[str]:
         "full": "every class",
         "lowrank": "every class, as a mean, a basis and a few coefficients for each crop",
     }[kind.kind]
-    tail = identity.tail_classes
+    tail = identity.largest_tail
     stored = (
         f"mean KL at most {identity.max_kl:g} nats" if identity.max_kl else f"stored as {identity.coding}"
     )
