@@ -19,7 +19,7 @@ from functools import cache
 from typing import Annotated, Any, NoReturn, Union, get_type_hints
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg, subcommand
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg, subcommand
 
 from slg_wds.errors import UsageError
 
@@ -116,7 +116,10 @@ def _nested(config: type) -> Any:
 
 
 def _described(kind: Any, field: dataclasses.Field[Any], text: str) -> tuple[Any, dataclasses.Field[Any]]:
-    """An option's type and field with its help, and without tyro's hint about the default of a flag or of None."""
+    """An option's type and field with its help.
+
+    Without tyro's hint about the default of a flag or of None; a positional argument that may be left out in brackets.
+    """
     given = [one for one in getattr(kind, "__metadata__", ()) if hasattr(one, "help_behavior_hint")]
     if any(one.constructor_factory for one in given):
         return _with(
@@ -125,6 +128,9 @@ def _described(kind: Any, field: dataclasses.Field[Any], text: str) -> tuple[Any
     hinted = any(one.help_behavior_hint is not None for one in given)
     silent = field.default is None or isinstance(field.default, bool)
     shown = arg(help=text, help_behavior_hint="" if silent and not hinted else None)
+    metavar = next((one.metavar for one in given if one.metavar), None)
+    if metavar and Positional in kind.__metadata__ and field.default is not dataclasses.MISSING:
+        kind = _with(kind, arg(metavar=f"[{metavar}]"))
     return _with(kind, shown), copy.copy(field)
 
 

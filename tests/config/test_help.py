@@ -10,6 +10,7 @@ import re
 import pytest
 
 from slg_wds import cli
+from slg_wds.config import arguments
 from slg_wds.config.command_line import PANELS, _options
 
 COMMANDS = [name for name, command in cli.COMMANDS.items() if command.config]
@@ -80,3 +81,13 @@ def test_every_option_stands_in_one_panel_with_a_help_of_one_paragraph(name):
     assert sorted(option for _, option, _ in options) == sorted(f.name for f in dataclasses.fields(config))
     for panel, option, text in options:
         assert panel in PANELS and len(text.split()) > 2 and "\n" not in text, option
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_only_arguments_that_may_be_left_out_stand_in_brackets(name, monkeypatch):
+    """As in `usage: slg-wds demo [-h] [FOLDER] [--num-crops N]`."""
+    usage = help_of(name, 100, monkeypatch).splitlines()[0]
+    for one in arguments._options_of(cli._resolve(cli.COMMANDS[name].config)):
+        if not one.spellings:
+            optional = one.field.default is not dataclasses.MISSING
+            assert (f" [{one.metavar}]" in usage) == optional and one.metavar in usage
