@@ -148,7 +148,9 @@ def tell_json(value: Any, indent: int | None = 2) -> None:
 
 
 def tell_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], sides: int = 2) -> None:
-    """Print a table on stdout.
+    """Print a table on stdout: as wide as the terminal, WIDTH columns elsewhere, no blanks at line ends.
+
+    Where the columns have no room beside each other, each row is a table of its own.
 
     Args:
         title: line above the table.
@@ -156,33 +158,49 @@ def tell_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[objec
         rows: cells of each row.
         sides: number of columns of a table without a head.
     """
+    from rich.console import Console
+
+    # rich does not print itself: where the reader has left, it would end the process.
+    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, force_jupyter=False)
+    head = [as_text(name) for name in columns or [""] * sides]
+    cells = [[as_text(value) for value in row] for row in rows]
+    tables = [_table(head, cells, console.width)]
+    if columns and _least(head, cells, console.width) is None:
+        pairs = [list(zip(head, row, strict=True)) for row in cells]
+        tables = [_table([as_text("")] * 2, of_row, console.width) for of_row in pairs]
+    with console.capture() as drawn:
+        console.print(as_text(title), style="table.title", soft_wrap=True)
+        for table in tables:
+            console.print(table, crop=False)
+    print("\n".join(line.rstrip() for line in drawn.get().splitlines()))
+
+
+def _table(head: Sequence[Text], cells: Sequence[Sequence[Text]], width: int) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE, show_header=bool(columns))
-    cells = [[as_text(value) for value in row] for row in rows]
-    for place, name in enumerate(columns or [""] * sides):
-        lengths = [row[place].cell_len for row in cells] + [len(word) for word in name.split()]
-        least = max([length for length in lengths if length <= WHOLE], default=0)
-        table.add_column(as_text(name), overflow="fold", min_width=least)
+    table = Table(box=box.SIMPLE, show_header=any(head))
+    for name, least in zip(head, _least(head, cells, width) or [0] * len(head), strict=True):
+        table.add_column(name, overflow="fold", min_width=least)
     for row in cells:
         table.add_row(*row)
-    print(_drawn(title, table))
+    return table
 
 
-def _drawn(title: str, table: Table) -> str:
-    """Return a table as it stands on stdout: as wide as the terminal, WIDTH columns elsewhere, no blanks at line ends.
+def _least(head: Sequence[Text], cells: Sequence[Sequence[Text]], width: int) -> list[int] | None:
+    """Return the least width of each column, at which nothing of at most WHOLE characters is broken over lines.
 
-    rich does not print itself: where the reader has left, it would end the process.
+    Whole cells are kept together where there is room, else words; None where there is no room for these either.
     """
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() else WIDTH
-    console = Console(width=width, highlight=False, force_jupyter=False)
-    with console.capture() as drawn:
-        console.print(as_text(title), style="table.title", soft_wrap=True)
-        console.print(table, crop=False)
-    return "\n".join(line.rstrip() for line in drawn.get().splitlines())
+    for kept in (lambda cell: [cell, *cell.split()], lambda cell: cell.split()):
+        columns = [
+            [*name.split(), *(part for row in cells for part in kept(row[at]))]
+            for at, name in enumerate(head)
+        ]
+        least = [max((p.cell_len for p in parts if p.cell_len <= WHOLE), default=0) for parts in columns]
+        if sum(least) + 3 * len(least) + 1 <= width:  # a blank on each side of a cell, and between cells
+            return least
+    return None
 
 
 def as_text(value: object) -> Text:

@@ -168,6 +168,27 @@ def test_tables_end_without_blanks_and_break_no_number(capsys, monkeypatch):
         assert printed.count("11.25") == printed.count("6.000") == 2 and "bytes" in printed
 
 
+@pytest.mark.parametrize("width", [30, 40, 60, 200])
+@pytest.mark.parametrize("head", [True, False])
+def test_tables_of_narrow_terminals_break_no_word_and_are_not_wider(capsys, monkeypatch, width, head):
+    from rich.console import Console, ConsoleDimensions
+
+    monkeypatch.setattr(Console, "size", property(lambda self: ConsoleDimensions(width, 20)))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "dumb")
+    columns = ("crop", "top, left, height, width", "classes", "tail mass")
+    rows = [
+        ("0", "122, 104, 175, 233", "0.366 Egyptian cat; 0.315 hippopotamus; 0.007 Persian cat", "0.187")
+    ] * 2
+    if not head:
+        rows = [row[1:3] for row in rows]
+    console.tell_table("a title", columns if head else (), rows)
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= width
+    for word in {*" ".join(rows[0]).split(), *(" ".join(columns).split() if head else ())}:
+        assert word in printed.split(), word
+
+
 def test_a_table_in_a_notebook_is_text_alone():
     """In a real kernel: rich would add an empty block of HTML to each table."""
     messages = run_cell(
