@@ -164,10 +164,11 @@ def tell_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[objec
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, force_jupyter=False)
     head = [as_text(name) for name in columns or [""] * sides]
     cells = [[as_text(value) for value in row] for row in rows]
-    tables = [_table(head, cells, console.width)]
-    if columns and _least(head, cells, console.width) is None:
-        pairs = [list(zip(head, row, strict=True)) for row in cells]
-        tables = [_table([as_text("")] * 2, of_row, console.width) for of_row in pairs]
+    of_all = list(zip(head, *cells, strict=True))
+    tables = [_table(of_all, console.width)]
+    if columns and _least(of_all, True, console.width) is None:
+        blank = as_text("")
+        tables = [_table([(blank, *head), (blank, *row)], console.width) for row in cells]
     with console.capture() as drawn:
         console.print(as_text(title), style="table.title", soft_wrap=True)
         for table in tables:
@@ -175,32 +176,59 @@ def tell_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[objec
     print("\n".join(line.rstrip() for line in drawn.get().splitlines()))
 
 
-def _table(head: Sequence[Text], cells: Sequence[Sequence[Text]], width: int) -> Table:
+def _table(columns: Sequence[Sequence[Text]], width: int) -> Table:
+    """Return a table of these columns: the name of each, which may be empty, and its cells."""
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE, show_header=any(head))
-    for name, least in zip(head, _least(head, cells, width) or [0] * len(head), strict=True):
-        table.add_column(name, overflow="fold", min_width=least)
-    for row in cells:
+    table = Table(box=box.SIMPLE, show_header=any(name for name, *_ in columns))
+    for (name, *_), own in zip(columns, _widths(columns, width), strict=True):
+        table.add_column(name, overflow="fold", width=own)
+    for row in zip(*(cells for _, *cells in columns), strict=True):
         table.add_row(*row)
     return table
 
 
-def _least(head: Sequence[Text], cells: Sequence[Sequence[Text]], width: int) -> list[int] | None:
-    """Return the least width of each column, at which nothing of at most WHOLE characters is broken over lines.
+def _widths(columns: Sequence[Sequence[Text]], width: int) -> list[int | None]:
+    """Return the width of each column; all None where not even words have room.
 
-    Whole cells are kept together where there is room, else words; None where there is no room for these either.
+    A column gets its least, and then those that want little more get all of it. rich would break words of one column
+    where another has room to spare.
     """
-    for kept in (lambda cell: [cell, *cell.split()], lambda cell: cell.split()):
-        columns = [
-            [*name.split(), *(part for row in cells for part in kept(row[at]))]
-            for at, name in enumerate(head)
+    least = next((one for whole in (True, False) if (one := _least(columns, whole, width))), None)
+    if least is None:
+        return [None] * len(columns)
+    more = [max(cell.cell_len for cell in column) - own for column, own in zip(columns, least, strict=True)]
+    spare, widths = width - _width_of(least), list[int | None](least)
+    for turn, at in enumerate(sorted(range(len(more)), key=more.__getitem__)):
+        given = min(more[at], spare // (len(more) - turn))
+        widths[at], spare = least[at] + given, spare - given
+    return widths
+
+
+def _least(columns: Sequence[Sequence[Text]], whole: bool, width: int) -> list[int] | None:
+    """Return the least width of each column at which no word of at most WHOLE characters is broken over lines.
+
+    Args:
+        columns: name and cells of each column.
+        whole: whether cells of at most WHOLE characters are not broken either.
+        width: of the table. None is returned if it is less.
+    """
+    from rich.cells import cell_len
+
+    parts = [[word for cell in column for word in cell.plain.split()] for column in columns]
+    if whole:
+        parts = [
+            words + [cell.plain for cell in cells] for words, (_, *cells) in zip(parts, columns, strict=True)
         ]
-        least = [max((p.cell_len for p in parts if p.cell_len <= WHOLE), default=0) for parts in columns]
-        if sum(least) + 3 * len(least) + 1 <= width:  # a blank on each side of a cell, and between cells
-            return least
-    return None
+    lengths = [[cell_len(part) for part in column] for column in parts]
+    least = [max((one for one in column if one <= WHOLE), default=1) for column in lengths]
+    return least if _width_of(least) <= width else None
+
+
+def _width_of(columns: Sequence[int]) -> int:
+    """Return the width of a table: a blank on each side of a column, and one at each edge of it."""
+    return sum(columns) + 3 * len(columns) + 1
 
 
 def as_text(value: object) -> Text:
