@@ -19,7 +19,19 @@ def run() -> int:
         signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
     from slg_wds.cli import main
 
-    return main()
+    code = main()
+    _leave_failed_device(code)
+    return code
+
+
+def _leave_failed_device(code: int) -> None:
+    """End the process at once if a device failed in it: Python's own exit may hang in the driver, or abort."""
+    from slg_wds.concurrency.devices import any_failed
+
+    if any_failed():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 if __name__ == "__main__":

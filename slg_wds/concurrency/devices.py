@@ -1,4 +1,4 @@
-"""The device that a caller names, if this machine has it."""
+"""The device that a caller names, if this machine has it; and whether one failed in this process."""
 
 from __future__ import annotations
 
@@ -9,6 +9,19 @@ from slg_wds.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
+
+
+_failed: set[str] = set()
+
+
+def note_failure(device: torch.device) -> None:
+    """Note that a device failed in this process, which cannot use it any more."""
+    _failed.add(str(device))
+
+
+def any_failed() -> bool:
+    """Return whether a device failed in this process. Its normal exit may then hang for ever in the driver, or abort."""
+    return bool(_failed)
 
 
 def device_here(device: torch.device | str) -> torch.device:

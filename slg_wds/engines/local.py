@@ -17,7 +17,8 @@ def run_local(task: Task, pool: WorkerPool, observer: RunObserver) -> dict[str, 
     """Run the task in a pool of processes until no shard is missing.
 
     A pool of one worker runs in this very process, and its errors are raised as they are. After a DeviceError this
-    process cannot use the device any more, so another process continues.
+    process cannot use the device any more, so another process continues; the command line ends this one without the
+    normal exit, which may hang in the driver.
 
     Args:
         task: what each worker does.

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from slg_wds.concurrency.devices import note_failure
 from slg_wds.errors import DeviceError, MemoryFullError, SlgWdsError
 from slg_wds.teachers.weights import one_line
 
@@ -47,6 +48,7 @@ def device_faults(device: torch.device, what: str) -> Iterator[None]:
         if isinstance(error, MemoryError) or _MEMORY.search(str(error)):
             raise MemoryFullError(f"{what}: {one_line(error)}") from error
         if _of_device(error):
+            note_failure(device)
             raise DeviceError(
                 f"{what}, because of the device {device}: {one_line(error)}",
                 hint="run the same command again; if it fails again, look at the device (nvidia-smi -q, dmesg)",

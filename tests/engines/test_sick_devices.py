@@ -31,6 +31,7 @@ def ran(photographs, tmp_path):
         run.made = KILL.contents(tmp_path / "set")
         run.failures = len(list(tmp_path.glob("failed-*")))
         assert "Traceback" not in run.text
+        assert not (tmp_path / "normal-exit").exists()  # which may hang in the driver of a device that failed
         return run
 
     return run

@@ -1,5 +1,9 @@
-"""`tiny` on a device that fails. SLG_TEST_SICK is KIND:FOLDER; each failure leaves a file in the folder."""
+"""`tiny` on a device that fails. SLG_TEST_SICK is KIND:FOLDER; each failure leaves a file in the folder.
 
+A process in which it failed leaves another one, `normal-exit`, if it ends as Python usually does.
+"""
+
+import atexit
 import os
 import time
 from multiprocessing import current_process
@@ -31,6 +35,7 @@ class Sick(nn.Module):
     def well(self): ...
 
     def fail(self):
+        atexit.register((self.folder / "normal-exit").touch)
         (self.folder / f"failed-{time.monotonic_ns()}").touch()
         raise getattr(torch, "AcceleratorError", RuntimeError)(ECC)
 
