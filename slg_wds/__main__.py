@@ -6,8 +6,6 @@ import os
 import signal
 import sys
 
-INTERRUPTED = 130
-
 
 def run() -> int:
     """Run the command that sys.argv names; return the exit code.
@@ -16,10 +14,11 @@ def run() -> int:
     it was: among imports, or waiting for threads.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background jobs ignore it
-        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
-    from slg_wds.cli import main
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    from slg_wds import cli, interrupts
 
-    code = main()
+    interrupts.own_process()
+    code = cli.main()
     _leave_failed_device(code)
     return code
 

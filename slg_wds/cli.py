@@ -9,15 +9,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import MISSING, fields
-from types import FrameType
 from typing import NamedTuple
 
-from slg_wds import console
+from slg_wds import console, interrupts
 from slg_wds.errors import SlgWdsError, UsageError
 
 
@@ -147,25 +144,21 @@ def _print_completion(arguments: Sequence[str]) -> int:
 
 
 def _run(name: str, command: Command, arguments: Sequence[str]) -> int:
-    with _interrupts():
-        return _run_body(name, command, arguments)
-
-
-def _run_body(name: str, command: Command, arguments: Sequence[str]) -> int:
-    try:
-        options: object = arguments
-        if command.config is not None:
-            _refuse_launcher_flags(arguments)
-            options = _parse(name, _resolve(command.config), arguments)
-            _import_numpy()
-        return int(_resolve(command.body)(options) or 0)
-    except SlgWdsError as error:
-        console.note(f"slg-wds {name}: {error.for_command(_spellings(command))}")
-        return error.exit_code
-    except KeyboardInterrupt:
-        kept = "; every finished shard is kept, run the same command to resume" if name in RESUMABLE else ""
-        console.note(f"slg-wds {name}: interrupted{kept}")
-        return 130
+    kept = "; every finished shard is kept, run the same command to resume" if name in RESUMABLE else ""
+    with interrupts.raised(f"slg-wds {name}", f"interrupted{kept}"):
+        try:
+            options: object = arguments
+            if command.config is not None:
+                _refuse_launcher_flags(arguments)
+                options = _parse(name, _resolve(command.config), arguments)
+                _import_numpy()
+            return int(_resolve(command.body)(options) or 0)
+        except SlgWdsError as error:
+            console.note(f"slg-wds {name}: {error.for_command(_spellings(command))}")
+            return error.exit_code
+        except KeyboardInterrupt:
+            console.note(f"slg-wds {name}: interrupted{kept}")
+            return interrupts.INTERRUPTED
 
 
 def _spellings(command: Command) -> set[str]:
@@ -173,36 +166,6 @@ def _spellings(command: Command) -> set[str]:
     from slg_wds.config.arguments import spellings_of
 
     return set() if command.config is None else spellings_of(_resolve(command.config))
-
-
-@contextmanager
-def _interrupts() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does: workers stop, temporary files are removed.
-
-    Where this process ignores Ctrl-C, as a shell's background job does, it goes on to. After the block both signals
-    mean what they meant before it.
-    """
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number, handler in before.items():
-        if number == signal.SIGTERM or handler != signal.SIG_IGN:
-            signal.signal(number, _interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-class _Interrupted(KeyboardInterrupt):
-    """SIGTERM or Ctrl-C.
-
-    Had a KeyboardInterrupt itself left code that a library made of text, as dataclasses does on import, Python would
-    end the process by SIGINT, whatever its exit code.
-    """
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise _Interrupted
 
 
 def _import_numpy() -> None:

@@ -20,7 +20,7 @@ def note_failure(device: torch.device) -> None:
 
 
 def any_failed() -> bool:
-    """Return whether a device failed in this process. Its normal exit may then hang for ever in the driver, or abort."""
+    """Return whether a device failed in this process, whose normal exit may then hang in the driver, or abort."""
     return bool(_failed)
 
 

@@ -9,8 +9,8 @@ from tyro.conf import Positional
 
 from slg_wds.config.checks import (
     check_above_zero,
-    check_bank,
     check_at_once,
+    check_bank,
     check_least,
     check_left_out,
     check_low_rank,

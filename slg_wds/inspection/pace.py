@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,9 @@ RECENT = 20  # least number of commits that the pace is measured on
 PAUSES = 3  # at most so many pauses between runs are left out of it
 PAUSE = 3600.0  # seconds: no less is a pause
 TIMES_LONGER = 10  # than all other waits for a commit: a pause
-OTHERS = 10  # least number of other waits for each pause, or workers that commit at the same time look like one
+OTHERS = (
+    10  # least number of other waits for each pause, or workers that commit at the same time look like one
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def pace(times: Sequence[float], missing: int) -> CommitPace | None:
     if not times:
         return None
     ordered = sorted(times)
-    waits = [after - before for before, after in zip(ordered, ordered[1:], strict=False)]
+    waits = [after - before for before, after in itertools.pairwise(ordered)]
     count = min(len(ordered), max(RECENT, len(ordered) // 5))
     longest = _longest_wait(waits)
     worked = [wait for wait in waits[len(ordered) - count :] if wait <= longest]

@@ -57,3 +57,19 @@ def test_an_interrupt_here_ends_all_workers():
     with pytest.raises(KeyboardInterrupt):
         run_processes(process_jobs.waiting, 2, receive)
     assert are_gone(pids)
+
+
+def test_workers_that_do_not_end_are_killed_together(monkeypatch):
+    monkeypatch.setattr("slg_wds.engines.workers.processes.END_SECONDS", 1.0)
+    pids, began = [], 0.0
+
+    def receive(pid):
+        nonlocal began
+        pids.append(pid)
+        if len(pids) == 4:
+            began = time.monotonic()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_processes(process_jobs.stuck, 4, receive)
+    assert are_gone(pids) and time.monotonic() - began < 3

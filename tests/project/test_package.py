@@ -18,7 +18,7 @@ PACKAGE = Path(slg_wds.__file__).parent
 
 # Imports point down this list only.
 LAYERS = [
-    {"cli", "__main__", "__init__"},
+    {"cli", "__main__", "__init__", "interrupts"},
     {"training", "demo"},
     {
         "generation",

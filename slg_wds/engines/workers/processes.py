@@ -180,13 +180,14 @@ def _how_ended(process: BaseProcess) -> str:
 
 
 def end_processes(processes: Sequence[BaseProcess]) -> None:
-    """Terminate the processes that still run, and kill those that do not end within END_SECONDS."""
+    """Terminate the processes that still run, and kill those that have not all ended after END_SECONDS."""
+    end = time.monotonic() + END_SECONDS
     started = [process for process in processes if process.pid is not None]
     for process in started:
         if process.is_alive():
             process.terminate()
     for process in started:
-        process.join(END_SECONDS)
+        process.join(max(0.0, end - time.monotonic()))
         if process.is_alive():
             process.kill()
             process.join()

@@ -43,7 +43,9 @@ def most_kept(tail_classes: int, num_crops: int, k: int, num_classes: int) -> in
     """Return the number of classes that a tail keeps: each takes four crops, and the top k of a crop are in no tail.
 
     Args:
-        tail_classes, num_crops, k: as in `build_tail`.
+        tail_classes: the most classes to keep.
+        num_crops: number of crops of the image.
+        k: classes stored for each crop.
         num_classes: classes of every distribution.
     """
     return max(0, min(tail_classes, num_crops // 4, num_classes - k))

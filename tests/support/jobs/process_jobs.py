@@ -36,3 +36,9 @@ def waiting(worker: int, count: int) -> Iterator[int]:
     """Yield one item and wait."""
     yield os.getpid()
     time.sleep(60)
+
+
+def stuck(worker: int, count: int) -> Iterator[int]:
+    """Yield one item and wait, as in a call that no signal interrupts."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    yield from waiting(worker, count)
