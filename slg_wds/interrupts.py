@@ -19,7 +19,7 @@ from types import FrameType
 from slg_wds.console import note
 
 INTERRUPTED = 130  # exit code, as a shell calls the end by SIGINT
-QUIET_SECONDS = 2.0  # until it is said that the end takes longer
+QUIET_SECONDS = 3.0  # until it is said that the end takes longer
 MOST_SECONDS = 15.0  # from the first signal to the end; workers have 10
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
