@@ -268,6 +268,11 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if 0.05 <= seconds < 0.95 else f"{seconds:.0f} s"
 
 
+def per_second(rate: float) -> str:
+    """Return a rate for people: `1,158`, `46`, `0.2`."""
+    return f"{rate:,.0f}" if rate >= 9.5 else f"{rate:.1f}"
+
+
 def data_size(count: int) -> str:
     """Return a number of bytes in the unit that suits it: `640 bytes`, `41 kB`, `12.3 MB`, `1.2 TB`."""
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):

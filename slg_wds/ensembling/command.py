@@ -12,7 +12,7 @@ import numpy as np
 from slg_wds.concurrency.rank import Rank
 from slg_wds.config import EnsembleConfig
 from slg_wds.config.checks import check_low_rank
-from slg_wds.console import counted, duration, note, warn, warnings_as_notes
+from slg_wds.console import counted, duration, note, per_second, warn, warnings_as_notes
 from slg_wds.engines.commands import RunResult, print_summary, run_to_the_end
 from slg_wds.engines.dispatch import run_on_cpus
 from slg_wds.engines.reports.run_stats import RunObserver, RunStarted
@@ -72,7 +72,7 @@ class EnsembleResult(RunResult):
         return f", of {counted(self.parents, 'label set')}"
 
     def _about_work(self) -> list[str]:
-        rate = f"  {self.crops_per_second:,.0f} crops/s over {duration(self.run.seconds)}"
+        rate = f"  {per_second(self.crops_per_second)} crops/s over {duration(self.run.seconds)}"
         return [rate, self._bound_line()]
 
     def _about_findings(self) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from slg_wds.console import counted, duration, tell, tell_table
+from slg_wds.console import counted, duration, per_second, tell, tell_table
 from slg_wds.format.manifest.identity import Identity
 from slg_wds.format.records.embeddings.low_rank import StatedCosine
 from slg_wds.inspection.image import InspectedImage
@@ -197,8 +197,8 @@ def _state(summary: Mapping[str, Any]) -> str:
 
 def _pace(progress: Mapping[str, Any]) -> str:
     return (
-        f"{progress['shards_per_hour']:,.1f} shards/h, {progress['images_per_second']:,.1f} images/s, "
-        f"{progress['crops_per_second']:,.0f} crops/s over the last {counted(progress['measured_on'], 'commit')}"
+        f"{progress['shards_per_hour']:,.1f} shards/h, {per_second(progress['images_per_second'])} images/s, "
+        f"{per_second(progress['crops_per_second'])} crops/s over the last {counted(progress['measured_on'], 'commit')}"
     )
 
 

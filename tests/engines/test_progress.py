@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -118,3 +121,37 @@ def test_a_notebook_has_one_output_that_changes(photographs, tmp_path):
         one["content"]["data"]["text/plain"] for one in messages if one["msg_type"] == "execute_result"
     )
     assert shown.startswith("GenerateResult(labels=LabelSet(") and len(shown) <= 300
+
+
+STOPPED = """
+import time
+from slg_wds.engines.reports.progress import RunProgress
+from slg_wds.engines.reports.run_stats import RunStarted, RunStats
+
+with RunProgress(RunStats()) as progress:
+    progress.begin(RunStarted("digest", shards=2, crops=20))
+    progress.crops(10)
+    print("ready", flush=True)
+    input()
+    print(progress.seconds)
+"""
+
+
+def test_time_for_which_the_process_was_stopped_does_not_count():
+    """Slurm stops a job to let another one run; afterwards rate and time left were wrong for the rest of the run."""
+    command = [sys.executable, "-c", STOPPED]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(4)
+        process.send_signal(signal.SIGCONT)
+        assert float(process.communicate("\n")[0]) < 2
+
+
+def test_slow_rates_are_no_zero(capsys):
+    with RunProgress(RunStats()) as progress:
+        progress.begin(RunStarted("digest", shards=2, crops=20))
+        progress._began -= 50
+        progress.crops(10)
+        progress.shard("train-000000", RunStats(images=1, crops=10, shards=1), True)
+    assert ", 0.2 crops/s, about 50 s left" in capsys.readouterr().err

@@ -181,6 +181,6 @@ class ImageProgress(LiveDisplay):
     def add(self, images: int) -> None:
         """Count images that are done."""
         self.done += images
-        rate = f"{self.done / max(time.monotonic() - self._started, 1e-9):,.0f} images/s"
+        rate = f"{console.per_second(self.done / max(time.monotonic() - self._started, 1e-9))} images/s"
         line = f"{self.done:,}/{console.counted(self.images, 'image')}, {rate}"
         self.show_or_note(self.done, rate, line)

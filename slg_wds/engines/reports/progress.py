@@ -6,10 +6,11 @@ import threading
 import time
 
 from slg_wds import console
-from slg_wds.console import counted, duration
+from slg_wds.console import counted, duration, per_second
 from slg_wds.engines.reports.live import LiveDisplay
 from slg_wds.engines.reports.run_stats import RunObserver, RunStarted, RunStats
 from slg_wds.errors import LabelSetError
+from slg_wds.store.stops import seconds_stopped
 
 
 class RunProgress(LiveDisplay, RunObserver):
@@ -36,7 +37,7 @@ class RunProgress(LiveDisplay, RunObserver):
         self.crops_left = 0
         self.done_crops = 0
         self._done_shards: set[str] = set()
-        self._began = time.monotonic()
+        self._began = _clock()
         self._lock = threading.Lock()
 
     def begin(self, start: RunStarted) -> None:
@@ -54,15 +55,15 @@ class RunProgress(LiveDisplay, RunObserver):
             return
         self.start = start
         self.shards_left, self.crops_left = start.shards, start.crops
-        self._began = time.monotonic()
+        self._began = _clock()
         console.note(*start.notes)
         if self.ranks == 1:
             self.open(start.crops_there + start.crops, start.crops_there, "crops")
 
     @property
     def seconds(self) -> float:
-        """Seconds since the first worker was ready."""
-        return time.monotonic() - self._began
+        """Seconds since the first worker was ready, without those for which Slurm or a shell stopped the process."""
+        return _clock() - self._began
 
     def crops(self, count: int) -> None:
         """Count crops that were labelled."""
@@ -85,7 +86,7 @@ class RunProgress(LiveDisplay, RunObserver):
         console.note(
             f"{name}: {counted(stats.images, 'image')}, {counted(stats.crops, 'crop')}, "
             f"{stats.bytes / 1e6:.2f} MB{note}; "
-            f"shard {self._shards()}, {rate:,.0f} crops/s, about {duration(left)} left"
+            f"shard {self._shards()}, {per_second(rate)} crops/s, about {duration(left)} left"
         )
 
     def _show(self) -> bool:
@@ -94,7 +95,7 @@ class RunProgress(LiveDisplay, RunObserver):
             return False
         # Several processes may make the same last shards at once: their sum must not exceed the whole.
         done = self.start.crops_there + min(self.done_crops, self.crops_left)
-        return self.show(done, f"{self._rate():,.0f} crops/s, shards {self._shards()}")
+        return self.show(done, f"{per_second(self._rate())} crops/s, shards {self._shards()}")
 
     def _rate(self) -> float:
         return self.done_crops / max(self.seconds, 1e-9)
@@ -102,3 +103,7 @@ class RunProgress(LiveDisplay, RunObserver):
     def _shards(self) -> str:
         there = self.start.shards_there if self.start else 0
         return f"{there + len(self._done_shards)}/{there + self.shards_left}"
+
+
+def _clock() -> float:
+    return time.monotonic() - seconds_stopped()
