@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from slg_wds.console import counted
 from slg_wds.engines.reports.progress import RunProgress
@@ -39,6 +41,7 @@ def test_a_shard_that_another_process_made_first_counts_once(capsys):
 
 
 def test_crops_of_two_processes_at_one_shard_never_show_more_than_all(monkeypatch, capsys):
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with RunProgress(RunStats()) as progress:
         progress.begin(RunStarted("digest", shards=1, crops=30))
@@ -75,6 +78,7 @@ def test_a_resumed_run_begins_where_the_set_is(monkeypatch, capsys):
         progress.crops(10)
         progress.shard("train-000008", RunStats(images=1, crops=10, shards=1), True)
     assert "shard 9/10" in capsys.readouterr().err
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with RunProgress(RunStats()) as progress:
         progress.begin(start)
@@ -155,3 +159,34 @@ def test_slow_rates_are_no_zero(capsys):
         progress.crops(10)
         progress.shard("train-000000", RunStats(images=1, crops=10, shards=1), True)
     assert ", 0.2 crops/s, about 50 s left" in capsys.readouterr().err
+
+
+def test_a_dumb_terminal_gets_lines(monkeypatch, capsys):
+    """rich would show nothing there before the end of the run."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "dumb")
+    with RunProgress(RunStats()) as progress:
+        progress.begin(RunStarted("digest", shards=2, crops=20))
+        progress.shard("train-000000", RunStats(images=1, crops=10, shards=1), True)
+        assert capsys.readouterr().err.startswith("train-000000: 1 image, 10 crops")
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_a_terminal_shows_everything_at_any_width(monkeypatch, capsys, columns):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with RunProgress(RunStats()) as progress:
+        progress.begin(RunStarted("digest", shards=5005, crops=640_640_000))
+        progress._began -= 100_000
+        progress.crops(123_456_789)
+        lines = _drawn(progress._display.bar)
+    text = " ".join(lines)
+    assert "123456789/640640000" in text and "crops/s" in text and "shards 0/5005" in " ".join(text.split())
+    assert max(map(len, lines)) <= columns and "\u2026" not in text
+
+
+def _drawn(bar: Any) -> list[str]:
+    with bar.console.capture() as drawn:
+        bar.console.print(bar.get_renderable())
+    return [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", drawn.get()).splitlines()]

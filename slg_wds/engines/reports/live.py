@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -14,15 +15,17 @@ if TYPE_CHECKING:
 
 PAUSE = 0.25  # seconds between two updates of a notebook's output
 LINES_APART = 10.0  # seconds between two lines where nothing is updated in place
-WIDTH = 40  # characters of a notebook's bar
+DUMB = ("dumb", "unknown")  # values of TERM, as in Emacs' shell: rich updates nothing in place there
+WIDTH = 40  # characters of a bar; on a narrow terminal it has less
+WORDS = 70  # characters beside a bar on a terminal
 Self = TypeVar("Self", bound="LiveDisplay")
 
 
 class LiveDisplay:
     """Shows progress on stderr. The end of the `with` block leaves the last state on the screen.
 
-    If stderr is a file or a pipe, nothing can be updated in place. Then `show` does nothing and returns False, and its
-    caller prints lines instead. Several threads may call it at the same time.
+    If stderr is a file, a pipe or a dumb terminal, nothing can be updated in place. Then `show` does nothing and
+    returns False, and its caller prints lines instead. Several threads may call it at the same time.
     """
 
     def __init__(self) -> None:
@@ -46,7 +49,7 @@ class LiveDisplay:
         """
         if shell := _notebook():
             self._display = NotebookBar(shell, total, done, noun)
-        elif sys.stderr.isatty():
+        elif sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in DUMB:
             self._display = TerminalBar(total, done, noun)
 
     def show(self, done: int, text: str) -> bool:
@@ -89,13 +92,17 @@ class TerminalBar:
     def __init__(self, total: int, done: int, noun: str) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.table import Column
 
+        console = Console(stderr=True, force_jupyter=False)
+        room = min(WIDTH, console.width - WORDS)
         self.bar: Progress = Progress(
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[noun]} {task.fields[text]}", markup=False),
-            TimeRemainingColumn(compact=True),
-            console=Console(stderr=True, force_jupyter=False),
+            *([BarColumn(room)] if room > 0 else []),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            # On a narrow terminal it takes several lines; nothing else is cut.
+            TextColumn("{task.fields[noun]} {task.fields[text]}", markup=False, table_column=Column()),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+            console=console,
             speed_estimate_period=60,
         )
         self._task: TaskID = self.bar.add_task("", total=total, completed=done, noun=noun, text="")
