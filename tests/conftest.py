@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support.photographs import lay_out
+from support.images.photographs import lay_out
 from support.servers.s3 import S3Server, running_s3, weed
 from support.sets import trust_sets
 

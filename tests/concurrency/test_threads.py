@@ -10,7 +10,7 @@ import torch
 import slg_wds
 from slg_wds.concurrency.threads import threads_beside_forwards
 from slg_wds.generation.dry_run import dry_run
-from support.photographs import TINY
+from support.models.names import TINY
 
 
 def here_and_in_a_new_thread():

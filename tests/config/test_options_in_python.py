@@ -13,7 +13,7 @@ from slg_wds.cli import main
 from slg_wds.errors import UsageError
 from slg_wds.generation.dry_run import DryRun
 from slg_wds.teachers import Accuracy
-from support.photographs import TINY
+from support.models.names import TINY
 from support.sets.replay_sets import write_class_map
 
 

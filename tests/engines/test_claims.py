@@ -9,7 +9,7 @@ import pytest
 
 from slg_wds.concurrency.rank import Rank
 from slg_wds.engines import claims
-from support.photographs import tool
+from support.programs import tool
 
 SIMULATED = tool("simulate_cluster")
 

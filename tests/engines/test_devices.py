@@ -7,7 +7,8 @@ import signal
 import pytest
 from PIL import Image
 
-from support.photographs import TINY, made_here, tool
+from support.models.names import TINY
+from support.programs import made_here, tool
 
 KILL, JOBS = tool("kill_test"), tool("fault_jobs")
 MORE = ["--samples-per-shard", "2", "--num_crops", "60"]

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from support.photographs import tool
+from support.programs import tool
 from support.servers.s3 import weed
 
 FAULT_TEST = tool("fault_test")

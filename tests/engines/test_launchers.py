@@ -10,7 +10,7 @@ import pytest
 
 from slg_wds.cli import main
 from slg_wds.store import open_store
-from support.photographs import made_here, tool
+from support.programs import made_here, tool
 from support.servers.s3 import running_s3
 
 KILL = tool("kill_test")

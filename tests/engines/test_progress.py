@@ -17,8 +17,8 @@ from slg_wds.console import counted
 from slg_wds.engines.reports.progress import RunProgress
 from slg_wds.engines.reports.run_stats import RunStarted, RunStats
 from slg_wds.engines.reports.summary import bytes_a_crop
+from support.models.names import TINY
 from support.notebook import run_cell
-from support.photographs import TINY
 from support.sets import trust_sets
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from slg_wds.concurrency import memory
 from slg_wds.store import open_store
-from support.photographs import TINY, made_here, tool
+from support.models.names import TINY
+from support.programs import made_here, tool
 from support.servers.s3 import running_s3
 
 pytest.importorskip("ray")

@@ -8,7 +8,8 @@ import torch
 from slg_wds.errors import DeviceError, MemoryFullError
 from slg_wds.generation.inference import Forward
 from slg_wds.teachers.faults import device_faults
-from support.photographs import TINY, made_here, tool
+from support.models.names import TINY
+from support.programs import made_here, tool
 
 KILL, JOBS = tool("kill_test"), tool("fault_jobs")
 SICK = TINY.replace("tiny_teacher.py:tiny", "sick_teacher.py:sick")

@@ -8,8 +8,8 @@ import pytest
 import slg_wds
 from slg_wds.cli import main
 from slg_wds.errors import IdentityMismatchError, UsageError
+from support.models.names import TINY
 from support.paths import MODELS
-from support.photographs import TINY
 from support.sets.replay_sets import make
 
 SHARES = f"{MODELS / 'towers.py'}:shares"

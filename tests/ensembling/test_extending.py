@@ -11,8 +11,8 @@ from PIL import Image, ImageOps
 import slg_wds
 from slg_wds import errors
 from slg_wds.cli import main
+from support.models.names import TINY
 from support.paths import MODELS
-from support.photographs import TINY
 
 OTHER = f"{MODELS / 'other_teacher.py'}:tiny_other"
 

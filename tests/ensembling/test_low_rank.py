@@ -9,7 +9,8 @@ import pytest
 
 import slg_wds
 from slg_wds.cli import main
-from support.photographs import TINY, tool
+from support.models.names import TINY
+from support.programs import tool
 
 KILL = tool("kill_test")
 COMMON = {

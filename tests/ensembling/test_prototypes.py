@@ -23,8 +23,8 @@ from slg_wds.teachers import Preprocessing
 from slg_wds.training.flags import parse
 from slg_wds.training.validation import SoftTargets
 from support.models.banks import layer, unit_bank, written
+from support.models.names import TINY
 from support.paths import MODELS
-from support.photographs import TINY
 
 K, DIM, NAME = 40, 20, "tiny_teacher.py:tiny"
 SHARES = f"{MODELS / 'towers.py'}:shares"

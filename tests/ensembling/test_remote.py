@@ -10,8 +10,9 @@ import pytest
 
 import slg_wds
 from slg_wds.store import open_store
+from support.models.names import TINY
 from support.paths import MODELS
-from support.photographs import TINY, tool
+from support.programs import tool
 
 KILL = tool("kill_test")
 OTHER = f"{MODELS / 'other_teacher.py'}:tiny_other"

@@ -14,7 +14,7 @@ import pytest
 import slg_wds
 from slg_wds import errors
 from slg_wds.cli import main
-from support.photographs import tool
+from support.programs import tool
 from support.sets.made_sets import label_set
 
 KILL = tool("kill_test")

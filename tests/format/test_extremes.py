@@ -24,7 +24,7 @@ from slg_wds.format.records.values import CODINGS
 from slg_wds.format.shards.header import ShardHeader
 from slg_wds.format.shards.names import MAX_KEY_BYTES, key_of
 from slg_wds.format.shards.shard import Sample, encode_shard, read_shard
-from support.format_records import make_record, quantise, same
+from support.format.records import make_record, quantise, same
 
 CLASSES = 100_000
 LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0/")

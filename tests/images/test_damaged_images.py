@@ -11,8 +11,8 @@ from PIL import Image, ImageFile
 
 from slg_wds.errors import ImageDecodeError, ImageError
 from slg_wds.images import decode, image_size, reencode
-from support.encoded import hwc, saved
-from support.image_formats import CHELSEA, FORMATS, ORIENTATION_6, PHOTOS, pillow
+from support.images.encoded import hwc, saved
+from support.images.formats import CHELSEA, FORMATS, ORIENTATION_6, PHOTOS, pillow
 
 TRUNCATED = [
     "jpeg q75 subsampling2",

@@ -15,8 +15,8 @@ from PIL import Image
 from slg_wds.format.shards.names import IMAGE_EXTS
 from slg_wds.images import decode, image_extension, image_size, reencode
 from slg_wds.images.pixels import torchvision_decoders
-from support.encoded import hwc, saved
-from support.image_formats import CHELSEA, FORMATS, PHOTOS, pillow
+from support.images.encoded import hwc, saved
+from support.images.formats import CHELSEA, FORMATS, PHOTOS, pillow
 
 EXTENSIONS = {"jpeg": "jpg", "mpo": "jpg", "apng": "png", "pgm": "ppm", "tiff": "tif"}
 

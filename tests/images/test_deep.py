@@ -15,7 +15,7 @@ from PIL import Image
 
 from slg_wds.errors import ImageDecodeError
 from slg_wds.images import decode, image_size, reencode
-from support.encoded import chunk, hwc, png16, saved
+from support.images.encoded import chunk, hwc, png16, saved
 
 GREY = skimage.data.camera()[100:300, 150:400]  # uint8
 DEEP = (GREY.astype(np.int64) * 257 + np.random.default_rng(0).integers(-128, 129, GREY.shape)).clip(0, 65535)

@@ -30,7 +30,7 @@ from slg_wds.images import read_class_map
 from slg_wds.images.folder import ignored_kinds
 from slg_wds.images.order import keys_of, shuffled
 from slg_wds.store import open_store
-from support.image_sources import FILES, fill, folder, opened, planned
+from support.images.sources import FILES, fill, folder, opened, planned
 from support.servers.s3 import S3Server
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from slg_wds.errors import ImageSourceError, UsageError
 from slg_wds.images import FolderSource, imagenet_targets, read_class_map
-from support.image_sources import FILES, fill, folder, planned
+from support.images.sources import FILES, fill, folder, planned
 
 
 def listed(root: Path, text: str, **options: object) -> FolderSource:

@@ -8,7 +8,7 @@ import pytest
 
 from slg_wds.errors import NoTargetsError
 from slg_wds.images.pairing import paired_plans
-from support.image_sources import fill, opened, tar_bytes
+from support.images.sources import fill, opened, tar_bytes
 
 IDS = ("n01443537", "n01440764", "n02123045")  # the classes 1, 0 and 281 of ImageNet
 

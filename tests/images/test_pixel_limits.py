@@ -11,8 +11,8 @@ from PIL import Image
 
 from slg_wds.errors import ImageTooLargeError
 from slg_wds.images import MAX_PIXELS, decode, image_size, reencode
-from support.encoded import png, saved
-from support.image_formats import FORMATS, PHOTOS
+from support.images.encoded import png, saved
+from support.images.formats import FORMATS, PHOTOS
 
 
 def bomb(form: str) -> bytes:

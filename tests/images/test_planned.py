@@ -11,8 +11,8 @@ from PIL import Image
 
 from slg_wds.errors import ImageTooLargeError
 from slg_wds.images.planned import planned_images
-from support.encoded import saved
-from support.image_sources import opened
+from support.images.encoded import saved
+from support.images.sources import opened
 
 SIDES = range(10, 17)  # each image is told by its width
 

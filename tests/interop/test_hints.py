@@ -11,8 +11,8 @@ import pytest
 import slg_wds
 from slg_wds import errors
 from slg_wds.cli import main
+from support.models.names import TINY
 from support.paths import TOOLS
-from support.photographs import TINY
 
 
 def test_a_folder_of_label_files_names_import(label_files, images, tmp_path, capsys):

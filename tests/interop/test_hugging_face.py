@@ -14,7 +14,7 @@ import pytest
 
 import slg_wds
 from slg_wds.format.canonical import pretty_json, seal
-from support.photographs import TINY
+from support.models.names import TINY
 
 pytest.importorskip("datasets")
 

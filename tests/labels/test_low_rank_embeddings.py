@@ -19,7 +19,7 @@ from slg_wds.format.records.embeddings.cosines import cosines
 from slg_wds.format.records.embeddings.low_rank import LowRankEmbedding, StatedCosine
 from slg_wds.format.records.encoding import encode_record
 from slg_wds.labels.low_rank_embeddings import encode_embedding
-from support.format_records import make_embedding_record, same
+from support.format.records import make_embedding_record, same
 
 RNG = np.random.default_rng(0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.readme_world import World, make_world
+from support.readme.world import World, make_world
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import slg_wds
-from support.photographs import tool
+from support.programs import tool
 
 
 def test_images_of_the_first_batches_are_all_that_the_loader_reads(tmp_path):

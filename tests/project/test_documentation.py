@@ -19,7 +19,7 @@ from slg_wds import cli, config
 from slg_wds.replay import mixed_stage, stages
 from slg_wds.training.flags.definitions import DESCRIPTION, make_parser
 from support.paths import ROOT
-from support.readme import README, blocks, commands
+from support.readme.blocks import README, blocks, commands
 
 REFERENCE = README.partition("\n## Reference\n")[2].partition("\n## ")[0]
 ORIGINALS = {

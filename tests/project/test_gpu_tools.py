@@ -19,7 +19,7 @@ from slg_wds.labels import reduce
 from slg_wds.replay.assembly import jpeg_crops
 from support.gpus import recorded_graphs
 from support.paths import TOOLS
-from support.photographs import tool
+from support.programs import tool
 
 gpu_check = tool("gpu_check")
 from gpu_parts.parts import PARTS, Part  # noqa: E402  (beside gpu_check)

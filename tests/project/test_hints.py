@@ -77,7 +77,7 @@ def test_a_hint_of_another_command_is_not_said():
 @pytest.fixture
 def strange_tar(tmp_path: Path) -> str:
     """A tar of images that only an option finds, as val of a data set."""
-    from support.image_sources import tar_bytes
+    from support.images.sources import tar_bytes
 
     (tmp_path / "val").mkdir()
     (tmp_path / "val" / "0.tar").write_bytes(tar_bytes([("1.input.jpg", b"an image"), ("1.cls", b"1")]))
@@ -86,7 +86,7 @@ def strange_tar(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize(("command", "hinted"), [("evaluate", True), ("train", False)])
 def test_each_command_hints_at_its_own_options(strange_tar, tmp_path, capsys, command, hinted):
-    from support.photographs import TINY
+    from support.models.names import TINY
 
     words = ["-a", TINY, strange_tar]
     if command == "train":

@@ -127,8 +127,9 @@ def test_every_public_function_and_class_has_a_docstring():
         assert inspect.getdoc(getattr(slg_wds, name)), name
 
 
-def test_importing_the_package_costs_no_torch():
-    code = "import sys, slg_wds; assert not {'torch', 'webdataset', 'numpy'} & set(sys.modules)"
+@pytest.mark.parametrize("use", ["import slg_wds", "from slg_wds.cli import main; main(['--help'])"])
+def test_importing_the_package_costs_no_torch(use):
+    code = f"import sys; {use}; assert not {{'torch', 'webdataset', 'numpy'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import slg_wds
-from support.readme import IN_ORDER, README, blocks, commands
-from support.readme_world import options_of, run_here, run_there
+from support.readme.blocks import IN_ORDER, README, blocks, commands
+from support.readme.world import options_of, run_here, run_there
 
 TASK = {"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_STEP_ID": "0", "SLURM_LOCALID": "0"}
 SLICES = """GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-5c89852c-d268-c3f3-1b07-005d5ae1dc3f)

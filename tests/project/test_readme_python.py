@@ -17,8 +17,8 @@ import torch
 
 import slg_wds
 from slg_wds import SoftCrossEntropy
-from support.readme import block_with
-from support.readme_world import CROPS, run_there
+from support.readme.blocks import block_with
+from support.readme.world import CROPS, run_there
 from support.sets.mixed_sets import mixed_of
 from support.sets.replayed import BATCH, Made, given, make, student, walked
 

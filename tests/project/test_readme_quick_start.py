@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from support.readme import IN_ORDER, block_with, commands
-from support.readme_world import run_here
+from support.readme.blocks import IN_ORDER, block_with, commands
+from support.readme.world import run_here
 
 IN_QUICK_START = [line for line in commands() if any(one in line for one in IN_ORDER)]
 QUICK_START = IN_QUICK_START[:3]  # then come other installs

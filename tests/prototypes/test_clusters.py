@@ -21,8 +21,8 @@ from slg_wds.errors import MissingDependencyError, SlgWdsError, UsageError
 from slg_wds.prototypes import clusters
 from slg_wds.prototypes.command import make_bank
 from slg_wds.prototypes.sampling import sample
+from support.models.names import TINY
 from support.paths import MODELS
-from support.photographs import TINY
 
 NAME = "tiny_teacher.py:tiny"
 ZERO, SHARES = (f"{MODELS / 'towers.py'}:{name}" for name in ("zero", "shares"))

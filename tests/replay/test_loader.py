@@ -13,7 +13,7 @@ import torch
 
 import slg_wds
 from slg_wds.errors import IdentityMismatchError, NoImagesError, ReplayError, RuleError, UsageError
-from support.photographs import TINY
+from support.models.names import TINY
 from support.sets.replay_sets import NUM_CROPS, Made, comparable, make, truth
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")

@@ -19,8 +19,8 @@ from slg_wds.report.embeddings.document import described
 from slg_wds.report.embeddings.measuring import BINS, EmbeddingMeasures, measure_embeddings
 from slg_wds.report.reading.sets import ReportedSets
 from slg_wds.store import Location
+from support.models.names import TINY
 from support.paths import MODELS
-from support.photographs import TINY
 from support.sets.replay_sets import make
 
 

@@ -17,7 +17,7 @@ from slg_wds.generation.description import SOFTWARE, run_provenance, shard_prove
 from slg_wds.generation.recipe import Recipe
 from slg_wds.teachers import load_teacher, parse_teachers
 from slg_wds.teachers.backends import about_device
-from support.photographs import TINY
+from support.models.names import TINY
 
 RESTORED = """
 import sys, torch

@@ -12,7 +12,7 @@ from slg_wds.cli import COMMANDS, _resolve, main
 from slg_wds.demo import command as demo
 from slg_wds.errors import MemoryFullError
 from slg_wds.teachers import Ensemble
-from support.photographs import TINY
+from support.models.names import TINY
 from support.sets import trust_sets
 
 FULL = """

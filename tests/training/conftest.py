@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import slg_wds
-from support.photographs import TINY
+from support.models.names import TINY
 
 
 @pytest.fixture(scope="session")

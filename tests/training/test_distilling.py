@@ -22,9 +22,9 @@ from slg_wds.training.distiller import DistillationLoss, Distiller
 from slg_wds.training.flags import parse
 from slg_wds.training.step import train_step
 from slg_wds.training.student import set_up
+from support.models.names import TINY
 from support.models.tiny_students import features, weights
 from support.paths import MODELS
-from support.photographs import TINY
 from support.training import SHOWN, STUDENTS, common, rows_of, same, train
 
 TEACHERS = {"tiny_teacher.py:tiny": 20, "towers.py:shares": 48}

@@ -20,7 +20,7 @@ from slg_wds.training.schedule import label_temperature
 from slg_wds.training.student import make_average, make_student
 from slg_wds.training.validation import HardTargets, known_folders
 from slg_wds.training.validation.images import open_val
-from support.image_sources import tar_bytes
+from support.images.sources import tar_bytes
 from support.models.tiny_students import restless
 from support.sets.made_sets import label_set
 

@@ -29,11 +29,12 @@ from slg_wds.format.packed import unpack
 from slg_wds.format.records.record import Record
 from slg_wds.format.shards.header import ShardHeader
 from slg_wds.format.shards.shard import Shard
+from slg_wds.format.shards.tar import members
 from slg_wds.interop.fkd.files import FkdLabels
-from support.paths import GOLDEN, MALFORMED
-from support.photographs import tool
+from support.paths import MALFORMED
+from support.programs import tool
 
-FUZZ = tool("fuzz_targets")
+FUZZ, SEEDS = tool("fuzz_targets"), tool("fuzz_seeds")
 FOUND = sorted(path for path in MALFORMED.glob("*/*") if path.is_file())
 
 ODD: list[Any] = [
@@ -54,10 +55,10 @@ IN_RECORDS = [
     "float32",
     "full",
 ]
-RECORDS = {path.name: path.read_bytes() for path in sorted(GOLDEN.glob("*.slg.msgpack"))}
+RECORDS = {path.name: path.read_bytes() for path in sorted(SEEDS.RECORDS.glob("*.slg.msgpack"))}
 JSONS = {
-    **FUZZ.descriptions(GOLDEN),
-    **{name: (GOLDEN / name).read_bytes() for name in ("slg.json", "_info.json", "index")},
+    **SEEDS.descriptions(),
+    **{name: (SEEDS.SET / name).read_bytes() for name in ("slg.json", "_info.json", "index")},
 }
 
 
@@ -150,7 +151,7 @@ def opened(frame: bytes) -> bytes:
 @settings(max_examples=300, deadline=None)
 @given(changes(IN_RECORDS), st.data())
 def test_fields_and_vectors_of_plans(by, data):
-    fields = unfolded(msgpack.unpackb((GOLDEN / "plan").read_bytes()))
+    fields = unfolded(msgpack.unpackb((SEEDS.SET / "plan").read_bytes()))
     name = data.draw(
         st.sampled_from([name for name, value in fields.items() if isinstance(value, bytes) and value])
     )
@@ -174,8 +175,8 @@ def test_fields_of_json(name, by):
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(["plain.tar", "embedded.tar"]), st.data())
 def test_members_of_shards(name, data):
-    found = FUZZ.members(memoryview((GOLDEN / name).read_bytes()))
-    whole = (GOLDEN / name).read_bytes()
+    found = members(memoryview((SEEDS.SET / name).read_bytes()))
+    whole = (SEEDS.SET / name).read_bytes()
     parts = [[m.name, whole[m.offset : m.offset + m.size]] for m in found]
     index = st.integers(0, len(parts) - 1)
     for _ in range(data.draw(st.integers(1, 3))):
@@ -252,7 +253,7 @@ def test_what_was_found_once(path):
 @pytest.mark.parametrize("name", list(FUZZ.TARGETS))
 def test_there_are_seeds_that_decode(name):
     """A fuzzer that begins with nothing but refused bytes learns nothing."""
-    seeds = FUZZ.seeds(name)
+    seeds = SEEDS.seeds(name)
     outcomes = [one for data in seeds for one in FUZZ.TARGETS[name](data)]
     assert {type(one) for one in outcomes if not isinstance(one, SlgWdsError)} == set(VALUES[name])
     if name == "record":

@@ -12,7 +12,7 @@ from slg_wds.format.manifest.index import build_index, encode_index
 from slg_wds.format.records.decoding import decode_record
 from slg_wds.format.records.encoding import encode_record
 from slg_wds.format.shards.shard import Shard, read_shard
-from support.resealing import Members, members_of, resealed, samples_of, tar_of
+from support.format.resealing import Members, members_of, resealed, samples_of, tar_of
 from support.sets.trust_sets import checked, copy_of, loader_of, objects_of, opened, walked
 
 

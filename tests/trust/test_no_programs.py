@@ -18,7 +18,7 @@ from slg_wds.cli import main
 from slg_wds.errors import ImageDecodeError, SlgWdsError
 from slg_wds.images import decode, image_extension, image_size, reencode
 from slg_wds.images.header import FORMATS
-from support.photographs import TINY
+from support.models.names import TINY
 from support.sets import trust_sets
 
 PACKAGE = Path(slg_wds.__file__).parent

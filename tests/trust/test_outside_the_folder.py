@@ -21,8 +21,8 @@ from slg_wds.format.canonical import pretty_json, seal
 from slg_wds.format.manifest.plan import Plan
 from slg_wds.format.manifest.plan_codec import encode_plan
 from slg_wds.format.manifest.strings import StringColumn
-from support.photographs import TINY
-from support.resealing import of_records, rewritten
+from support.format.resealing import of_records, rewritten
+from support.models.names import TINY
 from support.sets import trust_sets
 from support.sets.trust_sets import copy_of
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from slg_wds.store import open_store
+from support.models.names import TINY
 from support.paths import MODELS, TOOLS
-from support.photographs import TINY
 from support.servers.s3 import S3Server
 from support.servers.website import web_server
 

@@ -13,7 +13,7 @@ import pytest
 import slg_wds
 from slg_wds.cli import main
 from slg_wds.errors import SlgWdsError
-from support.photographs import TINY
+from support.models.names import TINY
 from support.sets import trust_sets
 
 SECONDS = 20

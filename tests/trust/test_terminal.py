@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from slg_wds.cli import main
-from support.photographs import TINY
+from support.models.names import TINY
 
 EVIL = "[red]evil\x1b[2J\nslg-wds: all is well\x9b1m\u202e"
 FOREIGN = "katze-ü-日本"

@@ -13,7 +13,7 @@ import slg_wds
 from slg_wds.cli import main
 from slg_wds.config import parse_store_options
 from slg_wds.store import Store, open_store
-from support.photographs import TINY
+from support.models.names import TINY
 from support.servers.s3 import S3Server
 from support.servers.website import own_certificate, web_server
 from support.sets import trust_sets

@@ -15,8 +15,8 @@ from slg_wds.config.shared import RecheckOptions
 from slg_wds.ensembling.asking import Question, load_named_teachers
 from slg_wds.errors import UsageError
 from slg_wds.format.records.record import Record
-from support.photographs import TINY
-from support.resealing import of_records, rewritten
+from support.format.resealing import of_records, rewritten
+from support.models.names import TINY
 from support.sets import trust_sets
 from support.sets.trust_sets import copy_of
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from slg_wds.cli import main
-from support.photographs import tool
+from support.programs import tool
 from support.sets import replay_sets
 
 KILL = tool("kill_test")

@@ -15,7 +15,7 @@ from slg_wds.cli import main
 from slg_wds.config import ReportConfig
 from slg_wds.errors import ImageChangedError, ImageSourceError
 from slg_wds.report.command import report as write_report
-from support.photographs import TINY
+from support.models.names import TINY
 
 IMAGES, BATCH = 1000, 8
 

@@ -27,7 +27,7 @@ from fault_jobs import Run, end_all  # noqa: E402
 from faults import FAULTS, SMALL, Fault, Round  # noqa: E402
 from kill_test import command, contents  # noqa: E402
 
-from support.photographs import lay_out  # noqa: E402
+from support.images.photographs import lay_out  # noqa: E402
 
 
 @dataclass

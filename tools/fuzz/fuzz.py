@@ -97,6 +97,7 @@ def fuzz(name: str, seconds: int, out: Path) -> int:
     with atheris.instrument_imports(include=["slg_wds"]):
         import fuzz_targets
     from fuzz_mutate import mutate
+    from fuzz_seeds import seeds
 
     def decode(data: bytes) -> None:  # atheris wants no answer
         fuzz_targets.TARGETS[name](data)
@@ -106,7 +107,7 @@ def fuzz(name: str, seconds: int, out: Path) -> int:
 
     folder, corpus = out / name, out / name / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
-    for at, seed in enumerate(fuzz_targets.seeds(name)):
+    for at, seed in enumerate(seeds(name)):
         (corpus / f"seed-{at:03d}").write_bytes(seed)
     flags = {
         "max_total_time": seconds,

@@ -11,12 +11,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import pickle
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgpack
@@ -25,7 +22,7 @@ import numpy as np
 from slg_wds.errors import RecordError, SlgWdsError
 from slg_wds.format.canonical import canonical_json, pretty_json, seal
 from slg_wds.format.frames import compress
-from slg_wds.format.manifest.description import decode_description, encode_description
+from slg_wds.format.manifest.description import decode_description
 from slg_wds.format.manifest.identity import Identity
 from slg_wds.format.manifest.index import ShardIndex, decode_index, encode_index
 from slg_wds.format.manifest.info import Info, decode_info
@@ -43,11 +40,10 @@ from slg_wds.format.records.views import same_views
 from slg_wds.format.shards.header import ShardHeader, decode_header, names_crc32
 from slg_wds.format.shards.names import TRAILERS
 from slg_wds.format.shards.shard import Shard, read_shard
-from slg_wds.format.shards.tar import ARCHIVE_UNIT, BLOCK, member_header, members
+from slg_wds.format.shards.tar import ARCHIVE_UNIT, BLOCK, member_header
 from slg_wds.interop.fkd import read_label_file
 from slg_wds.verification.records import all_sound
 
-TESTS = Path(__file__).resolve().parents[2] / "tests"
 Found = TypeVar("Found")
 MOST_NUMBERS = 1 << 22  # of a record whose distributions are recovered
 MOST_CROPS = 4096  # of a record that all readers are compared on
@@ -252,99 +248,6 @@ TARGETS: dict[str, Callable[[bytes], list[Any]]] = {
     "manifest": manifest,
     "label_file": label_file,
 }
-
-
-def seeds(name: str) -> list[bytes]:
-    """Return the first inputs of a decoder: whole files, the contents behind their checksums, and earlier findings."""
-    golden = TESTS / "golden"
-    found = {"record": _record_seeds, "shard": _shard_seeds, "label_file": _label_seeds}
-    if name in found:
-        whole = found[name](golden)
-    elif name == "manifest":
-        files = [path.read_bytes() for path in sorted(golden.glob("*.json"))]
-        whole = [*files, *descriptions(golden).values(), *_headers(golden)]
-    else:
-        whole = [(golden / name).read_bytes()]
-    known = TESTS / "malformed" if name == "shard" else TESTS / "malformed" / name
-    return [*whole, *(path.read_bytes() for path in sorted(known.glob("*")) if path.is_file())]
-
-
-def _record_seeds(golden: Path) -> list[bytes]:
-    whole = [path.read_bytes() for path in sorted(golden.rglob("*.slg.msgpack"))]
-    return [*whole, *(_opened(data) for data in whole)]
-
-
-def _opened(data: bytes) -> bytes:
-    """Return a record with its planes not compressed."""
-    import zstandard
-
-    fields = unpack(data)
-    decompress = zstandard.ZstdDecompressor().decompress
-    fields["columns"] = {
-        name: planes if isinstance(planes, bytes) else [decompress(plane) for plane in planes]
-        for name, planes in fields["columns"].items()
-    }
-    return _packed(fields)
-
-
-def _shard_seeds(golden: Path) -> list[bytes]:
-    whole = [path.read_bytes() for path in sorted(golden.glob("*.tar"))]
-    parts = [
-        [[m.name, data[m.offset : m.offset + m.size]] for m in members(memoryview(data))] for data in whole
-    ]
-    return [*whole, *(msgpack.packb(one) for one in parts)]
-
-
-def descriptions(golden: Path) -> dict[str, bytes]:
-    """Return golden slg.json with identities that can be read: that file's own lacks what readers need."""
-    stored = decode_description((golden / "slg.json").read_bytes())
-    identities = {
-        "labels": {
-            "label_type": "shared_tail_k3", "num_classes": 5, "num_crops": 8, "k": 3, "values": "log8",
-            "tail_classes": 2, "temperature": 1.0, "class_subset": [0, 1, 2, 4, 8], "precision": "fp32",
-            "teachers": [{"arch": "größer", "source": "timm", "input_size": 224, "weight": 1.0}],
-            "extends": {"digest": "00ff", "first_crop": 4}, "extendable": True,
-        },
-        "embeddings": {
-            "label_type": "embedding", "num_classes": 0, "num_crops": 8, "normalize": True,
-            "embeddings": [
-                {"name": "a", "dim": 16, "values": "int8"},
-                {"name": "b", "dim": 48, "values": "lowrank", "min_cosine": 0.99},
-            ],
-        },
-    }  # fmt: skip
-    return {
-        name: encode_description(replace(stored, identity=identity)) for name, identity in identities.items()
-    }
-
-
-def _headers(golden: Path) -> list[bytes]:
-    found = []
-    for path in sorted(golden.glob("*.tar")):
-        data = path.read_bytes()
-        last = list(members(memoryview(data)))[-1]
-        found.append(data[last.offset : last.offset + last.size])
-    return found
-
-
-def _label_seeds(golden: Path) -> list[bytes]:
-    import torch
-
-    coords = np.array([[0.0, 0.25, 0.5, 0.5], [0.125, 0.0, 0.75, 1.0]], np.float32)
-    flips = np.array([True, False])
-    labels = np.array([[[3, 1], [0.5, 0.25]], [[7, 2], [0.75, 0.125]]], np.float32)
-    found = []
-    for value in (
-        [coords, flips, labels],
-        [coords.astype(np.float16), flips, labels[:, 0].astype(np.int64)],
-        [torch.from_numpy(part) for part in (coords, flips, labels)],
-    ):
-        stream = io.BytesIO()
-        torch.save(value, stream)
-        with zipfile.ZipFile(stream) as archive:
-            name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-            found += [stream.getvalue(), archive.read(name)]
-    return [*found, *(pickle.dumps([coords, flips, labels], protocol) for protocol in (2, 4, 5))]
 
 
 def resealed(data: bytes, encode: Callable[[Any], bytes], **changes: Any) -> bytes:

@@ -12,7 +12,7 @@ import pytest
 
 from slg_wds.errors import ManifestError
 from slg_wds.format.manifest.identity import Base, Identity, differences, digest
-from support.manifests import IDENTITY
+from support.format.manifests import IDENTITY
 
 STORED: dict[str, Any] = {
     "seed": 1,

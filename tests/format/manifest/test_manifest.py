@@ -19,8 +19,8 @@ from slg_wds.format.manifest.info import Info, decode_info, encode_info
 from slg_wds.format.manifest.plan import Plan
 from slg_wds.format.shards.header import ShardHeader
 from slg_wds.format.shards.shard import Shard, encode_shard, read_shard
-from support.format_records import make_samples
-from support.manifests import IDENTITY, make_plan
+from support.format.manifests import IDENTITY, make_plan
+from support.format.records import make_samples
 
 DESCRIPTION = Description(3, 1, "ab" * 32, IDENTITY, {"date": "2026"}, ["tench", "Ente"])
 

@@ -18,8 +18,8 @@ from slg_wds.format.manifest.plan import Plan
 from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
 from slg_wds.format.manifest.strings import StringColumn
 from slg_wds.format.shards.names import key_of
-from support.format_records import NAMES
-from support.manifests import make_plan
+from support.format.manifests import make_plan
+from support.format.records import NAMES
 
 PATHS = st.lists(NAMES.filter(lambda name: name.strip("./") == name), max_size=20)
 

@@ -17,8 +17,8 @@ from slg_wds.errors import RecordError
 from slg_wds.format.records.decoding import decode_record
 from slg_wds.format.records.encoding import encode_record
 from slg_wds.format.records.record import Record
-from support.format_records import make_record
-from support.photographs import TINY
+from support.format.records import make_record
+from support.models.names import TINY
 
 BOUND = 0.02
 MANY = TINY.replace(":tiny", ":many")

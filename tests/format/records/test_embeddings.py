@@ -24,7 +24,7 @@ from slg_wds.format.records.encoding import encode_record
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.rows import decode_rows
 from slg_wds.verification.records import all_sound
-from support.format_records import make_embedding_record, make_embeddings, make_record, same
+from support.format.records import make_embedding_record, make_embeddings, make_record, same
 from support.oracles.format_oracle import read_record
 
 KINDS = st.dictionaries(

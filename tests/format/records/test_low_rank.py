@@ -15,7 +15,7 @@ from slg_wds.format.records.decoding import decode_record
 from slg_wds.format.records.encoding import encode_record
 from slg_wds.format.records.low_rank.blocks import joined
 from slg_wds.format.records.rows import decode_rows
-from support.format_records import make_low_rank, make_low_rank_record, make_record, same, same_low_rank
+from support.format.records import make_low_rank, make_low_rank_record, make_record, same, same_low_rank
 from support.oracles.format_oracle import read_record
 
 RECORDS = st.builds(

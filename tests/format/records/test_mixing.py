@@ -20,7 +20,7 @@ from slg_wds.format.records.record import Record
 from slg_wds.format.records.rows import decode_rows
 from slg_wds.format.records.views import Views, joined_views, same_views, with_views
 from slg_wds.verification.records import all_sound
-from support.format_records import make_record
+from support.format.records import make_record
 from support.oracles.format_oracle import read_record
 
 NAMES = ("partner", "crop", "lam", "box")

@@ -20,7 +20,7 @@ from slg_wds.format.records.decoding import decode_record
 from slg_wds.format.records.encoding import encode_record
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import Tail
-from support.format_records import make_record, quantise, records, same
+from support.format.records import make_record, quantise, records, same
 from support.oracles import format_oracle as oracle
 
 

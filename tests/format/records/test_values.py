@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from slg_wds.errors import RecordError
 from slg_wds.format.records.tail import Tail, build_tail
 from slg_wds.format.records.values import decode_values, encode_values
-from support.format_records import quantise
+from support.format.records import quantise
 
 PROBABILITIES = st.floats(0, 1, width=32)
 

@@ -20,7 +20,7 @@ from slg_wds.format.records.rows import decode_rows
 from slg_wds.format.records.views import Views, joined_views, same_views
 from slg_wds.transforms.policies.drawing import sample_views
 from slg_wds.transforms.policies.grammar import parse_views
-from support.format_records import make_record
+from support.format.records import make_record
 from support.oracles.format_oracle import read_record
 
 

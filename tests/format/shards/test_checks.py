@@ -27,8 +27,8 @@ from slg_wds.format.shards.shard import (
     encode_shard,
     read_shard,
 )
-from support.format_records import make_record, make_samples
-from support.format_shards import DIGEST, HEADER, rewritten, small_shard
+from support.format.records import make_record, make_samples
+from support.format.shards import DIGEST, HEADER, rewritten, small_shard
 
 
 def check(found: Shard, **new: Any) -> None:

@@ -23,7 +23,7 @@ from slg_wds.format.shards.shard import (
     read_shard,
 )
 from slg_wds.format.shards.tar import member_header
-from support.format_shards import HEADER, rewritten, small_shard, tar_of
+from support.format.shards import HEADER, rewritten, small_shard, tar_of
 
 
 def test_every_changed_byte_is_found() -> None:

@@ -24,8 +24,8 @@ from slg_wds.format.shards.shard import (
     read_shard,
 )
 from slg_wds.format.shards.tar import member_header, members
-from support.format_records import make_record, make_samples, quantise, same
-from support.format_shards import DIGEST, HEADER
+from support.format.records import make_record, make_samples, quantise, same
+from support.format.shards import DIGEST, HEADER
 from support.oracles import format_oracle as oracle
 
 LONG = "d" * 90 + "/" + "f" * 60

@@ -12,7 +12,7 @@ from slg_wds.cli import main
 from slg_wds.errors import IdentityMismatchError, ImageDecodeError, NotALabelSetError
 from slg_wds.generation.decoding import Prepared
 from slg_wds.teachers import Ensemble
-from support.photographs import TINY
+from support.models.names import TINY
 from support.sets.trust_sets import copy_of
 
 IMAGES, CROPS, ROWS = 36, 16, 72  # in one shard: exactly the eight forwards that a dry run measures

@@ -14,7 +14,7 @@ from slg_wds.generation.dry_run.sizes import PredictedSizes
 from slg_wds.generation.dry_run.variants import VARIANTS, timed_variants
 from slg_wds.generation.recipe import Recipe
 from slg_wds.generation.setup import open_job
-from support.photographs import TINY
+from support.models.names import TINY
 
 TOWERS = """
 from torch import nn

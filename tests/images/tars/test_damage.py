@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from slg_wds.errors import ImageShardError, NotFoundError, SlgWdsError
 from slg_wds.images.tars.reader import RangeReader, scan_tar
 from slg_wds.images.tars.samples import scan_samples
-from support.image_sources import FORMATS, samples, shard_set, shards, tar_bytes
+from support.images.sources import FORMATS, samples, shard_set, shards, tar_bytes
 
 
 def ranges(data: bytes, window: int = 1 << 13) -> RangeReader:

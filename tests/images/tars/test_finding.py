@@ -13,7 +13,7 @@ import pytest
 from slg_wds.errors import ImageSourceError, NoImagesError, NotFoundError, UsageError
 from slg_wds.images import open_source
 from slg_wds.store import open_store
-from support.image_sources import images, shard_set, shards
+from support.images.sources import images, shard_set, shards
 from support.servers.s3 import S3Server
 from support.servers.website import web_server
 

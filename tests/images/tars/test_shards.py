@@ -19,7 +19,7 @@ from slg_wds.errors import (
     SlgWdsError,
 )
 from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
-from support.image_sources import FORMATS, Files, images, shard_set, shards, tar_bytes
+from support.images.sources import FORMATS, Files, images, shard_set, shards, tar_bytes
 
 
 def by_webdataset(path: Path) -> list[dict[str, Any]]:

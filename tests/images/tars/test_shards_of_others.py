@@ -24,7 +24,7 @@ from slg_wds.errors import (
 )
 from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
 from slg_wds.store import open_store
-from support.image_sources import Files, images, opened, samples, shard_set, shards, tar_bytes
+from support.images.sources import Files, images, opened, samples, shard_set, shards, tar_bytes
 from support.servers.s3 import S3Server
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 import slg_wds
 from slg_wds import errors
 from slg_wds.cli import main
+from support.models.names import TINY
 from support.oracles import fkd_original as original
-from support.photographs import TINY
 
 
 def bring(labels, images, target, **options):

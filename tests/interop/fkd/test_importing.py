@@ -19,8 +19,9 @@ from slg_wds import errors
 from slg_wds.cli import main
 from slg_wds.images import decode
 from slg_wds.transforms.crops import cut
+from support.models.names import TINY
 from support.oracles import fkd_original as original
-from support.photographs import TINY, tool
+from support.programs import tool
 
 KILL = tool("kill_test")
 TYPES = ("hard", "smoothing", "marginal_smoothing_k5", "marginal_smoothing_k10", "full")

@@ -9,7 +9,7 @@ import torch
 import slg_wds
 from slg_wds.errors import UsageError
 from slg_wds.labels import LabelAdaptation, SoftCrossEntropy
-from support.photographs import TINY
+from support.models.names import TINY
 from support.sets.replay_sets import Made, make, write_class_map
 
 

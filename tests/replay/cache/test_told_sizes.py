@@ -16,7 +16,7 @@ from slg_wds.format.shards.shard import Sample, encode_sample, encode_shard
 from slg_wds.labelset.creating import create_labels
 from slg_wds.replay.cache.directory import CacheDirectory, NotCachedError
 from slg_wds.store import Location
-from support.image_sources import shard_set, shards
+from support.images.sources import shard_set, shards
 from support.sets.replay_sets import make
 
 

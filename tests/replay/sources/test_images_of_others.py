@@ -11,7 +11,7 @@ import pytest
 
 import slg_wds
 from slg_wds.cli import main
-from support.photographs import TINY
+from support.models.names import TINY
 from support.sets.replay_sets import Made, make, truth
 
 

@@ -18,8 +18,8 @@ from slg_wds.format.canonical import MAX_JSON_BYTES, pretty_json, seal
 from slg_wds.images.folder import FolderSource
 from slg_wds.replay.stages import cut_crops
 from support.errors.world import row, store_options
-from support.photographs import TINY
-from support.resealing import members_of, resealed, samples_of, tar_of
+from support.format.resealing import members_of, resealed, samples_of, tar_of
+from support.models.names import TINY
 from support.servers.scripted import KEYS, QUICK
 from support.sets import trust_sets
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import slg_wds
 from slg_wds import errors
-from support.photographs import TINY
+from support.models.names import TINY
 from support.servers.scripted import reply, serving
 from support.sets import trust_sets
 

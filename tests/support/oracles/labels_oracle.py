@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from slg_wds.format.records.tail import build_tail
-from support.format_records import quantise
+from support.format.records import quantise
 
 
 @dataclass

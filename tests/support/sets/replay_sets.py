@@ -14,7 +14,7 @@ from slg_wds.images import decode
 from slg_wds.replay.cache.shard_cache import ShardCache
 from slg_wds.store import open_store
 from slg_wds.transforms.crops import cut
-from support.photographs import TINY
+from support.models.names import TINY
 
 NUM_CROPS = 12
 

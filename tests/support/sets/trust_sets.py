@@ -17,7 +17,7 @@ from slg_wds.labelset.opening import labels_in
 from slg_wds.store.base import Data, Entry, Store, buffers, too_large
 from slg_wds.verification.problems import ShardReport
 from slg_wds.verification.shard import ShardChecks
-from support.photographs import TINY
+from support.models.names import TINY
 
 CROPS, SIDE = 12, 72
 Objects = dict[str, bytes]

@@ -14,7 +14,7 @@ from slg_wds.teachers import load, load_teacher, parse_teachers
 from slg_wds.teachers.backends import about_device
 from slg_wds.teachers.forwards.scenes import scenes
 from support.gpus import recorded_graphs
-from support.photographs import TINY
+from support.models.names import TINY
 
 ROWS = 12
 

@@ -9,7 +9,7 @@ import pytest
 
 import slg_wds
 from slg_wds.training.command import main
-from support.photographs import TINY
+from support.models.names import TINY
 from support.sets.replay_sets import write_class_map
 from support.training import rows_of, train
 

@@ -19,8 +19,8 @@ from slg_wds.teachers.preprocessing import resolve
 from slg_wds.training.command import main
 from slg_wds.training.flags import parse
 from slg_wds.training.validation.class_folders import known_folders, targets_of_val
+from support.models.names import TINY
 from support.models.tiny_teacher import tiny
-from support.photographs import TINY
 from support.sets.replay_sets import make
 from support.training import train
 

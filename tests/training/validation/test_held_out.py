@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from slg_wds.training.command import main
-from support.photographs import TINY
+from support.models.names import TINY
 from support.sets.replay_sets import make
 from support.training import common
 

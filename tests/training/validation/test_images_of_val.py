@@ -9,7 +9,7 @@ import pytest
 from slg_wds.errors import NoImagesError
 from slg_wds.training.flags import parse
 from slg_wds.training.validation.images import open_val
-from support.image_sources import tar_bytes
+from support.images.sources import tar_bytes
 
 
 def val_of(data: str) -> list[str] | None:

@@ -1,0 +1,1 @@
+"""Photographs, image files of every format, and sources of images."""

@@ -1,0 +1,1 @@
+"""What runs the README: its blocks and commands, and the world that they speak of."""
