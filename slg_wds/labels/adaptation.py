@@ -28,7 +28,10 @@ class LabelAdaptation:
     are, is the loader's crop_filter=("confidence", low, high), with low <= below <= high. That a hard label is softened
     by an even spread (Szegedy et al., 2016), and a share below 1, are ours; the bounds are for you to choose.
 
-    below: 0..1; of several label sets the weighted mean of p counts. smoothing, share: 0..1.
+    Attributes:
+        below: a crop changes whose confidence p is below this, in 0..1. Of several sets the weighted mean of p counts.
+        smoothing: how much of the hard label is spread evenly, in 0..1.
+        share: how much of the soft label gives way, in 0..1.
     """
 
     below: float

@@ -16,11 +16,15 @@ SHORTEST = 1e-12  # lengths below it are not divided by
 
 
 class EmbeddingLoss(nn.Module):
-    """cosine x (1 - cos(p, t)) + smooth_l1 x the mean of smooth L1(p - t), the mean over crops.
+    """How far a student's features, projected, are from a teacher's embeddings of the same crops.
+
+    The loss is the mean over crops of
+
+        cosine * (1 - cos(p, t)) + smooth_l1 * mean(SmoothL1(p - t))
 
     p is the projected feature of a crop, t the teacher's embedding. The cosine alone, the default, leaves the length of
-    features free. AM-RADIO (Ranzinger et al. 2023, arXiv 2312.06709, section 3.4) weights cosine and smooth L1 by 0.9
-    and 0.1 where the length matters too. The cosine of two zero vectors is 1, that of a zero vector and another one 0.
+    features free. Where the length matters too, AM-RADIO (Ranzinger et al. 2023, arXiv 2312.06709, section 3.4) weights
+    cosine and smooth L1 by 0.9 and 0.1. The cosine of two zero vectors is 1, that of a zero vector and another one 0.
 
     Args:
         projector: maps features [B, E] to [B, D], such as `nn.Linear(E, D)`; its parameters are this module's, so give
@@ -28,7 +32,7 @@ class EmbeddingLoss(nn.Module):
         cosine: weight of the cosine distance, at least 0.
         smooth_l1: weight of the smooth L1, at least 0.
         beta: difference, above 0, from which on smooth L1 is linear; see `torch.nn.SmoothL1Loss`.
-        reduction: mean over the rows that are no padding, or none for [B], 0 in padding.
+        reduction: "mean" over the rows that are no padding, or "none" for all [B] losses, 0 in padding.
     """
 
     def __init__(
@@ -51,7 +55,7 @@ class EmbeddingLoss(nn.Module):
         self.cosine, self.smooth_l1, self.beta = cosine, smooth_l1, beta
 
     def forward(self, features: Tensor, embedding: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the loss; halves are computed in float32.
+        """Return the loss. bf16 and fp16 features are computed in float32.
 
         Args:
             features: of the student, float [B, E].
@@ -86,14 +90,15 @@ class EmbeddingLoss(nn.Module):
 
 
 class RelationLoss(nn.Module):
-    """|| G(student) - G(teacher) ||^2 / B^2, where G is the matrix Q Q^T of a batch with rows of unit length.
+    """How differently student and teacher see which crops of a batch are alike. It needs no projector.
 
-    It compares which crops of a batch are alike, so it needs no projector, and the widths may differ. It is the
-    similarity-preserving loss of Tung and Mori (2019, arXiv 1907.09682, equations 1 to 4) for one layer.
+    The loss is || G(student) - G(teacher) ||^2 / B^2, where G is Q Q^T with its rows brought to unit length, and Q are
+    the features of a batch, [B, E], or its embeddings, [B, D]. It is the similarity-preserving loss of Tung and Mori
+    (2019, arXiv 1907.09682, equations 1 to 4) for one layer.
     """
 
     def forward(self, features: Tensor, embedding: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the loss; halves are computed in float32.
+        """Return the loss. bf16 and fp16 features are computed in float32.
 
         Args:
             features: of the student, float [B, E].

@@ -27,19 +27,23 @@ from slg_wds.labels.soft import SoftLabels
 
 
 class SoftCrossEntropy(nn.Module):
-    """-sum over c of y_c log softmax(z / temperature)_c, the mean over crops, as FKD's loss on dense labels.
+    """The cross-entropy between a student's logits and soft labels, as in FKD.
 
-    The teacher's temperature is that of the labels: the loader's or a record's `temperature`.
+    For logits z and labels y it is the mean over crops of
+
+        - sum over c of y_c log softmax(z / student_temperature)_c
+
+    The teacher's temperature is not given here. It is that of the labels, which the loader reads at its `temperature`.
 
     Args:
-        temperature: the same as student_temperature, under its older name.
-        reduction: mean over the rows that are no padding, or none for [B], 0 in padding.
-        student_temperature: > 0, divides the student's logits; 1 by default.
-        t_squared: multiply the loss by student_temperature squared. The gradient falls with that square where teacher
-            and student have one temperature; so it stays as large (Hinton et al. 2015, arXiv 1503.02531, section 2).
+        temperature: an older name of student_temperature.
+        reduction: "mean" over the rows that are no padding, or "none" for all [B] losses, 0 in padding.
+        student_temperature: what the student's logits are divided by, above 0; 1 by default.
+        t_squared: multiply the loss by student_temperature squared. Where teacher and student have one temperature, the
+            gradient falls with that square; so it stays as large (Hinton et al. 2015, arXiv 1503.02531, section 2).
 
     Attributes:
-        temperature: the student's; it may be set between steps.
+        temperature: the student's temperature. It may be set between steps.
     """
 
     def __init__(
@@ -61,16 +65,19 @@ class SoftCrossEntropy(nn.Module):
         self.t_squared = t_squared
 
     def forward(self, logits: Tensor, labels: SoftLabels | Tensor, mask: Tensor | None = None) -> Tensor:
-        """The loss of logits; halves are computed in float32. Raises UsageError where these do not fit each other.
+        """Return the loss. bf16 and fp16 logits are computed in float32.
 
         Args:
-            logits: float [B, C].
-            labels: a batch's own labels, which know what is padding, or the probabilities of all classes, float [B, C].
+            logits: of the student, float [B, C].
+            labels: `batch.labels`, which say what is padding, or the probabilities of all classes, float [B, C].
             mask: bool [B], `batch.mask`: False in padding, which is left out. Dense labels need it where the loader
                 pads (last="pad", evaluation=True).
 
         Returns:
             A scalar, or [B] without reduction.
+
+        Raises:
+            UsageError: logits, labels and mask are not of the same crops and classes.
         """
         dense = isinstance(labels, Tensor)
         shape = tuple(labels.shape) if isinstance(labels, Tensor) else (len(labels), labels.num_classes)

@@ -1,4 +1,4 @@
-"""Distributions as an even share of every class and a few masses on top: built, mixed, made dense, in torch.
+"""Sparse distributions in torch, an even share of every class and a few masses on top: built, mixed, made dense.
 
 Shapes: B crops, k classes stored per crop, N <= k classes that the rule reads, K masses per row, C classes.
 """
@@ -24,13 +24,16 @@ from slg_wds.labels.tails import TailBatch, spread_tail
 
 
 class SoftLabels(Movable):
-    """B distributions over num_classes classes; row b gives class c: even[b] + the masses of row b at class c.
+    """B distributions over C classes, stored sparsely. `dense()` gives all [B, C] probabilities.
+
+    In row b, the probability of class c is even[b] plus the masses of row b whose index is c.
 
     Args:
-        index: int64 [B, K]; a class may occur several times, its masses add up.
-        mass: float [B, K], may be negative.
-        even: float [B], or None where it is 0 by the rule. Rows sum to 1.
-        tables: low-rank labels of the same rows, which add to them; see `expanded`.
+        index: int64 [B, K], the classes of the masses. Where a class occurs several times, its masses add up.
+        mass: float [B, K]; a mass may be negative.
+        even: float [B], what every class has; None for 0.
+        num_classes: C.
+        tables: low-rank labels of the same rows, which are added to the others; see `expanded`.
         mask: bool [B], False in rows of padding, which SoftCrossEntropy leaves out; None if no row is padding.
     """
 
@@ -54,14 +57,14 @@ class SoftLabels(Movable):
         return f"SoftLabels({len(self)} distributions over {self.num_classes} classes{low_rank}, on {self.mass.device})"
 
     def __getitem__(self, rows: Tensor | slice) -> SoftLabels:
-        """Some of the rows; with `mix`, mixup needs nothing dense: mix([y, y[perm]], [lam, 1 - lam])."""
+        """Return some of the rows. Mixup then needs nothing dense: mix([y, y[perm]], [lam, 1 - lam])."""
         even = None if self.even is None else self.even[rows]
         tables = tuple(table[rows] for table in self.tables)
         mask = None if self.mask is None else self.mask[rows]
         return SoftLabels(self.index[rows], self.mass[rows], even, self.num_classes, tables, mask)
 
     def expanded(self) -> SoftLabels:
-        """The same without tables: low-rank labels as even shares and masses, K the entries of their tables."""
+        """Return the same without tables: low-rank labels become masses, one for each entry of their tables."""
         if not self.tables:
             return self
         parts = [table.expanded() for table in self.tables]
@@ -74,7 +77,7 @@ class SoftLabels(Movable):
         return SoftLabels(index, mass, even, self.num_classes, mask=self.mask)
 
     def dense(self) -> Tensor:
-        """The rows in full: [B, C] of mass's dtype, none negative."""
+        """Return the probabilities of all classes, [B, C] of the dtype of `mass`; none is negative."""
         shape = (len(self), self.num_classes)
         even = self.mass.new_zeros(()) if self.even is None else self.even[:, None]
         rows = even.expand(shape).clone().scatter_add_(1, self.index, self.mass)
@@ -96,20 +99,20 @@ def from_topk(
     dtype: torch.dtype = torch.float32,
     power: float = 1.0,
 ) -> SoftLabels:
-    """The distributions of stored columns under a rule of recovery, as slg_wds.labels.distribution defines them.
+    """Recover distributions from what is stored of each crop, as slg_wds.labels.distribution defines them.
 
     Labels to train with must not be made under torch.inference_mode: autograd cannot keep such tensors.
 
     Args:
-        index: int64 [B, k], in falling order of probability, or None for full labels.
-        value: float [B, k]; of full labels [B, C] in class order.
+        index: int64 [B, k], the stored classes of each crop, the most probable first; None for full labels.
+        value: float [B, k], their probabilities; of full labels [B, C], in class order.
         num_classes: C.
-        rule: a label type or its name; None uses all that is given.
-        tail: the images' shared tails.
+        rule: the rule of recovery, a label type such as "marginal_smoothing_k5"; None uses all that is given.
+        tail: the images' shared tails, from `slg_wds.labels.tail_batch`; None if there are none.
         dtype: of the result.
-        power: what the recovered probabilities are raised to, before they are divided by their sum: T0 / T for labels
-            at temperature T that were made at T0. Then all is computed in float64, since a power below 1 makes a
-            rounding error of a small probability large.
+        power: what recovered probabilities are raised to before they are divided by their sum. To read labels that were
+            made at temperature T0 at another one, T, give T0 / T. All is then computed in float64, since a power below
+            1 makes the rounding error of a small probability large.
 
     Raises:
         UsageError: shapes do not fit, or the rule is unknown.
@@ -197,10 +200,17 @@ def _powered(named: Tensor, even: Tensor, others: Tensor, power: float) -> tuple
 
 @torch.no_grad()
 def mix(labels: Sequence[SoftLabels], weights: Sequence[float] | None = None) -> SoftLabels:
-    """The weighted average of distributions, row by row: its K is the sum of theirs. A row is padding if it is in one.
+    """Average distributions row by row. A row of the result is padding if it is padding in any of them.
 
-    weights: one per member of labels, >= 0 with a positive sum, by which they are divided; None: all the same.
-    Raises UsageError for weights that are not, no labels, or labels of different rows or classes.
+    Args:
+        labels: distributions of the same rows and classes.
+        weights: one for each, at least 0 with a sum above 0, by which they are divided; None: all are equal.
+
+    Returns:
+        The averages. Their K is the sum of the K of `labels`.
+
+    Raises:
+        UsageError: there are no labels, they are of different rows or classes, or the weights cannot be.
     """
     if not labels:
         raise UsageError("0 sets of labels cannot be mixed")
@@ -247,5 +257,22 @@ def recover(
     dtype: torch.dtype = torch.float32,
     power: float = 1.0,
 ) -> Tensor:
-    """The distributions of stored columns in full, [B, C], on the device of value: from_topk(...).dense()."""
+    """Recover the probabilities of all classes from what is stored of each crop, such as a batch's index and value.
+
+    Args:
+        index: int64 [B, k], the stored classes of each crop, the most probable first; None for full labels.
+        value: float [B, k], their probabilities; of full labels [B, C], in class order.
+        num_classes: C.
+        rule: the rule of recovery, a label type such as "marginal_smoothing_k5"; None uses all that is given.
+        tail: the images' shared tails, such as a batch's `tail`; None if there are none.
+        dtype: of the result.
+        power: T0 / T reads labels that were made at temperature T0 at temperature T.
+
+    Returns:
+        [B, C] on the device of `value`; each row sums to 1.
+
+    Raises:
+        UsageError: shapes do not fit, or the rule is unknown.
+        RuleError: what is stored cannot give the rule.
+    """
     return from_topk(index, value, num_classes, rule=rule, tail=tail, dtype=dtype, power=power).dense()

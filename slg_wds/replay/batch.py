@@ -1,6 +1,6 @@
 """What the loader yields.
 
-Shapes: B crops of this rank, k classes stored per crop (the sum of the sets' where there are several), S pixels.
+Shapes: B crops of this rank, k classes stored of each crop, C classes, S pixels a side, D numbers of an embedding.
 """
 
 from __future__ import annotations
@@ -18,28 +18,34 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Batch(Movable):
-    """B crops; those of an image follow each other. `to(device)` and `pin_memory()` move all its tensors.
+    """A batch of B crops with what the teachers said of them. The crops of one image follow each other.
+
+    `to(device)` and `pin_memory()` move all tensors of a batch.
 
     Attributes:
-        images: uint8 [B, 3, S, S], channels_last (normalised, of the dtype asked for, from `loader.to`).
-        index: int64 [B, k]. value: float32 [B, k], as stored. Those of several sets lie side by side. Low-rank labels
-            store no classes and values of single crops: their k is 0.
-        tail: the shared tails, None where none are stored or where there are several sets.
-        labels: the distributions under the rule of recovery, at the temperature asked for, averaged over the sets, for
-            SoftCrossEntropy. None if the set holds embeddings. Padding has even ones, which that loss leaves out.
-        target: int64 [B], -1 for none. Classes of the labels only where `LabelSet.targets_are_classes` says so.
-        key: [B].
-        crop: int64 [B], the crop's number in its record, -1 in padding.
-        mask: bool [B], False in padding, which only the last batch has. What uses other things than `labels` needs it:
-            `EmbeddingLoss` and dense labels (`mask=batch.mask`), and whatever counts, such as an accuracy.
-        weight: what the mean loss of this process counts. It is 1, but in a padded batch of which several processes
-            have unequal parts. `(batch.weight * loss).backward()` gives DDP, which takes the mean over processes, the
-            gradient of the mean over all crops of the batch.
-        embedding: of a set of embeddings, float32 [B, D] of each teacher by its name, zeros in padding; else empty.
-        target2: int64 [B], the target of the image that is mixed into the view, -1 for none; None if the set has no
+        images: the pixels, uint8 [B, 3, S, S], channels_last. From `loader.to(...)` they are normalised, of its dtype.
+        labels: the distributions over C classes, as SoftCrossEntropy takes them: recovered by the loader's rule, at its
+            temperature, averaged over its sets. Padding has even distributions, which that loss leaves out. None if
+            the set holds embeddings.
+        embedding: float32 [B, D] of each teacher, by the teacher's name, with zeros in padding. Empty if the set holds
+            labels.
+        target: int64 [B], the image's hard label, -1 for none. It is a class of the labels only where
+            `LabelSet.targets_are_classes` says so.
+        target2: int64 [B], the target of the image that is mixed into the view, -1 for none. None if the set has no
             mixed views.
-        lam: float32 [B], the weight of `target` in a mixed view, in 0..1: 1 - lam is that of `target2`. 1 where nothing
-            is mixed in; None as target2 is. The teacher saw the mixed view, so its labels need no weights.
+        lam: float32 [B], the weight of `target` in a mixed view, in 0..1; that of `target2` is 1 - lam. It is 1 where
+            nothing is mixed in. None if the set has no mixed views. `labels` need no weights: the teacher saw the mix.
+        mask: bool [B], False in padding, which only the last batch can have. Whatever does not go by `labels` needs it:
+            `EmbeddingLoss` and dense labels (`mask=batch.mask`), and counts such as an accuracy.
+        weight: what to multiply this process's mean loss by. It is 1 except in a padded batch of which the processes
+            have unequal parts. DDP takes the mean over processes, so `(batch.weight * loss).backward()` then gives the
+            gradient of the mean over all crops.
+        key: B keys, those of the images.
+        crop: int64 [B], the number of the crop in its record, -1 in padding.
+        index: int64 [B, k], the classes that are stored of each crop, the most probable first; of `full` labels all, in
+            class order. Columns of several sets stand side by side. Low-rank labels store no single classes: k is 0.
+        value: float32 [B, k], the probabilities of these classes, as stored.
+        tail: the shared tails; None if none are stored, and for several sets.
     """
 
     images: torch.Tensor

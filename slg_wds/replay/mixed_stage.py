@@ -46,15 +46,17 @@ def cut_shards(
     interpolation: str = "bicubic",
     image: Callable[[Sample], bytes] | None = None,
 ) -> CutShards:
-    """Return what cuts the crops of `record` as `cut_crops` does, and mixes their partners in; for `.compose(...)`.
+    """Make the stage that cuts the crops of `record` as `cut_crops` does, and mixes their partners in.
 
-    It also adds `target2`, int64 [c], and `lam`, float32 [c]; see `Batch`. Sets without mixed views are served too.
+    It sees whole shards, so it goes into `.compose(...)`. Each sample also gets `target2`, int64 [c], and `lam`,
+    float32 [c]; see `Batch`. Sets without mixed views are served too.
 
     Args:
-        keys: of the label set's plan, `open_labels(url).plan.keys`: records name partners by their numbers in it.
+        keys: the keys of the label set's plan, `open_labels(url).plan.keys`. Records name partners by their numbers in
+            it.
         size: pixels on each side.
-        interpolation: of the resize.
-        image: see `cut_crops`.
+        interpolation: as of `cut_crops`.
+        image: as of `cut_crops`.
 
     Raises:
         UsageError: a size or interpolation that cannot be.
@@ -64,7 +66,7 @@ def cut_shards(
 
 @dataclass
 class CutShards:
-    """See cut_shards."""
+    """The stage of cut_shards."""
 
     keys: Sequence[str]
     cutting: CutCrops

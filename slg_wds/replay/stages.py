@@ -51,20 +51,20 @@ if TYPE_CHECKING:
 def decode_record_stage(
     crops_per_image: int = 4, seed: int = 0, epoch: int = 0, labels: LabelSet | None = None
 ) -> DecodeRecord:
-    """Return what turns a sample's record into `record`, a Record of the epoch's crops.
+    """Make the stage that decodes a sample's record and takes an epoch's crops of it.
 
-    They are the crops that SoftLabelLoader takes with the same seed and epoch. The sample also gets `crop`, their
-    numbers, int64 [c], and `stored`, what the whole record stores of labels.
+    They are the crops that SoftLabelLoader takes with the same seed and epoch. Each sample gets `record`, a Record of
+    these crops, `crop`, their numbers, int64 [c], and `stored`, what the whole record stores of labels.
 
     Args:
-        crops_per_image: c.
-        seed: of the choice of crops.
-        epoch: the first one; set the stage's own `epoch` before each of the others, else they have the same crops.
+        crops_per_image: crops of an image in an epoch, c.
+        seed: decides which crops an epoch has.
+        epoch: the first epoch. Set the stage's `epoch` before each of the others, else they have the same crops.
         labels: the label set, `open_labels(url)`. It says the type and temperature of the labels, which records do not
             store; see `CollateCrops`.
 
     Raises:
-        UsageError: numbers that cannot be, or a set that extends another one and so lacks crops.
+        UsageError: a number is out of its range, or the set extends another one and so lacks crops.
     """
     if crops_per_image < 1:
         raise UsageError(f"crops_per_image {crops_per_image} is below 1")
@@ -77,10 +77,18 @@ def decode_record_stage(
 def cut_crops(
     size: int, interpolation: str = "bicubic", image: Callable[[Sample], bytes] | None = None
 ) -> CutCrops:
-    """What cuts the crops of `record` from the sample's image into `images`, uint8 [c, 3, S, S], channels_last.
+    """Make the stage that cuts the crops of `record` from the sample's image.
 
-    `image(sample)` gives the image's bytes where they are not in the sample; size and interpolation are the teacher's
-    in slg.json for exactly its input.
+    Each sample gets `images`, uint8 [c, 3, size, size], channels_last.
+
+    Args:
+        size: pixels on each side. The teacher's own input size and interpolation, which `slg-wds inspect` shows, give
+            exactly its input.
+        interpolation: how crops are resized: bicubic, bilinear or nearest.
+        image: returns the bytes of a sample's image, where the sample does not have them itself.
+
+    Raises:
+        UsageError: a size or interpolation that cannot be.
     """
     if size < 1 or interpolation not in INTERPOLATIONS:
         raise UsageError(f"crops of size {size}, {interpolation}", hint=f"one of {', '.join(INTERPOLATIONS)}")
@@ -88,7 +96,7 @@ def cut_crops(
 
 
 class DecodeRecord:
-    """See decode_record_stage. `epoch` may be set between epochs; the workers of a DataLoader see it.
+    """The stage of decode_record_stage. `epoch` may be set between epochs; the workers of a DataLoader see it.
 
     Args:
         crops_per_image, seed, epoch: see decode_record_stage.
@@ -147,7 +155,7 @@ class DecodeRecord:
 
 @dataclass
 class CutCrops:
-    """See cut_crops."""
+    """The stage of cut_crops."""
 
     size: int
     interpolation: str
@@ -189,13 +197,13 @@ class CutCrops:
 
 
 class CollateCrops:
-    """Collate samples that went through both stages into a Batch, whose labels are those that SoftLabelLoader gives.
+    """Collate samples that went through both stages into a Batch. Its labels are those that SoftLabelLoader gives.
 
     Args:
         rule: the rule of recovery of `Batch.labels`; by default the label type of the set that `decode_record_stage`
             was given. Without a set it is needed wherever what is stored can be read in several ways.
-        temperature: of the teachers, at which `Batch.labels` are; None: as they were made. See `SoftLabelLoader`. Like
-            the epoch of a DecodeRecord it may be set between epochs.
+        temperature: the teachers' temperature, at which labels are read, as of `SoftLabelLoader`; None: as they were
+            made. It may be set between epochs.
         made_at: the temperature that the labels were made at, by default that of the set. Without a set it is needed
             with `temperature`.
 
@@ -214,7 +222,7 @@ class CollateCrops:
 
     @property
     def temperature(self) -> float | None:
-        """At which labels are; None: as they were made."""
+        """The temperature at which labels are read; None: as they were made."""
         found = self._temperature.value
         return None if math.isnan(found) else found
 
@@ -223,7 +231,7 @@ class CollateCrops:
         self._temperature.value = math.nan if temperature is None else checked_temperature(temperature)
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
-        """Collate samples."""
+        """Collate the samples of a batch."""
         import torch
 
         records: list[Record] = [sample["record"] for sample in samples]
