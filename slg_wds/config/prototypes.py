@@ -42,7 +42,7 @@ class ClusterOptions:
     PANEL: ClassVar[str] = "Label"
 
     num_prototypes: Annotated[int | None, option("N", default="none, needed for a SET", short="-k")] = None
-    """Prototypes to make: the classes of the labels. Usual are 1,000 to 65,536."""
+    """Prototypes to make: the classes of the labels. 1000 to 65536 are usual."""
     bank_temp: Annotated[float | None, option("T", default="0.04; of a checkpoint, that of its training")] = (
         None
     )

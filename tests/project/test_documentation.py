@@ -111,15 +111,26 @@ def test_every_option_has_a_help_text_and_the_command_shows_it(name, monkeypatch
 
 
 def test_every_flag_of_train_has_a_help_text_and_its_default():
-    actions = [action for action in make_parser("train")._actions if action.option_strings]
+    parser = make_parser("train")
+    actions = [action for action in parser._actions if action.option_strings]
     assert len(actions) > 45
     for action in actions:
+        shown = parser._get_formatter()._get_help_string(action)
         assert len((action.help or "").split()) > 1, action.option_strings
         if type(action.default) in (int, float, str) and action.default not in ("", argparse.SUPPRESS):
             value = re.escape(
                 f"{action.default:g}" if isinstance(action.default, float) else str(action.default)
             )
-            assert re.search(rf"\({value}\b", action.help), (action.option_strings, action.help)
+            assert re.search(rf"\(default: {value}\b", shown), (action.option_strings, shown)
+            assert shown.count("(default") == 1
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_the_help_of_train_fits_the_terminal(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert [
+        line for line in make_parser("slg-wds train").format_help().splitlines() if len(line) > columns
+    ] == []
 
 
 def options_of(name: str) -> set[str]:

@@ -1,10 +1,11 @@
-"""A parser whose errors are one line, and the actions of flags that take several values."""
+"""A parser whose errors are one line, its --help, and the actions of flags that take several values."""
 
 from __future__ import annotations
 
 import argparse
 import ast
 import difflib
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -43,6 +44,30 @@ class Parser(argparse.ArgumentParser):
         name = word.partition("=")[0]
         near = difflib.get_close_matches(name, self.spellings, 1)
         self.error(f"there is no flag {name}" + (f"; did you mean {near[0]}?" if near else ""))
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Fills paragraphs, keeps indented lines as they are, and names each default that a help text does not name."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_on_hyphens=False)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        parts = text.strip("\n").split("\n\n")
+        lines = [
+            part.splitlines() if part.startswith(" ") else self._split_lines(part, width - len(indent))
+            for part in parts
+        ]
+        return "\n\n".join(textwrap.indent("\n".join(one), indent) for one in lines)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        if "(default:" in text or default in ("", argparse.SUPPRESS) or isinstance(default, (bool, dict)):
+            return text
+        if isinstance(default, list):
+            default = " ".join(map(str, default))
+        shown = f"{default:g}" if isinstance(default, float) else default
+        return f"{text} (default: {shown})" if shown not in (None, "") else text
 
 
 def _number(kind: Callable[[str], Any], what: str) -> Callable[[str], Any]:
