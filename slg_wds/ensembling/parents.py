@@ -20,7 +20,6 @@ from slg_wds.images import image_extension
 from slg_wds.labels.shares import shares
 from slg_wds.labelset.combining.joining import chains, join_records
 from slg_wds.labelset.combining.renumbering import Find, renumbered
-from slg_wds.labelset.key_index import KeyNumbers
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.makers import code_of_all
 from slg_wds.labelset.opening import labels_at
@@ -49,7 +48,6 @@ class KeyedSet:
 
     def __init__(self, labels: LabelSet) -> None:
         self.labels = labels
-        self._numbers = KeyNumbers(labels.plan.keys)
         self._wanted: dict[int, bool] = {}
         self._shards: OrderedDict[int, tuple[Shard, dict[str, int]]] = OrderedDict()
         self._indexes: OrderedDict[int, tuple[ShardIndex, dict[str, int]]] = OrderedDict()
@@ -57,7 +55,7 @@ class KeyedSet:
 
     def find(self, key: str, near: int = -1) -> int | None:
         """Return the number of an image in the plan, or None. Faster if `near` is that number."""
-        return self._numbers.find(key, near)
+        return self.labels.key_numbers.find(key, near)
 
     def has_labels(self, key: str) -> bool:
         """Return whether the set has a record of an image: it plans the image, and did not leave it out."""

@@ -85,9 +85,7 @@ def prepare(job: Job, images: OpenedImages, number: int, read: Read) -> Prepared
     if isinstance(opened, LeftOut):
         return opened
     try:
-        drawn = opened.drawn
-        if job.extension is not None:
-            drawn = job.extension.lacking(key, opened.size, drawn, job)
+        drawn = job.crops_to_label(number, opened.size, opened.drawn)
     except (ImageError, ReferenceSetError) as error:
         return left_out(job, number, error)
     crops, partners, unmixed = _with_partners(drawn, images, key)

@@ -6,7 +6,7 @@ With --num-crops 700 and a set of 500 crops an image, these are crops 500 to 699
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,6 @@ from slg_wds.labelset.creating import identity_differences
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.left_out import labelled_keys
 from slg_wds.transforms.drawn import DrawnCrops
-
-if TYPE_CHECKING:
-    from slg_wds.generation.job import Job
 
 # Fields of the identity in which the new set may differ from the set that it extends.
 _MAY_DIFFER = ("num_crops", "extends")
@@ -89,25 +86,23 @@ class Extension(SetReference):
                 hint="give the options that made it",
             )
 
-    def lacking(self, key: str, size: tuple[int, int], drawn: DrawnCrops, job: Job) -> DrawnCrops:
+    def lacking(
+        self, key: str, drawn: DrawnCrops, stored: DrawnCrops, planned_keys: Sequence[str]
+    ) -> DrawnCrops:
         """Return those of an image's crops that the set lacks.
 
         Args:
             key: the image's key.
-            size: its (height, width) in pixels.
             drawn: all crops of the image.
-            job: what the worker has open; its plan numbers the images that are mixed in.
+            stored: those that the set has.
+            planned_keys: the keys of all images, by the numbers that both kinds of crops give their partners.
 
         Raises:
             ImageError: the set's own crops are not those drawn now, so its image had another size.
-            ReferenceSetError: the image had another size.
         """
-        if not self.has_labels(key):
-            return drawn
         first = self.labels.num_crops
-        stored = job.in_plan(self, self.crops(key, size, first))
         own = slice(first - len(stored), first)  # a set that itself extends one has only its own crops
-        if not self._as_then(drawn[own], job.labels.plan.keys).same_as(stored):
+        if not self._as_then(drawn[own], planned_keys).same_as(stored):
             raise ImageError("the set to extend has other crops of this image than those drawn now", key=key)
         return drawn[first:]
 

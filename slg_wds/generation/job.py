@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from slg_wds.concurrency.threads import one_blas_thread
 from slg_wds.errors import LabelSetError, ReferenceSetError
 from slg_wds.generation.description import view_rule_of
+from slg_wds.generation.extension import Extension
 from slg_wds.generation.read_ahead import MOST
 from slg_wds.generation.recipe import Recipe
 from slg_wds.labelset.combining.renumbering import renumbered
-from slg_wds.labelset.key_index import KeyNumbers
 from slg_wds.transforms.drawn import DrawnCrops
 from slg_wds.transforms.policies.mixing import sample_mixing
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from slg_wds.config import GenerateConfig
-    from slg_wds.generation.extension import Extension
     from slg_wds.generation.reference import Reference
     from slg_wds.images import ImageSource
     from slg_wds.images.targets import Targets
@@ -64,8 +63,6 @@ class Job:
     @property
     def extension(self) -> Extension | None:
         """The set that this run extends with further crops; None without --extend."""
-        from slg_wds.generation.extension import Extension
-
         return self.reference if isinstance(self.reference, Extension) else None
 
     @property
@@ -119,12 +116,29 @@ class Job:
         config, plan = self.config, self.labels.plan
         key = plan.keys[number]
         if self.crops_of is not None:
-            return self.in_plan(self.crops_of, self.crops_of.crops(key, size, config.num_crops))
+            return self._in_plan(self.crops_of, self.crops_of.crops(key, size, config.num_crops))
         rules = (self.recipe.crop_rule, self.view_rule)
         drawn = DrawnCrops.draw(config.seed, key, size, config.num_crops, *rules)
         return self._mixed(drawn, number)
 
-    def in_plan(self, reference: Reference, crops: DrawnCrops) -> DrawnCrops:
+    def crops_to_label(self, number: int, size: tuple[int, int], drawn: DrawnCrops) -> DrawnCrops:
+        """Return those of an image's crops that are labelled: all, or with --extend those that the extended set lacks.
+
+        Args:
+            number: the image's number in the plan.
+            size: its (height, width) in pixels.
+            drawn: all of its crops, from `crops`.
+
+        Raises:
+            ImageError, ReferenceSetError: the extended set has other crops of this image, or had it in another size.
+        """
+        extension, keys = self.extension, self.labels.plan.keys
+        if extension is None or not extension.has_labels(keys[number]):
+            return drawn
+        stored = extension.crops(keys[number], size, extension.labels.num_crops)
+        return extension.lacking(keys[number], drawn, self._in_plan(extension, stored), keys)
+
+    def _in_plan(self, reference: Reference, crops: DrawnCrops) -> DrawnCrops:
         """Return crops of a reference whose partners have their numbers in the plan of this run.
 
         Raises:
@@ -139,11 +153,7 @@ class Job:
 
     def _find(self, key: str, near: int) -> int | None:
         keys = self.labels.plan.keys
-        return near if near < len(keys) and keys[near] == key else self._numbers.find(key)
-
-    @cached_property
-    def _numbers(self) -> KeyNumbers:
-        return KeyNumbers(self.labels.plan.keys)
+        return near if near < len(keys) and keys[near] == key else self.labels.key_numbers.find(key)
 
     def _mixed(self, drawn: DrawnCrops, number: int) -> DrawnCrops:
         """Draw what is mixed into the crops of an image."""

@@ -13,7 +13,6 @@ from slg_wds.format.manifest.index import ShardIndex
 from slg_wds.format.records.record import Record
 from slg_wds.interop.fkd import LabelFolder, cut_boxes, open_label_folder, stem_of_key
 from slg_wds.labelset.combining.joining import refuse_extending
-from slg_wds.labelset.key_index import KeyNumbers
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import labels_at
 from slg_wds.store import Location
@@ -110,7 +109,6 @@ class SetReference:
                 hint=f"give --num-crops {labels.num_crops} or fewer",
             )
         self.labels = labels
-        self._numbers = KeyNumbers(labels.plan.keys)
         self._index = lru_cache(maxsize=64)(self._read_index)
         self._record = lru_cache(maxsize=64)(self._read_record)  # of an image it is asked for more than once
 
@@ -167,7 +165,7 @@ class SetReference:
         return self.labels.record(shard, position, index[0])
 
     def _find(self, key: str) -> int | None:
-        return self._numbers.find(key)
+        return self.labels.key_numbers.find(key)
 
     def _read_index(self, shard: int) -> tuple[ShardIndex, dict[str, int]]:
         index = self.labels.index(shard)
