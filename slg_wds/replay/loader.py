@@ -51,59 +51,70 @@ LabelSource = str | LabelSet
 
 
 class SoftLabelLoader:
-    """Batches of crops with their teachers' soft labels; an iterable of `Batch`, len() of them an epoch.
+    """Batches of exactly the crops that teachers saw, with the teachers' soft labels: an iterable of `Batch`.
 
-    An epoch is one walk over the images. Iterating goes through one epoch, from where a loaded state says; once its
-    last batch was handed over, the next iteration is the next epoch. The order is a pure function of label set, seed,
-    epoch, global batch size, lanes and window: the global batches are the same for any number of ranks and threads.
+    An epoch is one walk over the images; len() is its number of batches. Iterating walks one epoch, from where a loaded
+    state says; the next iteration walks the next epoch. The order is a pure function of label set, seed, epoch, global
+    batch size, lanes and window, so the global batches are the same for any number of ranks and threads.
+
+    A loader serves the process that made it. In a worker of torch's DataLoader, after a fork or in a copy it is
+    refused, since every sample would come more than once.
 
     Args:
-        labels: URL of a label set, or several whose distributions are averaged with `weights`: of one plan, over
-            the same classes, of one temperature unless `temperature` is given. If they have different numbers of crops,
-            the crops that all have are taken: the first ones, which are the same. Several sets of embeddings, each of
-            other teachers, are joined: `Batch.embedding` has them all. A set and those that extend it
-            (`generate --extend`), given together as in ["OLD", "NEW"], are one of them: the batches are those of the
-            same labels made in one go.
-        images: None where the images are embedded, else the folder or WebDataset shards that they lie in.
-        global_batch_size: crops over all ranks; divides by ranks x crops_per_image.
-        crops_per_image: crops of an image in a batch, one after the other.
-        size, interpolation: of the crops; by default the (first) teacher's, whose input is then replayed bit for bit.
-        rule: rule of recovery of `Batch.labels`, by default the label type that the set was made with.
-        crop_filter: (measure, low, high), see `selection.CropFilter`; what it leaves out is counted in `selection`.
-        temperature: of the teachers, T, at which labels are read: a number, or a function of the epoch (from 0 on), for
-            instance to anneal it. A set made at T0 has its distributions, recovered, raised to T0 / T and divided by
-            their sums; those of several sets are averaged after that. One set of several teachers has only their mean,
-            which is raised. None: as they were made. A crop filter and the confidence of label adaptation stay at T0;
-            hard labels are the same at every T.
-        label_adaptation: (below, smoothing, share), see `labels.LabelAdaptation`: FerKD's softened hard labels for
-            crops of low confidence, in `Batch.labels`; index and value stay as stored.
-        shuffle: False walks in plan order. seed: of the order and of the choice of crops.
-        rank, world_size: by default torch.distributed's, or those of torchrun, mpirun or srun.
-        threads: that decode and cut, by default one per core that the process may use beside the machine's other ranks.
-            The launcher says how many these are; without one, a rank is counted for each GPU that the process sees, or
-            all ranks if it sees none.
+        labels: a label set, or several: folders, URLs or what `open_labels` returned. Several are averaged. They have
+            to be of one plan, over the same classes, and of one temperature unless `temperature` is given; where they
+            have different numbers of crops, those that all have are taken. Several sets of embeddings, each of other
+            teachers, are joined: `Batch.embedding` has them all. A set and those that extend it (`generate --extend`),
+            given together as in ["OLD", "NEW"], are one set.
+        images: the labelled images, a folder or WebDataset shards; None if the label set embeds them.
+        global_batch_size: crops in a batch over all ranks, a multiple of ranks x crops_per_image.
+        crops_per_image: crops of each image in an epoch. In a batch they follow each other.
+        size: pixels on each side of a crop; by default the (first) teacher's input, which is replayed bit for bit.
+        interpolation: how crops are resized: bicubic, bilinear or nearest; by default as for the (first) teacher.
+        rule: the rule of recovery of `Batch.labels`, such as "marginal_smoothing_k5"; by default the label type that
+            the set was made with.
+        weights: the weight of each of several sets in their average; by default all are equal.
+        temperature: the teachers' temperature T at which labels are read: a number, or a function of the epoch (from 0
+            on) that gives it. The recovered distributions of a set made at T0 are raised to T0 / T and divided by their
+            sums; several sets are averaged after that. Of several teachers in one set there is only their mean, which
+            is raised. Crop filter and label adaptation go by the labels at T0. Hard labels are the same at every T. By
+            default labels are as they were made.
+        crop_filter: (measure, low, high): use only crops whose "confidence" (largest probability) or "tail" (what the
+            stored classes leave of 1) is in low..high. `selection` counts the others.
+        label_adaptation: (below, smoothing, share): FerKD's softened hard labels for crops of confidence below `below`,
+            see `labels.LabelAdaptation`. It changes `Batch.labels`; index and value stay as stored.
+        shuffle: False walks in the order of the plan.
+        seed: decides the order, and which crops an epoch has.
+        rank: this process's number among those that share each batch; by default torch.distributed's, or that of
+            torchrun, mpirun or srun.
+        world_size: how many processes these are; by default found as the rank is.
+        threads: threads that decode and cut; by default one per core that the process may use beside the machine's
+            other ranks. The launcher says how many these are; without one, a rank is counted for each GPU that the
+            process sees, or all ranks if it sees none.
         processes: that make the batches beside this one, each with its part of the threads. Where more than some eight
             threads make many small batches, they wait for each other's turn at the interpreter: with one process for
             every eight threads they need not, and this process has its interpreter for the trainer. The batches are
             the same. Each process takes a second or two to start, in which this one makes the batches; it takes some
             300 MB, and the index of the sets once more. What is not on local disks is read by this process. Linux only.
-        last: "drop" leaves out the images that fill no batch, "pad" adds a batch for them. Its padding is black crops,
-            False in `Batch.mask`: SoftCrossEntropy leaves them out of `Batch.labels`, all else is to be given the mask.
-            BatchNorm sees them in train mode. Under DDP each loss is to be multiplied by `Batch.weight`.
-        evaluation: every image once, its first crop, in plan order, the last batch padded.
+        last: what becomes of images that fill no batch. "drop" leaves them to other epochs; "pad" adds a batch for
+            them, filled up with black crops, which are False in `Batch.mask`. SoftCrossEntropy leaves these out of
+            `Batch.labels`; whatever else is computed needs the mask. BatchNorm sees them in train mode. Under DDP
+            multiply each loss by `Batch.weight`.
+        evaluation: walk every image once, its first crop, in the order of the plan, with the last batch padded.
         allow_incomplete: take an unfinished label set as it is now.
-        cache_dir, cache_bytes: where and how much of remote shards, and of remote tars of images where these fit too,
-            is kept, for all ranks of a machine together.
+        cache_dir: folder for remote shards, and for remote tars of images where these fit too; the ranks of a machine
+            share it. By default one in the cache folder of the user.
+        cache_bytes: the most bytes in it.
         deadline: seconds that a batch is waited for; then StoreUnavailableError names the shard. Mostly the store's own
             limits come first: its options retry_timeout (180 s) and read_timeout (30 s without a byte).
         prefetch: batches made ahead, at the least; up to twice as many where they have few images.
-        lanes, window: of the order, see `order`.
-        store_options: of `open_store`, for labels and images.
+        lanes: places of the shuffled sequence of shards that are read at once: more mix images better, and open more
+            shards.
+        window: shards that are mixed with each other within a lane.
+        store_options: options of the object store, such as its region, for labels and images.
 
-    A loader serves the process that made it. In a worker of torch's DataLoader, after a fork or in a copy it is
-    refused, since every sample would come more than once.
-
-    Raises SlgWdsError at once for whatever can be known before the first batch.
+    Raises:
+        SlgWdsError: whatever can be known to be wrong before the first batch.
     """
 
     batch_sampler = None  # Lightning asks for it wherever there is a sampler
