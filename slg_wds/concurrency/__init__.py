@@ -11,7 +11,8 @@
     devices.py          the device that a caller names, if it is there
     copy_stream.py      copies to a GPU while it computes
 
-In: environment variables, the system's limits. Out: numbers, ranks, thread pools. Knows nothing of labels and images.
+Enters: environment variables, the system's limits. Leaves: numbers, ranks, thread pools. Knows nothing of labels and
+images.
 
 May import: errors and console. torch is imported only inside the functions that need it.
 """

@@ -7,8 +7,8 @@
     arguments.py     the arguments of a command line -> options
     command_line.py  how options are shown: --help, completion
 
-In: the arguments of a command, or keywords from Python. Out: a config, whose `check` refuses values that make no
-sense. The folder imports errors, masking, concurrency's count of cores and, once a URL is opened, store; no torch.
+Enters: the arguments of a command, or keywords from Python. Leaves: a config, whose `check` refuses values that make
+no sense. The folder imports errors, masking, concurrency's count of cores and, once a URL is opened, store; no torch.
 """
 
 from __future__ import annotations

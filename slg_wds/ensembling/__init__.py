@@ -1,17 +1,17 @@
 """Label sets -> one label set: `slg-wds ensemble`.
 
-command.py     the command and the call from Python
-work.py        the worker loop
-parents.py     the sets to merge: records by key, in any order, with bounded memory
-checks.py      what must be the same in all of them
-merge.py       the labels of one image in several sets -> their weighted mean
-convert.py     the labels of one image -> the same with fewer classes
-embeddings.py  sets of embeddings -> one, which holds all of them side by side
-prototypes.py  a set of embeddings read as labels, by a bank
-low_rank.py    the mean of labels, coded as low-rank ones
-partners.py    the images that are mixed into crops, for a teacher that is asked again
-asking.py      asks the teachers of a set again, about a sample of its crops
-fidelity.py    how far labels are from the teachers themselves
+    command.py     the command and the call from Python
+    work.py        the worker loop
+    parents.py     the sets to merge: records by key, in any order, with bounded memory
+    checks.py      what must be the same in all of them
+    merge.py       the labels of one image in several sets -> their weighted mean
+    convert.py     the labels of one image -> the same with fewer classes
+    embeddings.py  sets of embeddings -> one, which holds all of them side by side
+    prototypes.py  a set of embeddings read as labels, by a bank
+    low_rank.py    the mean of labels, coded as low-rank ones
+    partners.py    the images that are mixed into crops, for a teacher that is asked again
+    asking.py      asks the teachers of a set again, about a sample of its crops
+    fidelity.py    how far labels are from the teachers themselves
 
 Enters: the options, label sets of the same images and crops. Leaves: committed shards of a merged label set. It may
 import `engines/` and every folder below that.

@@ -15,8 +15,8 @@
     labelled.py       checks that a file is the image that was labelled
     gone.py           tells a file that is gone from a disk or bucket that is gone
 
-Enters: URLs and options; later paths of the plan. Leaves: a `Plan`, the bytes of images, uint8 pixels [3, H, W].
-May import format/ (plans, keys, names), store/, config, files, console and errors.
+Enters: URLs and options; later paths of the plan. Leaves: a `Plan`, the bytes of images, uint8 pixels [3, H, W]. May
+import format/ (plans, keys, names), store/, config, files, console and errors.
 """
 
 from __future__ import annotations

@@ -1,17 +1,19 @@
 """Probabilities -> top-k and tail; back to distributions; the sparse soft cross-entropy.
 
-shares.py            the weights of an average as shares that sum to 1
-reduce.py            torch: a teacher's probabilities -> top-k and the sum outside it
-soft.py, tails.py    torch: a batch's columns -> sparse distributions, mixed, dense
-logit_tables.py      torch: low-rank labels, which stay small until the loss needs them
-movable.py           torch: what moves to a device as one
-adaptation.py        torch: softened hard labels for crops of low confidence
-padding.py           torch: losses without the rows that are padding
-loss.py              torch: a student's cross-entropy with them
-embedding_loss.py    torch: a student's features against a teacher's embeddings
-dead_zone.py         rounding that prefers small integers
-low_rank/            distributions of an image's crops -> low-rank labels
-low_rank_embeddings/ the same for embeddings
+    shares.py            the weights of an average as shares that sum to 1
+    reduce.py            torch: a teacher's probabilities -> top-k and the sum outside it
+    soft.py, tails.py    torch: a batch's columns -> sparse distributions, mixed, dense
+    logit_tables.py      torch: low-rank labels, which stay small until the loss needs them
+    movable.py           torch: what moves to a device as one
+    adaptation.py        torch: softened hard labels for crops of low confidence
+    padding.py           torch: losses without the rows that are padding
+    loss.py              torch: a student's cross-entropy with them
+    embedding_loss.py    torch: a student's features against a teacher's embeddings
+    dead_zone.py         rounding that prefers small integers
+    low_rank/            distributions of an image's crops -> low-rank labels
+    low_rank_embeddings/ the same for embeddings
+
+Enters: a teacher's probabilities; the columns of records. Leaves: columns of records; distributions and losses.
 
 The label types, the rules of recovery and their reference in numpy are in slg_wds.format.recovery; their names are
 here too. Importing this package imports no torch: what is made of torch loads on first use.

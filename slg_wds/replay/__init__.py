@@ -14,7 +14,7 @@
     assembly/                   crops are cut and batches filled
     processes/                  the same in other processes
 
-What enters: label sets at their URLs, and images, embedded or beside them. What leaves: `Batch`es of uint8 crops and
+Enters: label sets at their URLs, and images, embedded or beside them. Leaves: `Batch`es of uint8 crops and
 `SoftLabels`, the same for a seed and epoch however many processes and threads make them. May import labelset, images,
 transforms, labels and all below; never a teacher or an engine's workers.
 """

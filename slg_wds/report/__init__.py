@@ -1,7 +1,7 @@
 """`slg-wds report`: label sets drawn as one page for the browser.
 
-In: label sets, and where the user gives them their images. Out: one HTML file. A report goes through the folders in
-this order; each may import those before it, embeddings/ also writing/.
+Enters: label sets, and where the user gives them their images. Leaves: one HTML file. A report goes through the
+folders in this order; each may import those before it, embeddings/ also writing/.
 
     reading/     opens the sets, draws a sample, reads records and images
     measuring/   what the labels say, in numbers: per image, over all images, teacher against teacher

@@ -18,8 +18,8 @@
     towers/           teachers without heads: embeddings, and distributions over the prototypes of a bank
     evaluate.py       top-1, top-5 and loss on images with targets
 
-Enters: options and uint8 crops. Leaves: float32 probabilities, and the identity and provenance of the teachers.
-May import transforms/, labels/ (shares), banks/, concurrency, console and errors. Importing this costs nothing: torch,
+Enters: options and uint8 crops. Leaves: float32 probabilities, and the identity and provenance of the teachers. May
+import transforms/, labels/ (shares), banks/, concurrency, console and errors. Importing this costs nothing: torch,
 torchvision and timm are imported by the functions that need them.
 """
 

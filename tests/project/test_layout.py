@@ -31,10 +31,11 @@ def test_no_module_of_the_package_is_long():
     assert {str(path): length for path, length in lengths.items() if length > 460} == {}
 
 
-def test_the_first_page_of_a_folder_names_all_that_is_in_it():
+def test_the_first_page_of_a_folder_says_what_goes_in_and_out_and_names_all_that_is_in_it():
     unnamed = []
     for page in PACKAGE.rglob("*/__init__.py"):
         text = ast.get_docstring(ast.parse(page.read_text())) or ""
+        assert re.search(r"^Enters: .*\bLeaves: ", text, re.MULTILINE | re.DOTALL), page
         there = [path.stem for path in page.parent.glob("*.py")]
         there += [path.parent.name for path in page.parent.glob("*/__init__.py")]
         unnamed += [

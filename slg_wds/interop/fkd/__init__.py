@@ -1,13 +1,15 @@
 """The label files of the original FKD.
 
-files.py       bytes of a label file <-> arrays
-boxes.py       relative coordinates <-> boxes in pixels
-columns.py     label arrays <-> columns of classes and probabilities
-folder.py      a folder of label files
-matching.py    which label file belongs to which image
-conversion.py  the worker loop of an import
-importing.py   `slg-wds import`
-exporting.py   `slg-wds export`
+    files.py       bytes of a label file <-> arrays
+    boxes.py       relative coordinates <-> boxes in pixels
+    columns.py     label arrays <-> columns of classes and probabilities
+    folder.py      a folder of label files
+    matching.py    which label file belongs to which image
+    conversion.py  the worker loop of an import
+    importing.py   `slg-wds import`
+    exporting.py   `slg-wds export`
+
+Enters: folders of label files, or a label set. Leaves: a label set, or label files.
 
 Shapes: M crops, k classes stored per crop, C classes.
 """

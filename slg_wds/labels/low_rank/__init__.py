@@ -1,6 +1,6 @@
 """Distributions of an image's crops -> low-rank labels to a stated error.
 
-What enters: probabilities [M, C] and the mean KL divergence that is allowed, in nats. What leaves: the integers of
+Enters: probabilities [M, C] and the mean KL divergence that is allowed, in nats. Leaves: the integers of
 `slg_wds.format.records.low_rank`, and the divergence that was measured on what a reader decodes. May import format and
 errors.
 

@@ -1,6 +1,6 @@
 """Embeddings of an image's crops -> low-rank embeddings to a stated mean cosine, and no crop far below it.
 
-What enters: embeddings [M, D] and the mean cosine that is asked for. What leaves: the integers of
+Enters: embeddings [M, D] and the mean cosine that is asked for. Leaves: the integers of
 `slg_wds.format.records.embeddings.low_rank`, and the cosines that were measured on what a reader decodes. May import
 format and errors.
 

@@ -13,6 +13,6 @@
     jpeg_crops.py         JPEGs decoded and cut in one call
     buffers.py            memory that is used again
 
-What enters: the batches that an epoch plans, records and image files. What leaves: filled batches, in order. May import
-the folders beside it and all that `slg_wds.replay` may.
+Enters: the batches that an epoch plans, records and image files. Leaves: filled batches, in order. May import the
+folders beside it and all that `slg_wds.replay` may.
 """

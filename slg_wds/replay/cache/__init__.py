@@ -5,6 +5,6 @@
     downloads.py    one download at a time, whole and checked
     directory.py    the files within a number of bytes, shared by the processes of a machine
 
-What enters: stores and which shard is needed when. What leaves: paths of files whose bytes were checked. May import
-labelset and all below, and `order` for its types.
+Enters: stores and which shard is needed when. Leaves: paths of files whose bytes were checked. May import labelset and
+all below, and `order` for its types.
 """

@@ -6,5 +6,5 @@
     permutation.py    keyed permutations, the same on every platform
     fingerprint.py    what an order depends on besides the epoch
 
-Pure functions: nothing is read. May import errors alone.
+Enters: numbers. Leaves: numbers. These are pure functions. May import errors alone.
 """

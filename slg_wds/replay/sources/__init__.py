@@ -8,6 +8,6 @@
     external.py    images in folders and tars
     files.py       ranges of local files; page_cache.py reads what the kernel has in memory
 
-What enters: label sets and locations of images. What leaves: bytes that were compared with the index or the record, and
-decoded records. May import labelset, images, labels, store and all below, and `cache`.
+Enters: label sets and locations of images. Leaves: bytes that were compared with the index or the record, and decoded
+records. May import labelset, images, labels, store and all below, and `cache`.
 """

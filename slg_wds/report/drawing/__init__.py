@@ -6,5 +6,5 @@
     maps.py        maps in two dimensions
     svg.py         figures -> SVG in the page's colours
 
-In: numbers and fixed labels, never a name from a label set. Out: SVG in the page's colours.
+Enters: numbers and fixed labels, never a name from a label set. Leaves: SVG in the page's colours.
 """

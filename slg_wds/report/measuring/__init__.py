@@ -4,5 +4,5 @@
     statistics.py  counts over all images
     comparison.py  two sets of the same crops
 
-In: records. Out: counts, means and histograms in fixed arrays, whatever the number of images.
+Enters: records. Leaves: counts, means and histograms in fixed arrays, whatever the number of images.
 """

@@ -3,5 +3,5 @@
     sets.py    label sets, opened together and sampled
     images.py  the labelled images
 
-In: URLs. Out: a sample of images with their records and bytes.
+Enters: URLs. Leaves: a sample of images with their records and bytes.
 """

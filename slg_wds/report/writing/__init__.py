@@ -8,5 +8,5 @@
     thumbnails.py     their pictures; view_pictures.py has pictures of crops as the teacher saw them
     names.py          names cut to what fits; numbers.py has numbers
 
-In: what was measured and drawn. Out: HTML that loads nothing from elsewhere.
+Enters: what was measured and drawn. Leaves: HTML that loads nothing from elsewhere.
 """

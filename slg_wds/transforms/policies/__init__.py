@@ -7,5 +7,7 @@
     grammar.py      the texts of --aa
     libraries.py    the policies of timm, torchvision and DeiT III
 
+Enters: the options of views; seed and keys. Leaves: Views.
+
 Views are pure functions of (seed, key, policy, crop number). They use other counters of Philox than boxes and flips do.
 """
