@@ -35,7 +35,7 @@ def test_the_first_page_of_a_folder_says_what_goes_in_and_out_and_names_all_that
     unnamed = []
     for page in PACKAGE.rglob("*/__init__.py"):
         text = ast.get_docstring(ast.parse(page.read_text())) or ""
-        assert re.search(r"^Enters: .*\bLeaves: ", text, re.MULTILINE | re.DOTALL), page
+        assert re.search(r"\benters: .*\bleaves: ", text, re.IGNORECASE | re.DOTALL), page
         there = [path.stem for path in page.parent.glob("*.py")]
         there += [path.parent.name for path in page.parent.glob("*/__init__.py")]
         unnamed += [

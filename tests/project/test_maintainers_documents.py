@@ -7,9 +7,13 @@ import re
 
 import pytest
 
-from support.paths import ROOT
+from support.paths import ROOT, TOOLS
 
-DOCUMENTS = [ROOT / "slg_wds/ARCHITECTURE.md", *sorted((ROOT / ".github").glob("*.md"))]
+DOCUMENTS = [
+    ROOT / "slg_wds/ARCHITECTURE.md",
+    ROOT / "tools/README.md",
+    *sorted((ROOT / ".github").glob("*.md")),
+]
 TEST_OF_LAYERS = ROOT / "tests/project/test_package.py"
 ARCHITECTURE = DOCUMENTS[0].read_text()
 EXPERIMENTS = (ROOT / "tools/EXPERIMENTS.md").read_text()
@@ -49,6 +53,13 @@ def test_the_first_page_of_the_experiments_lists_every_entry():
     assert len(entries) > 30
     for day, title in entries:
         assert f'"{title.strip()}" ({day})' in page, title
+
+
+def test_every_program_is_in_the_list_of_tools():
+    listed = re.findall(r"^\| `([^`]+)`", (TOOLS / "README.md").read_text(), re.MULTILINE)
+    starts = [path for path in TOOLS.rglob("*.py") if "__main__" in path.read_text()]
+    programs = {str(path.relative_to(TOOLS)) for path in starts if "gpu_parts" not in path.parts}
+    assert sorted(listed) == sorted(programs | {"check", "demo", "test"})
 
 
 def test_programs_are_where_the_first_page_says():

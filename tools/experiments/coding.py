@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from students import table
-from teacher_labels import add_options, labelled, labels_of, working_folder
+from teacher_labels import add_options, labelled, labels_of, other_images, working_folder
 
 import slg_wds
 from slg_wds.concurrency.memory import keep_freed_memory
@@ -76,8 +76,6 @@ def photographs(options: argparse.Namespace) -> dict[str, list[Rows]]:
     with working_folder(options) as folder:
         urls = {"known": labelled(folder, options, most)}
         if options.others:
-            from set_basis import other_images
-
             images = other_images(folder)
             urls["others"] = labels_of(images, folder / f"full-others-{most}", options.arch, most)
         return {

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 import slg_wds
-from slg_wds.demo.photographs import write_photographs
+from slg_wds.demo.photographs import cut_views, write_photographs
 from slg_wds.teachers.load import load_teacher
 from slg_wds.teachers.spec import TeacherSpec
 from slg_wds.teachers.teacher import Teacher
@@ -23,6 +24,10 @@ from slg_wds.teachers.teacher import Teacher
 # EfficientNet-Lite0 without its head: 1280 pooled features.
 TOWER = f"{Path(__file__).resolve().parents[2] / 'tests' / 'support' / 'models' / 'towers.py'}:lite0_features"
 FORWARD = 50  # crops
+OTHERS = (
+    "astronaut", "brick", "camera", "clock", "coins", "grass", "gravel", "hubble_deep_field", "immunohistochemistry",
+    "moon", "page", "retina", "text",
+)  # fmt: skip
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +71,23 @@ def photographs(folder: Path, count: int, views: int = 3) -> tuple[Path, str]:
     chosen = folder / f"list-{count}"
     chosen.write_text("\n".join(str(path.relative_to(images)) for path in paths[:count]))
     return images.parent, str(chosen)
+
+
+def other_images(folder: Path) -> Path:
+    """Write images of scikit-image and matplotlib that are not among the demo's photographs; return their folder."""
+    import matplotlib.cbook
+    import skimage.data
+
+    found = {name: np.asarray(getattr(skimage.data, name)()) for name in OTHERS}
+    found["grace_hopper"] = np.asarray(Image.open(matplotlib.cbook.get_sample_data("grace_hopper.jpg")))
+    target = folder / "others"
+    for name, pixels in found.items():
+        path = target / "train" / "others" / f"{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (view,) = cut_views(pixels if pixels.ndim == 3 else np.stack([pixels] * 3, axis=2), [None])
+        if not path.exists():
+            view.save(path, quality=92)
+    return target
 
 
 def labels_of(images: Path, target: Path, arch: str, crops: int, **more: Any) -> str:
