@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slg_wds.arrays import F32
 from slg_wds.console import counted
 from slg_wds.errors import UsageError, WeightsError
 from slg_wds.format.canonical import brief
 from slg_wds.format.records.embeddings.fields import MAX_DIM
-
-Floats = NDArray[np.float32]
 
 MAX_TEMPERATURE = 1e6
 MAX_PROTOTYPES = 1 << 20  # full labels have no more classes
@@ -32,8 +30,8 @@ class DenseLayer:
         bias: float32 [outputs]; None for zeros.
     """
 
-    weight: Floats
-    bias: Floats | None = None
+    weight: F32
+    bias: F32 | None = None
 
     @property
     def inputs(self) -> int:

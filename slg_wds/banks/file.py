@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from slg_wds.banks.bank import Bank, DenseLayer, Floats
+from slg_wds.arrays import F32
+from slg_wds.banks.bank import Bank, DenseLayer
 from slg_wds.errors import ManifestError, WeightsError
 from slg_wds.files import read_file, reason_of
 from slg_wds.format.canonical import brief, canonical_json, parse_json
@@ -119,10 +120,10 @@ def _layers(tensors: Mapping[str, Mapping[str, Any]]) -> list[DenseLayer]:
     ]
 
 
-def _array(name: str, tensor: Mapping[str, Any]) -> Floats:
+def _array(name: str, tensor: Mapping[str, Any]) -> F32:
     if tensor["dtype"] != "F32":
         raise WeightsError(f"{name} is {tensor['dtype']}, and a bank has float32 (F32)", hint="convert it")
     # `require` copies only memory that is read-only: a bank may have gigabytes.
     numbers = np.frombuffer(tensor["data"], "<f4").reshape(tensor["shape"])
-    array: Floats = np.require(numbers, np.float32, "W")
+    array: F32 = np.require(numbers, np.float32, "W")
     return array

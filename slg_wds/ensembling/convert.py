@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from slg_wds.arrays import F64, I64
 from slg_wds.console import counted
-from slg_wds.ensembling.merge import Floats, Ints, LabelFormat, RecordLabels
+from slg_wds.ensembling.merge import LabelFormat, RecordLabels
 from slg_wds.errors import UsageError
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import Tail, build_tail
@@ -50,7 +51,7 @@ class Conversion:
         self._to = to
         self._parts: list[RecordLabels] = []
         # The probability of each class outside the top k, summed over crops [C]; only full labels need it.
-        self._outside: Floats | None = None
+        self._outside: F64 | None = None
         self._tail: Tail | None = None
 
     def add(self, part: Record) -> RecordLabels:
@@ -81,7 +82,7 @@ class Conversion:
             tail = build_tail(self._outside / crops, to.tail_classes, crops, to.k)
         return RecordLabels(np.concatenate([part.index for part in parts]), value, tail)
 
-    def _add_outside(self, part: Record, index: Ints) -> None:
+    def _add_outside(self, part: Record, index: I64) -> None:
         rows = part.value.astype(np.float64)
         np.put_along_axis(rows, index, 0.0, axis=1)
         if self._outside is None:

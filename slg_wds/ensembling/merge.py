@@ -13,15 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slg_wds.arrays import F32, F64, I64
 from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import Tail, build_tail
 from slg_wds.labels import LabelType, largest, recover_over, stored_columns
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -75,8 +72,8 @@ class RecordLabels:
         tail: the shared tail; None without one.
     """
 
-    index: Ints
-    value: NDArray[np.float32]
+    index: I64
+    value: F32
     tail: Tail | None
 
 
@@ -90,9 +87,9 @@ class UnionRows:
         rest: float64 [M], the probability of each single class outside the union.
     """
 
-    union: Ints
-    rows: Floats
-    rest: Floats
+    union: I64
+    rows: F64
+    rest: F64
 
 
 def merge(
@@ -126,7 +123,7 @@ def mean_rows(
     return UnionRows(union, rows, rest)
 
 
-def _union(records: Sequence[Record], k: int) -> Ints:
+def _union(records: Sequence[Record], k: int) -> I64:
     C = records[0].num_classes
     if any(record.full for record in records):
         return np.arange(C)

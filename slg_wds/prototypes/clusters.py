@@ -8,13 +8,11 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slg_wds.arrays import F32, F64
 from slg_wds.banks import DenseLayer
 from slg_wds.console import counted
 from slg_wds.errors import MissingDependencyError, UsageError
-
-Floats = NDArray[np.float32]
 
 PASSES = 10  # over the sample
 BATCH = 4096  # crops that move the centres at once
@@ -31,16 +29,16 @@ def check_installed() -> None:
         )
 
 
-def unit_vectors(vectors: Floats) -> Floats:
+def unit_vectors(vectors: F32) -> F32:
     """Divide rows by their length, and leave out those of zeros, which have no direction."""
     exact = vectors.astype(np.float64)
     lengths = np.sqrt((exact * exact).sum(axis=1))
     kept = lengths > 0
-    unit: Floats = (exact[kept] / lengths[kept, None]).astype(np.float32)
+    unit: F32 = (exact[kept] / lengths[kept, None]).astype(np.float32)
     return unit
 
 
-def centres(unit: Floats, count: int, seed: int) -> Floats:
+def centres(unit: F32, count: int, seed: int) -> F32:
     """Return the centres of clusters of unit vectors, divided by their length: k-means on the sphere.
 
     scikit-learn's MiniBatchKMeans (Sculley, "Web-scale k-means clustering", 2010) from centres that k-means++ chose,
@@ -76,11 +74,11 @@ def centres(unit: Floats, count: int, seed: int) -> Floats:
     ).fit(unit)
     found = means.cluster_centers_.astype(np.float64)
     lengths = np.sqrt((found * found).sum(axis=1, keepdims=True))
-    prototypes: Floats = (found / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
+    prototypes: F32 = (found / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
     return prototypes
 
 
-def even_bias(unit: Floats, prototypes: Floats, temperature: float) -> Floats:
+def even_bias(unit: F32, prototypes: F32, temperature: float) -> F32:
     """Return the bias by which the prototypes share the vectors evenly.
 
     These are ITERATIONS of Sinkhorn-Knopp (Cuturi, arXiv:1306.0895) on exp(scores / temperature), by which SwAV
@@ -103,7 +101,7 @@ def even_bias(unit: Floats, prototypes: Floats, temperature: float) -> Floats:
     return bias.astype(np.float32)
 
 
-def mean_use(unit: Floats, prototypes: DenseLayer, temperature: float) -> NDArray[np.float64]:
+def mean_use(unit: F32, prototypes: DenseLayer, temperature: float) -> F64:
     """Return the mean over the vectors of softmax((W z + b) / temperature), float64 [K]."""
     total = np.zeros(prototypes.outputs)
     rows = max(1, ROWS // prototypes.outputs)
@@ -113,11 +111,11 @@ def mean_use(unit: Floats, prototypes: DenseLayer, temperature: float) -> NDArra
         scores -= scores.max(axis=1, keepdims=True)
         shares = np.exp(scores)
         total += (shares / shares.sum(axis=1, keepdims=True)).sum(axis=0)
-    mean: NDArray[np.float64] = total / len(unit)
+    mean: F64 = total / len(unit)
     return mean
 
 
-def effective_number(used: NDArray[np.float64]) -> float:
+def effective_number(used: F64) -> float:
     """Return exp(entropy) of shares that sum to 1: how many prototypes are in use, 1 to K."""
     shares = used[used > 0]
     return float(np.exp(-(shares * np.log(shares)).sum()))

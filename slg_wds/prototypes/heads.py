@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from slg_wds.arrays import F32
 from slg_wds.banks import Bank, DenseLayer
-from slg_wds.banks.bank import Floats
 from slg_wds.errors import WeightsError
 from slg_wds.teachers.weights import read_nested
 
@@ -83,13 +83,13 @@ def _head_of_teacher(names: list[str], path: str) -> str:
     return of_teacher[0]
 
 
-def _last_layer(tensors: Mapping[str, Any], begin: str) -> Floats:
+def _last_layer(tensors: Mapping[str, Any], begin: str) -> F32:
     direction, length = next(pair for pair in _LAST if begin + pair[0] in tensors)
     weight = _array(tensors[begin + direction])
     if length is None or begin + length not in tensors:
         return weight.astype(np.float32)
     norms = np.sqrt((weight * weight).sum(axis=1, keepdims=True))
-    scaled: Floats = (weight / norms * _array(tensors[begin + length]).reshape(-1, 1)).astype(np.float32)
+    scaled: F32 = (weight / norms * _array(tensors[begin + length]).reshape(-1, 1)).astype(np.float32)
     return scaled
 
 
@@ -107,7 +107,7 @@ def _mlp(tensors: Mapping[str, Any], begin: str, path: str) -> Iterator[DenseLay
         yield DenseLayer(weight.astype(np.float32), None if bias is None else _array(bias).astype(np.float32))
 
 
-def _centre_bias(tensors: Mapping[str, Any]) -> Floats | None:
+def _centre_bias(tensors: Mapping[str, Any]) -> F32 | None:
     centre = next((tensor for name, tensor in tensors.items() if name.endswith(_CENTRE)), None)
     return None if centre is None else (-_array(centre).reshape(-1)).astype(np.float32)
 

@@ -31,7 +31,7 @@ from slg_wds.format.records.record import Record
 from slg_wds.format.records.rows import decode_rows
 from slg_wds.format.shards.names import RECORD_EXT
 from slg_wds.images import LabelledImage
-from slg_wds.replay.samples import Sample, place_of
+from slg_wds.replay.samples import PipelineSample, place_of
 from slg_wds.replay.stages import CutCrops, cut_crops
 from slg_wds.transforms.drawn import DrawnCrops
 from slg_wds.transforms.mixing import mix_partners
@@ -44,7 +44,7 @@ def cut_shards(
     keys: Sequence[str],
     size: int,
     interpolation: str = "bicubic",
-    image: Callable[[Sample], bytes] | None = None,
+    image: Callable[[PipelineSample], bytes] | None = None,
 ) -> CutShards:
     """Make the stage that cuts the crops of `record` as `cut_crops` does, and mixes their partners in.
 
@@ -71,7 +71,7 @@ class CutShards:
     keys: Sequence[str]
     cutting: CutCrops
 
-    def __call__(self, samples: Iterable[Sample]) -> Iterator[Sample]:
+    def __call__(self, samples: Iterable[PipelineSample]) -> Iterator[PipelineSample]:
         """Yield the samples with their crops, uint8 [c, 3, size, size]."""
         for _, of_shard in groupby(samples, lambda sample: sample.get("__url__")):
             shard = {sample["record"].key: sample for sample in of_shard}
@@ -83,8 +83,8 @@ class CutShards:
                 yield {**sample, "images": views, **more}
 
     def _mixed(
-        self, sample: Sample, views: torch.Tensor, mixing: Mixing, shard: Mapping[str, Sample]
-    ) -> Sample:
+        self, sample: PipelineSample, views: torch.Tensor, mixing: Mixing, shard: Mapping[str, PipelineSample]
+    ) -> PipelineSample:
         """Mix partners into the views [c] of a sample; return `target2` and `lam`."""
         partners = {number: self._partner(sample, number, shard) for number in mixing.partners().tolist()}
         mix_partners(views, mixing, lambda number, crops: self._crops(partners[number], crops))
@@ -94,7 +94,9 @@ class CutShards:
             target2[mixing.partner == number] = -1 if target is None else target
         return {"target2": target2, "lam": mixing.weights().astype(np.float32)}
 
-    def _partner(self, sample: Sample, number: int, shard: Mapping[str, Sample]) -> Sample:
+    def _partner(
+        self, sample: PipelineSample, number: int, shard: Mapping[str, PipelineSample]
+    ) -> PipelineSample:
         key = str(self.keys[number]) if number < len(self.keys) else f"image {number}"
         if key not in shard:
             raise RecordError(
@@ -104,7 +106,7 @@ class CutShards:
             )
         return shard[key]
 
-    def _crops(self, partner: Sample, crops: npt.NDArray[np.int64]) -> torch.Tensor:
+    def _crops(self, partner: PipelineSample, crops: npt.NDArray[np.int64]) -> torch.Tensor:
         """The pixels of some crops of a partner, uint8 [n, 3, S, S]."""
         try:
             rows = decode_rows([partner[RECORD_EXT]], crops[None], labels=False)

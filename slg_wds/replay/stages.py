@@ -36,7 +36,7 @@ from slg_wds.labels import LabelType, stored_columns
 from slg_wds.labelset.combining.joining import refuse_extending
 from slg_wds.replay.batch import Batch, embedding_answers
 from slg_wds.replay.order.crop_schedule import crop_numbers
-from slg_wds.replay.samples import Sample, place_of
+from slg_wds.replay.samples import PipelineSample, place_of
 from slg_wds.replay.shared_number import SharedNumber
 from slg_wds.transforms.crops import INTERPOLATIONS
 from slg_wds.transforms.drawn import DrawnCrops
@@ -75,7 +75,7 @@ def decode_record_stage(
 
 
 def cut_crops(
-    size: int, interpolation: str = "bicubic", image: Callable[[Sample], bytes] | None = None
+    size: int, interpolation: str = "bicubic", image: Callable[[PipelineSample], bytes] | None = None
 ) -> CutCrops:
     """Make the stage that cuts the crops of `record` from the sample's image.
 
@@ -128,7 +128,7 @@ class DecodeRecord:
             raise UsageError(f"epoch {epoch} is below 0")
         self._epoch.value = epoch
 
-    def __call__(self, sample: Sample) -> Sample:
+    def __call__(self, sample: PipelineSample) -> PipelineSample:
         """Add the record of the epoch's crops, their numbers, and what is stored of labels."""
         data, place = sample.get(RECORD_EXT), place_of(sample)
         if not isinstance(data, bytes):
@@ -159,9 +159,9 @@ class CutCrops:
 
     size: int
     interpolation: str
-    image: Callable[[Sample], bytes] | None
+    image: Callable[[PipelineSample], bytes] | None
 
-    def __call__(self, sample: Sample) -> Sample:
+    def __call__(self, sample: PipelineSample) -> PipelineSample:
         """Add the crops, uint8 [c, 3, size, size]. Raises RecordError for views with others mixed in."""
         record: Record = sample["record"]
         if record.views is not None and record.views.mixing is not None:
@@ -172,7 +172,7 @@ class CutCrops:
             )
         return {**sample, "images": self.cut(sample, LabelledImage.of(record), DrawnCrops.of(record))}
 
-    def cut(self, sample: Sample, labelled: LabelledImage, crops: DrawnCrops) -> torch.Tensor:
+    def cut(self, sample: PipelineSample, labelled: LabelledImage, crops: DrawnCrops) -> torch.Tensor:
         """Return crops of a sample's image, uint8 [n, 3, size, size], channels_last, before anything is mixed in."""
         import torch
 
@@ -186,7 +186,7 @@ class CutCrops:
         crops.cut(pixels, out, self.interpolation)
         return out
 
-    def _bytes(self, sample: Sample, place: Mapping[str, str | None]) -> bytes:
+    def _bytes(self, sample: PipelineSample, place: Mapping[str, str | None]) -> bytes:
         if self.image is not None:
             return self.image(sample)
         extension = next((ext for ext in IMAGE_EXTS if isinstance(sample.get(ext), bytes)), None)
@@ -230,7 +230,7 @@ class CollateCrops:
     def temperature(self, temperature: float | None) -> None:
         self._temperature.value = math.nan if temperature is None else checked_temperature(temperature)
 
-    def __call__(self, samples: Sequence[Sample]) -> Batch:
+    def __call__(self, samples: Sequence[PipelineSample]) -> Batch:
         """Collate the samples of a batch."""
         import torch
 
@@ -247,7 +247,9 @@ class CollateCrops:
             **_mixing(samples),
         )
 
-    def _answers(self, samples: Sequence[Sample], records: list[Record], counts: list[int]) -> dict[str, Any]:
+    def _answers(
+        self, samples: Sequence[PipelineSample], records: list[Record], counts: list[int]
+    ) -> dict[str, Any]:
         """The fields of the batch for what the teachers answered: labels, or embeddings."""
         import torch
 
@@ -298,7 +300,7 @@ class CollateCrops:
         return columns.resolve(rule)
 
 
-def _mixing(samples: Sequence[Sample]) -> dict[str, Any]:
+def _mixing(samples: Sequence[PipelineSample]) -> dict[str, Any]:
     """The fields of the batch for what is mixed in; none where no sample says it."""
     import torch
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+from slg_wds.arrays import I64, U8
 
 if TYPE_CHECKING:
     from PIL import Image
 
-Bytes = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
 RAMP = np.arange(256)
@@ -28,12 +28,12 @@ class Canvas:
         fill: the colour of pixels that come in from outside.
     """
 
-    def __init__(self, pixels: Bytes, fill: Colour) -> None:
+    def __init__(self, pixels: U8, fill: Colour) -> None:
         from PIL import Image
 
         self.fill = fill
         self._image = Image.fromarray(pixels)
-        self._table: Bytes | None = None
+        self._table: U8 | None = None
 
     @property
     def side(self) -> int:
@@ -52,12 +52,12 @@ class Canvas:
     def image(self, image: Image.Image) -> None:
         self._image, self._table = image, None
 
-    def map(self, table: Bytes) -> None:
+    def map(self, table: U8) -> None:
         """Replace every value v of channel c by table[c, v]; a table of shape [256] is that of all channels."""
         tables = np.broadcast_to(table, (3, 256))
         self._table = tables if self._table is None else np.take_along_axis(tables, self._table, axis=1)
 
-    def histogram(self) -> NDArray[np.int64]:
+    def histogram(self) -> I64:
         """Count the pixels of each value, int64 [3, 256]."""
         counts = np.array(self._image.histogram(), np.int64).reshape(3, 256)
         if self._table is None:
@@ -71,22 +71,22 @@ class Canvas:
         counts = np.array(self.image.convert("L").histogram(), np.int64)
         return int(int((counts * RAMP).sum()) / int(counts.sum()) + 0.5)
 
-    def write_to(self, pixels: Bytes) -> None:
+    def write_to(self, pixels: U8) -> None:
         """Write the result into uint8 [S, S, 3]."""
         pixels[:] = np.asarray(self.image)
 
 
-def blended(start: int, factor: float) -> Bytes:
+def blended(start: int, factor: float) -> U8:
     """Return the table that moves values away from `start` by a factor: start + factor (v - start), in float32.
 
     The result is cut to 0..255 and its fraction dropped, as in Pillow's `Image.blend` (13.0).
     """
     moved = np.float32(start) + np.float32(factor) * (RAMP - start).astype(np.float32)
-    table: Bytes = np.clip(moved, 0, 255).astype(np.uint8)
+    table: U8 = np.clip(moved, 0, 255).astype(np.uint8)
     return table
 
 
-def equalized(histogram: NDArray[np.int64]) -> Bytes:
+def equalized(histogram: I64) -> U8:
     """Return the table that spreads each channel's values evenly, as Pillow's `ImageOps.equalize` (13.0) does.
 
     histogram: int64 [3, 256].
@@ -100,7 +100,7 @@ def equalized(histogram: NDArray[np.int64]) -> Bytes:
     return tables.astype(np.uint8)
 
 
-def smoothed(pixels: Bytes) -> Bytes:
+def smoothed(pixels: U8) -> U8:
     """Return pixels, uint8 [S, S, 3], that are means of 3 x 3 with five times the weight of the one in the middle.
 
     These are Pillow's `ImageFilter.SMOOTH` (13.0), which leaves the border as it is, in a third of its time.
@@ -108,12 +108,12 @@ def smoothed(pixels: Bytes) -> Bytes:
     wide = pixels.astype(np.uint16)
     rows = wide[:-2] + wide[1:-1] + wide[2:]
     sums = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] + 4 * wide[1:-1, 1:-1]
-    smooth: Bytes = pixels.copy()
+    smooth: U8 = pixels.copy()
     smooth[1:-1, 1:-1] = (2 * sums + 13) // 26  # of 13 parts, rounded
     return smooth
 
 
-def stretched(histogram: NDArray[np.int64]) -> Bytes:
+def stretched(histogram: I64) -> U8:
     """Return the table that takes each channel's least value to 0 and its largest to 255.
 
     It does what Pillow's `ImageOps.autocontrast` (13.0) does without a cutoff. histogram: int64 [3, 256].

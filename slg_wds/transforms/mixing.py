@@ -6,20 +6,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slg_wds.arrays import I64, U8
 from slg_wds.format.records.mixing import WHOLE, Mixing
 from slg_wds.transforms.replaying import erased_pixels
 
 if TYPE_CHECKING:
     import torch
 
-Bytes = NDArray[np.uint8]
 
-
-def mix_partners(
-    views: torch.Tensor, mixing: Mixing, crops_of: Callable[[int, NDArray[np.int64]], torch.Tensor]
-) -> None:
+def mix_partners(views: torch.Tensor, mixing: Mixing, crops_of: Callable[[int, I64], torch.Tensor]) -> None:
     """Mix their partners into the views of an image, in place.
 
     Args:
@@ -35,7 +31,7 @@ def mix_partners(
             mix_view(views[crop], partner, int(mixing.lam[crop]), mixing.box[crop])
 
 
-def mix_view(view: torch.Tensor, partner: torch.Tensor, lam: int, box: Bytes) -> None:
+def mix_view(view: torch.Tensor, partner: torch.Tensor, lam: int, box: U8) -> None:
     """Mix a partner into a view, in place, in whole numbers: every machine has the same pixels.
 
     Both views are whole: cut, resized and mirrored, with their operations done and their boxes erased.

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slg_wds.arrays import F64, U8
 from slg_wds.errors import RecordError
 from slg_wds.format.records.mixing import GRID
 from slg_wds.transforms.canvas import RAMP, Canvas, blended, equalized, smoothed, stretched
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from PIL import Image
     from PIL.Image import Resampling
 
-Floats = NDArray[np.float64]
-Bytes = NDArray[np.uint8]
 NEGATIVE = 32
 RESAMPLING = 64
 RESAMPLINGS = ("nearest", "bilinear", "bicubic")
@@ -57,7 +55,7 @@ class Operation:
     resampled: bool = False
     idle_from: float | None = None
 
-    def encode(self, values: Floats) -> tuple[Bytes, Bytes]:
+    def encode(self, values: F64) -> tuple[U8, U8]:
         """Return the codes (without resampling) and arguments that are nearest to values; code 0 for idle ones."""
         steps = (values - self.origin) / self.full * GRID if self.full else np.zeros_like(values)
         arguments = np.rint(np.abs(steps))

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slg_wds.arrays import U8
 from slg_wds.format.records.mixing import GRID, WHOLE, Mixing
 from slg_wds.format.records.views import Views
 from slg_wds.transforms.canvas import Canvas, Colour
@@ -15,8 +15,6 @@ from slg_wds.transforms.operations import RESAMPLINGS, operation_of
 
 if TYPE_CHECKING:
     import torch
-
-Bytes = NDArray[np.uint8]
 
 
 def apply_views(crops: torch.Tensor, views: Views) -> None:
@@ -44,7 +42,7 @@ def apply_views(crops: torch.Tensor, views: Views) -> None:
         pixels[crop, top:bottom, left:right] = colour(views.erase_fill)
 
 
-def erased_pixels(box: Bytes, side: int) -> tuple[int, int, int, int]:
+def erased_pixels(box: U8, side: int) -> tuple[int, int, int, int]:
     """Return which pixels of a view are erased.
 
     Args:

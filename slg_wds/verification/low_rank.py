@@ -6,11 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slg_wds.arrays import F64
 from slg_wds.format.records.record import Record
-
-Floats = NDArray[np.float64]
 
 TINY = 1e-30
 # How many times the stated divergence another machine may find, by precision; and in nats, where that is about 0.
@@ -31,12 +29,12 @@ class MeasuredKL:
     """
 
     key: str
-    each: Floats
+    each: F64
     same: int
     stated: float | None
 
 
-def measured_kl(record: Record, exact: Floats) -> MeasuredKL:
+def measured_kl(record: Record, exact: F64) -> MeasuredKL:
     """Compare low-rank labels with the teachers' distributions of the same crops, float64 [n, C]."""
     assert record.low_rank is not None
     stored, kl = record.low_rank.distributions(), record.low_rank.kl

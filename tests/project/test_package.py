@@ -34,7 +34,7 @@ LAYERS = [
     {"labelset", "images", "transforms", "labels", "teachers", "banks"},
     {"format", "store", "config", "files", "concurrency"},
     {"console", "errors"},
-    {"masking"},
+    {"masking", "arrays"},
 ]
 
 

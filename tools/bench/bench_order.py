@@ -16,10 +16,9 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
+from slg_wds.arrays import F32, I64
 from slg_wds.replay.order.crop_schedule import batch_crop_numbers, crop_numbers, hash_keys
-from slg_wds.replay.order.permutation import I64
 from slg_wds.replay.order.shuffled import ShuffledOrder
 
 IMAGENET = np.array([1000] * 1281 + [167])
@@ -82,7 +81,7 @@ def shards_in_batch(shard: I64) -> float:
     return float(1 + (np.diff(np.sort(shard, axis=1), axis=1) != 0).sum(axis=1).mean())
 
 
-def spread(shard: I64, features: npt.NDArray[np.float32]) -> float:
+def spread(shard: I64, features: F32) -> float:
     """Return the standard deviation over batches of features' batch means; shard [T, B], features [shards, F]."""
     means = np.stack(
         [np.bincount(row, minlength=len(features)).astype(np.float32) @ features for row in shard]
@@ -111,7 +110,7 @@ def print_shuffle(seed: int) -> None:
     print_table(title, ["shuffled at planning", "L, m", "classes", "source neighbours"], rows)
 
 
-def distinct(source: npt.NDArray[np.int64]) -> tuple[int, int]:
+def distinct(source: I64) -> tuple[int, int]:
     return np.unique(source // 12).size, np.unique(np.concatenate((source - 1, source + 1))).size
 
 

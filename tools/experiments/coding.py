@@ -23,11 +23,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from students import table
 from teacher_labels import add_options, labelled, labels_of, other_images, working_folder
 
 import slg_wds
+from slg_wds.arrays import F32
 from slg_wds.concurrency.memory import keep_freed_memory
 from slg_wds.concurrency.threads import one_blas_thread
 from slg_wds.format.records.columns import encode_column
@@ -35,7 +35,6 @@ from slg_wds.format.records.low_rank.blocks import LowRank
 from slg_wds.format.records.low_rank.codec import encode_low_rank
 from slg_wds.labels.low_rank import encode
 
-Rows = NDArray[np.float32]
 HEADER = (
     "photographs", "crops", "max KL", "us", "first", "low_rank", "block_of", "KL", "worst image", "worst crop", "n",
     "r", "blocks",
@@ -70,7 +69,7 @@ def main() -> None:
     print(table(HEADER, rows))
 
 
-def photographs(options: argparse.Namespace) -> dict[str, list[Rows]]:
+def photographs(options: argparse.Namespace) -> dict[str, list[F32]]:
     """Return the teacher's probabilities of each image's crops, by kind of image."""
     most = max(options.crops)
     with working_folder(options) as folder:
@@ -84,7 +83,7 @@ def photographs(options: argparse.Namespace) -> dict[str, list[Rows]]:
         }
 
 
-def measured(name: str, images: Sequence[Rows], max_kl: float, rounds: int) -> list[str]:
+def measured(name: str, images: Sequence[F32], max_kl: float, rounds: int) -> list[str]:
     """Code each image `rounds` times; return a row of the table."""
     found = [coded(np.ascontiguousarray(one), max_kl, rounds) for one in images]
     crops = sum(map(len, images))
@@ -105,7 +104,7 @@ def measured(name: str, images: Sequence[Rows], max_kl: float, rounds: int) -> l
     ]  # fmt: skip
 
 
-def coded(probabilities: Rows, max_kl: float, rounds: int) -> Coded:
+def coded(probabilities: F32, max_kl: float, rounds: int) -> Coded:
     """Code one image `rounds` times."""
     seconds = []
     for _ in range(rounds):

@@ -26,11 +26,11 @@ from pathlib import Path
 
 import numpy as np
 from fidelity_plot import draw
-from numpy.typing import NDArray
 from students import table
 from teacher_labels import add_options, asked_again, divergences, labelled, working_folder
 
 import slg_wds
+from slg_wds.arrays import F64
 from slg_wds.concurrency.threads import one_blas_thread
 from slg_wds.format.records.decoding import unpack_record
 from slg_wds.format.records.encoding import encode_record
@@ -45,7 +45,6 @@ from slg_wds.labels.low_rank import encode
 K = (5, 10, 20, 50, 100)
 MAX_KL = (0.2, 0.1, 0.05, 0.02)
 OF_BOXES = ("boxes", "flips", REST)  # what records have whatever their labels are
-Rows = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def main() -> None:
         )
 
 
-def measured(records: dict[str, Record], teacher: dict[str, Rows], crops: int, store: Store) -> Figures:
+def measured(records: dict[str, Record], teacher: dict[str, F64], crops: int, store: Store) -> Figures:
     """Code the first crops of each image, and compare what is read back with the teacher."""
     stored = [store.coded(first(record, crops)) for record in records.values()]
     shard = encode_shard((Sample(record) for record in stored), ShardHeader("0" * 64, 0, "train-000000"))

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slg_wds.arrays import I64, U8
 from slg_wds.errors import RecordError
 from slg_wds.format.frames import compress, compress_noise, decompress
 from slg_wds.format.packed import MAX_LIST
-
-Bytes = NDArray[np.uint8]
 
 MAX_NUMBERS = 1 << 25
 MAX_PLANES = 4
@@ -72,7 +71,7 @@ def decode_column(planes: Any, shape: tuple[int, ...], at: Any = ..., itemsize: 
         raise RecordError(f"a column is not a list of at most {most} planes")
     itemsize = itemsize or (1, 1, 2, 4, 4)[len(planes)]
     contents = [decompress(plane, count, RecordError) for plane in planes] or [bytes(count)]
-    parts: list[NDArray[np.uint8]] = [np.frombuffer(plane, np.uint8).reshape(shape)[at] for plane in contents]
+    parts: list[U8] = [np.frombuffer(plane, np.uint8).reshape(shape)[at] for plane in contents]
     if itemsize == 1:
         return parts[0]
     out = np.zeros((*parts[0].shape, itemsize), np.uint8)
@@ -112,7 +111,7 @@ def _shrunk(plane: memoryview) -> bytes:
     return frame if len(frame) <= (1 - _LEAST_GAIN) * plane.nbytes else compress(plane, _LEVEL_STORED)
 
 
-def decode_pieces(frames: Any, shape: tuple[int, int], rows: NDArray[np.int64], itemsize: int) -> Bytes:
+def decode_pieces(frames: Any, shape: tuple[int, int], rows: I64, itemsize: int) -> U8:
     """Decode some rows of a column in pieces.
 
     Args:
@@ -156,12 +155,12 @@ def _count(shape: tuple[int, ...]) -> int:
     return count
 
 
-def encode_ascending(classes: NDArray[np.int64]) -> list[bytes]:
+def encode_ascending(classes: I64) -> list[bytes]:
     """Encode ascending classes, int64 [n], as a column: the first one, then the step to each next one."""
     return encode_column(np.diff(classes, prepend=0).astype(np.uint32))
 
 
-def decode_ascending(planes: Any, count: int, num_classes: int) -> NDArray[np.int64]:
+def decode_ascending(planes: Any, count: int, num_classes: int) -> I64:
     """Decode ascending classes, int64 [count]. Raises RecordError if they do not ascend or reach `num_classes`."""
     steps = decode_column(planes, (count,))
     classes = steps.cumsum(dtype=np.int64)

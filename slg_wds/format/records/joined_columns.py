@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slg_wds.arrays import I64, U8
 from slg_wds.errors import RecordError
 from slg_wds.format.counting import before, counted
 from slg_wds.format.frames import decompress_all
 from slg_wds.format.records.columns import MAX_NUMBERS, MAX_PLANES
 from slg_wds.format.records.mixing import width_of
 
-I64 = NDArray[np.int64]
 NOWHERE = np.zeros((0, 0), np.int64)
 
 
@@ -49,7 +49,7 @@ class JoinedColumns:
         RecordError: a frame is damaged, or is not what belongs there.
     """
 
-    content: NDArray[np.uint8]
+    content: U8
 
     def __init__(self, columns: Sequence[dict[str, Any]], rows: I64, crops: I64) -> None:
         self._columns, self.rows, self.crops = columns, rows, crops

@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from slg_wds.arrays import F64, I64, U8, Bools
 from slg_wds.errors import RecordError
 from slg_wds.format.canonical import brief
 from slg_wds.format.records.columns import encode_ascending, encode_column
-
-Bytes = NDArray[np.uint8]
 
 GRID = 255  # steps of a side of the view, in which mix boxes and erased boxes are given
 WHOLE = 256  # the weights of both views of a mixup
@@ -56,10 +55,10 @@ class Mixing:
         box: uint8 [..., 4] (top, left, height, width) in 1/255 of the side, where CutMix shows the partner; else zeros.
     """
 
-    partner: NDArray[np.int64]
+    partner: I64
     crop: NDArray[np.uint16]
-    lam: Bytes
-    box: Bytes
+    lam: U8
+    box: U8
 
     @classmethod
     def none(cls, *crops: int) -> Mixing:
@@ -73,21 +72,21 @@ class Mixing:
         return Mixing(*(getattr(self, name)[at] for name in _NAMES))
 
     @property
-    def mixed(self) -> NDArray[np.bool_]:
+    def mixed(self) -> Bools:
         """Whether a second view is mixed in, bool [...]."""
         return np.asarray(self.partner >= 0)
 
-    def weights(self) -> NDArray[np.float64]:
+    def weights(self) -> F64:
         """Return the weight of each crop's own view, float64 [...] in 0..1: 1 where nothing is mixed in."""
         area = self.box[..., 2].astype(np.float64) * self.box[..., 3] / GRID**2
-        weights: NDArray[np.float64] = np.where(self.lam > 0, self.lam / WHOLE, 1.0 - area)
+        weights: F64 = np.where(self.lam > 0, self.lam / WHOLE, 1.0 - area)
         return weights
 
-    def partners(self) -> NDArray[np.int64]:
+    def partners(self) -> I64:
         """Return the numbers of all partners, ascending and each once, int64 [P]."""
         return np.unique(self.partner[self.mixed])
 
-    def without(self, lost: NDArray[np.bool_]) -> Mixing:
+    def without(self, lost: Bools) -> Mixing:
         """Return the mixing in which nothing is mixed into some of the crops; `lost` is bool [M]."""
         left = replace(self, **{name: getattr(self, name).copy() for name in _NAMES})
         left.partner[lost] = UNMIXED
@@ -165,7 +164,7 @@ def check_mixing(mixing: Mixing, num_crops: int) -> None:
     _check_boxes(mixing.box[mixing.mixed & (mixing.lam == 0)])
 
 
-def _check_boxes(boxes: Bytes) -> None:
+def _check_boxes(boxes: U8) -> None:
     wide = boxes.astype(np.int64)
     if not boxes[:, 2:].all() or (wide[:, :2] + wide[:, 2:] > GRID).any():
         raise RecordError("a mix box has a side of 0, or is not within its view")
@@ -237,7 +236,7 @@ def assembled_mixing(fields: dict[str, Any], columns: dict[str, NDArray[Any]], a
     return found[at]
 
 
-def _partners(steps: NDArray[Any], most: int) -> NDArray[np.int64]:
+def _partners(steps: NDArray[Any], most: int) -> I64:
     numbers = steps.cumsum(dtype=np.int64)
     if not steps[1:].all() or numbers[-1] > MAX_IMAGE:
         raise RecordError("the partners do not ascend, or are no images' numbers")

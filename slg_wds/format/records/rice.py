@@ -13,10 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from slg_wds.arrays import I64, U8
 from slg_wds.errors import RecordError
 from slg_wds.format.counting import before
-
-Ints = NDArray[np.int64]
 
 MAX_PARAMETER = 14  # so that two parameters fit in a byte
 ZEROS = 15  # the parameter of a group of zeros alone; they take no bits
@@ -38,17 +37,17 @@ class RiceCode(NamedTuple):
     remainders: bytes
 
 
-def fold(signed: Ints) -> Ints:
+def fold(signed: I64) -> I64:
     """Make signed numbers unsigned: 0, -1, 1, -2, 2 ... become 0, 1, 2, 3, 4 ..."""
     return (signed << 1) ^ (signed >> 63)
 
 
-def unfold(unsigned: Ints) -> Ints:
+def unfold(unsigned: I64) -> I64:
     """Do the inverse of `fold`."""
     return (unsigned >> 1) ^ -(unsigned & 1)
 
 
-def best_parameter(group: Ints) -> int:
+def best_parameter(group: I64) -> int:
     """Return the parameter that takes the fewest bits for a group, int64 [n]; of equal ones, the smaller."""
     if not group.any():
         return ZEROS
@@ -57,7 +56,7 @@ def best_parameter(group: Ints) -> int:
     return int(np.argmin(bits))
 
 
-def pack(groups: Sequence[Ints]) -> RiceCode:
+def pack(groups: Sequence[I64]) -> RiceCode:
     """Encode groups of numbers.
 
     Args:
@@ -81,7 +80,7 @@ def pack(groups: Sequence[Ints]) -> RiceCode:
     return RiceCode(bytes(parameters), np.packbits(quotients).tobytes(), remainders.tobytes())
 
 
-def _low_bits(numbers: Ints, widths: Ints) -> NDArray[np.uint8]:
+def _low_bits(numbers: I64, widths: I64) -> U8:
     """Return the low bits of numbers, `widths` of each, one after the other, one in each uint8."""
     ends = np.cumsum(widths)
     from_last = np.repeat(ends, widths) - 1 - np.arange(int(ends[-1]))
@@ -124,12 +123,12 @@ class RiceReader:
             codes, np.where(self._zeros, 0, parameters * coded), strings
         )
 
-    def take(self, at: Ints) -> Ints:
+    def take(self, at: I64) -> I64:
         """Return the numbers at these places, int64 of any shape. Raises RecordError for one over MAX_NUMBER."""
         group = np.searchsorted(self.starts, at, side="right") - 1
         return self.read(group, at - self.starts[group])
 
-    def groups(self, groups: Ints) -> Ints:
+    def groups(self, groups: I64) -> I64:
         """Return all numbers of some groups, one group after the other; as `take` does."""
         sizes, coded = self._sizes[groups], ~self._zeros[groups]
         some, counts = groups[coded], sizes[coded]
@@ -143,7 +142,7 @@ class RiceReader:
         numbers[np.repeat(coded, sizes)] = found
         return numbers
 
-    def read(self, group: Ints, inside: Ints) -> Ints:
+    def read(self, group: I64, inside: I64) -> I64:
         """Return numbers by their groups, counted through all strings, and their places in these; as `take` does."""
         zero = self._zeros[group]
         if zero.any():
@@ -153,23 +152,23 @@ class RiceReader:
             return numbers
         return self._read(group, inside)
 
-    def _read(self, group: Ints, inside: Ints) -> Ints:
+    def _read(self, group: I64, inside: I64) -> I64:
         k = self._k[group]
         return self._decoded(
             self._coded_starts[group] + inside, self._remainder_starts[group] + inside * k, k
         )
 
-    def _decoded(self, place: Ints, offsets: Ints, k: Ints) -> Ints:
+    def _decoded(self, place: I64, offsets: I64, k: I64) -> I64:
         """The numbers whose quotients are at these places, their remainders of k bits at these offsets."""
         word = self._words[offsets >> 3].astype(np.int64)
         remainders = word >> (32 - k - (offsets & 7)) & ((1 << k) - 1)
-        numbers: Ints = self._quotients[place].astype(np.int64) << k | remainders
+        numbers: I64 = self._quotients[place].astype(np.int64) << k | remainders
         if numbers.size and numbers.max() > MAX_NUMBER:
             raise RecordError(f"a number of low-rank labels is over {MAX_NUMBER}")
         return numbers
 
 
-def _quotients(codes: Sequence[RiceCode], counts: Ints) -> NDArray[np.int32]:
+def _quotients(codes: Sequence[RiceCode], counts: I64) -> NDArray[np.int32]:
     """Return the quotient of every number of all strings: how many 0 bits stand before its 1 bit."""
     size = np.array([8 * len(code.quotients) for code in codes], np.int64)
     bits = np.unpackbits(np.frombuffer(b"".join([code.quotients for code in codes]), np.uint8))
@@ -187,7 +186,7 @@ def _quotients(codes: Sequence[RiceCode], counts: Ints) -> NDArray[np.int32]:
     return quotients
 
 
-def _remainder_starts(codes: Sequence[RiceCode], bits: Ints, strings: Ints) -> Ints:
+def _remainder_starts(codes: Sequence[RiceCode], bits: I64, strings: I64) -> I64:
     """Return where the remainders of every group begin, in bits through all strings, int64 [groups]."""
     size = np.array([len(code.remainders) for code in codes], np.int64)
     needed = np.bincount(strings, bits, len(codes)).astype(np.int64)

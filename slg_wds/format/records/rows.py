@@ -8,8 +8,8 @@ from operator import itemgetter
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slg_wds.arrays import F32, I64, Bools
 from slg_wds.errors import RecordError
 from slg_wds.format.counting import before
 from slg_wds.format.records.checks import check_boxes, check_distinct, check_falling
@@ -26,7 +26,6 @@ from slg_wds.format.records.tail import Tail
 from slg_wds.format.records.values import decode_values, value_dtype
 from slg_wds.format.records.views import Views, assembled, joined_views, view_column_sizes
 
-I64 = NDArray[np.int64]
 UNPACKED_BYTES = 1 << 26  # of columns that are decompressed at a time
 # Fields of which records that are decoded together have one value.
 AGREED = ("k", "coding", "full", "num_classes", EMBEDDINGS)
@@ -53,13 +52,13 @@ class Rows:
     fields: list[dict[str, Any]]
     sizes: I64
     boxes: I64
-    flips: NDArray[np.bool_]
+    flips: Bools
     index: I64 | None
-    value: NDArray[np.float32]
+    value: F32
     tails: list[Tail | None]
     views: Views | None = None
     low_rank: LowRankRows | None = None
-    embeddings: dict[str, NDArray[np.float32]] | None = None
+    embeddings: dict[str, F32] | None = None
 
     def __getitem__(self, some: slice) -> Rows:
         """The crops of some of the records, which follow each other."""
@@ -152,8 +151,8 @@ def _joined(parts: Sequence[Rows]) -> Rows:
 
 
 def _joined_embeddings(
-    parts: Sequence[dict[str, NDArray[np.float32]] | None],
-) -> dict[str, NDArray[np.float32]] | None:
+    parts: Sequence[dict[str, F32] | None],
+) -> dict[str, F32] | None:
     known = [part for part in parts if part is not None]
     return {name: np.concatenate([part[name] for part in known]) for name in known[0]} if known else None
 
@@ -250,9 +249,9 @@ class _Group:
             "flips", (self._crops + 7) // 8, 1
         )
 
-    def _flips(self, flips: Planes) -> NDArray[np.bool_]:
+    def _flips(self, flips: Planes) -> Bools:
         bits = self._columns.at(flips, self._rows >> 3, np.uint8)
-        flipped: NDArray[np.bool_] = (bits >> (self._rows & 7).astype(np.uint8) & 1).astype(np.bool_)
+        flipped: Bools = (bits >> (self._rows & 7).astype(np.uint8) & 1).astype(np.bool_)
         return flipped
 
     def _field(self, name: str) -> I64:
@@ -285,7 +284,7 @@ class _Group:
         index: I64 = classes[code + before(lengths)[:, None, None]] if code.size else code.astype(np.int64)
         return index
 
-    def _value(self, values: Planes | None, inside: I64, coding: str, full: bool) -> NDArray[np.float32]:
+    def _value(self, values: Planes | None, inside: I64, coding: str, full: bool) -> F32:
         if values is None:
             return np.ones(inside.shape, np.float32)
         dtype = value_dtype(coding)

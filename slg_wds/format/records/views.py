@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from slg_wds.arrays import I64, U8, Bools
 from slg_wds.errors import RecordError
 from slg_wds.format.canonical import brief
 from slg_wds.format.records.columns import decode_column, encode_column
@@ -31,8 +32,6 @@ from slg_wds.format.records.mixing import (
     width_of,
     with_mixing,
 )
-
-Bytes = NDArray[np.uint8]
 
 MAX_OPERATIONS = 16
 MAX_COLOUR = 0xFFFFFF
@@ -72,9 +71,9 @@ class Views:
         mixing: the second views; None for crops of a set without mixing.
     """
 
-    operations: Bytes
-    arguments: Bytes
-    erased: Bytes
+    operations: U8
+    arguments: U8
+    erased: U8
     fill: int = 0
     erase_fill: int = 0
     mixing: Mixing | None = None
@@ -175,11 +174,11 @@ def check_views(views: Views, num_crops: int) -> None:
         check_mixing(views.mixing, num_crops)
 
 
-def _erases(erased: Bytes) -> NDArray[np.bool_]:
+def _erases(erased: U8) -> Bools:
     return np.asarray(erased[..., 2:].all(axis=-1))
 
 
-def _check_within(erased: Bytes) -> None:
+def _check_within(erased: U8) -> None:
     wide = erased.astype(np.int64)
     if (wide[..., :2] + wide[..., 2:] > GRID).any():
         raise RecordError("an erased box is not within its view")
@@ -210,7 +209,7 @@ def view_columns(views: Views | None) -> dict[str, list[bytes]]:
     return columns | mixing_columns(views.mixing)
 
 
-def _by_code(codes: Bytes) -> NDArray[np.int64]:
+def _by_code(codes: U8) -> I64:
     """Return the order of the operations by their codes, [A]: arguments of one kind then follow each other."""
     return np.argsort(codes[codes > 0], kind="stable")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slg_wds.arrays import F32, F64, I64
 from slg_wds.errors import RuleError, UsageError
 from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.format.recovery.label_types import LabelType
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 # With fewer crops, num_crops // 4 leaves a tail no class: it is even, and nothing is stored of it.
 _MIN_CROPS_FOR_TAIL = 4
 _LAST = 0x7FFFFFFF
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 def stored_columns(record: Record) -> StoredColumns:
@@ -51,7 +49,7 @@ def distribution(
     num_classes: int | None = None,
     rule: str | LabelType | None = None,
     power: float = 1.0,
-) -> NDArray[np.float32]:
+) -> F32:
     """Recover the labels of a record as distributions.
 
     Args:
@@ -76,8 +74,8 @@ def distribution(
 
 
 def recover_over(
-    record: Record, rule: LabelType, share: float, union: Ints, place: Ints, least: float = 0.0
-) -> tuple[Floats, Floats]:
+    record: Record, rule: LabelType, share: float, union: I64, place: I64, least: float = 0.0
+) -> tuple[F64, F64]:
     """Recover the labels of a record over some of its classes; all others have the same probability within a crop.
 
     Args:
@@ -109,14 +107,14 @@ def recover_over(
     return rows_MU, np.zeros(len(at_MN))
 
 
-def _left(value_MN: Floats, least: float) -> Floats:
+def _left(value_MN: F64, least: float) -> F64:
     """What the top leaves of 1, [M]; 0 where that is no more than `least`."""
-    left_M: Floats = 1.0 - value_MN.sum(axis=1)
+    left_M: F64 = 1.0 - value_MN.sum(axis=1)
     left_M[left_M <= least] = 0.0
     return left_M
 
 
-def _every_value(record: Record) -> Floats:
+def _every_value(record: Record) -> F64:
     """The probabilities of full or low-rank labels, float64 [M, C]."""
     if record.low_rank is None:
         return record.value.astype(np.float64)
@@ -136,14 +134,14 @@ def as_full(record: Record) -> Record:
 
 
 def _spread(
-    at_MN: Ints,
-    value_MN: Floats,
-    left_M: Floats,
+    at_MN: I64,
+    value_MN: F64,
+    left_M: F64,
     share: float,
-    shape_U: Floats,
+    shape_U: F64,
     shape_rest: float,
     num_classes: int,
-) -> tuple[Floats, Floats]:
+) -> tuple[F64, F64]:
     """Keep the top as it is and spread what it leaves over the other classes by their shape."""
     scale_M = share / (value_MN.sum(axis=1) + left_M)
     rows_MU = np.broadcast_to(shape_U, (len(at_MN), len(shape_U))).copy()
@@ -160,7 +158,7 @@ def _spread(
     return rows_MU, spread_M * np.where(flat_M, 1.0, shape_rest)
 
 
-def _shape(tail: Tail | None, union: Ints, place: Ints) -> tuple[Floats, float]:
+def _shape(tail: Tail | None, union: I64, place: I64) -> tuple[F64, float]:
     """The tail's shares of the union's classes [U] and of each other class, scaled so that no quotient overflows."""
     if tail is None:
         return np.ones(len(union)), 1.0
@@ -170,20 +168,20 @@ def _shape(tail: Tail | None, union: Ints, place: Ints) -> tuple[Floats, float]:
     return (shape / most, tail.rest / most) if most > 0 else (shape, 0.0)
 
 
-def _never_zero(rows: Floats) -> Floats:
+def _never_zero(rows: F64) -> F64:
     """Rows of zeros, which only rounding makes, as rows of ones: then all classes share evenly."""
     rows[rows.sum(axis=1) == 0] = 1.0
     return rows
 
 
-def top(record: Record, n: int) -> tuple[Ints, NDArray[np.float32]]:
+def top(record: Record, n: int) -> tuple[I64, F32]:
     """Return the n most probable classes of each crop, int64 [M, n], and their probabilities, float32 [M, n]."""
     if record.full:
         return largest(record.value, n)
     return record.index[:, :n], record.value[:, :n]
 
 
-def largest(values: NDArray[np.float32], n: int) -> tuple[Ints, NDArray[np.float32]]:
+def largest(values: F32, n: int) -> tuple[I64, F32]:
     """Find the n largest values of each row, in falling order; of equal values, the lower column first.
 
     Args:

@@ -8,16 +8,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from slg_wds.arrays import F64
 from slg_wds.errors import UsageError
 
 # What the top-k leave is 1 minus a sum of float32 values. A softmax in float32 sums to 1 within 2^-21 or so. Up to that
 # it is rounding alone, which a power like 1/8 would make the greater part of a row.
 LEAST_LEFT = 2.0**-21
-
-Floats = NDArray[np.float64]
 
 
 def checked_temperature(value: Any, name: str = "the temperature") -> float:
@@ -56,7 +52,7 @@ def power_of(temperature: float | None, made_at: float | None) -> float:
     return made / checked_temperature(temperature)
 
 
-def tempered(rows: Floats, power: float) -> Floats:
+def tempered(rows: F64, power: float) -> F64:
     """Raise distributions to a power and divide them by their new sums.
 
     Args:
@@ -66,6 +62,6 @@ def tempered(rows: Floats, power: float) -> Floats:
     Returns:
         float64 [M, C]; 0 stays 0.
     """
-    powered: Floats = (rows / rows.max(axis=1, keepdims=True)) ** power
+    powered: F64 = (rows / rows.max(axis=1, keepdims=True)) ** power
     powered /= powered.sum(axis=1, keepdims=True)
     return powered

@@ -12,12 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slg_wds.arrays import F64
 from slg_wds.labels.low_rank.classes import ClassTable
 from slg_wds.labels.low_rank.decomposition import Decomposition
-
-Floats = NDArray[np.float64]
 
 MOST_RANK = 24
 LARGEST_STEP = 2.0
@@ -66,7 +64,7 @@ def choose(table: ClassTable, components: Decomposition, target: float) -> Choic
     return Choice(int(table.counts[kept]), int(rank), float(steps[kept, rank]), float(bits[kept, rank]))
 
 
-def _bits(table: ClassTable, variances: Floats, steps: Floats) -> Floats:
+def _bits(table: ClassTable, variances: F64, steps: F64) -> F64:
     """Return the bits of every number of kept classes and every rank with these steps, float64 [K, R]."""
     counts, ranks = table.counts[:, None], np.arange(steps.shape[1])
     each = 0.5 * np.log2(1.0 + 12.0 * variances / np.square(steps)[:, :, None]) + 0.25
@@ -79,5 +77,5 @@ def _bits(table: ClassTable, variances: Floats, steps: Floats) -> Floats:
     listed = np.where(
         counts < table.classes, counts * (np.log2(table.classes / counts) + OUTSIDE_OF_A_CLASS), 0.0
     )
-    found: Floats = coefficients + mean + ranks * basis + listed
+    found: F64 = coefficients + mean + ranks * basis + listed
     return found

@@ -11,10 +11,8 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from slg_wds.arrays import F64, I64, Bools
 from slg_wds.labels.low_rank.tables import Table, parts
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 TINY = 1e-30
 LEAST_OTHER = 1e-12
@@ -34,28 +32,28 @@ class Entries:
     """
 
     num_classes: int
-    classes: Ints
-    probabilities: Floats
-    negative_entropy: Floats
+    classes: I64
+    probabilities: F64
+    negative_entropy: F64
 
-    def of(self, crops: NDArray[np.bool_]) -> Entries:
+    def of(self, crops: Bools) -> Entries:
         """Return the entries of some of the crops, bool [M]."""
         return Entries(
             self.num_classes, self.classes, self.probabilities[crops], self.negative_entropy[crops]
         )
 
-    def divergence(self, table: Table) -> Floats:
+    def divergence(self, table: Table) -> F64:
         """Return KL of each crop to its distribution in a table, "other" spread evenly, float64 [M], nats."""
         crops = parts(*self.probabilities.shape)
         cross = [self._cross(self.probabilities[part], table.of(part)) for part in crops]
-        divergence: Floats = self.negative_entropy + np.concatenate(cross)
+        divergence: F64 = self.negative_entropy + np.concatenate(cross)
         return divergence
 
-    def _cross(self, probabilities: Floats, table: Table) -> Floats:
+    def _cross(self, probabilities: F64, table: Table) -> F64:
         """Return the cross entropy of some crops."""
         logits = table.logits()
         expected = np.einsum("ij,ij->i", probabilities, logits)
-        cross: Floats = np.log(np.exp(logits, out=logits).sum(axis=1)) - expected
+        cross: F64 = np.log(np.exp(logits, out=logits).sum(axis=1)) - expected
         beyond = self.num_classes - len(self.classes)
         return cross + probabilities[:, -1] * np.log(beyond) if beyond else cross
 
@@ -67,12 +65,12 @@ class _Sums:
     Of classes: p and p log p over the crops, float64 [C] each. p are the probabilities divided by the crop's sum.
     """
 
-    given: Floats
-    row_plogp: Floats
-    of_class: Floats
-    class_plogp: Floats
+    given: F64
+    row_plogp: F64
+    of_class: F64
+    class_plogp: F64
 
-    def of(self, crops: NDArray[np.bool_], others: _Sums) -> _Sums:
+    def of(self, crops: Bools, others: _Sums) -> _Sums:
         """Return the sums of some crops, bool [M], given those of all others."""
         of_class = np.maximum(self.of_class - others.of_class, 0.0)
         return _Sums(
@@ -98,7 +96,7 @@ class ClassTable:
         roots = np.add.reduceat(np.sqrt(means[self.order]), self._firsts)
         self.roots = roots / np.diff(self.counts, prepend=0)
 
-    def split(self, some: NDArray[np.bool_]) -> tuple[ClassTable, ClassTable]:
+    def split(self, some: Bools) -> tuple[ClassTable, ClassTable]:
         """Return the tables of some of the crops, bool [M], and of the others. Only one is summed anew."""
         if 2 * some.sum() > self.crops:
             return self.split(~some)[::-1]
@@ -106,11 +104,11 @@ class ClassTable:
         return first, ClassTable(self._probabilities[~some], self._sums.of(~some, first._sums))
 
     @property
-    def _firsts(self) -> Ints:
+    def _firsts(self) -> I64:
         return np.concatenate([[0], self.counts[:-1]])
 
     @cached_property
-    def lost(self) -> Floats:
+    def lost(self) -> F64:
         """The mean over crops of what each number of kept classes costs, float64 [K], nats."""
         beyond = self.classes - self.counts
         cost = np.zeros(len(beyond))
@@ -122,7 +120,7 @@ class ClassTable:
             cost += (other * np.log(other / np.maximum(beyond, 1))).sum(axis=0)
         plogp = self._sums.class_plogp[self.order]
         rest = plogp.sum() - np.cumsum(plogp)[self.counts - 1]
-        lost: Floats = np.where(beyond > 0, np.maximum(rest - cost, 0.0) / self.crops, 0.0)
+        lost: F64 = np.where(beyond > 0, np.maximum(rest - cost, 0.0) / self.crops, 0.0)
         return lost
 
     def keep(self, count: int) -> Entries:
@@ -154,7 +152,7 @@ def _sums(probabilities: NDArray[np.floating]) -> _Sums:
 
 
 @lru_cache(64)
-def _counts(classes: int) -> Ints:
+def _counts(classes: int) -> I64:
     """Return the numbers of kept classes that are tried: half-octaves from 2 on, and all classes, int64 [K]."""
     tried = {round(2.0 ** (i / COUNTS_AN_OCTAVE)) for i in range(COUNTS_AN_OCTAVE, 64)}
     return np.array([*sorted(count for count in tried if count < classes), classes])

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slg_wds.arrays import F64
 from slg_wds.labels.low_rank.tables import Table
-
-Floats = NDArray[np.float64]
 
 LEAST_PROBABILITY = 1e-9
 LEAST_WEIGHT = 1e-5
@@ -32,13 +30,13 @@ class Weighted:
         logs: float64 [M, N], (log-probabilities - centre) * weights. Those of each crop are less their own mean.
     """
 
-    means: Floats
-    weights: Floats
-    centre: Floats
-    logs: Floats
+    means: F64
+    weights: F64
+    centre: F64
+    logs: F64
 
     @classmethod
-    def of(cls, probabilities: Floats) -> Weighted:
+    def of(cls, probabilities: F64) -> Weighted:
         """Return those of probabilities, float64 [M, N]."""
         means = probabilities.mean(axis=0)
         weights = np.sqrt(means + LEAST_WEIGHT)
@@ -62,20 +60,20 @@ class Decomposition:
     """
 
     weighted: Weighted
-    variances: Floats
-    directions: Floats
+    variances: F64
+    directions: F64
 
     @cached_property
-    def beyond(self) -> Floats:
+    def beyond(self) -> F64:
         """What the components after the first ones hold of the variance, float64 [components + 1]."""
         logs = self.weighted.logs
         total = np.einsum("ij,ij->", logs, logs) / len(logs)
-        left: Floats = np.maximum(total - np.concatenate([[0.0], np.cumsum(self.variances)]), 0.0)
+        left: F64 = np.maximum(total - np.concatenate([[0.0], np.cumsum(self.variances)]), 0.0)
         return left
 
-    def coefficients(self, rank: int) -> Floats:
+    def coefficients(self, rank: int) -> F64:
         """Return those of the first components, float64 [M, rank]."""
-        found: Floats = self.weighted.logs @ self.directions[:rank].T
+        found: F64 = self.weighted.logs @ self.directions[:rank].T
         return found
 
     def table(self, rank: int) -> Table:
@@ -85,7 +83,7 @@ class Decomposition:
         return Table(mean, self.directions[:rank] / weighted.weights, self.coefficients(rank))
 
 
-def decompose(probabilities: Floats) -> Decomposition:
+def decompose(probabilities: F64) -> Decomposition:
     """Return the components of probabilities, float64 [M, N]."""
     weighted = Weighted.of(probabilities)
     logs = weighted.logs
@@ -96,7 +94,7 @@ def decompose(probabilities: Floats) -> Decomposition:
     return _of_crops(weighted, *_leading(logs @ logs.T), logs)
 
 
-def refined(probabilities: Floats, like: Decomposition) -> Decomposition:
+def refined(probabilities: F64, like: Decomposition) -> Decomposition:
     """Return components of probabilities in one step from those of the same crops over other entries."""
     weighted = Weighted.of(probabilities)
     basis = np.linalg.qr(like.coefficients(SUBSPACE)).Q
@@ -104,14 +102,14 @@ def refined(probabilities: Floats, like: Decomposition) -> Decomposition:
     return _of_crops(weighted, *_sorted(rows @ rows.T), rows)
 
 
-def _of_crops(weighted: Weighted, squares: Floats, vectors: Floats, rows: Floats) -> Decomposition:
+def _of_crops(weighted: Weighted, squares: F64, vectors: F64, rows: F64) -> Decomposition:
     """Return the components that are combinations of rows, of eigenvalues and eigenvectors of rows @ rows.T."""
     some = squares > LEAST_SQUARE * max(squares.max(initial=0.0), LEAST_SQUARE)
     directions = (vectors[:, some] / np.sqrt(squares[some])).T @ rows
     return Decomposition(weighted, squares[some] / len(weighted.logs), directions)
 
 
-def _leading(gram: Floats) -> tuple[Floats, Floats]:
+def _leading(gram: F64) -> tuple[F64, F64]:
     """Return the largest eigenvalues of a matrix [n, n], and their eigenvectors as columns.
 
     Of a large matrix only so many as labels have components: by subspace iteration (Rutishauser, 1969), from the
@@ -127,6 +125,6 @@ def _leading(gram: Floats) -> tuple[Floats, Floats]:
     return squares, subspace @ vectors
 
 
-def _sorted(gram: Floats) -> tuple[Floats, Floats]:
+def _sorted(gram: F64) -> tuple[F64, F64]:
     squares, vectors = np.linalg.eigh(gram)
     return np.maximum(squares[::-1], 0.0), vectors[:, ::-1]

@@ -13,14 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from slg_wds.arrays import F64, I64, Bools
 from slg_wds.errors import RecordError
 from slg_wds.format.records.low_rank.blocks import LowRank, LowRankBlock, StatedKL
 from slg_wds.labels.low_rank.attempts import Attempts
 from slg_wds.labels.low_rank.classes import ClassTable
 from slg_wds.labels.low_rank.steps import Limits, Trial, coarser, largest_step
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 WORST = 5.0  # the divergence of any crop is at most so many times the target
 APART = 4.0  # the mean divergence of crops in blocks of their own is at most so many times the target
@@ -47,10 +45,10 @@ class CodedCrops:
         divergence: float64 [m], nats: KL from the exact distributions to those that a reader decodes.
     """
 
-    crops: Ints
+    crops: I64
     block: LowRankBlock
-    coefficients: Ints
-    divergence: Floats
+    coefficients: I64
+    divergence: F64
 
 
 def encode(
@@ -96,7 +94,7 @@ def _assembled(
     return LowRank(tuple(one.block for one in coded), block_of, coefficients, kl)
 
 
-def _coded(attempts: Attempts, crops: Ints, target: float, mean: float = 0.0) -> list[CodedCrops]:
+def _coded(attempts: Attempts, crops: I64, target: float, mean: float = 0.0) -> list[CodedCrops]:
     """Code crops within a mean KL, in one block, or several.
 
     Crops that are unlike most others come in blocks of their own: they would cost the others components, and the mean
@@ -139,10 +137,10 @@ def _left(mean: float, blocks: list[CodedCrops], rest: int) -> float:
     return (mean * crops - sum(float(one.divergence.sum()) for one in blocks)) / rest
 
 
-def _far(attempts: Attempts, mean: float, target: float) -> NDArray[np.bool_]:
+def _far(attempts: Attempts, mean: float, target: float) -> Bools:
     """Find a few crops far from the mean distribution, if all take fewer estimated bits with these in another block."""
     distance = np.square(attempts.probe(mean).decomposition.weighted.logs).sum(axis=1)
-    far: NDArray[np.bool_] = distance > FAR * np.median(distance)
+    far: Bools = distance > FAR * np.median(distance)
     left = (mean - far.mean() * APART * target) / (1.0 - far.mean())
     if not 0 < far.sum() <= MOST_FAR * len(far) or left <= 0:
         return np.zeros(len(far), bool)
@@ -151,7 +149,7 @@ def _far(attempts: Attempts, mean: float, target: float) -> NDArray[np.bool_]:
     return far if apart < SAVED * attempts.choice(mean).bits else np.zeros(len(far), bool)
 
 
-def _off(attempts: Attempts, mean: float, target: float) -> NDArray[np.bool_]:
+def _off(attempts: Attempts, mean: float, target: float) -> Bools:
     """Find the crops that the first table tried leaves over the limit before rounding, at most an eighth of them.
 
     Nor are they more than would take, with APART times the target each, half of what all crops may have together.

@@ -12,13 +12,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slg_wds.arrays import F64, I64, Bools
 from slg_wds.labels.low_rank.classes import Entries
 from slg_wds.labels.low_rank.decomposition import Decomposition
 from slg_wds.labels.low_rank.tables import Table, parts
-
-Floats = NDArray[np.float64]
 
 RIDGE = 1e-3
 ROUNDS = 2
@@ -38,9 +36,9 @@ class Fitted:
 
     entries: Entries
     table: Table
-    divergence: Floats
+    divergence: F64
 
-    def of(self, crops: NDArray[np.bool_]) -> Fitted:
+    def of(self, crops: Bools) -> Fitted:
         """Return some of the crops, bool [M]."""
         return Fitted(self.entries.of(crops), self.table.of(crops), self.divergence[crops])
 
@@ -62,7 +60,7 @@ def fit(entries: Entries, decomposition: Decomposition, rank: int) -> Fitted:
     return Fitted(entries, table, entries.divergence(table))
 
 
-def solve(probabilities: Floats, table: Table) -> Table:
+def solve(probabilities: F64, table: Table) -> Table:
     """Take a step of Newton's method on crops' coefficients; the KL from probabilities [M, N] is convex in them."""
     i, j = _upper(len(table.rows))
     design = np.concatenate([table.rows, table.rows[i] * table.rows[j]]).T
@@ -70,7 +68,7 @@ def solve(probabilities: Floats, table: Table) -> Table:
     return replace(table, coefficients=np.concatenate(solved))
 
 
-def _newton(probabilities: Floats, table: Table, design: Floats) -> Floats:
+def _newton(probabilities: F64, table: Table, design: F64) -> F64:
     """Return the coefficients of some crops after a step; design [N, r + r (r + 1) / 2] are rows and their products."""
     rank, coefficients = len(table.rows), table.coefficients
     moments = table.distributions() @ design
@@ -80,11 +78,11 @@ def _newton(probabilities: Floats, table: Table, design: Floats) -> Floats:
     hessian[:, range(rank), range(rank)] += RIDGE
     change = np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
     largest = np.maximum(np.abs(change).max(axis=1, keepdims=True), 1e-9)
-    stepped: Floats = coefficients - change * np.minimum(1.0, LARGEST_CHANGE / largest)
+    stepped: F64 = coefficients - change * np.minimum(1.0, LARGEST_CHANGE / largest)
     return stepped
 
 
-def _step_of_classes(probabilities: Floats, table: Table) -> Table:
+def _step_of_classes(probabilities: F64, table: Table) -> Table:
     """One damped Gauss-Newton step on the mean and the basis of each entry."""
     design = np.concatenate([np.ones((len(probabilities), 1)), table.coefficients], axis=1)
     size = design.shape[1]
@@ -105,12 +103,12 @@ def _step_of_classes(probabilities: Floats, table: Table) -> Table:
 
 
 @lru_cache(256)
-def _upper(size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _upper(size: int) -> tuple[I64, I64]:
     """Return the places of the upper triangle of a matrix: numpy takes longer to find them than to use them."""
     return np.triu_indices(size)
 
 
-def _symmetric(upper: Floats, size: int) -> Floats:
+def _symmetric(upper: F64, size: int) -> F64:
     """Symmetric matrices [n, size, size] of their upper triangles [n, size (size + 1) / 2]."""
     i, j = _upper(size)
     full = np.empty((len(upper), size, size))

@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slg_wds.arrays import F64, I64, Bools
 from slg_wds.format.records.low_rank.blocks import MAX_SCALE, LowRankBlock, mean_of, rows_of, step_of
 from slg_wds.labels.dead_zone import round_toward_zero
 from slg_wds.labels.low_rank.fitting import Fitted, solve
 from slg_wds.labels.low_rank.tables import Table
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 DEAD_ZONE = 0.1  # of a step
 
@@ -29,10 +26,10 @@ class Rounded:
     """
 
     block: LowRankBlock
-    coefficients: Ints
-    divergence: Floats
+    coefficients: I64
+    divergence: F64
 
-    def of(self, crops: NDArray[np.bool_]) -> Rounded:
+    def of(self, crops: Bools) -> Rounded:
         """Return some of the crops, bool [m]."""
         return Rounded(self.block, self.coefficients[crops], self.divergence[crops])
 
@@ -64,19 +61,19 @@ def rounded(fitted: Fitted, step_code: int) -> Rounded:
     )
 
 
-def _base(mean: Floats, step: float, crops: int) -> Ints:
+def _base(mean: F64, step: float, crops: int) -> I64:
     """Return roots of the mean probabilities in steps of step / (2 root of crops), rounded to odd halves."""
     roots = np.exp((mean - mean.max()) / 2.0)
     roots /= np.sqrt(np.square(roots).sum())
-    base: Ints = np.maximum(np.rint(roots * 2.0 * np.sqrt(crops) / step - 0.5), 0.0).astype(np.int64)
+    base: I64 = np.maximum(np.rint(roots * 2.0 * np.sqrt(crops) / step - 0.5), 0.0).astype(np.int64)
     return base
 
 
-def _scales(table: Table, step: float) -> Ints:
+def _scales(table: Table, step: float) -> I64:
     """Return half-octaves of the norm of each component's coefficients in steps.
 
     The more the coefficients multiply a row, the finer it is.
     """
     norms = np.sqrt(np.square(table.coefficients / step).sum(axis=0))
-    scales: Ints = np.clip(np.rint(2.0 * np.log2(np.maximum(norms, 1.0))), 0, MAX_SCALE).astype(np.int64)
+    scales: I64 = np.clip(np.rint(2.0 * np.log2(np.maximum(norms, 1.0))), 0, MAX_SCALE).astype(np.int64)
     return scales

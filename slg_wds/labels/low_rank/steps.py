@@ -7,13 +7,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slg_wds.arrays import F64, Bools
 from slg_wds.format.records.low_rank.blocks import LARGEST_STEP, MAX_STEP_CODE, STEPS_AN_OCTAVE
 from slg_wds.labels.low_rank.fitting import Fitted
 from slg_wds.labels.low_rank.rounding import Rounded, rounded
-
-Floats = NDArray[np.float64]
 
 MOST_OCTAVES = 1.0  # of the step, that a search goes at once
 ROUNDED_UP = 0.6  # of a code: a step that is foretold to miss the limits by so little is tried
@@ -26,7 +24,7 @@ class Limits:
     mean: float
     worst: float
 
-    def reached(self, divergence: Floats) -> float:
+    def reached(self, divergence: F64) -> float:
         """Return the part of the limits that these divergences take, float64 [m]: over 1, they are broken."""
         return float(max(divergence.mean() / self.mean, divergence.max() / self.worst))
 
@@ -38,7 +36,7 @@ class Trial:
     fitted: Fitted
     found: Rounded
 
-    def of(self, crops: NDArray[np.bool_]) -> Trial:
+    def of(self, crops: Bools) -> Trial:
         """Return some of the crops, bool [m]."""
         return Trial(self.fitted.of(crops), self.found.of(crops))
 

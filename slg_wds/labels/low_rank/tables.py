@@ -8,9 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from slg_wds.arrays import F64, Bools
 
 CACHED = 1 << 15  # numbers in float64 that are worked on at a time
 
@@ -31,22 +30,22 @@ class Table:
         coefficients: float64 [M, r].
     """
 
-    mean: Floats
-    rows: Floats
-    coefficients: Floats
+    mean: F64
+    rows: F64
+    coefficients: F64
 
-    def of(self, crops: slice | NDArray[np.bool_]) -> Table:
+    def of(self, crops: slice | Bools) -> Table:
         """Return some of the crops, bool [M] or a slice."""
         return Table(self.mean, self.rows, self.coefficients[crops])
 
-    def logits(self) -> Floats:
+    def logits(self) -> F64:
         """Return the logits, less the largest of each crop, float64 [M, N]."""
-        logits: Floats = self.coefficients @ self.rows
+        logits: F64 = self.coefficients @ self.rows
         logits += self.mean
         logits -= logits.max(axis=1, keepdims=True)
         return logits
 
-    def distributions(self) -> Floats:
+    def distributions(self) -> F64:
         """Return the distributions, float64 [M, N]."""
         logits = self.logits()
         exponentials = np.exp(logits, out=logits)

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slg_wds.arrays import F64, I64
 from slg_wds.format.records.embeddings.low_rank import MAX_RANK, MAX_SCALE, EmbeddingBlock
 from slg_wds.labels.dead_zone import round_toward_zero
 from slg_wds.labels.low_rank_embeddings.decomposition import DirectionComponents, Floats
-
-Ints = NDArray[np.int64]
 
 LARGEST_STEP, STEPS_AN_OCTAVE, MAX_CODE = 4.0, 64, 64 * 24
 KEPT = 0.2  # a component is kept if its numbers have a mean square above so many squares of the step
@@ -33,9 +31,9 @@ class RoundedDirections:
     """
 
     block: EmbeddingBlock
-    coefficients: Ints
+    coefficients: I64
     shared: int
-    lost: NDArray[np.float64]
+    lost: F64
 
     @property
     def mean_lost(self) -> float:
@@ -82,11 +80,11 @@ def rounded(found: DirectionComponents, code: int) -> RoundedDirections:
     return RoundedDirections(block, coefficients.astype(np.int64), shared, lost)
 
 
-def _exact(numbers: Floats) -> NDArray[np.float64]:
+def _exact(numbers: Floats) -> F64:
     return numbers.astype(np.float64)
 
 
-def _scales(norms: NDArray[np.float64]) -> Ints:
+def _scales(norms: F64) -> I64:
     """Return half-octaves of norms, at least 0."""
-    scales: Ints = np.clip(np.rint(2.0 * np.log2(norms)), 0, MAX_SCALE).astype(np.int64)
+    scales: I64 = np.clip(np.rint(2.0 * np.log2(norms)), 0, MAX_SCALE).astype(np.int64)
     return scales

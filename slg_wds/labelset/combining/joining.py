@@ -9,8 +9,8 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slg_wds.arrays import F64
 from slg_wds.errors import LabelSetError, UsageError
 from slg_wds.format.manifest.identity import digest_of
 from slg_wds.format.records.embeddings.by_name import joined_embeddings
@@ -19,8 +19,6 @@ from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import Tail, build_tail
 from slg_wds.format.records.views import joined_views
 from slg_wds.labelset.labelset import LabelSet
-
-Floats = NDArray[np.float64]
 
 
 def extends(labels: LabelSet) -> str | None:
@@ -152,7 +150,7 @@ def _mean_tail(parts: Sequence[Record], tail_classes: int, total: int) -> Tail |
     return build_tail(v / total, tail_classes, total, parts[0].k)
 
 
-def tail_vector(record: Record) -> Floats:
+def tail_vector(record: Record) -> F64:
     """Return v, float64 [C]: the mean probability outside the top-k, as the tail stores it, or even without a tail."""
     C, tail = record.num_classes, record.tail
     if tail is not None:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from slg_wds.arrays import I64
 from slg_wds.errors import ImageChangedError, RecordError, ReplayError
 from slg_wds.format.records.rows import Rows
 from slg_wds.format.records.views import Views, same_views
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from slg_wds.labels import SoftLabels
 
-I64 = npt.NDArray[np.int64]
 OTHER_CROPS = "its crops are not those of the first label set"
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from slg_wds.arrays import I64
 from slg_wds.console import counted
 from slg_wds.errors import BatchTooLargeError
 from slg_wds.replay.assembly.selection import Selection
@@ -21,7 +21,6 @@ from slg_wds.replay.order.shuffled import ShuffledOrder, Spans
 from slg_wds.replay.settings import BatchShare, OrderSettings
 from slg_wds.replay.sources.label_sets import LabelSets, SamplePlace
 
-I64 = npt.NDArray[np.int64]
 PADDING = SamplePlace(-1, -1, "")
 BLOCK = 16  # batches whose indices are computed together: a call costs as much as about a thousand images
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from slg_wds.arrays import I64
 from slg_wds.errors import SlgWdsError
 from slg_wds.replay.assembly.batch_builder import BatchBuilder, SampleBytes
 from slg_wds.replay.sources.label_sets import SamplePlace
 from slg_wds.replay.sources.records import SampleLabels
 
-I64 = npt.NDArray[np.int64]
 Part = tuple[BatchBuilder, Sequence[int]]  # a batch and some of its images
 _Records = dict[tuple[BatchBuilder, int], list[SampleLabels]]  # of images, [set], by batch and number in it
 

@@ -11,17 +11,16 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from slg_wds.arrays import I64, Bools
 from slg_wds.format.counting import before
 from slg_wds.images.header import is_jpeg_of
 from slg_wds.images.pixels import FILLINGS, TORCHVISION_RGB, torchvision_decoders
 from slg_wds.replay.sources.files import Contents
 from slg_wds.transforms.cutting import KERNELS, cut_image, scripted
 
-I64 = npt.NDArray[np.int64]
 _GREYS = [pixel[0] for pixel in FILLINGS]  # of fillings, which are grey
 
 
@@ -29,7 +28,7 @@ def cut_jpegs(
     data: Contents,
     sizes: I64,
     boxes: I64,
-    flips: npt.NDArray[np.bool_],
+    flips: Bools,
     out: Tensor,
     at: I64,
     interpolation: str,

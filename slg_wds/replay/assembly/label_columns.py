@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from slg_wds.arrays import I64
 from slg_wds.errors import RecordError
 from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.format.records.low_rank.rows import LowRankRows
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from slg_wds.labels import SoftLabels, TailBatch
     from slg_wds.labels.logit_tables import LogitTables
-
-I64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

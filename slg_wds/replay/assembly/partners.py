@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from slg_wds.arrays import I64, U8, Bools
 from slg_wds.errors import ImageChangedError, RecordError, SlgWdsError
 from slg_wds.format.records.mixing import Mixing
 from slg_wds.format.records.rows import Rows
@@ -28,7 +28,6 @@ from slg_wds.transforms.mixing import mix_view
 if TYPE_CHECKING:
     import torch
 
-I64 = npt.NDArray[np.int64]
 NOBODY = (-1, -1)
 AT_A_TIME = 8  # images whose partners are read at a time: they may have c records each, of megabytes for `full` labels
 
@@ -82,7 +81,7 @@ class _Partners:
     samples: list[SamplePlace]
     labelled: list[LabelledImage]
     boxes: I64
-    flips: npt.NDArray[np.bool_]
+    flips: Bools
     views: Views | None
     files: list[FileBytes] | None
 
@@ -104,7 +103,7 @@ class _Mix(NamedTuple):
     view: torch.Tensor
     column: int
     lam: int
-    box: npt.NDArray[np.uint8]
+    box: U8
 
 
 class PartnerCrops:

@@ -11,15 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from slg_wds.arrays import F64, I64, U8, Bools
 from slg_wds.concurrency.prefetch import window
 from slg_wds.errors import ReplayError, UsageError
 from slg_wds.format.records.low_rank.blocks import LowRank
 from slg_wds.format.records.record import Record
 from slg_wds.replay.sources.label_sets import LabelSets
 
-I64 = npt.NDArray[np.int64]
 MEASURES = ("confidence", "tail")
 
 
@@ -64,7 +63,7 @@ class CropFilter:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= self.high):
             raise UsageError(f"a crop filter from {self.low} to {self.high} is no range")
 
-    def measured(self, record: Record) -> npt.NDArray[np.float64]:
+    def measured(self, record: Record) -> F64:
         """The measure of every crop, float64 [M]."""
         if record.low_rank is not None:
             return self._of_low_rank(record.low_rank)
@@ -73,7 +72,7 @@ class CropFilter:
             return np.asarray(value.max(axis=1, initial=0.0))
         return np.asarray(np.maximum(0.0, 1.0 - value.sum(axis=1)))
 
-    def _of_low_rank(self, labels: LowRank) -> npt.NDArray[np.float64]:
+    def _of_low_rank(self, labels: LowRank) -> F64:
         found = np.empty(len(labels.block_of))
         for number, block in enumerate(labels.blocks):
             mine = np.flatnonzero(labels.block_of == number)
@@ -83,7 +82,7 @@ class CropFilter:
             found[mine] = rows.max(axis=1) if sure else np.maximum(0.0, 1.0 - kept.sum(axis=1))
         return found
 
-    def keeps(self, measure: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    def keeps(self, measure: F64) -> Bools:
         """Say which crops are within the range, bounds included."""
         return (measure >= self.low) & (measure <= self.high)
 
@@ -175,7 +174,7 @@ def _gathered(table: dict[int, I64], shard: I64, sample: I64) -> I64:
 
 def _kept(
     sets: LabelSets, crop_filter: CropFilter, shard: int, read: Callable[[int, int], list[Record]]
-) -> npt.NDArray[np.uint8]:
+) -> U8:
     """Which crops of a shard's samples are kept, as bits [samples, ceil(M / 8)]."""
     rows = [
         crop_filter.keeps(sum(_measures(sets, crop_filter, read(shard, position))))  # type: ignore[arg-type]
@@ -184,8 +183,6 @@ def _kept(
     return np.packbits(np.stack(rows), axis=1)
 
 
-def _measures(
-    sets: LabelSets, crop_filter: CropFilter, records: list[Record]
-) -> Iterator[npt.NDArray[np.float64]]:
+def _measures(sets: LabelSets, crop_filter: CropFilter, records: list[Record]) -> Iterator[F64]:
     for weight, record in zip(sets.weights, records, strict=True):
         yield weight * crop_filter.measured(record)[: sets.num_crops]

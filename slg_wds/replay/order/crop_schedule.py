@@ -27,8 +27,9 @@ from math import lcm
 import numpy as np
 import numpy.typing as npt
 
+from slg_wds.arrays import I64, U64
 from slg_wds.errors import ReplayError
-from slg_wds.replay.order.permutation import I64, U64, hashed_key, mix, permute, permute_one, subkey, subkeys
+from slg_wds.replay.order.permutation import hashed_key, mix, permute, permute_one, subkey, subkeys
 
 SCHEDULE_VERSION = 1
 

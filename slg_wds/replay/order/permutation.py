@@ -9,10 +9,8 @@ import hashlib
 import math
 
 import numpy as np
-import numpy.typing as npt
 
-I64 = npt.NDArray[np.int64]
-U64 = npt.NDArray[np.uint64]
+from slg_wds.arrays import U64
 
 _ROUNDS = 8
 _SMALLEST_RADIX = 8  # a smaller one is visibly uneven for permutations of 5 and 6

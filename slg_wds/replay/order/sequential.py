@@ -6,8 +6,8 @@ from typing import Literal
 
 import numpy as np
 
+from slg_wds.arrays import I64
 from slg_wds.replay.order.fingerprint import fingerprint
-from slg_wds.replay.order.permutation import I64
 from slg_wds.replay.order.shuffled import Spans
 
 

@@ -27,11 +27,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from slg_wds.arrays import I64, U64, Bools
 from slg_wds.errors import ReplayError
 from slg_wds.replay.order.fingerprint import ORDER_VERSION, fingerprint
-from slg_wds.replay.order.permutation import I64, U64, hashed_key, permute, subkey, subkeys
-
-BoolArray = npt.NDArray[np.bool_]
+from slg_wds.replay.order.permutation import hashed_key, permute, subkey, subkeys
 
 
 class Segments:
@@ -170,7 +169,7 @@ class ShuffledOrder:
         by_use = np.argsort(start, kind="stable")
         return Spans(self._shard_ids[place[heads]][by_use], start[by_use], stop[by_use])
 
-    def _window_spans(self, first: int, last: int) -> tuple[BoolArray, I64, I64]:
+    def _window_spans(self, first: int, last: int) -> tuple[Bools, I64, I64]:
         """Return for each window whether the columns read it, the first such batch, and one past the last."""
         edges = self._windows.edges
         lane = np.searchsorted(self._lane_slots, edges[:-1], side="right") - 1

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
+from slg_wds.arrays import I64
 from slg_wds.concurrency.locks import Locks
 from slg_wds.console import counted
 from slg_wds.errors import IncompleteSetError, ManifestError
@@ -17,7 +17,6 @@ from slg_wds.labelset.combining.renumbering import renumbered
 from slg_wds.labelset.key_index import KeyNumbers
 from slg_wds.labelset.labelset import LabelSet
 
-I64 = npt.NDArray[np.int64]
 ABSENT = (-1, 0, 0, 0)
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from slg_wds.arrays import I64
 from slg_wds.concurrency.locks import Locks
 from slg_wds.errors import (
     ChecksumError,
@@ -32,8 +32,6 @@ from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.objects import INFO
 from slg_wds.labelset.opening import open_labels
 from slg_wds.replay.sources.base_set import BaseSet
-
-I64 = npt.NDArray[np.int64]
 
 
 class SamplePlace(NamedTuple):

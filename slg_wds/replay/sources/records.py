@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-import numpy.typing as npt
 
+from slg_wds.arrays import I64, Bools
 from slg_wds.errors import LabelSetError, SlgWdsError
 from slg_wds.format.records.decoding import decode_record
 from slg_wds.format.records.low_rank.rows import LowRankRows
@@ -24,7 +24,6 @@ from slg_wds.replay.sources.files import Contents, FileBytes, OpenFiles
 from slg_wds.replay.sources.label_sets import LabelSets, SamplePlace
 from slg_wds.replay.sources.shards import ShardRange, Shards, open_shards
 
-I64 = npt.NDArray[np.int64]
 Place = tuple[I64, I64]  # numbers of images, and of crops of each
 
 
@@ -224,7 +223,7 @@ def _with_low_rank(rows: LowRankRows, to: Place, other: LowRankRows, at: Place) 
     return replace(both, block=block, coefficients=coefficients)
 
 
-def _inside(parts: Sequence[ChainPart], crops: I64) -> npt.NDArray[np.bool_]:
+def _inside(parts: Sequence[ChainPart], crops: I64) -> Bools:
     """Return which crops [n, c] lie in the parts, bool [n, c]."""
     bounds = np.array([[part.first, part.first + part.crops] for part in parts])
     return np.asarray((crops >= bounds[:, :1]) & (crops < bounds[:, 1:]))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slg_wds.report.drawing.figure import Floats, drawn, percent_axis
+from slg_wds.arrays import F64
+from slg_wds.report.drawing.figure import drawn, percent_axis
 from slg_wds.report.drawing.svg import ACCENT, SECOND
 from slg_wds.report.measuring.comparison import KL_BINS, LEAST_KL, MOST_KL, TeacherPair
 from slg_wds.report.measuring.statistics import ALIKE, BINS, LEAST_TAIL, OTHER
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 BARS = 40
 
 
-def histogram(name: str, title: str, counts: Floats, label: str, top: float, split: bool) -> str:
+def histogram(name: str, title: str, counts: F64, label: str, top: float, split: bool) -> str:
     """Draw counts over 0..top as bars.
 
     Args:
@@ -41,7 +42,7 @@ def histogram(name: str, title: str, counts: Floats, label: str, top: float, spl
     return drawn(name, title, draw)
 
 
-def tail_histogram(name: str, title: str, counts: Floats, label: str, split: bool) -> str:
+def tail_histogram(name: str, title: str, counts: F64, label: str, split: bool) -> str:
     """Draw the tail's counts [2, BINS] over a logarithmic axis. The other arguments are those of `histogram`."""
     shares = counts / max(float(counts.sum()), 1.0)
     fine = np.linspace(math.log10(LEAST_TAIL), 0, BINS + 1)
@@ -65,7 +66,7 @@ def tail_histogram(name: str, title: str, counts: Floats, label: str, split: boo
     return drawn(name, title, draw)
 
 
-def _stacked(axes: Axes, edges: Floats, bars: Floats, split: bool) -> None:
+def _stacked(axes: Axes, edges: F64, bars: F64, split: bool) -> None:
     width = (edges[1] - edges[0]) * 0.86
     centres = (edges[:-1] + edges[1:]) / 2
     first = bars[ALIKE] if split else bars.sum(axis=0)
@@ -77,7 +78,7 @@ def _stacked(axes: Axes, edges: Floats, bars: Floats, split: bool) -> None:
     axes.locator_params(axis="y", nbins=4)
 
 
-def image_histogram(name: str, title: str, values: Floats, label: str) -> str:
+def image_histogram(name: str, title: str, values: F64, label: str) -> str:
     """Draw one number of each image, float64 [images], none negative, as a histogram from 0 on."""
     top = max(float(values.max(initial=0.0)), 1e-9)
     counts, edges = np.histogram(values, BARS, (0.0, top))

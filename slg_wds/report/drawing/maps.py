@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from slg_wds.report.drawing.figure import Floats, drawn, percent_axis
+from slg_wds.arrays import F64
+from slg_wds.report.drawing.figure import drawn, percent_axis
 from slg_wds.report.drawing.svg import ACCENT, PAPER, SECOND
 from slg_wds.report.measuring.statistics import AREAS
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def heat(name: str, title: str, values: Floats, low: float, high: float) -> str:
+def heat(name: str, title: str, values: F64, low: float, high: float) -> str:
     """Draw a map of the image.
 
     Args:
@@ -45,7 +46,7 @@ def heat(name: str, title: str, values: Floats, low: float, high: float) -> str:
     return drawn(name, title, draw, None)
 
 
-def _mesh(axes: Axes, values: Floats, across: Floats, up: Floats, low: float, high: float) -> None:
+def _mesh(axes: Axes, values: F64, across: F64, up: F64, low: float, high: float) -> None:
     """Fill cells with one colour, more opaque for higher values, which the light and the dark theme both show.
 
     NaN leaves a cell blank.
@@ -82,7 +83,7 @@ def _scale(axes: Axes, low: float, high: float) -> None:
 
 
 def density(
-    name: str, title: str, counts: Floats, labels: tuple[str, str], line: Literal["mean", "equal"]
+    name: str, title: str, counts: F64, labels: tuple[str, str], line: Literal["mean", "equal"]
 ) -> str:
     """Draw how often two quantities in 0..1 come together.
 
@@ -117,7 +118,7 @@ def density(
     return drawn(name, title, draw)
 
 
-def _means(counts: Floats) -> tuple[Floats, Floats]:
+def _means(counts: F64) -> tuple[F64, F64]:
     """The middle of each column of x with counts, and the mean of y in it."""
     centres = (np.arange(AREAS) + 0.5) / AREAS
     total = counts.sum(axis=1)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slg_wds.arrays import F32, F64
 from slg_wds.errors import LabelSetError
 from slg_wds.format.records.embeddings.by_name import AnyEmbedding
 from slg_wds.format.records.embeddings.cosines import similarity, unit_rows
@@ -17,7 +17,6 @@ from slg_wds.format.records.embeddings.low_rank import LowRankEmbedding, StatedC
 from slg_wds.images import LabelledImage
 from slg_wds.report.reading.sets import ReportedSets, ReportSample
 
-Floats = NDArray[np.float64]
 BINS = 40  # of the histogram of cosines, over -1..1
 PAIRS = 8  # most alike pairs that are shown
 MOST_CROPS = 64  # of an image whose pairs are compared
@@ -62,8 +61,8 @@ class EmbeddingMeasures:
 
     name: str
     place: int
-    means: list[NDArray[np.float32]] = field(default_factory=list)
-    counts: Floats = field(default_factory=lambda: np.zeros(BINS))
+    means: list[F32] = field(default_factory=list)
+    counts: F64 = field(default_factory=lambda: np.zeros(BINS))
     crops: int = 0
     total: float = 0.0
     stated: list[StatedCosine] = field(default_factory=list)
@@ -110,7 +109,7 @@ class EmbeddingMeasures:
             cosines[[one, other]] = cosines[:, [one, other]] = -2.0
         return found
 
-    def components(self) -> tuple[Floats, Floats]:
+    def components(self) -> tuple[F64, F64]:
         """Return the first two principal components of the means, float64 [n, 2], and the variance that each has, 0..1.
 
         The signs are such that the largest coordinate is positive, so that the picture is the same each time.

@@ -11,15 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slg_wds.arrays import F64, I64
 from slg_wds.errors import LabelSetError
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.views import same_views
 from slg_wds.report.measuring.measures import Measures
 from slg_wds.report.measuring.statistics import AREAS, bin_of
 
-Floats = NDArray[np.float64]
 FLOOR = 1e-7  # smaller probabilities count as this in a divergence: labels without a tail have zeros
 DENSE_CROPS, DENSE_NUMBERS = 12, 200_000  # most dense rows of an image, and most numbers in them
 KL_BINS, LEAST_KL, MOST_KL = 40, 1e-4, 20.0
@@ -112,9 +111,9 @@ class Comparison:
         self,
         pair: TeacherPair,
         group: int | None,
-        at: NDArray[np.int64],
+        at: I64,
         crops: int,
-        rows: Sequence[Floats],
+        rows: Sequence[F64],
         measures: Sequence[Measures],
     ) -> float:
         a, b = measures[pair.a], measures[pair.b]
@@ -136,7 +135,7 @@ class Comparison:
         return float(both.mean()) if len(both) else 0.0
 
 
-def dense(record: Record, at: NDArray[np.int64], rule: str | None) -> Floats:
+def dense(record: Record, at: I64, rule: str | None) -> F64:
     """The distributions of the crops `at`, recovered by a label type: float64 [D, C]."""
     some = dataclasses.replace(
         record, crops=record.crops[at], flips=record.flips[at], index=record.index[at], value=record.value[at]
@@ -144,7 +143,7 @@ def dense(record: Record, at: NDArray[np.int64], rule: str | None) -> Floats:
     return some.distribution(None, rule).astype(np.float64)
 
 
-def divergence(p: Floats, q: Floats) -> Floats:
+def divergence(p: F64, q: F64) -> F64:
     """KL(p || q) of each row in nats, with probabilities below FLOOR counted as FLOOR.
 
     Args:
@@ -158,7 +157,7 @@ def divergence(p: Floats, q: Floats) -> Floats:
     return np.asarray((p * np.log(p / q)).sum(axis=1))
 
 
-def _spaced(crops: int, num_classes: int) -> NDArray[np.int64]:
+def _spaced(crops: int, num_classes: int) -> I64:
     """Numbers of the crops that are compared as dense rows, evenly spaced, [D]."""
     count = min(crops, max(1, min(DENSE_CROPS, DENSE_NUMBERS // num_classes)))
     return (

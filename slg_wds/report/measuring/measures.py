@@ -8,12 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slg_wds.arrays import F64, I64
 from slg_wds.format.records.record import Record
 from slg_wds.labels import LabelType, distribution, stored_columns, top
 
-Floats = NDArray[np.float64]
 SHOWN = 5  # classes of a crop that a report names; the tail of full labels is the probability outside these
 
 
@@ -30,15 +29,15 @@ class Measures:
         has_values: False if no probabilities are stored. Then value, confidence, tail and entropy mean nothing.
     """
 
-    index: NDArray[np.int64]
-    value: Floats
-    confidence: Floats
-    tail: Floats
-    entropy: Floats
+    index: I64
+    value: F64
+    confidence: F64
+    tail: F64
+    entropy: F64
     has_values: bool
 
     @property
-    def top(self) -> NDArray[np.int64]:
+    def top(self) -> I64:
         """The most probable class of each crop [M]."""
         return self.index[:, 0]
 
@@ -66,14 +65,14 @@ def measure(record: Record, rule: str | None) -> Measures:
     )
 
 
-def leading(record: Record) -> tuple[NDArray[np.int64], Floats]:
+def leading(record: Record) -> tuple[I64, F64]:
     """The most probable classes, at most five, and their probabilities: int64 and float64, both [M, min(k, 5)]."""
     n = min(SHOWN, record.k)
     index, value = top(record, n)
     return index, value.astype(np.float64)
 
 
-def entropy(record: Record, rule: LabelType) -> Floats:
+def entropy(record: Record, rule: LabelType) -> F64:
     """Entropy of the distribution of each crop, as `distribution(record, None, rule)` recovers it.
 
     No row of C numbers is made. The probability t outside the top is spread as q_c = t v_c / V, where V is the sum of v
@@ -104,7 +103,7 @@ def entropy(record: Record, rule: LabelType) -> Floats:
     return inside + _spread(left, *_outside(record, n))
 
 
-def _outside(record: Record, n: int) -> tuple[Floats, Floats]:
+def _outside(record: Record, n: int) -> tuple[F64, F64]:
     """V, the sum of the tail v over the classes outside the top n, and sum v log v over them: float64, both [M]."""
     tail, C = record.tail, record.num_classes
     assert tail is not None
@@ -124,22 +123,22 @@ def _outside(record: Record, n: int) -> tuple[Floats, Floats]:
     return np.where(even, float(C - n), mass), np.where(even, 0.0, logs)
 
 
-def _spread(left: Floats, mass: Floats, logs: Floats) -> Floats:
+def _spread(left: F64, mass: F64, logs: F64) -> F64:
     """Entropy of the probability `left`, spread in proportion to v, given V (`mass`) and sum v log v (`logs`): [M]."""
     safe = np.where(left > 0, left, 1.0)
     return np.where(left > 0, -safe * np.log(safe / mass) - safe / mass * logs, 0.0)
 
 
-def _total(rows: Floats) -> Floats:
+def _total(rows: F64) -> F64:
     """Entropy of each row in nats."""
-    found: Floats = _plogp(rows).sum(axis=1)
+    found: F64 = _plogp(rows).sum(axis=1)
     return found
 
 
-def _plogp(p: Floats) -> Floats:
+def _plogp(p: F64) -> F64:
     """-p log p of each element; 0 where p is 0."""
     safe = np.where(p > 0, p, 1.0)
-    found: Floats = -safe * np.log(safe)
+    found: F64 = -safe * np.log(safe)
     return found
 
 
@@ -152,7 +151,7 @@ def answer(measures: Measures) -> int:
     return int(classes[np.argmax(np.bincount(place.ravel(), measures.value.ravel(), len(classes)))])
 
 
-def area(record: Record) -> Floats:
+def area(record: Record) -> F64:
     """Area of each crop as a share of the image's area, in 0..1: float64 [M]."""
     height, width = record.size
     return record.crops[:, 2] * record.crops[:, 3] / float(height * width)

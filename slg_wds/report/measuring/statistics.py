@@ -10,14 +10,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slg_wds.arrays import F64, I64, Bools
 from slg_wds.format.records.record import Record
 from slg_wds.images import LabelledImage
 from slg_wds.inspection.low_rank import CodedImage
 from slg_wds.report.measuring.measures import Measures, answer, area
 
-Floats = NDArray[np.float64]
 BINS = 200  # of a histogram; figures join several bins into a bar
 CELLS = 24
 AREAS, RELIABILITY = 25, 10
@@ -71,11 +70,11 @@ class ClassStatistics:
     """
 
     num_classes: int
-    crops: Floats = field(init=False)
-    images: Floats = field(init=False)
-    agree: Floats = field(init=False)
-    confidence: Floats = field(init=False)
-    said: Floats = field(init=False)
+    crops: F64 = field(init=False)
+    images: F64 = field(init=False)
+    agree: F64 = field(init=False)
+    confidence: F64 = field(init=False)
+    said: F64 = field(init=False)
 
     def __post_init__(self) -> None:
         for name in ("crops", "images", "agree", "confidence", "said"):
@@ -165,7 +164,7 @@ class Statistics:
             self.sums[name] += float(getattr(measures, name).sum())
         self.sums["area"] += float(area(record).sum())
 
-    def _add_histograms(self, measures: Measures, alike: NDArray[np.bool_]) -> None:
+    def _add_histograms(self, measures: Measures, alike: Bools) -> None:
         logs = 1 - np.log10(np.maximum(measures.tail, LEAST_TAIL)) / math.log10(LEAST_TAIL)
         places = (measures.confidence, measures.entropy / self.entropy_top, logs)
         for counts, place in zip((self.confidence, self.entropy, self.tail), places, strict=True):
@@ -173,7 +172,7 @@ class Statistics:
             counts[ALIKE] += np.bincount(at[alike], minlength=BINS)
             counts[OTHER] += np.bincount(at[~alike], minlength=BINS)
 
-    def _add_target(self, target: int, measures: Measures, alike: NDArray[np.bool_]) -> None:
+    def _add_target(self, target: int, measures: Measures, alike: Bools) -> None:
         crops, agree = len(alike), int(alike.sum())
         self.with_target += crops
         self.images_with_target += 1
@@ -197,12 +196,12 @@ class Statistics:
         self.by_area += np.bincount(flat, minlength=AREAS * AREAS).reshape(AREAS, AREAS)
 
 
-def bin_of(values: Floats, bins: int) -> NDArray[np.int64]:
+def bin_of(values: F64, bins: int) -> I64:
     """The bin of each value among equal bins over 0..1. Values outside go into the first or last bin."""
     return np.clip((values * bins).astype(np.int64), 0, bins - 1)
 
 
-def overlaps(start: NDArray[np.int64], extent: NDArray[np.int64], size: int) -> Floats:
+def overlaps(start: I64, extent: I64, size: int) -> F64:
     """How much of each cell along one side of the image each crop covers.
 
     Args:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slg_wds.arrays import F64, I64, U8, U64
 from slg_wds.format.records.mixing import GRID
 from slg_wds.format.records.views import Views
 from slg_wds.transforms.crops import CropRule, first_fitting
@@ -19,10 +19,6 @@ from slg_wds.transforms.policies.rules import (
     OperationRule,
     ViewRule,
 )
-
-Floats = NDArray[np.float64]
-Words = NDArray[np.uint64]
-Bytes = NDArray[np.uint8]
 
 ATTEMPTS = 10  # to fit an erased box, as in timm
 ERASING_WORDS = 4 * (
@@ -71,12 +67,12 @@ def sample_views(seed: int, key: str, num_crops: int, rule: ViewRule) -> Views:
     )
 
 
-def _uniform(words: Words) -> Floats:
-    uniform: Floats = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53  # in [0, 1), exact
+def _uniform(words: U64) -> F64:
+    uniform: F64 = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53  # in [0, 1), exact
     return uniform
 
 
-def _operations(words: Words, rule: OperationRule) -> tuple[Bytes, Bytes]:
+def _operations(words: U64, rule: OperationRule) -> tuple[U8, U8]:
     """Draw the operations of one rule: codes and arguments uint8 [M, n] from words [M, n, OPERATION_WORDS]."""
     uniform = _uniform(words[:, :, :5])
     chosen = _chosen(uniform[:, :, 0], rule)
@@ -92,7 +88,7 @@ def _operations(words: Words, rule: OperationRule) -> tuple[Bytes, Bytes]:
     return codes, arguments
 
 
-def _chosen(uniform: Floats, rule: OperationRule) -> NDArray[np.int64]:
+def _chosen(uniform: F64, rule: OperationRule) -> I64:
     """Draw the numbers of choices, int64 [M, n], from uniform numbers of that shape."""
     if rule.weights is None:
         return (uniform * len(rule.choices)).astype(np.int64)
@@ -105,7 +101,7 @@ def _chosen(uniform: Floats, rule: OperationRule) -> NDArray[np.int64]:
     return chosen
 
 
-def _levels(words: Words, uniform: Floats, levels: Levels) -> Floats:
+def _levels(words: U64, uniform: F64, levels: Levels) -> F64:
     """Draw levels in 0..1, of the shape of `uniform`."""
     if levels.bins:
         return np.floor(uniform * levels.bins) * (levels.top / (levels.bins - 1))
@@ -118,11 +114,11 @@ def _levels(words: Words, uniform: Floats, levels: Levels) -> Floats:
     coins = np.ascontiguousarray(words[:, :, -4:]).view(np.uint8)
     heads = np.unpackbits(coins, axis=-1).sum(axis=-1, dtype=np.int64)
     normal = (heads - COINS / 2 + uniform - 0.5) / (COINS / 4 + 1 / 12) ** 0.5
-    drawn: Floats = np.clip(levels.top + levels.spread * normal, 0.0, 1.0)
+    drawn: F64 = np.clip(levels.top + levels.spread * normal, 0.0, 1.0)
     return drawn
 
 
-def _values(choice: OperationChoice, levels: Floats, uniform: Floats) -> Floats:
+def _values(choice: OperationChoice, levels: F64, uniform: F64) -> F64:
     """Return the values of an operation at these levels; `uniform` decides their signs."""
     values = choice.start + levels * (choice.end - choice.start)
     if choice.rounding is not None:
@@ -132,7 +128,7 @@ def _values(choice: OperationChoice, levels: Floats, uniform: Floats) -> Floats:
     return choice.operation.origin + values if choice.operation.signed else values
 
 
-def _erased(words: Words, probability: float) -> Bytes:
+def _erased(words: U64, probability: float) -> U8:
     """Draw an erased box for each crop, uint8 [M, 4], zeros for none, by timm's rule on a grid of 1/255."""
     uniform = _uniform(words).reshape(len(words), ATTEMPTS + 1, 4)
     rule = CropRule(ERASED_AREA, ERASED_RATIO)

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slg_wds.arrays import F64, I64, U8, U64
 from slg_wds.errors import UsageError
 from slg_wds.format.records.mixing import GRID, UNMIXED, WHOLE, Mixing
 from slg_wds.transforms.policies.beta import thresholds
-
-Words = NDArray[np.uint64]
 
 PARTNERS = 4  # images that are mixed into the crops of one image
 MAX_ALPHA = 100.0
@@ -97,20 +95,20 @@ def sample_mixing(seed: int, key: str, num_crops: int, rule: MixRule, number: in
     return Mixing(partner, crop, lam, box)
 
 
-def _partners(words: Words, number: int, shard: range) -> NDArray[np.int64]:
+def _partners(words: U64, number: int, shard: range) -> I64:
     """Draw distinct images of the shard other than `number`, int64 [P]."""
     others = [one for one in shard if one != number]
     drawn = [others.pop(word * len(others) >> 64) for word in words[: len(others)].tolist()]
     return np.array(drawn, np.int64)
 
 
-def _lambdas(words: Words, alpha: float) -> NDArray[np.uint8]:
+def _lambdas(words: U64, alpha: float) -> U8:
     """Draw weights of Beta(alpha, alpha) in 1/256, rounded to nearest and cut to 1..255, from words of 64 bits [n]."""
     edges = [Fraction(2 * step + 1, 2 * WHOLE) for step in range(1, WHOLE - 1)]
     return (1 + np.searchsorted(thresholds(alpha, edges), words, side="right")).astype(np.uint8)
 
 
-def _boxes(words: Words, middle: NDArray[np.float64], alpha: float) -> NDArray[np.uint8]:
+def _boxes(words: U64, middle: F64, alpha: float) -> U8:
     """Draw mix boxes as timm's `rand_bbox` (1.0.31) does on GRID x GRID pixels, uint8 [n, 4]; zeros for no box.
 
     A box of the area 1 - l, with l of Beta(alpha, alpha), has sides of floor(GRID root(1 - l)) steps: at most n, where
@@ -120,7 +118,5 @@ def _boxes(words: Words, middle: NDArray[np.float64], alpha: float) -> NDArray[n
     side = np.searchsorted(thresholds(alpha, edges), words, side="right")[:, None]
     at = (middle * GRID).astype(np.int64)
     low, high = np.maximum(at - side // 2, 0), np.minimum(at + (side + 1) // 2, GRID)
-    boxes: NDArray[np.uint8] = np.where(side > 0, np.concatenate([low, high - low], axis=1), 0).astype(
-        np.uint8
-    )
+    boxes: U8 = np.where(side > 0, np.concatenate([low, high - low], axis=1), 0).astype(np.uint8)
     return boxes

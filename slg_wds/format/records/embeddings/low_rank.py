@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float32]
+from slg_wds.arrays import F32, F64, I64
 
 LOW_RANK_VALUES = "lowrank"  # the coding of such embeddings, and the field of their records
 LOW_RANK_EMBEDDINGS = "lowrank_embeddings"  # the feature that their sets require
@@ -55,9 +54,9 @@ class EmbeddingBlock:
         basis: int64 [D, r].
     """
 
-    scales: Ints
-    mean: Ints
-    basis: Ints
+    scales: I64
+    mean: I64
+    basis: I64
 
     @property
     def rank(self) -> int:
@@ -80,9 +79,9 @@ class LowRankEmbedding:
 
     dim: int
     blocks: tuple[EmbeddingBlock, ...]
-    block_of: Ints
-    lengths: Ints
-    coefficients: Ints
+    block_of: I64
+    lengths: I64
+    coefficients: I64
     cosine: StatedCosine
 
     @property
@@ -103,7 +102,7 @@ class LowRankEmbedding:
         )
 
     @property
-    def vectors(self) -> Floats:
+    def vectors(self) -> F32:
         """The numbers that a reader sees, float32 [M, D]."""
         found = np.empty((len(self), self.dim), np.float32)
         for number, block in enumerate(self.blocks):
@@ -114,9 +113,7 @@ class LowRankEmbedding:
         return found
 
 
-def vectors_of(
-    scales: NDArray[Any], mean: Floats, basis: Floats, coefficients: Floats, lengths: NDArray[Any]
-) -> Floats:
+def vectors_of(scales: NDArray[Any], mean: F32, basis: F32, coefficients: F32, lengths: NDArray[Any]) -> F32:
     """Return the numbers of crops of one block.
 
     Args:
@@ -130,7 +127,7 @@ def vectors_of(
         float32 [m, D].
     """
     units = np.exp2(scales / -2.0).astype(np.float32)
-    w: Floats = (coefficients * units[1:]) @ basis.T
+    w: F32 = (coefficients * units[1:]) @ basis.T
     w += mean * units[0]
     norms = np.sqrt(np.einsum("md,md->m", w, w, dtype=np.float64))
     factors = np.where(norms > 0, length_of(lengths) / np.where(norms > 0, norms, 1.0), 0.0)
@@ -141,13 +138,13 @@ def vectors_of(
     return np.clip(w * factors[:, None], -largest, largest).astype(np.float32)
 
 
-def length_of(codes: NDArray[Any]) -> NDArray[np.float64]:
+def length_of(codes: NDArray[Any]) -> F64:
     """Return the lengths that codes stand for, float64: 0, or 2^((code - 10240) / 64)."""
     lengths = np.exp2((codes.astype(np.float64) - UNIT_LENGTH) / LENGTHS_AN_OCTAVE)
     return np.where(codes > 0, lengths, 0.0)
 
 
-def length_codes(lengths: NDArray[np.float64]) -> Ints:
+def length_codes(lengths: F64) -> I64:
     """Return the codes nearest to lengths [M], within 0.6%; 0 for 0."""
     octaves = np.log2(np.where(lengths > 0, lengths, 1.0))
     codes = np.clip(np.rint(octaves * LENGTHS_AN_OCTAVE) + UNIT_LENGTH, 1, MAX_LENGTH).astype(np.int64)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slg_wds.arrays import F32, I64
 from slg_wds.errors import RecordError
 from slg_wds.format.canonical import brief
 from slg_wds.format.records.columns import decode_column, encode_column
@@ -22,9 +23,6 @@ from slg_wds.format.records.embeddings.low_rank import (
     vectors_of,
 )
 from slg_wds.format.records.rice import fold, unfold
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float32]
 
 MAX_BLOCKS = 64  # of an embedding of a record
 MAX_LOW_RANK_NUMBERS = 1 << 25  # of the bases and coefficients of a record
@@ -92,11 +90,11 @@ def low_rank_columns(one: LowRankEmbedding, number: int) -> dict[str, list[bytes
     return {f"{name}_{number}": planes for name, planes in columns.items()}
 
 
-def _flat(parts: Sequence[Ints]) -> Ints:
+def _flat(parts: Sequence[I64]) -> I64:
     return np.concatenate([part.reshape(-1) for part in parts]) if parts else np.zeros(0, np.int64)
 
 
-def _signed_column(parts: Sequence[Ints]) -> list[bytes]:
+def _signed_column(parts: Sequence[I64]) -> list[bytes]:
     return encode_column(fold(_flat(parts)).astype(np.uint32), level=_LEVEL)
 
 
@@ -180,7 +178,7 @@ def decode_low_rank_embedding(columns: Mapping[str, Any], number: int, sizes: Bl
     return LowRankEmbedding(sizes.dim, tuple(blocks), block_of, parts["lengths"], coefficients, sizes.cosine)
 
 
-def decode_crops(columns: Mapping[str, Any], number: int, sizes: BlockSizes, rows: Ints) -> Floats:
+def decode_crops(columns: Mapping[str, Any], number: int, sizes: BlockSizes, rows: I64) -> F32:
     """Decode some crops of embedding `number` of a record, for batches.
 
     Args:
@@ -217,13 +215,13 @@ def decode_crops(columns: Mapping[str, Any], number: int, sizes: BlockSizes, row
     return found
 
 
-_SIGNED_BYTES: Floats = unfold(np.arange(256)).astype(np.float32)
+_SIGNED_BYTES: F32 = unfold(np.arange(256)).astype(np.float32)
 
 
-def _signed_floats(numbers: NDArray[Any]) -> Floats:
+def _signed_floats(numbers: NDArray[Any]) -> F32:
     """Return the signed numbers that unsigned ones stand for, float32."""
     if numbers.itemsize == 1:  # nearly always; a table is several times as fast
-        floats: Floats = _SIGNED_BYTES[numbers]
+        floats: F32 = _SIGNED_BYTES[numbers]
     else:
         floats = unfold(numbers.astype(np.int64)).astype(np.float32)
     return floats

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slg_wds.arrays import F32
 from slg_wds.errors import RecordError
 from slg_wds.format.records.embeddings.cosines import cosines
-
-Floats = NDArray[np.float32]
 
 # How each number is stored. "lowrank" is no such way: it codes the embeddings of a record together.
 EMBEDDING_VALUES = ("float32", "float16", "int8")
@@ -38,7 +37,7 @@ class Embedding:
     """
 
     stored: NDArray[Any]
-    scales: Floats | None = None
+    scales: F32 | None = None
 
     @classmethod
     def of(cls, vectors: NDArray[Any], values: str) -> Embedding:
@@ -76,11 +75,11 @@ class Embedding:
         return Embedding(self.stored[crops], None if self.scales is None else self.scales[crops])
 
     @property
-    def vectors(self) -> Floats:
+    def vectors(self) -> F32:
         """The numbers that a reader sees, float32 [M, D]."""
         return scaled(self.stored, self.scales)
 
-    def _check_direction(self, exact: Floats) -> None:
+    def _check_direction(self, exact: F32) -> None:
         worst = float(cosines(exact, self.vectors).min(initial=1.0))
         if worst < LEAST_COSINE:
             raise RecordError(
@@ -90,15 +89,15 @@ class Embedding:
             )
 
 
-def exact_embeddings(vectors: NDArray[Any]) -> Floats:
+def exact_embeddings(vectors: NDArray[Any]) -> F32:
     """Return embeddings [M, D] as float32. Raises RecordError unless they are finite numbers."""
-    exact: Floats = np.asarray(vectors, np.float32)
+    exact: F32 = np.asarray(vectors, np.float32)
     if exact.ndim != 2 or not exact.shape[1] or not np.isfinite(exact).all():
         raise RecordError(f"embeddings of shape {exact.shape} are not finite numbers [crops, D]")
     return exact
 
 
-def _as_floats(exact: Floats, dtype: np.dtype[Any]) -> NDArray[Any]:
+def _as_floats(exact: F32, dtype: np.dtype[Any]) -> NDArray[Any]:
     with np.errstate(over="ignore"):
         stored: NDArray[Any] = exact.astype(dtype)
     if not np.isfinite(stored).all():
@@ -109,8 +108,8 @@ def _as_floats(exact: Floats, dtype: np.dtype[Any]) -> NDArray[Any]:
     return stored
 
 
-def _as_int8(exact: Floats) -> Embedding:
-    scales: Floats = (np.abs(exact).max(axis=1, initial=0.0) / np.float32(_LARGEST_CODE)).astype(np.float32)
+def _as_int8(exact: F32) -> Embedding:
+    scales: F32 = (np.abs(exact).max(axis=1, initial=0.0) / np.float32(_LARGEST_CODE)).astype(np.float32)
     if scales.size and scales.max() > _LARGEST_SCALE:
         raise RecordError(
             f"a number of an embedding is too large for int8: {float(np.abs(exact).max()):g}",
@@ -121,20 +120,20 @@ def _as_int8(exact: Floats) -> Embedding:
     return Embedding(np.clip(codes, -_LARGEST_CODE, _LARGEST_CODE).astype(np.int8), scales)
 
 
-def scaled(stored: NDArray[Any], scales: Floats | None) -> Floats:
+def scaled(stored: NDArray[Any], scales: F32 | None) -> F32:
     """Return the numbers of stored embeddings, float32 [..., D].
 
     Args:
         stored: float32, float16 or int8 [..., D].
         scales: float32 [...], of int8 codes; else None.
     """
-    numbers: Floats = stored.astype(np.float32)
+    numbers: F32 = stored.astype(np.float32)
     if scales is not None:
         numbers *= scales[..., None]
     return numbers
 
 
-def check_numbers(stored: NDArray[Any], scales: Floats | None) -> None:
+def check_numbers(stored: NDArray[Any], scales: F32 | None) -> None:
     """Check that stored numbers are finite, codes at least -127, and scales from 0 to 2^120. Raises RecordError."""
     if scales is None:
         if not np.isfinite(stored).all():

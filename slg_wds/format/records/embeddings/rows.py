@@ -11,17 +11,14 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slg_wds.arrays import F32, I64
 from slg_wds.format.records.columns import PIECE, check_pieces
 from slg_wds.format.records.embeddings.fields import EmbeddingKind, embedding_kinds
 from slg_wds.format.records.embeddings.low_rank import LOW_RANK_VALUES
 from slg_wds.format.records.embeddings.low_rank_codec import decode_crops
 from slg_wds.format.records.embeddings.plain import DTYPES, check_numbers, scaled
 from slg_wds.format.records.joined_columns import JoinedColumns, Planes
-
-I64 = NDArray[np.int64]
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class EmbeddingRows:
             if kind.values != LOW_RANK_VALUES
         }
 
-    def decoded(self) -> dict[str, Floats]:
+    def decoded(self) -> dict[str, F32]:
         """The embeddings of the crops by their names, float32 [n, c, D]. Raises RecordError for damaged ones."""
         return {
             kind.name: self._read(kind, self._pieces[number])
@@ -81,7 +78,7 @@ class EmbeddingRows:
         scales = self._columns.place(f"scales_{number}", crops, 4) if kind.values == "int8" else None
         return _Pieces(placed, slot, scales)
 
-    def _read(self, kind: EmbeddingKind, pieces: _Pieces) -> Floats:
+    def _read(self, kind: EmbeddingKind, pieces: _Pieces) -> F32:
         dtype, rows = DTYPES[kind.values], self._columns.rows
         if not rows.size:
             return np.zeros((*rows.shape, kind.dim), np.float32)
@@ -105,7 +102,7 @@ class EmbeddingRows:
         """Those of each record: low-rank embeddings of records differ in their blocks."""
         return [embedding_kinds(fields) for fields in self._fields]
 
-    def _low_rank(self, number: int) -> Floats:
+    def _low_rank(self, number: int) -> F32:
         """Those of a low-rank embedding: of each record all of its bases are decoded, and some coefficients."""
         parts = []
         for fields, kinds, rows in zip(self._fields, self._kinds_of_each, self._columns.rows, strict=True):

@@ -13,17 +13,13 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slg_wds.arrays import F32, F64, I64
 from slg_wds.errors import RecordError
 from slg_wds.format.counting import before, counted
 from slg_wds.format.records.low_rank.blocks import LARGEST_STEP, MAX_SCALE, STEPS_AN_OCTAVE
 from slg_wds.format.records.low_rank.codec import BlockShape, bands
 from slg_wds.format.records.rice import RiceReader, unfold
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-F32 = NDArray[np.float32]
 
 MAX_TABLES = (
     1 << 27
@@ -46,7 +42,7 @@ class BlockTables:
         RecordError: the numbers of a block are not possible.
     """
 
-    def __init__(self, reader: RiceReader, shapes: Sequence[BlockShape], needed: Ints) -> None:
+    def __init__(self, reader: RiceReader, shapes: Sequence[BlockShape], needed: I64) -> None:
         groups = np.array([3 + one.rank * (1 + len(bands(one.entries))) for one in shapes], np.int64)
         fields = [(one.kept, one.rank, one.step_code, one.entries) for one in map(shapes.__getitem__, needed)]
         self.kept, self.rank, self._step, self._numbers = np.array(fields, np.int64).reshape(-1, 4).T
@@ -59,7 +55,7 @@ class BlockTables:
         # All entries but "other" of a block that keeps all classes, in which this one has no number.
         self._there = (self._entry > 0) | (self._numbers > self.kept)[self._block]
 
-    def classes(self) -> Ints:
+    def classes(self) -> I64:
         """The class of each entry, int64 [F]; C for "other"."""
         kept, listed = self._entry > 0, (self._numbers > self.kept)[self._block]
         steps = kept.astype(np.int64)  # where all classes are kept, they are not listed
@@ -72,7 +68,7 @@ class BlockTables:
         return classes
 
     @cached_property
-    def _read(self) -> list[Ints]:
+    def _read(self) -> list[I64]:
         """All gaps, numbers of means ("other" last of its block), scales, and numbers of rows, by falling mean."""
         listed = self._numbers > self.kept
         block, band = counted(self._groups - 3 - self.rank)
@@ -82,7 +78,7 @@ class BlockTables:
         return np.split(self._reader.groups(np.concatenate(groups)), ends)
 
     @cached_property
-    def _roots(self) -> Floats:
+    def _roots(self) -> F64:
         """The roots of the mean probabilities, float64 [F]; 0 where an entry has no number."""
         last = self._entry == 0
         at = before(self._numbers)[self._block] + np.where(last, self.kept[self._block], self._entry - 1)
@@ -111,19 +107,19 @@ class BlockTables:
         rows[before(entries)[line] + entry] = step * (unfold(self._read[3]) * each / roots)
         return rows
 
-    def _scales(self) -> Ints:
+    def _scales(self) -> I64:
         scales = self._read[2]
         if scales.max(initial=0) > MAX_SCALE:
             raise RecordError(f"a scale of low-rank labels is over {MAX_SCALE}")
         return scales
 
-    def _by_importance(self) -> Ints:
+    def _by_importance(self) -> I64:
         """The entries of each block in falling order of their mean; of equal ones, the lower number first."""
         block, number = counted(self._numbers)
         entry = np.where(number < self.kept[block], number + 1, 0)
         return entry[np.argsort((block << 32) - self._read[1], kind="stable")]
 
-    def coefficients(self, block: Ints, positions: Ints) -> F32:
+    def coefficients(self, block: I64, positions: I64) -> F32:
         """Those of crops, float32 [n, c, R], by their blocks and their places among the crops of these, [n, c] each."""
         components = np.arange(self.rank.max(initial=0))
         found = np.zeros((*block.shape, len(components)), np.float32)

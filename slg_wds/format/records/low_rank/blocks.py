@@ -19,10 +19,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from slg_wds.arrays import F64, I64
 
 LOW_RANK = "lowrank"  # the coding of such records, their label type, and the feature of slg.json
 LARGEST_STEP, STEPS_AN_OCTAVE = 4.0, 16
@@ -62,10 +60,10 @@ class LowRankBlock:
     """
 
     num_classes: int
-    classes: Ints
-    base: Ints
-    basis: Ints
-    scales: Ints
+    classes: I64
+    base: I64
+    basis: I64
+    scales: I64
     step_code: int
 
     @property
@@ -79,16 +77,16 @@ class LowRankBlock:
         return step_of(self.step_code)
 
     @cached_property
-    def mean(self) -> Floats:
+    def mean(self) -> F64:
         """The logit of each entry where all coefficients are 0, float64 [N]."""
         return mean_of(self.base)
 
     @cached_property
-    def rows(self) -> Floats:
+    def rows(self) -> F64:
         """What a coefficient of 1 adds to each logit, float64 [r, N]."""
         return self.step * rows_of(self.base, self.basis, self.scales)
 
-    def distributions(self, coefficients: Ints) -> Floats:
+    def distributions(self, coefficients: I64) -> F64:
         """Return the distributions of crops with these coefficients, int64 [M, r], as float64 [M, C]."""
         entries = softmax(self.mean + coefficients @ self.rows)
         return spread(entries, self.classes, self.num_classes)
@@ -106,15 +104,15 @@ class LowRank:
     """
 
     blocks: tuple[LowRankBlock, ...]
-    block_of: Ints
-    coefficients: Ints
+    block_of: I64
+    coefficients: I64
     kl: StatedKL
 
-    def of(self, crops: Ints | slice) -> LowRank:
+    def of(self, crops: I64 | slice) -> LowRank:
         """Return the labels of some of the crops, in any order. The stated KL stays that of all."""
         return replace(self, block_of=self.block_of[crops], coefficients=self.coefficients[crops])
 
-    def distributions(self) -> Floats:
+    def distributions(self) -> F64:
         """Return the distributions of the crops, float64 [M, C]."""
         if len(self.blocks) == 1:
             return self.blocks[0].distributions(self.coefficients)
@@ -153,31 +151,31 @@ def step_of(code: int) -> float:
     return float(LARGEST_STEP * 2.0 ** (-code / STEPS_AN_OCTAVE))
 
 
-def mean_of(base: Ints) -> Floats:
+def mean_of(base: I64) -> F64:
     """Return 2 log u with u = w / |w| and w = 2 base + 1, float64 [N]: log-probabilities."""
     return 2.0 * np.log(_roots(base))
 
 
-def rows_of(base: Ints, basis: Ints, scales: Ints) -> Floats:
+def rows_of(base: I64, basis: I64, scales: I64) -> F64:
     """Return the rows of the basis in logits for each unit of coefficient times step, float64 [r, N]."""
-    rows: Floats = basis * np.exp2(scales / -2.0)[:, None] / _roots(base)
+    rows: F64 = basis * np.exp2(scales / -2.0)[:, None] / _roots(base)
     return rows
 
 
-def _roots(base: Ints) -> Floats:
+def _roots(base: I64) -> F64:
     w = 2.0 * base + 1.0
-    roots: Floats = w / np.sqrt(np.square(w).sum())
+    roots: F64 = w / np.sqrt(np.square(w).sum())
     return roots
 
 
-def softmax(logits: Floats) -> Floats:
+def softmax(logits: F64) -> F64:
     """Return rows of logits as distributions, float64 [..., N]."""
-    exponentials: Floats = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    exponentials: F64 = np.exp(logits - logits.max(axis=-1, keepdims=True))
     exponentials /= exponentials.sum(axis=-1, keepdims=True)
     return exponentials
 
 
-def spread(entries: Floats, classes: Ints, num_classes: int) -> Floats:
+def spread(entries: F64, classes: I64, num_classes: int) -> F64:
     """Return distributions over entries [M, N] as ones over classes [M, C]: classes that are not kept share evenly."""
     if len(classes) == num_classes:
         return entries

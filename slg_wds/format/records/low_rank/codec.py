@@ -17,11 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from slg_wds.arrays import I64
 from slg_wds.errors import RecordError
 from slg_wds.format.records import rice
 from slg_wds.format.records.low_rank.blocks import MAX_SCALE, LowRank, LowRankBlock, StatedKL
-
-Ints = NDArray[np.int64]
 
 HEADER = struct.Struct("<I")  # CRC-32 of all that follows
 WIDE = 1 << 16  # with so many classes, the number of those that are kept takes four bytes, else two
@@ -129,7 +128,7 @@ def _apart(pairs: bytes, count: int) -> bytes:
     return parameters[:count]
 
 
-def _groups(block: LowRankBlock, coefficients: Ints) -> list[Ints]:
+def _groups(block: LowRankBlock, coefficients: I64) -> list[I64]:
     order = importance(block.base)
     return [
         np.diff(block.classes, prepend=-1) - 1
@@ -142,7 +141,7 @@ def _groups(block: LowRankBlock, coefficients: Ints) -> list[Ints]:
     ]
 
 
-def importance(base: Ints) -> Ints:
+def importance(base: I64) -> I64:
     """Return the entries in falling order of their mean; of equal ones, the lower first."""
     return np.argsort(-base, kind="stable")
 
@@ -223,7 +222,7 @@ def decode_low_rank(packed: PackedLowRank, kl: StatedKL) -> LowRank:
     return LowRank(tuple(blocks), block_of, coefficients, kl)
 
 
-def block_of_numbers(shape: BlockShape, shared: Ints, basis: Ints) -> LowRankBlock:
+def block_of_numbers(shape: BlockShape, shared: I64, basis: I64) -> LowRankBlock:
     """Make a block of its decoded numbers.
 
     Args:

@@ -13,14 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slg_wds.arrays import F32, I64
 from slg_wds.format.counting import before
 from slg_wds.format.records.low_rank.block_tables import BlockTables
 from slg_wds.format.records.low_rank.blocks import LowRank, LowRankBlock
 from slg_wds.format.records.low_rank.codec import PackedLowRank
 from slg_wds.format.records.rice import RiceReader
-
-Ints = NDArray[np.int64]
-F32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +41,12 @@ class LowRankRows:
     """
 
     num_classes: int
-    kept: Ints
-    rank: Ints
-    classes: Ints
+    kept: I64
+    rank: I64
+    classes: I64
     mean: F32
     rows: F32
-    block: Ints
+    block: I64
     coefficients: F32
 
     @classmethod
@@ -106,7 +104,7 @@ class LowRankRows:
         )
 
 
-def decode_low_rank_rows(records: Sequence[PackedLowRank], rows: Ints) -> LowRankRows:
+def decode_low_rank_rows(records: Sequence[PackedLowRank], rows: I64) -> LowRankRows:
     """Decode some crops of records, and only what these need.
 
     Args:
@@ -144,7 +142,7 @@ def _numbered_through(records: Sequence[PackedLowRank]) -> NDArray[Any]:
     return block_of.astype(np.uint16) if few else block_of  # which numpy sorts many times as fast
 
 
-def _positions(block_of: NDArray[Any], blocks: int) -> Ints:
+def _positions(block_of: NDArray[Any], blocks: int) -> I64:
     """Return the position of every crop among the crops of its block, for blocks that are numbered through."""
     order = np.argsort(block_of, kind="stable")
     firsts = before(np.bincount(block_of, minlength=blocks))
@@ -153,7 +151,7 @@ def _positions(block_of: NDArray[Any], blocks: int) -> Ints:
     return positions
 
 
-def _span(sizes: Ints, some: slice) -> slice:
+def _span(sizes: I64, some: slice) -> slice:
     """Where some of the things lie that stand one after the other and are of these sizes."""
     first = int(sizes[: some.start].sum())
     return slice(first, first + int(sizes[some].sum()))
@@ -163,7 +161,7 @@ def _width(part: LowRankRows) -> int:
     return int(part.coefficients.shape[-1])
 
 
-def _tables(block: LowRankBlock) -> tuple[Ints, F32, F32]:
+def _tables(block: LowRankBlock) -> tuple[I64, F32, F32]:
     """The classes [n + 1], the mean [n + 1] and the rows [r (n + 1)] of a block, "other" first."""
     n, C = len(block.classes), block.num_classes
     mean, rows = np.full(n + 1, -np.inf, np.float32), np.zeros((block.rank, n + 1), np.float32)
