@@ -61,7 +61,8 @@ class HelpFormatter(argparse.HelpFormatter):
         return "\n\n".join(textwrap.indent("\n".join(one), indent) for one in lines)
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        text, default = action.help or "", action.default
+        # Python 3.10 itself adds the default of flags that have a --no- form.
+        text, default = (action.help or "").removesuffix(" (default: %(default)s)"), action.default
         if "(default:" in text or default in ("", argparse.SUPPRESS) or isinstance(default, (bool, dict)):
             return text
         if isinstance(default, list):
