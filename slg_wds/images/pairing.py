@@ -15,7 +15,7 @@ from slg_wds.images.classes import folder_numbers, imagenet_targets
 from slg_wds.images.order import shuffled
 from slg_wds.images.source import ImageSource
 
-Numbers = Sequence[int] | None
+ClassNumbers = Sequence[int] | None
 
 
 def paired_plans(train: ImageSource, test: ImageSource) -> tuple[Plan, Plan]:
@@ -45,7 +45,7 @@ def paired_plans(train: ImageSource, test: ImageSource) -> tuple[Plan, Plan]:
     return plans
 
 
-def _common_numbers(train: ImageSource, test: ImageSource) -> tuple[Numbers, Numbers]:
+def _common_numbers(train: ImageSource, test: ImageSource) -> tuple[ClassNumbers, ClassNumbers]:
     """Return the number of each class folder of both; None for a source that keeps its own numbers."""
     if train.classes is not None and test.classes is not None:
         return None, _numbers_in(train.classes, test)
@@ -61,7 +61,7 @@ def _numbers_in(classes: Sequence[str], test: ImageSource) -> list[int]:
     return [known[one] for one in found.values() if one is not None]
 
 
-def _numbers_beside(numbered: ImageSource, source: ImageSource) -> Numbers:
+def _numbers_beside(numbered: ImageSource, source: ImageSource) -> ClassNumbers:
     """Return the class numbers that the names of a source's class folders say, since `numbered` has only numbers."""
     if source.classes is None:
         return None

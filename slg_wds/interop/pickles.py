@@ -39,7 +39,7 @@ _LITERALS = frozenset(
     {"BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
 )
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-Read = Callable[[str], bytes]
+ReadStorage = Callable[[str], bytes]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class _Array:
     array: NDArray[Any] | None = None
 
 
-def load_arrays(pickled: bytes, storage: Read, size: int) -> Any:
+def load_arrays(pickled: bytes, storage: ReadStorage, size: int) -> Any:
     """Return what a pickle holds: a list or tuple of numpy arrays.
 
     Args:
@@ -106,7 +106,7 @@ def _arrays(value: Any, depth: int = 0) -> Any:
 class _Machine:
     """Interprets steps of a pickle with a stack and a memo. It makes arrays of at most `limit` bytes together."""
 
-    def __init__(self, storage: Read, limit: int) -> None:
+    def __init__(self, storage: ReadStorage, limit: int) -> None:
         self._storage, self._left = storage, limit
         self._stack: list[Any] = []
         self._marks: list[int] = []

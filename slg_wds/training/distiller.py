@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from slg_wds import EmbeddingLoss, LabelSet, RelationLoss
 from slg_wds.errors import LabelSetError, UsageError
 
-State = dict[str, Tensor]
 # AM-RADIO's weights of both (Ranzinger et al. 2023, arXiv 2312.06709, section 3.4).
 LOSSES: dict[str, Callable[[], nn.Module]] = {
     "cosine": EmbeddingLoss,
@@ -84,12 +83,12 @@ class Distiller(nn.Module):
         """Return the weights that the backbone names as those without decay."""
         return {f"backbone.{name}" for name in getattr(self.backbone, "no_weight_decay", set)()}
 
-    def projector_states(self) -> dict[str, State]:
+    def projector_states(self) -> dict[str, dict[str, Tensor]]:
         """Return the weights of each projector, by its teacher's name."""
         states = [dict(one.state_dict()) for one in self.projectors]
         return dict(zip(self.dims, states, strict=True)) if states else {}
 
-    def load_projectors(self, states: Mapping[str, State]) -> None:
+    def load_projectors(self, states: Mapping[str, dict[str, Tensor]]) -> None:
         """Load what `projector_states` returned. Raises RuntimeError if it is of other teachers."""
         if list(states) != (list(self.dims) if len(self.projectors) else []):
             raise RuntimeError(f"its projectors are of {list(states)}, not of {list(self.dims)}")

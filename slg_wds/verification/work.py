@@ -20,7 +20,7 @@ from slg_wds.verification.shard import ShardChecks
 ATTEMPTS = 3  # shards in a row that cannot be read; then the store counts as gone
 GROUP_BYTES, GROUP_SHARDS = 1 << 20, 64  # small shards are checked together, up to so many bytes or shards
 COLLECT_AFTER = 1 << 17  # new objects before Python looks for cycles; a shard's records are some thousands
-Read = bytes | SlgWdsError
+ShardBytes = bytes | SlgWdsError
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,13 @@ def _few_collections() -> Iterator[None]:
         gc.set_threshold(*usual)
 
 
-def _grouped(reads: Iterable[tuple[int, Read]]) -> Iterator[list[tuple[int, Read]]]:
+def _grouped(reads: Iterable[tuple[int, ShardBytes]]) -> Iterator[list[tuple[int, ShardBytes]]]:
     """Yield large shards one at a time, small ones in groups.
 
     Raises:
         StoreUnavailableError: ATTEMPTS shards in a row could not be read.
     """
-    group: list[tuple[int, Read]] = []
+    group: list[tuple[int, ShardBytes]] = []
     size = failed = 0
     for number, data in reads:
         failed = failed + 1 if isinstance(data, StoreUnavailableError) else 0

@@ -44,12 +44,15 @@ def test_the_first_page_of_a_folder_says_what_goes_in_and_out_and_names_all_that
     assert unnamed == []
 
 
-def test_no_two_classes_have_one_name():
+def test_no_two_classes_or_types_have_one_name():
     places: dict[str, list[str]] = {}
     for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ClassDef):
-                places.setdefault(node.name, []).append(str(path))
+        tree = ast.parse(path.read_text())
+        names = [node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+        assigned = [node.targets[0] for node in tree.body if isinstance(node, ast.Assign)]
+        names += [one.id for one in assigned if isinstance(one, ast.Name) and re.match("[A-Z]+[a-z]", one.id)]
+        for name in set(names) - {"Self"}:
+            places.setdefault(name, []).append(str(path))
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 

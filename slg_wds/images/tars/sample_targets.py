@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from slg_wds.errors import ImageSourceError, UsageError
 
 RawTarget = int | str | None  # a class number, the name of a class, or no target
-Member = TypeVar("Member")
+M = TypeVar("M")
 
 # Fields of a .json member; the first one that is present is the target.
 TARGET_FIELDS = ("label", "cls", "target", "class_id", "class")
@@ -44,7 +44,7 @@ class TargetField:
         """Whether the tar's name is the class."""
         return self.member == TAR
 
-    def choose(self, members: Mapping[str, Member]) -> tuple[Member | None, tuple[str, ...] | None]:
+    def choose(self, members: Mapping[str, M]) -> tuple[M | None, tuple[str, ...] | None]:
         """Return (the member with the target, None if the sample has none; the path inside it).
 
         members: those of a sample, by extension in lower case.

@@ -13,11 +13,11 @@ from slg_wds.labelset.labelset import LabelSet
 from slg_wds.report.writing.numbers import number, percent
 from slg_wds.transforms.replaying import words_of_options
 
-Recipe = list[tuple[str, list[str]]]  # (what, lines) for each row
+RecipeRows = list[tuple[str, list[str]]]  # (what, lines) for each row
 LONGEST = 300  # characters of anything that slg.json says
 
 
-def recipe(labels: LabelSet, present: int) -> Recipe:
+def recipe(labels: LabelSet, present: int) -> RecipeRows:
     """How a label set was made.
 
     Args:
@@ -26,7 +26,7 @@ def recipe(labels: LabelSet, present: int) -> Recipe:
     """
     identity, provenance = labels.identity, labels.description.provenance
     plan = labels.plan
-    rows: Recipe = [
+    rows: RecipeRows = [
         ("Label set", [labels.url]),
         (_plural("Teacher", identity.teachers), _teachers(identity)),
         ("Embeddings" if labels.holds_embeddings else "Labels", _labels(labels)),
@@ -61,7 +61,7 @@ def recipes(sets: Sequence[LabelSet], present: Sequence[int], names: Sequence[st
     return found
 
 
-def _only(rows: Recipe, wanted: set[tuple[str, str]]) -> Recipe:
+def _only(rows: RecipeRows, wanted: set[tuple[str, str]]) -> RecipeRows:
     kept = [(what, [line for line in lines if (what, line) in wanted]) for what, lines in rows]
     return [(what, lines) for what, lines in kept if lines]
 

@@ -18,10 +18,10 @@ from slg_wds.report.writing.numbers import number, percent
 
 MOST_CLASSES = 1000  # rows of the table of classes
 CONFUSIONS, DIFFERING = 8, 8  # rows of the lists of confusions, and of classes on which teachers differ
-Rows = list[dict[str, Any]]
+TableRows = list[dict[str, Any]]
 
 
-def tiles(statistics: Statistics, full: bool) -> Rows:
+def tiles(statistics: Statistics, full: bool) -> TableRows:
     """The tiles with the main numbers, each with its name, title, value, and how to read it.
 
     Args:
@@ -58,7 +58,7 @@ def coded_from(statistics: Statistics) -> str:
     return " or ".join(both)
 
 
-def _low_rank_tiles(statistics: Statistics) -> Rows:
+def _low_rank_tiles(statistics: Statistics) -> TableRows:
     """How far low-rank labels are from what they were coded from, and their bytes; nothing for other labels."""
     figures = low_rank_figures(statistics.coded)
     if figures is None:
@@ -75,7 +75,7 @@ def _tile(name: str, what: str, value: str, how: str) -> dict[str, str]:
     return {"name": name, "what": what, "value": value, "how": how}
 
 
-def confusions(statistics: Statistics, names: ClassNames) -> Rows:
+def confusions(statistics: Statistics, names: ClassNames) -> TableRows:
     """The pairs of target and most probable class with the most crops."""
     found = statistics.confusions.most_common(CONFUSIONS)
     most = found[0][1] if found else 1
@@ -85,7 +85,7 @@ def confusions(statistics: Statistics, names: ClassNames) -> Rows:
     ]
 
 
-def class_table(statistics: Statistics) -> tuple[Rows, list[list[Any]], int]:
+def class_table(statistics: Statistics) -> tuple[TableRows, list[list[Any]], int]:
     """The table of classes.
 
     Returns:
@@ -148,7 +148,7 @@ def summary(names: Sequence[str], each: Sequence[Statistics]) -> list[list[str]]
     return [head, *rows]
 
 
-def apart(pairs: Sequence[TeacherPair], names: ClassNames) -> Rows:
+def apart(pairs: Sequence[TeacherPair], names: ClassNames) -> TableRows:
     """The classes on which the teachers differ most, by the mean divergence of the classes' crops."""
     by_class = np.sum([pair.by_class for pair in pairs], axis=0)
     there = np.flatnonzero(by_class[0])

@@ -18,8 +18,8 @@ from slg_wds.training.flags.args_file import without_secrets
 from slg_wds.training.output.folder import SUMMARY
 
 MODULES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
-Figures = dict[str, float]  # `epoch` and `step` are among them
-Log = Callable[[Figures], None]
+WalkFigures = dict[str, float]  # `epoch` and `step` are among them
+Log = Callable[[WalkFigures], None]
 
 
 @contextlib.contextmanager
@@ -47,7 +47,7 @@ def open_logs(args: Settings, progress: Progress) -> Iterator[Log]:
         if "wandb" in modules:
             logs.append(stack.enter_context(_wandb(modules["wandb"], args, progress)))
 
-        def give_all(figures: Figures) -> None:
+        def give_all(figures: WalkFigures) -> None:
             for log in logs:
                 log(figures)
 
@@ -66,7 +66,7 @@ class CsvLog:
         self.path = path
         self.rows = [row for row in _rows_of(path) if int(row["step"]) <= step]
 
-    def __call__(self, figures: Figures) -> None:
+    def __call__(self, figures: WalkFigures) -> None:
         """Add a row.
 
         Raises:
@@ -104,7 +104,7 @@ def _imported(name: str) -> Any:
 
 
 def _tensorboard(writer: Any) -> Log:
-    def log(figures: Figures) -> None:
+    def log(figures: WalkFigures) -> None:
         for name, value in figures.items():
             if name != "step":
                 writer.add_scalar(name, value, int(figures["step"]))
