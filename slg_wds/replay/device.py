@@ -29,7 +29,11 @@ class DeviceLoader(LoaderView):
     waits on the host. The state is the inner loader's and counts batches that were handed over.
 
     Args:
-        mean, std: of the three channels, for pixels in 0..1. dtype: of the images, float32 by default.
+        loader: gives the batches.
+        device: where they go.
+        mean: what normalisation subtracts from each of the three channels, for pixels in 0..1.
+        std: what it divides them by.
+        dtype: of the images; None for float32.
 
     Raises:
         UsageError: there is no such device, or mean or std are not three numbers each.

@@ -32,7 +32,8 @@ class EmbeddingScore:
     Attributes:
         name: of the teacher.
         dim: numbers of its embedding.
-        train, val: images that were learned from, and that were tested on.
+        train: images that were learned from.
+        val: images that were tested on.
         knn: top-1 accuracy in 0..1 by the number of neighbours, see `teachers/towers/neighbours.py`.
         linear: top-1 accuracy in 0..1 of the linear probe, see `teachers/towers/linear_probe.py`; None without it.
         strength: C of that probe.
