@@ -5,7 +5,7 @@
     messages.py           what the two say to each other
     shared_images.py      memory of images that both see
 
-What enters: the batches that an epoch plans. What leaves: the same batches as without processes. Only what can be read
+Enters: the batches that an epoch plans. Leaves: the same batches as without processes. Only what can be read
 from local disks goes to a process; the loader's own process makes the rest. May import `assembly`, `sources`, `cache`
 and all that these may.
 """

@@ -64,7 +64,7 @@ END_WALK = "end walk"  # said to a process: what is under way is not wanted any 
 def packed(batch: Batch) -> bytes:
     """A batch without its images, which lie in a slot. Raises an error if a tensor is not on the CPU."""
     stream = io.BytesIO()
-    _Pickler(stream, batch.images).dump(batch)
+    _MessagePickler(stream, batch.images).dump(batch)
     return stream.getvalue()
 
 
@@ -80,7 +80,7 @@ def sendable(error: BaseException) -> Exception:
     return ReplayError(f"{type(error).__name__}: {error}")
 
 
-class _Pickler(pickle.Pickler):
+class _MessagePickler(pickle.Pickler):
     """Tensors as arrays of numpy: torch's own way takes some 100 us each, or a file descriptor."""
 
     def __init__(self, stream: io.BytesIO, images: torch.Tensor) -> None:
