@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
+LARGEST_INPUT = 16384  # side in pixels
 
 IMAGENET_DEFAULTS: dict[str, Any] = {
     "input_size": 224,
@@ -126,8 +127,11 @@ _Error = Callable[[str], SlgWdsError]
 def _parse_size(value: Any, error: _Error) -> int:
     sides = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     channels = sides.pop(0) if len(sides) == 3 else 3
-    if not all(isinstance(side, int) and 1 <= side <= 16384 for side in sides) or len(set(sides)) != 1:
-        raise error(f"{value!r} is not a square of 1 to 16384 pixels")
+    if (
+        not all(isinstance(side, int) and 1 <= side <= LARGEST_INPUT for side in sides)
+        or len(set(sides)) != 1
+    ):
+        raise error(f"{value!r} is not a square of 1 to {LARGEST_INPUT} pixels")
     if channels != 3:
         raise error(f"{value!r} has {channels} channels, only 3 are supported")
     return int(sides[0])

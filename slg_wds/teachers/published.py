@@ -47,7 +47,7 @@ def build_timm(
 
     # Names of old releases, such as the one in FKD's example, have new names that include the weights' tag.
     name = timm.models.get_deprecated_models().get(spec.arch) or spec.arch
-    published = None if ":" in name else _timm_config(timm, name)
+    published = None if ":" in name else timm_config(name)
     weights = None if spec.path is None else read_weights(spec.path)
     if weights is not None:
         input_size = input_size or weights.shown.get("input_size")
@@ -55,7 +55,7 @@ def build_timm(
     if published and published.fixed_input_size and input_size and not headless:
         kwargs = {"img_size": input_size} if tuple(published.input_size[1:]) != (input_size,) * 2 else {}
     if weights is None:
-        with _building(spec):
+        with building(spec):
             module = timm.create_model(name, pretrained=True, **kwargs)
     else:
         kwargs |= {"num_classes": 0} if headless else {}
@@ -90,14 +90,16 @@ def _fill_timm(
     classes = head_classes(weights.state, (heads,) if isinstance(heads, str) else heads) or num_classes_hint
     if classes:
         kwargs = {**kwargs, "num_classes": classes}
-    with _building(spec):
+    with building(spec):
         module: torch.nn.Module = timm.create_model(name, pretrained=False, **kwargs)
     fit(module, weights.state, spec.path)
     return module
 
 
-def _timm_config(timm: Any, name: str) -> Any:
+def timm_config(name: str) -> Any:
     """Return timm's pretrained_cfg of a model and weights tag. Raises UnknownArchError."""
+    import timm
+
     base, _, tag = name.partition(".")
     if not timm.is_model(base):
         others = _torchvision_names()
@@ -127,7 +129,7 @@ def build_torchvision(spec: TeacherSpec, num_classes_hint: int | None, headless:
     base, published = _torchvision_weights(spec.arch)
     weights = None if spec.path is None else read_weights(spec.path)
     if weights is None:
-        with _building(spec):
+        with building(spec):
             # torchvision unpickles the file that it downloads: read it first in the way that runs nothing.
             published.get_state_dict(progress=True, check_hash=True, weights_only=True)
             module = models.get_model(base, weights=published)
@@ -177,7 +179,7 @@ def _fill_torchvision(
 
     assert spec.path is not None
     special = {"transform_input": True, "init_weights": False} if base in _CONVERTING else {}
-    with _building(spec):
+    with building(spec):
         module: torch.nn.Module = models.get_model(base, weights=None, **special)
         own = module.state_dict()
         # torchvision does not say which layer is the head. It is the last one with 1000 outputs.
@@ -209,7 +211,7 @@ def _unknown(
 
 
 @contextmanager
-def _building(spec: TeacherSpec) -> Iterator[None]:
+def building(spec: TeacherSpec) -> Iterator[None]:
     """Turn any error of timm, torchvision or the network into a TeacherError of one line."""
     try:
         with redirect_stdout(sys.stderr):  # torch.hub announces downloads on stdout, which is for results

@@ -9,6 +9,7 @@
     step.py           one step: a batch, in pieces if asked, becomes new weights
     data.py           label sets and the loader of a walk
     student.py        the model, and the moving average of its weights
+    trial.py          refuses a student that does not take its images, or gives no logits
     distiller.py      students of embeddings: projectors and losses
     optimizer.py      parameter groups, optimizer, clipping
     schedule.py       walks, FKD's learning rates, timm's schedules

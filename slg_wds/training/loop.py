@@ -43,6 +43,7 @@ from slg_wds.training.processes import say, share_buffers, threads_of
 from slg_wds.training.schedule import SetRate, make_schedule, walks
 from slg_wds.training.step import autocast, train_step
 from slg_wds.training.student import make_distiller, make_student, set_up, shown_as
+from slg_wds.training.trial import refused_images, try_student
 from slg_wds.training.validation import Validation, known_folders, open_validations
 
 if TYPE_CHECKING:
@@ -66,9 +67,12 @@ def run(args: Settings) -> None:
     args.logit_scale = scale_of(args, labels, checkpoint)
     torch.manual_seed(args.seed)
     model, preprocessing = make_student(args, num_classes, shown_as(labels, checkpoint))
+    size = preprocessing.input_size
     if args.distills:
-        model = make_distiller(args, model, taught_widths(labels, checkpoint), preprocessing.input_size)
+        with refused_images(args, size):
+            model = make_distiller(args, model, taught_widths(labels, checkpoint), size)
     training = set_up(args, model, preprocessing, checkpoint)
+    try_student(args, model, size)
     if checkpoint is not None:
         restore(args, training, checkpoint)
     training.folders = known_folders(labels, checkpoint)

@@ -17,10 +17,12 @@ from slg_wds.errors import UnknownArchError, UsageError
 from slg_wds.teachers import Preprocessing, TeacherSpec
 from slg_wds.teachers.preprocessing import resolve
 from slg_wds.teachers.private import build_private
+from slg_wds.teachers.published import building, timm_config
 from slg_wds.training.checkpoints import Progress, Training
 from slg_wds.training.distiller import Distiller
 from slg_wds.training.flags import Settings
 from slg_wds.training.optimizer import make_optimizer
+from slg_wds.training.trial import refused_images
 
 _SCHEMES = ("hf-hub:", "hf_hub:", "local-dir:")  # timm's own names with a colon
 
@@ -40,7 +42,8 @@ def make_student(
 
     Raises:
         UnknownArchError: timm has no such model.
-        UsageError: the model does not take --drop-path or --model-kwargs.
+        UsageError: the model does not take --drop-path, --model-kwargs or --size.
+        TeacherError: timm cannot build it, or its weights cannot be downloaded.
     """
     model, config, origin = _built(args, num_classes)
     resize: Any = getattr(model, "set_input_size", None)
@@ -48,8 +51,9 @@ def make_student(
         "input_size": args.size or shown.get("input_size"),
         "interpolation": args.interpolation or shown.get("interpolation"),
     }
-    if overrides["input_size"] and resize is not None:  # for models that are made for one size
-        resize(img_size=overrides["input_size"])
+    if (size := overrides["input_size"]) and resize is not None:  # for models that are made for one size
+        with refused_images(args, size):
+            resize(img_size=size)
     lay_out(model, torch.channels_last if args.channels_last else torch.contiguous_format)
     return model, resolve(config, origin, overrides)[0]
 
@@ -89,12 +93,19 @@ def _built(args: Settings, num_classes: int) -> tuple[nn.Module, Mapping[str, An
             )
         built = build_private(TeacherSpec("private", args.arch))
         return built.module, built.config, built.config_from
-    if ":" not in args.arch and not timm.is_model(args.arch.partition(".")[0]):
-        near = difflib.get_close_matches(args.arch, timm.list_models(), 4)
-        raise UnknownArchError(f"timm has no model {args.arch!r}", hint=f"near names are {', '.join(near)}")
+    if ":" not in args.arch:
+        _check_name(args.arch)
     model = _of_timm(args, num_classes)
     resolve_config: Any = timm_data.config.resolve_model_data_config
     return model, resolve_config(model), "timm"
+
+
+def _check_name(name: str) -> None:
+    """Raise UnknownArchError where timm has no such model, or no such weights of it."""
+    if not timm.is_model(name.partition(".")[0]):
+        near = difflib.get_close_matches(name, timm.list_models(), 4)
+        raise UnknownArchError(f"timm has no model {name!r}", hint=f"near names are {', '.join(near)}")
+    timm_config(name)
 
 
 def _of_timm(args: Settings, num_classes: int) -> nn.Module:
@@ -103,14 +114,15 @@ def _of_timm(args: Settings, num_classes: int) -> nn.Module:
         "num_classes": num_classes,
         "drop_path_rate": args.drop_path,
     }
-    try:
-        model: nn.Module = timm.create_model(args.arch, **options, **args.model_kwargs)
-    except (TypeError, ValueError, AssertionError) as error:
-        if not args.model_kwargs and args.drop_path is None:
-            raise
-        raise UsageError(
-            f"timm's {args.arch} does not take --drop-path or --model-kwargs so: {error}"
-        ) from None
+    with building(TeacherSpec("timm", args.arch)):
+        try:
+            model: nn.Module = timm.create_model(args.arch, **options, **args.model_kwargs)
+        except (TypeError, ValueError, AssertionError) as error:
+            if not args.model_kwargs and args.drop_path is None:
+                raise
+            raise UsageError(
+                f"timm's {args.arch} does not take --drop-path or --model-kwargs so: {error}"
+            ) from None
     return model
 
 

@@ -28,22 +28,29 @@ def without_timm_head(module: torch.nn.Module, name: str, input_size: int | None
     try:
         model.reset_classifier(0)
         sizes = getattr(getattr(model, "patch_embed", None), "img_size", None)
-        if input_size and sizes and tuple(sizes) != (input_size, input_size):
-            model.set_input_size(img_size=(input_size, input_size))  # positions are interpolated
+        resize = getattr(
+            model, "set_input_size", None
+        )  # models without it take any size, or the first forward tells
+        if input_size and sizes and resize and tuple(sizes) != (input_size, input_size):
+            resize(img_size=(input_size, input_size))  # positions are interpolated
     except Exception as error:
         raise TeacherError(f"{name}: its head cannot be removed: {one_line(error)}") from None
     return module
 
 
 def _check_patches(model: Any, name: str, input_size: int | None) -> None:
-    """Raise UsageError for an input of broken patches, of which the rest would not be looked at."""
-    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
-    if not patch or not input_size or input_size % patch[0] == 0:
+    """Raise UsageError for an input of broken patches, of which the rest would not be looked at.
+
+    Patches that overlap, or that several convolutions make, are padded.
+    """
+    cut = getattr(getattr(model, "patch_embed", None), "proj", None)
+    sides = getattr(cut, "kernel_size", None), getattr(cut, "stride", None)
+    if not input_size or not sides[0] or sides[0] != sides[1] or input_size % (side := sides[0][0]) == 0:
         return
-    below = input_size // patch[0] * patch[0]
-    sizes = " or ".join(str(size) for size in (below, below + patch[0]) if size)
+    below = input_size // side * side
+    sizes = " or ".join(str(size) for size in (below, below + side) if size)
     raise UsageError(
-        f"--input-size {input_size} is not a multiple of {patch[0]}, the side of a patch of {name}",
+        f"--input-size {input_size} is not a multiple of {side}, the side of a patch of {name}",
         hint=f"give {sizes}",
     )
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import difflib
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from slg_wds.errors import UsageError
 from slg_wds.masking import masked
 from slg_wds.store.whole_file import whole_file
-from slg_wds.training.flags.parsers import Several
+from slg_wds.training.flags.parsers import Several, text_of
 
 ARGS_FILE = "args.yaml"  # timm's name
 HEAD = (
@@ -39,8 +40,19 @@ def write_args(folder: Path, flags: dict[str, Any]) -> None:
 
     kept = without_secrets(flags)
     head = HEAD + "".join(LEFT_OUT.format(name) for name in flags if name not in kept)
+    lines = yaml.safe_dump({name: _plain(kept[name]) for name in kept}, sort_keys=False, allow_unicode=True)
     with whole_file(folder / ARGS_FILE) as file:
-        file.write((head + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)).encode())
+        file.write((head + lines).encode())
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as YAML has it. It has no tuples, which KEY=VALUE may give: those are texts of a command line."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: one if isinstance(one, (bool, int, float, NoneType)) else text_of(one)
+        for key, one in value.items()
+    }
 
 
 def read_args(path: str, parser: argparse.ArgumentParser) -> dict[str, Any]:
@@ -91,7 +103,8 @@ def _words(action: argparse.Action, value: Any, path: str) -> list[str]:
         off = [f"--no-{flag[2:]}"] if isinstance(action, argparse.BooleanOptionalAction) else []
         return [flag] if value else off
     if isinstance(value, dict):
-        return [flag, *(f"{key}={one!r}" for key, one in value.items())]
+        texts = {key: one if isinstance(one, str) else repr(one) for key, one in value.items()}
+        return [flag, *(f"{key}={text}" for key, text in texts.items())]
     if action.nargs is not None:
         return [flag, *map(str, value if isinstance(value, list) else [value])]
     several = value if isinstance(value, list) and isinstance(action, Several) else [value]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from slg_wds.config.checks import empty
 from slg_wds.errors import UsageError
 from slg_wds.store.urls import output_path
+from slg_wds.teachers.preprocessing import LARGEST_INPUT
 from slg_wds.training.flags.definitions import make_parser
 from slg_wds.training.flags.settings import Settings
 
@@ -68,7 +69,8 @@ def _check_ranges(args: Settings) -> None:
     from slg_wds.format.recovery.temperature import checked_temperature  # imports numpy
 
     _check_range(args, 1, math.inf, "epochs", "batch-size", "print-freq", "num_crops", "grad-accum-steps")
-    _check_range(args, 1, math.inf, "knn-images", "size")
+    _check_range(args, 1, math.inf, "knn-images")
+    _check_range(args, 1, LARGEST_INPUT, "size")
     _check_range(args, 0, 1, "mixup_cutmix_prob", "mixup_switch_prob", "ema", "drop-path")
     _check_range(args, 0, math.inf, "warmup", "warmup-epochs", "warmup-lr", "min-lr", "checkpoint-every")
     _check_range(args, 0, 2**63 - 1, "seed")

@@ -112,8 +112,18 @@ class KeyValues(argparse.Action):
             if not key or not equals:
                 text = f"{word!r} is not KEY=VALUE; IMAGES stand before it or after another flag"
                 raise argparse.ArgumentError(self, text)
-            try:
-                found[key] = ast.literal_eval(text)
-            except (ValueError, SyntaxError):
-                found[key] = text
+            found[key] = value_of(text)
         setattr(namespace, self.dest, found)
+
+
+def value_of(text: str) -> Any:
+    """Return what a text stands for behind KEY=: a literal of Python, else itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def text_of(value: Any) -> str:
+    """Return a text that stands for a value behind KEY=."""
+    return value if isinstance(value, str) and value_of(value) == value else repr(value)

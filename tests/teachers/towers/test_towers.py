@@ -55,6 +55,13 @@ def test_an_input_of_broken_patches_is_refused(released):
         load_teacher(TeacherSpec("timm", DINO, str(released)), input_size=60, headless=True)
 
 
+@pytest.mark.parametrize("arch", ["pvt_v2_b0", "efficientvit_m0", "xcit_nano_12_p8_224"])
+def test_an_input_of_patches_that_overlap_may_have_any_size(arch):
+    model = without_timm_head(timm.create_model(arch, pretrained=False), arch, 100).eval()
+    with torch.inference_mode():
+        assert model(torch.zeros(1, 3, 100, 100)).ndim == 2
+
+
 @pytest.mark.parametrize("arch", ["resnet18", "mobilenetv3_small_050", TINY_CLIP, "vit_tiny_patch16_224"])
 def test_timm_models_give_what_their_last_layer_reads(arch):
     torch.manual_seed(0)
