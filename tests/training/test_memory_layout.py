@@ -56,8 +56,10 @@ def test_training_and_validations_compute_in_the_layout(labels, photographs, tmp
         write_class_map(photographs, tmp_path / "map"),
         flag,
     )
-    steps, batches = 2, 3
-    assert [training for training, *_ in seen] == [True] * steps + [False] * 2 * 2 * batches
+    trials, steps, batches = 1, 2, 3
+    assert [training for training, *_ in seen] == [False] * trials + [True] * steps + [
+        False
+    ] * 2 * 2 * batches
     assert all(layouts == expected(flag) for _, *layouts in seen)
 
 
