@@ -16,6 +16,8 @@ from slg_wds.console import warn
 from slg_wds.errors import PermissionDeniedError, SlgWdsError, UsageError
 
 TEMPORARY_AGE = 3600.0  # seconds after which a temporary's writer is taken for dead
+IDLE = 600.0  # seconds after which a file that was not used makes room on a full disk
+FULL = (errno.ENOSPC, errno.EDQUOT)
 _FILE = re.compile(r"slg-[0-9a-f]{16}-.+\.tar")
 _TEMPORARY = ".slg-tmp-"
 _RESERVED = re.compile(r"\.slg-tmp-\d+-(\d+)-.+")
@@ -103,6 +105,21 @@ class CacheDirectory:
                 total -= length if remove(Path(path)) else 0
         return total <= self.limit
 
+    def free(self, size: int, needed: Set[str]) -> bool:
+        """Remove files that nobody used for a while, none of those `needed`, until `size` bytes are free on the disk.
+
+        Files that were used a moment ago may be those of other processes: each would remove what another needs.
+
+        Returns whether any was removed.
+        """
+        freed, idle = 0, time.time_ns() - int(IDLE * 1e9)
+        for used, length, path in self._files():
+            if freed >= size or used > idle:
+                break
+            if path not in needed and not os.path.basename(path).startswith(_TEMPORARY):  # noqa: PTH119
+                freed += length if remove(Path(path)) else 0
+        return freed > 0
+
     def _files(self) -> list[tuple[int, int, str]]:
         """Time of last use, bytes and path of each file, and of each download with the bytes it will have."""
         found = []
@@ -139,7 +156,7 @@ def write_all(file: FileIO, data: bytes) -> None:
 
 def failure(error: OSError, path: Path) -> SlgWdsError:
     """Return the error to raise for an error of the cache's disk."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in (*FULL, errno.EFBIG):
         hint = "make room there, or pass a cache_dir= on another disk"
         return CacheDiskError("the cache's disk is full", url=str(path), hint=hint)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -16,7 +16,7 @@ from pathlib import Path
 from slg_wds.errors import ChecksumError, NotFoundError
 from slg_wds.files import open_regular
 from slg_wds.labelset.labelset import LabelSet
-from slg_wds.replay.cache.directory import CacheDirectory, failure, remove, write_all
+from slg_wds.replay.cache.directory import FULL, CacheDirectory, failure, remove, write_all
 from slg_wds.store import Store
 
 PIECE = 8 << 20  # bytes per request; an epoch that ends waits for at most one request of each thread
@@ -70,25 +70,32 @@ class Downloads(ABC):
         in_use: Callable[[], Set[str]],
         path_of: Callable[[str], Path | None],
     ) -> Path | None:
-        """Download `size` bytes and give the file the path for its SHA-256.
+        """Download `size` bytes and give the file the path for its SHA-256. On a full disk, idle files make room.
 
         Returns:
             The path, or None if the download was stopped or `path_of` has no path for these bytes.
         """
+        while True:
+            try:
+                return self._attempt(number, size, in_use, path_of)
+            except OSError as error:
+                if error.errno not in FULL or not self._directory.free(size, in_use()):
+                    raise failure(error, self._directory.path) from error
+
+    def _attempt(
+        self, number: int, size: int, in_use: Callable[[], Set[str]], path_of: Callable[[str], Path | None]
+    ) -> Path | None:
         state = hashlib.sha256()
-        try:
-            with self._directory.temporary(size, in_use) as (file, temporary):
-                for offset in range(0, size, PIECE):
-                    if self.stopped:
-                        return None
-                    piece = self._read(number, offset, min(PIECE, size - offset))
-                    state.update(piece)
-                    write_all(file, piece)
-                path = path_of(state.hexdigest())
-                if path is not None:
-                    temporary.replace(path)
-        except OSError as error:
-            raise failure(error, self._directory.path) from error
+        with self._directory.temporary(size, in_use) as (file, temporary):
+            for offset in range(0, size, PIECE):
+                if self.stopped:
+                    return None
+                piece = self._read(number, offset, min(PIECE, size - offset))
+                state.update(piece)
+                write_all(file, piece)
+            path = path_of(state.hexdigest())
+            if path is not None:
+                temporary.replace(path)
         return path
 
     def _is_sound(self, path: Path, size: int, sha256: str) -> bool:

@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Mapping, Set
 from itertools import islice
 
-from slg_wds.errors import ReplayError, SlgWdsError
-from slg_wds.replay.cache.directory import NotCachedError, read_by_range
+from slg_wds.errors import ReplayError, SlgWdsError, StoreUnavailableError
+from slg_wds.replay.cache.directory import CacheDiskError, NotCachedError, read_by_range
 from slg_wds.replay.cache.downloads import PIECE, Downloads
 from slg_wds.replay.order.shuffled import Spans
 
@@ -134,6 +134,11 @@ class ShardCache:
             if path is not None and number in self._needed:
                 self._queue.appendleft((number, self._needed.pop(number)))
                 self._changed.notify()
+
+    def unreadable(self, number: int, error: StoreUnavailableError) -> None:
+        """Let a file be until the epoch ends, since the disk does not give it out; each epoch tries it anew."""
+        self._ready.pop(number, None)
+        self._leave_out(CacheDiskError(f"the cache fails: {error.message}", url=error.url))
 
     def end(self) -> None:
         """Stop downloading; what is under way ends with its piece."""

@@ -12,6 +12,7 @@ from slg_wds.errors import (
     NotFoundError,
     PermissionDeniedError,
     SlgWdsError,
+    StoreUnavailableError,
     UnsupportedStoreError,
     UsageError,
 )
@@ -143,6 +144,9 @@ class TarImages:
             except (ImageShardError, NotFoundError, PermissionDeniedError):
                 # Altered, replaced at its URL, or evicted or replaced by another process.
                 self.forget(number)
+            except StoreUnavailableError as error:
+                assert self._cache is not None
+                self._cache.unreadable(shard, error)
         return _checked(self._read(shard, offset - BLOCK, BLOCK + size, where), offset, size, where)
 
     def url(self, number: int) -> str:

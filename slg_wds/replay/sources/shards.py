@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from slg_wds.errors import ChecksumError, NotFoundError, OutOfRangeError, PermissionDeniedError, SlgWdsError
+from slg_wds.errors import (
+    ChecksumError,
+    NotFoundError,
+    OutOfRangeError,
+    PermissionDeniedError,
+    SlgWdsError,
+    StoreUnavailableError,
+)
 from slg_wds.format.shards.shard import check_payload, check_payloads
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.replay.sources.files import Contents, FileBytes, OpenFiles, read_once
@@ -121,6 +128,8 @@ class RemoteShards:
             except (ChecksumError, NotFoundError, PermissionDeniedError):
                 # Altered since it was checked, or evicted or replaced by another process.
                 self.cache.lost(number)
+            except StoreUnavailableError as error:
+                self.cache.unreadable(number, error)
         return self._checked(ranges, self._requested(ranges))
 
     def _requested(self, ranges: Sequence[ShardRange]) -> Sequence[bytes]:

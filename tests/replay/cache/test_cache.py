@@ -21,6 +21,7 @@ from slg_wds.errors import (
 )
 from slg_wds.replay.cache import downloads
 from slg_wds.replay.cache.directory import CacheDirectory
+from slg_wds.replay.sources import files, page_cache
 from slg_wds.replay.sources.shards import ShardRange
 from slg_wds.store import open_store
 from support.sets.replay_sets import comparable, settle, slowly, upload
@@ -241,6 +242,75 @@ def test_files_that_vanish_while_they_are_written_are_read_by_range(remote, expe
     assert len(said) == 1
 
 
+def pipes(paths, monkeypatch):
+    """Pipes lie where the files were."""
+    for path in paths:
+        path.unlink()
+        os.mkfifo(path)
+
+
+def do_not_read(paths, monkeypatch):
+    """The disk tells that the files are there, and reads none of their bytes."""
+    monkeypatch.setattr(page_cache, "_PREADV2", lambda *given: -1)
+    monkeypatch.setattr(files.os, "preadv", raising(errno.EIO))
+
+
+def raising(number):
+    def fails(*_):
+        raise OSError(number, os.strerror(number))
+
+    return fails
+
+
+@pytest.mark.parametrize(("what", "spoil"), [("labels", pipes), ("labels", do_not_read), ("images", pipes)])
+def test_a_cache_that_cannot_be_read_any_more_leaves_it_to_ranges(
+    local, remote, s3_server, tmp_path, monkeypatch, what, spoil
+):
+    loader, here = remote(), local["embedded"]
+    if what == "images":
+        here, url = local["tars"], f"{remote.url}-images"
+        upload(here.images, url, s3_server.options())
+        cache = {"cache_dir": str(tmp_path / "cache"), "store_options": s3_server.options()}
+        loader = here.loader(images=url, global_batch_size=12, lanes=3, prefetch=1, **cache)
+    alike = here.loader(global_batch_size=12, lanes=3)
+    expected = [comparable(alike) for _ in range(3)]
+    assert slowly(loader) == expected[0]
+    files_before = len(cached(tmp_path))
+    with monkeypatch.context() as disk:
+        spoil(cached(tmp_path), disk)
+        with pytest.warns(UserWarning, match="by range, which is slower: the cache fails: the file") as said:
+            assert comparable(loader) == expected[1]
+        assert len(said) == 1
+    assert slowly(loader) == expected[2]  # and what cannot be read was fetched again
+    assert len(cached(tmp_path)) == files_before and all(path.is_file() for path in cached(tmp_path))
+
+
+def test_on_a_full_disk_what_nobody_uses_makes_room(remote, expected, tmp_path, monkeypatch):
+    """The bytes that the cache may hold are more than the disk has; another training left most of what is there."""
+    slowly(remote())
+    size = sum(path.stat().st_size for path in cached(tmp_path))
+    before = [
+        path.rename(path.with_name(f"slg-0123456789abcdef-{path.name[-7:]}")) for path in cached(tmp_path)
+    ]
+    for path in before:
+        os.utime(path, (time.time() - 7200,) * 2)
+    fresh = tmp_path / "cache" / "slg-0123456789abcdef-fresh.tar"
+    fresh.write_bytes(b"x" * 1000)
+    disk = CacheDirectory(str(tmp_path / "cache"), 1 << 40)
+
+    def write(file, data):
+        taken = sum(length for _, length, _ in disk._files())
+        if taken > 3 * size // 2:  # a download counts with all that it will have
+            raise OSError(errno.ENOSPC, "No space left on device")
+        file.write(data)
+
+    monkeypatch.setattr(downloads, "write_all", write)
+    loader = remote()
+    assert slowly(loader) == expected[0]
+    settle(loader)
+    assert fresh.exists() and 0 < len([path for path in before if not path.exists()]) < len(before)
+
+
 def alter(paths, spoil):
     for path in paths[:4]:
         data = bytearray(path.read_bytes())
@@ -375,11 +445,8 @@ def test_a_cache_that_cannot_be_written_is_refused(remote, tmp_path, monkeypatch
 
 
 def test_a_disk_that_fails_at_a_shard_s_end_leaves_it_to_ranges(remote, expected, tmp_path, monkeypatch):
-    def fails(*_):
-        raise OSError(errno.EIO, "Input/output error")
-
     loader = remote()
-    monkeypatch.setattr("pathlib.Path.replace", fails)
+    monkeypatch.setattr("pathlib.Path.replace", raising(errno.EIO))
     with pytest.warns(UserWarning, match="read by range, .*: the cache fails: Input/output error") as said:
         assert slowly(loader) == expected[0]
     assert len(said) == 1 and list((tmp_path / "cache").iterdir()) == []
