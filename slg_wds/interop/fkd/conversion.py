@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from isal.isal_zlib import crc32 as crc32_of
 
@@ -15,6 +16,7 @@ from slg_wds.engines.claims import claims
 from slg_wds.engines.committing import Committer
 from slg_wds.engines.reports.run_stats import RunObserver, RunStats
 from slg_wds.errors import FormatError, ImageError, InteropError, LabelFileError, SlgWdsError, StoreError
+from slg_wds.format.records.encoding import encode_record
 from slg_wds.format.records.record import Record
 from slg_wds.format.shards.shard import EncodedSample, Sample
 from slg_wds.images import ImageSource, image_size
@@ -24,6 +26,8 @@ from slg_wds.interop.fkd.columns import asked_type, columns_of
 from slg_wds.labels import LabelType
 from slg_wds.labelset.labelset import LabelSet
 
+MEND = "mend it, or leave such files out with --on-error skip"
+LARGE = (10_000, 10_000)  # height and width of an image of which no box that has any size is empty
 THREADS = 2  # one waits for the disk while the other converts
 
 
@@ -180,27 +184,48 @@ def _import_image(job: ImportJob, read_image: Callable[[int], bytes], number: in
 def _named(job: ImportJob, error: SlgWdsError, stem: str) -> SlgWdsError:
     if isinstance(error, FormatError):  # of the record that the file would have made
         error = LabelFileError(error.message)
-    error.hint = error.hint or "mend it, or leave such files out with --on-error skip"
+    error.hint = error.hint or MEND
     return job.folder.located(error, stem) if isinstance(error, InteropError) else error
 
 
+def try_labels(read: FkdLabels, kind: FileKind, coding: str, num_classes: int) -> None:
+    """Make a record of what a label file holds, as if of a large image. Raises LabelFileError if there can be none."""
+    kind.check(read, num_classes)
+    cut = cut_boxes(read.coords, LARGE)
+    try:
+        encode_record(_record_of(read, kind, coding, num_classes, cut, LARGE, key="a", path="a", target=None))
+    except FormatError as error:
+        raise LabelFileError(error.message) from None
+
+
 def _record(job: ImportJob, number: int, read: FkdLabels, size: tuple[int, int], cut: CutBoxes) -> Record:
-    plan, classes = job.labels.plan, job.labels.num_classes
-    columns = columns_of(read.labels, job.kind.label, classes)
+    plan = job.labels.plan
     target = int(plan.targets[number])
+    image = {"key": plan.keys[number], "path": plan.paths[number], "target": target if target >= 0 else None}
+    return _record_of(read, job.kind, job.coding, job.labels.num_classes, cut, size, **image)
+
+
+def _record_of(
+    read: FkdLabels,
+    kind: FileKind,
+    coding: str,
+    num_classes: int,
+    cut: CutBoxes,
+    size: tuple[int, int],
+    **image: Any,
+) -> Record:
+    columns = columns_of(read.labels, kind.label, num_classes)
     return Record(
-        key=plan.keys[number],
-        path=plan.paths[number],
-        target=target if target >= 0 else None,
+        **image,
         size=size,
         crops=cut.boxes,
         flips=read.flips,
         index=columns.index,
         value=columns.value,
         tail=None,
-        coding=job.coding,
-        full=job.kind.label.kind == "full",
-        num_classes=classes,
+        coding=coding,
+        full=kind.label.kind == "full",
+        num_classes=num_classes,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from slg_wds.errors import InteropError, LabelFileError, NoImagesError, NotFoundError, SlgWdsError
 from slg_wds.images.gone import GoneFiles
@@ -110,16 +110,29 @@ class LabelFolder:
         """Add the place of a label file to an error, for `raise folder.located(...)`."""
         return error.located(url=self.url, key=self.name(stem))
 
-    def digest(self) -> str:
+    def digest(self, check: Callable[[FkdLabels], None] | None = None) -> str:
         """Return a digest that differs for other labels of the same images, hex.
 
         It is the SHA-256 of the names of all matched files and of the content of at most 64 of them, evenly chosen, so
         that millions of files need not be read twice.
+
+        Args:
+            check: raises LabelFileError for a file that is of no use. Such a file can then be mended before its bytes
+                are part of the digest. A mended file that is none of the 64 does not change it.
+
+        Raises:
+            LabelFileError: one of the files is of no use.
         """
         stems = sorted(self.stems)
         summed = hashlib.sha256("\n".join(stems).encode("utf-8", "surrogateescape"))
         for stem in stems[:: max(1, -(-len(stems) // SAMPLED))]:
-            summed.update(hashlib.sha256(self._tree.read(self.name(stem))).digest())
+            data = self._tree.read(self.name(stem))
+            summed.update(hashlib.sha256(data).digest())
+            try:
+                if check is not None:
+                    check(read_label_file(data))
+            except LabelFileError as error:
+                raise self.located(error, stem) from None
         return summed.hexdigest()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +15,14 @@ from slg_wds.engines.commands import RunResult, print_summary, run_to_the_end
 from slg_wds.engines.dispatch import run_on_cpus
 from slg_wds.engines.reports.run_stats import RunObserver, RunStarted
 from slg_wds.engines.reports.summary import listed
-from slg_wds.errors import InteropError, LabelFileError, SlgWdsError
+from slg_wds.errors import IdentityMismatchError, InteropError, LabelFileError, SlgWdsError
 from slg_wds.format.shards.shard import load_writer
 from slg_wds.images.classes import wordnet_id
 from slg_wds.images.targets import resolve_targets
 from slg_wds.interop.fkd import LabelFolder, open_label_folder
 from slg_wds.interop.fkd.columns import asked_type, columns_of, found_type
-from slg_wds.interop.fkd.conversion import FileKind, ImportJob, ImportStats, import_shards
+from slg_wds.interop.fkd.conversion import MEND, FileKind, ImportJob, ImportStats, import_shards, try_labels
+from slg_wds.interop.fkd.files import FkdLabels
 from slg_wds.interop.fkd.matching import match_files
 from slg_wds.labelset.creating import create_labels, planned_paths
 from slg_wds.labelset.labelset import LabelSet
@@ -168,19 +171,49 @@ def prepare_import(config: ImportConfig) -> PreparedImport:
     kind = _kind(folder, matching.usable, config)
     coding = _coding(kind, config)
     provenance = _provenance(config)
-    labels = create_labels(
-        config.at(config.save_path),
-        plan,
-        _identity(config, kind, coding, folder.digest()),
-        provenance,
-        targets.class_names,
-        targets_are_classes=targets.comparable,
-    )
+    identity = _identity(config, kind, coding, _digest(folder, kind, coding, config))
+    with _other_files_named():
+        labels = create_labels(
+            config.at(config.save_path),
+            plan,
+            identity,
+            provenance,
+            targets.class_names,
+            targets_are_classes=targets.comparable,
+        )
     most = most_left_out(plan.num_samples, config.max_left_out)
     software = provenance["software"]
     job = ImportJob(labels, source, folder, kind, coding, matching.shared, config.on_error, software, most)
     says_classes = kind.label.kind == "full" or any(map(wordnet_id, source.classes or ()))
     return PreparedImport(job, matching.unmatched, [targets.note] if targets.note else [], says_classes)
+
+
+def _digest(folder: LabelFolder, kind: FileKind, coding: str, config: ImportConfig) -> str:
+    """Return the digest of the label files, of which none is known to be wrong: it is mended before a set is begun."""
+
+    def check(read: FkdLabels) -> None:
+        try_labels(read, kind, coding, config.classes)
+
+    try:
+        return folder.digest(check if config.on_error == "fail" else None)
+    except LabelFileError as error:
+        error.hint = error.hint or MEND
+        raise
+
+
+@contextlib.contextmanager
+def _other_files_named() -> Iterator[None]:
+    """Say it in words where a set was begun with other label files. Raises IdentityMismatchError."""
+    try:
+        yield
+    except IdentityMismatchError as error:
+        if "imported_from.digest: " not in error.message:
+            raise
+        raise IdentityMismatchError(
+            "the import there was begun with other label files",
+            url=error.url,
+            hint="choose another --save-path, or remove that set and import again",
+        ) from None
 
 
 def _kind(folder: LabelFolder, stems: list[str], config: ImportConfig) -> FileKind:
