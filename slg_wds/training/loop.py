@@ -126,14 +126,26 @@ def train(
             log({**figures_of(training), **found})
             save(args, training, best)
     say(args, f"trained {progress.step:,} steps in {progress.seconds:.1f} s")
-    say(args, what_next(args, bool(validations)))
+    say(args, what_next(args, bool(validations), training.folders.known))
 
 
-def what_next(args: Settings, validated: bool) -> str:
-    """Say where the student lies, and how to validate it again."""
+def what_next(args: Settings, validated: bool, has_classes: bool) -> str:
+    """Say where the student lies, and how to validate it again, or for the first time.
+
+    Args:
+        args: the flags.
+        validated: whether this run did it, so that there is a best student.
+        has_classes: whether it is known which class folders are the student's classes.
+    """
     folder = Path(args.save_checkpoint_path)
     if not validated:
-        return f"the student: {folder / CHECKPOINT}"
+        student, path = f"the student: {folder / CHECKPOINT}", shlex.quote(str(folder / CHECKPOINT))
+        if ":" in args.arch or not (
+            has_classes or args.distills
+        ):  # a factory of your own loads its own weights
+            return student
+        output = "--output embedding " if args.distills else ""
+        return f"{student}; slg-wds evaluate IMAGES {output}-a {args.arch} --teacher_path {path} measures it"
     best = shlex.quote(str(folder / BEST))
     flags = f"--config {shlex.quote(str(folder / ARGS_FILE))} --evaluate --resume {best}"
     return f"the best student: {folder / BEST}; slg-wds train {flags} validates it again"

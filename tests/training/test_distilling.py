@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -16,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import slg_wds
+from slg_wds import cli
 from slg_wds.teachers.towers.neighbours import accuracy_of_neighbours
 from slg_wds.training.command import main
 from slg_wds.training.distiller import DistillationLoss, Distiller
@@ -203,6 +206,29 @@ def test_evaluate_measures_a_trained_student_as_training_does(split, embedded, t
         name: row[name] for name in ("eval_knn20", "eval_knn10")
     }
     assert (score.train, score.val, score.linear) == (36, 12, None)
+
+
+def test_the_command_that_is_named_without_a_validation_measures_the_student(
+    split, photographs, embedded, tmp_path, capsys
+):
+    words = (
+        "-a",
+        "test_resnet",
+        "--size",
+        "32",
+        "--distill",
+        "embedding",
+        "--num_crops",
+        "1",
+        "--epochs",
+        "1",
+    )
+    train(tmp_path / "my student", embedded, photographs, *words)
+    *_, named = capsys.readouterr().out.splitlines()
+    command = re.fullmatch(r"the student: .*; slg-wds (evaluate IMAGES .*) measures it", named)[1]
+    words = shlex.split(command.replace("IMAGES", shlex.quote(str(split))))
+    assert cli.main([*words, "--no-linear"]) == 0
+    assert "k-NN" in capsys.readouterr().out
 
 
 def mean_cosine(student: nn.Module, projectors, held: str, images: Path) -> float:

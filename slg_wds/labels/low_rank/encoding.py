@@ -173,5 +173,8 @@ def _one_block(attempts: Attempts, limits: Limits) -> Trial | None:
             if trial is not None:
                 return trial
     if attempts.table.crops == 1:
-        raise RecordError("no low-rank labels of a crop are as close as --max-kl asks", hint="raise --max-kl")
+        raise RecordError(
+            "no low-rank labels of a crop are as close as --max-kl asks",
+            hint="raise --max-kl, or keep every class with --label-type full",
+        )
     return None
