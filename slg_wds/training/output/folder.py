@@ -68,18 +68,28 @@ def _way_on(args: Settings) -> str:
 def make_folder(args: Settings) -> None:
     """Make the folder and try to write there, before the first step.
 
+    All processes call it together, and all end alike. Only the first one writes: other machines may see no such folder,
+    or may not write to it.
+
     Raises:
         SlgWdsError: it cannot be written to.
     """
-    folder = Path(args.save_checkpoint_path)
+    fault = "" if args.rank else _fault(Path(args.save_checkpoint_path))
+    if summed(torch.tensor([float(bool(fault))], device=args.device))[0]:
+        raise SlgWdsError(
+            f"checkpoints cannot be written here: {fault or 'process 0 says why'}",
+            url=args.save_checkpoint_path,
+        )
+
+
+def _fault(folder: Path) -> str:
+    """Return why a folder cannot be made or written to; "" if it can."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
-            pass
+            return ""
     except OSError as error:
-        raise SlgWdsError(
-            f"checkpoints cannot be written here: {folder_fault(error)}", url=str(folder)
-        ) from None
+        return folder_fault(error)
 
 
 @contextlib.contextmanager

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from slg_wds.errors import UsageError
+from slg_wds.errors import SlgWdsError, UsageError
 from slg_wds.training import loop
 from slg_wds.training.command import main
 from slg_wds.training.flags import parse
-from slg_wds.training.output.folder import FILES, refuse_another_training
+from slg_wds.training.output.folder import FILES, make_folder, refuse_another_training
 from support.training import PLAIN, RESTLESS, common, rows_of
 
 SHORT = ("-a", PLAIN, "--num_crops", "1", "-b", "18", "--epochs", "1")
@@ -146,6 +146,18 @@ def test_flags_and_rows_are_those_of_the_checkpoint_beside_them(words, student):
 
 
 @pytest.mark.slow
+def test_only_the_first_process_needs_to_write_to_the_folder(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    args = parse(["--save_checkpoint_path", str(tmp_path / "file" / "out")])
+    args.rank, args.device = 1, torch.device("cpu")
+    make_folder(args)
+    args.rank = 0
+    with pytest.raises(
+        SlgWdsError, match=r"checkpoints cannot be written here: .*file is a file, not a folder"
+    ):
+        make_folder(args)
+
+
 def test_all_processes_end_together(words, student):
     before = content(student)
     ranks = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "slg_wds", "train"]
