@@ -51,7 +51,8 @@ def make_student(
         "input_size": args.size or shown.get("input_size"),
         "interpolation": args.interpolation or shown.get("interpolation"),
     }
-    if (size := overrides["input_size"]) and resize is not None:  # for models that are made for one size
+    size: Any = overrides["input_size"]
+    if size and resize is not None:  # for models that are made for one size
         with refused_images(args, size):
             resize(img_size=size)
     lay_out(model, torch.channels_last if args.channels_last else torch.contiguous_format)
