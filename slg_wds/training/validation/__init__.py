@@ -18,6 +18,7 @@ from slg_wds import LabelSet
 from slg_wds.images.class_folders import ClassFolders
 from slg_wds.teachers import Preprocessing
 from slg_wds.training.flags import Settings
+from slg_wds.training.processes import say
 from slg_wds.training.validation.class_folders import known_folders
 from slg_wds.training.validation.hard_targets import HardTargets
 from slg_wds.training.validation.held_out import HeldOutEmbeddings, SoftTargets
@@ -57,7 +58,11 @@ def open_validations(
         threads: that decode.
     """
     found: list[Validation] = []
-    if (val := open_val(args)) is not None:
+    val = open_val(args)
+    if val is not None and any(one.identity.bank_sha256 is not None for one in labels) and not args.class_map:
+        say(args, "the labels are over prototypes, not over classes, so IMAGES/val is not used")
+        val = None
+    if val is not None:
         if args.distills:
             found.append(Neighbours(args, val, preprocessing, threads))
         else:
