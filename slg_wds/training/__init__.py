@@ -17,8 +17,7 @@
     transfer.py       sends small tensors to the device without a wait
     meter.py          the printed lines; loss, speed and waiting of a walk
     validation/       accuracy on hard targets, agreement with held-out labels, k-NN
-    checkpoints.py    what a run keeps, and how it resumes
-    output/           the folder of a run, and its logs
+    output/           the folder of a run: its checkpoints, and how it resumes; its logs
 
 Enters: label sets and images. Leaves: checkpoints. May import every part but the command line. loop.py, step.py,
 data.py, optimizer.py, schedule.py, mixing.py and meter.py use public names alone, those of slg_wds and of its folders:

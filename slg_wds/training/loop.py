@@ -14,16 +14,6 @@ from torch import nn
 from slg_wds import LabelSet, SoftCrossEntropy
 from slg_wds.errors import UsageError
 from slg_wds.training.agreement import refuse_differences
-from slg_wds.training.checkpoints import (
-    Training,
-    flags_of,
-    go_on,
-    place_of,
-    read_checkpoint,
-    restore,
-    save,
-    tell_resumed,
-)
 from slg_wds.training.data import (
     batch_crops,
     classes_of,
@@ -37,6 +27,16 @@ from slg_wds.training.distiller import DistillationLoss, Distiller
 from slg_wds.training.flags import Settings, check
 from slg_wds.training.flags.args_file import ARGS_FILE
 from slg_wds.training.meter import Meter, figures_of
+from slg_wds.training.output.checkpoints import (
+    Training,
+    flags_of,
+    go_on,
+    place_of,
+    read_checkpoint,
+    restore,
+    save,
+    tell_resumed,
+)
 from slg_wds.training.output.folder import BEST, CHECKPOINT, args_beside, make_folder, refuse_another_training
 from slg_wds.training.output.logs import open_logs
 from slg_wds.training.processes import say, share_buffers, threads_of

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from slg_wds.console import duration
 from slg_wds.errors import SlgWdsError
-from slg_wds.training.checkpoints import IF_NOT_FINITE, Training
 from slg_wds.training.flags import Settings
+from slg_wds.training.output.checkpoints import IF_NOT_FINITE, Training
 from slg_wds.training.processes import say, summed
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from slg_wds.labels import SoftLabels
-from slg_wds.training.checkpoints import Training
 from slg_wds.training.flags import Settings
 from slg_wds.training.mixing import mixup_cutmix
 from slg_wds.training.optimizer import clip_gradients
+from slg_wds.training.output.checkpoints import Training
 
 if TYPE_CHECKING:
     from slg_wds.replay.batch import Batch

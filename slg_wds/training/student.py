@@ -18,10 +18,10 @@ from slg_wds.teachers import Preprocessing, TeacherSpec
 from slg_wds.teachers.preprocessing import resolve
 from slg_wds.teachers.private import build_private
 from slg_wds.teachers.published import building, timm_config
-from slg_wds.training.checkpoints import Progress, Training
 from slg_wds.training.distiller import Distiller
 from slg_wds.training.flags import Settings
 from slg_wds.training.optimizer import make_optimizer
+from slg_wds.training.output.checkpoints import Progress, Training
 from slg_wds.training.trial import refused_images
 
 _SCHEMES = ("hf-hub:", "hf_hub:", "local-dir:")  # timm's own names with a colon

@@ -192,8 +192,8 @@ def test_checkpoints_onto_links_stay_links(tmp_path):
     import torch
 
     from slg_wds.teachers.preprocessing import resolve
-    from slg_wds.training import checkpoints as student
     from slg_wds.training.flags import parse
+    from slg_wds.training.output import checkpoints as student
 
     model = torch.nn.Linear(2, 2)
     training = student.Training(

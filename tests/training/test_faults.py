@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from slg_wds.errors import DeviceError, MemoryFullError, SlgWdsError
-from slg_wds.training.checkpoints import restore
 from slg_wds.training.command import main
 from slg_wds.training.faults import run_faults
 from slg_wds.training.flags import Settings, parse
+from slg_wds.training.output.checkpoints import restore
 from support.models.tiny_students import plain
 from support.training import STUDENTS, common
 

@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from slg_wds.training.checkpoints import Progress
 from slg_wds.training.command import main
 from slg_wds.training.flags import parse
 from slg_wds.training.meter import Meter, figures_of
+from slg_wds.training.output.checkpoints import Progress
 from slg_wds.training.output.logs import CsvLog
 from support.sets.replay_sets import write_class_map
 from support.training import PLAIN, common, rows_of, train

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 import slg_wds
-from slg_wds.training import checkpoints, loop
+from slg_wds.training import loop
 from slg_wds.training.command import main
+from slg_wds.training.output import checkpoints
 from support.sets.replay_sets import make
 from support.training import PLAIN, common, rows_of, same
 
