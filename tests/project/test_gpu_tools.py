@@ -17,6 +17,7 @@ from slg_wds.generation import inference
 from slg_wds.generation.inference import topk
 from slg_wds.labels import reduce
 from slg_wds.replay.assembly import jpeg_crops
+from slg_wds.replay.processes import maker, maker_processes
 from support.gpus import recorded_graphs
 from support.paths import TOOLS
 from support.programs import tool
@@ -192,9 +193,12 @@ def test_the_simulation_of_a_loader_is_as_fast_as_its_threads_or_its_trainer(tmp
     assert alone.images_per_second == pytest.approx(2 / 1.65e-3 * alone.of_threads)
     assert alone.crops_per_second == pytest.approx(4 * alone.images_per_second) and alone.of_step == 0
     assert alone.microseconds > 0 and alone.switches > 0
+    elsewhere = replay(setting(**common, processes=1), tmp_path)
+    assert 0 < elsewhere.of_threads <= 1.02 and elsewhere.microseconds > 0
     trained = replay(setting(**common, rate=400.0, launches=5), tmp_path)
     assert trained.crops_per_second < 600 and 0.2 < trained.of_step < 2
     assert jpeg_crops._COMPILED is compiled, "nothing is replaced"
+    assert maker.__name__ == maker_processes.PROGRAM
 
 
 class Properties:

@@ -109,23 +109,19 @@ class Trainer:
 def replay(setting: ReplaySetting, folder: Path) -> ReplayResult:
     """Simulate a loader of the set that `lay_out_set` made in a folder."""
     exact_sleeps()
-    maker_processes.PROGRAM = "simulated_maker"
-    loader = SoftLabelLoader(
-        str(folder / "labels"),
-        str(folder / "images") if setting.external else None,
-        global_batch_size=setting.batch,
-        crops_per_image=setting.crops,
-        threads=setting.threads,
-        processes=setting.processes,
-    )
+    with mock.patch.object(maker_processes, "PROGRAM", "simulated_maker"):
+        loader = SoftLabelLoader(
+            str(folder / "labels"),
+            str(folder / "images") if setting.external else None,
+            global_batch_size=setting.batch,
+            crops_per_image=setting.crops,
+            threads=setting.threads,
+            processes=setting.processes,
+        )
     with sleeping():
         pids = loader.processes
         loader.wait_for_processes()
         _walk(loader, 1, Trainer(setting))
-        while (
-            loader._processes is not None and not loader._processes.ready
-        ):  # till then, its own threads make all
-            _walk(loader, 1, Trainer(setting))
         before, start = _used(pids), time.perf_counter()
         images = _walk(loader, setting.epochs, Trainer(setting)) / setting.crops
         wall, after = time.perf_counter() - start, _used(pids)
