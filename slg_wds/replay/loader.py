@@ -26,7 +26,7 @@ from slg_wds.replay.batch import Batch
 from slg_wds.replay.cache.caches import Caches
 from slg_wds.replay.crop_input import crop_input
 from slg_wds.replay.pairs import PairLoader
-from slg_wds.replay.processes.maker_processes import MadeElsewhere, MakerProcesses
+from slg_wds.replay.processes.loader_processes import LoaderProcesses, MadeElsewhere
 from slg_wds.replay.processes.messages import Opening
 from slg_wds.replay.processes.shared_images import SharedImages
 from slg_wds.replay.ranks import local_ranks
@@ -197,7 +197,7 @@ class SoftLabelLoader:
 
     def _start_processes(
         self, images: Location | None, cache: tuple[str | None, int, int], crops: tuple[int, str]
-    ) -> MakerProcesses | None:
+    ) -> LoaderProcesses | None:
         pace, size = self._pace, self.size
         if not pace.processes:
             return None
@@ -215,7 +215,7 @@ class SoftLabelLoader:
             shape=memory.shape,
             descriptor=memory.descriptor,
         )
-        return MakerProcesses(pace.processes, opening, memory)
+        return LoaderProcesses(pace.processes, opening, memory)
 
     @property
     def rank(self) -> int:

@@ -17,7 +17,7 @@ from slg_wds.generation import inference
 from slg_wds.generation.inference import topk
 from slg_wds.labels import reduce
 from slg_wds.replay.assembly import jpeg_crops
-from slg_wds.replay.processes import maker, maker_processes
+from slg_wds.replay.processes import loader_processes, program
 from support.gpus import recorded_graphs
 from support.paths import TOOLS
 from support.programs import tool
@@ -198,7 +198,7 @@ def test_the_simulation_of_a_loader_is_as_fast_as_its_threads_or_its_trainer(tmp
     trained = replay(setting(**common, rate=400.0, launches=5), tmp_path)
     assert trained.crops_per_second < 600 and 0.2 < trained.of_step < 2
     assert jpeg_crops._COMPILED is compiled, "nothing is replaced"
-    assert maker.__name__ == maker_processes.PROGRAM
+    assert program.__name__ == loader_processes.PROGRAM
 
 
 class Properties:

@@ -31,7 +31,7 @@ from simulated import exact_sleeps, photographs
 
 from slg_wds import SoftLabelLoader
 from slg_wds.replay.assembly import jpeg_crops
-from slg_wds.replay.processes import maker_processes
+from slg_wds.replay.processes import loader_processes
 from slg_wds.transforms.cutting import scripted
 
 SECONDS = {
@@ -109,7 +109,7 @@ class Trainer:
 def replay(setting: ReplaySetting, folder: Path) -> ReplayResult:
     """Simulate a loader of the set that `lay_out_set` made in a folder."""
     exact_sleeps()
-    with mock.patch.object(maker_processes, "PROGRAM", "simulated_maker"):
+    with mock.patch.object(loader_processes, "PROGRAM", "simulated_program"):
         loader = SoftLabelLoader(
             str(folder / "labels"),
             str(folder / "images") if setting.external else None,

@@ -1,4 +1,4 @@
-"""What a loader and its maker processes say to each other."""
+"""What a loader and its processes say to each other."""
 
 from __future__ import annotations
 

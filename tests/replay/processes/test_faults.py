@@ -72,18 +72,15 @@ def test_a_set_that_went_away_before_a_process_opened_it(copied):
             list(loader)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_a_process_that_is_killed_ends_the_epoch_and_the_next_has_another(embedded, only_processes, how):
+def test_a_process_that_is_killed_ends_the_epoch_and_the_next_has_another(embedded, only_processes):
     here = embedded.loader(global_batch_size=4)
     expected = comparable(here)
     loader = only_processes(embedded.loader(global_batch_size=4, prefetch=2, processes=2))
     walk = iter(loader)
     next(walk)
     victim = loader.processes[1]
-    os.kill(victim, how)
-    with pytest.raises(
-        ReplayError, match=f"process {victim} of the loader was ended by {how.name}"
-    ) as caught:
+    os.kill(victim, signal.SIGKILL)
+    with pytest.raises(ReplayError, match=f"process {victim} of the loader was ended by SIGKILL") as caught:
         deque(walk, maxlen=0)
     assert "memory" in caught.value.hint
     del caught  # its frames have a batch
@@ -96,6 +93,18 @@ def test_a_process_that_is_killed_ends_the_epoch_and_the_next_has_another(embedd
     assert comparable(only_processes(loader)) == expected
 
 
+def test_signals_for_the_trainer_are_none_of_a_processs_business(embedded, only_processes):
+    """Slurm sends them to all processes of a step, and a trainer may want to save before it ends."""
+    expected = comparable(embedded.loader(global_batch_size=4))
+    loader = only_processes(embedded.loader(global_batch_size=4, prefetch=2, processes=1))
+    walk = iter(loader)
+    taken = comparable([next(walk)])
+    (pid,) = loader.processes
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT):
+        os.kill(pid, number)
+    assert taken + comparable(walk) == expected and loader.processes == [pid]
+
+
 def test_processes_end_with_the_loader(embedded, only_processes):
     loader = only_processes(embedded.loader(processes=1))
     walk = iter(loader)
@@ -105,6 +114,23 @@ def test_processes_end_with_the_loader(embedded, only_processes):
     gc.collect()
     assert all(map(gone, pids))
     assert comparable([batch]) == before  # which the trainer still has
+
+
+def interrupted(program: str, how: str) -> tuple[list[int], str]:
+    """Run a trainer until its first line, the ids of its processes, and end it; return them and what it told.
+
+    Ctrl-C reaches a trainer and its processes together, which is why it is sent to their group here.
+    """
+    trainer = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    pids = [int(pid) for pid in trainer.stdout.readline().split()]
+    if how == "SIGINT":
+        os.killpg(trainer.pid, signal.SIGINT)
+    else:
+        trainer.send_signal(signal.Signals[how])
+    return pids, trainer.communicate(timeout=60)[1]
 
 
 PROGRAM = """
@@ -126,19 +152,18 @@ for epoch in range(1000):
         pytest.param("time.sleep(60)", "SIGKILL", marks=pytest.mark.slow),
     ],
 )
-def test_processes_end_however_the_trainer_does(embedded, tmp_path, then, how):
-    """Ctrl-C reaches the trainer and its processes together, which is why it is sent to their group here."""
-    program = PROGRAM.format(labels=embedded.labels, then=then)
-    trainer = subprocess.Popen(
-        [sys.executable, "-c", program],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    pids = [int(pid) for pid in trainer.stdout.readline().split()]
-    assert len(pids) == 2
-    if how == "SIGINT":
-        os.killpg(trainer.pid, signal.SIGINT)
-    else:
-        trainer.send_signal(signal.Signals[how])
-    _, told = trainer.communicate(timeout=60)
-    assert all(map(gone, pids))
+def test_processes_end_however_the_trainer_does(embedded, then, how):
+    pids, told = interrupted(PROGRAM.format(labels=embedded.labels, then=then), how)
+    assert len(pids) == 2 and all(map(gone, pids))
     assert told.count("Traceback") == (how == "SIGINT") and "leaked" not in told
+
+
+def test_ctrl_c_while_processes_start(embedded):
+    pids, told = interrupted(
+        "import slg_wds, time\nmade = {'global_batch_size': 24, 'threads': 2, 'processes': 2}\n"
+        f"loader = slg_wds.SoftLabelLoader({embedded.labels!r}, **made)\n"
+        "time.sleep(0.3)\nprint(*loader.processes, flush=True)\ntime.sleep(60)",
+        "SIGINT",
+    )
+    assert len(pids) == 2 and all(map(gone, pids))
+    assert told.count("Traceback") == 1 and told.rstrip().endswith("KeyboardInterrupt")

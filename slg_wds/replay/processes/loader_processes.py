@@ -1,4 +1,4 @@
-"""The loader's side of its maker processes."""
+"""The loader's side of its processes."""
 
 from __future__ import annotations
 
@@ -32,12 +32,15 @@ from slg_wds.replay.processes.messages import (
 )
 from slg_wds.replay.processes.shared_images import SharedImages, memory_file
 
-PROGRAM = "slg_wds.replay.processes.maker"  # whose `main` a process runs
+PROGRAM = "slg_wds.replay.processes.program"  # whose `main` a process runs
 GRACE = 30.0  # seconds for an answer beyond the deadline of a batch, which the process knows itself
 END_SECONDS = 5.0  # for a process to end, before it is killed
+# Signals that reach all processes of a terminal or of a Slurm step. What they mean is for the trainer to say, which may
+# want to save first; when it ends, so does a process, and SIGKILL ends one at any time.
+LOADERS_OWN = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
-class MakerProcesses:
+class LoaderProcesses:
     """Processes that make batches. They end with the object, or with this process.
 
     Args:
@@ -51,7 +54,7 @@ class MakerProcesses:
         self._opening = memory_file("slg-wds opening")
         with open(self._opening, "wb", closefd=False) as file:
             pickle.dump(opening, file, protocol=5)
-        self._processes = [MakerProcess(self._opening, images) for _ in range(count)]
+        self._processes = [LoaderProcess(self._opening, images) for _ in range(count)]
         weakref.finalize(self, _end_all, self._processes, self._opening)
 
     @property
@@ -68,7 +71,7 @@ class MakerProcesses:
         """Begin a walk whose labels have this temperature; None: as they were made."""
         for number, process in enumerate(self._processes):
             if process.ended:
-                self._processes[number] = process = MakerProcess(self._opening, self._images)
+                self._processes[number] = process = LoaderProcess(self._opening, self._images)
             process.begin(temperature)
 
     def make(self, planned: Sequence[PlannedBatch], context: LoaderContext) -> list[MadeElsewhere]:
@@ -101,7 +104,7 @@ def _here(context: LoaderContext, shards: set[int]) -> bool:
     return not context.sets.has_mixing and all(map(context.ready, shards))
 
 
-def _end_all(processes: list[MakerProcess], opening: int) -> None:
+def _end_all(processes: list[LoaderProcess], opening: int) -> None:
     for process in processes:
         process.let_go()
     for process in processes:
@@ -112,7 +115,7 @@ def _end_all(processes: list[MakerProcess], opening: int) -> None:
 class MadeElsewhere:
     """A batch that a process makes, in a slot of the shared images."""
 
-    def __init__(self, process: MakerProcess, images: SharedImages, slot: int) -> None:
+    def __init__(self, process: LoaderProcess, images: SharedImages, slot: int) -> None:
         self._process, self._images, self._slot = process, images, slot
 
     def result(self, deadline: float) -> Batch:
@@ -129,7 +132,7 @@ class MadeElsewhere:
         self._images.give_back(self._slot)
 
 
-class MakerProcess:
+class LoaderProcess:
     """One process, and the batches that it was told to make."""
 
     def __init__(self, opening: int, images: SharedImages) -> None:
@@ -164,7 +167,7 @@ class MakerProcess:
         return self._started
 
     def begin(self, temperature: float | None) -> None:
-        """Begin a walk; see `MakerProcesses.begin`."""
+        """Begin a walk; see `LoaderProcesses.begin`."""
         self._walking, self._temperature = True, temperature
         if self._started:
             self._said(Walk(temperature))
@@ -232,7 +235,9 @@ class MakerProcess:
 
 def _start(pipe: int, opening: int, images: int) -> subprocess.Popen[bytes]:
     """Start a process. Its main module is not that of this one, which needs no `if __name__ == "__main__"`."""
-    program = f"import sys; sys.path[:] = {sys.path!r}; from {PROGRAM} import main; main({pipe}, {opening})"
+    ignored = f"for number in {list(map(int, LOADERS_OWN))}: signal.signal(number, signal.SIG_IGN)"
+    begin = f"import signal, sys\n{ignored}\nsys.path[:] = {sys.path!r}"
+    program = f"{begin}\nfrom {PROGRAM} import main\nmain({pipe}, {opening})"
     return subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.DEVNULL, pass_fds=(pipe, opening, images)
     )

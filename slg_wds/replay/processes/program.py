@@ -6,7 +6,6 @@ import contextlib
 import mmap
 import pickle
 import queue
-import signal
 import threading
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -38,21 +37,20 @@ def main(pipe: int, opening: int) -> None:
         pipe: descriptor of the pipe to the loader.
         opening: descriptor of a file that has an Opening, pickled.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the loader's; its end is ours
     connection = Connection(pipe)
-    with contextlib.suppress(EOFError, OSError):
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             # Mapped, since all processes that have this descriptor share its position.
-            maker = Maker(pickle.loads(mmap.mmap(opening, 0, prot=mmap.PROT_READ)), connection)
+            program = Program(pickle.loads(mmap.mmap(opening, 0, prot=mmap.PROT_READ)), connection)
         except SlgWdsError as error:
             connection.send(error)
             return
         connection.send(READY)
         while True:
-            maker.take(connection.recv())
+            program.take(connection.recv())
 
 
-class Maker:
+class Program:
     """Makes the batches that it is told to, in threads, and sends them in this order.
 
     Raises SlgWdsError as the loader's constructor does: the loader opened all of it before.
@@ -104,7 +102,7 @@ class Maker:
         self._made.put(None)
 
     def _send(self) -> None:
-        with contextlib.suppress(OSError):  # the loader is gone
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the loader is gone
             while True:
                 builder = self._made.get()
                 if builder is None:
