@@ -91,11 +91,11 @@ class SoftLabelLoader:
         threads: threads that decode and cut; by default one per core that the process may use beside the machine's
             other ranks. The launcher says how many these are; without one, a rank is counted for each GPU that the
             process sees, or all ranks if it sees none.
-        processes: that make the batches beside this one, each with its part of the threads. Where more than some eight
-            threads make many small batches, they wait for each other's turn at the interpreter: with one process for
-            every eight threads they need not, and this process has its interpreter for the trainer. The batches are
-            the same. Each process takes a second or two to start, in which this one makes the batches; it takes some
-            300 MB, and the index of the sets once more. What is not on local disks is read by this process. Linux only.
+        processes: how many other processes make the batches, each with its part of the threads; by default none. The
+            threads of one process take turns at its interpreter, which gets through some 10,000 images a second. With
+            more than eight threads or so, two processes give more, and leave this one's interpreter to the trainer. The
+            batches are the same. A process takes some seconds to start, in which this one makes the batches, some 300
+            MB, and the index of the sets once more. What is not on local disks this process reads. Linux only.
         last: what becomes of images that fill no batch. "drop" leaves them to other epochs; "pad" adds a batch for
             them, filled up with black crops, which are False in `Batch.mask`. SoftCrossEntropy leaves these out of
             `Batch.labels`; whatever else is computed needs the mask. BatchNorm sees them in train mode. Under DDP
