@@ -18,7 +18,7 @@ MAX_SHOWN = 200  # characters of a pattern in a message
 MAX_RANGE = 42  # characters of a range: two numbers of 20 digits
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_TYPO = re.compile(r"(s3|gs|az|https?|file|pipe):", re.IGNORECASE)
+_TYPO = re.compile(r"(s3|gs|az|https?|file|pipe)(:|//)", re.IGNORECASE)
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 

@@ -299,6 +299,7 @@ def test_urls_that_cannot_be(tmp_path, capsys):
             ("", 2, "SET is empty; a variable of the shell may not be set"),
             ("pipe:cat /etc/passwd", 2, "neither a URL nor a path"),
             ("s3:/bucket/set", 2, "neither a URL nor a path"),
+            ("s3//bucket/set", 2, "neither a URL nor a path"),
             ("ftp://host/set", 2, "no store for ftp://"),
             ("s3://", 2, ""),
             (str(tmp_path / "nothing"), 1, "no label set here: no such folder"),
