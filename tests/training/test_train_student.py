@@ -291,7 +291,7 @@ def accuracy(checkpoint: str, folder: Path, classes: list[str]) -> tuple[float, 
         (["--resume", __file__], 1, "it is damaged or more than weights; nothing of it was run (url"),
         (["--warmup", "-5"], 2, "--warmup -5 is below 0"),  # the rate would be below 0 too
         (["--checkpoint-every", "-1"], 2, "--checkpoint-every -1 is below 0"),
-        (["--size", "0"], 2, "--size 0 is below 1"),
+        (["--size", "0"], 2, "--size 0 is not inside 1..16384"),
         (["--ema", "1"], 2, "--ema 1 would keep the first weights for ever"),
         (
             ["--soft_label_type", "marginal_smoothing_k10"],
