@@ -67,9 +67,11 @@ def densely(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """
 
     def changed(tensor: Tensor) -> Tensor:
-        if 0 not in tensor.stride():
-            return change(tensor)
-        once = tuple(slice(1) if stride == 0 else slice(None) for stride in tensor.stride())
-        return change(tensor[once]).expand(tensor.shape)
+        return change(unrepeated(tensor)).expand(tensor.shape) if 0 in tensor.stride() else change(tensor)
 
     return changed
+
+
+def unrepeated(tensor: Tensor) -> Tensor:
+    """The part of a tensor that is repeated along dimensions of stride 0, with one place in each of these."""
+    return tensor[tuple(slice(1) if stride == 0 else slice(None) for stride in tensor.stride())]

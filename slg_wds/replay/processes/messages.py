@@ -6,11 +6,11 @@ import io
 import pickle
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 
 from slg_wds.errors import ReplayError, SlgWdsError
 from slg_wds.labels import LabelAdaptation
+from slg_wds.labels.movable import unrepeated
 from slg_wds.replay.assembly.epoch import PlannedBatch
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.cache.caches import CachedPaths
@@ -95,10 +95,7 @@ class _MessagePickler(pickle.Pickler):
 
         if not isinstance(one, torch.Tensor):
             return NotImplemented
-        if 0 not in one.stride():
-            return _tensor, (one.numpy(),)
-        once = one[tuple(slice(1) if stride == 0 else slice(None) for stride in one.stride())]
-        return _repeated, (once.numpy(), tuple(one.shape))
+        return _tensor, (unrepeated(one).numpy(), tuple(one.shape))
 
 
 class _Unpickler(pickle.Unpickler):
@@ -110,11 +107,7 @@ class _Unpickler(pickle.Unpickler):
         return self._images
 
 
-def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:
+def _tensor(array: npt.NDArray[Any], shape: tuple[int, ...]) -> torch.Tensor:
     import torch
 
-    return torch.from_numpy(array)
-
-
-def _repeated(array: npt.NDArray[Any], shape: tuple[int, ...]) -> torch.Tensor:
-    return _tensor(np.ascontiguousarray(array)).expand(shape)
+    return torch.from_numpy(array).expand(shape)
