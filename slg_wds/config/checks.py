@@ -14,9 +14,8 @@ from tyro.conf import Positional
 from slg_wds.errors import UsageError
 
 LOW_RANK = "lowrank"
-MOST_AT_ONCE = (
-    4096  # threads, processes or actors: no machine has more cores, and no set divides well among more
-)
+# Threads, processes or actors: no machine has more cores, and no set divides well among more.
+MOST_AT_ONCE = 4096
 _OF_LABELS = ("label_type", "max_kl", "tail_classes", "extendable")
 # These options go with labels over a teacher's own classes.
 _OF_CLASSES = ("temp", "weights", "class_subset", "evaluate")

@@ -11,7 +11,7 @@ PAUSES = 3  # at most so many pauses between runs are left out of it
 PAUSE = 3600.0  # seconds: no less is a pause
 TIMES_LONGER = 10  # than all other waits for a commit: a pause
 OTHERS = (
-    10  # least number of other waits for each pause, or workers that commit at the same time look like one
+    10  # least number of other waits for each pause; with fewer, workers that commit together look like one
 )
 
 

@@ -26,9 +26,7 @@ from slg_wds.replay.batch import Batch
 from slg_wds.replay.cache.caches import Caches
 from slg_wds.replay.crop_input import crop_input
 from slg_wds.replay.pairs import PairLoader
-from slg_wds.replay.processes.loader_processes import LoaderProcesses, MadeElsewhere
-from slg_wds.replay.processes.messages import Opening
-from slg_wds.replay.processes.shared_images import SharedImages
+from slg_wds.replay.processes.loader_processes import LoaderProcesses, MadeElsewhere, start_processes
 from slg_wds.replay.ranks import local_ranks
 from slg_wds.replay.settings import READERS, BatchShare, OrderSettings, Pace
 from slg_wds.replay.sources.files import OpenFiles
@@ -193,29 +191,10 @@ class SoftLabelLoader:
         self._progress = LoaderProgress(len(self))
         self._buffers = ImageBuffers(self._share.crops, self.size, self._pace.under_way + 1)
         caches.share_out(self._epochs.epoch(0).spans(), self._order.lanes, self._order.window)
-        self._processes = self._start_processes(images, (*cache, caches.processes), crops)
-
-    def _start_processes(
-        self, images: Location | None, cache: tuple[str | None, int, int], crops: tuple[int, str]
-    ) -> LoaderProcesses | None:
-        pace, size = self._pace, self.size
-        if not pace.processes:
-            return None
-        # One slot for each batch that is under way, and two for those that the trainer has in hand.
-        memory = SharedImages((pace.under_way + 2, self._share.crops, size, size, 3))
-        opening = Opening(
-            sets=self.sets,
-            images=images,
-            cache=cache,
-            crops=crops,
-            adaptation=self.label_adaptation,
-            threads=pace.threads_each,
-            together=pace.together,
-            deadline=pace.deadline,
-            shape=memory.shape,
-            descriptor=memory.descriptor,
-        )
-        return LoaderProcesses(pace.processes, opening, memory)
+        self._processes: LoaderProcesses | None = None
+        if self._pace.processes:
+            shared = (*cache, caches.processes)
+            self._processes = start_processes(self._context, images, shared, self._pace, self._share.crops)
 
     @property
     def rank(self) -> int:

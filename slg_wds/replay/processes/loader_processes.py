@@ -31,6 +31,8 @@ from slg_wds.replay.processes.messages import (
     unpacked,
 )
 from slg_wds.replay.processes.shared_images import SharedImages, memory_file
+from slg_wds.replay.settings import Pace
+from slg_wds.store import Location
 
 PROGRAM = "slg_wds.replay.processes.program"  # whose `main` a process runs
 GRACE = 30.0  # seconds for an answer beyond the deadline of a batch, which the process knows itself
@@ -81,7 +83,7 @@ class LoaderProcesses:
         and where a sample has to come over a network.
         """
         process = self._processes[self._turn]
-        shards = {sample.shard for batch in planned for sample in batch.samples if sample.shard >= 0}
+        shards = _shards(planned) if context.remote else set()
         if not process.ready or (context.remote and not _here(context, shards)):
             return []
         slots = self._images.take(len(planned))
@@ -97,6 +99,43 @@ class LoaderProcesses:
         """End the walk: batches that are under way are dropped."""
         for process in self._processes:
             process.end_walk()
+
+
+def start_processes(
+    context: LoaderContext,
+    images: Location | None,
+    cache: tuple[str | None, int, int],
+    pace: Pace,
+    crops: int,
+) -> LoaderProcesses:
+    """Start a loader's processes.
+
+    Args:
+        context: of the loader, of which each process opens its own.
+        images: where the images lie; None inside the sets.
+        cache: see `Opening`.
+        pace: how many processes, and how many threads of each.
+        crops: in a batch.
+    """
+    # One slot for each batch that is under way, and two for those that the trainer has in hand.
+    memory = SharedImages((pace.under_way + 2, crops, context.size, context.size, 3))
+    opening = Opening(
+        sets=context.sets,
+        images=images,
+        cache=cache,
+        crops=(context.size, context.interpolation),
+        adaptation=context.adaptation,
+        threads=pace.threads_each,
+        together=pace.together,
+        deadline=pace.deadline,
+        shape=memory.shape,
+        descriptor=memory.descriptor,
+    )
+    return LoaderProcesses(pace.processes, opening, memory)
+
+
+def _shards(planned: Sequence[PlannedBatch]) -> set[int]:
+    return {sample.shard for batch in planned for sample in batch.samples if sample.shard >= 0}
 
 
 def _here(context: LoaderContext, shards: set[int]) -> bool:
@@ -158,7 +197,7 @@ class LoaderProcess:
     def ready(self) -> bool:
         """Whether it can make batches. Raises the error with which it ended where it should have begun."""
         if not self._started and self._pipe.poll():
-            answer = self._received()
+            answer = self._received(GRACE)
             if isinstance(answer, Exception):
                 raise answer
             self._started = answer == READY
@@ -181,9 +220,7 @@ class LoaderProcess:
         """Wait for a batch; return it as bytes, or the error that it ended with."""
         if self._expected[0] is not expected:
             raise RuntimeError("batches of a process are to be asked for in their order")
-        if not wait_running(self._pipe.poll, deadline + GRACE):
-            raise ReplayError(f"process {self.pid} of the loader does not answer")
-        answer = self._received()
+        answer = self._received(deadline + GRACE)
         self._expected.popleft()
         return answer
 
@@ -218,9 +255,9 @@ class LoaderProcess:
         with contextlib.suppress(OSError):  # it has ended, which the next answer tells
             self._pipe.send(message)
 
-    def _received(self, seconds: float | None = None) -> Any:
+    def _received(self, seconds: float) -> Any:
         try:
-            if self._torn or (seconds is not None and not self._pipe.poll(seconds)):
+            if self._torn or not wait_running(self._pipe.poll, seconds):
                 raise ReplayError(f"process {self.pid} of the loader does not answer")
             self._torn = True  # until all of it is there: Ctrl-C may come in between
             message = self._pipe.recv()
