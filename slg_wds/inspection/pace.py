@@ -10,9 +10,7 @@ RECENT = 20  # least number of commits that the pace is measured on
 PAUSES = 3  # at most so many pauses between runs are left out of it
 PAUSE = 3600.0  # seconds: no less is a pause
 TIMES_LONGER = 10  # than all other waits for a commit: a pause
-OTHERS = (
-    10  # least number of other waits for each pause; with fewer, workers that commit together look like one
-)
+OTHERS = 10  # least number of other waits for each pause: workers that commit together would look like one
 
 
 @dataclass(frozen=True)
