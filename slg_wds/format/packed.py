@@ -1,37 +1,53 @@
-"""msgpack bytes -> values with few lists and maps: everything large in a label set is one string of bytes."""
+"""msgpack bytes -> maps of a known shape: everything large in a label set is one string of bytes.
+
+An empty list takes one byte of msgpack and sixty of memory, so a shape bounds how many lists and entries there can be.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any, TypedDict
 
-import msgpack
+import msgspec
 
-MAX_PARTS = 256  # lists and maps of a value, and so the deepest nesting; a record has a dozen
 MAX_LIST, MAX_MAP = 4096, 256  # entries of one list, of one map
 
+# What is wrong in another way than by its lists, maps and bytes is left to the caller, who can say more about it.
+Single = int | float | str | bool | None
+Flat = Single | Annotated[list[Single], msgspec.Meta(max_length=MAX_LIST)]
+Frames = bytes | None | Annotated[list[bytes], msgspec.Meta(max_length=MAX_LIST)]  # of zstd
 
-def unpack(data: bytes | memoryview) -> Any:
-    """Unpack the one value in `data`.
 
-    An empty list takes one byte of msgpack and fifty bytes of memory, so the number of parts is bounded first.
+class _Versioned(TypedDict, total=False):
+    version: Single
 
-    Raises:
-        Exception: of any kind, for bytes that are not msgpack or that have more than MAX_PARTS lists and maps.
+
+_version_alone: Callable[[bytes | memoryview], Any] = msgspec.msgpack.Decoder(_Versioned).decode
+
+
+class Unpacker:
+    """Reads maps of one shape. Fields that the shape does not name are passed over.
+
+    Args:
+        shape: a type that msgspec knows; its lists and maps have limits.
+        version: what the field `version` of such maps is.
     """
-    count = 0
 
-    def counted(value: Any) -> Any:
-        nonlocal count
-        count += 1
-        if count > MAX_PARTS:
-            raise ValueError(f"over {MAX_PARTS} lists and maps")
-        return value
+    def __init__(self, shape: Any, version: int) -> None:
+        self._decode, self._version = msgspec.msgpack.Decoder(shape).decode, version
 
-    return msgpack.unpackb(
-        data,
-        max_array_len=MAX_LIST,
-        max_map_len=MAX_MAP,
-        max_ext_len=0,
-        object_hook=counted,
-        list_hook=counted,
-    )
+    def __call__(self, data: bytes | memoryview) -> dict[str, Any]:
+        """Return the one map in `data`: of another version, which may have another shape, the field `version` alone.
+
+        Raises:
+            msgspec.ValidationError: it is no map, or is of this version and of another shape.
+            Exception: of any kind, for bytes that are not msgpack.
+        """
+        try:
+            fields: dict[str, Any] = self._decode(data)
+        except msgspec.ValidationError:
+            versioned: dict[str, Any] = _version_alone(data)
+            if versioned.get("version") == self._version:
+                raise
+            return versioned
+        return fields

@@ -12,7 +12,6 @@ import msgpack
 import numpy as np
 
 from slg_wds.format.manifest.description import decode_description, encode_description
-from slg_wds.format.packed import unpack
 from slg_wds.format.shards.tar import members
 
 TESTS = Path(__file__).resolve().parents[2] / "tests"
@@ -36,7 +35,7 @@ def _opened(data: bytes) -> bytes:
     """Return a record with its planes not compressed."""
     import zstandard
 
-    fields = unpack(data)
+    fields = msgpack.unpackb(data)
     decompress = zstandard.ZstdDecompressor().decompress
     fields["columns"] = {
         name: planes if isinstance(planes, bytes) else [decompress(plane) for plane in planes]

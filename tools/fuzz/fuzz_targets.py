@@ -28,7 +28,6 @@ from slg_wds.format.manifest.index import ShardIndex, decode_index, encode_index
 from slg_wds.format.manifest.info import Info, decode_info
 from slg_wds.format.manifest.plan import Plan
 from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
-from slg_wds.format.packed import unpack
 from slg_wds.format.records.decoding import decode_record, unpack_record
 from slg_wds.format.records.embeddings.low_rank import LowRankEmbedding
 from slg_wds.format.records.encoding import encode_record
@@ -275,7 +274,7 @@ def _tried(
 
 def _unpacked(data: bytes) -> Any:
     try:
-        return unpack(data)
+        return msgpack.unpackb(data)
     except Exception:  # msgpack raises many kinds
         return None
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, TypedDict
 
 import msgpack
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,7 +15,7 @@ from slg_wds.format.canonical import check_version, typed
 from slg_wds.format.frames import compress, content_size, decompress
 from slg_wds.format.manifest.plan import FOLDER, Plan
 from slg_wds.format.manifest.strings import LaterColumn, StringColumn
-from slg_wds.format.packed import unpack
+from slg_wds.format.packed import Frames, Single, Unpacker
 
 VERSION = 1
 MAX_SAMPLES = 1 << 28
@@ -24,6 +25,26 @@ MAX_TEXT_BYTES = 1 << 34
 # two bytes each, and texts that repeat compress a hundred times at most.
 _SAMPLES, _SHARDS, _TEXT = (1 << 20, 4), (1 << 18, 1), (1 << 27, 128)
 _LEVEL = 6
+
+
+class _PlanShape(TypedDict, total=False):
+    version: Single
+    source: Single
+    num_shards: Single
+    num_samples: Single
+    shard_names: Frames
+    shard_sizes: Frames
+    paths: Frames
+    key_begins_path: Frames
+    key_lengths: Frames
+    other_keys: Frames
+    targets: Frames
+    image_shards: Frames
+    image_offset: Frames
+    image_size: Frames
+
+
+_unpack_fields = Unpacker(_PlanShape, VERSION)
 
 
 def encode_plan(plan: Plan) -> bytes:
@@ -106,11 +127,11 @@ def decode_plan(data: bytes | memoryview, names_later: bool = False) -> Plan:
         UnsupportedFeatureError: a newer version.
     """
     try:
-        fields = unpack(data)
-    except Exception as error:  # msgpack raises many kinds for bytes that are not msgpack
+        fields = _unpack_fields(data)
+    except msgspec.ValidationError as error:
+        raise ManifestError(f"the plan is not a map with a version and fields of a plan: {error}") from None
+    except Exception as error:  # there are many kinds for bytes that are not msgpack
         raise ManifestError(f"the plan is not msgpack: {type(error).__name__} {error}") from None
-    if not isinstance(fields, dict):
-        raise ManifestError("the plan is not a map with a version")
     check_version("the plan", fields, VERSION)
     _check_sizes(fields, len(data))
     n, N = fields["num_shards"], fields["num_samples"]

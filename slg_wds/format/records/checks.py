@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from slg_wds.format.records.low_rank.blocks import AGAINST, LOW_RANK
 from slg_wds.format.records.values import CODINGS
 from slg_wds.format.records.views import read_view_field
 
-VERSION = 1
 MAX_TEXT_BYTES = 4096
 # Limits of what a small file may unpack to: zstd makes a thousand zeros one byte.
 MAX_TOP = 1 << 24  # classes of all crops of a record; not for full labels
@@ -25,24 +23,30 @@ MAX_TAIL = 1 << 18  # a quarter of the most crops
 MAX_KL = 1e4  # nats; -ln of the smallest probability of a binary64 is 745
 MAX_PARENTS = 64  # label sets that low-rank labels were coded from
 
-# Least and largest value of each field.
-_RANGES = {
-    "height": (1, (1 << 31) - 1),
-    "width": (1, (1 << 31) - 1),
-    "num_crops": (0, 1 << 20),
-    "k": (1, 1 << 24),
-    "num_classes": (1, 1 << 24),
-    "num_palette": (0, MAX_PALETTE),
-    "num_tail": (0, MAX_TAIL),
-}
 
-_MAY_BE_ZERO: dict[Any, tuple[str, ...]] = {LOW_RANK: ("k",), EMBEDDING: ("k", "num_classes")}
+def _ranges(k: int = 1, num_classes: int = 1) -> list[tuple[str, int, int]]:
+    """The least and largest value of each field, given the least of two of them."""
+    return [
+        ("height", 1, (1 << 31) - 1),
+        ("width", 1, (1 << 31) - 1),
+        ("num_crops", 0, 1 << 20),
+        ("k", k, 1 << 24),
+        ("num_classes", num_classes, 1 << 24),
+        ("num_palette", 0, MAX_PALETTE),
+        ("num_tail", 0, MAX_TAIL),
+    ]
+
+
+_RANGES = _ranges()
+_RANGES_OF = {LOW_RANK: _ranges(k=0), EMBEDDING: _ranges(k=0, num_classes=0)}  # of these codings
 
 CHECKSUMS = ("image_crc32", "source_crc32")  # fields of a record that may be absent
 
 
 def check_text(name: str, text: Any) -> None:
     """Check that a key or path, called `name`, is text of 1 to 4096 bytes of UTF-8 without NUL."""
+    if type(text) is str and text.isascii() and 0 < len(text) <= MAX_TEXT_BYTES and "\0" not in text:
+        return  # as nearly all are
     try:
         size = len(text.encode("utf-8")) if isinstance(text, str) else 0
     except UnicodeEncodeError:
@@ -56,10 +60,8 @@ def check_fields(fields: dict[str, Any]) -> None:
     check_text("key", fields.get("key"))
     check_text("path", fields.get("path"))
     coding = fields.get("coding")
-    may_be_zero = _MAY_BE_ZERO.get(coding, ()) if type(coding) is str else ()
-    for name, (low, high) in _RANGES.items():
+    for name, low, high in _RANGES_OF.get(coding, _RANGES) if type(coding) is str else _RANGES:
         number = fields.get(name)
-        low = 0 if name in may_be_zero else low
         if type(number) is not int or not low <= number <= high:
             raise RecordError(f"{name} is {brief(number)}, not a whole number from {low} to {high}")
     target = fields.get("target", -1)
@@ -67,7 +69,7 @@ def check_fields(fields: dict[str, Any]) -> None:
         raise RecordError(f"the target is {brief(target)}, neither a class nor nil")
     for name in ("tail_scale", "tail_rest"):
         share = fields.get(name)
-        if type(share) is not float or not math.isfinite(share) or not 0.0 <= share <= 2.0:
+        if type(share) is not float or not 0.0 <= share <= 2.0:  # which NaN is not either
             raise RecordError(f"{name} is {brief(share)}, not a share")
     for name in CHECKSUMS:
         checksum = fields.get(name, 0)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError, UnsupportedFeatureError
-from slg_wds.format.packed import unpack
 from slg_wds.format.records.checks import (
     CHECKSUMS,
-    VERSION,
     check_boxes,
     check_distinct,
     check_falling,
@@ -23,6 +22,7 @@ from slg_wds.format.records.embeddings.fields import EMBEDDING
 from slg_wds.format.records.low_rank.blocks import LOW_RANK, LowRank
 from slg_wds.format.records.low_rank.codec import decode_low_rank, kl_of_fields, open_low_rank
 from slg_wds.format.records.record import Record
+from slg_wds.format.records.shape import VERSION, unpack_fields
 from slg_wds.format.records.tail import Tail
 from slg_wds.format.records.values import decode_values, value_dtype
 from slg_wds.format.records.views import decode_views
@@ -64,10 +64,12 @@ def unpack_record(data: bytes | memoryview) -> dict[str, Any]:
     if not 0 < len(data) <= MAX_RECORD_BYTES:
         raise RecordError(f"a record of {len(data)} bytes is not within 1 to {MAX_RECORD_BYTES}")
     try:
-        fields = unpack(data)
-    except Exception as error:  # msgpack raises many kinds for bytes that are not msgpack
+        fields = unpack_fields(data)
+    except msgspec.ValidationError as error:
+        raise RecordError(f"the record is not a map with a version and fields of a record: {error}") from None
+    except Exception as error:  # there are many kinds for bytes that are not msgpack
         raise RecordError(f"the record is not msgpack: {type(error).__name__} {error}") from None
-    if type(fields) is not dict or type(fields.get("version")) is not int:
+    if type(fields.get("version")) is not int:
         raise RecordError("the record is not a map with a version")
     if fields["version"] != VERSION:
         raise UnsupportedFeatureError(

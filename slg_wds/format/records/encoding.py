@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from slg_wds.errors import RecordError
 from slg_wds.format.records.checks import (
     CHECKSUMS,
-    VERSION,
     check_boxes,
     check_distinct,
     check_falling,
@@ -24,6 +23,7 @@ from slg_wds.format.records.embeddings.fields import embedding_fields
 from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.format.records.low_rank.codec import encode_low_rank, kl_fields
 from slg_wds.format.records.record import Record
+from slg_wds.format.records.shape import VERSION
 from slg_wds.format.records.tail_sums import TAIL_SUMS, encode_tail_sums
 from slg_wds.format.records.values import check_coding, check_probabilities, encode_values
 from slg_wds.format.records.views import check_views, view_columns, view_fields

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.errors import RecordError
-from slg_wds.format.packed import unpack
 from slg_wds.format.records.columns import decode_column, encode_column
+from slg_wds.format.records.shape import unpack_fields
 
 TAIL_SUMS = "outside"  # the column's name in a record
 
@@ -32,7 +32,7 @@ def decode_tail_sums(data: bytes) -> NDArray[np.float64] | None:
     Raises:
         RecordError: the column is damaged, or a sum is negative or not finite.
     """
-    fields = unpack(data)
+    fields = unpack_fields(data)
     planes: Any = fields["columns"].get(TAIL_SUMS)
     if planes is None:
         return None

@@ -158,7 +158,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "source": ({"source": 1}, "source is 1"),
     "no paths": ({"paths": None}, "not a pair of lengths and text"),
     "one part": ({"paths": [b""]}, "not a pair of lengths and text"),
-    "paths text": ({"paths": ["", ""]}, "a zstd frame is str"),
+    "paths text": ({"paths": ["", ""]}, r"Expected `bytes`, got `str` - at `\$.paths\[0\]`"),
     "long path": ({"paths": [u4(5, 11, 1 << 31), frame(b"")]}, "declares 0 bytes where 2147483664 belong"),
     "huge paths": ({"paths": [u4(*[(1 << 32) - 1] * 3), frame(b"")], "num_samples": 3}, "declares 0 bytes|over"),
     "no UTF-8": ({"paths": [u4(1, 1, 1), frame(b"a\xffc")]}, "a name is not UTF-8"),

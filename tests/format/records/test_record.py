@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import pickle
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -191,7 +193,7 @@ WRONG = {
     "version text": (put("version", "1"), "not a map with a version"),
     "a list": (lambda f: [1, 2], "not a map with a version"),
     "no key": (lambda f: f.pop("key") and None, "the key is not text"),
-    "binary path": (put("path", b"a"), "the path is not text"),
+    "binary path": (put("path", b"a"), r"Expected .*, got `bytes` - at `\$.path`"),
     "bool target": (put("target", True), "the target is True"),
     "no target": (lambda f: f.pop("target") and None, "the target is -1"),
     "huge height": (put("height", 1 << 31), "height is 2147483648"),
@@ -218,7 +220,7 @@ WRONG = {
     "no boxes": (put_column("boxes", None), "a column is not a list of at most 4 planes"),
     "five planes": (put_column("boxes", [b""] * 5), "a column is not a list of at most 4 planes"),
     "two planes": (put_column("tail_codes", [b""] * 2), "a column is not a list of at most 1 planes"),
-    "text plane": (put_column("boxes", ["x"]), "a zstd frame is str, not bytes"),
+    "text plane": (put_column("boxes", ["x"]), r"Expected `bytes`, got `str` - at `\$.columns\[...\]\[0\]`"),
     "no frame": (put_column("boxes", [b"x" * 30]), "a zstd frame is damaged"),
     "cut frame": (put_column("boxes", [frame(bytes(range(80)))[:-1]]), "a zstd frame is damaged"),
     "two frames": (put_column("boxes", [frame(bytes(80)) * 2]), "a zstd frame is damaged"),
@@ -256,6 +258,31 @@ def test_unknown_fields_and_columns_are_left_alone() -> None:
 
     assert same(decode_record(malformed(add)), plain)
     assert same(decode_record(malformed(lambda fields: dict(reversed(fields.items())))), plain)
+
+
+def test_a_newer_version_is_named_whatever_shape_it_has() -> None:
+    newer = {"version": 2, "key": b"new", "columns": [{"boxes": [[]]}], "views": {"a": {}}}
+    with pytest.raises(UnsupportedFeatureError, match="the record's version is 2, this reader knows 1"):
+        decode_record(msgpack.packb(newer))
+
+
+LISTS = {"in one": [[]] * 250_000, "within each other": [[[[]] * 50] * 50] * 90, "maps": [{}] * 250_000}
+
+
+@pytest.mark.parametrize("lists", LISTS)
+@pytest.mark.parametrize(
+    "name", ["colour", "key", "views", "kl_parents", "embeddings", "lowrank", "columns", "boxes"]
+)
+def test_lists_take_no_more_memory_than_a_record_may(name: str, lists: str) -> None:
+    put_there = put_column if name == "boxes" else put
+    data = malformed(put_there(name, LISTS[lists]))
+    tracemalloc.start()
+    try:
+        with contextlib.nullcontext() if name == "colour" else pytest.raises(RecordError):
+            decode_record(data)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
