@@ -4,7 +4,7 @@
     encoding.py        a record -> its bytes
     decoding.py        its bytes -> the record, or some of its crops
     rows.py            a few crops of many records at once, for batches; with joined_columns.py
-    checks.py          what must hold for every record
+    shape.py           which fields, lists and maps the bytes may be; checks.py what must hold for every record
     columns.py         numbers <-> columns
     values.py          probabilities <-> the numbers that are stored for them
     tail.py            the shared tail; tail_sums.py has what it is made of

@@ -18,7 +18,8 @@ from gpu_parts.supervision.findings import Findings
 from slg_wds.concurrency.cores import cores
 
 PACKAGES = (
-    "torch", "torchvision", "timm", "triton", "numpy", "webdataset", "zstandard", "msgpack", "isal", "obstore"
+    "torch", "torchvision", "timm", "triton", "numpy", "webdataset", "zstandard", "msgpack", "msgspec",
+    "isal", "obstore"
 )  # fmt: skip
 QUERY = (
     "name,driver_version,memory.total,memory.used,clocks.sm,clocks.max.sm,temperature.gpu,power.limit,pstate"
