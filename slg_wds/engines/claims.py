@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence, Set
 from slg_wds.concurrency.rank import ALONE, Rank, array_task, launched
 from slg_wds.engines.reports.run_stats import RunObserver
 from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.publishing import finish_set
 
 LISTED_AT_ONCE = 1000  # names in one answer of an object store to a listing
 COUNT_SECONDS = 0.001  # that finishing a set takes for each shard
@@ -105,4 +106,4 @@ def finish(labels: LabelSet, rank: Rank | None) -> bool:
             if labels.finished():
                 return True
             time.sleep(min(1.0, most))
-    return labels.finish()
+    return finish_set(labels)

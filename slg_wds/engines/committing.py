@@ -10,6 +10,7 @@ from slg_wds.errors import StoreError
 from slg_wds.format.shards.shard import EncodedSample
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.left_out import Allowance
+from slg_wds.labelset.publishing import commit_shard
 
 Stats = TypeVar("Stats", bound=RunStats)
 RESUME = "once that is mended, run the same command again: it goes on where it stopped"
@@ -70,7 +71,7 @@ class Committer:
         stats.bytes += len(data)
         stats.image_bytes += sum(sample.image_bytes for sample in samples)
         try:
-            made = self._labels.commit(number, data)
+            made = commit_shard(self._labels, number, data)
         except StoreError as error:
             error.hint = error.hint or RESUME
             raise

@@ -23,7 +23,6 @@ from slg_wds.labelset.combining.renumbering import Find, renumbered
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.makers import code_of_all
 from slg_wds.labelset.opening import labels_at
-from slg_wds.labelset.trailer import read_trailer
 from slg_wds.store import Location
 
 WHOLE_BYTES = 1 << 26  # a shard up to this size is read whole
@@ -106,7 +105,7 @@ class KeyedSet:
         """Yield what the shards of these planned images note of private teachers' code; see `code_of_all`."""
         for shard in sorted({self.labels.plan.place(one)[0] for one in numbers if one is not None}):
             if shard not in self._code:
-                self._note_code(shard, read_trailer(self.labels, shard, self._index(shard)[0]))
+                self._note_code(shard, self.labels.trailer(shard, self._index(shard)[0]))
             yield self._code[shard]
 
     def _note_code(self, shard: int, header: ShardHeader) -> None:

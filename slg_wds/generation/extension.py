@@ -18,7 +18,6 @@ from slg_wds.generation.reference import Reference, SetReference
 from slg_wds.images import LabelledImage
 from slg_wds.labelset.creating import identity_differences
 from slg_wds.labelset.labelset import LabelSet
-from slg_wds.labelset.left_out import labelled_keys
 from slg_wds.transforms.drawn import DrawnCrops
 
 # Fields of the identity in which the new set may differ from the set that it extends.
@@ -63,7 +62,7 @@ class Extension(SetReference):
 
     def count_labelled(self, keys: Sequence[str]) -> int:
         """Return of how many of these images the set has labels."""
-        return len({*labelled_keys(self.labels)}.intersection(keys))
+        return len(set(self.labels.keys()).intersection(keys))
 
     def check(self, identity: Mapping[str, Any]) -> None:
         """Check that new labels are made as this set's labels were.

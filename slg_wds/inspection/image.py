@@ -18,7 +18,6 @@ from slg_wds.format.records.record import Record
 from slg_wds.format.recovery.distributions import as_full
 from slg_wds.labelset.class_names import brief_names, class_names, imagenet_words
 from slg_wds.labelset.labelset import LabelSet
-from slg_wds.labelset.lookup import example_of, record_of
 from slg_wds.transforms.replaying import words_of
 
 SHOWN_CLASSES = 5  # classes shown of full labels, and of the tail
@@ -135,9 +134,9 @@ def find_image(labels: LabelSet, key: str) -> InspectedImage:
     number = find_string(labels.plan.paths, key) if number is None else number
     if number is None:
         raise UsageError(
-            f"no image of the set has the key or path {key!r}", url=labels.url, hint=example_of(labels)
+            f"no image of the set has the key or path {key!r}", url=labels.url, hint=labels.example_key
         )
-    record = record_of(labels, number)
+    record = labels[number]
     name = labels.shard_name(labels.plan.place(number)[0])
     target = target_name(labels, record.target)
     return InspectedImage(record, number, name, target, class_names(labels), labels.plan.keys)

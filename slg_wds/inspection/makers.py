@@ -10,7 +10,6 @@ from slg_wds.format.manifest.index import ShardIndex
 from slg_wds.inspection.state import THREADS, SetState, read_indexes, spread
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.makers import Makers, made_by
-from slg_wds.labelset.trailer import read_trailer
 
 SHARDS = 32  # whose trailers are read
 
@@ -42,7 +41,7 @@ def how_made(
 
     def read(number: int) -> dict[str, str] | SlgWdsError:
         try:
-            return made_by(read_trailer(labels, number, index_of(number)).provenance)
+            return made_by(labels.trailer(number, index_of(number)).provenance)
         except SlgWdsError as error:
             return error.located(shard=labels.shard_name(number))
 

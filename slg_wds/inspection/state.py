@@ -16,7 +16,6 @@ from slg_wds.format.manifest.index import ShardIndex, decode_index
 from slg_wds.format.manifest.info import MAX_INFO_BYTES, Info, decode_info
 from slg_wds.inspection.pace import CommitPace, pace
 from slg_wds.labelset.labelset import LabelSet
-from slg_wds.labelset.left_out import left_out_entries
 from slg_wds.labelset.objects import INDEX, INFO, PLAN
 from slg_wds.store import Entry, Store
 
@@ -186,7 +185,7 @@ def _count_left_out(labels: LabelSet, state: SetState) -> None:
         with_some = [index.shard for index in read if index.left_out]
     for number in with_some[:REASONS]:
         try:
-            state.reasons += left_out_entries(labels, number, state.indexes[number])
+            state.reasons += labels.trailer(number, state.indexes[number]).left_out
         except SlgWdsError as error:
             state.note(labels.shard_name(number), f": {error.message}: run slg-wds verify")
     state.reasons = state.reasons[:LISTED]

@@ -3,14 +3,13 @@
 Enters: a plan, an identity, the bytes of shards. Leaves: records. Imports format, store and images' folder walk.
 
     creating.py      begin a set, or join one that was begun
-    labelset.py      LabelSet: what exists of a set, and its records
-    publishing.py    commit a shard, finish a set
-    opening.py       open a set for reading
     objects.py       the names of a set's objects in its store
-    lookup.py, key_index.py       one image by its number or key
+    stored.py        StoredSet: which of them exist, and what they hold
+    publishing.py    commit a shard, finish a set
+    labelset.py      LabelSet: a stored set's labels, by iteration, number or key (key_index.py)
+    opening.py       open a set for reading
     combining/       sets that belong together: joined or averaged
     embeddings.py    which embedding is meant, and whose it is
-    trailer.py       read by range how a shard was made and what it leaves out
     makers.py        compares how shards were made
     class_names.py, left_out.py, provenance.py, foreign.py
 """

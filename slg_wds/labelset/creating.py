@@ -23,6 +23,7 @@ from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.objects import DESCRIPTION, PLAN, located
 from slg_wds.labelset.opening import labels_in
+from slg_wds.labelset.publishing import reopen_set
 from slg_wds.masking import masked
 from slg_wds.store import Location, Store
 
@@ -74,7 +75,7 @@ def create_labels(
     )
     description = _put_description(store, description, checked)
     labels = LabelSet(store, plan, description, digest_of(plan_sha256, description.identity))
-    labels.reopen()
+    reopen_set(labels)
     return labels
 
 

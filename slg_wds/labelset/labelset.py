@@ -1,50 +1,32 @@
-"""LabelSet: which shards of a label set exist, its records, and what a worker needs to make the others."""
+"""LabelSet: what the labels of a set are, and its records."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
+import operator
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, SupportsIndex
 
 from slg_wds.console import counted
-from slg_wds.errors import (
-    IncompleteSetError,
-    LabelSetError,
-    NotFoundError,
-    UnsupportedStoreError,
-    UsageError,
-)
-from slg_wds.format.canonical import MAX_JSON_BYTES
+from slg_wds.errors import IncompleteSetError, LabelSetError, UsageError
 from slg_wds.format.manifest.description import MIXING, TRAILER_FEATURE, VIEWS, Description, numbers_classes
 from slg_wds.format.manifest.identity import Identity
-from slg_wds.format.manifest.index import MAX_SHARD_BYTES, ShardIndex, build_index, decode_index
+from slg_wds.format.manifest.index import ShardIndex
 from slg_wds.format.manifest.plan import Plan
 from slg_wds.format.records.decoding import decode_record
 from slg_wds.format.records.record import Record
-from slg_wds.format.shards.header import ShardHeader
-from slg_wds.format.shards.shard import (
-    EncodedSample,
-    Sample,
-    Shard,
-    check_payload,
-    encode_sample,
-    encode_shard,
-    read_shard,
-)
-from slg_wds.labelset import publishing
 from slg_wds.labelset.key_index import KeyNumbers
-from slg_wds.labelset.left_out import labelled_keys
-from slg_wds.labelset.lookup import has_labels, number_of, record_of
-from slg_wds.labelset.objects import INDEX, INFO, located
+from slg_wds.labelset.stored import StoredSet
 from slg_wds.masking import masked
-from slg_wds.store import Store, open_store
+from slg_wds.store import open_store
 
 
 @dataclass(frozen=True)
-class LabelSet:
+class LabelSet(StoredSet):
     """A label set at a URL.
 
     Iterating yields every `Record` in the order of the plan; each shard is checked whole before its first record.
@@ -52,23 +34,11 @@ class LabelSet:
     `labels.keys()` gives the keys of those that have. `len(labels)` is the number of planned images.
 
     Attributes:
-        store: where the set is.
-        plan: which image is which sample of which shard.
-        description: the content of slg.json.
-        digest: the set's digest, hex.
+        store, plan, description, digest: as of `StoredSet`.
         allow_incomplete: whether reading may skip shards that do not exist yet.
     """
 
-    store: Store
-    plan: Plan
-    description: Description
-    digest: str
     allow_incomplete: bool = False
-
-    @property
-    def url(self) -> str:
-        """The URL or folder of the set."""
-        return self.store.url
 
     @functools.cached_property
     def identity(self) -> Identity:
@@ -163,15 +133,69 @@ class LabelSet:
             TypeError: it is neither a number nor a key, a slice for instance.
             LabelSetError: the image was left out, or its shard does not exist yet.
         """
-        return record_of(self, number_of(self, image))
+        return self._record_of(self._number_of(image))
+
+    def _number_of(self, image: SupportsIndex | str) -> int:
+        if isinstance(image, str):
+            found = self.key_numbers.find(image)
+            if found is None:
+                raise KeyError(f"no image of {masked(self.url)} has the key {image!r}; {self.example_key}")
+            return found
+        if not hasattr(image, "__index__"):
+            raise TypeError(f"an image is named by its key or by its number, one at a time, not by {image!r}")
+        number, count = operator.index(image), len(self)
+        if not -count <= number < count:
+            raise IndexError(f"image {number} of the {count} images of {masked(self.url)}")
+        return number % count
+
+    def _record_of(self, number: int) -> Record:
+        """Read the record of image `number` of the plan: the index of its shard, then one range of the shard."""
+        shard = self.plan.place(number)[0]
+        key, name = self.plan.keys[number], self.shard_name(shard)
+        if not self.exists(shard):
+            raise LabelSetError(
+                "it is planned, but its shard is not there yet", url=self.url, shard=name, key=key
+            )
+        index = self.index(shard)
+        if key in index.left_out:
+            reasons = {entry["key"]: entry["reason"] for entry in self.shard(shard).header.left_out}
+            raise LabelSetError(f"it was left out: {reasons.get(key)}", url=self.url, shard=name, key=key)
+        record = self.record(shard, index.positions(self.plan.shard(shard).keys)[key], index)
+        if record.key != key:
+            raise LabelSetError(
+                f"the index has the record of {record.key!r} in its place", url=self.url, shard=name, key=key,
+                hint="run slg-wds verify --fix",
+            )  # fmt: skip
+        return record
+
+    @property
+    def example_key(self) -> str:
+        """A sentence that shows what keys of the set look like, for messages."""
+        return f"keys are such as {self.plan.keys[0]!r}" if len(self) else "the set is empty"
 
     def __contains__(self, key: object) -> bool:
-        """Return whether there are labels of the image with this key; False for all that is no key. Reads an index."""
-        return isinstance(key, str) and has_labels(self, key)
+        """Return whether `labels[key]` would find labels; False for all that is no key. Reads an index.
+
+        Raises:
+            FormatError, StoreError: the index cannot be read.
+        """
+        number = self.key_numbers.find(key) if isinstance(key, str) else None
+        if number is None:
+            return False
+        shard = self.plan.place(number)[0]
+        return self.exists(shard) and key not in self.index(shard).left_out
 
     def keys(self) -> list[str]:
-        """Return the keys of all images that have labels, in the order of the records. Raises as iterating does."""
-        return labelled_keys(self)
+        """Return the keys of all images that have labels, in the order of the records.
+
+        Raises:
+            IncompleteSetError: shards are missing, and `allow_incomplete` is False.
+            FormatError, StoreError: _info.json or an index part cannot be read.
+        """
+        planned = (self.plan.shard(number).keys for number in self._readable_shards())
+        some = (number for number, count in self.count_left_out().items() if count)
+        left_out = set(itertools.chain.from_iterable(self.left_out_of(some).values()))
+        return [key for key in itertools.chain.from_iterable(planned) if key not in left_out]
 
     @functools.cached_property
     def key_numbers(self) -> KeyNumbers:
@@ -209,61 +233,6 @@ class LabelSet:
     def _with_rule(self, record: Record) -> Record:
         return dataclasses.replace(record, rule=self.label_type, temperature=self.temperature)
 
-    @property
-    def num_shards(self) -> int:
-        """Number of planned shards."""
-        return len(self.plan.shard_names)
-
-    def shard_name(self, number: int) -> str:
-        """Return the name of a shard in the store."""
-        return f"{self.plan.shard_names[number]}.tar"
-
-    def exists(self, number: int) -> bool:
-        """Return whether a shard exists, and so is whole and final. Raises StoreError if a folder has its name."""
-        return self.store.taken(self.shard_name(number))
-
-    def missing(self) -> list[int]:
-        """Return the numbers of the shards that do not exist, by one listing, or over http by one request for each."""
-        try:
-            present = self.present()
-        except UnsupportedStoreError:  # http: nothing can be listed
-            if self.finished():  # written last, so every shard is there
-                return []
-            return [number for number in range(self.num_shards) if not self.exists(number)]
-        return [number for number in range(self.num_shards) if number not in present]
-
-    def present(self) -> dict[int, int]:
-        """Return the size in bytes of each shard that exists, by its number, in order. Takes one listing."""
-        sizes = {entry.name: entry.size for entry in self.store.list(deep=False)}
-        names = map(self.shard_name, range(self.num_shards))
-        return {number: sizes[name] for number, name in enumerate(names) if name in sizes}
-
-    def shard(self, number: int) -> Shard:
-        """Read a shard whole; check every byte of it, and that it is the planned one.
-
-        Raises:
-            NotFoundError: it does not exist.
-            FormatError: it is damaged, or another one.
-        """
-        name = self.shard_name(number)
-        shard = read_shard(self.store.read(name, MAX_SHARD_BYTES), url=self.url, shard=name)
-        part = self.plan.shard(number)
-        shard.check(self.digest, number, part.name, part.keys)
-        return shard
-
-    def index(self, number: int) -> ShardIndex:
-        """Read the index part of a shard; if it is missing, make it from the shard."""
-        try:
-            data, url = self.index_part(number)
-        except NotFoundError:
-            return build_index(self.shard(number), self.plan, number)
-        return located(decode_index, data, url)
-
-    def index_part(self, number: int) -> tuple[bytes, str]:
-        """Read the bytes of a shard's index part; return them and their URL. Raises NotFoundError if it is missing."""
-        name = f"{INDEX}/{self.plan.shard_names[number]}"
-        return self.store.read(name, MAX_JSON_BYTES), self.store.url_of(name)
-
     def record(self, number: int, position: int, index: ShardIndex | None = None) -> Record:
         """Read one record by a range of its shard.
 
@@ -274,89 +243,6 @@ class LabelSet:
         """
         data = self.record_bytes(number, position, index)
         return self._with_rule(decode_record(data, url=self.url, shard=self.shard_name(number)))
-
-    def record_bytes(self, number: int, position: int, index: ShardIndex | None = None) -> bytes:
-        """Read the bytes of one record, as `record` does, and check them against the index."""
-        name = self.shard_name(number)
-        offset, size, crc32 = (index or self.index(number)).records[position]
-        data = self.store.read_range(name, offset, size)
-        check_payload(data, size, crc32, url=self.url, shard=name)
-        return data
-
-    def encode_sample(self, sample: Sample) -> EncodedSample:
-        """Encode the members of a sample, in any thread. In a set without checksums of images, these are left out.
-
-        Raises:
-            RecordError, ShardError: see `shard.encode_sample`.
-        """
-        if not self.description.image_checksums:
-            record = dataclasses.replace(sample.record, image_crc32=None, source_crc32=None)
-            sample = dataclasses.replace(sample, record=record)
-        return encode_sample(sample)
-
-    def encode_shard(
-        self,
-        number: int,
-        samples: Iterable[EncodedSample],
-        left_out: Sequence[Mapping[str, str]],
-        provenance: Mapping[str, Any],
-    ) -> bytes:
-        """Encode a shard in the form of this set.
-
-        Args:
-            number: the number of the shard.
-            samples: its samples in the order of the plan.
-            left_out: key, path and reason of each planned image that has no sample.
-            provenance: JSON values: what could change the last bits of a probability.
-        """
-        name = self.plan.shard_names[number]
-        header = ShardHeader(self.digest, number, name, [dict(entry) for entry in left_out], dict(provenance))
-        return encode_shard(samples, header, self.description.trailer)
-
-    def commit(self, number: int, data: bytes) -> bool:
-        """Publish a shard and its index part, once the shard has been checked whole.
-
-        Args:
-            number: the number of the shard.
-            data: its bytes.
-
-        Returns:
-            False if another worker's shard was there first; then `data` is dropped.
-
-        Raises:
-            LabelSetError: the shard is over 2 GiB or not the one that was made, or another set has taken this one's
-                place. Nothing was published.
-            StoreError: the store cannot be written to.
-        """
-        return publishing.commit(self, number, data)
-
-    def reopen(self) -> None:
-        """Remove _info.json if shards are missing all the same: they were removed to be made again."""
-        if self.finished() and self.missing():
-            self.store.delete(INFO)
-
-    def finish(self) -> bool:
-        """Write the missing index parts and _info.json if every shard exists.
-
-        Index parts and _info.json that exist are compared with the shards' sizes and the set's digest, and replaced
-        if they disagree.
-
-        Returns:
-            Whether every shard exists.
-
-        Raises:
-            FormatError: a shard without a right index part is damaged or another set's.
-        """
-        return publishing.finish(self)
-
-    def finished(self) -> bool:
-        """Return whether _info.json exists, which says that every shard does."""
-        return self.store.size(INFO) is not None
-
-    @property
-    def split(self) -> str:
-        """The name of the split, with which the shards' names begin: train of train-000000."""
-        return self.plan.shard_names[0].rpartition("-")[0] or "train" if self.num_shards else "train"
 
 
 def short(url: str) -> str:

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from slg_wds.errors import LabelSetError
-from slg_wds.format.manifest.index import ShardIndex
-from slg_wds.format.manifest.info import MAX_INFO_BYTES, decode_info
-from slg_wds.labelset.objects import INFO, READERS, located
-from slg_wds.labelset.trailer import read_trailer
-
-if TYPE_CHECKING:
-    from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.labelset import LabelSet
 
 SHARE, LEAST = 0.01, 10
 MEND = "mend them, then slg-wds verify --delete-left-out, then the command that made the set"
@@ -78,7 +67,7 @@ class Allowance:
     def _count(self) -> None:
         missing = set(self._labels.missing())
         new = [n for n in range(self._labels.num_shards) if n not in missing and n not in self._counted]
-        self._counted.update(left_out_of(self._labels, new))
+        self._counted.update({number: len(keys) for number, keys in self._labels.left_out_of(new).items()})
 
 
 def left_out_images(labels: LabelSet, most: int) -> tuple[int, list[tuple[str, str]]]:
@@ -94,48 +83,11 @@ def left_out_images(labels: LabelSet, most: int) -> tuple[int, list[tuple[str, s
     Raises:
         FormatError, StoreError: _info.json, an index part or a shard cannot be read.
     """
-    counts = _counts(labels)
+    counts = labels.count_left_out()
     named: list[tuple[str, str]] = []
     for number in (number for number, count in counts.items() if count):
         if len(named) >= most:
             break
-        named += [(e["path"], e["reason"]) for e in left_out_entries(labels, number, labels.index(number))]
+        left_out = labels.trailer(number, labels.index(number)).left_out
+        named += [(entry["path"], entry["reason"]) for entry in left_out]
     return sum(counts.values()), named[:most]
-
-
-def _counts(labels: LabelSet) -> dict[int, int]:
-    """Return how many images each shard leaves out; a shard that leaves none out may not be in it."""
-    if not labels.finished():
-        missing = set(labels.missing())
-        return left_out_of(labels, [n for n in range(labels.num_shards) if n not in missing])
-    info = located(decode_info, labels.store.read(INFO, MAX_INFO_BYTES), labels.store.url_of(INFO))
-    lacking = labels.plan.shard_sizes - np.array(info.shard_lengths)
-    return {int(number): int(lacking[number]) for number in np.flatnonzero(lacking)}
-
-
-def labelled_keys(labels: LabelSet) -> list[str]:
-    """Return the keys of all images that have labels, in the order of the plan.
-
-    Raises:
-        IncompleteSetError: shards are missing, and the set does not allow that.
-        FormatError, StoreError: _info.json or an index part cannot be read.
-    """
-    missing, counts = labels.permitted_missing(), _counts(labels)
-    with ThreadPoolExecutor(READERS) as pool:
-        numbers = [number for number, count in counts.items() if count]
-        parts = pool.map(lambda number: labels.index(number).left_out, numbers)
-    left_out = set(itertools.chain.from_iterable(parts))
-    present = (labels.plan.shard(n).keys for n in range(labels.num_shards) if n not in missing)
-    return [key for key in itertools.chain.from_iterable(present) if key not in left_out]
-
-
-def left_out_of(labels: LabelSet, numbers: Sequence[int]) -> dict[int, int]:
-    """Count the images that each of these shards leaves out, by the index. Raises FormatError, StoreError."""
-    with ThreadPoolExecutor(READERS) as pool:
-        counts = list(pool.map(lambda number: len(labels.index(number).left_out), numbers))
-    return dict(zip(numbers, counts, strict=True))
-
-
-def left_out_entries(labels: LabelSet, number: int, index: ShardIndex) -> list[dict[str, str]]:
-    """Read key, path and reason of each image that a shard leaves out. Arguments and errors are `read_trailer`'s."""
-    return read_trailer(labels, number, index).left_out

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 from slg_wds.errors import FormatError, LabelSetError, ManifestError, NotFoundError
 from slg_wds.format.canonical import MAX_JSON_BYTES
@@ -14,14 +13,26 @@ from slg_wds.format.manifest.index import MAX_SHARD_BYTES, build_index, decode_i
 from slg_wds.format.manifest.info import Info, encode_info
 from slg_wds.format.shards.shard import Shard, read_shard
 from slg_wds.labelset.objects import DESCRIPTION, INDEX, INFO, READERS, located
+from slg_wds.labelset.stored import StoredSet
 from slg_wds.store import Store
 
-if TYPE_CHECKING:
-    from slg_wds.labelset.labelset import LabelSet
 
+def commit_shard(labels: StoredSet, number: int, data: bytes) -> bool:
+    """Publish a shard and its index part, once the shard has been checked whole.
 
-def commit(labels: LabelSet, number: int, data: bytes) -> bool:
-    """See `LabelSet.commit`."""
+    Args:
+        labels: the set.
+        number: the number of the shard.
+        data: its bytes.
+
+    Returns:
+        False if another worker's shard was there first; then `data` is dropped.
+
+    Raises:
+        LabelSetError: the shard is over 2 GiB or not the one that was made, or another set has taken this one's place.
+            Nothing was published.
+        StoreError: the store cannot be written to.
+    """
     name = labels.shard_name(number)
     if len(data) > MAX_SHARD_BYTES:
         raise LabelSetError(
@@ -35,7 +46,7 @@ def commit(labels: LabelSet, number: int, data: bytes) -> bool:
     return made
 
 
-def _checked(labels: LabelSet, number: int, data: bytes) -> Shard:
+def _checked(labels: StoredSet, number: int, data: bytes) -> Shard:
     """Read a shard before it is published: memory that fails must not become a shard that is final."""
     part = labels.plan.shard(number)
     try:
@@ -51,7 +62,7 @@ def _checked(labels: LabelSet, number: int, data: bytes) -> Shard:
     return shard
 
 
-def _check_place(labels: LabelSet) -> None:
+def _check_place(labels: StoredSet) -> None:
     """Refuse to write among the shards of another set, which may have been begun here since this run looked."""
     what = "another label set is in this place since this run began"
     try:
@@ -66,7 +77,7 @@ def _check_place(labels: LabelSet) -> None:
     raise LabelSetError(what, url=labels.url, hint="nothing was written to it; start this run anew")
 
 
-def _put_index(labels: LabelSet, number: int, shard: Shard) -> int:
+def _put_index(labels: StoredSet, number: int, shard: Shard) -> int:
     """Write the index part of a shard and return its number of samples."""
     index = build_index(shard, labels.plan, number)
     _replace(labels.store, f"{INDEX}/{index.name}", encode_index(index))
@@ -84,8 +95,24 @@ def _replace(store: Store, name: str, data: bytes) -> None:
     store.create(name, data)
 
 
-def finish(labels: LabelSet) -> bool:
-    """See `LabelSet.finish`."""
+def reopen_set(labels: StoredSet) -> None:
+    """Remove _info.json if shards are missing all the same: they were removed to be made again."""
+    if labels.finished() and labels.missing():
+        labels.store.delete(INFO)
+
+
+def finish_set(labels: StoredSet) -> bool:
+    """Write the missing index parts and _info.json if every shard exists.
+
+    Index parts and _info.json that exist are compared with the shards' sizes and the set's digest, and replaced if
+    they disagree.
+
+    Returns:
+        Whether every shard exists.
+
+    Raises:
+        FormatError: a shard without a right index part is damaged or another set's.
+    """
     sizes = labels.present()
     if len(sizes) < labels.num_shards:
         return False
@@ -105,7 +132,7 @@ def finish(labels: LabelSet) -> bool:
     return True
 
 
-def _indexed(labels: LabelSet, number: int, size: int) -> int | None:
+def _indexed(labels: StoredSet, number: int, size: int) -> int | None:
     """The samples of a shard of `size` bytes by its index part; None if that is missing or another shard's."""
     try:
         index = located(decode_index, *labels.index_part(number))
@@ -115,7 +142,7 @@ def _indexed(labels: LabelSet, number: int, size: int) -> int | None:
     return len(index.records) if right else None
 
 
-def _index_again(labels: LabelSet, number: int) -> int:
+def _index_again(labels: StoredSet, number: int) -> int:
     """Make the index part of a shard that exists, and return the shard's number of samples."""
     try:
         return _put_index(labels, number, labels.shard(number))

@@ -12,6 +12,7 @@ from slg_wds.errors import LabelSetError
 from slg_wds.format.manifest.index import build_index, encode_index
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.objects import INDEX, INFO
+from slg_wds.labelset.publishing import finish_set, reopen_set
 from slg_wds.verification.problems import DAMAGED, FOREIGN, IMAGE, INDEX_PART, INFO_FILE, MISSING, Problem
 
 
@@ -57,7 +58,7 @@ def fix(
     infos = [problem for problem in problems if problem.kind == INFO_FILE]
     if infos and not bad and all(problem.kind == IMAGE for problem in left):
         labels.store.delete(INFO)
-        labels.finish()
+        finish_set(labels)
         done.append(f"rebuilt {INFO}")
         infos = []
     return [*left, *infos], done
@@ -86,7 +87,7 @@ def _remove(labels: LabelSet, numbers: Sequence[int], done: list[str]) -> None:
         labels.store.delete(f"{INDEX}/{labels.plan.shard_names[number]}")
         labels.store.delete(labels.shard_name(number))
         done.append(f"removed {labels.shard_name(number)}")
-    labels.reopen()  # another run may have finished the set just now, counting the removed shards
+    reopen_set(labels)  # another run may have finished the set just now, counting the removed shards
 
 
 def _rebuild(labels: LabelSet, number: int, done: list[str]) -> None:

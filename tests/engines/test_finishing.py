@@ -14,6 +14,7 @@ from slg_wds.engines.claims import finish
 from slg_wds.format.manifest.info import decode_info
 from slg_wds.labelset import labelset
 from slg_wds.labelset.objects import INDEX, INFO
+from slg_wds.labelset.publishing import finish_set
 from support.sets import trust_sets
 
 
@@ -82,4 +83,4 @@ def test_the_parts_of_the_index_are_read_at_once(finished, monkeypatch):
         return part(labels, number)
 
     monkeypatch.setattr(labelset.LabelSet, "index_part", meeting)
-    assert finished.finish()
+    assert finish_set(finished)

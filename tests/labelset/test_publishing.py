@@ -6,6 +6,7 @@ import pytest
 
 from slg_wds.errors import LabelSetError
 from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.publishing import commit_shard, finish_set
 from support.sets.made_sets import label_set
 
 SHARD, PART = "train-000002.tar", "index/train-000002"
@@ -22,9 +23,9 @@ def whole(tmp_path) -> bytes:
 
 
 def test_a_whole_shard_is_published_with_its_index_part(labels, whole):
-    assert labels.commit(2, whole) and not labels.commit(2, whole)
+    assert commit_shard(labels, 2, whole) and not commit_shard(labels, 2, whole)
     assert labels.store.read(SHARD) == whole and labels.store.size(PART)
-    assert labels.finish()
+    assert finish_set(labels)
 
 
 @pytest.mark.parametrize("place", ["header", "record", "trailer", "end", "cut"])
@@ -39,14 +40,14 @@ def test_a_shard_that_is_spoiled_between_making_and_commit_is_not_published(labe
     }
     spoiled[at[place]] ^= place != "cut"
     with pytest.raises(LabelSetError, match=r"damaged before it was published: .*nothing was published"):
-        labels.commit(2, bytes(spoiled[: -10240 if place == "cut" else None]))
+        commit_shard(labels, 2, bytes(spoiled[: -10240 if place == "cut" else None]))
     assert labels.store.size(SHARD) is None and labels.store.size(PART) is None
-    assert labels.commit(2, whole)
+    assert commit_shard(labels, 2, whole)
 
 
 def test_a_shard_of_another_place_or_set_is_not_published(tmp_path, labels):
     other = label_set(tmp_path / "other", 2)
     for data in (labels.store.read("train-000001.tar"), other.store.read(SHARD)):
         with pytest.raises(LabelSetError, match="it is another shard"):
-            labels.commit(2, data)
+            commit_shard(labels, 2, data)
     assert labels.missing() == [2] and labels.store.size(PART) is None

@@ -12,6 +12,7 @@ from slg_wds.cli import main
 from slg_wds.format.manifest.plan import Plan
 from slg_wds.format.manifest.strings import StringColumn
 from slg_wds.labelset.creating import create_labels
+from slg_wds.labelset.publishing import finish_set
 from slg_wds.store import Location
 from support.sets import trust_sets
 
@@ -44,7 +45,7 @@ def test_a_set_of_no_images(small_images, tmp_path, capsys):
     like = slg_wds.open_labels(str(trust_sets.make(small_images, tmp_path / "like", num_crops=1)))
     none = Plan([], np.zeros(0, np.int64), StringColumn.of([]), StringColumn.of([]), np.zeros(0, np.int32))
     labels = create_labels(Location(str(tmp_path / "set")), none, like.identity, {}, None)
-    assert labels.finish()
+    assert finish_set(labels)
     assert list(slg_wds.open_labels(labels.url)) == []
     assert main(["verify", labels.url]) == 0
     capsys.readouterr()

@@ -42,6 +42,7 @@ from slg_wds.inspection.state import spread
 from slg_wds.labelset.creating import create_labels
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.objects import INDEX, INFO
+from slg_wds.labelset.publishing import commit_shard, finish_set
 from slg_wds.store import Location, open_store
 from slg_wds.transforms.crops import CropRule, sample_crops
 
@@ -104,10 +105,10 @@ def make(folder: Path, shards: int, images: int, crops: int, is_hollow: bool = F
     labels = create_labels(Location(str(folder)), plan, identity, {}, [f"n{c:08d}" for c in range(CLASSES)])
     patterns = [msgpack.unpackb(encode_record(made_up(number, crops))) for number in range(VARIETY)]
     for number in spread(range(shards), SHARDS) if is_hollow else labels.missing():
-        labels.commit(number, shard(labels, number, patterns))
+        commit_shard(labels, number, shard(labels, number, patterns))
     if is_hollow:
         hollow(labels, folder, images)
-    labels.finish()
+    finish_set(labels)
 
 
 def hollow(labels: LabelSet, folder: Path, images: int) -> None:

@@ -18,6 +18,7 @@ from slg_wds.format.canonical import pretty_json, seal
 from slg_wds.format.shards.names import OLD_TRAILER
 from slg_wds.format.shards.shard import Sample, encode_shard
 from slg_wds.inspection.inspect import inspect
+from slg_wds.labelset.publishing import finish_set
 from support.models.names import TINY
 
 
@@ -100,7 +101,7 @@ def in_old_form(labels: Path, target: Path, shards: bool = True) -> Path:
     if shards:
         for name, data in old_shards(opened).items():
             (target / name).write_bytes(data)
-        slg_wds.open_labels(str(target)).finish()
+        finish_set(slg_wds.open_labels(str(target)))
     return target
 
 

@@ -15,7 +15,7 @@ import slg_wds
 from slg_wds import errors
 from slg_wds.cli import main
 from slg_wds.config import VerifyConfig
-from slg_wds.engines import commands
+from slg_wds.engines import commands, committing
 from slg_wds.labelset import publishing
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.objects import INFO
@@ -103,9 +103,9 @@ def test_a_wrong_index_part_is_written_again(small, whole, other, tmp_path, chan
 def test_info_is_withdrawn_while_a_shard_is_missing(small, whole, tmp_path, monkeypatch):
     target = trust_sets.copy_of(whole, tmp_path / "set")
     (target / "train-000001.tar").unlink()
-    seen, commit = [], LabelSet.commit
+    seen, commit = [], committing.commit_shard
     monkeypatch.setattr(
-        LabelSet, "commit", lambda *call: (seen.append((target / INFO).exists()), commit(*call))[1]
+        committing, "commit_shard", lambda *call: (seen.append((target / INFO).exists()), commit(*call))[1]
     )
     again(small, target)
     assert seen == [False] and same(target, whole)
@@ -198,7 +198,7 @@ def test_verify_removes_a_shard_that_a_run_has_just_counted(whole, tmp_path, mon
         return encode(info)
 
     monkeypatch.setattr(publishing, "encode_info", beside)
-    assert labels.finish() is False
+    assert publishing.finish_set(labels) is False
     assert not (target / INFO).exists()
 
 
@@ -213,7 +213,7 @@ def test_a_run_counts_a_shard_that_verify_is_removing(whole, tmp_path, monkeypat
 
     def beside(store, name):
         if name == "index/train-000002":
-            counted.append(labels.finish())
+            counted.append(publishing.finish_set(labels))
         delete(store, name)
 
     monkeypatch.setattr(LocalStore, "delete", beside)

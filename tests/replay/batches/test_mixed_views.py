@@ -20,6 +20,7 @@ from slg_wds.format.shards.shard import Sample
 from slg_wds.labels import LabelAdaptation
 from slg_wds.labels.adaptation import adapted
 from slg_wds.labelset.creating import create_labels
+from slg_wds.labelset.publishing import commit_shard, finish_set
 from slg_wds.replay.mixed_stage import cut_shards
 from slg_wds.replay.stages import CollateCrops, cut_crops, decode_record_stage
 from slg_wds.store import Location
@@ -207,8 +208,8 @@ def edited(source: str, target: str, edit) -> Made:
             labels.encode_sample(Sample(edit(one.record), one.image, one.image_ext))
             for one in opened.shard(shard)
         ]
-        labels.commit(shard, labels.encode_shard(shard, samples, [], {}))
-    labels.finish()
+        commit_shard(labels, shard, labels.encode_shard(shard, samples, [], {}))
+    finish_set(labels)
     return Made(target, None)
 
 

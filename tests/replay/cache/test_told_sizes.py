@@ -14,6 +14,7 @@ from slg_wds import errors
 from slg_wds.format.shards.header import ShardHeader
 from slg_wds.format.shards.shard import Sample, encode_sample, encode_shard
 from slg_wds.labelset.creating import create_labels
+from slg_wds.labelset.publishing import commit_shard, finish_set
 from slg_wds.replay.cache.directory import CacheDirectory, NotCachedError
 from slg_wds.store import Location
 from support.images.sources import shard_set, shards
@@ -29,8 +30,8 @@ def told(labels: str, target: Path, size: int) -> str:
     for number in range(made.num_shards):
         samples = [encode_sample(Sample(one.record)) for one in source.shard(number)]
         header = ShardHeader(made.digest, number, made.plan.shard_names[number], [], {})
-        made.commit(number, encode_shard(samples, header))
-    made.finish()
+        commit_shard(made, number, encode_shard(samples, header))
+    finish_set(made)
     return str(target)
 
 

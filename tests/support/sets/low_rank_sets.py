@@ -12,6 +12,7 @@ from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.format.records.record import Record
 from slg_wds.format.shards.shard import Sample
 from slg_wds.labelset.creating import create_labels
+from slg_wds.labelset.publishing import commit_shard, finish_set
 from slg_wds.store import Location
 from support.oracles.logit_tables_oracle import made_image
 
@@ -47,8 +48,8 @@ def low_rank_of(
             for sample in opened.shard(number)
         ]
         encoded = [labels.encode_sample(sample) for sample in samples]
-        labels.commit(number, labels.encode_shard(number, encoded, [], {}))
-    labels.finish()
+        commit_shard(labels, number, labels.encode_shard(number, encoded, [], {}))
+    finish_set(labels)
     return target
 
 

@@ -14,6 +14,7 @@ from slg_wds.format.shards.shard import Sample
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset.creating import create_labels
 from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.publishing import commit_shard, finish_set
 from slg_wds.store import Location
 
 
@@ -102,6 +103,8 @@ def label_set(
         reasons = [
             {"key": key, "path": key + ".jpg", "reason": "torn"} for key in part.keys if key in left_out
         ]
-        labels.commit(number, labels.encode_shard(number, map(labels.encode_sample, samples), reasons, {}))
-    labels.finish()
+        commit_shard(
+            labels, number, labels.encode_shard(number, map(labels.encode_sample, samples), reasons, {})
+        )
+    finish_set(labels)
     return labels

@@ -15,6 +15,7 @@ from slg_wds.format.records.views import Views
 from slg_wds.format.shards.shard import Sample
 from slg_wds.images import decode, open_source
 from slg_wds.labelset.creating import create_labels
+from slg_wds.labelset.publishing import commit_shard, finish_set
 from slg_wds.store import Location
 from slg_wds.transforms.drawn import DrawnCrops
 
@@ -72,8 +73,8 @@ def mixed_of(source: str, target: str, *, anywhere: bool = False, seed: int = 0)
             views = record.views or plain_views(record.num_crops)
             mixed = replace(record, views=replace(views, mixing=mixing))
             samples.append(labels.encode_sample(Sample(mixed, sample.image, sample.image_ext)))
-        labels.commit(shard, labels.encode_shard(shard, samples, [], {}))
-    labels.finish()
+        commit_shard(labels, shard, labels.encode_shard(shard, samples, [], {}))
+    finish_set(labels)
     return target
 
 

@@ -17,6 +17,7 @@ from slg_wds.format.records.tail import build_tail
 from slg_wds.format.shards.shard import Sample
 from slg_wds.labelset.creating import create_labels
 from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.publishing import commit_shard, finish_set
 from slg_wds.store import Location
 
 CLASSES, CROPS, K, SHARD = 12, 16, 5, 6
@@ -113,6 +114,6 @@ def label_set(
             image = picture(part.start + at, one.size)
             one = dataclasses.replace(one, image_crc32=zlib.crc32(image))
             samples.append(Sample(one, image, "jpg") if embedded else Sample(one))
-        labels.commit(number, labels.encode_shard(number, map(labels.encode_sample, samples), [], {}))
-    labels.finish()
+        commit_shard(labels, number, labels.encode_shard(number, map(labels.encode_sample, samples), [], {}))
+    finish_set(labels)
     return labels

@@ -15,6 +15,7 @@ from slg_wds.format.records.record import Record
 from slg_wds.format.shards.shard import Sample
 from slg_wds.images import image_size, open_source
 from slg_wds.labelset.creating import create_labels
+from slg_wds.labelset.publishing import commit_shard, finish_set
 from slg_wds.store import Location
 from slg_wds.transforms.crops import CropRule, sample_crops
 from slg_wds.transforms.policies.drawing import sample_views
@@ -77,8 +78,8 @@ def make_set(images: Path, url: str, options: argparse.Namespace, store_options=
                 others = [other for other in range(part.start, part.stop) if other != part.start + at]
                 record = mixed_up(record, rng.choice(others, PARTNERS).tolist(), rng, options.mixed)
             samples.append(labels.encode_sample(Sample(record, data, "jpg")))
-        labels.commit(number, labels.encode_shard(number, samples, [], {}))
-    labels.finish()
+        commit_shard(labels, number, labels.encode_shard(number, samples, [], {}))
+    finish_set(labels)
 
 
 def mixed_up(record: Record, partners: list[int], rng: np.random.Generator, share: float) -> Record:
