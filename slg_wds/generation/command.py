@@ -77,8 +77,8 @@ class GenerateTask:
         """Open everything, begin or join the label set, and make shards until none is missing."""
         from slg_wds.format.shards.shard import load_writer
         from slg_wds.images.pixels import torchvision_decoders
-        from slg_wds.teachers.backends import current_device
         from slg_wds.teachers.faults import hint_if_full
+        from slg_wds.teachers.forwards.backends import current_device
 
         # Loaded here, so that the clock of the first shard does not count the seconds that they take to import.
         load_writer()

@@ -11,7 +11,7 @@ from slg_wds.format.manifest.identity import Identity
 from slg_wds.generation.extension import Extension
 from slg_wds.generation.recipe import Recipe
 from slg_wds.labelset.provenance import now, versions
-from slg_wds.teachers.backends import gpu_libraries
+from slg_wds.teachers.forwards.backends import gpu_libraries
 from slg_wds.teachers.towers.prototypes import PrototypeTower
 from slg_wds.teachers.towers.towers import Towers
 from slg_wds.transforms.policies.mixing import MixRule

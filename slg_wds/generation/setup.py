@@ -209,7 +209,7 @@ def class_folders_of(teachers: Sequence[Teacher]) -> ClassFolders:
 
 def opening_lines(job: Job) -> list[str]:
     """Describe the start of a run: teachers, their input and device, and images that are not used."""
-    from slg_wds.teachers.backends import about_device
+    from slg_wds.teachers.about import about_device
 
     config = job.config
     asked = config.devices is not None or config.engine == "ray"

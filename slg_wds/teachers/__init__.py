@@ -9,12 +9,12 @@
     published.py      sources timm and torchvision
     private.py        source private: the user's own factories
     teacher.py        uint8 crops -> logits, on one device, in one precision
-    forwards/         the ways to run a model: plainly, compiled, as a CUDA graph
-    backends.py       how a GPU is configured while a teacher uses it
+    forwards/         the ways to run a model: plainly, compiled, as a CUDA graph; the settings of a GPU meanwhile
     faults.py         errors of a device, told apart from those of a model
     trial.py          a test before the first label: does a crop alone decide its logits?
     load.py           a spec -> a teacher; options -> an ensemble
     ensemble.py       several teachers -> the mean of their softmax outputs
+    about.py          where they run, in words, with advice
     towers/           teachers without heads: embeddings, and distributions over the prototypes of a bank
     evaluate.py       top-1, top-5 and loss on images with targets
 

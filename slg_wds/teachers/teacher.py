@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from slg_wds.console import counted
 from slg_wds.errors import SlgWdsError, TeacherError, TeacherOutputError, UsageError
-from slg_wds.teachers.backends import current_device, gpu_settings
 from slg_wds.teachers.faults import device_faults
+from slg_wds.teachers.forwards.backends import current_device, gpu_settings
 from slg_wds.teachers.forwards.casting import cast_weights
 from slg_wds.teachers.forwards.functions import compiled, lay_out, low_precision, plain_forward
 from slg_wds.teachers.forwards.graph import GraphedForward, graphed

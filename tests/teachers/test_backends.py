@@ -16,13 +16,13 @@ from slg_wds.generation.command import GenerateTask
 from slg_wds.generation.description import SOFTWARE, run_provenance, shard_provenance
 from slg_wds.generation.recipe import Recipe
 from slg_wds.teachers import load_teacher, parse_teachers
-from slg_wds.teachers.backends import about_device
+from slg_wds.teachers.about import about_device
 from support.models.names import TINY
 
 RESTORED = """
 import sys, torch
 from torch import backends as b
-from slg_wds.teachers.backends import gpu_settings
+from slg_wds.teachers.forwards.backends import gpu_settings
 
 def state():
     def read(place, name):
@@ -78,7 +78,7 @@ def test_the_settings_hold_during_a_forward_and_no_longer(monkeypatch):
 
 
 def gpu_of_nobody(device, precision):
-    from slg_wds.teachers.backends import gpu_settings
+    from slg_wds.teachers.forwards.backends import gpu_settings
 
     return gpu_settings(torch.device("cuda"), precision)
 

@@ -66,8 +66,8 @@ def dry_run(config: GenerateConfig, device: str | None = None) -> DryRun:
         SlgWdsError: images or teachers cannot be loaded, an image cannot be labelled, or a run would be refused since
             there is something else at its --save-path.
     """
-    from slg_wds.teachers.backends import current_device
     from slg_wds.teachers.faults import hint_if_full
+    from slg_wds.teachers.forwards.backends import current_device
 
     with current_device(device or "cpu"), hint_if_full(config.IF_MEMORY_IS_FULL):
         job = open_job(Recipe.of(config), device, save=False)

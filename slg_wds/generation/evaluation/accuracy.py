@@ -48,7 +48,7 @@ def _measured(config: EvaluateConfig, device: str | None) -> Accuracy:
     from slg_wds.generation.setup import load_teachers
     from slg_wds.images import open_source
     from slg_wds.teachers import evaluate as measure
-    from slg_wds.teachers.backends import about_device
+    from slg_wds.teachers.about import about_device
 
     source = open_source(config.data, config, default_split="val", need_targets=True)
     teacher = load_teachers(config, source.classes, config.images_of_forward, device)

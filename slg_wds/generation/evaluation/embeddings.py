@@ -105,7 +105,7 @@ def evaluate_embeddings(config: EvaluateConfig, device: str | None = None) -> li
 
 def _load(config: EvaluateConfig, device: str | None) -> Ensemble:
     from slg_wds.generation.setup import load_teachers
-    from slg_wds.teachers.backends import about_device
+    from slg_wds.teachers.about import about_device
 
     towers = load_teachers(config, None, config.images_of_forward, device)
     note(*(f"teacher {one}" for one in towers.teachers))

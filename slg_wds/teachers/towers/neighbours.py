@@ -37,7 +37,7 @@ def accuracy_of_neighbours(
     """
     import torch
 
-    from slg_wds.teachers.backends import gpu_settings
+    from slg_wds.teachers.forwards.backends import gpu_settings
 
     # Whatever the caller has set for its networks: cosines that are rounded to bf16 choose other neighbours.
     device = embeddings.device

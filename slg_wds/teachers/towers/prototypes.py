@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from slg_wds.banks import Bank
 from slg_wds.errors import UsageError
-from slg_wds.teachers.backends import gpu_settings
 from slg_wds.teachers.ensemble import Ensemble
+from slg_wds.teachers.forwards.backends import gpu_settings
 from slg_wds.teachers.teacher import Teacher
 
 if TYPE_CHECKING:

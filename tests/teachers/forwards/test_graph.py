@@ -11,7 +11,7 @@ from torch import nn
 
 from slg_wds.errors import TeacherError, UsageError
 from slg_wds.teachers import load, load_teacher, parse_teachers
-from slg_wds.teachers.backends import about_device
+from slg_wds.teachers.about import about_device
 from slg_wds.teachers.forwards.scenes import scenes
 from support.gpus import recorded_graphs
 from support.models.names import TINY

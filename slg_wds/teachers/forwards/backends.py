@@ -7,14 +7,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from slg_wds.console import counted
-
 if TYPE_CHECKING:
     import torch
-
-    from slg_wds.teachers.ensemble import Ensemble
-
-TENSOR_CORES = (8, 0)  # the first compute capability that has TF32
 
 
 @contextlib.contextmanager
@@ -101,35 +95,3 @@ def gpu_libraries() -> dict[str, str]:
         "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]  # with hip, that of MIOpen
     }
     return {name: str(version) for name, version in found.items() if version is not None}
-
-
-def about_device(teacher: Ensemble, threads: int, cpu_asked: bool, hint: str = "") -> list[str]:
-    """Return a few lines that say where a teacher runs, with advice on faster settings.
-
-    Args:
-        teacher: the ensemble to describe.
-        threads: number of CPU threads that one forward uses.
-        cpu_asked: whether the user asked for the CPU. If not, a GPU that cannot be used causes a warning.
-        hint: how the user of this command asks for the CPU, for that warning; "" if the command has no option for it.
-    """
-    import torch
-
-    precision = teacher.teachers[0].precision
-    if teacher.device.type != "cuda":
-        lines = [f"on {teacher.device_name}, {counted(threads, 'thread')} a forward, {precision}"]
-        built = torch.version.cuda or getattr(torch.version, "hip", None)
-        if built and not cpu_asked and not torch.cuda.is_available():
-            lines.append(
-                f"warning: this torch is built for GPUs (CUDA {built}) and finds none that it can use, so the CPU is "
-                "used; look at the driver with nvidia-smi" + (f", or {hint}" if hint else "")
-            )
-        return lines
-    graphs = all(one.no_graph == "" for one in teacher.teachers)
-    lines = [f"on {teacher.device_name}, {precision}{', forwards as CUDA graphs' if graphs else ''}"]
-    lines += [f"no CUDA graph of {one.name}: {one.no_graph}" for one in teacher.teachers if one.no_graph]
-    if precision == "fp32" and torch.cuda.get_device_capability(teacher.device) >= TENSOR_CORES:
-        lines.append(
-            "fp32 is exact and leaves this GPU's tensor cores idle, which costs 3 to 4 times the time of bf16; "
-            "--precision tf32 rounds products to 10 bits, bf16 to 7"
-        )
-    return lines
