@@ -2,6 +2,7 @@
 
     loader.py                   SoftLabelLoader
     settings.py                 what its caller chose, checked; crop_input.py and temperature.py, the rest of it
+    batch_maker.py              makes the batches of an epoch, in threads and processes
     batch.py                    what it yields; pairs.py has batches of two tensors
     device.py                   batches on the training device
     state.py                    what a checkpoint keeps of a loader

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from slg_wds.console import counted, warn
@@ -16,17 +13,15 @@ from slg_wds.labelset.combining.averaging import doubt_of_temperature, lacks_tem
 from slg_wds.labelset.labelset import LabelSet, short
 from slg_wds.masking import masked
 from slg_wds.replay.assembly.adaptation import adaptation_of
-from slg_wds.replay.assembly.batch_builder import BatchBuilder
-from slg_wds.replay.assembly.buffers import ImageBuffers
 from slg_wds.replay.assembly.context import LoaderContext
-from slg_wds.replay.assembly.epoch import Epochs, PlannedBatch
+from slg_wds.replay.assembly.epoch import Epochs
 from slg_wds.replay.assembly.selection import Selection, select
-from slg_wds.replay.assembly.workers import Workers
 from slg_wds.replay.batch import Batch
+from slg_wds.replay.batch_maker import BatchMaker
 from slg_wds.replay.cache.caches import Caches
 from slg_wds.replay.crop_input import crop_input
 from slg_wds.replay.pairs import PairLoader
-from slg_wds.replay.processes.loader_processes import LoaderProcesses, MadeElsewhere, start_processes
+from slg_wds.replay.processes.loader_processes import LoaderProcesses, start_processes
 from slg_wds.replay.ranks import local_ranks
 from slg_wds.replay.settings import READERS, BatchShare, OrderSettings, Pace
 from slg_wds.replay.sources.files import OpenFiles
@@ -43,7 +38,6 @@ if TYPE_CHECKING:
 CACHE_BYTES = 64 << 30
 DEADLINE = 600.0
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-UnderWay = BatchBuilder | MadeElsewhere  # a batch that threads of this process make, or another process
 _NO_OPTIONS: Mapping[str, str] = {}
 LabelSource = str | LabelSet
 
@@ -189,12 +183,12 @@ class SoftLabelLoader:
         )
         self._epochs = Epochs(self.sets, self.selection, self._share, self._order)
         self._progress = LoaderProgress(len(self))
-        self._buffers = ImageBuffers(self._share.crops, self.size, self._pace.under_way + 1)
         caches.share_out(self._epochs.epoch(0).spans(), self._order.lanes, self._order.window)
         self._processes: LoaderProcesses | None = None
         if self._pace.processes:
             shared = (*cache, caches.processes)
             self._processes = start_processes(self._context, images, shared, self._pace, self._share.crops)
+        self._maker = BatchMaker(self._context, self._pace, self._share.crops, self._processes)
 
     @property
     def rank(self) -> int:
@@ -302,8 +296,8 @@ class SoftLabelLoader:
         return self._order.last == "pad"
 
     def pin_memory(self) -> None:
-        """Make batches in pinned memory from now on, for `batch.to(device, non_blocking=True)`; see `ImageBuffers`."""
-        self._buffers.pinned = True
+        """Make batches in pinned memory from now on, for `batch.to(device, non_blocking=True)`."""
+        self._maker.pin_memory()
 
     def walk(
         self, batches: Callable[[int, int], Generator[Batch, None, None]]
@@ -325,47 +319,7 @@ class SoftLabelLoader:
 
     def batches(self, number: int, start: int) -> Generator[Batch, None, None]:
         """Yield the batches of an epoch from `start` on; `prefetch` of them are under way while the trainer has one."""
-        epoch = self._epochs.epoch(number)
-        context = replace(self._context, temperature=self.temperature.of(number))
-        workers = Workers(self._pace.threads, READERS if context.remote else 0, self._pace.together)
-        planned, under_way, begun = epoch.batches(start), deque[UnderWay](), start
-        try:
-            context.caches.begin(epoch.spans(), start)
-            if self._processes is not None:
-                self._processes.begin(context.temperature)
-            while begun < len(epoch):
-                group = list(itertools.islice(planned, self._pace.group))
-                under_way.extend(self._begun(group, context, workers))
-                if begun == start:
-                    context.caches.expect()
-                begun += len(group)
-                while len(under_way) > self._pace.prefetch:
-                    yield self._finished(under_way, begun)
-            while under_way:
-                yield self._finished(under_way, begun)
-        finally:
-            workers.stop()
-            context.caches.end()
-            workers.close()
-            context.files.clear()
-            if self._processes is not None:
-                self._processes.end()
-
-    def _begun(
-        self, group: Sequence[PlannedBatch], context: LoaderContext, workers: Workers
-    ) -> Sequence[UnderWay]:
-        """Let a process make these batches, or the threads of this one."""
-        elsewhere = None if self._processes is None else self._processes.make(group, context)
-        if elsewhere:
-            return elsewhere
-        builders = [BatchBuilder(context, batch, self._buffers.take()) for batch in group]
-        workers.put(builders)
-        return builders
-
-    def _finished(self, under_way: deque[UnderWay], begun: int) -> Batch:
-        batch = under_way.popleft().result(self._pace.deadline)
-        self._context.caches.advance(begun - len(under_way))
-        return batch.pin_memory() if self._buffers.pinned else batch
+        return self._maker.batches(self._epochs.epoch(number), start, self.temperature.of(number))
 
 
 def _warn_of(sets: LabelSets, temperature: LabelTemperature) -> None:

@@ -43,9 +43,8 @@ class ImageBuffers:
             memory = self._free.pop()
         except IndexError:
             memory = torch.empty(self._shape, dtype=torch.uint8)
-        view = memory.numpy()[
-            :
-        ]  # the tensor below keeps this view alive, and so do all that share its storage
+        # The tensor below keeps this view alive, and so do all that share its storage.
+        view = memory.numpy()[:]
         weakref.finalize(view, self._back, memory).atexit = False
         return torch.from_numpy(view)
 
