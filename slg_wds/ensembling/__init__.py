@@ -1,7 +1,8 @@
 """Label sets -> one label set: `slg-wds ensemble`.
 
     command.py     the command and the call from Python
-    work.py        the worker loop
+    work.py        the worker loop, and the shards that it makes
+    records.py     the records of one image in several sets -> the merged one
     parents.py     the sets to merge: records by key, in any order, with bounded memory
     checks.py      what must be the same in all of them
     merge.py       the labels of one image in several sets -> their weighted mean

@@ -22,7 +22,8 @@ from slg_wds.ensembling.embeddings import check_joined, joined_features, joined_
 from slg_wds.ensembling.merge import LabelFormat
 from slg_wds.ensembling.parents import Parent
 from slg_wds.ensembling.prototypes import PrototypeRule, open_members
-from slg_wds.ensembling.work import MergeStats, MergeTask
+from slg_wds.ensembling.records import MergeStats
+from slg_wds.ensembling.work import MergeTask
 from slg_wds.errors import UsageError
 from slg_wds.format.manifest.description import MIXING, VIEWS
 from slg_wds.format.manifest.plan import Plan
@@ -278,8 +279,8 @@ def plan_of(plan: Plan, samples_per_shard: int | None) -> Plan:
             "--samples-per-shard does not go with labels of image shards",
             hint="they keep the image shards' own",
         )
-    prefix = plan.shard_names[0].rpartition("-")[0] or "train"
-    return dataclasses.replace(plan, shard_sizes=sizes, shard_names=shard_names(prefix, len(sizes)))
+    names = shard_names(plan.split, len(sizes))
+    return dataclasses.replace(plan, shard_sizes=sizes, shard_names=names)
 
 
 def identity_of(parents: list[Parent], to: LabelFormat) -> dict[str, Any]:

@@ -7,61 +7,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from slg_wds.concurrency.rank import ALONE, Rank
 from slg_wds.concurrency.threads import one_blas_thread
 from slg_wds.engines.claims import claims
 from slg_wds.engines.committing import Committer, LeftOutImage
-from slg_wds.engines.reports.run_stats import RunObserver, RunStarted, RunStats
+from slg_wds.engines.reports.run_stats import RunObserver, RunStarted
 from slg_wds.ensembling.checks import check_partners, check_records
-from slg_wds.ensembling.convert import Conversion
 from slg_wds.ensembling.embeddings import joined_record
-from slg_wds.ensembling.low_rank import mean_of_labels
-from slg_wds.ensembling.merge import LabelFormat, RecordLabels, merge
-from slg_wds.ensembling.parents import KeyedSet, Missing, Parent
+from slg_wds.ensembling.merge import LabelFormat
+from slg_wds.ensembling.parents import Missing, Parent
 from slg_wds.ensembling.prototypes import PrototypeRule, open_members
+from slg_wds.ensembling.records import MergeStats, RecordMerger
 from slg_wds.errors import LabelSetError
-from slg_wds.format.manifest.plan import PlannedShard
-from slg_wds.format.records.low_rank.blocks import LOW_RANK, LowRank
 from slg_wds.format.records.record import Record
-from slg_wds.format.recovery.distributions import as_full
 from slg_wds.format.shards.shard import EncodedSample, Sample, load_writer
 from slg_wds.labelset.combining.renumbering import Find
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.makers import code_of_all
 from slg_wds.labelset.opening import labels_at
 from slg_wds.store import Location
-
-
-@dataclass
-class MergeStats(RunStats):
-    """Counts of what was merged, and sums of probability over crops. A sum is NaN where a set stores no probabilities.
-
-    Attributes:
-        parent_tail: outside the parents' top-k, as a weighted mean of the parents.
-        own_tail: outside the result's top-k.
-        coded: crops that were given new low-rank labels.
-        kl: of these, the KL divergence from the exact mean of what was read, in nats; summed over crops.
-        worst_kl: of these, the largest KL divergence of a crop.
-        low_rank_read: images of which a parent has low-rank labels.
-        known: what the parents store for the classes of the result's top-k, as a weighted mean. Recovered probabilities
-            do not count.
-    """
-
-    parent_tail: float = 0.0
-    own_tail: float = 0.0
-    known: float = 0.0
-    coded: int = 0
-    kl: float = 0.0
-    worst_kl: float = 0.0
-    low_rank_read: int = 0
-
-    def add(self, other: RunStats) -> None:
-        """Add the counts of another object to this one; of the worst crops, the worse stays."""
-        worst = max(self.worst_kl, getattr(other, "worst_kl", 0.0))
-        super().add(other)
-        self.worst_kl = worst
 
 
 @dataclass(frozen=True)
@@ -104,164 +68,105 @@ class MergeTask:
         observer.begin(self.start)
         low_rank = self.label_format is not None and self.label_format.max_kl
         with one_blas_thread() if low_rank else contextlib.nullcontext():
-            return self._merge(labels, parents, (self.launched or ALONE).within(worker, workers), observer)
+            merger = ShardMerger(labels, parents, self.label_format, observer)
+            return self._merge(merger, (self.launched or ALONE).within(worker, workers))
 
-    def _merge(
-        self, labels: LabelSet, parents: Sequence[Parent], rank: Rank | None, observer: RunObserver
-    ) -> MergeStats:
-        total, committer = MergeStats(), Committer(labels, observer)
-        find = KeyedSet(labels).find if parents[0].last.labels.has_mixing else None
-        for number in claims(labels, rank, observer, committer.lost):
-            part = labels.plan.shard(number)
-            numbers = [parent.numbers(part.keys, part.start) for parent in parents]
-            samples, left_out, stats = _merge_shard(
-                labels, part, numbers, parents, self.label_format, observer, find
-            )
-            noted = [
-                one for parent, found in zip(parents, numbers, strict=True) for one in parent.code(found)
-            ]
-            provenance = {**self.provenance, **code_of_all(noted)}
-            total.add(committer.commit(number, samples, left_out, provenance, stats))
+    def _merge(self, merger: ShardMerger, rank: Rank | None) -> MergeStats:
+        total, committer = MergeStats(), Committer(merger.labels, merger.observer)
+        for number in claims(merger.labels, rank, merger.observer, committer.lost):
+            made = merger.merge(number)
+            provenance = {**self.provenance, **made.code}
+            total.add(committer.commit(number, made.samples, made.left_out, provenance, made.stats))
         return total
 
 
-def _merge_shard(
-    labels: LabelSet,
-    part: PlannedShard,
-    numbers: Sequence[list[list[int | None]]],
-    parents: Sequence[Parent],
-    to: LabelFormat | None,
-    observer: RunObserver,
-    find: Find | None,
-) -> tuple[list[EncodedSample], list[LeftOutImage], MergeStats]:
-    stats = MergeStats()
-    samples: list[EncodedSample] = []
-    left_out: list[LeftOutImage] = []
-    for i, path in enumerate(part.paths):
-        at = [[found[i] for found in parent_numbers] for parent_numbers in numbers]
-        records, missing = _read(parents, at, find)
-        if missing is not None:
-            left_out.append((part.start + i, missing))
-            continue
-        check_partners(parents, records[0], labels.plan.keys)
+@dataclass(frozen=True)
+class MergedShard:
+    """What a shard of the merged set holds.
+
+    Attributes:
+        samples: its samples, in the order of the plan.
+        left_out: number in the plan and reason, of each image without a sample.
+        code: what its provenance notes of the code of private teachers; see `code_of_all`.
+        stats: counts of what was merged.
+    """
+
+    samples: list[EncodedSample]
+    left_out: list[LeftOutImage]
+    code: Mapping[str, Any]
+    stats: MergeStats
+
+
+@dataclass(frozen=True)
+class ShardMerger:
+    """Makes shards of the merged set.
+
+    Attributes:
+        labels: the merged set.
+        parents: the sets.
+        label_format: the format of its labels; None if embeddings are joined.
+        observer: is told of crops that were made.
+    """
+
+    labels: LabelSet
+    parents: Sequence[Parent]
+    label_format: LabelFormat | None
+    observer: RunObserver
+
+    def merge(self, number: int) -> MergedShard:
+        """Make the shard of this number.
+
+        Raises:
+            IdentityMismatchError, LabelSetError: the sets do not go together.
+            FormatError, StoreError: a record cannot be read.
+        """
+        part, stats = self.labels.plan.shard(number), MergeStats()
+        samples: list[EncodedSample] = []
+        left_out: list[LeftOutImage] = []
+        numbers = [parent.numbers(part.keys, part.start) for parent in self.parents]
+        for i, path in enumerate(part.paths):
+            at = [[found[i] for found in of_parent] for of_parent in numbers]
+            records = self._read(at)
+            if isinstance(records, Missing):
+                left_out.append((part.start + i, records.reason))
+            else:
+                samples.append(self._sample(records, path, at[0], stats))
+        # Asked for last: a shard that was read whole need not be read again for it.
+        code = [
+            one for parent, found in zip(self.parents, numbers, strict=True) for one in parent.code(found)
+        ]
+        return MergedShard(samples, left_out, code_of_all(code), stats)
+
+    def _read(self, at: Sequence[list[int | None]]) -> list[Record] | Missing:
+        """Return an image's record in each set, or why one of them left it out; `at` has its numbers in them."""
+        records = []
+        for place, (parent, numbers) in enumerate(zip(self.parents, at, strict=True)):
+            record = parent.read(numbers, self._find)
+            if isinstance(record, Missing):
+                where = f" (left out of set {place + 1})" if len(self.parents) > 1 else ""
+                return Missing(record.reason + where)
+            records.append(record)
+        check_records(self.parents, records)
+        check_partners(self.parents, records[0], self.labels.plan.keys)
+        return records
+
+    @property
+    def _find(self) -> Find | None:
+        """Finds images that are mixed in, in the merged set's plan; None where the sets mix nothing in."""
+        return self.labels.key_numbers.find if self.parents[0].last.labels.has_mixing else None
+
+    def _sample(
+        self, records: list[Record], path: str, first: Sequence[int | None], stats: MergeStats
+    ) -> EncodedSample:
+        """Encode the merged sample of an image; `first` has its numbers in the first parent."""
         stats.images += 1
         stats.crops += records[0].num_crops
-        record = joined_record(records, path) if to is None else _merged(parents, records, path, to, stats)
-        image = parents[0].image(at[0]) if parents[0].identity.embed_images is not None else None
-        samples.append(labels.encode_sample(Sample(record, *image) if image else Sample(record)))
-        observer.crops(records[0].num_crops)
-    return samples, left_out, stats
-
-
-def _read(
-    parents: Sequence[Parent], at: list[list[int | None]], find: Find | None
-) -> tuple[list[Record], str | None]:
-    """Return an image's record in each set; or no records and a reason, if a set left the image out."""
-    records = []
-    for place, (parent, numbers) in enumerate(zip(parents, at, strict=True)):
-        record = parent.read(numbers, find)
-        if isinstance(record, Missing):
-            where = f" (left out of set {place + 1})" if len(parents) > 1 else ""
-            return [], record.reason + where
-        records.append(record)
-    check_records(parents, records)
-    return records, None
-
-
-def _merged(
-    parents: Sequence[Parent],
-    records: Sequence[Record],
-    path: str,
-    to: LabelFormat,
-    stats: MergeStats,
-) -> Record:
-    first, low_rank = records[0], None
-    stats.low_rank_read += any(record.low_rank is not None for record in records)
-    if to.max_kl:
-        low_rank = _low_rank(parents, records, to.max_kl, stats)
-        shape = (first.num_crops, 0)  # no top classes: the blocks hold all
-        labels = RecordLabels(np.zeros(shape, np.int64), np.zeros(shape, np.float32), None)
-    else:
-        labels = _labels(parents, records, to, stats)
-    return Record(
-        key=first.key,
-        path=path,
-        target=first.target,
-        size=first.size,
-        crops=first.crops,
-        flips=first.flips,
-        index=labels.index,
-        value=labels.value,
-        tail=labels.tail,
-        coding=to.stored_coding,
-        full=to.full,
-        num_classes=to.num_classes,
-        image_crc32=first.image_crc32,
-        source_crc32=first.source_crc32,
-        low_rank=low_rank,
-        views=first.views,
-    )
-
-
-def _labels(
-    parents: Sequence[Parent], records: Sequence[Record], to: LabelFormat, stats: MergeStats
-) -> RecordLabels:
-    """Return the labels of an image in a format that is not low-rank: of one set converted, of several merged."""
-    if len(parents) == 1:
-        conversion = Conversion(to)
-        for part in map(as_full, parents[0].parts(records[0])):
-            _count(stats, parents, [part], conversion.add(part), to)
-        return conversion.finish()
-    records = [as_full(record) for record in records]
-    rules = [None if parent.rule == LOW_RANK else parent.rule for parent in parents]
-    labels = merge(records, rules, [parent.share for parent in parents], to)
-    _count(stats, parents, records, labels, to)
-    return labels
-
-
-def _low_rank(
-    parents: Sequence[Parent], records: Sequence[Record], max_kl: float, stats: MergeStats
-) -> LowRank:
-    records = [parent.labelled(record) for parent, record in zip(parents, records, strict=True)]
-    keep = parents[0].identity.max_kl == max_kl
-    rules, shares = [parent.rule for parent in parents], [parent.share for parent in parents]
-    labels = mean_of_labels(records, rules, shares, max_kl, keep)
-    if labels is not records[0].low_rank:
-        crops = len(labels.block_of)
-        stats.coded += crops
-        stats.kl += labels.kl.mean * crops
-        stats.worst_kl = max(stats.worst_kl, labels.kl.worst)
-    return labels
-
-
-def _count(
-    stats: MergeStats,
-    parents: Sequence[Parent],
-    records: Sequence[Record],
-    labels: RecordLabels,
-    to: LabelFormat,
-) -> None:
-    stats.own_tail += _outside(labels.value, to.full, to.label.kind == "hard")
-    for parent, record in zip(parents, records, strict=True):
-        stats.parent_tail += parent.share * _outside(record.value, record.full, record.coding == "none")
-        stats.known += parent.share * _known(record, labels.index, to)
-
-
-def _known(record: Record, index: Any, to: LabelFormat) -> float:
-    """Sum over crops the probability that a record stores for the result's classes, int64 [M, k]. NaN if unknown."""
-    if record.coding == "none" or to.label.kind == "hard":
-        return float("nan")
-    if to.full:
-        found = record.value
-    elif record.full:
-        found = np.take_along_axis(record.value, index, axis=1)
-    else:
-        found = record.value * (record.index[:, :, None] == index[:, None, :]).any(axis=2)
-    return float(np.minimum(1.0, found.sum(axis=1, dtype=np.float64)).sum())
-
-
-def _outside(value: Any, full: bool, hard: bool) -> float:
-    """Sum over crops the probability outside the top-k. NaN if unknown."""
-    if hard:
-        return float("nan")
-    return 0.0 if full else float(np.maximum(0.0, 1.0 - value.sum(axis=1, dtype=np.float64)).sum())
+        if self.label_format is None:
+            record = joined_record(records, path)
+        else:
+            record = RecordMerger(self.parents, self.label_format, stats).merged(records, path)
+        parent = self.parents[0]
+        image = parent.image(first) if parent.identity.embed_images is not None else None
+        sample = self.labels.encode_sample(Sample(record, *image) if image else Sample(record))
+        self.observer.crops(record.num_crops)
+        return sample
