@@ -55,12 +55,12 @@ class StoredSet:
     @property
     def num_shards(self) -> int:
         """Number of planned shards."""
-        return len(self.plan.shard_names)
+        return self.plan.num_shards
 
     @property
     def split(self) -> str:
-        """The name of the split, with which the shards' names begin: train of train-000000."""
-        return self.plan.shard_names[0].rpartition("-")[0] or "train" if self.num_shards else "train"
+        """The name of the split."""
+        return self.plan.split
 
     def shard_name(self, number: int) -> str:
         """Return the name of a shard in the store."""

@@ -86,6 +86,11 @@ class Plan:
         """Number of shards, n."""
         return len(self.shard_names)
 
+    @property
+    def split(self) -> str:
+        """The name of the split, with which the shards' names begin: train of train-000000."""
+        return self.shard_names[0].rpartition("-")[0] or "train" if self.shard_names else "train"
+
     @functools.cached_property
     def starts(self) -> NDArray[np.int64]:
         """Number of the first image of each shard, and at the end the number of images: int64 [n + 1]."""
