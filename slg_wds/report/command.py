@@ -91,11 +91,11 @@ def report(config: ReportConfig) -> Report:
 
 def _page_of_labels(sets: ReportedSets, sample: ReportSample, reader: ImageReader | None) -> tuple[str, int]:
     """Return the page, and how many images of the first set were read."""
-    from slg_wds.report.writing.document import render
+    from slg_wds.report.writing.document import LabelsPage
 
     each, comparison = measure_sets(sets, sample)
     _check_images([(row.number, row.image) for row in each[0].rows], reader)
-    return render(sets, sample, each, comparison, reader), each[0].images
+    return LabelsPage(sets, sample, each, comparison, reader).render(), each[0].images
 
 
 def _page_of_embeddings(

@@ -32,8 +32,8 @@ from slg_wds.report.measuring.measures import measure
 from slg_wds.report.measuring.statistics import Statistics
 from slg_wds.report.reading.sets import ReportedSets, short_names
 from slg_wds.report.writing.captions import confidence_figures, crop_figures
-from slg_wds.report.writing.document import embedded
 from slg_wds.report.writing.numbers import percent
+from slg_wds.report.writing.template import embedded
 from slg_wds.store import Location
 from support.sets.low_rank_sets import low_rank_of
 from support.sets.reported_sets import CLASSES, CROPS, SHARD, K, label_set, probabilities

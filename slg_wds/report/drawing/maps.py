@@ -119,7 +119,7 @@ def density(
 
 
 def _means(counts: F64) -> tuple[F64, F64]:
-    """The middle of each column of x with counts, and the mean of y in it."""
+    """Return the middle of each column of x with counts, and the mean of y in it."""
     centres = (np.arange(AREAS) + 0.5) / AREAS
     total = counts.sum(axis=1)
     there = total > 0

@@ -13,9 +13,9 @@ from slg_wds.report.embeddings.measuring import EmbeddingMeasures, Pair, Sampled
 from slg_wds.report.reading.images import ImageReader
 from slg_wds.report.reading.sets import ReportedSets, ReportSample
 from slg_wds.report.writing import recipe, texts
-from slg_wds.report.writing.document import filled
 from slg_wds.report.writing.names import cut
 from slg_wds.report.writing.numbers import number
+from slg_wds.report.writing.template import filled
 from slg_wds.report.writing.thumbnails import thumbnail
 
 SIDES = (160, 112, 80)  # longer side of pictures in pixels; the first that fits the budget is taken

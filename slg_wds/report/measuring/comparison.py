@@ -136,7 +136,7 @@ class Comparison:
 
 
 def dense(record: Record, at: I64, rule: str | None) -> F64:
-    """The distributions of the crops `at`, recovered by a label type: float64 [D, C]."""
+    """Return the distributions of the crops `at`, recovered by a label type: float64 [D, C]."""
     some = dataclasses.replace(
         record, crops=record.crops[at], flips=record.flips[at], index=record.index[at], value=record.value[at]
     )

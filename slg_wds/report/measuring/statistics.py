@@ -197,12 +197,12 @@ class Statistics:
 
 
 def bin_of(values: F64, bins: int) -> I64:
-    """The bin of each value among equal bins over 0..1. Values outside go into the first or last bin."""
+    """Return the bin of each value among equal bins over 0..1. Values outside go into the first or last bin."""
     return np.clip((values * bins).astype(np.int64), 0, bins - 1)
 
 
 def overlaps(start: I64, extent: I64, size: int) -> F64:
-    """How much of each cell along one side of the image each crop covers.
+    """Return how much of each cell along one side of the image each crop covers.
 
     Args:
         start: where each crop starts along this side, in pixels, int64 [M].

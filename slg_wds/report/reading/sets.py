@@ -99,7 +99,7 @@ class ReportedSets:
         return ["full" if labels.identity.max_kl else labels.label_type for labels in self.labels]
 
     def class_names(self) -> list[str] | None:
-        """A name for every class, from the first set that has names; None if none has."""
+        """Return a name for every class, from the first set that has names; None if none has."""
         return next((names for labels in self.labels if (names := class_names(labels)) is not None), None)
 
     def sample(self, samples: int) -> ReportSample:
@@ -148,7 +148,7 @@ class ReportedSets:
         return ImageRecords(number, records)
 
     def present(self) -> list[int]:
-        """How many shards of each set exist."""
+        """Return how many shards of each set exist."""
         return [labels.num_shards - len(self._missing(which)) for which, labels in enumerate(self.labels)]
 
     def _missing(self, which: int) -> set[int]:

@@ -1,6 +1,7 @@
 """Writes the page.
 
-    document.py       the page: its template filled, its security policy
+    document.py       the page of sets of labels
+    template.py       a template filled, with the security policy of all pages
     texts.py          its paragraphs; recipe.py says how a set was made
     tables.py         its tables
     captions.py       its figures with their captions

@@ -58,7 +58,7 @@ def class_figures(statistics: Statistics) -> Figures:
 
 
 def low_rank_figures(statistics: Statistics, max_kl: float | None) -> Figures:
-    """How far low-rank labels are from what they were coded from, image by image; nothing for other labels.
+    """Return how far low-rank labels are from what they were coded from, image by image; nothing for other labels.
 
     Args:
         statistics: of the first set.
@@ -70,7 +70,7 @@ def low_rank_figures(statistics: Statistics, max_kl: float | None) -> Figures:
 
 
 def crop_figures(statistics: Statistics) -> Figures:
-    """Where crops lie, where confidence lies, and confidence by the area of a crop."""
+    """Return where crops lie, where confidence lies, and confidence by the area of a crop."""
     values = statistics.has_values
     return [_coverage(statistics), *([_sure(statistics), _area(statistics)] if values else [])]
 

@@ -1,232 +1,163 @@
-"""The page's HTML: the template filled, data for its script, and a security policy."""
+"""The page of sets of labels."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 from collections.abc import Sequence
-from importlib import resources
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
-from slg_wds import __version__
 from slg_wds.labels import parse_label_type
-from slg_wds.masking import masked
 from slg_wds.report.measuring.comparison import Comparison
-from slg_wds.report.measuring.statistics import Statistics
+from slg_wds.report.measuring.statistics import ImageSummary, Statistics
 from slg_wds.report.reading.images import ImageReader
 from slg_wds.report.reading.sets import ReportedSets, ReportSample
 from slg_wds.report.writing import captions, gallery, recipe, tables, texts
 from slg_wds.report.writing.names import ClassNames, cut
+from slg_wds.report.writing.template import embedded, filled
 from slg_wds.report.writing.thumbnails import add_thumbnails
 from slg_wds.report.writing.view_pictures import add_views
 
 MOST_ROWS = 2000  # sampled images outside the gallery that the search finds
 
 
-def render(
-    sets: ReportedSets,
-    sample: ReportSample,
-    each: Sequence[Statistics],
-    comparison: Comparison | None,
-    reader: ImageReader | None,
-) -> str:
-    """Write the page.
+@dataclass(frozen=True)
+class LabelsPage:
+    """What the page of sets of labels is made from.
 
-    Args:
+    Attributes:
         sets: the label sets.
         sample: which images were read.
         each: the statistics of each set.
         comparison: the comparison of several sets; None for one.
         reader: reads the images of the gallery; None to draw boxes on empty frames.
-
-    Returns:
-        The HTML.
-
-    Raises:
-        ImageError: an image of the gallery cannot be decoded, or is not the one that was labelled.
-        StoreError: an image cannot be read.
     """
-    statistics = each[0]
-    names = ClassNames(sets.class_names())
-    choices = gallery.choose(
-        statistics.rows, comparison.differing if comparison else {}, statistics.has_values
-    )
-    return filled(
-        "report.html.j2",
-        _template("report.js"),
-        **_fields(sets, sample, each, comparison, names),
-        **_about_gallery(sets, statistics, choices, names, reader is not None),
-        data=Markup(embedded(_data(sets, statistics, choices, names, reader))),
-    )
 
+    sets: ReportedSets
+    sample: ReportSample
+    each: Sequence[Statistics]
+    comparison: Comparison | None
+    reader: ImageReader | None
 
-def filled(template: str, script: str = "", **fields: Any) -> str:
-    """Fill a template of a page, with the style, the security policy and the version that all pages have.
+    def render(self) -> str:
+        """Return the HTML.
 
-    Args:
-        template: its name.
-        script: of the page; "" for none.
-        fields: its other variables.
-    """
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_template),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_without_secrets,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    css = _template("report.css")
-    shared = {"version": __version__, "policy": policy(css, script), "css": Markup(css)}
-    return environment.get_template(template).render(**shared, script=Markup(script), **fields)
+        Raises:
+            ImageError: an image of the gallery cannot be decoded, or is not the one that was labelled.
+            StoreError: an image cannot be read.
+        """
+        return filled(
+            "report.html.j2",
+            "report.js",
+            **self._fields(),
+            **self._about_gallery(),
+            data=Markup(embedded(self._data())),
+        )
 
+    @property
+    def _first(self) -> Statistics:
+        """The statistics of the first set, which most of the page is about."""
+        return self.each[0]
 
-def _without_secrets(value: Any) -> Any:
-    """Mask secrets in every text that the template prints, except in the parts of the page itself."""
-    return value if isinstance(value, Markup) else masked(value)
+    @cached_property
+    def _names(self) -> ClassNames:
+        return ClassNames(self.sets.class_names())
 
+    @cached_property
+    def _choices(self) -> list[gallery.GalleryImage]:
+        differing = self.comparison.differing if self.comparison else {}
+        return gallery.choose(self._first.rows, differing, self._first.has_values)
 
-def _template(name: str) -> str:
-    return (resources.files("slg_wds.report") / "templates" / name).read_text("utf-8")
+    def _fields(self) -> dict[str, Any]:
+        """Return all variables of the template, except those of the gallery."""
+        sets, first, comparison = self.sets, self._first, self.comparison
+        pairs = comparison.pairs if comparison else []
+        agreement, divergence = tables.matrices(comparison, len(sets.names)) if comparison else ([], [])
+        classes = tables.class_table(first)[2]
+        return {
+            "title": " · ".join(sets.names),
+            "url": " and ".join(labels.url for labels in sets.labels),
+            "lede": texts.lede(sets.labels, first.images),
+            "notes": texts.notes(sets, self.sample),
+            "sections": self._sections(),
+            "tiles": tables.tiles(first, sets.rules[0] == "full"),
+            "recipes": recipe.recipes(sets.labels, sets.present(), sets.names),
+            "has_targets": first.agreement is not None,
+            "has_values": first.has_values,
+            "said": bool(classes),
+            "texts": texts.texts(first, comparison, classes, sets.rules[0], sets.first.has_mixing),
+            "figures": self._figures(),
+            "confusions": tables.confusions(first, self._names),
+            "names": sets.names,
+            "pairs": pairs,
+            "summary": tables.summary(sets.names, self.each),
+            "agreement": agreement,
+            "divergence": divergence,
+            "apart": tables.apart(pairs, self._names) if pairs else [],
+        }
 
+    def _figures(self) -> dict[str, captions.Figures]:
+        sets, first, comparison = self.sets, self._first, self.comparison
+        label, sure = parse_label_type(sets.rules[0]), first.has_values
+        stores_tail = sets.first.identity.tail_classes > 0
+        return {
+            "confidence": captions.confidence_figures(first, label, stores_tail) if sure else [],
+            "classes": captions.class_figures(first) if first.agreement is not None else [],
+            "low_rank": captions.low_rank_figures(first, sets.first.identity.max_kl),
+            "crops": captions.crop_figures(first),
+            "teachers": captions.teacher_figures(comparison, sets.names, sure) if comparison else [],
+        }
 
-def policy(css: str, script: str) -> str:
-    """The page's Content-Security-Policy: only its own style and script, by their hashes, and its own pictures."""
-    return "; ".join(
-        [
-            "default-src 'none'",
-            "img-src data:",
-            f"style-src '{_hash(css)}'",
-            f"script-src '{_hash(script)}'",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "require-trusted-types-for 'script'",
-        ]
-    )
+    def _sections(self) -> list[tuple[str, str]]:
+        """Return (id, name) of each section in the navigation."""
+        found = [("glance", "At a glance"), ("recipe", "Recipe"), ("images", "Images")]
+        found += [("confidence", "Confidence")] if self._first.has_values else []
+        found += [("lowrank", "Closeness")] if self._first.coded else []
+        found += [("classes", "Classes"), ("crops", "Crops")]
+        return found + ([("teachers", "Teachers")] if self.comparison and self.comparison.pairs else [])
 
+    def _about_gallery(self) -> dict[str, Any]:
+        first, names = self._first, self._names
+        counts = {kind: sum(kind in choice.kinds for choice in self._choices) for kind in gallery.KINDS}
+        return {
+            "gallery_intro": texts.gallery_intro(first, len(self.sets.names)),
+            "gallery_count": len(self._choices),
+            "has_pictures": self.reader is not None,
+            "search_hint": f"{names.short(first.rows[0].answer)} …" if names.given else "part of a key",
+            "kinds": [(kind, name, counts[kind]) for kind, name in gallery.KINDS.items() if counts[kind]],
+        }
 
-def _hash(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}"
+    def _data(self) -> dict[str, Any]:
+        """Return the data for the page's script."""
+        images, named = gallery.describe(self.sets, self._choices)
+        if self.reader is not None:
+            add_thumbnails(images, self._choices, self.reader)
+            add_views(images, self._choices, self.sets, self.reader)
+        columns, classes, _ = tables.class_table(self._first)
+        rows = self._searched()
+        asked = named | {number for row in rows for number in (row.target, row.answer)}
+        asked |= {row[0] for row in classes}
+        if columns[-1]["kind"] == "other":
+            asked |= {row[-1] for row in classes}
+        return {
+            "sets": self.sets.names,
+            "names": self._names.of(number for number in asked if number is not None),
+            "images": images,
+            "rows": [
+                [cut(row.key), row.target, row.answer, _round(row.agreement), _round(row.confidence)]
+                for row in rows
+            ],
+            "columns": columns,
+            "classes": classes,
+            "has_values": self._first.has_values,
+        }
 
-
-def embedded(data: Any) -> str:
-    """Encode data as JSON that no HTML parser takes for markup: `<`, `>` and `&` are escaped."""
-    text = json.dumps(masked(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
-
-
-def _fields(
-    sets: ReportedSets,
-    sample: ReportSample,
-    each: Sequence[Statistics],
-    comparison: Comparison | None,
-    names: ClassNames,
-) -> dict[str, Any]:
-    """All variables of the template, except those of the gallery."""
-    statistics = each[0]
-    full = sets.rules[0] == "full"
-    pairs = comparison.pairs if comparison else []
-    agreement, divergence = tables.matrices(comparison, len(sets.names)) if comparison else ([], [])
-    classes = tables.class_table(statistics)[2]
-    return {
-        "title": " · ".join(sets.names),
-        "url": " and ".join(labels.url for labels in sets.labels),
-        "lede": texts.lede(sets.labels, statistics.images),
-        "notes": texts.notes(sets, sample),
-        "sections": _sections(statistics, bool(pairs)),
-        "tiles": tables.tiles(statistics, full),
-        "recipes": recipe.recipes(sets.labels, sets.present(), sets.names),
-        "has_targets": statistics.agreement is not None,
-        "has_values": statistics.has_values,
-        "said": bool(classes),
-        "texts": texts.texts(statistics, comparison, classes, sets.rules[0], sets.first.has_mixing),
-        "figures": _figures(sets, statistics, comparison),
-        "confusions": tables.confusions(statistics, names),
-        "names": sets.names,
-        "pairs": pairs,
-        "summary": tables.summary(sets.names, each),
-        "agreement": agreement,
-        "divergence": divergence,
-        "apart": tables.apart(pairs, names) if pairs else [],
-    }
-
-
-def _figures(
-    sets: ReportedSets, statistics: Statistics, comparison: Comparison | None
-) -> dict[str, captions.Figures]:
-    label, sure = parse_label_type(sets.rules[0]), statistics.has_values
-    stores_tail = sets.first.identity.tail_classes > 0
-    return {
-        "confidence": captions.confidence_figures(statistics, label, stores_tail) if sure else [],
-        "classes": captions.class_figures(statistics) if statistics.agreement is not None else [],
-        "low_rank": captions.low_rank_figures(statistics, sets.first.identity.max_kl),
-        "crops": captions.crop_figures(statistics),
-        "teachers": captions.teacher_figures(comparison, sets.names, sure) if comparison else [],
-    }
-
-
-def _sections(statistics: Statistics, several: bool) -> list[tuple[str, str]]:
-    """(id, name) of each section in the navigation."""
-    found = [("glance", "At a glance"), ("recipe", "Recipe"), ("images", "Images")]
-    found += [("confidence", "Confidence")] if statistics.has_values else []
-    found += [("lowrank", "Closeness")] if statistics.coded else []
-    found += [("classes", "Classes"), ("crops", "Crops")]
-    return found + ([("teachers", "Teachers")] if several else [])
-
-
-def _about_gallery(
-    sets: ReportedSets,
-    statistics: Statistics,
-    choices: list[gallery.GalleryImage],
-    names: ClassNames,
-    has_pictures: bool,
-) -> dict[str, Any]:
-    counts = {kind: sum(kind in choice.kinds for choice in choices) for kind in gallery.KINDS}
-    return {
-        "gallery_intro": texts.gallery_intro(statistics, len(sets.names)),
-        "gallery_count": len(choices),
-        "has_pictures": has_pictures,
-        "search_hint": f"{names.short(statistics.rows[0].answer)} …" if names.given else "part of a key",
-        "kinds": [(kind, name, counts[kind]) for kind, name in gallery.KINDS.items() if counts[kind]],
-    }
-
-
-def _data(
-    sets: ReportedSets,
-    statistics: Statistics,
-    choices: list[gallery.GalleryImage],
-    names: ClassNames,
-    reader: ImageReader | None,
-) -> dict[str, Any]:
-    """The data for the page's script."""
-    images, used = gallery.describe(sets, choices)
-    if reader is not None:
-        add_thumbnails(images, choices, reader)
-        add_views(images, choices, sets, reader)
-    columns, classes, _ = tables.class_table(statistics)
-    shown = {choice.row.number for choice in choices}
-    rows = [row for row in statistics.rows if row.number not in shown][:MOST_ROWS]
-    asked = used | {c for row in rows for c in (row.target, row.answer)} | {row[0] for row in classes}
-    if columns[-1]["kind"] == "other":
-        asked |= {row[-1] for row in classes}
-    return {
-        "sets": sets.names,
-        "names": names.of(c for c in asked if c is not None),
-        "images": images,
-        "rows": [
-            [cut(row.key), row.target, row.answer, _round(row.agreement), _round(row.confidence)]
-            for row in rows
-        ],
-        "columns": columns,
-        "classes": classes,
-        "has_values": statistics.has_values,
-    }
+    def _searched(self) -> list[ImageSummary]:
+        """Return the images outside the gallery that the search finds."""
+        shown = {choice.row.number for choice in self._choices}
+        return [row for row in self._first.rows if row.number not in shown][:MOST_ROWS]
 
 
 def _round(share: float | None) -> float | None:

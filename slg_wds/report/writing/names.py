@@ -29,9 +29,9 @@ class ClassNames:
         return f"class {number}" if self._names is None else cut(self._names[number])
 
     def short(self, number: int) -> str:
-        """The name of a class for where there is little room."""
+        """Return the name of a class for where there is little room."""
         return self[number] if self._brief is None else cut(self._brief[number])
 
     def of(self, numbers: Iterable[int]) -> dict[int, list[str]]:
-        """The short and the whole name of each of these classes, by its number."""
+        """Return the short and the whole name of each of these classes, by its number."""
         return {number: [self.short(number), self[number]] for number in sorted(numbers)}

@@ -18,7 +18,7 @@ LONGEST = 300  # characters of anything that slg.json says
 
 
 def recipe(labels: LabelSet, present: int) -> RecipeRows:
-    """How a label set was made.
+    """Return how a label set was made.
 
     Args:
         labels: the set.
@@ -51,7 +51,7 @@ def recipe(labels: LabelSet, present: int) -> RecipeRows:
 
 
 def recipes(sets: Sequence[LabelSet], present: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
-    """The recipe of each set. Lines that all of several sets share stand first, once."""
+    """Return the recipe of each set. Lines that all of several sets share stand first, once."""
     each = [recipe(labels, count) for labels, count in zip(sets, present, strict=True)]
     stated = [{(what, line) for what, lines in rows for line in lines} for rows in each]
     common = set.intersection(*stated) if len(each) > 1 else set()
@@ -67,7 +67,7 @@ def _only(rows: RecipeRows, wanted: set[tuple[str, str]]) -> RecipeRows:
 
 
 def teacher_names(labels: LabelSet) -> list[str]:
-    """The names of a set's teachers, shortened."""
+    """Return the names of a set's teachers, shortened."""
     return [str(teacher.get("arch", "a teacher"))[:80] for teacher in labels.identity.teachers]
 
 

@@ -22,7 +22,7 @@ TableRows = list[dict[str, Any]]
 
 
 def tiles(statistics: Statistics, full: bool) -> TableRows:
-    """The tiles with the main numbers, each with its name, title, value, and how to read it.
+    """Return the tiles with the main numbers, each with its name, title, value, and how to read it.
 
     Args:
         statistics: of the first set.
@@ -50,7 +50,7 @@ def tiles(statistics: Statistics, full: bool) -> TableRows:
 
 
 def coded_from(statistics: Statistics) -> str:
-    """What the low-rank labels of the sampled images state their divergence from."""
+    """Return what the low-rank labels of the sampled images state their divergence from."""
     against = {image.against for image in statistics.coded}
     both = ["the teacher"] * ("teacher" in against) + ["the labels that they were made of"] * (
         "labels" in against
@@ -59,7 +59,7 @@ def coded_from(statistics: Statistics) -> str:
 
 
 def _low_rank_tiles(statistics: Statistics) -> TableRows:
-    """How far low-rank labels are from what they were coded from, and their bytes; nothing for other labels."""
+    """Return how far low-rank labels are from what they were coded from, and their bytes; nothing for other labels."""
     figures = low_rank_figures(statistics.coded)
     if figures is None:
         return []
@@ -76,7 +76,7 @@ def _tile(name: str, what: str, value: str, how: str) -> dict[str, str]:
 
 
 def confusions(statistics: Statistics, names: ClassNames) -> TableRows:
-    """The pairs of target and most probable class with the most crops."""
+    """Return the pairs of target and most probable class with the most crops."""
     found = statistics.confusions.most_common(CONFUSIONS)
     most = found[0][1] if found else 1
     return [
@@ -86,7 +86,7 @@ def confusions(statistics: Statistics, names: ClassNames) -> TableRows:
 
 
 def class_table(statistics: Statistics) -> tuple[TableRows, list[list[Any]], int]:
-    """The table of classes.
+    """Return the table of classes.
 
     Returns:
         Its columns; its rows, which begin with the number of the class; and how many classes it could list.
@@ -131,7 +131,7 @@ def matrices(comparison: Comparison, count: int) -> tuple[list[list[str]], list[
 
 
 def summary(names: Sequence[str], each: Sequence[Statistics]) -> list[list[str]]:
-    """The table of the sets: its head, and a row for each."""
+    """Return the table of the sets: its head, and a row for each."""
     targets = all(one.agreement is not None for one in each)
     values = all(one.has_values for one in each)
     head = [
@@ -149,7 +149,7 @@ def summary(names: Sequence[str], each: Sequence[Statistics]) -> list[list[str]]
 
 
 def apart(pairs: Sequence[TeacherPair], names: ClassNames) -> TableRows:
-    """The classes on which the teachers differ most, by the mean divergence of the classes' crops."""
+    """Return the classes on which the teachers differ most, by the mean divergence of the classes' crops."""
     by_class = np.sum([pair.by_class for pair in pairs], axis=0)
     there = np.flatnonzero(by_class[0])
     mean = by_class[1][there] / by_class[0][there]

@@ -19,7 +19,7 @@ OTHERS_MIXED_IN = " Other images are mixed into the views: a crop that shows mor
 
 
 def lede(sets: Sequence[LabelSet], images: int) -> str:
-    """What the report is about, in a sentence or two.
+    """Return what the report is about, in a sentence or two.
 
     Args:
         sets: the sets.
@@ -43,7 +43,7 @@ def lede(sets: Sequence[LabelSet], images: int) -> str:
 
 
 def notes(sets: ReportedSets, sample: ReportSample) -> list[str]:
-    """What a reader must know before the numbers: what was sampled, and what is missing."""
+    """Return what a reader must know before the numbers: what was sampled, and what is missing."""
     labels, found = sets.first, []
     if sample.images < labels.plan.num_samples:
         found.append(
@@ -63,7 +63,7 @@ def notes(sets: ReportedSets, sample: ReportSample) -> list[str]:
 
 
 def gallery_intro(statistics: Statistics, sets: int) -> str:
-    """What the gallery shows, in which order, and how to read a card."""
+    """Return what the gallery shows, in which order, and how to read a card."""
     kinds = ["images taken for another class than their target"] if statistics.disagreeing else []
     kinds += ["those on which the teachers differ"] if sets > 1 else []
     kinds += ["the least sure", "the surest"] if statistics.has_values else []
@@ -114,7 +114,7 @@ def texts(
 
 
 def _cost_of_mixing(statistics: Statistics) -> str:
-    """What mixing does to the bytes of low-rank labels; "" if there are none."""
+    """Return what mixing does to the bytes of low-rank labels; "" if there are none."""
     shapes = [shape for image in statistics.coded for shape in image.shapes]
     if not shapes:
         return ""

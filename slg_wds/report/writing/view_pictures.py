@@ -64,7 +64,7 @@ def add_views(
 
 
 def _views(record: Record, data: bytes, numbers: NDArray[np.int64], side: int) -> torch.Tensor:
-    """The pixels of some crops of an image before anything is mixed in, uint8 [n, 3, S, S]."""
+    """Return the pixels of some crops of an image before anything is mixed in, uint8 [n, 3, S, S]."""
     import torch
 
     pixels = LabelledImage.of(record).decode(data)
