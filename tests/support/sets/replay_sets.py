@@ -112,6 +112,11 @@ def upload(folder: str, url: str, options) -> None:
         assert store.create(entry.name, source.read(entry.name))
 
 
+def cached_shards(folder: Path) -> list[Path]:
+    """Return the shards in the cache of a test's folder."""
+    return sorted((folder / "cache").glob("slg-*.tar"))
+
+
 def settle(loader: slg_wds.SoftLabelLoader, most: float = 1.0) -> None:
     """Wait until the loader's caches have downloaded all that they may download by now, at most `most` seconds."""
     end = time.monotonic() + most
