@@ -14,13 +14,8 @@ from slg_wds.teachers.inside import find_hidden
 if TYPE_CHECKING:
     import torch
 
-_VERSIONED = (
-    "torch",
-    "torchvision",
-    "timm",
-    "slg_wds",
-    "builtins",
-)  # their versions are noted, not their files
+# Of these, versions are noted, and not files.
+_VERSIONED = ("torch", "torchvision", "timm", "slg_wds", "builtins")
 
 
 def digest(module: torch.nn.Module) -> str:

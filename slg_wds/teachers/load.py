@@ -84,19 +84,7 @@ def _teacher_of(model: BuiltModel, source: str, overrides: Mapping[str, Any], **
     """Make a teacher. If it fails at an input size that is not the model's own, the error's hint says so."""
     preprocessing, preprocessing_from = resolve(model.config, model.config_from, overrides)
     try:
-        return Teacher(
-            model.module,
-            source=source,
-            arch=model.arch,
-            weights_digest=model.digest,
-            weights_from=model.weights_from,
-            preprocessing=preprocessing,
-            preprocessing_from=preprocessing_from,
-            hidden_digest=model.hidden_digest,
-            code_digest=model.code_digest,
-            class_folders=model.class_folders,
-            **placing,
-        )
+        return Teacher(model, source, preprocessing, preprocessing_from, **placing)
     except TeacherError as error:
         own, _ = resolve(model.config, model.config_from, {})
         if error.hint is None and preprocessing.input_size != own.input_size:

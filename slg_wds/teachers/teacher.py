@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from slg_wds.console import counted
 from slg_wds.errors import SlgWdsError, TeacherError, TeacherOutputError, UsageError
+from slg_wds.teachers.built import BuiltModel
 from slg_wds.teachers.faults import device_faults
 from slg_wds.teachers.forwards.backends import current_device, gpu_settings
 from slg_wds.teachers.forwards.casting import cast_weights
@@ -46,59 +47,47 @@ class Teacher:
 
     def __init__(
         self,
-        module: torch.nn.Module,
-        *,
+        model: BuiltModel,
         source: str,
-        arch: str,
-        weights_digest: str,
-        weights_from: str,
         preprocessing: Preprocessing,
         preprocessing_from: str,
+        *,
         device: torch.device,
         precision: str,
         compile: bool,
-        hidden_digest: str | None = None,
-        code_digest: str | None = None,
-        class_folders: object = None,
     ) -> None:
         """Move the model to the device and run it on two black images.
 
-        The module is changed in place: float32, evaluation mode, frozen, in the fastest memory layout that it can use.
+        Its module is changed in place: float32, evaluation mode, frozen, in the fastest memory layout that it can use.
 
         Args:
-            module: takes float32 [N,3,S,S] and returns logits [N,C], or an object that has them as `logits`.
+            model: its module takes float32 [N,3,S,S] and returns logits [N,C], or an object that has them as `logits`.
             source: `timm`, `pytorch` or `private`.
-            arch: the architecture, as `BuiltModel.arch`.
-            weights_digest: as `BuiltModel.digest`.
-            weights_from: where the weights come from, in words.
             preprocessing: its input size is S.
             preprocessing_from: where the preprocessing comes from, in words.
             device: where the model is to run.
             precision: one of PRECISIONS.
             compile: whether the first call of `logits` compiles the model (torch.compile).
-            hidden_digest: as `BuiltModel.hidden_digest`.
-            code_digest: as `BuiltModel.code_digest`.
-            class_folders: as `BuiltModel.class_folders`.
 
         Raises:
             TeacherError: the model does not run; TeacherOutputError: its output is not finite logits [N,C].
             DeviceError: the device failed.
         """
-        self.name = f"{source}:{arch}"
-        self.source, self.arch = source, arch
-        self.weights_digest, self.weights_from = weights_digest, weights_from
-        self.hidden_digest, self.code_digest = hidden_digest, code_digest
-        self.class_folders = class_folders
+        self.name = f"{source}:{model.arch}"
+        self.source, self.arch = source, model.arch
+        self.weights_digest, self.weights_from = model.digest, model.weights_from
+        self.hidden_digest, self.code_digest = model.hidden_digest, model.code_digest
+        self.class_folders = model.class_folders
         self.preprocessing, self.preprocessing_from = preprocessing, preprocessing_from
         self.device, self.precision, self.compiled = device, precision, compile
+        self.module = module = model.module
         # All weights in float32: autocast lowers the precision per operation.
         with device_faults(device, f"{self.name} could not be set up"):
             module.float().to(device)
             module.eval()  # not chained: an overridden eval() may return None
             module.requires_grad_(False)
-            self.module = module
             forward = plain_forward(module, preprocessing, device, precision)
-            self.num_classes, self._layout = self._probe(module, forward)
+            self.num_classes, self._layout = self._probe(forward)
             # The compiler fuses the casts with other work, so that casting beforehand gains nothing there.
             self.weights_cast = not compile and self._cast_weights(forward)
         self._run = compiled(forward) if compile else forward
@@ -199,7 +188,7 @@ class Teacher:
         with self._forward(images):
             return cast_weights(self.module, low, lambda: forward(images))
 
-    def _probe(self, module: torch.nn.Module, forward: Run) -> tuple[int, torch.memory_format]:
+    def _probe(self, forward: Run) -> tuple[int, torch.memory_format]:
         """Run two black images. Return C and the memory layout that the model can work in."""
         import torch
 
@@ -208,7 +197,7 @@ class Teacher:
         first: TeacherError | None = None
         # channels_last is 1.5 to 2 times as fast, but a model that calls view() on its activations cannot use it.
         for layout in (torch.channels_last, torch.contiguous_format):
-            lay_out(module, layout)
+            lay_out(self.module, layout)
             try:
                 with self._forward(images):
                     out = forward(images.contiguous(memory_format=layout))

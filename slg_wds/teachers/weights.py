@@ -111,9 +111,8 @@ def _read_torch(file: Path) -> Any:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # torch warns about pickle protocols, then reads or refuses them anyway
+            # Torch warns about pickle protocols, then reads or refuses them anyway.
+            warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))

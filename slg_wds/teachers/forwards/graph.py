@@ -132,9 +132,8 @@ def graphed(run: Run, batches: Sequence[torch.Tensor]) -> tuple[GraphedForward |
         # Where a recording breaks off, its end raises an error of its own; the one before it is the cause.
         cause = error.__context__ if "capture" in str(error) else None
         why = one_line(cause or error)
-        torch.cuda.set_stream(
-            current
-        )  # torch leaves the stream of a recording that failed as the current one
+        # Torch leaves the stream of a recording that failed as the current one.
+        torch.cuda.set_stream(current)
     else:
         if same:
             return graph, ""

@@ -28,9 +28,8 @@ def without_timm_head(module: torch.nn.Module, name: str, input_size: int | None
     try:
         model.reset_classifier(0)
         sizes = getattr(getattr(model, "patch_embed", None), "img_size", None)
-        resize = getattr(
-            model, "set_input_size", None
-        )  # models without it take any size, or the first forward tells
+        # Models without it take any size, or the first forward tells.
+        resize = getattr(model, "set_input_size", None)
         if input_size and sizes and resize and tuple(sizes) != (input_size, input_size):
             resize(img_size=(input_size, input_size))  # positions are interpolated
     except Exception as error:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from slg_wds.teachers.built import BuiltModel
 from slg_wds.teachers.preprocessing import Preprocessing
 from slg_wds.teachers.teacher import Teacher
 
@@ -14,7 +15,5 @@ from slg_wds.teachers.teacher import Teacher
 def teacher_of(module: nn.Module, preprocessing: Preprocessing, **settings: Any) -> Teacher:
     """A teacher on the CPU, in fp32 unless `settings` say otherwise."""
     defaults = {"precision": "fp32", "compile": False, "device": torch.device("cpu")}
-    about = {"source": "private", "arch": "test", "weights_digest": "", "weights_from": ""}
-    return Teacher(
-        module, **about, preprocessing=preprocessing, preprocessing_from="", **{**defaults, **settings}
-    )
+    model = BuiltModel(module, "test", digest="", weights_from="")
+    return Teacher(model, "private", preprocessing, "", **{**defaults, **settings})

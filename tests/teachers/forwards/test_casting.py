@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from slg_wds.teachers.forwards.scenes import scenes
 from slg_wds.teachers.preprocessing import Preprocessing
 from slg_wds.teachers.teacher import Teacher
+from support.models.built import teacher_of
 
 PREPROCESSING = Preprocessing(32, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), "bilinear", 0.9)
 
@@ -40,10 +41,7 @@ def model(last: type[nn.Linear] = nn.Linear) -> nn.Module:
 
 
 def teacher(module: nn.Module, precision: str, compile: bool = False) -> Teacher:
-    return Teacher(
-        module, source="private", arch="x", weights_digest="0", weights_from="here", preprocessing=PREPROCESSING,
-        preprocessing_from="here", device=torch.device("cpu"), precision=precision, compile=compile,
-    )  # fmt: skip
+    return teacher_of(module, PREPROCESSING, precision=precision, compile=compile)
 
 
 def oracle(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
