@@ -3,9 +3,9 @@
     flags/            the command line, or args.yaml, -> Settings
     command.py        starts and ends a run: processes, errors, exit codes
     faults.py         errors of the device and of the exchange between processes, in one line
-    processes.py      which process and device this is; the process group
-    agreement.py      refuses processes that were given different flags, checkpoints or label sets
+    processes.py      which process and device this is; the process group, whose members must agree in flags and labels
     loop.py           walks and validations of a run, on the public loader and loss
+    state.py          what the steps of a training change, and how far it is
     step.py           one step: a batch, in pieces if asked, becomes new weights
     data.py           label sets and the loader of a walk
     student.py        the model, and the moving average of its weights

@@ -13,7 +13,6 @@ from torch import nn
 
 from slg_wds import LabelSet, SoftCrossEntropy
 from slg_wds.errors import UsageError
-from slg_wds.training.agreement import refuse_differences
 from slg_wds.training.data import (
     batch_crops,
     classes_of,
@@ -28,7 +27,6 @@ from slg_wds.training.flags import Settings, check
 from slg_wds.training.flags.args_file import ARGS_FILE
 from slg_wds.training.meter import Meter, figures_of
 from slg_wds.training.output.checkpoints import (
-    Training,
     flags_of,
     go_on,
     place_of,
@@ -38,9 +36,10 @@ from slg_wds.training.output.checkpoints import (
     tell_resumed,
 )
 from slg_wds.training.output.folder import BEST, CHECKPOINT, args_beside, make_folder, refuse_another_training
-from slg_wds.training.output.logs import open_logs
-from slg_wds.training.processes import say, share_buffers, threads_of
+from slg_wds.training.output.logs import Log, open_logs
+from slg_wds.training.processes import refuse_differences, say, share_buffers, threads_of
 from slg_wds.training.schedule import SetRate, make_schedule, walks
+from slg_wds.training.state import Training
 from slg_wds.training.step import autocast, train_step
 from slg_wds.training.student import make_distiller, make_student, set_up, shown_as
 from slg_wds.training.trial import refused_images, try_student
@@ -96,37 +95,48 @@ def train(
 ) -> None:
     """Walk over the images until all epochs are done; validate, log and save after each walk."""
     make_folder(args)
-    progress = training.progress
-    kinds = dict.fromkeys(crops for _, crops in walks(0, args.epochs, args.num_crops))
+    planned = list(walks(0, args.epochs, args.num_crops))
+    kinds = dict.fromkeys(crops for _, crops in planned)
     loaders = {crops: open_loader(args, labels, training.preprocessing, crops) for crops in kinds}
     steps = {crops: len(loader) for crops, loader in loaders.items()}
+    all_steps = sum(steps[crops] for _, crops in planned)
     set_rate = make_schedule(args, training.optimizer, steps)
-    all_steps = sum(steps[crops] for _, crops in walks(0, args.epochs, args.num_crops))
     training.sets = digest_of(loaders[1])
     refuse_differences(args, {"label_sets": training.sets})
-    left = list(walks(progress.epoch, args.epochs, args.num_crops))
+    left = list(walks(training.progress.epoch, args.epochs, args.num_crops))
     if checkpoint is not None:
         for _, crops in left[:1]:
             go_on(args, training, checkpoint, loaders[crops])
         tell_resumed(args, training, checkpoint)
-    images = loaders[1].loader.num_samples  # the last walks take one crop of each image
+    tell_begun(args, training, loaders[1])
+    with args_beside(args), open_logs(args, training.progress) as log:
+        for epoch, crops in left:
+            train_walk(args, training, set_rate, loaders[crops], epoch, crops, all_steps)
+            end_walk(args, training, validations, epoch + crops, log)
+    say(args, f"trained {training.progress.step:,} steps in {training.progress.seconds:.1f} s")
+    say(args, what_next(args, bool(validations), training.folders.known))
+
+
+def tell_begun(args: Settings, training: Training, last: DeviceLoader) -> None:
+    """Say who learns what, how and where; `last` is the loader of the last walks, of one crop of each image."""
+    images = last.loader.num_samples
     parameters = sum(parameter.numel() for parameter in training.model.parameters())
     say(args, f"student {args.arch}: {parameters:,} parameters, {learned(training.model, args)}, input "
         f"{training.preprocessing}; {args.ranks} x {args.device.type}, {images:,} images")  # fmt: skip
     if (crops := batch_crops(args)) != args.batch_size:
         say(args, f"-b {args.batch_size:,} is rounded up to {crops:,} crops: {args.num_crops} of each image")
-    with args_beside(args), open_logs(args, progress) as log:
-        for epoch, crops in left:
-            train_walk(args, training, set_rate, loaders[crops], epoch, crops, all_steps)
-            if validations:  # which may take long, or fail, and the walk should not be lost with them
-                save(args, training)
-            progress.epoch, progress.loader = epoch + crops, None
-            score, found = validate(args, training, validations)
-            best, progress.best = score > progress.best, max(score, progress.best)
-            log({**figures_of(training), **found})
-            save(args, training, best)
-    say(args, f"trained {progress.step:,} steps in {progress.seconds:.1f} s")
-    say(args, what_next(args, bool(validations), training.folders.known))
+
+
+def end_walk(args: Settings, training: Training, validations: list[Validation], epoch: int, log: Log) -> None:
+    """Validate, log and save after a walk that led to this epoch."""
+    progress = training.progress
+    if validations:  # which may take long, or fail, and the walk should not be lost with them
+        save(args, training)
+    progress.epoch, progress.loader = epoch, None
+    score, found = validate(args, training, validations)
+    best, progress.best = score > progress.best, max(score, progress.best)
+    log({**figures_of(training), **found})
+    save(args, training, best)
 
 
 def what_next(args: Settings, validated: bool, has_classes: bool) -> str:
@@ -140,9 +150,8 @@ def what_next(args: Settings, validated: bool, has_classes: bool) -> str:
     folder = Path(args.save_checkpoint_path)
     if not validated:
         student, path = f"the student: {folder / CHECKPOINT}", shlex.quote(str(folder / CHECKPOINT))
-        if ":" in args.arch or not (
-            has_classes or args.distills
-        ):  # a factory of your own loads its own weights
+        loads_itself = ":" in args.arch  # a factory of your own
+        if loads_itself or not (has_classes or args.distills):
             return student
         output = "--output embedding " if args.distills else ""
         return f"{student}; slg-wds evaluate IMAGES {output}-a {args.arch} --teacher_path {path} measures it"

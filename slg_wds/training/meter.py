@@ -13,8 +13,8 @@ from torch import Tensor
 from slg_wds.console import duration
 from slg_wds.errors import SlgWdsError
 from slg_wds.training.flags import Settings
-from slg_wds.training.output.checkpoints import IF_NOT_FINITE, Training
 from slg_wds.training.processes import say, summed
+from slg_wds.training.state import IF_NOT_FINITE, Training
 
 if TYPE_CHECKING:
     from slg_wds.replay.batch import Batch

@@ -1,4 +1,4 @@
-"""The processes of one run: which one this is, its device, and the group in which they meet."""
+"""The processes of one run: which one this is, its device, the group in which they meet, and whether they agree."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import gc
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 import torch
@@ -75,6 +76,34 @@ def start_process_group(args: Settings) -> None:
         dist.init_process_group(
             backend, init_method=_meeting_place(args.ranks), rank=args.rank, world_size=args.ranks
         )
+
+
+def refuse_differences(args: Settings, given: Mapping[str, Any]) -> None:
+    """Refuse a run whose processes were given different things.
+
+    All processes call it together, and all end alike. Nothing else would find out: processes exchange gradients, and
+    each applies them to weights, at a rate and from crops of its own.
+
+    Args:
+        args: the flags.
+        given: by name, what has to be the same in all processes.
+
+    Raises:
+        UsageError: a process was given something else than the first one.
+    """
+    if not dist.is_initialized():
+        return
+    all_given: list[Mapping[str, Any]] = [{}] * args.ranks
+    dist.all_gather_object(all_given, dict(given))
+    first = all_given[0]
+    for rank, other in enumerate(all_given):
+        if differing := [
+            f"{name} {other[name]}, not {first[name]}" for name in first if other[name] != first[name]
+        ]:
+            raise UsageError(
+                f"process {rank} of {args.ranks} was given something else than process 0: {'; '.join(differing)}",
+                hint="start all with the same flags, and let all machines see the same label sets and checkpoints",
+            )
 
 
 def end_together(args: Settings) -> None:

@@ -14,7 +14,7 @@ from slg_wds.labels import SoftLabels
 from slg_wds.training.flags import Settings
 from slg_wds.training.mixing import mixup_cutmix
 from slg_wds.training.optimizer import clip_gradients
-from slg_wds.training.output.checkpoints import Training
+from slg_wds.training.state import Training
 
 if TYPE_CHECKING:
     from slg_wds.replay.batch import Batch

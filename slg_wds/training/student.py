@@ -21,7 +21,7 @@ from slg_wds.teachers.published import building, timm_config
 from slg_wds.training.distiller import Distiller
 from slg_wds.training.flags import Settings
 from slg_wds.training.optimizer import make_optimizer
-from slg_wds.training.output.checkpoints import Progress, Training
+from slg_wds.training.state import Progress, Training
 from slg_wds.training.trial import refused_images
 
 _SCHEMES = ("hf-hub:", "hf_hub:", "local-dir:")  # timm's own names with a colon

@@ -19,7 +19,7 @@ from slg_wds.replay.batch import Batch
 from slg_wds.training.distiller import DistillationLoss, Distiller
 from slg_wds.training.flags import Settings, parse
 from slg_wds.training.optimizer import make_optimizer
-from slg_wds.training.output.checkpoints import Training
+from slg_wds.training.state import Training
 from slg_wds.training.step import train_step
 from slg_wds.training.student import set_up
 from slg_wds.training.transfer import sent

@@ -16,7 +16,7 @@ from slg_wds import SoftCrossEntropy
 from slg_wds.labels import from_topk
 from slg_wds.training.flags import Settings, parse
 from slg_wds.training.loop import make_deterministic
-from slg_wds.training.output.checkpoints import Training
+from slg_wds.training.state import Training
 from slg_wds.training.step import train_step
 from slg_wds.training.student import set_up
 from support.models.tiny_students import CLASSES, plain

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import pickle
 import re
-import secrets
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from slg_wds.errors import ReplayError, SlgWdsError, UsageError, WeightsError
 from slg_wds.files import reason_of
-from slg_wds.images.class_folders import ClassFolders
 from slg_wds.store.whole_file import whole_file
-from slg_wds.teachers import Preprocessing
 from slg_wds.training.distiller import Distiller
 from slg_wds.training.faults import run_faults
 from slg_wds.training.flags import Settings
 from slg_wds.training.optimizer import keep_options
 from slg_wds.training.output.folder import BEST, CHECKPOINT
 from slg_wds.training.processes import say
+from slg_wds.training.state import IF_NOT_FINITE, Progress, Training
 
 if TYPE_CHECKING:
     from slg_wds.replay.device import DeviceLoader
@@ -38,69 +34,6 @@ SETTINGS = (
     "label_temp", "label_temp_end", "size", "interpolation", "distill", "embedding_loss", "embedding_norm",
 )  # fmt: skip
 MAPPINGS = {"state_dict", "optimizer", "progress", "settings"}  # parts of a checkpoint that are mappings
-IF_NOT_FINITE = "lower --lr or --amp off"  # the hint where losses or weights are not
-
-
-@dataclass
-class Progress:
-    """How far a run is; a checkpoint has it beside the weights.
-
-    Attributes:
-        epoch: first epoch of the current walk, or of the next one.
-        step: steps taken.
-        loader: the loader's state within the walk; None at its start.
-        seconds: time of training, without validation.
-        best: the best percentage of a validation.
-        reached: `seconds` when --target-accuracy was reached; 0 before.
-        walk: what the meter counted of the current walk, or of the last one.
-        run: a name of the run, at random, by which W&B knows it again.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    loader: dict[str, Any] | None = None
-    seconds: float = 0.0
-    best: float = -math.inf
-    reached: float = 0.0
-    walk: dict[str, float] = field(default_factory=dict)
-    run: str = field(default_factory=lambda: secrets.token_hex(4))
-
-    @property
-    def batches(self) -> int:
-        """Batches of the current walk that are done."""
-        return 0 if self.loader is None else int(self.loader["batches"])
-
-    @property
-    def last_logged(self) -> int:
-        """The last step that a log may have. That of a walk's end is logged when the walk has been validated."""
-        return self.step if self.loader is None else self.step - 1
-
-
-@dataclass
-class Training:
-    """All that a step changes.
-
-    Attributes:
-        model: the student.
-        net: the same, wrapped for several processes and compiled: what a step calls.
-        average: the moving average of its weights; None without --ema.
-        optimizer: of the student's weights.
-        scaler: of the loss; it does nothing unless --amp is fp16.
-        preprocessing: how the student is shown images.
-        progress: how far the run is.
-        folders: which class folders are which of the student's classes.
-        sets: the digest of the label sets that it learns from, as `digest_of` gives it.
-    """
-
-    model: nn.Module
-    net: nn.Module
-    average: ModelEmaV3 | None
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    preprocessing: Preprocessing
-    progress: Progress = field(default_factory=Progress)
-    folders: ClassFolders = field(default_factory=ClassFolders)
-    sets: str = ""
 
 
 def save(args: Settings, training: Training, best: bool = False) -> None:
@@ -109,32 +42,15 @@ def save(args: Settings, training: Training, best: bool = False) -> None:
     Raises:
         SlgWdsError: the weights are not finite, or it cannot be written, for example because the disk is full.
     """
-    progress = training.progress
     # All processes have these weights, so all end here, and the last good checkpoint stays.
     if not is_finite(training.model):
         raise SlgWdsError(
-            f"the student has weights that are not finite after step {progress.step}; they are not kept",
+            f"the student has weights that are not finite after step {training.progress.step}; they are not kept",
             hint=IF_NOT_FINITE,
         )
     if args.rank:
         return
-    content = {
-        "epoch": progress.epoch,
-        "arch": args.arch,
-        **states(training.model),
-        "best_acc1": progress.best,
-        "optimizer": training.optimizer.state_dict(),
-        "scaler": training.scaler.state_dict(),
-        "ema": None if training.average is None else states(training.average.module)["state_dict"],
-        "ema_projectors": None if training.average is None else states(training.average.module)["projectors"],
-        "progress": asdict(progress),
-        "num_classes": args.num_classes,
-        "logit_scale": args.logit_scale,
-        "class_folders": training.folders.kept(),
-        "preprocessing": training.preprocessing.identity(),
-        "settings": settings_of(args, training),
-    }
-    folder = Path(args.save_checkpoint_path)
+    content, folder = content_of(args, training), Path(args.save_checkpoint_path)
     try:
         # The best one first: a run that is killed in between goes on from the older checkpoint, and finds it again.
         for name in (BEST, CHECKPOINT) if best else (CHECKPOINT,):
@@ -144,6 +60,28 @@ def save(args: Settings, training: Training, best: bool = False) -> None:
         # On a full disk torch complains that it cannot close its file; the error of the disk is the one before that.
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
         raise SlgWdsError(f"the checkpoint cannot be written: {reason_of(cause)}", url=str(folder)) from None
+
+
+def content_of(args: Settings, training: Training) -> dict[str, Any]:
+    """Return what a checkpoint holds, FKD's names first."""
+    progress = training.progress
+    average = None if training.average is None else states(training.average.module)
+    return {
+        "epoch": progress.epoch,
+        "arch": args.arch,
+        **states(training.model),
+        "best_acc1": progress.best,
+        "optimizer": training.optimizer.state_dict(),
+        "scaler": training.scaler.state_dict(),
+        "ema": None if average is None else average["state_dict"],
+        "ema_projectors": None if average is None else average["projectors"],
+        "progress": asdict(progress),
+        "num_classes": args.num_classes,
+        "logit_scale": args.logit_scale,
+        "class_folders": training.folders.kept(),
+        "preprocessing": training.preprocessing.identity(),
+        "settings": settings_of(args, training),
+    }
 
 
 def is_finite(model: nn.Module) -> bool:

@@ -14,8 +14,8 @@ from slg_wds.errors import MissingDependencyError, SlgWdsError
 from slg_wds.store.whole_file import whole_file
 from slg_wds.training.flags import Settings
 from slg_wds.training.flags.args_file import without_secrets
-from slg_wds.training.output.checkpoints import Progress
 from slg_wds.training.output.folder import SUMMARY
+from slg_wds.training.state import Progress
 
 MODULES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
 WalkFigures = dict[str, float]  # `epoch` and `step` are among them

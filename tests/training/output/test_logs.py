@@ -15,8 +15,8 @@ import torch
 from slg_wds.training.command import main
 from slg_wds.training.flags import parse
 from slg_wds.training.meter import Meter, figures_of
-from slg_wds.training.output.checkpoints import Progress
 from slg_wds.training.output.logs import CsvLog
+from slg_wds.training.state import Progress
 from support.sets.replay_sets import write_class_map
 from support.training import PLAIN, common, rows_of, train
 
