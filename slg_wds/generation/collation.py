@@ -155,15 +155,14 @@ def _empty(batch: Labelled, image: Prepared) -> PartialLabels:
 
 
 def _count(job: Job, stats: LabelStats, image: Prepared, labels: PartialLabels) -> None:
+    stats.images += 1
+    stats.crops += len(labels.value)
     stats.unmixed += image.unmixed
     if job.recipe.embeds:
-        stats.images, stats.crops = stats.images + 1, stats.crops + len(labels.value)
         return
-    full = job.recipe.needs_all
-    top1 = labels.value.max(axis=1) if full else labels.value[:, 0]
-    first = labels.value.argmax(axis=1) if full else labels.index[:, 0]
-    stats.images += 1
-    stats.crops += len(top1)
+    dense = job.recipe.needs_all  # in class order, not by probability
+    top1 = labels.value.max(axis=1) if dense else labels.value[:, 0]
+    first = labels.value.argmax(axis=1) if dense else labels.index[:, 0]
     stats.top1 += float(top1.sum(dtype=np.float64))
     stats.tail += float(np.maximum(0.0, 1.0 - labels.value.sum(axis=1, dtype=np.float64)).sum())
     target = int(job.labels.plan.targets[image.number])

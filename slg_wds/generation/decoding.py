@@ -94,7 +94,7 @@ def prepare(job: Job, images: OpenedImages, number: int, read: Read) -> Prepared
         job.labels.plan.paths[number],
         opened.pixels,
         crops,
-        stored=opened.data if job.recipe.embedding is not None else None,
+        stored=opened.data if job.recipe.stored_images is not None else None,
         crc32=opened.crc32,
         source_crc32=opened.source_crc32,
         earlier_tail_sums=job.earlier_tail_sums(key),

@@ -30,7 +30,7 @@ def identity_of(recipe: Recipe, teacher: Ensemble, reference: Reference | None) 
     Raises:
         IdentityMismatchError: the set to extend was made with other options.
     """
-    config, label, embedding = recipe.config, recipe.label, recipe.embedding
+    config, label, images = recipe.config, recipe.label, recipe.stored_images
     extension = reference if isinstance(reference, Extension) else None
     crops_of = extension.crops_of if extension else reference
     fields = {
@@ -48,7 +48,7 @@ def identity_of(recipe: Recipe, teacher: Ensemble, reference: Reference | None) 
         "flip_probability": config.flip_prob,
         "seed": config.seed,
         "precision": config.precision,
-        "embed_images": dataclasses.asdict(embedding) if embedding else None,
+        "embed_images": dataclasses.asdict(images) if images else None,
         "reference": crops_of.identity if crops_of else None,
         "decode": "RGB, no EXIF rotation",
         "resize": "torchvision v2 uint8 antialias",

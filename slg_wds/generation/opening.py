@@ -113,15 +113,13 @@ def _mixed_into_others(job: Job, number: int) -> bool:
 
 def _copy(recipe: Recipe, source: bytes, path: str) -> bytes:
     """Return the image file to label: the smaller copy if one is embedded, else the source itself."""
-    embedding = recipe.embedding
-    if embedding is None:
+    wanted = recipe.stored_images
+    if wanted is None:
         return source
-    if embedding.max_side is None:
+    if wanted.max_side is None:
         _check_embeddable(source, path)
         return source
-    return reencode(
-        source, embedding.max_side, embedding.quality, max_pixels=recipe.config.max_pixels, path=path
-    )
+    return reencode(source, wanted.max_side, wanted.quality, max_pixels=recipe.config.max_pixels, path=path)
 
 
 def _check_embeddable(source: bytes, path: str) -> None:

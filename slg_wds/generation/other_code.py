@@ -11,9 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from slg_wds.inspection.makers import SHARDS, how_made
-from slg_wds.inspection.state import spread
-from slg_wds.labelset.makers import CODE, code_by_name, shards_by_value
+from slg_wds.labelset.makers import CODE, SHARDS, code_by_name, how_made, shards_by_value, spread
 
 if TYPE_CHECKING:
     from slg_wds.generation.job import Job

@@ -19,7 +19,7 @@ MAX_KL = 0.1
 
 
 @dataclass(frozen=True)
-class ImageEmbedding:
+class StoredImages:
     """How image files go into the shards.
 
     Attributes:
@@ -42,13 +42,13 @@ class Recipe:
         view_rule: how it is drawn what else is done to them, without the colours that follow the teacher; None for
             nothing.
         mix_rule: how second views are mixed into crops; None for not at all.
-        embedding: how images go into the shards; None to leave them out.
+        stored_images: how images go into the shards; None to leave them out.
     """
 
     config: GenerateConfig
     label: LabelType
     crop_rule: CropRule
-    embedding: ImageEmbedding | None
+    stored_images: StoredImages | None
     view_rule: ViewRule | None = None
     mix_rule: MixRule | None = None
 
@@ -57,7 +57,7 @@ class Recipe:
         """Parse the options of a run.
 
         Raises:
-            UsageError: a label type or embedding that does not exist, or that contradicts another option.
+            UsageError: a label type or form of embedded images that does not exist, or that contradicts another option.
         """
         mix = MixRule(config.mixup, config.cutmix, config.mixup_prob, config.mixup_switch_prob)
         recipe = cls(
@@ -66,7 +66,7 @@ class Recipe:
             crop_rule=CropRule(
                 (config.min_scale_crops, config.max_scale_crops), config.ratio, config.flip_prob
             ),
-            embedding=parse_embedding(config.embed_images),
+            stored_images=parse_embed_images(config.embed_images),
             view_rule=parse_views(config.aa, config.color_jitter, config.reprob),
             mix_rule=mix if mix.mixes else None,
         )
@@ -121,7 +121,7 @@ class Recipe:
             )
 
 
-def parse_embedding(text: str | None) -> ImageEmbedding | None:
+def parse_embed_images(text: str | None) -> StoredImages | None:
     """Parse the value of --embed-images: `original`, or `max-side=N[,quality=Q]` with Q in 1..100.
 
     Raises:
@@ -130,15 +130,15 @@ def parse_embedding(text: str | None) -> ImageEmbedding | None:
     if text is None:
         return None
     if text == "original":
-        return ImageEmbedding()
+        return StoredImages()
     fields = dict(part.partition("=")[::2] for part in text.split(","))
     try:
         numbers = {name: int(value) for name, value in fields.items()}
-        embedding = ImageEmbedding(numbers.pop("max-side"), numbers.pop("quality", 90))
+        images = StoredImages(numbers.pop("max-side"), numbers.pop("quality", 90))
     except (ValueError, KeyError):
         raise UsageError(
             f"--embed-images {text!r} is neither `original` nor `max-side=512[,quality=90]`"
         ) from None
-    if numbers or not embedding.max_side or embedding.max_side < 1 or not 1 <= embedding.quality <= 100:
+    if numbers or not images.max_side or images.max_side < 1 or not 1 <= images.quality <= 100:
         raise UsageError(f"--embed-images {text!r}: max-side is at least 1, quality 1..100, and nothing else")
-    return embedding
+    return images

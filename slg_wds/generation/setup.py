@@ -117,9 +117,9 @@ def _features(identity: Identity, reference: Reference | None) -> list[str]:
         VIEWS: views,
         MIXING: mixing,
         LOW_RANK: identity.max_kl is not None,
+        EMBEDDINGS: identity.embeddings is not None,
+        LOW_RANK_EMBEDDINGS: any("min_cosine" in one for one in identity.embeddings or []),
     }
-    needed[EMBEDDINGS] = identity.embeddings is not None
-    needed[LOW_RANK_EMBEDDINGS] = any("min_cosine" in one for one in identity.embeddings or [])
     return [name for name, need in needed.items() if need]
 
 

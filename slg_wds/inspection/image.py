@@ -49,11 +49,11 @@ class InspectedImage:
         return as_full(self.record)
 
     def name(self, number: int) -> str | None:
-        """The name of a class of the labels, given by its number; None if it has none."""
+        """Return the name of a class of the labels, given by its number; None if it has none."""
         return self.names[number] if self.names else None
 
     def brief(self, number: int) -> str:
-        """The name of a class of the labels for where there is little room."""
+        """Return the name of a class of the labels for where there is little room."""
         return self._brief[number] if self._brief else f"class {number}"
 
     @cached_property
@@ -61,7 +61,7 @@ class InspectedImage:
         return brief_names(self.names) if self.names else None
 
     def key_of(self, number: int) -> str:
-        """The key of the image that has this number in the plan; the number itself if none has."""
+        """Return the key of the image that has this number in the plan; the number itself if none has."""
         return self.keys[number] if number < len(self.keys) else f"image {number}"
 
     @property
@@ -70,7 +70,7 @@ class InspectedImage:
         return self.record.coding == "none"
 
     def top(self, crop: int) -> list[tuple[int, float | None]]:
-        """The stored classes of a crop as (class, probability), the most probable first; a few of full labels."""
+        """Return stored classes of a crop as (class, probability), the most probable first; a few of full labels."""
         record = self._stored
         if self.is_hard:
             return [(int(record.index[crop, 0]), None)]
@@ -84,7 +84,7 @@ class InspectedImage:
         return self._stored.full
 
     def outside(self, crop: int) -> float | None:
-        """The probability of all classes that are not stored, in 0..1; None for hard labels."""
+        """Return the probability of all classes that are not stored, in 0..1; None for hard labels."""
         if self.is_hard:
             return None
         if self.record.embeddings is not None:
@@ -92,20 +92,20 @@ class InspectedImage:
         return max(0.0, 1.0 - float(self._stored.value[crop].sum(dtype=np.float64)))
 
     def others(self, crop: int) -> float:
-        """The probability of all classes that `top` does not give, in 0..1."""
+        """Return the probability of all classes that `top` does not give, in 0..1."""
         return max(0.0, 1.0 - sum(p or 0.0 for _, p in self.top(crop)))
 
     def similarities(self) -> dict[str, float]:
-        """The mean cosine between two crops of the image, of each embedding by its name."""
+        """Return the mean cosine between two crops of the image, of each embedding by its name."""
         return {name: similarity(one.vectors) for name, one in (self.record.embeddings or {}).items()}
 
     def stated_cosines(self) -> dict[str, StatedCosine]:
-        """What is stated of each low-rank embedding, by its name."""
+        """Return what is stated of each low-rank embedding, by its name."""
         parts = (self.record.embeddings or {}).items()
         return {name: one.cosine for name, one in parts if isinstance(one, LowRankEmbedding)}
 
     def lengths(self, crop: int) -> dict[str, float]:
-        """The length of each embedding of a crop, by its name."""
+        """Return the length of each embedding of a crop, by its name."""
         parts = (self.record.embeddings or {}).items()
         return {name: float(np.linalg.norm(one[crop : crop + 1].vectors)) for name, one in parts}
 
@@ -143,7 +143,7 @@ def find_image(labels: LabelSet, key: str) -> InspectedImage:
 
 
 def find_string(column: StringColumn, text: str) -> int | None:
-    """The first position of a string in a column; None if it is not there.
+    """Return the first position of a string in a column; None if it is not there.
 
     No string of the column is decoded. Those of the right length are compared byte by byte, from the end, where they
     differ most.
@@ -161,7 +161,7 @@ def find_string(column: StringColumn, text: str) -> int | None:
 
 
 def target_name(labels: LabelSet, target: int | None) -> str | None:
-    """The name of a target: from the class folders, else from the labels' classes; None if neither names it."""
+    """Return the name of a target: from the class folders, else from the labels' classes; None if neither names it."""
     if target is None:
         return None
     given = labels.description.class_names
@@ -172,12 +172,8 @@ def target_name(labels: LabelSet, target: int | None) -> str | None:
 
 
 def image_dict(found: InspectedImage, crops: int) -> dict[str, Any]:
-    """The image as plain values for JSON, with the first `crops` of its crops."""
-    record = found.record
-
-    def named(pairs: Sequence[tuple[int, float | None]]) -> list[dict[str, Any]]:
-        return [{"class": number, "name": found.name(number), "probability": p} for number, p in pairs]
-
+    """Return the image as plain values for JSON, with the first `crops` of its crops."""
+    record, stated = found.record, found.stated_cosines()
     return {
         "key": record.key,
         "path": record.path,
@@ -189,23 +185,25 @@ def image_dict(found: InspectedImage, crops: int) -> dict[str, Any]:
         "width": record.size[1],
         "num_crops": record.num_crops,
         **({"kl": asdict(record.low_rank.kl)} if record.low_rank else {}),
-        "tail": named(found.tail()),
+        "tail": _classes(found, found.tail()),
         **({} if record.embeddings is None else {"similarity_of_crops": found.similarities()}),
-        **(
-            {"cosine": {n: asdict(one) for n, one in stated.items()}}
-            if (stated := found.stated_cosines())
-            else {}
-        ),
-        "crops": [
-            {
-                "crop": crop,
-                "box": record.crops[crop].tolist(),
-                "flip": bool(record.flips[crop]),
-                **({} if record.views is None else {"views": words_of(record.views, crop, found.key_of)}),
-                "classes": named(found.top(crop)),
-                "outside": found.outside(crop),
-                **({} if record.embeddings is None else {"lengths": found.lengths(crop)}),
-            }
-            for crop in range(min(crops, record.num_crops))
-        ],
+        **({"cosine": {name: asdict(one) for name, one in stated.items()}} if stated else {}),
+        "crops": [_crop_dict(found, crop) for crop in range(min(crops, record.num_crops))],
     }
+
+
+def _crop_dict(found: InspectedImage, crop: int) -> dict[str, Any]:
+    record = found.record
+    return {
+        "crop": crop,
+        "box": record.crops[crop].tolist(),
+        "flip": bool(record.flips[crop]),
+        **({} if record.views is None else {"views": words_of(record.views, crop, found.key_of)}),
+        "classes": _classes(found, found.top(crop)),
+        "outside": found.outside(crop),
+        **({} if record.embeddings is None else {"lengths": found.lengths(crop)}),
+    }
+
+
+def _classes(found: InspectedImage, pairs: Sequence[tuple[int, float | None]]) -> list[dict[str, Any]]:
+    return [{"class": number, "name": found.name(number), "probability": p} for number, p in pairs]

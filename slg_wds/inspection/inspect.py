@@ -6,6 +6,7 @@ may be large and remote.
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -18,7 +19,7 @@ from slg_wds.console import tell_json
 from slg_wds.inspection.image import find_image, image_dict
 from slg_wds.inspection.makers import find_makers
 from slg_wds.inspection.sizes import Sizes, measure
-from slg_wds.inspection.state import LISTED, SetState, list_set, now, read_state
+from slg_wds.inspection.state import LISTED, SetState, list_set, read_state
 from slg_wds.labelset.class_names import class_names, named_classes
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.makers import Makers
@@ -55,7 +56,7 @@ def inspect(url: str, *, store_options: dict[str, str] | None = None) -> dict[st
 
 
 def as_dict(labels: LabelSet, state: SetState, sizes: Sizes | None, makers: Makers) -> dict[str, Any]:
-    """The result of `inspect`, as plain values.
+    """Return the result of `inspect`, as plain values.
 
     Args:
         labels: the label set.
@@ -139,7 +140,7 @@ def _progress(labels: LabelSet, state: SetState) -> dict[str, Any] | None:
         "images_per_second": None if rate is None else rate * mean,
         "crops_per_second": None if rate is None else rate * mean * labels.num_crops,
         "seconds_left": 0.0 if state.complete else pace.left,
-        "idle": not state.complete and pace.idle(now()),
+        "idle": not state.complete and pace.idle(time.time()),
     }
 
 

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-
 from slg_wds.errors import SlgWdsError
-from slg_wds.format.manifest.index import ShardIndex
-from slg_wds.inspection.state import THREADS, SetState, read_indexes, spread
+from slg_wds.inspection.state import SetState, read_indexes
 from slg_wds.labelset.labelset import LabelSet
-from slg_wds.labelset.makers import Makers, made_by
-
-SHARDS = 32  # whose trailers are read
+from slg_wds.labelset.makers import SHARDS, Makers, how_made, spread
 
 
 def find_makers(labels: LabelSet, state: SetState) -> Makers:
@@ -26,24 +20,3 @@ def find_makers(labels: LabelSet, state: SetState) -> Makers:
         else:
             makers.add(one)
     return makers
-
-
-def how_made(
-    labels: LabelSet, numbers: Sequence[int], index_of: Callable[[int], ShardIndex]
-) -> list[dict[str, str] | SlgWdsError]:
-    """Return what `made_by` does for each of these shards, or the error of one that cannot be read.
-
-    Args:
-        labels: the set.
-        numbers: of the shards.
-        index_of: gives a shard's index.
-    """
-
-    def read(number: int) -> dict[str, str] | SlgWdsError:
-        try:
-            return made_by(labels.trailer(number, index_of(number)).provenance)
-        except SlgWdsError as error:
-            return error.located(shard=labels.shard_name(number))
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(read, numbers))

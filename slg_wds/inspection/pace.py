@@ -37,7 +37,7 @@ class CommitPace:
 
 
 def pace(times: Sequence[float], missing: int) -> CommitPace | None:
-    """The pace of commits, without pauses between runs and jumps of a clock.
+    """Return the pace of commits, without pauses between runs and jumps of a clock.
 
     Args:
         times: when each shard was committed, in seconds since 1970.

@@ -12,8 +12,9 @@ from slg_wds.errors import SlgWdsError
 from slg_wds.format.records.decoding import unpack_record
 from slg_wds.inspection.embeddings import EmbeddingFigures, embedding_figures
 from slg_wds.inspection.low_rank import LowRankFigures, coded_images, low_rank_figures
-from slg_wds.inspection.state import THREADS, SetState, read_indexes, spread
+from slg_wds.inspection.state import THREADS, SetState, read_indexes
 from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.makers import spread
 
 SHARDS = 8
 RECORDS = 8  # of each of those shards
@@ -90,7 +91,7 @@ def _record(
 
 
 def of_record(fields: dict[str, Any], size: int) -> dict[str, int]:
-    """Bytes of each column of a record by its name, and of the rest.
+    """Return the bytes of each column of a record by its name, and of the rest.
 
     Args:
         fields: the unpacked record.
@@ -105,7 +106,7 @@ def of_record(fields: dict[str, Any], size: int) -> dict[str, int]:
 
 
 def _around(state: SetState, shards: list[int]) -> tuple[int, int]:
-    """Bytes in these shards that are neither records nor images, and bytes of embedded images."""
+    """Return the bytes in these shards that are neither records nor images, and bytes of embedded images."""
     around = images = 0
     for number in shards:
         index = state.indexes[number]

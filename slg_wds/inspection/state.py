@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from slg_wds.format.manifest.index import ShardIndex, decode_index
 from slg_wds.format.manifest.info import MAX_INFO_BYTES, Info, decode_info
 from slg_wds.inspection.pace import CommitPace, pace
 from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.makers import spread
 from slg_wds.labelset.objects import INDEX, INFO, PLAN
 from slg_wds.store import Entry, Store
 
@@ -89,9 +89,8 @@ def list_set(store: Store) -> SetListing:
         StoreError: the store fails.
     """
     if store.size(PLAN) is None:
-        return SetListing(
-            None, []
-        )  # no label set: opening it says so. Listing what else is here may take minutes
+        # No label set, which opening it says. Listing what else is here may take minutes.
+        return SetListing(None, [])
     try:
         info = store.read(INFO, MAX_INFO_BYTES)
     except NotFoundError:
@@ -148,7 +147,7 @@ def _info(labels: LabelSet, data: bytes, notes: list[str]) -> Info | None:
 
 
 def _unlisted(labels: LabelSet, info: Info | None) -> SetState:
-    """The state if the store cannot list, as over http: from _info.json, else from asking for a few shards."""
+    """Return the state if the store cannot list, as over http: from _info.json, else from asking for a few shards."""
     if info is not None:
         everything = list(range(labels.num_shards))
         return SetState(True, False, labels.num_shards, everything, -1, info.num_samples, info, None)
@@ -158,14 +157,6 @@ def _unlisted(labels: LabelSet, info: Info | None) -> SetState:
     found = [(number, size) for number, size in zip(asked, sizes, strict=True) if size is not None]
     total = sum(size for _, size in found)
     return SetState(False, False, len(asked), [number for number, _ in found], total, -1, None, None)
-
-
-def spread(numbers: Sequence[int], count: int) -> list[int]:
-    """Choose at most `count` of the numbers, evenly spaced, the first and the last included."""
-    if len(numbers) <= count:
-        return list(numbers)
-    places = np.linspace(0, len(numbers) - 1, count).round().astype(np.int64)
-    return [numbers[at] for at in places.tolist()]
 
 
 def _count_left_out(labels: LabelSet, state: SetState) -> None:
@@ -216,8 +207,3 @@ def read_indexes(labels: LabelSet, state: SetState, numbers: Sequence[int]) -> N
             state.note(name, " belongs to another shard: run slg-wds verify")
         else:
             state.indexes[number] = index
-
-
-def now() -> float:
-    """The time in seconds since 1970."""
-    return time.time()

@@ -121,7 +121,7 @@ def _how(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 
 def _made_by(makers: Mapping[str, Any], present: int) -> list[tuple[str, object]]:
-    """How many shards were looked at, and what differs between them and so may change labels."""
+    """Return how many shards were looked at, and what differs between them and so may change labels."""
     examined, differing = makers["examined_shards"], makers["differing"]
     rest = "; slg-wds verify looks at all" if examined < present else ""
     if not differing:
@@ -245,7 +245,7 @@ def _embedded(given: Any) -> str | None:
 
 
 def _short(value: Any) -> str | None:
-    """A value on one line: the fields of an object, with shortened digests; None for None."""
+    """Return a value on one line: the fields of an object, with shortened digests; None for None."""
     if value is None:
         return None
     if isinstance(value, dict):
@@ -260,8 +260,22 @@ def _short(value: Any) -> str | None:
 def print_image(found: InspectedImage, crops: int) -> None:
     """Print the first `crops` crops of an image with their labels."""
     record = found.record
+    _tell_pairs(record.key, _about_image(found))
+    shown = min(crops, record.num_crops)
+    title = counted(record.num_crops, "crop")
+    if shown < record.num_crops:
+        title = f"the first {crops} of {title}"
+    about = ["classes", "others" if found.shows_some else "tail mass"]
+    if record.embeddings is not None or found.is_hard:
+        about = ["most probable class" if found.is_hard else "lengths of embeddings"]
+    rows = [_crop_row(found, crop) for crop in range(shown)]
+    tell_table(title, ("crop", "top, left, height, width", *about), rows)
+
+
+def _about_image(found: InspectedImage) -> list[tuple[str, object]]:
+    record = found.record
     target = None if record.target is None else f"{record.target} {found.target_name or ''}".rstrip()
-    rows: list[tuple[str, object]] = [
+    return [
         ("path", record.path),
         ("where", f"image {found.number:,} of the plan, in {found.shard}"),
         ("size", f"{record.size[1]} x {record.size[0]} pixels (width x height)"),
@@ -274,26 +288,19 @@ def print_image(found: InspectedImage, crops: int) -> None:
         ),
         *((f"{name}, stored", _near(cosine)) for name, cosine in found.stated_cosines().items()),
     ]
-    _tell_pairs(record.key, rows)
-    title = (
-        f"the first {crops} of {counted(record.num_crops, 'crop')}"
-        if crops < record.num_crops
-        else counted(record.num_crops, "crop")
-    )
-    lines = []
-    for crop in range(min(crops, record.num_crops)):
-        done = [] if record.views is None else words_of(record.views, crop, found.key_of)
-        flipped = " flipped" if record.flips[crop] else ""
-        box = ", ".join(map(str, record.crops[crop].tolist()))
-        place = "; ".join([f"{box}{flipped}", *done])
-        classes = "; ".join(_labelled(found, *pair) for pair in found.top(crop))
-        lengths = "; ".join(f"{name} {length:.2f}" for name, length in found.lengths(crop).items())
-        labels = (classes,) if found.is_hard else (classes, f"{found.others(crop):.3f}")
-        lines.append((crop, place, *((lengths,) if lengths else labels)))
-    about = ["classes", "others" if found.shows_some else "tail mass"]
-    if record.embeddings is not None or found.is_hard:
-        about = ["most probable class" if found.is_hard else "lengths of embeddings"]
-    tell_table(title, ("crop", "top, left, height, width", *about), lines)
+
+
+def _crop_row(found: InspectedImage, crop: int) -> tuple[object, ...]:
+    """Return the number of a crop, what was done to it, and its labels or the lengths of its embeddings."""
+    record = found.record
+    done = [] if record.views is None else words_of(record.views, crop, found.key_of)
+    flipped = " flipped" if record.flips[crop] else ""
+    box = ", ".join(map(str, record.crops[crop].tolist()))
+    place = "; ".join([f"{box}{flipped}", *done])
+    if lengths := found.lengths(crop):
+        return crop, place, "; ".join(f"{name} {length:.2f}" for name, length in lengths.items())
+    classes = "; ".join(_labelled(found, *pair) for pair in found.top(crop))
+    return (crop, place, classes) if found.is_hard else (crop, place, classes, f"{found.others(crop):.3f}")
 
 
 def _stated(found: InspectedImage) -> str | None:

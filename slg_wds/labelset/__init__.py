@@ -10,6 +10,6 @@ Enters: a plan, an identity, the bytes of shards. Leaves: records. Imports forma
     opening.py       open a set for reading
     combining/       sets that belong together: joined or averaged
     embeddings.py    which embedding is meant, and whose it is
-    makers.py        compares how shards were made
+    makers.py        compares how shards were made, all or some of them
     class_names.py, left_out.py, provenance.py, foreign.py
 """

@@ -6,15 +6,23 @@ Where these differ, the last bits of labels may. Where the code does, the labels
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from slg_wds.console import first_few
+from slg_wds.errors import SlgWdsError
+from slg_wds.format.manifest.index import ShardIndex
+from slg_wds.labelset.objects import READERS
+from slg_wds.labelset.stored import StoredSet
 
 MADE_BY = "device, software, settings"  # what is compared, in words
 CODE = "code of "  # begins the names of what `made_by` returns for private teachers
 _BETWEEN = "+"  # stands between the digests of several codes of one name
+SHARDS = 32  # whose trailers are read where not all are
 MOST_NAMES, MOST_CHARACTERS = 32, 200  # of a trailer: a set may come from anybody, and every shard's are kept
 
 
@@ -36,6 +44,35 @@ def made_by(provenance: Mapping[str, Any]) -> dict[str, str]:
     }
     pairs = list(found.items())[:MOST_NAMES]
     return {name[:MOST_CHARACTERS]: value[:MOST_CHARACTERS] for name, value in pairs}
+
+
+def how_made(
+    labels: StoredSet, numbers: Sequence[int], index_of: Callable[[int], ShardIndex]
+) -> list[dict[str, str] | SlgWdsError]:
+    """Return what `made_by` does for each of these shards, or the error of one that cannot be read.
+
+    Args:
+        labels: the set.
+        numbers: of the shards.
+        index_of: gives a shard's index.
+    """
+
+    def read(number: int) -> dict[str, str] | SlgWdsError:
+        try:
+            return made_by(labels.trailer(number, index_of(number)).provenance)
+        except SlgWdsError as error:
+            return error.located(shard=labels.shard_name(number))
+
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(read, numbers))
+
+
+def spread(numbers: Sequence[int], count: int) -> list[int]:
+    """Choose at most `count` of the numbers, evenly spaced, the first and the last included."""
+    if len(numbers) <= count:
+        return list(numbers)
+    places = np.linspace(0, len(numbers) - 1, count).round().astype(np.int64)
+    return [numbers[at] for at in places.tolist()]
 
 
 def code_by_name(code: Mapping[str, str]) -> dict[str, str]:

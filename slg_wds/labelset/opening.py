@@ -116,7 +116,7 @@ def _lacking(store: Store, error: NotFoundError) -> str:
 
 
 def _instead(store: Store) -> str:
-    """What to do at a place that holds no label set, by what it holds."""
+    """Return what to do at a place that holds no label set, by what it holds."""
     from slg_wds.labelset.foreign import holds_label_files
 
     if store.is_local and holds_label_files(Path(store.url)):

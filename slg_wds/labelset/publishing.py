@@ -133,7 +133,7 @@ def finish_set(labels: StoredSet) -> bool:
 
 
 def _indexed(labels: StoredSet, number: int, size: int) -> int | None:
-    """The samples of a shard of `size` bytes by its index part; None if that is missing or another shard's."""
+    """Return the samples of a shard of `size` bytes by its index part; None if that is missing or another shard's."""
     try:
         index = located(decode_index, *labels.index_part(number))
     except (NotFoundError, ManifestError):

@@ -38,9 +38,9 @@ from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import build_tail
 from slg_wds.format.shards.shard import EncodedSample
 from slg_wds.inspection.sizes import SHARDS
-from slg_wds.inspection.state import spread
 from slg_wds.labelset.creating import create_labels
 from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.makers import spread
 from slg_wds.labelset.objects import INDEX, INFO
 from slg_wds.labelset.publishing import commit_shard, finish_set
 from slg_wds.store import Location, open_store
