@@ -194,7 +194,7 @@ def _parse(name: str, kind: type, arguments: Sequence[str]) -> object:
 
 
 def _only_required(config: type) -> str | None:
-    """The name of the only required option, if that is one text in first place; else None."""
+    """Return the name of the only required option, if that is one text in first place; else None."""
     required = [one for one in fields(config) if one.default is MISSING and one.default_factory is MISSING]
     return required[0].name if [one.type for one in required] == [ONE_TEXT] else None
 

@@ -70,7 +70,7 @@ def _drop(stream: TextIO) -> None:
 
 
 def _is_broken(stream: TextIO | None) -> bool:
-    """Whether a stream is a pipe without a reader."""
+    """Return whether a stream is a pipe without a reader."""
     try:
         poll, descriptor = select.poll(), -1 if stream is None else stream.fileno()
     except (AttributeError, OSError, ValueError):  # Windows, a notebook's output, a closed stream

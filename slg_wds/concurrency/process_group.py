@@ -33,7 +33,7 @@ def processes_here() -> int:
 
 
 def _is_of_launcher(group: Rank) -> bool:
-    """Whether the launcher started the processes of this group, and not others, for instance one that spawned them."""
+    """Return whether the launcher started the processes of this group, and not another one that spawned them."""
     try:
         found = launched()
     except UsageError:  # Lightning's own launcher in a process of another one
@@ -49,6 +49,6 @@ def _gpus() -> int:
 
 
 def _distributed() -> Any:
-    """The module torch.distributed, if it has a default group."""
+    """Return the module torch.distributed, if it has a default group."""
     found = sys.modules.get("torch.distributed")
     return found if found is not None and found.is_available() and found.is_initialized() else None

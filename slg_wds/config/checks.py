@@ -57,7 +57,7 @@ def check_not_empty(config: Any) -> None:
 
 
 def _spelled(config: Any, name: str) -> str:
-    """The option of a field as the command line has it: `--list`, or a positional argument by its word, `SET`."""
+    """Return the option of a field as it is written: `--list`, or a positional argument by its word, `SET`."""
     notes = getattr(get_type_hints(type(config), include_extras=True)[name], "__metadata__", ())
     about = next((one for one in notes if getattr(one, "metavar", None)), None)
     if about is None:
@@ -240,7 +240,7 @@ def check_seed(seed: int) -> None:
 
 
 def flag(name: str) -> str:
-    """The option of the command line that sets a field."""
+    """Return the option of the command line that sets a field."""
     return f"--{name.replace('_', '-')}"
 
 

@@ -102,7 +102,7 @@ def print_completion(configs: Mapping[str, type | None], prog: str, shell: str) 
 
 
 def _nested(config: type) -> Any:
-    """A dataclass with one field per panel, each a dataclass of that panel's options."""
+    """Return a dataclass with one field per panel, each a dataclass of that panel's options."""
     hints = get_type_hints(config, include_extras=True)
     known = {field.name: field for field in dataclasses.fields(config)}
     panels: defaultdict[str, list[Any]] = defaultdict(list)
@@ -116,15 +116,13 @@ def _nested(config: type) -> Any:
 
 
 def _described(kind: Any, field: dataclasses.Field[Any], text: str) -> tuple[Any, dataclasses.Field[Any]]:
-    """An option's type and field with its help.
+    """Return an option's type and field with its help.
 
     Without tyro's hint about the default of a flag or of None; a positional argument that may be left out in brackets.
     """
     given = [one for one in getattr(kind, "__metadata__", ()) if hasattr(one, "help_behavior_hint")]
-    if any(one.constructor_factory for one in given):
-        return _with(
-            kind, arg(help="")
-        ), dataclasses.field()  # the constructor's argument has help and default
+    if any(one.constructor_factory for one in given):  # its argument has help and default
+        return _with(kind, arg(help="")), dataclasses.field()
     hinted = any(one.help_behavior_hint is not None for one in given)
     silent = field.default is None or isinstance(field.default, bool)
     shown = arg(help=text, help_behavior_hint="" if silent and not hinted else None)
@@ -155,7 +153,7 @@ def _options(config: type) -> Iterator[tuple[str, str, str]]:
 
 @cache
 def _texts(module: str) -> dict[str, dict[str, str]]:
-    """The docstrings of the fields of a module's classes, each as one line; tyro would keep their line breaks."""
+    """Return the docstrings of the fields of a module's classes, each as one line; tyro would keep the breaks."""
     found: dict[str, dict[str, str]] = {}
     for node in ast.parse(inspect.getsource(sys.modules[module])).body:
         if isinstance(node, ast.ClassDef):

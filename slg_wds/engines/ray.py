@@ -228,7 +228,7 @@ def connected(address: str | None) -> Iterator[Any]:
     finally:
         with contextlib.suppress(
             OSError
-        ):  # for example a full disk: what ended the run is worth more as an error
+        ):  # such as a full disk: what ended the run is worth more as an error
             ray.shutdown()
 
 

@@ -147,13 +147,13 @@ def _wrong(frames: Sequence[bytes], sizes: NDArray[np.uint64]) -> str | None:
 
 
 def _block_bytes(block: Any) -> Any:
-    """The bytes of a block (or of each) by its header. A block of the kind "run" always stores one byte."""
+    """Return the bytes of a block (or of each) by its header. A block of the kind "run" always stores one byte."""
     run = block & 6 == 2
     return 4 * run + (1 - run) * (3 + (block >> 3))
 
 
 def _end(frame: bytes, at: int) -> int:
-    """Where a frame with a checksum ends, if its first block begins at byte `at`."""
+    """Return where a frame with a checksum ends, if its first block begins at byte `at`."""
     while True:
         block = int.from_bytes(frame[at : at + 3], "little")
         at += _block_bytes(block)

@@ -160,9 +160,8 @@ def _gone(planned: Sequence[str], paths: Sequence[str], folders: Sequence[str], 
 
     listed: whether a list selects the images. Without one, a path that was not planned means another data set.
     """
-    if not planned or (
-        not listed and len(planned) <= len(paths)
-    ):  # the usual case, without sets of millions of paths
+    usual = not planned or (not listed and len(planned) <= len(paths))
+    if usual:  # told without sets of millions of paths
         return []
     there, before = set(paths), set(planned)
     if not (listed or there <= before):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
@@ -105,8 +106,7 @@ def open_source(
     tars, ignored = choose_tars(tree, store, options.split or default_split, required=lacks_split)
     if tars and not _has_class_folders(tree):
         return tar_source(tars, ignored=ignored)
-    if ignored[COMPRESSED_TARS] and not ignored[OTHER_SPLITS] and not any(map(is_image, tree.walk())):
-        raise compressed_tars(tree.url)
+    _refuse_compressed_tars(tree, ignored)
     if lacks_split:
         raise _no_split(tree, str(options.split))
     _refuse_options_of_tars(options, url)
@@ -118,6 +118,12 @@ def open_source(
         need_targets=need_targets,
         planned=planned,
     )
+
+
+def _refuse_compressed_tars(tree: Tree, ignored: Counter[str]) -> None:
+    """Raise the error of compressed tars if they are all that is there."""
+    if ignored[COMPRESSED_TARS] and not ignored[OTHER_SPLITS] and not any(map(is_image, tree.walk())):
+        raise compressed_tars(tree.url)
 
 
 def _refuse_options_of_tars(options: SourceConfig, url: str) -> None:

@@ -131,14 +131,14 @@ def _wide(numbers: Tensor) -> Tensor:
 
 
 def _cosines(one: Tensor, other: Tensor) -> Tensor:
-    """The cosine between the rows of [B, D], by the definition for zero vectors that `EmbeddingLoss` states."""
+    """Return the cosine between the rows of [B, D], by the definition for zero vectors that `EmbeddingLoss` states."""
     cosines = (F.normalize(one, dim=1, eps=SHORTEST) * F.normalize(other, dim=1, eps=SHORTEST)).sum(dim=1)
     both_zero = ~(one.any(dim=1) | other.any(dim=1))
     return torch.where(both_zero, torch.ones_like(cosines), cosines)
 
 
 def _alike(rows: Tensor) -> Tensor:
-    """The products of all pairs of rows, [B, B], with rows of unit length."""
+    """Return the products of all pairs of rows, [B, B], with rows of unit length."""
     # Under autocast a product would be rounded to bf16, which is coarser than what the student is to learn.
     with torch.autocast(rows.device.type, enabled=False):
         return F.normalize(rows @ rows.T, dim=1, eps=SHORTEST)

@@ -72,11 +72,11 @@ class LogitTables(Movable):
         return self._with(**of_crops)
 
     def times(self, share: Tensor | float) -> LogitTables:
-        """The same with all weights times a number, or times one for each row, [B]."""
+        """Return the same with all weights times a number, or times one for each row, [B]."""
         return self._with(weight=self.weight * share)
 
     def at_power(self, power: float) -> LogitTables:
-        """The same labels at another temperature."""
+        """Return the same labels at another temperature."""
         return self._with(power=power)
 
     def _with(self, **changed: Any) -> LogitTables:
@@ -89,7 +89,7 @@ class LogitTables(Movable):
 
     @torch.no_grad()
     def expanded(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The rows as `SoftLabels` has them: index, mass and even.
+        """Return the rows as `SoftLabels` has them: index, mass and even.
 
         They are masses on top of an even share, [B, E - 1]. Where a table has nearly all classes, rows in full take
         less time: then they are masses of all classes, [B, C], and no even share.
@@ -105,7 +105,7 @@ class LogitTables(Movable):
 
     @torch.no_grad()
     def dense(self) -> Tensor:
-        """The rows in full, [B, C]. Small probabilities are as exact as large ones."""
+        """Return the rows in full, [B, C]. Small probabilities are as exact as large ones."""
         probs_BE, even_B = self._probabilities()
         rows = even_B[:, None].repeat(1, self.num_classes + 1)  # and a column for entries that fill up
         index = self._index(self.num_classes)
@@ -113,7 +113,7 @@ class LogitTables(Movable):
 
     @torch.no_grad()
     def confidence(self) -> Tensor:
-        """The largest probability of each row at the temperature that labels were made at, times its weight: [B]."""
+        """Return the largest probability of each row at the labels' own temperature, times its weight: [B]."""
         probs_BE, even_B = self.at_power(1.0)._probabilities()
         probs_BE[:, 0] = even_B
         return probs_BE.amax(dim=1) * self.weight
@@ -130,7 +130,7 @@ class LogitTables(Movable):
         )
 
     def _index(self, fill: int) -> Tensor:
-        """The class of each entry but the first, int64 [B, E - 1]; `fill` where there is none."""
+        """Return the class of each entry but the first, int64 [B, E - 1]; `fill` where there is none."""
         return self._lines(self.classes, self.kept + 1, fill)[:, 1:].index_select(0, self.block)
 
     def _probabilities(self) -> tuple[Tensor, Tensor]:

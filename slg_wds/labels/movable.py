@@ -29,7 +29,7 @@ class Movable:
         return self.changed(densely(lambda tensor: tensor.to(device, non_blocking=non_blocking)))
 
     def pin_memory(self: M) -> M:
-        """The same in memory from which copies to a GPU need not be waited for."""
+        """Return the same in memory from which copies to a GPU need not be waited for."""
         return self.changed(densely(lambda tensor: tensor.pin_memory()))
 
     def tensors(self) -> Iterator[Tensor]:
@@ -45,7 +45,7 @@ class Movable:
                     yield from one.tensors()
 
     def changed(self: M, change: Callable[[Tensor], Tensor]) -> M:
-        """The same with `change(tensor)` for each tensor in it."""
+        """Return the same with `change(tensor)` for each tensor in it."""
         from torch import Tensor
 
         def new(value: Any) -> Any:
@@ -73,5 +73,5 @@ def densely(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 
 
 def unrepeated(tensor: Tensor) -> Tensor:
-    """The part of a tensor that is repeated along dimensions of stride 0, with one place in each of these."""
+    """Return the part of a tensor that is repeated along dimensions of stride 0, with one place in each of these."""
     return tensor[tuple(slice(1) if stride == 0 else slice(None) for stride in tensor.stride())]

@@ -14,7 +14,7 @@ _LAST = 0x7FFFFFFF
 
 
 def topk(probs: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k most probable classes of each crop, in falling order, ties to the lower class.
+    """Return the k most probable classes of each crop, in falling order, ties to the lower class.
 
     probs: float32 [N, C], finite and >= 0; 1 <= k <= C < 2**31. Returns index int64 [N, k], value float32 [N, k].
     Exact and the same on every device, unlike torch.topk, which leaves open which of equal classes come out.

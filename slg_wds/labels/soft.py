@@ -151,7 +151,7 @@ def _check_shapes(index: Tensor | None, value: Tensor, num_classes: int, tail: T
 
 
 def _of_full(value: Tensor, asked: LabelType, num_classes: int) -> tuple[Tensor, Tensor]:
-    """The columns that full labels would have had for another rule."""
+    """Return the columns that full labels would have had for another rule."""
     if asked.kind == "full":
         return torch.arange(num_classes, device=value.device).expand(len(value), -1), value
     return topk(value.float(), asked.k or 1)
@@ -169,7 +169,7 @@ def _renormalised(value: Tensor, power: float) -> Tensor:
 def _spread(
     index: Tensor, value: Tensor, num_classes: int, tail: TailBatch | None, power: float
 ) -> SoftLabels:
-    """The top-k as they are, what they leave over the other classes: evenly, or as the shared tails have it."""
+    """Return the top-k as they are, what they leave over the other classes: evenly, or as the shared tails have it."""
     total = value.sum(dim=1)
     left = (1.0 - total).clamp_(min=0.0)
     if power != 1.0:
@@ -227,7 +227,7 @@ def mix(labels: Sequence[SoftLabels], weights: Sequence[float] | None = None) ->
 
 
 def from_tables(tables: LogitTables, rule: LabelType, dtype: torch.dtype = torch.float32) -> SoftLabels:
-    """The distributions of low-rank labels under a rule of recovery.
+    """Return the distributions of low-rank labels under a rule of recovery.
 
     As all of them, they stay tables where these are smaller than the rows in full. Where they are not (one crop an
     image), and for the rules that keep only the likeliest classes, the rows are made here.

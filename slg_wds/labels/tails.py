@@ -39,7 +39,7 @@ class TailBatch(Movable):
 
 
 def tail_batch(tails: Sequence[Any], row: Any, num_classes: int) -> TailBatch:
-    """The tails of n images (slg_wds.format Tail or None: an even one) and each crop's image, row [B], as a batch."""
+    """Return the tails of n images as a batch; None stands for an even one. `row`, [B], is the image of each crop."""
     given = [_EVEN if tail is None else tail for tail in tails]
     lengths = np.array([len(tail.classes) for tail in given], np.int64)
     shape = (len(given), int(lengths.max(initial=0)))

@@ -254,7 +254,7 @@ class SoftLabelLoader:
         self._progress.choose(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the trainer is: after it was given n batches, a loader with this state goes on with batch n."""
+        """Return where the trainer is: after it was given n batches, a loader with this state goes on with batch n."""
         return to_state(*self._progress.place, self.fingerprint, self.temperature)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -277,13 +277,13 @@ class SoftLabelLoader:
         std: Sequence[float] = IMAGENET_STD,
         dtype: torch.dtype | None = None,
     ) -> DeviceLoader:
-        """The same loader with batches on a device, their images normalised there; see `device.DeviceLoader`."""
+        """Return the same loader with batches on a device, their images normalised there; see `device.DeviceLoader`."""
         from slg_wds.replay.device import DeviceLoader
 
         return DeviceLoader(self, device, mean, std, dtype)
 
     def pairs(self) -> PairLoader:
-        """The same loader with batches of two tensors, for trainers that know no others.
+        """Return the same loader with batches of two tensors, for trainers that know no others.
 
         They are the images, as here or after `to`, and the probabilities of all classes, float32 [B, C], which
         SoftCrossEntropy takes too. Raises UsageError for a loader that pads.

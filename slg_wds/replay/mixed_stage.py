@@ -107,7 +107,7 @@ class CutShards:
         return shard[key]
 
     def _crops(self, partner: PipelineSample, crops: npt.NDArray[np.int64]) -> torch.Tensor:
-        """The pixels of some crops of a partner, uint8 [n, 3, S, S]."""
+        """Return the pixels of some crops of a partner, uint8 [n, 3, S, S]."""
         try:
             rows = decode_rows([partner[RECORD_EXT]], crops[None], labels=False)
         except SlgWdsError as error:

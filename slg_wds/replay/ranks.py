@@ -48,7 +48,7 @@ _GIVE = "start all ranks with torchrun, mpirun or srun, or pass rank= and world_
 
 
 def local_ranks(world_size: int) -> int:
-    """How many ranks share this machine, as far as is known."""
+    """Return how many ranks share this machine, as far as is known."""
     return min(processes_here(), world_size)
 
 

@@ -250,7 +250,7 @@ class CollateCrops:
     def _answers(
         self, samples: Sequence[PipelineSample], records: list[Record], counts: list[int]
     ) -> dict[str, Any]:
-        """The fields of the batch for what the teachers answered: labels, or embeddings."""
+        """Return the fields of the batch for what the teachers answered: labels, or embeddings."""
         import torch
 
         embeddings = joined_embeddings([record.embeddings for record in records])
@@ -301,7 +301,7 @@ class CollateCrops:
 
 
 def _mixing(samples: Sequence[PipelineSample]) -> dict[str, Any]:
-    """The fields of the batch for what is mixed in; none where no sample says it."""
+    """Return the fields of the batch for what is mixed in; none where no sample says it."""
     import torch
 
     names = [name for name in ("target2", "lam") if name in samples[0]]

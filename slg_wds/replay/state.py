@@ -73,7 +73,7 @@ class LoaderProgress:
 def to_state(
     epoch: int, batches: int, fingerprint: Mapping[str, Any], temperature: LabelTemperature
 ) -> dict[str, Any]:
-    """The state after `batches` batches of an epoch, JSON-able. It names the labels' temperature if one was chosen."""
+    """Return the state after `batches` batches of an epoch, JSON-able, with the temperature if one was chosen."""
     state = {"version": VERSION, "epoch": epoch, "batches": batches, "fingerprint": dict(fingerprint)}
     return {**state, "temperature": temperature.of(epoch)} if temperature.chosen else state
 

@@ -47,7 +47,7 @@ def check_fields(fields: dict[str, Any], labels: LabelSet, part: PlannedShard, a
 
 
 def _embeddings_field(identity: Identity) -> list[list[Any]] | None:
-    """The field `embeddings` that every record of a set has; None for a set of labels."""
+    """Return the field `embeddings` that every record of a set has; None for a set of labels."""
     if identity.embeddings is None:
         return None
     return [[one["name"], one["dim"], one["values"]] for one in identity.embeddings]
@@ -68,7 +68,7 @@ def _check_cosines(fields: dict[str, Any], identity: Identity) -> None:
 
 
 def _coding(identity: Identity) -> str | None:
-    """The coding of the set's records; None if the identity does not say it."""
+    """Return the coding of the set's records; None if the identity does not say it."""
     if identity.embeddings:
         return EMBEDDING
     return LOW_RANK if identity.label_type == LOW_RANK else identity.coding

@@ -58,7 +58,7 @@ class ShardReport:
 
 
 def kind_of(error: SlgWdsError) -> str:
-    """The kind of problem that an error stands for."""
+    """Return the kind of problem that an error stands for."""
     if isinstance(error, UnsupportedFeatureError):
         return UNSUPPORTED
     return DAMAGED if isinstance(error, FormatError) else UNREADABLE

@@ -25,9 +25,8 @@ from slg_wds.format.records.values import decode_values, value_dtype
 from slg_wds.format.records.views import decode_views
 from slg_wds.transforms.replaying import check_operations
 
-GROUP_NUMBERS = (
-    1 << 20
-)  # values of one column that are checked together: about as many as a shard has, in 10 MB of memory
+# Values of one column that are checked together: about as many as a shard has, in 10 MB of memory.
+GROUP_NUMBERS = 1 << 20
 MAX_TOGETHER = 1 << 22  # values of one record; above, decoding it alone takes less memory
 MAX_PAIRS = 12  # up to so many classes of a crop, comparing all pairs is faster than sorting
 _LARGEST = {"float32": 0x3F800000, "float16": 0x3C00}  # the bits of 1
@@ -98,7 +97,7 @@ class _RecordGroup:
         self._flat = np.frombuffer(decompress_all(frames, sizes, RecordError), np.uint8)
 
     def _columns(self) -> dict[str, int]:
-        """The columns that must be there, and the most byte planes that each may have."""
+        """Return the columns that must be there, and the most byte planes that each may have."""
         found = {"boxes": 4, "flips": 1, "tail_classes": 4, "tail_codes": 1}
         if self.coding == EMBEDDING:
             return found
@@ -107,7 +106,7 @@ class _RecordGroup:
         return found if self.full else {**found, "palette": 4, "codes": 4}
 
     def counts(self, name: str) -> list[int]:
-        """How many values each record has in a column."""
+        """Return how many values each record has in a column."""
         fixed = {"boxes": 4 * self.M, "flips": (self.M + 7) // 8, "codes": self.M * self.k}
         fixed["values"] = fixed["codes"]
         if name in fixed:
@@ -116,7 +115,7 @@ class _RecordGroup:
         return [int(fields[field]) for fields in self.records]
 
     def _planes(self, name: str) -> list[list[Any]]:
-        """The byte planes of a column of each record. A record without a tail may lack the tail's columns."""
+        """Return the byte planes of a column of each record. A record without a tail may lack the tail's columns."""
         planes = [fields["columns"].get(name) for fields in self.records]
         if name.startswith("tail") and None in planes:
             counts = self.counts(name)
@@ -145,7 +144,7 @@ class _RecordGroup:
 
 
 def _spread(part: Numbers, have: Sequence[int], mine: Sequence[int], counts: Sequence[int]) -> Numbers:
-    """A byte plane of all records, of which only the records `have` store their part; the others are zeros."""
+    """Return a byte plane of all records, of which only the records `have` store their part; the others are zeros."""
     out = np.zeros(sum(counts), part.dtype)
     ends = np.cumsum(counts)
     at = 0
@@ -236,7 +235,7 @@ def _check_values(group: _RecordGroup, crops: int, k: int, sum_over_one: float) 
 
 
 def _sums(stored: Numbers, coding: str) -> NDArray[np.float32]:
-    """The sum of each column of coded probabilities [k, crops], float32."""
+    """Return the sum of each column of coded probabilities [k, crops], float32."""
     if coding != "float16":
         sums: NDArray[np.float32] = decode_values(stored.view(value_dtype(coding)), coding).sum(axis=0)
         return sums
@@ -248,7 +247,7 @@ def _sums(stored: Numbers, coding: str) -> NDArray[np.float32]:
 
 
 def rounding(coding: str, k: int) -> float:
-    """How far rounding may lift the sum of k stored probabilities above the sum of the originals.
+    """Return how far rounding may lift the sum of k stored probabilities above the sum of the originals.
 
     It adds half a step of the coding for each probability, and the rounding of the sum itself.
     """

@@ -65,7 +65,7 @@ def fix(
 
 
 def _numbered(labels: LabelSet, unwanted: Mapping[str, int]) -> dict[int, str]:
-    """The reason to remove each unwanted shard, by its number."""
+    """Return the reason to remove each unwanted shard, by its number."""
     numbers = {labels.shard_name(number): number for number in range(labels.num_shards if unwanted else 0)}
     return {numbers[name]: f"left out {counted(count, 'image')}" for name, count in unwanted.items()}
 

@@ -190,7 +190,7 @@ def _processes(labels: LabelSet, config: VerifyConfig, numbers: Sequence[int]) -
 
 
 def _info_problems(labels: LabelSet, lengths: dict[int, int], finished: bool) -> list[Problem]:
-    """What is wrong with _info.json, judged by the samples of the whole shards."""
+    """Return what is wrong with _info.json, judged by the samples of the whole shards."""
     whole = len(lengths) == labels.num_shards
     if not finished:
         return [Problem(INFO_FILE, "every shard exists, but this file is missing", INFO)] if whole else []
@@ -213,7 +213,7 @@ def _info_problems(labels: LabelSet, lengths: dict[int, int], finished: bool) ->
 
 
 def _unknown(labels: LabelSet) -> list[str]:
-    """Names of objects at the set's URL that belong to no label set; none if the store cannot list."""
+    """Return names of objects at the set's URL that belong to no label set; none if the store cannot list."""
     names = labels.plan.shard_names
     known = {
         PLAN,
@@ -260,7 +260,7 @@ def _print_table(problems: Sequence[Problem]) -> None:
 
 
 def summary(result: VerifyResult) -> list[str]:
-    """The result as lines of text."""
+    """Return the result as lines of text."""
     # With teachers most of the time is theirs, so no rate is shown.
     rate = 0.0 if result.teacher else result.bytes / 1e6 / max(result.seconds, 1e-9)
     lines = [

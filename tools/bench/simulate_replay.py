@@ -34,11 +34,8 @@ from slg_wds.replay.assembly import jpeg_crops
 from slg_wds.replay.processes import loader_processes
 from slg_wds.transforms.cutting import scripted
 
-SECONDS = {
-    1: 1.0e-3,
-    4: 1.65e-3,
-    8: 2.1e-3,
-}  # to decode and cut one image of 500 x 375 on one core, by its crops
+# To decode and cut one image of 500 x 375 on one core, by its crops.
+SECONDS = {1: 1.0e-3, 4: 1.65e-3, 8: 2.1e-3}
 
 
 @dataclass(frozen=True)

@@ -61,9 +61,8 @@ class Round:
         return bool(pids) and kill(self.chance.choice(pids))
 
 
-Fault = Callable[
-    [Round], tuple[bool, int]
-]  # whether it met a run under way, and how often something began anew
+# It returns whether it met a run under way, and how often something began anew.
+Fault = Callable[[Round], tuple[bool, int]]
 
 
 def killed_worker(at: Round) -> tuple[bool, int]:

@@ -83,9 +83,8 @@ def numbers_classes(description: Description, identity: Identity) -> bool:
         return subset is None
     if len(names) != identity.num_classes:
         return False
-    if all(
-        name.isascii() and name.isdigit() for name in names
-    ):  # older sets sorted them as text: 0, 1, 10, 100
+    if all(name.isascii() and name.isdigit() for name in names):
+        # Older sets sorted them as text: 0, 1, 10, 100.
         return all(int(name) == number for number, name in enumerate(names))
     by_name = names == sorted(names) and not all(re.fullmatch(r"n\d{8}", name) for name in names)
     return subset is None or not by_name

@@ -108,14 +108,14 @@ def recover_over(
 
 
 def _left(value_MN: F64, least: float) -> F64:
-    """What the top leaves of 1, [M]; 0 where that is no more than `least`."""
+    """Return what the top leaves of 1, [M]; 0 where that is no more than `least`."""
     left_M: F64 = 1.0 - value_MN.sum(axis=1)
     left_M[left_M <= least] = 0.0
     return left_M
 
 
 def _every_value(record: Record) -> F64:
-    """The probabilities of full or low-rank labels, float64 [M, C]."""
+    """Return the probabilities of full or low-rank labels, float64 [M, C]."""
     if record.low_rank is None:
         return record.value.astype(np.float64)
     return record.low_rank.distributions().reshape(record.num_crops, record.num_classes)
@@ -159,7 +159,7 @@ def _spread(
 
 
 def _shape(tail: Tail | None, union: I64, place: I64) -> tuple[F64, float]:
-    """The tail's shares of the union's classes [U] and of each other class, scaled so that no quotient overflows."""
+    """Return the tail's shares of the union's classes [U] and of each other one, scaled: no quotient overflows then."""
     if tail is None:
         return np.ones(len(union)), 1.0
     shape = np.full(len(union), tail.rest, np.float64)

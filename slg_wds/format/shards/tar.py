@@ -74,7 +74,7 @@ def _header(name: bytes, size: int, mode: bytes, kind: bytes, devices: bytes) ->
 
 @functools.cache
 def _fixed(mode: bytes, kind: bytes, devices: bytes) -> tuple[bytes, bytes, int]:
-    """The bytes between name and size, those after the checksum, and what all fixed bytes add to the checksum."""
+    """Return the bytes between name and size, those after the checksum, and what fixed bytes add to the checksum."""
     owner = mode + b"0000000\0" * 2
     after = kind + bytes(100) + b"ustar\x0000" + bytes(64) + devices + bytes(155 + 12)
     return owner, after, sum(owner) + sum(_TIME) + 8 * 32 + sum(after)

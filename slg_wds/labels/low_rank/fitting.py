@@ -118,7 +118,7 @@ def _symmetric(upper: F64, size: int) -> F64:
 
 
 def _orthogonal(table: Table, decomposition: Decomposition) -> Table:
-    """The same logits in orthogonal components, so that one step serves all coefficients and small ones round to 0."""
+    """Return the same logits in orthogonal components: one step serves all coefficients, and small ones round to 0."""
     weighted = decomposition.weighted
     offset = table.coefficients.mean(axis=0)
     mean = table.mean + offset @ table.rows

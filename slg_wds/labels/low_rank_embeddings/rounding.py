@@ -47,7 +47,7 @@ def step_of(code: Any) -> Any:
 
 
 def kept(found: DirectionComponents, step: Any) -> Any:
-    """How many components are worth their bits with this step."""
+    """Return how many components are worth their bits with this step."""
     least = step * math.sqrt(KEPT * sum(found.directions.shape))
     return len(found.norms) - np.searchsorted(found.norms[::-1], least)
 

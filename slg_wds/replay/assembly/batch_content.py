@@ -122,7 +122,7 @@ class BatchContent:
             self._partners.mix_into(images, [self._images[i * c : (i + 1) * c] for i in images])
 
     def _checked(self, images: Sequence[int], data: Contents) -> Contents:
-        """The bytes of images, whose labels are there: those that were labelled, else ImageChangedError."""
+        """Return the bytes of images, whose labels are there: those that were labelled, else ImageChangedError."""
         for j, i in enumerate(images):
             if self._crc32[i] == data.crc32[j] or self._labelled(i).is_of(data.parts[j]):
                 continue
@@ -136,12 +136,12 @@ class BatchContent:
         return data
 
     def _labelled(self, i: int) -> LabelledImage:
-        """What the labels of image i, which are there, say about it."""
+        """Return what the labels of image i, which are there, say about it."""
         height, width = self._sizes[i].tolist()
         return LabelledImage(self._samples[i].key, self._paths[i], (height, width), self._crc32[i])
 
     def crops(self, images: Sequence[int]) -> I64:
-        """The numbers of the crops of some images, int64 [len(images), c]."""
+        """Return the numbers of the crops of some images, int64 [len(images), c]."""
         crops: I64 = self._crops[np.array(images)]
         return crops
 
@@ -177,7 +177,7 @@ class BatchContent:
         return {} if self._partners is None else self._partners.tensors()
 
     def _answers(self, target: torch.Tensor) -> dict[str, Any]:
-        """What the teachers answered for the crops: the fields of the batch for labels, or for embeddings."""
+        """Return what the teachers answered for the crops: the fields of the batch for labels, or for embeddings."""
         import torch
 
         if self._embeds:

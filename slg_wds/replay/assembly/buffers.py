@@ -27,7 +27,7 @@ class ImageBuffers:
         self.pinned = False
 
     def take(self) -> torch.Tensor:
-        """A buffer that nobody uses; what it holds is left from before."""
+        """Return a buffer that nobody uses; what it holds is left from before."""
         import torch
 
         if self.pinned:

@@ -76,7 +76,7 @@ class LoaderContext:
         return self.images.never_cached or self.records.never_cached
 
     def ready(self, shard: int) -> bool:
-        """Whether samples of a shard can be read without waiting for a network."""
+        """Return whether samples of a shard can be read without waiting for a network."""
         return self.images.ready(shard) and self.records.ready(shard)
 
 

@@ -35,7 +35,7 @@ class EmbeddingColumns:
         return {name: one.shape[-1] for name, one in self._found.items()}
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The embeddings by their names, float32 [n * c, D]."""
+        """Return the embeddings by their names, float32 [n * c, D]."""
         import torch
 
         return {name: torch.from_numpy(one.reshape(-1, one.shape[-1])) for name, one in self._found.items()}

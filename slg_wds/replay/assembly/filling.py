@@ -79,7 +79,7 @@ def _each(parts: Sequence[Part]) -> list[tuple[BatchBuilder, int]]:
 
 
 def _wanted(parts: Sequence[Part]) -> tuple[list[SamplePlace], I64]:
-    """Where the records of some images lie, and the numbers of the crops [n, c] that are wanted of each."""
+    """Return where the records of some images lie, and the numbers of the crops [n, c] that are wanted of each."""
     places = [builder.samples[i] for builder, i in _each(parts)]
     return places, np.concatenate([builder.content.crops(images) for builder, images in parts])
 

@@ -42,7 +42,7 @@ class LabelsOfSet:
     tables: LogitTables | None = None
 
     def confidence(self) -> torch.Tensor:
-        """The largest probability of each crop at the temperature that its labels were made at, float [B]."""
+        """Return the largest probability of each crop at the temperature that its labels were made at, float [B]."""
         return self.value.amax(dim=1) if self.tables is None else self.tables.confidence()
 
 
@@ -77,7 +77,7 @@ class LabelColumns:
             self._low_rank.append((images, rows.low_rank))
 
     def labels(self, temperature: float | None) -> LabelsOfSet:
-        """The labels at a temperature; None: at that of the set."""
+        """Return the labels at a temperature; None: at that of the set."""
         import torch
 
         from slg_wds.labels import from_tables, from_topk, tail_batch
@@ -102,7 +102,7 @@ class LabelColumns:
 
 
 def _in_place(parts: list[tuple[I64, LowRankRows]], n: int, c: int, num_classes: int) -> LowRankRows:
-    """The low-rank labels of all n images of a batch; those without any, in padding, have even ones."""
+    """Return the low-rank labels of all n images of a batch; those without any, in padding, have even ones."""
     even = LowRankRows(
         num_classes,
         kept=np.zeros(1, np.int64),

@@ -160,7 +160,7 @@ class PartnerCrops:
         return [one for [one] in self._context.first_records.read(wanted.samples, wanted.crops)]
 
     def _decoded(self, samples: list[SamplePlace], records: Sequence[SampleLabels], crops: I64) -> Rows:
-        """The crops of partners. Raises an error that names the one at fault."""
+        """Return the crops of partners. Raises an error that names the one at fault."""
         try:
             with self._context.in_turn:
                 rows = self._context.first_records.rows(0, records, crops, labels=False)
@@ -206,7 +206,7 @@ class PartnerCrops:
             mix_view(mix.view, crops[columns.index(mix.column)], mix.lam, mix.box)
 
     def _pixels(self, sample: SamplePlace, labelled: LabelledImage, data: FileBytes) -> torch.Tensor:
-        """The pixels of a partner. Raises ImageChangedError unless it is the image that was labelled."""
+        """Return the pixels of a partner. Raises ImageChangedError unless it is the image that was labelled."""
         images = self._context.images
         if not labelled.is_of(data) and images.forget(sample):
             [data] = images.read([sample]).parts  # what was cached is of another time
@@ -218,7 +218,7 @@ class PartnerCrops:
 
 
 def _mixing_of(views: Sequence[Views | None]) -> Mixing:
-    """The mixing of several images' crops. Raises RecordError for a record without it, where the set has it."""
+    """Return the mixing of several images' crops. Raises RecordError for a record without it, where the set has it."""
     found = [None if one is None else one.mixing for one in views]
     if None in found:
         raise RecordError("its views do not say what is mixed in, though the set says that they do")

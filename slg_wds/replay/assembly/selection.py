@@ -35,7 +35,7 @@ class AllCrops:
         return sample
 
     def counts(self, shard: I64, sample: I64) -> I64 | int:
-        """How many crops there are to choose from, one number for all or int64 [n]."""
+        """Return how many crops there are to choose from, one number for all or int64 [n]."""
         return self._num_crops
 
     def crops(self, shard: I64, sample: I64, chosen: I64) -> I64:
@@ -64,7 +64,7 @@ class CropFilter:
             raise UsageError(f"a crop filter from {self.low} to {self.high} is no range")
 
     def measured(self, record: Record) -> F64:
-        """The measure of every crop, float64 [M]."""
+        """Return the measure of every crop, float64 [M]."""
         if record.low_rank is not None:
             return self._of_low_rank(record.low_rank)
         value = record.value.astype(np.float64)
@@ -175,7 +175,7 @@ def _gathered(table: dict[int, I64], shard: I64, sample: I64) -> I64:
 def _kept(
     sets: LabelSets, crop_filter: CropFilter, shard: int, read: Callable[[int, int], list[Record]]
 ) -> U8:
-    """Which crops of a shard's samples are kept, as bits [samples, ceil(M / 8)]."""
+    """Return which crops of a shard's samples are kept, as bits [samples, ceil(M / 8)]."""
     rows = [
         crop_filter.keeps(sum(_measures(sets, crop_filter, read(shard, position))))  # type: ignore[arg-type]
         for position in range(int(sets.sizes[shard]))

@@ -72,7 +72,7 @@ class Caches:
         return self._of_tars
 
     def _open(self) -> CacheDirectory | None:
-        """The directory; None if its disk is full or fails, or its owner keeps it closed: then all is read by range."""
+        """Return the directory; None if its disk is full or fails, or its owner keeps it closed: read by range then."""
         if self._directory is None and not self._closed:
             try:
                 self._directory = CacheDirectory(self._path, self._limit)
@@ -108,7 +108,7 @@ class Caches:
                 raise _too_small(cache, at_once, lanes * window)
 
     def _slots(self, caches: Sequence[ShardCache]) -> int:
-        """How many files of each of these caches fit at a time."""
+        """Return how many files of each of these caches fit at a time."""
         return self._limit // self.processes // max(1, sum(cache.largest for cache in caches))
 
     def begin(self, spans: Spans, start: int) -> None:
@@ -132,7 +132,7 @@ class Caches:
             cache.end()
 
     def coming(self, shard: int) -> bool:
-        """Whether all cached files of a shard are there or on their way, so that waiting for them is right."""
+        """Return whether all cached files of a shard are there or on their way, so that waiting for them is right."""
         caches = self.in_use
         return bool(caches) and all(one.path(shard) is not None or one.coming(shard) for one in caches)
 
@@ -157,7 +157,7 @@ class Caches:
 
 
 def largest_shard(labels: LabelSet) -> int:
-    """Bytes of the largest shard of a remote set, from one listing; over http of a few shards."""
+    """Return the bytes of the largest shard of a remote set, from one listing; over http of a few shards."""
     names = {labels.shard_name(number) for number in range(labels.num_shards)}
     try:
         return max((entry.size for entry in labels.store.list(deep=False) if entry.name in names), default=0)
@@ -167,7 +167,7 @@ def largest_shard(labels: LabelSet) -> int:
 
 
 def most_at_once(spans: Spans) -> int:
-    """How many shards are read at one time."""
+    """Return how many shards are read at one time."""
     events = sorted([*((t, 1) for t in spans.start.tolist()), *((t, -1) for t in spans.stop.tolist())])
     open_now = most = 0
     for _, change in events:
@@ -177,7 +177,7 @@ def most_at_once(spans: Spans) -> int:
 
 
 def _too_small(cache: ShardCache, at_once: int, lanes: int) -> ReplayError:
-    """The error for a cache whose budget does not hold the files that are read at one time, and one more."""
+    """Return the error for a cache whose budget does not hold the files that are read at one time, and one more."""
     fitting = max(1, int(lanes * (cache.slots / (at_once + 1))) - 2)
     return ReplayError(
         f"the cache's {cache.budget} bytes for this process hold {counted(cache.slots, 'shard')} of "

@@ -51,7 +51,7 @@ class CacheDirectory:
     def temporary(
         self, size: int = 0, in_use: Callable[[], Set[str]] = frozenset
     ) -> Iterator[tuple[FileIO, Path]]:
-        """A new file open for writing and its path; gone afterwards unless renamed.
+        """Yield a new file open for writing and its path; gone afterwards unless renamed.
 
         Its name reserves `size` bytes, so that what all threads and processes download at a time is within the limit
         together. Files that are not `in_use` are removed for it; NotCachedError is raised where that is not enough.
@@ -143,7 +143,7 @@ class CacheDirectory:
 
 
 def default_directory() -> Path:
-    """Where shards are cached when nothing is said: below XDG_CACHE_HOME or ~/.cache."""
+    """Return where shards are cached when nothing is said: below XDG_CACHE_HOME or ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slg-wds"
 
 
@@ -191,7 +191,7 @@ def remove(path: Path) -> bool:
 
 
 def of_another_user(path: Path) -> bool:
-    """Whether a directory is there and another user's."""
+    """Return whether a directory is there and another user's."""
     try:
         return path.stat().st_uid != os.geteuid()
     except OSError:

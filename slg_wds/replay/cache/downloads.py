@@ -99,7 +99,7 @@ class Downloads(ABC):
         return path
 
     def _is_sound(self, path: Path, size: int, sha256: str) -> bool:
-        """Whether a file has `size` bytes with a SHA-256 that begins with `sha256`."""
+        """Return whether a file has `size` bytes with a SHA-256 that begins with `sha256`."""
         try:
             with open_regular(path) as file:
                 state = hashlib.sha256()

@@ -59,7 +59,7 @@ class ShardCache:
         return self.budget // self.largest
 
     def path(self, number: int) -> str | None:
-        """Where a shard lies that is there and checked, else None."""
+        """Return where a shard lies that is there and checked, else None."""
         return self._ready.get(number)
 
     def learn(self, paths: Mapping[int, str]) -> None:
@@ -67,7 +67,7 @@ class ShardCache:
         self._ready.update(paths)
 
     def coming(self, number: int) -> bool:
-        """Whether a shard is on its way in one piece.
+        """Return whether a shard is on its way in one piece.
 
         Waiting for it takes no longer than asking for a part of it anew, which would delay the others.
         """
@@ -168,7 +168,7 @@ class ShardCache:
                     self._changed.notify_all()
 
     def _in_use(self) -> Set[str]:
-        """The paths of files that this process still needs."""
+        """Return the paths of files that this process still needs."""
         with self._changed:
             return {self._ready[number] for number in self._needed if number in self._ready}
 

@@ -139,7 +139,7 @@ def _shards(planned: Sequence[PlannedBatch]) -> set[int]:
 
 
 def _here(context: LoaderContext, shards: set[int]) -> bool:
-    """Whether all of a batch can be read from local disks; of mixed views, nobody knows before the labels are read."""
+    """Return whether local disks have all of a batch; of mixed views, nobody knows before the labels are read."""
     return not context.sets.has_mixing and all(map(context.ready, shards))
 
 

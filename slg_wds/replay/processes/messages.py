@@ -62,19 +62,19 @@ END_WALK = "end walk"  # said to a process: what is under way is not wanted any 
 
 
 def packed(batch: Batch) -> bytes:
-    """A batch without its images, which lie in a slot. Raises an error if a tensor is not on the CPU."""
+    """Return a batch without its images, which lie in a slot. Raises an error if a tensor is not on the CPU."""
     stream = io.BytesIO()
     _MessagePickler(stream, batch.images).dump(batch)
     return stream.getvalue()
 
 
 def unpacked(data: bytes, images: torch.Tensor) -> Any:
-    """The batch of `packed`, with these images."""
+    """Return the batch of `packed`, with these images."""
     return _Unpickler(io.BytesIO(data), images).load()
 
 
 def sendable(error: BaseException) -> Exception:
-    """The error, or one that says the same and can be pickled."""
+    """Return the error, or one that says the same and can be pickled."""
     if isinstance(error, (SlgWdsError, MemoryError)):
         return error
     return ReplayError(f"{type(error).__name__}: {error}")

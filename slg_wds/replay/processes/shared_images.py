@@ -49,13 +49,13 @@ class SharedImages:
         self._free.append(slot)
 
     def images(self, slot: int) -> torch.Tensor:
-        """The images of a slot."""
+        """Return the images of a slot."""
         import torch
 
         return torch.from_numpy(self._memory[slot]).permute(0, 3, 1, 2)
 
     def lent(self, slot: int) -> torch.Tensor:
-        """The images of a slot, which is given back when the last tensor that shares them has died."""
+        """Return the images of a slot, which is given back when the last tensor that shares them has died."""
         import torch
 
         view = self._memory[slot]  # the tensor keeps it alive, and so do all that share its storage

@@ -111,9 +111,8 @@ def _outside(record: Record, n: int) -> tuple[F64, F64]:
     place = np.full(C, -1)
     place[tail.classes] = np.arange(len(probs))
     at = place[record.index[:, :n]]
-    live = np.ones(
-        (len(at), len(probs) + 1)
-    )  # the last column stands for classes that the tail does not keep
+    # The last column stands for classes that the tail does not keep.
+    live = np.ones((len(at), len(probs) + 1))
     live[np.arange(len(at))[:, None], at] = 0.0
     live = live[:, :-1]
     others = C - n - live.sum(axis=1)

@@ -166,9 +166,8 @@ class ReportedSets:
         parent, number = self.sets[which], numbers[-1]
         if number is None or parent.plan.place(number)[0] in self._missing(which):
             return None
-        record = parent.read(
-            numbers, self.sets[0].last.find
-        )  # images that are mixed in: as the first numbers them
+        # Images that are mixed in get the numbers that the first set has for them.
+        record = parent.read(numbers, self.sets[0].last.find)
         if isinstance(record, Missing) or not record.num_crops:
             return None
         labels, target = self.labels[which], record.target

@@ -214,10 +214,7 @@ def _area(statistics: Statistics) -> dict[str, Any]:
 
 def _both(comparison: Comparison, names: Sequence[str]) -> dict[str, Any]:
     pair = min(comparison.pairs, key=lambda pair: pair.agreement)
-    labels = (
-        "confidence of the first",
-        "of the second",
-    )  # the names stand in the caption, never in the drawing
+    labels = ("confidence of the first", "of the second")  # their names stand in the caption alone
     which = " (the pair that agrees least)" if len(comparison.pairs) > 1 else ""
     return _figure(
         "both",

@@ -21,9 +21,8 @@ from slg_wds.transforms.policies.rules import (
 )
 
 ATTEMPTS = 10  # to fit an erased box, as in timm
-ERASING_WORDS = 4 * (
-    ATTEMPTS + 1
-)  # of 64 bits, per crop: four for each attempt, and four for whether to erase
+# Of 64 bits, per crop: four for each attempt, and four for whether to erase.
+ERASING_WORDS = 4 * (ATTEMPTS + 1)
 # Per operation: which one, whether it is done, its sign, its resampling, its level, three unused, four more for levels.
 OPERATION_WORDS = 12
 COINS = 256  # bits of the last four words

@@ -136,9 +136,7 @@ def _torchvision(
 ) -> tuple[OperationChoice, ...]:
     """Return what torchvision draws from, in its order, with the ranges of one of its policies."""
     return (
-        OperationChoice(
-            SOLARIZE, 256.0, 256.0
-        ),  # torchvision's Identity: solarized from 256 on, which changes nothing
+        OperationChoice(SOLARIZE, 256.0, 256.0),  # its Identity: solarized from 256 on, which changes nothing
         OperationChoice(SHEAR_X, end=shear, mirrored=True),
         OperationChoice(SHEAR_Y, end=shear, mirrored=True),
         OperationChoice(TRANSLATE_X, end=translation, mirrored=True),

@@ -75,9 +75,8 @@ def sample_mixing(seed: int, key: str, num_crops: int, rule: MixRule, number: in
     """
     if len(shard) < 2 or not num_crops:
         return Mixing.none(num_crops)
-    digest = hashlib.sha256(
-        seed.to_bytes(8, "little") + key.encode() + b"\0mixing"
-    ).digest()  # no key has a NUL
+    text = seed.to_bytes(8, "little") + key.encode() + b"\0mixing"  # no key has a NUL
+    digest = hashlib.sha256(text).digest()
     philox = np.random.Philox(key=np.frombuffer(digest[:16], "<u8").astype(np.uint64))
     partners = _partners(philox.random_raw(PARTNERS), number, shard)
     words = philox.random_raw(num_crops * CROP_WORDS).reshape(num_crops, CROP_WORDS)

@@ -85,9 +85,8 @@ def steps_without_waits(setup: Setup, name: str, flags: Sequence[str], loader: A
 
 def step_of(setup: Setup, flags: Sequence[str], crops: int, arch: str) -> Callable[[Any], torch.Tensor]:
     """Return the step of `slg-wds train` at bf16."""
-    args = parse(
-        ["-a", arch, "-b", str(crops), "--amp", "bf16", "--lr", "0.01", *flags]
-    )  # the last of a kind counts
+    # Of flags of one name, the last one counts.
+    args = parse(["-a", arch, "-b", str(crops), "--amp", "bf16", "--lr", "0.01", *flags])
     args.rank, args.ranks, args.device = 0, 1, setup.device
     torch.backends.cudnn.benchmark = True  # as the command has it without --seed
     model, preprocessing = make_student(args, CLASSES, {}) if arch != "small" else (models.small(), None)

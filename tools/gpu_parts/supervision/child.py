@@ -22,9 +22,8 @@ from gpu_parts.supervision.findings import Findings  # noqa: E402
 
 def main() -> int:
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(
-            1, signal.SIGKILL
-        )  # PR_SET_PDEATHSIG: end with the process that started this one
+        # PR_SET_PDEATHSIG: end with the process that started this one.
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)  # where is it, when it hangs?
     runs, file, device, quick, folder = sys.argv[1:]
