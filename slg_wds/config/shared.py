@@ -77,7 +77,7 @@ class StoreConfig:
         cls.__repr__ = StoreConfig.__repr__  # type: ignore[method-assign]  # a dataclass then makes none of its own
 
     def __repr__(self) -> str:
-        """The options that are not as by default, what is worked on first; secrets are masked."""
+        """Return the options that are not as by default, what is worked on first; secrets are masked."""
         given = {one: getattr(self, one.name) for one in fields(self)}
         changed = [one for one, value in given.items() if value != _default(one)]
         shown = (f"{one.name}={masked(given[one])!r}" for one in sorted(changed, key=_place_in_repr))

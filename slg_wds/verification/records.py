@@ -128,7 +128,7 @@ class _RecordGroup:
         return planes
 
     def column(self, name: str, itemsize: int = 0) -> Numbers:
-        """The column of all records, one after the other: unsigned, 1-D, of `itemsize` bytes or the fewest that do."""
+        """Return the column of all records joined: unsigned, 1-D, of `itemsize` bytes or the fewest that do."""
         counts = self.counts(name)
         found = self._found.get(name, [])
         dtype = np.dtype(f"u{itemsize or (1, 1, 2, 4, 4)[len(found)]}")

@@ -213,7 +213,7 @@ def _info_problems(labels: LabelSet, lengths: dict[int, int], finished: bool) ->
 
 
 def _unknown(labels: LabelSet) -> list[str]:
-    """Return names of objects at the set's URL that belong to no label set; none if the store cannot list."""
+    """Return the names of objects at the set's URL that belong to no label set; none if the store cannot list."""
     names = labels.plan.shard_names
     known = {
         PLAN,
@@ -241,7 +241,7 @@ def main(config: VerifyConfig) -> int:
 
 
 def as_dict(result: VerifyResult) -> dict[str, Any]:
-    """The result as plain values for JSON: `ok`, and the fields of VerifyResult; problems without their numbers."""
+    """Return the result for JSON: `ok`, and the fields of VerifyResult; problems without their numbers."""
     others = ("problems", "makers", "teacher")
     fields = {name: value for name, value in vars(result).items() if name not in others}
     fields["makers"] = result.makers.as_dict()

@@ -70,7 +70,7 @@ class BatchContent:
         self._partners.put(images, [self._views[i] for i in images], loaded)
 
     def _put_fields(self, number: int, at: I64, rows: Rows) -> None:
-        """What set `number` says of some images beside their labels: the first decides, the others must agree."""
+        """Put in what set `number` says of images beside their labels: the first set decides, the others must agree."""
         for i, fields in zip(at.tolist(), rows.fields, strict=True):
             if fields["key"] != self._samples[i].key:
                 raise RecordError(f"it holds the record of {fields['key']!r}")
@@ -85,7 +85,7 @@ class BatchContent:
         self._put_views(number, at, rows)
 
     def _put_views(self, number: int, at: I64, rows: Rows) -> None:
-        """The boxes of crops, their flips, and what else is done to them, as `_put_fields` puts all else."""
+        """Put in the boxes of crops, their flips, and what else is done to them, as `_put_fields` does all else."""
         if number == 0:
             self._boxes[at], self._flips[at] = rows.boxes, rows.flips
             if rows.views is not None:

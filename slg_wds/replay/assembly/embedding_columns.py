@@ -23,7 +23,7 @@ class EmbeddingColumns:
         self._found = {one["name"]: np.zeros((n, c, one["dim"]), np.float32) for one in kinds}
 
     def put(self, images: npt.NDArray[np.int64], rows: Rows) -> None:
-        """The embeddings of these images. Raises RecordError for a record of others than the set's."""
+        """Put in the embeddings of these images. Raises RecordError for a record of others than the set's."""
         found = rows.embeddings or {}
         if {name: one.shape[-1] for name, one in found.items()} != self._dims:
             raise RecordError("its embeddings are not those that the set says it holds")

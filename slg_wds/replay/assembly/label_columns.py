@@ -62,7 +62,7 @@ class LabelColumns:
         self._tails: list[Tail | None] | None = [None] * n if member.identity.tail_classes else None
 
     def put(self, images: I64, rows: Rows) -> None:
-        """The labels of these images. Raises RecordError for labels of another kind than the set's."""
+        """Put in the labels of these images. Raises RecordError for labels of another kind than the set's."""
         if (rows.low_rank is None) != (self._low_rank is None):
             raise RecordError("its labels are low-rank ones, and the set's are not, or the other way round")
         if rows.value.shape[-1] != self._k or (rows.index is None) != self._full:

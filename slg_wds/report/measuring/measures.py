@@ -66,7 +66,7 @@ def measure(record: Record, rule: str | None) -> Measures:
 
 
 def leading(record: Record) -> tuple[I64, F64]:
-    """The most probable classes, at most five, and their probabilities: int64 and float64, both [M, min(k, 5)]."""
+    """Return the most probable classes, at most five, and their probabilities: int64 and float64 [M, min(k, 5)]."""
     n = min(SHOWN, record.k)
     index, value = top(record, n)
     return index, value.astype(np.float64)
@@ -142,7 +142,7 @@ def _plogp(p: F64) -> F64:
 
 
 def answer(measures: Measures) -> int:
-    """The class that the teacher takes the image for: the one with the largest sum of probability over all crops.
+    """Return the class that the teacher takes the image for: the one of most probability, summed over all crops.
 
     Only the classes in `index` count. Of equal sums, the lower class wins.
     """

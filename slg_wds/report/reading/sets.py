@@ -194,7 +194,7 @@ def _spread(labels: LabelSet, shards: Sequence[int], samples: int) -> Iterator[t
 
 
 def short_names(urls: Sequence[str]) -> list[str]:
-    """The last parts of URLs, as many as make the names distinct; whole URLs with numbers if two are the same."""
+    """Return the last parts of URLs, as many as make them distinct; whole URLs with numbers if two are the same."""
     parts = [url.rstrip("/").split("/") for url in urls]
     for count in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-count:]) for part in parts]

@@ -77,7 +77,7 @@ def gallery_intro(statistics: Statistics, sets: int) -> str:
 def texts(
     statistics: Statistics, comparison: Comparison | None, classes: int, rule: str, mixed: bool
 ) -> dict[str, str]:
-    """The paragraphs that open the sections, and the captions of tables.
+    """Return the paragraphs that open the sections, and the captions of tables.
 
     Args:
         statistics: of the first set.
