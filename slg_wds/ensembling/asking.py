@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +17,8 @@ from slg_wds.ensembling.parents import KeyedSet, Missing
 from slg_wds.ensembling.partners import mixed_views
 from slg_wds.errors import ImageError, TeacherOutputError, UsageError
 from slg_wds.format.manifest.identity import differences
-from slg_wds.format.records.embeddings.by_name import of_crops
 from slg_wds.images import LabelledImage
+from slg_wds.labelset.combining.joining import take_crops
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.replay.sources.external import ImageFiles, open_external
 from slg_wds.replay.sources.files import OpenFiles
@@ -181,16 +180,7 @@ def exact_rows(
             continue
         pixels = images.decoded(keyed, place, record)
         rows = np.sort(chance.permutation(record.num_crops)[:each])
-        part = dataclasses.replace(
-            record,
-            crops=record.crops[rows],
-            flips=record.flips[rows],
-            index=record.index[rows],
-            value=record.value[rows],
-            low_rank=record.low_rank.of(rows) if record.low_rank else None,
-            views=None if record.views is None else record.views[rows],
-            embeddings=of_crops(record.embeddings, rows),
-        )
+        part = take_crops(record, rows)
         exact = _ask(teacher, pixels, *mixed_views(keyed, images.decoded, part))
         if not np.isfinite(exact).all():  # in a mean or a maximum it would be lost, or taken for agreement
             raise TeacherOutputError(f"{teacher.name} gave NaN or infinity for a crop", key=record.key)

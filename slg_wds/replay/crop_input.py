@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from slg_wds.errors import UsageError
 from slg_wds.replay.sources.label_sets import LabelSets
 from slg_wds.transforms.crops import INTERPOLATIONS
@@ -10,8 +12,20 @@ MAX_BATCH_BYTES = 4 << 30  # of one batch, as far as the label set and not the c
 LABEL_BYTES = 12  # of one class of a crop in a batch: int64 and float32
 
 
-def crop_input(sets: LabelSets, size: int | None, interpolation: str | None, crops: int) -> tuple[int, str]:
-    """Return size and interpolation of the crops: those given, else those of the first teacher.
+class CropInput(NamedTuple):
+    """The pixels that a crop is resized to.
+
+    Attributes:
+        size: pixels on each side.
+        interpolation: the name of the filter, one of INTERPOLATIONS.
+    """
+
+    size: int
+    interpolation: str
+
+
+def crop_input(sets: LabelSets, size: int | None, interpolation: str | None, crops: int) -> CropInput:
+    """Return how crops are resized: as is given, else as for the first teacher.
 
     Args:
         sets: the label sets.
@@ -41,7 +55,7 @@ def crop_input(sets: LabelSets, size: int | None, interpolation: str | None, cro
         )
     if size < 1 or interpolation not in INTERPOLATIONS:
         raise UsageError(f"crops of size {size}, {interpolation}", hint=f"one of {', '.join(INTERPOLATIONS)}")
-    return int(size), str(interpolation)
+    return CropInput(int(size), str(interpolation))
 
 
 def _check_memory(sets: LabelSets, crops: int, each: int, what: str, hint: str) -> None:

@@ -18,7 +18,7 @@ from slg_wds.replay.assembly.epoch import Epochs
 from slg_wds.replay.assembly.selection import Selection, select
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.batch_maker import BatchMaker
-from slg_wds.replay.cache.caches import Caches
+from slg_wds.replay.cache.caches import CacheOptions, Caches
 from slg_wds.replay.crop_input import crop_input
 from slg_wds.replay.pairs import PairLoader
 from slg_wds.replay.processes.loader_processes import LoaderProcesses, start_processes
@@ -157,18 +157,19 @@ class SoftLabelLoader:
         if self.rank == 0:
             _warn_of(self.sets, self.temperature)
         source = None if images is None else Location(images, store_options)
-        self._set_up(source, (cache_dir, cache_bytes), size, interpolation, label_adaptation)
+        cache = CacheOptions(cache_dir, cache_bytes, local_ranks(self.world_size))
+        self._set_up(source, cache, size, interpolation, label_adaptation)
 
     def _set_up(
         self,
         images: Location | None,
-        cache: tuple[str | None, int],
+        cache: CacheOptions,
         size: int | None,
         interpolation: str | None,
         adaptation: Sequence[float] | LabelAdaptation | None,
     ) -> None:
         """Open the sources, lay out the epochs, and give the caches what an epoch needs."""
-        files, caches = OpenFiles(self._pace.threads + READERS), Caches(*cache, local_ranks(self.world_size))
+        files, caches = OpenFiles(self._pace.threads + READERS), Caches(cache)
         crops = crop_input(self.sets, size, interpolation, self._share.crops)
         self.size, self.interpolation = crops
         self.label_adaptation = adaptation_of(adaptation, self.sets)
@@ -186,8 +187,7 @@ class SoftLabelLoader:
         caches.share_out(self._epochs.epoch(0).spans(), self._order.lanes, self._order.window)
         self._processes: LoaderProcesses | None = None
         if self._pace.processes:
-            shared = (*cache, caches.processes)
-            self._processes = start_processes(self._context, images, shared, self._pace, self._share.crops)
+            self._processes = start_processes(self._context, images, self._pace, self._share.crops)
         self._maker = BatchMaker(self._context, self._pace, self._share.crops, self._processes)
 
     @property

@@ -25,7 +25,7 @@ import numpy as np
 
 from slg_wds.errors import ImageError, RecordError, RuleError, UsageError
 from slg_wds.format.records.decoding import decode_record
-from slg_wds.format.records.embeddings.by_name import joined_embeddings, of_crops
+from slg_wds.format.records.embeddings.by_name import joined_embeddings
 from slg_wds.format.records.low_rank.blocks import joined
 from slg_wds.format.records.low_rank.rows import LowRankRows
 from slg_wds.format.records.record import Record
@@ -33,7 +33,7 @@ from slg_wds.format.recovery.temperature import checked_temperature, power_of
 from slg_wds.format.shards.names import IMAGE_EXTS, RECORD_EXT
 from slg_wds.images import LabelledImage
 from slg_wds.labels import LabelType, stored_columns
-from slg_wds.labelset.combining.joining import refuse_extending
+from slg_wds.labelset.combining.joining import refuse_extending, take_crops
 from slg_wds.replay.batch import Batch, embedding_answers
 from slg_wds.replay.order.crop_schedule import crop_numbers
 from slg_wds.replay.samples import PipelineSample, place_of
@@ -137,18 +137,7 @@ class DecodeRecord:
             )
         whole = decode_record(data, **place)
         crops = crop_numbers(self.seed, whole.key, self.epoch, whole.num_crops, self.crops_per_image)
-        record = replace(
-            whole,
-            crops=whole.crops[crops],
-            flips=whole.flips[crops],
-            index=whole.index[crops],
-            value=whole.value[crops],
-            views=None if whole.views is None else whole.views[crops],
-            low_rank=None if whole.low_rank is None else whole.low_rank.of(crops),
-            embeddings=of_crops(whole.embeddings, crops),
-            rule=self.rule,
-            temperature=self.temperature,
-        )
+        record = replace(take_crops(whole, crops), rule=self.rule, temperature=self.temperature)
         stored = None if whole.embeddings is not None else stored_columns(whole)
         return {**sample, "record": record, "crop": crops, "stored": stored}
 

@@ -78,13 +78,7 @@ def main() -> None:
 def experiment(args: argparse.Namespace, folder: Path) -> None:
     start = time.monotonic()
     counts = lay_out(folder)
-    sets = {
-        split: labels_of(
-            folder / split, folder / f"labels-{split}", TEACHER,
-            args.crops if split == "train" else HELD_OUT_CROPS, seed=seed,
-        )
-        for split, seed in CROP_SEEDS.items()
-    }  # fmt: skip
+    sets = label_sets(args, folder)
     kinds = {name: convert(sets["train"], **KINDS[name]) for name in args.kinds if name in KINDS}
     images, stored, _ = all_crops(sets["train"], None, args.size)
     logits = live_answers(sets["train"], TEACHER, folder / "live-logits.pt")
@@ -103,16 +97,27 @@ def experiment(args: argparse.Namespace, folder: Path) -> None:
         for temperature in args.temperatures
     }
     labels = {
-        temperature: read_labels(args, sets["train"], kinds, temperature) for temperature in args.temperatures
+        temperature: read_labels(args, sets["train"], kinds, temperature)
+        | ({LIVE: live[temperature]} if LIVE in args.kinds else {})
+        for temperature in args.temperatures
     }
-    if LIVE in args.kinds:
-        labels = {temperature: rows | {LIVE: live[temperature]} for temperature, rows in labels.items()}
     kept = train_all(args, folder / "students.jsonl", images, labels, held_out)
     for temperature, of_temperature in labels.items():
         print(f"\ntemperature {temperature:g}, {time.monotonic() - start:.0f} s so far\n")
         apart = {kind: mean_divergence(live[temperature], rows) for kind, rows in of_temperature.items()}
         found = {kind: kept.of(args.seeds, temperature=temperature, kind=kind) for kind in of_temperature}
         report(found, apart, sizes(kinds))
+
+
+def label_sets(args: argparse.Namespace, folder: Path) -> dict[str, str]:
+    """Label the views of each split; return where the labels lie."""
+    return {
+        split: labels_of(
+            folder / split, folder / f"labels-{split}", TEACHER,
+            args.crops if split == "train" else HELD_OUT_CROPS, seed=seed,
+        )
+        for split, seed in CROP_SEEDS.items()
+    }  # fmt: skip
 
 
 def train_all(

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from slg_wds.arrays import F64
+from slg_wds.arrays import F64, I64
 from slg_wds.errors import LabelSetError, UsageError
 from slg_wds.format.manifest.identity import digest_of
-from slg_wds.format.records.embeddings.by_name import joined_embeddings
+from slg_wds.format.records.embeddings.by_name import joined_embeddings, of_crops
 from slg_wds.format.records.low_rank.blocks import joined
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.tail import Tail, build_tail
@@ -122,6 +122,20 @@ def check_same_image(key: str, crc32s: Iterable[int | None], url: str) -> None:
     """Raise LabelSetError if parts of an image's labels come from different files; None in `crc32s` is not known."""
     if len(set(crc32s) - {None}) > 1:
         raise LabelSetError("the sets to join were made from different files of this image", url=url, key=key)
+
+
+def take_crops(record: Record, rows: I64) -> Record:
+    """Return a record with some of its crops, in the order of `rows`. Its tail stays as it is."""
+    return dataclasses.replace(
+        record,
+        crops=record.crops[rows],
+        flips=record.flips[rows],
+        index=record.index[rows],
+        value=record.value[rows],
+        low_rank=None if record.low_rank is None else record.low_rank.of(rows),
+        views=None if record.views is None else record.views[rows],
+        embeddings=of_crops(record.embeddings, rows),
+    )
 
 
 def join_crops(parts: Sequence[Record]) -> Record:

@@ -9,6 +9,7 @@ from typing import Any
 
 from slg_wds.labels import LabelAdaptation
 from slg_wds.replay.cache.caches import Caches
+from slg_wds.replay.crop_input import CropInput
 from slg_wds.replay.sources.files import OpenFiles
 from slg_wds.replay.sources.images import Images, open_images
 from slg_wds.replay.sources.label_sets import LabelSets
@@ -50,10 +51,10 @@ class LoaderContext:
         images: Location | None,
         files: OpenFiles,
         caches: Caches,
-        crops: tuple[int, str],
+        crops: CropInput,
         adaptation: LabelAdaptation | None,
     ) -> LoaderContext:
-        """Open the records of label sets and their images; `crops` is (size, interpolation)."""
+        """Open the records of label sets and their images."""
         records = open_records(sets, files, caches)
         opened = open_images(sets, records.shards, images, files, caches)
         few = not sets.holds_embeddings and _most_values(sets) <= FEW_VALUES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from slg_wds.console import counted
 from slg_wds.errors import ReplayError, UnsupportedStoreError
@@ -23,6 +24,20 @@ from slg_wds.store import Store
 CachedPaths = list[dict[int, str]]  # of each cache, by the number of the shard
 
 
+class CacheOptions(NamedTuple):
+    """Where caches lie, and how large they may be.
+
+    Attributes:
+        directory: path; None for the default one.
+        limit: bytes of all files in the directory.
+        processes: of this machine that use the directory together.
+    """
+
+    directory: str | None
+    limit: int
+    processes: int
+
+
 class Caches:
     """One cache for each remote label set and one for remote tars of images, all in one directory.
 
@@ -30,13 +45,11 @@ class Caches:
     where it gives none, everything is read by range.
 
     Args:
-        directory: path; None for the default one.
-        limit: bytes of all files in the directory.
-        processes: of this machine that use the directory together.
+        options: of the directory.
     """
 
-    def __init__(self, directory: str | None, limit: int, processes: int) -> None:
-        self._path, self._limit, self.processes = directory, limit, processes
+    def __init__(self, options: CacheOptions) -> None:
+        self.options = options
         self._directory: CacheDirectory | None = None
         self._closed = False
         self._of_labels: list[ShardCache] = []
@@ -75,7 +88,7 @@ class Caches:
         """Return the directory; None if its disk is full or fails, or its owner keeps it closed: read by range then."""
         if self._directory is None and not self._closed:
             try:
-                self._directory = CacheDirectory(self._path, self._limit)
+                self._directory = CacheDirectory(self.options.directory, self.options.limit)
             except NotCachedError as error:
                 if not isinstance(error, CacheDiskError) and not of_another_user(Path(error.url or "")):
                     raise
@@ -109,7 +122,8 @@ class Caches:
 
     def _slots(self, caches: Sequence[ShardCache]) -> int:
         """Return how many files of each of these caches fit at a time."""
-        return self._limit // self.processes // max(1, sum(cache.largest for cache in caches))
+        mine = self.options.limit // self.options.processes
+        return mine // max(1, sum(cache.largest for cache in caches))
 
     def begin(self, spans: Spans, start: int) -> None:
         """Begin to download an epoch's files, from batch `start` on."""

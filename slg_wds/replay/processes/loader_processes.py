@@ -21,6 +21,7 @@ from slg_wds.errors import ReplayError
 from slg_wds.replay.assembly.context import LoaderContext
 from slg_wds.replay.assembly.epoch import PlannedBatch
 from slg_wds.replay.batch import Batch
+from slg_wds.replay.crop_input import CropInput
 from slg_wds.replay.processes.messages import (
     END_WALK,
     READY,
@@ -102,18 +103,13 @@ class LoaderProcesses:
 
 
 def start_processes(
-    context: LoaderContext,
-    images: Location | None,
-    cache: tuple[str | None, int, int],
-    pace: Pace,
-    crops: int,
+    context: LoaderContext, images: Location | None, pace: Pace, crops: int
 ) -> LoaderProcesses:
     """Start a loader's processes.
 
     Args:
         context: of the loader, of which each process opens its own.
         images: where the images lie; None inside the sets.
-        cache: see `Opening`.
         pace: how many processes, and how many threads of each.
         crops: in a batch.
     """
@@ -122,8 +118,8 @@ def start_processes(
     opening = Opening(
         sets=context.sets,
         images=images,
-        cache=cache,
-        crops=(context.size, context.interpolation),
+        cache=context.caches.options,
+        crops=CropInput(context.size, context.interpolation),
         adaptation=context.adaptation,
         threads=pace.threads_each,
         together=pace.together,

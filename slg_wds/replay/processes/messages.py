@@ -13,7 +13,8 @@ from slg_wds.labels import LabelAdaptation
 from slg_wds.labels.movable import unrepeated
 from slg_wds.replay.assembly.epoch import PlannedBatch
 from slg_wds.replay.batch import Batch
-from slg_wds.replay.cache.caches import CachedPaths
+from slg_wds.replay.cache.caches import CachedPaths, CacheOptions
+from slg_wds.replay.crop_input import CropInput
 from slg_wds.replay.sources.label_sets import LabelSets
 from slg_wds.store import Location
 
@@ -26,7 +27,7 @@ class Opening(NamedTuple):
 
     Attributes:
         sets, images, crops, adaptation: see `LoaderContext.open`.
-        cache: directory and bytes of remote files, and how many processes share it; see `Caches`.
+        cache: of remote files.
         threads: that decode and cut. together: images that one of them takes at a time.
         deadline: seconds for a batch.
         shape: of `SharedImages`. descriptor: of their memory.
@@ -34,8 +35,8 @@ class Opening(NamedTuple):
 
     sets: LabelSets
     images: Location | None
-    cache: tuple[str | None, int, int]
-    crops: tuple[int, str]
+    cache: CacheOptions
+    crops: CropInput
     adaptation: LabelAdaptation | None
     threads: int
     together: int

@@ -59,7 +59,7 @@ class Program:
     def __init__(self, opening: Opening, pipe: Connection) -> None:
         self._opening, self._pipe = opening, pipe
         self._images = SharedImages(opening.shape, opening.descriptor)
-        files, self._caches = OpenFiles(opening.threads + READERS), Caches(*opening.cache)
+        files, self._caches = OpenFiles(opening.threads + READERS), Caches(opening.cache)
         self._context = LoaderContext.open(
             opening.sets, opening.images, files, self._caches, opening.crops, opening.adaptation
         )

@@ -5,7 +5,6 @@ Shapes: M crops of an image, D of them compared as dense rows, C classes.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from slg_wds.arrays import F64, I64
 from slg_wds.errors import LabelSetError
 from slg_wds.format.records.record import Record
 from slg_wds.format.records.views import same_views
+from slg_wds.labelset.combining.joining import take_crops
 from slg_wds.report.measuring.measures import Measures
 from slg_wds.report.measuring.statistics import AREAS, bin_of
 
@@ -137,10 +137,7 @@ class Comparison:
 
 def dense(record: Record, at: I64, rule: str | None) -> F64:
     """Return the distributions of the crops `at`, recovered by a label type: float64 [D, C]."""
-    some = dataclasses.replace(
-        record, crops=record.crops[at], flips=record.flips[at], index=record.index[at], value=record.value[at]
-    )
-    return some.distribution(None, rule).astype(np.float64)
+    return take_crops(record, at).distribution(None, rule).astype(np.float64)
 
 
 def divergence(p: F64, q: F64) -> F64:
@@ -160,11 +157,9 @@ def divergence(p: F64, q: F64) -> F64:
 def _spaced(crops: int, num_classes: int) -> I64:
     """Numbers of the crops that are compared as dense rows, evenly spaced, [D]."""
     count = min(crops, max(1, min(DENSE_CROPS, DENSE_NUMBERS // num_classes)))
-    return (
-        np.unique(np.linspace(0, crops - 1, count).round().astype(np.int64))
-        if count
-        else np.empty(0, np.int64)
-    )
+    if not count:
+        return np.empty(0, np.int64)
+    return np.unique(np.linspace(0, crops - 1, count).round().astype(np.int64))
 
 
 def _check_same_crops(a: Record, b: Record, crops: int) -> None:

@@ -20,7 +20,7 @@ def write_given(folder: Path, loader: SoftLabelLoader, batches: Sequence[Batch])
         "seen": [list(zip(batch.key, batch.crop.tolist(), strict=True)) for batch in batches],
         "threads": loader._pace.threads,
         "prefetch": loader._pace.prefetch,
-        "caches": loader._context.caches._processes,
+        "caches": loader._context.caches.options.processes,
     }
     (folder / f"{dist.get_rank()}.json").write_text(json.dumps(given))
     dist.barrier()
