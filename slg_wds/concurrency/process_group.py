@@ -42,7 +42,7 @@ def _is_of_launcher(group: Rank) -> bool:
 
 
 def _gpus() -> int:
-    """GPUs that this process sees, if its group may run on them."""
+    """Return how many GPUs this process sees, if its group may run on them."""
     distributed = _distributed()
     on_cpus = distributed is None or distributed.get_backend() == "gloo"
     return 0 if on_cpus else int(sys.modules["torch"].cuda.device_count())

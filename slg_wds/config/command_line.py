@@ -142,7 +142,7 @@ def _dataclass(name: str, fields: Sequence[Any], about: str = "") -> type:
 
 
 def _options(config: type) -> Iterator[tuple[str, str, str]]:
-    """(panel, name, help) of every option: those that a class adds, before those that it inherits."""
+    """Yield (panel, name, help) of every option: those that a class adds, before those that it inherits."""
     names = {field.name for field in dataclasses.fields(config)}
     for base in filter(dataclasses.is_dataclass, config.__mro__):
         texts = _texts(base.__module__).get(base.__name__, {})

@@ -89,7 +89,7 @@ def _default(one: Field[Any]) -> object:
 
 
 def _place_in_repr(one: Field[Any]) -> int:
-    """Positional arguments come first, then the teachers and where the result goes, then all others as declared."""
+    """Place positional arguments first, then the teachers and where the result goes, then all others as declared."""
     if "Positional[" in str(one.type):
         return 0
     return {"arch": 1, "save_path": 2}.get(one.name, 3)

@@ -55,19 +55,19 @@ class RunResult:
         return [*text, *next_commands(self.labels, self._extended())] if self.complete else text
 
     def _about_labels(self) -> str:
-        """Text for the summary's line about the set, after the label type."""
+        """Return text for the summary's line about the set, after the label type."""
         return ""
 
     def _extended(self) -> list[str]:
-        """URLs of the sets that this one extends, which every reader needs too, the oldest first."""
+        """Return the URLs of the sets that this one extends, which every reader needs too, the oldest first."""
         return []
 
     def _about_work(self) -> list[str]:
-        """Lines of the summary about the crops that were made; called only if there are any."""
+        """Return lines of the summary about the crops that were made; called only if there are any."""
         return []
 
     def _about_findings(self) -> list[str]:
-        """Lines of the summary about what was found beside that, such as files of no use."""
+        """Return lines of the summary about what was found beside that, such as files of no use."""
         return []
 
 

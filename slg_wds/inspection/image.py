@@ -110,7 +110,7 @@ class InspectedImage:
         return {name: float(np.linalg.norm(one[crop : crop + 1].vectors)) for name, one in parts}
 
     def tail(self) -> list[tuple[int, float]]:
-        """(class, probability) of the most probable classes in the shared tail."""
+        """Return (class, probability) of the most probable classes in the shared tail."""
         tail = self.record.tail
         if tail is None:
             return []

@@ -126,7 +126,7 @@ def _shards(labels: LabelSet, state: SetState) -> dict[str, Any]:
 
 
 def _progress(labels: LabelSet, state: SetState) -> dict[str, Any] | None:
-    """Times and pace of commits; None if the store cannot list, or no shard exists."""
+    """Return times and pace of commits; None if the store cannot list, or no shard exists."""
     pace = state.pace
     if pace is None:
         return None

@@ -31,7 +31,7 @@ class CommitPace:
     left: float | None
 
     def idle(self, now: float) -> bool:
-        """True if the last commit is so long ago that nobody seems to work on the set. now: seconds since 1970."""
+        """Return whether nobody seems to work on the set any more, at the time `now`, in seconds since 1970."""
         pause = now - self.last
         return pause > 60 and (self.shards_per_second is None or pause * self.shards_per_second > 20)
 

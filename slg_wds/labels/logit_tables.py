@@ -67,7 +67,7 @@ class LogitTables(Movable):
         return len(self.block)
 
     def __getitem__(self, crops: Tensor | slice) -> LogitTables:
-        """Some of the rows, with all tables."""
+        """Return some of the rows, with all tables."""
         of_crops = {name: getattr(self, name)[crops] for name in ("block", "coefficients", "weight")}
         return self._with(**of_crops)
 
@@ -134,7 +134,7 @@ class LogitTables(Movable):
         return self._lines(self.classes, self.kept + 1, fill)[:, 1:].index_select(0, self.block)
 
     def _probabilities(self) -> tuple[Tensor, Tensor]:
-        """Those of the entries, [B, E], and of each class without an entry, [B].
+        """Return those of the entries, [B, E], and of each class without an entry, [B].
 
         In the dtype of the tables, with no matrix product: those, autocast and TF32 would round.
         """

@@ -33,7 +33,7 @@ class Movable:
         return self.changed(densely(lambda tensor: tensor.pin_memory()))
 
     def tensors(self) -> Iterator[Tensor]:
-        """All tensors in it."""
+        """Return all tensors in it."""
         from torch import Tensor
 
         for value in vars(self).values():

@@ -8,7 +8,7 @@ from slg_wds.errors import ReplayError, UsageError
 
 
 def rank_of(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """(rank, world size): as given, else torch.distributed's, else the launcher's, else (0, 1).
+    """Return (rank, world size): as given, else torch.distributed's, else the launcher's, else (0, 1).
 
     Raises UsageError for one without the other, a rank that is not among them, or variables that contradict each other.
     """
@@ -53,7 +53,7 @@ def local_ranks(world_size: int) -> int:
 
 
 def images_of(global_batch_size: int, world_size: int, crops_per_image: int) -> int:
-    """Images of a global batch of so many crops. Raises ReplayError where it does not divide."""
+    """Return the images of a global batch of so many crops. Raises ReplayError where it does not divide."""
     if crops_per_image < 1 or global_batch_size < 1:
         raise UsageError(
             f"global_batch_size {global_batch_size} or crops_per_image {crops_per_image} is below 1"

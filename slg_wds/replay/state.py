@@ -79,7 +79,7 @@ def to_state(
 
 
 def from_state(state: Any, fingerprint: Mapping[str, Any], temperature: LabelTemperature) -> tuple[int, int]:
-    """(epoch, batches) of a state.
+    """Return (epoch, batches) of a state.
 
     Raises ReplayError for one of another order, naming each difference, or with labels of another temperature.
     """

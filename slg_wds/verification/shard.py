@@ -201,7 +201,7 @@ def _why(error: SlgWdsError) -> str:
 
 
 def _foreign(labels: LabelSet, shard: Shard, part: PlannedShard) -> str | None:
-    """Why a whole shard is not the planned one; None if it is."""
+    """Return why a whole shard is not the planned one; None if it is."""
     try:
         shard.check(labels.digest, part.number, part.name, part.keys)
     except FormatError as error:

@@ -145,7 +145,7 @@ def _of_low_rank(coded: list[MeasuredKL], labels: LabelSet) -> TeacherCheck:
 
 
 def _images_of(labels: LabelSet, shards: Collection[int]) -> NDArray[np.int64]:
-    """Numbers in the plan of the images of some shards, ascending."""
+    """Return the numbers in the plan of the images of some shards, ascending."""
     sizes = labels.plan.shard_sizes
     chosen = np.zeros(len(sizes), np.bool_)
     chosen[list(shards)] = True

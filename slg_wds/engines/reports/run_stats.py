@@ -78,7 +78,7 @@ class RunObserver:
     """
 
     def begin(self, start: RunStarted) -> None:
-        """A worker is ready to make shards."""
+        """Note that a worker is ready to make shards."""
 
     def retry_alone(self) -> Sequence[str]:
         """Return the names of shards to make first, one at a time.
@@ -88,14 +88,14 @@ class RunObserver:
         return ()
 
     def claim(self, name: str) -> bool:
-        """A worker is about to make a shard. Returns False if the run has given that shard up."""
+        """Note that a worker is about to make a shard. Returns False if the run has given that shard up."""
         return True
 
     def crops(self, count: int) -> None:
-        """A worker has labelled `count` more crops."""
+        """Note that a worker has labelled `count` more crops."""
 
     def shard(self, name: str, stats: Any, made: bool) -> None:
-        """A worker has finished a shard. `made` is False if another worker had committed it first."""
+        """Note that a worker has finished a shard. `made` is False if another worker had committed it first."""
 
     def say(self, text: str) -> None:
-        """A worker has a line of text for the user."""
+        """Show a worker's line of text to the user."""

@@ -169,7 +169,7 @@ def _shape(tail: Tail | None, union: I64, place: I64) -> tuple[F64, float]:
 
 
 def _never_zero(rows: F64) -> F64:
-    """Rows of zeros, which only rounding makes, as rows of ones: then all classes share evenly."""
+    """Return rows of zeros, which only rounding makes, as rows of ones: then all classes share evenly."""
     rows[rows.sum(axis=1) == 0] = 1.0
     return rows
 

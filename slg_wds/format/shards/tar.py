@@ -99,7 +99,7 @@ def members(data: memoryview) -> Iterator[Member]:
 
 
 def _member(data: memoryview, at: int, block: bytes) -> tuple[str, int, int]:
-    """Name, size and begin of the content of the member whose first header block is at byte `at`."""
+    """Return name, size and begin of the content of the member whose first header block is at byte `at`."""
     start, devices, name = at, block[329:345], None
     if block[156:157] == b"x":
         size = _size(block, at)

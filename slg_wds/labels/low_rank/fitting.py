@@ -83,7 +83,7 @@ def _newton(probabilities: F64, table: Table, design: F64) -> F64:
 
 
 def _step_of_classes(probabilities: F64, table: Table) -> Table:
-    """One damped Gauss-Newton step on the mean and the basis of each entry."""
+    """Take one damped Gauss-Newton step on the mean and the basis of each entry."""
     design = np.concatenate([np.ones((len(probabilities), 1)), table.coefficients], axis=1)
     size = design.shape[1]
     i, j = _upper(size)
@@ -109,7 +109,7 @@ def _upper(size: int) -> tuple[I64, I64]:
 
 
 def _symmetric(upper: F64, size: int) -> F64:
-    """Symmetric matrices [n, size, size] of their upper triangles [n, size (size + 1) / 2]."""
+    """Return symmetric matrices [n, size, size] of their upper triangles [n, size (size + 1) / 2]."""
     i, j = _upper(size)
     full = np.empty((len(upper), size, size))
     full[:, i, j] = upper

@@ -150,7 +150,7 @@ class PartnerCrops:
             self._found[i] = (partners, wanted.at[j], mixing[j])
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """`target2` and `lam` of a batch, [B]."""
+        """Return `target2` and `lam` of a batch, [B]."""
         import torch
 
         found = {"target2": self._target2, "lam": self._lam}

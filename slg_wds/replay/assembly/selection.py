@@ -31,7 +31,7 @@ class AllCrops:
         self.sizes, self._num_crops = sizes, num_crops
 
     def positions(self, shard: I64, sample: I64) -> I64:
-        """Positions in its shard of each sample that takes part, int64 [n]; `sample` counts only these."""
+        """Return the position in its shard of each sample that takes part, int64 [n]; `sample` counts only these."""
         return sample
 
     def counts(self, shard: I64, sample: I64) -> I64 | int:
@@ -39,7 +39,7 @@ class AllCrops:
         return self._num_crops
 
     def crops(self, shard: I64, sample: I64, chosen: I64) -> I64:
-        """Numbers of crops in their records, int64 [n, c]; `chosen` counts only the crops to choose from."""
+        """Return the numbers of crops in their records, int64 [n, c]; `chosen` counts only the crops to choose from."""
         return chosen
 
 

@@ -121,7 +121,7 @@ class CacheDirectory:
         return freed > 0
 
     def _files(self) -> list[tuple[int, int, str]]:
-        """Time of last use, bytes and path of each file, and of each download with the bytes it will have."""
+        """Return time of last use, bytes and path of each file, and of each download with the bytes it will have."""
         found = []
         for entry in os.scandir(self.path):
             with contextlib.suppress(FileNotFoundError):
@@ -148,7 +148,7 @@ def default_directory() -> Path:
 
 
 def write_all(file: FileIO, data: bytes) -> None:
-    """All of it: a disk that fills up takes a part and says so only at the next write."""
+    """Write all of it: a disk that fills up takes a part and says so only at the next write."""
     left = memoryview(data)
     while left:
         left = left[file.write(left) :]

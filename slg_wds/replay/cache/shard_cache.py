@@ -109,13 +109,13 @@ class ShardCache:
         atexit.register(self.end)
 
     def expect(self) -> None:
-        """The first batch is under way: samples of later ones may wait for shards that are the next to come."""
+        """Note that the first batch is under way: samples of later ones may wait for the next shards to come."""
         with self._changed:
             self._expected = True
             self._expect()
 
     def advance(self, batch: int) -> None:
-        """Batches before `batch` are finished. Raises what a download failed with."""
+        """Note that batches before `batch` are finished. Raises what a download failed with."""
         with self._changed:
             self._open = True
             for number in [n for n, stop in self._needed.items() if stop <= batch]:

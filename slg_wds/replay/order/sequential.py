@@ -28,7 +28,7 @@ class SequentialOrder:
         return self.full_batches + self._padded
 
     def batches(self, start: int, stop: int, first_column: int, last_column: int) -> tuple[I64, I64]:
-        """Shard and sample, int64 [stop - start, columns] each; both -1 in columns that are padding."""
+        """Return shard and sample, int64 [stop - start, columns] each; both -1 in columns that are padding."""
         t = np.arange(start, stop, dtype=np.int64)[:, None]
         slot = t * self.batch_size + np.arange(first_column, last_column, dtype=np.int64)
         shard = np.searchsorted(self._edges, slot, side="right") - 1
@@ -39,7 +39,7 @@ class SequentialOrder:
         return shard, sample
 
     def spans(self, first_column: int, last_column: int) -> Spans:
-        """When each shard is first needed and when it may be forgotten; never too narrow."""
+        """Return when each shard is first needed and when it may be forgotten; never too narrow."""
         shard = np.flatnonzero(np.diff(self._edges)).astype(np.int64)
         start = self._edges[shard] // self.batch_size
         stop = np.minimum((self._edges[shard + 1] - 1) // self.batch_size + 1, len(self))

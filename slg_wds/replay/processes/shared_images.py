@@ -41,7 +41,7 @@ class SharedImages:
         self._free = list(range(shape[0]))
 
     def take(self, count: int) -> list[int]:
-        """So many slots that nobody uses; none at all if there are fewer."""
+        """Return so many slots that nobody uses; none at all if there are fewer."""
         return [self._free.pop() for _ in range(count)] if len(self._free) >= count else []
 
     def give_back(self, slot: int) -> None:

@@ -60,7 +60,7 @@ class TeacherPair:
         return self.agree / max(self.crops, 1)
 
     def mean_kl(self, forward: bool = True) -> float:
-        """Mean over crops of KL(a || b) in nats; if not `forward`, of KL(b || a)."""
+        """Return the mean over crops of KL(a || b) in nats; if not `forward`, of KL(b || a)."""
         return (self.kl_ab if forward else self.kl_ba) / max(self.dense, 1)
 
 
@@ -141,7 +141,7 @@ def dense(record: Record, at: I64, rule: str | None) -> F64:
 
 
 def divergence(p: F64, q: F64) -> F64:
-    """KL(p || q) of each row in nats, with probabilities below FLOOR counted as FLOOR.
+    """Return KL(p || q) of each row in nats, with probabilities below FLOOR counted as FLOOR.
 
     Args:
         p: distributions, float64 [D, C].
@@ -155,7 +155,7 @@ def divergence(p: F64, q: F64) -> F64:
 
 
 def _spaced(crops: int, num_classes: int) -> I64:
-    """Numbers of the crops that are compared as dense rows, evenly spaced, [D]."""
+    """Return the numbers of the crops that are compared as dense rows, evenly spaced, [D]."""
     count = min(crops, max(1, min(DENSE_CROPS, DENSE_NUMBERS // num_classes)))
     if not count:
         return np.empty(0, np.int64)

@@ -73,7 +73,7 @@ def leading(record: Record) -> tuple[I64, F64]:
 
 
 def entropy(record: Record, rule: LabelType) -> F64:
-    """Entropy of the distribution of each crop, as `distribution(record, None, rule)` recovers it.
+    """Return the entropy of the distribution of each crop, as `distribution(record, None, rule)` recovers it.
 
     No row of C numbers is made. The probability t outside the top is spread as q_c = t v_c / V, where V is the sum of v
     over the classes outside. Hence -sum q log q = -t log(t / V) - (t / V) sum v log v.
@@ -104,7 +104,7 @@ def entropy(record: Record, rule: LabelType) -> F64:
 
 
 def _outside(record: Record, n: int) -> tuple[F64, F64]:
-    """V, the sum of the tail v over the classes outside the top n, and sum v log v over them: float64, both [M]."""
+    """Return V, the sum of the tail v over the classes outside the top n, and sum v log v over them: float64 [M]."""
     tail, C = record.tail, record.num_classes
     assert tail is not None
     probs, rest = np.asarray(tail.probs, np.float64), float(tail.rest)
@@ -123,19 +123,19 @@ def _outside(record: Record, n: int) -> tuple[F64, F64]:
 
 
 def _spread(left: F64, mass: F64, logs: F64) -> F64:
-    """Entropy of the probability `left`, spread in proportion to v, given V (`mass`) and sum v log v (`logs`): [M]."""
+    """Return the entropy of `left`, spread in proportion to v, given V (`mass`) and sum v log v (`logs`): [M]."""
     safe = np.where(left > 0, left, 1.0)
     return np.where(left > 0, -safe * np.log(safe / mass) - safe / mass * logs, 0.0)
 
 
 def _total(rows: F64) -> F64:
-    """Entropy of each row in nats."""
+    """Return the entropy of each row in nats."""
     found: F64 = _plogp(rows).sum(axis=1)
     return found
 
 
 def _plogp(p: F64) -> F64:
-    """-p log p of each element; 0 where p is 0."""
+    """Return -p log p of each element; 0 where p is 0."""
     safe = np.where(p > 0, p, 1.0)
     found: F64 = -safe * np.log(safe)
     return found
@@ -151,6 +151,6 @@ def answer(measures: Measures) -> int:
 
 
 def area(record: Record) -> F64:
-    """Area of each crop as a share of the image's area, in 0..1: float64 [M]."""
+    """Return the area of each crop as a share of the image's area, in 0..1: float64 [M]."""
     height, width = record.size
     return record.crops[:, 2] * record.crops[:, 3] / float(height * width)

@@ -148,7 +148,7 @@ class Statistics:
         return row
 
     def mean(self, name: str) -> float:
-        """Mean over crops of `confidence`, `entropy` (nats), `tail` or `area`."""
+        """Return the mean over crops of `confidence`, `entropy` (nats), `tail` or `area`."""
         return self.sums[name] / max(self.crops, 1)
 
     @property

@@ -152,7 +152,7 @@ class ReportedSets:
         return [labels.num_shards - len(self._missing(which)) for which, labels in enumerate(self.labels)]
 
     def _missing(self, which: int) -> set[int]:
-        """Numbers of the missing shards of a set, which are listed once."""
+        """Return the numbers of the missing shards of a set, which are listed once."""
         if which not in self._missing_shards:
             self._missing_shards[which] = set(self.labels[which].missing())
         return self._missing_shards[which]

@@ -39,7 +39,7 @@ def _kept_of_tail(label: LabelType, stores_tail: bool) -> str:
 
 
 def confidence_figures(statistics: Statistics, label: LabelType, stores_tail: bool) -> Figures:
-    """Histograms of confidence, entropy and tail mass.
+    """Draw histograms of confidence, entropy and tail mass.
 
     Args:
         statistics: of the first set.
@@ -50,7 +50,7 @@ def confidence_figures(statistics: Statistics, label: LabelType, stores_tail: bo
 
 
 def class_figures(statistics: Statistics) -> Figures:
-    """Agreement by confidence, and a dot for each class; nothing if no probabilities are stored."""
+    """Draw agreement by confidence, and a dot for each class; nothing if no probabilities are stored."""
     if not statistics.has_values:
         return []
     several = np.count_nonzero(statistics.classes.crops) > 1
@@ -76,7 +76,7 @@ def crop_figures(statistics: Statistics) -> Figures:
 
 
 def teacher_figures(comparison: Comparison, names: Sequence[str], sure: bool) -> Figures:
-    """Confidence of two teachers against each other, and the divergence of their labels.
+    """Draw the confidence of two teachers against each other, and the divergence of their labels.
 
     Args:
         comparison: of the sets.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 
 def number(value: float) -> str:
-    """1234567 as 1,234,567."""
+    """Write 1234567 as 1,234,567."""
     return f"{value:,.0f}"
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """0.123 as 12.3%. A share that would round to 0% or 100% without being it gets as many digits as show that.
+    """Write 0.123 as 12.3%. A share that would round to 0% or 100% without being it gets as many digits as show that.
 
     Args:
         share: in 0..1.

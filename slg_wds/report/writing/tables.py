@@ -120,7 +120,7 @@ def _column(kind: str, title: str) -> dict[str, str]:
 
 
 def matrices(comparison: Comparison, count: int) -> tuple[list[list[str]], list[list[str]]]:
-    """Agreement and divergence of every pair of `count` sets, row against column, as text."""
+    """Return agreement and divergence of every pair of `count` sets, row against column, as text."""
     agreement = [["–"] * count for _ in range(count)]
     divergence = [["–"] * count for _ in range(count)]
     for pair in comparison.pairs:

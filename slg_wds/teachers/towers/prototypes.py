@@ -58,4 +58,4 @@ class PrototypeTower(Ensemble):
             return self._head.probabilities(embeddings)
 
     def _check_together(self, teachers: Sequence[Teacher]) -> None:
-        """Teachers of any width are accepted; that there is one is checked later."""
+        """Accept teachers of any width; that there is one is checked later."""

@@ -74,7 +74,7 @@ class Towers(Ensemble):
         return [teacher.describe() for teacher in self.teachers]
 
     def _check_together(self, teachers: Sequence[Teacher]) -> None:
-        """Teachers of any widths go together."""
+        """Accept teachers of any widths."""
 
 
 def _names(archs: Sequence[str]) -> list[str]:

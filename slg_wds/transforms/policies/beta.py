@@ -21,7 +21,7 @@ _MOST = (1 << 64) - 1
 
 
 def thresholds(alpha: float, points: Sequence[Fraction]) -> NDArray[np.uint64]:
-    """Return, for each point, how many of the 2^64 draws of 64 bits stand for a number below it.
+    """Return for each point how many of the 2^64 draws of 64 bits stand for a number below it.
 
     A draw u stands for a number x of Beta(alpha, alpha), and x is below points[i] if u < thresholds[i].
 
