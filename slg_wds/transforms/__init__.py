@@ -1,5 +1,6 @@
 """Views of an image: what is drawn for each crop, and how its pixels are made from that.
 
+    randomness.py     random words of an image, by seed and key
     crops.py          boxes and flips, drawn from seed and key; cutting and resizing them
     cutting.py        the loop that cuts them, in TorchScript
     drawn.py          the crops of an image with all that is done to them, drawn or recorded; their pixels

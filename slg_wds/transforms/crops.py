@@ -5,7 +5,6 @@ The generator and the loader both use this module, so a replayed crop is the cro
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slg_wds.errors import UsageError
+from slg_wds.transforms.randomness import BOXES, philox_of, uniforms
 
 if TYPE_CHECKING:
     import torch
@@ -80,22 +80,20 @@ def sample_crops(
     """
     if num_crops == 0:
         return np.empty((0, 4), np.int64), np.empty(0, np.bool_)
-    digest = hashlib.sha256(seed.to_bytes(8, "little") + key.encode()).digest()
-    philox = np.random.Philox(key=np.frombuffer(digest[:16], "<u8").astype(np.uint64))
-    raw = philox.random_raw(num_crops * WORDS).reshape(num_crops, ATTEMPTS + 1, 4)
-    uniform = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53  # in [0, 1), exact
-    boxes, found = first_fitting(uniform[:, :ATTEMPTS], size, rule)
+    words = philox_of(seed, key, BOXES).random_raw(num_crops * WORDS)
+    drawn = uniforms(words.reshape(num_crops, ATTEMPTS + 1, 4))
+    boxes, found = first_fitting(drawn[:, :ATTEMPTS], size, rule)
     boxes[~found] = _central(size, rule)
-    return boxes, uniform[:, ATTEMPTS, 0] < rule.flip
+    return boxes, drawn[:, ATTEMPTS, 0] < rule.flip
 
 
 def first_fitting(
-    uniform: npt.NDArray[np.float64], size: tuple[int, int], rule: CropRule
+    drawn: npt.NDArray[np.float64], size: tuple[int, int], rule: CropRule
 ) -> tuple[Boxes, npt.NDArray[np.bool_]]:
     """Return the box of the first attempt that fits the image.
 
     Args:
-        uniform: [M, attempts, 4] in [0, 1), for area, aspect ratio, top and left.
+        drawn: [M, attempts, 4] in [0, 1), for area, aspect ratio, top and left.
         size: (height, width) of the image.
         rule: the ranges of area and ratio.
 
@@ -103,15 +101,15 @@ def first_fitting(
         (boxes int64 [M, 4]; bool [M], whether an attempt did fit. Other boxes mean nothing.)
     """
     height, width = size
-    area = height * width * (rule.scale[0] + (rule.scale[1] - rule.scale[0]) * uniform[..., 0])
+    area = height * width * (rule.scale[0] + (rule.scale[1] - rule.scale[0]) * drawn[..., 0])
     low, high = math.log(rule.ratio[0]), math.log(rule.ratio[1])
-    aspect = _exp(low + (high - low) * uniform[..., 1])
+    aspect = _exp(low + (high - low) * drawn[..., 1])
     w = np.rint(np.sqrt(area * aspect))
     h = np.rint(np.sqrt(area / aspect))
     fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
     first = fits.argmax(axis=1)
     rows = np.arange(len(first))
-    h, w, top, left = (column[rows, first] for column in (h, w, uniform[..., 2], uniform[..., 3]))
+    h, w, top, left = (column[rows, first] for column in (h, w, drawn[..., 2], drawn[..., 3]))
     boxes = np.stack([np.floor(top * (height - h + 1)), np.floor(left * (width - w + 1)), h, w], axis=1)
     return boxes.astype(np.int64), fits[rows, first]
 

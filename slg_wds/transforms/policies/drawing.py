@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 
 from slg_wds.arrays import F64, I64, U8, U64
@@ -19,6 +17,7 @@ from slg_wds.transforms.policies.rules import (
     OperationRule,
     ViewRule,
 )
+from slg_wds.transforms.randomness import VIEWS, philox_of, uniforms
 
 ATTEMPTS = 10  # to fit an erased box, as in timm
 # Of 64 bits, per crop: four for each attempt, and four for whether to erase.
@@ -43,11 +42,8 @@ def sample_views(seed: int, key: str, num_crops: int, rule: ViewRule) -> Views:
     Returns:
         The views of M crops.
     """
-    digest = hashlib.sha256(seed.to_bytes(8, "little") + key.encode()).digest()
-    # Boxes and flips are drawn with the first half of the digest, so these are other numbers.
-    philox = np.random.Philox(key=np.frombuffer(digest[16:], "<u8").astype(np.uint64))
     width = ERASING_WORDS + OPERATION_WORDS * rule.count
-    words = philox.random_raw(num_crops * width).reshape(num_crops, width)
+    words = philox_of(seed, key, VIEWS).random_raw(num_crops * width).reshape(num_crops, width)
     erased = _erased(words[:, :ERASING_WORDS], rule.erased)
     codes, arguments, first = [], [], ERASING_WORDS
     for one in rule.operations:
@@ -66,21 +62,16 @@ def sample_views(seed: int, key: str, num_crops: int, rule: ViewRule) -> Views:
     )
 
 
-def _uniform(words: U64) -> F64:
-    uniform: F64 = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53  # in [0, 1), exact
-    return uniform
-
-
 def _operations(words: U64, rule: OperationRule) -> tuple[U8, U8]:
     """Draw the operations of one rule: codes and arguments uint8 [M, n] from words [M, n, OPERATION_WORDS]."""
-    uniform = _uniform(words[:, :, :5])
-    chosen = _chosen(uniform[:, :, 0], rule)
-    levels = _levels(words, uniform[:, :, 4], rule.levels)
-    resamplings = np.array(rule.resamplings)[(uniform[:, :, 3] * len(rule.resamplings)).astype(np.int64)]
+    drawn = uniforms(words[:, :, :5])
+    chosen = _chosen(drawn[:, :, 0], rule)
+    levels = _levels(words, drawn[:, :, 4], rule.levels)
+    resamplings = np.array(rule.resamplings)[(drawn[:, :, 3] * len(rule.resamplings)).astype(np.int64)]
     codes, arguments = np.zeros(chosen.shape, np.uint8), np.zeros(chosen.shape, np.uint8)
     for number, choice in enumerate(rule.choices):
-        at = (chosen == number) & (uniform[:, :, 1] < rule.probability)
-        code, arguments[at] = choice.operation.encode(_values(choice, levels[at], uniform[:, :, 2][at]))
+        at = (chosen == number) & (drawn[:, :, 1] < rule.probability)
+        code, arguments[at] = choice.operation.encode(_values(choice, levels[at], drawn[:, :, 2][at]))
         if choice.operation.resampled:
             code = code + (RESAMPLING * resamplings[at]).astype(np.uint8)
         codes[at] = code
@@ -129,8 +120,8 @@ def _values(choice: OperationChoice, levels: F64, uniform: F64) -> F64:
 
 def _erased(words: U64, probability: float) -> U8:
     """Draw an erased box for each crop, uint8 [M, 4], zeros for none, by timm's rule on a grid of 1/255."""
-    uniform = _uniform(words).reshape(len(words), ATTEMPTS + 1, 4)
+    drawn = uniforms(words).reshape(len(words), ATTEMPTS + 1, 4)
     rule = CropRule(ERASED_AREA, ERASED_RATIO)
-    boxes, found = first_fitting(uniform[:, :ATTEMPTS], (GRID, GRID), rule)
-    boxes[~found | (uniform[:, ATTEMPTS, 0] >= probability)] = 0
+    boxes, found = first_fitting(drawn[:, :ATTEMPTS], (GRID, GRID), rule)
+    boxes[~found | (drawn[:, ATTEMPTS, 0] >= probability)] = 0
     return boxes.astype(np.uint8)

@@ -5,7 +5,6 @@ What is drawn is what timm's `Mixup` draws for each element of a batch, with ima
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -15,6 +14,7 @@ from slg_wds.arrays import F64, I64, U8, U64
 from slg_wds.errors import UsageError
 from slg_wds.format.records.mixing import GRID, UNMIXED, WHOLE, Mixing
 from slg_wds.transforms.policies.beta import thresholds
+from slg_wds.transforms.randomness import MIXING, philox_of, uniforms
 
 PARTNERS = 4  # images that are mixed into the crops of one image
 MAX_ALPHA = 100.0
@@ -75,21 +75,19 @@ def sample_mixing(seed: int, key: str, num_crops: int, rule: MixRule, number: in
     """
     if len(shard) < 2 or not num_crops:
         return Mixing.none(num_crops)
-    text = seed.to_bytes(8, "little") + key.encode() + b"\0mixing"  # no key has a NUL
-    digest = hashlib.sha256(text).digest()
-    philox = np.random.Philox(key=np.frombuffer(digest[:16], "<u8").astype(np.uint64))
-    partners = _partners(philox.random_raw(PARTNERS), number, shard)
-    words = philox.random_raw(num_crops * CROP_WORDS).reshape(num_crops, CROP_WORDS)
-    uniform = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53  # in [0, 1), exact
-    mixed = uniform[:, 0] < rule.probability
-    pasted = mixed & ((uniform[:, 1] < rule.switch) if rule.mixup and rule.cutmix else rule.cutmix > 0)
+    source = philox_of(seed, key, MIXING)
+    partners = _partners(source.random_raw(PARTNERS), number, shard)
+    words = source.random_raw(num_crops * CROP_WORDS).reshape(num_crops, CROP_WORDS)
+    drawn = uniforms(words)
+    mixed = drawn[:, 0] < rule.probability
+    pasted = mixed & ((drawn[:, 1] < rule.switch) if rule.mixup and rule.cutmix else rule.cutmix > 0)
     box, lam = np.zeros((num_crops, 4), np.uint8), np.zeros(num_crops, np.uint8)
     if pasted.any():
-        box[pasted] = _boxes(words[pasted, 2], uniform[pasted, 3:5], rule.cutmix)
+        box[pasted] = _boxes(words[pasted, 2], drawn[pasted, 3:5], rule.cutmix)
     if (blended := mixed & ~pasted).any():
         lam[blended] = _lambdas(words[blended, 2], rule.mixup)
     mixed = blended | box.any(axis=1)  # a box of no height shows nothing of the partner
-    partner = np.where(mixed, partners[(uniform[:, 5] * len(partners)).astype(np.int64)], UNMIXED)
+    partner = np.where(mixed, partners[(drawn[:, 5] * len(partners)).astype(np.int64)], UNMIXED)
     crop = np.where(mixed, np.arange(num_crops), 0).astype(np.uint16)
     return Mixing(partner, crop, lam, box)
 
