@@ -58,8 +58,8 @@ def open_job(recipe: Recipe, device: str | None = None, *, save: bool = True) ->
     teacher = load_teachers(config, source.classes, config.crops_of_forward(device), device)
     recipe.label.check(teacher.num_classes, "--label-type")
     classes = teacher.full_classes if recipe.has_classes else classes_of_targets(source.classes)
-    said = class_folders_of(teacher.teachers) if recipe.has_classes else ClassFolders()
-    targets = resolve_targets(config, source.classes, classes, teacher.class_subset, said)
+    class_folders = class_folders_of(teacher.teachers) if recipe.has_classes else ClassFolders()
+    targets = resolve_targets(config, source.classes, classes, teacher.class_subset, class_folders)
     plan = source.plan(config.seed, config.samples_per_shard, target_of=targets.of_class)
     _check_partners(recipe, plan, reference)
     lacking = 0 if reference is None else _count_lacking(reference, plan.keys, config.on_error)
@@ -196,15 +196,16 @@ def class_folders_of(teachers: Sequence[Teacher]) -> ClassFolders:
         TeacherError: two of them say different things.
     """
     classes: dict[str, int | None] = {}
-    told = [(one.name, said) for one in teachers if (said := ClassFolders.of(one.class_folders)).known]
-    for name, said in told:
-        for folder, number in said.classes.items():
-            if classes.setdefault(folder, number) != number or said.subset != told[0][1].subset:
+    found = [(one.name, ClassFolders.of(one.class_folders)) for one in teachers]
+    known = [(name, folders) for name, folders in found if folders.known]
+    for name, folders in known:
+        for folder, number in folders.classes.items():
+            if classes.setdefault(folder, number) != number or folders.subset != known[0][1].subset:
                 raise TeacherError(
                     f"the teachers number classes differently: {folder!r} is another class of {name}",
                     hint="teachers of one ensemble must have the same classes",
                 )
-    return ClassFolders(classes, told[0][1].subset) if told else ClassFolders()
+    return ClassFolders(classes, known[0][1].subset) if known else ClassFolders()
 
 
 def opening_lines(job: Job) -> list[str]:

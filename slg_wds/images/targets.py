@@ -15,7 +15,7 @@ from slg_wds.images.class_folders import ClassFolders
 from slg_wds.images.classes import IMAGENET, folder_numbers, imagenet_targets, read_class_map, wordnet_id
 
 MOST_CLASSES = 1 << 24  # that a class number of a sample may be below
-NOTHING = ClassFolders()
+UNKNOWN = ClassFolders()
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,10 @@ def _none(number: int) -> None:
 
 
 def teacher_classes(
-    config: SourceConfig, classes: Sequence[str] | None, num_classes: int, said: ClassFolders = NOTHING
+    config: SourceConfig,
+    classes: Sequence[str] | None,
+    num_classes: int,
+    class_folders: ClassFolders = UNKNOWN,
 ) -> list[int | None] | None:
     """Find the teacher's class number of each class folder.
 
@@ -52,7 +55,7 @@ def teacher_classes(
         config: has the option --class-map.
         classes: names of the class folders; None if there are none.
         num_classes: number of the teacher's classes.
-        said: what the teacher's checkpoint says of class folders.
+        class_folders: what the teacher's checkpoint says of class folders.
 
     Returns:
         The number of each folder, None for no target; None instead of a list if no rule applies.
@@ -65,9 +68,9 @@ def teacher_classes(
     if classes is None:
         return None
     if config.class_map is not None:
-        return _mapped(config.class_map, classes, num_classes, said)
-    if said.known:
-        return said.numbers(classes, num_classes)
+        return _mapped(config.class_map, classes, num_classes, class_folders)
+    if class_folders.known:
+        return class_folders.numbers(classes, num_classes)
     numbers = folder_numbers(classes)
     if numbers is not None:
         return list(numbers) if max(numbers) < num_classes else None
@@ -77,12 +80,14 @@ def teacher_classes(
     return list(range(len(classes))) if len(classes) == num_classes else None
 
 
-def _mapped(file: str, classes: Sequence[str], num_classes: int, said: ClassFolders) -> list[int | None]:
+def _mapped(
+    file: str, classes: Sequence[str], num_classes: int, class_folders: ClassFolders
+) -> list[int | None]:
     mapping = read_class_map(file)
     spelled = Spellings(mapping)
     named = {name: found for name in classes if (found := spelled.find(name)) is not None}
     others = [name for name in classes if name not in named]
-    of_others = _unmapped(others, num_classes, said)
+    of_others = _unmapped(others, num_classes, class_folders)
     if of_others is None:
         raise UsageError(f"--class-map {file} lacks the class folders {first_few(others)}")
     numbers: dict[str, int | None] = {name: mapping[found] for name, found in named.items()}
@@ -95,18 +100,23 @@ def _mapped(file: str, classes: Sequence[str], num_classes: int, said: ClassFold
     return [numbers[name] for name in classes]
 
 
-def _unmapped(others: Sequence[str], num_classes: int, said: ClassFolders) -> Sequence[int | None] | None:
+def _unmapped(
+    others: Sequence[str], num_classes: int, class_folders: ClassFolders
+) -> Sequence[int | None] | None:
     """Return the classes of folders that a class map does not name; None if nothing else says them."""
     if not others:
         return []
-    if said.known:
-        return said.numbers(others, num_classes)
+    if class_folders.known:
+        return class_folders.numbers(others, num_classes)
     by_id = num_classes == IMAGENET and all(map(wordnet_id, others))
     return imagenet_targets(others) if by_id else None
 
 
 def class_subset(
-    config: TeacherConfig, classes: Sequence[str] | None, num_classes: int, said: ClassFolders = NOTHING
+    config: TeacherConfig,
+    classes: Sequence[str] | None,
+    num_classes: int,
+    class_folders: ClassFolders = UNKNOWN,
 ) -> tuple[int, ...] | None:
     """Return the teacher's classes that --class-subset keeps, in rising order; None for all.
 
@@ -114,7 +124,7 @@ def class_subset(
         config: has the options --class-subset and --class-map.
         classes: names of the class folders; None if there are none.
         num_classes: number of the teacher's classes.
-        said: what the teacher's checkpoint says of class folders.
+        class_folders: what the teacher's checkpoint says of class folders.
 
     Raises:
         UsageError: the file is not a list of class numbers, or a number is invalid or given twice.
@@ -123,7 +133,7 @@ def class_subset(
     if config.class_subset is None:
         return None
     if config.class_subset == "auto":
-        known = teacher_classes(config, classes, num_classes, said)
+        known = teacher_classes(config, classes, num_classes, class_folders)
         if known is None:
             raise NoTargetsError(
                 "--class-subset auto needs class folders whose classes in the teacher are known",
@@ -181,7 +191,7 @@ def resolve_targets(
     classes: Sequence[str] | None,
     num_classes: int,
     subset: Sequence[int] | None,
-    said: ClassFolders = NOTHING,
+    class_folders: ClassFolders = UNKNOWN,
 ) -> Targets:
     """Work out the targets of a source.
 
@@ -190,7 +200,7 @@ def resolve_targets(
         classes: names of the source's class folders; None if its samples have class numbers.
         num_classes: number of the teacher's classes.
         subset: the teacher's classes that labels cover; None for all.
-        said: what the teacher's checkpoint says of class folders.
+        class_folders: what the teacher's checkpoint says of class folders.
 
     Raises:
         UsageError, ImageSourceError: as `teacher_classes`.
@@ -198,8 +208,8 @@ def resolve_targets(
     if config.no_targets:
         return Targets(_none, None, True)
     if classes is None:
-        return Targets(_numbered(num_classes, subset, said), None, True)
-    known = teacher_classes(config, classes, num_classes, said)
+        return Targets(_numbered(num_classes, subset, class_folders), None, True)
+    known = teacher_classes(config, classes, num_classes, class_folders)
     if known is None:
         note = (
             f"{counted(len(classes), 'class folder')} for {counted(num_classes, 'class', 'classes')} of the teacher, "
@@ -209,15 +219,15 @@ def resolve_targets(
     labels = subset if subset is not None else range(num_classes)
     position = {number: place for place, number in enumerate(labels)}
     of_class = [None if number is None else position.get(number) for number in known]
-    if config.class_map is None and not said.classes and folder_numbers(classes):
+    if config.class_map is None and not class_folders.classes and folder_numbers(classes):
         note = "the class folders are named by numbers, which are taken as the classes"
         return Targets(of_class, None, True, note)
-    names = _names_of(config, classes, known, num_classes, said)
+    names = _names_of(config, classes, known, num_classes, class_folders)
     return Targets(of_class, [names.get(number, "") for number in labels], True, _outside(classes, known))
 
 
 def _numbered(
-    num_classes: int, subset: Sequence[int] | None, said: ClassFolders
+    num_classes: int, subset: Sequence[int] | None, class_folders: ClassFolders
 ) -> Callable[[int], int | None]:
     """Return the function from the class numbers of samples in tars to targets.
 
@@ -226,7 +236,7 @@ def _numbered(
     position = None if subset is None else {number: place for place, number in enumerate(subset)}
 
     def target_of(sample: int) -> int | None:
-        number = said.class_of(sample)
+        number = class_folders.class_of(sample)
         if number is None:
             return None
         if number >= num_classes:
@@ -253,7 +263,7 @@ def _names_of(
     classes: Sequence[str],
     known: Sequence[int | None],
     num_classes: int,
-    said: ClassFolders,
+    class_folders: ClassFolders,
 ) -> dict[int, str]:
     """Return the names of the teacher's classes by number: the WordNet id in the folder's name, or that name.
 
@@ -264,8 +274,8 @@ def _names_of(
         for name, number in zip(classes, known, strict=True)
         if number is not None
     }
-    if config.class_map is None and said.known:
-        return {**names, **said.names()}
+    if config.class_map is None and class_folders.known:
+        return {**names, **class_folders.names()}
     if config.class_map is None and num_classes == IMAGENET and len(names) < IMAGENET:
         return _imagenet_names()  # some of ImageNet's folders: the other classes have names too
     return names

@@ -65,14 +65,15 @@ def _plan(config: EvaluateConfig, source: ImageSource, teacher: Ensemble) -> Pla
     from slg_wds.generation.setup import class_folders_of
     from slg_wds.images.targets import resolve_targets
 
-    said = class_folders_of(teacher.teachers)
+    class_folders = class_folders_of(teacher.teachers)
     # No subset: `teachers.evaluate` scores all of the teacher's classes and takes its own class numbers.
-    targets = resolve_targets(config, source.classes, teacher.full_classes, None, said)
+    targets = resolve_targets(config, source.classes, teacher.full_classes, None, class_folders)
     if source.classes is not None and not targets.comparable:
+        how = "as the teacher learned them" if class_folders.known else "by WordNet ids"
         raise NoTargetsError(
             f"nothing assigns {counted(len(source.classes), 'class folder')} to "
             f"the teacher's {teacher.full_classes} classes",
-            hint=f"name them {'as the teacher learned them' if said.known else 'by WordNet ids'} or give --class-map",
+            hint=f"name them {how} or give --class-map",
             url=config.data,
         )
     if targets.note:

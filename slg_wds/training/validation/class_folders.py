@@ -30,7 +30,7 @@ def known_folders(labels: Sequence[LabelSet], checkpoint: Mapping[str, Any] | No
 
 
 def targets_of_val(
-    args: Settings, said: ClassFolders, folders: Sequence[str] | None, num_classes: int
+    args: Settings, class_folders: ClassFolders, folders: Sequence[str] | None, num_classes: int
 ) -> TargetOf | None:
     """Return the student's class of each class of val, as `ImageSource.plan` takes it.
 
@@ -38,17 +38,17 @@ def targets_of_val(
 
     Args:
         args: the flags.
-        said: what the sets, or the checkpoint, say of class folders.
+        class_folders: what the sets, or the checkpoint, say of class folders.
         folders: val's class folders in the order of their numbers; None if its samples have class numbers.
         num_classes: the student's.
 
     Raises:
         NoTargetsError: it is not known which classes they are.
     """
-    if folders is None and said.subset is None:
+    if folders is None and class_folders.subset is None:
         return None  # `HardTargets` says which number is no class of the student
     config = EvaluateConfig(data=args.data or "", arch=args.arch, class_map=args.class_map)
-    targets = resolve_targets(config, folders, num_classes, None, said)
+    targets = resolve_targets(config, folders, num_classes, None, class_folders)
     if not targets.comparable:
         raise NoTargetsError(
             f"nothing says which of the student's classes {counted(len(folders or ()), 'class folder')} of val "
@@ -57,19 +57,19 @@ def targets_of_val(
             url=args.data,
         )
     if folders is not None and isinstance(targets.of_class, Sequence):
-        _tell(args, said, folders, targets.of_class, num_classes)
+        _tell(args, class_folders, folders, targets.of_class, num_classes)
     return targets.of_class
 
 
 def _tell(
     args: Settings,
-    said: ClassFolders,
+    class_folders: ClassFolders,
     folders: Sequence[str],
     of_class: Sequence[int | None],
     num_classes: int,
 ) -> None:
     """Say which folders are of no class, and whether they are numbered by nothing but their order."""
-    if args.class_map is None and not said.known and _in_order(folders, num_classes):
+    if args.class_map is None and not class_folders.known and _in_order(folders, num_classes):
         say(args, "nothing says which of the student's classes the class folders of val are, so they are numbered "
             "in the order of their names; --class-map says it")  # fmt: skip
     if without := [name for name, number in zip(folders, of_class, strict=True) if number is None]:
