@@ -3,7 +3,7 @@
     command.py     the command and the call from Python
     work.py        the worker loop, and the shards that it makes
     records.py     the records of one image in several sets -> the merged one
-    parents.py     the sets to merge: records by key, in any order, with bounded memory
+    parents.py     the sets to merge, each with its share of the mean
     checks.py      what must be the same in all of them
     merge.py       the labels of one image in several sets -> their weighted mean
     convert.py     the labels of one image -> the same with fewer classes

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from slg_wds.banks import read_bank
 from slg_wds.config import GenerateConfig, Precision
 from slg_wds.config.shared import RecheckOptions
-from slg_wds.ensembling.parents import KeyedSet, Missing
 from slg_wds.ensembling.partners import mixed_views
 from slg_wds.errors import ImageError, TeacherOutputError, UsageError
 from slg_wds.format.manifest.identity import differences
 from slg_wds.images import LabelledImage
 from slg_wds.labelset.combining.joining import take_crops
+from slg_wds.labelset.keyed import KeyedSet, Missing
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.replay.sources.external import ImageFiles, open_external
 from slg_wds.replay.sources.files import OpenFiles

@@ -1,177 +1,37 @@
-"""The label sets to merge: their records by key, read in any order with bounded memory."""
+"""The label sets to merge, each with its share of the mean."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
-from slg_wds.errors import ShardError
-from slg_wds.format.manifest.index import ShardIndex
 from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.format.records.record import Record
-from slg_wds.format.shards.header import ShardHeader
-from slg_wds.format.shards.shard import Shard, check_payload
-from slg_wds.images import image_extension
 from slg_wds.labels.shares import shares
-from slg_wds.labelset.combining.joining import chains, join_records
-from slg_wds.labelset.combining.renumbering import Find, renumbered
+from slg_wds.labelset.combining.chain import SetChain
+from slg_wds.labelset.combining.joining import chains
 from slg_wds.labelset.labelset import LabelSet
-from slg_wds.labelset.makers import code_of_all
 from slg_wds.labelset.opening import labels_at
 from slg_wds.store import Location
 
-WHOLE_BYTES = 1 << 26  # a shard up to this size is read whole
-WHOLE_PART = 0.25  # ... if at least this share of its records is needed
-KEPT_SHARDS = 2
-KEPT_INDEXES = 64
 
-
-@dataclass(frozen=True)
-class Missing:
-    """Stands for a record that a set does not have, and gives the reason why it left the image out."""
-
-    reason: str
-
-
-class KeyedSet:
-    """One label set, whose records are found by key.
-
-    A shard of which many records are needed is read whole; from other shards, single records are read by byte range.
-    Memory holds at most two shards of up to 64 MiB each, and the index parts of 64 shards.
-    """
-
-    def __init__(self, labels: LabelSet) -> None:
-        self.labels = labels
-        self._wanted: dict[int, bool] = {}
-        self._shards: OrderedDict[int, tuple[Shard, dict[str, int]]] = OrderedDict()
-        self._indexes: OrderedDict[int, tuple[ShardIndex, dict[str, int]]] = OrderedDict()
-        self._code: dict[int, dict[str, dict[str, str]]] = {}  # of every shard whose trailer was read
-
-    def find(self, key: str, near: int = -1) -> int | None:
-        """Return the number of an image in the plan, or None. Faster if `near` is that number."""
-        return self.labels.key_numbers.find(key, near)
-
-    def has_labels(self, key: str) -> bool:
-        """Return whether the set has a record of an image: it plans the image, and did not leave it out."""
-        number = self.find(key)
-        return number is not None and key in self._index(self.labels.plan.place(number)[0])[1]
-
-    def prepare(self, numbers: Iterable[int]) -> None:
-        """Announce which planned images are read next: decide which shards to read whole, and drop all others."""
-        shards, counts = np.unique(
-            [self.labels.plan.place(number)[0] for number in numbers], return_counts=True
-        )
-        for shard in [kept for kept in self._shards if kept not in shards]:
-            del self._shards[shard]
-        self._wanted = {
-            int(shard): int(count) >= WHOLE_PART * int(self.labels.plan.shard_sizes[shard])
-            for shard, count in zip(shards, counts, strict=True)
-        }
-
-    def read(self, number: int) -> Record | Missing:
-        """Return the record of planned image `number`. Raises FormatError, StoreError."""
-        key, shard = self.labels.plan.keys[number], self.labels.plan.place(number)[0]
-        whole = self._whole(shard)
-        if whole is not None:
-            position = whole[1].get(key)
-            return self._reason(whole[0], key) if position is None else whole[0].record(position)
-        index, positions = self._index(shard)
-        if key not in positions:
-            return self._reason(self.labels.shard(shard), key)
-        return self.labels.record(shard, positions[key], index)
-
-    def image(self, number: int) -> bytes | None:
-        """Return the image file of planned image `number`; None where the set embeds none."""
-        key, shard = self.labels.plan.keys[number], self.labels.plan.place(number)[0]
-        whole = self._whole(shard)
-        if whole is not None:
-            member = whole[0].samples[whole[1][key]].image
-            return None if member is None else bytes(whole[0].content(member))
-        index, positions = self._index(shard)
-        if index.images is None or index.image_shard is not None:
-            return None
-        name = self.labels.shard_name(shard)
-        offset, size, crc32 = index.images[positions[key]]
-        data = self.labels.store.read_range(name, offset, size)
-        check_payload(data, size, crc32, url=self.labels.url, shard=name, key=key)
-        return data
-
-    def code(self, numbers: Iterable[int | None]) -> Iterator[Mapping[str, Any]]:
-        """Yield what the shards of these planned images note of private teachers' code; see `code_of_all`."""
-        for shard in sorted({self.labels.plan.place(one)[0] for one in numbers if one is not None}):
-            if shard not in self._code:
-                self._note_code(shard, self.labels.trailer(shard, self._index(shard)[0]))
-            yield self._code[shard]
-
-    def _note_code(self, shard: int, header: ShardHeader) -> None:
-        self._code[shard] = code_of_all([header.provenance])
-
-    def _reason(self, shard: Shard, key: str) -> Missing:
-        return Missing(next(str(e["reason"]) for e in shard.header.left_out if e["key"] == key))
-
-    def _whole(self, shard: int) -> tuple[Shard, dict[str, int]] | None:
-        if shard in self._shards:
-            return self._shards[shard]
-        if not self._wanted.get(shard):
-            return None
-        if (self.labels.store.size(self.labels.shard_name(shard)) or 0) > WHOLE_BYTES:
-            self._wanted[shard] = False  # asked once, not for every record
-            return None
-        if len(self._shards) >= KEPT_SHARDS:
-            self._shards.popitem(last=False)
-        data = self.labels.shard(shard)
-        self._note_code(shard, data.header)
-        self._shards[shard] = data, {sample.key: i for i, sample in enumerate(data.samples)}
-        return self._shards[shard]
-
-    def _index(self, shard: int) -> tuple[ShardIndex, dict[str, int]]:
-        if shard not in self._indexes:
-            index = self.labels.index(shard)
-            if index.set_digest != self.labels.digest:
-                raise ShardError(
-                    "its index is that of another label set",
-                    url=self.labels.url,
-                    shard=self.labels.shard_name(shard),
-                )
-            if len(self._indexes) >= KEPT_INDEXES:
-                self._indexes.popitem(last=False)
-            self._indexes[shard] = index, index.positions(self.labels.plan.shard(shard).keys)
-        return self._indexes[shard]
-
-
-class Parent:
+class Parent(SetChain):
     """One member of the mean: a label set, or a set together with the sets that extend it.
 
     Attributes:
-        chain: the set and those that extend it, in order.
         share: its weight in the mean, 0..1; the shares of all members sum to 1.
-        plan: the plan of the last set of the chain, which has every image.
-        identity: the identity of that set.
-        url: the URL of that set.
         tail_classes: the most classes that its shared tails keep; 0 without tails.
         rule: the rule of recovery; None to use all that is stored.
         stores_all: whether records tell the probability of every class.
     """
 
     def __init__(self, chain: Sequence[LabelSet], share: float) -> None:
-        self.chain = [KeyedSet(labels) for labels in chain]
+        super().__init__(chain)
         self.share = share
-        last = chain[-1]
-        self.plan, self.identity, self.url = last.plan, last.identity, last.url
         self.tail_classes = self.identity.tail_classes
         # A stored tail is used even if the label type does not name it. Without one, the label type is the rule.
-        self.rule = None if self.tail_classes else last.label_type
+        self.rule = None if self.tail_classes else self.identity.label_type
         self.stores_all = self.identity.label_type in ("full", LOW_RANK)
-
-    @property
-    def last(self) -> KeyedSet:
-        """The last set of the chain, which plans every image."""
-        return self.chain[-1]
 
     def describe(self) -> dict[str, Any]:
         """Return what the identity of a merged set says of this parent."""
@@ -185,45 +45,6 @@ class Parent:
             **({"joined": [keyed.labels.digest for keyed in self.chain[:-1]]} if len(self.chain) > 1 else {}),
         }
 
-    def numbers(self, keys: Sequence[str], near: int) -> list[list[int | None]]:
-        """Find images, and announce to each set of the chain that they are read next.
-
-        Args:
-            keys: the images' keys.
-            near: where the first one probably is in the plan.
-
-        Returns:
-            For each set of the chain, the images' numbers in its plan; None for an image that it does not have.
-        """
-        found = [[keyed.find(key, near + i) for i, key in enumerate(keys)] for keyed in self.chain]
-        for keyed, numbers in zip(self.chain, found, strict=True):
-            keyed.prepare(number for number in numbers if number is not None)
-        return found
-
-    def read(self, numbers: Sequence[int | None], find: Find | None = None) -> Record | Missing:
-        """Return the record of an image, with the crops of all sets of the chain.
-
-        Args:
-            numbers: the image's number in each of the sets; None where it has none.
-            find: gives images that are mixed in their numbers in the plan of the result; None for that of the chain's
-                last set.
-        """
-        found = [
-            _in_plan(keyed, keyed.read(number), find or self.last.find)
-            for keyed, number in zip(self.chain, numbers, strict=True)
-            if number is not None
-        ]
-        if isinstance(found[-1], Missing):
-            return found[-1]
-        # If the set that is extended left an image out, the set that extends it has all crops of the image.
-        parts = [part for part in found if not isinstance(part, Missing)]
-        return join_records(parts, self.last.labels)
-
-    def code(self, numbers: Sequence[Sequence[int | None]]) -> Iterator[Mapping[str, Any]]:
-        """Yield what the shards of some images note of private teachers' code, given what `numbers` returned."""
-        for keyed, of_set in zip(self.chain, numbers, strict=True):
-            yield from keyed.code(of_set)
-
     def labelled(self, record: Record) -> Record:
         """Return a record of `read` with labels: as it is, since it holds them."""
         return record
@@ -231,20 +52,6 @@ class Parent:
     def parts(self, record: Record) -> Iterator[Record]:
         """Yield a record of `read` with labels: a run of crops at a time if all together would take much memory."""
         yield record
-
-    def image(self, numbers: Sequence[int | None]) -> tuple[bytes, str] | None:
-        """Return the embedded image file and its extension; None where there is none. `numbers` as for `read`."""
-        number = numbers[-1]
-        data = self.last.image(number) if number is not None else None
-        return None if data is None else (data, image_extension(data))
-
-
-def _in_plan(keyed: KeyedSet, record: Record | Missing, find: Find) -> Record | Missing:
-    """Return a record of a set in which partners have their numbers in the plan of the result."""
-    if isinstance(record, Missing) or not keyed.labels.has_mixing:
-        return record
-    labels = keyed.labels
-    return dataclasses.replace(record, views=renumbered(record.views, labels.plan.keys, find, labels.url))
 
 
 def open_parents(sets: Sequence[Location], weights: Sequence[float] | None) -> list[Parent]:

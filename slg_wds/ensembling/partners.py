@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slg_wds.ensembling.parents import KeyedSet, Missing
 from slg_wds.errors import LabelSetError
 from slg_wds.format.records.record import Record
+from slg_wds.labelset.keyed import KeyedSet, Missing
 from slg_wds.transforms.drawn import DrawnCrops, Partner
 
 if TYPE_CHECKING:

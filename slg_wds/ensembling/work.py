@@ -15,13 +15,14 @@ from slg_wds.engines.reports.run_stats import RunObserver, RunStarted
 from slg_wds.ensembling.checks import check_partners, check_records
 from slg_wds.ensembling.embeddings import joined_record
 from slg_wds.ensembling.merge import LabelFormat
-from slg_wds.ensembling.parents import Missing, Parent
+from slg_wds.ensembling.parents import Parent
 from slg_wds.ensembling.prototypes import PrototypeRule, open_members
 from slg_wds.ensembling.records import MergeStats, RecordMerger
 from slg_wds.errors import LabelSetError
 from slg_wds.format.records.record import Record
 from slg_wds.format.shards.shard import EncodedSample, Sample, load_writer
 from slg_wds.labelset.combining.renumbering import Find
+from slg_wds.labelset.keyed import Missing
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.makers import code_of_all
 from slg_wds.labelset.opening import labels_at

@@ -1,6 +1,6 @@
 """A label set at a URL: begin it, commit shards to it, finish it, read it; join the sets that extend each other.
 
-Enters: a plan, an identity, the bytes of shards. Leaves: records. Imports format, store and images' folder walk.
+Enters: a plan, an identity, the bytes of shards. Leaves: records. Imports format, store and images.
 
     creating.py      begin a set, or join one that was begun
     objects.py       the names of a set's objects in its store
@@ -8,6 +8,7 @@ Enters: a plan, an identity, the bytes of shards. Leaves: records. Imports forma
     publishing.py    commit a shard, finish a set
     labelset.py      LabelSet: a stored set's labels, by iteration, number or key (key_index.py)
     opening.py       open a set for reading
+    keyed.py         a set's records by key, in any order, with bounded memory
     combining/       sets that belong together: joined or averaged
     embeddings.py    which embedding is meant, and whose it is
     makers.py        compares how shards were made, all or some of them

@@ -5,6 +5,5 @@
     clusters.py  a sample -> centres of clusters, and a bias by which they are used evenly
     heads.py     a checkpoint of DINO or DINOv2 -> the bank that its head is
 
-Enters: the options. Leaves: the file of a bank. It may import `ensembling/` (records by key), `engines/` (progress)
-and every folder below.
+Enters: the options. Leaves: the file of a bank. It may import `engines/` (progress) and every folder below.
 """

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slg_wds.engines.reports.live import ImageProgress
-from slg_wds.ensembling.parents import KeyedSet, Missing
 from slg_wds.errors import UsageError
+from slg_wds.labelset.keyed import KeyedSet, Missing
 from slg_wds.labelset.labelset import LabelSet
 
 CROPS_PER_IMAGE = 8  # crops of one image are alike, and reading a record costs the same for all of its crops

@@ -11,6 +11,5 @@ folders in this order; each may import those before it, embeddings/ also writing
     templates/   the page's HTML, style and script
     command      the command: checks, then calls the others
 
-The folder may import ensembling's view of joined sets, replay's readers of images, inspection's figures of low-rank
-labels, and whatever lies below them.
+The folder may import replay's readers of images, inspection's figures of low-rank labels, and whatever lies below them.
 """

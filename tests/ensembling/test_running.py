@@ -144,7 +144,7 @@ def test_images_that_a_set_left_out_are_left_out_with_the_reason(two, tmp_path):
 def test_records_read_by_range_are_those_of_whole_shards(two, tmp_path, monkeypatch):
     label_set(tmp_path / "c", 1, shard=7, image=b"\xff\xd8\xff\xe0 not decoded")
     merge(tmp_path / "whole", tmp_path / "c", two[1], samples_per_shard=3)
-    monkeypatch.setattr("slg_wds.ensembling.parents.WHOLE_BYTES", 0)
+    monkeypatch.setattr("slg_wds.labelset.keyed.WHOLE_BYTES", 0)
     merge(tmp_path / "ranges", tmp_path / "c", two[1], samples_per_shard=3)
     assert KILL.contents(tmp_path / "ranges") == KILL.contents(tmp_path / "whole")
 

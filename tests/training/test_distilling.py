@@ -32,6 +32,7 @@ from support.training import SHOWN, STUDENTS, common, rows_of, same, train
 
 TEACHERS = {"tiny_teacher.py:tiny": 20, "towers.py:shares": 48}
 FEATURES = ("-a", f"{STUDENTS}:features", "--distill", "embedding")
+SMALL = ("-a", "test_resnet", "--size", "32", "--distill", "embedding", "--num_crops", "1", "--epochs", "1")
 
 
 def embed(images: Path, target: Path, **more) -> str:
@@ -182,19 +183,7 @@ def test_students_of_timm_are_kept_without_their_projectors(split, embedded, tmp
 
 
 def test_evaluate_measures_a_trained_student_as_training_does(split, embedded, tmp_path):
-    flags = (
-        "-a",
-        "test_resnet",
-        "--size",
-        "32",
-        "--distill",
-        "embedding",
-        "--num_crops",
-        "1",
-        "--epochs",
-        "1",
-    )
-    train(tmp_path, embedded, split, *flags, "--interpolation", "bilinear", "--embedding-loss", "relation")
+    train(tmp_path, embedded, split, *SMALL, "--interpolation", "bilinear", "--embedding-loss", "relation")
     (score,) = slg_wds.evaluate_embeddings(
         slg_wds.EvaluateConfig(
             data=str(split), arch="test_resnet", teacher_path=str(tmp_path / "checkpoint.pth.tar"),
@@ -211,19 +200,7 @@ def test_evaluate_measures_a_trained_student_as_training_does(split, embedded, t
 def test_the_command_that_is_named_without_a_validation_measures_the_student(
     split, photographs, embedded, tmp_path, capsys
 ):
-    words = (
-        "-a",
-        "test_resnet",
-        "--size",
-        "32",
-        "--distill",
-        "embedding",
-        "--num_crops",
-        "1",
-        "--epochs",
-        "1",
-    )
-    train(tmp_path / "my student", embedded, photographs, *words)
+    train(tmp_path / "my student", embedded, photographs, *SMALL)
     *_, named = capsys.readouterr().out.splitlines()
     command = re.fullmatch(r"the student: .*; slg-wds (evaluate IMAGES .*) measures it", named)[1]
     words = shlex.split(command.replace("IMAGES", shlex.quote(str(split))))

@@ -8,6 +8,7 @@
     conversion.py  the worker loop of an import
     importing.py   `slg-wds import`
     exporting.py   `slg-wds export`
+    naming.py      the names under which readers look for label files
 
 Enters: folders of label files, or a label set. Leaves: a label set, or label files.
 

@@ -7,7 +7,7 @@ import os
 import secrets
 import shlex
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,15 +23,12 @@ from slg_wds.format.records.record import Record
 from slg_wds.format.recovery.distributions import as_full
 from slg_wds.interop.fkd import encode_label_file, exact_coords
 from slg_wds.interop.fkd.columns import FP16_WHOLE, Columns, stored_labels
-from slg_wds.interop.fkd.folder import EXTENSION, stem_of
+from slg_wds.interop.fkd.naming import LabelFileNames
 from slg_wds.labels import LabelType, parse_label_type
 from slg_wds.labelset.combining.joining import refuse_extending
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import open_labels
 from slg_wds.store.urls import output_path
-
-# How many of the last components of an image's path each reader appends to its --softlabel_path.
-COMPONENTS = {"fkd": 3, "mealv2": 4}
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ def export_fkd(config: ExportConfig) -> ExportResult:
     names.check(labels.plan.paths)
     _check_apart(labels, target)
     with _new_folder(target) as folder:
-        stats = _write_all(folder, labels, names, config.use_fp16)
+        stats = LabelFileWriter(folder, labels, names, config.use_fp16).write_all()
     tails = labels.identity.tail_classes > 0 or _type_of(labels).kind == "shared_tail"
     left_out = sorted(path for path, _ in stats.left_out)
     return ExportResult(str(target), stats.images, stats.crops, stats.inexact, tails, left_out)
@@ -102,18 +99,51 @@ class ExportStats(RunStats):
     inexact: int = 0
 
 
-def _write_all(folder: Path, labels: LabelSet, names: LabelFileNames, half: bool) -> ExportStats:
-    with RunProgress(ExportStats()) as progress:
-        progress.begin(RunStarted.of(labels, range(labels.num_shards), labels.num_crops))
-        for number in range(labels.num_shards):
-            shard = labels.shard(number)
-            stats = ExportStats(shards=1)
-            stats.left_out = [(str(entry["path"]), str(entry["reason"])) for entry in shard.header.left_out]
-            for position in range(len(shard.samples)):
-                _write(folder, shard.record(position), labels, names, half, stats)
-                progress.crops(labels.num_crops)
-            progress.shard(labels.plan.shard_names[number], stats, True)
-        return progress.total  # type: ignore[return-value]
+@dataclass(frozen=True)
+class LabelFileWriter:
+    """Writes the label files of a set.
+
+    Attributes:
+        folder: where they go.
+        labels: the set.
+        names: of the files.
+        half: whether numbers are stored as float16.
+    """
+
+    folder: Path
+    labels: LabelSet
+    names: LabelFileNames
+    half: bool
+
+    def write_all(self) -> ExportStats:
+        """Write the files of all shards, and show the progress."""
+        labels = self.labels
+        with RunProgress(ExportStats()) as progress:
+            progress.begin(RunStarted.of(labels, range(labels.num_shards), labels.num_crops))
+            for number in range(labels.num_shards):
+                progress.shard(labels.plan.shard_names[number], self._shard(number, progress), True)
+            return progress.total  # type: ignore[return-value]
+
+    def _shard(self, number: int, progress: RunProgress) -> ExportStats:
+        shard, stats = self.labels.shard(number), ExportStats(shards=1)
+        stats.left_out = [(str(entry["path"]), str(entry["reason"])) for entry in shard.header.left_out]
+        for position in range(len(shard.samples)):
+            self._write(shard.record(position), stats)
+            progress.crops(self.labels.num_crops)
+        return stats
+
+    def _write(self, record: Record, stats: ExportStats) -> None:
+        coords, exact = exact_coords(record.crops, record.size, self.half)
+        record = as_full(record)
+        stored = stored_labels(Columns(record.index, record.value), _type_of(self.labels), self.half)
+        data = encode_label_file(coords, record.flips, stored)
+        file = self.folder / self.names.of(record.path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+        stats.images += 1
+        stats.crops += record.num_crops
+        stats.bytes += len(data)
+        stats.inexact += int((~exact).sum())
 
 
 def _check_precision(labels: LabelSet, config: ExportConfig) -> None:
@@ -126,75 +156,6 @@ def _check_precision(labels: LabelSet, config: ExportConfig) -> None:
             f"float16 holds no class numbers above {FP16_WHOLE}, and the labels are of {labels.num_classes} classes",
             hint="leave out --use-fp16",
         )
-
-
-class LabelFileNames:
-    """The names under which the readers look for label files: an image's last path components, cut at the first dot.
-
-    Args:
-        labels: the label set.
-        config: the layout, and the name of the data set's folder.
-
-    Raises:
-        UsageError: the layout needs a data set's name and has none, or the name is no folder's.
-    """
-
-    def __init__(self, labels: LabelSet, config: ExportConfig) -> None:
-        self._count = COMPONENTS[config.layout]
-        self._url = labels.url
-        # The reader takes the components from the path of the image: ROOT/DATASET/SPLIT/CLASS/NAME.
-        folders = [_dataset(labels) if config.dataset is None else config.dataset, labels.split]
-        if config.dataset is not None and config.layout != "mealv2":
-            raise UsageError("--dataset goes with --layout mealv2 only")
-        if self._count == 4 and not folders[0]:
-            raise UsageError("--layout mealv2 needs --dataset, the name of the folder that holds train")
-        if any("/" in folder for folder in folders):
-            raise UsageError(f"{'/'.join(folders)!r} is not the name of a data set and of a folder in it")
-        self._folders = folders[4 - self._count :]
-
-    def of(self, path: str) -> str:
-        """Return the name of an image's label file, relative to --softlabel_path.
-
-        Raises:
-            InteropError: FKD's reader would look for another name, or the file would lie outside the folder.
-        """
-        inside = path.split("/")
-        if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in [*inside, *self._folders]):
-            raise self._refused(f"the label file of {path!r} would lie outside the folder")
-        parts = [*self._folders, *inside][-self._count :]
-        if any("." in part for part in parts[:-1]):
-            raise self._refused(
-                f"FKD's reader cuts {'/'.join(parts)} at its first dot, so folders cannot have one"
-            )
-        stem = stem_of("/".join(parts))
-        if stem.endswith("/"):
-            raise self._refused(f"the image {path!r} has no name before its first dot")
-        return stem + EXTENSION
-
-    def check(self, paths: Iterable[str]) -> None:
-        """Check that every image has a label file of its own.
-
-        Raises:
-            InteropError: two images would share one; both are named. Or an image has no name; see `of`.
-        """
-        seen: dict[str, str] = {}
-        for path in paths:
-            other = seen.setdefault(self.of(path), path)
-            if other != path:
-                raise self._refused(
-                    f"{other} and {path} would share the label file {self.of(path)}: "
-                    "FKD cuts names at the first dot"
-                )
-
-    def _refused(self, message: str) -> InteropError:
-        return InteropError(message, url=self._url)
-
-
-def _dataset(labels: LabelSet) -> str:
-    """Return the name of the folder that holds the split's folder, by the path of the labelled images."""
-    root = str(labels.description.provenance.get("image_root") or "").rstrip("/")
-    folder, _, base = root.rpartition("/")
-    return folder.rpartition("/")[2] if base == labels.split else base
 
 
 @contextlib.contextmanager
@@ -246,22 +207,6 @@ def _type_of(labels: LabelSet) -> LabelType:
     if label.kind == LOW_RANK:
         return LabelType("full")
     return LabelType("marginal_smoothing", label.k) if label.kind == "shared_tail" else label
-
-
-def _write(
-    folder: Path, record: Record, labels: LabelSet, names: LabelFileNames, half: bool, stats: ExportStats
-) -> None:
-    coords, exact = exact_coords(record.crops, record.size, half)
-    record = as_full(record)
-    stored = stored_labels(Columns(record.index, record.value), _type_of(labels), half)
-    data = encode_label_file(coords, record.flips, stored)
-    file = folder / names.of(record.path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(data)
-    stats.images += 1
-    stats.crops += record.num_crops
-    stats.bytes += len(data)
-    stats.inexact += int((~exact).sum())
 
 
 def main(config: ExportConfig) -> int:

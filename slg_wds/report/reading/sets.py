@@ -9,13 +9,14 @@ from functools import cached_property
 
 import numpy as np
 
-from slg_wds.ensembling.parents import WHOLE_PART, Missing, Parent
 from slg_wds.errors import IncompleteSetError, RecordError
 from slg_wds.format.records.record import Record
 from slg_wds.format.recovery.distributions import as_full
 from slg_wds.labelset.class_names import class_names
 from slg_wds.labelset.combining.averaging import check_classes, check_kind
+from slg_wds.labelset.combining.chain import SetChain
 from slg_wds.labelset.combining.joining import chains
+from slg_wds.labelset.keyed import WHOLE_PART, Missing
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import labels_at
 from slg_wds.store import Location
@@ -79,7 +80,7 @@ class ReportedSets:
     def __init__(self, locations: Sequence[Location]) -> None:
         opened = [labels_at(location, allow_incomplete=True, embeddings=True) for location in locations]
         together = chains(opened)
-        self.sets = [Parent(chain, 1.0) for chain in together]
+        self.sets = [SetChain(chain) for chain in together]
         self.labels = [chain[-1] for chain in together]
         self.names = short_names([labels.url for labels in self.labels])
         self.skipped = 0

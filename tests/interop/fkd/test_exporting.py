@@ -166,7 +166,7 @@ def test_a_damaged_set_leaves_nothing_half_written(label_files, images, tmp_path
     ],
 )
 def test_paths_that_cannot_be_label_files(label_files, images, tmp_path, paths, message):
-    from slg_wds.interop.fkd.exporting import LabelFileNames
+    from slg_wds.interop.fkd.naming import LabelFileNames
 
     bring(label_files(), images, tmp_path / "set")
     config = slg_wds.ExportConfig(labels="set", fkd_dir="files")
