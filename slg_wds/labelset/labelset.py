@@ -193,7 +193,7 @@ class LabelSet(StoredSet):
             FormatError, StoreError: _info.json or an index part cannot be read.
         """
         planned = (self.plan.shard(number).keys for number in self._readable_shards())
-        some = (number for number, count in self.count_left_out().items() if count)
+        some = [number for number, count in self.count_left_out().items() if count]
         left_out = set(itertools.chain.from_iterable(self.left_out_of(some).values()))
         return [key for key in itertools.chain.from_iterable(planned) if key not in left_out]
 
@@ -234,13 +234,7 @@ class LabelSet(StoredSet):
         return dataclasses.replace(record, rule=self.label_type, temperature=self.temperature)
 
     def record(self, number: int, position: int, index: ShardIndex | None = None) -> Record:
-        """Read one record by a range of its shard.
-
-        Args:
-            number: the number of the shard.
-            position: the position of the record in the shard.
-            index: the shard's index; None to read that first.
-        """
+        """Read one record; arguments as for `record_bytes`."""
         data = self.record_bytes(number, position, index)
         return self._with_rule(decode_record(data, url=self.url, shard=self.shard_name(number)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -134,7 +134,13 @@ class StoredSet:
         return header
 
     def record_bytes(self, number: int, position: int, index: ShardIndex | None = None) -> bytes:
-        """Read the bytes of one record, as `record` does, and check them against the index."""
+        """Read the bytes of one record by a range of its shard, and check them against the index.
+
+        Args:
+            number: the number of the shard.
+            position: the position of the record in the shard.
+            index: the shard's index; None to read that first.
+        """
         name = self.shard_name(number)
         offset, size, crc32 = (index or self.index(number)).records[position]
         data = self.store.read_range(name, offset, size)
@@ -148,14 +154,15 @@ class StoredSet:
             FormatError, StoreError: _info.json, or an index part of a set without one, cannot be read.
         """
         if not self.finished():
-            return {number: len(keys) for number, keys in self.left_out_of(self.present()).items()}
+            missing = set(self.missing())
+            there = [number for number in range(self.num_shards) if number not in missing]
+            return {number: len(keys) for number, keys in self.left_out_of(there).items()}
         info = located(decode_info, self.store.read(INFO, MAX_INFO_BYTES), self.store.url_of(INFO))
         lacking = self.plan.shard_sizes - np.array(info.shard_lengths)
         return {int(number): int(lacking[number]) for number in np.flatnonzero(lacking)}
 
-    def left_out_of(self, numbers: Iterable[int]) -> dict[int, Collection[str]]:
+    def left_out_of(self, numbers: Sequence[int]) -> dict[int, list[str]]:
         """Return the keys of the images that each of these shards leaves out. Raises FormatError, StoreError."""
-        numbers = list(numbers)
         with ThreadPoolExecutor(READERS) as pool:
             keys = list(pool.map(lambda number: self.index(number).left_out, numbers))
         return dict(zip(numbers, keys, strict=True))

@@ -16,6 +16,7 @@ from slg_wds import errors
 from slg_wds.format.records.encoding import encode_record
 from slg_wds.labelset.key_index import KeyNumbers
 from slg_wds.labelset.labelset import LabelSet
+from support.servers.website import web_server
 from support.sets import trust_sets
 
 
@@ -89,6 +90,16 @@ def test_an_image_whose_shard_is_not_there_yet(labels, tmp_path):
     with pytest.raises(errors.IncompleteSetError):
         dataclasses.replace(unfinished, allow_incomplete=False).keys()
     assert unfinished[8 if "broken" not in labels.plan.keys[8] else 7].num_crops == 6
+
+
+def test_keys_of_an_unfinished_set_on_a_web_server_which_lists_nothing(labels, tmp_path):
+    copy = trust_sets.copy_of(Path(labels.url), tmp_path / "set")
+    (copy / labels.shard_name(1)).unlink()
+    (copy / "_info.json").unlink()
+    there = slg_wds.open_labels(str(copy), allow_incomplete=True).keys()
+    with web_server(tmp_path) as server:
+        unfinished = slg_wds.open_labels(f"{server.url}/set", allow_incomplete=True)
+        assert unfinished.keys() == there and 0 < len(there) < len(labels.keys())
 
 
 def test_keys_are_found_in_another_process_too():
