@@ -54,8 +54,12 @@ def _check_not_empty(args: Settings) -> None:
     usual = make_parser("")
     for name, value in args.flags.items():
         if "" in (value if isinstance(value, list) else [value]) and value != usual.get_default(name):
-            spelled = "IMAGES" if name == "data" else f"--{name if name in FKD else name.replace('_', '-')}"
-            raise UsageError(empty(spelled))
+            raise UsageError(empty("IMAGES" if name == "data" else _flag(name)))
+
+
+def _flag(name: str) -> str:
+    """Return a flag as it is written, by its name among the settings."""
+    return f"--{name if name in FKD else name.replace('_', '-')}"
 
 
 def check_chains(sets: Sequence[LabelSet]) -> None:
@@ -123,7 +127,7 @@ def _check_distill(args: Settings) -> None:
     for name in flags:
         if getattr(args, name) != usual.get_default(name):
             other = "labels, and --distill embedding learns none" if args.distills else "--distill embedding"
-            raise UsageError(f"--{name if name in FKD else name.replace('_', '-')} is for {other}")
+            raise UsageError(f"{_flag(name)} is for {other}")
     if args.distills and args.embedding_loss == "relation":
         if args.grad_accum_steps > 1:
             raise UsageError(
