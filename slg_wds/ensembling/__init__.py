@@ -1,6 +1,7 @@
 """Label sets -> one label set: `slg-wds ensemble`.
 
     command.py     the command and the call from Python
+    description.py what the merged set is: format, plan, identity, provenance
     work.py        the worker loop, and the shards that it makes
     records.py     the records of one image in several sets -> the merged one
     parents.py     the sets to merge, each with its share of the mean

@@ -19,14 +19,14 @@ def check_parents(parents: Sequence[Parent]) -> None:
     Raises:
         IdentityMismatchError: two sets differ in one of these.
     """
-    check_averaged([parent.last.labels for parent in parents])
+    check_averaged([parent.labels for parent in parents])
     first = parents[0]
     for other in parents[1:]:
-        with_views, without = (first, other) if first.last.labels.has_views else (other, first)
-        if with_views.last.labels.has_views != without.last.labels.has_views:
+        with_views, without = (first, other) if first.labels.has_views else (other, first)
+        if with_views.labels.has_views != without.labels.has_views:
             raise _differs(with_views, without, "views: the first has them, the second only boxes and flips")
-        mixed, unmixed = (first, other) if first.last.labels.has_mixing else (other, first)
-        if mixed.last.labels.has_mixing != unmixed.last.labels.has_mixing:
+        mixed, unmixed = (first, other) if first.labels.has_mixing else (other, first)
+        if mixed.labels.has_mixing != unmixed.labels.has_mixing:
             raise _differs(mixed, unmixed, "mixing: the first has mixed crops, the second none")
         mine, theirs = first.identity.num_crops, other.identity.num_crops
         if mine != theirs:
@@ -58,7 +58,7 @@ def _target(number: int) -> str:
 
 
 def _differs(first: Parent, other: Parent, what: str, key: str | None = None) -> IdentityMismatchError:
-    return differs(first.last.labels, other.last.labels, what, key)
+    return differs(first.labels, other.labels, what, key)
 
 
 def _view_hint(one: Views | None, other: Views | None) -> str | None:

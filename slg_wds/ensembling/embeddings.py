@@ -28,7 +28,7 @@ def check_joined(config: EnsembleConfig, parents: Sequence[Parent]) -> bool:
     Raises:
         UsageError: embeddings cannot be joined, or an option is for labels.
     """
-    kinds = embeddings_side_by_side([parent.last.labels for parent in parents])
+    kinds = embeddings_side_by_side([parent.labels for parent in parents])
     if not kinds:
         return False
     for name in _OF_LABELS:
@@ -57,7 +57,7 @@ def joined_identity(parents: Sequence[Parent]) -> dict[str, Any]:
         **first,
         **common_settings([parent.identity for parent in parents]),
         "teachers": [teacher for parent in parents for teacher in parent.identity.teachers],
-        "embeddings": embeddings_side_by_side([parent.last.labels for parent in parents]),
+        "embeddings": embeddings_side_by_side([parent.labels for parent in parents]),
         "parents": [
             {name: value for name, value in parent.describe().items() if name in kept} for parent in parents
         ],
@@ -66,7 +66,7 @@ def joined_identity(parents: Sequence[Parent]) -> dict[str, Any]:
 
 def joined_features(parents: Sequence[Parent]) -> list[str]:
     """Return what readers of the joined set must know beyond what every new set asks of them."""
-    asked = [name for parent in parents for name in parent.last.labels.description.requires]
+    asked = [name for parent in parents for name in parent.labels.description.requires]
     return [name for name in dict.fromkeys(asked) if name not in (EXTENDS, TRAILER_FEATURE)]
 
 

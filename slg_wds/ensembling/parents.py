@@ -37,7 +37,7 @@ class Parent(SetChain):
         """Return what the identity of a merged set says of this parent."""
         identity = self.identity
         return {
-            "digest": self.last.labels.digest,
+            "digest": self.labels.digest,
             "weight": self.share,
             "label_type": identity.label_type,
             "values": identity.coding,

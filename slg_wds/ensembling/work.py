@@ -63,7 +63,7 @@ class MergeTask:
         """
         parents = open_members(self.sets, self.weights, self.rule)
         labels = labels_at(self.location, allow_incomplete=True, embeddings=self.label_format is None)
-        if (*(parent.last.labels.digest for parent in parents), labels.digest) != self.digests:
+        if (*(parent.labels.digest for parent in parents), labels.digest) != self.digests:
             raise LabelSetError("a label set has been replaced by another since the start", url=labels.url)
         load_writer()
         observer.begin(self.start)
@@ -154,7 +154,7 @@ class ShardMerger:
     @property
     def _find(self) -> Find | None:
         """Finds images that are mixed in, in the merged set's plan; None where the sets mix nothing in."""
-        return self.labels.key_numbers.find if self.parents[0].last.labels.has_mixing else None
+        return self.labels.key_numbers.find if self.parents[0].labels.has_mixing else None
 
     def _sample(
         self, records: list[Record], path: str, first: Sequence[int | None], stats: MergeStats

@@ -37,6 +37,11 @@ class SetChain:
         """The last set of the chain, which plans every image."""
         return self.chain[-1]
 
+    @property
+    def labels(self) -> LabelSet:
+        """The same, as the set itself."""
+        return self.last.labels
+
     def numbers(self, keys: Sequence[str], near: int) -> list[list[int | None]]:
         """Find images, and announce to each set of the chain that they are read next.
 
@@ -69,7 +74,7 @@ class SetChain:
             return found[-1]
         # If the set that is extended left an image out, the set that extends it has all crops of the image.
         parts = [part for part in found if not isinstance(part, Missing)]
-        return join_records(parts, self.last.labels)
+        return join_records(parts, self.labels)
 
     def code(self, numbers: Sequence[Sequence[int | None]]) -> Iterator[Mapping[str, Any]]:
         """Yield what the shards of some images note of private teachers' code, given what `numbers` returned."""
