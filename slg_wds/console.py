@@ -11,6 +11,7 @@ import json
 import os
 import select
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -107,6 +108,19 @@ def losing_notes() -> Iterator[None]:
         raise
     except OSError:
         _drop(sys.stderr)
+
+
+@contextmanager
+def note_if_slow(line: str, seconds: float) -> Iterator[None]:
+    """Print a line on stderr if the block takes long, so that nobody takes it for a process that hangs."""
+    timer = threading.Timer(seconds, note, [line])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def warn(text: str, level: int = 1) -> None:

@@ -16,11 +16,12 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, NoReturn, Union, get_type_hints
+from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg, subcommand
 
+from slg_wds.config.checks import parts_of_union
 from slg_wds.errors import UsageError
 
 # The order of panels in every --help. Options without a panel stand before them, beside -h.
@@ -129,7 +130,24 @@ def _described(kind: Any, field: dataclasses.Field[Any], text: str) -> tuple[Any
     metavar = next((one.metavar for one in given if one.metavar), None)
     if metavar and Positional in kind.__metadata__ and field.default is not dataclasses.MISSING:
         kind = _with(kind, arg(metavar=f"[{metavar}]"))
-    return _with(kind, shown), copy.copy(field)
+    field = copy.copy(field)
+    kind, field.default = _without_none(kind, field.default)
+    return _with(kind, shown), field
+
+
+def _without_none(kind: Any, default: Any) -> tuple[Any, Any]:
+    """A choice that may be left out as the choice alone: a shell would complete None too, which is no word of it.
+
+    tyro wants a default of that type. Nobody sees it: --help has the default in words, and `arguments.py` parses.
+    """
+    notes = getattr(kind, "__metadata__", ())
+    chosen, *others = parts_of_union(kind.__origin__ if notes else kind)
+    if others != [type(None)] or get_origin(chosen) is not Literal:
+        return kind, default
+    first = get_args(chosen)[0]
+    for note in notes:
+        chosen = _with(chosen, note)
+    return chosen, first
 
 
 def _with(kind: Any, shown: object) -> Any:

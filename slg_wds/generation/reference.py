@@ -7,11 +7,22 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from slg_wds.console import counted
-from slg_wds.errors import InteropError, NotALabelSetError, ReferenceSetError
+from slg_wds.errors import InteropError, LabelFileError, NotALabelSetError, ReferenceSetError
 from slg_wds.format.manifest.index import ShardIndex
 from slg_wds.format.records.record import Record
-from slg_wds.interop.fkd import LabelFolder, cut_boxes, open_label_folder, stem_of_key
+from slg_wds.interop.fkd import (
+    LARGE,
+    FkdLabels,
+    LabelFolder,
+    cut_boxes,
+    open_label_folder,
+    read_label_file,
+    stem_of_key,
+)
 from slg_wds.labelset.combining.joining import refuse_extending
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import labels_at
@@ -68,12 +79,13 @@ class Reference(Protocol):
         """
 
 
-def open_reference(location: Location, num_crops: int) -> Reference:
+def open_reference(location: Location, num_crops: int, strict: bool = False) -> Reference:
     """Open a label set, or a folder of FKD's label files, to take crops from it.
 
     Args:
         location: where it lies.
         num_crops: how many crops of each image are needed.
+        strict: whether a label file without these crops is an error wherever it is read.
 
     Raises:
         ReferenceSetError: the label set has fewer crops.
@@ -85,7 +97,7 @@ def open_reference(location: Location, num_crops: int) -> Reference:
         return SetReference(labels, num_crops)
     except NotALabelSetError as error:
         try:
-            return FkdReference(open_label_folder(location))
+            return FkdReference(open_label_folder(location), num_crops if strict else None)
         except InteropError:
             raise error from None
 
@@ -173,10 +185,16 @@ class SetReference:
 
 
 class FkdReference:
-    """FKD's label files as the reference, with boxes as FKD's reader cuts them. A file is read when it is needed."""
+    """FKD's label files as the reference, with boxes as FKD's reader cuts them. A file is read when it is needed.
 
-    def __init__(self, folder: LabelFolder) -> None:
-        self._folder = folder
+    Args:
+        folder: the label files.
+        least_crops: crops that every file must have whose bytes are part of the identity; None where such a file may
+            be bad, and its image is left out.
+    """
+
+    def __init__(self, folder: LabelFolder, least_crops: int | None = None) -> None:
+        self._folder, self._least_crops = folder, least_crops
         self._usable: frozenset[str] = frozenset()
 
     @property
@@ -186,8 +204,20 @@ class FkdReference:
 
     @property
     def identity(self) -> str:
-        """The digest of the images' label files. Call `missing` first: it finds which ones these are."""
-        return f"fkd:{self._folder.digest()}"
+        """The digest of the images' label files. Call `missing` first: it finds which ones these are.
+
+        Raises:
+            ReferenceSetError: a file that is part of it is bad. It can then be mended before a set is begun.
+        """
+        try:
+            return f"fkd:{self._folder.digest(self._check if self._least_crops else None)}"
+        except LabelFileError as error:
+            raise ReferenceSetError(error.message, hint=error.hint, url=error.url, key=error.key) from None
+
+    def _check(self, stem: str, data: bytes) -> None:
+        """Raise LabelFileError for a file of an image of this run that has not the crops asked for."""
+        if stem in self._usable:
+            _boxes(read_label_file(data), LARGE, self._least_crops or 0)
 
     @property
     def has_views(self) -> bool:
@@ -225,15 +255,19 @@ class FkdReference:
             )
         try:
             read = self._folder.read(stem)
-            boxes = cut_boxes(read.coords, size).boxes
+            return DrawnCrops(_boxes(read, size, num_crops), read.flips)[:num_crops]
         except InteropError as error:
             raise ReferenceSetError(f"{self._folder.name(stem)}: {error.message}", **place) from None
-        if len(boxes) < num_crops:
-            raise ReferenceSetError(
-                f"the reference has {counted(len(boxes), 'crop')} of this image, fewer than the {num_crops} asked for",
-                **place,
-            )
-        return DrawnCrops(boxes, read.flips)[:num_crops]
 
     def check_image(self, key: str, data: bytes) -> None:
         """Accept any file: label files do not say which image file they are of."""
+
+
+def _boxes(read: FkdLabels, size: tuple[int, int], num_crops: int) -> NDArray[np.int64]:
+    """Return the boxes of a label file. Raise LabelFileError where they are too few, or one has no pixel."""
+    boxes = cut_boxes(read.coords, size).boxes
+    if len(boxes) < num_crops:
+        raise LabelFileError(
+            f"the reference has {counted(len(boxes), 'crop')} of this image, fewer than the {num_crops} asked for"
+        )
+    return boxes

@@ -25,6 +25,7 @@ from slg_wds.generation.recipe import Recipe
 from slg_wds.images.class_folders import ClassFolders
 from slg_wds.images.folder import ignored_kinds
 from slg_wds.images.targets import classes_of_targets, resolve_targets
+from slg_wds.interop.fkd.folder import other_files_named
 from slg_wds.labelset.creating import begun_labels, create_labels, planned_paths
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.left_out import most_left_out
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from slg_wds.teachers import Ensemble, Teacher
 
 
+@other_files_named("options: reference: 'fkd:")
 def open_job(recipe: Recipe, device: str | None = None, *, save: bool = True) -> Job:
     """Open everything that a worker needs, quick checks before slow ones.
 
@@ -141,7 +143,8 @@ def _open_reference(recipe: Recipe) -> Reference | None:
     config = recipe.config
     reference = None
     if config.reference_path is not None:
-        reference = open_reference(config.at(config.reference_path), config.num_crops)
+        strict = config.on_error == "fail"
+        reference = open_reference(config.at(config.reference_path), config.num_crops, strict)
     if config.extend is None:
         return reference
     extended = labels_at(config.at(config.extend), embeddings=recipe.embeds)

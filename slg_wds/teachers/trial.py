@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from slg_wds.console import counted, note_if_slow
 from slg_wds.errors import TeacherOutputError
 from slg_wds.teachers.forwards.scenes import scenes
 from slg_wds.teachers.inside import find_hidden
@@ -48,6 +49,7 @@ LIMITS = {
 # A CPU takes seconds for 50 crops, and crops that influence each other do so among 8 too.
 CPU_ROWS = 8
 SHARED = 8  # the largest number of crops that are in both batches
+SLOW = 10.0  # seconds after which a line says what is tried
 NEAR_ONE = 0.01  # how far a sum of probabilities may be from 1: bf16 rounds them to 2^-9
 NEAR_ZERO = -1e-3  # how far below 0 rounding may put a probability
 
@@ -69,6 +71,20 @@ def try_teacher(teacher: Teacher, rows: int, temperature: float = 1.0, *, embeds
     """
     if teacher.device.type == "cpu" and not teacher.compiled:
         rows = min(rows, CPU_ROWS)
+    with note_if_slow(_what_is_tried(teacher, rows), SLOW):
+        _try(teacher, rows, temperature, embeds)
+
+
+def _what_is_tried(teacher: Teacher, rows: int) -> str:
+    where = f"{teacher.precision} on {teacher.device}"
+    line = f"trying {teacher.name}: 3 forwards of {counted(rows, 'made-up crop')}, {where}"
+    slow = teacher.device.type == "cpu" and teacher.precision != "fp32"
+    return (
+        f"{line}; a CPU without instructions for {teacher.precision} takes minutes for it" if slow else line
+    )
+
+
+def _try(teacher: Teacher, rows: int, temperature: float, embeds: bool) -> None:
     shared = max(1, min(SHARED, rows // 2))
     first, second = (batch.to(teacher.device) for batch in _batches(rows, shared, teacher))
     logits = teacher.logits(first)

@@ -14,6 +14,7 @@ from slg_wds.teachers.weights import one_line
 from slg_wds.training.flags import Settings
 
 _NO_KERNEL = re.compile(r"no kernel image", re.IGNORECASE)
+_NO_THREAD = re.compile(r"can't start new thread", re.IGNORECASE)
 _EXCHANGE = re.compile(r"\bNCCL\b|\bgloo\b")
 
 
@@ -24,7 +25,8 @@ def run_faults(args: Settings) -> Iterator[None]:
     Raises:
         MemoryFullError: the device's memory is full.
         DeviceError: the device failed.
-        SlgWdsError: this torch has nothing to run on the device, or another process does not answer.
+        SlgWdsError: this torch has nothing to run on the device, no thread can be started, or another process does
+            not answer.
     """
     try:
         with hint_if_full(_less_memory(args)), device_faults(args.device, "the training failed"):
@@ -34,6 +36,11 @@ def run_faults(args: Settings) -> Iterator[None]:
             raise SlgWdsError(
                 f"this torch is not built for the device {args.device}: {one_line(error)}",
                 hint="install a torch for this GPU (https://pytorch.org), or hide the GPU: CUDA_VISIBLE_DEVICES=",
+            ) from error
+        if _NO_THREAD.search(str(error)):
+            raise SlgWdsError(
+                f"no more threads can be started here: {one_line(error)}",
+                hint="raise the limit (ulimit -u, or the pids of the container), or start fewer of them: -j",
             ) from error
         if isinstance(error, dist.DistError) or _EXCHANGE.search(str(error)):
             text = " ".join(str(error).split())[:300]  # NCCL says in a later line what is wrong

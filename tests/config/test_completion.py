@@ -47,6 +47,10 @@ def test_bash_completes_commands_options_and_choices(script, words, among):
     assert all(word.startswith(words[-1]) for word in done.stdout.split())
 
 
+def test_no_choice_is_the_none_of_python(script):
+    assert "'log8'" in script and "'None'" not in script
+
+
 @pytest.mark.parametrize("shell", SHELLS)
 def test_every_shell_gets_a_script_that_names_all_commands(shell, capsys):
     from importlib.metadata import version

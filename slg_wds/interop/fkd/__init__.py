@@ -17,11 +17,12 @@ Shapes: M crops, k classes stored per crop, C classes.
 
 from __future__ import annotations
 
-from slg_wds.interop.fkd.boxes import CutBoxes, cut_boxes, exact_coords, relative
+from slg_wds.interop.fkd.boxes import LARGE, CutBoxes, cut_boxes, exact_coords, relative
 from slg_wds.interop.fkd.files import FkdLabels, encode_label_file, read_label_file
 from slg_wds.interop.fkd.folder import LabelFolder, open_label_folder, stem_of, stem_of_key
 
 __all__ = [
+    "LARGE",
     "CutBoxes",
     "FkdLabels",
     "LabelFolder",

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from slg_wds.errors import LabelFileError
 
+LARGE = (10_000, 10_000)  # height and width of an image of which no box that has any size is empty
+
 
 @dataclass(frozen=True, eq=False)
 class CutBoxes:

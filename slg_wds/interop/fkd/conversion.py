@@ -21,13 +21,12 @@ from slg_wds.format.records.record import Record
 from slg_wds.format.shards.shard import EncodedSample, Sample
 from slg_wds.images import ImageSource, image_size
 from slg_wds.images.gone import LATER
-from slg_wds.interop.fkd import CutBoxes, FkdLabels, LabelFolder, cut_boxes, stem_of
+from slg_wds.interop.fkd import LARGE, CutBoxes, FkdLabels, LabelFolder, cut_boxes, stem_of
 from slg_wds.interop.fkd.columns import asked_type, columns_of
+from slg_wds.interop.fkd.folder import MEND
 from slg_wds.labels import LabelType
 from slg_wds.labelset.labelset import LabelSet
 
-MEND = "mend it, or leave such files out with --on-error skip"
-LARGE = (10_000, 10_000)  # height and width of an image of which no box that has any size is empty
 THREADS = 2  # one waits for the disk while the other converts
 
 

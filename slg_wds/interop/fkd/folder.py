@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
-from slg_wds.errors import InteropError, LabelFileError, NoImagesError, NotFoundError, SlgWdsError
+from slg_wds.errors import (
+    IdentityMismatchError,
+    InteropError,
+    LabelFileError,
+    NoImagesError,
+    NotFoundError,
+    SlgWdsError,
+)
 from slg_wds.images.gone import GoneFiles
 from slg_wds.images.tree import Tree, open_tree
 from slg_wds.interop.fkd.files import FkdLabels, read_label_file
@@ -15,6 +23,7 @@ from slg_wds.store import Location
 
 EXTENSION = ".tar"
 SAMPLED = 64  # files whose content goes into a folder's digest
+MEND = "mend it, or leave such files out with --on-error skip"
 _ESCAPE = re.compile(r"%([0-9A-F]{2})")
 
 
@@ -110,15 +119,15 @@ class LabelFolder:
         """Add the place of a label file to an error, for `raise folder.located(...)`."""
         return error.located(url=self.url, key=self.name(stem))
 
-    def digest(self, check: Callable[[FkdLabels], None] | None = None) -> str:
+    def digest(self, check: Callable[[str, bytes], None] | None = None) -> str:
         """Return a digest that differs for other labels of the same images, hex.
 
         It is the SHA-256 of the names of all matched files and of the content of at most 64 of them, evenly chosen, so
         that millions of files need not be read twice.
 
         Args:
-            check: raises LabelFileError for a file that is of no use. Such a file can then be mended before its bytes
-                are part of the digest. A mended file that is none of the 64 does not change it.
+            check: raises LabelFileError for a file that is of no use, by its stem and bytes. Such a file can then be
+                mended before its bytes are part of the digest. A mended file that is none of the 64 does not change it.
 
         Raises:
             LabelFileError: one of the files is of no use.
@@ -130,8 +139,9 @@ class LabelFolder:
             summed.update(hashlib.sha256(data).digest())
             try:
                 if check is not None:
-                    check(read_label_file(data))
+                    check(stem, data)
             except LabelFileError as error:
+                error.hint = error.hint or MEND
                 raise self.located(error, stem) from None
         return summed.hexdigest()
 
@@ -146,3 +156,26 @@ def open_label_folder(location: Location) -> LabelFolder:
     if not paths:
         raise InteropError(f"it has no label files (*{EXTENSION})", url=location.url)
     return LabelFolder(tree, paths)
+
+
+@contextlib.contextmanager
+def other_files_named(difference: str) -> Iterator[None]:
+    """Say it in words where a set was begun with other label files.
+
+    Args:
+        difference: how the message of an error begins to tell two digests of label files apart.
+
+    Raises:
+        IdentityMismatchError: it was.
+    """
+    try:
+        yield
+    except IdentityMismatchError as error:
+        if difference not in error.message:
+            raise
+        raise IdentityMismatchError(
+            "the set there was begun with other label files",
+            url=error.url,
+            hint="choose another --save-path, or remove that set and run the command again; "
+            "so too where label files that it left out were mended or came later",
+        ) from None

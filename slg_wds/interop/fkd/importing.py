@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +13,15 @@ from slg_wds.engines.commands import RunResult, print_summary, run_to_the_end
 from slg_wds.engines.dispatch import run_on_cpus
 from slg_wds.engines.reports.run_stats import RunObserver, RunStarted
 from slg_wds.engines.reports.summary import listed
-from slg_wds.errors import IdentityMismatchError, InteropError, LabelFileError, SlgWdsError
+from slg_wds.errors import InteropError, LabelFileError, SlgWdsError
 from slg_wds.format.shards.shard import load_writer
 from slg_wds.images.classes import wordnet_id
 from slg_wds.images.targets import resolve_targets
 from slg_wds.interop.fkd import LabelFolder, open_label_folder
 from slg_wds.interop.fkd.columns import asked_type, columns_of, found_type
-from slg_wds.interop.fkd.conversion import MEND, FileKind, ImportJob, ImportStats, import_shards, try_labels
-from slg_wds.interop.fkd.files import FkdLabels
+from slg_wds.interop.fkd.conversion import FileKind, ImportJob, ImportStats, import_shards, try_labels
+from slg_wds.interop.fkd.files import read_label_file
+from slg_wds.interop.fkd.folder import other_files_named
 from slg_wds.interop.fkd.matching import match_files
 from slg_wds.labelset.creating import create_labels, planned_paths
 from slg_wds.labelset.labelset import LabelSet
@@ -172,7 +171,7 @@ def prepare_import(config: ImportConfig) -> PreparedImport:
     coding = _coding(kind, config)
     provenance = _provenance(config)
     identity = _identity(config, kind, coding, _digest(folder, kind, coding, config))
-    with _other_files_named():
+    with other_files_named("imported_from.digest: "):
         labels = create_labels(
             config.at(config.save_path),
             plan,
@@ -191,29 +190,10 @@ def prepare_import(config: ImportConfig) -> PreparedImport:
 def _digest(folder: LabelFolder, kind: FileKind, coding: str, config: ImportConfig) -> str:
     """Return the digest of the label files, of which none is known to be wrong: it is mended before a set is begun."""
 
-    def check(read: FkdLabels) -> None:
-        try_labels(read, kind, coding, config.classes)
+    def check(_: str, data: bytes) -> None:
+        try_labels(read_label_file(data), kind, coding, config.classes)
 
-    try:
-        return folder.digest(check if config.on_error == "fail" else None)
-    except LabelFileError as error:
-        error.hint = error.hint or MEND
-        raise
-
-
-@contextlib.contextmanager
-def _other_files_named() -> Iterator[None]:
-    """Say it in words where a set was begun with other label files. Raises IdentityMismatchError."""
-    try:
-        yield
-    except IdentityMismatchError as error:
-        if "imported_from.digest: " not in error.message:
-            raise
-        raise IdentityMismatchError(
-            "the import there was begun with other label files",
-            url=error.url,
-            hint="choose another --save-path, or remove that set and import again",
-        ) from None
+    return folder.digest(check if config.on_error == "fail" else None)
 
 
 def _kind(folder: LabelFolder, stems: list[str], config: ImportConfig) -> FileKind:

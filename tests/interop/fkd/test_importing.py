@@ -304,6 +304,17 @@ def test_label_files_that_changed_meanwhile_are_noticed(label_files, images, tmp
         run(labels, images, tmp_path / "set")
 
 
+def test_a_file_that_was_left_out_and_is_mended_needs_a_new_import(label_files, images, tmp_path):
+    labels = label_files()
+    file = labels / "dataset/train/n07920052/coffee_2.tar"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:700])
+    run(labels, images, tmp_path / "set", on_error="skip")
+    file.write_bytes(whole)
+    with pytest.raises(errors.IdentityMismatchError, match=r"remove that set.* that it left out were mended"):
+        run(labels, images, tmp_path / "set", on_error="skip")
+
+
 @pytest.mark.slow
 def test_processes_and_kills_give_the_same_bytes(answers, images, tmp_path):
     """Many images with label files of 12 crops; SIGKILL in the midst of a run, resumed by two processes."""
@@ -356,6 +367,28 @@ def test_label_files_are_a_reference_for_another_teacher(label_files, images, tm
     (labels / "dataset/train/n02123045/chelsea_1.tar").unlink()
     with pytest.raises(errors.ReferenceSetError, match="lacks 1 of 5 images: n02123045/chelsea_1"):
         slg_wds.generate(slg_wds.GenerateConfig(**options, save_path=str(tmp_path / "less"), num_crops=10))
+
+
+def test_a_bad_file_of_a_reference_is_mended_before_a_set_is_begun(label_files, images, tmp_path):
+    labels = label_files()
+    file = labels / "dataset/train/n07920052/coffee_2.tar"
+    whole = file.read_bytes()
+    options = {"data": str(images), "teacher_source": "private", "arch": TINY, "num_seg": 8, "num_crops": 2}
+    options |= {"reference_path": str(labels), "save_path": str(tmp_path / "set"), "threads_per_forward": 1}
+    file.write_bytes(whole[:700])
+    with pytest.raises(errors.ReferenceSetError, match=r"no whole file.*coffee_2\.tar"):
+        slg_wds.generate(slg_wds.GenerateConfig(**options))
+    assert not (tmp_path / "set").exists()
+    file.write_bytes(whole)
+    assert slg_wds.generate(slg_wds.GenerateConfig(**options)).stats.images == 5
+    spoil(labels, "n07920052/coffee_2", lambda c, f, x: [c, ~f, x])
+    with pytest.raises(errors.IdentityMismatchError, match=r"begun with other label files .*remove that set"):
+        slg_wds.generate(slg_wds.GenerateConfig(**options))
+    file.write_bytes(whole[:700])  # of an image that a run does not want, so the run does not mind
+    wanted = tmp_path / "wanted.txt"
+    wanted.write_text("".join(f"{stem}.jpg\n" for stem in ("n02123045/chelsea_0", "n02123045/chelsea_1")))
+    options |= {"save_path": str(tmp_path / "some"), "list_file": str(wanted)}
+    assert slg_wds.generate(slg_wds.GenerateConfig(**options)).stats.images == 2
 
 
 def test_a_reference_of_label_files_leaves_out_what_it_has_not(label_files, images, tmp_path, capsys):
