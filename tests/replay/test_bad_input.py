@@ -58,8 +58,8 @@ def test_sets_and_settings(made, tmp_path):
         lambda: folder.loader(images=None),
     )  # fmt: skip
     refused(
-        NoImagesError, "images of the label set are not there", str(tmp_path), "pass the folder",
-        lambda: folder.loader(images=str(tmp_path)),
+        NoImagesError, "images of the label set are not there", folder.labels, "pass the folder",
+        lambda: folder.loader(images=folder.labels),
     )  # fmt: skip
     refused(
         NotALabelSetError,
@@ -200,6 +200,18 @@ def test_images_that_lack_a_key_or_are_others(made, photographs, tmp_path):
         "give the images that the labels were made from", read,
     )  # fmt: skip
     assert error.url == str(path) and error.shard and error.key
+
+
+@pytest.mark.parametrize("kind", ["folder", "tars"])
+def test_a_place_that_is_not_there_is_said(made, tmp_path, s3_server, kind):
+    """It is not said of the first image or tar alone: whoever mistypes a bucket looks for the image in vain."""
+    one, nothing = made[kind], str(tmp_path)
+    refused(NoImagesError, "nothing in it", nothing, "check the path", lambda: one.loader(images=nothing))
+    gone = f"{tmp_path}/gone"
+    refused(NoImagesError, "no such folder", gone, None, lambda: one.loader(images=gone))
+    bucket = "s3://no-such-bucket/images"
+    given = {"images": bucket, "store_options": s3_server.options()}
+    refused(NotFoundError, "no such bucket", bucket, None, lambda: one.loader(**given))
 
 
 def test_image_shards_that_are_gone_cut_or_others(made, photographs, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -232,6 +233,7 @@ def _folder(labels: LabelSet, images: Location) -> Tree:
             tree = root.below(split) if split else root
             if tree.has(paths[number]):
                 return tree
+    _refuse_nothing(images)
     raise NoImagesError(
         f"the images of the label set are not there: no {paths[0]}",
         url=images.url,
@@ -242,6 +244,17 @@ def _folder(labels: LabelSet, images: Location) -> Tree:
 def _splits(labels: LabelSet) -> list[str]:
     """Folders below the given one that may hold the images: that of the label set's split first."""
     return [labels.split, *(other for other in SPLITS if other != labels.split)]
+
+
+def _refuse_nothing(images: Location) -> None:
+    """Raise NoImagesError where nothing at all is there; NotFoundError where there is no such bucket."""
+    places = (
+        {split_url(url)[0] for url in expand_braces(images.url)} if names_tars(images.url) else {images.url}
+    )
+    for place in sorted(places):
+        with contextlib.suppress(UnsupportedStoreError):  # a web server, which lists nothing
+            if not images.at(place).open().holds():
+                raise NoImagesError("no such folder, or nothing in it", url=place, hint="check the path")
 
 
 def _there(store: Store, name: str) -> bool:
@@ -259,6 +272,7 @@ def _tars(labels: LabelSet, images: Location) -> dict[str, tuple[Store, str]]:
     if missing is None and names and not _there(*found[names[0]]):
         missing = names[0]
     if missing is not None:
+        _refuse_nothing(images)
         raise ImageSourceError(
             f"the tar {missing} of the label set's plan is not there",
             url=images.url,
