@@ -12,6 +12,7 @@ from slg_wds.config.training import BATCH_SIZE, flags_that_fit
 from slg_wds.console import counted, duration
 from slg_wds.engines.workers.supervisor import FAILURES
 from slg_wds.errors import IncompleteSetError, LabelSetError
+from slg_wds.images.tars.files import SPLITS
 from slg_wds.labelset.left_out import left_out_images
 
 if TYPE_CHECKING:
@@ -132,17 +133,25 @@ def next_commands(labels: LabelSet, extended: Sequence[str] = ()) -> list[str]:
     embedded = labels.identity.embed_images is not None
     images = "" if embedded else shlex.quote(str(labels.description.provenance.get("image_root") or "IMAGES"))
     used = len(labels) - left_out_images(labels, 0)[0]
-    batch = f" {flags_that_fit(used)}" if 0 < used < BATCH_SIZE else ""
-    distill = " --distill embedding" if labels.holds_embeddings else ""
-    taught = " ".join(f"--softlabel_path {url}" for url in sets)
     first, *others = [
         f"slg-wds inspect {sets[-1]}",
         f"slg-wds report {' '.join(sets)} -o report.html{f' --images {images}' if images else ''}",
-        f"slg-wds train -a resnet50{distill}{batch} {taught} {images}".rstrip(),
+        f"{_training(labels, sets, used)} {images}".rstrip(),
         *_joining(sets),
         *_clustering("ALL" if extended else sets[0], labels, used * labels.num_crops),
     ]
     return [f"  next: {first}", *(f"        {command}" for command in others)]
+
+
+def _training(labels: LabelSet, sets: Sequence[str], used: int) -> str:
+    """Return the command that trains a student on the sets, or tests one on them if they are of held-out images."""
+    distill = " --distill embedding" if labels.holds_embeddings else ""
+    student = f"slg-wds train -a resnet50{distill}"
+    if labels.split in {*SPLITS["val"], *SPLITS["test"]}:
+        tested = sets[0] if len(sets) == 1 else "ALL"
+        return f"{student} --softlabel_path LABELS_OF_TRAIN --val-softlabels {tested}"
+    batch = f" {flags_that_fit(used)}" if 0 < used < BATCH_SIZE else ""
+    return " ".join([student + batch, *(f"--softlabel_path {url}" for url in sets)])
 
 
 def _joining(sets: Sequence[str]) -> list[str]:

@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from slg_wds import LabelSet
+from slg_wds.errors import NoTargetsError
+from slg_wds.images import ImageSource
 from slg_wds.images.class_folders import ClassFolders
 from slg_wds.teachers import Preprocessing
 from slg_wds.training.flags import Settings
@@ -66,10 +68,38 @@ def open_validations(
         if args.distills:
             found.append(Neighbours(args, val, preprocessing, threads))
         else:
-            found.append(HardTargets(args, val, folders, num_classes, preprocessing, threads))
+            found += _hard_targets(args, labels, val, folders, num_classes, preprocessing, threads)
     if args.val_softlabels:
         if args.distills:
             found.append(HeldOutEmbeddings(args, args.val_softlabels, preprocessing, threads))
         else:
             found.append(SoftTargets(args, args.val_softlabels, labels, num_classes, preprocessing, threads))
     return found
+
+
+def _hard_targets(
+    args: Settings,
+    labels: Sequence[LabelSet],
+    val: ImageSource,
+    folders: ClassFolders,
+    num_classes: int,
+    preprocessing: Preprocessing,
+    threads: int,
+) -> list[Validation]:
+    """Return the validation by classes; none where the teacher's classes are not those of the user's own folders.
+
+    Raises:
+        NoTargetsError: the sets are of classes, and nothing says which of them the folders of val are.
+    """
+    try:
+        return [HardTargets(args, val, folders, num_classes, preprocessing, threads)]
+    except NoTargetsError as error:
+        if args.class_map or not labels or not all(map(_numbers_folders, labels)):
+            raise
+        say(args, f"{error.message}, so IMAGES/val is not used; --class-map says it")
+        return []
+
+
+def _numbers_folders(labels: LabelSet) -> bool:
+    """Return whether the targets of a set only number the class folders of its images."""
+    return not labels.targets_are_classes and int(labels.plan.targets.max(initial=-1)) >= 0

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -69,6 +70,21 @@ def test_the_next_commands_work(images, tmp_path, capsys, monkeypatch, embed):
     assert (
         main([*train[1:], "-a", PLAIN, "--epochs", "1"]) == 0 and "trained 1 steps" in capsys.readouterr().out
     )
+
+
+def test_labels_of_held_out_images_are_to_test_on(images, tmp_path, capsys, monkeypatch):
+    """A student that is trained on them would be tested on what it learned."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(images / "train", tmp_path / "both" / "train")
+    shutil.copytree(images / "train", tmp_path / "both" / "val")
+    generated(tmp_path / "both", tmp_path / "LABELS_OF_TRAIN", capsys)
+    said, _ = generated(tmp_path / "both", tmp_path / "held out", capsys, "--split", "val")
+    train = shlex.split(said[said.index("slg-wds train") :].splitlines()[0])
+    assert train[train.index("--val-softlabels") + 1] == str(tmp_path / "held out")
+    assert main([*train[1:], "-a", PLAIN, "-b", "8", "--epochs", "4"]) == 0
+    said = capsys.readouterr().out
+    assert "on 8 held-out images" in said
+    assert "class folders of val are, so IMAGES/val is not used; --class-map says it" in said
 
 
 @pytest.mark.parametrize(
