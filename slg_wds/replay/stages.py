@@ -85,7 +85,8 @@ def cut_crops(
         size: pixels on each side. The teacher's own input size and interpolation, which `slg-wds inspect` shows, give
             exactly its input.
         interpolation: how crops are resized: bicubic, bilinear or nearest.
-        image: returns the bytes of a sample's image, where the sample does not have them itself.
+        image: takes a sample, which has its `record`, and returns the bytes of its image; for samples that do not have
+            them themselves.
 
     Raises:
         UsageError: a size or interpolation that cannot be.
