@@ -57,7 +57,9 @@ def small_images(photographs: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the slow tests too")
     parser.addoption(
-        "--slow-until", type=float, help="begin no slow test after this time, in seconds of `date +%%s`"
+        "--slow-until",
+        type=float,
+        help="begin no slow test after this time, in seconds of `date +%%s`; which file is the first depends on it",
     )
 
 
@@ -69,9 +71,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("slow: the time for slow tests is up (--slow-until)")
 
 
+@pytest.hookimpl(trylast=True)  # after -m
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--slow"):
-        return
-    for item in items:
-        if "slow" in item.keywords:
-            item.add_marker(pytest.mark.skip(reason="slow: give --slow"))
+    if not config.getoption("--slow"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="slow: give --slow"))
+    elif items and (until := config.getoption("--slow-until")):
+        begin_anywhere(items, int(until))
+
+
+def begin_anywhere(items: list[pytest.Item], number: int) -> None:
+    """Begin at a file that the number chooses and end before it, so that time is not up for the same tests each time.
+
+    All processes of a run have the same number.
+    """
+    files = list(dict.fromkeys(item.path for item in items))
+    first = files.index(files[number % len(files)])
+    items.sort(key=lambda item: files.index(item.path) < first)
