@@ -87,5 +87,4 @@ def begin_anywhere(items: list[pytest.Item], number: int) -> None:
     All processes of a run have the same number.
     """
     files = list(dict.fromkeys(item.path for item in items))
-    first = files.index(files[number % len(files)])
-    items.sort(key=lambda item: files.index(item.path) < first)
+    items.sort(key=lambda item: files.index(item.path) < number % len(files))
