@@ -1,5 +1,6 @@
 # Sourced by the tools: a virtual environment of the project's own, made once and made again when pyproject.toml moves.
-# SLG_WDS_ENV chooses another folder for it, SLG_WDS_PYTHON another interpreter.
+# SLG_WDS_ENV chooses another folder for it, SLG_WDS_PYTHON another interpreter, SLG_WDS_UV a uv that installs in pip's
+# place.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 environment=${SLG_WDS_ENV:-$root/.venv}
 
@@ -39,5 +40,9 @@ make_environment() {
 }
 
 install() {
-    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
+    if [ -n "${SLG_WDS_UV:-}" ]; then
+        "$SLG_WDS_UV" pip install --quiet --python "$environment/bin/python" "$@"
+    else
+        "$environment/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
+    fi
 }

@@ -34,6 +34,7 @@ class Machine:
             **os.environ,
             "SLG_WDS_ENV": str(folder / "environment"),
             "SLG_WDS_PYTHON": str(folder / "python"),
+            "SLG_WDS_UV": "",
             "CALLS": str(self.calls),
         }
 
@@ -71,3 +72,13 @@ def test_another_project_file_installs_anew(machine):
     stamp = Path(machine.environment["SLG_WDS_ENV"]) / "slg-wds-stamp"
     stamp.write_text("another\ndemo test\n")
     assert machine.installed("demo", str(machine.output)) == ["demo"]
+
+
+def test_a_uv_installs_in_pips_place(machine, tmp_path):
+    uv = tmp_path / "uv"
+    uv.write_text(PROGRAM)
+    uv.chmod(0o755)
+    machine.environment["SLG_WDS_UV"] = str(uv)
+    assert machine.installed("check") == ["demo,test"]
+    installs = [call for call in machine.calls.read_text().splitlines() if " install " in call]
+    assert installs and all(call.startswith("uv pip install") for call in installs)
