@@ -53,7 +53,7 @@ def test_crops_of_two_processes_at_one_shard_never_show_more_than_all(monkeypatc
 
 def test_ranks_on_one_terminal_write_lines_and_expect_to_make_their_part(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setattr("slg_wds.engines.reports.progress.time.monotonic", lambda: 10.0)
+    monkeypatch.setattr("slg_wds.engines.reports.progress._clock", lambda: 10.0)
     with RunProgress(RunStats(), ranks=4) as progress:
         progress.begin(RunStarted("digest", shards=8, crops=80))
         progress._began = 0.0
