@@ -228,7 +228,7 @@ def test_bad_settings_are_refused_by_name(kinds, photographs, tmp_path, monkeypa
     made, embedded = kinds["folder"], kinds["embedded"]
     with pytest.raises(UsageError, match=r"no images in it.*pass images="):
         made.loader(images=None)
-    with pytest.raises(NoImagesError, match="folder that the labels were made from"):
+    with pytest.raises(NoImagesError, match="pass the images that the labels were made from"):
         made.loader(images=str(tmp_path))
     with pytest.raises(ReplayError, match="global batch of 25 crops does not divide by 2 ranks x 4"):
         embedded.loader(global_batch_size=25, crops_per_image=4, rank=0, world_size=2)

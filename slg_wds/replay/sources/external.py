@@ -254,7 +254,11 @@ def _refuse_nothing(images: Location) -> None:
     for place in sorted(places):
         with contextlib.suppress(UnsupportedStoreError):  # a web server, which lists nothing
             if not images.at(place).open().holds():
-                raise NoImagesError("no such folder, or nothing in it", url=place, hint="check the path")
+                raise NoImagesError(
+                    "no such folder, or nothing in it",
+                    url=place,
+                    hint="check the path: pass the images that the labels were made from",
+                )
 
 
 def _there(store: Store, name: str) -> bool:
