@@ -148,7 +148,7 @@ def test_rewriting_alone_changes_nothing(faithful, tmp_path):
             2,
             "does not name the teachers",
         ),
-        (["--teacher", "EMPTY", "-a", TINY, "--teacher_source", "private"], 1, "are not there"),
+        (["--teacher", "EMPTY", "-a", TINY, "--teacher_source", "private"], 1, "nothing in it"),
     ],
 )
 def test_questions_that_cannot_be_asked(faithful, small_images, tmp_path, capsys, more, code, said):
