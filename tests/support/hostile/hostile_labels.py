@@ -148,15 +148,17 @@ RECORDS_AND_PLANS: Hostile = {
     "outside": ("record", outside, None),
     "embeddings": ("record", lambda: embeddings(16, 1 << 16), None),
     "embeddings of too many numbers": ("record", lambda: embeddings(16, 1 << 24), "is unknown"),
-    "array of 2^32": ("record", lambda: b"\xdd\xff\xff\xff\xff", "not msgpack"),
+    "array of 2^32": ("record", lambda: b"\xdd\xff\xff\xff\xff", "not a map"),
+    "field of 2^32": ("record", lambda: b"\x81\xa5views\xdd\xff\xff\xff\xff", "not msgpack"),
     "map of 2^32": ("record", lambda: b"\xdf\xff\xff\xff\xff", "not msgpack"),
     "bytes of 2^32": ("record", lambda: b"\x81\xa1a\xc6\xff\xff\xff\xff", "not msgpack"),
     "a million arrays": (
         "record",
-        lambda: b"\xdc\0\x40" + (b"\xdc\0\x40" + b"\x90" * 64) * 64,
-        "not msgpack",
+        lambda: b"\x81\xa7lowrank\xdd\0\x01\0\0" + (b"\xdc\0\x40" + b"\x90" * 64) * (1 << 16),
+        "not a map",
     ),
-    "arrays in arrays": ("record", lambda: b"\x91" * (1 << 20) + b"\x90", "not msgpack"),
+    "arrays in arrays": ("record", lambda: b"\x91" * (1 << 20) + b"\x90", "not a map"),
+    "arrays in a field": ("record", lambda: b"\x81\xa6colour" + b"\x91" * (1 << 20) + b"\x90", "not msgpack"),
     "plan of long paths": ("plan", lambda: large_plan(lambda size: frame(size, b"a")), None),
     "plan of 2^34 bytes": (
         "plan",
@@ -168,7 +170,7 @@ RECORDS_AND_PLANS: Hostile = {
     "plan of one long path": ("plan", one_long_path, "over 4096 bytes"),
     "plan of arrays": (
         "plan",
-        lambda: b"\x81\xa1a" + b"\xdc\0\x40" + (b"\xdc\0\x40" + b"\x90" * 64) * 64,
-        "not msgpack",
+        lambda: b"\x81\xa5paths\xdd\0\x01\0\0" + (b"\xdc\0\x40" + b"\x90" * 64) * (1 << 16),
+        "not a map",
     ),
 }
