@@ -136,7 +136,7 @@ def _described(kind: Any, field: dataclasses.Field[Any], text: str) -> tuple[Any
 
 
 def _without_none(kind: Any, default: Any) -> tuple[Any, Any]:
-    """A choice that may be left out as the choice alone: a shell would complete None too, which is no word of it.
+    """Return a choice that may be left out as a choice without None, which a shell would complete, and a default.
 
     tyro wants a default of that type. Nobody sees it: --help has the default in words, and `arguments.py` parses.
     """

@@ -226,9 +226,8 @@ def connected(address: str | None) -> Iterator[Any]:
     try:
         yield ray
     finally:
-        with contextlib.suppress(
-            OSError
-        ):  # such as a full disk: what ended the run is worth more as an error
+        # Such as a full disk: what ended the run is worth more as an error.
+        with contextlib.suppress(OSError):
             ray.shutdown()
 
 

@@ -6,7 +6,6 @@ import functools
 from typing import Any, TypedDict
 
 import msgpack
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,7 +43,7 @@ class _PlanShape(TypedDict, total=False):
     image_size: Frames
 
 
-_unpack_fields = Unpacker(_PlanShape, VERSION)
+_unpack_fields = Unpacker(_PlanShape, VERSION, "plan", ManifestError)
 
 
 def encode_plan(plan: Plan) -> bytes:
@@ -126,12 +125,7 @@ def decode_plan(data: bytes | memoryview, names_later: bool = False) -> Plan:
         ManifestError: the bytes are no plan.
         UnsupportedFeatureError: a newer version.
     """
-    try:
-        fields = _unpack_fields(data)
-    except msgspec.ValidationError as error:
-        raise ManifestError(f"the plan is not a map with a version and fields of a plan: {error}") from None
-    except Exception as error:  # there are many kinds for bytes that are not msgpack
-        raise ManifestError(f"the plan is not msgpack: {type(error).__name__} {error}") from None
+    fields = _unpack_fields(data)
     check_version("the plan", fields, VERSION)
     _check_sizes(fields, len(data))
     n, N = fields["num_shards"], fields["num_samples"]

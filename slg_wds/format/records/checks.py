@@ -25,7 +25,7 @@ MAX_PARENTS = 64  # label sets that low-rank labels were coded from
 
 
 def _ranges(k: int = 1, num_classes: int = 1) -> list[tuple[str, int, int]]:
-    """The least and largest value of each field, given the least of two of them."""
+    """Return the name, least and largest value of each field; `k` and `num_classes` are the least of those two."""
     return [
         ("height", 1, (1 << 31) - 1),
         ("width", 1, (1 << 31) - 1),
@@ -60,7 +60,8 @@ def check_fields(fields: dict[str, Any]) -> None:
     check_text("key", fields.get("key"))
     check_text("path", fields.get("path"))
     coding = fields.get("coding")
-    for name, low, high in _RANGES_OF.get(coding, _RANGES) if type(coding) is str else _RANGES:
+    ranges = _RANGES_OF.get(coding, _RANGES) if type(coding) is str else _RANGES
+    for name, low, high in ranges:
         number = fields.get(name)
         if type(number) is not int or not low <= number <= high:
             raise RecordError(f"{name} is {brief(number)}, not a whole number from {low} to {high}")

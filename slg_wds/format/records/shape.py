@@ -10,6 +10,7 @@ from typing import Annotated, TypedDict
 
 from msgspec import Meta
 
+from slg_wds.errors import RecordError
 from slg_wds.format.packed import MAX_MAP, Flat, Frames, Single, Unpacker
 
 VERSION = 1
@@ -48,4 +49,4 @@ class _RecordShape(TypedDict, total=False):
     columns: _Columns
 
 
-unpack_fields = Unpacker(_RecordShape, VERSION)
+unpack_fields = Unpacker(_RecordShape, VERSION, "record", RecordError)

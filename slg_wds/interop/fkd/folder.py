@@ -177,5 +177,5 @@ def other_files_named(difference: str) -> Iterator[None]:
             "the set there was begun with other label files",
             url=error.url,
             hint="choose another --save-path, or remove that set and run the command again; "
-            "so too where label files that it left out were mended or came later",
+            "do that too where label files that it left out were mended or added since",
         ) from None

@@ -70,12 +70,16 @@ class LabelsPage:
         differing = self.comparison.differing if self.comparison else {}
         return gallery.choose(self._first.rows, differing, self._first.has_values)
 
+    @cached_property
+    def _class_table(self) -> tuple[tables.TableRows, list[list[Any]], int]:
+        return tables.class_table(self._first)
+
     def _fields(self) -> dict[str, Any]:
         """Return all variables of the template, except those of the gallery."""
         sets, first, comparison = self.sets, self._first, self.comparison
         pairs = comparison.pairs if comparison else []
         agreement, divergence = tables.matrices(comparison, len(sets.names)) if comparison else ([], [])
-        classes = tables.class_table(first)[2]
+        classes = self._class_table[2]
         return {
             "title": " · ".join(sets.names),
             "url": " and ".join(labels.url for labels in sets.labels),
@@ -135,7 +139,7 @@ class LabelsPage:
         if self.reader is not None:
             add_thumbnails(images, self._choices, self.reader)
             add_views(images, self._choices, self.sets, self.reader)
-        columns, classes, _ = tables.class_table(self._first)
+        columns, classes, _ = self._class_table
         rows = self._searched()
         asked = named | {number for row in rows for number in (row.target, row.answer)}
         asked |= {row[0] for row in classes}

@@ -17,7 +17,6 @@ from slg_wds.transforms.policies.beta import thresholds
 from slg_wds.transforms.policies.mixing import MixRule, sample_mixing
 
 DRAWS = 100_000
-TIMMS = 30_000  # boxes, which timm draws one by one
 SHARD = range(1000, 2000)
 
 
@@ -28,9 +27,7 @@ def apart(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(below[0] - below[1]).max())
 
 
-def limit(others: int) -> float:
-    """Of DRAWS numbers and so many others of one distribution, 1 in 1,000 are further apart."""
-    return float(1.95 * (1 / DRAWS + 1 / others) ** 0.5)
+LIMIT = 1.95 * (2 / DRAWS) ** 0.5  # of two samples of one distribution, 1 in 1,000 are further apart
 
 
 @settings(max_examples=25, deadline=None)
@@ -72,7 +69,7 @@ def samples(rule: MixRule) -> list:
 def test_weights_of_mixup_are_of_the_beta_distribution(alpha):
     found = np.concatenate([one.lam for one in samples(MixRule(mixup=alpha))])
     expected = np.random.default_rng(1).beta(alpha, alpha, DRAWS)
-    assert apart(found, np.clip(np.rint(expected * 256), 1, 255)) < limit(DRAWS)
+    assert apart(found, np.clip(np.rint(expected * 256), 1, 255)) < LIMIT
     assert abs(found.mean() - 128) < 1.5
 
 
@@ -89,13 +86,13 @@ def cuts_short() -> bool:
 def test_boxes_of_cutmix_are_timms(alpha):
     found = np.concatenate([one.box for one in samples(MixRule(cutmix=alpha))]).astype(int)
     np.random.seed(1)
-    boxes = np.array([rand_bbox((255, 255), lam) for lam in np.random.beta(alpha, alpha, TIMMS)])
+    boxes = np.array([rand_bbox((255, 255), lam) for lam in np.random.beta(alpha, alpha, DRAWS)])
     top, bottom, left, right = boxes.T
     there = bottom > top
     for mine, theirs in zip(found.T, (top, left, bottom - top, right - left), strict=True):
-        assert apart(mine, np.where(there, theirs, 0)) < limit(TIMMS)
+        assert apart(mine, np.where(there, theirs, 0)) < LIMIT
     area = np.where(there, (bottom - top) * (right - left), 0)
-    assert apart(found[:, 2] * found[:, 3], area) < limit(TIMMS)
+    assert apart(found[:, 2] * found[:, 3], area) < LIMIT
 
 
 @pytest.mark.parametrize(
