@@ -96,8 +96,12 @@ class Workers:
         """Begin nothing any more."""
         self._stopped = True
 
-    def close(self) -> None:
-        """End the threads; images that are under way are finished, others dropped."""
+    def close(self) -> bool:
+        """End the threads; images that are under way are finished, others dropped.
+
+        Returns:
+            Whether all have ended; one that still works may write to the batch that it works on.
+        """
         atexit.unregister(self.close)
         self.stop()
         for _ in self._threads:
@@ -107,6 +111,7 @@ class Workers:
         end = time.monotonic() + JOIN_SECONDS
         for thread in (*self._threads, *self._readers):
             thread.join(max(0.0, end - time.monotonic()))
+        return not any(thread.is_alive() for thread in (*self._threads, *self._readers))
 
     @staticmethod
     def _thread(target: Any, name: str, *arguments: Any) -> threading.Thread:

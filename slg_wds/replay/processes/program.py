@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 import pickle
 import queue
 import threading
@@ -96,7 +97,9 @@ class Program:
         self._workers.stop()
         for builder in self._under_way:
             builder.drop()
-        self._workers.close()  # from here on nothing is written to a slot
+        if not self._workers.close():
+            os._exit(1)  # a thread would write to a slot that the loader uses again; it starts another process
+        # From here on nothing is written to a slot.
         self._under_way.clear()
         self._context.files.clear()
         self._made.put(None)

@@ -10,11 +10,14 @@ import subprocess
 import sys
 import time
 from collections import deque
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from slg_wds.errors import ChecksumError, ReplayError, SlgWdsError
+from slg_wds.replay.processes import loader_processes
+from support.jobs import slow_program
 from support.sets.replay_sets import Made, comparable
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
@@ -91,6 +94,22 @@ def test_a_process_that_is_killed_ends_the_epoch_and_the_next_has_another(embedd
     assert victim not in loader.processes and gone(victim)
     loader._processes.end()
     assert comparable(only_processes(loader)) == expected
+
+
+def test_nothing_is_written_to_a_slot_after_a_walk(embedded, monkeypatch):
+    """The next walk's batches have these slots, while a thread of the last one still waits for a slow disk."""
+    monkeypatch.setattr(loader_processes, "PROGRAM", "support.jobs.slow_program")
+    expected = comparable(embedded.loader(global_batch_size=4, threads=1))
+    loader = embedded.loader(global_batch_size=4, threads=1, prefetch=2, processes=1)
+    loader.wait_for_processes()
+    walk = iter(loader)
+    assert comparable([next(walk)]) == expected[:1]
+    walk.close()
+    slots = loader._processes._images
+    slots._memory[slots._free] = 7
+    time.sleep(2 * slow_program.DELAY)
+    assert (slots._memory[slots._free] == 7).all()
+    assert comparable(islice(loader, 2)) == expected[:2], "a new process makes them, or the loader's own threads"
 
 
 def test_signals_for_the_trainer_are_none_of_a_processs_business(embedded, only_processes):
