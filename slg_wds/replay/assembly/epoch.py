@@ -69,6 +69,8 @@ class Epochs:
             "evaluation": settings.evaluation,
             "last": settings.last,
         }
+        if selection.digest is not None:
+            self.fingerprint["kept_crops"] = selection.digest
         if not self._length:
             raise self._too_large(sets.url)
 

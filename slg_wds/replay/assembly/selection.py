@@ -5,8 +5,9 @@ Shapes: n samples of a batch, c crops of each, M crops of a record.
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ class AllCrops:
     """Every sample with all its crops."""
 
     left_out = repeating = 0
+    digest = None
 
     def __init__(self, sizes: I64, num_crops: int) -> None:
         self.sizes, self._num_crops = sizes, num_crops
@@ -95,6 +97,7 @@ class FilteredCrops:
 
     Attributes:
         left_out: samples without any crop left. repeating: samples with fewer than `crops_per_image`.
+        digest: of which crops are kept, hex. More decides that than the filter: the weights of several sets do, too.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class FilteredCrops:
         with ThreadPoolExecutor(threads, "slg-filter") as pool:
             tasks = (pool.submit(_kept, sets, crop_filter, number, read) for number in shards)
             kept = dict(zip(shards, (task.result() for task in window(tasks, 2 * threads)), strict=True))
+        self.digest = _digest(kept)
         self._positions = {number: np.flatnonzero(bits.any(axis=1)) for number, bits in kept.items()}
         self._bits = {number: bits[self._positions[number]] for number, bits in kept.items()}
         self._counts = {
@@ -165,6 +169,13 @@ def select(
         labels.refuse_embeddings()
         labels.refuse_hard(f"a crop filter by {crop_filter.measure}")
     return FilteredCrops(sets, crop_filter, crops_per_image, threads, read)
+
+
+def _digest(kept: Mapping[int, U8]) -> str:
+    state = hashlib.sha256()
+    for bits in kept.values():
+        state.update(bits.tobytes())
+    return state.hexdigest()
 
 
 def _gathered(table: dict[int, I64], shard: I64, sample: I64) -> I64:

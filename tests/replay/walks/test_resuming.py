@@ -14,6 +14,7 @@ from PIL import Image
 
 import slg_wds
 from slg_wds.errors import ReplayError
+from support.models.names import TINY
 from support.paths import TESTS
 from support.sets.replay_sets import comparable, make
 
@@ -242,3 +243,17 @@ def test_a_state_of_another_order_is_refused(embedded, places, other):
         embedded.loader().load_state_dict(state)
     with pytest.raises(ReplayError, match="digest is"):
         embedded.loader().load_state_dict(places["folder"].loader().state_dict())
+
+
+def test_a_state_of_other_kept_crops_is_refused(embedded, photographs, tmp_path):
+    """What a filter keeps of several sets goes by their weights."""
+    second = make(photographs, tmp_path / "second", arch=TINY.replace(":tiny", ":other"))
+
+    def loader(*weights: float) -> slg_wds.SoftLabelLoader:
+        common = {"global_batch_size": 4, "crops_per_image": 2, "crop_filter": ("confidence", 0.4, 0.9)}
+        return slg_wds.SoftLabelLoader([embedded.labels, second], weights=weights, threads=2, **common)
+
+    state = loader(3, 1).state_dict()
+    loader(6, 2).load_state_dict(state)
+    with pytest.raises(ReplayError, match=r"kept_crops is .+ resume with the same .+ crop filter and weights"):
+        loader(1, 3).load_state_dict(state)
