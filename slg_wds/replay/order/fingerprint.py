@@ -36,5 +36,7 @@ def check_fingerprint(found: object, expected: Mapping[str, int | str]) -> None:
         if name not in expected or name not in found or found[name] != expected[name]
     ]
     if differences:
-        hint = "resume with the same label set, seed, global batch size, lanes, window, crop filter and weights"
+        hint = (
+            "resume with the same label set, seed, global batch size, lanes, window, crop filter and weights"
+        )
         raise ReplayError(f"the state was taken in another order: {'; '.join(differences)}", hint=hint)

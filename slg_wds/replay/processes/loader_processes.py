@@ -53,7 +53,7 @@ class LoaderProcesses:
     """
 
     def __init__(self, count: int, opening: Opening, images: SharedImages) -> None:
-        self._images, self._turn = images, 0
+        self._images, self._turn, self._walk = images, 0, 0
         self._opening = memory_file("slg-wds opening")
         with open(self._opening, "wb", closefd=False) as file:
             pickle.dump(opening, file, protocol=5)
@@ -70,19 +70,30 @@ class LoaderProcesses:
         while not all(process.ready for process in self._processes):
             time.sleep(0.02)
 
-    def begin(self, temperature: float | None) -> None:
-        """Begin a walk whose labels have this temperature; None: as they were made."""
+    def begin(self, temperature: float | None) -> int:
+        """Begin a walk whose labels have this temperature; None: as they were made.
+
+        A walk that has not ended has the processes no more: a trainer that was interrupted may keep it for ever.
+
+        Returns:
+            The number of the walk.
+        """
+        self._walk += 1
         for number, process in enumerate(self._processes):
+            process.end_walk()
             if process.ended:
                 self._processes[number] = process = LoaderProcess(self._opening, self._images)
             process.begin(temperature)
+        return self._walk
 
-    def make(self, planned: Sequence[PlannedBatch], context: LoaderContext) -> list[MadeElsewhere]:
-        """Let the next process make these batches; none where it cannot, and this process has to.
+    def make(self, walk: int, planned: Sequence[PlannedBatch], context: LoaderContext) -> list[MadeElsewhere]:
+        """Let the next process make these batches of a walk; none where it cannot, and this process has to.
 
         That is while the process still starts, while the trainer keeps the images of more batches than there are slots,
-        and where a sample has to come over a network.
+        where a sample has to come over a network, and where a newer walk has begun.
         """
+        if walk != self._walk:
+            return []
         process = self._processes[self._turn]
         shards = _shards(planned) if context.remote else set()
         if not process.ready or (context.remote and not _here(context, shards)):
@@ -91,15 +102,16 @@ class LoaderProcesses:
         if not slots:
             return []
         self._turn = (self._turn + 1) % len(self._processes)
-        found = [MadeElsewhere(process, self._images, slot) for slot in slots]
         pairs = list(zip(planned, slots, strict=True))
+        found = [MadeElsewhere(process, self._images, *pair) for pair in pairs]
         process.make(Make(pairs, context.caches.paths(shards)), found)
         return found
 
-    def end(self) -> None:
-        """End the walk: batches that are under way are dropped."""
-        for process in self._processes:
-            process.end_walk()
+    def end(self, walk: int) -> None:
+        """End a walk, unless a newer one has begun: batches that are under way are dropped."""
+        if walk == self._walk:
+            for process in self._processes:
+                process.end_walk()
 
 
 def start_processes(
@@ -148,10 +160,18 @@ def _end_all(processes: list[LoaderProcess], opening: int) -> None:
 
 
 class MadeElsewhere:
-    """A batch that a process makes, in a slot of the shared images."""
+    """A batch that a process makes, in a slot of the shared images.
 
-    def __init__(self, process: LoaderProcess, images: SharedImages, slot: int) -> None:
+    Attributes:
+        planned: its samples and crops.
+        dropped: whether the process makes it no more, since its walk ended or a newer one began.
+    """
+
+    def __init__(
+        self, process: LoaderProcess, images: SharedImages, planned: PlannedBatch, slot: int
+    ) -> None:
         self._process, self._images, self._slot = process, images, slot
+        self.planned, self.dropped = planned, False
 
     def result(self, deadline: float) -> Batch:
         """Return the batch, for which it waits `deadline` seconds at most. Raises as `BatchBuilder.result`."""
@@ -164,6 +184,7 @@ class MadeElsewhere:
 
     def drop(self) -> None:
         """Give the slot back, to which nobody writes any more."""
+        self.dropped = True
         self._images.give_back(self._slot)
 
 
@@ -228,11 +249,17 @@ class LoaderProcess:
                 self._said(END_WALK)
                 while self._received(END_SECONDS + GRACE) != WALK_ENDED:
                     pass
-        except ReplayError:
-            self._process.kill()  # the walk has its error; the next one has a new process
+        except (
+            BaseException
+        ) as error:  # Ctrl-C too: what it has said would be taken for batches of the next walk
+            self._process.kill()
             self.end()
-        while self._expected:
-            self._expected.popleft().drop()
+            if not isinstance(error, ReplayError):
+                raise
+            # The walk has its error; the next one has a new process.
+        finally:
+            while self._expected:
+                self._expected.popleft().drop()
 
     def let_go(self) -> None:
         """Close the pipe, at which the process ends."""

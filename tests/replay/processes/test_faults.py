@@ -90,9 +90,9 @@ def test_a_process_that_is_killed_ends_the_epoch_and_the_next_has_another(embedd
     loader.set_epoch(0)
     slots = loader._processes._images
     assert sorted(slots._free) == list(range(slots.shape[0]))
-    loader._processes.begin(None)
+    number = loader._processes.begin(None)
     assert victim not in loader.processes and gone(victim)
-    loader._processes.end()
+    loader._processes.end(number)
     assert comparable(only_processes(loader)) == expected
 
 
@@ -109,7 +109,32 @@ def test_nothing_is_written_to_a_slot_after_a_walk(embedded, monkeypatch):
     slots._memory[slots._free] = 7
     time.sleep(2 * slow_program.DELAY)
     assert (slots._memory[slots._free] == 7).all()
-    assert comparable(islice(loader, 2)) == expected[:2], "a new process makes them, or the loader's own threads"
+    assert comparable(islice(loader, 2)) == expected[:2], (
+        "a new process makes them, or the loader's own threads"
+    )
+
+
+def test_ctrl_c_while_a_walk_ends_leaves_nothing_of_it_to_the_next(embedded, only_processes):
+    """A notebook goes on with the same loader: what a process has said by then is of no batch of the next walk."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    expected = comparable(embedded.loader(global_batch_size=4))
+    loader = only_processes(embedded.loader(global_batch_size=4, prefetch=2, processes=1))
+    walk, (victim,) = iter(loader), loader.processes
+    next(walk)
+    os.kill(victim, signal.SIGSTOP)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            walk.close()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert gone(victim)
+    loader._processes.end(loader._processes.begin(None))  # which starts another
+    assert comparable(only_processes(loader)) == expected
 
 
 def test_signals_for_the_trainer_are_none_of_a_processs_business(embedded, only_processes):

@@ -99,6 +99,29 @@ def test_walks_that_are_broken_off_and_gone_on_with(embedded, only_processes):
         assert [comparable(loader), comparable(loader)] == [whole[0][taken:], whole[1]]
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("processes", [0, 1])
+def test_a_walk_that_was_not_ended_changes_nothing_of_a_newer_one(embedded, processes):
+    """A notebook that was interrupted keeps the old walk in its traceback, and lets it go at any time."""
+    expected = comparable(embedded.loader(global_batch_size=4))
+    options = {"global_batch_size": 4, "prefetch": 2, "processes": processes}
+    loader = embedded.loader(**options, temperature=lambda epoch: 1.0 + 2 * epoch)
+    loader.wait_for_processes()
+    old = iter(loader)
+    taken = comparable([next(old)])
+    loader.set_epoch(1)
+    new = iter(loader)
+    newer = comparable([next(new)])
+    taken += comparable(itertools.islice(old, 3))
+    newer += comparable([next(new)])
+    old.close()
+    newer += comparable(new)
+    assert taken == expected[:4]
+    chosen = embedded.loader(global_batch_size=4, temperature=3.0)
+    chosen.set_epoch(1)
+    assert newer == comparable(chosen)
+
+
 def test_a_trainer_that_keeps_all_batches_has_each_as_it_was(embedded):
     """There are slots for some; what the trainer keeps beyond is made in memory of its own."""
     here = embedded.loader(global_batch_size=4, prefetch=1)

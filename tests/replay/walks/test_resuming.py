@@ -255,5 +255,7 @@ def test_a_state_of_other_kept_crops_is_refused(embedded, photographs, tmp_path)
 
     state = loader(3, 1).state_dict()
     loader(6, 2).load_state_dict(state)
-    with pytest.raises(ReplayError, match=r"kept_crops is .+ resume with the same .+ crop filter and weights"):
+    with pytest.raises(
+        ReplayError, match=r"kept_crops is .+ resume with the same .+ crop filter and weights"
+    ):
         loader(1, 3).load_state_dict(state)
