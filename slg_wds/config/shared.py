@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
@@ -62,6 +63,8 @@ class StoreConfig:
     """Settings of object stores by their names, such as {"endpoint": "http://host:9000"}."""
 
     def __post_init__(self) -> None:
+        for one in fields(self):
+            object.__setattr__(self, one.name, _text(getattr(self, one.name)))
         check_choices(self)
         check_not_empty(self)
         if not isinstance(self.store_options, Mapping):  # it may hold secrets, so it is not repeated
@@ -82,6 +85,13 @@ class StoreConfig:
         changed = [one for one, value in given.items() if value != _default(one)]
         shown = (f"{one.name}={masked(given[one])!r}" for one in sorted(changed, key=_place_in_repr))
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _text(value: object) -> object:
+    """Return an option's value with paths of pathlib, alone or among several, as text."""
+    if isinstance(value, tuple):
+        return tuple(map(_text, value))
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _default(one: Field[Any]) -> object:

@@ -23,7 +23,10 @@ _NO_OPTIONS: Mapping[str, str] = {}
 
 
 def open_labels(
-    url: str, *, allow_incomplete: bool = False, store_options: Mapping[str, str] = _NO_OPTIONS
+    url: str | os.PathLike[str],
+    *,
+    allow_incomplete: bool = False,
+    store_options: Mapping[str, str] = _NO_OPTIONS,
 ) -> LabelSet:
     """Open the label set at a URL for reading.
 
@@ -39,7 +42,8 @@ def open_labels(
         StoreError: the store cannot be read.
     """
     try:
-        return labels_at(Location(url, store_options), allow_incomplete=allow_incomplete, embeddings=True)
+        location = Location(os.fspath(url), store_options)
+        return labels_at(location, allow_incomplete=allow_incomplete, embeddings=True)
     except IncompleteSetError as error:
         error.hint = f"{error.hint}, or pass allow_incomplete=True"
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,7 +40,7 @@ CACHE_BYTES = 64 << 30
 DEADLINE = 600.0
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _NO_OPTIONS: Mapping[str, str] = {}
-LabelSource = str | LabelSet
+LabelSource = str | os.PathLike[str] | LabelSet
 
 
 class SoftLabelLoader:
@@ -114,7 +115,7 @@ class SoftLabelLoader:
     def __init__(
         self,
         labels: LabelSource | Sequence[LabelSource],
-        images: str | None = None,
+        images: str | os.PathLike[str] | None = None,
         *,
         global_batch_size: int,
         crops_per_image: int = 4,
@@ -156,7 +157,7 @@ class SoftLabelLoader:
         )
         if self.rank == 0:
             _warn_of(self.sets, self.temperature)
-        source = None if images is None else Location(images, store_options)
+        source = None if images is None else Location(os.fspath(images), store_options)
         cache = CacheOptions(cache_dir, cache_bytes, local_ranks(self.world_size))
         self._set_up(source, cache, size, interpolation, label_adaptation)
 

@@ -106,3 +106,13 @@ def test_options_of_stores_are_spelled_as_everywhere_in_python(kind):
 def test_a_near_word_is_suggested():
     with pytest.raises(UsageError, match="did you mean skip"):
         configs.GenerateConfig(data="d", arch="a", on_error="skipp")
+
+
+def test_paths_of_pathlib_are_taken_wherever_text_is(photographs, tmp_path):
+    slg_wds.generate(options(photographs, tmp_path, data=photographs, save_path=tmp_path / "set"))
+    slg_wds.ensemble(
+        slg_wds.EnsembleConfig(sets=(tmp_path / "set",), save_path=tmp_path / "again", processes=1)
+    )
+    assert list(slg_wds.open_labels(tmp_path / "again").plan.keys)
+    for labels in (tmp_path / "set", [tmp_path / "set", tmp_path / "again"]):
+        assert len(slg_wds.SoftLabelLoader(labels, photographs, global_batch_size=16)) == 9

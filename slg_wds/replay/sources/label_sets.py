@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ class LabelSets:
     @classmethod
     def open(
         cls,
-        urls: str | LabelSet | Sequence[str | LabelSet],
+        urls: str | os.PathLike[str] | LabelSet | Sequence[str | os.PathLike[str] | LabelSet],
         weights: Sequence[float] | None = None,
         rule: str | LabelType | None = None,
         *,
@@ -126,7 +127,7 @@ class LabelSets:
         store_options: Any = None,
     ) -> LabelSets:
         """Open the label sets at these URLs (or take those that are open); `any_temperature`: see `check_averaged`."""
-        given = [urls] if isinstance(urls, (str, LabelSet)) else list(urls)
+        given = [urls] if isinstance(urls, (str, os.PathLike, LabelSet)) else list(urls)
         opened = [
             one
             if isinstance(one, LabelSet)
