@@ -47,8 +47,9 @@ class SoftLabelLoader:
     """Batches of exactly the crops that teachers saw, with the teachers' soft labels: an iterable of `Batch`.
 
     An epoch is one walk over the images; len() is its number of batches. Iterating walks one epoch, from where a loaded
-    state says; the next iteration walks the next epoch. The order is a pure function of label set, seed, epoch, global
-    batch size, lanes and window, so the global batches are the same for any number of ranks and threads.
+    state says; the next iteration walks the next epoch. A walk that was broken off is walked again from its beginning:
+    where epochs are cut short, `set_epoch` chooses the next one. The order is a pure function of label set, seed,
+    epoch, global batch size, lanes and window, so the global batches are the same for any number of ranks and threads.
 
     A loader serves the process that made it. In a worker of torch's DataLoader, after a fork or in a copy it is
     refused, since every sample would come more than once.
