@@ -249,14 +249,12 @@ class LoaderProcess:
                 self._said(END_WALK)
                 while self._received(END_SECONDS + GRACE) != WALK_ENDED:
                     pass
-        except (
-            BaseException
-        ) as error:  # Ctrl-C too: what it has said would be taken for batches of the next walk
+        except BaseException as error:
+            # After Ctrl-C too: what it still says would be taken for batches of the next walk, which has a new process.
             self._process.kill()
             self.end()
-            if not isinstance(error, ReplayError):
+            if not isinstance(error, ReplayError):  # which the walk has met itself
                 raise
-            # The walk has its error; the next one has a new process.
         finally:
             while self._expected:
                 self._expected.popleft().drop()

@@ -98,10 +98,8 @@ class Program:
         for builder in self._under_way:
             builder.drop()
         if not self._workers.close():
-            os._exit(
-                1
-            )  # a thread would write to a slot that the loader uses again; it starts another process
-        # From here on nothing is written to a slot.
+            # A thread would write to a slot that the loader uses again. The loader starts another process.
+            os._exit(1)
         self._under_way.clear()
         self._context.files.clear()
         self._made.put(None)
