@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import resource
@@ -69,9 +70,12 @@ class OpenFiles:
         """Return `size` bytes from `offset`, fewer at the end of the file. Raises NotFoundError or StoreError."""
         return self._file(path).read(offset, size)
 
-    def fill(self, parts: Parts, at: int, path: str, offset: int) -> memoryview:
-        """Fill a part with the bytes from `offset`; return it, shorter at the end of the file. Raises as `read`."""
-        return self._file(path).fill(parts, at, offset)
+    def fill(self, parts: Parts, places: Iterable[tuple[str, int]]) -> list[memoryview]:
+        """Fill each part with the bytes of a file from an offset on; return them, shorter at the end of the file.
+
+        Raises as `read`.
+        """
+        return [self._file(path).fill(parts, at, offset) for at, (path, offset) in enumerate(places)]
 
     def clear(self) -> None:
         """Close all files, each when no thread reads it."""
@@ -114,9 +118,9 @@ class _File:
     """A descriptor that is closed when the last thread lets go of it; the size as it was at opening."""
 
     def __init__(self, path: str) -> None:
-        self._path, self.descriptor = path, -1
+        self._path, self._descriptor = path, ctypes.c_int(-1)
         try:
-            self.descriptor, self.size = regular_file(path)
+            self._descriptor.value, self.size = regular_file(path)
         except (FileNotFoundError, NotADirectoryError):
             raise NotFoundError("no such file", url=path) from None
         except PermissionError as error:
@@ -138,12 +142,13 @@ class _File:
 
     def fill(self, parts: Parts, at: int, offset: int) -> memoryview:
         """Fill a part with the bytes from `offset`; return what was filled. Raises StoreError."""
-        memory, done = parts[at], parts.fill_cached(at, self.descriptor, offset)
+        memory, done = parts.parts[at], parts.fill_cached(at, self._descriptor, offset)
         if done == len(memory):
             return memory
+        done = max(0, done)
         try:
             while done < len(memory):  # at most once, but for a signal or more than 2 GiB
-                read = os.preadv(self.descriptor, [memory[done:]], offset + done)
+                read = os.preadv(self._descriptor.value, [memory[done:]], offset + done)
                 if not read:
                     break
                 done += read
@@ -154,5 +159,5 @@ class _File:
         return memory[:done]
 
     def __del__(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
+        if self._descriptor.value >= 0:
+            os.close(self._descriptor.value)

@@ -90,9 +90,7 @@ class LocalShards:
 
     def _read(self, ranges: Sequence[ShardRange]) -> Contents:
         parts = Parts([one.size for one in ranges])
-        found = [
-            self._files.fill(parts, at, self._paths[one.shard], one.offset) for at, one in enumerate(ranges)
-        ]
+        found = self._files.fill(parts, [(self._paths[one.shard], one.offset) for one in ranges])
         check_payloads(parts.memory, found, [(one.size, one.crc32) for one in ranges])
         return _contents(found, ranges, parts.memory)
 
