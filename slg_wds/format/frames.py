@@ -113,7 +113,7 @@ def decompress_all(
 # A frame begins with its magic number and a descriptor; a window, a dictionary's number and the content's size may
 # follow. Then come blocks, each after its length (RFC 8878, 3.1.1).
 _MAGIC = 0xFD2FB528
-_HEADER_BYTES = 4 + 1 + 1 + 4 + 8  # at most
+_HEAD_BYTES = 4 + 1 + 1 + 4 + 8 + 8  # at most, and the eight bytes that are read from there on
 _DICTIONARY_BYTES = np.array([0, 1, 2, 4])  # by the last two bits of the descriptor
 _SIZE_BYTES = np.array([0, 2, 4, 8])  # by its first two
 _MASK = np.array([(1 << 8 * width) - 1 for width in range(9)], np.uint64)
@@ -122,10 +122,11 @@ _MASK = np.array([(1 << 8 * width) - 1 for width in range(9)], np.uint64)
 def _wrong(frames: Sequence[bytes], sizes: NDArray[np.uint64]) -> str | None:
     """Say what is wrong with the headers or lengths of any of the frames; None for nothing. All are checked at once."""
     lengths = np.fromiter(map(len, frames), np.int64, len(frames))
-    joined = b"".join([*frames, bytes(_HEADER_BYTES + 8)])  # what is read beyond a short frame is not its own
+    heads = [frame[:_HEAD_BYTES] for frame in frames]  # what is read beyond a short frame is not its own
+    joined = b"".join([*heads, bytes(_HEAD_BYTES)])
     # At every byte, the number that its eight bytes from there on make.
     numbers = np.ndarray(len(joined) - 7, "<u8", joined, strides=(1,))
-    at = before(lengths)
+    at = before(np.minimum(lengths, _HEAD_BYTES))
     first = numbers[at]
     descriptor = (first >> 32 & 255).astype(np.int64)
     if (first & _MASK[4] != _MAGIC).any() or not (descriptor & 4).all():

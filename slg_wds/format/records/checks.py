@@ -15,30 +15,11 @@ from slg_wds.format.records.values import CODINGS
 from slg_wds.format.records.views import read_view_field
 
 MAX_TEXT_BYTES = 4096
-# Limits of what a small file may unpack to: zstd makes a thousand zeros one byte.
+# Limits of what a small file may unpack to, beside those of `shape.py`.
 MAX_TOP = 1 << 24  # classes of all crops of a record; not for full labels
 MAX_FULL_CLASSES = 1 << 20
-MAX_PALETTE = 1 << 20
-MAX_TAIL = 1 << 18  # a quarter of the most crops
 MAX_KL = 1e4  # nats; -ln of the smallest probability of a binary64 is 745
 MAX_PARENTS = 64  # label sets that low-rank labels were coded from
-
-
-def _ranges(k: int = 1, num_classes: int = 1) -> list[tuple[str, int, int]]:
-    """Return the name, least and largest value of each field; `k` and `num_classes` are the least of those two."""
-    return [
-        ("height", 1, (1 << 31) - 1),
-        ("width", 1, (1 << 31) - 1),
-        ("num_crops", 0, 1 << 20),
-        ("k", k, 1 << 24),
-        ("num_classes", num_classes, 1 << 24),
-        ("num_palette", 0, MAX_PALETTE),
-        ("num_tail", 0, MAX_TAIL),
-    ]
-
-
-_RANGES = _ranges()
-_RANGES_OF = {LOW_RANK: _ranges(k=0), EMBEDDING: _ranges(k=0, num_classes=0)}  # of these codings
 
 CHECKSUMS = ("image_crc32", "source_crc32")  # fields of a record that may be absent
 
@@ -56,41 +37,26 @@ def check_text(name: str, text: Any) -> None:
 
 
 def check_fields(fields: dict[str, Any]) -> None:
-    """Check the types and ranges of a record's fields, and that they agree. Columns are not checked."""
-    check_text("key", fields.get("key"))
-    check_text("path", fields.get("path"))
-    coding = fields.get("coding")
-    ranges = _RANGES_OF.get(coding, _RANGES) if type(coding) is str else _RANGES
-    for name, low, high in ranges:
-        number = fields.get(name)
-        if type(number) is not int or not low <= number <= high:
-            raise RecordError(f"{name} is {brief(number)}, not a whole number from {low} to {high}")
-    target = fields.get("target", -1)
-    if target is not None and (type(target) is not int or not 0 <= target < 1 << 31):
-        raise RecordError(f"the target is {brief(target)}, neither a class nor nil")
-    for name in ("tail_scale", "tail_rest"):
-        share = fields.get(name)
-        if type(share) is not float or not 0.0 <= share <= 2.0:  # which NaN is not either
-            raise RecordError(f"{name} is {brief(share)}, not a share")
-    for name in CHECKSUMS:
-        checksum = fields.get(name, 0)
-        if type(checksum) is not int or not 0 <= checksum < 1 << 32:
-            raise RecordError(f"{name} is {brief(checksum)}, not a CRC-32")
+    """Check the fields of a record that are of its shape, and that they agree. Columns are not checked."""
+    check_text("key", fields["key"])
+    check_text("path", fields["path"])
     read_view_field(fields)
-    _check_kind(fields)
-
-
-def _check_kind(fields: dict[str, Any]) -> None:
-    coding, full = fields.get("coding"), fields.get("full")
+    coding = fields["coding"]
     if coding == LOW_RANK:
         _check_low_rank(fields)
-        return
-    if coding == EMBEDDING or EMBEDDINGS in fields:
+    elif coding == EMBEDDING or EMBEDDINGS in fields:
         _check_embeddings(fields)
-        return
-    if coding not in CODINGS or type(full) is not bool:
-        raise RecordError(f"coding {brief(coding)} with full {brief(full)} is unknown")
+    else:
+        _check_labels(fields)
+
+
+def _check_labels(fields: dict[str, Any]) -> None:
+    coding, full = fields["coding"], fields["full"]
+    if coding not in CODINGS:
+        raise RecordError(f"coding {brief(coding)} is unknown")
     k, classes = fields["k"], fields["num_classes"]
+    if k < 1 or classes < 1:
+        raise RecordError(f"{k} of {classes} classes are no labels")
     if not full and fields["num_crops"] * k > MAX_TOP:
         raise RecordError(f"{fields['num_crops']} crops of {k} classes are over the limit of {MAX_TOP}")
     if full and classes > MAX_FULL_CLASSES:
@@ -106,7 +72,9 @@ def _check_kind(fields: dict[str, Any]) -> None:
 
 
 def _check_low_rank(fields: dict[str, Any]) -> None:
-    if fields.get("full") is not False or fields["k"] or fields["num_palette"] or fields["num_tail"]:
+    if not fields["num_classes"]:
+        raise RecordError("0 classes are no labels")
+    if fields["full"] or fields["k"] or fields["num_palette"] or fields["num_tail"]:
         raise RecordError("low-rank labels are not full, and have neither top-k nor tail")
     parents = fields.get("kl_parents")
     if type(parents) is not list or len(parents) > MAX_PARENTS or fields.get("kl_against") not in AGAINST:
@@ -118,7 +86,7 @@ def _check_low_rank(fields: dict[str, Any]) -> None:
 
 def _check_embeddings(fields: dict[str, Any]) -> None:
     labels = any(fields[name] for name in ("k", "num_classes", "num_palette", "num_tail"))
-    if fields.get("coding") != EMBEDDING or fields.get("full") is not False or labels:
+    if fields["coding"] != EMBEDDING or fields["full"] or labels:
         raise RecordError("a record of embeddings has neither classes nor tail")
     embedding_kinds(fields)
 

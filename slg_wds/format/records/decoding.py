@@ -68,8 +68,6 @@ def unpack_record(data: bytes | memoryview) -> dict[str, Any]:
             f"the record's version is {fields['version']}, this reader knows {VERSION}", hint="update slg-wds"
         )
     check_fields(fields)
-    if type(fields.get("columns")) is not dict:
-        raise RecordError("the record has no map of columns")
     return fields
 
 

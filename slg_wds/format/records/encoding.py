@@ -23,7 +23,7 @@ from slg_wds.format.records.embeddings.fields import embedding_fields
 from slg_wds.format.records.low_rank.blocks import LOW_RANK
 from slg_wds.format.records.low_rank.codec import encode_low_rank, kl_fields
 from slg_wds.format.records.record import Record
-from slg_wds.format.records.shape import VERSION
+from slg_wds.format.records.shape import VERSION, check_shape
 from slg_wds.format.records.tail_sums import TAIL_SUMS, encode_tail_sums
 from slg_wds.format.records.values import check_coding, check_probabilities, encode_values
 from slg_wds.format.records.views import check_views, view_columns, view_fields
@@ -38,6 +38,7 @@ def encode_record(record: Record) -> bytes:
             palette, codes = _palette(record.index, record.num_classes)
             fields["num_palette"] = len(palette)
             columns |= {"palette": encode_ascending(palette), "codes": encode_column(codes)}
+        check_shape(fields)
         check_fields(fields)
     except RecordError as error:
         raise error.located(key=record.key) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import mmap
 import os
 import pickle
@@ -30,6 +31,8 @@ from slg_wds.replay.processes.shared_images import SharedImages
 from slg_wds.replay.settings import READERS
 from slg_wds.replay.sources.files import OpenFiles
 
+GC_THRESHOLD = 50_000  # new objects after which those are looked for that refer to themselves; 700 by default
+
 
 def main(pipe: int, opening: int) -> None:
     """Make batches until the loader is gone.
@@ -46,6 +49,9 @@ def main(pipe: int, opening: int) -> None:
         except SlgWdsError as error:
             connection.send(error)
             return
+        # What is there now stays. Of what comes, nothing refers to itself, so that to look for it takes time in vain.
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD)
         connection.send(READY)
         while True:
             program.take(connection.recv())

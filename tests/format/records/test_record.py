@@ -128,8 +128,8 @@ UNFIT = {
     "long key": (changed(key="é" * 2049), "the key is not text of 1 to 4096 bytes"),
     "NUL in path": (changed(path="a\0b"), "without NUL"),
     "surrogate": (changed(path="a\udc80"), "the path is not UTF-8"),
-    "negative target": (changed(target=-1), "the target is -1"),
-    "huge target": (changed(target=1 << 31), "neither a class nor nil"),
+    "negative target": (changed(target=-1), r"Expected `int` >= 0 - at `\$.target`"),
+    "huge target": (changed(target=1 << 31), r"Expected `int` <= 2147483647 - at `\$.target`"),
     "no height": (changed(size=(0, 500)), "a box is not within"),
     "box below": (with_item("crops", (3, 0), 400), "a box is not within the image of 375 x 500"),
     "box left": (with_item("crops", (3, 1), -1), "a box is not within"),
@@ -152,10 +152,11 @@ UNFIT = {
     "float flips": (changed(flips=np.zeros(20)), "flips are not bool"),
     "k over classes": (changed(num_classes=4, index=np.tile(np.arange(5), (20, 1))), "a class is not below 4,"),
     "no classes": (changed(index=np.zeros((0, 5), int), value=np.zeros((0, 5)), crops=np.zeros((0, 4), int),
-                           flips=np.zeros(0, bool), num_classes=0), "num_classes is 0"),
+                           flips=np.zeros(0, bool), num_classes=0), "5 of 0 classes are no labels"),
     "tail too large": (changed(num_classes=7, index=np.tile(np.arange(5), (20, 1))), "a tail of 5 do not fit"),
-    "checksum": (changed(image_crc32=1 << 32), "image_crc32 is 4294967296, not a CRC-32"),
-    "tail rest": (changed(tail=Tail(np.array([3]), np.zeros(1, np.uint8), 0.5, float("nan"))), "tail_rest is nan"),
+    "checksum": (changed(image_crc32=1 << 32), r"Expected `int` <= 4294967295 - at `\$.image_crc32`"),
+    "tail rest": (changed(tail=Tail(np.array([3]), np.zeros(1, np.uint8), 0.5, float("nan"))),
+                  r"Expected `float` >= 0.0 - at `\$.tail_rest`"),
 }  # fmt: skip
 
 
@@ -192,31 +193,33 @@ WRONG = {
     "no version": (lambda f: f.pop("version") and None, "not a map with a version"),
     "version text": (put("version", "1"), "not a map with a version"),
     "a list": (lambda f: [1, 2], "not a map with a version"),
-    "no key": (lambda f: f.pop("key") and None, "the key is not text"),
+    "no key": (lambda f: f.pop("key") and None, "missing required field `key`"),
     "binary path": (put("path", b"a"), r"Expected .*, got `bytes` - at `\$.path`"),
-    "bool target": (put("target", True), "the target is True"),
-    "no target": (lambda f: f.pop("target") and None, "the target is -1"),
-    "huge height": (put("height", 1 << 31), "height is 2147483648"),
-    "float width": (put("width", 500.0), "width is 500.0"),
-    "many crops": (put("num_crops", 1 << 40), "num_crops is 1099511627776"),
+    "bool target": (put("target", True), r"Expected `int . null`, got `bool` - at `\$.target`"),
+    "no target": (lambda f: f.pop("target") and None, "missing required field `target`"),
+    "huge height": (put("height", 1 << 31), r"Expected `int` <= 2147483647 - at `\$.height`"),
+    "float width": (put("width", 500.0), r"Expected `int`, got `float` - at `\$.width`"),
+    "many crops": (put("num_crops", 1 << 40), r"Expected `int` <= 1048576 - at `\$.num_crops`"),
     "crops": (put("num_crops", 21), "a zstd frame declares 80 bytes where 84 belong"),
-    "no k": (put("k", 0), "k is 0"),
+    "no k": (put("k", 0), "0 of 100 classes are no labels"),
     "k over classes": (put("num_classes", 4), "do not fit in 4 classes"),
-    "coding": (put("coding", "log4"), "coding 'log4' with full False is unknown"),
-    "coding list": (put("coding", ["log8"]), "is unknown"),
-    "full": (put("full", 1), "with full 1 is unknown"),
+    "coding": (put("coding", "log4"), "coding 'log4' is unknown"),
+    "coding list": (put("coding", ["log8"]), r"Expected `str`, got `array` - at `\$.coding`"),
+    "full": (put("full", 1), r"Expected `bool`, got `int` - at `\$.full`"),
     "full of some": (put("full", True), "full labels hold a value of every class, not 5 of 100"),
     "none": (put("coding", "none"), "hold one class, not 5"),
     "tail": (put("num_tail", 96), "a tail of 96 do not fit"),
     "palette": (put("num_palette", 101), "a palette of 101 classes is more than there can be"),
-    "checksum over": (put("image_crc32", 1 << 32), "image_crc32 is 4294967296, not a CRC-32"),
-    "checksum under": (put("source_crc32", -1), "source_crc32 is -1, not a CRC-32"),
-    "checksum nil": (put("image_crc32", None), "image_crc32 is None, not a CRC-32"),
-    "checksum bool": (put("image_crc32", True), "image_crc32 is True, not a CRC-32"),
-    "tail scale": (put("tail_scale", -0.5), "tail_scale is -0.5"),
-    "tail rest": (put("tail_rest", float("inf")), "tail_rest is inf"),
-    "tail int": (put("tail_rest", 0), "tail_rest is 0, not a share"),
-    "no columns": (put("columns", []), "no map of columns"),
+    "checksum over": (put("image_crc32", 1 << 32), r"Expected `int` <= 4294967295 - at `\$.image_crc32`"),
+    "checksum under": (put("source_crc32", -1), r"Expected `int` >= 0 - at `\$.source_crc32`"),
+    "checksum nil": (put("image_crc32", None), r"Expected `int`, got `None` - at `\$.image_crc32`"),
+    "checksum bool": (put("image_crc32", True), r"Expected `int`, got `bool` - at `\$.image_crc32`"),
+    "tail scale": (put("tail_scale", -0.5), r"Expected `float` >= 0.0 - at `\$.tail_scale`"),
+    "tail rest": (put("tail_rest", float("inf")), r"Expected `float` <= 2.0 - at `\$.tail_rest`"),
+    "tail NaN": (put("tail_rest", float("nan")), r"Expected `float` >= 0.0 - at `\$.tail_rest`"),
+    "tail text": (put("tail_rest", "0"), r"Expected `float`, got `str` - at `\$.tail_rest`"),
+    "no columns": (put("columns", []), r"Expected `object`, got `array` - at `\$.columns`"),
+    "columns missing": (lambda f: f.pop("columns") and None, "missing required field `columns`"),
     "no boxes": (put_column("boxes", None), "a column is not a list of at most 4 planes"),
     "five planes": (put_column("boxes", [b""] * 5), "a column is not a list of at most 4 planes"),
     "two planes": (put_column("tail_codes", [b""] * 2), "a column is not a list of at most 1 planes"),
@@ -247,6 +250,14 @@ def test_each_malformation_has_its_error(case: str) -> None:
     with pytest.raises(kind, match=message) as caught:
         decode_record(malformed(change), url="s3://b/set", shard="train-000001.tar", key="cats/tabby")
     assert "(key cats/tabby, shard train-000001.tar, url s3://b/set)" in str(caught.value)
+
+
+def test_a_share_may_be_a_whole_number() -> None:
+    """As writers in other languages store a 0."""
+    plain = decode_record(encode_record(make_record(crops=20, k=5, classes=100)))
+    found = decode_record(malformed(put("tail_rest", 1)))
+    assert plain.tail is not None and found.tail is not None
+    assert type(found.tail.rest) is float and found.tail.rest == 1.0 and found.tail.scale == plain.tail.scale
 
 
 def test_unknown_fields_and_columns_are_left_alone() -> None:
