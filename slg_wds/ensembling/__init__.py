@@ -11,12 +11,10 @@
     embeddings.py  sets of embeddings -> one, which holds all of them side by side
     prototypes.py  a set of embeddings read as labels, by a bank
     low_rank.py    the mean of labels, coded as low-rank ones
-    partners.py    the images that are mixed into crops, for a teacher that is asked again
-    asking.py      asks the teachers of a set again, about a sample of its crops
     fidelity.py    how far labels are from the teachers themselves
 
 Enters: the options, label sets of the same images and crops. Leaves: committed shards of a merged label set. It may
-import `engines/` and every folder below that.
+import `engines/` and every folder below that, and for --check `verification/asking.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`slg-wds verify`: checks every byte and label of a set, labels some crops again, repairs damage.
 
 Enters: a label set, and if the user gives them its images and teachers. Leaves: a `VerifyResult`, and with --fix a
-mended set. This folder may import engines, label sets, images, ensembling's teachers and replay's readers of images.
+mended set. This folder may import engines, label sets, images, teachers and replay's readers of images.
 
     verify.py    the command and its result
     work.py      shares the shards among processes
@@ -9,6 +9,7 @@ mended set. This folder may import engines, label sets, images, ensembling's tea
     problems.py  what can be wrong, and what was found in a shard
     images.py    compares images with those that were labelled
     partners.py  checks that what is mixed into crops is there
+    asking.py    asks the teachers of a set again, about a sample of its crops; mixed_views shows them mixed crops
     teacher.py   compares labels with what the teachers answer now; low_rank and embeddings do so for these kinds
     repair.py    mends what can be mended
     progress.py  shows how far a verification is

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from slg_wds.config import VerifyConfig
 from slg_wds.console import counted
-from slg_wds.ensembling.asking import Question, exact_rows, load_named_teachers
 from slg_wds.errors import UsageError
 from slg_wds.format.records.record import Record
 from slg_wds.labelset.labelset import LabelSet
+from slg_wds.verification.asking import Question, exact_rows, load_named_teachers
 from slg_wds.verification.embeddings import EmbeddingCheck, compared_embeddings
 from slg_wds.verification.low_rank import MeasuredKL, mean_kl, measured_kl, over_stated
 from slg_wds.verification.records import rounding

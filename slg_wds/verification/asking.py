@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from slg_wds.banks import read_bank
 from slg_wds.config import GenerateConfig, Precision
 from slg_wds.config.shared import RecheckOptions
-from slg_wds.ensembling.partners import mixed_views
 from slg_wds.errors import ImageError, TeacherOutputError, UsageError
 from slg_wds.format.manifest.identity import differences
 from slg_wds.images import LabelledImage
@@ -24,6 +23,7 @@ from slg_wds.replay.sources.external import ImageFiles, open_external
 from slg_wds.replay.sources.files import OpenFiles
 from slg_wds.store.location import Location
 from slg_wds.transforms.drawn import DrawnCrops, Partner
+from slg_wds.verification.mixed_views import mixed_views
 
 if TYPE_CHECKING:
     import torch
