@@ -24,7 +24,6 @@ from slg_wds.ensembling.records import MergeStats
 from slg_wds.ensembling.work import MergeTask
 from slg_wds.errors import UsageError
 from slg_wds.labelset.combining.averaging import doubt_of_temperature
-from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.provenance import versions
 
 if TYPE_CHECKING:
@@ -120,43 +119,10 @@ def run(config: EnsembleConfig) -> EnsembleResult:
     config.check()
     rule = PrototypeRule.of(config)
     parents = open_members([config.at(url) for url in config.sets], config.weights, rule)
-    joins = rule is None and check_joined(config, parents)
-    _refuse_own_place(config.at(config.save_path).open().url, parents)
-    check_parents(parents)
-    _warn_of(parents)
-    to = None if joins else label_format_of(config, parents)
-    if len(parents) == 1 and to is not None:
-        keyed = parents[0].identity
-        check_conversion(keyed.k or keyed.num_classes, parents[0].stores_all, str(keyed.coding), to)
+    to = _checked_format(config, parents, rule)
     labels = begin_set(config, parents, to)
     missing = labels.missing()
-
-    def run_workers(launched: Rank | None, observer: RunObserver) -> dict[str, str]:
-        task = _task(config, parents, rule, to, labels, missing, launched)
-        return run_on_cpus(task, config, config.processes, len(missing), observer)
-
-    ended = run_to_the_end(run_workers, MergeStats(), config, lambda: labels)
-    result = EnsembleResult(*ended, len(parents))
-    if config.check_data is None or not result.complete:
-        return result
-    from slg_wds.ensembling.asking import Question
-    from slg_wds.ensembling.fidelity import measure
-
-    note("running the teachers on a sample of the crops")
-    question = Question(config, config.at(config.check_data), config.bank)
-    return dataclasses.replace(result, fidelity=measure(question, labels))
-
-
-def _task(
-    config: EnsembleConfig,
-    parents: list[Parent],
-    rule: PrototypeRule | None,
-    to: LabelFormat | None,
-    labels: LabelSet,
-    missing: list[int],
-    launched: Rank | None,
-) -> MergeTask:
-    return MergeTask(
+    task = MergeTask(
         sets=tuple(config.at(url) for url in config.sets),
         weights=config.weights,
         location=config.at(config.save_path),
@@ -165,8 +131,39 @@ def _task(
         provenance={"software": versions()},
         digests=(*(parent.labels.digest for parent in parents), labels.digest),
         start=RunStarted.of(labels, missing, labels.num_crops),
-        launched=launched,
     )
+
+    def run_workers(launched: Rank | None, observer: RunObserver) -> dict[str, str]:
+        own = dataclasses.replace(task, launched=launched)
+        return run_on_cpus(own, config, config.processes, len(missing), observer)
+
+    ended = run_to_the_end(run_workers, MergeStats(), config, lambda: labels)
+    result = EnsembleResult(*ended, len(parents))
+    if config.check_data is None or not result.complete:
+        return result
+    from slg_wds.ensembling.fidelity import measure
+    from slg_wds.verification.asking import Question
+
+    note("running the teachers on a sample of the crops")
+    question = Question(config, config.at(config.check_data), config.bank)
+    return dataclasses.replace(result, fidelity=measure(question, labels))
+
+
+def _checked_format(
+    config: EnsembleConfig, parents: list[Parent], rule: PrototypeRule | None
+) -> LabelFormat | None:
+    """Return the form of the merged labels; None for embeddings. Refuse sets that give no such labels together."""
+    joins = rule is None and check_joined(config, parents)
+    _refuse_own_place(config.at(config.save_path).open().url, parents)
+    check_parents(parents)
+    _warn_of(parents)
+    if joins:
+        return None
+    to = label_format_of(config, parents)
+    if len(parents) == 1:
+        stored = parents[0].identity
+        check_conversion(stored.k or stored.num_classes, parents[0].stores_all, str(stored.coding), to)
+    return to
 
 
 def _refuse_own_place(target: str, parents: list[Parent]) -> None:
