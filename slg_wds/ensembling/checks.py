@@ -121,7 +121,7 @@ def check_partners(parents: Sequence[Parent], record: Record, keys: Sequence[str
     mixing = None if record.views is None else record.views.mixing
     for number in [] if mixing is None else mixing.partners().tolist():
         for parent in parents:
-            if not parent.last.has_labels(keys[number]):
+            if parent.last.labelled(keys[number]) is None:
                 raise LabelSetError(
                     f"{keys[number]} is mixed into its views, and is left out of a set to merge",
                     url=parent.url,

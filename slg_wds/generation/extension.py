@@ -57,8 +57,7 @@ class Extension(SetReference):
 
     def has_labels(self, key: str) -> bool:
         """Return whether the set has labels of an image. It has none of images that it did not plan or left out."""
-        number = self._find(key)
-        return number is not None and key in self._index(self.labels.plan.place(number)[0])[1]
+        return self.keyed.labelled(key) is not None
 
     def count_labelled(self, keys: Sequence[str]) -> int:
         """Return of how many of these images the set has labels."""
@@ -123,12 +122,10 @@ class Extension(SetReference):
         Raises:
             ReferenceSetError: the set's records hold no sums.
         """
-        number = self._find(key)
-        if number is None or not self.has_labels(key):
+        number = self.keyed.labelled(key)
+        if number is None:
             return None
-        shard = self.labels.plan.place(number)[0]
-        index, positions = self._index(shard)
-        found = decode_tail_sums(self.labels.record_bytes(shard, positions[key], index))
+        found = decode_tail_sums(self.keyed.record_bytes(number))
         if found is None:
             raise ReferenceSetError(
                 "the record of this image in the set to extend has no tail sums", url=self.labels.url, key=key

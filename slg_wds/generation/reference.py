@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from slg_wds.console import counted
 from slg_wds.errors import InteropError, LabelFileError, NotALabelSetError, ReferenceSetError
-from slg_wds.format.manifest.index import ShardIndex
 from slg_wds.format.records.record import Record
 from slg_wds.interop.fkd import (
     LARGE,
@@ -24,6 +23,7 @@ from slg_wds.interop.fkd import (
     stem_of_key,
 )
 from slg_wds.labelset.combining.joining import refuse_extending
+from slg_wds.labelset.keyed import KeyedSet
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import labels_at
 from slg_wds.store import Location
@@ -120,8 +120,7 @@ class SetReference:
                 url=labels.url,
                 hint=f"give --num-crops {labels.num_crops} or fewer",
             )
-        self.labels = labels
-        self._index = lru_cache(maxsize=64)(self._read_index)
+        self.labels, self.keyed = labels, KeyedSet(labels)
         self._record = lru_cache(maxsize=64)(self._read_record)  # of an image it is asked for more than once
 
     @property
@@ -151,7 +150,7 @@ class SetReference:
 
     def missing(self, keys: Sequence[str]) -> list[str]:
         """Return the keys that are not in the set's plan."""
-        return [key for key in keys if self._find(key) is None]
+        return [key for key in keys if self.keyed.find(key) is None]
 
     def crops(self, key: str, size: tuple[int, int], num_crops: int) -> DrawnCrops:
         """Return the first crops of an image; see `Reference.crops`."""
@@ -168,20 +167,11 @@ class SetReference:
         """Accept any file: new labels are of the run's own copy of the image, and record its checksum."""
 
     def _read_record(self, key: str) -> Record:
-        number = self._find(key)
-        shard = 0 if number is None else self.labels.plan.place(number)[0]
-        index = None if number is None else self._index(shard)
-        position = None if index is None else index[1].get(key)
-        if index is None or position is None:
+        number = self.keyed.labelled(key)
+        record = None if number is None else self.keyed.read(number)
+        if not isinstance(record, Record):
             raise ReferenceSetError("the reference has no crops of this image", url=self.labels.url, key=key)
-        return self.labels.record(shard, position, index[0])
-
-    def _find(self, key: str) -> int | None:
-        return self.labels.key_numbers.find(key)
-
-    def _read_index(self, shard: int) -> tuple[ShardIndex, dict[str, int]]:
-        index = self.labels.index(shard)
-        return index, index.positions(self.labels.plan.shard(shard).keys)
+        return record
 
 
 class FkdReference:

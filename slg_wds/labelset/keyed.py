@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -34,24 +35,27 @@ class KeyedSet:
     """One label set, whose records are found by key.
 
     A shard of which many records are needed is read whole; from other shards, single records are read by byte range.
-    Memory holds at most two shards of up to 64 MiB each, and the index parts of 64 shards.
+    Memory holds at most two shards of up to 64 MiB each, and the index parts of 64 shards. Several threads may read at
+    once as long as none calls `prepare`: then no shard is read whole.
     """
 
     def __init__(self, labels: LabelSet) -> None:
         self.labels = labels
         self._wanted: dict[int, bool] = {}
         self._shards: OrderedDict[int, tuple[Shard, dict[str, int]]] = OrderedDict()
-        self._indexes: OrderedDict[int, tuple[ShardIndex, dict[str, int]]] = OrderedDict()
+        self._index = lru_cache(KEPT_INDEXES)(partial(_read_index, labels))
         self._code: dict[int, dict[str, dict[str, str]]] = {}  # of every shard whose trailer was read
 
     def find(self, key: str, near: int = -1) -> int | None:
         """Return the number of an image in the plan, or None. Faster if `near` is that number."""
         return self.labels.key_numbers.find(key, near)
 
-    def has_labels(self, key: str) -> bool:
-        """Return whether the set has a record of an image: it plans the image, and did not leave it out."""
+    def labelled(self, key: str) -> int | None:
+        """Return the number of an image in the plan; None where the set does not plan it, or left it out."""
         number = self.find(key)
-        return number is not None and key in self._index(self.labels.plan.place(number)[0])[1]
+        if number is None or key not in self._index(self.labels.plan.place(number)[0])[1]:
+            return None
+        return number
 
     def prepare(self, numbers: Iterable[int]) -> None:
         """Announce which planned images are read next: decide which shards to read whole, and drop all others."""
@@ -76,6 +80,12 @@ class KeyedSet:
         if key not in positions:
             return self._reason(self.labels.shard(shard), key)
         return self.labels.record(shard, positions[key], index)
+
+    def record_bytes(self, number: int) -> bytes:
+        """Return the bytes of the record of planned image `number`, which has labels. Raises ShardError, StoreError."""
+        shard = self.labels.plan.place(number)[0]
+        index, positions = self._index(shard)
+        return self.labels.record_bytes(shard, positions[self.labels.plan.keys[number]], index)
 
     def image(self, number: int) -> bytes | None:
         """Return the image file of planned image `number`; None where the set embeds none."""
@@ -121,16 +131,12 @@ class KeyedSet:
         self._shards[shard] = data, {sample.key: i for i, sample in enumerate(data.samples)}
         return self._shards[shard]
 
-    def _index(self, shard: int) -> tuple[ShardIndex, dict[str, int]]:
-        if shard not in self._indexes:
-            index = self.labels.index(shard)
-            if index.set_digest != self.labels.digest:
-                raise ShardError(
-                    "its index is that of another label set",
-                    url=self.labels.url,
-                    shard=self.labels.shard_name(shard),
-                )
-            if len(self._indexes) >= KEPT_INDEXES:
-                self._indexes.popitem(last=False)
-            self._indexes[shard] = index, index.positions(self.labels.plan.shard(shard).keys)
-        return self._indexes[shard]
+
+def _read_index(labels: LabelSet, shard: int) -> tuple[ShardIndex, dict[str, int]]:
+    """Return a shard's index part, and the position of each record by its key."""
+    index = labels.index(shard)
+    if index.set_digest != labels.digest:
+        raise ShardError(
+            "its index is that of another label set", url=labels.url, shard=labels.shard_name(shard)
+        )
+    return index, index.positions(labels.plan.shard(shard).keys)
