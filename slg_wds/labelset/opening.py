@@ -16,17 +16,16 @@ from slg_wds.format.manifest.identity import Identity, digest_of
 from slg_wds.format.manifest.plan_codec import decode_plan
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.objects import DESCRIPTION, PLAN, located
-from slg_wds.store import Location, Store
+from slg_wds.store import NO_OPTIONS, Location, Store
 
 MANY_IMAGES = 1 << 22  # above this it takes over half a second to unpack and check the names of the images
-_NO_OPTIONS: Mapping[str, str] = {}
 
 
 def open_labels(
     url: str | os.PathLike[str],
     *,
     allow_incomplete: bool = False,
-    store_options: Mapping[str, str] = _NO_OPTIONS,
+    store_options: Mapping[str, str] = NO_OPTIONS,
 ) -> LabelSet:
     """Open the label set at a URL for reading.
 

@@ -29,7 +29,7 @@ from slg_wds.replay.sources.files import OpenFiles
 from slg_wds.replay.sources.label_sets import LabelSets
 from slg_wds.replay.state import LoaderProgress, from_state, to_state
 from slg_wds.replay.temperature import LabelTemperature, Temperature
-from slg_wds.store import Location
+from slg_wds.store import NO_OPTIONS, Location
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 CACHE_BYTES = 64 << 30
 DEADLINE = 600.0
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_NO_OPTIONS: Mapping[str, str] = {}
 LabelSource = str | os.PathLike[str] | LabelSet
 
 
@@ -142,7 +141,7 @@ class SoftLabelLoader:
         prefetch: int | None = None,
         lanes: int | None = None,
         window: int = 1,
-        store_options: Mapping[str, str] = _NO_OPTIONS,
+        store_options: Mapping[str, str] = NO_OPTIONS,
     ) -> None:
         self._share = share = BatchShare.of(global_batch_size, crops_per_image, rank, world_size, evaluation)
         self._pace = Pace.of(share, threads, processes, prefetch, deadline)

@@ -20,11 +20,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from slg_wds.store.base import MAX_BYTES, TEMPORARY_AGE, Data, Entry, Store
-from slg_wds.store.location import Location
+from slg_wds.store.location import NO_OPTIONS, Location
 from slg_wds.store.urls import expand_braces, join, split_url
 
 __all__ = [
     "MAX_BYTES",
+    "NO_OPTIONS",
     "TEMPORARY_AGE",
     "Data",
     "Entry",
@@ -36,10 +37,8 @@ __all__ = [
     "split_url",
 ]
 
-_NO_OPTIONS: Mapping[str, str] = {}
 
-
-def open_store(url: str, store_options: Mapping[str, str] = _NO_OPTIONS) -> Store:
+def open_store(url: str, store_options: Mapping[str, str] = NO_OPTIONS) -> Store:
     """Return the store at a URL, without touching or contacting it yet.
 
     Args:

@@ -10,6 +10,8 @@ from slg_wds.store.base import Store
 from slg_wds.store.local import LocalStore
 from slg_wds.store.urls import path_of, scheme_of
 
+NO_OPTIONS: Mapping[str, str] = {}
+
 
 @dataclass(frozen=True, repr=False)
 class Location:
