@@ -12,7 +12,7 @@ from slg_wds.teachers.built import BuiltModel
 from slg_wds.teachers.faults import device_faults
 from slg_wds.teachers.forwards.backends import current_device, gpu_settings
 from slg_wds.teachers.forwards.casting import cast_weights
-from slg_wds.teachers.forwards.functions import compiled, lay_out, low_precision, plain_forward
+from slg_wds.teachers.forwards.functions import compiled, lay_out_weights, low_precision, plain_forward
 from slg_wds.teachers.forwards.graph import GraphedForward, graphed
 from slg_wds.teachers.forwards.scenes import scenes
 from slg_wds.teachers.preprocessing import Preprocessing
@@ -197,7 +197,7 @@ class Teacher:
         first: TeacherError | None = None
         # channels_last is 1.5 to 2 times as fast, but a model that calls view() on its activations cannot use it.
         for layout in (torch.channels_last, torch.contiguous_format):
-            lay_out(self.module, layout)
+            lay_out_weights(self.module, layout)
             try:
                 with self._forward(images):
                     out = forward(images.contiguous(memory_format=layout))

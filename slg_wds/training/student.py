@@ -55,11 +55,11 @@ def make_student(
     if size and resize is not None:  # for models that are made for one size
         with refused_images(args, size):
             resize(img_size=size)
-    lay_out(model, torch.channels_last if args.channels_last else torch.contiguous_format)
+    fix_layout(model, torch.channels_last if args.channels_last else torch.contiguous_format)
     return model, resolve(config, origin, overrides)[0]
 
 
-def lay_out(model: nn.Module, layout: torch.memory_format) -> None:
+def fix_layout(model: nn.Module, layout: torch.memory_format) -> None:
     """Put a student's weights, and from now on all images that it is given, into a memory layout.
 
     Weights alone do not decide: torch computes a convolution in channels_last as soon as images or weights have it, and

@@ -57,7 +57,7 @@ def compiled(forward: Run) -> Run:
     return run
 
 
-def lay_out(module: torch.nn.Module, layout: torch.memory_format) -> None:
+def lay_out_weights(module: torch.nn.Module, layout: torch.memory_format) -> None:
     """Put the weights of two-dimensional convolutions into a memory layout."""
     # Module.to(memory_format=...) refuses modules with five-dimensional weights.
     for parameter in module.parameters():
