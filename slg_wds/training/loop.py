@@ -37,7 +37,7 @@ from slg_wds.training.output.checkpoints import (
 )
 from slg_wds.training.output.folder import BEST, CHECKPOINT, args_beside, make_folder, refuse_another_training
 from slg_wds.training.output.logs import Log, open_logs
-from slg_wds.training.processes import refuse_differences, say, share_buffers, threads_of
+from slg_wds.training.processes import refuse_differences, say, share_buffers
 from slg_wds.training.schedule import SetRate, make_schedule, walks
 from slg_wds.training.state import Training
 from slg_wds.training.step import autocast, train_step
@@ -75,9 +75,7 @@ def run(args: Settings) -> None:
     if checkpoint is not None:
         restore(args, training, checkpoint)
     training.folders = known_folders(labels, checkpoint)
-    validations = open_validations(
-        args, labels, training.folders, num_classes, preprocessing, threads_of(args)
-    )
+    validations = open_validations(args, labels, training.folders, num_classes, preprocessing)
     if not args.evaluate:
         train(args, training, labels, validations, checkpoint)
     elif validations:
@@ -99,7 +97,7 @@ def train(
     kinds = dict.fromkeys(crops for _, crops in planned)
     loaders = {crops: open_loader(args, labels, training.preprocessing, crops) for crops in kinds}
     steps = {crops: len(loader) for crops, loader in loaders.items()}
-    all_steps = sum(steps[crops] for _, crops in planned)
+    training.steps = sum(steps[crops] for _, crops in planned)
     set_rate = make_schedule(args, training.optimizer, steps)
     training.sets = digest_of(loaders[1])
     refuse_differences(args, {"label_sets": training.sets})
@@ -111,7 +109,8 @@ def train(
     tell_begun(args, training, loaders[1])
     with args_beside(args), open_logs(args, training.progress) as log:
         for epoch, crops in left:
-            train_walk(args, training, set_rate, loaders[crops], epoch, crops, all_steps)
+            loaders[crops].set_epoch(epoch // crops)
+            train_walk(args, training, set_rate, loaders[crops], epoch)
             end_walk(args, training, validations, epoch + crops, log)
     say(args, f"trained {training.progress.step:,} steps in {training.progress.seconds:.1f} s")
     say(args, what_next(args, bool(validations), training.folders.known))
@@ -160,18 +159,9 @@ def what_next(args: Settings, validated: bool, has_classes: bool) -> str:
     return f"the best student: {folder / BEST}; slg-wds train {flags} validates it again"
 
 
-def train_walk(
-    args: Settings,
-    training: Training,
-    set_rate: SetRate,
-    walk: DeviceLoader,
-    epoch: int,
-    crops: int,
-    all_steps: int,
-) -> None:
+def train_walk(args: Settings, training: Training, set_rate: SetRate, walk: DeviceLoader, epoch: int) -> None:
     """Train on one walk over the images, or on what a checkpoint left of it, where the loader is by now."""
     progress, criterion = training.progress, make_criterion(args, training.model)
-    walk.set_epoch(epoch // crops)
     if progress.loader is None:
         progress.walk = {}
     else:
@@ -185,7 +175,7 @@ def train_walk(
         progress.step += 1
         progress.epoch, progress.loader = epoch, walk.state_dict()
         if progress.step % args.print_freq == 0:
-            meter.show(epoch, len(walk), all_steps)
+            meter.show(epoch, len(walk))
         if args.checkpoint_every and progress.step % args.checkpoint_every == 0:
             meter.count()
             save(args, training)

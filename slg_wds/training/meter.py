@@ -75,14 +75,12 @@ class Meter:
         loss = self.loss.item()
         return Reading(loss, self.steps, self.crops, self.waited, time.monotonic() - self.begin)
 
-    def show(self, epoch: int, steps: int, all_steps: int) -> None:
-        """Print a line about the steps since the last one.
+    def show(self, epoch: int, steps: int) -> None:
+        """Print a line about the steps since the last one, and how long the rest takes at their speed, but validations.
 
         Args:
             epoch: first epoch of the walk.
             steps: batches of the whole walk.
-            all_steps: of the whole training. What is left of them is told at the speed of the last ones, without
-                validations.
 
         Raises:
             SlgWdsError: the loss is not finite.
@@ -91,7 +89,7 @@ class Meter:
         loss, seconds = (now.loss - then.loss) / (now.steps - then.steps), now.seconds - then.seconds
         speed, waited = (now.crops - then.crops) / seconds, (now.waited - then.waited) / seconds
         progress, rate = self.training.progress, self.training.optimizer.param_groups[0]["lr"]
-        left = duration((all_steps - progress.step) * seconds / (now.steps - then.steps))
+        left = duration((self.training.steps - progress.step) * seconds / (now.steps - then.steps))
         say(self.args, f"epoch {epoch} [{progress.batches}/{steps}] loss {loss:.4f} lr {rate:.5f} {speed:,.0f} "
             f"crops/s, {waited:.1%} of the time waiting for the loader, about {left} left")  # fmt: skip
         if not math.isfinite(loss):

@@ -66,6 +66,7 @@ class Training:
         progress: how far the run is.
         folders: which class folders are which of the student's classes.
         sets: the digest of the label sets that it learns from, as `digest_of` gives it.
+        steps: of the whole training.
     """
 
     model: nn.Module
@@ -77,3 +78,4 @@ class Training:
     progress: Progress = field(default_factory=Progress)
     folders: ClassFolders = field(default_factory=ClassFolders)
     sets: str = ""
+    steps: int = 0

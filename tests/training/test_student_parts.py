@@ -158,7 +158,7 @@ def test_numbers_of_validation_tars_follow_the_class_subset_of_the_labels(tmp_pa
         args, shown = flags(str(tmp_path / name)), Preprocessing(32, (0, 0, 0), (1, 1, 1), "bilinear", 1)
         args.device = torch.device("cpu")
         folders = known_folders([labels], None)
-        plan = HardTargets(args, open_val(args), folders, 3, shown, 1).images.plan
+        plan = HardTargets(args, open_val(args), folders, 3, shown).images.plan
         return [int(target) for _, target in sorted(zip(plan.paths, plan.targets, strict=True))]
 
     assert targets_of("some", [7, 11, 19, 0]) == [1, -1, 2, -1]

@@ -45,7 +45,6 @@ def open_validations(
     folders: ClassFolders,
     num_classes: int,
     preprocessing: Preprocessing,
-    threads: int,
 ) -> list[Validation]:
     """Open the validations that the flags and folders give: IMAGES/val, then --val-softlabels.
 
@@ -57,7 +56,6 @@ def open_validations(
         folders: what these, or the checkpoint, say of class folders.
         num_classes: the student's.
         preprocessing: how the student is shown images.
-        threads: that decode.
     """
     found: list[Validation] = []
     val = open_val(args)
@@ -66,14 +64,14 @@ def open_validations(
         val = None
     if val is not None:
         if args.distills:
-            found.append(Neighbours(args, val, preprocessing, threads))
+            found.append(Neighbours(args, val, preprocessing))
         else:
-            found += _hard_targets(args, labels, val, folders, num_classes, preprocessing, threads)
+            found += _hard_targets(args, labels, val, folders, num_classes, preprocessing)
     if args.val_softlabels:
         if args.distills:
-            found.append(HeldOutEmbeddings(args, args.val_softlabels, preprocessing, threads))
+            found.append(HeldOutEmbeddings(args, args.val_softlabels, preprocessing))
         else:
-            found.append(SoftTargets(args, args.val_softlabels, labels, num_classes, preprocessing, threads))
+            found.append(SoftTargets(args, args.val_softlabels, labels, num_classes, preprocessing))
     return found
 
 
@@ -84,7 +82,6 @@ def _hard_targets(
     folders: ClassFolders,
     num_classes: int,
     preprocessing: Preprocessing,
-    threads: int,
 ) -> list[Validation]:
     """Return the validation by classes; none where the teacher's classes are not those of the user's own folders.
 
@@ -92,7 +89,7 @@ def _hard_targets(
         NoTargetsError: the sets are of classes, and nothing says which of them the folders of val are.
     """
     try:
-        return [HardTargets(args, val, folders, num_classes, preprocessing, threads)]
+        return [HardTargets(args, val, folders, num_classes, preprocessing)]
     except NoTargetsError as error:
         if args.class_map or not labels or not all(map(_numbers_folders, labels)):
             raise

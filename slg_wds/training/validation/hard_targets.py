@@ -30,7 +30,6 @@ class HardTargets:
         folders: ClassFolders,
         num_classes: int,
         preprocessing: Preprocessing,
-        threads: int,
     ) -> None:
         self.args = args
         plan = source.plan(0, 1 << 20, target_of=targets_of_val(args, folders, source.classes, num_classes))
@@ -44,7 +43,7 @@ class HardTargets:
                 f"no image of val has one of the student's {num_classes} classes", url=source.url
             )
         self._tell_left_out(plan)
-        self.images = PlannedImages(args, source, plan, preprocessing, threads)
+        self.images = PlannedImages(args, source, plan, preprocessing)
         self.normalised = Normalisation(preprocessing.mean, preprocessing.std, args.device)
 
     def _tell_left_out(self, plan: Plan) -> None:

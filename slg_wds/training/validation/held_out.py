@@ -16,7 +16,7 @@ from slg_wds.labelset.combining.averaging import assumed_temperature, check_clas
 from slg_wds.teachers import Preprocessing
 from slg_wds.training.distiller import Distiller
 from slg_wds.training.flags import Settings
-from slg_wds.training.processes import say, summed
+from slg_wds.training.processes import say, summed, threads_of
 from slg_wds.training.validation.score import Score
 
 if TYPE_CHECKING:
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from slg_wds.replay.device import DeviceLoader
 
 
-def held_out_loader(
-    args: Settings, labels: LabelSet, preprocessing: Preprocessing, threads: int
-) -> DeviceLoader:
+def held_out_loader(args: Settings, labels: LabelSet, preprocessing: Preprocessing) -> DeviceLoader:
     """Return a loader of the first crop of each image, in the order of the plan, on the device."""
     loader = SoftLabelLoader(
         labels,
@@ -35,7 +33,7 @@ def held_out_loader(
         evaluation=True,
         size=preprocessing.input_size,
         interpolation=preprocessing.interpolation,
-        threads=threads,
+        threads=threads_of(args),
         cache_dir=args.cache_dir,
         store_options=parse_store_options(args.store_option),
     )
@@ -56,7 +54,6 @@ class SoftTargets:
         taught: Sequence[LabelSet],
         num_classes: int,
         preprocessing: Preprocessing,
-        threads: int,
     ) -> None:
         options = parse_store_options(args.store_option)
         labels = open_labels(url, store_options=options)
@@ -68,7 +65,7 @@ class SoftTargets:
         for one in taught[:1]:
             check_classes(one, labels)
         self.args, self.temperature = args, self._temperature(args, labels)
-        self.loader = held_out_loader(args, labels, preprocessing, threads)
+        self.loader = held_out_loader(args, labels, preprocessing)
 
     def _temperature(self, args: Settings, labels: LabelSet) -> float:
         """Return what the student's logits are divided by. Say what is taken for what nothing says."""
@@ -108,13 +105,12 @@ class HeldOutEmbeddings:
         args: the flags.
         url: a set of embeddings, at least of the teachers that the student learns from.
         preprocessing: how the student is shown crops.
-        threads: that decode.
 
     Raises:
         UsageError: the set holds labels.
     """
 
-    def __init__(self, args: Settings, url: str, preprocessing: Preprocessing, threads: int) -> None:
+    def __init__(self, args: Settings, url: str, preprocessing: Preprocessing) -> None:
         labels = open_labels(url, store_options=parse_store_options(args.store_option))
         if not labels.holds_embeddings:
             raise UsageError(
@@ -122,7 +118,7 @@ class HeldOutEmbeddings:
             )
         self.args, self.url = args, labels.url
         self.widths = {one["name"]: one["dim"] for one in labels.identity.embeddings or []}
-        self.loader = held_out_loader(args, labels, preprocessing, threads)
+        self.loader = held_out_loader(args, labels, preprocessing)
 
     def __call__(self, model: nn.Module) -> Score:
         """Return the mean cosine over images and teachers, in percent, which decides; and that of each teacher."""

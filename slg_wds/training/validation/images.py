@@ -21,6 +21,7 @@ from slg_wds.images.planned import planned_images
 from slg_wds.images.tars.files import names_tars
 from slg_wds.teachers import Preprocessing, eval_transform
 from slg_wds.training.flags import Settings
+from slg_wds.training.processes import threads_of
 
 
 def open_val(args: Settings) -> ImageSource | None:
@@ -70,14 +71,11 @@ class PlannedImages:
         source: where they are.
         plan: which they are.
         preprocessing: how the student is shown them.
-        threads: that decode.
     """
 
-    def __init__(
-        self, args: Settings, source: ImageSource, plan: Plan, preprocessing: Preprocessing, threads: int
-    ) -> None:
+    def __init__(self, args: Settings, source: ImageSource, plan: Plan, preprocessing: Preprocessing) -> None:
         self.args, self.source, self.plan = args, source, plan
-        self.preprocessing, self.threads = preprocessing, threads
+        self.preprocessing, self.threads = preprocessing, threads_of(args)
 
     def __iter__(self) -> Iterator[ImageBatch]:
         wanted = np.flatnonzero(self.plan.targets >= 0)

@@ -28,19 +28,18 @@ class Neighbours:
         args: the flags.
         val: the images of val; those of train lie beside them.
         preprocessing: how the student is shown images.
-        threads: that decode.
 
     Raises:
         NoTargetsError: train or val has no classes, or val has one that train lacks.
     """
 
-    def __init__(self, args: Settings, val: ImageSource, preprocessing: Preprocessing, threads: int) -> None:
+    def __init__(self, args: Settings, val: ImageSource, preprocessing: Preprocessing) -> None:
         self.args = args
         sources = open_split(args, "train"), val
         train, tested = paired_plans(*sources)
         plans = (some_with_targets(train, args.knn_images), tested)
         self.train, self.val = (
-            PlannedImages(args, source, plan, preprocessing, threads)
+            PlannedImages(args, source, plan, preprocessing)
             for source, plan in zip(sources, plans, strict=True)
         )
         self.normalised = Normalisation(preprocessing.mean, preprocessing.std, args.device)

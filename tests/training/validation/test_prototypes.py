@@ -15,5 +15,5 @@ def test_images_of_val_are_not_taken_for_prototypes(photographs, tmp_path, capsy
     args = parse([str(tmp_path)])
     args.rank, args.ranks = 0, 1
     labels = SimpleNamespace(identity=SimpleNamespace(bank_sha256="0" * 64))
-    assert open_validations(args, [labels], ClassFolders(), 16, SHOWN, 1) == []
+    assert open_validations(args, [labels], ClassFolders(), 16, SHOWN) == []
     assert "over prototypes, not over classes, so IMAGES/val is not used" in capsys.readouterr().out
