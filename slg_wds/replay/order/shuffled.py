@@ -14,7 +14,7 @@ T = N // B full batches. A *slot* is a place in the sequence of shards laid end 
 5. Inside a lane, slots are permuted within windows of m shards (m = 1: this step does nothing).
 6. A slot's shard is the one that holds it; the sample in it is a keyed permutation of the slot's place there.
 
-Rank r of R takes columns [r*B//R, (r+1)*B//R), so global batches do not depend on R.
+A rank takes a range of the columns of every batch, so global batches do not depend on the number of ranks.
 tests/support/oracles/order_oracle.py restates all six steps in scalar Python.
 """
 
@@ -123,12 +123,6 @@ class ShuffledOrder:
 
     def __len__(self) -> int:
         return self.full_batches + (self.last == "pad" and self.remainder > 0)
-
-    def rank_columns(self, rank: int, world_size: int) -> tuple[int, int]:
-        """Return rank's [first, last) columns of every global batch."""
-        if not 0 <= rank < world_size:
-            raise ReplayError(f"rank {rank} of {world_size} ranks")
-        return rank * self.batch_size // world_size, (rank + 1) * self.batch_size // world_size
 
     def batch(self, t: int, first_column: int = 0, last_column: int | None = None) -> tuple[I64, I64]:
         """Return shard and sample, int64 [columns] each, of batch t; both -1 in columns that are padding."""
