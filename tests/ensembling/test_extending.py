@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 import slg_wds
 from slg_wds import errors
 from slg_wds.cli import main
+from slg_wds.format.records.tail_sums import decode_tail_sums
 from support.models.names import TINY
 from support.paths import MODELS
 
@@ -75,6 +76,17 @@ def test_an_extendable_set_extended_and_joined_is_exactly_what_one_run_makes(pho
         )
         assert len(both) == 36 and both.num_crops == crops
         assert all(same(mine, theirs) for mine, theirs in zip(both, whole, strict=True))
+
+
+def test_only_records_of_extendable_sets_have_sums(few, tmp_path):
+    extendable = label(few / "data", tmp_path / "new", 20, extendable=True)
+    sums, none = (
+        decode_tail_sums(labels.record_bytes(0, 0))
+        for labels in (extendable, slg_wds.open_labels(str(few / "old")))
+    )
+    assert none is None
+    outside = extendable[0].num_crops - extendable[0].value.sum(dtype=np.float64)
+    assert sums.sum() == pytest.approx(outside, rel=1e-3)
 
 
 def test_how_far_the_tails_of_sets_without_sums_are_off(few, tmp_path):

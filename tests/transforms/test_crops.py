@@ -66,6 +66,10 @@ def scalar_crop(words: list[int], size: tuple[int, int], rule: CropRule) -> tupl
         ((100, 50), CropRule(scale=(0.5, 0.5), ratio=(1, 1))),  # as wide as the image, and never higher
         ((50, 100), CropRule(scale=(0.5, 0.5), ratio=(1, 1), flip=0.0)),
         ((3, 2), CropRule(scale=(0.001, 0.3), ratio=(0.01, 100), flip=1.0)),  # many boxes without a pixel
+        (
+            (30_000, 20_000),
+            CropRule(scale=(0.001, 0.01), ratio=(0.01, 100)),
+        ),  # large enough to show how exact the ratio is
         ((100, 901), CropRule(scale=(0.9, 1.0))),  # none fits
         ((901, 100), CropRule(scale=(0.9, 1.0))),
         ((1, 200), CropRule(scale=(0.9, 1.0), ratio=(0.01, 0.02))),  # nor a box of a pixel's width
@@ -130,7 +134,16 @@ def test_cut_equals_torchvision(interpolation, hwc):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"scale": (0.5, 0.4)}, {"scale": (0.0, 1.0)}, {"scale": (0.1, 1.1)}, {"ratio": (2, 1)}, {"flip": 1.5}],
+    [
+        {"scale": (0.5, 0.4)},
+        {"scale": (0.0, 1.0)},
+        {"scale": (0.1, 1.1)},
+        {"ratio": (2, 1)},
+        {"ratio": (0.009, 1)},
+        {"ratio": (1, 101)},
+        {"flip": -0.1},
+        {"flip": 1.5},
+    ],
 )
 def test_impossible_rules_are_refused(wrong):
     with pytest.raises(UsageError):
