@@ -56,7 +56,7 @@ def tail_batch(tails: Sequence[Any], row: Any, num_classes: int) -> TailBatch:
         torch.from_numpy(np.ldexp(probs, -exponent[:, None]).astype(np.float32)),
         torch.from_numpy(np.ldexp(rest, -exponent).astype(np.float32)),
         torch.as_tensor(row, dtype=torch.int64),
-        ragged=not kept.all() or None in tails,
+        ragged=not kept.all(),
     )
 
 

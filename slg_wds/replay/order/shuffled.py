@@ -191,7 +191,7 @@ class ShuffledOrder:
         columns = last - first
         t = np.arange(start, stop, dtype=np.int64)[:, None]
         slot = (self._origin[first:last] + t * self._stride[first:last]).reshape(-1)
-        if stop > self.full_batches and stop > start:
+        if stop > self.full_batches:
             slot = slot[: slot.size - columns + min(max(self.remainder - first, 0), columns)]
         if self.window > 1:
             window = self._windows.find(slot)

@@ -171,7 +171,7 @@ GOLDEN_BIG = "1edd7819c88222a6609350f10069a29ce27a596250cfbcd75c2cfc351afade9e"
         ({"window": -1}, "window is -1"),
         ({"epoch": -1}, "epoch is -1"),
         ({"last": "keep"}, "last is 'keep'"),
-        ({"shard_sizes": [3, -2, 5]}, "shard 1 has -2 samples"),
+        ({"shard_sizes": [3, -1, 5]}, "shard 1 has -1 samples"),
         ({"shard_sizes": [1.5]}, "shard sizes are float64"),
         ({"shard_sizes": [[1], [2]]}, r"shard sizes are int64 \[2, 1\]"),
     ],
