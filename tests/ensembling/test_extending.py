@@ -12,6 +12,9 @@ import slg_wds
 from slg_wds import errors
 from slg_wds.cli import main
 from slg_wds.format.records.tail_sums import decode_tail_sums
+from slg_wds.generation.extension import Extension
+from slg_wds.transforms.crops import CropRule
+from slg_wds.transforms.drawn import DrawnCrops
 from support.models.names import TINY
 from support.paths import MODELS
 
@@ -148,6 +151,20 @@ def test_what_cannot_be_extended(few, tmp_path):
     label(few / "data", tmp_path / "new", 40, extend=str(few / "old"))
     with pytest.raises(errors.UsageError, match="must be given too"):
         join(tmp_path / "both", tmp_path / "new")
+
+
+def test_crops_that_are_not_the_sets_own_are_not_added_to_it(few):
+    """Without checksums of images, only the crops tell that an image has another size than it had."""
+    labels = slg_wds.open_labels(str(few / "old"))
+    record, extension = labels[0], Extension(labels, 40, None)
+    height, width = record.size
+    drawn = DrawnCrops.draw(0, record.key, (height, width), 40, CropRule(), None)
+    added = extension.lacking(record.key, drawn, DrawnCrops.of(record), labels.plan.keys)
+    assert len(added) == 20 and added.same_as(drawn[20:])
+    other = DrawnCrops.draw(0, record.key, (height, width + 1), 40, CropRule(), None)
+    with pytest.raises(errors.ImageError, match="other crops of this image than those drawn now") as caught:
+        extension.lacking(record.key, other, DrawnCrops.of(record), labels.plan.keys)
+    assert caught.value.key == record.key
 
 
 @pytest.mark.parametrize("on_error", ["fail", "skip"])

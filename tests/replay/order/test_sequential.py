@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from slg_wds.replay.order.fingerprint import fingerprint
 from slg_wds.replay.order.sequential import SequentialOrder
 
 SIZES = [3, 0, 5, 1, 0, 4]
@@ -17,6 +18,7 @@ PADDING = (-1, -1)
 @pytest.mark.parametrize("half", [0, 1, None])
 def test_batches_and_spans_are_those_of_a_list(batch, last, half):
     order = SequentialOrder(np.array(SIZES), "digest", 0, batch, last)
+    assert order.fingerprint == fingerprint("digest", 0, batch, lanes=1, window=1)
     first, stop = (0, batch) if half is None else (half * batch // 2, (half + 1) * batch // 2)
     chunks = [SAMPLES[at : at + batch] for at in range(0, len(SAMPLES), batch)]
     if last == "drop" and len(chunks[-1]) < batch:
