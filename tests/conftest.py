@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,14 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_images(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The photographs at 48 pixels: see trust_sets.small_photographs. Never written to by a test."""
     return trust_sets.small_photographs(photographs, tmp_path_factory.mktemp("small") / "images")
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can reach, unlike pytest's."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -191,7 +191,6 @@ def _spread(
 
 def _powered(named: Tensor, even: Tensor, others: Tensor, power: float) -> tuple[Tensor, Tensor]:
     """Raise the probabilities of named classes and of each of the others to a power; divide by the new sums."""
-    even = even * (others > 0)
     most = torch.maximum(named.amax(dim=1), even)
     named, even = (named / most[:, None]) ** power, (even / most) ** power
     total = named.sum(dim=1) + even * others

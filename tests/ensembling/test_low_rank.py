@@ -11,6 +11,7 @@ import slg_wds
 from slg_wds.cli import main
 from support.models.names import TINY
 from support.programs import tool
+from support.sets.low_rank_sets import divergence
 
 KILL = tool("kill_test")
 COMMON = {
@@ -42,10 +43,6 @@ def sets(photographs, tmp_path_factory):
 
 def rows(url):
     return {record.key: record.distribution().astype(float) for record in slg_wds.open_labels(url)}
-
-
-def divergence(exact, stored):
-    return (exact * (np.log(np.maximum(exact, 1e-30)) - np.log(stored))).sum(axis=1)
 
 
 def merged(sets, target, *names, **options):

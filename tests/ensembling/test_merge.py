@@ -87,6 +87,15 @@ def agrees(records, rules, shares, to):
         assert abs(found.tail.scale - tail.scale) < 1e-6 and abs(found.tail.rest - tail.rest) < 1e-6
 
 
+def test_classes_that_no_set_stores_can_be_all_of_a_top():
+    """Rounding left the stored classes nothing: what they leave of 1 is spread over the others."""
+    to = output("marginal_smoothing_k2", 9, tail=0)
+    empty = record("k", probabilities(0, 4, 9), "marginal_smoothing_k2", "float32", 0)
+    empty = dataclasses.replace(empty, index=np.tile([3, 0], (4, 1)), value=np.zeros((4, 2), np.float32))
+    found = merge([empty, empty], ["marginal_smoothing_k2"] * 2, [0.5, 0.5], to)
+    assert found.index.tolist() == [[1, 2]] * 4 and found.value == pytest.approx(1 / 7)
+
+
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_the_sparse_merge_is_the_dense_one(data):

@@ -134,6 +134,9 @@ def test_rows_are_taken_mixed_adapted_and_moved() -> None:
     assert len(mixed.tables) == 3 and len(mixed) == 32
     np.testing.assert_allclose(mixed.dense(), wanted, rtol=0, atol=2e-6)
     np.testing.assert_allclose(mix([mixed, mixed[perm]]).dense(), (wanted + wanted[perm]) / 2, atol=2e-6)
+    evenly = SoftLabels(labels.index, labels.mass, torch.full((32,), 0.001), 200, labels[perm].tables)
+    np.testing.assert_allclose(evenly.dense(), rows[perm] + 0.001, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(evenly.expanded().dense(), rows[perm] + 0.001, rtol=0, atol=2e-6)
     logits = torch.randn(32, 200, generator=torch.manual_seed(0))
     loss = -(torch.from_numpy(wanted) * logits.double().log_softmax(1)).sum(1).mean()
     assert float(SoftCrossEntropy()(logits, mixed)) == pytest.approx(float(loss), rel=1e-6)

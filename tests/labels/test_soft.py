@@ -185,6 +185,8 @@ def test_mixtures_that_cannot_be_are_refused() -> None:
     one, other = (soft(make(0, crops, 20, 4, 2.0, "float16", 64)) for crops in (8, 9))
     with pytest.raises(UsageError, match="same number of rows and classes"):
         mix([one, other])
+    with pytest.raises(UsageError, match="same number of rows and classes"):
+        mix([one, soft(make(0, 8, 21, 4, 2.0, "float16", 64))])
     with pytest.raises(UsageError, match="1 weight for 2 distributions"):
         mix([one, one], [1.0])
     with pytest.raises(UsageError, match="weights are all zero"):

@@ -13,6 +13,7 @@ from slg_wds.concurrency.threads import one_blas_thread
 from slg_wds.errors import IdentityMismatchError, RecordError
 from slg_wds.labels.low_rank import encode
 from support.programs import tool
+from support.sets.low_rank_sets import divergence
 from support.sets.replay_sets import tiny_run
 
 KILL = tool("kill_test")
@@ -35,10 +36,6 @@ def exact(photographs, tmp_path_factory):
     target = tmp_path_factory.mktemp("exact") / "set"
     slg_wds.generate(config(photographs, target, label_type="full", values="float32"))
     return {record.key: record.value.astype(float) for record in slg_wds.open_labels(str(target))}
-
-
-def divergence(exact, stored):
-    return (exact * (np.log(np.maximum(exact, 1e-30)) - np.log(stored))).sum(axis=1)
 
 
 def test_labels_are_within_the_error_that_each_record_states(undisturbed, exact):

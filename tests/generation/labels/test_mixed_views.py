@@ -18,20 +18,12 @@ from slg_wds.format.records.views import same_views
 from slg_wds.images import decode
 from slg_wds.transforms.drawn import DrawnCrops
 from support.models.witness_teacher import hashed, witnessed
-from support.paths import MODELS
 from support.programs import tool
-from support.sets.replay_sets import make
-from support.sets.witnessed_pixels import MEAN, STD
+from support.sets.witnessed_pixels import MEAN, STD, WITNESS, labelled
 
-WITNESS = f"{MODELS / 'witness_teacher.py'}:bilinear97"
 MIX = {"mixup": 0.8, "cutmix": 1.0}
 EVERYTHING = {**MIX, "aa": "rand-m9-mstd0.5-inc1", "reprob": 0.25, "color_jitter": 0.3}
 CONTENTS = tool("kill_test").contents
-
-
-def labelled(data, target, **options):
-    defaults = {"arch": WITNESS, "label_type": "full", "values": "float32", "num_crops": 8, "num_seg": 20}
-    return make(data, target, embed_images="original", **{**defaults, **options})
 
 
 def own_views(record: slg_wds.format.records.record.Record, data: bytes) -> torch.Tensor:

@@ -7,17 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slg_wds.concurrency.threads import one_blas_thread
 from slg_wds.errors import RecordError
 from slg_wds.format.records.low_rank.codec import decode_low_rank, encode_low_rank, open_low_rank
 from slg_wds.labels.low_rank import encode
 from slg_wds.labels.low_rank.encoding import WORST
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    with one_blas_thread():
-        yield
 
 
 def softmax(logits):

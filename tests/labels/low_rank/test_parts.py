@@ -5,18 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from slg_wds.concurrency.threads import one_blas_thread
 from slg_wds.labels.low_rank import steps
 from slg_wds.labels.low_rank.classes import ClassTable
 from slg_wds.labels.low_rank.decomposition import DENSE, SUBSPACE, decompose, refined
 from slg_wds.labels.low_rank.fitting import fit
 from slg_wds.labels.low_rank.tables import Table, parts
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    with one_blas_thread():
-        yield
 
 
 def views(crops, classes, rank=5, noise=0.1, seed=0):

@@ -8,7 +8,8 @@ import torch
 
 import slg_wds
 from slg_wds.errors import UsageError
-from slg_wds.labels import LabelAdaptation, SoftCrossEntropy
+from slg_wds.labels import LabelAdaptation, SoftCrossEntropy, from_topk
+from slg_wds.labels.adaptation import adapted
 from support.models.names import TINY
 from support.sets.replay_sets import Made, make, write_class_map
 
@@ -80,6 +81,17 @@ def test_of_several_sets_the_mean_confidence_and_the_mean_label_count(sets):
         global_batch_size=24, label_adaptation=LabelAdaptation(0.7),
     )  # fmt: skip
     check(loader, rows)
+
+
+def test_a_crop_at_the_bound_keeps_its_label():
+    labels = from_topk(
+        torch.tensor([[1], [1]]), torch.tensor([[0.4], [0.4]]), 5, rule="marginal_smoothing_k1"
+    )
+    confidence = torch.tensor([0.4, 0.39], dtype=torch.float64)
+    found = adapted(labels, torch.tensor([3, 3]), confidence, LabelAdaptation(0.4, smoothing=0.0))
+    torch.testing.assert_close(
+        found.dense(), torch.tensor([[0.15, 0.4, 0.15, 0.15, 0.15], [0, 0, 0, 1.0, 0]])
+    )
 
 
 def test_what_is_stored_and_the_order_stay_as_they_are_and_a_filter_goes_beside(sets):

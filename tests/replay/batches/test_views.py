@@ -19,16 +19,14 @@ from slg_wds.replay.stages import CollateCrops, cut_crops, decode_record_stage
 from slg_wds.store import open_store
 from support.models.names import TINY
 from support.models.witness_teacher import hashed, witnessed
-from support.paths import MODELS
 from support.programs import tool
 from support.sets.replay_sets import Made, make
-from support.sets.witnessed_pixels import MEAN, STD, check_pixels
+from support.sets.witnessed_pixels import MEAN, STD, check_pixels, labelled
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning", "ignore:unclosed file:ResourceWarning"
 )
 
-WITNESS = f"{MODELS / 'witness_teacher.py'}:bilinear97"
 RAND = {"aa": "rand-m9-mstd0.5-inc1", "reprob": 0.25}
 POLICIES = {
     "timm": RAND,
@@ -38,11 +36,6 @@ POLICIES = {
     "erased": {"reprob": 1.0},
 }
 CONTENTS = tool("kill_test").contents
-
-
-def labelled(data, target, **options):
-    defaults = {"arch": WITNESS, "label_type": "full", "values": "float32", "num_crops": 8, "num_seg": 20}
-    return make(data, target, embed_images="original", **{**defaults, **options})
 
 
 def check(made: Made, crops: int = 8, **options) -> None:

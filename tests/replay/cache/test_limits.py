@@ -6,7 +6,6 @@ import contextlib
 import os
 import subprocess
 import sys
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -117,20 +116,12 @@ def second_user():
     return become
 
 
-@pytest.fixture
-def shared():
-    """A folder that every user can reach, unlike pytest's."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
-
-
 @pytest.mark.parametrize("mode", [0o700, 0o755, 0o777, 0o1777])
 @pytest.mark.parametrize("limit", [1 << 30, 5 * 145_000])
 def test_the_second_user_of_a_private_cache_reads_by_range(
-    url, expected, s3_server, shared, second_user, mode, limit
+    url, expected, s3_server, open_folder, second_user, mode, limit
 ):
-    cache = shared / "cache"
+    cache = open_folder / "cache"
 
     def walk():
         loader = slg_wds.SoftLabelLoader(

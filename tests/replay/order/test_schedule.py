@@ -14,18 +14,12 @@ from hypothesis import strategies as st
 from slg_wds.errors import ReplayError
 from slg_wds.replay.order.crop_schedule import KeyHashes, batch_crop_numbers, crop_numbers, hash_key
 from slg_wds.replay.order.permutation import permute
+from support.oracles.order_oracle import derived, splitmix
 
 seeds = st.integers(-5, 2**70)
 keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 few_crops = st.integers(1, 40)
 per_image = st.integers(1, 12)
-
-
-def splitmix(state: int) -> int:
-    z = state % 2**64
-    z = (z ^ z // 2**30) * 0xBF58476D1CE4E5B9 % 2**64
-    z = (z ^ z // 2**27) * 0x94D049BB133111EB % 2**64
-    return z ^ z // 2**31
 
 
 def scalar_sequence(seed: int, key: str, M: int, c: int, length: int) -> list[int]:
@@ -37,7 +31,7 @@ def scalar_sequence(seed: int, key: str, M: int, c: int, length: int) -> list[in
     sequence: list[int] = []
     number, at = 0, 0
     while len(sequence) < length:
-        word = splitmix(image_key + number * 0x9E3779B97F4A7C15)
+        word = derived(image_key, number)
         x = np.arange(M, dtype=np.uint64)  # permute has an oracle of its own
         sequence += permute(x, np.full_like(x, M), np.full_like(x, word)).tolist()
         at += M

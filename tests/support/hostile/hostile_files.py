@@ -11,6 +11,7 @@ import zlib
 from slg_wds.format.canonical import canonical_json, seal
 from slg_wds.format.shards.tar import member_header
 from support.hostile.hostile_labels import Hostile
+from support.images.encoded import chunk
 
 
 def header(size: int, kind: bytes = b"0") -> bytes:
@@ -53,11 +54,6 @@ def many_parts() -> bytes:
 
 
 def png(width: int, height: int) -> bytes:
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-        )
-
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"

@@ -19,6 +19,11 @@ from support.oracles.logit_tables_oracle import made_image
 KEPT, RANK = 9, 2
 
 
+def divergence(exact: np.ndarray, stored: np.ndarray) -> np.ndarray:
+    """Return KL(exact || stored) of each row, in nats."""
+    return (exact * (np.log(np.maximum(exact, 1e-30)) - np.log(stored))).sum(axis=1)
+
+
 def low_rank_of(
     source: str,
     target: str,
