@@ -159,6 +159,14 @@ def test_one_set_keeps_what_it_stores(coding):
     assert same.tail is whole.tail
 
 
+def test_one_set_keeps_no_more_of_its_tail_than_is_asked():
+    whole = record("k", probabilities(1, 40, 100), "shared_tail_k10")
+    assert len(whole.tail.classes) == 10
+    less = converted([whole], output("shared_tail_k10", 100, tail=4)).tail
+    largest = np.argsort(-whole.tail.probs, kind="stable")[:4]
+    assert less.classes.tolist() == np.sort(whole.tail.classes[largest]).tolist()
+
+
 def test_lower_k_is_what_the_teacher_would_have_given_but_for_the_tails_rounding():
     rows = probabilities(1, 40, 100)
     whole = record("k", rows, "shared_tail_k10")

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from slg_wds.replay.state import LoaderProgress
+import pytest
+
+from slg_wds.errors import ReplayError
+from slg_wds.replay.order.fingerprint import fingerprint
+from slg_wds.replay.state import LoaderProgress, from_state, to_state
+from slg_wds.replay.temperature import LabelTemperature
 
 LENGTH = 3
+ORDER = fingerprint("digest", 0, 24, 6, 1)
+AS_MADE = LabelTemperature(None)
 
 
 def walk(progress: LoaderProgress) -> Iterator[int]:
@@ -75,3 +82,31 @@ def test_a_loaded_place_at_the_end_of_its_epoch_is_walked_as_it_is():
     progress.go_to((4, LENGTH))
     progress.choose(4)
     assert list(walk(progress)) == [] and progress.place == (5, 0)
+
+
+def test_a_state_says_where_it_was_taken():
+    assert from_state(to_state(3, 2, ORDER, AS_MADE), ORDER, AS_MADE) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"version": 2}, "not a loader's state of version 1"),
+        ({"fingerprint": None}, "says nothing of the order"),
+        ({"fingerprint": {**ORDER, "seed": 1}}, "seed is 1 there and 0 here"),
+        ({"fingerprint": {**ORDER, "rows": 1}}, "rows is 1 there and 'unknown' here"),
+        ({"epoch": -1}, "at batch 2 of epoch -1"),
+        ({"epoch": True}, "at batch 2 of epoch True"),
+        ({"epoch": None}, "at batch 2 of epoch None"),
+        ({"batches": -1}, "at batch -1 of epoch 3"),
+        ({"batches": 1.0}, r"at batch 1\.0 of epoch 3"),
+    ],
+)
+def test_a_state_that_cannot_be_is_refused(change, words):
+    with pytest.raises(ReplayError, match=words):
+        from_state({**to_state(3, 2, ORDER, AS_MADE), **change}, ORDER, AS_MADE)
+
+
+def test_what_is_no_state_is_refused():
+    with pytest.raises(ReplayError, match="not a loader's state of version 1: 7"):
+        from_state(7, ORDER, AS_MADE)
