@@ -68,7 +68,7 @@ class VerifyTask:
             )
         images = None if self.images is None else ImageChecks(labels, self.images)
         checks = ShardChecks(labels, self.indexed, self.max_pixels, images)
-        groups = _grouped((number, checks.read(number)) for number in self.numbers[worker::count])
+        groups = grouped((number, checks.read(number)) for number in self.numbers[worker::count])
         with ThreadPoolExecutor(1, "slg-read") as pool, _few_collections():
             ahead = pool.submit(next, groups, ())
             while shards := ahead.result():
@@ -91,7 +91,7 @@ def _few_collections() -> Iterator[None]:
         gc.set_threshold(*usual)
 
 
-def _grouped(reads: Iterable[tuple[int, ShardBytes]]) -> Iterator[list[tuple[int, ShardBytes]]]:
+def grouped(reads: Iterable[tuple[int, ShardBytes]]) -> Iterator[list[tuple[int, ShardBytes]]]:
     """Yield large shards one at a time, small ones in groups.
 
     Raises:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,11 @@ import pytest
 import slg_wds
 from slg_wds import errors
 from slg_wds.cli import main
+from slg_wds.engines.reports.run_stats import RunObserver, RunStarted
+from slg_wds.ensembling.merge import LabelFormat
+from slg_wds.ensembling.work import MergeTask
+from slg_wds.labels import parse_label_type
+from slg_wds.store import Location
 from support.programs import tool
 from support.sets.made_sets import label_set
 
@@ -51,6 +57,29 @@ def test_records_are_matched_by_key_and_the_order_is_the_firsts(two, tmp_path):
     parents = merged.identity["parents"]
     assert [(p["digest"], p["weight"]) for p in parents] == [(a.digest, 0.25), (b.digest, 0.75)]
     assert [teacher["weight"] for teacher in merged.identity["teachers"]] == [0.25, 0.75]
+
+
+def test_a_worker_that_finds_another_set_than_the_run_began_with_makes_nothing(two, tmp_path):
+    merge(tmp_path / "m", *two)
+    labels, parents = (
+        slg_wds.open_labels(str(tmp_path / "m")),
+        [slg_wds.open_labels(str(one)) for one in two],
+    )
+    task = MergeTask(
+        sets=tuple(Location(str(one)) for one in two),
+        weights=None,
+        location=Location(labels.url),
+        label_format=LabelFormat(parse_label_type("shared_tail_k5"), "float32", 64, labels.num_classes),
+        rule=None,
+        provenance={},
+        digests=(*(one.digest for one in parents), labels.digest),
+        start=RunStarted.of(labels, [], labels.num_crops),
+    )
+    assert task(0, 1, RunObserver()).shards == 0  # all are there
+    for at in range(3):
+        digests = [*task.digests[:at], "0" * 64, *task.digests[at + 1 :]]
+        with pytest.raises(errors.LabelSetError, match="replaced by another since the start"):
+            replace(task, digests=tuple(digests))(0, 1, RunObserver())
 
 
 def test_the_bound_holds_for_the_known_teachers(tmp_path):

@@ -131,6 +131,21 @@ def test_what_is_not_known_is_not_said(small_images, tmp_path, capsys):
     assert "do not say how far from the teachers' they may be: 96 crops asked again, mean KL 0." in out
 
 
+def test_low_rank_labels_are_held_to_what_they_state(small_images, tmp_path, capsys):
+    labels = trust_sets.make(small_images, tmp_path / "set", label_type="lowrank", max_kl=0.2)
+    assert main(["verify", str(labels), *asked(small_images)]) == 0
+    assert "the labels are the teachers': 96 crops asked again, mean KL 0.1" in capsys.readouterr().out
+
+    def better(record: Record) -> Record:
+        stated = dataclasses.replace(record.low_rank.kl, mean=0.001, worst=0.002)
+        return dataclasses.replace(record, low_rank=dataclasses.replace(record.low_rank, kl=stated))
+
+    assert main(["verify", str(rewritten(labels, of_records(better))), *asked(small_images)]) == 1
+    out = capsys.readouterr().out
+    assert "the labels are NOT the teachers'" in out
+    assert out.count("nats from the teachers, and its record says at most 0.0020") == 3  # of eight images
+
+
 def test_rewriting_alone_changes_nothing(faithful, tmp_path):
     labels = rewritten(copy_of(faithful, tmp_path / "set"), of_records(lambda record: record))
     assert trust_sets.objects_of(labels) == trust_sets.objects_of(faithful)
