@@ -20,11 +20,14 @@ class Shards:
 
     num_shards: int
     made: set[int] = dataclasses.field(default_factory=set)
+    looks: list[str] = dataclasses.field(default_factory=list)  # what was asked of the store
 
     def exists(self, number):
+        self.looks.append("shard")
         return number in self.made
 
     def missing(self):
+        self.looks.append("all")
         return [number for number in range(self.num_shards) if number not in self.made]
 
 
@@ -81,6 +84,26 @@ def test_a_worker_that_comes_to_what_another_makes_begins_elsewhere(chance):
         shards.made.add(number)
     shards.made.add(20)
     assert next(loop) > 22
+
+
+def test_a_run_of_missing_shards_ends_at_one_that_exists(chance):
+    """Behind it another worker may be at work, so the next run begins at a random shard."""
+    shards, order = Shards(1000, set(range(0, 1000, 2))), []
+    for number in claims.claims(shards, None):
+        order.append(number)
+        shards.made.add(number)
+    assert sorted(order) == list(range(1, 1000, 2))
+    assert sum(after == before + 2 for before, after in itertools.pairwise(order)) < 25
+
+
+def test_missing_shards_are_listed_again_once_looks_have_cost_as_much(chance):
+    """A listing of 9,500 shards costs ten requests. What others made meanwhile is then not looked for one by one."""
+    shards = Shards(9500, set(range(0, 9500, 2)))
+    loop = claims.claims(shards, None)
+    for _ in range(35):
+        shards.made.add(next(loop))
+    runs = [len(list(looks)) for kind, looks in itertools.groupby(shards.looks) if kind == "shard"]
+    assert runs == [10, 10, 10, 5]
 
 
 def test_many_launches_without_ranks_make_little_twice_before_the_end(chance):

@@ -226,6 +226,14 @@ def test_a_state_moves_between_numbers_of_ranks(embedded):
     assert seen == [batch[0] for batch in whole]
 
 
+def test_a_state_beyond_the_last_batch_is_refused(embedded):
+    loader = embedded.loader()
+    state = {**loader.state_dict(), "batches": len(loader)}
+    loader.load_state_dict(state)
+    with pytest.raises(ReplayError, match=f"at batch {len(loader) + 1} of an epoch of {len(loader)}"):
+        loader.load_state_dict({**state, "batches": len(loader) + 1})
+
+
 @pytest.mark.parametrize(
     "other",
     [
