@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from slg_wds.errors import LabelSetError
+from slg_wds.format.manifest.description import encode_description
+from slg_wds.format.manifest.index import build_index, encode_index
+from slg_wds.format.shards.shard import read_shard
 from slg_wds.labelset.labelset import LabelSet
+from slg_wds.labelset.objects import DESCRIPTION
 from slg_wds.labelset.publishing import commit_shard, finish_set
 from support.sets.made_sets import label_set
 
@@ -26,6 +32,39 @@ def test_a_whole_shard_is_published_with_its_index_part(labels, whole):
     assert commit_shard(labels, 2, whole) and not commit_shard(labels, 2, whole)
     assert labels.store.read(SHARD) == whole and labels.store.size(PART)
     assert finish_set(labels)
+
+
+def made_elsewhere(labels: LabelSet, whole: bytes) -> bytes:
+    """The same shard with other provenance, so that it has other bytes and is longer."""
+    shard = read_shard(whole)
+    samples = [labels.encode_sample(sample) for sample in shard]
+    return labels.encode_shard(2, samples, [], {"device": "another one " * 1000})
+
+
+def test_the_index_part_is_of_the_shard_that_was_first(labels, whole):
+    assert commit_shard(labels, 2, whole)
+    part = labels.store.read(PART)
+    assert not commit_shard(labels, 2, made_elsewhere(labels, whole))
+    assert labels.store.read(PART) == part and labels.store.read(SHARD) == whole
+
+
+def test_an_index_part_of_a_shard_that_was_replaced_is_made_again(labels, whole):
+    assert commit_shard(labels, 2, whole)
+    labels.store.delete(SHARD)
+    other = made_elsewhere(labels, whole)
+    assert len(other) != len(whole) and labels.store.create(SHARD, other)
+    assert finish_set(labels)
+    assert labels.store.read(PART) == encode_index(build_index(read_shard(other), labels.plan, 2))
+
+
+def test_nothing_is_written_to_a_set_of_another_form(labels, whole):
+    """Of the same labels, but begun anew in a form in which records have no checksums of images."""
+    other = replace(labels.description, image_checksums=not labels.description.image_checksums)
+    labels.store.delete(DESCRIPTION)
+    labels.store.create(DESCRIPTION, encode_description(other))
+    with pytest.raises(LabelSetError, match="another label set is in this place"):
+        commit_shard(labels, 2, whole)
+    assert labels.missing() == [2]
 
 
 @pytest.mark.parametrize("place", ["header", "record", "trailer", "end", "cut"])
