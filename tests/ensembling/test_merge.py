@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from slg_wds.ensembling.convert import Conversion, check_conversion
 from slg_wds.ensembling.merge import LabelFormat, merge
-from slg_wds.errors import UsageError
+from slg_wds.errors import LabelSetError, UsageError
 from slg_wds.format.records.tail import build_tail
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset.combining.joining import join_records
@@ -191,23 +191,57 @@ def test_one_set_cannot_be_made_larger(stored, full, values, asked):
         check_conversion(stored, full, values, output(asked, 20))
 
 
-def test_joined_records_are_those_of_one_run_but_for_the_tails_rounding():
+EXTENDED = {
+    "label_type": "shared_tail_k5",
+    "num_classes": 80,
+    "extends": {"digest": "00", "first_crop": 25},
+    "num_crops": 40,
+    "tail_classes": 64,
+}
+
+
+def whole_and_parts():
+    """The record of one run, and those of two sets, the second of which extends the first."""
     rows = probabilities(7, 40, 80)
     whole = record("k", rows, "shared_tail_k5")
     parts = [record("k", part, "shared_tail_k5", crops=whole.crops[at], flips=whole.flips[at])
              for part, at in ((rows[:25], slice(25)), (rows[25:], slice(25, None)))]  # fmt: skip
-    identity = {
-        "label_type": "shared_tail_k5",
-        "num_classes": 80,
-        "extends": {"digest": "00", "first_crop": 25},
-        "num_crops": 40,
-        "tail_classes": 64,
-    }
-    found = join_records(parts, LabelSet.unsaved(None, identity))
+    return whole, parts
+
+
+def test_joined_records_are_those_of_one_run_but_for_the_tails_rounding():
+    whole, parts = whole_and_parts()
+    found = join_records(parts, LabelSet.unsaved(None, EXTENDED))
     for name in ("crops", "flips", "index", "value"):
         assert np.array_equal(getattr(found, name), getattr(whole, name))
     assert len(found.tail.classes) == len(whole.tail.classes)
     assert np.abs(found.distribution() - whole.distribution()).max() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("of_first", "of_last", "said"),
+    [
+        ({"size": (300, 301)}, {}, "differ in the size or target of this image"),
+        ({"target": 2}, {}, "differ in the size or target of this image"),
+        ({"target": None}, {}, "differ in the size or target of this image"),
+        ({"image_crc32": 1}, {"image_crc32": 2}, "made from different files of this image"),
+        ({"crops": np.zeros((24, 4), np.int64)}, {}, "hold 39 of its 40 crops"),
+    ],
+)
+def test_records_that_do_not_belong_together_are_not_joined(of_first, of_last, said):
+    first, last = (
+        dataclasses.replace(part, **change)
+        for part, change in zip(whole_and_parts()[1], (of_first, of_last), strict=True)
+    )
+    with pytest.raises(LabelSetError, match=said) as caught:
+        join_records([first, last], LabelSet.unsaved(None, EXTENDED))
+    assert caught.value.key == "k"
+
+
+def test_a_checksum_that_only_one_set_knows_is_no_difference():
+    first, last = whole_and_parts()[1]
+    first = dataclasses.replace(first, image_crc32=1)
+    assert join_records([first, last], LabelSet.unsaved(None, EXTENDED)).num_crops == 40
 
 
 @pytest.mark.parametrize("label_type", ["shared_tail_k5", "marginal_smoothing_k1", "hard", "full"])

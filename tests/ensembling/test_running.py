@@ -59,6 +59,15 @@ def test_records_are_matched_by_key_and_the_order_is_the_firsts(two, tmp_path):
     assert [teacher["weight"] for teacher in merged.identity["teachers"]] == [0.25, 0.75]
 
 
+def test_merged_records_keep_the_checksums_of_the_images(tmp_path):
+    known = {key: {"image_crc32": n, "source_crc32": 100 + n} for n, key in enumerate(KEYS)}
+    for teacher in (1, 2):
+        label_set(tmp_path / str(teacher), teacher, change=known, checksums=True)
+    merge(tmp_path / "m", tmp_path / "1", tmp_path / "2")
+    for n, record in enumerate(slg_wds.open_labels(str(tmp_path / "m"))):
+        assert (record.image_crc32, record.source_crc32) == (n, 100 + n)
+
+
 def test_a_worker_that_finds_another_set_than_the_run_began_with_makes_nothing(two, tmp_path):
     merge(tmp_path / "m", *two)
     labels, parents = (
