@@ -14,7 +14,7 @@
     fidelity.py    how far labels are from the teachers themselves
 
 Enters: the options, label sets of the same images and crops. Leaves: committed shards of a merged label set. It may
-import `engines/` and every folder below that, and for --check `verification/asking.py`.
+import `engines/` and every folder below that, and for --check `verification/answers/`.
 """
 
 from __future__ import annotations

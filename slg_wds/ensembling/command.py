@@ -142,7 +142,7 @@ def run(config: EnsembleConfig) -> EnsembleResult:
     if config.check_data is None or not result.complete:
         return result
     from slg_wds.ensembling.fidelity import measure
-    from slg_wds.verification.asking import Question
+    from slg_wds.verification.answers.asking import Question
 
     note("running the teachers on a sample of the crops")
     question = Question(config, config.at(config.check_data), config.bank)

@@ -11,7 +11,7 @@ from slg_wds.console import counted
 from slg_wds.errors import UsageError
 from slg_wds.labels import parse_label_type
 from slg_wds.labelset.labelset import LabelSet
-from slg_wds.verification.asking import Question, exact_rows, load_named_teachers
+from slg_wds.verification.answers.asking import Question, exact_rows, load_named_teachers
 
 _TINY = 1e-12  # stands for 0 in a logarithm
 

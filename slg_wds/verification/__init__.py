@@ -9,8 +9,7 @@ mended set. This folder may import engines, label sets, images, teachers and rep
     problems.py  what can be wrong, and what was found in a shard
     images.py    compares images with those that were labelled
     partners.py  checks that what is mixed into crops is there
-    asking.py    asks the teachers of a set again, about a sample of its crops; mixed_views shows them mixed crops
-    teacher.py   compares labels with what the teachers answer now; low_rank and embeddings do so for these kinds
+    answers/     compares labels with what the teachers answer now
     repair.py    mends what can be mended
     progress.py  shows how far a verification is
 """

@@ -31,8 +31,8 @@ from slg_wds.verification.repair import fix
 from slg_wds.verification.work import VerifyTask
 
 if TYPE_CHECKING:
-    from slg_wds.verification.embeddings import EmbeddingCheck
-    from slg_wds.verification.teacher import TeacherCheck
+    from slg_wds.verification.answers.embeddings import EmbeddingCheck
+    from slg_wds.verification.answers.teacher import TeacherCheck
 
 SMALL_NUMBERS, SMALL_IMAGES = 1 << 24, 64  # one process checks these in less time than others take to start
 CROP_NUMBERS = 16  # numbers of a crop without embeddings and full labels: boxes, classes, values
@@ -127,7 +127,7 @@ def _ask_teachers(config: VerifyConfig, labels: LabelSet, whole: Set[int], resul
         SlgWdsError: the teachers cannot be asked, and nothing else is wrong. Else that is one problem more: whoever
             asks for much is also told what was found without the teachers.
     """
-    from slg_wds.verification.teacher import compare
+    from slg_wds.verification.answers.teacher import compare
 
     try:
         if not whole:

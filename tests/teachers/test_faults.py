@@ -100,7 +100,7 @@ def test_labels_that_only_a_gpu_can_make_are_not_asked_again_on_a_cpu(
     small_images, tmp_path, capsys, monkeypatch
 ):
     labels = trust_sets.make(small_images, tmp_path / "set", precision="bf16")
-    monkeypatch.setattr("slg_wds.verification.asking._teacher_config", tf32_of)
+    monkeypatch.setattr("slg_wds.verification.answers.asking._teacher_config", tf32_of)
     about = ["-a", TINY, "--teacher_source", "private", "--images", str(small_images)]
     capsys.readouterr()
     assert main(["verify", str(labels), *about]) == 2

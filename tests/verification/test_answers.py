@@ -14,7 +14,7 @@ from slg_wds.cli import main
 from slg_wds.config.shared import RecheckOptions
 from slg_wds.errors import UsageError
 from slg_wds.format.records.record import Record
-from slg_wds.verification.asking import Question, load_named_teachers
+from slg_wds.verification.answers.asking import Question, load_named_teachers
 from support.format.resealing import of_records, rewritten
 from support.models.names import TINY
 from support.sets import trust_sets

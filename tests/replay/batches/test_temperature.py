@@ -15,7 +15,7 @@ import slg_wds
 from slg_wds.config.shared import RecheckOptions
 from slg_wds.errors import IdentityMismatchError, ReplayError, UsageError
 from slg_wds.replay.stages import CollateCrops, decode_record_stage
-from slg_wds.verification.asking import Question, load_named_teachers
+from slg_wds.verification.answers.asking import Question, load_named_teachers
 from support.sets import dense_labels
 from support.sets.dense_labels import DenseLabels, given
 from support.sets.made_sets import label_set

@@ -23,7 +23,7 @@ from slg_wds.replay.sources.external import ImageFiles, open_external
 from slg_wds.replay.sources.files import OpenFiles
 from slg_wds.store.location import Location
 from slg_wds.transforms.drawn import DrawnCrops, Partner
-from slg_wds.verification.mixed_views import mixed_views
+from slg_wds.verification.answers.mixed_views import mixed_views
 
 if TYPE_CHECKING:
     import torch

@@ -14,9 +14,9 @@ from slg_wds.console import counted
 from slg_wds.errors import UsageError
 from slg_wds.format.records.record import Record
 from slg_wds.labelset.labelset import LabelSet
-from slg_wds.verification.asking import Question, exact_rows, load_named_teachers
-from slg_wds.verification.embeddings import EmbeddingCheck, compared_embeddings
-from slg_wds.verification.low_rank import MeasuredKL, mean_kl, measured_kl, over_stated
+from slg_wds.verification.answers.asking import Question, exact_rows, load_named_teachers
+from slg_wds.verification.answers.embeddings import EmbeddingCheck, compared_embeddings
+from slg_wds.verification.answers.low_rank import MeasuredKL, mean_kl, measured_kl, over_stated
 from slg_wds.verification.records import rounding
 
 # Limits within which the same teacher agrees with itself on another machine, by precision: the largest difference of a
