@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from slg_wds.ensembling.convert import Conversion, check_conversion
 from slg_wds.ensembling.merge import LabelFormat, merge
 from slg_wds.errors import LabelSetError, UsageError
+from slg_wds.format.manifest.identity import digest_of
 from slg_wds.format.records.tail import build_tail
 from slg_wds.labels import parse_label_type
-from slg_wds.labelset.combining.joining import join_records
+from slg_wds.labelset.combining.joining import join_records, joined_digest
 from slg_wds.labelset.labelset import LabelSet
 from support.sets.made_sets import probabilities, record
 
@@ -236,6 +237,17 @@ def test_records_that_do_not_belong_together_are_not_joined(of_first, of_last, s
     with pytest.raises(LabelSetError, match=said) as caught:
         join_records([first, last], LabelSet.unsaved(None, EXTENDED))
     assert caught.value.key == "k"
+
+
+def test_a_joined_set_has_the_digest_of_one_run_except_of_low_rank_labels():
+    def last(**more):
+        identity = {**EXTENDED, **more}
+        return dataclasses.replace(LabelSet.unsaved(None, identity), digest=digest_of("", identity))
+
+    in_one_run = {name: value for name, value in EXTENDED.items() if name != "extends"}
+    assert joined_digest(last()) == digest_of("", in_one_run) != last().digest
+    coded = last(label_type="lowrank", max_kl=0.1)  # one run codes other crops together
+    assert joined_digest(coded) == coded.digest
 
 
 def test_a_checksum_that_only_one_set_knows_is_no_difference():
