@@ -204,9 +204,9 @@ class FkdReference:
         except LabelFileError as error:
             raise ReferenceSetError(error.message, hint=error.hint, url=error.url, key=error.key) from None
 
-    def _check(self, stem: str, data: bytes) -> None:
+    def _check(self, name: str, data: bytes) -> None:
         """Raise LabelFileError for a file of an image of this run that has not the crops asked for."""
-        if stem in self._usable:
+        if name in self._usable:
             _boxes(read_label_file(data), LARGE, self._least_crops or 0)
 
     @property
@@ -227,27 +227,28 @@ class FkdReference:
     def missing(self, keys: Sequence[str]) -> list[str]:
         """Return the keys of images without a label file of their own.
 
-        FKD cuts names at the first dot, so images whose names differ only behind it share one label file.
+        FKD names files by the end of a path, cut at the first dot, so images may share one label file.
         """
         stems = [stem_of_key(key) for key in keys]
         self._folder.match(stems)
-        counts = Counter(stems)
-        self._usable = frozenset(stem for stem in self._folder.stems if counts[stem] == 1)
-        return [key for key, stem in zip(keys, stems, strict=True) if stem not in self._usable]
+        names = [self._folder.name(stem) for stem in stems]
+        counts = Counter(names)
+        self._usable = frozenset(name for name in self._folder.files if counts[name] == 1)
+        return [key for key, name in zip(keys, names, strict=True) if name not in self._usable]
 
     def crops(self, key: str, size: tuple[int, int], num_crops: int) -> DrawnCrops:
         """Return the first crops of an image; see `Reference.crops`."""
-        stem = stem_of_key(key)
+        name = self._folder.name(stem_of_key(key))
         place = {"url": self.url, "key": key}
-        if stem not in self._usable:
+        if name not in self._usable:
             raise ReferenceSetError(
                 "the reference has no label file of this image, or one that it shares with others", **place
             )
         try:
-            read = self._folder.read(stem)
+            read = self._folder.read(name)
             return DrawnCrops(_boxes(read, size, num_crops), read.flips)[:num_crops]
         except InteropError as error:
-            raise ReferenceSetError(f"{self._folder.name(stem)}: {error.message}", **place) from None
+            raise ReferenceSetError(f"{name}: {error.message}", **place) from None
 
     def check_image(self, key: str, data: bytes) -> None:
         """Accept any file: label files do not say which image file they are of."""

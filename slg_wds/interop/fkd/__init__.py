@@ -4,6 +4,7 @@
     boxes.py       relative coordinates <-> boxes in pixels
     columns.py     label arrays <-> columns of classes and probabilities
     folder.py      a folder of label files
+    layout.py      where they lie in it, by the paths of their images
     matching.py    which label file belongs to which image
     conversion.py  the worker loop of an import
     importing.py   `slg-wds import`

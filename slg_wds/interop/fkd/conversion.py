@@ -87,7 +87,7 @@ class ImportJob:
         folder: the label files.
         kind: what all label files have in common.
         coding: how probabilities are stored.
-        shared: paths of images by stem, for each label file that several images would share.
+        shared: paths of images by label file, for each that several images would share.
         on_error: "fail" or "skip".
         software: versions of the software, for the trailer of each shard.
         most_left_out: how many images the whole set may leave out; see `left_out.most_left_out`.
@@ -155,14 +155,15 @@ def import_shards(job: ImportJob, rank: Rank | None, observer: RunObserver) -> I
 
 def _import_image(job: ImportJob, read_image: Callable[[int], bytes], number: int) -> ImportedImage:
     plan = job.labels.plan
-    path, stem = plan.paths[number], stem_of(plan.paths[number])
+    path = plan.paths[number]
+    name = job.folder.name(stem_of(path))
     try:
-        if stem in job.shared:
-            others = [other for other in job.shared[stem] if other != path]
+        if name in job.shared:
+            others = [other for other in job.shared[name] if other != path]
             raise LabelFileError(f"it may have the labels of {path} or of {' or '.join(others)}")
-        if stem not in job.folder.stems:
+        if name not in job.folder.files:
             raise LabelFileError("the image has no label file")
-        read = job.folder.read(stem)
+        read = job.folder.read(name)
         job.kind.check(read, job.labels.num_classes)
         image = read_image(number)
         size = image_size(image, path)
@@ -171,8 +172,8 @@ def _import_image(job: ImportJob, read_image: Callable[[int], bytes], number: in
         sample = job.labels.encode_sample(Sample(record))
     except (InteropError, FormatError, ImageError) as error:
         if job.on_error == "fail":
-            raise _named(job, error, stem) from None
-        return ImportedImage(number, None, reason=f"{job.folder.name(stem)}: {error.message}")
+            raise _named(job, error, name) from None
+        return ImportedImage(number, None, reason=f"{name}: {error.message}")
     except StoreError as error:
         error.hint = error.hint or LATER
         raise error.located(key=path) from None
@@ -180,11 +181,11 @@ def _import_image(job: ImportJob, read_image: Callable[[int], bytes], number: in
     return ImportedImage(number, sample, int(cut.inexact.sum()), int(cut.clamped.sum()), highest)
 
 
-def _named(job: ImportJob, error: SlgWdsError, stem: str) -> SlgWdsError:
+def _named(job: ImportJob, error: SlgWdsError, name: str) -> SlgWdsError:
     if isinstance(error, FormatError):  # of the record that the file would have made
         error = LabelFileError(error.message)
     error.hint = error.hint or MEND
-    return job.folder.located(error, stem) if isinstance(error, InteropError) else error
+    return job.folder.located(error, name) if isinstance(error, InteropError) else error
 
 
 def try_labels(read: FkdLabels, kind: FileKind, coding: str, num_classes: int) -> None:

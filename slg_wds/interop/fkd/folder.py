@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from slg_wds.errors import (
@@ -19,9 +18,9 @@ from slg_wds.errors import (
 from slg_wds.images.gone import GoneFiles
 from slg_wds.images.tree import Tree, open_tree
 from slg_wds.interop.fkd.files import FkdLabels, read_label_file
+from slg_wds.interop.fkd.layout import EXTENSION, Layout, find_layout
 from slg_wds.store import Location
 
-EXTENSION = ".tar"
 SAMPLED = 64  # files whose content goes into a folder's digest
 MEND = "mend it, or leave such files out with --on-error skip"
 _ESCAPE = re.compile(r"%([0-9A-F]{2})")
@@ -42,22 +41,22 @@ class LabelFolder:
     """The label files below a folder.
 
     The original's generator writes DATASET/train/CLASS/NAME.tar, and its student reads train/CLASS/NAME.tar. The folder
-    may be the root of either, or hold the class folders itself. `match` finds out which it is.
+    may be the root of either, or hold the class folders itself. `match` finds out which it is; see `layout.Layout`.
 
     Attributes:
         url: the folder.
-        prefix: the path below the folder that the images' paths continue; known after `match`.
-        stems: the paths of the label files below that, without extension; known after `match`.
+        files: the label files that lie where those of the images would, without those of other splits; known after
+            `match`.
     """
 
     def __init__(self, tree: Tree, paths: list[str]) -> None:
         self._tree, self._paths, self._gone = tree, paths, GoneFiles(tree)
         self.url = tree.url
-        self.prefix = ""
-        self.stems: frozenset[str] = frozenset()
+        self._layout = Layout("")
+        self.files: frozenset[str] = frozenset()
 
     def match(self, stems: Iterable[str], split: str | None = None) -> None:
-        """Find the folder that the images' paths are relative to, and set `prefix` and `stems`.
+        """Find where the label files of images lie, and set `files`.
 
         Args:
             stems: the stems of all images.
@@ -66,41 +65,15 @@ class LabelFolder:
         Raises:
             InteropError: no folder fits, or several do.
         """
-        asked = set(stems)
-        prefixes: Counter[str] = Counter()
-        for path in self._paths:
-            stem, place = path[: -len(EXTENSION)], 0
-            while place >= 0:
-                if stem[place:] in asked:
-                    prefixes[stem[:place]] += 1
-                    break
-                place = stem.find("/", place) + 1 or -1
-        found = sorted(prefixes)
-        if split is not None and len(found) > 1:
-            found = [prefix for prefix in found if f"/{prefix}".endswith(f"/{split}/")] or found
-        if not found:
-            raise InteropError(
-                f"none of its {len(self._paths)} label files is one of the images', such as {min(asked)}{EXTENSION}",
-                url=self.url,
-                hint=f"it holds files such as {self._paths[0]}",
-            )
-        if len(found) > 1:
-            raise InteropError(
-                f"it has label files of these images in several folders: {', '.join(found[:5])}",
-                url=self.url,
-                hint="give one of these folders",
-            )
-        self.prefix = found[0]
-        start = len(self.prefix)
-        self.stems = frozenset(
-            path[start : -len(EXTENSION)] for path in self._paths if path.startswith(self.prefix)
-        )
+        images = frozenset(stems)
+        self._layout = find_layout(self.url, self._paths, images, split)
+        self.files = self._layout.files(self._paths, images)
 
     def name(self, stem: str) -> str:
-        """Return the path of the label file with a stem, relative to the folder."""
-        return f"{self.prefix}{stem}{EXTENSION}"
+        """Return the name of the label file of an image: its path below the folder."""
+        return self._layout.name(stem)
 
-    def read(self, stem: str) -> FkdLabels:
+    def read(self, name: str) -> FkdLabels:
         """Read one label file.
 
         Raises:
@@ -108,16 +81,16 @@ class LabelFolder:
             StoreError: the folder cannot be read.
         """
         try:
-            return read_label_file(self._tree.read(self.name(stem)))
+            return read_label_file(self._tree.read(name))
         except NotFoundError:
-            self._gone.confirm(self.name(stem))
-            raise self.located(LabelFileError("it is gone from its folder"), stem) from None
+            self._gone.confirm(name)
+            raise self.located(LabelFileError("it is gone from its folder"), name) from None
         except LabelFileError as error:
-            raise self.located(error, stem) from None
+            raise self.located(error, name) from None
 
-    def located(self, error: SlgWdsError, stem: str) -> SlgWdsError:
+    def located(self, error: SlgWdsError, name: str) -> SlgWdsError:
         """Add the place of a label file to an error, for `raise folder.located(...)`."""
-        return error.located(url=self.url, key=self.name(stem))
+        return error.located(url=self.url, key=name)
 
     def digest(self, check: Callable[[str, bytes], None] | None = None) -> str:
         """Return a digest that differs for other labels of the same images, hex.
@@ -126,23 +99,23 @@ class LabelFolder:
         that millions of files need not be read twice.
 
         Args:
-            check: raises LabelFileError for a file that is of no use, by its stem and bytes. Such a file can then be
+            check: raises LabelFileError for a file that is of no use, by its name and bytes. Such a file can then be
                 mended before its bytes are part of the digest. A mended file that is none of the 64 does not change it.
 
         Raises:
             LabelFileError: one of the files is of no use.
         """
-        stems = sorted(self.stems)
-        summed = hashlib.sha256("\n".join(stems).encode("utf-8", "surrogateescape"))
-        for stem in stems[:: max(1, -(-len(stems) // SAMPLED))]:
-            data = self._tree.read(self.name(stem))
+        named = sorted((self._layout.inner(name), name) for name in self.files)
+        summed = hashlib.sha256("\n".join(inner for inner, _ in named).encode("utf-8", "surrogateescape"))
+        for _, name in named[:: max(1, -(-len(named) // SAMPLED))]:
+            data = self._tree.read(name)
             summed.update(hashlib.sha256(data).digest())
             try:
                 if check is not None:
-                    check(stem, data)
+                    check(name, data)
             except LabelFileError as error:
                 error.hint = error.hint or MEND
-                raise self.located(error, stem) from None
+                raise self.located(error, name) from None
         return summed.hexdigest()
 
 

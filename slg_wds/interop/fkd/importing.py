@@ -196,19 +196,19 @@ def _digest(folder: LabelFolder, kind: FileKind, coding: str, config: ImportConf
     return folder.digest(check if config.on_error == "fail" else None)
 
 
-def _kind(folder: LabelFolder, stems: list[str], config: ImportConfig) -> FileKind:
+def _kind(folder: LabelFolder, names: list[str], config: ImportConfig) -> FileKind:
     """Return what all label files have in common, from the first one (with --on-error skip the first readable one).
 
     Its labels are read too, so that a wrong --num-classes or --label-type is told before a set is begun with it.
     """
     first: SlgWdsError | None = None
-    for stem in stems:
+    for name in names:
         try:
-            read = folder.read(stem)
-            name = config.label_type
+            read = folder.read(name)
+            asked = config.label_type
             label = (
-                asked_type(name, read.labels, config.classes)
-                if name
+                asked_type(asked, read.labels, config.classes)
+                if asked
                 else found_type(read.labels, config.classes)
             )
             label.check(config.classes)
@@ -216,8 +216,8 @@ def _kind(folder: LabelFolder, stems: list[str], config: ImportConfig) -> FileKi
             return FileKind(label, read.num_crops, read.half)
         except LabelFileError as error:
             if config.on_error == "fail":
-                raise folder.located(error, stem) from None
-            first = first or error.located(key=folder.name(stem))
+                raise folder.located(error, name) from None
+            first = first or error.located(key=name)
     said, hint, key = (": " + first.message, first.hint, first.key) if first else ("", None, None)
     raise InteropError(f"no label file of these images can be read{said}", url=folder.url, key=key, hint=hint)
 

@@ -17,8 +17,8 @@ class Matching:
     """How the label files of a folder and the images of a plan go together.
 
     Attributes:
-        usable: stems of label files that belong to exactly one image, sorted.
-        shared: for each label file that several images would share, by its stem, the paths of these images. Nobody
+        usable: names of label files that belong to exactly one image, sorted.
+        shared: for each label file that several images would share, by its name, the paths of these images. Nobody
             knows which of them it has labels of.
         unmatched: names of label files that belong to no image, sorted.
     """
@@ -42,23 +42,24 @@ def match_files(folder: LabelFolder, plan: Plan, split: str, on_error: str) -> M
     """
     stems = [stem_of(path) for path in plan.paths]
     folder.match(stems, split)
-    shared = _shared(plan.paths, stems)
-    unmatched = sorted(folder.name(stem) for stem in folder.stems.difference(stems))
+    names = [folder.name(stem) for stem in stems]
+    shared = _shared(plan.paths, names)
+    unmatched = sorted(folder.files.difference(names))
     if on_error == "fail":
         lacking = sorted(
-            path for path, stem in zip(plan.paths, stems, strict=True) if stem not in folder.stems
+            path for path, name in zip(plan.paths, names, strict=True) if name not in folder.files
         )
-        _refuse(folder, len(stems), lacking, shared, unmatched)
-    return Matching(sorted(folder.stems.intersection(stems) - shared.keys()), shared, unmatched)
+        _refuse(folder, len(names), lacking, shared, unmatched)
+    return Matching(sorted(folder.files.intersection(names) - shared.keys()), shared, unmatched)
 
 
-def _shared(paths: Sequence[str], stems: list[str]) -> dict[str, list[str]]:
-    if len(set(stems)) == len(stems):
+def _shared(paths: Sequence[str], names: list[str]) -> dict[str, list[str]]:
+    if len(set(names)) == len(names):
         return {}
     groups: defaultdict[str, list[str]] = defaultdict(list)
-    for path, stem in zip(paths, stems, strict=True):
-        groups[stem].append(path)
-    return {stem: sorted(group) for stem, group in groups.items() if len(group) > 1}
+    for path, name in zip(paths, names, strict=True):
+        groups[name].append(path)
+    return {name: sorted(group) for name, group in groups.items() if len(group) > 1}
 
 
 def _refuse(
@@ -67,10 +68,10 @@ def _refuse(
     """Raise InteropError for images and label files without a partner of their own, if there are any."""
     problems = []
     if shared:
-        stem, paths = min(shared.items())
+        name, paths = min(shared.items())
         problems.append(
-            f"{sum(map(len, shared.values()))} images share a label file with another, since FKD cuts names at the "
-            f"first dot: {' and '.join(paths[:3])} have {folder.name(stem)}"
+            f"{sum(map(len, shared.values()))} images share a label file with another, since FKD names it by the end "
+            f"of a path, cut at the first dot: {' and '.join(paths[:3])} have {name}"
         )
     if lacking:
         problems.append(

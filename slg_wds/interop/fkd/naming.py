@@ -6,11 +6,9 @@ from collections.abc import Iterable
 
 from slg_wds.config import ExportConfig
 from slg_wds.errors import InteropError, UsageError
-from slg_wds.interop.fkd.folder import EXTENSION, stem_of
+from slg_wds.interop.fkd.folder import stem_of
+from slg_wds.interop.fkd.layout import COMPONENTS, EXTENSION, Layout
 from slg_wds.labelset.labelset import LabelSet
-
-# How many of the last components of an image's path each reader appends to its --softlabel_path.
-COMPONENTS = {"fkd": 3, "mealv2": 4}
 
 
 class LabelFileNames:
@@ -25,17 +23,17 @@ class LabelFileNames:
     """
 
     def __init__(self, labels: LabelSet, config: ExportConfig) -> None:
-        self._count = COMPONENTS[config.layout]
+        count = COMPONENTS[config.layout]
         self._url = labels.url
         # The reader takes the components from the path of the image: ROOT/DATASET/SPLIT/CLASS/NAME.
         folders = [_dataset(labels) if config.dataset is None else config.dataset, labels.split]
         if config.dataset is not None and config.layout != "mealv2":
             raise UsageError("--dataset goes with --layout mealv2 only")
-        if self._count == 4 and not folders[0]:
+        if count == 4 and not folders[0]:
             raise UsageError("--layout mealv2 needs --dataset, the name of the folder that holds train")
         if any("/" in folder for folder in folders):
             raise UsageError(f"{'/'.join(folders)!r} is not the name of a data set and of a folder in it")
-        self._folders = folders[4 - self._count :]
+        self._layout = Layout("", tuple(folders[4 - count :]), count)
 
     def of(self, path: str) -> str:
         """Return the name of an image's label file, relative to --softlabel_path.
@@ -43,10 +41,10 @@ class LabelFileNames:
         Raises:
             InteropError: FKD's reader would look for another name, or the file would lie outside the folder.
         """
-        inside = path.split("/")
-        if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in [*inside, *self._folders]):
+        given = [*self._layout.folders, *path.split("/")]
+        if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in given):
             raise self._refused(f"the label file of {path!r} would lie outside the folder")
-        parts = [*self._folders, *inside][-self._count :]
+        parts = self._layout.parts(path)
         if any("." in part for part in parts[:-1]):
             raise self._refused(
                 f"FKD's reader cuts {'/'.join(parts)} at its first dot, so folders cannot have one"
