@@ -31,8 +31,8 @@ from slg_wds.format.records.record import Record
 from slg_wds.format.records.rows import decode_rows
 from slg_wds.format.shards.names import RECORD_EXT
 from slg_wds.images import LabelledImage
-from slg_wds.replay.samples import PipelineSample, place_of
-from slg_wds.replay.stages import CutCrops, cut_crops
+from slg_wds.replay.samples import PipelineSample, given_by, place_of
+from slg_wds.replay.stages import DECODING, CutCrops, cut_crops
 from slg_wds.transforms.drawn import DrawnCrops
 from slg_wds.transforms.mixing import mix_partners
 
@@ -74,7 +74,7 @@ class CutShards:
     def __call__(self, samples: Iterable[PipelineSample]) -> Iterator[PipelineSample]:
         """Yield the samples with their crops, uint8 [c, 3, size, size]."""
         for _, of_shard in groupby(samples, lambda sample: sample.get("__url__")):
-            shard = {sample["record"].key: sample for sample in of_shard}
+            shard = {given_by(DECODING, sample, "record").key: sample for sample in of_shard}
             for sample in shard.values():
                 record: Record = sample["record"]
                 views = self.cutting.cut(sample, LabelledImage.of(record), DrawnCrops.of(record))

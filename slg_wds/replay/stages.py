@@ -17,6 +17,7 @@ Shapes: c crops of an image, k classes stored per crop, B crops of a batch, S pi
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ from slg_wds.labels import LabelType, stored_columns
 from slg_wds.labelset.combining.joining import refuse_extending, take_crops
 from slg_wds.replay.batch import Batch, embedding_answers
 from slg_wds.replay.order.crop_schedule import crop_numbers
-from slg_wds.replay.samples import PipelineSample, place_of
+from slg_wds.replay.samples import PipelineSample, bytes_given, given_by, place_of
 from slg_wds.replay.shared_number import SharedNumber
 from slg_wds.transforms.crops import INTERPOLATIONS
 from slg_wds.transforms.drawn import DrawnCrops
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
     from slg_wds.labels import SoftLabels, StoredColumns, TailBatch
     from slg_wds.labelset.labelset import LabelSet
+
+DECODING = "decode_record_stage"  # the stage that gives a sample its record
 
 
 def decode_record_stage(
@@ -64,12 +67,16 @@ def decode_record_stage(
             store; see `CollateCrops`.
 
     Raises:
-        UsageError: a number is out of its range, or the set extends another one and so lacks crops.
+        UsageError: a number is out of its range, the set is not opened, or extends another one and so lacks crops.
     """
     if crops_per_image < 1:
         raise UsageError(f"crops_per_image {crops_per_image} is below 1")
     if labels is None:
         return DecodeRecord(crops_per_image, seed, epoch)
+    if isinstance(labels, (str, os.PathLike)):
+        raise UsageError(
+            f"labels is no set that is open: {str(labels)!r}", hint="give slg_wds.open_labels(URL)"
+        )
     refuse_extending(labels)
     return DecodeRecord(crops_per_image, seed, epoch, labels.label_type, labels.temperature)
 
@@ -89,8 +96,10 @@ def cut_crops(
             them themselves.
 
     Raises:
-        UsageError: a size or interpolation that cannot be.
+        UsageError: a size or interpolation that cannot be, or an image that is no function.
     """
+    if image is not None and not callable(image):
+        raise UsageError(f"image= is {image!r}, not a function of the sample")
     if size < 1 or interpolation not in INTERPOLATIONS:
         raise UsageError(f"crops of size {size}, {interpolation}", hint=f"one of {', '.join(INTERPOLATIONS)}")
     return CutCrops(size, interpolation, image)
@@ -153,7 +162,7 @@ class CutCrops:
 
     def __call__(self, sample: PipelineSample) -> PipelineSample:
         """Add the crops, uint8 [c, 3, size, size]. Raises RecordError for views with others mixed in."""
-        record: Record = sample["record"]
+        record: Record = given_by(DECODING, sample, "record")
         if record.views is not None and record.views.mixing is not None:
             raise RecordError(
                 "other images are mixed into its views, and this stage sees one sample at a time",
@@ -178,7 +187,7 @@ class CutCrops:
 
     def _bytes(self, sample: PipelineSample, place: Mapping[str, str | None]) -> bytes:
         if self.image is not None:
-            return self.image(sample)
+            return bytes_given(sample, self.image(sample))
         extension = next((ext for ext in IMAGE_EXTS if isinstance(sample.get(ext), bytes)), None)
         if extension is None:
             raise ImageError("the sample has no image", **place, hint="pass image= to cut_crops")
@@ -224,11 +233,12 @@ class CollateCrops:
         """Collate the samples of a batch."""
         import torch
 
-        records: list[Record] = [sample["record"] for sample in samples]
+        records: list[Record] = [given_by(DECODING, sample, "record") for sample in samples]
+        views = [given_by("cut_crops", sample, "images") for sample in samples]
         counts = [len(record.crops) for record in records]
         targets = np.array([-1 if record.target is None else record.target for record in records], np.int64)
         return Batch(
-            images=torch.cat([sample["images"] for sample in samples]),
+            images=torch.cat(views),
             **self._answers(samples, records, counts),
             target=torch.from_numpy(np.repeat(targets, counts)),
             key=[record.key for record, count in zip(records, counts, strict=True) for _ in range(count)],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import itertools
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ import webdataset
 
 import slg_wds
 from slg_wds.errors import ImageError, RecordError, RuleError, UsageError
+from slg_wds.replay.mixed_stage import cut_shards
 from slg_wds.replay.stages import CollateCrops, DecodeRecord, cut_crops, decode_record_stage
 from support.sets.replay_sets import make, truth
 
@@ -187,6 +190,39 @@ def test_what_is_missing_or_damaged_is_named(embedded, photographs, tmp_path):
         decode_record_stage(crops_per_image=0)
     with pytest.raises(UsageError, match="epoch -1"):
         decode_record_stage().epoch = -1
+
+
+@pytest.mark.parametrize(
+    ("given", "what"), [(None, "None"), (Path("a.jpg"), "a PosixPath"), (torch.zeros(3), "a Tensor")]
+)
+def test_a_function_that_gives_no_bytes_is_told_so(embedded, given, what):
+    (sample,) = itertools.islice(pipeline(embedded), 1)
+    with pytest.raises(ImageError, match=f"image= returned {what}, not the bytes of the image") as caught:
+        cut_crops(32, image=lambda _: given)(sample)
+    assert caught.value.key == sample["__key__"] and caught.value.url == sample["__url__"]
+    cut = cut_crops(32, image=lambda sample: bytearray(sample["jpg"]))(sample)["images"]
+    assert torch.equal(cut, cut_crops(32)(sample)["images"])
+    with pytest.raises(UsageError, match=r"image= is 'a\.jpg', not a function"):
+        cut_crops(32, image="a.jpg")
+
+
+def test_a_stage_that_is_missing_before_another_is_named(embedded):
+    opened = slg_wds.open_labels(embedded)
+    raw = {"__key__": "a/b", "__url__": "x.tar", "jpg": b""}
+    for stage in (
+        cut_crops(32),
+        lambda sample: CollateCrops()([sample]),
+        lambda sample: list(cut_shards((), 32)([sample])),
+    ):
+        with pytest.raises(
+            RecordError, match=r"no 'record' .*put the stage decode_record_stage before this one"
+        ):
+            stage(raw)
+    record = next(iter(opened))
+    with pytest.raises(RecordError, match=r"no 'images' .*put the stage cut_crops before this one"):
+        CollateCrops()([{**raw, "record": record}])
+    with pytest.raises(UsageError, match=r"no set that is open.*open_labels"):
+        decode_record_stage(labels=embedded)
 
 
 def test_images_may_come_from_elsewhere(photographs, tmp_path):
