@@ -12,7 +12,7 @@ from slg_wds import GenerateConfig, generate
 from slg_wds.config import DemoConfig
 from slg_wds.console import tell
 from slg_wds.errors import UsageError
-from slg_wds.store.urls import output_path
+from slg_wds.labelset.places import output_path
 from slg_wds.teachers.faults import FREE_MEMORY, hint_if_full
 
 TEACHER = "private:slg_wds.demo.teacher:lite0"

@@ -4,6 +4,7 @@ Enters: a plan, an identity, the bytes of shards. Leaves: records. Imports forma
 
     creating.py      begin a set, or join one that was begun
     objects.py       the names of a set's objects in its store
+    places.py        where commands may write
     stored.py        StoredSet: which of them exist, and what they hold
     publishing.py    commit a shard, finish a set
     labelset.py      LabelSet: a stored set's labels, by iteration, number or key (key_index.py)

@@ -23,6 +23,7 @@ from slg_wds.format.manifest.plan_codec import decode_plan, encode_plan
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.objects import DESCRIPTION, PLAN, located
 from slg_wds.labelset.opening import labels_in
+from slg_wds.labelset.places import refuse_inside_a_set
 from slg_wds.labelset.publishing import reopen_set
 from slg_wds.masking import masked
 from slg_wds.store import Location, Store
@@ -54,12 +55,14 @@ def create_labels(
 
     Raises:
         NotALabelSetError: the location holds something else.
+        UsageError: it lies in the folder of another set.
         IdentityMismatchError: it holds a set with another plan or identity; each difference is named.
         ManifestError: a field of `identity` has the wrong type or range.
         StoreError: the location cannot be written to, or cannot commit atomically.
     """
     checked = Identity.from_json(masked(dict(identity)))
     store = location.open()
+    refuse_inside_a_set(store)
     store.check_writable()
     plan_sha256 = _put_plan(store, plan)
     description = Description(
@@ -83,10 +86,11 @@ def begun_labels(location: Location, plan: Plan, identity: Mapping[str, Any]) ->
     """Return the set that `create_labels` would join; None where it would begin one. Nothing is written.
 
     Raises:
-        NotALabelSetError, IdentityMismatchError, ManifestError: as of `create_labels`.
+        NotALabelSetError, UsageError, IdentityMismatchError, ManifestError: as of `create_labels`.
         StoreError: the location cannot be read.
     """
     store = location.open()
+    refuse_inside_a_set(store)
     try:
         labels = labels_in(store)
     except NotALabelSetError:

@@ -14,7 +14,7 @@ from slg_wds.concurrency.threads import one_thread_of_libraries
 from slg_wds.config.prototypes import number_that_fits
 from slg_wds.console import counted, note, tell
 from slg_wds.errors import UsageError
-from slg_wds.store.urls import output_path
+from slg_wds.labelset.places import output_path
 from slg_wds.store.whole_file import whole_file
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from slg_wds.console import counted, tell
 from slg_wds.errors import LabelSetError, MissingDependencyError, UsageError
-from slg_wds.store.urls import output_path
+from slg_wds.labelset.places import output_path
 from slg_wds.store.whole_file import whole_file
 
 if TYPE_CHECKING:

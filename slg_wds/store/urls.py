@@ -56,19 +56,6 @@ def path_of(url: str) -> Path:
     return Path(os.path.abspath(os.path.expanduser(url)))  # noqa: PTH100, PTH111 (no resolve: links stay as named)
 
 
-def output_path(given: str) -> Path:
-    """Return the path of a file or folder that a command writes on this machine, as the user named it.
-
-    Raises:
-        UsageError: it is empty, or a URL of remote storage: as a path it would only make a folder `s3:`.
-    """
-    if scheme_of(given) != "file":
-        raise UsageError(
-            "this is written to a folder of this machine, not to a URL", url=given, hint="give a path"
-        )
-    return path_of(given) if given.lower().startswith("file://") else Path(given).expanduser()
-
-
 def join(url: str, name: str) -> str:
     """Return the URL of the object `name` in the store at `url`, percent-encoded for http(s) and file.
 

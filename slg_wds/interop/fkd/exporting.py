@@ -28,7 +28,7 @@ from slg_wds.labels import LabelType, parse_label_type
 from slg_wds.labelset.combining.joining import refuse_extending
 from slg_wds.labelset.labelset import LabelSet
 from slg_wds.labelset.opening import open_labels
-from slg_wds.store.urls import output_path
+from slg_wds.labelset.places import output_path
 
 
 @dataclass(frozen=True)

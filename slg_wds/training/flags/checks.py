@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from slg_wds.config.checks import empty
 from slg_wds.errors import UsageError
-from slg_wds.store.urls import output_path
+from slg_wds.labelset.places import output_path
 from slg_wds.teachers.preprocessing import LARGEST_INPUT
 from slg_wds.training.flags.definitions import make_parser
 from slg_wds.training.flags.settings import Settings
