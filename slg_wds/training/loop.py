@@ -35,7 +35,14 @@ from slg_wds.training.output.checkpoints import (
     save,
     tell_resumed,
 )
-from slg_wds.training.output.folder import BEST, CHECKPOINT, args_beside, make_folder, refuse_another_training
+from slg_wds.training.output.folder import (
+    BEST,
+    CHECKPOINT,
+    args_beside,
+    held,
+    make_folder,
+    refuse_another_training,
+)
 from slg_wds.training.output.logs import Log, open_logs
 from slg_wds.training.processes import refuse_differences, say, share_buffers
 from slg_wds.training.schedule import SetRate, make_schedule, walks
@@ -92,6 +99,10 @@ def train(
     checkpoint: dict[str, Any] | None,
 ) -> None:
     """Walk over the images until all epochs are done; validate, log and save after each walk."""
+    left = list(walks(training.progress.epoch, args.epochs, args.num_crops))
+    if not left:
+        tell_done_before(args, training)
+        return
     make_folder(args)
     planned = list(walks(0, args.epochs, args.num_crops))
     kinds = dict.fromkeys(crops for _, crops in planned)
@@ -101,7 +112,6 @@ def train(
     set_rate = make_schedule(args, training.optimizer, steps)
     training.sets = digest_of(loaders[1])
     refuse_differences(args, {"label_sets": training.sets})
-    left = list(walks(training.progress.epoch, args.epochs, args.num_crops))
     if checkpoint is not None:
         for _, crops in left[:1]:
             go_on(args, training, checkpoint, loaders[crops])
@@ -114,6 +124,15 @@ def train(
             end_walk(args, training, validations, epoch + crops, log)
     say(args, f"trained {training.progress.step:,} steps in {training.progress.seconds:.1f} s")
     say(args, what_next(args, bool(validations), training.folders.known))
+
+
+def tell_done_before(args: Settings, training: Training) -> None:
+    """Say that a resumed training was at its end already. This run writes nothing."""
+    progress = training.progress
+    say(args, f"nothing is left to train: {progress.epoch} of {args.epochs} epochs were trained before, in "
+        f"{progress.step:,} steps; a larger --epochs goes on")  # fmt: skip
+    if CHECKPOINT in held(args):
+        say(args, what_next(args, BEST in held(args), training.folders.known))
 
 
 def tell_begun(args: Settings, training: Training, last: DeviceLoader) -> None:
@@ -143,7 +162,7 @@ def what_next(args: Settings, validated: bool, has_classes: bool) -> str:
 
     Args:
         args: the flags.
-        validated: whether this run did it, so that there is a best student.
+        validated: whether it was done, so that there is a best student.
         has_classes: whether it is known which class folders are the student's classes.
     """
     folder = Path(args.save_checkpoint_path)

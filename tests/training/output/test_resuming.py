@@ -68,6 +68,24 @@ def test_rates_go_on_whatever_the_steps_before_were(halfway, labels, photographs
         )
 
 
+def test_a_training_that_is_done_is_left_as_it_is(labels, photographs, tmp_path, capsys):
+    words = [*common(labels), "-a", PLAIN, *COSINE, "--save_checkpoint_path", str(tmp_path / "done")]
+    assert main([*words, str(photographs)]) == 0
+    files = {path: path.read_bytes() for path in (tmp_path / "done").iterdir()}
+    capsys.readouterr()
+    again = ["--config", str(tmp_path / "done/args.yaml"), "--resume"]
+    for epochs in ("4", "3"):
+        assert main([*again, "auto", "--epochs", epochs]) == 0
+        done, student = capsys.readouterr().out.splitlines()
+        said = f"nothing is left to train: 4 of {epochs} epochs were trained before, in 8 steps; a larger --epochs"
+        assert done.startswith(said) and f"{tmp_path / 'done'}/" in student
+        assert {path: path.read_bytes() for path in (tmp_path / "done").iterdir()} == files
+    other = [str(tmp_path / "done/checkpoint.pth.tar"), "--save_checkpoint_path", str(tmp_path / "other")]
+    assert main([*again, *other]) == 0 and not (tmp_path / "other").exists()
+    assert capsys.readouterr().out.count("\n") == 1
+    assert main([*again, "auto", "--epochs", "5"]) == 0 and "trained 10 steps" in capsys.readouterr().out
+
+
 def test_other_label_sets_are_named(halfway, labels, photographs, tmp_path, capsys):
     """A flag only says where they are: the very labels in another place are the same, others in that place are not."""
     shutil.copytree(labels, tmp_path / "moved")
