@@ -6,6 +6,7 @@ import importlib.util
 import shlex
 import shutil
 import sys
+import sysconfig
 from pathlib import Path
 
 from slg_wds import GenerateConfig, generate
@@ -51,9 +52,7 @@ def main(config: DemoConfig) -> int:
 
 def next_commands(folder: Path) -> list[str]:
     """Return commands for a shell: look at the labels, train a student on them, label your own images."""
-    command = (
-        "slg-wds" if shutil.which("slg-wds") else shlex.quote(str(Path(sys.executable).with_name("slg-wds")))
-    )
+    command = this_program()
     names = ("photographs", "labels", "labels-val", "student")
     photographs, labels, held_out, student = (shlex.quote(str(folder / name)) for name in names)
     return [
@@ -65,6 +64,14 @@ def next_commands(folder: Path) -> list[str]:
         "  # label your own images",
         f"  {command} generate IMAGES -a MODEL_OF_TIMM --save-path LABELS",
     ]
+
+
+def this_program() -> str:
+    """Return what starts this very program in a shell: another one of its name may be the one on the shell's path."""
+    ours, found = Path(sysconfig.get_path("scripts")) / "slg-wds", shutil.which("slg-wds")
+    if not ours.exists():
+        return "slg-wds" if found else f"{shlex.quote(sys.executable)} -m slg_wds"
+    return "slg-wds" if found and ours.samefile(found) else shlex.quote(str(ours))
 
 
 def _label(photographs: Path, split: str, target: str, num_crops: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,21 @@ def test_the_next_commands_train_a_student(said, capsys):
     steps = int(re.search(r"trained (\d+) steps", out)[1])
     checkpoint = torch.load(folder / "student" / "checkpoint.pth.tar", weights_only=True)
     assert checkpoint["progress"]["step"] == steps > 2
+
+
+def test_the_next_commands_start_this_very_program(tmp_path, monkeypatch):
+    """By its name where the shell would find it, also through a link, else by its path."""
+    ours = Path(sysconfig.get_path("scripts")) / "slg-wds"
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "slg-wds").symlink_to(ours)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "slg-wds").write_text("#!/bin/sh\n")
+    (tmp_path / "other" / "slg-wds").chmod(0o755)
+    found = {}
+    for place in (ours.parent, tmp_path / "linked", tmp_path / "other", tmp_path):
+        monkeypatch.setenv("PATH", str(place))
+        found[place.name] = command.this_program()
+    assert list(found.values()) == ["slg-wds", "slg-wds", shlex.quote(str(ours)), shlex.quote(str(ours))]
 
 
 def test_a_second_run_resumes_and_a_torch_for_gpus_without_one_is_no_matter(said, capsys, monkeypatch):

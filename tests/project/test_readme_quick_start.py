@@ -24,6 +24,12 @@ def form(text: str) -> list[str]:
     return [line for line in lines if line.strip("─ ")]
 
 
+def figures(text: str) -> list[float]:
+    """The figures of the last two lines of an epoch: accuracies in percent, divergence and agreement."""
+    lines = [line.partition("training:")[2] for line in text.splitlines() if line.startswith("epoch")]
+    return [float(one) for line in lines[-2:] for one in re.findall(r"\d+\.\d+", line)]
+
+
 def shown_in(output: str, text: str) -> bool:
     """Whether the lines of a block stand one after the other in an output."""
     said, wanted = form(output), form(text)
@@ -50,3 +56,7 @@ def test_the_quick_start_ends_in_a_trained_student(tmp_path, quick):
     assert command in " ".join(demo.replace("\\\n", "").split()), "the command that the demo prints"
     assert (tmp_path / "demo-output/student/checkpoint.pth.tar").exists()
     assert shown_in(train, block_with("text", "top-1"))
+    if not quick:
+        assert " ".join(block_with("text", "what the teacher saw").split()) in " ".join(demo.split())
+        for told, wanted in zip(figures(train), figures(block_with("text", "top-1")), strict=True):
+            assert told == pytest.approx(wanted, abs=0.04 if wanted < 1 else 8.4), "one of 12 images is 8.33%"
