@@ -9,7 +9,6 @@ from slg_wds.errors import LabelSetError
 from slg_wds.labelset.labelset import LabelSet
 
 SHARE, LEAST = 0.01, 10
-MEND = "mend them, then slg-wds verify --delete-left-out, then the command that made the set"
 
 
 def most_left_out(planned: int, share: float | None, known: int = 0) -> int:
@@ -24,6 +23,13 @@ def most_left_out(planned: int, share: float | None, known: int = 0) -> int:
     if share is None:
         return known + max(LEAST, int(others * SHARE))
     return known + int(others * Fraction(str(share)))  # as it is written: 100 times 0.29 is 29, not 28.99...
+
+
+def how_to_mend(labels: LabelSet) -> str:
+    """Return how to label images after all that a set left out. Mended label files are others than its own."""
+    if labels.identity.imported_from or str(labels.identity.reference or "").startswith("fkd:"):
+        return "mend them, then the command that made the set, with another --save-path: it keeps to its label files"
+    return "mend them, then slg-wds verify --delete-left-out, then the command that made the set"
 
 
 class Allowance:

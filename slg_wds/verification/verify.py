@@ -20,7 +20,7 @@ from slg_wds.errors import (
 )
 from slg_wds.format.manifest.info import MAX_INFO_BYTES, Info, decode_info
 from slg_wds.labelset.labelset import LabelSet
-from slg_wds.labelset.left_out import MEND
+from slg_wds.labelset.left_out import how_to_mend
 from slg_wds.labelset.makers import MADE_BY, Makers, consequence, shards_by_value
 from slg_wds.labelset.objects import DESCRIPTION, INDEX, INFO, PLAN
 from slg_wds.labelset.opening import open_labels
@@ -55,7 +55,9 @@ class VerifyResult:
         fixed: what was mended, in words.
         unknown: names of objects at the set's URL that belong to no label set.
         makers: how the shards were made; where that differs, nothing is wrong.
+        to_mend: how to label images after all that were left out, in words.
         teacher: how the labels compare with the teachers' answers; None if none were asked.
+        to_mend: how images that were left out are labelled after all, in words.
     """
 
     url: str
@@ -73,6 +75,7 @@ class VerifyResult:
     unknown: list[str] = field(default_factory=list)
     makers: Makers = field(default_factory=Makers)
     teacher: TeacherCheck | EmbeddingCheck | None = None
+    to_mend: str = ""
 
     @property
     def ok(self) -> bool:
@@ -97,7 +100,7 @@ def verify(config: VerifyConfig) -> VerifyResult:
     """
     config.check()
     labels = open_labels(config.labels, allow_incomplete=True, store_options=config.store_options)
-    result = VerifyResult(labels.url, labels.num_shards)
+    result = VerifyResult(labels.url, labels.num_shards, to_mend=how_to_mend(labels))
     started = time.monotonic()
     if config.images is not None:
         ImageChecks(labels, config.at(config.images))  # refuses at once what cannot be compared
@@ -282,7 +285,7 @@ def summary(result: VerifyResult) -> list[str]:
             f"  left out when the set was made: {images}, in {counted(len(result.left_out), 'shard')}"
         )
         if not any(done.startswith("removed") for done in result.fixed):
-            lines.append(f"  to label them after all: {MEND}")
+            lines.append(f"  to label them after all: {result.to_mend}")
     lines += [f"  {done}" for done in result.fixed]
     if result.unknown:
         some = ", ".join(result.unknown[:5])

@@ -13,7 +13,7 @@ from slg_wds.console import counted, duration
 from slg_wds.engines.workers.supervisor import FAILURES
 from slg_wds.errors import IncompleteSetError, LabelSetError
 from slg_wds.images.tars.files import SPLITS
-from slg_wds.labelset.left_out import left_out_images
+from slg_wds.labelset.left_out import how_to_mend, left_out_images
 
 if TYPE_CHECKING:
     from slg_wds.labelset.labelset import LabelSet
@@ -111,7 +111,8 @@ def _left_out(labels: LabelSet, ours: Sequence[tuple[str, str]]) -> list[str]:
     count, found = left_out_images(labels, LISTED)
     named = dict([*sorted(ours), *found])
     head = "LEFT OUT" if len(ours) == count else f"LEFT OUT ({len(ours)} by this run)"
-    return listed(head, [f"{path}: {reason}" for path, reason in named.items()], count)
+    lines = listed(head, [f"{path}: {reason}" for path, reason in named.items()], count)
+    return [*lines, f"  to label them after all: {how_to_mend(labels)}"] if lines else []
 
 
 def bytes_a_crop(total: float, images: float, crops: int) -> str:

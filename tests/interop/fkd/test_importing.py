@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -303,15 +304,23 @@ def test_label_files_that_changed_meanwhile_are_noticed(label_files, images, tmp
         run(labels, images, tmp_path / "set")
 
 
-def test_a_file_that_was_left_out_and_is_mended_needs_a_new_import(label_files, images, tmp_path):
+def test_a_file_that_was_left_out_and_is_mended_needs_a_new_import(label_files, images, tmp_path, capsys):
     labels = label_files()
     file = labels / "dataset/train/n07920052/coffee_2.tar"
     whole = file.read_bytes()
     file.write_bytes(whole[:700])
-    run(labels, images, tmp_path / "set", on_error="skip")
+    command = ["import", str(labels), "--images", str(images), "--on-error", "skip", "--save-path"]
+    assert main([*command, str(tmp_path / "set")]) == 0 and main(["verify", str(tmp_path / "set")]) == 0
+    said = re.findall(r"to label them after all: (.*)", capsys.readouterr().out)
+    way = (
+        "mend them, then the command that made the set, with another --save-path: it keeps to its label files"
+    )
+    assert said == [way, way]
     file.write_bytes(whole)
-    with pytest.raises(errors.IdentityMismatchError, match=r"remove that set.* that it left out were mended"):
-        run(labels, images, tmp_path / "set", on_error="skip")
+    assert main([*command, str(tmp_path / "set")]) == 1
+    assert re.search(r"remove that set.* that it left out were mended", capsys.readouterr().err)
+    assert main([*command, str(tmp_path / "new")]) == 0
+    assert len(slg_wds.open_labels(tmp_path / "new")) == 5 and "LEFT OUT" not in capsys.readouterr().out
 
 
 @pytest.mark.slow
