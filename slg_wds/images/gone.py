@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 from slg_wds.errors import ImageSourceError, StoreError, StoreUnavailableError
 from slg_wds.images.tree import Tree
 
+LINK = (
+    "see that its disk is there, or mend the link, then run the same command again; or remove the link: "
+    "--on-error skip leaves out an image that is gone"
+)
 LATER = "see that the disk or bucket is there, then run the same command again: it goes on where it stopped"
 
 
@@ -31,9 +37,11 @@ class GoneFiles:
         if folder not in self._listed:
             self._listed[folder] = self._look(folder)
         if base in self._listed[folder]:
-            raise StoreUnavailableError(
-                "the file is listed and cannot be read", url=self._tree.url_of(path), hint=LATER
-            )
+            place = self._tree.url_of(path)
+            if os.path.islink(place):  # noqa: PTH114 (the place may be a URL)
+                what = f"the file is a link to {os.readlink(place)}, where nothing is"  # noqa: PTH115
+                raise StoreUnavailableError(what, url=place, hint=LINK)
+            raise StoreUnavailableError("the file is listed and cannot be read", url=place, hint=LATER)
 
     def _look(self, folder: str) -> frozenset[str]:
         try:

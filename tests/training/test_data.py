@@ -39,10 +39,13 @@ def test_an_unfinished_set_ends_as_in_other_commands(labels, photographs, tmp_pa
     copy_of(labels, tmp_path / "set")
     for name in ("_info.json", "train-000001.tar"):
         (tmp_path / "set" / name).unlink()
-    folder = ["--save_checkpoint_path", str(tmp_path / "out")]
-    assert main([*common(str(tmp_path / "set")), "-a", PLAIN, *folder, str(photographs)]) == 3
-    errors = capsys.readouterr().err
-    assert errors.rstrip().endswith("; finish it with the command that began it") and "Python" not in errors
+    folder, unfinished = ["--save_checkpoint_path", str(tmp_path / "out")], str(tmp_path / "set")
+    for words in (common(unfinished), [*common(labels), "--val-softlabels", unfinished]):
+        assert main([*words, "-a", PLAIN, *folder, str(photographs)]) == 3
+        errors = capsys.readouterr().err
+        assert (
+            errors.rstrip().endswith("; finish it with the command that began it") and "Python" not in errors
+        )
 
 
 @pytest.mark.parametrize("steps", [0, 1])

@@ -27,7 +27,7 @@ from slg_wds.interop.fkd.naming import LabelFileNames
 from slg_wds.labels import LabelType, parse_label_type
 from slg_wds.labelset.combining.joining import refuse_extending
 from slg_wds.labelset.labelset import LabelSet
-from slg_wds.labelset.opening import open_labels
+from slg_wds.labelset.opening import labels_at
 from slg_wds.labelset.places import output_path
 
 
@@ -67,8 +67,7 @@ def export_fkd(config: ExportConfig) -> ExportResult:
         LabelSetError, FormatError, StoreError: the set cannot be read or is not complete.
     """
     target = output_path(config.fkd_dir)
-    labels = open_labels(config.labels, store_options=config.store_options)
-    labels.refuse_embeddings()
+    labels = labels_at(config.at(config.labels))
     refuse_extending(labels)
     _check_precision(labels, config)
     if labels.has_views:

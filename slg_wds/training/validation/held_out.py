@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slg_wds import LabelSet, SoftLabelLoader, open_labels
+from slg_wds import LabelSet, SoftLabelLoader
 from slg_wds.config import parse_store_options
 from slg_wds.errors import UsageError
 from slg_wds.labelset.combining.averaging import assumed_temperature, check_classes
+from slg_wds.labelset.opening import labels_at
+from slg_wds.store import Location
 from slg_wds.teachers import Preprocessing
 from slg_wds.training.distiller import Distiller
 from slg_wds.training.flags import Settings
@@ -55,9 +57,7 @@ class SoftTargets:
         num_classes: int,
         preprocessing: Preprocessing,
     ) -> None:
-        options = parse_store_options(args.store_option)
-        labels = open_labels(url, store_options=options)
-        labels.refuse_embeddings()
+        labels = labels_at(Location(url, parse_store_options(args.store_option)))
         if labels.num_classes != num_classes:
             raise UsageError(
                 f"held-out labels over {labels.num_classes} classes, not {num_classes}", url=labels.url
@@ -111,7 +111,7 @@ class HeldOutEmbeddings:
     """
 
     def __init__(self, args: Settings, url: str, preprocessing: Preprocessing) -> None:
-        labels = open_labels(url, store_options=parse_store_options(args.store_option))
+        labels = labels_at(Location(url, parse_store_options(args.store_option)), embeddings=True)
         if not labels.holds_embeddings:
             raise UsageError(
                 "--val-softlabels holds labels, and the student learns embeddings", url=labels.url

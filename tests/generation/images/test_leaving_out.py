@@ -127,10 +127,24 @@ def test_links_whose_disk_vanishes_stop_the_run(images, tmp_path, monkeypatch):
     vanish, come_back = vanish_behind_links(images)
     with monkeypatch.context() as patch:
         before_read(4, FolderSource, patch, vanish)
-        with pytest.raises(errors.StoreUnavailableError, match="listed and cannot be read"):
+        with pytest.raises(errors.StoreUnavailableError, match=r"is a link to .*/disk/.*, where nothing is"):
             slg_wds.generate(config(images, tmp_path / "set"))
     come_back()
     assert slg_wds.generate(config(images, tmp_path / "set")).complete and not left_out(tmp_path / "set")
+
+
+def test_a_link_to_nothing_is_named_and_left_out_once_it_is_removed(images, tmp_path):
+    link = files(images)[3]
+    link.unlink()
+    link.symlink_to("gone.jpg")
+    with pytest.raises(
+        errors.StoreUnavailableError, match=r"a link to gone\.jpg, .*or remove the link"
+    ) as caught:
+        slg_wds.generate(config(images, tmp_path / "set"))
+    assert caught.value.url == str(link)
+    link.unlink()
+    assert slg_wds.generate(config(images, tmp_path / "set")).complete
+    assert len(left_out(tmp_path / "set")) == 1
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

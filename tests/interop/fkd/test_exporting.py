@@ -119,6 +119,14 @@ def test_images_that_the_set_left_out_are_told(label_files, images, tmp_path, ca
     assert "train-000002" in progress and "shard 3/3" in progress
 
 
+def test_an_unfinished_set_is_told_without_a_hint_of_pythons(label_files, images, tmp_path, capsys):
+    bring(label_files(), images, tmp_path / "set")
+    for name in ("_info.json", "train-000001.tar"):
+        (tmp_path / "set" / name).unlink()
+    assert main(["export", str(tmp_path / "set"), str(tmp_path / "back")]) == 3
+    assert capsys.readouterr().err.rstrip().endswith("; finish it with the command that began it")
+
+
 def test_float16_is_refused_where_it_cannot_hold_the_classes(label_files, images, tmp_path):
     bring(label_files("hard"), images, tmp_path / "set", num_classes=2050)
     with pytest.raises(errors.UsageError, match=r"no class numbers above 2048.*2050 classes"):
