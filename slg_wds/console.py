@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from slg_wds.masking import masked
 
@@ -135,14 +135,19 @@ def warn(text: str, level: int = 1) -> None:
 
 
 @contextmanager
-def warnings_as_notes(command: str) -> Iterator[None]:
-    """Print the warnings of a command as lines on stderr, each at once, since the command may take hours."""
+def warnings_as_notes(program: str, often: Literal["always", "default"] = "always") -> Iterator[None]:
+    """Print the warnings of a command as lines on stderr, each at once, since the command may take hours.
+
+    Args:
+        program: what each line begins with, such as `slg-wds import`.
+        often: "default" prints a warning once where libraries may repeat theirs at every step.
+    """
 
     def show(message: Warning | str, *place: Any, **more: Any) -> None:
-        note(f"slg-wds {command}: warning: {message}")
+        note(f"{program}: warning: {message}")
 
     with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
+        warnings.simplefilter(often, UserWarning)
         warnings.showwarning = show
         yield
 

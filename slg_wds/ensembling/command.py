@@ -183,6 +183,6 @@ def _warn_of(parents: list[Parent]) -> None:
 
 def main(config: EnsembleConfig) -> int:
     """Run the command: merge, and print a summary to stdout."""
-    with warnings_as_notes("ensemble"):
+    with warnings_as_notes("slg-wds ensemble"):
         result = run(config)
     return print_summary(result)

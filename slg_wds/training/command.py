@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from slg_wds.console import note, note_traceback, prepare
+from slg_wds.console import note, note_traceback, prepare, warnings_as_notes
 from slg_wds.errors import SlgWdsError
 from slg_wds.training.flags import Settings, parse
 from slg_wds.training.flags.definitions import make_parser
@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "slg-wds train") ->
         launch(args, arguments)
     code = 0
     try:
-        _train(args)
+        with warnings_as_notes(prog, "default"):
+            _train(args)
     except SlgWdsError as error:
         note(f"{prog}: {error.for_command(make_parser(prog).spellings)}")
         code = error.exit_code

@@ -7,6 +7,7 @@ import pytest
 from slg_wds import SoftLabelLoader
 from slg_wds.training import data, loop
 from slg_wds.training.command import main
+from support.sets.replay_sets import make
 from support.sets.trust_sets import copy_of
 from support.training import PLAIN, common, same, train
 
@@ -46,6 +47,20 @@ def test_an_unfinished_set_ends_as_in_other_commands(labels, photographs, tmp_pa
         assert (
             errors.rstrip().endswith("; finish it with the command that began it") and "Python" not in errors
         )
+
+
+def test_images_without_labels_are_told_in_one_line(photographs, tmp_path, capsys):
+    images = copy_of(photographs, tmp_path / "images")
+    next(images.rglob("train/*/*.jpg")).write_bytes(b"")
+    labels = make(images, tmp_path / "set", on_error="skip", num_crops=2)
+    capsys.readouterr()
+    folder = ["--save_checkpoint_path", str(tmp_path / "out"), "--epochs", "1", "--num_crops", "1"]
+    assert main([*common(labels), "-a", PLAIN, *folder, str(images)]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    told = (
+        f"slg-wds train: warning: left out of the labels {labels}: 1 of 36 images; slg-wds inspect says why"
+    )
+    assert line == told
 
 
 @pytest.mark.parametrize("steps", [0, 1])

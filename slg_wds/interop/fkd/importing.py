@@ -270,7 +270,7 @@ def _provenance(config: ImportConfig) -> dict[str, Any]:
 
 def main(config: ImportConfig) -> int:
     """Run the command, and print a summary to stdout."""
-    with warnings_as_notes("import"):
+    with warnings_as_notes("slg-wds import"):
         result = run(config)
     return print_summary(result)
 
