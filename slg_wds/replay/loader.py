@@ -135,7 +135,7 @@ class SoftLabelLoader:
         last: Literal["drop", "pad"] = "drop",
         evaluation: bool = False,
         allow_incomplete: bool = False,
-        cache_dir: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
         cache_bytes: int = CACHE_BYTES,
         deadline: float = DEADLINE,
         prefetch: int | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +34,7 @@ class CacheOptions(NamedTuple):
         processes: of this machine that use the directory together.
     """
 
-    directory: str | None
+    directory: str | os.PathLike[str] | None
     limit: int
     processes: int
 

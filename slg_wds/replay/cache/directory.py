@@ -37,7 +37,7 @@ class CacheDirectory:
     Raises NotCachedError where this user cannot write to it; UsageError where a file lies in its place.
     """
 
-    def __init__(self, path: str | None, limit: int) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None, limit: int) -> None:
         self.path = Path(path).expanduser() if path else default_directory()
         self.limit = limit
         try:
