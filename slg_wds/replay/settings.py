@@ -15,6 +15,9 @@ from slg_wds.replay.ranks import images_of
 LANES = 256
 READERS = 16  # threads that wait for a network, where something is remote
 IMAGES_TOGETHER = 16  # that a thread decodes and cuts at a time
+# Of more threads than these each takes images of so many crops, if these are more: there the interpreter is the limit,
+# and it works less for an image. Of few threads one would have nothing to do at the end of an epoch.
+MANY_THREADS, CROPS_TOGETHER = 8, 32
 RECORDS_TOGETHER = 64
 
 
@@ -105,11 +108,13 @@ class Pace:
                 f"processes is {processes}", hint=f"0 to threads={threads}: each has one thread at least"
             )
         images = share.images // share.process.world_size
-        enough = 1 + -(-2 * threads * IMAGES_TOGETHER // images)
+        many = CROPS_TOGETHER // share.crops_per_image if threads > MANY_THREADS else 0
+        most = max(IMAGES_TOGETHER, many)
+        enough = 1 + -(-2 * threads * most // images)
         prefetch = _positive("prefetch", enough if prefetch is None else prefetch)
         if not deadline > 0:
             raise UsageError(f"deadline is {deadline}", hint="seconds, more than 0")
-        together = max(1, min(IMAGES_TOGETHER, prefetch * images // (2 * threads)))
+        together = max(1, min(most, prefetch * images // (2 * threads)))
         group = max(1, min(RECORDS_TOGETHER // images, prefetch))
         return cls(threads, processes, prefetch, min(deadline, threading.TIMEOUT_MAX), together, group)
 
