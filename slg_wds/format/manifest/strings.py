@@ -15,7 +15,7 @@ _PIECE = 1 << 18  # bytes checked at a time: they stay in the processor's cache
 
 
 class StringColumn(Sequence[str]):
-    """N strings as one blob of UTF-8; [i] decodes one, [a:b] gives a list.
+    """N strings as one blob of UTF-8; [i] decodes one; [a:b] and [array of numbers] give a list.
 
     Args:
         blob: the text.
@@ -93,9 +93,9 @@ class StringColumn(Sequence[str]):
     @overload
     def __getitem__(self, i: int) -> str: ...
     @overload
-    def __getitem__(self, i: slice) -> list[str]: ...
-    def __getitem__(self, i: int | slice) -> str | list[str]:
-        if isinstance(i, slice):
+    def __getitem__(self, i: slice | NDArray[np.int64]) -> list[str]: ...
+    def __getitem__(self, i: int | slice | NDArray[np.int64]) -> str | list[str]:
+        if isinstance(i, (slice, np.ndarray)):
             spans = zip(self.starts[i].tolist(), self.ends[i].tolist(), strict=True)
             return [self.blob[start:end].decode("utf-8") for start, end in spans]
         return self.blob[self.starts[i] : self.ends[i]].decode("utf-8")

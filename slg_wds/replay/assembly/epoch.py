@@ -38,6 +38,16 @@ class PlannedBatch(NamedTuple):
     crops: I64
     weight: float
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As columns of places, which pickle takes in a tenth of the time."""
+        return _unpickled, (*map(list, zip(*self.samples, strict=True)), self.crops, self.weight)
+
+
+def _unpickled(
+    shards: list[int], positions: list[int], keys: list[str], crops: I64, weight: float
+) -> PlannedBatch:
+    return PlannedBatch(list(map(SamplePlace, shards, positions, keys)), crops, weight)
+
 
 class Epochs:
     """All epochs of a loader.
@@ -156,7 +166,7 @@ class Epoch:
         shard, sample = shards.reshape(-1)[present], samples.reshape(-1)[present]
         position = self._selection.positions(shard, sample)
         numbers = self._sets.numbers(shard, position)
-        keys = self._sets.keys(numbers)
+        keys = self._sets.plan.keys[numbers]
         crops = np.zeros((shards.size, self._c or 1), np.int64)
         if self._c is not None:
             counts = self._selection.counts(shard, sample)
@@ -164,8 +174,9 @@ class Epoch:
             chosen = batch_crop_numbers(self._seed, hashes, self._epoch, counts, self._c)
             crops[present] = self._selection.crops(shard, sample, chosen)
         places = [PADDING] * shards.size
-        for at, *place in zip(present.tolist(), shard.tolist(), position.tolist(), keys, strict=True):
-            places[at] = SamplePlace(*place)
+        found = map(SamplePlace, shard.tolist(), position.tolist(), keys)
+        for at, place in zip(present.tolist(), found, strict=True):
+            places[at] = place
         for t in range(batches):
             row = slice(t * n, (t + 1) * n)
             yield PlannedBatch(

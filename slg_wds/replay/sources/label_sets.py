@@ -189,7 +189,7 @@ class LabelSets:
 
     def key(self, shard: int, position: int) -> str:
         """The key of a sample."""
-        return self.keys(self.numbers(np.array([shard]), np.array([position])))[0]
+        return str(self.plan.keys[self.numbers(np.array([shard]), np.array([position]))][0])
 
     def numbers(self, shard: I64, position: I64) -> I64:
         """The numbers of samples in the plan, int64 [n]. The index is read only of shards that left images out."""
@@ -197,10 +197,6 @@ class LabelSets:
         for i in np.flatnonzero((self.sizes != self.plan.shard_sizes)[shard]).tolist():
             numbers[i] = self.shard(int(shard[i])).numbers[position[i]]
         return numbers
-
-    def keys(self, numbers: I64) -> list[str]:
-        """The keys of samples by their numbers in the plan."""
-        return [str(self.plan.keys[number]) for number in numbers.tolist()]
 
     def sample(self, number: int) -> SamplePlace:
         """Where the sample of a planned image lies.

@@ -218,3 +218,11 @@ def test_a_damaged_plan_is_refused_or_gives_one_that_may_be_stored(
         return
     found.check()
     assert decode_plan(encode_plan(found)) == found
+
+
+def test_strings_are_taken_by_number_by_range_and_by_numbers() -> None:
+    names = ["a", "", "猫/三毛猫", "b" * 300, "é"]
+    column = StringColumn.of(names)
+    assert [column[i] for i in range(5)] == names and column[1:4] == names[1:4]
+    for numbers in ([4, 0, 4, 2], [], [1]):
+        assert column[np.array(numbers, np.int64)] == [names[i] for i in numbers]

@@ -5,16 +5,20 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 import slg_wds
 from slg_wds.errors import UsageError
+from slg_wds.replay.assembly.epoch import PADDING, PlannedBatch
 from slg_wds.replay.batch import Batch
 from slg_wds.replay.processes.messages import packed, unpacked
+from slg_wds.replay.sources.label_sets import SamplePlace
 from support.sets.label_kinds import of_every_kind
 from support.sets.mixed_sets import mixed_of
 from support.sets.replay_sets import Made, comparable, make
@@ -184,3 +188,17 @@ def test_a_batch_is_asked_for_in_its_turn(embedded, only_processes):
     with pytest.raises(RuntimeError, match="in their order"):
         process.answer(process._expected[1], 1.0)
     walk.close()
+
+
+def test_a_planned_batch_is_the_same_in_another_process():
+    places = [
+        SamplePlace(3, 0, "a/b"),
+        PADDING,
+        SamplePlace(0, 70_000, "猫/三毛猫"),
+        SamplePlace(3, 0, "a/b"),
+    ]
+    planned = PlannedBatch(places, np.arange(8).reshape(4, 2), 0.75)
+    found = pickle.loads(pickle.dumps(planned))
+    assert found.samples == planned.samples and {type(one) for one in found.samples} == {SamplePlace}
+    assert np.array_equal(found.crops, planned.crops) and found.crops.dtype == np.int64
+    assert found.weight == planned.weight and type(found) is PlannedBatch
