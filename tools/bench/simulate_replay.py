@@ -9,6 +9,7 @@ training step has. A clock stands for the GPU, which is at most two steps behind
 Limits, beside those of simulate_gpu.py: all that is real has to fit the cores of this machine, so where `cores` comes
 near their number, a machine with more of them is faster than this says. Processes on one machine share its memory,
 disk and network alone, none of which is simulated; where each has cores of its own, eight GPUs are eight times one.
+Between epochs the threads end and others start, some 50 ms: fewer --images make more of that than it is.
 """
 
 from __future__ import annotations
@@ -209,7 +210,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--processes", type=int, nargs="+", default=[0], help="that make batches; 0: the trainer's"
     )
     command.add_argument("--crops", type=int, nargs="+", default=sorted(SECONDS), choices=sorted(SECONDS))
-    command.add_argument("--images", type=int, default=2048)
+    command.add_argument("--images", type=int, default=8192)
     command.add_argument("--num-crops", type=int, default=500, help="of a record")
     command.add_argument("--batch", type=int, default=ReplaySetting.batch, help="crops of a batch")
     command.add_argument("--epochs", type=int, default=ReplaySetting.epochs)
