@@ -5,17 +5,16 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from slg_wds import LabelSet, SoftLabelLoader
+from slg_wds import LabelSet, SoftLabelLoader, open_labels
 from slg_wds.config import SOFTLABEL_PATH, flags_that_fit, parse_store_options
 from slg_wds.console import counted
 from slg_wds.errors import (
     BatchTooLargeError,
+    IncompleteSetError,
     LabelSetError,
     NotALabelSetError,
     UsageError,
 )
-from slg_wds.labelset.opening import labels_at
-from slg_wds.store import Location
 from slg_wds.training.distiller import widths_of
 from slg_wds.training.flags import Settings, check_chains
 from slg_wds.training.processes import threads_of
@@ -57,12 +56,15 @@ def open_sets(args: Settings) -> list[LabelSet]:
 
 def _open(args: Settings, url: str) -> LabelSet:
     try:
-        return labels_at(Location(url, parse_store_options(args.store_option)), embeddings=True)
+        return open_labels(url, store_options=parse_store_options(args.store_option))
     except NotALabelSetError:
         if url != SOFTLABEL_PATH:
             raise
         text = f"there is no label set in {url}, the default of --softlabel_path"
         raise UsageError(text, hint="give --softlabel_path LABELS") from None
+    except IncompleteSetError as error:
+        error.hint = "finish it with the command that began it"  # no flag takes it as it is
+        raise
 
 
 def taught_widths(labels: list[LabelSet], checkpoint: dict[str, Any] | None) -> dict[str, int]:
