@@ -308,4 +308,4 @@ def test_labels_over_other_prototypes_are_not_compared(embedded, bank, tmp_path)
         report(ReportConfig(labels=(one.url, two.url), output=page))
     flags = parse(())
     with pytest.raises(UsageError, match="its bank_sha256 is"):
-        SoftTargets(flags, two.url, [one], K, Preprocessing(32, (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0), 1)
+        SoftTargets(flags, two.url, [one], K, Preprocessing(32, (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0))

@@ -135,15 +135,18 @@ def test_a_line_of_progress_says_how_long_the_rest_takes(capsys):
     args = parse([])
     args.rank, args.ranks, args.device = 0, 1, torch.device("cpu")
     optimizer = SimpleNamespace(param_groups=[{"lr": 0.25}])
-    meter = Meter(args, SimpleNamespace(progress=Progress(epoch=0, step=100), optimizer=optimizer))
+    training = SimpleNamespace(progress=Progress(epoch=0, step=100), optimizer=optimizer, steps=0)
+    meter = Meter(args, training)
     meter.begin -= 50
     for _ in range(10):
         meter.add(torch.tensor(3.0), 16)
-    meter.show(0, 40, 100 + 7 * 60 * 60 // 5)  # 5 s a step
+    training.steps = 100 + 7 * 60 * 60 // 5  # 5 s each
+    meter.show(0, 40)
     assert capsys.readouterr().out.endswith(", about 7.0 h left\n")
     meter.begin -= 20
     meter.add(torch.tensor(3.0), 16)
-    meter.show(0, 40, 100 + 3)  # 20 s a step of late
+    training.steps = 100 + 3  # 20 s each of late
+    meter.show(0, 40)
     assert capsys.readouterr().out.endswith(", about 60 s left\n")
 
 
