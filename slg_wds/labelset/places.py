@@ -31,8 +31,10 @@ def output_path(given: str) -> Path:
 
 def refuse_inside_a_set(store: Store) -> None:
     """Raise UsageError where a new label set would lie in the folder of another one."""
+    if not store.is_local:
+        return
     place = Path(os.path.realpath(store.url))
-    if store.is_local and not (place / PLAN).exists():
+    if not (place / PLAN).exists():  # a set that was begun there before may be finished
         _refuse_in_a_set(place.parents, store.url)
 
 

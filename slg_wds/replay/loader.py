@@ -26,7 +26,7 @@ from slg_wds.replay.processes.loader_processes import LoaderProcesses, start_pro
 from slg_wds.replay.ranks import local_ranks
 from slg_wds.replay.settings import READERS, BatchShare, OrderSettings, Pace
 from slg_wds.replay.sources.files import OpenFiles
-from slg_wds.replay.sources.label_sets import LabelSets
+from slg_wds.replay.sources.label_sets import LabelSets, LabelSource
 from slg_wds.replay.state import LoaderProgress, from_state, to_state
 from slg_wds.replay.temperature import LabelTemperature, Temperature
 from slg_wds.store import NO_OPTIONS, Location
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 CACHE_BYTES = 64 << 30
 DEADLINE = 600.0
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-LabelSource = str | os.PathLike[str] | LabelSet
 
 
 class SoftLabelLoader:

@@ -15,8 +15,8 @@ from slg_wds.replay.ranks import images_of
 LANES = 256
 READERS = 16  # threads that wait for a network, where something is remote
 IMAGES_TOGETHER = 16  # that a thread decodes and cuts at a time
-# Of more threads than these each takes images of so many crops, if these are more: there the interpreter is the limit,
-# and it works less for an image. Of few threads one would have nothing to do at the end of an epoch.
+# Of more than MANY_THREADS, each takes CROPS_TOGETHER crops if these are more images: many threads wait for the
+# interpreter, which then works less for each image. Of few threads, one would be idle at the end of an epoch.
 MANY_THREADS, CROPS_TOGETHER = 8, 32
 RECORDS_TOGETHER = 64
 

@@ -57,7 +57,6 @@ class VerifyResult:
         makers: how the shards were made; where that differs, nothing is wrong.
         to_mend: how to label images after all that were left out, in words.
         teacher: how the labels compare with the teachers' answers; None if none were asked.
-        to_mend: how images that were left out are labelled after all, in words.
     """
 
     url: str

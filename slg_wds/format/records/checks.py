@@ -24,12 +24,12 @@ MAX_PARENTS = 64  # label sets that low-rank labels were coded from
 CHECKSUMS = ("image_crc32", "source_crc32")  # fields of a record that may be absent
 
 
-def check_text(name: str, text: Any) -> None:
+def check_text(name: str, text: str) -> None:
     """Check that a key or path, called `name`, is text of 1 to 4096 bytes of UTF-8 without NUL."""
-    if type(text) is str and text.isascii() and 0 < len(text) <= MAX_TEXT_BYTES and "\0" not in text:
+    if text.isascii() and 0 < len(text) <= MAX_TEXT_BYTES and "\0" not in text:
         return  # as nearly all are
     try:
-        size = len(text.encode("utf-8")) if isinstance(text, str) else 0
+        size = len(text.encode("utf-8"))
     except UnicodeEncodeError:
         raise RecordError(f"the {name} is not UTF-8") from None
     if not 0 < size <= MAX_TEXT_BYTES or "\0" in text:

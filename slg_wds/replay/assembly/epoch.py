@@ -39,7 +39,7 @@ class PlannedBatch(NamedTuple):
     weight: float
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """As columns of places, which pickle takes in a tenth of the time."""
+        """Pickle the places as columns, which takes a tenth of the time."""
         return _unpickled, (*map(list, zip(*self.samples, strict=True)), self.crops, self.weight)
 
 

@@ -73,7 +73,7 @@ class LoaderProcesses:
     def begin(self, temperature: float | None) -> int:
         """Begin a walk whose labels have this temperature; None: as they were made.
 
-        A walk that has not ended has the processes no more: a trainer that was interrupted may keep it for ever.
+        An older walk that has not ended loses the processes: a trainer that was interrupted may keep it for ever.
 
         Returns:
             The number of the walk.

@@ -31,7 +31,7 @@ from slg_wds.replay.processes.shared_images import SharedImages
 from slg_wds.replay.settings import READERS
 from slg_wds.replay.sources.files import OpenFiles
 
-GC_THRESHOLD = 50_000  # new objects after which those are looked for that refer to themselves; 700 by default
+GC_THRESHOLD = 50_000  # new objects between two runs of the cycle collector; 700 by default
 
 
 def main(pipe: int, opening: int) -> None:
@@ -49,7 +49,7 @@ def main(pipe: int, opening: int) -> None:
         except SlgWdsError as error:
             connection.send(error)
             return
-        # What is there now stays. Of what comes, nothing refers to itself, so that to look for it takes time in vain.
+        # All that exists now is kept, and batches are made without reference cycles: the collector finds nothing.
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
         connection.send(READY)

@@ -34,6 +34,8 @@ from slg_wds.labelset.objects import INFO
 from slg_wds.labelset.opening import open_labels
 from slg_wds.replay.sources.base_set import BaseSet
 
+LabelSource = str | os.PathLike[str] | LabelSet  # where a set lies, or one that is open
+
 
 class SamplePlace(NamedTuple):
     """A sample: the number of its shard, its position among the shard's samples, and its key."""
@@ -118,7 +120,7 @@ class LabelSets:
     @classmethod
     def open(
         cls,
-        urls: str | os.PathLike[str] | LabelSet | Sequence[str | os.PathLike[str] | LabelSet],
+        urls: LabelSource | Sequence[LabelSource],
         weights: Sequence[float] | None = None,
         rule: str | LabelType | None = None,
         *,
