@@ -11,7 +11,7 @@ from slg_wds.console import counted, warn
 from slg_wds.errors import ReplayError, UsageError
 from slg_wds.labels import LabelAdaptation, LabelType
 from slg_wds.labelset.combining.averaging import doubt_of_temperature, lacks_temperature
-from slg_wds.labelset.labelset import LabelSet, short
+from slg_wds.labelset.labelset import short
 from slg_wds.masking import masked
 from slg_wds.replay.assembly.adaptation import adaptation_of
 from slg_wds.replay.assembly.context import LoaderContext
